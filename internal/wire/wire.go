@@ -1,0 +1,171 @@
+// Package wire is what crosses the virtio-serial ports between the supervisor
+// on the host and the agent (PID 1) in the guest.
+//
+// Two ports exist. PortControl carries JSON, one message a line: the host asks
+// (Request), the guest answers (Reply), in order. PortMux carries one yamux
+// session at a time; the host opens each stream and writes a one-line JSON
+// StreamHeader first, after which the stream is raw bytes.
+//
+// A port has no notion of a connection: bytes of an earlier session may still
+// be under way after a snapshot was restored or a supervisor replaced. Each mux
+// session therefore begins with a nonce that the host chose and named in
+// OpMux: each side throws away what it reads until it has seen the nonce.
+//
+// Not safe: the guest is hostile. The host must treat every byte from either
+// port as an attacker's: lines longer than MaxLine, unknown fields of the wrong
+// type and unasked replies end the port, never the supervisor.
+package wire
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Names of the virtio-serial ports, seen in the guest as
+// /dev/virtio-ports/NAME (or by /sys/class/virtio-ports/*/name).
+const (
+	PortControl = "dev.brig.control"
+	PortMux     = "dev.brig.mux"
+)
+
+// MaxLine bounds a line on PortControl and a StreamHeader, in bytes.
+const MaxLine = 1 << 20
+
+// NonceLen is the length in bytes of a mux session's nonce (MuxRequest.Nonce).
+const NonceLen = 32
+
+// Op names a request from host to guest.
+type Op string
+
+const (
+	// OpHello asks for HelloReply; the agent answers as soon as it runs.
+	OpHello Op = "hello"
+	// OpSetup carries SetupRequest: who this VM is. Once per boot or restore.
+	OpSetup Op = "setup"
+	// OpMount carries Mount: mount one virtiofs share that the host plugged.
+	// Answered when mounted.
+	OpMount Op = "mount"
+	// OpUnmount carries Mount: let go of a share.
+	OpUnmount Op = "unmount"
+	// OpMux carries MuxRequest: drop the mux session, if any, and start anew.
+	// The guest answers, then reads the nonce from PortMux and echoes it.
+	OpMux Op = "mux"
+	// OpTime carries TimeRequest: set the clock (after a resume).
+	OpTime Op = "time"
+	// OpQuiesce flushes file systems before a snapshot.
+	OpQuiesce Op = "quiesce"
+	// OpNet carries Net: configure the network card.
+	OpNet Op = "net"
+	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
+	OpShutdown Op = "shutdown"
+)
+
+// Request is one line from host to guest.
+type Request struct {
+	ID   uint64          `json:"id"`
+	Op   Op              `json:"op"`
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// Reply is one line from guest to host, with the ID of its Request.
+// Error is empty on success.
+type Reply struct {
+	ID    uint64          `json:"id"`
+	Error string          `json:"error,omitempty"`
+	Body  json.RawMessage `json:"body,omitempty"`
+}
+
+// HelloReply says which agent answers.
+type HelloReply struct {
+	Version string `json:"version"` // of brig that built the agent
+	Kernel  string `json:"kernel"`  // uname -r
+}
+
+// SetupRequest makes the booted VM this sandbox's machine.
+type SetupRequest struct {
+	Hostname  string    `json:"hostname"`
+	MachineID string    `json:"machineID"` // 32 lower-case hex digits, machine-id(5)
+	Seed      []byte    `json:"seed"`      // fresh random bytes from the host, credited as entropy before anything else
+	Time      time.Time `json:"time"`
+	Timezone  string    `json:"timezone,omitempty"` // an IANA name; empty is UTC
+
+	HostKey        []byte   `json:"hostKey"`        // OpenSSH PEM private key of the guest's SSH server
+	AuthorizedKeys []string `json:"authorizedKeys"` // authorized_keys lines
+
+	User User `json:"user"`
+
+	// Root: the read-only image below, the sandbox's own disk above.
+	ImageSerial   string `json:"imageSerial"`             // virtio-blk serial of the image (ext4, read-only)
+	DiskSerial    string `json:"diskSerial"`              // virtio-blk serial of the sandbox's disk (ext4, read-write)
+	ModulesSerial string `json:"modulesSerial,omitempty"` // virtio-blk serial of the kernel's modules (ext4, read-only, holds lib/modules/VERSION)
+
+	ImageEnv []string `json:"imageEnv,omitempty"` // KEY=VALUE from the OCI image's configuration
+
+	Mounts []Mount `json:"mounts,omitempty"` // those already plugged; others come by OpMount
+	Net    *Net    `json:"net,omitempty"`
+}
+
+// User is the unprivileged user inside.
+type User struct {
+	Name  string `json:"name"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	Group string `json:"group"`
+	Home  string `json:"home"`
+}
+
+// Mount is one shared directory (or file), known in the guest by its virtiofs tag.
+type Mount struct {
+	Tag      string `json:"tag"`
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// File, when set, says that the share's root directory holds one file of
+	// this name, to be bind-mounted at Path.
+	File string `json:"file,omitempty"`
+}
+
+// MuxRequest begins a mux session.
+type MuxRequest struct {
+	Nonce []byte `json:"nonce"` // NonceLen bytes
+}
+
+// TimeRequest sets the guest's clock.
+type TimeRequest struct {
+	Time time.Time `json:"time"`
+}
+
+// Net configures the one network card. Addresses are in CIDR notation.
+type Net struct {
+	MAC       string   `json:"mac"`
+	MTU       int      `json:"mtu"`
+	Addresses []string `json:"addresses"`
+	Gateways  []string `json:"gateways"`
+	DNS       []string `json:"dns"`
+	// CACert, PEM, is added to the guest's trust store where not empty.
+	CACert []byte `json:"caCert,omitempty"`
+	// Hosts are extra lines for /etc/hosts.
+	Hosts []string `json:"hosts,omitempty"`
+}
+
+// StreamKind names what a mux stream is for.
+type StreamKind string
+
+const (
+	// StreamSSH reaches the agent's SSH server.
+	StreamSSH StreamKind = "ssh"
+	// StreamTCP reaches a TCP port on the guest's loopback (published ports).
+	// The guest answers one line, a StreamReply, before the raw bytes.
+	StreamTCP StreamKind = "tcp"
+)
+
+// StreamHeader is the first line that the host writes on a stream.
+type StreamHeader struct {
+	Kind StreamKind `json:"kind"`
+	Port uint16     `json:"port,omitempty"` // StreamTCP
+}
+
+// StreamReply is the guest's line on a StreamTCP stream. Error is empty when
+// the connection stands.
+type StreamReply struct {
+	Error string `json:"error,omitempty"`
+}
