@@ -1,0 +1,439 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the files in a sandbox's folder.
+const (
+	specFile      = "spec.json"
+	stateFile     = "state.json"
+	lockFile      = "lock"       // held by the supervisor while it lives
+	startLockFile = "start.lock" // held by whoever starts, changes or removes the sandbox
+
+	DiskFile          = "disk.raw"
+	ClientKeyFile     = "id_ed25519"     // OpenSSH private key of the host's side
+	HostKeyFile       = "host_ed25519"   // OpenSSH private key given to the guest
+	KnownHostsFile    = "known_hosts"    // for OpenSSH clients
+	ConsoleFile       = "console.log"    // what the guest printed, bounded
+	SupervisorLogFile = "supervisor.log" // the supervisor's own log, bounded
+	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
+	SSHSocket         = "ssh.sock"       // raw bytes to the guest's SSH server
+	PolicyFile        = "policy"         // network rules of this sandbox
+	NetLogFile        = "net.log"        // decisions on traffic, bounded
+)
+
+// Store is the folder that holds all sandboxes of one user.
+type Store struct {
+	root string
+}
+
+// Open returns the user's store, making its folder (mode 0700) if need be.
+// It stands in $XDG_STATE_HOME/brig, by default ~/.local/state/brig.
+func Open() (*Store, error) {
+	root, err := stateHome()
+	if err != nil {
+		return nil, err
+	}
+	return OpenAt(root)
+}
+
+// OpenAt returns the store in the folder root.
+func OpenAt(root string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Join(root, "sandboxes"), 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w (set XDG_STATE_HOME to a folder of yours)", err)
+	}
+	if err := private(root); err != nil {
+		return nil, err
+	}
+	return &Store{root: root}, nil
+}
+
+// private makes sure that other users cannot enter dir.
+func private(dir string) error {
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("state folder %s belongs to user %d: brig keeps keys there and wants one of its own (set XDG_STATE_HOME)", dir, st.Uid)
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		return os.Chmod(dir, 0o700)
+	}
+	return nil
+}
+
+func stateHome() (string, error) {
+	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "brig"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no state folder: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "brig"), nil
+}
+
+// CacheDir is where images, kernels and templates are kept:
+// $XDG_CACHE_HOME/brig, by default ~/.cache/brig.
+func CacheDir() (string, error) {
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache folder: %w", err)
+	}
+	return filepath.Join(d, "brig"), nil
+}
+
+// Root is the store's folder.
+func (s *Store) Root() string { return s.root }
+
+// Dir is one sandbox's folder.
+type Dir struct {
+	Path string
+}
+
+// Dir returns the folder of the sandbox of that name, which need not exist.
+func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.root, "sandboxes", name)} }
+
+// File is the path of a file in the folder.
+func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
+
+// Spec reads the sandbox's spec.
+func (d Dir) Spec() (*Spec, error) {
+	b, err := os.ReadFile(d.File(specFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", errNotFound, filepath.Base(d.Path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	var s Spec
+	if err := decode(b, &s, d.File(specFile)); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// WriteSpec replaces the sandbox's spec. The caller holds the start lock.
+func (d Dir) WriteSpec(s *Spec) error { return writeJSON(d.File(specFile), s) }
+
+// WriteState replaces the supervisor's note of itself.
+func (d Dir) WriteState(s State) error { return writeJSON(d.File(stateFile), s) }
+
+// State tells how far the sandbox is: the supervisor's note, corrected by
+// whether a supervisor really lives.
+func (d Dir) State() (State, error) {
+	alive, err := d.alive()
+	if err != nil {
+		return State{}, err
+	}
+	s := State{Phase: Stopped}
+	b, err := os.ReadFile(d.File(stateFile))
+	if err == nil {
+		// A note that cannot be read says no more than that none is there.
+		_ = json.Unmarshal(b, &s)
+	}
+	switch {
+	case alive && (s.Phase == Stopped || s.Phase == Dead):
+		s.Phase = Starting // the lock is held, its note not yet written
+	case !alive && s.Phase != Stopped:
+		s.Phase, s.PID = Dead, 0
+	}
+	return s, nil
+}
+
+// alive asks whether a supervisor holds the lock, without touching it: taking
+// it for a moment could make a supervisor that is just starting fail.
+func (d Dir) alive() (bool, error) {
+	f, err := os.Open(d.File(lockFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	fl := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &fl); err != nil {
+		return false, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return fl.Type != unix.F_UNLCK, nil
+}
+
+// Lock takes the sandbox for a supervisor. It fails at once if another has it.
+func (d Dir) Lock() (*Lock, error) {
+	l, err := lock(d.File(lockFile), unix.F_OFD_SETLK)
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, fmt.Errorf("sandbox %s is already running", filepath.Base(d.Path))
+	}
+	return l, err
+}
+
+// LockStart takes the right to start, change or remove the sandbox, waiting
+// for another brig that has it. The wait ends with ctx.
+func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
+	return lockWait(ctx, d.File(startLockFile))
+}
+
+// LockNames takes the right to make and name sandboxes.
+func (s *Store) LockNames(ctx context.Context) (*Lock, error) {
+	return lockWait(ctx, filepath.Join(s.root, "lock"))
+}
+
+// Create makes the folder of a new sandbox and writes its spec. The caller
+// holds the names' lock. A folder that a crash left without a spec is reused.
+func (s *Store) Create(spec *Spec) (Dir, error) {
+	d := s.Dir(spec.Name)
+	if _, err := d.Spec(); err == nil {
+		return d, fmt.Errorf("a sandbox named %s exists already", spec.Name)
+	} else if !IsNotFound(err) {
+		return d, err
+	}
+	if err := os.RemoveAll(d.Path); err != nil {
+		return d, err
+	}
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return d, err
+	}
+	return d, d.WriteSpec(spec)
+}
+
+// Remove deletes a sandbox's folder, spec first, so that a crash on the way
+// leaves no sandbox half there.
+func (d Dir) Remove() error {
+	if err := os.Remove(d.File(specFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(d.Path)
+}
+
+// Names lists the sandboxes, sorted.
+func (s *Store) Names() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "sandboxes"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := os.Stat(s.Dir(e.Name()).File(specFile)); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// Find returns the sandbox whose project directory is dir or the nearest
+// parent of dir that has one. Throwaway sandboxes and those with a name of
+// their own are not found so, unless they are the only ones there.
+func (s *Store) Find(dir string) (*Spec, error) {
+	names, err := s.Names()
+	if err != nil {
+		return nil, err
+	}
+	var best *Spec
+	for _, n := range names {
+		spec, err := s.Dir(n).Spec()
+		if err != nil || spec.Throwaway || !Beneath(spec.Dir, dir) {
+			continue
+		}
+		if best == nil || len(spec.Dir) > len(best.Dir) ||
+			len(spec.Dir) == len(best.Dir) && spec.Created.Before(best.Created) {
+			best = spec
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("%w for %s", errNotFound, dir)
+	}
+	return best, nil
+}
+
+// FreeName returns base, or base with the lowest number that makes it unused.
+func (s *Store) FreeName(base string) (string, error) {
+	for i := 1; i < 10000; i++ {
+		name := base
+		if i > 1 {
+			name = base + "-" + strconv.Itoa(i)
+		}
+		_, err := s.Dir(name).Spec()
+		if IsNotFound(err) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("too many sandboxes named %s", base)
+}
+
+// NewID returns an ID for a new sandbox.
+func NewID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// Beneath says whether path is root or lies under it. Both are absolute and clean.
+func Beneath(root, path string) bool {
+	return root == path || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
+}
+
+// CheckShare says whether a host path may be shared with a guest: it must
+// exist, and it must not hold, nor lie within, brig's own state (keys, policy)
+// or the system's roots, nor be the whole home directory.
+func (s *Store) CheckShare(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("cannot share %s: %w", path, err)
+	}
+	own := []string{s.root}
+	if c, err := CacheDir(); err == nil {
+		own = append(own, c)
+	}
+	for _, o := range own {
+		if r, err := filepath.EvalSymlinks(o); err == nil {
+			o = r
+		}
+		if Beneath(path, o) || Beneath(o, path) {
+			return fmt.Errorf("cannot share %s: brig keeps its policy, keys and images in %s, which no guest may reach; run brig in a project directory", path, o)
+		}
+	}
+	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
+		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run brig in a project directory below it", path)
+	}
+	for _, sys := range []string{"/proc", "/sys", "/dev", "/run"} {
+		if Beneath(sys, path) {
+			return fmt.Errorf("cannot share %s: it belongs to the host's system", path)
+		}
+	}
+	return nil
+}
+
+// Lock is a lock held on a file until Close.
+type Lock struct{ f *os.File }
+
+// Close lets go.
+func (l *Lock) Close() error { return l.f.Close() }
+
+// lock takes an open-file-description lock (fcntl_locking(2)): it ends with
+// the process however that dies, and children do not inherit it (O_CLOEXEC).
+func lock(path string, how int) (*Lock, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: unix.F_WRLCK})
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Lock{f}, nil
+}
+
+// lockWait takes an exclusive lock, giving up when ctx ends.
+func lockWait(ctx context.Context, path string) (*Lock, error) {
+	if l, err := lock(path, unix.F_OFD_SETLK); !errors.Is(err, unix.EAGAIN) {
+		return l, err
+	}
+	type result struct {
+		l   *Lock
+		err error
+	}
+	ch := make(chan result, 1)
+	go func() {
+		l, err := lock(path, unix.F_OFD_SETLKW)
+		ch <- result{l, err}
+	}()
+	select {
+	case r := <-ch:
+		return r.l, r.err
+	case <-ctx.Done():
+		go func() { // let go of it should it come after all
+			if r := <-ch; r.l != nil {
+				r.l.Close()
+			}
+		}()
+		return nil, fmt.Errorf("waiting for another brig: %w", context.Cause(ctx))
+	}
+}
+
+// writeJSON replaces a file in one step (rename(2)), synced, mode 0600.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, append(b, '\n'))
+}
+
+// WriteFile replaces a file in one step, readable by its owner only: after a
+// crash either the old contents stand there or the new.
+func WriteFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// Listen makes a socket in the sandbox's folder, in place of one that a dead
+// supervisor left. The caller holds the sandbox's lock.
+func (d Dir) Listen(name string) (*net.UnixListener, error) {
+	if err := os.Remove(d.File(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var l *net.UnixListener
+	err := d.short(name, func(path string) (err error) {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // the short path is gone by then
+	return l, os.Chmod(d.File(name), 0o600)
+}
+
+// Dial connects to a socket in the sandbox's folder.
+func (d Dir) Dial(ctx context.Context, name string) (net.Conn, error) {
+	var c net.Conn
+	err := d.short(name, func(path string) (err error) {
+		c, err = new(net.Dialer).DialContext(ctx, "unix", path)
+		return err
+	})
+	return c, err
+}
+
+// short gives f a path of the file that fits into a socket address, which is
+// limited to 108 bytes (unix(7)), however long the folder's path is.
+func (d Dir) short(name string, f func(path string) error) error {
+	dir, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name))
+}

@@ -1,0 +1,187 @@
+// Package sandbox is the noun that brig is about: one VM for one directory,
+// what it should be (Spec), where it lies on disk, and who holds its locks.
+//
+// Everything of a sandbox stands in one folder that only its owner can open
+// (mode 0700): see Dir for the names. No process needs to run for a sandbox to
+// exist; the supervisor that runs one holds its lock, so that "is it running?"
+// is answered by the kernel (fcntl_locking(2)) and not by a file that a crash leaves
+// behind.
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Spec is what a person asked for; it survives stops and crashes.
+type Spec struct {
+	ID        string    `json:"id"`   // 12 hex digits, never reused
+	Name      string    `json:"name"` // unique among the owner's sandboxes
+	Dir       string    `json:"dir"`  // the project directory, absolute, symlinks resolved
+	Created   time.Time `json:"created"`
+	Version   string    `json:"version"` // of brig that made it
+	Throwaway bool      `json:"throwaway,omitempty"`
+
+	Image     string   `json:"image,omitempty"`     // reference; empty is the default image
+	CPUs      int      `json:"cpus"`                // virtual CPUs
+	Memory    int64    `json:"memory"`              // bytes of guest RAM
+	Disk      int64    `json:"disk"`                // bytes of the sandbox's own disk, at most
+	Mounts    []Mount  `json:"mounts"`              // beside the project directory
+	Ports     []Port   `json:"ports"`               // published on the host's loopback
+	Env       []string `json:"env,omitempty"`       // KEY=VALUE for every command
+	Protected []string `json:"protected,omitempty"` // more patterns that may be read, not written
+	Hidden    []string `json:"hidden,omitempty"`    // patterns that the guest cannot see
+	Unguarded bool     `json:"unguarded,omitempty"` // the built-in protected list is off
+
+	// Boot is what the last start boots from; its paths lie in the cache.
+	Boot Boot `json:"boot"`
+}
+
+// Boot names the files that a sandbox boots from, all shared and read-only.
+type Boot struct {
+	KernelVersion string   `json:"kernelVersion"`
+	Kernel        string   `json:"kernel"`
+	Initrd        string   `json:"initrd"`
+	Modules       string   `json:"modules"`
+	ImageDigest   string   `json:"imageDigest"` // pinned at the first start
+	Image         string   `json:"image"`
+	ImageEnv      []string `json:"imageEnv,omitempty"`
+}
+
+// Mount is a host directory or file seen in the guest.
+type Mount struct {
+	Source   string `json:"source"` // absolute, on the host
+	Target   string `json:"target"` // absolute, in the guest
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+func (m Mount) String() string {
+	s := m.Source
+	if m.Target != m.Source {
+		s += ":" + m.Target
+	}
+	if m.ReadOnly {
+		s += ":ro"
+	}
+	return s
+}
+
+// Port publishes a guest TCP port on the host's loopback.
+type Port struct {
+	Host  uint16 `json:"host"`
+	Guest uint16 `json:"guest"`
+}
+
+func (p Port) String() string { return fmt.Sprintf("127.0.0.1:%d->%d", p.Host, p.Guest) }
+
+// Limits of a Spec.
+const (
+	MinMemory = 256 << 20 // bytes; below, Debian's user space and Docker do not start
+	MinDisk   = 1 << 30   // bytes; room for an ext4 journal and something to do
+	MaxDisk   = 16 << 40  // bytes; ext4's own limit with 4 KiB blocks
+	MaxCPUs   = 255       // q35 without x2APIC, QEMU's default (docs/system/i386)
+)
+
+// nameRule is what a name may be: a host name label, since it becomes the
+// guest's hostname and an ssh host alias (RFC 1123 section 2.1).
+var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// CheckName says whether name can name a sandbox.
+func CheckName(name string) error {
+	if !nameRule.MatchString(name) {
+		return fmt.Errorf("invalid sandbox name %q: use 1 to 63 lower-case letters, digits and hyphens, not at the ends", name)
+	}
+	return nil
+}
+
+// NameFor makes a name out of a directory's.
+func NameFor(dir string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(filepath.Base(dir)) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+		if b.Len() == 50 {
+			break
+		}
+	}
+	if n := strings.Trim(b.String(), "-"); n != "" {
+		return n
+	}
+	return "sandbox"
+}
+
+// Check says what is wrong with the spec, in words for the person who typed it.
+func (s *Spec) Check() error {
+	if err := CheckName(s.Name); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(s.Dir) {
+		return fmt.Errorf("project directory %q is not an absolute path", s.Dir)
+	}
+	if s.CPUs < 1 || s.CPUs > MaxCPUs {
+		return fmt.Errorf("--cpus %d: want 1 to %d", s.CPUs, MaxCPUs)
+	}
+	if s.Memory < MinMemory {
+		return fmt.Errorf("--memory %s is too little: want at least %s", FormatSize(s.Memory), FormatSize(MinMemory))
+	}
+	if s.Disk < MinDisk || s.Disk > MaxDisk {
+		return fmt.Errorf("--disk %s: want %s to %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
+	}
+	targets := map[string]string{s.Dir: s.Dir}
+	for _, m := range s.Mounts {
+		if other, ok := targets[m.Target]; ok {
+			return fmt.Errorf("--mount %s: %s is already mounted at %s", m, other, m.Target)
+		}
+		targets[m.Target] = m.Source
+	}
+	hosts := map[uint16]Port{}
+	for _, p := range s.Ports {
+		if other, ok := hosts[p.Host]; ok && p.Host != 0 {
+			return fmt.Errorf("port %d is published twice: %s and %s", p.Host, other, p)
+		}
+		hosts[p.Host] = p
+	}
+	return nil
+}
+
+// Phase is how far a sandbox is.
+type Phase string
+
+// The phases. Dead means that a supervisor ended without saying so.
+const (
+	Stopped  Phase = "stopped"
+	Starting Phase = "starting"
+	Running  Phase = "running"
+	Stopping Phase = "stopping"
+	Dead     Phase = "dead"
+)
+
+// State is what the supervisor last wrote down of itself.
+type State struct {
+	Phase   Phase     `json:"phase"`
+	PID     int       `json:"pid,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Accel   string    `json:"accel,omitempty"`
+	Message string    `json:"message,omitempty"` // why it ended, when not asked to
+}
+
+var errNotFound = errors.New("no such sandbox")
+
+// IsNotFound says whether err means that the sandbox does not exist.
+func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
+
+func decode(b []byte, v any, what string) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'brig rm --force'", what, err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func store(t *testing.T) *Store {
+	t.Helper()
+	s, err := OpenAt(filepath.Join(t.TempDir(), "brig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func spec(name, dir string) *Spec {
+	return &Spec{ID: NewID(), Name: name, Dir: dir, CPUs: 1, Memory: MinMemory, Disk: MinDisk, Created: time.Now()}
+}
+
+func TestFindFromSubdirectoryPrefersNearest(t *testing.T) {
+	s := store(t)
+	for _, sp := range []*Spec{spec("outer", "/p"), spec("inner", "/p/q"), spec("other", "/pq")} {
+		if _, err := s.Create(sp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, want := range map[string]string{"/p": "outer", "/p/x/y": "outer", "/p/q/r": "inner", "/pq": "other"} {
+		got, err := s.Find(dir)
+		if err != nil || got.Name != want {
+			t.Errorf("Find(%s) = %v, %v; want %s", dir, got, err, want)
+		}
+	}
+	if _, err := s.Find("/elsewhere"); !IsNotFound(err) {
+		t.Errorf("Find(/elsewhere) = %v, want not found", err)
+	}
+}
+
+func TestStateTellsDeadFromRunning(t *testing.T) {
+	s := store(t)
+	d, err := s.Create(spec("a", "/p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WriteState(State{Phase: Running, PID: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := d.State(); st.Phase != Running {
+		t.Errorf("with the lock held: %s", st.Phase)
+	}
+	if _, err := d.Lock(); err == nil {
+		t.Error("a second supervisor got the lock")
+	}
+	l.Close()
+	if st, _ := d.State(); st.Phase != Dead || st.PID != 0 {
+		t.Errorf("after the supervisor's death: %+v", st)
+	}
+}
+
+func TestLockStartWaitsAndGivesUp(t *testing.T) {
+	s := store(t)
+	d, _ := s.Create(spec("a", "/p"))
+	l, err := d.LockStart(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := d.LockStart(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v while another holds it", err)
+	}
+	l.Close()
+	if _, err := d.LockStart(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLongSocketPaths(t *testing.T) {
+	s, err := OpenAt(filepath.Join(t.TempDir(), strings.Repeat("long/", 40), "brig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Create(spec("a", "/p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds the socket of the first
+		l, err := d.Listen(ControlSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := d.Dial(context.Background(), ControlSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		l.Close()
+	}
+	fi, err := os.Stat(d.File(ControlSocket))
+	if err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("socket mode %v, %v", fi.Mode(), err)
+	}
+}
+
+func TestOthersAreShutOut(t *testing.T) {
+	s := store(t)
+	d, _ := s.Create(spec("a", "/p"))
+	_ = os.Chmod(s.Root(), 0o755) // somebody opened it
+	if _, err := OpenAt(s.Root()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{s.Root(), d.Path, d.File(specFile)} {
+		if fi, _ := os.Stat(p); fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is open to others: %v", p, fi.Mode())
+		}
+	}
+}
+
+func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	s, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	project := filepath.Join(home, "project")
+	_ = os.MkdirAll(project, 0o755)
+	if err := s.CheckShare(project); err != nil {
+		t.Errorf("a project is refused: %v", err)
+	}
+	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), "/proc", "/dev", filepath.Join(home, "absent")} {
+		if err := s.CheckShare(bad); err == nil {
+			t.Errorf("%s may be shared", bad)
+		}
+	}
+}
+
+func TestNameFor(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/a/My Project": "my-project", "/": "sandbox", "/x/...": "sandbox", "/x/_api_v2_": "api-v2",
+		"/x/" + strings.Repeat("a", 200): strings.Repeat("a", 50), "/x/日本": "sandbox",
+	} {
+		got := NameFor(dir)
+		if got != want {
+			t.Errorf("NameFor(%q) = %q, want %q", dir, got, want)
+		}
+		if err := CheckName(got); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for s, want := range map[string]int64{"1": 1, "512m": 512 << 20, "4G": 4 << 30, "1.5g": 3 << 29, "2GiB": 2 << 30, "10kb": 10 << 10} {
+		if got, err := ParseSize(s); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v", s, got, err)
+		}
+	}
+	for _, bad := range []string{"", "g", "-1g", "1x", "nan", "1e30t", "4 gigs", "0x10"} {
+		if got, err := ParseSize(bad); err == nil {
+			t.Errorf("ParseSize(%q) = %d", bad, got)
+		}
+	}
+}
+
+func TestRemoveLeavesNothing(t *testing.T) {
+	s := store(t)
+	d, _ := s.Create(spec("a", "/p"))
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if names, _ := s.Names(); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+	if _, err := s.Create(spec("a", "/p")); err != nil {
+		t.Errorf("the name is not free again: %v", err)
+	}
+}
