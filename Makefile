@@ -1,0 +1,72 @@
+# brig's build. `make run` and `make test` do all the set-up on a fresh Debian
+# or Ubuntu machine; everything else is for work on brig itself.
+
+SHELL   := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+PREFIX  ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+ARCH    := $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
+AGENT   := internal/initramfs/agent/brig-guest-linux-$(ARCH)
+SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod go.sum
+
+# The tests of real machines that share one cache of images between runs.
+TESTCACHE ?= $(HOME)/.cache/brig-test
+
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.PHONY: setup
+setup: ## Install what is missing to build, run and test
+	@scripts/setup
+
+.PHONY: build
+build: bin/brig ## Build bin/brig, one static file
+
+$(AGENT): $(SOURCES)
+	@mkdir -p $(@D)
+	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/brig-guest
+
+bin/brig: $(SOURCES) $(AGENT)
+	@mkdir -p $(@D)
+	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/brig
+
+.PHONY: run
+run: setup ## Install what is missing, build, and run a real example in a sandbox
+	@$(MAKE) --no-print-directory build
+	@scripts/example
+
+.PHONY: test
+test: setup ## Install what is missing and run all tests, as this user and (when root) as an ordinary one
+	@$(MAKE) --no-print-directory build
+	@scripts/test
+
+.PHONY: unit
+unit: $(AGENT) ## Run the tests that need no machine
+	$$(scripts/go) test ./...
+
+.PHONY: race
+race: $(AGENT) ## Run the unit tests under the race detector
+	CGO_ENABLED=1 $$(scripts/go) test -race ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each parser of hostile bytes for a short while
+	@scripts/fuzz
+
+.PHONY: bench
+bench: setup build ## Measure, and print ratios within one run
+	@scripts/bench
+
+.PHONY: lint
+lint: ## Run golangci-lint
+	@scripts/lint
+
+.PHONY: install
+install: build ## Put brig on the PATH (PREFIX=$HOME/.local, or /usr/local as root)
+	install -D -m 0755 bin/brig $(DESTDIR)$(PREFIX)/bin/brig
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin internal/initramfs/agent/brig-guest-*

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/confine"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/share"
+	"brig.dev/brig/internal/supervisor"
+)
+
+// The verbs of this file are processes that brig starts itself; they are not
+// for people.
+
+func superviseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: supervisor.Verb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return supervisor.Run(c.Context(), sandbox.Dir{Path: args[0]}, guestUser())
+		},
+	}
+}
+
+// shareCommand serves one share to QEMU on the inherited socket.
+func shareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: supervisor.ShareVerb + " OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var opt share.Options
+			if err := json.Unmarshal([]byte(args[0]), &opt); err != nil {
+				return fmt.Errorf("share options: %w", err)
+			}
+			conn := os.NewFile(supervisor.ShareFD, "vhost-user")
+			if err := share.Confine(opt); err != nil {
+				return err
+			}
+			return share.Serve(c.Context(), conn, opt)
+		},
+	}
+}
+
+// confineCommand restricts itself and becomes another program.
+func confineCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: confine.Verb, Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error { return confine.Main(args) },
+	}
+}

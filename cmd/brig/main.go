@@ -1,0 +1,114 @@
+// Command brig runs coding agents, or any command, in a virtual machine of
+// their own. Each verb is a file of this package; none holds more than the
+// reading of its flags and what a person sees.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// exitFailed is brig's own failure, as docker-run(1) has it. A command's exit
+// status is passed on as it is; 126 and 127 come from the guest.
+const exitFailed = 125
+
+func main() { os.Exit(Main()) }
+
+// Main runs brig and returns its exit status (testscript runs it as a function).
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	return report(os.Stderr, err)
+}
+
+// exitStatus is an error that only carries a command's exit status.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// hinted is an error with the next step to take.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// hint adds the next step to an error.
+func hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// report tells the person what went wrong and returns the exit status.
+func report(w io.Writer, err error) int {
+	var status exitStatus
+	var h hinted
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(w, "brig: interrupted")
+		return exitFailed
+	}
+	fmt.Fprintln(w, "brig:", err)
+	if errors.As(err, &h) {
+		fmt.Fprintln(w, "  try:", h.hint)
+	}
+	return exitFailed
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "brig",
+		Short: "Run coding agents at full autonomy in a virtual machine of their own",
+		Long: `brig gives a command a virtual machine of its own: its own kernel and Docker
+daemon, the project directory at the same path, no credentials, and only the
+network that you allow.
+
+  brig run -- make test      run a command on this directory
+  brig run -- claude         run an agent on it
+  brig shell                 look around inside
+  brig ls                    what runs`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return hint(err, "%s --help", c.CommandPath())
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "manage", Title: "Manage:"},
+		&cobra.Group{ID: "brig", Title: "This program:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
+	add("manage", lsCommand(), inspectCommand(), stopCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
+	add("brig", doctorCommand(), versionCommand())
+	root.AddCommand(superviseCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.SetHelpCommandGroupID("brig")
+	root.SetCompletionCommandGroupID("brig")
+	return root
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

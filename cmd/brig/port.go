@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/sandbox"
+)
+
+func portCommand() *cobra.Command {
+	var remove []string
+	var asJSON bool
+	var name string
+	c := &cobra.Command{
+		Use:   "port [flags] [[HOST:]GUEST...]",
+		Short: "Publish guest ports on 127.0.0.1, or list those that are",
+		Example: `  brig port 3000           guest port 3000 on 127.0.0.1:3000
+  brig port 8080:80        guest port 80 on 127.0.0.1:8080
+  brig port --remove 8080  close it
+  brig port                list`,
+		RunE: func(c *cobra.Command, args []string) error {
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			spec, err := lookup(store, name)
+			if err != nil {
+				return err
+			}
+			var add []sandbox.Port
+			for _, a := range args {
+				p, err := parsePort(a)
+				if err != nil {
+					return err
+				}
+				add = append(add, p)
+			}
+			var drop []uint16
+			for _, r := range remove {
+				n, err := strconv.ParseUint(r, 10, 16)
+				if err != nil {
+					return fmt.Errorf("--remove %q: want a port number of the host", r)
+				}
+				drop = append(drop, uint16(n))
+			}
+			ports, err := changePorts(c, store.Dir(spec.Name), add, drop)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), ports)
+			}
+			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
+			fmt.Fprintln(tw, "HOST\tGUEST")
+			for _, p := range ports {
+				fmt.Fprintf(tw, "127.0.0.1:%d\t%d\n", p.Host, p.Guest)
+			}
+			return tw.Flush()
+		},
+	}
+	c.Flags().StringVarP(&name, "name", "n", "", "`NAME` of the sandbox (default: this directory's)")
+	c.Flags().StringArrayVarP(&remove, "remove", "r", nil, "close the published `PORT` of the host (repeatable)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	_ = c.RegisterFlagCompletionFunc("name", completeNames)
+	return c
+}
+
+// changePorts changes the published ports at once, where the sandbox runs, and
+// in its spec for the next start. It returns those that are then published.
+func changePorts(c *cobra.Command, d sandbox.Dir, add []sandbox.Port, drop []uint16) ([]sandbox.Port, error) {
+	l, err := d.LockStart(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	spec, err := d.Spec()
+	if err != nil {
+		return nil, err
+	}
+	st, err := d.State()
+	if err != nil {
+		return nil, err
+	}
+	client := control.NewClient(d)
+	running := st.Phase == sandbox.Running
+	for _, h := range drop {
+		if spec.Ports, err = withoutPort(spec.Ports, h); err != nil {
+			return nil, err
+		}
+		if running {
+			if err := client.Unpublish(c.Context(), h); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, p := range add {
+		if running {
+			if p, err = client.Publish(c.Context(), p); err != nil {
+				return nil, err
+			}
+		}
+		spec.Ports = addPort(spec.Ports, p)
+	}
+	if err := spec.Check(); err != nil {
+		return nil, err
+	}
+	if len(add)+len(drop) > 0 {
+		return spec.Ports, d.WriteSpec(spec)
+	}
+	return spec.Ports, nil
+}
+
+func withoutPort(list []sandbox.Port, host uint16) ([]sandbox.Port, error) {
+	for i, p := range list {
+		if p.Host == host {
+			return append(list[:i:i], list[i+1:]...), nil
+		}
+	}
+	return list, hint(errors.New("port "+strconv.Itoa(int(host))+" is not published"), "brig port")
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/session"
+)
+
+func runCommand() *cobra.Command {
+	var f specFlags
+	var throwaway, noTTY bool
+	var user string
+	c := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
+		Short: "Run a command in this directory's sandbox, making it if need be",
+		Long: `Run a command in this directory's sandbox. The first run makes the sandbox and
+starts it; later ones find it running, from any subdirectory.
+
+The exit status is the command's own; 125 if brig failed, 126 if the command
+cannot be executed, 127 if it is not found.`,
+		Example: `  brig run -- make test
+  brig run -p 3000 -- npm run dev
+  brig run --rm --image docker-archive:alpine.tar -- sh -c 'cat /etc/os-release'`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return hint(errors.New("no command given"), "brig run -- COMMAND, or brig shell")
+			}
+			return runIn(c.Context(), &f, throwaway, invocation{argv: args, user: user, noTTY: noTTY})
+		},
+	}
+	f.register(c.Flags())
+	c.Flags().BoolVar(&throwaway, "rm", false, "make a sandbox for this command only and remove it afterwards")
+	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "do not give the command a terminal")
+	c.Flags().StringVarP(&user, "user", "u", "", "run as `USER`: root, or you (default)")
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+func shellCommand() *cobra.Command {
+	var f specFlags
+	var user string
+	c := &cobra.Command{
+		Use:   "shell [flags] [NAME]",
+		Short: "Open a login shell in this directory's sandbox, or in NAME's",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return execIn(c.Context(), args[0], invocation{user: user})
+			}
+			return runIn(c.Context(), &f, false, invocation{user: user})
+		},
+		ValidArgsFunction: completeNames,
+	}
+	f.register(c.Flags())
+	c.Flags().StringVarP(&user, "user", "u", "", "log in as `USER`: root, or you (default)")
+	return c
+}
+
+func execCommand() *cobra.Command {
+	var inv invocation
+	c := &cobra.Command{
+		Use:   "exec [flags] NAME [--] COMMAND [ARGUMENT...]",
+		Short: "Run a command in the sandbox NAME, starting it if need be",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 && args[1] == "--" {
+				args = append(args[:1:1], args[2:]...)
+			}
+			if len(args) < 2 {
+				return hint(errors.New("want a sandbox and a command"), "brig exec NAME -- COMMAND")
+			}
+			inv.argv = args[1:]
+			return execIn(c.Context(), args[0], inv)
+		},
+		ValidArgsFunction: completeNames,
+	}
+	c.Flags().StringArrayVarP(&inv.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
+	c.Flags().StringVarP(&inv.dir, "workdir", "w", "", "`DIRECTORY` to run in (default: this one where the guest has it, else the project's)")
+	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
+	c.Flags().StringVarP(&inv.user, "user", "u", "", "run as `USER`: root, or you (default)")
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+// invocation is one command to run in a sandbox.
+type invocation struct {
+	argv  []string // empty: a login shell
+	env   []string // as given to --env
+	dir   string
+	user  string
+	noTTY bool
+}
+
+// runIn makes or finds the sandbox that the flags mean, and runs the command.
+func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) error {
+	inv.env = f.env
+	if _, err := parseEnv(inv.env); err != nil { // before anything is made
+		return err
+	}
+	store, err := sandbox.Open()
+	if err != nil {
+		return err
+	}
+	spec, err := f.resolve(ctx, store, throwaway)
+	if err != nil {
+		return err
+	}
+	if throwaway {
+		defer removeThrowaway(store, spec.Name)
+	}
+	if err := ensureRunning(ctx, store, spec.Name, f); err != nil {
+		return err
+	}
+	return invoke(ctx, store, spec, inv)
+}
+
+// execIn runs the command in a sandbox that exists.
+func execIn(ctx context.Context, name string, inv invocation) error {
+	if _, err := parseEnv(inv.env); err != nil {
+		return err
+	}
+	store, err := sandbox.Open()
+	if err != nil {
+		return err
+	}
+	spec, err := lookup(store, name)
+	if err != nil {
+		return err
+	}
+	if err := ensureRunning(ctx, store, spec.Name, nil); err != nil {
+		return err
+	}
+	return invoke(ctx, store, spec, inv)
+}
+
+// invoke runs one command in a running sandbox and returns its exit status as
+// an exitStatus.
+func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv invocation) error {
+	env, err := commandEnv(inv.env)
+	if err != nil {
+		return err
+	}
+	// From here on signals are the command's.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, session.Forwarded...)
+	defer signal.Stop(signals)
+	ctx = context.WithoutCancel(ctx)
+
+	user := inv.user
+	if user == "" {
+		user = guestUser().Name
+	}
+	c, err := session.Dial(ctx, store.Dir(spec.Name), user)
+	if err != nil {
+		return hint(err, "brig logs %s, or brig stop --force %s and run again", spec.Name, spec.Name)
+	}
+	defer c.Close()
+	cmd := session.Command{
+		Argv: inv.argv, Env: append(append([]string{}, spec.Env...), env...), Dir: workdir(spec, inv.dir),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
+	}
+	if !inv.noTTY && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
+		cmd.Terminal = &session.Terminal{In: os.Stdin, Out: os.Stdout, Type: os.Getenv("TERM")}
+	}
+	exit, err := c.Run(ctx, cmd)
+	if err != nil {
+		return hint(err, "brig ls, then brig logs %s", spec.Name)
+	}
+	if exit.Status != 0 {
+		return exitStatus(exit.Status)
+	}
+	return nil
+}
+
+// workdir is where a command starts: the directory the person stands in when
+// the guest has it too, else the project's.
+func workdir(spec *sandbox.Spec, want string) string {
+	if want != "" {
+		return want
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return spec.Dir
+	}
+	if real, err := filepath.EvalSymlinks(wd); err == nil {
+		wd = real
+	}
+	if sandbox.Beneath(spec.Dir, wd) {
+		return wd
+	}
+	for _, m := range spec.Mounts {
+		if m.Source == m.Target && sandbox.Beneath(m.Source, wd) {
+			return wd
+		}
+	}
+	return spec.Dir
+}
+
+// removeThrowaway runs when the command has ended, however it ended; signals
+// no longer matter.
+func removeThrowaway(store *sandbox.Store, name string) {
+	signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
+	if err := remove(context.Background(), store, name, true); err != nil {
+		fmt.Fprintf(os.Stderr, "brig: remove the throwaway sandbox %s: %v\n", name, err)
+	}
+}

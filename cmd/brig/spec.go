@@ -1,0 +1,279 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Defaults of a new sandbox.
+const (
+	defaultCPUs   = 4        // at most; fewer where the host has fewer
+	defaultMemory = 4 << 30  // bytes, at most; half the host's where that is less
+	defaultDisk   = 32 << 30 // bytes, sparse: the host pays for what is written
+)
+
+// specFlags are the flags that say what a sandbox should be.
+type specFlags struct {
+	flags  *pflag.FlagSet
+	dir    string
+	name   string
+	image  string
+	cpus   int
+	memory string
+	disk   string
+	mounts []string
+	ports  []string
+	env    []string
+	hide   []string
+	guard  []string
+	open   bool
+}
+
+func (f *specFlags) register(flags *pflag.FlagSet) {
+	f.flags = flags
+	flags.StringVarP(&f.dir, "dir", "C", "", "project `DIRECTORY` (default: this one, or its parent that has a sandbox)")
+	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: after the directory)")
+	flags.StringVar(&f.image, "image", "", "OCI image `REFERENCE` (default: brig's own Debian 13)")
+	flags.IntVar(&f.cpus, "cpus", 0, fmt.Sprintf("virtual CPUs (default: %d)", hostCPUs()))
+	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", sandbox.FormatSize(hostMemory())))
+	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
+	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
+	flags.StringArrayVar(&f.hide, "hide", nil, "hide files that match `PATTERN` from the guest, such as .env (repeatable)")
+	flags.StringArrayVar(&f.guard, "protect", nil, "refuse the guest's writes to files that match `PATTERN` (repeatable)")
+	flags.BoolVar(&f.open, "allow-hooks", false, "let the guest write .git/hooks, .git/config, editor tasks and the like, which your own tools would run")
+}
+
+func hostCPUs() int { return min(defaultCPUs, runtime.NumCPU()) }
+
+func hostMemory() int64 {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return defaultMemory
+	}
+	half := int64(si.Totalram) * int64(si.Unit) / 2 //nolint:gosec // below 8 EiB
+	half -= half % (256 << 20)
+	return max(sandbox.MinMemory, min(defaultMemory, half))
+}
+
+// directory is the project directory that the flags mean, symlinks resolved,
+// so that one directory has one sandbox.
+func (f *specFlags) directory() (string, error) {
+	dir := f.dir
+	if dir == "" {
+		wd, err := os.Getwd()
+		if err != nil {
+			return "", fmt.Errorf("current directory: %w", err)
+		}
+		dir = wd
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return "", fmt.Errorf("project directory: %w", err)
+	}
+	if fi, err := os.Stat(real); err != nil {
+		return "", fmt.Errorf("project directory: %w", err)
+	} else if !fi.IsDir() {
+		return "", fmt.Errorf("project directory: %s is not a directory", real)
+	}
+	return real, nil
+}
+
+// newSpec is the spec of a sandbox that does not exist yet.
+func (f *specFlags) newSpec(name, dir string) (*sandbox.Spec, error) {
+	s := &sandbox.Spec{
+		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(),
+		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk,
+	}
+	if _, err := f.apply(s); err != nil {
+		return nil, err
+	}
+	return s, s.Check()
+}
+
+// apply changes the spec to what the flags say and tells which of them change
+// it in a way that takes a restart.
+func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
+	was := *s
+	note := func(flag string, differs bool) {
+		if f.flags.Changed(flag) && differs {
+			changed = append(changed, "--"+flag)
+		}
+	}
+	if f.flags.Changed("image") {
+		s.Image = f.image
+		note("image", s.Image != was.Image)
+	}
+	if f.flags.Changed("cpus") {
+		s.CPUs = f.cpus
+		note("cpus", s.CPUs != was.CPUs)
+	}
+	if err := f.size("memory", f.memory, &s.Memory); err != nil {
+		return nil, err
+	}
+	note("memory", s.Memory != was.Memory)
+	if err := f.size("disk", f.disk, &s.Disk); err != nil {
+		return nil, err
+	}
+	note("disk", s.Disk != was.Disk)
+	if f.flags.Changed("mount") {
+		if s.Mounts, err = parseMounts(f.mounts); err != nil {
+			return nil, err
+		}
+		note("mount", fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts))
+	}
+	if f.flags.Changed("hide") {
+		s.Hidden = f.hide
+		note("hide", fmt.Sprint(s.Hidden) != fmt.Sprint(was.Hidden))
+	}
+	if f.flags.Changed("protect") {
+		s.Protected = f.guard
+		note("protect", fmt.Sprint(s.Protected) != fmt.Sprint(was.Protected))
+	}
+	if f.flags.Changed("allow-hooks") {
+		s.Unguarded = f.open
+		note("allow-hooks", s.Unguarded != was.Unguarded)
+	}
+	for _, p := range f.ports {
+		port, err := parsePort(p)
+		if err != nil {
+			return nil, err
+		}
+		s.Ports = addPort(s.Ports, port)
+	}
+	return changed, nil
+}
+
+func (f *specFlags) size(flag, value string, into *int64) error {
+	if !f.flags.Changed(flag) {
+		return nil
+	}
+	n, err := sandbox.ParseSize(value)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", flag, err)
+	}
+	*into = n
+	return nil
+}
+
+func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
+	for i, o := range list {
+		if o.Host == p.Host {
+			list[i] = p
+			return list
+		}
+	}
+	return append(list, p)
+}
+
+// parseMounts reads SRC[:DST][:ro]. A colon in a path cannot be written.
+func parseMounts(list []string) ([]sandbox.Mount, error) {
+	var mounts []sandbox.Mount
+	for _, m := range list {
+		parts := strings.Split(m, ":")
+		var mount sandbox.Mount
+		if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
+			mount.ReadOnly = parts[n-1] == "ro"
+			parts = parts[:n-1]
+		}
+		if len(parts) > 2 || parts[0] == "" {
+			return nil, fmt.Errorf("--mount %q: write SRC, SRC:DST or SRC:DST:ro", m)
+		}
+		src, err := filepath.Abs(expandHome(parts[0]))
+		if err != nil {
+			return nil, err
+		}
+		if mount.Source, err = filepath.EvalSymlinks(src); err != nil {
+			return nil, fmt.Errorf("--mount %q: %w", m, err)
+		}
+		mount.Target = src
+		if len(parts) == 2 {
+			mount.Target = filepath.Clean(parts[1])
+		}
+		if !filepath.IsAbs(mount.Target) || mount.Target == "/" {
+			return nil, fmt.Errorf("--mount %q: the place in the guest must be an absolute path below /", m)
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts, nil
+}
+
+func expandHome(p string) string {
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return p
+}
+
+// parsePort reads [HOST:]GUEST; without HOST the same number is used.
+func parsePort(s string) (sandbox.Port, error) {
+	host, guest, two := strings.Cut(s, ":")
+	if !two {
+		guest = host
+	}
+	h, err1 := strconv.ParseUint(host, 10, 16)
+	g, err2 := strconv.ParseUint(guest, 10, 16)
+	if errors.Join(err1, err2) != nil || g == 0 {
+		return sandbox.Port{}, fmt.Errorf("invalid port %q: write GUEST or HOST:GUEST, each 1 to 65535 (HOST 0 picks a free one)", s)
+	}
+	return sandbox.Port{Host: uint16(h), Guest: uint16(g)}, nil
+}
+
+// parseEnv turns NAME and NAME=VALUE into KEY=VALUE. A NAME that is not set
+// here is left out, as docker does.
+func parseEnv(list []string) ([]string, error) {
+	var env []string
+	for _, e := range list {
+		name, _, has := strings.Cut(e, "=")
+		if name == "" || strings.ContainsAny(name, " \t\x00") {
+			return nil, fmt.Errorf("--env %q: write NAME or NAME=VALUE", e)
+		}
+		if strings.ContainsRune(e, 0) {
+			return nil, fmt.Errorf("--env %s: the value holds a zero byte", name)
+		}
+		if !has {
+			v, ok := os.LookupEnv(name)
+			if !ok {
+				continue
+			}
+			e = name + "=" + v
+		}
+		env = append(env, e)
+	}
+	return env, nil
+}
+
+// ambient are the variables that go in unasked: how to show text, and the
+// time zone. None can hold a secret.
+var ambient = []string{"TERM", "LANG", "COLORTERM", "TZ"}
+
+func commandEnv(named []string) ([]string, error) {
+	env, err := parseEnv(named)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range ambient {
+		if v := os.Getenv(name); v != "" {
+			env = append([]string{name + "=" + v}, env...)
+		}
+	}
+	return env, nil
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/image"
+	"brig.dev/brig/internal/initramfs"
+	"brig.dev/brig/internal/kernel"
+	"brig.dev/brig/internal/progress"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/session"
+	"brig.dev/brig/internal/supervisor"
+	"brig.dev/brig/internal/wire"
+)
+
+// lookup finds a sandbox by name; an empty name means that of this directory.
+func lookup(store *sandbox.Store, name string) (*sandbox.Spec, error) {
+	if name == "" {
+		f := specFlags{}
+		dir, err := f.directory()
+		if err != nil {
+			return nil, err
+		}
+		spec, err := store.Find(dir)
+		return spec, hint(err, "brig ls, or brig run to make one here")
+	}
+	if err := sandbox.CheckName(name); err != nil {
+		return nil, err
+	}
+	spec, err := store.Dir(name).Spec()
+	if sandbox.IsNotFound(err) {
+		return nil, hint(err, "brig ls")
+	}
+	return spec, err
+}
+
+// resolve finds the sandbox that the flags mean, or makes it.
+func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (*sandbox.Spec, error) {
+	dir, err := f.directory()
+	if err != nil {
+		return nil, err
+	}
+	if f.name != "" {
+		if err := sandbox.CheckName(f.name); err != nil {
+			return nil, err
+		}
+	}
+	l, err := store.LockNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	spec, err := f.existing(store, dir, throwaway)
+	if err == nil || !sandbox.IsNotFound(err) {
+		return spec, err
+	}
+	return f.create(store, dir, throwaway)
+}
+
+func (f *specFlags) existing(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
+	if f.name == "" && !throwaway {
+		return store.Find(dir)
+	}
+	if f.name == "" {
+		return nil, errNoSandbox(store, dir)
+	}
+	spec, err := store.Dir(f.name).Spec()
+	if err != nil {
+		return nil, err
+	}
+	if throwaway {
+		return nil, hint(fmt.Errorf("a sandbox named %s exists already, and --rm would remove it", f.name), "brig run --rm without --name")
+	}
+	if f.dir != "" && spec.Dir != dir {
+		return nil, hint(fmt.Errorf("sandbox %s belongs to %s, not to %s", f.name, spec.Dir, dir), "another --name")
+	}
+	return spec, nil
+}
+
+// errNoSandbox is the not-found error of a name that cannot exist.
+func errNoSandbox(store *sandbox.Store, dir string) error {
+	_, err := store.Dir(".none").Spec()
+	return fmt.Errorf("%s: %w", dir, err)
+}
+
+func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
+	name, err := f.name, error(nil)
+	if name == "" {
+		base := sandbox.NameFor(dir)
+		if throwaway {
+			base += "-" + sandbox.NewID()[:6]
+		}
+		if name, err = store.FreeName(base); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := f.newSpec(name, dir)
+	if err != nil {
+		return nil, err
+	}
+	spec.Throwaway = throwaway
+	if err := checkShares(store, spec); err != nil {
+		return nil, err
+	}
+	_, err = store.Create(spec)
+	return spec, err
+}
+
+func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
+	if err := store.CheckShare(spec.Dir); err != nil {
+		return err
+	}
+	for _, m := range spec.Mounts {
+		if err := store.CheckShare(m.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureRunning starts the sandbox if it does not run. The flags, if any,
+// change its spec: at once what can be changed live, the rest only while it
+// is stopped.
+func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *specFlags) error {
+	d := store.Dir(name)
+	if f == nil || f.flags.NFlag() == 0 { // the common case takes no lock
+		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
+			return nil
+		}
+	}
+	l, err := d.LockStart(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	changed, err := specChange(spec, f)
+	if err != nil {
+		return err
+	}
+	st, err := d.State()
+	if err != nil {
+		return err
+	}
+	switch st.Phase {
+	case sandbox.Running:
+		if len(changed) > 0 {
+			return hint(fmt.Errorf("sandbox %s is running, and %s takes effect at a start", name, strings.Join(changed, ", ")), "brig stop %s, then again", name)
+		}
+		return publishNew(ctx, d, spec)
+	case sandbox.Starting, sandbox.Stopping:
+		if err := supervisor.AwaitExit(ctx, d); err != nil {
+			return err
+		}
+	}
+	return boot(ctx, store, spec)
+}
+
+func specChange(spec *sandbox.Spec, f *specFlags) ([]string, error) {
+	if f == nil {
+		return nil, nil
+	}
+	was := *spec
+	changed, err := f.apply(spec)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Boot.ImageDigest != "" { // started before: its disk is laid over that image
+		if slices.Contains(changed, "--image") {
+			return nil, hint(fmt.Errorf("sandbox %s was made from another image, which cannot be changed", spec.Name), "brig rm %s, or another --name", spec.Name)
+		}
+		if spec.Disk < was.Disk {
+			return nil, hint(fmt.Errorf("the disk of sandbox %s is %s and cannot shrink", spec.Name, sandbox.FormatSize(was.Disk)), "brig rm %s, then again", spec.Name)
+		}
+	}
+	return changed, spec.Check()
+}
+
+// publishNew opens the ports of the spec that are not open yet and keeps the spec.
+func publishNew(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
+	c := control.NewClient(d)
+	for _, p := range spec.Ports {
+		if _, err := c.Publish(ctx, p); err != nil {
+			return err
+		}
+	}
+	return d.WriteSpec(spec)
+}
+
+// boot brings a stopped sandbox up. The caller holds its start lock.
+func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
+	if err := checkShares(store, spec); err != nil {
+		return err
+	}
+	d := store.Dir(spec.Name)
+	bar := newBars(os.Stderr)
+	defer bar.close()
+	b, err := prepare(ctx, spec, bar)
+	if err != nil {
+		return err
+	}
+	spec.Boot = *b
+	if err := image.EnsureDisk(d.File(sandbox.DiskFile), spec.Disk); err != nil {
+		return hint(fmt.Errorf("disk of the sandbox: %w", err), "brig doctor")
+	}
+	if err := session.MakeKeys(d, spec.Name); err != nil {
+		return err
+	}
+	if err := d.WriteSpec(spec); err != nil {
+		return err
+	}
+	return start(ctx, d, bar)
+}
+
+// start runs a supervisor and waits until the sandbox is ready.
+func start(ctx context.Context, d sandbox.Dir, r progress.Reporter) error {
+	task := r.Start("Starting the sandbox", 0, progress.Steps)
+	err := supervisor.Launch(ctx, d, task.Note)
+	task.Done(err)
+	if err != nil && ctx.Err() == nil {
+		return hint(err, "brig logs %s", nameOf(d))
+	}
+	return err
+}
+
+func nameOf(d sandbox.Dir) string { return d.Path[strings.LastIndexByte(d.Path, '/')+1:] }
+
+// prepare makes or finds what the sandbox boots from.
+func prepare(ctx context.Context, spec *sandbox.Spec, r progress.Reporter) (*sandbox.Boot, error) {
+	cache, err := sandbox.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	k, err := kernel.Open(cache).Kernel(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := initramfs.Cached(cache, k.BootModules)
+	if err != nil {
+		return nil, err
+	}
+	ref := spec.Image
+	if spec.Boot.ImageDigest != "" {
+		ref = spec.Boot.ImageDigest // a newer image of that name must not slip under an old disk
+	}
+	img, err := image.Open(cache).Get(ctx, ref, r)
+	if err != nil {
+		return nil, err
+	}
+	return &sandbox.Boot{
+		KernelVersion: k.Version, Kernel: k.Image, Modules: k.Modules, Initrd: initrd,
+		ImageDigest: img.Digest, Image: img.Path, ImageEnv: img.Env,
+	}, nil
+}
+
+// guestUser is the person who runs brig, as the guest knows them.
+func guestUser() wire.User {
+	u := wire.User{Name: "user", Group: "user", UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Home: "/home/user"} //nolint:gosec // ids have 32 bits
+	if me, err := user.Current(); err == nil && me.Username != "" {
+		u.Name, u.Group, u.Home = me.Username, me.Username, me.HomeDir
+		if g, err := user.LookupGroupId(me.Gid); err == nil {
+			u.Group = g.Name
+		}
+	}
+	if u.UID == 0 {
+		u.Name, u.Group, u.Home = "root", "root", "/root"
+	}
+	return u
+}
+
+// remove stops the sandbox, if it runs, and deletes it.
+func remove(ctx context.Context, store *sandbox.Store, name string, force bool) error {
+	d := store.Dir(name)
+	l, err := d.LockStart(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	st, err := d.State()
+	if err != nil && !force {
+		return err
+	}
+	if st.Phase != sandbox.Stopped && st.Phase != sandbox.Dead {
+		if !force {
+			return hint(fmt.Errorf("sandbox %s is %s", name, st.Phase), "brig stop %s, or brig rm --force %s", name, name)
+		}
+		if err := halt(ctx, d, true); err != nil {
+			return err
+		}
+	}
+	return d.Remove()
+}
+
+// halt stops a sandbox and waits until its supervisor is gone.
+func halt(ctx context.Context, d sandbox.Dir, force bool) error {
+	err := control.NewClient(d).Stop(ctx, force)
+	if err != nil && force {
+		return supervisor.Kill(ctx, d)
+	}
+	return errors.Join(err, supervisor.AwaitExit(ctx, d))
+}

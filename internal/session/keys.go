@@ -1,0 +1,65 @@
+package session
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+// HostAlias is the name under which known_hosts has a sandbox's key.
+func HostAlias(name string) string { return "brig-" + name }
+
+// MakeKeys makes the sandbox's keys if they do not stand yet: one for the
+// host's side, one for the guest's SSH server, and a known_hosts file that
+// binds the two for OpenSSH clients.
+func MakeKeys(d sandbox.Dir, name string) error {
+	for _, f := range []string{sandbox.ClientKeyFile, sandbox.HostKeyFile} {
+		if _, err := Signer(d, f); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := makeKey(d.File(f), "brig "+name); err != nil {
+			return err
+		}
+	}
+	host, err := Signer(d, sandbox.HostKeyFile)
+	if err != nil {
+		return err
+	}
+	line := HostAlias(name) + " " + string(ssh.MarshalAuthorizedKey(host.PublicKey()))
+	return sandbox.WriteFile(d.File(sandbox.KnownHostsFile), []byte(line))
+}
+
+func makeKey(path, comment string) error {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(key, comment)
+	if err != nil {
+		return err
+	}
+	return sandbox.WriteFile(path, pem.EncodeToMemory(block))
+}
+
+// Signer reads one of the sandbox's private keys.
+func Signer(d sandbox.Dir, file string) (ssh.Signer, error) {
+	b, err := os.ReadFile(d.File(file))
+	if err != nil {
+		return nil, err
+	}
+	s, err := ssh.ParsePrivateKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (remove the file: brig makes a new key at the next start)", d.File(file), err)
+	}
+	return s, nil
+}
