@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -183,6 +184,23 @@ func (d Dir) Lock() (*Lock, error) {
 		return nil, fmt.Errorf("sandbox %s is already running", filepath.Base(d.Path))
 	}
 	return l, err
+}
+
+// AwaitUnlock returns when no supervisor holds the sandbox, or ctx ends. It
+// asks again and again and never takes the lock, which would make a supervisor
+// that is just starting fail.
+func (d Dir) AwaitUnlock(ctx context.Context) error {
+	for {
+		alive, err := d.alive()
+		if err != nil || !alive {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // LockStart takes the right to start, change or remove the sandbox, waiting

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/image"
+	"brig.dev/brig/internal/sandbox"
+)
+
+func imageCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "image", Short: "Manage the images that sandboxes boot from",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(imageLsCommand(), imagePullCommand(), imageRmCommand())
+	return c
+}
+
+func images() (*image.Store, error) {
+	cache, err := sandbox.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return image.Open(cache), nil
+}
+
+func imageLsCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "ls", Short: "List the images in the cache", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := images()
+			if err != nil {
+				return err
+			}
+			list, err := s.List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), append([]image.Image{}, list...))
+			}
+			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
+			fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE")
+			for _, i := range list {
+				fmt.Fprintf(tw, "%s\t%.19s\t%s\n", i.Ref, i.Digest, sandbox.FormatSize(i.Size))
+			}
+			return tw.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func imagePullCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, ahead of its first use",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := images()
+			if err != nil {
+				return err
+			}
+			ref := ""
+			if len(args) == 1 {
+				ref = args[0]
+			}
+			bar := newBars(os.Stderr)
+			i, err := s.Get(c.Context(), ref, bar)
+			bar.close()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), i.Digest)
+			return nil
+		},
+	}
+}
+
+func imageRmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm REFERENCE...", Short: "Remove images that no sandbox uses", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := images()
+			if err != nil {
+				return err
+			}
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			used, err := imagesInUse(store)
+			if err != nil {
+				return err
+			}
+			var failed error
+			for _, a := range args {
+				err := s.Remove(a, func(digest string) bool { return used[digest] })
+				failed = errors.Join(failed, err)
+			}
+			return failed
+		},
+	}
+}
+
+// imagesInUse are the digests that a sandbox's disk is laid over. A sandbox
+// that cannot be read is an error: its image might be among those.
+func imagesInUse(store *sandbox.Store) (map[string]bool, error) {
+	used := map[string]bool{}
+	names, err := store.Names()
+	for _, n := range names {
+		spec, serr := store.Dir(n).Spec()
+		if serr == nil {
+			used[spec.Boot.ImageDigest] = true
+		} else if !sandbox.IsNotFound(serr) {
+			err = errors.Join(err, serr)
+		}
+	}
+	return used, err
+}

@@ -1,0 +1,156 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+// The hidden verbs of brig that are processes of this package.
+const (
+	Verb      = "__supervise"
+	ShareVerb = "__share"
+)
+
+// Inherited descriptors: the first after standard error (os/exec, ExtraFiles).
+const (
+	readyFD = 3 // a supervisor's news for who launched it
+	ShareFD = 3 // a share server's vhost-user socket
+)
+
+// news is one line from a starting supervisor to who launched it.
+type news struct {
+	Stage string `json:"stage,omitempty"` // what it is doing
+	Error string `json:"error,omitempty"` // why it failed
+	Ready bool   `json:"ready,omitempty"`
+}
+
+// keptEnv are the variables that a supervisor inherits: where things lie and
+// how names resolve. Whatever else the person has set (tokens among it) stays
+// out of a process that lives for weeks.
+var keptEnv = []string{
+	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
+	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
+	"BRIG_ACCEL", "BRIG_DEBUG", "GODEBUG", "RES_OPTIONS", "LOCALDOMAIN",
+}
+
+func supervisorEnv() []string {
+	var env []string
+	for _, k := range keptEnv {
+		if v, ok := os.LookupEnv(k); ok {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
+
+// Launch starts a supervisor for the sandbox in d, in a session of its own,
+// and returns when the sandbox is ready, or with the reason why it is not.
+// When ctx ends first, the supervisor is told to give up and waited for.
+func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command(self, Verb, d.Path)
+	cmd.Dir = "/"
+	cmd.Env = supervisorEnv()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+
+	result := make(chan error, 1)
+	go func() { result <- hear(r, stage) }()
+	select {
+	case err = <-result:
+		if err != nil {
+			<-exited
+		}
+		return err
+	case <-ctx.Done():
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-exited
+		return context.Cause(ctx)
+	}
+}
+
+// hear reads a starting supervisor's news until it is ready or has failed.
+func hear(r *os.File, stage func(string)) error {
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		var n news
+		if err := json.Unmarshal(sc.Bytes(), &n); err != nil {
+			return fmt.Errorf("supervisor: %w", err)
+		}
+		switch {
+		case n.Error != "":
+			return errors.New(n.Error)
+		case n.Ready:
+			return nil
+		}
+		stage(n.Stage)
+	}
+	return errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
+}
+
+// AwaitExit returns when no supervisor holds the sandbox any more.
+func AwaitExit(ctx context.Context, d sandbox.Dir) error {
+	return d.AwaitUnlock(ctx)
+}
+
+// Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL.
+func Kill(ctx context.Context, d sandbox.Dir) error {
+	st, err := d.State()
+	if err != nil || st.PID == 0 {
+		return err
+	}
+	fd, err := unix.PidfdOpen(st.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("supervisor %d: %w", st.PID, err)
+	}
+	defer unix.Close(fd)
+	if !supervises(st.PID, d) { // the number was given to another process
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill supervisor %d: %w", st.PID, err)
+	}
+	return AwaitExit(ctx, d)
+}
+
+func supervises(pid int, d sandbox.Dir) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "cmdline"))
+	return err == nil && strings.Contains(string(b), "\x00"+Verb+"\x00"+d.Path+"\x00")
+}

@@ -1,0 +1,338 @@
+// Package supervisor is the process that owns one running sandbox: its QEMU,
+// its share servers, its published ports and its sockets.
+//
+// Theory of operation. `brig` launches a supervisor in a session of its own
+// (Launch) and hears from it through a pipe until the sandbox is ready. From
+// then on the supervisor stands alone. It holds the sandbox's lock while it
+// lives. All its children are forked from one thread with a parent-death
+// signal (confine.Spawner), so the kernel ends them when the supervisor dies,
+// even by SIGKILL; guest memory lies in a memfd and the guest's ports on
+// socket pairs, so nothing is left on disk but two dead sockets, which the next
+// start replaces, and a state note that no longer counts because nobody holds
+// the lock.
+//
+// Run has three parts: bring up (boot.go), serve until something ends it, and
+// tear down, which is the same however it came to it. The four things that end
+// it are a Stop request, a signal, the machine's end and a share server's end.
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"brig.dev/brig/internal/confine"
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/wire"
+)
+
+// Bounds of the logs, in bytes of one file; one older file is kept beside it.
+const (
+	maxConsoleLog    = 1 << 20
+	maxSupervisorLog = 1 << 20
+)
+
+// grace is how long a guest may take to shut down before the plug is pulled.
+// Docker's containers get ten seconds, and under software emulation the rest
+// takes its time as well.
+const grace = 60 * time.Second
+
+// supervisor is one running sandbox.
+type supervisor struct {
+	dir  sandbox.Dir
+	spec *sandbox.Spec
+	user wire.User
+	log  *slog.Logger
+	self string // path of this program
+
+	spawner *confine.Spawner
+	tell    func(news)
+
+	accel   qemu.Accel
+	machine *qemu.Process
+	shares  []*shareServer
+	agent   *agent
+	ports   *ports
+	since   time.Time
+	kernel  string
+
+	mu      sync.Mutex
+	phase   sandbox.Phase
+	stopped chan struct{} // closed when the machine is gone
+	end     chan string   // why to end, when not asked to
+}
+
+// Run is the life of a supervisor. It returns when the sandbox has ended.
+func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
+	tell, done := newsTeller()
+	defer done()
+	err := run(ctx, d, user, tell)
+	if err != nil {
+		tell(news{Error: err.Error()})
+	}
+	return err
+}
+
+// newsTeller writes to who launched this supervisor, if it still listens.
+func newsTeller() (tell func(news), done func()) {
+	f := os.NewFile(readyFD, "launcher")
+	e := json.NewEncoder(f)
+	return func(n news) { _ = e.Encode(n) }, func() { f.Close() }
+}
+
+func run(ctx context.Context, d sandbox.Dir, user wire.User, tell func(news)) error {
+	lock, err := d.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	logTo, err := openLog(d.File(sandbox.SupervisorLogFile), maxSupervisorLog)
+	if err != nil {
+		return err
+	}
+	defer logTo.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s := &supervisor{
+		dir: d, spec: spec, user: user, self: self, tell: tell,
+		log:     slog.New(slog.NewTextHandler(logTo, logOptions())),
+		spawner: confine.NewSpawner(),
+		phase:   sandbox.Starting,
+		stopped: make(chan struct{}),
+		end:     make(chan string, 8),
+	}
+	if err := s.note(""); err != nil {
+		return err
+	}
+	why, err := s.live(ctx)
+	if err != nil {
+		why = err.Error()
+		s.log.Error("start failed", "error", err)
+	}
+	s.setPhase(sandbox.Stopped)
+	return errors.Join(err, s.note(why))
+}
+
+func logOptions() *slog.HandlerOptions {
+	if os.Getenv("BRIG_DEBUG") != "" {
+		return &slog.HandlerOptions{Level: slog.LevelDebug}
+	}
+	return nil
+}
+
+// note writes down how far the sandbox is.
+func (s *supervisor) note(message string) error {
+	s.mu.Lock()
+	st := sandbox.State{Phase: s.phase, PID: os.Getpid(), Since: s.since, Accel: s.accel.Name(), Message: message}
+	s.mu.Unlock()
+	if st.Phase == sandbox.Stopped {
+		st.PID = 0
+	}
+	return s.dir.WriteState(st)
+}
+
+func (s *supervisor) setPhase(p sandbox.Phase) {
+	s.mu.Lock()
+	s.phase = p
+	s.mu.Unlock()
+}
+
+// live brings the sandbox up, serves it, and tears it down. It returns why it
+// ended, when nobody asked for it.
+func (s *supervisor) live(ctx context.Context) (why string, err error) {
+	defer s.tearDown()
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // whatever ends the sandbox ends the start as well
+		select {
+		case why := <-s.end:
+			s.end <- why
+			cancel(errors.New(why))
+		case <-starting.Done():
+		}
+	}()
+	if err := s.boot(starting); err != nil {
+		if c := context.Cause(starting); c != nil {
+			err = c
+		}
+		return "", err
+	}
+	closeSockets, err := s.listen()
+	if err != nil {
+		return "", err
+	}
+	defer closeSockets()
+	for _, p := range s.spec.Ports {
+		if _, err := s.ports.publish(p); err != nil {
+			return "", err
+		}
+	}
+	s.since = time.Now().UTC()
+	s.setPhase(sandbox.Running)
+	if err := s.note(""); err != nil {
+		return "", err
+	}
+	s.log.Info("running", "accel", s.accel.Name(), "qemu", s.machine.Pid())
+	s.tell(news{Ready: true})
+
+	select {
+	case why = <-s.end:
+	case <-ctx.Done():
+		s.log.Info("told to end by a signal")
+		s.shutDown(false)
+	case <-s.stopped:
+	}
+	s.log.Info("ending", "why", why)
+	return why, nil
+}
+
+// listen opens the control and ssh sockets.
+func (s *supervisor) listen() (closeAll func(), err error) {
+	ctl, err := s.dir.Listen(sandbox.ControlSocket)
+	if err != nil {
+		return nil, err
+	}
+	ssh, err := s.dir.Listen(sandbox.SSHSocket)
+	if err != nil {
+		ctl.Close()
+		return nil, err
+	}
+	server := &http.Server{Handler: control.Routes(s), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(ctl) }()
+	go s.serveSSH(ssh)
+	return func() {
+		// A Stop request that ended the sandbox still wants its answer.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = server.Shutdown(ctx)
+		server.Close()
+		ssh.Close()
+		_ = os.Remove(s.dir.File(sandbox.ControlSocket))
+		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
+	}, nil
+}
+
+// serveSSH joins each connection to the guest's SSH server.
+func (s *supervisor) serveSSH(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			g, err := s.agent.open(wire.StreamHeader{Kind: wire.StreamSSH})
+			if err != nil {
+				s.log.Warn("ssh", "error", err)
+				c.Close()
+				return
+			}
+			relay(c, g)
+		}()
+	}
+}
+
+// Status implements control.Service.
+func (s *supervisor) Status() control.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return control.Status{
+		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), QEMUPID: s.machine.Pid(), Since: s.since,
+		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.list(), Mounts: append([]sandbox.Mount{}, s.spec.Mounts...),
+	}
+}
+
+// Publish implements control.Service.
+func (s *supervisor) Publish(p sandbox.Port) (sandbox.Port, error) { return s.ports.publish(p) }
+
+// Unpublish implements control.Service.
+func (s *supervisor) Unpublish(host uint16) error { return s.ports.unpublish(host) }
+
+// Stop implements control.Service.
+func (s *supervisor) Stop(ctx context.Context, force bool) error {
+	done := make(chan struct{})
+	go func() { s.shutDown(force); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done(): // the machine goes on shutting down
+		return context.Cause(ctx)
+	}
+}
+
+// shutDown ends the machine: by asking the guest, and by force if it does not
+// listen. It returns when the machine is gone.
+func (s *supervisor) shutDown(force bool) {
+	s.mu.Lock()
+	again := s.phase == sandbox.Stopping
+	s.phase = sandbox.Stopping
+	s.mu.Unlock()
+	if force {
+		s.machine.Kill()
+		<-s.stopped
+		return
+	}
+	if !again {
+		_ = s.note("") // for who lists; the lock is what counts
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		if err := s.agent.call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
+			s.log.Warn("the guest does not shut down by itself", "error", err)
+			s.machine.Kill()
+		}
+	}
+	select {
+	case <-s.stopped:
+	case <-time.After(grace):
+		s.log.Warn("the guest did not power off in time: pulling the plug")
+		s.machine.Kill()
+		<-s.stopped
+	}
+}
+
+// tearDown ends whatever was brought up, and waits for it.
+func (s *supervisor) tearDown() {
+	if s.ports != nil {
+		s.ports.close()
+	}
+	if s.machine != nil {
+		s.machine.Kill()
+		<-s.stopped
+	}
+	for _, sh := range s.shares {
+		sh.kill()
+	}
+}
+
+// watch reports a machine's end.
+func (s *supervisor) watch(console io.Closer) {
+	err := s.machine.Wait()
+	console.Close()
+	close(s.stopped)
+	s.mu.Lock()
+	asked := s.phase == sandbox.Stopping
+	s.mu.Unlock()
+	if asked {
+		return
+	}
+	why := "the guest powered off"
+	if err != nil {
+		why = fmt.Sprintf("the machine ended: %v", err)
+	}
+	s.end <- why
+}
