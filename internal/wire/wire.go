@@ -93,6 +93,9 @@ type SetupRequest struct {
 	AuthorizedKeys []string `json:"authorizedKeys"` // authorized_keys lines
 
 	User User `json:"user"`
+	// Workdir is where shells and commands start that name no place; empty is
+	// the home directory. It is used only where it exists.
+	Workdir string `json:"workdir,omitempty"`
 
 	// Root: the read-only image below, the sandbox's own disk above.
 	ImageSerial   string `json:"imageSerial"`             // virtio-blk serial of the image (ext4, read-only)

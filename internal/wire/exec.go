@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// execPrefix begins the command string of an SSH exec request that carries an
+// ExecRequest. The byte 0x01 cannot begin a command that a person types.
+const execPrefix = "\x01brig-exec:"
+
+// ExecRequest is a command to be run exactly as given, without a shell.
+//
+// SSH has only a command string for that, which a login shell would take apart
+// (RFC 4254 section 6.5); so brig's own commands cross as ExecCommand, and what
+// any other client sends is left to the shell.
+type ExecRequest struct {
+	// Argv is the program and its arguments; empty is the user's login shell.
+	Argv []string `json:"argv,omitempty"`
+	// Dir is where to run it; empty is SetupRequest.Workdir or else the home.
+	Dir string `json:"dir,omitempty"`
+	// Env is KEY=VALUE, over what the login gives.
+	Env []string `json:"env,omitempty"`
+}
+
+// ExecCommand is the SSH command string that carries r.
+func ExecCommand(r ExecRequest) string {
+	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env)})
+	if err != nil {
+		panic(err) // byte slices always marshal
+	}
+	return execPrefix + base64.RawURLEncoding.EncodeToString(b)
+}
+
+// ParseExecCommand is the inverse of ExecCommand. ok is false, with no error,
+// for a command string of another client.
+func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
+	enc, ok := strings.CutPrefix(s, execPrefix)
+	if !ok {
+		return ExecRequest{}, false, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(enc)
+	if err != nil {
+		return ExecRequest{}, true, fmt.Errorf("exec request: %w", err)
+	}
+	var x rawExec
+	if err := json.Unmarshal(b, &x); err != nil {
+		return ExecRequest{}, true, fmt.Errorf("exec request: %w", err)
+	}
+	return ExecRequest{Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env)}, true, nil
+}
+
+// rawExec is an ExecRequest whose strings are bytes: JSON would mend what is
+// not UTF-8, and arguments and paths need not be.
+type rawExec struct {
+	Argv [][]byte `json:"argv,omitempty"`
+	Dir  []byte   `json:"dir,omitempty"`
+	Env  [][]byte `json:"env,omitempty"`
+}
+
+func raw(list []string) [][]byte {
+	out := make([][]byte, len(list))
+	for i, s := range list {
+		out[i] = []byte(s)
+	}
+	return out
+}
+
+func cooked(list [][]byte) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]string, len(list))
+	for i, b := range list {
+		out[i] = string(b)
+	}
+	return out
+}
