@@ -1,0 +1,271 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/confine"
+)
+
+// Process is a running QEMU.
+type Process struct {
+	*QMP
+	cmd  *exec.Cmd
+	said *tail // standard error
+
+	done chan struct{} // closed when the process is gone
+	err  error         // why, once done is closed
+
+	mu     sync.Mutex
+	killed bool
+	reason string // from SHUTDOWN
+	plugs  []bool // which pcie-root-ports are taken
+	where  map[string]plugged
+}
+
+// SocketPair makes a stream socket pair: the caller's end, and the end to hand
+// to QEMU.
+func SocketPair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a socket pair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "socket pair")
+	ours := os.NewFile(uintptr(fds[0]), "socket pair")
+	defer ours.Close() // FileConn duplicates it
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("make a socket pair: %w", err)
+	}
+	return conn, theirs, nil
+}
+
+// Start runs the machine, confined, and returns when QEMU answers on QMP; the
+// guest boots meanwhile. self is the path of this program, whose hidden verb
+// confine.Verb must lead to confine.Main.
+//
+// The files of Console, Ports and NIC are closed, also when it fails, so that
+// the caller's ends see the machine's end. RAM and the disks' files stay the
+// caller's.
+func (m *Machine) Start(ctx context.Context, self string, spawner *confine.Spawner) (*Process, error) {
+	defer m.closeSockets()
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	ours, theirs, err := SocketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	files := append([]*os.File{theirs}, m.files()...)
+	cmd, err := confine.Command(self, m.Profile(), append([]string{m.Binary}, m.Args()...), files...)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	p := &Process{
+		cmd: cmd, said: &tail{}, done: make(chan struct{}),
+		plugs: make([]bool, m.Plugs), where: map[string]plugged{},
+	}
+	cmd.Stdout, cmd.Stderr = p.said, p.said
+	cmd.WaitDelay = time.Second // a descriptor that leaked to someone must not hold up Wait
+	if err := spawner.Start(cmd); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	go p.wait()
+	if p.QMP, err = newQMP(ctx, ours.(*net.UnixConn)); err != nil {
+		p.Kill()
+		<-p.done
+		if words := p.said.String(); words != "" {
+			return nil, fmt.Errorf("start QEMU: it said: %s", words)
+		}
+		return nil, fmt.Errorf("start QEMU: %w (%v)", err, p.cmd.ProcessState)
+	}
+	p.attend()
+	return p, nil
+}
+
+func (m *Machine) closeSockets() {
+	if m.Console != nil {
+		m.Console.Close()
+	}
+	for _, p := range m.Ports {
+		if p.File != nil {
+			p.File.Close()
+		}
+	}
+	if m.NIC != nil && m.NIC.File != nil {
+		m.NIC.File.Close()
+	}
+}
+
+// Shutdown reasons that QEMU reports (qapi/run-state.json, ShutdownCause).
+const (
+	guestShutdown = "guest-shutdown" // the guest powered off
+	guestReset    = "guest-reset"    // it rebooted, or panicked (panic=-1)
+)
+
+// attend follows the events that concern the machine's life.
+func (p *Process) attend() {
+	ends, _ := p.Watch(func(e Event) bool { return e.Name == "SHUTDOWN" || noSpace(e) })
+	go func() {
+		for {
+			select {
+			case <-p.done:
+				return
+			case e := <-ends:
+				if e.Name == "SHUTDOWN" {
+					var d struct {
+						Reason string `json:"reason"`
+					}
+					_ = json.Unmarshal(e.Data, &d) // a wrong type leaves it empty
+					p.mu.Lock()
+					p.reason = clean(d.Reason)
+					p.mu.Unlock()
+					continue
+				}
+				p.retryWrite()
+			}
+		}
+	}()
+}
+
+// spaceRetry is how often a guest that stopped because the host's disk is full
+// tries again.
+const spaceRetry = time.Second
+
+// noSpace reports whether QEMU stopped the guest because the host's disk is
+// full (virtio-blk's default, werror=enospc). The guest's write is kept.
+func noSpace(e Event) bool {
+	if e.Name != "BLOCK_IO_ERROR" {
+		return false
+	}
+	var d struct {
+		Action  string `json:"action"`
+		NoSpace bool   `json:"nospace"`
+	}
+	return json.Unmarshal(e.Data, &d) == nil && d.Action == "stop" && d.NoSpace
+}
+
+// retryWrite lets a stopped guest try again after a while. If the disk is still
+// full, QEMU stops it again and says so, which leads back here.
+func (p *Process) retryWrite() {
+	select {
+	case <-p.done:
+	case <-time.After(spaceRetry):
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = p.Resume(ctx)
+	}
+}
+
+// wait reaps the process and says why it ended.
+func (p *Process) wait() {
+	err := p.cmd.Wait()
+	p.mu.Lock()
+	p.err = ending(err, p.killed, p.reason, p.said.String())
+	p.mu.Unlock()
+	close(p.done)
+}
+
+func ending(err error, killed bool, reason, said string) error {
+	switch {
+	case killed || err == nil && reason == guestShutdown:
+		return nil
+	case err == nil && reason == guestReset:
+		return ErrReset
+	case err == nil:
+		return fmt.Errorf("QEMU ended: %s", cmpOr(reason, "it gave no reason"))
+	case said != "":
+		return fmt.Errorf("QEMU ended: %w: %s", err, said)
+	}
+	return fmt.Errorf("QEMU ended: %w", err)
+}
+
+func cmpOr(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// ErrReset is Wait's answer when the guest rebooted or its kernel panicked; the
+// console's log tells which.
+var ErrReset = errors.New("the guest rebooted or its kernel panicked")
+
+// Wait returns when QEMU is gone: nil if the guest powered off or Kill ended
+// it, else why. It may be called any number of times.
+func (p *Process) Wait() error {
+	<-p.done
+	return p.err
+}
+
+// Done is closed when QEMU is gone.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Kill ends QEMU for sure, at once, and as if by pulling the plug: what the
+// guest did not flush is lost to it. It returns before QEMU is gone.
+func (p *Process) Kill() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.killed = true
+	p.mu.Unlock()
+	_ = p.cmd.Process.Kill() // an error means that it is gone already
+}
+
+// Pid is QEMU's process ID, 0 for a nil Process.
+func (p *Process) Pid() int {
+	if p == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// PowerButton presses the guest's power button, to which an agent or init may
+// listen.
+func (p *Process) PowerButton(ctx context.Context) error {
+	return p.Execute(ctx, "system_powerdown", nil, nil)
+}
+
+// Pause stops the guest's processors.
+func (p *Process) Pause(ctx context.Context) error { return p.Execute(ctx, "stop", nil, nil) }
+
+// Resume lets them go on.
+func (p *Process) Resume(ctx context.Context) error { return p.Execute(ctx, "cont", nil, nil) }
+
+// tailLen is how much of QEMU's last words is kept, in bytes.
+const tailLen = 4096
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b[max(0, len(b)-tailLen):]...)
+	t.buf = t.buf[max(0, len(t.buf)-tailLen):]
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return clean(strings.ToValidUTF8(string(t.buf), "?"))
+}

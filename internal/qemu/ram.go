@@ -1,0 +1,108 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// NewRAM makes the memory of a guest: a memfd of size bytes, which takes host
+// memory only as it is written. Its size is sealed, so that a QEMU which was
+// broken into cannot cut it short beneath others who map it.
+func NewRAM(size int64) (*os.File, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("brig-ram", flags|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("brig-ram", flags)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make guest memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "guest memory")
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make %d bytes of guest memory: %w", size, err)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("seal guest memory: %w", err)
+	}
+	return f, nil
+}
+
+// copyChunk is how much CopyRAM moves at once, in bytes.
+const copyChunk = 1 << 20
+
+// page is the unit in which zeros are left out, in bytes.
+const page = 4096
+
+// CopyRAM copies guest memory between memfds and files, leaving holes for pages
+// that hold nothing but zeros. dst must be empty (all holes) and is not grown.
+// It returns how much was written, in bytes.
+func CopyRAM(dst, src *os.File) (written int64, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("copy guest memory: %w", err)
+		}
+	}()
+	size, err := src.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, copyChunk)
+	for at := int64(0); at < size; {
+		start, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // no data after at
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return written, err
+		}
+		for at = start; at < end; {
+			b := buf[:min(copyChunk, end-at)]
+			if _, err := src.ReadAt(b, at); err != nil {
+				return written, err
+			}
+			n, err := writeNonZero(dst, b, at)
+			written += n
+			if err != nil {
+				return written, err
+			}
+			at += int64(len(b))
+		}
+	}
+	return written, nil
+}
+
+// writeNonZero writes the runs of pages in b that hold anything.
+func writeNonZero(dst *os.File, b []byte, at int64) (written int64, err error) {
+	for i := 0; i < len(b); {
+		for i < len(b) && zero(b[i:min(i+page, len(b))]) {
+			i += page
+		}
+		start := i
+		for i < len(b) && !zero(b[i:min(i+page, len(b))]) {
+			i += page
+		}
+		if start >= len(b) {
+			break
+		}
+		n, err := dst.WriteAt(b[start:min(i, len(b))], at+int64(start))
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+var zeroPage [page]byte
+
+func zero(b []byte) bool { return string(b) == string(zeroPage[:len(b)]) }
