@@ -1,0 +1,113 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+func TestParsePort(t *testing.T) {
+	for in, want := range map[string]sandbox.Port{
+		"3000": {Host: 3000, Guest: 3000}, "8080:80": {Host: 8080, Guest: 80}, "0:80": {Guest: 80},
+	} {
+		if got, err := parsePort(in); err != nil || got != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", "0", "80:", ":80", "80:0", "65536", "-1", "http", "1:2:3", " 80"} {
+		if got, err := parsePort(bad); err == nil {
+			t.Errorf("%q: %v", bad, got)
+		}
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	dir, _ := filepath.EvalSymlinks(t.TempDir())
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]sandbox.Mount{
+		dir:               {Source: dir, Target: dir},
+		dir + ":/data":    {Source: dir, Target: "/data"},
+		dir + ":/data:ro": {Source: dir, Target: "/data", ReadOnly: true},
+		dir + ":ro":       {Source: dir, Target: dir, ReadOnly: true},
+		link + ":rw":      {Source: dir, Target: link},
+	} {
+		got, err := parseMounts([]string{in})
+		if err != nil || got[0] != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", ":/x", dir + ":rel", dir + ":/", dir + ":/a:/b", dir + "/absent"} {
+		if got, err := parseMounts([]string{bad}); err == nil {
+			t.Errorf("%q: %v", bad, got)
+		}
+	}
+}
+
+func TestOnlyNamedVariablesGoIn(t *testing.T) {
+	t.Setenv("SECRET_TOKEN", "s3cret")
+	t.Setenv("NAMED", "yes")
+	t.Setenv("TERM", "xterm")
+	os.Unsetenv("UNSET")
+	env, err := commandEnv([]string{"NAMED", "GIVEN=a=b", "UNSET", "EMPTY="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"NAMED=yes", "GIVEN=a=b", "EMPTY=", "TERM=xterm"} {
+		if !slices.Contains(env, want) {
+			t.Errorf("%s is missing from %q", want, env)
+		}
+	}
+	if all := strings.Join(env, "\n"); strings.Contains(all, "s3cret") || strings.Contains(all, "UNSET") {
+		t.Errorf("unasked: %q", env)
+	}
+	for _, bad := range []string{"", "=x", "A B=1"} {
+		if _, err := commandEnv([]string{bad}); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestParsePlace(t *testing.T) {
+	for in, want := range map[string]place{
+		"file":       {path: "file"},
+		"./a:b":      {path: "./a:b"},
+		"box:/tmp/x": {remote: true, name: "box", path: "/tmp/x"},
+		":out":       {remote: true, path: "out"},
+		"box:":       {remote: true, name: "box", path: "."},
+		"/a/b:c":     {path: "/a/b:c"},
+	} {
+		if got := parsePlace(in); got != want {
+			t.Errorf("%q: %+v", in, got)
+		}
+	}
+}
+
+func TestConsoleIsShownHarmlessly(t *testing.T) {
+	var b strings.Builder
+	_, _ = (&visible{w: &b}).Write([]byte("a\x1b]0;evil\x07\r\n\tb\x7f"))
+	if got := b.String(); got != "a^[]0;evil^G\n\tb^?" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestSSHConfigQuotes(t *testing.T) {
+	d := sandbox.Dir{Path: "/home/a b/100%/x"}
+	t.Setenv("XDG_STATE_HOME", "/home/a b/state")
+	got := sshConfig(d, "x", "/opt/it's/brig")
+	for _, want := range []string{
+		`IdentityFile "/home/a b/100%%/x/id_ed25519"`,
+		`ProxyCommand env XDG_STATE_HOME='/home/a b/state' '/opt/it'\''s/brig' __ssh-proxy x`,
+		"Host brig-x\n", "ForwardAgent no",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("want %s in\n%s", want, got)
+		}
+	}
+}
