@@ -47,6 +47,14 @@ func (b *bars) close() {
 	b.wipe()
 }
 
+// around runs f, which writes to the terminal, with no bar drawn.
+func (b *bars) around(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wipe()
+	f()
+}
+
 type bar struct {
 	all   *bars
 	label string

@@ -14,6 +14,7 @@ import (
 	"brig.dev/brig/internal/initramfs"
 	"brig.dev/brig/internal/kernel"
 	"brig.dev/brig/internal/progress"
+	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/session"
 	"brig.dev/brig/internal/supervisor"
@@ -210,6 +211,9 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 		return err
 	}
 	spec.Boot = *b
+	if err := checkMachine(ctx, bar); err != nil {
+		return err
+	}
 	if err := image.EnsureDisk(d.File(sandbox.DiskFile), spec.Disk); err != nil {
 		return hint(fmt.Errorf("disk of the sandbox: %w", err), "brig doctor")
 	}
@@ -220,6 +224,26 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 		return err
 	}
 	return start(ctx, d, bar)
+}
+
+// checkMachine looks for QEMU and finds out, once per boot of this host,
+// whether KVM works; the supervisor then finds the same answer at once.
+func checkMachine(ctx context.Context, bar *bars) error {
+	if _, err := qemu.Find(ctx); err != nil {
+		return hint(err, "brig doctor")
+	}
+	cache, err := sandbox.CacheDir()
+	if err != nil {
+		return err
+	}
+	task := bar.Start("Trying KVM", 0, progress.Steps)
+	a, err := qemu.Accelerator(ctx, cache)
+	task.Done(err)
+	if err != nil {
+		return err
+	}
+	bar.around(func() { tellAccel(a) })
+	return nil
 }
 
 // start runs a supervisor and waits until the sandbox is ready.
