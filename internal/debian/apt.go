@@ -1,0 +1,292 @@
+package debian
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Keyring holds the keys of Debian's archive (package debian-archive-keyring).
+const Keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+var errNoKeyring = fmt.Errorf("%s is missing: install the package debian-archive-keyring", Keyring)
+
+// Source is one suite of a mirror.
+type Source struct{ URI, Suite string }
+
+// Sources are the suites of the mirror that the guest's system is made from.
+func (m Mirror) Sources() []Source {
+	s := []Source{{m.Main, Suite}, {m.Main, Suite + "-updates"}}
+	if m.Security != "" {
+		s = append(s, Source{m.Security, Suite + "-security"})
+	}
+	return s
+}
+
+// SourcesFile is the content of a deb822 file of sources.list(5) for them.
+func SourcesFile(sources []Source) string {
+	var b strings.Builder
+	for i, s := range sources {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n", s.URI, s.Suite, Keyring)
+	}
+	return b.String()
+}
+
+// Apt is apt with configuration, lists and cache of its own in one folder, so
+// that it needs no rights and leaves the host's alone.
+type Apt struct {
+	dir     string
+	arch    string
+	sources []Source
+	config  []string
+}
+
+// NewApt prepares an Apt in the folder dir for the Debian architecture arch
+// ("amd64"). The host's way to the network (proxies, certificates, retries) is
+// taken over; its hooks, pins and trust are not.
+func NewApt(ctx context.Context, dir, arch string, m Mirror) (*Apt, error) {
+	if _, err := os.Stat(Keyring); err != nil {
+		return nil, errNoKeyring
+	}
+	host, err := HostConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := &Apt{dir: dir, arch: arch, sources: m.Sources(), config: host}
+	for _, d := range []string{"lists/partial", "cache/archives/partial", "etc", "log"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.WriteFile(a.path("status"), nil, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(a.path("sources.sources"), []byte(SourcesFile(a.sources)), 0o600); err != nil {
+		return nil, err
+	}
+	return a, os.WriteFile(a.path("apt.conf"), []byte(a.conf()), 0o600)
+}
+
+func (a *Apt) path(name string) string { return filepath.Join(a.dir, name) }
+
+// conf is apt.conf(5). apt reads the file that APT_CONFIG names before all
+// others, and where to look for the others from there: nowhere.
+func (a *Apt) conf() string {
+	var b strings.Builder
+	set := func(k, v string) { fmt.Fprintf(&b, "%s %s;\n", k, quote(v)) }
+	set("Dir::Etc::main", "/dev/null")
+	set("Dir::Etc::parts", "/dev/null")
+	set("Dir::Etc::preferences", "/dev/null")
+	set("Dir::Etc::preferencesparts", "/dev/null")
+	set("Dir::Etc::trusted", "/dev/null")
+	set("Dir::Etc::trustedparts", "/dev/null")
+	set("Dir::Etc::sourcelist", a.path("sources.sources"))
+	set("Dir::Etc::sourceparts", "/dev/null")
+	set("Dir::State", a.dir)
+	set("Dir::State::lists", a.path("lists"))
+	set("Dir::State::status", a.path("status"))
+	set("Dir::Cache", a.path("cache"))
+	set("Dir::Log", a.path("log"))
+	set("APT::Architecture", a.arch)
+	set("APT::Architectures", a.arch)
+	set("Acquire::Languages", "none")
+	set("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false")
+	set("Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled", "false")
+	if os.Geteuid() == 0 {
+		// apt's own user _apt cannot enter the cache's folders, which are root's.
+		set("APT::Sandbox::User", "root")
+	}
+	for _, l := range a.config {
+		b.WriteString(l + "\n")
+	}
+	return b.String()
+}
+
+// quote makes a value of apt.conf(5), which knows no escapes.
+func quote(v string) string { return `"` + strings.ReplaceAll(v, `"`, "") + `"` }
+
+// inherited are the settings of the host's apt that say how to reach a mirror.
+// Not among them: whatever weakens the signatures' check, and hooks.
+var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::.*|Retries.*|Check-Valid-Until|Check-Date|Max-ValidTime|Queue-Mode|By-Hash|ForceIPv[46]) "[^"]*";$`)
+
+// HostConfig are the lines of the host's apt configuration that say how to
+// reach a mirror.
+func HostConfig(ctx context.Context) ([]string, error) {
+	out, err := output(exec.CommandContext(ctx, "apt-config", "dump"))
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, errors.New("apt is not installed: brig takes the guest's kernel and image from Debian packages, through apt")
+	}
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		if inherited.MatchString(line) && !strings.HasSuffix(line, ` "";`) {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}
+
+func (a *Apt) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = a.dir
+	cmd.Env = append(os.Environ(), "APT_CONFIG="+a.path("apt.conf"), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	// apt removes its partial files on SIGINT, and its methods with it.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// Update fetches the lists of packages and checks their signatures. report gets
+// a percentage.
+func (a *Apt) Update(ctx context.Context, report func(percent float64)) error {
+	cmd := a.command(ctx, "apt-get", "update", "-q", "-oAPT::Update::Error-Mode=any")
+	if err := runStatus(cmd, report); err != nil {
+		return fmt.Errorf("fetch the lists of Debian packages: %w", err)
+	}
+	return nil
+}
+
+// dependency is a line of apt-cache(8) depends.
+var dependency = regexp.MustCompile(`(?m)^\s*(?:Pre)?Depends: (\S+)$`)
+
+// Depends are the packages that a package depends on directly.
+func (a *Apt) Depends(ctx context.Context, pkg string) ([]string, error) {
+	out, err := output(a.command(ctx, "apt-cache", "depends", "--important", "--", pkg))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range dependency.FindAllSubmatch(out, -1) {
+		names = append(names, string(m[1]))
+	}
+	return names, nil
+}
+
+// Candidate is the version of a package that would be installed.
+func (a *Apt) Candidate(ctx context.Context, pkg string) (string, error) {
+	out, err := output(a.command(ctx, "apt-cache", "policy", "--", pkg))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(out)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "Candidate: "); ok && v != "(none)" {
+			return v, nil
+		}
+	}
+	return "", fmt.Errorf("the mirror has no package %s", pkg)
+}
+
+// Size is a package's size in bytes.
+func (a *Apt) Size(ctx context.Context, pkg string) (int64, error) {
+	out, err := output(a.command(ctx, "apt-cache", "show", "--no-all-versions", "--", pkg))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(out)) {
+		if v, ok := strings.CutPrefix(line, "Size: "); ok {
+			return strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("the mirror does not say how large %s is", pkg)
+}
+
+// Download fetches one package, whose hash apt checks against the signed lists,
+// and returns the path of the file.
+func (a *Apt) Download(ctx context.Context, pkg string, report func(percent float64)) (string, error) {
+	cmd := a.command(ctx, "apt-get", "download", "-q", "--", pkg)
+	if err := runStatus(cmd, report); err != nil {
+		return "", fmt.Errorf("fetch the Debian package %s: %w", pkg, err)
+	}
+	found, err := filepath.Glob(a.path(pkg + "_*.deb"))
+	if err != nil || len(found) != 1 {
+		return "", fmt.Errorf("apt-get download left %d files of %s", len(found), pkg)
+	}
+	return found[0], nil
+}
+
+// statusFd is where the child finds the write end of its status pipe: the first
+// of exec.Cmd.ExtraFiles.
+const statusFd = "3"
+
+// runStatus runs an apt command and reports the percentages that it writes to
+// APT::Status-Fd: lines "dlstatus:NUMBER:PERCENT:TEXT" (apt's progress-reporting.md).
+func runStatus(cmd *exec.Cmd, report func(percent float64)) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd.Args = append([]string{cmd.Args[0], "-oAPT::Status-Fd=" + statusFd}, cmd.Args[1:]...)
+	cmd.ExtraFiles = []*os.File{w}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sc := bufio.NewScanner(r)
+		for sc.Scan() {
+			if p, ok := percent(sc.Text()); ok {
+				report(p)
+			}
+		}
+		_, _ = io.Copy(io.Discard, r) // after an overlong line: apt must not block
+	}()
+	err = Run(cmd)
+	w.Close()
+	_ = r.SetReadDeadline(time.Now().Add(time.Second)) // a killed apt's methods may hold the other end a little longer
+	<-done
+	if err != nil {
+		return commandError(cmd, err, said.Bytes())
+	}
+	return nil
+}
+
+func percent(line string) (float64, bool) {
+	f := strings.SplitN(line, ":", 4)
+	if len(f) != 4 || f[0] != "dlstatus" {
+		return 0, false
+	}
+	p, err := strconv.ParseFloat(f[2], 64)
+	return p, err == nil
+}
+
+// Run runs a command that ends when this process does, even by SIGKILL: it then
+// gets SIGTERM (prctl(2), PR_SET_PDEATHSIG). That signal is tied to the thread
+// that forked, which this keeps until the command has ended.
+func Run(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	// A group of its own: Ctrl-C in the terminal goes to brig, which tells it.
+	cmd.SysProcAttr.Setpgid = true
+	return cmd.Run()
+}
+
+// Arch is Debian's name for this host's architecture.
+func Arch() string {
+	if runtime.GOARCH == "arm" {
+		return "armhf"
+	}
+	return runtime.GOARCH
+}
