@@ -269,7 +269,7 @@ func prepare(ctx context.Context, spec *sandbox.Spec, r progress.Reporter) (*san
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := initramfs.Cached(cache, k.BootModules)
+	initrd, err := initramfs.Cached(ctx, cache, k.BootModules)
 	if err != nil {
 		return nil, err
 	}

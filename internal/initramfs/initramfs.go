@@ -1,0 +1,212 @@
+// Package initramfs makes the archive that the guest's kernel starts from: the
+// agent as /init and the modules it needs before it can mount anything else.
+//
+// The agent is embedded in brig, so that the two always fit together. The
+// archive is not compressed: under software emulation the guest would spend
+// longer on unpacking it than QEMU spends on reading it.
+package initramfs
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/u-root/u-root/pkg/cpio"
+
+	"brig.dev/brig/internal/cache"
+	"brig.dev/brig/internal/progress"
+)
+
+// Init and ModulesFolder are where the guest finds what Build packs.
+const (
+	Init = "init"
+	// ModulesFolder holds NN-NAME.ko files, to be loaded in the order of their names.
+	ModulesFolder = "lib/modules-boot"
+)
+
+// Names in the cache.
+const (
+	kind       = "initramfs"
+	initrdFile = "initrd"
+)
+
+// recipe changes when Build lays the archive out differently.
+const recipe = "1"
+
+//go:embed all:agent
+var agents embed.FS
+
+// ErrNoAgent means that brig was built without its guest agent.
+var ErrNoAgent = errors.New("this brig was built without its guest agent: build brig with make build")
+
+// Agent is the guest agent for this architecture, a static executable. The
+// error is ErrNoAgent when it was not built in.
+func Agent() ([]byte, error) {
+	b, err := agents.ReadFile("agent/brig-guest-linux-" + runtime.GOARCH)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
+		return nil, ErrNoAgent
+	}
+	return b, err
+}
+
+// Build writes a newc archive (Documentation/driver-api/early-userspace/
+// buffer-format.rst) to w. The modules are files on this host, in load order;
+// extra maps further paths in the guest to their content, mode 0644. Equal
+// arguments make equal archives.
+func Build(w io.Writer, bootModules []string, agent []byte, extra map[string][]byte) error {
+	records := []cpio.Record{
+		cpio.Directory("dev", 0o755),
+		// The kernel opens it for PID 1 before anyone can mount devtmpfs.
+		cpio.CharDev("dev/console", 0o600, 5, 1),
+		cpio.StaticRecord(agent, cpio.Info{Name: Init, Mode: cpio.S_IFREG | 0o755}),
+		cpio.Directory("lib", 0o755),
+		cpio.Directory(ModulesFolder, 0o755),
+	}
+	if len(bootModules) > 100 {
+		return errors.New("more boot modules than NN-NAME.ko can number")
+	}
+	for i, m := range bootModules {
+		b, err := os.ReadFile(m)
+		if err != nil {
+			return fmt.Errorf("boot module: %w", err)
+		}
+		records = append(records, file(fmt.Sprintf("%s/%02d-%s", ModulesFolder, i, plainName(m)), b))
+	}
+	made := map[string]bool{"dev": true, "lib": true, ModulesFolder: true}
+	for _, name := range sorted(extra) {
+		if !fs.ValidPath(name) || name == "." {
+			return fmt.Errorf("%q is no path for a file in the archive", name)
+		}
+		records = append(records, parents(path.Dir(name), made)...)
+		records = append(records, file(name, extra[name]))
+	}
+	out := cpio.Newc.Writer(w)
+	for i, r := range records {
+		r.Ino, r.NLink = uint64(i)+1, 1
+		if err := out.WriteRecord(r); err != nil {
+			return fmt.Errorf("write the initramfs: %w", err)
+		}
+	}
+	return cpio.WriteTrailer(out)
+}
+
+func file(name string, b []byte) cpio.Record {
+	return cpio.StaticRecord(b, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o644})
+}
+
+// parents are the folders that dir needs and that are not made yet.
+func parents(dir string, made map[string]bool) []cpio.Record {
+	if dir == "." || made[dir] {
+		return nil
+	}
+	made[dir] = true
+	return append(parents(path.Dir(dir), made), cpio.Directory(dir, 0o755))
+}
+
+// plainName is the file's name without the number that a kernel store gave it.
+func plainName(p string) string {
+	name := filepath.Base(p)
+	if len(name) > 3 && name[2] == '-' && isDigit(name[0]) && isDigit(name[1]) {
+		return name[3:]
+	}
+	return name
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func sorted(m map[string][]byte) []string {
+	names := make([]string, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Digest identifies an archive: sha256:HEX.
+func Digest(archive []byte) string {
+	sum := sha256.Sum256(archive)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// agentSum is a quick hash of the agent: it only has to tell builds of brig
+// apart, and runs at each start.
+var agentSum = sync.OnceValues(func() (string, error) {
+	a, err := Agent()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x-%016x", len(a), xxhash.Sum64(a)), nil
+})
+
+// Cached returns the path of the archive with this brig's agent and those
+// modules, from the cache folder or made anew.
+func Cached(ctx context.Context, folder string, bootModules []string) (string, error) {
+	key, err := cacheKey(bootModules)
+	if err != nil {
+		return "", err
+	}
+	c := cache.Open(folder)
+	e, err := c.Ensure(ctx, kind, key, progress.Silent, func(_ context.Context, dir string) (any, error) {
+		agent, err := Agent()
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := Build(&b, bootModules, agent, nil); err != nil {
+			return nil, err
+		}
+		return nil, os.WriteFile(filepath.Join(dir, initrdFile), b.Bytes(), 0o600)
+	})
+	if err != nil {
+		return "", fmt.Errorf("initramfs: %w", err)
+	}
+	return e.File(initrdFile), nil
+}
+
+// Prune removes archives other than the one for those modules.
+func Prune(folder string, bootModules []string) error {
+	keep, err := cacheKey(bootModules)
+	if err != nil {
+		return err
+	}
+	c := cache.Open(folder)
+	keys, err := c.Keys(kind)
+	for _, k := range keys {
+		if k != keep {
+			err = errors.Join(err, c.Remove(kind, k))
+		}
+	}
+	return err
+}
+
+// cacheKey is over the agent and the modules' contents.
+func cacheKey(bootModules []string) (string, error) {
+	agent, err := agentSum()
+	if err != nil {
+		return "", err
+	}
+	h := xxhash.New()
+	for _, m := range bootModules {
+		b, err := os.ReadFile(m)
+		if err != nil {
+			return "", fmt.Errorf("boot module: %w", err)
+		}
+		fmt.Fprintf(h, "%s %d\n", plainName(m), len(b))
+		_, _ = h.Write(b)
+	}
+	return fmt.Sprintf("%s-%016x-r%s", agent, h.Sum64(), recipe), nil
+}
