@@ -1,6 +1,20 @@
 package qemu
 
-import "fmt"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
 
 // Kinds of Accel.
 const (
@@ -9,6 +23,16 @@ const (
 )
 
 const kvmDevice = "/dev/kvm"
+
+// accelEnv overrides the choice: "kvm" or "tcg".
+const accelEnv = "BRIG_ACCEL"
+
+// accelFile keeps the answer of the proof, in the cache directory.
+const accelFile = "accel.json"
+
+// proofTime is how long the guest of the proof may take. Where KVM works it
+// needs a tenth of a second.
+const proofTime = 3 * time.Second
 
 // Accel says how guests run.
 type Accel struct {
@@ -34,4 +58,182 @@ func (a Accel) option() string {
 		return KVM
 	}
 	return fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSizeMiB)
+}
+
+// proof is what accelFile holds. It counts for one boot of the host and one
+// build of QEMU.
+type proof struct {
+	BootID string `json:"bootID"`
+	QEMU   string `json:"qemu"`
+	Works  bool   `json:"works"`
+	Why    string `json:"why,omitempty"`
+}
+
+// Accelerator chooses how guests run here: KVM if a guest of our own was seen
+// to boot under it, else software emulation, with the reason.
+//
+// That /dev/kvm opens proves little: on some nested hosts guests then never
+// leave the firmware. So a guest of a few bytes is booted, the way a real one
+// is, once per host boot and build of QEMU; the answer is kept in cacheDir.
+func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
+	switch v := os.Getenv(accelEnv); v {
+	case KVM:
+		return Accel{Kind: KVM}, nil
+	case TCG:
+		return Accel{Kind: TCG, Reason: accelEnv + "=tcg asks for software emulation", Remedy: "unset " + accelEnv}, nil
+	case "":
+	default:
+		return Accel{}, fmt.Errorf("%s=%q: want kvm or tcg", accelEnv, v)
+	}
+	if a := openKVM(kvmDevice); !a.OK() {
+		return a, nil
+	}
+	bin, err := Find(ctx)
+	if err != nil {
+		return Accel{}, err
+	}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // random(4)
+	if err != nil {
+		return Accel{}, fmt.Errorf("tell this boot of the host from others: %w", err)
+	}
+	now := proof{BootID: strings.TrimSpace(string(id)), QEMU: bin.Path + " " + bin.Build}
+	path := filepath.Join(cacheDir, accelFile)
+	if kept, ok := readProof(path); ok && kept.BootID == now.BootID && kept.QEMU == now.QEMU {
+		return kept.accel(), nil
+	}
+	now.Works, now.Why, err = prove(ctx, bin.Path)
+	if err != nil {
+		return Accel{}, err
+	}
+	// Not being able to keep it only costs the next start a moment.
+	_ = writeProof(path, now)
+	return now.accel(), nil
+}
+
+func (p proof) accel() Accel {
+	if p.Works {
+		return Accel{Kind: KVM}
+	}
+	return Accel{
+		Kind: TCG, Reason: "a guest does not boot under KVM here: " + p.Why,
+		Remedy: "if this machine is itself a virtual one, its host may not offer nested virtualisation fully; " + accelEnv + "=kvm tries all the same",
+	}
+}
+
+// openKVM reports whether the device can be opened, and if not, what to do.
+func openKVM(device string) Accel {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+		return Accel{Kind: KVM}
+	}
+	a := Accel{Kind: TCG, Reason: err.Error()}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		a.Reason = device + " does not exist"
+		a.Remedy = "turn on virtualisation (VT-x, AMD-V) in the firmware, or nested virtualisation on this machine's host; then: sudo modprobe -a kvm_intel kvm_amd"
+	case errors.Is(err, fs.ErrPermission):
+		name := "$USER"
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+		a.Reason = device + ": permission denied"
+		a.Remedy = "sudo usermod -aG kvm " + name + ", and log in again"
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		a.Remedy = "load the processor's module: sudo modprobe -a kvm_intel kvm_amd"
+	}
+	return a
+}
+
+func readProof(path string) (proof, bool) {
+	var p proof
+	text, err := os.ReadFile(path)
+	return p, err == nil && json.Unmarshal(text, &p) == nil
+}
+
+// writeProof replaces the file in one step: another brig may be reading it.
+func writeProof(path string, p proof) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), accelFile+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// proofRuns is how often the proof's guest must boot: a host was seen where now
+// and then one does.
+const proofRuns = 3
+
+// prove boots a guest of our own under KVM.
+func prove(ctx context.Context, qemu string) (works bool, why string, err error) {
+	for range proofRuns {
+		if works, why, err = boots(ctx, qemu, KVM, proofTime); !works || err != nil {
+			break
+		}
+	}
+	return works, why, err
+}
+
+// boots reports whether the proof's guest runs to its end under an accelerator
+// within limit, and if not, why. The error is for what proves nothing.
+func boots(ctx context.Context, qemu, accel string, limit time.Duration) (works bool, why string, err error) {
+	f, err := os.CreateTemp("", "brig-proof-*")
+	if err != nil {
+		return false, "", fmt.Errorf("prove the accelerator: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(proofGuest())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return false, "", fmt.Errorf("prove the accelerator: %w", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	said := &tail{}
+	cmd := exec.CommandContext(limited, qemu, proofArgs(accel, f.Name())...)
+	cmd.Stdout, cmd.Stderr = said, said
+	cmd.WaitDelay = time.Second
+	// QEMU ends with us, as far as the thread that starts it lives as long.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return false, "", context.Cause(ctx)
+	case limited.Err() != nil:
+		return false, fmt.Sprintf("it was not done within %v", limit), nil
+	case err == nil, errors.As(err, &exit):
+		if cmd.ProcessState.ExitCode() == proofExit {
+			return true, "", nil
+		}
+		return false, strings.TrimSpace(fmt.Sprintf("QEMU ended with %v. %s", cmd.ProcessState, said)), nil
+	}
+	return false, "", fmt.Errorf("prove the accelerator: %w", err)
+}
+
+// proofArgs takes the same way as a real guest: the same board and firmware,
+// direct kernel boot.
+func proofArgs(accel, kernel string) []string {
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-accel", accel, "-m", "64M", "-kernel", kernel,
+	}
+	m := Machine{Accel: Accel{Kind: accel}}
+	args = append(args, "-cpu", m.cpu())
+	if m.arch() == "arm64" {
+		return append(args, "-machine", "virt,gic-version=max")
+	}
+	return append(args, "-machine", "q35,smm=off,vmport=off,usb=off,graphics=off,sata=off,smbus=off",
+		"-device", "isa-debug-exit,iobase=0xf4,iosize=4")
 }
