@@ -258,6 +258,8 @@ func readLine(r io.Reader) ([]byte, error) {
 // muxLogger turns yamux's log lines into ours.
 type muxLogger struct{ log *slog.Logger }
 
-func (l muxLogger) Print(v ...any)            { l.log.Debug("mux", "message", printable(fmt.Sprint(v...))) }
-func (l muxLogger) Printf(f string, v ...any) { l.log.Debug("mux", "message", printable(fmt.Sprintf(f, v...))) }
-func (l muxLogger) Println(v ...any)          { l.log.Debug("mux", "message", printable(fmt.Sprintln(v...))) }
+func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", printable(fmt.Sprint(v...))) }
+func (l muxLogger) Printf(f string, v ...any) {
+	l.log.Debug("mux", "message", printable(fmt.Sprintf(f, v...)))
+}
+func (l muxLogger) Println(v ...any) { l.log.Debug("mux", "message", printable(fmt.Sprintln(v...))) }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,9 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/confine"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/share"
@@ -76,26 +73,95 @@ type guestConns struct {
 	control, mux net.Conn
 }
 
+// plugs is how many devices can be plugged at once: the project and up to 23
+// further shares.
+const plugs = 24
+
 // startMachine starts QEMU, confined, with its channels on socket pairs.
 func (s *supervisor) startMachine(ctx context.Context) (*guestConns, error) {
-	return nil, errors.New("TODO")
+	binary, err := qemu.Find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ram, err := qemu.NewRAM(s.spec.Memory)
+	if err != nil {
+		return nil, err
+	}
+	defer ram.Close()
+	disks, closeDisks, err := s.openDisks()
+	if err != nil {
+		return nil, err
+	}
+	defer closeDisks()
+	var pairs [3]net.Conn
+	var files [3]*os.File
+	for i := range pairs {
+		if pairs[i], files[i], err = qemu.SocketPair(); err != nil {
+			return nil, err
+		}
+	}
+	m := &qemu.Machine{
+		Binary: binary.Path, Accel: s.accel,
+		CPUs: s.spec.CPUs, Memory: s.spec.Memory, RAM: ram,
+		Kernel: s.spec.Boot.Kernel, Initrd: s.spec.Boot.Initrd,
+		Console: files[0],
+		Ports:   []qemu.Port{{Name: wire.PortControl, File: files[1]}, {Name: wire.PortMux, File: files[2]}},
+		Disks:   disks,
+		Plugs:   plugs, Balloon: true,
+	}
+	if s.machine, err = m.Start(ctx, s.self, s.spawner); err != nil {
+		return nil, err
+	}
+	go s.keepConsole(pairs[0])
+	go s.watch()
+	return &guestConns{control: pairs[1], mux: pairs[2]}, nil
 }
 
-// socketPair returns both ends of a Unix stream socket pair, ours as a net.Conn.
-func socketPair(name string) (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socket pair: %w", err)
+// openDisks opens what the machine boots from, so that QEMU needs no rights to
+// the paths.
+func (s *supervisor) openDisks() (disks []qemu.Disk, closeAll func(), err error) {
+	closeAll = func() {
+		for _, d := range disks {
+			d.File.Close()
+		}
 	}
-	f := os.NewFile(uintptr(fds[0]), name)
-	theirs = os.NewFile(uintptr(fds[1]), name)
-	ours, err = net.FileConn(f)
-	f.Close()
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
+	for _, d := range []struct {
+		serial, path string
+		readOnly     bool
+	}{
+		{serialImage, s.spec.Boot.Image, true},
+		{serialModules, s.spec.Boot.Modules, true},
+		{serialDisk, s.dir.File(sandbox.DiskFile), false},
+	} {
+		flag := os.O_RDWR
+		if d.readOnly {
+			flag = os.O_RDONLY
+		}
+		f, err := os.OpenFile(d.path, flag, 0)
+		if err != nil {
+			return nil, nil, fmt.Errorf("disk of the machine: %w", err)
+		}
+		disks = append(disks, qemu.Disk{Serial: d.serial, File: f, ReadOnly: d.readOnly})
 	}
-	return ours, theirs, nil
+	return disks, closeAll, nil
+}
+
+// keepConsole writes what the guest prints to its bounded log.
+func (s *supervisor) keepConsole(from net.Conn) {
+	defer from.Close()
+	to, err := openLog(s.dir.File(sandbox.ConsoleFile), maxConsoleLog)
+	if err != nil {
+		s.log.Error("console log", "error", err)
+		_, _ = io.Copy(io.Discard, from)
+		return
+	}
+	defer to.Close()
+	_, _ = io.Copy(to, from)
 }
 
 // setup says who the guest is.
@@ -217,7 +283,6 @@ func (s *supervisor) mount(ctx context.Context, p sharePlan) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
 	if err := s.machine.PlugShare(ctx, p.mount.Tag, theirs); err != nil {
 		return err
 	}
@@ -230,13 +295,17 @@ func (s *supervisor) serveShare(p sharePlan) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := qemu.SocketPair()
 	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ours, err := conn.(*net.UnixConn).File()
+	if err != nil {
+		theirs.Close()
 		return nil, fmt.Errorf("socket pair: %w", err)
 	}
-	ours := os.NewFile(uintptr(fds[0]), "vhost-user")
 	defer ours.Close()
-	theirs := os.NewFile(uintptr(fds[1]), "vhost-user")
 	cmd := exec.Command(s.self, ShareVerb, string(options))
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
@@ -271,6 +340,3 @@ func (s *supervisor) lost(what string, err error) {
 	s.end <- fmt.Sprintf("%s died: %v", what, err)
 	s.machine.Kill()
 }
-
-// confineSelf is the part of the supervisor's start that will not be undone.
-var _ = confine.Verb

@@ -21,7 +21,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -320,9 +319,8 @@ func (s *supervisor) tearDown() {
 }
 
 // watch reports a machine's end.
-func (s *supervisor) watch(console io.Closer) {
+func (s *supervisor) watch() {
 	err := s.machine.Wait()
-	console.Close()
 	close(s.stopped)
 	s.mu.Lock()
 	asked := s.phase == sandbox.Stopping
