@@ -247,26 +247,34 @@ func (d Dir) Ensure(ctx context.Context, kind, key string, r progress.Reporter, 
 // entry kind/key. What is in its place is replaced. The caller holds a lock
 // that covers the key.
 func (d Dir) Commit(kind, key, dir string, meta any) (*Entry, error) {
-	if err := checkName(kind, key); err != nil {
-		return nil, err
-	}
+	return d.commit(kind, dir, meta, func(*Entry) string { return key })
+}
+
+// CommitByContent is Commit under the SHA-256 of one of the folder's files as
+// key. Entries by content need no lock of their own: who replaces one replaces
+// it by the same.
+func (d Dir) CommitByContent(kind, dir, name string, meta any) (*Entry, error) {
+	return d.commit(kind, dir, meta, func(e *Entry) string { return e.Files[name].SHA256 })
+}
+
+func (d Dir) commit(kind, dir string, meta any, key func(*Entry) string) (*Entry, error) {
 	e, err := seal(dir, kind, key, meta)
 	if err != nil {
-		return nil, fmt.Errorf("keep %s/%s in the cache: %w", kind, key, err)
+		return nil, fmt.Errorf("keep %s in the cache: %w", kind, err)
 	}
 	if err := os.MkdirAll(filepath.Join(d.path, kind), 0o700); err != nil {
 		return nil, err
 	}
-	e.path = d.entryPath(kind, key)
+	e.path = d.entryPath(kind, e.Key)
 	if err := place(dir, e.path); err != nil {
-		return nil, fmt.Errorf("keep %s/%s in the cache: %w", kind, key, err)
+		return nil, fmt.Errorf("keep %s/%s in the cache: %w", kind, e.Key, err)
 	}
 	return e, syncDir(filepath.Dir(e.path))
 }
 
 // seal hashes and flushes each file, then writes stamp and manifest.
-func seal(dir, kind, key string, meta any) (*Entry, error) {
-	e := &Entry{Kind: kind, Key: key, Files: map[string]File{}, path: dir}
+func seal(dir, kind string, key func(*Entry) string, meta any) (*Entry, error) {
+	e := &Entry{Kind: kind, Files: map[string]File{}, path: dir}
 	if meta != nil {
 		b, err := json.Marshal(meta)
 		if err != nil {
@@ -294,6 +302,10 @@ func seal(dir, kind, key string, meta any) (*Entry, error) {
 		return nil
 	})
 	if err != nil {
+		return nil, err
+	}
+	e.Key = key(e)
+	if err := checkName(e.Kind, e.Key); err != nil {
 		return nil, err
 	}
 	body, err := json.MarshalIndent(e, "", "\t")

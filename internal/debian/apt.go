@@ -290,3 +290,44 @@ func Arch() string {
 	}
 	return runtime.GOARCH
 }
+
+// ReleaseDate fetches no more than the signed release files and returns the
+// newest of their dates: all packages that they list are older.
+func (a *Apt) ReleaseDate(ctx context.Context) (time.Time, error) {
+	cmd := a.command(ctx, "apt-get", "update", "-q", "-oAPT::Update::Error-Mode=any",
+		"-oAcquire::IndexTargets::deb::Packages::DefaultEnabled=false")
+	if err := runStatus(cmd, func(float64) {}); err != nil {
+		return time.Time{}, fmt.Errorf("fetch Debian's release files: %w", err)
+	}
+	files, err := filepath.Glob(a.path("lists/*Release"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	var newest time.Time
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if t := releaseDate(b); t.After(newest) {
+			newest = t
+		}
+	}
+	if newest.IsZero() {
+		return newest, errors.New("the mirror's release files have no date")
+	}
+	return newest, nil
+}
+
+// releaseDate is the Date field of a Release file.
+func releaseDate(b []byte) time.Time {
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Date: "); ok {
+			t, err := time.Parse(time.RFC1123, strings.TrimSpace(v))
+			if err == nil {
+				return t.UTC()
+			}
+		}
+	}
+	return time.Time{}
+}

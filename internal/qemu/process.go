@@ -117,29 +117,47 @@ const (
 	guestReset    = "guest-reset"    // it rebooted, or panicked (panic=-1)
 )
 
+// farewell is how long QEMU may take to end after it said SHUTDOWN. By then all
+// that the guest wrote has reached the host's page cache; what QEMU still does is
+// to flush it, and to take leave of its share servers, over which it hangs for
+// ever if one of them does not answer.
+const farewell = 5 * time.Second
+
 // attend follows the events that concern the machine's life.
 func (p *Process) attend() {
-	ends, _ := p.Watch(func(e Event) bool { return e.Name == "SHUTDOWN" || noSpace(e) })
+	ends, stop := p.Watch(func(e Event) bool { return e.Name == "SHUTDOWN" || noSpace(e) })
 	go func() {
+		defer stop()
 		for {
 			select {
 			case <-p.done:
 				return
 			case e := <-ends:
-				if e.Name == "SHUTDOWN" {
-					var d struct {
-						Reason string `json:"reason"`
-					}
-					_ = json.Unmarshal(e.Data, &d) // a wrong type leaves it empty
-					p.mu.Lock()
-					p.reason = clean(d.Reason)
-					p.mu.Unlock()
+				if e.Name != "SHUTDOWN" {
+					p.retryWrite()
 					continue
 				}
-				p.retryWrite()
+				p.shutDown(e)
+				select {
+				case <-p.done:
+				case <-time.After(farewell):
+					_ = p.cmd.Process.Kill() // an error means that it is gone already
+				}
+				return
 			}
 		}
 	}()
+}
+
+// shutDown notes why QEMU ends.
+func (p *Process) shutDown(e Event) {
+	var d struct {
+		Reason string `json:"reason"`
+	}
+	_ = json.Unmarshal(e.Data, &d) // a wrong type leaves it empty
+	p.mu.Lock()
+	p.reason = clean(d.Reason)
+	p.mu.Unlock()
 }
 
 // spaceRetry is how often a guest that stopped because the host's disk is full
@@ -180,25 +198,22 @@ func (p *Process) wait() {
 	close(p.done)
 }
 
+// ending turns what is known into Wait's answer. How the process ended matters
+// only if QEMU did not announce it.
 func ending(err error, killed bool, reason, said string) error {
 	switch {
-	case killed || err == nil && reason == guestShutdown:
+	case killed || reason == guestShutdown:
 		return nil
-	case err == nil && reason == guestReset:
+	case reason == guestReset:
 		return ErrReset
+	case reason != "":
+		return fmt.Errorf("QEMU ended: %s", reason)
 	case err == nil:
-		return fmt.Errorf("QEMU ended: %s", cmpOr(reason, "it gave no reason"))
+		return errors.New("QEMU ended without a reason")
 	case said != "":
 		return fmt.Errorf("QEMU ended: %w: %s", err, said)
 	}
 	return fmt.Errorf("QEMU ended: %w", err)
-}
-
-func cmpOr(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // ErrReset is Wait's answer when the guest rebooted or its kernel panicked; the

@@ -3,17 +3,25 @@ package qemu
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cavaliergopher/cpio"
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/hanwen/go-fuse/v2/virtiofs"
 
 	"brig.dev/brig/internal/confine"
 )
@@ -26,6 +34,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == confine.Verb {
 		fmt.Fprintln(os.Stderr, confine.Main(os.Args[2:]))
 		os.Exit(125)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		serveShare(os.Args[2], os.Args[3])
 	}
 	code := m.Run()
 	if lab.dir != "" {
@@ -222,16 +233,319 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func TestBoot(t *testing.T) {
+// serveShare is the share server of these tests, a process of its own so that
+// it can be killed.
+func serveShare(socket, dir string) {
+	log.SetOutput(io.Discard)
+	root, err := fs.NewLoopbackRoot(dir)
+	if err != nil {
+		panic(err)
+	}
+	virtiofs.ServeFS(socket, fs.NewNodeFS(root, &fs.Options{}), &fuse.MountOptions{})
+}
+
+// share starts a share server for dir and returns a connection to it.
+func share(t testing.TB, dir string) (*os.File, *exec.Cmd) {
+	t.Helper()
+	self, _ := os.Executable()
+	socket := filepath.Join(t.TempDir(), "s")
+	cmd := exec.Command(self, "serve", socket, dir)
+	must(t, spawner.Start(cmd))
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for t.Context().Err() == nil {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		f, err := c.(*net.UnixConn).File()
+		must(t, err)
+		c.Close()
+		return f, cmd
+	}
+	t.Fatal("no share server")
+	return nil, nil
+}
+
+func image(t testing.TB, name, content string, flags int) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	must(t, os.WriteFile(path, []byte(content), 0o600))
+	must(t, os.Truncate(path, 1<<20))
+	f, err := os.OpenFile(path, flags, 0)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// One machine with all its devices, from boot to power-off.
+func TestMachine(t *testing.T) {
 	var v vm
 	m := describe(t, &v)
+	m.Balloon = true
+	m.GenerationID = "6a1c5f0e-9f7b-4a58-8f0c-0123456789ab"
+	own := image(t, "own", "mine", os.O_RDWR)
+	m.Disks = []Disk{
+		{Serial: "image", File: image(t, "image", "shared", os.O_RDONLY), ReadOnly: true},
+		{Serial: "own", File: own},
+	}
+	nic, theirs, err := SocketPair()
+	must(t, err)
+	defer nic.Close()
+	m.NIC = &NIC{File: theirs, MAC: "52:54:00:12:34:56"}
 	began := time.Now()
 	v.start(m)
 	t.Logf("user space after %v (guest clock %s s)", time.Since(began).Round(time.Millisecond), v.uptime)
+
 	v.want("hello", "echo hello")
+	v.want("ok", "disk image")
+	v.want("shared", "read image 6")
+	v.want("mine", "read own 4")
+	v.want("ok", "write own guest")
+	b := make([]byte, 5)
+	if _, err := own.ReadAt(b, 0); err != nil || string(b) != "guest" {
+		t.Errorf("the host reads %q, %v", b, err)
+	}
+	if got := v.ask("write image x"); !strings.HasPrefix(got, "error") {
+		t.Errorf("write on the read-only disk: %s", got)
+	}
+	v.want("52:54:00:12:34:56", "nic")
+
+	ctx := t.Context()
+	took := func(what string, began time.Time) { t.Logf("%s: %v", what, time.Since(began).Round(time.Millisecond)) }
+
+	began = time.Now()
+	extra := Disk{Serial: "extra", File: image(t, "extra", "plugged", os.O_RDWR)}
+	must(t, v.PlugDisk(ctx, extra))
+	v.want("ok", "disk extra")
+	took("plug a disk", began)
+	v.want("plugged", "read extra 7")
+	if err := v.PlugDisk(ctx, extra); err == nil {
+		t.Error("the same disk was plugged twice")
+	}
+	began = time.Now()
+	must(t, v.UnplugDisk(ctx, "extra"))
+	v.want("ok", "nodisk extra")
+	took("unplug a disk", began)
+	if err := v.UnplugDisk(ctx, "extra"); err == nil {
+		t.Error("a disk was unplugged twice")
+	}
+	// What QEMU refuses leaves nothing behind: the next attempt works.
+	if err := v.PlugDisk(ctx, Disk{Serial: "ro", File: image(t, "ro", "", os.O_RDONLY)}); err == nil {
+		t.Error("a disk opened for reading was plugged for writing")
+	}
+	must(t, v.PlugDisk(ctx, Disk{Serial: "ro", File: image(t, "ro", "again", os.O_RDONLY), ReadOnly: true}))
+	v.want("ok", "disk ro")
+	v.want("again", "read ro 5")
+	must(t, v.UnplugDisk(ctx, "ro"))
+
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("hello from the host"), 0o644))
+	f, _ := share(t, dir)
+	began = time.Now()
+	must(t, v.PlugShare(ctx, "project", f))
+	took("plug a share, for QEMU", began)
+	v.want("ok", "mount project")
+	took("plug a share, until mounted", began)
+	v.want("hello from the host", "cat /mnt/f")
+	v.want("ok", "umount")
+
+	// This share server never answers when the guest lets go: QEMU says that
+	// it ends, and hangs. That must not hold up Wait.
+	fmt.Fprintln(v.port, "panic")
+	if err := v.Wait(); !errors.Is(err, ErrReset) {
+		t.Errorf("after a panic: %v; console: %s", err, v.console)
+	}
+	if !strings.Contains(v.console.String(), "sysrq triggered crash") {
+		t.Errorf("the console does not tell of the panic: %s", v.console)
+	}
+}
+
+// The network card and the places for devices.
+func TestPlugs(t *testing.T) {
+	var v vm
+	m := describe(t, &v)
+	m.Plugs = 2
+	v.start(m)
+	ctx := t.Context()
+	for range 2 {
+		nic, theirs, err := SocketPair()
+		must(t, err)
+		began := time.Now()
+		must(t, v.PlugNIC(ctx, NIC{File: theirs, MAC: "52:54:00:00:00:01", MTU: 1400}))
+		v.want("52:54:00:00:00:01", "nic")
+		t.Logf("plug a network card: %v", time.Since(began).Round(time.Millisecond))
+		began = time.Now()
+		must(t, v.UnplugNIC(ctx))
+		v.want("ok", "nonic")
+		t.Logf("unplug it: %v", time.Since(began).Round(time.Millisecond))
+		nic.Close()
+	}
+	// The guest sees each at the same time as the others.
+	for i := range 2 {
+		must(t, v.PlugDisk(ctx, Disk{Serial: fmt.Sprint("d", i), File: image(t, "d", "x", os.O_RDWR)}))
+	}
+	v.want("ok", "disk d0")
+	v.want("ok", "disk d1")
+	if err := v.PlugDisk(ctx, Disk{Serial: "d2", File: image(t, "d", "x", os.O_RDWR)}); err == nil || !strings.Contains(err.Error(), "all 2 places") {
+		t.Errorf("one disk too many: %v", err)
+	}
 	fmt.Fprintln(v.port, "poweroff")
 	if err := v.Wait(); err != nil {
 		t.Errorf("after a power-off: %v; console: %s", err, v.console)
 	}
 }
 
+// A share server that dies or hangs takes QEMU along, but not Kill.
+func TestKillSurvivesDeadShare(t *testing.T) {
+	var v vm
+	v.start(describe(t, &v))
+	f, server := share(t, t.TempDir())
+	must(t, v.PlugShare(t.Context(), "project", f))
+	v.want("ok", "mount project")
+	must(t, server.Process.Signal(syscall.SIGSTOP))
+	fmt.Fprintln(v.port, "poweroff") // QEMU now waits for the server
+	v.Kill()
+	if err := v.Wait(); err != nil {
+		t.Errorf("after Kill: %v", err)
+	}
+}
+
+func psi(t testing.TB, pid int, field string) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	must(t, err)
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); f[0] == field+":" {
+			kb, _ := strconv.Atoi(f[1])
+			return kb
+		}
+	}
+	t.Fatalf("no %s", field)
+	return 0
+}
+
+func allocated(t testing.TB, f *os.File) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	must(t, syscall.Fstat(int(f.Fd()), &st))
+	return st.Blocks * 512
+}
+
+// Save, copy, load: the guest goes on, twice, and is told that it is a copy.
+func TestSaveLoad(t *testing.T) {
+	var v vm
+	m := describe(t, &v)
+	m.GenerationID = "6a1c5f0e-9f7b-4a58-8f0c-0123456789ab"
+	m.Disks = []Disk{{Serial: "own", File: image(t, "own", "mine", os.O_RDWR)}}
+	v.start(m)
+	v.want("ok", "hold 16")
+	v.want("hello", "echo hello")
+	v.want("ok", "disk own")
+
+	var state bytes.Buffer
+	began := time.Now()
+	must(t, v.SaveState(t.Context(), &state))
+	t.Logf("save: %v, %d KB of state, %d MB of memory touched", time.Since(began).Round(time.Millisecond), state.Len()>>10, allocated(t, m.RAM)>>20)
+	template, err := os.Create(filepath.Join(t.TempDir(), "ram"))
+	must(t, err)
+	defer template.Close()
+	must(t, template.Truncate(m.Memory))
+	began = time.Now()
+	n, err := CopyRAM(template, m.RAM)
+	must(t, err)
+	t.Logf("copy out: %v, %d MB", time.Since(began).Round(time.Millisecond), n>>20)
+
+	// The original goes on.
+	must(t, v.Resume(t.Context()))
+	v.want("again", "echo again")
+	random := map[string]bool{v.ask("random"): true}
+	v.Kill()
+	must(t, v.Wait())
+
+	for i := range 2 {
+		var w vm
+		began := time.Now()
+		ram, err := NewRAM(m.Memory)
+		must(t, err)
+		defer ram.Close()
+		_, err = CopyRAM(ram, template)
+		must(t, err)
+		copied := time.Now()
+		copy := *m
+		copy.RAM, copy.Incoming = ram, true
+		copy.GenerationID = fmt.Sprintf("6a1c5f0e-9f7b-4a58-8f0c-00000000000%d", i)
+		attach(t, &copy, &w)
+		w.start(&copy)
+		started := time.Now()
+		must(t, w.LoadState(t.Context(), bytes.NewReader(state.Bytes())))
+		must(t, w.Resume(t.Context()))
+		w.want("restored", "echo restored")
+		t.Logf("restore: copy in %v, start %v, load and first answer %v: %v in all", copied.Sub(began).Round(time.Millisecond),
+			started.Sub(copied).Round(time.Millisecond), time.Since(started).Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		w.want("mine", "read own 4")
+		if r := w.ask("random"); random[r] {
+			t.Errorf("a copy has the random numbers of another: %s", r)
+		} else {
+			random[r] = true
+		}
+		f, _ := share(t, t.TempDir())
+		began = time.Now()
+		must(t, w.PlugShare(t.Context(), "project", f))
+		w.want("ok", "mount project")
+		t.Logf("plug a share after the restore, until mounted: %v", time.Since(began).Round(time.Millisecond))
+		w.Kill()
+		must(t, w.Wait())
+	}
+
+	// A damaged state is refused, and says so.
+	var w vm
+	ram, err := NewRAM(m.Memory)
+	must(t, err)
+	defer ram.Close()
+	copy := *m
+	copy.RAM, copy.Incoming = ram, true
+	attach(t, &copy, &w)
+	w.start(&copy)
+	err = w.LoadState(t.Context(), bytes.NewReader(state.Bytes()[:state.Len()/2]))
+	if err == nil {
+		t.Error("half a state was loaded")
+	}
+	t.Logf("half a state: %v", err)
+}
+
+// Memory that the guest frees goes back to the host.
+func TestBalloon(t *testing.T) {
+	var v vm
+	m := describe(t, &v)
+	m.Balloon = true
+	v.start(m)
+	before := allocated(t, m.RAM)
+	v.want("ok", "file 200")
+	full := allocated(t, m.RAM)
+	if full < before+190*mib {
+		t.Fatalf("the file takes %d MB", (full-before)>>20)
+	}
+	v.want("ok", "rm")
+	// The guest reports with a delay of two seconds.
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if now := allocated(t, m.RAM); now < before+20*mib {
+			t.Logf("%d MB before, %d MB with the file, %d MB %v after it was removed", before>>20, full>>20, now>>20, time.Since(began).Round(time.Millisecond))
+			return
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("%d MB before, %d MB with the file, and still %d MB", before>>20, full>>20, allocated(t, m.RAM)>>20)
+		}
+	}
+}
+
+// Measures, for choosing settings: BRIG_TEST_CPU and the like are not needed,
+// since the numbers of the last run are in the docs.
+func TestIdle(t *testing.T) {
+	var v vm
+	m := describe(t, &v)
+	v.start(m)
+	v.want("hello", "echo hello")
+	t.Logf("idle: QEMU PSS %d MB, of it anonymous %d MB, guest memory %d MB; clock source %s, work %s ms",
+		psi(t, v.Pid(), "Pss")>>10, psi(t, v.Pid(), "Pss_Anon")>>10, allocated(t, m.RAM)>>20, v.ask("clocksource"), v.ask("spin"))
+}

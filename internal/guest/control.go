@@ -1,0 +1,85 @@
+package guest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+
+	"brig.dev/brig/internal/wire"
+)
+
+// handler answers one request; what it returns becomes Reply.Body.
+type handler func(body json.RawMessage) (any, error)
+
+// handle makes a handler of a function with a typed request.
+func handle[In any](f func(In) (any, error)) handler {
+	return func(body json.RawMessage) (any, error) {
+		var in In
+		if len(body) > 0 {
+			if err := json.Unmarshal(body, &in); err != nil {
+				return nil, fmt.Errorf("malformed request: %w", err)
+			}
+		}
+		return f(in)
+	}
+}
+
+// queued bounds the requests that wait for an earlier one.
+const queued = 64
+
+// serveControl answers the requests on the port, in order, until it ends. What
+// is in urgent is answered out of turn: a machine is shut down also while a
+// mount hangs.
+func serveControl(port io.ReadWriter, turn, urgent map[wire.Op]handler) error {
+	var mu sync.Mutex
+	answer := func(r wire.Request, h handler) {
+		line := reply(r, h)
+		mu.Lock()
+		defer mu.Unlock()
+		_, _ = port.Write(line) // a host that is gone shows when reading
+	}
+	queue := make(chan func(), queued)
+	defer close(queue)
+	go func() {
+		for f := range queue {
+			f()
+		}
+	}()
+	sc := bufio.NewScanner(port)
+	sc.Buffer(make([]byte, 0, 4096), wire.MaxLine)
+	for sc.Scan() {
+		var r wire.Request
+		if err := json.Unmarshal(sc.Bytes(), &r); err != nil {
+			// Half a line of an earlier host, perhaps: the next one counts.
+			continue
+		}
+		if h, ok := urgent[r.Op]; ok {
+			answer(r, h)
+			continue
+		}
+		h, ok := turn[r.Op]
+		if !ok {
+			h = func(json.RawMessage) (any, error) { return nil, fmt.Errorf("unknown request %q", r.Op) }
+		}
+		queue <- func() { answer(r, h) }
+	}
+	return sc.Err()
+}
+
+func reply(r wire.Request, h handler) []byte {
+	out := wire.Reply{ID: r.ID}
+	v, err := h(r.Body)
+	if err == nil && v != nil {
+		out.Body, err = json.Marshal(v)
+	}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	line, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // a Reply of strings always marshals
+	}
+	return append(line, '\n')
+}

@@ -1,0 +1,73 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// uevents wakes who waits for a device, when the kernel announces one.
+type uevents struct {
+	fd int
+}
+
+// listenUevents subscribes to the kernel's announcements.
+func listenUevents() (*uevents, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("uevents: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("uevents: %w", err)
+	}
+	return &uevents{fd}, nil
+}
+
+func (u *uevents) close() { unix.Close(u.fd) }
+
+const (
+	forever = time.Duration(1<<63 - 1)
+	// recheck is how often to look even though nothing was announced: an
+	// announcement is sent before some attributes can be read.
+	recheck = 100 * time.Millisecond
+)
+
+var errNoDevice = errors.New("no such device")
+
+// until returns when ready does, or errNoDevice after the limit. What was
+// announced before the call does not get lost: ready is asked first.
+func (u *uevents) until(limit time.Duration, ready func() bool) error {
+	start := time.Now()
+	buf := make([]byte, 4096)
+	for {
+		// Forget what was announced so far, then look, then wait for more.
+		for {
+			if _, _, err := unix.Recvfrom(u.fd, buf, 0); errors.Is(err, unix.EAGAIN) {
+				break
+			}
+		}
+		if ready() {
+			return nil
+		}
+		if time.Since(start) > limit {
+			return errNoDevice
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}}, int(recheck.Milliseconds()))
+	}
+}
+
+// waitDevice is until on a subscription of its own.
+func waitDevice(limit time.Duration, ready func() bool) error {
+	if ready() {
+		return nil
+	}
+	u, err := listenUevents()
+	if err != nil {
+		return err
+	}
+	defer u.close()
+	return u.until(limit, ready)
+}

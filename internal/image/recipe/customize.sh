@@ -1,0 +1,32 @@
+# Run by mmdebstrap when all packages are in, with the new system's folder as $1:
+# take away what belongs to this host or to no one, and what only takes space.
+set -eu
+cd "$1"
+
+# Copied from this host by mmdebstrap; the agent writes its own.
+rm -f etc/hostname etc/resolv.conf
+printf 'localhost\n' >etc/hostname
+: >etc/resolv.conf
+printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >etc/hosts
+
+# Settings for this build only: the way to the mirror is the host's affair.
+rm -f etc/apt/apt.conf.d/99mmdebstrap etc/apt/sources.list etc/apt/sources.list.d/*
+printf '%s' "$BRIG_SOURCES" >etc/apt/sources.list.d/debian.sources
+if [ -n "$BRIG_APT_CONF" ]; then
+	printf '%s' "$BRIG_APT_CONF" >etc/apt/apt.conf.d/90brig
+fi
+chmod 0644 etc/hostname etc/resolv.conf etc/hosts etc/apt/sources.list.d/debian.sources
+
+# Debian has fd as fdfind, because of another program of that name.
+ln -sf fdfind usr/bin/fd
+ln -sf vim.tiny usr/bin/vim
+
+# Large and without use here: a debugging aid of GCC, shims of containerd that
+# no docker of this release starts. (A reinstallation brings them back.)
+rm -f usr/bin/*-lto-dump-* usr/bin/lto-dump* usr/bin/containerd-shim usr/bin/containerd-shim-runc-v1
+
+# Left over from the installation, and different each time.
+rm -f etc/machine-id var/lib/dbus/machine-id var/cache/debconf/*-old var/lib/dpkg/*-old
+rm -rf var/cache/ldconfig/* var/cache/man/* tmp/* var/tmp/*
+find var/log -type f -exec truncate -s 0 {} +
+: >etc/machine-id
