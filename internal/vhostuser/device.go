@@ -1,0 +1,302 @@
+// Package vhostuser is the back end of a vhost-user device: a process of its
+// own that serves virtio queues out of the guest's memory, told by QEMU over a
+// socket where memory and queues lie. It knows nothing of what the requests
+// mean; a Handler answers them.
+//
+// Theory of operation. Serve reads QEMU's messages one after the other
+// (message.go). SET_MEM_TABLE maps the guest's memory (memory.go); the
+// SET_VRING messages describe a queue and hand over two eventfds, kick (the
+// guest has added requests) and call (we have answered some). A queue runs one
+// goroutine that takes requests off the ring (ring.go) and answers them in
+// turn; a request that may block is answered in a goroutine of its own, so that
+// it holds nobody up. A queue ends with GET_VRING_BASE, which is answered at
+// once: QEMU's main loop stands still until then, and with it the machine. A
+// request that is still being answered afterwards keeps the old memory mapped,
+// and its answer is thrown away.
+//
+// Not safe: the guest owns the rings and may change anything at any time. What
+// is read from them is read once, and each address and length is checked
+// against the memory that QEMU named. The data of a request itself stays in
+// guest memory: a Handler must copy what it checks before it uses it. A guest
+// that breaks the rules of the ring ends Serve with an error; it can do itself
+// no other harm. QEMU is trusted with no more than its own guest's memory.
+package vhostuser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+)
+
+// Handler answers requests. Its methods are called by many goroutines at once.
+type Handler interface {
+	// Handle answers the request whose readable parts are in by writing to out,
+	// and returns the number of bytes written. The slices lie in guest memory
+	// and are valid only until it returns.
+	Handle(in, out [][]byte) int
+	// Blocks says whether answering may take longer than reading or writing a
+	// file does.
+	Blocks(in [][]byte) bool
+}
+
+// Device is one virtio device.
+type Device struct {
+	Queues  int // how many virtqueues the device has
+	Handler Handler
+}
+
+// Feature bits offered (virtio 1.2 section 6, QEMU's docs/interop/vhost-user).
+const (
+	featureIndirect = 1 << 28 // VIRTIO_RING_F_INDIRECT_DESC
+	featureEventIdx = 1 << 29 // VIRTIO_RING_F_EVENT_IDX
+	featureProtocol = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
+	featureVersion1 = 1 << 32 // VIRTIO_F_VERSION_1
+
+	features = featureIndirect | featureEventIdx | featureProtocol | featureVersion1
+
+	protocolMQ       = 1 << 0 // VHOST_USER_PROTOCOL_F_MQ
+	protocolReplyAck = 1 << 3 // VHOST_USER_PROTOCOL_F_REPLY_ACK
+
+	protocolFeatures = protocolMQ | protocolReplyAck
+)
+
+// Serve serves the device on a connected socket, which it closes, until QEMU
+// hangs up (nil), ctx ends, or one of the two breaks the rules (an error).
+func Serve(ctx context.Context, socket *os.File, d Device) error {
+	c, err := net.FileConn(socket)
+	socket.Close()
+	if err != nil {
+		return fmt.Errorf("vhost-user: %w", err)
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return errors.New("vhost-user: not a Unix socket")
+	}
+	b := &backend{device: d, conn: conn, broken: make(chan error, 1)}
+	for i := range d.Queues {
+		b.queues = append(b.queues, &queue{index: i, backend: b})
+	}
+	defer b.close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	go func() { // a ring that is broken ends the connection
+		if err, ok := <-b.broken; ok {
+			b.mu.Lock()
+			b.reason = err
+			b.mu.Unlock()
+			conn.Close()
+		}
+	}()
+	err = b.serve()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.reason != nil:
+		return fmt.Errorf("vhost-user: %w", b.reason)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return fmt.Errorf("vhost-user: %w", err)
+}
+
+// backend is the state of one connection.
+type backend struct {
+	device Device
+	conn   *net.UnixConn
+	queues []*queue
+	memory *memory
+
+	features uint64 // as acknowledged by the guest
+
+	broken chan error
+	mu     sync.Mutex
+	reason error
+}
+
+// fail ends the connection because of the guest; the first reason counts.
+func (b *backend) fail(err error) {
+	select {
+	case b.broken <- err:
+	default:
+	}
+}
+
+func (b *backend) close() {
+	b.conn.Close()
+	for _, q := range b.queues {
+		q.halt()
+		q.setKick(nil)
+		q.setCall(nil)
+	}
+	if b.memory != nil {
+		b.memory.release()
+	}
+	close(b.broken)
+}
+
+func (b *backend) serve() error {
+	for {
+		m, err := readMessage(b.conn)
+		if err != nil {
+			return err
+		}
+		reply, err := b.answer(m)
+		m.closeFiles()
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.request, err)
+		}
+		if reply == nil && m.wantsAck() {
+			reply = make([]byte, 8) // zero is success
+		}
+		if reply == nil {
+			continue
+		}
+		if err := writeReply(b.conn, m.request, reply); err != nil {
+			return err
+		}
+	}
+}
+
+// answer obeys one message. A nil reply means that the message has none.
+func (b *backend) answer(m *message) (reply []byte, err error) {
+	switch m.request {
+	case reqGetFeatures:
+		return u64(features), nil
+	case reqSetFeatures:
+		v, err := m.u64()
+		if err == nil && v&^uint64(features) != 0 {
+			return nil, fmt.Errorf("unknown features %#x", v)
+		}
+		b.features = v
+		return nil, err
+	case reqGetProtocolFeatures:
+		return u64(protocolFeatures), nil
+	case reqSetProtocolFeatures, reqSetOwner, reqSetVringErr:
+		return nil, nil
+	case reqResetOwner, reqResetDevice:
+		for _, q := range b.queues {
+			q.halt()
+		}
+		return nil, nil
+	case reqGetQueueNum:
+		return u64(uint64(len(b.queues))), nil //nolint:gosec // a small count
+	case reqSetMemTable:
+		return nil, b.setMemory(m)
+	case reqSetVringNum, reqSetVringBase, reqGetVringBase, reqSetVringEnable:
+		return b.answerState(m)
+	case reqSetVringAddr:
+		a, err := m.address()
+		if err != nil {
+			return nil, err
+		}
+		q, err := b.queue(a.index)
+		if err != nil {
+			return nil, err
+		}
+		q.halt()
+		q.address = a
+		return nil, nil
+	case reqSetVringKick, reqSetVringCall:
+		return nil, b.setFile(m)
+	}
+	return nil, errors.New("not supported")
+}
+
+func (b *backend) setMemory(m *message) error {
+	mem, err := mapMemory(m)
+	if err != nil {
+		return err
+	}
+	old := b.memory
+	b.memory = mem
+	for _, q := range b.queues { // QEMU stops them first; one that runs would use the old
+		if q.halt() {
+			q.tryStart()
+		}
+	}
+	if old != nil {
+		old.release()
+	}
+	return nil
+}
+
+// answerState obeys the messages whose payload is a queue's index and a number.
+func (b *backend) answerState(m *message) ([]byte, error) {
+	index, num, err := m.state()
+	if err != nil {
+		return nil, err
+	}
+	q, err := b.queue(index)
+	if err != nil {
+		return nil, err
+	}
+	switch m.request {
+	case reqSetVringNum:
+		if num == 0 || num > maxQueueSize || num&(num-1) != 0 {
+			return nil, fmt.Errorf("queue size %d", num)
+		}
+		q.halt()
+		q.size = num
+	case reqSetVringBase:
+		q.halt()
+		q.base = uint16(num) //nolint:gosec // a ring's index has 16 bits
+	case reqGetVringBase:
+		q.halt()
+		q.setKick(nil)
+		return statePayload(index, uint32(q.base)), nil
+	case reqSetVringEnable:
+		q.enabled = num != 0
+		if !q.enabled {
+			q.halt()
+		} else {
+			q.tryStart()
+		}
+	}
+	return nil, nil
+}
+
+// setFile takes a queue's eventfd.
+func (b *backend) setFile(m *message) error {
+	v, err := m.u64()
+	if err != nil {
+		return err
+	}
+	q, err := b.queue(uint32(v & vringIndexMask)) //nolint:gosec // masked
+	if err != nil {
+		return err
+	}
+	var f *os.File
+	if v&vringNoFile == 0 {
+		if f, err = m.takeFile(); err != nil {
+			return err
+		}
+	}
+	if m.request == reqSetVringCall {
+		q.setCall(f)
+		return nil
+	}
+	if f == nil {
+		return errors.New("a queue without kicks")
+	}
+	q.halt()
+	q.setKick(f)
+	if b.features&featureProtocol == 0 {
+		q.enabled = true // vhost-user: "Ring states"
+	}
+	q.tryStart()
+	return nil
+}
+
+func (b *backend) queue(index uint32) (*queue, error) {
+	if int(index) >= len(b.queues) {
+		return nil, fmt.Errorf("no queue %d", index)
+	}
+	return b.queues[index], nil
+}
