@@ -35,10 +35,14 @@ func shareCommand() *cobra.Command {
 				return fmt.Errorf("share options: %w", err)
 			}
 			conn := os.NewFile(supervisor.ShareFD, "vhost-user")
-			if err := share.Confine(opt); err != nil {
+			p, level, err := share.Prepare(opt)
+			if err != nil {
 				return err
 			}
-			return share.Serve(c.Context(), conn, opt)
+			if !level.Full() {
+				fmt.Fprintf(os.Stderr, "share %s: %s\n", opt.Root, level)
+			}
+			return p.Serve(c.Context(), conn)
 		},
 	}
 }

@@ -35,9 +35,6 @@ type specFlags struct {
 	mounts []string
 	ports  []string
 	env    []string
-	hide   []string
-	guard  []string
-	open   bool
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -51,9 +48,6 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
-	flags.StringArrayVar(&f.hide, "hide", nil, "hide files that match `PATTERN` from the guest, such as .env (repeatable)")
-	flags.StringArrayVar(&f.guard, "protect", nil, "refuse the guest's writes to files that match `PATTERN` (repeatable)")
-	flags.BoolVar(&f.open, "allow-hooks", false, "let the guest write .git/hooks, .git/config, editor tasks and the like, which your own tools would run")
 }
 
 func hostCPUs() int { return min(defaultCPUs, runtime.NumCPU()) }
@@ -137,18 +131,6 @@ func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
 			return nil, err
 		}
 		note("mount", fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts))
-	}
-	if f.flags.Changed("hide") {
-		s.Hidden = f.hide
-		note("hide", fmt.Sprint(s.Hidden) != fmt.Sprint(was.Hidden))
-	}
-	if f.flags.Changed("protect") {
-		s.Protected = f.guard
-		note("protect", fmt.Sprint(s.Protected) != fmt.Sprint(was.Protected))
-	}
-	if f.flags.Changed("allow-hooks") {
-		s.Unguarded = f.open
-		note("allow-hooks", s.Unguarded != was.Unguarded)
 	}
 	for _, p := range f.ports {
 		port, err := parsePort(p)

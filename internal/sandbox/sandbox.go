@@ -27,16 +27,13 @@ type Spec struct {
 	Version   string    `json:"version"` // of brig that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
 
-	Image     string   `json:"image,omitempty"`     // reference; empty is the default image
-	CPUs      int      `json:"cpus"`                // virtual CPUs
-	Memory    int64    `json:"memory"`              // bytes of guest RAM
-	Disk      int64    `json:"disk"`                // bytes of the sandbox's own disk, at most
-	Mounts    []Mount  `json:"mounts"`              // beside the project directory
-	Ports     []Port   `json:"ports"`               // published on the host's loopback
-	Env       []string `json:"env,omitempty"`       // KEY=VALUE for every command
-	Protected []string `json:"protected,omitempty"` // more patterns that may be read, not written
-	Hidden    []string `json:"hidden,omitempty"`    // patterns that the guest cannot see
-	Unguarded bool     `json:"unguarded,omitempty"` // the built-in protected list is off
+	Image  string   `json:"image,omitempty"` // reference; empty is the default image
+	CPUs   int      `json:"cpus"`            // virtual CPUs
+	Memory int64    `json:"memory"`          // bytes of guest RAM
+	Disk   int64    `json:"disk"`            // bytes of the sandbox's own disk, at most
+	Mounts []Mount  `json:"mounts"`          // beside the project directory
+	Ports  []Port   `json:"ports"`           // published on the host's loopback
+	Env    []string `json:"env,omitempty"`   // KEY=VALUE for every command
 
 	// Boot is what the last start boots from; its paths lie in the cache.
 	Boot Boot `json:"boot"`

@@ -245,11 +245,8 @@ func (s *supervisor) sharePlans() ([]sharePlan, error) {
 			return nil, fmt.Errorf("share %s: %w", m.Source, err)
 		}
 		p := sharePlan{
-			options: share.Options{
-				Root: m.Source, ReadOnly: m.ReadOnly, UID: s.user.UID, GID: s.user.GID,
-				Protected: s.spec.Protected, Hidden: s.spec.Hidden, AllowProtected: s.spec.Unguarded,
-			},
-			mount: wire.Mount{Tag: fmt.Sprintf("share%d", i), Path: m.Target, ReadOnly: m.ReadOnly},
+			options: share.Options{Root: m.Source, ReadOnly: m.ReadOnly},
+			mount:   wire.Mount{Tag: fmt.Sprintf("share%d", i), Path: m.Target, ReadOnly: m.ReadOnly},
 		}
 		switch {
 		case fi.Mode().IsRegular():

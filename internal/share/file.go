@@ -1,0 +1,555 @@
+package share
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// handle is a file or directory that the guest has open.
+type handle struct {
+	id       uint64
+	node     *node
+	fd       int
+	writable bool
+
+	users    int // guarded by fileSystem.mu
+	released bool
+
+	dir dirReader
+}
+
+// stamp tells whether a file's contents may have changed.
+type stamp struct {
+	size         uint64
+	mtime, ctime unix.StatxTimestamp
+	at           time.Time // when it was taken
+}
+
+// settled is how long before a stamp a file must have been left alone: times of
+// files have the resolution of the host's clock tick, 10 ms at most.
+const settled = 50 * time.Millisecond
+
+func stampOf(st *unix.Statx_t) stamp {
+	return stamp{size: st.Size, mtime: st.Mtime, ctime: st.Ctime, at: time.Now()}
+}
+
+func (s stamp) same(o stamp) bool {
+	return s.size == o.size && s.mtime == o.mtime && s.ctime == o.ctime &&
+		s.at.Sub(time.Unix(s.ctime.Sec, int64(s.ctime.Nsec))) > settled
+}
+
+// add keeps an open descriptor for the guest.
+func (f *fileSystem) add(n *node, fd int, writable bool) (*handle, error) {
+	f.mu.Lock()
+	if len(f.handles) >= f.maxHandles {
+		f.mu.Unlock()
+		return nil, unix.ENFILE
+	}
+	f.nextHandle++
+	h := &handle{id: f.nextHandle, node: n, fd: fd, writable: writable}
+	f.handles[h.id] = h
+	f.mu.Unlock()
+
+	f.tree.mu.Lock()
+	if n.handles == nil {
+		n.handles = map[*handle]struct{}{}
+	}
+	n.handles[h] = struct{}{}
+	f.tree.mu.Unlock()
+	return h, nil
+}
+
+// handle returns an open file for use until done.
+func (f *fileSystem) handle(id uint64) (*handle, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.handles[id]
+	if h == nil {
+		return nil, unix.EBADF
+	}
+	h.users++
+	return h, nil
+}
+
+func (f *fileSystem) done(h *handle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h.users--
+	if h.released && h.users == 0 {
+		unix.Close(h.fd)
+	}
+}
+
+func (f *fileSystem) release(id uint64) {
+	f.mu.Lock()
+	h := f.handles[id]
+	delete(f.handles, id)
+	f.mu.Unlock()
+	if h == nil {
+		return
+	}
+	f.tree.mu.Lock() // before the descriptor is closed: open looks here
+	delete(h.node.handles, h)
+	f.tree.drop(h.node)
+	f.tree.mu.Unlock()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h.released = true
+	if h.users == 0 {
+		unix.Close(h.fd)
+	}
+}
+
+// passedFlags are the open(2) flags of the guest's that concern the host. The
+// guest's kernel does O_APPEND by the offset of each write, and O_DIRECT has
+// rules of alignment that need not hold here.
+const passedFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
+
+// Open implements fuse.RawFileSystem.
+func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	flags := int(in.Flags) & passedFlags
+	writable := flags&unix.O_ACCMODE != unix.O_RDONLY
+	if f.readOnly && (writable || flags&unix.O_TRUNC != 0) {
+		return fuse.EROFS
+	}
+	n, err := f.tree.get(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	place, st, err := f.open(n)
+	if err != nil {
+		return status(err)
+	}
+	defer unix.Close(place)
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return fuse.Status(unix.EISDIR)
+	}
+	fd, err := reopen(place, flags, st)
+	if err != nil {
+		return status(err)
+	}
+	h, err := f.add(n, fd, writable)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	out.Fh = h.id
+	if flags&unix.O_TRUNC == 0 && f.unchanged(n, stampOf(st)) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	return fuse.OK
+}
+
+// unchanged says whether what the guest has in its page cache still holds.
+func (f *fileSystem) unchanged(n *node, now stamp) bool {
+	f.tree.mu.Lock()
+	defer f.tree.mu.Unlock()
+	was := n.stamp
+	n.stamp = now
+	return was.same(now)
+}
+
+// Create implements fuse.RawFileSystem.
+func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	parent, err := f.tree.dir(in.NodeId)
+	if err == nil {
+		err = f.grow(parent, name)
+	}
+	if err != nil {
+		return status(err)
+	}
+	p, err := f.tree.in(parent)
+	if err != nil {
+		return status(err)
+	}
+	defer p.close()
+	flags := int(in.Flags) & passedFlags
+	fd, err := unix.Openat(p.dir.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, in.Mode&permissions)
+	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
+		return f.openExisting(p, parent, in, name, out)
+	}
+	if err != nil {
+		return status(err)
+	}
+	st, err := statFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	return f.opened(parent, name, fd, st, flags, out)
+}
+
+// openExisting is Create on a name that somebody else took meanwhile.
+func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	at, err := unix.Openat(p.dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return status(err)
+	}
+	defer unix.Close(at)
+	st, err := statFD(at)
+	if err != nil {
+		return status(err)
+	}
+	flags := int(in.Flags) & passedFlags
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return fuse.Status(unix.EISDIR)
+	}
+	fd, err := reopen(at, flags, st)
+	if err != nil {
+		return status(err)
+	}
+	if st, err = statFD(fd); err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	return f.opened(parent, name, fd, st, flags, out)
+}
+
+// opened makes the answer to Create. It owns fd.
+func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
+	if err := f.entry(parent, name, st, &out.EntryOut); err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	n, err := f.tree.get(out.NodeId)
+	if err == nil {
+		var h *handle
+		if h, err = f.add(n, fd, flags&unix.O_ACCMODE != unix.O_RDONLY); err == nil {
+			out.Fh = h.id
+			return fuse.OK
+		}
+		f.tree.forget(out.NodeId, 1)
+	}
+	unix.Close(fd)
+	return status(err)
+}
+
+// Tmpfile implements fuse.RawFileSystem.
+func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	parent, err := f.tree.dir(in.NodeId)
+	if err == nil {
+		err = f.grow(parent)
+	}
+	if err != nil {
+		return status(err)
+	}
+	p, err := f.tree.in(parent)
+	if err != nil {
+		return status(err)
+	}
+	defer p.close()
+	flags := int(in.Flags)&passedFlags | int(in.Flags)&unix.O_EXCL
+	fd, err := unix.Openat(p.dir.fd, ".", flags|unix.O_TMPFILE|unix.O_CLOEXEC, in.Mode&permissions)
+	if err != nil {
+		return status(err)
+	}
+	st, err := statFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	return f.opened(nil, "", fd, st, flags, out)
+}
+
+// Release implements fuse.RawFileSystem.
+func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { f.release(in.Fh) }
+
+// ReleaseDir implements fuse.RawFileSystem.
+func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) { f.release(in.Fh) }
+
+// content is the answer to Read: it reads straight into the guest's memory.
+type content struct {
+	fs  *fileSystem
+	h   *handle
+	off int64
+	n   int
+}
+
+func (c *content) Size() int { return c.n }
+func (c *content) Done()     { c.fs.done(c.h) }
+
+func (c *content) Bytes(buf []byte) ([]byte, fuse.Status) {
+	n, err := unix.Pread(c.h.fd, buf[:min(len(buf), c.n)], c.off)
+	return buf[:max(n, 0)], status(err)
+}
+
+// Readv is asked by go-fuse in place of Bytes.
+func (c *content) Readv(dst [][]byte) (int, fuse.Status) {
+	n, err := unix.Preadv(c.h.fd, dst, c.off)
+	return max(n, 0), status(err)
+}
+
+// Read implements fuse.RawFileSystem.
+func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return nil, status(err)
+	}
+	return &content{f, h, int64(in.Offset), int(in.Size)}, fuse.OK //nolint:gosec // the kernel refuses what is negative
+}
+
+// Write implements fuse.RawFileSystem.
+func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	return f.Writev(cancel, in, [][]byte{data})
+}
+
+// rwfAppend is RWF_APPEND (pwritev2(2)).
+const rwfAppend = 0x10
+
+// Writev implements fuse.RawFileSystem.
+func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if f.readOnly {
+		return 0, fuse.EROFS
+	}
+	total := 0
+	for _, d := range data {
+		total += len(d)
+	}
+	if err := f.space.take(total); err != nil {
+		return 0, status(err)
+	}
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return 0, status(err)
+	}
+	defer f.done(h)
+	flags := 0
+	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
+	}
+	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags) //nolint:gosec // the kernel refuses what is negative
+	return uint32(max(n, 0)), status(err)                        //nolint:gosec // at most maxIO
+}
+
+// Lseek implements fuse.RawFileSystem: only SEEK_DATA and SEEK_HOLE come here.
+func (f *fileSystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return status(err)
+	}
+	defer f.done(h)
+	if h.node.isDir() || in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
+		return fuse.EINVAL
+	}
+	off, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence)) //nolint:gosec // the kernel refuses what is negative
+	out.Offset = uint64(max(off, 0))                              //nolint:gosec // not negative
+	return status(err)
+}
+
+// maxCopy bounds the time that one request takes, in bytes to copy.
+const maxCopy = 256 << 20
+
+// CopyFileRange implements fuse.RawFileSystem.
+func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	if f.readOnly {
+		return 0, fuse.EROFS
+	}
+	from, err := f.handle(in.FhIn)
+	if err != nil {
+		return 0, status(err)
+	}
+	defer f.done(from)
+	to, err := f.handle(in.FhOut)
+	if err != nil {
+		return 0, status(err)
+	}
+	defer f.done(to)
+	n := int(min(in.Len, maxCopy))                  //nolint:gosec // at most maxCopy
+	if err := f.space.room(uint64(n)); err != nil { //nolint:gosec // not negative
+		return 0, status(err)
+	}
+	offIn, offOut := int64(in.OffIn), int64(in.OffOut) //nolint:gosec // the kernel refuses what is negative
+	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
+	return uint32(max(n, 0)), status(err) //nolint:gosec // at most maxCopy
+}
+
+// Flush is not needed: nothing is held back.
+func (f *fileSystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+// Access is not needed: the guest's kernel decides by mode and owner.
+func (f *fileSystem) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+
+// fsyncData is FUSE_FSYNC_FDATASYNC.
+const fsyncData = 1
+
+// Fsync implements fuse.RawFileSystem.
+func (f *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return status(err)
+	}
+	defer f.done(h)
+	if in.FsyncFlags&fsyncData != 0 {
+		return status(unix.Fdatasync(h.fd))
+	}
+	return status(unix.Fsync(h.fd))
+}
+
+// FsyncDir implements fuse.RawFileSystem.
+func (f *fileSystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return f.Fsync(cancel, in)
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	if f.readOnly {
+		return fuse.EROFS
+	}
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return status(err)
+	}
+	defer f.done(h)
+	if in.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
+		if err := f.space.room(in.Length); err != nil {
+			return status(err)
+		}
+	}
+	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))) //nolint:gosec // the kernel refuses what is negative
+}
+
+// OpenDir implements fuse.RawFileSystem.
+func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n, err := f.tree.dir(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	place, st, err := f.open(n)
+	if err != nil {
+		return status(err)
+	}
+	defer unix.Close(place)
+	fd, err := reopen(place, unix.O_RDONLY|unix.O_DIRECTORY, st)
+	if err != nil {
+		return status(err)
+	}
+	h, err := f.add(n, fd, false)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	out.Fh = h.id
+	return fuse.OK
+}
+
+// dirReader is the position in an open directory.
+type dirReader struct {
+	mu   sync.Mutex
+	at   uint64 // cookie of the next entry in rest
+	rest []byte
+	buf  []byte
+}
+
+// dirent is one entry of getdents64(2).
+type dirent struct {
+	fuse.DirEntry
+	size int // in the buffer
+}
+
+// Layout of struct linux_dirent64 (getdents(2)).
+const (
+	direntOff    = 8
+	direntLen    = 16
+	direntType   = 18
+	direntName   = 19
+	direntBuffer = 32 << 10
+	typeShift    = 12 // from DT_* to S_IFMT
+)
+
+// next returns the entry at the cookie, without taking it. ok is false at the
+// end.
+func (d *dirReader) next(fd int) (e dirent, ok bool, err error) {
+	if len(d.rest) == 0 {
+		if d.buf == nil {
+			d.buf = make([]byte, direntBuffer)
+		}
+		n, err := unix.Getdents(fd, d.buf)
+		if err != nil || n == 0 {
+			return e, false, err
+		}
+		d.rest = d.buf[:n]
+	}
+	b := d.rest
+	e.size = int(binary.NativeEndian.Uint16(b[direntLen:]))
+	e.Ino = binary.NativeEndian.Uint64(b)
+	e.Off = binary.NativeEndian.Uint64(b[direntOff:])
+	e.Mode = uint32(b[direntType]) << typeShift
+	name := b[direntName:e.size]
+	for i, c := range name {
+		if c == 0 {
+			name = name[:i]
+			break
+		}
+	}
+	e.Name = string(name)
+	return e, true, nil
+}
+
+func (d *dirReader) take(e dirent) {
+	d.rest = d.rest[e.size:]
+	d.at = e.Off
+}
+
+// seek goes to a cookie that an entry had.
+func (d *dirReader) seek(fd int, cookie uint64) error {
+	if cookie == d.at {
+		return nil
+	}
+	d.rest = nil
+	d.at = cookie
+	_, err := unix.Seek(fd, int64(cookie), 0) //nolint:gosec // a cookie of the kernel's
+	return err
+}
+
+// list hands the entries from an offset on to put until it wants no more.
+func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) fuse.Status {
+	h, err := f.handle(in.Fh)
+	if err != nil {
+		return status(err)
+	}
+	defer f.done(h)
+	if !h.node.isDir() {
+		return fuse.ENOTDIR
+	}
+	h.dir.mu.Lock()
+	defer h.dir.mu.Unlock()
+	if err := h.dir.seek(h.fd, in.Offset); err != nil {
+		return status(err)
+	}
+	for {
+		e, ok, err := h.dir.next(h.fd)
+		if err != nil || !ok || !put(h, e) {
+			return status(err)
+		}
+		h.dir.take(e)
+	}
+}
+
+// ReadDir implements fuse.RawFileSystem.
+func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.list(in, func(_ *handle, e dirent) bool { return out.AddDirEntry(e.DirEntry) })
+}
+
+// ReadDirPlus implements fuse.RawFileSystem.
+func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.list(in, func(h *handle, e dirent) bool {
+		entry := out.AddDirLookupEntry(e.DirEntry)
+		if entry == nil {
+			return false
+		}
+		if e.Name == "." || e.Name == ".." {
+			return true
+		}
+		if st, err := statAt(h.fd, e.Name); err == nil {
+			out.FixMode(uint32(st.Mode))
+			_ = f.entry(h.node, e.Name, st, entry) // without it, the guest looks it up
+		}
+		return true
+	})
+}

@@ -1,0 +1,54 @@
+package share
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// raiseFileLimit lifts the soft limit of open files to the hard one.
+func raiseFileLimit() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return
+	}
+	l.Cur = l.Max
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // as it was, then
+}
+
+// fileLimit is how many files may be open.
+func fileLimit() int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(l.Cur) //nolint:gosec // at most 1<<20
+}
+
+// keptCapabilities are those that let root do what an owner may: without
+// CAP_FSETID the kernel takes setuid bits away when a file is written, and
+// without CAP_MKNOD there are no devices (capabilities(7)).
+const keptCapabilities = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER
+
+// dropCapabilities gives up what root has beyond files.
+func dropCapabilities() error {
+	if unix.Geteuid() != 0 {
+		return nil
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var now [2]unix.CapUserData
+	if err := unix.Capget(&header, &now[0]); err != nil {
+		return err
+	}
+	var data [2]unix.CapUserData
+	data[0].Effective = now[0].Permitted & keptCapabilities
+	data[0].Permitted = data[0].Effective
+	_, _, errno := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&header)
+	runtime.KeepAlive(&data)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,346 @@
+package share
+
+import (
+	"container/list"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// rootID is the node of the share's root (FUSE_ROOT_ID).
+const rootID = 1
+
+// key tells inodes apart. Numbers are used again after a file is gone; the
+// birth time tells, where the file system has one.
+type key struct {
+	dev, ino uint64
+	birth    int64 // ns
+}
+
+// node is an inode that the guest knows.
+type node struct {
+	id  uint64
+	key key
+	typ uint16 // S_IFMT bits
+
+	// Guarded by the tree's mutex.
+	parent  *node // where it was last seen; nil once it is known to be gone
+	name    string
+	lookups uint64 // that the guest has not forgotten
+	kids    int    // nodes with this parent
+	handles map[*handle]struct{}
+	stamp   stamp // of the contents that the guest may have cached
+
+	fd      *dirFD // directories: nil, or in the list of open ones
+	element *list.Element
+}
+
+func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
+
+// dirFD is an O_PATH descriptor that is closed when nobody uses it.
+type dirFD struct {
+	fd    int
+	users int // guarded by the tree's mutex
+}
+
+// tree is all nodes, by number and by inode.
+type tree struct {
+	mu    sync.Mutex
+	root  *node
+	byID  map[uint64]*node
+	byKey map[key]*node
+	next  uint64
+
+	open    *list.List // nodes whose fd is open, the latest used first
+	maxOpen int
+}
+
+// depthLimit bounds how far up a node's place is followed. A path has at most
+// 4096 bytes, so no more components.
+const depthLimit = 2048
+
+func newTree(root *node, fd int, maxOpen int) *tree {
+	t := &tree{root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
+	root.id, root.lookups = rootID, 1
+	root.fd = &dirFD{fd: fd, users: 1} // for ever: it is in no list
+	t.byID[rootID], t.byKey[root.key] = root, root
+	return t
+}
+
+func (t *tree) get(id uint64) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n == nil {
+		return nil, unix.ESTALE
+	}
+	return n, nil
+}
+
+// dir is get for a directory.
+func (t *tree) dir(id uint64) (*node, error) {
+	n, err := t.get(id)
+	if err == nil && !n.isDir() {
+		err = unix.ENOTDIR
+	}
+	return n, err
+}
+
+// seen notes that an inode was found at a place, and that the guest looked it
+// up once more.
+func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byKey[k]
+	if n == nil || n.typ != typ {
+		n = &node{id: t.next, key: k, typ: typ}
+		t.next++
+		t.byID[n.id] = n
+		t.byKey[k] = n
+	}
+	t.place(n, parent, name)
+	n.lookups++
+	return n
+}
+
+// place sets where a node is. The caller holds the mutex.
+func (t *tree) place(n, parent *node, name string) {
+	if n == t.root || n.parent == parent && n.name == name {
+		return
+	}
+	old := n.parent
+	n.parent, n.name = parent, name
+	if parent != nil {
+		parent.kids++
+	}
+	if old != nil {
+		old.kids--
+		t.drop(old)
+	}
+}
+
+// moved notes a rename that succeeded.
+func (t *tree) moved(fromDir *node, from string, toDir *node, to string, k key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byKey[k]; n != nil && n.parent == fromDir && n.name == from {
+		t.place(n, toDir, to)
+	}
+}
+
+// gone notes that a name was removed, if the node was there.
+func (t *tree) gone(parent *node, name string, k key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byKey[k]
+	if n == nil || n.parent != parent || n.name != name {
+		return
+	}
+	t.place(n, nil, "")
+	t.drop(n)
+}
+
+// forget takes back lookups.
+func (t *tree) forget(id, count uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n == nil || n == t.root {
+		return
+	}
+	n.lookups -= min(count, n.lookups)
+	t.drop(n)
+}
+
+// drop removes a node that nobody needs, and then perhaps its parents. The
+// caller holds the mutex.
+func (t *tree) drop(n *node) {
+	for n != nil && n != t.root && n.lookups == 0 && n.kids == 0 && len(n.handles) == 0 && t.byID[n.id] == n {
+		delete(t.byID, n.id)
+		if t.byKey[n.key] == n {
+			delete(t.byKey, n.key)
+		}
+		t.closeFD(n)
+		up := n.parent
+		n.parent = nil
+		if up != nil {
+			up.kids--
+		}
+		n = up
+	}
+}
+
+// closeFD lets go of a node's descriptor. The caller holds the mutex.
+func (t *tree) closeFD(n *node) {
+	if n.fd == nil || n == t.root {
+		return
+	}
+	t.open.Remove(n.element)
+	t.unref(n.fd)
+	n.fd, n.element = nil, nil
+}
+
+func (t *tree) unref(d *dirFD) {
+	if d.users--; d.users == 0 {
+		_ = unix.Close(d.fd)
+	}
+}
+
+// place of a node, for a system call: an open directory and a name in it.
+type place struct {
+	tree *tree
+	dir  *dirFD
+	name string
+}
+
+func (p place) close() {
+	p.tree.mu.Lock()
+	defer p.tree.mu.Unlock()
+	p.tree.unref(p.dir)
+}
+
+// in opens a directory node.
+func (t *tree) in(n *node) (place, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d, err := t.openDir(n)
+	return place{t, d, ""}, err
+}
+
+// at opens a node's directory. For the root, the name is empty.
+func (t *tree) at(n *node) (place, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n == t.root {
+		d, err := t.openDir(n)
+		return place{t, d, ""}, err
+	}
+	if n.parent == nil {
+		return place{}, unix.ESTALE
+	}
+	name := n.name
+	d, err := t.openDir(n.parent)
+	return place{t, d, name}, err
+}
+
+// openDir returns a directory's descriptor, walking down to it from the first
+// ancestor that is open. The caller holds the mutex; a walk takes microseconds.
+func (t *tree) openDir(n *node) (*dirFD, error) {
+	var way []*node
+	at := n
+	for at.fd == nil {
+		way = append(way, at)
+		if at = at.parent; at == nil || len(way) > depthLimit {
+			return nil, unix.ESTALE
+		}
+	}
+	t.used(at)
+	fd := at.fd
+	for i := len(way) - 1; i >= 0; i-- {
+		step := way[i]
+		new, err := walk(fd.fd, step)
+		if err != nil {
+			return nil, err
+		}
+		step.fd = &dirFD{fd: new, users: 1}
+		step.element = t.open.PushFront(step)
+		fd = step.fd
+	}
+	fd.users++
+	t.trim()
+	return fd, nil
+}
+
+func (t *tree) used(n *node) {
+	if n.element != nil {
+		t.open.MoveToFront(n.element)
+	}
+}
+
+// trim closes the descriptors that were used longest ago.
+func (t *tree) trim() {
+	for t.open.Len() > t.maxOpen {
+		n, ok := t.open.Back().Value.(*node)
+		if !ok {
+			panic("share: the list holds nodes")
+		}
+		t.closeFD(n)
+	}
+}
+
+// walk opens the child that a node is in the directory, and no other.
+func walk(dir int, n *node) (int, error) {
+	fd, err := unix.Openat(dir, n.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, stale(err)
+	}
+	st, err := statFD(fd)
+	if err == nil && keyOf(st) != n.key {
+		err = unix.ESTALE
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// stale turns "the place has changed" into the answer that makes the guest look
+// again.
+func stale(err error) error {
+	switch err { //nolint:errorlint // a bare errno
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+		return unix.ESTALE
+	}
+	return err
+}
+
+const statMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+
+func statAt(dir int, name string) (*unix.Statx_t, error) {
+	var st unix.Statx_t
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	err := unix.Statx(dir, name, flags, statMask, &st)
+	return &st, err
+}
+
+func statFD(fd int) (*unix.Statx_t, error) { return statAt(fd, "") }
+
+func device(st *unix.Statx_t) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }
+
+func keyOf(st *unix.Statx_t) key {
+	k := key{dev: device(st), ino: st.Ino}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		k.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	return k
+}
+
+// checkName says whether a name is one component. The kernel of the guest sends
+// no others; the guest may not run its own kernel.
+func checkName(name string) error {
+	switch {
+	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+		return unix.EINVAL
+	case len(name) > unix.NAME_MAX:
+		return unix.ENAMETOOLONG
+	}
+	return nil
+}
+
+var inoSeed = maphash.MakeSeed()
+
+// inode is the number that the guest sees. Where other file systems are mounted
+// below the root, their numbers could be the root's over again.
+func (t *tree) inode(k key) uint64 {
+	if k.dev == t.root.key.dev {
+		return k.ino
+	}
+	return maphash.String(inoSeed, fmt.Sprint(k.dev, k.ino)) | 1<<63
+}
