@@ -62,8 +62,8 @@ type message struct {
 }
 
 // readMessage reads one message. Its files are the caller's to close.
-func readMessage(c *net.UnixConn) (m *message, err error) {
-	m = &message{}
+func readMessage(c *net.UnixConn) (_ *message, err error) {
+	m := &message{}
 	defer func() {
 		if err != nil {
 			m.closeFiles()
