@@ -1,0 +1,156 @@
+package guest
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	dockerSocket = "/run/docker.sock"
+	dockerData   = "/var/lib/docker"
+	dockerLog    = "/var/log/docker.log"
+	listenFD     = 3 // SD_LISTEN_FDS_START (sd_listen_fds(3))
+
+	// restartPause keeps a daemon that cannot start from being started all the
+	// time.
+	restartPause = time.Second
+)
+
+// docker starts the image's Docker daemon when somebody first asks for it.
+//
+// The agent holds the listening socket, and the daemon inherits it, as with
+// systemd's socket activation: the first client waits in the socket's queue
+// until the daemon takes it. While no daemon runs, the agent waits for a client.
+type docker struct {
+	processes *processes
+
+	mu      sync.Mutex
+	running *process
+	ending  bool
+}
+
+// listen opens the socket, if the image has a daemon.
+func (d *docker) listen() error {
+	daemon, err := exec.LookPath("dockerd")
+	if err != nil {
+		if daemon = "/usr/sbin/dockerd"; !isProgram(daemon) {
+			return nil
+		}
+	}
+	_ = os.Remove(dockerSocket)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dockerSocket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	f, err := l.File()
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	for _, g := range parseGroup(readSmall("/etc/group")) {
+		if g.name == groupDocker {
+			_ = os.Chown(dockerSocket, 0, int(g.gid))
+		}
+	}
+	if err := os.Chmod(dockerSocket, 0o660); err != nil {
+		return fmt.Errorf("docker: %w", err)
+	}
+	go d.serve(f, daemon)
+	return nil
+}
+
+func (d *docker) serve(socket *os.File, daemon string) {
+	fd := int(socket.Fd()) //nolint:gosec // a descriptor
+	for {
+		if err := waitReadable(fd); err != nil {
+			log.Printf("docker: %v", err)
+			return
+		}
+		p, err := d.start(socket, daemon)
+		if err != nil {
+			log.Printf("docker: %v", err)
+		} else if p == nil {
+			return
+		} else {
+			<-p.done
+			log.Printf("docker: the daemon ended: %s", dockerLog)
+		}
+		time.Sleep(restartPause)
+	}
+}
+
+func waitReadable(fd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1) //nolint:gosec // a descriptor
+		if err == unix.EINTR || err == nil && n == 0 {                               //nolint:errorlint // a bare errno
+			continue
+		}
+		return err
+	}
+}
+
+// start starts the daemon; nil when the machine is about to end.
+func (d *docker) start(socket *os.File, daemon string) (*process, error) {
+	out, err := os.OpenFile(dockerLog, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ending {
+		return nil, nil
+	}
+	argv := []string{modeActivate, daemon, "-H", "fd://", "--exec-opt", "native.cgroupdriver=cgroupfs"}
+	d.running, err = d.processes.start(selfExe, argv, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"PATH=" + rootPath, "HOME=/root"},
+		Files: []uintptr{null.Fd(), out.Fd(), out.Fd(), socket.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	return d.running, err
+}
+
+// end asks the daemon to stop its containers and itself; it reports whether one
+// runs.
+func (d *docker) end() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ending = true
+	if d.running == nil {
+		return false
+	}
+	select {
+	case <-d.running.done:
+		return false
+	default:
+	}
+	return true
+}
+
+// activate becomes the program of its arguments, telling it about the socket
+// that it inherits.
+func activate(argv []string) int {
+	if len(argv) == 0 {
+		return 2
+	}
+	env := append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	_, _ = unix.FcntlInt(listenFD, unix.F_SETFD, 0)
+	err := syscall.Exec(argv[0], argv, env)
+	fmt.Fprintf(os.Stderr, "%s: %v\n", argv[0], err)
+	return statusNotExecutable
+}

@@ -1,0 +1,130 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// modulesDisk is where the disk with the kernel's modules is mounted in the
+// initramfs: there the kernel's helper processes live.
+const modulesDisk = "/modules"
+
+func modulesDir(root string) string { return root + "/lib/modules/" + release() }
+
+// loadModule loads one module file; one that is loaded already is no error.
+func loadModule(file, params string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("module: %w", err)
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), params, 0)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("module %s: %w", path.Base(file), err)
+	}
+	return nil
+}
+
+// modprobe is the program that the kernel runs when it wants a module; its
+// arguments end with the module's name or alias.
+func modprobe(args []string) int {
+	if len(args) == 0 {
+		return 1
+	}
+	if err := probe(modulesDir(modulesDisk), args[len(args)-1]); err != nil {
+		return 1 // the kernel tries names that do not exist all the time
+	}
+	return 0
+}
+
+var errNoModule = errors.New("no such module")
+
+// probe loads the modules that a name or alias stands for, with what they need.
+func probe(dir, name string) error {
+	deps, err := readDeps(dir)
+	if err != nil {
+		return err
+	}
+	name = underscored(name)
+	names := []string{name}
+	if _, ok := deps[name]; !ok {
+		if names, err = aliases(dir, name); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return errNoModule
+	}
+	for _, n := range names {
+		err = errors.Join(err, load(dir, deps, n))
+	}
+	return err
+}
+
+func load(dir string, deps map[string][]string, name string) error {
+	files, ok := deps[name]
+	if !ok {
+		return fmt.Errorf("%s: %w", name, errNoModule)
+	}
+	for i := len(files) - 1; i >= 0; i-- { // what others need stands last
+		if err := loadModule(dir+"/"+files[i], ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// underscored is how modules are named, whatever their files are.
+func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+func moduleName(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".ko")
+	return underscored(name)
+}
+
+// readDeps reads modules.dep (depmod(8)): for each module its file, then those
+// that it needs.
+func readDeps(dir string) (map[string][]string, error) {
+	deps := map[string][]string{}
+	err := eachLine(dir+"/modules.dep", func(l string) {
+		file, needs, ok := strings.Cut(l, ":")
+		if ok {
+			deps[moduleName(file)] = append([]string{file}, strings.Fields(needs)...)
+		}
+	})
+	return deps, err
+}
+
+// aliases are the modules that modules.alias gives for a name.
+func aliases(dir, name string) ([]string, error) {
+	var names []string
+	err := eachLine(dir+"/modules.alias", func(l string) {
+		f := strings.Fields(l)
+		if len(f) != 3 || f[0] != "alias" {
+			return
+		}
+		if ok, err := path.Match(underscored(f[1]), name); ok && err == nil {
+			names = append(names, underscored(f[2]))
+		}
+	})
+	return names, err
+}
+
+func eachLine(file string, use func(string)) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		use(sc.Text())
+	}
+	return sc.Err()
+}

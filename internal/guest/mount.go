@@ -1,0 +1,119 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/wire"
+)
+
+// shareClass lists the virtiofs devices with their tags.
+const shareClass = "/sys/fs/virtiofs"
+
+// sharesDir is where shares of one file are mounted, each under its tag.
+const sharesDir = "/run/brig/shares"
+
+// mount mounts one share.
+func (a *agent) mount(m wire.Mount) (any, error) {
+	if err := a.events.until(deviceLimit, func() bool { return hasTag(shareClass, m.Tag) }); err != nil {
+		return nil, fmt.Errorf("share %s: %w", m.Tag, err)
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	if m.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if m.File != "" {
+		return nil, a.mountFile(m, flags)
+	}
+	if err := a.makePoint(m.Path); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount(m.Tag, m.Path, "virtiofs", flags, ""); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	return nil, nil
+}
+
+func hasTag(class, tag string) bool {
+	entries, err := os.ReadDir(class)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(class, e.Name(), "tag"))
+		if err == nil && strings.TrimSpace(string(b)) == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// mountFile mounts a share of one file out of sight and binds the file.
+func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
+	dir := filepath.Join(sharesDir, m.Tag)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.Tag, dir, "virtiofs", flags, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	if err := a.makePoint(filepath.Dir(m.Path)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(m.Path, os.O_CREATE|os.O_RDONLY|oNonblock, 0o644)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	f.Close()
+	if err := unix.Mount(filepath.Join(dir, m.File), m.Path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	if m.ReadOnly {
+		if err := unix.Mount("", m.Path, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Path, err)
+		}
+	}
+	return nil
+}
+
+// makePoint makes a directory and those above it; the user's in their home.
+func (a *agent) makePoint(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("mount %s: not an absolute path", path)
+	}
+	a.logins.mu.Lock()
+	user := a.logins.user
+	a.logins.mu.Unlock()
+	var missing []string
+	for p := filepath.Clean(path); !exists(p) && p != "/"; p = filepath.Dir(p) {
+		missing = append(missing, p)
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("mount %s: %w", path, err)
+	}
+	for _, p := range missing {
+		if user.Home != "" && strings.HasPrefix(p, user.Home+"/") {
+			if err := os.Lchown(p, int(user.UID), int(user.GID)); err != nil {
+				return fmt.Errorf("mount %s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// unmount lets go of a share, also while somebody works in it.
+func (a *agent) unmount(m wire.Mount) (any, error) {
+	err := unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		err = nil // it is gone
+	}
+	if m.File != "" {
+		err = errors.Join(err, unix.Unmount(filepath.Join(sharesDir, m.Tag), unix.MNT_DETACH))
+	}
+	return nil, err
+}

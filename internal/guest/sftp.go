@@ -1,0 +1,34 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pkg/sftp"
+)
+
+// stdio is the standard streams as one.
+type stdio struct{}
+
+func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+func (stdio) Close() error                { return errors.Join(os.Stdin.Close(), os.Stdout.Close()) }
+
+// serveSFTP serves SFTP on the standard streams, with the rights of who runs it.
+func serveSFTP() int {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	s, err := sftp.NewServer(stdio{}, sftp.WithServerWorkingDirectory(dir))
+	if err == nil {
+		err = s.Serve()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintf(os.Stderr, "sftp: %v\n", err)
+		return 1
+	}
+	return 0
+}

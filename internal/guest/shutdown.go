@@ -1,0 +1,70 @@
+package guest
+
+import (
+	"log"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long processes may take to end when asked to; Docker gives its
+// containers ten seconds.
+const (
+	endGrace    = 5 * time.Second
+	dockerGrace = 15 * time.Second
+	killGrace   = 5 * time.Second
+	endLook     = 20 * time.Millisecond
+)
+
+// shutdown answers at once and powers off soon.
+func (a *agent) shutdown(struct{}) (any, error) {
+	go a.powerOff()
+	return nil, nil
+}
+
+func (a *agent) powerOff() {
+	grace := endGrace
+	if a.docker.end() {
+		grace = dockerGrace
+	}
+	_ = syscall.Kill(-1, syscall.SIGTERM) // everyone but process 1; ESRCH means nobody
+	_ = syscall.Kill(-1, syscall.SIGCONT)
+	_ = syscall.Kill(-1, syscall.SIGHUP) // shells heed it where they do not heed SIGTERM
+	if !a.alone(grace) {
+		_ = syscall.Kill(-1, syscall.SIGKILL)
+		a.alone(killGrace)
+	}
+	unix.Sync()
+	a.freeze()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		log.Fatalf("power off: %v", err)
+	}
+}
+
+// alone waits until process 1 has no children left.
+func (a *agent) alone(limit time.Duration) bool {
+	for end := time.Now().Add(limit); ; time.Sleep(endLook) {
+		if !a.processes.reap() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// fiFreeze is FIFREEZE (ioctl_fifreeze(2)).
+const fiFreeze = 0xc0045877
+
+// freeze writes everything to the sandbox's disk and lets nothing more change
+// it: as good as unmounting, which what is still open would refuse.
+func (a *agent) freeze() {
+	if a.disk == nil {
+		return
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, a.disk.Fd(), fiFreeze, 0); errno != 0 {
+		log.Printf("freeze the disk: %v", os.NewSyscallError("ioctl", errno))
+	}
+}
