@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type order struct {
 	// Keep is the number of descriptors after standard error that the program
 	// gets; all later ones are closed.
 	Keep int `json:"keep"`
+	// Parent is the process to die with.
+	Parent int `json:"parent"`
 }
 
 // Command builds the command that runs argv under a Profile. self is the path
@@ -33,7 +36,7 @@ func Command(self string, p Profile, argv []string, files ...*os.File) (*exec.Cm
 	if len(argv) == 0 {
 		return nil, errors.New("confine: no program to run")
 	}
-	text, err := json.Marshal(order{Profile: p, Keep: len(files)})
+	text, err := json.Marshal(order{Profile: p, Keep: len(files), Parent: os.Getpid()})
 	if err != nil {
 		return nil, fmt.Errorf("confine: write the profile: %w", err)
 	}
@@ -64,8 +67,25 @@ func Main(args []string) error {
 	if err := closeFrom(3 + o.Keep); err != nil {
 		return err
 	}
+	if err := dieWith(o.Parent); err != nil {
+		return err
+	}
 	if err := syscall.Exec(argv[0], argv, os.Environ()); err != nil {
 		return fmt.Errorf("start %s confined: %w", argv[0], err)
+	}
+	return nil
+}
+
+// dieWith asks for SIGKILL at the parent's death once more. The kernel keeps
+// that wish for each thread (prctl(2), PR_SET_PDEATHSIG), and exec keeps the
+// calling thread's only, which need not be the one that Spawner set it for.
+func dieWith(parent int) error {
+	runtime.LockOSThread() // never unlocked: exec follows
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("die with the parent: %w", err)
+	}
+	if os.Getppid() != parent {
+		return errors.New("the parent is gone")
 	}
 	return nil
 }

@@ -84,6 +84,10 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *confine.Spawn
 		ours.Close()
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
+	// QEMU has them now. Our copies must not outlive it: a QEMU that ends before
+	// it greets would never show.
+	theirs.Close()
+	m.closeSockets()
 	go p.wait()
 	if p.QMP, err = newQMP(ctx, ours.(*net.UnixConn)); err != nil {
 		p.Kill()

@@ -27,6 +27,8 @@ rm -f usr/bin/*-lto-dump-* usr/bin/lto-dump* usr/bin/containerd-shim usr/bin/con
 
 # Left over from the installation, and different each time.
 rm -f etc/machine-id var/lib/dbus/machine-id var/cache/debconf/*-old var/lib/dpkg/*-old
-rm -rf var/cache/ldconfig/* var/cache/man/* tmp/* var/tmp/*
+rm -rf var/cache/ldconfig/* var/cache/man/* var/tmp/*
+# mmdebstrap keeps its own apt settings in tmp until it is done.
+find tmp -mindepth 1 -maxdepth 1 ! -name 'mmdebstrap*' -exec rm -rf {} +
 find var/log -type f -exec truncate -s 0 {} +
 : >etc/machine-id
