@@ -53,7 +53,7 @@ func newNames(pool4, pool6 netip.Prefix) *names {
 	// take them for network and broadcast.
 	if bits := 32 - pool4.Bits(); pool4.IsValid() && bits < 20 {
 		if n.size = 0; bits >= 2 {
-			n.size = min(maxNames, 1<<bits-2)
+			n.size = min(maxNames, uint32(1)<<bits-2)
 		}
 	}
 	return n
