@@ -1,0 +1,217 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fakeRules is a policy for tests: "name:port", "addr:port" or "CIDR:port", with
+// "udp " before and " raw" after; "-" before denies.
+type fakeRules []string
+
+func (r fakeRules) decide(t target) verdict {
+	var v verdict
+	for _, text := range r {
+		rule, deny := strings.CutPrefix(text, "-")
+		rule, raw := strings.CutSuffix(rule, " raw")
+		rule, udp := strings.CutPrefix(rule, "udp ")
+		i := strings.LastIndexByte(rule, ':')
+		host, port := rule[:i], rule[i+1:]
+		if udp != (t.proto == "udp") || port != "*" && port != itoa(t.port) {
+			continue
+		}
+		match := false
+		switch {
+		case t.host:
+			match = host == "host"
+		case t.name != "":
+			match = host == t.name || strings.HasPrefix(host, "*.") && strings.HasSuffix(t.name, host[1:])
+		default:
+			if p, err := netip.ParsePrefix(host); err == nil {
+				match = p.Contains(t.addr)
+			} else if a, err := netip.ParseAddr(host); err == nil {
+				match = a == t.addr
+			}
+		}
+		if match && deny {
+			return verdict{rule: text, reason: "denied"}
+		}
+		if match && !v.allow {
+			v = verdict{allow: true, raw: raw, rule: text}
+		}
+	}
+	if !v.allow {
+		v.reason = "no rule allows it"
+	}
+	return v
+}
+
+func (r fakeRules) resolves(name string) bool {
+	for _, text := range r {
+		if strings.HasPrefix(text, "-") {
+			continue
+		}
+		text = strings.TrimPrefix(text, "udp ")
+		host := text[:strings.LastIndexByte(text, ':')]
+		if host == name || strings.HasPrefix(host, "*.") && strings.HasSuffix(name, host[1:]) || host == "host" && name == HostName {
+			return true
+		}
+	}
+	return false
+}
+
+func (r fakeRules) list() []string { return r }
+
+func (r fakeRules) suggest(t target) string {
+	host := t.name
+	if host == "" {
+		host = t.addr.String()
+	}
+	if t.host {
+		host = "host"
+	}
+	return host + ":" + itoa(t.port)
+}
+
+func itoa(n uint16) string {
+	_, port, _ := strings.Cut(netip.AddrPortFrom(netip.AddrFrom4([4]byte{}), n).String(), ":")
+	return port
+}
+
+func addrs(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range texts {
+		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+// fakeNet records what is dialled and what is resolved.
+type fakeNet struct {
+	mu      sync.Mutex
+	answers [][]netip.Addr // one for each lookup, the last again and again
+	lookups int
+	dialled []string
+	fail    map[string]bool // addresses that refuse
+	hang    map[string]bool // addresses that do not answer
+}
+
+func (f *fakeNet) resolve(context.Context, string) ([]netip.Addr, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := min(f.lookups, len(f.answers)-1)
+	f.lookups++
+	return f.answers[i], nil
+}
+
+func (f *fakeNet) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	f.mu.Lock()
+	f.dialled = append(f.dialled, addr)
+	fail, hang := f.fail[addr], f.hang[addr]
+	f.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if fail {
+		return nil, errors.New("refused")
+	}
+	a, _ := net.Pipe()
+	return a, nil
+}
+
+func (f *fakeNet) dialer(r rules) *dialer {
+	return &dialer{
+		resolve: f.resolve, dial: f.dial, decide: r.decide,
+		hostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
+		pools:     []netip.Prefix{testPool4, testPool6},
+	}
+}
+
+func TestDialFloor(t *testing.T) {
+	want := target{name: "a.example", port: 443, proto: "tcp"}
+	for _, bad := range []string{
+		"127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00::1", "::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
+		"64:ff9b::7f00:1", "2002:7f00:1::", "fe80::1%eth0", "203.0.113.200", "198.18.0.5", "0.0.0.0", "::",
+	} {
+		f := &fakeNet{answers: [][]netip.Addr{addrs(bad)}}
+		_, _, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), want)
+		var denied *deniedError
+		if !errors.As(err, &denied) || len(f.dialled) != 0 {
+			t.Errorf("%s: %v, dialled %v", bad, err, f.dialled)
+		}
+	}
+	f := &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1", "::ffff:203.0.113.5")}}
+	_, got, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), want)
+	if err != nil || got != netip.MustParseAddr("203.0.113.5") || len(f.dialled) != 1 {
+		t.Fatalf("a mixed answer: %v %v %v", got, err, f.dialled)
+	}
+	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
+	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:443"}).connect(t.Context(), want); err != nil {
+		t.Fatalf("a rule for the block: %v", err)
+	}
+	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
+	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:80"}).connect(t.Context(), want); err == nil {
+		t.Fatal("a rule for another port opened the floor")
+	}
+	f = &fakeNet{answers: [][]netip.Addr{addrs("203.0.113.5")}}
+	if _, _, err := f.dialer(fakeRules{"a.example:443", "-203.0.113.0/24:*"}).connect(t.Context(), want); err == nil {
+		t.Fatal("an address that a rule denies was dialled")
+	}
+}
+
+func TestDialRebinding(t *testing.T) {
+	f := &fakeNet{answers: [][]netip.Addr{addrs("203.0.113.5"), addrs("127.0.0.1")}}
+	d := f.dialer(fakeRules{"a.example:443"})
+	for range 3 {
+		_, got, err := d.connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"})
+		if err != nil || got.String() != "203.0.113.5" {
+			t.Fatal(got, err)
+		}
+	}
+	d.cache = nil // time passes
+	if _, _, err := d.connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"}); err == nil {
+		t.Fatal("the new answer was dialled")
+	}
+	for _, a := range f.dialled {
+		if a != "203.0.113.5:443" {
+			t.Errorf("%s was dialled", a)
+		}
+	}
+	if f.lookups != 2 {
+		t.Errorf("%d lookups", f.lookups)
+	}
+}
+
+func TestDialEyeballs(t *testing.T) {
+	f := &fakeNet{
+		answers: [][]netip.Addr{addrs("2001:db8::1", "2001:db8::2", "203.0.113.1", "203.0.113.2")},
+		hang:    map[string]bool{"[2001:db8::1]:443": true},
+		fail:    map[string]bool{"203.0.113.1:443": true},
+	}
+	_, got, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"})
+	if err != nil || got.String() != "2001:db8::2" {
+		t.Fatal(got, err, f.dialled)
+	}
+	if strings.Join(f.dialled, " ") != "[2001:db8::1]:443 203.0.113.1:443 [2001:db8::2]:443" {
+		t.Error(f.dialled)
+	}
+	f.fail = map[string]bool{"203.0.113.1:443": true, "203.0.113.2:443": true, "[2001:db8::1]:443": true, "[2001:db8::2]:443": true}
+	f.hang = nil
+	if _, _, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"}); err == nil {
+		t.Fatal("connected to none")
+	}
+}
+
+func TestDialHost(t *testing.T) {
+	f := &fakeNet{fail: map[string]bool{"127.0.0.1:3000": true}}
+	_, got, err := f.dialer(fakeRules{"host:3000"}).connect(t.Context(), target{name: HostName, host: true, port: 3000, proto: "tcp"})
+	if err != nil || got != netip.IPv6Loopback() || strings.Join(f.dialled, " ") != "127.0.0.1:3000 [::1]:3000" {
+		t.Fatal(got, err, f.dialled)
+	}
+}
