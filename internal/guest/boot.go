@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type agent struct {
 	mux       *mux
 	docker    *docker
 	disk      *os.File // root of the sandbox's own disk, once mounted
+	off       sync.Mutex
 }
 
 // runAgent is the life of process 1. It returns when the control port fails,
@@ -174,8 +176,23 @@ func (a *agent) watchSignals() {
 		}
 	}()
 	others := make(chan os.Signal, 1)
-	signal.Notify(others, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
-		syscall.SIGUSR2, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPWR)
+	signal.Notify(others, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTSTP,
+		syscall.SIGTTIN, syscall.SIGTTOU)
+	off := make(chan os.Signal, 1)
+	signal.Notify(off, offSignals...)
+	go func() {
+		<-off
+		a.powerOff()
+	}()
+}
+
+// offSignals are what poweroff, halt and reboot send to process 1: those of
+// busybox (TERM, USR1, USR2), of systemd (SIGRTMIN+3 to +5), the kernel's own
+// (INT for Ctrl-Alt-Del, PWR). The machine ends in each case; it is the host's
+// to start it again.
+var offSignals = []os.Signal{
+	syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGPWR,
+	syscall.Signal(37), syscall.Signal(38), syscall.Signal(39),
 }
 
 // owner is who a file belongs to.

@@ -125,21 +125,23 @@ func (d *docker) start(socket *os.File, daemon string) (*process, error) {
 	return d.running, err
 }
 
-// end asks the daemon to stop its containers and itself; it reports whether one
-// runs.
-func (d *docker) end() bool {
+// end has the daemon stop its containers and itself, and waits for that up to
+// the limit. It comes before anything else is ended, since the daemon stops
+// containers through helpers that would be gone.
+func (d *docker) end(limit time.Duration) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.ending = true
-	if d.running == nil {
-		return false
+	p := d.running
+	d.mu.Unlock()
+	if p == nil {
+		return
 	}
+	d.processes.signalGroup(p, syscall.SIGTERM)
 	select {
-	case <-d.running.done:
-		return false
-	default:
+	case <-p.done:
+	case <-time.After(limit):
+		log.Printf("docker: the daemon does not stop")
 	}
-	return true
 }
 
 // activate becomes the program of its arguments, telling it about the socket

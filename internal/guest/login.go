@@ -33,6 +33,7 @@ type logins struct {
 	user     wire.User
 	workdir  string
 	imageEnv []string
+	caEnv    []string
 }
 
 // configure says who the unprivileged user is, where sessions start and what
@@ -41,6 +42,14 @@ func (ls *logins) configure(user wire.User, workdir string, imageEnv []string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.user, ls.workdir, ls.imageEnv = user, workdir, imageEnv
+}
+
+// trust says what sessions need in their environment to trust the host's
+// certificate.
+func (ls *logins) trust(env []string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.caEnv = env
 }
 
 var errNoUser = errors.New("no such user in the guest")
@@ -86,13 +95,14 @@ const (
 // gives, what the client sent. Later ones win.
 func (ls *logins) environ(l *login, term string, client []string) []string {
 	ls.mu.Lock()
-	image := ls.imageEnv
+	image, ca := ls.imageEnv, ls.caEnv
 	ls.mu.Unlock()
 	e := environment{}
 	e.set("PATH=" + userPath)
 	if l.uid == 0 {
 		e.set("PATH=" + rootPath)
 	}
+	e.set(ca...)
 	e.set(image...)
 	e.set("HOME="+l.home, "USER="+l.name, "LOGNAME="+l.name, "SHELL="+l.shell)
 	if term != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,37 +48,39 @@ var errNoModule = errors.New("no such module")
 
 // probe loads the modules that a name or alias stands for, with what they need.
 func probe(dir, name string) error {
-	deps, err := readDeps(dir)
+	files, err := needed(dir, name)
 	if err != nil {
 		return err
+	}
+	for _, f := range files {
+		err = errors.Join(err, loadModule(dir+"/"+f, ""))
+	}
+	return err
+}
+
+// needed are the files to load for a name or alias, in order.
+func needed(dir, name string) ([]string, error) {
+	deps, err := readDeps(dir)
+	if err != nil {
+		return nil, err
 	}
 	name = underscored(name)
 	names := []string{name}
 	if _, ok := deps[name]; !ok {
 		if names, err = aliases(dir, name); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if len(names) == 0 {
-		return errNoModule
-	}
+	var files []string
 	for _, n := range names {
-		err = errors.Join(err, load(dir, deps, n))
+		list := slices.Clone(deps[n])
+		slices.Reverse(list) // what others need stands last
+		files = append(files, list...)
 	}
-	return err
-}
-
-func load(dir string, deps map[string][]string, name string) error {
-	files, ok := deps[name]
-	if !ok {
-		return fmt.Errorf("%s: %w", name, errNoModule)
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: %w", name, errNoModule)
 	}
-	for i := len(files) - 1; i >= 0; i-- { // what others need stands last
-		if err := loadModule(dir+"/"+files[i], ""); err != nil {
-			return err
-		}
-	}
-	return nil
+	return files, nil
 }
 
 // underscored is how modules are named, whatever their files are.

@@ -25,6 +25,21 @@ func (a *agent) configureNet(n *wire.Net) error {
 	if err != nil {
 		return fmt.Errorf("network card %s: %w", n.MAC, err)
 	}
+	if err := configureLink(link, n); err != nil {
+		return err
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		replaceFile("/etc/resolv.conf", resolvFile(n.DNS), 0o644),
+		replaceFile("/etc/hosts", []byte(hostsFile(hostname, n.Hosts)), 0o644),
+		a.trust(n.CACert),
+	)
+}
+
+func configureLink(link netlink.Link, n *wire.Net) error {
 	name := link.Attrs().Name
 	for _, s := range []string{"accept_ra", "autoconf", "accept_dad"} {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte("0"), 0) //nolint:gosec // absent without IPv6
@@ -40,17 +55,7 @@ func (a *agent) configureNet(n *wire.Net) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	if err := addRoutes(link, n.Gateways); err != nil {
-		return err
-	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		replaceFile("/etc/resolv.conf", resolvFile(n.DNS), 0o644),
-		replaceFile("/etc/hosts", []byte(hostsFile(hostname, n.Hosts)), 0o644),
-	)
+	return addRoutes(link, n.Gateways)
 }
 
 // card is the network card with an address.

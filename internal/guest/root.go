@@ -132,7 +132,7 @@ func diskOf(class, serial string) string {
 }
 
 // mountDisk mounts the ext4 disk with a serial number.
-func (a *agent) mountDisk(serial, at string, flags uintptr) error {
+func (a *agent) mountDisk(serial, at string, flags uintptr, options string) error {
 	dev, err := a.findDisk(serial)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (a *agent) mountDisk(serial, at string, flags uintptr) error {
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(dev, at, "ext4", flags, ""); err != nil {
+	if err := unix.Mount(dev, at, "ext4", flags, options); err != nil {
 		return fmt.Errorf("mount disk %s: %w", serial, err)
 	}
 	return nil
@@ -148,14 +148,15 @@ func (a *agent) mountDisk(serial, at string, flags uintptr) error {
 
 // mountRoot lays the sandbox's disk over the image.
 func (a *agent) mountRoot(r *wire.SetupRequest) error {
-	if err := a.mountDisk(r.ImageSerial, imageDir, unix.MS_RDONLY); err != nil {
+	if err := a.mountDisk(r.ImageSerial, imageDir, unix.MS_RDONLY, ""); err != nil {
 		return err
 	}
-	if err := a.mountDisk(r.DiskSerial, diskDir, 0); err != nil {
+	// With discard, what is deleted inside leaves the host's disk too.
+	if err := a.mountDisk(r.DiskSerial, diskDir, 0, "discard"); err != nil {
 		return err
 	}
 	if r.ModulesSerial != "" {
-		if err := a.mountDisk(r.ModulesSerial, modulesDisk, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV); err != nil {
+		if err := a.mountDisk(r.ModulesSerial, modulesDisk, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 			return err
 		}
 	}
@@ -181,6 +182,11 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 	return nil
 }
 
+// carriedModules is where the modules wait, while the root is entered, for
+// their place: in the image /lib may be a link, which only leads there once the
+// image is the root.
+const carriedModules = "/run/brig/modules"
+
 // enterRoot moves the kernel's file systems into the new root and makes it /.
 // An initramfs cannot be left by pivot_root(2); what stays behind costs some
 // megabytes and serves the kernel's helpers.
@@ -194,7 +200,7 @@ func (a *agent) enterRoot() error {
 			return fmt.Errorf("mount %s: %w", d, err)
 		}
 	}
-	for from, to := range map[string]string{diskDir + dockerData: dockerData, modulesDir(modulesDisk): "/run/brig/modules"} {
+	for from, to := range map[string]string{diskDir + dockerData: dockerData, modulesDir(modulesDisk): carriedModules} {
 		if _, err := os.Stat(from); err != nil {
 			continue // no modules
 		}
@@ -236,13 +242,23 @@ func makeDir(path string) error {
 
 // furnish writes what a system needs to know about itself.
 func (a *agent) furnish(r *wire.SetupRequest) error {
-	if dir := modulesDir(""); exists("/run/brig/modules") {
+	if dir := modulesDir(""); exists(carriedModules) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("/run/brig/modules", dir, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(carriedModules, dir, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
+		if err := unix.Unmount(carriedModules, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", carriedModules, err)
+		}
+		_ = os.Remove(carriedModules)
+		if err := staticNodes("/dev", dir); err != nil {
+			return err
+		}
+	}
+	if err := profilePath(r.ImageEnv); err != nil {
+		return err
 	}
 	if err := stickyDirs("/tmp", "/var/tmp"); err != nil {
 		return err
@@ -275,6 +291,18 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 		return err
 	}
 	return errors.Join(addUser("", r.User), allowSudo("", r.User), makeHome("", r.User))
+}
+
+// profilePath keeps the image's search path in login shells, whose /etc/profile
+// would otherwise put Debian's own in its place.
+func profilePath(imageEnv []string) error {
+	const dir = "/etc/profile.d"
+	path := environment(imageEnv).get("PATH")
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || path == "" {
+		return nil
+	}
+	text := "# Written by brig: the search path that the image wants.\nexport PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n"
+	return replaceFile(dir+"/00-brig-path.sh", []byte(text), 0o644)
 }
 
 func exists(path string) bool {

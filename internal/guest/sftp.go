@@ -18,11 +18,9 @@ func (stdio) Close() error                { return errors.Join(os.Stdin.Close(),
 
 // serveSFTP serves SFTP on the standard streams, with the rights of who runs it.
 func serveSFTP() int {
-	dir, err := os.Getwd()
-	if err != nil {
-		dir = "/"
-	}
-	s, err := sftp.NewServer(stdio{}, sftp.WithServerWorkingDirectory(dir))
+	// Relative paths start at this process's working directory. (With the
+	// option of that name, the targets of symbolic links would too.)
+	s, err := sftp.NewServer(stdio{})
 	if err == nil {
 		err = s.Serve()
 	}

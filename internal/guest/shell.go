@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -557,9 +556,4 @@ func (s *shell) doomed() []member {
 	return slices.DeleteFunc(session(s.running.pid), func(m member) bool {
 		return s.pty != nil && m.pid != s.running.pid && m.ignoresHangup()
 	})
-}
-
-// isGone reports whether a file or a directory on the way is missing.
-func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

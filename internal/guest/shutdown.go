@@ -24,15 +24,14 @@ func (a *agent) shutdown(struct{}) (any, error) {
 	return nil, nil
 }
 
+// powerOff ends the machine. Whoever comes second waits for the first.
 func (a *agent) powerOff() {
-	grace := endGrace
-	if a.docker.end() {
-		grace = dockerGrace
-	}
+	a.off.Lock()
+	a.docker.end(dockerGrace)
 	_ = syscall.Kill(-1, syscall.SIGTERM) // everyone but process 1; ESRCH means nobody
 	_ = syscall.Kill(-1, syscall.SIGCONT)
 	_ = syscall.Kill(-1, syscall.SIGHUP) // shells heed it where they do not heed SIGTERM
-	if !a.alone(grace) {
+	if !a.alone(endGrace) {
 		_ = syscall.Kill(-1, syscall.SIGKILL)
 		a.alone(killGrace)
 	}

@@ -26,8 +26,6 @@ func listenUevents() (*uevents, error) {
 	return &uevents{fd}, nil
 }
 
-func (u *uevents) close() { unix.Close(u.fd) }
-
 const (
 	forever = time.Duration(1<<63 - 1)
 	// recheck is how often to look even though nothing was announced: an
@@ -57,17 +55,4 @@ func (u *uevents) until(limit time.Duration, ready func() bool) error {
 		}
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}}, int(recheck.Milliseconds()))
 	}
-}
-
-// waitDevice is until on a subscription of its own.
-func waitDevice(limit time.Duration, ready func() bool) error {
-	if ready() {
-		return nil
-	}
-	u, err := listenUevents()
-	if err != nil {
-		return err
-	}
-	defer u.close()
-	return u.until(limit, ready)
 }

@@ -1,0 +1,156 @@
+package guest
+
+import (
+	"bytes"
+	"crypto/sha1" //nolint:gosec // a file name of OpenSSL's, no protection
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ourCA is where Debian's update-ca-certificates(8) looks for what a machine
+// trusts besides Debian's own list, so that it survives that program.
+const ourCA = "/usr/local/share/ca-certificates/brig.crt"
+
+// bundles are the files in which distributions keep all trusted certificates.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora
+	"/etc/ssl/ca-bundle.pem",                            // openSUSE
+	"/etc/ssl/cert.pem",                                 // Alpine's libressl
+}
+
+// hashDir is where OpenSSL looks a certificate up by a hash of its name.
+const hashDir = "/etc/ssl/certs"
+
+// trust adds a certificate to what the image's programs trust. An earlier one
+// of ours is taken away: those who trust it trust whoever had its key.
+//
+// Programs with a list of their own ask the environment for more (caEnv).
+// Java's list, and those in containers, stay as they are.
+func (a *agent) trust(certPEM []byte) error {
+	if len(certPEM) == 0 {
+		return nil
+	}
+	block, _ := pem.Decode(certPEM)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return errors.New("certificate: no PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	certPEM = pem.EncodeToMemory(block)
+	old := readSmall(ourCA)
+	if err := replaceFile(ourCA, certPEM, 0o644); err != nil {
+		return err
+	}
+	bundle := ""
+	for _, path := range bundles {
+		file, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue // another distribution's
+		}
+		if err := replaceFile(file, withCert(readSmall(file), old, certPEM), 0o644); err != nil {
+			return err
+		}
+		if bundle == "" {
+			bundle = path
+		}
+	}
+	if bundle == "" {
+		bundle = bundles[0] // an image without any list: ours is the first
+		if err := replaceFile(bundle, certPEM, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := hashLink(hashDir, cert); err != nil {
+		return err
+	}
+	a.logins.trust(caEnv(bundle))
+	return nil
+}
+
+// withCert is a bundle without the old certificate and with the new one last.
+func withCert(bundle, old, cert []byte) []byte {
+	if len(old) > 0 {
+		bundle = bytes.ReplaceAll(bundle, old, nil)
+	}
+	bundle = bytes.ReplaceAll(bundle, cert, nil)
+	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
+		bundle = append(bundle, '\n')
+	}
+	return append(bundle, cert...)
+}
+
+// caEnv tells programs that bring a list of their own about ours: Node.js as
+// npm or an installer brings it, Python's requests and pip, AWS's tools, Deno.
+func caEnv(bundle string) []string {
+	return []string{
+		"NODE_EXTRA_CA_CERTS=" + ourCA,
+		"REQUESTS_CA_BUNDLE=" + bundle,
+		"PIP_CERT=" + bundle,
+		"AWS_CA_BUNDLE=" + bundle,
+		"DENO_TLS_CA_STORE=system",
+	}
+}
+
+// hashLink makes the link HASH.N by which OpenSSL finds the certificate
+// (openssl-rehash(1)), at the first N that no other certificate has.
+func hashLink(dir string, cert *x509.Certificate) error {
+	hash, err := subjectHash(cert)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for n := range 100 {
+		link := fmt.Sprintf("%s/%08x.%d", dir, hash, n)
+		if target, err := os.Readlink(link); err == nil && target == ourCA {
+			return nil
+		}
+		if !exists(link) {
+			return os.Symlink(ourCA, link)
+		}
+	}
+	return fmt.Errorf("certificate: too many of the same name in %s", dir)
+}
+
+// subjectHash is OpenSSL's hash of a certificate's subject
+// (X509_NAME_hash_ex(3)): the first four bytes of SHA-1, little-endian, over
+// the name's parts without the sequence around them, each value as lower-case
+// UTF-8 with its white space made single.
+func subjectHash(cert *x509.Certificate) (uint32, error) {
+	type part struct {
+		Type  asn1.ObjectIdentifier
+		Value asn1.RawValue
+	}
+	var parts []asn1.RawValue
+	if _, err := asn1.Unmarshal(cert.RawSubject, &parts); err != nil {
+		return 0, fmt.Errorf("certificate: subject: %w", err)
+	}
+	var canonical []byte
+	for _, set := range parts {
+		var one part
+		if _, err := asn1.Unmarshal(set.Bytes, &one); err != nil {
+			return 0, fmt.Errorf("certificate: subject: %w", err)
+		}
+		text := strings.Join(strings.Fields(strings.ToLower(string(one.Value.Bytes))), " ")
+		one.Value = asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(text)}
+		der, err := asn1.Marshal([]part{one}) // a sequence of one; as a set, its tag differs
+		if err != nil {
+			return 0, fmt.Errorf("certificate: subject: %w", err)
+		}
+		der[0] = asn1.TagSet | 0x20
+		canonical = append(canonical, der...)
+	}
+	sum := sha1.Sum(canonical) //nolint:gosec // a file name
+	return binary.LittleEndian.Uint32(sum[:4]), nil
+}
