@@ -224,3 +224,18 @@ func (d *dialer) race(ctx context.Context, t target, addrs []netip.Addr) (net.Co
 func hostResolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
+
+// asDenied finds a deniedError.
+func asDenied(err error) (*deniedError, bool) {
+	var d *deniedError
+	ok := errors.As(err, &d)
+	return d, ok
+}
+
+// target is what a rule would have to name to allow the dial of t.
+func (e *deniedError) target(t target) target {
+	if e.suggest != (target{}) {
+		return e.suggest
+	}
+	return t
+}

@@ -52,22 +52,23 @@ func malformed(format string, args ...any) error {
 }
 
 // readHead reads to the empty line that ends a head. It gives io.EOF when
-// nothing at all came, and io.ErrUnexpectedEOF in the middle.
+// nothing at all came, and io.ErrUnexpectedEOF in the middle. What it read is
+// returned with an error, too.
 func readHead(r *bufio.Reader) ([]byte, error) {
 	var head []byte
 	for {
 		line, err := r.ReadSlice('\n')
 		if len(head)+len(line) > maxHead {
-			return nil, &headError{431, fmt.Sprintf("the head is longer than %d bytes", maxHead)}
+			return append(head, line...), &headError{431, fmt.Sprintf("the head is longer than %d bytes", maxHead)}
 		}
 		head = append(head, line...)
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case errors.Is(err, io.EOF) && len(head) > 0:
-			return nil, io.ErrUnexpectedEOF
+			return head, io.ErrUnexpectedEOF
 		case err != nil:
-			return nil, err
+			return head, err
 		}
 		if bytes.HasSuffix(head, []byte("\n\r\n")) || bytes.HasSuffix(head, []byte("\n\n")) {
 			return head, nil

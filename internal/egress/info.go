@@ -1,0 +1,115 @@
+package egress
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The page that the agent in the guest reads: what it may reach, and what was
+// denied lately. It holds nothing that the guest did not do or may not know.
+
+// maxInfoHead bounds a request to the page, in bytes.
+const maxInfoHead = 8 << 10
+
+// serveInfo answers one connection to the gateway's own address.
+func (g *Gateway) serveInfo(req acceptor) {
+	if !g.limiter.flows.Allow() {
+		req.Reject()
+		return
+	}
+	f := g.begin(target{})
+	if f == nil {
+		req.Reject()
+		return
+	}
+	defer f.end()
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	l := &oneListener{conn: c, done: make(chan struct{})}
+	s := &http.Server{
+		Handler:        g.infoHandler(),
+		ReadTimeout:    10 * time.Second,
+		WriteTimeout:   10 * time.Second,
+		IdleTimeout:    10 * time.Second,
+		MaxHeaderBytes: maxInfoHead,
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed || s == http.StateHijacked {
+				l.Close()
+			}
+		},
+	}
+	_ = s.Serve(l) // ends when the connection does
+}
+
+// infoHandler is the page.
+func (g *Gateway) infoHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, "text/plain; charset=utf-8")
+		fmt.Fprint(w, "This machine's network is governed by brig, on the host. What no rule allows is denied at once:\n"+
+			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
+			"Nothing in here can change the rules. Ask the person to run on the host: brig policy allow HOST:PORT\n"+
+			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
+		for _, rule := range g.rules().list() {
+			fmt.Fprintf(w, "  %s\n", printable(rule))
+		}
+		fmt.Fprint(w, "\nDenied lately, the latest first:\n")
+		for _, d := range g.Denials() {
+			fmt.Fprintf(w, "  %s\n", d.Text())
+		}
+	})
+	mux.HandleFunc("GET /policy.json", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"rules": g.rules().list()})
+	})
+	mux.HandleFunc("GET /denials.json", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"denials": g.Denials()})
+	})
+	return mux
+}
+
+func plain(w http.ResponseWriter, kind string) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+}
+
+// Text is a denial as one line for people, safe to print.
+func (d Denial) Text() string {
+	return Entry{Time: d.Time, Verdict: Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Text()
+}
+
+// oneListener gives out one connection and then waits for its end.
+type oneListener struct {
+	conn net.Conn
+	done chan struct{}
+	once sync.Once
+	mu   sync.Mutex
+	gone bool
+}
+
+func (l *oneListener) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	first := !l.gone
+	l.gone = true
+	l.mu.Unlock()
+	if first {
+		return l.conn, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *oneListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -1,0 +1,56 @@
+package egress
+
+import (
+	"context"
+
+	"golang.org/x/time/rate"
+)
+
+// Limits bound what one sandbox may take of the host. Zero is the default.
+type Limits struct {
+	Conns          int     // open flows; default 4096
+	ConnsPerSecond float64 // new flows; default 500, with a burst of 1000
+	DNSPerSecond   float64 // queries; default 500, with a burst of 1000
+	BytesPerSecond int64   // both ways together; default: no bound
+}
+
+const (
+	defaultConns   = 4096
+	defaultRate    = 500
+	burstFactor    = 2
+	minBytesBurst  = 256 << 10 // bytes; a burst must hold the largest read
+	maxResolverTCP = 64        // open DNS connections over TCP
+)
+
+// limiter holds the buckets of a sandbox.
+type limiter struct {
+	conns int
+	flows *rate.Limiter
+	dns   *rate.Limiter
+	bytes *rate.Limiter // nil: no bound
+}
+
+func newLimiter(l Limits) *limiter {
+	bucket := func(perSecond float64) *rate.Limiter {
+		if perSecond <= 0 {
+			perSecond = defaultRate
+		}
+		return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*burstFactor)))
+	}
+	out := &limiter{conns: l.Conns, flows: bucket(l.ConnsPerSecond), dns: bucket(l.DNSPerSecond)}
+	if out.conns <= 0 {
+		out.conns = defaultConns
+	}
+	if l.BytesPerSecond > 0 {
+		out.bytes = rate.NewLimiter(rate.Limit(l.BytesPerSecond), max(minBytesBurst, int(l.BytesPerSecond)))
+	}
+	return out
+}
+
+// wait takes n bytes out of the bucket, or as long as it needs to.
+func (l *limiter) wait(ctx context.Context, n int) error {
+	if l.bytes == nil || n == 0 {
+		return nil
+	}
+	return l.bytes.WaitN(ctx, n)
+}

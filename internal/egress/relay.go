@@ -1,0 +1,112 @@
+package egress
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// smallBuffer is held by an idle direction, largeBuffer by a busy one, in
+	// bytes: a thousand idle connections must cost little.
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
+	// lingerTime is how long a refused client may take to read the refusal.
+	lingerTime = 2 * time.Second
+	// oneWayTime bounds what a client may still send after the server ended.
+	oneWayTime = 10 * time.Minute
+)
+
+var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// copyStream copies until the source ends: nil then. Each read is passed on at
+// once. filter may change or refuse what passes; nil passes all.
+func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error)) error {
+	var small [smallBuffer]byte
+	var large *[largeBuffer]byte
+	defer func() {
+		if large != nil {
+			largeBuffers.Put(large)
+		}
+	}()
+	buf := small[:]
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			out := buf[:n]
+			if filter != nil {
+				var ferr error
+				if out, ferr = filter(out); ferr != nil {
+					return ferr
+				}
+			}
+			if len(out) > 0 {
+				if _, werr := dst.Write(out); werr != nil {
+					return werr
+				}
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		switch {
+		case n == len(buf) && large == nil:
+			large = largeBuffers.Get().(*[largeBuffer]byte)
+			buf = large[:]
+		case n <= smallBuffer/4 && large != nil:
+			largeBuffers.Put(large)
+			large, buf = nil, small[:]
+		}
+	}
+}
+
+// closeWrite ends one direction, so that the peer sees the end and may go on.
+func closeWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.Close()
+}
+
+// abort ends a connection with a reset, where the connection can.
+func abort(c net.Conn) {
+	switch h := c.(type) {
+	case interface{ Abort() }:
+		h.Abort()
+	case interface{ SetLinger(int) error }:
+		_ = h.SetLinger(0)
+	}
+	c.Close()
+}
+
+// refuse sends a last word and ends the connection so that the word arrives: a
+// close with unread bytes would reset it on the way.
+func refuse(c net.Conn, word []byte) {
+	_ = c.SetDeadline(time.Now().Add(lingerTime))
+	if _, err := c.Write(word); err == nil && closeWrite(c) == nil {
+		_, _ = io.CopyN(io.Discard, c, 1<<20)
+	}
+	c.Close()
+}
+
+// prefixed is a connection of which some bytes were read already.
+type prefixed struct {
+	net.Conn
+	head []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.head) > 0 {
+		n := copy(b, p.head)
+		if p.head = p.head[n:]; len(p.head) == 0 {
+			p.head = nil
+		}
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}

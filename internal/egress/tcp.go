@@ -1,0 +1,532 @@
+package egress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// How a TCP connection is looked at
+//
+// Who speaks first decides when brig dials. On TLS ports and on port 80 the
+// client does: the connection is accepted, the first bytes are read and checked,
+// and only then is the server dialled, so a forbidden name never reaches it. On
+// these ports other bytes than TLS or HTTP are denied.
+//
+// On any other port the server may speak first (SSH, SMTP, MySQL): brig dials,
+// then accepts, so that the guest sees a refused connection as refused, and both
+// directions are open at once. The client's first bytes are looked at as they
+// pass: what begins like TLS or like an HTTP request is checked as on the ports
+// above, anything else is let through as it is.
+//
+// A rule marked raw, and the host's own loopback, skip all of it.
+
+// tlsPorts are those where the client sends a ClientHello first (IANA service
+// names): https, its usual second, and mail, directory, DNS and others over TLS.
+var tlsPorts = []uint16{443, 465, 563, 636, 853, 989, 990, 992, 993, 994, 995, 5061, 8443}
+
+// httpPort is the one where the client sends an HTTP request first.
+const httpPort = 80
+
+const (
+	// firstByteTime is how long a client may wait before its first byte on a
+	// port where it speaks first: browsers open connections ahead of need.
+	firstByteTime = 5 * time.Minute
+	// firstBytesTime is how long it may take from there until a ClientHello or
+	// a request's first line is whole.
+	firstBytesTime = time.Minute
+)
+
+// acceptor is a TCP connection that the guest wants (netstack.TCPRequest).
+type acceptor interface {
+	Accept() (net.Conn, error)
+	Reject()
+}
+
+// tcp serves one connection; it returns when that is over.
+func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
+	switch {
+	case slices.Contains(g.set.dns, dst):
+		g.serveDNS(req)
+		return
+	case slices.Contains(g.set.info, dst):
+		g.serveInfo(req)
+		return
+	}
+	t, release, known := g.targetOf(dst, "tcp")
+	defer release()
+	e := Entry{Proto: "tcp", Name: t.name, Port: t.port}
+	if t.name == "" {
+		e.Addr = t.addr
+	}
+	if !known {
+		req.Reject()
+		g.deny(t, e, verdict{reason: "no name has this address: ask brig's DNS first"}, false)
+		return
+	}
+	if !g.limiter.flows.Allow() {
+		req.Reject()
+		g.deny(t, e, verdict{reason: "too many new connections a second"}, false)
+		return
+	}
+	f := g.begin(t)
+	if f == nil {
+		req.Reject()
+		g.deny(t, e, verdict{reason: "too many open connections"}, false)
+		return
+	}
+	defer f.end()
+	v := f.judge()
+	switch {
+	case !v.allow && t.port == httpPort && t.name != "":
+		f.deny(v, true)
+		f.explain(req, v)
+	case !v.allow:
+		req.Reject()
+		f.deny(v, true)
+	case v.raw || t.host:
+		f.through(req)
+	case slices.Contains(tlsPorts, t.port) || t.port == httpPort:
+		f.clientFirst(req)
+	default:
+		f.eitherFirst(req)
+	}
+}
+
+// explain accepts a denied connection to port 80 only to say why, in HTTP.
+func (f *flow) explain(req acceptor, v verdict) {
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(firstBytesTime))
+	kind, head, _ := sniff(c, nil)
+	if kind != kindHTTP {
+		abort(c)
+		return
+	}
+	// The head is read to its end: a client that is still sending would not
+	// see the answer.
+	p := &prefixed{Conn: c, head: head}
+	refuse(p, f.page(403, v.reason))
+}
+
+// through relays without a look.
+func (f *flow) through(req acceptor) {
+	f.setApp("raw")
+	up, err := f.connect()
+	if err != nil {
+		req.Reject()
+		return
+	}
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	f.relay(c, c, up, nil)
+}
+
+// relay copies both ways until both have ended, or one has failed. client is
+// where the guest's bytes are read from.
+func (f *flow) relay(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
+	var down sync.WaitGroup
+	down.Go(func() { f.down(conn, up, up) })
+	f.up(client, conn, up, filter)
+	down.Wait()
+}
+
+// down copies what the server sends.
+func (f *flow) down(conn, up net.Conn, src io.Reader) {
+	if err := copyStream(conn, src, nil); err != nil {
+		abort(conn)
+		abort(up)
+		return
+	}
+	_ = closeWrite(conn)
+	_ = conn.SetReadDeadline(time.Now().Add(oneWayTime))
+}
+
+// up copies what the client sends. A filter's error is a denial.
+func (f *flow) up(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
+	refused := false
+	err := copyStream(up, client, func(b []byte) ([]byte, error) {
+		if filter == nil {
+			return b, nil
+		}
+		out, err := filter(b)
+		refused = err != nil
+		return out, err
+	})
+	switch {
+	case refused:
+		f.deny(verdict{reason: err.Error()}, false)
+		abort(conn)
+		abort(up)
+	case err != nil:
+		abort(conn)
+		abort(up)
+	default:
+		_ = closeWrite(up)
+	}
+}
+
+// kind is what a client's first bytes look like.
+type kind int
+
+const (
+	kindNone  kind = iota // the client ended or failed before its first byte
+	kindTLS               // a TLS handshake record
+	kindHTTP              // a request line of HTTP/1
+	kindHTTP2             // the preface of HTTP/2
+	kindOther
+)
+
+// http2Preface is what HTTP/2 clients send first (RFC 9113, section 3.4).
+var http2Preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+// sniff reads until the first bytes tell what they are. It returns all that it
+// read; err says why a kindNone or a kindOther came about.
+func sniff(r io.Reader, head []byte) (kind, []byte, error) {
+	buf := make([]byte, smallBuffer)
+	for {
+		k, maybe := looks(head)
+		if !maybe {
+			return k, head, nil
+		}
+		if len(head) > maxHead {
+			return kindHTTP, head, nil // no line end: the head parser will refuse it
+		}
+		n, err := r.Read(buf)
+		head = append(head, buf[:n]...)
+		if err == nil {
+			continue
+		}
+		if k, maybe := looks(head); !maybe {
+			return k, head, nil
+		}
+		if len(head) == 0 {
+			return kindNone, nil, err
+		}
+		return kindOther, head, err
+	}
+}
+
+// looks tells what bytes are, or that more are needed.
+func looks(b []byte) (k kind, maybe bool) {
+	isTLS, maybeTLS := looksTLS(b)
+	isHTTP, maybeHTTP := looksHTTP(b)
+	switch {
+	case isTLS:
+		return kindTLS, false
+	case bytes.HasPrefix(b, http2Preface):
+		return kindHTTP2, false
+	case bytes.HasPrefix(http2Preface, b) && len(b) > 0:
+		return kindHTTP2, true
+	case isHTTP:
+		return kindHTTP, false
+	}
+	return kindOther, maybeTLS || maybeHTTP
+}
+
+// clientFirst checks the client's first bytes before it dials.
+func (f *flow) clientFirst(req acceptor) {
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(firstByteTime))
+	first := make([]byte, smallBuffer)
+	n, err := c.Read(first)
+	if err != nil {
+		c.Close()
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(firstBytesTime))
+	kind, head, _ := sniff(c, first[:n:n])
+	switch {
+	case kind == kindTLS:
+		f.serveTLS(c, head, nil)
+	case kind == kindHTTP && f.t.port == httpPort:
+		_ = c.SetReadDeadline(time.Time{})
+		f.serveHTTP(c, head, f.connect)
+	case kind == kindHTTP2 && f.t.port == httpPort:
+		_ = c.SetReadDeadline(time.Time{})
+		f.serveHTTP2(c, head, f.connect)
+	case kind == kindHTTP:
+		v := verdict{reason: fmt.Sprintf("port %d is for TLS, and this is plain HTTP", f.t.port)}
+		f.deny(v, false)
+		refuse(&prefixed{Conn: c, head: head}, f.page(403, v.reason))
+	default:
+		what := "TLS"
+		if f.t.port == httpPort {
+			what = "HTTP"
+		}
+		f.deny(verdict{reason: fmt.Sprintf("not %s on port %d: only a rule with raw lets that through", what, f.t.port)}, false)
+		abort(c)
+	}
+}
+
+// serveTLS checks a ClientHello and relays. up is the server if it is dialled
+// already; its answers are then relayed by the caller.
+func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn) {
+	f.setApp("tls")
+	h, head, err := readHello(c, head)
+	why := ""
+	switch {
+	case errors.Is(err, errHello):
+		why = err.Error()
+	case err != nil:
+		f.drop(c, up, nil) // the client gave up
+		return
+	default:
+		why = f.checkName(h)
+	}
+	if why != "" {
+		f.deny(verdict{reason: why}, false)
+		word := alert(alertUnrecognizedName)
+		if err != nil {
+			word = alert(alertUnexpectedMessage)
+		}
+		f.drop(c, up, word)
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	open := up != nil
+	if !open {
+		if up, err = f.connect(); err != nil {
+			if _, denied := asDenied(err); denied {
+				refuse(c, alert(alertAccessDenied))
+				return
+			}
+			abort(c)
+			return
+		}
+	}
+	if _, err := up.Write(head); err != nil {
+		f.drop(c, up, nil)
+		return
+	}
+	guard := &helloGuard{check: func(again hello) error {
+		if again.serverName != h.serverName || again.ech {
+			return errors.New("a second ClientHello for another name")
+		}
+		return nil
+	}}
+	if open {
+		f.up(c, c, up, guard.write)
+		return
+	}
+	f.relay(c, c, up, guard.write)
+}
+
+// drop ends both sides; word goes to the client first, if there is one.
+func (f *flow) drop(c, up net.Conn, word []byte) {
+	if up != nil {
+		abort(up)
+	}
+	if word != nil {
+		refuse(c, word)
+		return
+	}
+	abort(c)
+}
+
+// errHello marks what parseHello refuses, to tell it from a broken connection.
+var errHello = errors.New("refused")
+
+type helloError struct{ error }
+
+func (helloError) Is(target error) bool { return target == errHello }
+
+// readHello reads until the first ClientHello is whole.
+func readHello(c io.Reader, head []byte) (hello, []byte, error) {
+	buf := make([]byte, smallBuffer)
+	for {
+		h, err := parseHello(head)
+		if err == nil {
+			return h, head, nil
+		}
+		if !errors.Is(err, errShort) {
+			return h, head, helloError{err}
+		}
+		if len(head) > maxHello {
+			return hello{}, nil, helloError{errors.New("the ClientHello is too long")}
+		}
+		n, err := c.Read(buf)
+		head = append(head, buf[:n]...)
+		if err != nil && n == 0 {
+			return hello{}, nil, err
+		}
+	}
+}
+
+// checkName says why a ClientHello is refused, or "".
+func (f *flow) checkName(h hello) string {
+	switch {
+	case h.ech:
+		return "the TLS handshake hides its server name (ECH): switch ECH off in the client, or use a rule with raw"
+	case h.serverName == "" && f.t.name != "":
+		return "the TLS handshake names no server: only a rule with raw lets that through"
+	case h.serverName == "":
+		return "" // an address by an IP rule: clients name no server then (RFC 6066, section 3)
+	}
+	return f.checkHost(h.serverName, 0, "TLS")
+}
+
+// checkHost compares a host that the client named with the flow's, and returns
+// why it is refused, or "". A flow to an address may name the address, or a name
+// that the rules allow on this port. port 0 is none.
+func (f *flow) checkHost(host string, port uint16, where string) string {
+	if port != 0 && port != f.t.port {
+		return fmt.Sprintf("%s names port %d, the connection goes to port %d", where, port, f.t.port)
+	}
+	if f.t.name != "" {
+		if host != f.t.name {
+			return fmt.Sprintf("%s names %.255q, the connection goes to %s", where, host, f.t.name)
+		}
+		return ""
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a == f.t.addr {
+		return ""
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if v := f.g.rules().decide(target{name: host, port: f.t.port, proto: f.t.proto}); !v.allow {
+		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.t.addr)
+	}
+	f.also = host
+	return ""
+}
+
+// eitherFirst dials, then lets both sides speak, and looks at the client's first
+// bytes as they come.
+func (f *flow) eitherFirst(req acceptor) {
+	up, err := f.connect()
+	if err != nil {
+		req.Reject()
+		return
+	}
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	// The server's side starts at once. Only if the client's first bytes are an
+	// HTTP request before the server has said a word are its answers read as
+	// HTTP's: see split.
+	s := newSplit(up)
+	var down sync.WaitGroup
+	down.Go(func() {
+		if first, ok := s.wait(); ok {
+			f.down(c, up, io.MultiReader(bytes.NewReader(first), up))
+		}
+	})
+	defer down.Wait()
+	kind, head, err := sniff(c, nil)
+	switch kind {
+	case kindTLS:
+		f.serveTLS(c, head, up)
+	case kindHTTP:
+		if src, quiet := s.take(); quiet {
+			f.serveHTTP(c, head, func() (net.Conn, error) { return src, nil })
+		} else {
+			f.serveHTTPHalf(c, head, up)
+		}
+	case kindHTTP2:
+		if src, quiet := s.take(); quiet {
+			f.serveHTTP2(c, head, func() (net.Conn, error) { return src, nil })
+		} else {
+			f.deny(verdict{reason: "HTTP/2 to a server that spoke first"}, false)
+			abort(c)
+			abort(up)
+		}
+	default:
+		if kind == kindNone && !errors.Is(err, io.EOF) {
+			abort(c)
+			abort(up)
+			return
+		}
+		f.up(&prefixed{Conn: c, head: head}, c, up, nil)
+	}
+}
+
+// split reads a server's first bytes while it is open who will read the rest:
+// the plain relay, or the reader of HTTP answers.
+type split struct {
+	up    net.Conn
+	done  chan struct{} // the first read is over
+	taken chan struct{} // closed by take
+	first []byte
+	err   error
+
+	mu    sync.Mutex
+	plain bool // wait gave the bytes to the plain relay
+	http  bool // take gave the server away
+}
+
+func newSplit(up net.Conn) *split {
+	s := &split{up: up, done: make(chan struct{}), taken: make(chan struct{})}
+	go func() {
+		buf := make([]byte, smallBuffer)
+		n, err := up.Read(buf)
+		s.first, s.err = buf[:n], err
+		close(s.done)
+	}()
+	return s
+}
+
+// wait returns the first bytes for the plain relay; not ok if take was first.
+func (s *split) wait() ([]byte, bool) {
+	select {
+	case <-s.done:
+	case <-s.taken:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.http {
+		return nil, false
+	}
+	s.plain = true
+	return s.first, true
+}
+
+// take gives the server to a reader of answers; not ok if it spoke before.
+func (s *split) take() (net.Conn, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.plain {
+		return nil, false
+	}
+	s.http = true
+	close(s.taken)
+	return &splitConn{Conn: s.up, s: s}, true
+}
+
+// splitConn begins with what the split has read or is reading.
+type splitConn struct {
+	net.Conn
+	s    *split
+	over bool // the first read was given out
+}
+
+func (c *splitConn) Read(b []byte) (int, error) {
+	if c.over {
+		return c.Conn.Read(b)
+	}
+	<-c.s.done
+	n := copy(b, c.s.first)
+	if c.s.first = c.s.first[n:]; len(c.s.first) > 0 {
+		return n, nil
+	}
+	c.over = true
+	return n, c.s.err
+}
+
+func (c *splitConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+func (c *splitConn) Abort() { abort(c.Conn) }
