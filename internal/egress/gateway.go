@@ -60,6 +60,7 @@ type Gateway struct {
 	current atomic.Pointer[rules]
 	nextID  atomic.Uint64
 	dnsTCP  atomic.Int32
+	udpOpen atomic.Int32
 	asks    chan Denial
 	wg      sync.WaitGroup
 

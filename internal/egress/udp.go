@@ -13,6 +13,8 @@ const (
 	udpIdle = 2 * time.Minute
 	// maxDatagram is the longest UDP payload, in bytes.
 	maxDatagram = 65507
+	// maxUDP bounds the associations: each holds two buffers of maxDatagram.
+	maxUDP = 256
 )
 
 // packetAcceptor is a UDP association that the guest begins
@@ -49,7 +51,11 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 		refuse("too many new connections a second")
 		return
 	}
-	f := g.begin(t)
+	defer g.udpOpen.Add(-1)
+	f := (*flow)(nil)
+	if g.udpOpen.Add(1) <= maxUDP {
+		f = g.begin(t)
+	}
 	if f == nil {
 		refuse("too many open connections")
 		return
