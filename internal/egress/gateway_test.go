@@ -193,6 +193,10 @@ type counter struct {
 }
 
 func newCounter(t *testing.T, useTLS bool, h http.HandlerFunc) *counter {
+	var both http.Protocols
+	both.SetHTTP1(true)
+	both.SetHTTP2(true)
+	both.SetUnencryptedHTTP2(true)
 	c := &counter{}
 	if h == nil {
 		h = func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello %s", r.Host) }
@@ -201,6 +205,7 @@ func newCounter(t *testing.T, useTLS bool, h http.HandlerFunc) *counter {
 		c.requests.Add(1)
 		h(w, r)
 	}))
+	c.Config.Protocols = &both
 	c.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			c.conns.Add(1)
@@ -538,10 +543,6 @@ func TestHTTP2Clear(t *testing.T) {
 		b, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %s", r.Proto, r.Host, b)
 	})
-	var p http.Protocols
-	p.SetHTTP1(true)
-	p.SetUnencryptedHTTP2(true)
-	s.Config.Protocols = &p
 	for _, port := range []uint16{80, 50051} {
 		l.serve("good.example", fmt.Sprintf("203.0.113.1:%d", port), s.addr())
 		tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {

@@ -37,8 +37,10 @@ func TestLogRotates(t *testing.T) {
 	}()
 	for i := range 40 {
 		l.Write(Entry{Verdict: Denied, Proto: "tcp", Name: fmt.Sprintf("n%d.example", i), Port: 443})
-		if e := <-got; e.Name != fmt.Sprintf("n%d.example", i) || e.Time.IsZero() {
-			t.Fatalf("the follower saw %+v for entry %d", e, i)
+		for j := i - 7; i%8 == 7 && j <= i; j++ {
+			if e := <-got; e.Name != fmt.Sprintf("n%d.example", j) || e.Time.IsZero() {
+				t.Fatalf("the follower saw %+v for entry %d", e, j)
+			}
 		}
 		if i%10 == 0 {
 			// A torn line, as a crash leaves it.

@@ -66,19 +66,19 @@ func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
 		e.Addr = t.addr
 	}
 	if !known {
-		req.Reject()
 		g.deny(t, e, verdict{reason: "no name has this address: ask brig's DNS first"}, false)
+		req.Reject()
 		return
 	}
 	if !g.limiter.flows.Allow() {
-		req.Reject()
 		g.deny(t, e, verdict{reason: "too many new connections a second"}, false)
+		req.Reject()
 		return
 	}
 	f := g.begin(t)
 	if f == nil {
-		req.Reject()
 		g.deny(t, e, verdict{reason: "too many open connections"}, false)
+		req.Reject()
 		return
 	}
 	defer f.end()
@@ -88,8 +88,8 @@ func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
 		f.deny(v, true)
 		f.explain(req, v)
 	case !v.allow:
-		req.Reject()
 		f.deny(v, true)
+		req.Reject()
 	case v.raw || t.host:
 		f.through(req)
 	case slices.Contains(tlsPorts, t.port) || t.port == httpPort:

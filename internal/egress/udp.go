@@ -40,8 +40,8 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 		e.Addr = t.addr
 	}
 	refuse := func(reason string) {
-		req.Reject()
 		g.deny(t, e, verdict{reason: reason}, false)
+		req.Reject()
 	}
 	switch {
 	case !known:
@@ -62,8 +62,8 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 	}
 	defer f.end()
 	if v := f.judge(); !v.allow {
-		req.Reject()
 		f.deny(v, true)
+		req.Reject()
 		return
 	}
 	up, err := f.connect()
