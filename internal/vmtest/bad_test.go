@@ -1,0 +1,263 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+func TestBadInput(t *testing.T) {
+	dir := project(t, "bad")
+	for _, c := range []struct {
+		say  string
+		args []string
+	}{
+		{"unknown flag", []string{"run", "--no-such-flag", "--", "true"}},
+		{"unknown command", []string{"no-such-verb"}},
+		{"command", []string{"run"}},
+		{"no such file", []string{"run", "-C", "/no/such/dir", "--", "true"}},
+		{"not a directory", []string{"run", "-C", "/etc/passwd", "--", "true"}},
+		{"--cpus", []string{"run", "--cpus", "-1", "--", "true"}},
+		{"--memory", []string{"run", "--memory", "12Q", "--", "true"}},
+		{"too little", []string{"run", "--memory", "1M", "--", "true"}},
+		{"--disk", []string{"run", "--disk", "5", "--", "true"}},
+		{"mount", []string{"run", "--mount", "/no/such/dir", "--", "true"}},
+		{"port", []string{"run", "-p", "99999", "--", "true"}},
+		{"name", []string{"run", "--name", "Not A Name", "--", "true"}},
+		{"no such sandbox", []string{"exec", "nobody", "--", "true"}},
+		{"sandbox", []string{"stop"}},
+		{"", []string{"exec", "nobody"}},
+	} {
+		fails(t, dir, 125, c.say, c.args...)
+	}
+	// The home directory, the root and brig's own folders are never shared.
+	for _, d := range []string{"/", filepath.Join(base, "home"), filepath.Join(base, "state")} {
+		fails(t, dir, 125, "cannot share", "run", "-C", d, "--", "true")
+	}
+	if got := must(t, dir, "ls"); strings.Contains(got, "bad") {
+		t.Errorf("something was made:\n%s", got)
+	}
+}
+
+func TestNoQEMU(t *testing.T) {
+	dir := project(t, "noqemu")
+	bin := t.TempDir()
+	r := brigAt(t.Context(), dir, nil, []string{"PATH=" + bin}, "run", "--", "true")
+	if r.code != 125 || !strings.Contains(r.err, "QEMU") || !strings.Contains(r.err, "try") {
+		t.Errorf("without QEMU: %+v", r)
+	}
+	old := "#!/bin/sh\necho 'QEMU emulator version 6.2.0'\n"
+	for _, name := range []string{"qemu-system-x86_64", "qemu-system-aarch64"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(old), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = brigAt(t.Context(), dir, nil, []string{"PATH=" + bin + ":/usr/bin:/bin"}, "run", "--", "true")
+	if r.code != 125 || !strings.Contains(r.err, "6.2") || !strings.Contains(r.err, "7.2") {
+		t.Errorf("with QEMU 6.2: %+v", r)
+	}
+}
+
+func TestTooMuchMemory(t *testing.T) {
+	dir := project(t, "memory")
+	r := brig(t, dir, "run", "--memory", "100T", "--", "true")
+	if r.code != 125 || !strings.Contains(strings.ToLower(r.err), "memory") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestTwoAtOnce: two first runs in one directory make one sandbox.
+func TestTwoAtOnce(t *testing.T) {
+	dir := project(t, "two")
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := brigAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d >> /tmp/seen", i))
+			if r.code != 0 {
+				t.Errorf("run %d: %+v", i, r)
+			}
+		}()
+	}
+	wg.Wait()
+	if got := must(t, dir, "run", "--", "wc", "-l", "/tmp/seen"); got != "3 /tmp/seen\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestLongPaths: sockets lie deeper than their addresses can name (108 bytes,
+// unix(7)).
+func TestLongPaths(t *testing.T) {
+	dir := project(t, "long")
+	state := filepath.Join(base, strings.Repeat("long-", 30), strings.Repeat("path-", 20))
+	env := []string{"XDG_STATE_HOME=" + state}
+	if r := brigAt(t.Context(), dir, nil, env, "run", "--", "true"); r.code != 0 {
+		t.Errorf("run: %+v", r)
+	}
+	if r := brigAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
+		t.Errorf("rm: %+v", r)
+	}
+}
+
+// TestDamagedCache: what no longer has its digest is made again.
+func TestDamagedCache(t *testing.T) {
+	dir := project(t, "damaged")
+	files, err := filepath.Glob(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "initramfs", "*", "initrd"))
+	if err != nil || len(files) == 0 {
+		must(t, dir, "run", "--", "true")
+		must(t, dir, "stop")
+		if files, err = filepath.Glob(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "initramfs", "*", "initrd")); err != nil || len(files) == 0 {
+			t.Fatalf("no initramfs in the cache: %v", err)
+		}
+	}
+	for _, f := range files {
+		if err := os.Chmod(f, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h, err := os.OpenFile(f, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.WriteAt([]byte("damage"), 4000); err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
+	}
+	must(t, dir, "run", "--", "true")
+}
+
+// TestKilled is attack 20: whatever is killed, nothing is left running and the
+// next run works, with the disk as it was.
+func TestKilled(t *testing.T) {
+	dir := project(t, "killed")
+	state := filepath.Join(base, "state", "brig", "sandboxes", "killed")
+	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "echo kept > ~/kept; sync")
+	victims := map[string]func() int{
+		"supervisor": func() int { return inspect(t, dir).State.PID },
+		"qemu":       func() int { return inspect(t, dir).Status.QEMUPID },
+		"share": func() int {
+			for pid, line := range shares(dir) {
+				_ = line
+				return pid
+			}
+			return 0
+		},
+	}
+	for name, pid := range victims {
+		t.Run(name, func(t *testing.T) {
+			kill9(t, pid())
+			waitGone(t, state)
+			if s := inspect(t, dir); s.State.Phase == "running" {
+				t.Errorf("shown as %s", s.State.Phase)
+			}
+			if got := must(t, dir, "run", "--", "sh", "-c", "cat ~/kept"); got != "kept\n" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	t.Run("start", func(t *testing.T) { // the CLI, and then the supervisor, while it starts
+		must(t, dir, "stop")
+		for _, what := range []string{"cli", "supervisor"} {
+			c := command(t.Context(), dir, "run", "--", "true")
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
+			if what == "cli" {
+				kill9(t, c.Process.Pid)
+			} else {
+				for pid, line := range processes(state) {
+					if strings.Contains(line, "__supervise") {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+			}
+			_ = c.Wait()
+			if got := must(t, dir, "run", "--", "sh", "-c", "cat ~/kept"); got != "kept\n" {
+				t.Errorf("after killing the %s: %q", what, got)
+			}
+			must(t, dir, "stop")
+			waitGone(t, state)
+		}
+	})
+}
+
+// shares are the share servers of a project.
+func shares(dir string) map[int]string {
+	found := map[int]string{}
+	for pid, line := range processes(dir) {
+		if strings.Contains(line, "__share") {
+			found[pid] = line
+		}
+	}
+	return found
+}
+
+// TestGuestEnds: a guest that panics, powers off or reboots ends the sandbox,
+// which says so and starts again.
+func TestGuestEnds(t *testing.T) {
+	dir := project(t, "ends")
+	state := filepath.Join(base, "state", "brig", "sandboxes", "ends")
+	for name, cmd := range map[string]string{
+		"panic":     "sync; echo c > /proc/sysrq-trigger",
+		"power off": "sync; echo o > /proc/sysrq-trigger; sleep 1000",
+		"reboot":    "sync; echo b > /proc/sysrq-trigger; sleep 1000",
+		"init":      "sync; kill -KILL 1; kill -ABRT 1; sleep 1000",
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, dir, "run", "--memory", "1G", "--", "true")
+			if name == "init" { // process 1 takes no signal that it did not ask for, but a fault
+				sh(t, dir, "sudo kill -KILL 1; true")
+				must(t, dir, "run", "--", "true")
+				return
+			}
+			if r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", cmd); r.code == 0 {
+				t.Errorf("%+v", r)
+			}
+			waitGone(t, state)
+			must(t, dir, "run", "--", "true")
+		})
+	}
+}
+
+// TestDiskLimit: a guest that fills its disk gets ENOSPC, and the host gives no
+// more than --disk.
+func TestDiskLimit(t *testing.T) {
+	dir := project(t, "full")
+	must(t, dir, "run", "--memory", "1G", "--disk", "1G", "--", "true")
+	r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", "cat /dev/zero > /fill")
+	if r.code == 0 || !strings.Contains(r.err, "No space left") {
+		t.Errorf("%+v", r)
+	}
+	if used := inspect(t, dir).DiskUsed; used > 1<<30 {
+		t.Errorf("the host gave %d bytes", used)
+	}
+	must(t, dir, "run", "--", "true")
+	must(t, dir, "stop")
+	must(t, dir, "run", "--user", "root", "--", "rm", "/fill")
+	must(t, dir, "run", "--", "sh", "-c", "head -c 10000000 /dev/zero > ~/ok")
+}
+
+// TestLogLimit is part of attack 17: the console's log is bounded.
+func TestLogLimit(t *testing.T) {
+	dir := shared(t)
+	must(t, dir, "run", "--user", "root", "--", "sh", "-c", "head -c 6000000 /dev/zero | tr '\\0' 'x' > /dev/ttyS0")
+	var total int64
+	files, _ := filepath.Glob(filepath.Join(base, "state", "brig", "sandboxes", "shared", "*.log*"))
+	for _, f := range files {
+		if fi, err := os.Stat(f); err == nil {
+			total += fi.Size()
+		}
+	}
+	if total > 5<<20 {
+		t.Errorf("%d bytes of logs in %v", total, files)
+	}
+}

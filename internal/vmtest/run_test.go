@@ -1,0 +1,347 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/creack/pty"
+)
+
+func TestSessionStatus(t *testing.T) {
+	dir := shared(t)
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"true"}, 0},
+		{[]string{"sh", "-c", "exit 7"}, 7},
+		{[]string{"sh", "-c", "exit 125"}, 125},
+		{[]string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
+		{[]string{"sh", "-c", "kill -KILL $$"}, 128 + 9},
+		{[]string{"sh", "-c", "kill -SEGV $$"}, 128 + 11},
+		{[]string{"no-such-command"}, 127},
+		{[]string{"./no-such-command"}, 127},
+		{[]string{"/etc/passwd"}, 126},
+		{[]string{"/etc"}, 126},
+	} {
+		if r := brig(t, dir, append([]string{"run", "--"}, c.args...)...); r.code != c.code {
+			t.Errorf("%q: exit status %d, want %d: %s", c.args, r.code, c.code, r.err)
+		}
+	}
+}
+
+func TestSessionArgumentsAreExact(t *testing.T) {
+	dir := shared(t)
+	args := []string{"run", "--", "printf", "<%s>", "", "a b", "$HOME", "'", `"\`, "-x", "ü\xff", "*", "new\nline"}
+	if got, want := must(t, dir, args...), "<"+strings.Join(args[4:], "><")+">"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestSessionPlace(t *testing.T) {
+	dir := shared(t)
+	sub := temp(t)
+	if got := must(t, sub, "run", "--", "pwd"); got != sub+"\n" {
+		t.Errorf("from a subdirectory: %q", got)
+	}
+	if got := must(t, dir, "run", "--", "pwd"); got != dir+"\n" {
+		t.Errorf("%q", got)
+	}
+	if got := must(t, "/", "exec", "shared", "--", "pwd"); got != dir+"\n" {
+		t.Errorf("exec: %q", got)
+	}
+	if got := must(t, dir, "run", "--", "uname", "-r"); !strings.Contains(got, "deb13") {
+		t.Errorf("kernel %q", got)
+	}
+}
+
+func TestSessionUser(t *testing.T) {
+	dir := shared(t)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := sh(t, dir, "id -u; id -g"), fmt.Sprintf("%d\n%d\n", os.Getuid(), os.Getgid()); got != want {
+		t.Errorf("ids %q, want %q", got, want)
+	}
+	if got := sh(t, dir, "whoami; sudo -n id -u"); got != me.Username+"\n0\n" {
+		t.Errorf("%q", got)
+	}
+	if got := sh(t, dir, `cd; test -w . && test -O . && pwd`); !strings.HasPrefix(got, "/") || got == "/\n" {
+		t.Errorf("home %q", got)
+	}
+	if got := must(t, dir, "run", "--user", "root", "--", "id", "-u"); got != "0\n" {
+		t.Errorf("--user root: %q", got)
+	}
+}
+
+func TestSessionEnvironment(t *testing.T) {
+	dir := shared(t)
+	secret := []string{"AWS_SECRET_ACCESS_KEY=hunter2", "SSH_AUTH_SOCK=/run/agent", "GIVEN=value", "TZ=UTC", "COLORTERM=truecolor"}
+	r := brigAt(t.Context(), dir, nil, secret, "run", "-e", "GIVEN", "-e", "SET=x=y", "-e", "ABSENT_ON_HOST", "--", "env")
+	if r.code != 0 {
+		t.Fatal(r.err)
+	}
+	for _, want := range []string{"GIVEN=value", "SET=x=y", "TERM=xterm", "LANG=C.UTF-8", "COLORTERM=truecolor", "TZ=UTC"} {
+		if !strings.Contains("\n"+r.out, "\n"+want+"\n") {
+			t.Errorf("%s is missing:\n%s", want, r.out)
+		}
+	}
+	for _, not := range []string{"hunter2", "SSH_AUTH_SOCK", "ABSENT_ON_HOST", "XDG_", base + "/state"} {
+		if strings.Contains(r.out, not) {
+			t.Errorf("%s went in:\n%s", not, r.out)
+		}
+	}
+}
+
+func TestSessionStreams(t *testing.T) {
+	dir := shared(t)
+	r := brig(t, dir, "run", "--", "sh", "-c", "echo out; echo err >&2")
+	if r.out != "out\n" || r.err != "err\n" {
+		t.Errorf("out %q, err %q", r.out, r.err)
+	}
+	data := make([]byte, 5<<20)
+	_, _ = rand.Read(data)
+	r = brigAt(t.Context(), dir, bytes.NewReader(data), nil, "run", "--", "cat")
+	if r.code != 0 || r.out != string(data) {
+		t.Errorf("5 MiB through cat: %d bytes, status %d, %s", len(r.out), r.code, r.err)
+	}
+	// The command's end of input comes while its output is still to come.
+	r = brigAt(t.Context(), dir, strings.NewReader("a\nb\n"), nil, "run", "--", "sh", "-c", "wc -l; echo after")
+	if r.out != "2\nafter\n" {
+		t.Errorf("half-close: %q", r.out)
+	}
+	// A reader that goes away ends the writer by SIGPIPE, not by a hang.
+	c := command(t.Context(), dir, "run", "--", "yes")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.ReadFull(out, make([]byte, 1000))
+	out.Close()
+	_ = c.Wait()
+}
+
+func TestSessionManyAtOnce(t *testing.T) {
+	dir := shared(t)
+	var wg sync.WaitGroup
+	for i := range 12 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := brigAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i))
+			if r.code != i || r.out != fmt.Sprintf("%d\n", i) {
+				t.Errorf("command %d: %+v", i, r)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// terminal is a command under a terminal of ours.
+type terminal struct {
+	t    *testing.T
+	f    *os.File
+	wait func() error
+	mu   sync.Mutex
+	seen bytes.Buffer
+}
+
+func openTerminal(t *testing.T, dir string, args ...string) *terminal {
+	t.Helper()
+	c := command(t.Context(), dir, args...)
+	f, err := pty.StartWithSize(c, &pty.Winsize{Rows: 33, Cols: 77})
+	if err != nil {
+		t.Fatal(err)
+	}
+	term := &terminal{t: t, f: f, wait: c.Wait}
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, err := f.Read(b)
+			term.mu.Lock()
+			term.seen.Write(b[:n])
+			term.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { f.Close() })
+	return term
+}
+
+func (x *terminal) expect(s string) {
+	x.t.Helper()
+	wait(x.t, fmt.Sprintf("%q on the terminal", s), func() bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return strings.Contains(x.seen.String(), s)
+	})
+}
+
+func TestSessionTerminal(t *testing.T) {
+	dir := shared(t)
+	x := openTerminal(t, dir, "run", "--", "bash", "--norc", "-i")
+	fmt.Fprintln(x.f, "stty size; echo is-$(test -t 0 && echo tty)")
+	x.expect("33 77")
+	x.expect("is-tty")
+	if err := pty.Setsize(x.f, &pty.Winsize{Rows: 44, Cols: 99}); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(x.f, "until [ \"$(stty size)\" = '44 99' ]; do :; done; echo re''sized")
+	x.expect("resized")
+	fmt.Fprintln(x.f, "sleep 1000")
+	wait(t, "sleep", func() bool { return strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), "sleep 1000") })
+	fmt.Fprint(x.f, "\x03")
+	x.expect("^C")
+	fmt.Fprintln(x.f, "echo status-$?")
+	x.expect("status-130")
+	fmt.Fprintln(x.f, "exit 5")
+	err := x.wait()
+	if err == nil || err.Error() != "exit status 5" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSessionSignals(t *testing.T) {
+	dir := shared(t)
+	c := command(t.Context(), dir, "run", "--", "sh", "-c",
+		`trap 'echo got-term; exit 3' TERM; trap 'echo got-usr1' USR1; echo ready; while :; do sleep 0.1; done`)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	read := func(want string) {
+		n, _ := out.Read(b)
+		if string(b[:n]) != want {
+			t.Errorf("%q, want %q", b[:n], want)
+		}
+	}
+	read("ready\n")
+	_ = c.Process.Signal(syscall.SIGUSR1)
+	read("got-usr1\n")
+	_ = c.Process.Signal(syscall.SIGTERM)
+	read("got-term\n")
+	if err := c.Wait(); err == nil || err.Error() != "exit status 3" {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestSessionLost: the command goes with its client, the sandbox does not.
+func TestSessionLost(t *testing.T) {
+	dir := shared(t)
+	c := command(t.Context(), dir, "run", "--", "sh", "-c", "echo ready; exec sleep 4242")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	kill9(t, c.Process.Pid)
+	_ = c.Wait()
+	wait(t, "the command's end in the guest", func() bool {
+		return !strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), "sleep 4242")
+	})
+}
+
+func TestVerbs(t *testing.T) {
+	dir := shared(t)
+	var list []struct{ Name, Dir string }
+	if err := json.Unmarshal([]byte(must(t, "/", "ls", "--json")), &list); err != nil || len(list) == 0 {
+		t.Errorf("ls --json: %v, %v", list, err)
+	}
+	if got := must(t, "/", "ls"); !strings.Contains(got, "shared") || !strings.Contains(got, dir) {
+		t.Errorf("ls: %s", got)
+	}
+	if s := inspect(t, dir); s.State.Phase != "running" || s.Status.QEMUPID == 0 {
+		t.Errorf("inspect: %+v", s)
+	}
+	if got := must(t, dir, "logs"); !strings.Contains(got, "Booting") && !strings.Contains(got, "Linux") {
+		t.Errorf("logs: %q", got)
+	}
+	var v struct{ Version string }
+	if err := json.Unmarshal([]byte(must(t, "/", "version", "--json")), &v); err != nil || v.Version == "" {
+		t.Errorf("version --json: %+v, %v", v, err)
+	}
+	if got := must(t, "/", "completion", "bash"); !strings.Contains(got, "brig") {
+		t.Error("completion bash prints nothing of use")
+	}
+	if r := brig(t, "/", "doctor"); !strings.Contains(r.out, "QEMU") {
+		t.Errorf("doctor: %s%s", r.out, r.err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	dir := temp(t)
+	src := filepath.Join(dir, "tree")
+	if err := os.MkdirAll(filepath.Join(src, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(src, "a b\xff"), "one")
+	writeFile(t, filepath.Join(src, "sub", "run.sh"), "#!/bin/sh\n")
+	if err := os.Chmod(filepath.Join(src, "sub", "run.sh"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("sub/run.sh", filepath.Join(src, "link")); err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "cp", src, "shared:/tmp/copied")
+	if got := must(t, dir, "exec", "shared", "--", "sh", "-c", "cd /tmp/copied; ls -R; stat -c %a sub/run.sh; readlink link"); !strings.Contains(got, "755\nsub/run.sh\n") {
+		t.Errorf("%q", got)
+	}
+	back := filepath.Join(base, "back")
+	must(t, dir, "cp", ":/tmp/copied", back)
+	if got := readFile(t, filepath.Join(back, "a b\xff")); got != "one" {
+		t.Errorf("%q", got)
+	}
+	if fi, err := os.Stat(filepath.Join(back, "sub", "run.sh")); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	fails(t, dir, 125, "", "cp", "shared:/no/such/file", back)
+	must(t, dir, "exec", "shared", "--", "rm", "-rf", "/tmp/copied")
+}
+
+// TestNames: one sandbox for each directory, another by --name, one to throw
+// away by --rm.
+func TestNames(t *testing.T) {
+	dir := project(t, "names")
+	must(t, dir, "run", "--", "touch", "/tmp/first")
+	if r := brig(t, dir, "run", "--rm", "--", "ls", "/tmp/first"); r.code == 0 {
+		t.Error("--rm used the directory's own sandbox")
+	}
+	if got := must(t, "/", "ls"); strings.Contains(got, "names-") {
+		t.Errorf("the throwaway is still there:\n%s", got)
+	}
+	must(t, dir, "run", "--name", "other", "--", "sh", "-c", "test ! -e /tmp/first && touch /tmp/second")
+	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "--force", "other") })
+	must(t, dir, "run", "--", "test", "-e", "/tmp/first")
+	must(t, dir, "stop", "other")
+	must(t, dir, "run", "--name", "other", "--", "test", "-e", "/tmp/second")
+	must(t, dir, "rm", "--force", "other")
+	fails(t, dir, 125, "no such sandbox", "exec", "other", "--", "true")
+}

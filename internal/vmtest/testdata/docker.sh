@@ -1,0 +1,29 @@
+# Make a small image without a network, and use it in all ways.
+set -eu
+cd "$(dirname "$0")"
+root=$(mktemp -d)
+mkdir -p "$root/bin" "$root/tmp" "$root/etc"
+for p in bash cat python3 sleep; do
+	cp "$(command -v $p)" "$root/bin/"
+	for l in $(ldd "$(command -v $p)" | grep -o '/[^ ]*'); do
+		mkdir -p "$root$(dirname "$l")"
+		cp -n "$l" "$root$l"
+	done
+done
+ln -s bash "$root/bin/sh"
+py=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+mkdir -p "$root/usr/lib"
+cp -r "/usr/lib/$py" "$root/usr/lib/"
+tar -C "$root" -c . | docker import - tiny >/dev/null
+sudo rm -rf "$root"
+docker run --rm tiny /bin/sh -c 'echo in a container'
+docker run --rm -v "$PWD:/work" tiny /bin/sh -c 'read -r l </work/from-host; echo "read: $l"; echo "container file" >/work/from-container'
+docker build -q -t built . >/dev/null
+docker run --rm built /bin/cat /built
+docker buildx version >/dev/null
+docker compose up -d 2>&1
+until docker compose logs client 2>/dev/null | grep -q 'answer:'; do
+	sleep 0.2
+	docker compose ps -a >/dev/null
+done
+docker compose logs --no-log-prefix client
