@@ -215,3 +215,10 @@ func TestDialHost(t *testing.T) {
 		t.Fatal(got, err, f.dialled)
 	}
 }
+
+// dialTo dials one place whatever is asked for.
+func dialTo(real string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, real)
+	}
+}

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -64,6 +65,8 @@ type Gateway struct {
 	asks    chan Denial
 	wg      sync.WaitGroup
 
+	firstBytesTime time.Duration // tests shorten it
+
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
 	denials []Denial // the latest last
@@ -72,7 +75,7 @@ type Gateway struct {
 
 // newGateway makes a gateway; r nil lets nothing pass.
 func newGateway(s settings, r rules) *Gateway {
-	g := &Gateway{set: s, names: newNames(s.pool4, s.pool6), limiter: newLimiter(s.limits), flows: map[*flow]struct{}{}}
+	g := &Gateway{set: s, names: newNames(s.pool4, s.pool6), limiter: newLimiter(s.limits), firstBytesTime: firstBytesTime, flows: map[*flow]struct{}{}}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	if g.set.resolve == nil {
 		g.set.resolve = hostResolve
@@ -193,21 +196,30 @@ func (g *Gateway) remember(d Denial) bool {
 	return i < 0
 }
 
-// targetOf finds what a guest's destination stands for. not ok: a synthetic
-// address that no name has.
-func (g *Gateway) targetOf(dst netip.AddrPort, proto string) (t target, release func(), ok bool) {
-	t = target{addr: dst.Addr().Unmap(), port: dst.Port(), proto: proto}
-	if dst.Addr().Is4In6() {
-		t.addr = dst.Addr() // stays what it is: on the floor
-	}
+// Destinations inside brig's own networks that lead nowhere.
+var (
+	errNoName  = errors.New("no name has this address: ask brig's DNS first")
+	errGateway = errors.New("brig's gateway offers names and its page, nothing else")
+)
+
+// targetOf finds what a guest's destination stands for. release ends the hold on
+// the name; it is never nil.
+func (g *Gateway) targetOf(dst netip.AddrPort, proto string) (t target, release func(), err error) {
+	// A mapped address stays one: it is on the floor.
+	t = target{addr: dst.Addr(), port: dst.Port(), proto: proto}
 	release = func() {}
+	for _, own := range slices.Concat(g.set.dns, g.set.info) {
+		if own.Addr() == t.addr {
+			return t, release, errGateway
+		}
+	}
 	if g.names.contains(t.addr) {
 		if t.name, release = g.names.hold(t.addr); t.name == "" {
-			return t, release, false
+			return t, release, errNoName
 		}
 		t.host = t.name == HostName
 	}
-	return t, release, true
+	return t, release, nil
 }
 
 // flow is one connection or UDP association from its first packet to its end.

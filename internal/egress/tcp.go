@@ -59,14 +59,14 @@ func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
 		g.serveInfo(req)
 		return
 	}
-	t, release, known := g.targetOf(dst, "tcp")
+	t, release, err := g.targetOf(dst, "tcp")
 	defer release()
 	e := Entry{Proto: "tcp", Name: t.name, Port: t.port}
 	if t.name == "" {
 		e.Addr = t.addr
 	}
-	if !known {
-		g.deny(t, e, verdict{reason: "no name has this address: ask brig's DNS first"}, false)
+	if err != nil {
+		g.deny(t, e, verdict{reason: err.Error()}, false)
 		req.Reject()
 		return
 	}
@@ -105,7 +105,7 @@ func (f *flow) explain(req acceptor, v verdict) {
 	if err != nil || !f.add(c) {
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(firstBytesTime))
+	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
 	kind, head, _ := sniff(c, nil)
 	if kind != kindHTTP {
 		abort(c)
@@ -247,7 +247,7 @@ func (f *flow) clientFirst(req acceptor) {
 		c.Close()
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(firstBytesTime))
+	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
 	kind, head, _ := sniff(c, first[:n:n])
 	switch {
 	case kind == kindTLS:
@@ -427,7 +427,13 @@ func (f *flow) eitherFirst(req acceptor) {
 		}
 	})
 	defer down.Wait()
-	kind, head, err := sniff(c, nil)
+	kind, head, err := f.firstBytes(c)
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() {
+		f.deny(verdict{reason: "the first line, which may become an HTTP request, does not end: only a rule with raw lets that through"}, false)
+		f.drop(c, up, nil)
+		return
+	}
 	switch kind {
 	case kindTLS:
 		f.serveTLS(c, head, up)
@@ -453,6 +459,23 @@ func (f *flow) eitherFirst(req acceptor) {
 		}
 		f.up(&prefixed{Conn: c, head: head}, c, up, nil)
 	}
+}
+
+// firstBytes waits for the client without end, as the server may be the one who
+// speaks; but once it began, its first line has to end.
+func (f *flow) firstBytes(c net.Conn) (kind, []byte, error) {
+	first := make([]byte, smallBuffer)
+	n, err := c.Read(first)
+	if err != nil {
+		return kindNone, nil, err
+	}
+	if k, maybe := looks(first[:n]); !maybe {
+		return k, first[:n:n], nil
+	}
+	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
+	k, head, err := sniff(c, first[:n:n])
+	_ = c.SetReadDeadline(time.Time{})
+	return k, head, err
 }
 
 // split reads a server's first bytes while it is open who will read the rest:

@@ -33,7 +33,7 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 		}
 		return
 	}
-	t, release, known := g.targetOf(dst, "udp")
+	t, release, err := g.targetOf(dst, "udp")
 	defer release()
 	e := Entry{Proto: "udp", Name: t.name, Port: t.port}
 	if t.name == "" {
@@ -44,8 +44,8 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 		req.Reject()
 	}
 	switch {
-	case !known:
-		refuse("no name has this address: ask brig's DNS first")
+	case err != nil:
+		refuse(err.Error())
 		return
 	case !g.limiter.flows.Allow():
 		refuse("too many new connections a second")

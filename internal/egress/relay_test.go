@@ -1,0 +1,354 @@
+package egress
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+func TestUnendingFirstLine(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:9000"})
+	l.firstBytesTime = time.Millisecond
+	ln, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer ln.Close()
+	got := make(chan string, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		b, _ := io.ReadAll(c)
+		got <- string(b)
+	}()
+	l.serve("good.example", "203.0.113.1:9000", ln.Addr().String())
+	c := l.mustDial("good.example", 9000)
+	if back := send(t, c, "GET / HT"); back != "" {
+		t.Errorf("%q", back)
+	}
+	if b := <-got; b != "" {
+		t.Errorf("%q reached the server", b)
+	}
+	if d := l.Denials(); len(d) != 1 || !strings.Contains(d[0].Reason, "does not end") {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestUpstreamBreaks(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:80", "good.example:22"})
+	ln, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer ln.Close()
+	for _, port := range []string{"80", "22"} {
+		l.serve("good.example", "203.0.113.1:"+port, ln.Addr().String())
+	}
+	// A server that resets in the middle of its answer must not look like an end.
+	for port, text := range map[uint16]string{80: "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n", 22: "\x00"} {
+		go func() {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+			abort(c)
+		}()
+		c := l.mustDial("good.example", port)
+		fmt.Fprint(c, text)
+		if b, err := io.ReadAll(c); err == nil {
+			t.Errorf("port %d: a clean end after %q", port, b)
+		}
+	}
+}
+
+func chunked(strict bool, in []byte) (out []byte, rest int, err error) {
+	r := bufio.NewReader(bytes.NewReader(in))
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	err = copyChunked(w, r, strict)
+	w.Flush()
+	left, _ := io.ReadAll(r)
+	return b.Bytes(), len(left), err
+}
+
+func TestChunked(t *testing.T) {
+	out, rest, err := chunked(true, []byte("5;x=y\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nNEXT"))
+	if err != nil || rest != 4 || string(out) != "5\r\nhello\r\na\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\n" {
+		t.Fatalf("%q %d %v", out, rest, err)
+	}
+	for _, in := range []string{
+		"5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-5\r\n", "0x5\r\nhello\r\n", "+5\r\n", "\r\n", " 5\r\nhello\r\n", "5\rX\r\nhello",
+		"fffffffffffffffff\r\n", "5;\x00\r\nhello\r\n", "0\r\nHost: evil\r\n\r\n", "0\r\nContent-Length: 1\r\n\r\n", "0\r\nTransfer_Encoding: x\r\n\r\n", "0\r\n folded\r\n\r\n", "0\r\nX: y\n\r\n",
+		"5;" + strings.Repeat("x", maxChunkLine) + "\r\n", "0\r\n" + strings.Repeat("A: b\r\n", maxTrailer) + "\r\n",
+	} {
+		var he *headError
+		if _, _, err := chunked(true, []byte(in)); !errors.As(err, &he) {
+			t.Errorf("%.40q: %v", in, err)
+		}
+	}
+	if _, _, err := chunked(true, []byte("5\r\nhel")); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// FuzzChunked: what passes ends where net/http would end it.
+func FuzzChunked(f *testing.F) {
+	f.Add([]byte("5;x=y\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nNEXT"))
+	f.Add([]byte("5\nhello\n0\n\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		_, _, _ = chunked(false, in)
+		out, _, err := chunked(true, in)
+		if err != nil {
+			return
+		}
+		r := bufio.NewReader(bytes.NewReader(append(out, "NEXT"...)))
+		if _, err := io.Copy(io.Discard, httputil.NewChunkedReader(r)); err != nil {
+			t.Fatalf("net/http refuses %q: %v", out, err)
+		}
+		left, _ := io.ReadAll(r) // the trailer and what follows
+		if !bytes.HasSuffix(left, []byte("\r\nNEXT")) || bytes.Count(out, []byte("\r\n\r\n")) == 0 {
+			t.Fatalf("another end: %q", left)
+		}
+	})
+}
+
+// http2Client encodes what a client sends.
+func http2Client(fields ...string) []byte {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	return block.Bytes()
+}
+
+// pass runs frames through the check and returns what would go to the server.
+func passHTTP2(f *flow, in []byte) ([]byte, error) {
+	h := &http2Relay{f: f, turn: make(chan struct{}, 1)}
+	h.decoder = hpack.NewDecoder(4096, h.field)
+	h.decoder.SetMaxStringLength(maxHead)
+	h.decoder.SetAllowedMaxDynamicTableSize(maxTable)
+	var out bytes.Buffer
+	w := bufio.NewWriter(&out)
+	r := bufio.NewReader(bytes.NewReader(in))
+	var err error
+	for err == nil {
+		err = h.frame(w, r)
+	}
+	w.Flush()
+	return out.Bytes(), err
+}
+
+func testFlow(t testing.TB) *flow {
+	g := newGateway(settings{pool4: testPool4, pool6: testPool6}, fakeRules{"good.example:80"})
+	t.Cleanup(g.Close)
+	return &flow{g: g, t: target{name: "good.example", port: 80, proto: "tcp"}}
+}
+
+func TestHTTP2Frames(t *testing.T) {
+	f := testFlow(t)
+	good := http2Client(":method", "POST", ":scheme", "http", ":path", "/", ":authority", "good.example", "content-type", "application/grpc")
+	evil := http2Client(":method", "POST", ":scheme", "http", ":path", "/", ":authority", "evil.example")
+	both := http2Client(":method", "POST", ":scheme", "http", ":path", "/", ":authority", "good.example", "host", "evil.example")
+	none := http2Client(":method", "POST", ":scheme", "http", ":path", "/")
+	tunnel := http2Client(":method", "CONNECT", ":authority", "good.example:80")
+	trailer := http2Client("grpc-status", "0")
+	headers := func(stream uint32, flags byte, block []byte) []byte {
+		return appendFrame(nil, frameHeaders, flags, stream, block)
+	}
+	padded := appendFrame(nil, frameHeaders, flagEndHeaders|flagPadded|flagPriority, 1, []byte{3, 0, 0, 0, 0, 9}, good, []byte{0, 0, 0})
+	split := append(headers(1, 0, good[:5]), appendFrame(nil, frameContinuation, flagEndHeaders, 1, good[5:])...)
+	for name, in := range map[string][]byte{
+		"request":     headers(1, flagEndHeaders, good),
+		"padded":      padded,
+		"split":       split,
+		"with body":   append(headers(1, flagEndHeaders, good), appendFrame(nil, frameData, flagEndStream, 1, bytes.Repeat([]byte("x"), 100_000))...),
+		"trailer":     append(headers(1, flagEndHeaders, good), headers(1, flagEndHeaders|flagEndStream, trailer)...),
+		"other frame": appendFrame(nil, 0x8, 0, 0, []byte{0, 0, 1, 0}),
+	} {
+		out, err := passHTTP2(f, in)
+		if !errors.Is(err, io.EOF) || !bytes.Equal(out, in) {
+			t.Errorf("%s: %d of %d bytes passed, %v", name, len(out), len(in), err)
+		}
+	}
+	for name, in := range map[string][]byte{
+		"another authority": headers(1, flagEndHeaders, evil),
+		"two authorities":   headers(1, flagEndHeaders, both),
+		"none":              headers(1, flagEndHeaders, none),
+		"CONNECT":           headers(1, flagEndHeaders, tunnel),
+		"interrupted":       append(headers(1, 0, good[:5]), appendFrame(nil, frameData, 0, 1, []byte("x"))...),
+		"other stream":      append(headers(1, 0, good[:5]), appendFrame(nil, frameContinuation, flagEndHeaders, 3, good[5:])...),
+		"continuation":      appendFrame(nil, frameContinuation, flagEndHeaders, 1, good),
+		"push":              appendFrame(nil, framePushPromise, flagEndHeaders, 1, good),
+		"bad padding":       appendFrame(nil, frameHeaders, flagEndHeaders|flagPadded, 1, []byte{200}, good),
+		"bad index":         headers(1, flagEndHeaders, []byte{0xff, 0x7f}),
+		"endless":           bytes.Repeat(append(headers(1, 0, good), appendFrame(nil, frameContinuation, 0, 1, good)...), 3000),
+		"bomb":              headers(1, flagEndHeaders, append(http2Client("x", strings.Repeat("y", 4000)), bytes.Repeat([]byte{0xbe}, 1000)...)),
+		"second evil":       append(headers(1, flagEndHeaders, good), headers(3, flagEndHeaders, evil)...),
+	} {
+		out, err := passHTTP2(f, in)
+		var he *headError
+		if !errors.As(err, &he) || bytes.Contains(out, evil) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzHTTP2(f *testing.F) {
+	good := http2Client(":method", "GET", ":scheme", "http", ":path", "/", ":authority", "good.example")
+	f.Add(appendFrame(nil, frameHeaders, flagEndHeaders, 1, good))
+	f.Add(append(appendFrame(nil, frameHeaders, 0, 1, good[:4]), appendFrame(nil, frameContinuation, flagEndHeaders, 1, good[4:])...))
+	fl := testFlow(f)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		out, err := passHTTP2(fl, in)
+		if err == nil || !bytes.HasPrefix(in, out) {
+			t.Fatalf("%v; %x became %x", err, in, out)
+		}
+	})
+}
+
+// TestIdleMemory: a thousand idle connections are cheap.
+func TestIdleMemory(t *testing.T) {
+	const n = 1000
+	ln, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer ln.Close()
+	ready := make(chan net.Conn, n)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			ready <- c
+		}
+	}()
+	l := newLab(t, fakeRules{"good.example:22"})
+	l.limiter.flows.SetBurst(2 * n)
+	l.serve("good.example", "203.0.113.1:22", ln.Addr().String())
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range n {
+		c := l.mustDial("good.example", 22)
+		s := <-ready
+		defer s.Close()
+		fmt.Fprint(c, "\x00x")
+		if _, err := io.ReadFull(s, make([]byte, 2)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(s, "y")
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := (int64(after.HeapInuse+after.StackInuse) - int64(before.HeapInuse+before.StackInuse)) / n
+	t.Logf("%d bytes each", each)
+	if each > 64<<10 {
+		t.Errorf("an idle connection holds %d bytes", each)
+	}
+}
+
+// benchmark relays b.N MiB, or makes b.N connections.
+func BenchmarkThroughput(b *testing.B) {
+	for _, kind := range []string{"direct", "raw", "sniffed", "http"} {
+		b.Run(kind, func(b *testing.B) {
+			g, dst := benchGateway(b, kind)
+			inner, outer, err := socketPair()
+			if err != nil {
+				b.Fatal(err)
+			}
+			c := outer
+			if kind == "direct" {
+				c, err = net.Dial("tcp", dst.String())
+				if err != nil {
+					b.Fatal(err)
+				}
+			} else {
+				go g.tcp(dst, ready{inner})
+			}
+			defer c.Close()
+			size := 1 << 20 * b.N
+			req := make([]byte, 8)
+			if kind == "http" {
+				req = []byte(fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: good.example\r\n\r\n", size))
+			} else {
+				binary.BigEndian.PutUint64(req, uint64(size))
+			}
+			b.SetBytes(1 << 20)
+			b.ResetTimer()
+			_, _ = c.Write(req)
+			if _, err := io.CopyN(io.Discard, c, int64(size)); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+type ready struct{ net.Conn }
+
+func (r ready) Accept() (net.Conn, error) { return r.Conn, nil }
+func (r ready) Reject()                   { r.Close() }
+
+// benchGateway serves as many bytes as asked for.
+func benchGateway(b *testing.B, kind string) (*Gateway, netip.AddrPort) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				head := make([]byte, 8)
+				if _, err := io.ReadFull(c, head); err != nil {
+					return
+				}
+				n := binary.BigEndian.Uint64(head)
+				if kind == "http" {
+					line, _ := bufio.NewReader(io.MultiReader(bytes.NewReader(head), c)).ReadString('\n')
+					_, _ = fmt.Sscanf(line, "GET /%d", &n)
+					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n)
+				}
+				buf := make([]byte, 256<<10)
+				for n > 0 {
+					m, err := c.Write(buf[:min(n, uint64(len(buf)))])
+					if err != nil {
+						return
+					}
+					n -= uint64(m)
+				}
+			}()
+		}
+	}()
+	real := netip.MustParseAddrPort(ln.Addr().String())
+	if kind == "direct" {
+		return nil, real
+	}
+	port, rule := uint16(9000), "203.0.113.1:9000"
+	switch kind {
+	case "raw":
+		rule += " raw"
+	case "http":
+		port, rule = 80, "203.0.113.1:80"
+	}
+	g := newGateway(settings{pool4: testPool4, pool6: testPool6, dial: dialTo(real.String())}, fakeRules{rule, "good.example:80"})
+	b.Cleanup(g.Close)
+	return g, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), port)
+}
