@@ -4,16 +4,19 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
 const (
-	// dnsIdle bounds how long a DNS client over TCP may be silent, and how long
-	// a UDP one is remembered.
+	// dnsIdle bounds how long a DNS client over TCP may be silent.
 	dnsIdle = 10 * time.Second
+	// dnsUDPIdle is how long a port of the guest that asked over UDP is
+	// remembered. Most ask once or twice, and never again.
+	dnsUDPIdle = 2 * time.Second
+	// maxResolverUDP bounds those ports.
+	maxResolverUDP = 1024
 )
 
 // reply answers a query within the rate; beyond it, REFUSED from the header
@@ -80,13 +83,20 @@ func (g *Gateway) serveDNS(req acceptor) {
 }
 
 // serveDNSPackets answers queries over UDP; each Read is one.
-func (g *Gateway) serveDNSPackets(c net.Conn) {
+func (g *Gateway) serveDNSPackets(req packetAcceptor) {
+	defer g.dnsUDP.Add(-1)
+	if g.dnsUDP.Add(1) > maxResolverUDP {
+		req.Reject()
+		return
+	}
+	c, err := req.Accept()
+	if err != nil {
+		return
+	}
 	defer c.Close()
-	stop := closeOn(g, c)
-	defer stop()
 	buf := make([]byte, maxQuery+1)
-	for {
-		_ = c.SetReadDeadline(time.Now().Add(dnsIdle))
+	for g.ctx.Err() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(dnsUDPIdle))
 		n, err := c.Read(buf)
 		if err != nil {
 			return
@@ -110,14 +120,4 @@ func closeOn(g *Gateway, c net.Conn) (stop func()) {
 		}
 	}()
 	return func() { close(done) }
-}
-
-// isDNS says whether an address is where the guest asks for names.
-func (g *Gateway) isDNS(a netip.AddrPort) bool {
-	for _, d := range g.set.dns {
-		if d == a {
-			return true
-		}
-	}
-	return false
 }

@@ -16,4 +16,10 @@
 //     front end may serve another name of its own on that connection.
 //   - A rule marked raw lets any bytes through to the named host and port.
 //   - UDP is bound to a name and a port, not to its contents.
+//   - A protocol that turns to TLS in its middle (STARTTLS, PostgreSQL) is bound
+//     to the name and port that were dialled; its server name is not looked at.
+//
+// Not let through, and sometimes missed: a client that sends ECH, also in its
+// GREASE form (Chromium does unless told otherwise), TLS without a server name,
+// CONNECT, and HTTP/2 by upgrade (the request goes on as HTTP/1.1).
 package egress

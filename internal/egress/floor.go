@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // floorRange is one block of addresses that no name may lead to.
@@ -89,12 +90,19 @@ func onFloor(a netip.Addr, own []netip.Addr, pools ...netip.Prefix) string {
 	return ""
 }
 
-// hostAddrs lists the addresses of the host's interfaces. It is asked anew for
-// every dial: hosts change networks.
-func hostAddrs() []netip.Addr {
+// hostAddrs lists the addresses of the host's interfaces. It asks anew for every
+// dial, as hosts change networks; when that fails, the last answer holds.
+type hostAddrs struct {
+	mu   sync.Mutex
+	last []netip.Addr
+}
+
+func (h *hostAddrs) list() []netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	list, err := net.InterfaceAddrs()
 	if err != nil {
-		return nil // the ranges above still hold
+		return h.last
 	}
 	var out []netip.Addr
 	for _, a := range list {
@@ -103,5 +111,6 @@ func hostAddrs() []netip.Addr {
 			out = append(out, addr.Unmap().WithZone(""))
 		}
 	}
+	h.last = out
 	return out
 }

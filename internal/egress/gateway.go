@@ -61,6 +61,7 @@ type Gateway struct {
 	current atomic.Pointer[rules]
 	nextID  atomic.Uint64
 	dnsTCP  atomic.Int32
+	dnsUDP  atomic.Int32
 	udpOpen atomic.Int32
 	asks    chan Denial
 	wg      sync.WaitGroup
@@ -84,7 +85,7 @@ func newGateway(s settings, r rules) *Gateway {
 		g.set.dial = new(net.Dialer).DialContext
 	}
 	if g.set.hostAddrs == nil {
-		g.set.hostAddrs = hostAddrs
+		g.set.hostAddrs = new(hostAddrs).list
 	}
 	g.dialer = &dialer{
 		resolve: g.set.resolve, dial: g.set.dial, hostAddrs: g.set.hostAddrs,
@@ -112,7 +113,7 @@ func newGateway(s settings, r rules) *Gateway {
 	g.setRules(r)
 	if s.ask != nil {
 		g.asks = make(chan Denial, askQueue)
-		g.wg.Go(func() {
+		go func() { // Close does not wait for a person
 			for {
 				select {
 				case d := <-g.asks:
@@ -121,7 +122,7 @@ func newGateway(s settings, r rules) *Gateway {
 					return
 				}
 			}
-		})
+		}()
 	}
 	return g
 }

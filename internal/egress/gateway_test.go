@@ -903,3 +903,126 @@ func TestUDP(t *testing.T) {
 		t.Fatal(n, err)
 	}
 }
+
+// slowConn writes byte by byte.
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Write(b []byte) (int, error) {
+	for i := range b {
+		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(b), nil
+}
+
+func TestSlowClient(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:80", "good.example:443", "good.example:9000", "good.example:9443"})
+	echo := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
+	p, s := newCounter(t, false, echo), newCounter(t, true, echo)
+	for port, server := range map[uint16]*counter{80: p, 9000: p, 443: s, 9443: s} {
+		l.serve("good.example", fmt.Sprintf("203.0.113.1:%d", port), server.addr())
+		c := net.Conn(slowConn{l.mustDial("good.example", port)})
+		if server == s {
+			c = tls.Client(c, &tls.Config{ServerName: "good.example", InsecureSkipVerify: true})
+		}
+		for range 2 {
+			req, _ := http.NewRequest("POST", fmt.Sprintf("http://good.example:%d/", port), io.MultiReader(strings.NewReader("some "), strings.NewReader("words")))
+			if err := req.Write(c); err != nil {
+				t.Fatal(err)
+			}
+			r, err := http.ReadResponse(bufio.NewReader(c), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(r.Body); err != nil || string(b) != "some words" {
+				t.Errorf("port %d: %q, %v", port, b, err)
+			}
+		}
+	}
+}
+
+func TestTLSThrough(t *testing.T) {
+	// Bytes both ways at once, then half-close, inside TLS that brig only passes.
+	l := newLab(t, fakeRules{"good.example:443"})
+	s := newCounter(t, true, nil) // only for its certificate
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+			Certificates: s.TLS.Certificates, MaxVersion: version,
+			CurvePreferences: []tls.CurveID{tls.CurveP384}, // asks the client again (HelloRetryRequest)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		go func() {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(c, c)
+			c.Close()
+		}()
+		l.serve("good.example", "203.0.113.1:443", ln.Addr().String())
+		c := tls.Client(l.mustDial("good.example", 443), &tls.Config{ServerName: "good.example", InsecureSkipVerify: true})
+		const n = 3 << 20
+		go func() {
+			_, _ = io.CopyN(c, zero{}, n)
+			_ = c.CloseWrite()
+		}()
+		if got, err := io.Copy(io.Discard, c); err != nil || got != n {
+			t.Errorf("TLS %x: %d bytes, %v", version, got, err)
+		}
+		if !c.ConnectionState().HandshakeComplete || c.ConnectionState().Version != version {
+			t.Errorf("version %x", c.ConnectionState().Version)
+		}
+	}
+}
+
+// TestAsk: a denial is asked about once, and anew after the rules changed.
+func TestAsk(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:443"})
+	for range 5 {
+		_, _ = l.dialName("good.example", 22)
+	}
+	if d := <-l.askC; d.Suggest != "good.example:22" || d.Count != 1 {
+		t.Errorf("%+v", d)
+	}
+	if d := l.Denials(); len(d) != 1 || d[0].Count != 5 {
+		t.Errorf("%+v", d)
+	}
+	l.setRules(fakeRules{"good.example:443", "good.example:23"})
+	_, _ = l.dialName("good.example", 22)
+	if d := <-l.askC; d.Port != 22 {
+		t.Errorf("%+v", d)
+	}
+	if len(l.askC) != 0 {
+		t.Errorf("%d more", len(l.askC))
+	}
+	// The audit log has each of them.
+	n := 0
+	_ = ReadLog(l.path, func(e Entry) error {
+		if e.Verdict == Denied && e.Port == 22 && e.Suggest == "good.example:22" {
+			n++
+		}
+		return nil
+	})
+	if n != 6 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestPublic drives the gateway through what other packages see.
+func TestPublic(t *testing.T) {
+	g := New(Config{Pool4: testPool4, Pool6: testPool6, DNS: []netip.AddrPort{testDNS}})
+	defer g.Close()
+	l := &lab{Gateway: g, t: t}
+	if _, err := l.dialAddr(netip.MustParseAddrPort("203.0.113.1:443")); !errors.Is(err, errRejected) {
+		t.Error("without a policy:", err)
+	}
+	g.Dropped("icmp", netip.MustParseAddr("203.0.113.1"), "not TCP or UDP")
+	d := g.Denials()
+	if len(d) != 2 || d[0].Proto != "icmp" || d[1].Reason != "no policy is loaded" {
+		t.Errorf("%+v", d)
+	}
+}

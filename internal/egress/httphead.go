@@ -413,13 +413,14 @@ func isVisible(s string) bool {
 
 // looksHTTP says whether the first bytes of a client are an HTTP request, in the
 // loosest way that some server reads: blanks first, any blank between the words,
-// any method. maybe: more bytes are needed. A whole line that does not end in an
-// HTTP version is another protocol (SMTP, Redis, an SSH banner).
+// any method. maybe: more bytes are needed. A whole line without an HTTP version
+// is another protocol (SMTP, Redis, an SSH banner).
 func looksHTTP(b []byte) (yes, maybe bool) {
-	blank := " \t\v\f\r\n"
-	line := bytes.TrimLeft(b, blank)
+	line := bytes.TrimLeft(b, " \t\v\f\r\n")
 	n := 0
+	digits := false
 	for n < len(line) && isTokenByte(line[n]) {
+		digits = digits || line[n] >= '0' && line[n] <= '9'
 		n++
 	}
 	switch {
@@ -429,17 +430,26 @@ func looksHTTP(b []byte) (yes, maybe bool) {
 		return false, false
 	}
 	end := bytes.IndexByte(line, '\n')
-	whole := end >= 0
-	if whole {
-		line = line[:end]
+	if end < 0 {
+		// A line with a NUL is the Git protocol's, if its first word cannot be a
+		// method; it has no line end to wait for.
+		return false, !digits || bytes.IndexByte(line, 0) < 0
 	}
-	if bytes.IndexByte(line, 0) >= 0 {
-		return false, false
+	words := bytes.FieldsFunc(line[:end], func(r rune) bool { return strings.ContainsRune(" \t\v\f\r", r) })
+	for _, w := range words[1:] {
+		if len(w) >= 5 && bytes.EqualFold(w[:5], []byte("HTTP/")) {
+			return true, false
+		}
 	}
-	if !whole {
-		return false, true
+	// HTTP/0.9 has no version. Let the parser refuse it.
+	return len(words) == 2 && isMethod(words[0]) && (words[1][0] == '/' || bytes.HasPrefix(words[1], []byte("http"))), false
+}
+
+// isMethod knows the methods that servers know.
+func isMethod(word []byte) bool {
+	switch strings.ToUpper(string(word)) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT":
+		return true
 	}
-	words := bytes.Fields(line)
-	last := words[len(words)-1]
-	return len(words) >= 2 && len(last) > 5 && bytes.EqualFold(last[:5], []byte("HTTP/")), false
+	return false
 }

@@ -148,6 +148,11 @@ func TestLooksHTTP(t *testing.T) {
 		"\x16\x03\x01":                   {false, false},
 		"AMQP\x00\x00\x09\x01":           {false, false},
 		"003fgit-upload-pack /x\x00host": {false, false},
+		"GET /\x00 HTTP":                 {false, true},
+		"GET /\x00 HTTP/1.1\r\n":         {true, false},
+		"GET / HTTP/1.1 x\r\n":           {true, false},
+		"GET /\r\n":                      {true, false},
+		"get key\r\n":                    {false, false},
 		"{\"json\"":                      {false, false},
 		strings.Repeat("A", 70):          {false, false},
 	} {

@@ -23,6 +23,7 @@ const (
 
 	recordChangeCipherSpec = 20
 	recordHandshake        = 22
+	recordHeartbeat        = 24
 
 	handshakeClientHello = 1
 
@@ -46,19 +47,19 @@ type hello struct {
 	ech        bool   // encrypted_client_hello is there, real or GREASE: they look alike on purpose
 }
 
-// looksTLS says whether bytes may begin a TLS connection. More than enough is
-// decided on three bytes; fewer give maybe.
+// looksTLS says whether bytes may begin a TLS connection: a record of any type,
+// since some server might pass over one that comes before the ClientHello.
+// maybe: more bytes are needed.
 func looksTLS(b []byte) (yes, maybe bool) {
-	want := []byte{recordHandshake, 3}
-	for i, w := range want {
-		if i == len(b) {
-			return false, true
-		}
-		if b[i] != w {
-			return false, false
-		}
+	switch {
+	case len(b) == 0:
+		return false, true
+	case b[0] < recordChangeCipherSpec || b[0] > recordHeartbeat:
+		return false, false
+	case len(b) == 1:
+		return false, true
 	}
-	return true, false
+	return b[1] == 3, false
 }
 
 // parseHello reads the first ClientHello of a stream, which may be split over

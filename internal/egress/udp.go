@@ -3,6 +3,7 @@ package egress
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,11 +27,8 @@ type packetAcceptor interface {
 
 // udp serves one association. Nothing but DNS passes without a rule for UDP.
 func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
-	if g.isDNS(dst) {
-		c, err := req.Accept()
-		if err == nil {
-			g.serveDNSPackets(c)
-		}
+	if slices.Contains(g.set.dns, dst) {
+		g.serveDNSPackets(req)
 		return
 	}
 	t, release, err := g.targetOf(dst, "udp")
