@@ -1012,8 +1012,8 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// TestPublic drives the gateway through what other packages see.
-func TestPublic(t *testing.T) {
+// TestWithoutPolicy: nothing passes.
+func TestWithoutPolicy(t *testing.T) {
 	g := New(Config{Pool4: testPool4, Pool6: testPool6, DNS: []netip.AddrPort{testDNS}})
 	defer g.Close()
 	l := &lab{Gateway: g, t: t}
@@ -1024,5 +1024,95 @@ func TestPublic(t *testing.T) {
 	d := g.Denials()
 	if len(d) != 2 || d[0].Proto != "icmp" || d[1].Reason != "no policy is loaded" {
 		t.Errorf("%+v", d)
+	}
+}
+
+// openPolicy is a Policy by the exported interface: one name, one block.
+type openPolicy struct{ name string }
+
+func (p openPolicy) Decide(t Target) Verdict {
+	if t.Name == p.name && p.name != "" || t.Name == "" && netip.MustParsePrefix("203.0.113.0/24").Contains(t.Addr) {
+		return Verdict{Allow: true, Rule: "open"}
+	}
+	return Verdict{Reason: "no"}
+}
+func (p openPolicy) Resolves(name string) bool { return name == p.name }
+func (p openPolicy) Rules() []string           { return []string{p.name} }
+func (p openPolicy) Suggest(t Target) string   { return t.Name }
+
+// TestAddressRule: a connection to an address by an IP rule may name that
+// address, nothing, or a name that the rules allow; and with the name's rule it
+// ends.
+func TestAddressRule(t *testing.T) {
+	l := newLab(t, nil)
+	l.SetPolicy(openPolicy{"good.example"})
+	s, p := newCounter(t, true, nil), newCounter(t, false, nil)
+	l.serve("", "203.0.113.1:443", s.addr())
+	l.serve("", "203.0.113.1:80", p.addr())
+	https, plain := netip.MustParseAddrPort("203.0.113.1:443"), netip.MustParseAddrPort("203.0.113.1:80")
+	open := map[string]*tls.Conn{}
+	for name, want := range map[string]bool{"": true, "good.example": true, "other.example": false} {
+		raw, err := l.dialAddr(https)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		if err := c.Handshake(); (err == nil) != want {
+			t.Errorf("TLS for %q: %v", name, err)
+		}
+		open[name] = c
+		raw, err = l.dialAddr(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := name
+		if host == "" {
+			host = "203.0.113.1:80"
+		}
+		got := send(t, raw, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		if strings.HasPrefix(got, "HTTP/1.1 200") != want {
+			t.Errorf("HTTP for %q: %q", host, got)
+		}
+	}
+	l.SetPolicy(openPolicy{"third.example"})
+	if _, err := open["good.example"].Read(make([]byte, 1)); err == nil {
+		t.Error("the connection lived on without the name's rule")
+	}
+	if _, err := fmt.Fprint(open[""], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Error(err)
+	}
+	if _, err := open[""].Read(make([]byte, 1)); err != nil {
+		t.Error("the connection that named nothing was cut:", err)
+	}
+}
+
+// TestDefaults: without functions of the caller, a name that the host resolves
+// to its loopback stays out of reach.
+func TestDefaults(t *testing.T) {
+	s := newCounter(t, false, nil)
+	port := netip.MustParseAddrPort(s.addr()).Port()
+	g := New(Config{Policy: openPolicy{"localhost"}, Pool4: testPool4, Pool6: testPool6})
+	defer g.Close()
+	l := &lab{Gateway: g, t: t}
+	if _, err := l.dialName("localhost", port); !errors.Is(err, errRejected) {
+		t.Error(err)
+	}
+	if d := g.Denials(); len(d) != 1 || !strings.Contains(d[0].Reason, "loopback") || s.conns.Load() != 0 {
+		t.Errorf("%+v", d)
+	}
+	if n, err := hostResolve(t.Context(), "localhost"); err != nil || len(n) == 0 {
+		t.Error(n, err)
+	}
+}
+
+func TestBytesPerSecond(t *testing.T) {
+	l := newLimiter(Limits{BytesPerSecond: 1})
+	if err := l.wait(t.Context(), minBytesBurst); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.wait(ctx, 1000); err == nil {
+		t.Fatal("more than the rate passes at once")
 	}
 }
