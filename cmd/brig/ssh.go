@@ -112,7 +112,7 @@ func join(ctx context.Context, conn net.Conn, in io.Reader, out io.Writer) error
 	}()
 	_, err := io.Copy(out, conn)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil // ssh ends its proxy by a signal: nothing to tell
 	}
 	return err
 }

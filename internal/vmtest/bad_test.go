@@ -50,7 +50,7 @@ func TestNoQEMU(t *testing.T) {
 	dir := project(t, "noqemu")
 	bin := t.TempDir()
 	r := brigAt(t.Context(), dir, nil, []string{"PATH=" + bin}, "run", "--", "true")
-	if r.code != 125 || !strings.Contains(r.err, "QEMU") || !strings.Contains(r.err, "try") {
+	if r.code != 125 || !strings.Contains(r.err, "QEMU is not installed") || !strings.Contains(r.err, "apt-get install") {
 		t.Errorf("without QEMU: %+v", r)
 	}
 	old := "#!/bin/sh\necho 'QEMU emulator version 6.2.0'\n"

@@ -188,7 +188,7 @@ func project(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if r := brigAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no sandbox") {
+		if r := brigAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no such sandbox") {
 			t.Errorf("brig rm: %s", r.err)
 		}
 		waitGone(t, filepath.Join(base, "state", "brig", "sandboxes", name))

@@ -66,7 +66,14 @@ func TestPorts(t *testing.T) {
 	if got := must(t, dir, "port"); !strings.Contains(got, fmt.Sprint(port)) {
 		t.Errorf("%s", got)
 	}
-	fails(t, dir, 125, "in use", "port", fmt.Sprintf("%d:99", port))
+	fails(t, dir, 125, "already published", "port", fmt.Sprintf("%d:99", port))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, other, _ := net.SplitHostPort(taken.Addr().String())
+	fails(t, dir, 125, "in use by another program", "port", other+":99")
 	// On the loopback only.
 	addrs, _ := net.InterfaceAddrs()
 	for _, a := range addrs {

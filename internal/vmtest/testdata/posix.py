@@ -131,7 +131,9 @@ def unlinked_stays_open():
 def tmpfile():
     fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600)
     os.write(fd, b"linked")
-    os.link("/proc/self/fd/%d" % fd, "from-tmp", follow_symlinks=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, b"from-tmp", 0x400) != 0:  # AT_SYMLINK_FOLLOW
+        return errno.errorcode[ctypes.get_errno()]
     return get("from-tmp"), oct(os.stat("from-tmp").st_mode)
 
 
