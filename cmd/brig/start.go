@@ -159,7 +159,13 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 			return hint(fmt.Errorf("sandbox %s is running, and %s takes effect at a start", name, strings.Join(changed, ", ")), "brig stop %s, then again", name)
 		}
 		return publishNew(ctx, d, spec)
-	case sandbox.Starting, sandbox.Stopping:
+	case sandbox.Starting: // who launched it was killed
+		if err := supervisor.AwaitStart(ctx, d); err != nil {
+			return err
+		}
+		l.Close()
+		return ensureRunning(ctx, store, name, f)
+	case sandbox.Stopping:
 		if err := supervisor.AwaitExit(ctx, d); err != nil {
 			return err
 		}

@@ -178,6 +178,9 @@ func (d Dir) alive() (bool, error) {
 }
 
 // Lock takes the sandbox for a supervisor. It fails at once if another has it.
+// The lock belongs to the open file (fcntl_locking(2), F_OFD_SETLK), so it can be
+// handed to the supervisor when it is started, and there is no moment at which
+// neither has it.
 func (d Dir) Lock() (*Lock, error) {
 	l, err := lock(d.File(lockFile), unix.F_OFD_SETLK)
 	if errors.Is(err, unix.EAGAIN) {
@@ -338,6 +341,19 @@ func (s *Store) CheckShare(path string) error {
 	}
 	return nil
 }
+
+// InheritedLock is a lock that the parent process took and handed over as a
+// descriptor. No child of ours inherits it.
+func InheritedLock(fd int) (*Lock, error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil { //nolint:gosec // a descriptor
+		return nil, fmt.Errorf("the sandbox's lock: %w", err)
+	}
+	unix.CloseOnExec(fd)
+	return &Lock{os.NewFile(uintptr(fd), "lock")}, nil //nolint:gosec // a descriptor
+}
+
+// File is the open file that holds the lock, to be handed to a child.
+func (l *Lock) File() *os.File { return l.f }
 
 // Lock is a lock held on a file until Close.
 type Lock struct{ f *os.File }

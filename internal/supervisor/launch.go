@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,7 @@ const (
 // Inherited descriptors: the first after standard error (os/exec, ExtraFiles).
 const (
 	readyFD = 3 // a supervisor's news for who launched it
+	lockFD  = 4 // the sandbox's lock
 	ShareFD = 3 // a share server's vhost-user socket
 )
 
@@ -63,6 +65,16 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
 	if err != nil {
 		return err
 	}
+	// Taken here, so that whoever looks from now on sees a sandbox that starts,
+	// also when this process is killed before the supervisor has its feet.
+	lock, err := d.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := d.WriteState(sandbox.State{Phase: sandbox.Starting}); err != nil {
+		return err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -78,7 +90,7 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
 	cmd.Dir = "/"
 	cmd.Env = supervisorEnv()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{w, lock.File()}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()
@@ -87,6 +99,7 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
 	}
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
+	lock.Close() // the supervisor has it
 
 	result := make(chan error, 1)
 	go func() { result <- hear(r, stage) }()
@@ -122,6 +135,22 @@ func hear(r *os.File, stage func(string)) error {
 	return errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
 }
 
+// AwaitStart returns when a sandbox that starts, launched by another process,
+// has started or failed.
+func AwaitStart(ctx context.Context, d sandbox.Dir) error {
+	for {
+		st, err := d.State()
+		if err != nil || st.Phase != sandbox.Starting {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // AwaitExit returns when no supervisor holds the sandbox any more.
 func AwaitExit(ctx context.Context, d sandbox.Dir) error {
 	return d.AwaitUnlock(ctx)
@@ -130,6 +159,14 @@ func AwaitExit(ctx context.Context, d sandbox.Dir) error {
 // Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL.
 func Kill(ctx context.Context, d sandbox.Dir) error {
 	st, err := d.State()
+	for err == nil && st.PID == 0 && st.Phase == sandbox.Starting { // it has not said yet
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+		st, err = d.State()
+	}
 	if err != nil || st.PID == 0 {
 		return err
 	}

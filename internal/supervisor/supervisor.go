@@ -90,7 +90,7 @@ func newsTeller() (tell func(news), done func()) {
 }
 
 func run(ctx context.Context, d sandbox.Dir, user wire.User, tell func(news)) error {
-	lock, err := d.Lock()
+	lock, err := sandbox.InheritedLock(lockFD)
 	if err != nil {
 		return err
 	}
