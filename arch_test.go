@@ -1,0 +1,153 @@
+package brig
+
+import (
+	"go/build"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "brig.dev/brig/"
+
+// may says which of our packages each one may import. The order is from the
+// bottom up: an import of a package further down is a mistake in the design, and
+// so is a package that is not here.
+var may = []struct{ name, imports string }{
+	{"internal/wire", ""},
+	{"internal/progress", ""},
+	{"internal/policy", ""},
+	{"internal/vhostuser", ""},
+	{"internal/netstack", ""},
+	{"internal/confine", ""},
+	{"internal/sandbox", "policy"},
+	{"internal/cache", "progress"},
+	{"internal/debian", "progress"},
+	{"internal/kernel", "cache debian progress"},
+	{"internal/initramfs", "cache progress"},
+	{"internal/image", "cache debian progress"},
+	{"internal/control", "sandbox"},
+	{"internal/session", "sandbox wire"},
+	{"internal/share", "confine vhostuser"},
+	{"internal/qemu", "confine"},
+	{"internal/egress", "policy netstack"},
+	{"internal/guest", "wire"},
+	{"internal/supervisor", "confine control egress netstack policy qemu sandbox share wire"},
+	{"internal/vmtest", ""},
+	{"cmd/brig-guest", "guest"},
+	{"cmd/brig", "confine control egress image initramfs kernel policy progress qemu sandbox session share supervisor wire"},
+}
+
+// folders are the folders with Go code in them.
+func folders(t *testing.T) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && p != ".") {
+			return filepath.SkipDir
+		}
+		if dir := filepath.ToSlash(filepath.Dir(p)); strings.HasSuffix(p, ".go") && dir != "." && !slices.Contains(list, dir) {
+			list = append(list, dir)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	allowed := map[string][]string{}
+	var seen []string
+	for _, m := range may {
+		for i := range strings.FieldsSeq(m.imports) {
+			if !slices.Contains(seen, "internal/"+i) {
+				t.Errorf("the list is not in order: %s comes before %s", m.name, i)
+			}
+		}
+		seen = append(seen, m.name)
+		allowed[m.name] = strings.Fields(m.imports)
+	}
+	for _, dir := range folders(t) {
+		list, ok := allowed[dir]
+		if !ok {
+			t.Errorf("%s is not in the list of packages", dir)
+			continue
+		}
+		p, err := build.ImportDir(dir, 0)
+		if err != nil {
+			t.Errorf("%s: %v", dir, err)
+			continue
+		}
+		for _, i := range p.Imports {
+			name, ours := strings.CutPrefix(i, module+"internal/")
+			if ours && !slices.Contains(list, name) {
+				t.Errorf("%s imports internal/%s, which is not below it", dir, name)
+			}
+		}
+	}
+}
+
+// TestOneOwner: libraries with a wide surface stay behind one package.
+func TestOneOwner(t *testing.T) {
+	owners := map[string][]string{
+		"gvisor.dev/gvisor":                 {"internal/netstack"},
+		"github.com/hanwen/go-fuse":         {"internal/share"},
+		"github.com/landlock-lsm":           {"internal/confine"},
+		"github.com/google/go-containerreg": {"internal/image"},
+		"github.com/spf13/cobra":            {"cmd/brig"},
+		"github.com/miekg/dns":              {"internal/egress"},
+		"github.com/vishvananda/netlink":    {"internal/guest"},
+	}
+	for _, dir := range folders(t) {
+		p, err := build.ImportDir(dir, 0)
+		if err != nil {
+			continue // the other test says so
+		}
+		for _, i := range p.Imports {
+			for lib, who := range owners {
+				if strings.HasPrefix(i, lib) && !slices.Contains(who, dir) {
+					t.Errorf("%s imports %s, which belongs to %v", dir, i, who)
+				}
+			}
+		}
+	}
+}
+
+func TestPackagesAreDocumented(t *testing.T) {
+	for _, dir := range append(folders(t), ".") {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fset, documented := token.NewFileSet(), 0
+		for _, e := range entries {
+			if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(fset, filepath.Join(dir, e.Name()), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if f.Doc != nil {
+				documented++
+				if len(doc.Synopsis(f.Doc.Text())) < 20 { //nolint:staticcheck // the sentence as written
+					t.Errorf("%s: the package comment says nothing", dir)
+				}
+			}
+		}
+		if documented != 1 {
+			t.Errorf("%s has %d package comments, want 1", dir, documented)
+		}
+	}
+}

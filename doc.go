@@ -1,0 +1,25 @@
+// Package brig is the root of the brig command: it runs coding agents, or any
+// command, in a virtual machine of their own. There is no code here; this is the
+// two-minute tour.
+//
+// A person types `brig run -- make test`. The CLI (cmd/brig) finds or makes the
+// sandbox of the directory (internal/sandbox), sees to what it boots from
+// (internal/kernel, internal/image, internal/initramfs, all kept by
+// internal/cache and fetched by internal/debian) and starts a supervisor
+// (internal/supervisor), one for each sandbox. The two talk over a Unix socket
+// (internal/control); commands go over another one by SSH, end to end between
+// the CLI (internal/session) and the guest.
+//
+// The supervisor runs QEMU (internal/qemu) under Landlock and seccomp
+// (internal/confine), and a share server (internal/share) for each directory,
+// which is a vhost-user device (internal/vhostuser). The guest's network card
+// ends in internal/netstack, where internal/egress decides about every flow by
+// the rules of internal/policy.
+//
+// In the guest, process 1 is the agent (cmd/brig-guest, internal/guest). What
+// crosses between it and the supervisor is internal/wire. Everything from there
+// is hostile.
+//
+// internal/vmtest runs all of it in real machines. docs/architecture.md says
+// more, SECURITY.md what it is good for.
+package brig
