@@ -160,6 +160,22 @@ func TestDNSMalformed(t *testing.T) {
 	}
 }
 
+func TestDNSVersion(t *testing.T) {
+	r, _ := testResolver()
+	q := new(dns.Msg)
+	q.SetQuestion("good.example.", dns.TypeA)
+	q.SetEdns0(4096, false)
+	q.IsEdns0().SetVersion(1)
+	b, err := q.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m dns.Msg
+	if err := m.Unpack(r.answer(b)); err != nil || m.Rcode != dns.RcodeBadVers || len(m.Answer) != 0 {
+		t.Fatal(&m, err)
+	}
+}
+
 func TestNamesBounded(t *testing.T) {
 	n := newNames(netip.MustParsePrefix("198.18.0.0/29"), testPool6)
 	now := time.Unix(1, 0)
