@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -29,6 +30,9 @@ import (
 // TestMain lets the server under test execute this program as it executes
 // itself in the guest.
 func TestMain(m *testing.M) {
+	// Signals that are ignored here (nohup, a shell's background) would be in
+	// the commands too; those with a handler are not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	switch filepath.Base(os.Args[0]) {
 	case modeSFTP, modeActivate, modeModprobe:
 		os.Exit(Main("test"))
