@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
@@ -109,12 +108,6 @@ func (s *shell) request(r *ssh.Request) bool {
 	return false // auth-agent-req@openssh.com, x11-req and the unknown
 }
 
-func resize(f *os.File, cols, rows, width, height uint32) error {
-	return pty.Setsize(f, &pty.Winsize{Cols: short(cols), Rows: short(rows), X: short(width), Y: short(height)})
-}
-
-func short(n uint32) uint16 { return uint16(min(n, 0xffff)) }
-
 func (s *shell) openTTY(payload []byte) error {
 	var v struct {
 		Term                         string
@@ -124,7 +117,7 @@ func (s *shell) openTTY(payload []byte) error {
 	if err := ssh.Unmarshal(payload, &v); err != nil {
 		return err
 	}
-	master, tty, err := pty.Open()
+	master, tty, err := openTTY()
 	if err != nil {
 		return err
 	}

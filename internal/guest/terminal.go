@@ -3,6 +3,7 @@ package guest
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -39,22 +40,60 @@ var controlFlags = map[byte]uint32{90: unix.CS7, 91: unix.CS8, 92: unix.PARENB, 
 // unset is the value of a control character that is switched off.
 const unset = 255
 
-// setModes gives a terminal the modes that the client's has.
-func setModes(tty *os.File, modes string) error {
-	raw, err := tty.SyscallConn()
+// openTTY makes a pseudo-terminal (pty(7)). Its files' descriptors are not taken
+// out by Fd, which would make reads of the master block beyond any deadline.
+func openTTY() (master, tty *os.File, err error) {
+	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	peer := -1
+	err = withFD(master, func(fd int) error {
+		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+			return err
+		}
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC) //nolint:gosec // a descriptor
+		if errno != 0 {
+			return errno
+		}
+		peer = int(n) //nolint:gosec // a descriptor
+		return nil
+	})
+	if err != nil {
+		master.Close()
+		return nil, nil, fmt.Errorf("pseudo-terminal: %w", err)
+	}
+	return master, os.NewFile(uintptr(peer), "tty"), nil
+}
+
+// withFD calls f with the file's descriptor, which stays as it is.
+func withFD(file *os.File, f func(fd int) error) error {
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var ioerr error
-	err = raw.Control(func(fd uintptr) {
-		var t *unix.Termios
-		if t, ioerr = unix.IoctlGetTermios(int(fd), unix.TCGETS); ioerr != nil {
-			return
+	var ferr error
+	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) }) //nolint:gosec // a descriptor
+	return errors.Join(err, ferr)
+}
+
+func resize(f *os.File, cols, rows, width, height uint32) error {
+	size := &unix.Winsize{Col: short(cols), Row: short(rows), Xpixel: short(width), Ypixel: short(height)}
+	return withFD(f, func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, size) })
+}
+
+func short(n uint32) uint16 { return uint16(min(n, 0xffff)) }
+
+// setModes gives a terminal the modes that the client's has.
+func setModes(tty *os.File, modes string) error {
+	return withFD(tty, func(fd int) error {
+		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		if err != nil {
+			return err
 		}
 		applyModes(t, []byte(modes))
-		ioerr = unix.IoctlSetTermios(int(fd), unix.TCSETS, t)
+		return unix.IoctlSetTermios(fd, unix.TCSETS, t)
 	})
-	return errors.Join(err, ioerr)
 }
 
 func applyModes(t *unix.Termios, modes []byte) {
