@@ -83,8 +83,22 @@ func needed(dir, name string) ([]string, error) {
 	return files, nil
 }
 
-// underscored is how modules are named, whatever their files are.
-func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
+// underscored is how modules are named, whatever their files are. In a pattern's
+// brackets a hyphen is a range, and stays.
+func underscored(name string) string {
+	bracket := false
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '[':
+			bracket = true
+		case r == ']':
+			bracket = false
+		case r == '-' && !bracket:
+			return '_'
+		}
+		return r
+	}, name)
+}
 
 func moduleName(file string) string {
 	name, _, _ := strings.Cut(path.Base(file), ".ko")

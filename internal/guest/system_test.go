@@ -329,7 +329,11 @@ func TestNetworkCard(t *testing.T) {
 	}
 	mac, err := net.ParseMAC("52:54:00:12:34:56")
 	must(t, err)
-	must(t, netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "card0", HardwareAddr: mac}}))
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "card0"}, Mode: netlink.TUNTAP_MODE_TAP}
+	if err := netlink.LinkAdd(tap); err != nil {
+		t.Skip("needs /dev/net/tun:", err)
+	}
+	must(t, netlink.LinkSetHardwareAddr(tap, mac))
 	link, err := netlink.LinkByName("card0")
 	must(t, err)
 	n := &wire.Net{MTU: 1400, Addresses: []string{"10.1.2.3/24", "fd00::3/64"}, Gateways: []string{"10.1.2.1", "fd00::1"}}

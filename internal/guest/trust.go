@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // ourCA is where Debian's update-ca-certificates(8) looks for what a machine
@@ -125,8 +124,8 @@ func hashLink(dir string, cert *x509.Certificate) error {
 
 // subjectHash is OpenSSL's hash of a certificate's subject
 // (X509_NAME_hash_ex(3)): the first four bytes of SHA-1, little-endian, over
-// the name's parts without the sequence around them, each value as lower-case
-// UTF-8 with its white space made single.
+// the name's parts without the sequence around them, each value as UTF-8
+// with its ASCII letters in lower case and its white space made single.
 func subjectHash(cert *x509.Certificate) (uint32, error) {
 	type part struct {
 		Type  asn1.ObjectIdentifier
@@ -142,8 +141,8 @@ func subjectHash(cert *x509.Certificate) (uint32, error) {
 		if _, err := asn1.Unmarshal(set.Bytes, &one); err != nil {
 			return 0, fmt.Errorf("certificate: subject: %w", err)
 		}
-		text := strings.Join(strings.Fields(strings.ToLower(string(one.Value.Bytes))), " ")
-		one.Value = asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(text)}
+		text := bytes.Join(bytes.FieldsFunc(lowerASCII(one.Value.Bytes), isSpace), []byte(" "))
+		one.Value = asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: text}
 		der, err := asn1.Marshal([]part{one}) // a sequence of one; as a set, its tag differs
 		if err != nil {
 			return 0, fmt.Errorf("certificate: subject: %w", err)
@@ -154,3 +153,15 @@ func subjectHash(cert *x509.Certificate) (uint32, error) {
 	sum := sha1.Sum(canonical) //nolint:gosec // a file name
 	return binary.LittleEndian.Uint32(sum[:4]), nil
 }
+
+func lowerASCII(b []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, b)
+}
+
+// isSpace is isspace(3) in the C locale.
+func isSpace(r rune) bool { return r == ' ' || r >= '\t' && r <= '\r' }
