@@ -1,0 +1,228 @@
+package netstack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// verdict is what becomes of a frame.
+type verdict int
+
+const (
+	pass   verdict = iota
+	drop           // silently
+	refuse         // with an ICMP error
+)
+
+// filter lets through what a guest with these addresses may send.
+type filter struct {
+	guestMAC, gatewayMAC []byte
+	guest4, gateway4     netip.Addr
+	guest6, gateway6     netip.Addr
+}
+
+func newFilter(c *Config) filter {
+	return filter{
+		guestMAC: c.GuestMAC, gatewayMAC: c.GatewayMAC,
+		guest4: c.Guest4.Addr(), gateway4: c.Gateway4.Addr(),
+		guest6: c.Guest6.Addr(), gateway6: c.Gateway6.Addr(),
+	}
+}
+
+// Layouts: Ethernet II; ARP for IPv4 (RFC 826); IPv4 (RFC 791); IPv6 (RFC 8200);
+// neighbour discovery (RFC 4861).
+const (
+	ethTypeIPv4 = 0x0800
+	ethTypeARP  = 0x0806
+	ethTypeIPv6 = 0x86dd
+
+	arpLen     = 28
+	ipv4Len    = 20
+	ipv6Len    = 40
+	protoICMP  = 1
+	protoTCP   = 6
+	protoUDP   = 17
+	protoICMP6 = 58
+
+	icmpEcho       = 8
+	icmp6Echo      = 128
+	icmp6Solicit   = 135 // neighbour solicitation
+	icmp6Advertise = 136
+	icmp6LastInfo  = 127 // below are errors, which a guest may send about its own traffic
+)
+
+// inspect judges a frame of at least an Ethernet header. A Drop with an empty
+// Why is not worth telling: ordinary chatter of an ordinary guest.
+func (f *filter) inspect(frame []byte) (verdict, Drop) {
+	dst, src, typ := frame[0:6], frame[6:12], binary.BigEndian.Uint16(frame[12:])
+	if !bytes.Equal(src, f.guestMAC) {
+		return drop, Drop{Proto: "ethernet", Why: "a source MAC address that is not the guest's"}
+	}
+	if dst[0]&1 == 0 && !bytes.Equal(dst, f.gatewayMAC) {
+		return drop, Drop{Proto: "ethernet", Why: "a destination MAC address that is not the gateway's"}
+	}
+	packet := frame[header.EthernetMinimumSize:]
+	switch typ {
+	case ethTypeARP:
+		return f.arp(packet)
+	case ethTypeIPv4:
+		return f.ipv4(packet)
+	case ethTypeIPv6:
+		return f.ipv6(packet)
+	}
+	return drop, Drop{Proto: fmt.Sprintf("ethertype %#04x", typ), Why: "neither IPv4, IPv6 nor ARP"}
+}
+
+func (f *filter) arp(p []byte) (verdict, Drop) {
+	if len(p) < arpLen || !bytes.Equal(p[0:6], []byte{0, 1, 8, 0, 6, 4}) {
+		return drop, Drop{Proto: "arp", Why: "malformed"}
+	}
+	sender, target := netip.AddrFrom4([4]byte(p[14:18])), netip.AddrFrom4([4]byte(p[24:28]))
+	if !bytes.Equal(p[8:14], f.guestMAC) || sender != f.guest4 && !sender.IsUnspecified() {
+		return drop, Drop{Proto: "arp", Src: sender, Dst: target, Why: "an address that is not the guest's"}
+	}
+	if target != f.gateway4 {
+		return drop, Drop{} // there is nobody else here
+	}
+	return pass, Drop{}
+}
+
+func (f *filter) ipv4(p []byte) (verdict, Drop) {
+	if len(p) < ipv4Len || p[0]>>4 != 4 || int(p[0]&0xf)*4 < ipv4Len {
+		return drop, Drop{Proto: "ipv4", Why: "malformed"}
+	}
+	d := Drop{Proto: protoName(p[9]), Src: netip.AddrFrom4([4]byte(p[12:16])), Dst: netip.AddrFrom4([4]byte(p[16:20]))}
+	total := int(binary.BigEndian.Uint16(p[2:]))
+	fragment := binary.BigEndian.Uint16(p[6:])
+	switch {
+	case total < ipv4Len || total > len(p):
+		d.Why = "malformed"
+	case d.Src != f.guest4:
+		d.Why = "a source address that is not the guest's"
+	case p[0]&0xf != 5:
+		d.Why = "IP options"
+	case fragment&0x3fff != 0: // more fragments, or an offset
+		d.Why = "a fragment"
+	case d.Dst.IsMulticast() || d.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return drop, Drop{} // service discovery of all sorts
+	}
+	if d.Why != "" {
+		return drop, d
+	}
+	return f.transport(p[9], p[ipv4Len:total], d)
+}
+
+// transport judges by what the packet carries.
+func (f *filter) transport(proto byte, body []byte, d Drop) (verdict, Drop) {
+	switch proto {
+	case protoTCP:
+		if len(body) < header.TCPMinimumSize {
+			d.Why = "malformed"
+			return drop, d
+		}
+		return pass, Drop{}
+	case protoUDP:
+		if len(body) < header.UDPMinimumSize {
+			d.Why = "malformed"
+			return drop, d
+		}
+		return pass, Drop{}
+	case protoICMP:
+		if len(body) >= header.ICMPv4MinimumSize && body[0] == icmpEcho {
+			if d.Dst == f.gateway4 {
+				return pass, Drop{}
+			}
+			d.Why = "ping beyond the gateway"
+			return refuse, d
+		}
+		if len(body) > 0 && body[0] == 3 { // about our own packets
+			return drop, Drop{}
+		}
+		d.Why = "ICMP other than echo"
+		return drop, d
+	}
+	d.Why = "neither TCP, UDP nor ICMP"
+	return refuse, d
+}
+
+func (f *filter) ipv6(p []byte) (verdict, Drop) {
+	if len(p) < ipv6Len || p[0]>>4 != 6 {
+		return drop, Drop{Proto: "ipv6", Why: "malformed"}
+	}
+	next := p[6]
+	d := Drop{Proto: protoName(next), Src: netip.AddrFrom16([16]byte(p[8:24])), Dst: netip.AddrFrom16([16]byte(p[24:40]))}
+	length := int(binary.BigEndian.Uint16(p[4:]))
+	if length > len(p)-ipv6Len {
+		d.Why = "malformed"
+		return drop, d
+	}
+	body := p[ipv6Len : ipv6Len+length]
+	if next == protoICMP6 {
+		return f.icmp6(body, d)
+	}
+	if next == 0 && d.Dst.IsMulticast() {
+		return drop, Drop{} // multicast listener reports
+	}
+	switch {
+	case d.Src != f.guest6 && d.Dst.IsMulticast() && d.Src.IsLinkLocalUnicast():
+		return drop, Drop{} // service discovery
+	case d.Src != f.guest6:
+		d.Why = "a source address that is not the guest's"
+		return drop, d
+	case d.Dst.IsMulticast():
+		return drop, Drop{}
+	}
+	return f.transport6(next, body, d)
+}
+
+func (f *filter) transport6(next byte, body []byte, d Drop) (verdict, Drop) {
+	switch {
+	case next == protoTCP && len(body) >= header.TCPMinimumSize, next == protoUDP && len(body) >= header.UDPMinimumSize:
+		return pass, Drop{}
+	case next == protoTCP, next == protoUDP:
+		d.Why = "malformed"
+		return drop, d
+	}
+	d.Why = "an extension header or a protocol other than TCP and UDP"
+	return refuse, d
+}
+
+func (f *filter) icmp6(body []byte, d Drop) (verdict, Drop) {
+	if len(body) < header.ICMPv6MinimumSize {
+		d.Why = "malformed"
+		return drop, d
+	}
+	switch typ := body[0]; {
+	case typ == icmp6Echo && d.Src == f.guest6 && d.Dst == f.gateway6:
+		return pass, Drop{}
+	case typ == icmp6Echo && d.Src == f.guest6:
+		d.Why = "ping beyond the gateway"
+		return refuse, d
+	case typ == icmp6Solicit && len(body) >= 24 && netip.AddrFrom16([16]byte(body[8:24])) == f.gateway6:
+		if d.Src == f.guest6 || d.Src.IsLinkLocalUnicast() {
+			return pass, Drop{}
+		}
+		d.Why = "a source address that is not the guest's"
+		return drop, d
+	case typ <= icmp6LastInfo, typ >= 130 && typ <= icmp6Advertise, typ == 143:
+		return drop, Drop{} // errors, listener reports, solicitations for others
+	}
+	d.Why = "ICMP other than echo"
+	return drop, d
+}
+
+func protoName(p byte) string {
+	switch p {
+	case protoTCP:
+		return "tcp"
+	case protoUDP:
+		return "udp"
+	case protoICMP, protoICMP6:
+		return "icmp"
+	}
+	return fmt.Sprintf("ip protocol %d", p)
+}

@@ -1,0 +1,201 @@
+package netstack
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// lengthLen is the length before each frame: 32 bits, big-endian (QEMU's
+// net/stream.c).
+const lengthLen = 4
+
+// link is the socket to QEMU as a network card of the stack.
+type link struct {
+	conn   net.Conn
+	cfg    *Config
+	filter filter
+
+	attached sync.RWMutex
+	up       stack.NetworkDispatcher
+
+	writing sync.Mutex
+	out     []byte
+
+	once    sync.Once
+	onClose func()
+}
+
+func newLink(conn net.Conn, cfg *Config) *link {
+	return &link{conn: conn, cfg: cfg, filter: newFilter(cfg)}
+}
+
+func (l *link) close() { l.once.Do(func() { l.conn.Close() }) }
+
+// errFrame means that QEMU, or who speaks for it, does not keep the protocol.
+var errFrame = errors.New("netstack: a frame of impossible length")
+
+// read passes frames up until the link ends.
+func (l *link) read() error {
+	in := bufio.NewReaderSize(l.conn, 256<<10)
+	var length [lengthLen]byte
+	for {
+		if _, err := io.ReadFull(in, length[:]); err != nil {
+			return ended(err)
+		}
+		n := binary.BigEndian.Uint32(length[:])
+		if n < header.EthernetMinimumSize || int64(n) > int64(l.cfg.MTU+header.EthernetMinimumSize) {
+			return fmt.Errorf("%w: %d bytes", errFrame, n)
+		}
+		frame := buffer.NewViewSize(int(n))
+		if _, err := io.ReadFull(in, frame.AsSlice()); err != nil {
+			frame.Release()
+			return ended(err)
+		}
+		l.receive(frame)
+	}
+}
+
+// ended turns the ways in which a link may end in order into nil.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		return nil
+	}
+	return err
+}
+
+// receive passes one frame up, if it may pass. It owns the view.
+func (l *link) receive(frame *buffer.View) {
+	b := frame.AsSlice()
+	verdict, drop := l.filter.inspect(b)
+	if verdict != pass {
+		if verdict == refuse {
+			l.prohibit(b[header.EthernetMinimumSize:])
+		}
+		if drop.Why != "" {
+			l.cfg.Dropped(drop)
+		}
+		frame.Release()
+		return
+	}
+	l.attached.RLock()
+	up := l.up
+	l.attached.RUnlock()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(frame)})
+	defer pkt.DecRef()
+	if up == nil || !l.ParseHeader(pkt) {
+		return
+	}
+	eth := header.Ethernet(pkt.LinkHeader().Slice())
+	switch dst := eth.DestinationAddress(); {
+	case dst == header.EthernetBroadcastAddress:
+		pkt.PktType = tcpip.PacketBroadcast
+	case header.IsMulticastEthernetAddress(dst):
+		pkt.PktType = tcpip.PacketMulticast
+	default:
+		pkt.PktType = tcpip.PacketHost
+	}
+	up.DeliverNetworkPacket(eth.Type(), pkt)
+}
+
+// WritePackets implements stack.LinkWriter: all frames in one write.
+func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.out = l.out[:0]
+	for _, pkt := range list.AsSlice() {
+		at := len(l.out)
+		l.out = append(l.out, 0, 0, 0, 0)
+		for _, s := range pkt.AsSlices() {
+			l.out = append(l.out, s...)
+		}
+		binary.BigEndian.PutUint32(l.out[at:], uint32(len(l.out)-at-lengthLen)) //nolint:gosec // at most the MTU
+	}
+	if _, err := l.conn.Write(l.out); err != nil {
+		return 0, &tcpip.ErrClosedForSend{}
+	}
+	return list.Len(), nil
+}
+
+// write sends one IP packet of ours to the guest.
+func (l *link) write(proto tcpip.NetworkProtocolNumber, packet []byte) {
+	frame := make([]byte, lengthLen+header.EthernetMinimumSize, lengthLen+header.EthernetMinimumSize+len(packet))
+	binary.BigEndian.PutUint32(frame, uint32(header.EthernetMinimumSize+len(packet))) //nolint:gosec // small
+	header.Ethernet(frame[lengthLen:]).Encode(&header.EthernetFields{
+		SrcAddr: tcpip.LinkAddress(l.cfg.GatewayMAC), DstAddr: tcpip.LinkAddress(l.cfg.GuestMAC), Type: proto,
+	})
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	_, _ = l.conn.Write(append(frame, packet...)) // a link that ended is seen by the reader
+}
+
+// The rest implements stack.LinkEndpoint.
+
+// MTU implements stack.NetworkLinkEndpoint.
+func (l *link) MTU() uint32 { return uint32(l.cfg.MTU) } //nolint:gosec // checked
+
+// SetMTU implements stack.NetworkLinkEndpoint: it is fixed.
+func (l *link) SetMTU(uint32) {}
+
+// MaxHeaderLength implements stack.NetworkLinkEndpoint.
+func (l *link) MaxHeaderLength() uint16 { return header.EthernetMinimumSize }
+
+// LinkAddress implements stack.NetworkLinkEndpoint.
+func (l *link) LinkAddress() tcpip.LinkAddress { return tcpip.LinkAddress(l.cfg.GatewayMAC) }
+
+// SetLinkAddress implements stack.NetworkLinkEndpoint: it is fixed.
+func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
+
+// Capabilities implements stack.NetworkLinkEndpoint. Between two processes of
+// one host no bit is lost, so checksums are not looked at.
+func (l *link) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload
+}
+
+// Attach implements stack.NetworkLinkEndpoint.
+func (l *link) Attach(d stack.NetworkDispatcher) {
+	l.attached.Lock()
+	defer l.attached.Unlock()
+	l.up = d
+}
+
+// IsAttached implements stack.NetworkLinkEndpoint.
+func (l *link) IsAttached() bool {
+	l.attached.RLock()
+	defer l.attached.RUnlock()
+	return l.up != nil
+}
+
+// Wait implements stack.NetworkLinkEndpoint; Stack waits for the reader.
+func (l *link) Wait() {}
+
+// ARPHardwareType implements stack.NetworkLinkEndpoint.
+func (l *link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
+
+// AddHeader implements stack.NetworkLinkEndpoint.
+func (l *link) AddHeader(pkt *stack.PacketBuffer) {
+	header.Ethernet(pkt.LinkHeader().Push(header.EthernetMinimumSize)).Encode(&header.EthernetFields{
+		SrcAddr: pkt.EgressRoute.LocalLinkAddress, DstAddr: pkt.EgressRoute.RemoteLinkAddress, Type: pkt.NetworkProtocolNumber,
+	})
+}
+
+// ParseHeader implements stack.NetworkLinkEndpoint.
+func (l *link) ParseHeader(pkt *stack.PacketBuffer) bool {
+	_, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize)
+	return ok
+}
+
+// Close implements stack.NetworkLinkEndpoint.
+func (l *link) Close() { l.close() }
+
+// SetOnCloseAction implements stack.NetworkLinkEndpoint.
+func (l *link) SetOnCloseAction(f func()) { l.onClose = f }

@@ -1,0 +1,305 @@
+// Package netstack ends the guest's only network link in a TCP/IP stack of our
+// own (gVisor's) and hands out what arrives as connections and datagrams. It is
+// the only user of gVisor and knows no policy: its caller accepts or rejects.
+//
+// Theory of operation. QEMU's -netdev stream sends each Ethernet frame after its
+// length. A reader (link.go) takes frames off the socket and shows each to a
+// filter (filter.go), which lets through only what a well-behaved guest with one
+// address of each family sends: ARP and neighbour discovery about the gateway,
+// TCP and UDP from the guest's own address, echo requests to the gateway. The
+// rest is dropped and told of; for some of it the guest gets an ICMP error, so
+// that nothing waits for a time-out. So the stack behind the filter, which has
+// to accept packets to every address in the world, never sees a forged source,
+// a fragment or an extension header.
+//
+// The stack takes every destination for its own (promiscuous, spoofing). A SYN
+// becomes a TCPRequest, the first datagram between two addresses a UDPRequest.
+// Until one is answered, nothing has been promised to the guest: Accept makes
+// the handshake, Reject sends a reset or an ICMP error.
+//
+// Not safe: a guest that does not read stalls its own link, and with it every
+// connection of its own; the writer waits.
+package netstack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Config describes the link. Both families are served.
+type Config struct {
+	MTU                  int // bytes of an IP packet
+	GatewayMAC, GuestMAC net.HardwareAddr
+	Gateway4, Guest4     netip.Prefix // addresses with the length of their network
+	Gateway6, Guest6     netip.Prefix
+	MaxTCP               int               // connections open at once; more get a reset
+	TCP                  func(*TCPRequest) // in a goroutine of its own; must Accept or Reject
+	UDP                  func(*UDPRequest) // likewise
+	Dropped              func(Drop)        // called by the reader: must be quick
+}
+
+// Drop is a packet that was not let through.
+type Drop struct {
+	Proto    string // "arp", "icmp", "tcp", a number, ...
+	Src, Dst netip.Addr
+	Why      string
+}
+
+// Bounds of a link.
+const (
+	// MaxMTU keeps a frame below what QEMU passes on (net/net.h, NET_BUFSIZE).
+	MaxMTU = 65520
+	// defaultMaxTCP is Config.MaxTCP where that is 0.
+	defaultMaxTCP = 4096
+	// maxSYN is how many connections may wait for Accept or Reject.
+	maxSYN = 1024
+	// maxUDPWait is the same for datagrams.
+	maxUDPWait = 1024
+
+	nicID = 1
+)
+
+// Stack is a running stack.
+type Stack struct {
+	cfg   Config
+	link  *link
+	stack *stack.Stack
+
+	open atomic.Int64 // TCP connections
+
+	mu      sync.Mutex
+	waiting map[stack.TransportEndpointID]struct{} // UDP
+	done    chan struct{}
+	err     error
+}
+
+// New runs a stack on a link, which it closes at the end.
+func New(conn net.Conn, cfg Config) (*Stack, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.MaxTCP == 0 {
+		cfg.MaxTCP = defaultMaxTCP
+	}
+	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]struct{}{}, done: make(chan struct{})}
+	s.link = newLink(conn, &s.cfg)
+	s.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
+	})
+	if err := s.configure(); err != nil {
+		s.stack.Destroy()
+		return nil, err
+	}
+	forward := tcp.NewForwarder(s.stack, 0, maxSYN, s.connection)
+	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, forward.HandlePacket)
+	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, s.datagram)
+	go func() {
+		s.err = s.link.read()
+		s.link.close()
+		close(s.done)
+	}()
+	return s, nil
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.MTU < 1280 || c.MTU > MaxMTU:
+		return fmt.Errorf("netstack: MTU %d: want 1280 to %d", c.MTU, MaxMTU)
+	case len(c.GatewayMAC) != 6 || len(c.GuestMAC) != 6:
+		return errors.New("netstack: a MAC address has 6 bytes")
+	case !c.Gateway4.Addr().Is4() || !c.Guest4.Addr().Is4() || !c.Gateway6.Addr().Is6() || !c.Guest6.Addr().Is6():
+		return errors.New("netstack: gateway and guest need an address of each family")
+	case c.TCP == nil || c.UDP == nil || c.Dropped == nil:
+		return errors.New("netstack: a handler is missing")
+	}
+	return nil
+}
+
+// configure sets addresses, routes and options.
+func (s *Stack) configure() error {
+	var errs []error
+	try := func(what string, err tcpip.Error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("netstack: %s: %s", what, err))
+		}
+	}
+	try("network card", s.stack.CreateNIC(nicID, s.link))
+	for _, a := range []struct {
+		proto          tcpip.NetworkProtocolNumber
+		gateway, guest netip.Prefix
+	}{{ipv4.ProtocolNumber, s.cfg.Gateway4, s.cfg.Guest4}, {ipv6.ProtocolNumber, s.cfg.Gateway6, s.cfg.Guest6}} {
+		try("address", s.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+			Protocol:          a.proto,
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(a.gateway.Addr()), PrefixLen: a.gateway.Bits()},
+		}, stack.AddressProperties{}))
+		// Fixed: the guest's word about neighbours is not asked for.
+		try("neighbour", s.stack.AddStaticNeighbor(nicID, a.proto, address(a.guest.Addr()), tcpip.LinkAddress(s.cfg.GuestMAC)))
+	}
+	try("promiscuous mode", s.stack.SetPromiscuousMode(nicID, true))
+	try("spoofing", s.stack.SetSpoofing(nicID, true))
+	s.stack.SetRouteTable([]tcpip.Route{
+		{Destination: address(s.cfg.Guest4.Addr()).WithPrefix().Subnet(), NIC: nicID},
+		{Destination: address(s.cfg.Guest6.Addr()).WithPrefix().Subnet(), NIC: nicID},
+	})
+	sack, moderate, linger := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true), tcpip.TCPTimeWaitTimeoutOption(5*time.Second)
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: 4 << 20}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: 4 << 20}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &linger, &receive, &send} {
+		try("TCP option", s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o))
+	}
+	return errors.Join(errs...)
+}
+
+func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(a.AsSlice()) // of either length
+	return netip.AddrPortFrom(ip, port)
+}
+
+// Wait returns when the link has ended: nil when the guest's side or Close ended
+// it, else how it was broken.
+func (s *Stack) Wait() error {
+	<-s.done
+	return s.err
+}
+
+// Close ends the link and all connections.
+func (s *Stack) Close() error {
+	s.link.close()
+	<-s.done
+	s.stack.Destroy()
+	return nil
+}
+
+// TCPRequest is a connection that the guest wants. Exactly one of Accept and
+// Reject must be called.
+type TCPRequest struct {
+	Src, Dst netip.AddrPort
+	stack    *Stack
+	request  *tcp.ForwarderRequest
+}
+
+// connection is called for each SYN, in a goroutine of its own.
+func (s *Stack) connection(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	if s.open.Load() >= int64(s.cfg.MaxTCP) {
+		r.Complete(true)
+		return
+	}
+	s.cfg.TCP(&TCPRequest{
+		Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort),
+		stack: s, request: r,
+	})
+}
+
+// Accept completes the handshake. The connection is a *Conn.
+func (r *TCPRequest) Accept() (net.Conn, error) {
+	var wq waiter.Queue
+	ep, err := r.request.CreateEndpoint(&wq)
+	if err != nil {
+		r.request.Complete(true)
+		return nil, fmt.Errorf("netstack: handshake: %s", err)
+	}
+	r.request.Complete(false)
+	r.stack.open.Add(1)
+	return &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, stack: r.stack}, nil
+}
+
+// Reject answers with a reset.
+func (r *TCPRequest) Reject() { r.request.Complete(true) }
+
+// Conn is an accepted connection. Besides net.Conn's it has CloseRead,
+// CloseWrite and Abort.
+type Conn struct {
+	*gonet.TCPConn
+	ep    tcpip.Endpoint
+	stack *Stack
+	once  sync.Once
+}
+
+func (c *Conn) ended() { c.once.Do(func() { c.stack.open.Add(-1) }) }
+
+// Close ends the connection in order; what was written is still sent.
+func (c *Conn) Close() error {
+	c.ended()
+	return c.TCPConn.Close()
+}
+
+// Abort ends the connection with a reset.
+func (c *Conn) Abort() {
+	c.ended()
+	c.ep.Abort()
+	_ = c.TCPConn.Close() // wakes who reads
+}
+
+// UDPRequest is the first datagram between two addresses. Exactly one of Accept
+// and Reject must be called.
+type UDPRequest struct {
+	Src, Dst netip.AddrPort
+	stack    *Stack
+	id       stack.TransportEndpointID
+	pkt      *stack.PacketBuffer
+}
+
+// datagram is called by the reader for each that belongs to no association.
+func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	s.mu.Lock()
+	_, again := s.waiting[id]
+	if !again && len(s.waiting) < maxUDPWait {
+		s.waiting[id] = struct{}{}
+	}
+	full := !again && len(s.waiting) >= maxUDPWait
+	s.mu.Unlock()
+	if again || full {
+		return true // dropped: datagrams may be
+	}
+	r := &UDPRequest{
+		Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort),
+		stack: s, id: id, pkt: pkt.Clone(),
+	}
+	go s.cfg.UDP(r)
+	return true
+}
+
+func (r *UDPRequest) answered() {
+	r.stack.mu.Lock()
+	delete(r.stack.waiting, r.id)
+	r.stack.mu.Unlock()
+	r.pkt.DecRef()
+}
+
+// Accept makes the association. Reads give and writes take whole datagrams, the
+// first one included.
+func (r *UDPRequest) Accept() (net.Conn, error) {
+	defer r.answered()
+	var wq waiter.Queue
+	ep, err := udp.NewForwarderRequest(r.stack.stack, r.id, r.pkt.Clone()).CreateEndpoint(&wq)
+	if err != nil {
+		return nil, fmt.Errorf("netstack: association: %s", err)
+	}
+	return gonet.NewUDPConn(&wq, ep), nil
+}
+
+// Reject answers with an ICMP error.
+func (r *UDPRequest) Reject() {
+	defer r.answered()
+	packet := append(append([]byte{}, r.pkt.NetworkHeader().Slice()...), r.pkt.TransportHeader().Slice()...)
+	r.stack.link.prohibit(packet)
+}
