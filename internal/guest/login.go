@@ -98,7 +98,9 @@ func (ls *logins) environ(l *login, term string, client []string) []string {
 	image, ca := ls.imageEnv, ls.caEnv
 	ls.mu.Unlock()
 	e := environment{}
-	e.set("PATH=" + userPath)
+	// Where installers put what a user adds; Debian's ~/.profile has it too,
+	// but not every command is run by a login shell.
+	e.set("PATH=" + l.home + "/.local/bin:" + userPath)
 	if l.uid == 0 {
 		e.set("PATH=" + rootPath)
 	}
