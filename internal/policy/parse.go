@@ -1,0 +1,375 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Limits of names (RFC 1035 section 2.3.4) and of what is read here.
+const (
+	maxName  = 253
+	maxLabel = 63
+	maxRule  = 1024
+	maxFile  = 4 << 20
+)
+
+// ParseRule reads one rule:
+//
+//	[udp:|raw:]TARGET[:PORTS]
+//
+// TARGET is a host name whose labels may be * (one label) or begin with ** (one
+// or more), an IP address or network, "host" (the host's own loopback) or
+// preset:NAME. PORTS is a list of ports and ranges, or *. An allow rule without
+// ports is about 443 and 80; a deny rule without ports is about everything.
+// Errors are *SyntaxError.
+func ParseRule(action Action, text string) ([]Rule, error) {
+	return parseRule(action, text, Source{Line: 1, Column: 1})
+}
+
+func parseRule(action Action, text string, at Source) ([]Rule, error) {
+	fail := func(format string, args ...any) ([]Rule, error) {
+		short := text
+		if len(short) > 100 {
+			short = short[:100] + "..."
+		}
+		return nil, &SyntaxError{at, short, fmt.Sprintf(format, args...)}
+	}
+	if len(text) > maxRule {
+		return fail("longer than %d bytes", maxRule)
+	}
+	if name, ok := strings.CutPrefix(text, "preset:"); ok {
+		p, err := expand(action, name, at)
+		if err != nil {
+			return fail("%v", err)
+		}
+		return p, nil
+	}
+	r := Rule{Action: action, Source: at, proto: TCP}
+	rest := text
+	if s, ok := strings.CutPrefix(rest, "udp:"); ok {
+		rest, r.proto = s, UDP
+	} else if s, ok := strings.CutPrefix(rest, "raw:"); ok {
+		if action == Deny {
+			return fail("raw is about what an allowed connection carries; a denial needs none")
+		}
+		rest, r.raw = s, true
+	}
+	target, ports, err := splitPorts(rest)
+	if err != nil {
+		return fail("%v", err)
+	}
+	if err := r.setTarget(target); err != nil {
+		return fail("%v", err)
+	}
+	if err := r.setPorts(ports); err != nil {
+		return fail("%v", err)
+	}
+	r.Text = r.canonical()
+	return []Rule{r}, nil
+}
+
+// splitPorts takes the ports off a rule. ports is "" when there are none.
+func splitPorts(s string) (target, ports string, err error) {
+	if rest, ok := strings.CutPrefix(s, "["); ok {
+		addr, after, ok := strings.Cut(rest, "]")
+		switch {
+		case !ok:
+			return "", "", errors.New("a bracket is not closed")
+		case after == "":
+			return addr, "", nil
+		case strings.HasPrefix(after, "/"): // [2001:db8::]/32:443
+			bits, ports, has := strings.Cut(after, ":")
+			if has && ports == "" {
+				return "", "", errNoPorts
+			}
+			return addr + bits, ports, nil
+		case !strings.HasPrefix(after, ":"):
+			return "", "", fmt.Errorf("%q after the bracket", after)
+		case after == ":":
+			return "", "", errNoPorts
+		}
+		return addr, after[1:], nil
+	}
+	if strings.Count(s, ":") > 1 { // an IPv6 address without brackets has no ports
+		return s, "", nil
+	}
+	target, ports, ok := strings.Cut(s, ":")
+	if ok && ports == "" {
+		return "", "", errNoPorts
+	}
+	return target, ports, nil
+}
+
+var errNoPorts = errors.New("a colon without ports after it")
+
+func (r *Rule) setTarget(s string) error {
+	switch {
+	case s == "":
+		return errors.New("no host name or address")
+	case s == "host":
+		r.host = true
+		return nil
+	case strings.Contains(s, "/"):
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return fmt.Errorf("%q is no network: want ADDRESS/BITS", s)
+		}
+		if p.Addr().Is4In6() {
+			if p.Bits() < 96 {
+				return fmt.Errorf("%s mixes IPv4 and IPv6 addresses", p)
+			}
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		if p != p.Masked() {
+			return fmt.Errorf("%s has bits beyond its length: want %s", p, p.Masked())
+		}
+		r.prefix = p
+		return nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return errors.New("an address with a zone means nothing here")
+		}
+		a = a.Unmap()
+		r.prefix = netip.PrefixFrom(a, a.BitLen())
+		return nil
+	}
+	if strings.Contains(s, ":") {
+		return fmt.Errorf("%q is no IPv6 address; before ports one stands in brackets", s)
+	}
+	labels, err := parseName(s, true)
+	r.labels = labels
+	return err
+}
+
+// profile is how browsers look names up, but for underscores, which services
+// have in theirs.
+var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false))
+
+// parseName makes a host name into labels in the form that DNS has.
+func parseName(s string, wildcards bool) ([]string, error) {
+	s = strings.TrimSuffix(s, ".")
+	parts := strings.FieldsFunc(s, func(r rune) bool { return r == '.' || r == '。' || r == '．' || r == '｡' })
+	if len(parts) == 0 || strings.Contains(s, "..") || strings.HasPrefix(s, ".") {
+		return nil, fmt.Errorf("%q is no host name: a part of it is empty", s)
+	}
+	var labels []string
+	for i, p := range parts {
+		switch {
+		case wildcards && p == "*", wildcards && p == "**" && i == 0:
+			labels = append(labels, p)
+			continue
+		case p == "**":
+			return nil, errors.New("** stands only at the beginning")
+		case strings.Contains(p, "*"):
+			return nil, fmt.Errorf("%q: a wildcard stands for whole parts of a name", p)
+		}
+		l, err := profile.ToASCII(p)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no part of a host name: %w", p, err)
+		}
+		if l = strings.ToLower(l); !isLabel(l) {
+			return nil, fmt.Errorf("%q is no part of a host name", p)
+		}
+		labels = append(labels, l)
+	}
+	if n := len(strings.Join(labels, ".")); n > maxName {
+		return nil, fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)
+	}
+	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
+		return nil, fmt.Errorf("%q is neither an address nor a name", s)
+	}
+	return labels, nil
+}
+
+func isLabel(l string) bool {
+	if l == "" || len(l) > maxLabel || l[0] == '-' || l[len(l)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(l) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// CleanName is a host name as Flow has it. ok is false for what is none.
+func CleanName(s string) (name string, ok bool) {
+	labels, err := parseName(s, false)
+	return strings.Join(labels, "."), err == nil
+}
+
+func (r *Rule) setPorts(s string) error {
+	switch {
+	case s == "" && r.host:
+		return errors.New("the host's own services are allowed one by one: want host:PORT")
+	case s == "" && r.Action == Deny:
+		if r.proto == TCP {
+			r.proto = "" // everything
+		}
+		r.ports = []PortRange{allPorts}
+		return nil
+	case s == "" && r.proto == UDP:
+		return errors.New("UDP has no usual port: want udp:HOST:PORT")
+	case s == "":
+		r.ports = defaultPorts
+		return nil
+	case s == "*" && r.host:
+		return errors.New("the host's own services are allowed one by one: want host:PORT")
+	case s == "*":
+		r.ports = []PortRange{allPorts}
+		return nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		p, err := parsePorts(part)
+		if err != nil {
+			return err
+		}
+		r.ports = append(r.ports, p)
+	}
+	return nil
+}
+
+func parsePorts(s string) (PortRange, error) {
+	first, last, isRange := strings.Cut(s, "-")
+	a, err := parsePort(first)
+	if err != nil || !isRange {
+		return PortRange{a, a}, err
+	}
+	z, err := parsePort(last)
+	if err != nil {
+		return PortRange{}, err
+	}
+	if z < a {
+		return PortRange{}, fmt.Errorf("the range %s is empty: no flow can match it", s)
+	}
+	return PortRange{a, z}, nil
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || s[0] == '+' {
+		return 0, fmt.Errorf("%q is no port: want 1 to 65535", s)
+	}
+	return uint16(n), nil
+}
+
+// canonical writes the rule in one way.
+func (r *Rule) canonical() string {
+	var b strings.Builder
+	switch {
+	case r.raw:
+		b.WriteString("raw:")
+	case r.proto == UDP:
+		b.WriteString("udp:")
+	}
+	var ports []string
+	for _, p := range r.ports {
+		ports = append(ports, p.String())
+	}
+	list := strings.Join(ports, ",")
+	if r.Action == Allow && list == "443,80" || r.Action == Deny && r.proto == "" {
+		list = ""
+	}
+	target := strings.Join(r.labels, ".")
+	switch {
+	case r.host:
+		target = "host"
+	case r.prefix.IsValid():
+		target = r.prefix.String()
+		if r.prefix.IsSingleIP() {
+			target = r.prefix.Addr().String()
+		}
+		if r.prefix.Addr().Is6() && list != "" {
+			addr, bits, has := strings.Cut(target, "/")
+			if target = "[" + addr + "]"; has {
+				target += "/" + bits
+			}
+		}
+	}
+	b.WriteString(target)
+	if list != "" {
+		b.WriteString(":" + list)
+	}
+	return b.String()
+}
+
+// ParseFile reads a file of rules: one a line, "allow RULE" or "deny RULE"; # and
+// what follows is a comment. All errors are returned, joined.
+func ParseFile(file string, text []byte) ([]Rule, error) {
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("%s: larger than %d bytes", file, maxFile)
+	}
+	var rules []Rule
+	var errs []error
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		code, _, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "#")
+		words := strings.Fields(code)
+		if len(words) == 0 {
+			continue
+		}
+		at := Source{file, n, strings.Index(code, words[0]) + 1}
+		var action Action
+		switch words[0] {
+		case "allow":
+			action = Allow
+		case "deny":
+		default:
+			errs = append(errs, &SyntaxError{at, words[0], "want allow or deny"})
+			continue
+		}
+		if len(words) != 2 {
+			errs = append(errs, &SyntaxError{at, strings.TrimSpace(code), "want one rule on a line"})
+			continue
+		}
+		at.Column = strings.LastIndex(code, words[1]) + 1
+		r, err := parseRule(action, words[1], at)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		rules = append(rules, r...)
+	}
+	return rules, errors.Join(errs...)
+}
+
+// ParseFlow reads what `brig policy check` is given: [udp:]HOST[:PORT], with the
+// port 443 where there is none.
+func ParseFlow(text string) (Flow, error) {
+	rest, proto := text, TCP
+	if s, ok := strings.CutPrefix(text, "udp:"); ok {
+		rest, proto = s, UDP
+	}
+	target, ports, err := splitPorts(rest)
+	if err != nil {
+		return Flow{}, fmt.Errorf("%q: %w", text, err)
+	}
+	f := Flow{Port: 443, Proto: proto}
+	if ports != "" {
+		if f.Port, err = parsePort(ports); err != nil {
+			return Flow{}, fmt.Errorf("%q: %w", text, err)
+		}
+	}
+	if target == "host" {
+		f.Host = true
+		return f, nil
+	}
+	if a, err := netip.ParseAddr(target); err == nil {
+		f.Addr = a.Unmap()
+		return f, nil
+	}
+	labels, err := parseName(target, false)
+	if err != nil {
+		return Flow{}, fmt.Errorf("%q: %w", text, err)
+	}
+	f.Name = strings.Join(labels, ".")
+	return f, nil
+}

@@ -1,0 +1,233 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func set(t testing.TB, lines ...string) *Set {
+	t.Helper()
+	rules, err := ParseFile("test", []byte(strings.Join(lines, "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Compile(rules)
+}
+
+func TestDecide(t *testing.T) {
+	s := set(t,
+		"allow example.org", "allow *.one.test:8443", "allow **.deep.test", "deny bad.deep.test", "deny **.evil.deep.test:443",
+		"allow 192.0.2.7", "allow 10.0.0.0/8:5432", "deny 10.1.0.0/16", "allow [2001:db8::]/32:22", "allow udp:time.test:123",
+		"allow raw:raw.test:443", "allow host:5432", "allow Bücher.test", "allow *.mid.*.test:1-1000", "allow _svc.test:*")
+	for flow, want := range map[string]bool{
+		"example.org:443": true, "example.org:80": true, "EXAMPLE.org.:443": true, "example.org:22": false, "www.example.org:443": false,
+		"udp:example.org:443": false, "a.one.test:8443": true, "one.test:8443": false, "a.b.one.test:8443": false, "a.one.test:443": false,
+		"a.deep.test:443": true, "a.b.c.deep.test:80": true, "deep.test:443": false, "bad.deep.test:443": false, "x.bad.deep.test:443": true,
+		"x.evil.deep.test:443": false, "x.evil.deep.test:80": true, "192.0.2.7:443": true, "192.0.2.8:443": false, "10.2.3.4:5432": true,
+		"10.1.3.4:5432": false, "10.2.3.4:443": false, "[2001:db8::5]:22": true, "[2001:db9::5]:22": false, "[::ffff:192.0.2.7]:443": true,
+		"udp:time.test:123": true, "time.test:123": false, "raw.test:443": true, "host:5432": true, "host:5433": false,
+		"xn--bcher-kva.test:443": true, "bücher.test:443": true, "a.mid.b.test:999": true, "a.mid.test:999": false, "a.mid.b.test:1001": false,
+		"_svc.test:60000": true,
+	} {
+		f, err := ParseFlow(flow)
+		if err != nil {
+			t.Errorf("%s: %v", flow, err)
+			continue
+		}
+		d := s.Decide(f)
+		if d.Allow != want {
+			t.Errorf("%s: %+v, want %v", flow, d, want)
+		}
+		if d.Reason == "" || d.Allow && d.Rule == nil {
+			t.Errorf("%s: %+v explains nothing", flow, d)
+		}
+	}
+	if f, _ := ParseFlow("raw.test:443"); !s.Decide(f).Raw {
+		t.Error("raw is lost")
+	}
+	for name, want := range map[string]bool{
+		"example.org": true, "time.test": true, "nobody.test": false, "bad.deep.test": false, "x.evil.deep.test": true, "192.0.2.7": false,
+	} {
+		if s.Resolves(name) != want {
+			t.Errorf("resolves %s: not %v", name, want)
+		}
+	}
+	if !s.HasHost() || set(t, "deny host:1").HasHost() {
+		t.Error("host services")
+	}
+	if (&Set{}).Decide(Flow{Name: "x.test", Port: 443, Proto: TCP}).Allow {
+		t.Error("the empty set allows something")
+	}
+}
+
+func TestBadRules(t *testing.T) {
+	for text, say := range map[string]string{
+		"":                         "no host name",
+		"example.org:":             "without ports",
+		"example.org:0":            "no port",
+		"example.org:65536":        "no port",
+		"example.org:+1":           "no port",
+		"example.org:9-3":          "empty",
+		"example.org:x":            "no port",
+		"exa mple":                 "no part of a host name",
+		"-x.org":                   "no part of a host name",
+		"a..b":                     "empty",
+		".org":                     "empty",
+		"x*.org":                   "whole parts",
+		"a.**.org":                 "at the beginning",
+		"1.2.3":                    "neither an address nor a name",
+		"1.2.3.4.5":                "neither an address nor a name",
+		"10.0.0.1/8":               "want 10.0.0.0/8",
+		"10.0.0.0/33":              "no network",
+		"fe80::1%eth0":             "zone",
+		"[2001:db8::1":             "not closed",
+		"[2001:db8::1]x":           "after the bracket",
+		"2001:db8::zz":             "no IPv6 address",
+		"host":                     "host:PORT",
+		"host:*":                   "host:PORT",
+		"udp:example.org":          "udp:HOST:PORT",
+		"preset:nothing":           "choose of anthropic",
+		strings.Repeat("a", 64):    "no part of a host name",
+		strings.Repeat("a.", 200):  "at most 253",
+		strings.Repeat("a", 20000): "longer than",
+	} {
+		_, err := ParseRule(Allow, text)
+		var se *SyntaxError
+		if !errors.As(err, &se) || !strings.Contains(err.Error(), say) {
+			t.Errorf("%.50q: %v, want it to say %q", text, err, say)
+		}
+	}
+	if _, err := ParseRule(Deny, "raw:example.org"); err == nil {
+		t.Error("deny raw")
+	}
+}
+
+func TestFileErrorsNameThePlace(t *testing.T) {
+	rules, err := ParseFile("p", []byte("allow ok.test # fine\n\n  allow  bad..name\npermit x\ndeny a b\n"))
+	if len(rules) != 1 || err == nil {
+		t.Fatalf("%v, %v", rules, err)
+	}
+	for _, want := range []string{"p:3:10:", "p:4:1:", "p:5:1:"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+}
+
+func TestOneWayOfWriting(t *testing.T) {
+	for in, want := range map[string]string{
+		"EXAMPLE.org.:443,80": "example.org", "example.org:80,443": "example.org:80,443", "[2001:DB8::1]:443,80": "2001:db8::1",
+		"[2001:db8::1]:22": "[2001:db8::1]:22", "::ffff:10.0.0.1": "10.0.0.1", "udp:x.test:1-2": "udp:x.test:1-2", "x.test:*": "x.test:*",
+		"[2001:db8::]/32:22": "[2001:db8::]/32:22", "10.0.0.0/8": "10.0.0.0/8",
+	} {
+		r, err := ParseRule(Allow, in)
+		if err != nil || r[0].Text != want {
+			t.Errorf("%s: %v, %v, want %s", in, r, err, want)
+			continue
+		}
+		again, err := ParseRule(Allow, r[0].Text)
+		if err != nil || again[0].Text != want || !reflect.DeepEqual(again[0].ports, r[0].ports) {
+			t.Errorf("%s again: %v, %v", want, again, err)
+		}
+	}
+}
+
+func TestPresets(t *testing.T) {
+	for _, p := range Presets() {
+		if rules, err := ParseRule(Allow, "preset:"+p.Name); err != nil || len(rules) != len(p.Rules) || rules[0].Preset != p.Name {
+			t.Errorf("%s: %v, %v", p.Name, rules, err)
+		}
+	}
+}
+
+func TestPropose(t *testing.T) {
+	flow := func(s string) Flow {
+		f, err := ParseFlow(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	got := set(t, "allow known.test").Propose([]Flow{
+		flow("known.test"), flow("a.cdn.test"), flow("b.cdn.test"), flow("c.cdn.test"), flow("one.test"), flow("one.test:80"), flow("one.test:8080"),
+		flow("x.npmjs.org"), flow("y.npmjs.org"), flow("udp:t.test:123"), flow("192.0.2.1:22"), {Host: true, Port: 5432, Proto: TCP},
+	})
+	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "host:5432", "one.test:80,443,8080", "udp:t.test:123"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	for in, want := range map[string]string{
+		"a.test": "a.test", "a.test:80": "a.test", "a.test:22": "a.test:22", "udp:a.test:53": "udp:a.test:53", "[2001:db8::1]:22": "[2001:db8::1]:22", "host:1": "host:1",
+	} {
+		f, err := ParseFlow(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules, err := ParseRule(Allow, Suggest(f))
+		if Suggest(f) != want || err != nil || !Compile(rules).Decide(f).Allow {
+			t.Errorf("%s: %q, %v", in, Suggest(f), err)
+		}
+	}
+}
+
+func FuzzParseRule(f *testing.F) {
+	for _, s := range []string{"a.test:1-2", "**.x", "[::1]:*", "10.0.0.0/8", "preset:npm", "raw:ü.test", "udp:host:1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, a := range []Action{Allow, Deny} {
+			rules, err := ParseRule(a, s)
+			if err != nil {
+				continue
+			}
+			for _, r := range rules {
+				again, err := ParseRule(a, r.Text)
+				if err != nil || again[0].Text != r.Text {
+					t.Fatalf("%q became %q became %v, %v", s, r.Text, again, err)
+				}
+			}
+		}
+	})
+}
+
+func FuzzParseFile(f *testing.F) {
+	f.Add([]byte("allow a.test\ndeny b.test:1 # c\n"))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		rules, _ := ParseFile("f", b)
+		s := Compile(rules)
+		s.Decide(Flow{Name: "a.b.test", Port: 443, Proto: TCP})
+		s.Decide(Flow{Addr: netip.MustParseAddr("10.0.0.1"), Port: 443, Proto: TCP})
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	var lines []string
+	for i := range 10000 {
+		switch i % 4 {
+		case 0:
+			lines = append(lines, fmt.Sprintf("allow host%d.example%d.test", i, i%100))
+		case 1:
+			lines = append(lines, fmt.Sprintf("allow **.zone%d.test:443", i))
+		case 2:
+			lines = append(lines, fmt.Sprintf("deny *.sub%d.zone%d.test", i, i-1))
+		default:
+			lines = append(lines, fmt.Sprintf("allow 10.%d.%d.0/24:22", i/250%250, i%250))
+		}
+	}
+	s := set(b, lines...)
+	flows := []Flow{
+		{Name: "host400.example0.test", Port: 443, Proto: TCP}, {Name: "a.b.c.zone9001.test", Port: 443, Proto: TCP},
+		{Name: "nobody.knows.this.test", Port: 443, Proto: TCP}, {Addr: netip.MustParseAddr("10.1.2.3"), Port: 22, Proto: TCP},
+	}
+	b.ResetTimer()
+	for i := range b.N {
+		s.Decide(flows[i%len(flows)])
+	}
+}

@@ -1,0 +1,60 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Preset is a named set of rules.
+type Preset struct {
+	Name    string   `json:"name"`
+	Summary string   `json:"summary"`
+	Rules   []string `json:"rules"` // as for `brig policy allow`
+}
+
+// presets name domains by wildcard where a service moves among hosts.
+var presets = []Preset{
+	{"anthropic", "Claude Code and Anthropic's API", []string{"*.anthropic.com", "claude.ai", "*.claude.ai", "*.claude.com"}},
+	{"openai", "Codex and OpenAI's API", []string{"*.openai.com", "chatgpt.com", "*.chatgpt.com"}},
+	{"gemini", "Gemini CLI and Google's AI APIs", []string{"generativelanguage.googleapis.com", "cloudcode-pa.googleapis.com", "oauth2.googleapis.com", "accounts.google.com"}},
+	{"npm", "npm and Yarn packages", []string{"*.npmjs.org", "*.npmjs.com", "*.yarnpkg.com"}},
+	{"pypi", "Python packages", []string{"*.pypi.org", "pypi.*", "*.pythonhosted.org"}},
+	{"go", "Go modules and toolchains", []string{"*.golang.org", "golang.*", "go.dev", "*.go.dev"}},
+	{"debian", "Debian packages", []string{"*.debian.org", "*.debian.net"}},
+	{"ubuntu", "Ubuntu packages", []string{"*.ubuntu.com", "*.archive.ubuntu.com"}},
+	{"github", "GitHub: git over HTTPS and SSH, API, releases", []string{"github.com:22,80,443", "*.github.com:22,80,443", "*.githubusercontent.com", "*.githubassets.com"}},
+	{"gitlab", "GitLab.com: git over HTTPS and SSH, API", []string{"gitlab.com:22,80,443", "*.gitlab.com:22,80,443"}},
+	{"dockerhub", "images from Docker Hub", []string{"*.docker.io", "*.docker.com", "**.r2.cloudflarestorage.com"}},
+	{"ghcr", "images from GitHub's registry", []string{"ghcr.*", "*.githubusercontent.com"}},
+	{"crates", "Rust crates and toolchains", []string{"*.crates.io", "crates.*", "*.rust-lang.org"}},
+	{"rubygems", "Ruby gems", []string{"*.rubygems.org", "rubygems.*"}},
+	{"maven", "Maven and Gradle artefacts", []string{"**.maven.org", "**.apache.org", "*.gradle.org"}},
+	{"huggingface", "Hugging Face models and data", []string{"huggingface.co", "*.huggingface.co", "**.hf.co"}},
+}
+
+// Presets lists the presets.
+func Presets() []Preset { return append([]Preset{}, presets...) }
+
+// expand makes a preset's rules.
+func expand(action Action, name string, at Source) ([]Rule, error) {
+	var known []string
+	for _, p := range presets {
+		known = append(known, p.Name)
+		if p.Name != name {
+			continue
+		}
+		var rules []Rule
+		for _, text := range p.Rules {
+			r, err := parseRule(action, text, at)
+			if err != nil {
+				return nil, err // a mistake of ours, which a test finds
+			}
+			for i := range r {
+				r[i].Preset = name
+			}
+			rules = append(rules, r...)
+		}
+		return rules, nil
+	}
+	return nil, fmt.Errorf("there is no preset %q: choose of %s", name, strings.Join(known, ", "))
+}

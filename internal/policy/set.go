@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Set is compiled rules. It does not change; safe for concurrent use.
+//
+// Rules about names are found by the part of the name that they spell out at its
+// end: a look-up tries the whole name, then without its first label, and so on,
+// so its cost is the number of labels and not of rules. Rules about addresses are
+// found by prefix, one look-up for each length that occurs.
+type Set struct {
+	rules []Rule
+	names map[string][]*Rule // by literal end
+	nets  map[netip.Prefix][]*Rule
+	bits4 []int // lengths of prefixes that occur
+	bits6 []int
+	host  []*Rule
+}
+
+// Compile makes rules into a Set.
+func Compile(rules []Rule) *Set {
+	s := &Set{rules: append([]Rule{}, rules...), names: map[string][]*Rule{}, nets: map[netip.Prefix][]*Rule{}}
+	var seen4, seen6 [129]bool
+	for i := range s.rules {
+		r := &s.rules[i]
+		switch {
+		case r.host:
+			s.host = append(s.host, r)
+		case r.prefix.IsValid():
+			s.nets[r.prefix] = append(s.nets[r.prefix], r)
+			if r.prefix.Addr().Is4() {
+				seen4[r.prefix.Bits()] = true
+			} else {
+				seen6[r.prefix.Bits()] = true
+			}
+		default:
+			end := literalEnd(r.labels)
+			s.names[end] = append(s.names[end], r)
+		}
+	}
+	for b := range seen4 {
+		if seen4[b] {
+			s.bits4 = append(s.bits4, b)
+		}
+		if seen6[b] {
+			s.bits6 = append(s.bits6, b)
+		}
+	}
+	return s
+}
+
+// literalEnd is what follows the last wildcard.
+func literalEnd(labels []string) string {
+	for i := len(labels) - 1; i >= 0; i-- {
+		if labels[i][0] == '*' {
+			return strings.Join(labels[i+1:], ".")
+		}
+	}
+	return strings.Join(labels, ".")
+}
+
+// matches says whether a pattern stands for a name.
+func matches(pattern, name []string) bool {
+	if pattern[0] == "**" {
+		pattern = pattern[1:]
+		if len(name) <= len(pattern) {
+			return false
+		}
+		name = name[len(name)-len(pattern):]
+	}
+	if len(name) != len(pattern) {
+		return false
+	}
+	for i, p := range pattern {
+		if p != "*" && p != name[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// about calls use for each rule about a flow's target, whatever the port.
+func (s *Set) about(f Flow, use func(*Rule)) {
+	switch {
+	case f.Host:
+		for _, r := range s.host {
+			use(r)
+		}
+	case f.Name != "":
+		labels := strings.Split(f.Name, ".")
+		for end := f.Name; ; {
+			for _, r := range s.names[end] {
+				if matches(r.labels, labels) {
+					use(r)
+				}
+			}
+			if end == "" {
+				return
+			}
+			if _, after, ok := strings.Cut(end, "."); ok {
+				end = after
+			} else {
+				end = ""
+			}
+		}
+	default:
+		bits := s.bits4
+		if f.Addr.Is6() {
+			bits = s.bits6
+		}
+		for _, b := range bits {
+			p, err := f.Addr.Prefix(b)
+			if err != nil {
+				continue
+			}
+			for _, r := range s.nets[p] {
+				use(r)
+			}
+		}
+	}
+}
+
+// Decide says whether a flow may pass, and why.
+func (s *Set) Decide(f Flow) Decision {
+	var allow, deny *Rule
+	raw := false
+	s.about(f, func(r *Rule) {
+		switch {
+		case !r.covers(f.Proto, f.Port):
+		case r.Action == Deny && deny == nil:
+			deny = r
+		case r.Action == Allow:
+			if allow == nil || r.raw && !raw {
+				allow = r
+			}
+			raw = raw || r.raw
+		}
+	})
+	switch {
+	case deny != nil:
+		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
+	case allow != nil:
+		return Decision{Allow: true, Rule: allow, Raw: raw, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+	}
+	return Decision{Reason: "no rule allows it"}
+}
+
+// Resolves says whether a name may have an address for the guest: some port of it
+// is allowed.
+func (s *Set) Resolves(name string) bool {
+	allowed := map[Proto]bool{}
+	denied := map[Proto]bool{}
+	s.about(Flow{Name: name}, func(r *Rule) {
+		switch {
+		case r.Action == Allow:
+			allowed[r.proto] = true
+		case len(r.ports) == 1 && r.ports[0] == allPorts:
+			for _, p := range []Proto{TCP, UDP} {
+				if r.proto == "" || r.proto == p {
+					denied[p] = true
+				}
+			}
+		}
+	})
+	return allowed[TCP] && !denied[TCP] || allowed[UDP] && !denied[UDP]
+}
+
+// HasHost says whether a service of the host's own loopback is allowed.
+func (s *Set) HasHost() bool {
+	for _, r := range s.host {
+		if r.Action == Allow {
+			return true
+		}
+	}
+	return false
+}
+
+// Rules are all rules, in their order.
+func (s *Set) Rules() []Rule { return append([]Rule{}, s.rules...) }
