@@ -210,6 +210,9 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 		return err
 	}
 	d := store.Dir(spec.Name)
+	if _, err := qemu.Find(ctx); err != nil { // before minutes are spent on an image
+		return hint(err, "brig doctor")
+	}
 	bar := newBars(os.Stderr)
 	defer bar.close()
 	b, err := prepare(ctx, spec, bar)
@@ -232,12 +235,8 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 	return start(ctx, d, bar)
 }
 
-// checkMachine looks for QEMU and finds out, once per boot of this host,
-// whether KVM works; the supervisor then finds the same answer at once.
+// checkMachine finds out, once per boot of this host, whether KVM works; the supervisor then finds the same answer at once.
 func checkMachine(ctx context.Context, bar *bars) error {
-	if _, err := qemu.Find(ctx); err != nil {
-		return hint(err, "brig doctor")
-	}
 	cache, err := sandbox.CacheDir()
 	if err != nil {
 		return err
