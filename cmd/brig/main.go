@@ -94,6 +94,7 @@ network that you allow.
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
+		&cobra.Group{ID: "net", Title: "Network:"},
 		&cobra.Group{ID: "brig", Title: "This program:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -104,6 +105,7 @@ network that you allow.
 	}
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
 	add("manage", lsCommand(), inspectCommand(), stopCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
+	add("net", policyCommand(), netCommand())
 	add("brig", doctorCommand(), versionCommand())
 	root.AddCommand(superviseCommand(), shareCommand(), confineCommand(), sshProxyCommand())
 	root.SetHelpCommandGroupID("brig")

@@ -105,6 +105,9 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if _, err := parseEnv(inv.env); err != nil { // before anything is made
 		return err
 	}
+	if err := f.checkRules(); err != nil {
+		return err
+	}
 	store, err := sandbox.Open()
 	if err != nil {
 		return err

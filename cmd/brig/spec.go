@@ -35,6 +35,8 @@ type specFlags struct {
 	mounts []string
 	ports  []string
 	env    []string
+	allow  []string
+	deny   []string
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -47,6 +49,8 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
+	flags.StringArrayVar(&f.deny, "deny", nil, "deny it `RULE`, whatever else allows it (repeatable)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 

@@ -13,6 +13,7 @@ import (
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/initramfs"
 	"brig.dev/brig/internal/kernel"
+	"brig.dev/brig/internal/policy"
 	"brig.dev/brig/internal/progress"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
@@ -149,6 +150,9 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 	if err != nil {
 		return err
 	}
+	if err := f.applyRules(ctx, name); err != nil {
+		return err
+	}
 	st, err := d.State()
 	if err != nil {
 		return err
@@ -171,6 +175,38 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 		}
 	}
 	return boot(ctx, store, spec)
+}
+
+// applyRules adds the rules of --allow and --deny to the sandbox's own.
+func (f *specFlags) applyRules(ctx context.Context, name string) error {
+	if f == nil {
+		return nil
+	}
+	s := scope{name: name}
+	if len(f.allow) > 0 {
+		if err := s.change(ctx, policy.Allow, f.allow, false); err != nil {
+			return err
+		}
+	}
+	if len(f.deny) > 0 {
+		return s.change(ctx, policy.Deny, f.deny, false)
+	}
+	return nil
+}
+
+// checkRules finds mistakes in --allow and --deny before anything is made.
+func (f *specFlags) checkRules() error {
+	for _, r := range f.allow {
+		if _, err := ruleLine(policy.Allow, r); err != nil {
+			return err
+		}
+	}
+	for _, r := range f.deny {
+		if _, err := ruleLine(policy.Deny, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func specChange(spec *sandbox.Spec, f *specFlags) ([]string, error) {

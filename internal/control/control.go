@@ -172,3 +172,13 @@ func (c *Client) Publish(ctx context.Context, p sandbox.Port) (sandbox.Port, err
 func (c *Client) Unpublish(ctx context.Context, host uint16) error {
 	return c.Call(ctx, http.MethodPost, "/ports/remove", sandbox.Port{Host: host}, nil)
 }
+
+// ReloadPolicy puts the rules on disk in force.
+func (c *Client) ReloadPolicy(ctx context.Context) error {
+	return c.Call(ctx, http.MethodPost, "/policy/reload", struct{}{}, nil)
+}
+
+// AllowOnce adds a rule that is forgotten when the sandbox stops.
+func (c *Client) AllowOnce(ctx context.Context, rule string) error {
+	return c.Call(ctx, http.MethodPost, "/policy/once", rule, nil)
+}

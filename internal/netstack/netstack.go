@@ -70,6 +70,8 @@ const (
 	maxSYN = 1024
 	// maxUDPWait is the same for datagrams.
 	maxUDPWait = 1024
+	// maxUDPMore is how many more datagrams wait with the first.
+	maxUDPMore = 16
 
 	nicID = 1
 )
@@ -83,7 +85,7 @@ type Stack struct {
 	open atomic.Int64 // TCP connections
 
 	mu      sync.Mutex
-	waiting map[stack.TransportEndpointID]struct{} // UDP
+	waiting map[stack.TransportEndpointID]*UDPRequest
 	done    chan struct{}
 	err     error
 }
@@ -96,7 +98,7 @@ func New(conn net.Conn, cfg Config) (*Stack, error) {
 	if cfg.MaxTCP == 0 {
 		cfg.MaxTCP = defaultMaxTCP
 	}
-	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]struct{}{}, done: make(chan struct{})}
+	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]*UDPRequest{}, done: make(chan struct{})}
 	s.link = newLink(conn, &s.cfg)
 	s.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
@@ -256,41 +258,56 @@ type UDPRequest struct {
 	stack    *Stack
 	id       stack.TransportEndpointID
 	pkt      *stack.PacketBuffer
+	more     []*stack.PacketBuffer // guarded by the stack's mutex
 }
 
-// datagram is called by the reader for each that belongs to no association.
+// datagram is called by the reader for each that belongs to no association. What
+// comes before the answer waits with the first: a resolver asks for both families
+// at once.
 func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	s.mu.Lock()
-	_, again := s.waiting[id]
-	if !again && len(s.waiting) < maxUDPWait {
-		s.waiting[id] = struct{}{}
+	defer s.mu.Unlock()
+	if r := s.waiting[id]; r != nil {
+		if len(r.more) < maxUDPMore {
+			r.more = append(r.more, pkt.Clone())
+		}
+		return true
 	}
-	full := !again && len(s.waiting) >= maxUDPWait
-	s.mu.Unlock()
-	if again || full {
+	if len(s.waiting) >= maxUDPWait {
 		return true // dropped: datagrams may be
 	}
 	r := &UDPRequest{
 		Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort),
 		stack: s, id: id, pkt: pkt.Clone(),
 	}
+	s.waiting[id] = r
 	go s.cfg.UDP(r)
 	return true
 }
 
-func (r *UDPRequest) answered() {
+// answered ends the wait and returns what came meanwhile.
+func (r *UDPRequest) answered() []*stack.PacketBuffer {
 	r.stack.mu.Lock()
+	defer r.stack.mu.Unlock()
 	delete(r.stack.waiting, r.id)
-	r.stack.mu.Unlock()
-	r.pkt.DecRef()
+	return r.more
 }
 
 // Accept makes the association. Reads give and writes take whole datagrams, the
 // first one included.
 func (r *UDPRequest) Accept() (net.Conn, error) {
-	defer r.answered()
 	var wq waiter.Queue
+	// The endpoint exists before the wait ends: nothing that comes now begins
+	// another one.
 	ep, err := udp.NewForwarderRequest(r.stack.stack, r.id, r.pkt.Clone()).CreateEndpoint(&wq)
+	more := r.answered()
+	r.pkt.DecRef()
+	for _, p := range more {
+		if to, ok := ep.(stack.TransportEndpoint); ok && err == nil {
+			to.HandlePacket(r.id, p)
+		}
+		p.DecRef()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("netstack: association: %s", err)
 	}
@@ -299,7 +316,10 @@ func (r *UDPRequest) Accept() (net.Conn, error) {
 
 // Reject answers with an ICMP error.
 func (r *UDPRequest) Reject() {
-	defer r.answered()
+	for _, p := range r.answered() {
+		p.DecRef()
+	}
 	packet := append(append([]byte{}, r.pkt.NetworkHeader().Slice()...), r.pkt.TransportHeader().Slice()...)
 	r.stack.link.prohibit(packet)
+	r.pkt.DecRef()
 }

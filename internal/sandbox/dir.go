@@ -212,6 +212,9 @@ func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
 	return lockWait(ctx, d.File(startLockFile))
 }
 
+// LockFile waits for a lock on a file, which is made if need be.
+func LockFile(ctx context.Context, path string) (*Lock, error) { return lockWait(ctx, path) }
+
 // LockNames takes the right to make and name sandboxes.
 func (s *Store) LockNames(ctx context.Context) (*Lock, error) {
 	return lockWait(ctx, filepath.Join(s.root, "lock"))

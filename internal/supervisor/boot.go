@@ -93,8 +93,8 @@ func (s *supervisor) startMachine(ctx context.Context) (*guestConns, error) {
 		return nil, err
 	}
 	defer closeDisks()
-	var pairs [3]net.Conn
-	var files [3]*os.File
+	var pairs [4]net.Conn
+	var files [4]*os.File
 	for i := range pairs {
 		if pairs[i], files[i], err = qemu.SocketPair(); err != nil {
 			return nil, err
@@ -107,13 +107,17 @@ func (s *supervisor) startMachine(ctx context.Context) (*guestConns, error) {
 		Console: files[0],
 		Ports:   []qemu.Port{{Name: wire.PortControl, File: files[1]}, {Name: wire.PortMux, File: files[2]}},
 		Disks:   disks,
+		NIC:     &qemu.NIC{File: files[3], MAC: guestMAC(s.spec.ID).String(), MTU: linkMTU},
 		Plugs:   plugs, Balloon: true,
 	}
 	if s.machine, err = m.Start(ctx, s.self, s.spawner); err != nil {
 		return nil, err
 	}
-	go s.keepConsole(pairs[0])
 	go s.watch()
+	if s.network, err = newNetwork(pairs[3], s.dir, guestMAC(s.spec.ID), s.log); err != nil {
+		return nil, err
+	}
+	go s.keepConsole(pairs[0])
 	return &guestConns{control: pairs[1], mux: pairs[2]}, nil
 }
 
@@ -196,6 +200,7 @@ func (s *supervisor) setup() (*wire.SetupRequest, error) {
 		ModulesSerial:  serialModules,
 		ImageEnv:       s.spec.Boot.ImageEnv,
 		Workdir:        s.spec.Dir,
+		Net:            netSettings(guestMAC(s.spec.ID)),
 	}, nil
 }
 
@@ -330,8 +335,8 @@ func (s *supervisor) lost(what string, err error) {
 		return
 	default:
 	}
-	if err == nil {
-		err = io.EOF
+	if err == nil { // it saw QEMU hang up, whose end tells why
+		return
 	}
 	s.log.Error("lost "+what, "error", err)
 	s.end <- fmt.Sprintf("%s died: %v", what, err)

@@ -62,6 +62,7 @@ type supervisor struct {
 	shares  []*shareServer
 	agent   *agent
 	ports   *ports
+	network *network
 	since   time.Time
 	kernel  string
 
@@ -212,7 +213,9 @@ func (s *supervisor) listen() (closeAll func(), err error) {
 		ctl.Close()
 		return nil, err
 	}
-	server := &http.Server{Handler: control.Routes(s), ReadHeaderTimeout: 10 * time.Second}
+	routes := control.Routes(s)
+	s.network.routes(routes)
+	server := &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(ctl) }()
 	go s.serveSSH(ssh)
 	return func() {
@@ -315,6 +318,9 @@ func (s *supervisor) tearDown() {
 	}
 	for _, sh := range s.shares {
 		sh.kill()
+	}
+	if s.network != nil {
+		s.network.close()
 	}
 }
 

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/egress"
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+)
+
+func netCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "net", Short: "Watch what a sandbox does on the network",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(netLogCommand(), netAskCommand())
+	return c
+}
+
+func netLogCommand() *cobra.Command {
+	var follow, denied, asJSON bool
+	var name string
+	c := &cobra.Command{
+		Use: "log", Short: "Show every decision on the sandbox's traffic", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d, err := sandboxDir(name)
+			if err != nil {
+				return err
+			}
+			show := func(e egress.Entry) error {
+				if denied && e.Verdict != egress.Denied {
+					return nil
+				}
+				return printEntry(c.OutOrStdout(), e, asJSON)
+			}
+			file := d.File(sandbox.NetLogFile)
+			if follow {
+				err = egress.FollowLog(c.Context(), file, show)
+			} else {
+				err = egress.ReadLog(file, show)
+			}
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "`NAME` of the sandbox (default: this directory's)")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more comes")
+	c.Flags().BoolVar(&denied, "denied", false, "only what was denied")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
+	return c
+}
+
+func sandboxDir(name string) (sandbox.Dir, error) {
+	store, err := sandbox.Open()
+	if err != nil {
+		return sandbox.Dir{}, err
+	}
+	spec, err := lookup(store, name)
+	if err != nil {
+		return sandbox.Dir{}, err
+	}
+	return store.Dir(spec.Name), nil
+}
+
+func printEntry(w io.Writer, e egress.Entry, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(e)
+	}
+	_, err := fmt.Fprintln(w, e.Text())
+	return err
+}
+
+func netAskCommand() *cobra.Command {
+	var s scope
+	c := &cobra.Command{
+		Use: "ask", Short: "Be asked about each new denial as it happens",
+		Long: `Be asked about each new denial as it happens, until interrupted: allow it until
+the sandbox stops (once), for this sandbox (sandbox), for all of yours (always),
+or leave it denied. What was denied meanwhile has failed; the command in the
+sandbox has to try again.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !isTerminal(os.Stdin) {
+				return errors.New("net ask wants a terminal: unattended, what is denied stays denied")
+			}
+			_, d, err := s.file()
+			if err != nil {
+				return err
+			}
+			if d == nil {
+				return errors.New("--all: a log belongs to one sandbox")
+			}
+			return ask(c.Context(), *d, s.name, os.Stdin, c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&s.name, "name", "", "`NAME` of the sandbox (default: this directory's)")
+	return c
+}
+
+// ask follows the log and asks about each rule that is missing, once.
+func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.Writer) error {
+	answers := bufio.NewReader(in)
+	asked := map[string]bool{}
+	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
+	err := egress.FollowLog(ctx, d.File(sandbox.NetLogFile), func(e egress.Entry) error {
+		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] {
+			return nil
+		}
+		rules, err := d.Rules()
+		if err != nil {
+			return err
+		}
+		if f, err := policy.ParseFlow(e.Suggest); err != nil || policy.Compile(rules).Decide(f).Allow {
+			return nil // allowed since
+		}
+		asked[e.Suggest] = true
+		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)
+		line, err := answers.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		return obey(ctx, d, name, e.Suggest, strings.TrimSpace(line))
+	})
+	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func obey(ctx context.Context, d sandbox.Dir, name, rule, answer string) error {
+	switch strings.ToLower(answer) {
+	case "o", "once":
+		return control.NewClient(d).AllowOnce(ctx, rule)
+	case "s", "sandbox":
+		return (&scope{name: name}).change(ctx, policy.Allow, []string{rule}, false)
+	case "a", "always":
+		return (&scope{all: true}).change(ctx, policy.Allow, []string{rule}, false)
+	}
+	return nil
+}

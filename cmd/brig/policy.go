@@ -1,0 +1,431 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/egress"
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+)
+
+func policyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "policy", Short: "Say what a sandbox may reach on the network",
+		Long: `Say what a sandbox may reach on the network. Nothing is allowed by default. A
+rule is HOST[:PORTS], ADDRESS[:PORTS], host:PORT (a service on this machine's
+loopback) or preset:NAME; * stands for one part of a name, ** for one or more.
+Changes take effect at once, also on connections that are open.`,
+		Example: `  brig policy allow preset:npm github.com:22,443
+  brig policy allow host:5432
+  brig policy check registry.example.org:443`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(policyShowCommand(), policyCheckCommand(), policyChangeCommand(policy.Allow), policyChangeCommand(policy.Deny),
+		policyResetCommand(), policyPresetsCommand(), policyLearnCommand())
+	return c
+}
+
+// scope is whose rules a verb is about.
+type scope struct {
+	name string
+	all  bool
+}
+
+func (s *scope) register(c *cobra.Command) {
+	c.Flags().StringVar(&s.name, "name", "", "`NAME` of the sandbox (default: this directory's)")
+	c.Flags().BoolVar(&s.all, "all", false, "the rules that hold for all your sandboxes")
+}
+
+// file is where the scope's rules stand, and the sandbox's folder.
+func (s *scope) file() (file string, d *sandbox.Dir, err error) {
+	if s.all {
+		file, err = sandbox.CommonPolicy()
+		return file, nil, err
+	}
+	store, err := sandbox.Open()
+	if err != nil {
+		return "", nil, err
+	}
+	spec, err := lookup(store, s.name)
+	if err != nil {
+		return "", nil, err
+	}
+	dir := store.Dir(spec.Name)
+	return dir.File(sandbox.PolicyFile), &dir, nil
+}
+
+// inForce are the rules that a sandbox obeys, or those common to all.
+func (s *scope) inForce() ([]policy.Rule, error) {
+	file, d, err := s.file()
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
+		return d.Rules()
+	}
+	return sandbox.RulesIn(file)
+}
+
+type ruleRow struct {
+	Action string `json:"action"`
+	Rule   string `json:"rule"`
+	Preset string `json:"preset,omitempty"`
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+}
+
+func policyShowCommand() *cobra.Command {
+	var s scope
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "show", Short: "List the rules in force", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			rules, err := s.inForce()
+			if err != nil {
+				return err
+			}
+			rows := []ruleRow{}
+			for _, r := range rules {
+				rows = append(rows, ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line})
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), rows)
+			}
+			if len(rows) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "no rules: nothing passes")
+				return nil
+			}
+			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
+			fmt.Fprintln(tw, "ACTION\tRULE\tFROM")
+			for _, r := range rows {
+				from := fmt.Sprintf("%s:%d", r.File, r.Line)
+				if r.Preset != "" {
+					from = "preset:" + r.Preset + ", " + from
+				}
+				fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Action, r.Rule, from)
+			}
+			return tw.Flush()
+		},
+	}
+	s.register(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func policyCheckCommand() *cobra.Command {
+	var s scope
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "check HOST[:PORT]...", Short: "Say whether a target is allowed, and by which rule, without any traffic",
+		Long: `Say whether a target is allowed, and by which rule, without any traffic. The
+exit status is 0 when all are allowed and 1 when one is not.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			rules, err := s.inForce()
+			if err != nil {
+				return err
+			}
+			set := policy.Compile(rules)
+			denied := false
+			for _, a := range args {
+				f, err := policy.ParseFlow(a)
+				if err != nil {
+					return err
+				}
+				d := set.Decide(f)
+				denied = denied || !d.Allow
+				if err := printDecision(c.OutOrStdout(), f, d, asJSON); err != nil {
+					return err
+				}
+			}
+			if denied {
+				return exitStatus(1)
+			}
+			return nil
+		},
+	}
+	s.register(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each target")
+	return c
+}
+
+func printDecision(w io.Writer, f policy.Flow, d policy.Decision, asJSON bool) error {
+	word := policy.Deny
+	if d.Allow {
+		word = policy.Allow
+	}
+	if asJSON {
+		return printJSON(w, map[string]any{"target": f.String(), "allow": d.Allow, "reason": d.Reason, "suggest": suggestion(f, d)})
+	}
+	fmt.Fprintf(w, "%s %s: %s", word, f, d.Reason)
+	if d.Rule != nil && d.Rule.Source.File != "" {
+		fmt.Fprintf(w, " (%s:%d)", d.Rule.Source.File, d.Rule.Source.Line)
+	}
+	fmt.Fprintln(w)
+	if s := suggestion(f, d); s != "" {
+		fmt.Fprintf(w, "  try: brig policy allow %s\n", s)
+	}
+	return nil
+}
+
+// suggestion is the missing rule, when that is all that is missing.
+func suggestion(f policy.Flow, d policy.Decision) string {
+	if d.Allow || d.Rule != nil {
+		return ""
+	}
+	return policy.Suggest(f)
+}
+
+func policyChangeCommand(action policy.Action) *cobra.Command {
+	var s scope
+	var remove bool
+	c := &cobra.Command{
+		Use: action.String() + " RULE...", Short: map[policy.Action]string{
+			policy.Allow: "Allow hosts, addresses and ports, at once and from now on",
+			policy.Deny:  "Deny them, whatever else allows them",
+		}[action],
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return s.change(c.Context(), action, args, remove)
+		},
+	}
+	s.register(c)
+	c.Flags().BoolVar(&remove, "remove", false, "take the rules away again")
+	return c
+}
+
+// change adds or removes lines of the scope's file.
+func (s *scope) change(ctx context.Context, action policy.Action, texts []string, remove bool) error {
+	file, d, err := s.file()
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, t := range texts {
+		line, err := ruleLine(action, t)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, line)
+	}
+	if err := editRules(ctx, file, func(old []string) ([]string, error) {
+		if !remove {
+			return addLines(old, lines), nil
+		}
+		for _, l := range lines {
+			if !slices.Contains(old, l) {
+				return nil, hint(fmt.Errorf("there is no rule %q in %s", l, file), "brig policy show")
+			}
+		}
+		return slices.DeleteFunc(old, func(l string) bool { return slices.Contains(lines, l) }), nil
+	}); err != nil {
+		return err
+	}
+	return s.reload(ctx, d)
+}
+
+// ruleLine is a rule as a line of a file, in one way of writing.
+func ruleLine(action policy.Action, text string) (string, error) {
+	r, err := policy.ParseRule(action, text)
+	if err != nil {
+		return "", hint(err, "brig policy --help")
+	}
+	if !strings.HasPrefix(text, "preset:") {
+		text = r[0].Text
+	}
+	return action.String() + " " + text, nil
+}
+
+func addLines(old, lines []string) []string {
+	for _, l := range lines {
+		if !slices.Contains(old, l) {
+			old = append(old, l)
+		}
+	}
+	return old
+}
+
+// editRules changes a file of rules under a lock; what is not a rule stays. The
+// result must make sense, or the file stays as it was.
+func editRules(ctx context.Context, file string, edit func([]string) ([]string, error)) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	l, err := sandbox.LockFile(ctx, file+".lock")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	b, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var lines []string
+	if len(b) > 0 {
+		lines = strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	}
+	if lines, err = edit(lines); err != nil {
+		return err
+	}
+	text := []byte(strings.Join(lines, "\n") + "\n")
+	if _, err := policy.ParseFile(file, text); err != nil {
+		return hint(err, "mend %s by hand, or brig policy reset", file)
+	}
+	return sandbox.WriteFile(file, text)
+}
+
+// reload puts the rules in force where sandboxes run.
+func (s *scope) reload(ctx context.Context, d *sandbox.Dir) error {
+	if d != nil {
+		return reloadPolicy(ctx, *d)
+	}
+	store, err := sandbox.Open()
+	if err != nil {
+		return err
+	}
+	names, err := store.Names()
+	for _, n := range names {
+		err = errors.Join(err, reloadPolicy(ctx, store.Dir(n)))
+	}
+	return err
+}
+
+func reloadPolicy(ctx context.Context, d sandbox.Dir) error {
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+		return err
+	}
+	return control.NewClient(d).ReloadPolicy(ctx)
+}
+
+func policyResetCommand() *cobra.Command {
+	var s scope
+	c := &cobra.Command{
+		Use: "reset", Short: "Remove all rules: nothing passes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			file, d, err := s.file()
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			return s.reload(c.Context(), d)
+		},
+	}
+	s.register(c)
+	return c
+}
+
+func policyPresetsCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "presets [NAME]", Short: "List the presets, or the rules of one", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			list := policy.Presets()
+			if len(args) == 1 {
+				list = slices.DeleteFunc(list, func(p policy.Preset) bool { return p.Name != args[0] })
+				if len(list) == 0 {
+					return hint(fmt.Errorf("there is no preset %q", args[0]), "brig policy presets")
+				}
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), list)
+			}
+			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
+			fmt.Fprintln(tw, "PRESET\tFOR\tRULES")
+			for _, p := range list {
+				fmt.Fprintf(tw, "%s\t%s\t%s\n", p.Name, p.Summary, strings.Join(p.Rules, " "))
+			}
+			return tw.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func policyLearnCommand() *cobra.Command {
+	var s scope
+	var yes bool
+	c := &cobra.Command{
+		Use: "learn", Short: "Propose the rules that would have allowed what the log shows denied",
+		Long: `Propose the smallest set of rules that would have allowed what this sandbox's
+network log shows denied, as lines to add. They are added when you agree.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if s.all {
+				return errors.New("--all: a log belongs to one sandbox")
+			}
+			file, d, err := s.file()
+			if err != nil {
+				return err
+			}
+			rules, err := d.Rules()
+			if err != nil {
+				return err
+			}
+			flows, err := deniedFlows(d.File(sandbox.NetLogFile))
+			if err != nil {
+				return err
+			}
+			proposal := policy.Compile(rules).Propose(flows)
+			if len(proposal) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "nothing to add: the log shows no denial that a rule would lift")
+				return nil
+			}
+			fmt.Fprintf(c.OutOrStdout(), "--- %s\n", file)
+			for _, p := range proposal {
+				fmt.Fprintf(c.OutOrStdout(), "+allow %s\n", p)
+			}
+			if !yes && !confirm("Add these rules?") {
+				return nil
+			}
+			return s.change(c.Context(), policy.Allow, proposal, false)
+		},
+	}
+	s.register(c)
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "add them without asking")
+	return c
+}
+
+// deniedFlows are what the log shows denied for want of a rule. A name that was
+// only asked for was meant for HTTPS, most likely.
+func deniedFlows(log string) ([]policy.Flow, error) {
+	var flows []policy.Flow
+	err := egress.ReadLog(log, func(e egress.Entry) error {
+		if e.Verdict != egress.Denied || e.Suggest == "" {
+			return nil
+		}
+		if f, err := policy.ParseFlow(e.Suggest); err == nil && !slices.Contains(flows, f) {
+			flows = append(flows, f)
+		}
+		return nil
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return flows, err
+}
+
+// confirm asks the person; without a terminal the answer is no.
+func confirm(question string) bool {
+	if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
+		fmt.Fprintln(os.Stderr, "brig: nothing is added unattended (--yes adds them)")
+		return false
+	}
+	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(os.Stdin, &answer)
+	return strings.HasPrefix(strings.ToLower(answer), "y")
+}

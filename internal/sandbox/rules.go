@@ -1,0 +1,52 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"brig.dev/brig/internal/policy"
+)
+
+// CommonPolicy is the file of rules that hold for all of the owner's sandboxes:
+// $XDG_CONFIG_HOME/brig/policy, by default ~/.config/brig/policy.
+func CommonPolicy() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("no configuration folder: %w", err)
+	}
+	return filepath.Join(dir, "brig", "policy"), nil
+}
+
+// Rules reads the sandbox's rules: those of all sandboxes, then its own. A file
+// that is not there has none; one that cannot be read or makes no sense is an
+// error, and then nothing may pass.
+func (d Dir) Rules() ([]policy.Rule, error) {
+	common, err := CommonPolicy()
+	if err != nil {
+		return nil, err
+	}
+	var rules []policy.Rule
+	for _, file := range []string{common, d.File(PolicyFile)} {
+		r, err := RulesIn(file)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, r...)
+	}
+	return rules, nil
+}
+
+// RulesIn reads one file of rules.
+func RulesIn(file string) ([]policy.Rule, error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return policy.ParseFile(file, b)
+}

@@ -1,0 +1,191 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/egress"
+	"brig.dev/brig/internal/netstack"
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/wire"
+)
+
+// The addresses of a sandbox's own segment. No other machine sees them, so all
+// sandboxes have the same: shared address space (RFC 6598) and a unique local
+// prefix (RFC 4193). Synthetic addresses of names come from the range for
+// benchmarks (RFC 2544) and from the same local prefix, so that no rule about
+// real addresses means them.
+var (
+	gateway4 = netip.MustParsePrefix("100.127.255.1/30")
+	guest4   = netip.MustParsePrefix("100.127.255.2/30")
+	gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/64")
+	guest6   = netip.MustParsePrefix("fd62:7269:6700::2/64")
+	pool4    = netip.MustParsePrefix("198.18.0.0/15")
+	pool6    = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+
+	gatewayMAC = net.HardwareAddr{0x02, 0x62, 0x72, 0x69, 0x67, 0x01}
+)
+
+// linkMTU is large, for speed: the link is a socket of this host's.
+const linkMTU = netstack.MaxMTU
+
+// guestMAC is a sandbox's own: locally administered, and unlike any other's.
+func guestMAC(id string) net.HardwareAddr {
+	mac := net.HardwareAddr{0x06, 0, 0, 0, 0, 0}
+	b, _ := hex.DecodeString(id) // 12 digits; what is missing stays 0
+	copy(mac[1:], b)
+	return mac
+}
+
+// network is the guest's way out.
+type network struct {
+	dir   sandbox.Dir
+	gate  *egress.Gateway
+	stack *netstack.Stack
+	audit *egress.Log
+	log   *slog.Logger
+
+	mu   sync.Mutex
+	once []policy.Rule // until the sandbox stops
+}
+
+// newNetwork serves the guest's link. A policy that cannot be read lets nothing
+// pass.
+func newNetwork(link net.Conn, d sandbox.Dir, mac net.HardwareAddr, log *slog.Logger) (*network, error) {
+	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), egress.LogBytes)
+	if err != nil {
+		return nil, fmt.Errorf("network log: %w", err)
+	}
+	n := &network{dir: d, audit: audit, log: log}
+	n.gate = egress.New(egress.Config{
+		Pool4: pool4, Pool6: pool6, Log: audit,
+		DNS:  []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
+		Info: []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
+	})
+	if err := n.reload(); err != nil {
+		log.Error("no network: the policy cannot be loaded", "error", err)
+	}
+	n.stack, err = netstack.New(link, netstack.Config{
+		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: mac,
+		Gateway4: gateway4, Guest4: guest4, Gateway6: gateway6, Guest6: guest6,
+		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Dst, r) },
+		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Dst, r) },
+		Dropped: func(d netstack.Drop) { n.gate.Dropped(d.Proto, d.Dst, d.Why) },
+	})
+	if err != nil {
+		n.close()
+		return nil, err
+	}
+	go func() {
+		if err := n.stack.Wait(); err != nil {
+			log.Error("the network link ended", "error", err)
+		}
+	}()
+	return n, nil
+}
+
+// reload puts the rules on disk in force. On an error nothing passes until they
+// are mended.
+func (n *network) reload() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rules, err := n.dir.Rules()
+	if err != nil {
+		n.gate.SetPolicy(nil)
+		return fmt.Errorf("nothing passes until this is mended: %w", err)
+	}
+	n.gate.SetPolicy(ruleSet{policy.Compile(append(rules, n.once...))})
+	return nil
+}
+
+// allowOnce adds rules that are forgotten when the sandbox stops.
+func (n *network) allowOnce(text string) error {
+	r, err := policy.ParseRule(policy.Allow, text)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.once = append(n.once, r...)
+	n.mu.Unlock()
+	return n.reload()
+}
+
+func (n *network) close() {
+	if n.stack != nil {
+		_ = n.stack.Close() // the link is gone, or goes now
+	}
+	n.gate.Close()
+	_ = n.audit.Close()
+}
+
+// routes are what the command line asks of the network.
+func (n *network) routes(mux *http.ServeMux) {
+	control.Handle(mux, "POST /policy/reload", func(context.Context, struct{}) (struct{}, error) {
+		return struct{}{}, n.reload()
+	})
+	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
+		return struct{}{}, n.allowOnce(rule)
+	})
+}
+
+// settings are what the guest is told of its card.
+func netSettings(mac net.HardwareAddr) *wire.Net {
+	return &wire.Net{
+		MAC: mac.String(), MTU: linkMTU,
+		Addresses: []string{guest4.String(), guest6.String()},
+		Gateways:  []string{gateway4.Addr().String(), gateway6.Addr().String()},
+		DNS:       []string{gateway4.Addr().String()},
+	}
+}
+
+// ruleSet is a policy as egress asks for it.
+type ruleSet struct{ set *policy.Set }
+
+func flowOf(t egress.Target) policy.Flow {
+	f := policy.Flow{Name: t.Name, Addr: t.Addr.Unmap(), Port: t.Port, Proto: policy.Proto(t.Proto), Host: t.Host}
+	if t.Host {
+		f.Name = ""
+	}
+	return f
+}
+
+// Decide implements egress.Policy.
+func (r ruleSet) Decide(t egress.Target) egress.Verdict {
+	d := r.set.Decide(flowOf(t))
+	v := egress.Verdict{Allow: d.Allow, Raw: d.Raw, Reason: d.Reason}
+	if d.Rule != nil {
+		v.Rule = d.Rule.String()
+	}
+	return v
+}
+
+// Resolves implements egress.Policy.
+func (r ruleSet) Resolves(name string) bool {
+	if name == egress.HostName {
+		return r.set.HasHost()
+	}
+	return r.set.Resolves(name)
+}
+
+// Rules implements egress.Policy.
+func (r ruleSet) Rules() []string {
+	var list []string
+	for _, rule := range r.set.Rules() {
+		list = append(list, rule.String())
+	}
+	return list
+}
+
+// Suggest implements egress.Policy.
+func (r ruleSet) Suggest(t egress.Target) string {
+	return strings.TrimSpace(policy.Suggest(flowOf(t)))
+}
