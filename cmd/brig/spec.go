@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"brig.dev/brig/internal/policy"
 	"brig.dev/brig/internal/sandbox"
 )
 
@@ -35,6 +37,7 @@ type specFlags struct {
 	mounts []string
 	ports  []string
 	env    []string
+	hosts  []string
 	allow  []string
 	deny   []string
 }
@@ -49,6 +52,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny it `RULE`, whatever else allows it (repeatable)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
@@ -136,6 +140,12 @@ func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
 		}
 		note("mount", fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts))
 	}
+	if f.flags.Changed("add-host") {
+		if s.Hosts, err = parseHosts(f.hosts); err != nil {
+			return nil, err
+		}
+		note("add-host", fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts))
+	}
 	for _, p := range f.ports {
 		port, err := parsePort(p)
 		if err != nil {
@@ -207,6 +217,21 @@ func expandHome(p string) string {
 		}
 	}
 	return p
+}
+
+// parseHosts reads NAME:ADDRESS; an IPv6 address may stand in brackets.
+func parseHosts(list []string) ([]sandbox.Host, error) {
+	var hosts []sandbox.Host
+	for _, h := range list {
+		name, addr, _ := strings.Cut(h, ":")
+		clean, ok := policy.CleanName(name)
+		a, err := netip.ParseAddr(strings.Trim(addr, "[]"))
+		if !ok || err != nil || a.Zone() != "" {
+			return nil, fmt.Errorf("--add-host %q: write NAME:ADDRESS", h)
+		}
+		hosts = append(hosts, sandbox.Host{Name: clean, Addr: a.Unmap()})
+	}
+	return hosts, nil
 }
 
 // parsePort reads [HOST:]GUEST; without HOST the same number is used.

@@ -28,8 +28,8 @@ var bundles = []string{
 // hashDir is where OpenSSL looks a certificate up by a hash of its name.
 const hashDir = "/etc/ssl/certs"
 
-// trust adds a certificate to what the image's programs trust. An earlier one
-// of ours is taken away: those who trust it trust whoever had its key.
+// trust adds certificates to what the image's programs trust. Earlier ones of
+// ours are taken away: those who trust one trust whoever has its key.
 //
 // Programs with a list of their own ask the environment for more (caEnv).
 // Java's list, and those in containers, stay as they are.
@@ -37,15 +37,10 @@ func (a *agent) trust(certPEM []byte) error {
 	if len(certPEM) == 0 {
 		return nil
 	}
-	block, _ := pem.Decode(certPEM)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return errors.New("certificate: no PEM")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	certs, certPEM, err := parseCerts(certPEM)
 	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
+		return err
 	}
-	certPEM = pem.EncodeToMemory(block)
 	old := readSmall(ourCA)
 	if err := replaceFile(ourCA, certPEM, 0o644); err != nil {
 		return err
@@ -69,11 +64,36 @@ func (a *agent) trust(certPEM []byte) error {
 			return err
 		}
 	}
-	if err := hashLink(hashDir, cert); err != nil {
-		return err
+	for _, c := range certs {
+		if err := hashLink(hashDir, c); err != nil {
+			return err
+		}
 	}
 	a.logins.trust(caEnv(bundle))
 	return nil
+}
+
+// parseCerts reads all certificates, and writes them in one way.
+func parseCerts(in []byte) (certs []*x509.Certificate, out []byte, err error) {
+	for {
+		var block *pem.Block
+		if block, in = pem.Decode(in); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, nil, errors.New("certificate: PEM of something else")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, nil, fmt.Errorf("certificate: %w", err)
+		}
+		certs = append(certs, c)
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+	}
+	if len(certs) == 0 {
+		return nil, nil, errors.New("certificate: no PEM")
+	}
+	return certs, out, nil
 }
 
 // withCert is a bundle without the old certificate and with the new one last.

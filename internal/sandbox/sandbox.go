@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,6 +35,7 @@ type Spec struct {
 	Mounts []Mount  `json:"mounts"`          // beside the project directory
 	Ports  []Port   `json:"ports"`           // published on the host's loopback
 	Env    []string `json:"env,omitempty"`   // KEY=VALUE for every command
+	Hosts  []Host   `json:"hosts,omitempty"` // names that brig resolves itself
 
 	// Boot is what the last start boots from; its paths lie in the cache.
 	Boot Boot `json:"boot"`
@@ -75,6 +77,12 @@ type Port struct {
 }
 
 func (p Port) String() string { return fmt.Sprintf("127.0.0.1:%d->%d", p.Host, p.Guest) }
+
+// Host gives a name an address, as /etc/hosts does. It allows nothing.
+type Host struct {
+	Name string     `json:"name"`
+	Addr netip.Addr `json:"addr"`
+}
 
 // Limits of a Spec.
 const (

@@ -114,7 +114,7 @@ func (s *supervisor) startMachine(ctx context.Context) (*guestConns, error) {
 		return nil, err
 	}
 	go s.watch()
-	if s.network, err = newNetwork(pairs[3], s.dir, guestMAC(s.spec.ID), s.log); err != nil {
+	if s.network, err = newNetwork(pairs[3], s.dir, s.spec, s.log); err != nil {
 		return nil, err
 	}
 	go s.keepConsole(pairs[0])

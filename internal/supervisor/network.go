@@ -2,12 +2,16 @@ package supervisor
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -60,14 +64,14 @@ type network struct {
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
 // pass.
-func newNetwork(link net.Conn, d sandbox.Dir, mac net.HardwareAddr, log *slog.Logger) (*network, error) {
+func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logger) (*network, error) {
 	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), egress.LogBytes)
 	if err != nil {
 		return nil, fmt.Errorf("network log: %w", err)
 	}
 	n := &network{dir: d, audit: audit, log: log}
 	n.gate = egress.New(egress.Config{
-		Pool4: pool4, Pool6: pool6, Log: audit,
+		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts),
 		DNS:  []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
 		Info: []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
 	})
@@ -75,7 +79,7 @@ func newNetwork(link net.Conn, d sandbox.Dir, mac net.HardwareAddr, log *slog.Lo
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}
 	n.stack, err = netstack.New(link, netstack.Config{
-		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: mac,
+		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: guestMAC(spec.ID),
 		Gateway4: gateway4, Guest4: guest4, Gateway6: gateway6, Guest6: guest6,
 		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Dst, r) },
 		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Dst, r) },
@@ -144,6 +148,60 @@ func netSettings(mac net.HardwareAddr) *wire.Net {
 		Addresses: []string{guest4.String(), guest6.String()},
 		Gateways:  []string{gateway4.Addr().String(), gateway6.Addr().String()},
 		DNS:       []string{gateway4.Addr().String()},
+		CACert:    hostCAs(localCAs),
+	}
+}
+
+// localCAs is where Debian keeps what this machine trusts beyond Debian's own
+// list (update-ca-certificates(8)): a company's gateway, mostly. Without it the
+// guest could not use a network that the host can.
+const localCAs = "/usr/local/share/ca-certificates/*.crt"
+
+// maxCAs bounds what is passed on, in bytes.
+const maxCAs = 256 << 10
+
+// hostCAs are the certificates in files, one after the other; what is none is
+// left out.
+func hostCAs(pattern string) []byte {
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil
+	}
+	var out []byte
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+			if _, err := x509.ParseCertificate(block.Bytes); err != nil || block.Type != "CERTIFICATE" {
+				continue
+			}
+			c := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})
+			if len(out)+len(c) <= maxCAs {
+				out = append(out, c...)
+			}
+		}
+	}
+	return out
+}
+
+// resolver answers for the names of --add-host, and asks the host for the rest.
+func resolver(hosts []sandbox.Host) func(context.Context, string) ([]netip.Addr, error) {
+	if len(hosts) == 0 {
+		return nil // the default
+	}
+	return func(ctx context.Context, name string) ([]netip.Addr, error) {
+		var found []netip.Addr
+		for _, h := range hosts {
+			if h.Name == name {
+				found = append(found, h.Addr)
+			}
+		}
+		if len(found) > 0 {
+			return found, nil
+		}
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
 }
 
