@@ -1,0 +1,268 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// servers are what the guest aims at: they count who came.
+type servers struct {
+	tls, http, echo, host, secret                              int // ports
+	gotTLS, gotHTTP, gotEcho, gotHost, gotSecret, gotWrongName atomic.Int64
+}
+
+const serverAddr = "127.77.66.55" // of the loopback, and nobody else's
+
+func listen(t *testing.T, addr string) (net.Listener, int) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatal(l.Addr())
+	}
+	return l, a.Port
+}
+
+func echo(l net.Listener, count *atomic.Int64) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		count.Add(1)
+		go func() {
+			defer c.Close()
+			r := bufio.NewReader(c)
+			line, err := r.ReadString('\n')
+			if err == nil && line != "stay\n" {
+				_, _ = io.WriteString(c, line)
+				return
+			}
+			_, _ = io.WriteString(c, line)
+			_, _ = io.Copy(c, r)
+		}()
+	}
+}
+
+func startServers(t *testing.T) *servers {
+	t.Helper()
+	s := &servers{}
+	handler := func(count *atomic.Int64) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			count.Add(1)
+			if !strings.HasPrefix(r.Host, "good.test") {
+				s.gotWrongName.Add(1)
+			}
+			if r.URL.Path == "/redirect" {
+				http.Redirect(w, r, fmt.Sprintf("http://other.test:%d/stolen", s.http), http.StatusFound)
+				return
+			}
+			fmt.Fprint(w, "served\n")
+		})
+	}
+	secure := httptest.NewUnstartedServer(handler(&s.gotTLS))
+	secure.Listener.Close()
+	secure.Listener, s.tls = listen(t, serverAddr+":8443")
+	secure.TLS = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if h.ServerName != "good.test" {
+			s.gotWrongName.Add(1)
+		}
+		return nil, nil
+	}}
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	plain := httptest.NewUnstartedServer(handler(&s.gotHTTP))
+	plain.Listener.Close()
+	plain.Listener, s.http = listen(t, serverAddr+":8080")
+	plain.Start()
+	t.Cleanup(plain.Close)
+	for _, e := range []struct {
+		addr  string
+		port  *int
+		count *atomic.Int64
+	}{{serverAddr + ":0", &s.echo, &s.gotEcho}, {"127.0.0.1:0", &s.host, &s.gotHost}, {"127.0.0.1:0", &s.secret, &s.gotSecret}} {
+		var l net.Listener
+		l, *e.port = listen(t, e.addr)
+		go echo(l, e.count)
+	}
+	return s
+}
+
+// netProject starts a sandbox that may reach the servers by the name good.test.
+func netProject(t *testing.T, s *servers) string {
+	t.Helper()
+	dir := project(t, "net")
+	ports := fmt.Sprintf("%d,%d,%d", s.tls, s.http, s.echo)
+	args := []string{"run", "--memory", "2G", "--allow", "good.test:" + ports, "--allow", serverAddr + ":" + ports, "--allow", fmt.Sprintf("host:%d", s.host)}
+	for name, addr := range map[string]string{
+		"good.test": serverAddr, "other.test": serverAddr, "meta.test": "169.254.169.254", "private.test": "10.0.0.1", "loop.test": "127.0.0.1",
+		"mapped.test": "::ffff:10.0.0.1", "nat64.test": "64:ff9b::7f00:1", "sixtofour.test": "2002:7f00:1::1", "ula.test": "fd00::1",
+	} {
+		args = append(args, "--add-host", name+":"+addr)
+		if name != "good.test" && name != "other.test" {
+			args = append(args, "--allow", name)
+		}
+	}
+	must(t, dir, append(args, "--", "true")...)
+	return dir
+}
+
+// TestNetwork is attacks 1 to 7: what root in the guest tries fails at once, and
+// nothing reaches what it was aimed at.
+func TestNetwork(t *testing.T) {
+	s := startServers(t)
+	dir := netProject(t, s)
+	writeFile(t, filepath.Join(dir, "net.py"), testdata(t, "net.py"))
+	out := must(t, dir, "run", "--user", "root", "--", "python3", "net.py", strconv.Itoa(s.tls), strconv.Itoa(s.http), strconv.Itoa(s.echo), strconv.Itoa(s.host))
+	got := map[string]string{}
+	for line := range strings.Lines(out) {
+		name, result, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		got[name] = result
+	}
+	refused := "ConnectionRefusedError"
+	want := map[string]string{
+		"ok name": "True", "ok tls": "200 OK", "ok http": "served", "ok echo": "hello", "ok host": "hello", "ok page": "True", "still alive": "hello",
+		"name": "gaierror", "query txt of good": "rcode 0 answers 0", "query https of good": "rcode 0 answers 0",
+		"udp resolver": "Error", "udp resolver 6": "Error", "tcp resolver 53": refused, "tcp resolver 853": refused, "tcp resolver 443": refused,
+		"raw ip": refused, "raw ip 6": refused, "unused synthetic": refused, "other port": refused,
+		"sni": "Error", "no sni": "Error", "not tls": "Error", "host header": "403", "absolute form": "403", "connect": "40", "second request": "403",
+		"smuggled": "400", "udp": "Error", "udp to an address": "Error", "ping": "iltered",
+		"gateway 22": refused, "gateway 1": refused, "gateway 6": refused, "host, other port": refused,
+	}
+	want[fmt.Sprintf("gateway %d", s.host)] = refused
+	for _, q := range []int{1, 28, 16, 10, 5, 15, 255, 65} {
+		want[fmt.Sprintf("query %d", q)] = "rcode 3 answers 0"
+	}
+	for _, n := range []string{"meta", "private", "loop", "mapped", "nat64", "sixtofour", "ula"} {
+		want["floor "+n+".test"] = `\\x15\\x03` // a TLS alert
+	}
+	for name, say := range want {
+		if !strings.HasPrefix(got[name], "quick: ") || !strings.Contains(got[name], say) {
+			t.Errorf("%s: %q, want it quick and with %q", name, got[name], say)
+		}
+	}
+	if n := s.gotWrongName.Load(); n != 0 {
+		t.Errorf("%d requests with another name arrived", n)
+	}
+	if n := s.gotSecret.Load(); n != 0 {
+		t.Errorf("%d connections to a port that no rule names", n)
+	}
+	if s.gotTLS.Load() != 1 || s.gotHost.Load() != 1 || s.gotEcho.Load() != 2 {
+		t.Errorf("arrived: %d TLS, %d host, %d echo", s.gotTLS.Load(), s.gotHost.Load(), s.gotEcho.Load())
+	}
+
+	log := must(t, dir, "net", "log", "--denied")
+	for _, want := range []string{"evil.test", "other.test", "source MAC", "not the guest's", "a fragment", "IP options", "meta.test", "ping"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("%q is not in the log of denials", want)
+		}
+	}
+
+	t.Run("redirect", func(t *testing.T) { // attack 8
+		r := brig(t, dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", s.http))
+		if r.code == 0 || !strings.Contains(r.err, "resolve host: other.test") || s.gotWrongName.Load() != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+
+	t.Run("reload", func(t *testing.T) { // attack 10
+		c := command(t.Context(), dir, "run", "--", "python3", "-c", fmt.Sprintf(`
+import socket
+s = socket.create_connection(("good.test", %d))
+s.sendall(b"stay\n"); print(s.recv(9).decode().strip(), flush=True)
+try: print("end", s.recv(9))
+except OSError as e: print(type(e).__name__)
+try: socket.create_connection(("good.test", %d))
+except OSError as e: print(type(e).__name__)
+`, s.echo, s.echo))
+		pipe, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(pipe)
+		if !lines.Scan() || lines.Text() != "stay" {
+			t.Fatalf("%q", lines.Text())
+		}
+		must(t, dir, "policy", "deny", fmt.Sprintf("good.test:%d", s.echo))
+		for _, want := range []string{"ConnectionResetError", "ConnectionRefusedError"} {
+			if !lines.Scan() || lines.Text() != want {
+				t.Errorf("%q, want %s", lines.Text(), want)
+			}
+		}
+		_ = c.Wait()
+		fails(t, dir, 1, "", "policy", "check", fmt.Sprintf("good.test:%d", s.echo))
+		must(t, dir, "policy", "deny", "--remove", fmt.Sprintf("good.test:%d", s.echo))
+		must(t, dir, "policy", "check", fmt.Sprintf("good.test:%d", s.echo))
+		if got := sh(t, dir, fmt.Sprintf("printf 'x\\n' | python3 -c 'import socket,sys; s=socket.create_connection((\"good.test\",%d)); s.sendall(b\"x\\n\"); print(s.recv(9))'", s.echo)); !strings.Contains(got, "x") {
+			t.Errorf("%q", got)
+		}
+	})
+
+	t.Run("learn", func(t *testing.T) {
+		sh(t, dir, "for n in a b c; do getent hosts $n.cdn.test || true; done")
+		if got := must(t, dir, "policy", "learn"); !strings.Contains(got, "+allow *.cdn.test") {
+			t.Errorf("%s", got)
+		}
+		if got := must(t, dir, "policy", "show"); strings.Contains(got, "cdn.test") {
+			t.Error("a proposal took effect by itself")
+		}
+	})
+
+	t.Run("broken", func(t *testing.T) { // a policy that cannot be loaded lets nothing pass
+		file := filepath.Join(base, "state", "brig", "sandboxes", "net", "policy")
+		good := readFile(t, file)
+		writeFile(t, file, good+"allow no..name\n")
+		must(t, dir, "stop")
+		if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") {
+			t.Errorf("%+v", r)
+		}
+		fails(t, dir, 125, "policy:", "policy", "show")
+		writeFile(t, file, good)
+		must(t, dir, "policy", "allow", "harmless.test")
+		if got := sh(t, dir, fmt.Sprintf("curl -sS -m 30 http://good.test:%d/", s.http)); got != "served\n" {
+			t.Errorf("%q", got)
+		}
+	})
+
+	t.Run("containers", func(t *testing.T) { // attack 9
+		writeFile(t, filepath.Join(dir, "container.sh"), testdata(t, "container.sh"))
+		got := must(t, dir, "run", "--", "bash", "container.sh", strconv.Itoa(s.http))
+		for _, want := range []string{"name: served", "refused: ConnectionRefusedError", "unknown: gaierror", "build: refused", "namespace: served", "namespace: refused"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q is missing in:\n%s", want, got)
+			}
+		}
+	})
+}
+
+// TestRegistries installs real packages through presets.
+func TestRegistries(t *testing.T) {
+	dir := project(t, "registries")
+	got := must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "preset:npm", "--", "sh", "-euc", `
+sudo apt-get update -qq && sudo apt-get install -y -qq hello >/dev/null && hello
+npm install --no-audit --no-fund is-odd >&2 && node -e 'console.log(require("is-odd")(3))'
+! curl -sS -m 30 https://example.com
+`)
+	if !strings.Contains(got, "Hello, world!\ntrue\n") {
+		t.Errorf("%q", got)
+	}
+}
