@@ -1,15 +1,229 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"brig.dev/brig/internal/progress"
 )
 
+// Prefixes of references to images on this host.
+const (
+	archivePrefix = "docker-archive:" // what docker save and podman save write
+	layoutPrefix  = "oci:"            // an OCI image layout, a directory
+)
+
+// pulled returns an OCI image, from the cache if it was fetched before.
 func (s *Store) pulled(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
-	return nil, errors.New("soon")
+	return s.locked(ctx, ref, r, func(pointer) bool { return true }, s.pull)
 }
-func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) (*meta, error) {
-	return nil, errors.New("soon")
+
+// pull fetches an OCI image and flattens it in dir.
+func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) (_ *meta, err error) {
+	img, err := open(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	if config.Architecture != "" && config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
+		return nil, fmt.Errorf("image %s is for %s/%s, and this machine runs linux/%s", ref, config.OS, config.Architecture, runtime.GOARCH)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	task := r.Start("Fetching "+ref, 0, progress.Bytes)
+	defer func() { task.Done(err) }()
+	layers := mutate.Extract(img)
+	defer layers.Close()
+	stop := context.AfterFunc(ctx, func() { layers.Close() })
+	defer stop()
+	if err := s.flatten(&told{layers, task}, filepath.Join(dir, imageFile)); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	return &meta{
+		Ref: ref, Source: digest.String(), Created: time.Now().UTC(),
+		Env: config.Config.Env, WorkingDir: config.Config.WorkingDir, User: config.Config.User,
+	}, nil
+}
+
+// open finds the image that a reference names.
+func open(ctx context.Context, ref string) (v1.Image, error) {
+	if path, ok := strings.CutPrefix(ref, archivePrefix); ok {
+		img, err := tarball.ImageFromPath(path, nil)
+		if err != nil {
+			return nil, fmt.Errorf("image archive %s: %w (want what docker save IMAGE writes)", path, err)
+		}
+		return img, nil
+	}
+	if path, ok := strings.CutPrefix(ref, layoutPrefix); ok {
+		img, err := fromLayout(path)
+		if err != nil {
+			return nil, fmt.Errorf("image layout %s: %w", path, err)
+		}
+		return img, nil
+	}
+	n, err := name.ParseReference(ref)
+	if err != nil {
+		return nil, fmt.Errorf("image reference %q: %w", ref, err)
+	}
+	img, err := remote.Image(n, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(platform()))
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w (is the name right, and can this host reach %s?)", ref, err, n.Context().RegistryStr())
+	}
+	return img, nil
+}
+
+func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
+
+// fromLayout takes the image for this platform, or the only one.
+func fromLayout(path string) (v1.Image, error) {
+	if fi, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !fi.IsDir() {
+		return nil, errors.New("not a directory: unpack it first")
+	}
+	p, err := layout.FromPath(path)
+	if err != nil {
+		return nil, err
+	}
+	index, err := p.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	return fromIndex(index, 0)
+}
+
+// maxNesting bounds indexes within indexes.
+const maxNesting = 4
+
+func fromIndex(index v1.ImageIndex, depth int) (v1.Image, error) {
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	if depth > maxNesting {
+		return nil, errors.New("an index in an index in an index")
+	}
+	for _, d := range m.Manifests {
+		switch {
+		case d.Platform != nil && !d.Platform.Satisfies(platform()):
+		case d.MediaType.IsImage():
+			return index.Image(d.Digest)
+		case d.MediaType.IsIndex():
+			inner, err := index.ImageIndex(d.Digest)
+			if err != nil {
+				return nil, err
+			}
+			if img, err := fromIndex(inner, depth+1); err == nil {
+				return img, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("no image for linux/%s in it", runtime.GOARCH)
+}
+
+// told is a reader that tells how far it is.
+type told struct {
+	r    io.Reader
+	task progress.Task
+}
+
+func (t *told) Read(b []byte) (int, error) {
+	n, err := t.r.Read(b)
+	t.task.Add(int64(n))
+	return n, err
+}
+
+// flatten makes an ext4 file of the layers' tar stream.
+func (s *Store) flatten(layers io.Reader, out string) error {
+	pr, pw := io.Pipe()
+	go func() { pw.CloseWithError(s.clean(layers, pw)) }()
+	err := toExt4(pr, out, s.limits.Bytes)
+	pr.CloseWithError(err) // ends the writer, whatever it does
+	return err
+}
+
+// errTooLarge means that an image is beyond Limits.
+var errTooLarge = errors.New("larger than brig takes")
+
+// clean copies a tar stream without what a guest has no use for or could be led
+// astray by. Hard links come last: the layers are read from the top, so the file
+// that one means may still be to come.
+func (s *Store) clean(in io.Reader, out io.Writer) error {
+	r, w := tar.NewReader(in), tar.NewWriter(out)
+	var links []*tar.Header
+	seen := map[string]bool{}
+	var bytes int64
+	for n := 0; ; n++ {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if bytes += h.Size; n >= s.limits.Entries || bytes > s.limits.Bytes || h.Size < 0 {
+			return errTooLarge
+		}
+		var ok bool
+		if h.Name, ok = inside(h.Name); !ok {
+			continue
+		}
+		switch h.Typeflag {
+		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeFifo:
+			seen[h.Name] = true
+		case tar.TypeLink:
+			if h.Linkname, ok = inside(h.Linkname); ok {
+				links = append(links, h)
+			}
+			continue
+		default:
+			continue // devices: the guest's kernel makes its own
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return err
+		}
+	}
+	for _, h := range links {
+		if !seen[h.Linkname] {
+			continue // to a file that a later layer took away
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+// inside is a path below the root, written in one way. The root itself is not
+// among them.
+func inside(path string) (string, bool) {
+	clean := strings.TrimPrefix(filepath.Clean("/"+path), "/")
+	return clean, clean != "" && !strings.ContainsRune(clean, 0)
 }

@@ -150,7 +150,7 @@ func TestNetwork(t *testing.T) {
 		want[fmt.Sprintf("query %d", q)] = "rcode 3 answers 0"
 	}
 	for _, n := range []string{"meta", "private", "loop", "mapped", "nat64", "sixtofour", "ula"} {
-		want["floor "+n+".test"] = `\\x15\\x03` // a TLS alert
+		want["floor "+n+".test"] = `\x15\x03` // a TLS alert
 	}
 	for name, say := range want {
 		if !strings.HasPrefix(got[name], "quick: ") || !strings.Contains(got[name], say) {
