@@ -147,7 +147,7 @@ func startSSHD(b *testing.B, dir string) []string {
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 mkdir -p /run/sshd /root/.ssh; cp key.pub /root/.ssh/authorized_keys; chmod 700 /root/.ssh
 grep -q ^sshd: /etc/passwd || echo 'sshd:x:120:65534::/run/sshd:/usr/sbin/nologin' >> /etc/passwd
-/usr/sbin/sshd -o UsePAM=no -o PermitRootLogin=yes -o StrictModes=no -p 2222`
+/usr/sbin/sshd -f /dev/null -o UsePAM=no -o PermitRootLogin=yes -o StrictModes=no -p 2222`
 	run(b, dir, "run", "--user", "root", "--", "sh", "-ec", script)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
