@@ -140,6 +140,7 @@ const capHandleKillPrivV2 = 1 << 28
 
 // FUSE opcodes that need a look here (linux/fuse.h).
 const (
+	opRead      = 15
 	opWrite     = 16
 	opFsync     = 20
 	opFsyncDir  = 30
@@ -166,8 +167,23 @@ func (handler) Blocks(in [][]byte) bool {
 	switch opcode(in) {
 	case opFsync, opFsyncDir, opFallocate, opCopyRange:
 		return true
+	case opRead: // a stream is read ahead: several at once
+		return readSize(in) >= largeRead
 	}
 	return false
+}
+
+// largeRead is what is worth a goroutine of its own, in bytes.
+const largeRead = 64 << 10
+
+// readSize is fuse_read_in.size.
+func readSize(in [][]byte) uint32 {
+	var b [headerLen + 20]byte
+	n := 0
+	for _, s := range in {
+		n += copy(b[n:], s)
+	}
+	return binary.NativeEndian.Uint32(b[headerLen+16:])
 }
 
 // Handle implements vhostuser.Handler. All but the data of WRITE is copied out
