@@ -87,6 +87,11 @@ func (l *link) receive(frame *buffer.View) {
 		frame.Release()
 		return
 	}
+	l.pass(frame)
+}
+
+// pass hands a frame to the stack. It owns the view.
+func (l *link) pass(frame *buffer.View) {
 	l.attached.RLock()
 	up := l.up
 	l.attached.RUnlock()

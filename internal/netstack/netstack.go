@@ -82,7 +82,7 @@ type Stack struct {
 	link  *link
 	stack *stack.Stack
 
-	open atomic.Int64 // TCP connections
+	open atomic.Int64 // TCP connections, and requests not yet answered
 
 	mu      sync.Mutex
 	waiting map[stack.TransportEndpointID]*UDPRequest
@@ -201,7 +201,8 @@ type TCPRequest struct {
 // connection is called for each SYN, in a goroutine of its own.
 func (s *Stack) connection(r *tcp.ForwarderRequest) {
 	id := r.ID()
-	if s.open.Load() >= int64(s.cfg.MaxTCP) {
+	if s.open.Add(1) > int64(s.cfg.MaxTCP) {
+		s.open.Add(-1)
 		r.Complete(true)
 		return
 	}
@@ -216,16 +217,18 @@ func (r *TCPRequest) Accept() (net.Conn, error) {
 	var wq waiter.Queue
 	ep, err := r.request.CreateEndpoint(&wq)
 	if err != nil {
-		r.request.Complete(true)
+		r.Reject()
 		return nil, fmt.Errorf("netstack: handshake: %s", err)
 	}
 	r.request.Complete(false)
-	r.stack.open.Add(1)
 	return &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, stack: r.stack}, nil
 }
 
 // Reject answers with a reset.
-func (r *TCPRequest) Reject() { r.request.Complete(true) }
+func (r *TCPRequest) Reject() {
+	r.stack.open.Add(-1)
+	r.request.Complete(true)
+}
 
 // Conn is an accepted connection. Besides net.Conn's it has CloseRead,
 // CloseWrite and Abort.
