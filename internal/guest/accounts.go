@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"brig.dev/brig/internal/wire"
 )
@@ -295,6 +297,10 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".brig-new"
 	_ = os.Remove(tmp) // of a start that was cut off
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, syscall.ENOSPC) {
+		log.Printf("%s stays as it was: the disk is full", path)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -313,6 +319,11 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
+		if errors.Is(err, syscall.ENOSPC) {
+			// The machine must start for anybody to make room on its disk.
+			log.Printf("%s stays as it was: the disk is full", path)
+			return nil
+		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil

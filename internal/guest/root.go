@@ -284,8 +284,10 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 	if err := replaceLink("/etc/resolv.conf"); err != nil {
 		return err
 	}
-	if err := replaceFile("/etc/resolv.conf", []byte("# no network\n"), 0o644); err != nil {
-		return err
+	if r.Net == nil { // else configureNet writes it
+		if err := replaceFile("/etc/resolv.conf", []byte("# no network\n"), 0o644); err != nil {
+			return err
+		}
 	}
 	if err := setTimezone(r.Timezone); err != nil {
 		return err
