@@ -1,0 +1,207 @@
+package qemu
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Packed memory. A guest's memory at rest is mostly holes and zeros; packed it
+// holds what is neither, as a table of runs and then the runs' pages:
+//
+//	8 bytes  packMagic
+//	8 bytes  size of the memory, in bytes
+//	8 bytes  number of runs
+//	runs     16 bytes each: offset in memory, length; both in bytes
+//	zeros    up to a multiple of 4096
+//	pages    the runs' contents, one after the other
+//
+// Numbers are little-endian. Offsets and lengths are multiples of 4096, and
+// the runs are in order and do not touch.
+
+const (
+	packMagic  = "brigram1"
+	packHeader = 24
+	packRun    = 16
+	// maxRuns bounds what a damaged file can make a reader allocate: every
+	// second page of 64 GiB.
+	maxRuns = 64 << 30 / page / 2
+	// joinGap is how many zero pages may stand between two runs that are
+	// stored as one: a run costs a system call, which copies as fast as some
+	// pages.
+	joinGap = 4 * page
+)
+
+// ErrPacked means that packed memory is not what PackRAM wrote.
+var ErrPacked = errors.New("packed guest memory is damaged")
+
+type run struct{ at, length int64 }
+
+// PackRAM writes what ram holds to w, and returns how much that was, in bytes.
+// The guest must be paused, or its memory is torn.
+func PackRAM(w io.Writer, ram *os.File) (int64, error) {
+	m, err := mapFile(ram, unix.PROT_READ)
+	if err != nil {
+		return 0, fmt.Errorf("pack guest memory: %w", err)
+	}
+	defer unix.Munmap(m) //nolint:errcheck // of a mapping that exists
+	runs, err := findRuns(ram, m)
+	if err != nil {
+		return 0, fmt.Errorf("pack guest memory: %w", err)
+	}
+	table := packTable(int64(len(m)), runs)
+	written := int64(len(table))
+	if _, err := w.Write(table); err != nil {
+		return 0, fmt.Errorf("pack guest memory: %w", err)
+	}
+	for _, r := range runs {
+		n, err := w.Write(m[r.at : r.at+r.length])
+		written += int64(n)
+		if err != nil {
+			return written, fmt.Errorf("pack guest memory: %w", err)
+		}
+	}
+	return written, nil
+}
+
+func packTable(size int64, runs []run) []byte {
+	n := packHeader + packRun*len(runs)
+	b := make([]byte, 0, (n+page-1)/page*page)
+	b = append(b, packMagic...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(size))
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(runs)))
+	for _, r := range runs {
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.at))
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.length))
+	}
+	return b[:cap(b)]
+}
+
+// findRuns lists the pages that hold anything. Holes are not looked at, since
+// reading them through the mapping would fill them.
+func findRuns(ram *os.File, m []byte) ([]run, error) {
+	var runs []run
+	for at := int64(0); at < int64(len(m)); {
+		start, err := unix.Seek(int(ram.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // no data after at
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		end, err := unix.Seek(int(ram.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, err
+		}
+		for p := start / page * page; p < end; p += page {
+			if zero(m[p : p+page]) {
+				continue
+			}
+			if last := len(runs) - 1; last >= 0 && runs[last].at+runs[last].length+joinGap >= p && p-joinGap >= start {
+				runs[last].length = p + page - runs[last].at
+			} else {
+				runs = append(runs, run{p, page})
+			}
+		}
+		at = end
+	}
+	return runs, nil
+}
+
+// UnpackRAM fills ram, which must be all holes and of the size that was packed,
+// from a file that PackRAM wrote. Errors other than the system's are ErrPacked.
+func UnpackRAM(ram, from *os.File) error {
+	m, err := mapFile(from, unix.PROT_READ)
+	if err != nil {
+		return fmt.Errorf("unpack guest memory: %w", err)
+	}
+	defer unix.Munmap(m) //nolint:errcheck // of a mapping that exists
+	size, err := ram.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("unpack guest memory: %w", err)
+	}
+	runs, data, err := readTable(m, size)
+	if err != nil {
+		return err
+	}
+	return unpackRuns(ram, runs, data)
+}
+
+func readTable(m []byte, size int64) (runs []run, data []byte, err error) {
+	if len(m) < packHeader || string(m[:8]) != packMagic || binary.LittleEndian.Uint64(m[8:]) != uint64(size) {
+		return nil, nil, ErrPacked
+	}
+	count := binary.LittleEndian.Uint64(m[16:])
+	if count > maxRuns {
+		return nil, nil, ErrPacked
+	}
+	table := (packHeader + packRun*int64(count) + page - 1) / page * page
+	if table > int64(len(m)) {
+		return nil, nil, ErrPacked
+	}
+	var total, last int64
+	for i := range int(count) {
+		b := m[packHeader+packRun*i:]
+		r := run{int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))} //nolint:gosec // checked next
+		if r.at < last || r.length <= 0 || r.at%page != 0 || r.length%page != 0 || r.at > size || r.length > size-r.at {
+			return nil, nil, ErrPacked
+		}
+		last = r.at + r.length
+		total += r.length
+		runs = append(runs, r)
+	}
+	if data = m[table:]; int64(len(data)) != total {
+		return nil, nil, ErrPacked
+	}
+	return runs, data, nil
+}
+
+// unpackRuns writes the runs from two threads: the time goes into the kernel's
+// making and clearing of pages, which two processors do side by side.
+func unpackRuns(ram *os.File, runs []run, data []byte) error {
+	const workers = 2
+	half := int64(len(data)) / workers
+	var wg sync.WaitGroup
+	errs := make([]error, workers)
+	for i, at := 0, int64(0); i < workers; i++ {
+		from := at
+		n, taken := 0, int64(0)
+		for n < len(runs) && (i == workers-1 || taken < half) {
+			taken += runs[n].length
+			n++
+		}
+		mine := runs[:n]
+		runs, at = runs[n:], at+taken
+		wg.Go(func() {
+			for _, r := range mine {
+				if _, err := ram.WriteAt(data[from:from+r.length], r.at); err != nil {
+					errs[i] = fmt.Errorf("unpack guest memory: %w", err)
+					return
+				}
+				from += r.length
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func mapFile(f *os.File, prot int) ([]byte, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() == 0 {
+		return nil, ErrPacked
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), prot, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
+	}
+	return m, nil
+}
