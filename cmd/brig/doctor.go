@@ -103,7 +103,7 @@ func examine(ctx context.Context) []finding {
 
 func checkQEMU(ctx context.Context) finding {
 	f := finding{Check: "qemu", Fatal: true}
-	v, err := qemu.Find(ctx)
+	v, err := qemu.Find(ctx, "") // asked anew
 	if err != nil {
 		f.Detail, f.Remedy = err.Error(), "sudo apt-get install "+qemu.Package()
 		return f

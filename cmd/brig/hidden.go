@@ -25,6 +25,16 @@ func superviseCommand() *cobra.Command {
 	}
 }
 
+// templateCommand makes what the next sandbox like that one starts from.
+func templateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: supervisor.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return supervisor.MakeTemplate(c.Context(), sandbox.Dir{Path: args[0]})
+		},
+	}
+}
+
 // shareCommand serves one share to QEMU on the inherited socket.
 func shareCommand() *cobra.Command {
 	return &cobra.Command{

@@ -107,7 +107,7 @@ network that you allow.
 	add("manage", lsCommand(), inspectCommand(), stopCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
 	add("net", policyCommand(), netCommand())
 	add("brig", doctorCommand(), versionCommand())
-	root.AddCommand(superviseCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.AddCommand(superviseCommand(), templateCommand(), shareCommand(), confineCommand(), sshProxyCommand())
 	root.SetHelpCommandGroupID("brig")
 	root.SetCompletionCommandGroupID("brig")
 	return root

@@ -246,7 +246,11 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 		return err
 	}
 	d := store.Dir(spec.Name)
-	if _, err := qemu.Find(ctx); err != nil { // before minutes are spent on an image
+	cache, err := sandbox.CacheDir()
+	if err != nil {
+		return err
+	}
+	if _, err := qemu.Find(ctx, cache); err != nil { // before minutes are spent on an image
 		return hint(err, "brig doctor")
 	}
 	bar := newBars(os.Stderr)
@@ -290,10 +294,15 @@ func checkMachine(ctx context.Context, bar *bars) error {
 // start runs a supervisor and waits until the sandbox is ready.
 func start(ctx context.Context, d sandbox.Dir, r progress.Reporter) error {
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	err := supervisor.Launch(ctx, d, task.Note)
+	cold, err := supervisor.Launch(ctx, d, task.Note)
 	task.Done(err)
 	if err != nil && ctx.Err() == nil {
 		return hint(err, "brig logs %s", nameOf(d))
+	}
+	if err == nil && cold {
+		// The next start is quick. If this fails it is as slow as this one was,
+		// and the sandbox's log says why.
+		_ = supervisor.LaunchTemplate(d)
 	}
 	return err
 }

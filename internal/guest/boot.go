@@ -26,6 +26,7 @@ type agent struct {
 	mux       *mux
 	docker    *docker
 	disk      *os.File // root of the sandbox's own disk, once mounted
+	prepared  bool     // image and modules are mounted
 	off       sync.Mutex
 }
 
@@ -62,6 +63,7 @@ func runAgent(version string) {
 func (a *agent) handlers() map[wire.Op]handler {
 	return map[wire.Op]handler{
 		wire.OpHello:   handle(a.hello),
+		wire.OpPrepare: handle(a.prepare),
 		wire.OpSetup:   handle(a.setup),
 		wire.OpMount:   handle(a.mount),
 		wire.OpUnmount: handle(a.unmount),

@@ -21,9 +21,12 @@ func (a *agent) configureNet(n *wire.Net) error {
 		return fmt.Errorf("network: %w", err)
 	}
 	var link netlink.Link
-	err = a.events.until(deviceLimit, func() bool { link = card(mac); return link != nil })
+	err = a.events.until(deviceLimit, func() bool { link = card(); return link != nil })
 	if err != nil {
-		return fmt.Errorf("network card %s: %w", n.MAC, err)
+		return fmt.Errorf("network card: %w", err)
+	}
+	if err := setMAC(link, mac); err != nil {
+		return err
 	}
 	if err := configureLink(link, n); err != nil {
 		return err
@@ -58,16 +61,29 @@ func configureLink(link netlink.Link, n *wire.Net) error {
 	return addRoutes(link, n.Gateways)
 }
 
-// card is the network card with an address.
-func card(mac net.HardwareAddr) netlink.Link {
+// card is the one network card that the machine has; bridges, containers' ends
+// and tunnels are of other types.
+func card() netlink.Link {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil
 	}
 	for _, l := range links {
-		if l.Type() == "device" && l.Attrs().HardwareAddr.String() == mac.String() {
+		if l.Type() == "device" && l.Attrs().Flags&net.FlagLoopback == 0 {
 			return l
 		}
+	}
+	return nil
+}
+
+// setMAC gives the card the sandbox's own address: a restored machine's card
+// has its template's.
+func setMAC(link netlink.Link, mac net.HardwareAddr) error {
+	if link.Attrs().HardwareAddr.String() == mac.String() {
+		return nil
+	}
+	if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+		return fmt.Errorf("network: address %s: %w", mac, err)
 	}
 	return nil
 }

@@ -146,19 +146,31 @@ func (a *agent) mountDisk(serial, at string, flags uintptr, options string) erro
 	return nil
 }
 
+// mountCommon mounts what all sandboxes of a kind have.
+func (a *agent) mountCommon(image, modules string) error {
+	if a.prepared {
+		return nil
+	}
+	if err := a.mountDisk(image, imageDir, unix.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if modules != "" {
+		if err := a.mountDisk(modules, modulesDisk, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+			return err
+		}
+	}
+	a.prepared = true
+	return nil
+}
+
 // mountRoot lays the sandbox's disk over the image.
 func (a *agent) mountRoot(r *wire.SetupRequest) error {
-	if err := a.mountDisk(r.ImageSerial, imageDir, unix.MS_RDONLY, ""); err != nil {
+	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return err
 	}
 	// With discard, what is deleted inside leaves the host's disk too.
 	if err := a.mountDisk(r.DiskSerial, diskDir, 0, "discard"); err != nil {
 		return err
-	}
-	if r.ModulesSerial != "" {
-		if err := a.mountDisk(r.ModulesSerial, modulesDisk, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
-			return err
-		}
 	}
 	upper, work := diskDir+"/root/upper", diskDir+"/root/work"
 	for _, d := range []string{upper, work, newRoot, diskDir + dockerData} {

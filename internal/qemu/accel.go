@@ -88,7 +88,7 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 	if a := openKVM(kvmDevice); !a.OK() {
 		return a, nil
 	}
-	bin, err := Find(ctx)
+	bin, err := Find(ctx, cacheDir)
 	if err != nil {
 		return Accel{}, err
 	}
@@ -106,7 +106,7 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 		return Accel{}, err
 	}
 	// Not being able to keep it only costs the next start a moment.
-	_ = writeProof(path, now)
+	_ = replaceJSON(path, now)
 	return now.accel(), nil
 }
 
@@ -151,13 +151,13 @@ func readProof(path string) (proof, bool) {
 	return p, err == nil && json.Unmarshal(text, &p) == nil
 }
 
-// writeProof replaces the file in one step: another brig may be reading it.
-func writeProof(path string, p proof) error {
-	text, err := json.Marshal(p)
+// replaceJSON replaces the file in one step: another brig may be reading it.
+func replaceJSON(path string, v any) error {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), accelFile+".*")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // The proof's guest must boot where guests do boot, or the proof says nothing.
 func TestProofBoots(t *testing.T) {
-	bin, err := Find(t.Context())
+	bin, err := Find(t.Context(), "")
 	if err != nil {
 		t.Skip(err)
 	}
@@ -80,7 +80,7 @@ func TestAccelerator(t *testing.T) {
 	}
 
 	t.Setenv(accelEnv, "")
-	if _, err := Find(t.Context()); err != nil {
+	if _, err := Find(t.Context(), ""); err != nil {
 		t.Skip(err)
 	}
 	first, err := Accelerator(t.Context(), dir)
@@ -102,14 +102,14 @@ func TestAccelerator(t *testing.T) {
 	// A kept answer is used; one of another boot, or damaged, is not.
 	lie := kept
 	lie.Works, lie.Why = !kept.Works, "a lie"
-	if err := writeProof(path, lie); err != nil {
+	if err := replaceJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a.OK() == first.OK() {
 		t.Errorf("the kept answer was not used: %+v, %v", a, err)
 	}
 	lie.BootID = "another"
-	if err := writeProof(path, lie); err != nil {
+	if err := replaceJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a != first {

@@ -3,13 +3,17 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Oldest QEMU that has all that is used here: 7.2 brought -netdev stream.
@@ -59,14 +63,15 @@ func Package() string {
 // ErrMissing is within Find's error when there is no QEMU at all.
 var ErrMissing = errors.New("QEMU is not installed")
 
-// Find finds QEMU on the PATH and checks its version.
-// Its errors name the next step.
-func Find(ctx context.Context) (Binary, error) {
+// Find finds QEMU on the PATH and checks its version, which is asked once for
+// each file and kept in cacheDir, or asked in any case where that is empty. Its
+// errors name the next step.
+func Find(ctx context.Context, cacheDir string) (Binary, error) {
 	path, err := look(Program())
 	if err != nil {
 		return Binary{}, fmt.Errorf("%w: there is no %s on the PATH; install it with: sudo apt-get install %s", ErrMissing, Program(), Package())
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	out, err := ask(ctx, path, cacheDir)
 	if err != nil {
 		return Binary{}, fmt.Errorf("ask %s for its version: %w", path, err)
 	}
@@ -80,6 +85,51 @@ func Find(ctx context.Context) (Binary, error) {
 	}
 	first, _, _ := bytes.Cut(out, []byte("\n"))
 	return Binary{Path: path, Version: v, Build: string(first)}, nil
+}
+
+// versionFile keeps what the QEMU that was last found says of itself. To run it
+// takes longer than to restore a machine.
+const versionFile = "qemu-version"
+
+type saidVersion struct {
+	File string `json:"file"` // what tells this QEMU from another
+	Said string `json:"said"`
+}
+
+// ask returns what the program prints for --version.
+func ask(ctx context.Context, path, cacheDir string) ([]byte, error) {
+	if cacheDir == "" {
+		return exec.CommandContext(ctx, path, "--version").Output()
+	}
+	keptIn := filepath.Join(cacheDir, versionFile)
+	id, err := identity(path)
+	if err != nil {
+		return nil, err
+	}
+	var kept saidVersion
+	if b, err := os.ReadFile(keptIn); err == nil && json.Unmarshal(b, &kept) == nil && kept.File == id {
+		return []byte(kept.Said), nil
+	}
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return nil, err
+	}
+	// Not being able to keep it only costs the next start a moment.
+	_ = replaceJSON(keptIn, saidVersion{id, string(out)})
+	return out, nil
+}
+
+// identity tells a file from another, and from itself before an upgrade.
+func identity(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(real, &st); err != nil {
+		return "", fmt.Errorf("%s: %w", real, err)
+	}
+	return fmt.Sprintf("%s %d %d %d %d", real, st.Dev, st.Ino, st.Size, st.Ctim.Nano()), nil
 }
 
 func look(program string) (string, error) {

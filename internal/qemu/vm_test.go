@@ -133,7 +133,7 @@ func describe(t testing.TB, v *vm) *Machine {
 	if lab.err != nil {
 		t.Fatal(lab.err)
 	}
-	bin, err := Find(t.Context())
+	bin, err := Find(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

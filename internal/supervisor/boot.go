@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,18 +21,11 @@ import (
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/share"
+	"brig.dev/brig/internal/template"
 	"brig.dev/brig/internal/wire"
 )
 
-// Serial numbers of the virtio-blk disks, by which the agent finds them
-// (20 bytes at most, virtio 1.2 section 5.2.6.1).
-const (
-	serialImage   = "brig-image"
-	serialDisk    = "brig-disk"
-	serialModules = "brig-modules"
-)
-
-// boot brings the machine up: QEMU, share servers, agent, mounts, mux.
+// boot brings the sandbox up: machine, agent, network, shares, mux.
 func (s *supervisor) boot(ctx context.Context) error {
 	cache, err := sandbox.CacheDir()
 	if err != nil {
@@ -41,18 +35,10 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if s.accel, err = qemu.Accelerator(ctx, cache); err != nil {
 		return err
 	}
-	s.tell(news{Stage: "booting"})
-	conns, err := s.startMachine(ctx)
-	if err != nil {
+	if err := s.startMachine(ctx, cache); err != nil {
 		return err
 	}
-	s.agent = newAgent(conns.control, conns.mux, s.log)
 	s.ports = newPorts(s.agent.dialTCP, s.log)
-	var hello wire.HelloReply
-	if err := s.agent.call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
-		return err
-	}
-	s.kernel = printable(hello.Kernel)
 	s.tell(news{Stage: "setting up"})
 	setup, err := s.setup()
 	if err != nil {
@@ -68,88 +54,120 @@ func (s *supervisor) boot(ctx context.Context) error {
 	return s.agent.startMux(ctx)
 }
 
-// guestConns are the host's ends of the machine's channels.
-type guestConns struct {
-	control, mux net.Conn
-}
-
-// startMachine starts QEMU, confined, with its channels on socket pairs.
-func (s *supervisor) startMachine(ctx context.Context) (*guestConns, error) {
-	binary, err := qemu.Find(ctx)
+// startMachine starts QEMU, from the template of the machine's kind where there
+// is one, and returns when the agent answers.
+func (s *supervisor) startMachine(ctx context.Context, cache string) error {
+	binary, err := qemu.Find(ctx, cache)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ram, err := qemu.NewRAM(s.spec.Memory)
+	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(sandbox.DiskFile))
 	if err != nil {
-		return nil, err
-	}
-	defer ram.Close()
-	disks, closeDisks, err := s.openDisks()
-	if err != nil {
-		return nil, err
+		return err
 	}
 	defer closeDisks()
-	var pairs [4]net.Conn
-	var files [4]*os.File
-	for i := range pairs {
-		if pairs[i], files[i], err = qemu.SocketPair(); err != nil {
-			return nil, err
+	plan := describe(binary, s.accel, s.spec)
+	plan.Disks = disks
+	templates := template.Open(cache)
+	if t := s.findTemplate(templates, binary, plan); t != nil {
+		s.tell(news{Stage: "restoring"})
+		err := s.raise(ctx, *plan, t)
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
+		s.log.Warn("the template does not work: cold start", "error", err)
+		s.tell(news{Stage: "the template does not work: booting"})
+		if err := templates.Remove(t.Kind); err != nil {
+			s.log.Warn("remove the template", "error", err)
+		}
+	} else {
+		s.tell(news{Stage: "booting"})
 	}
-	m := &qemu.Machine{
-		Binary: binary.Path, Accel: s.accel,
-		CPUs: s.spec.CPUs, Memory: s.spec.Memory, RAM: ram,
-		Kernel: s.spec.Boot.Kernel, Initrd: s.spec.Boot.Initrd,
-		Console: files[0],
-		Ports:   []qemu.Port{{Name: wire.PortControl, File: files[1]}, {Name: wire.PortMux, File: files[2]}},
-		Disks:   disks,
-		NIC:     &qemu.NIC{File: files[3], MAC: guestMAC(s.spec.ID).String(), MTU: linkMTU},
-		// Each place costs the guest some 40 ms of its boot under emulation.
-		Plugs: 1 + len(s.spec.Mounts), Balloon: true,
-	}
-	if s.machine, err = m.Start(ctx, s.self, s.spawner); err != nil {
-		return nil, err
-	}
-	go s.watch()
-	if s.network, err = newNetwork(pairs[3], s.dir, s.spec, s.log); err != nil {
-		return nil, err
-	}
-	go s.keepConsole(pairs[0])
-	return &guestConns{control: pairs[1], mux: pairs[2]}, nil
+	return s.raise(ctx, *plan, nil)
 }
 
-// openDisks opens what the machine boots from, so that QEMU needs no rights to
-// the paths.
-func (s *supervisor) openDisks() (disks []qemu.Disk, closeAll func(), err error) {
-	closeAll = func() {
-		for _, d := range disks {
-			d.File.Close()
-		}
+// findTemplate is the template that the machine can start from, or nil.
+func (s *supervisor) findTemplate(store template.Store, q qemu.Binary, m *qemu.Machine) *template.Template {
+	if !templatesOn() {
+		return nil
 	}
-	defer func() {
-		if err != nil {
-			closeAll()
-		}
-	}()
-	for _, d := range []struct {
-		serial, path string
-		readOnly     bool
-	}{
-		{serialImage, s.spec.Boot.Image, true},
-		{serialModules, s.spec.Boot.Modules, true},
-		{serialDisk, s.dir.File(sandbox.DiskFile), false},
-	} {
-		flag := os.O_RDWR
-		if d.readOnly {
-			flag = os.O_RDONLY
-		}
-		f, err := os.OpenFile(d.path, flag, 0)
-		if err != nil {
-			return nil, nil, fmt.Errorf("disk of the machine: %w", err)
-		}
-		disks = append(disks, qemu.Disk{Serial: d.serial, File: f, ReadOnly: d.readOnly})
+	kind, err := kindOf(q, m, s.spec)
+	if err != nil {
+		s.log.Warn("template", "error", err)
+		return nil
 	}
-	return disks, closeAll, nil
+	t, err := store.Lookup(kind)
+	if err != nil {
+		s.log.Info("cold start", "why", err)
+		return nil
+	}
+	return t
+}
+
+// restoreLimit is how long a restored agent may take to say a word. It has only
+// to go on where it was; on a busy host with software emulation that can take
+// seconds.
+const restoreLimit = time.Minute
+
+// raise starts the machine, from the template unless that is nil, and waits
+// for its agent. After an error nothing of it is left.
+func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Template) (err error) {
+	ram, err := qemu.NewRAM(m.Memory)
+	if err != nil {
+		return err
+	}
+	defer ram.Close()
+	m.RAM = ram
+	c, err := fit(&m)
+	if err != nil {
+		return err
+	}
+	go s.keepConsole(c.console)
+	start := func(m *qemu.Machine) (*qemu.Process, error) { return m.Start(ctx, s.self, s.spawner) }
+	if t == nil {
+		s.machine, err = start(&m)
+	} else {
+		s.machine, err = restore(ctx, t, &m, start)
+	}
+	if err != nil {
+		c.close()
+		return err
+	}
+	s.agent = newAgent(c.control, c.mux, s.log)
+	if t == nil {
+		go s.watch()
+		err = s.greet(ctx)
+	} else if err = s.greetRestored(ctx); err == nil {
+		s.restored = true
+		go s.watch()
+	}
+	if err == nil {
+		s.network, err = newNetwork(c.link, s.dir, s.spec, s.log)
+	}
+	return err
+}
+
+// greet waits until the agent runs.
+func (s *supervisor) greet(ctx context.Context) error {
+	var hello wire.HelloReply
+	if err := s.agent.call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
+		return err
+	}
+	s.kernel = printable(hello.Kernel)
+	return nil
+}
+
+// greetRestored is greet for a machine that may never answer, which then goes.
+func (s *supervisor) greetRestored(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restoreLimit)
+	defer cancel()
+	err := s.greet(ctx)
+	if err != nil {
+		s.machine.Kill()
+		err = errors.Join(err, s.machine.Wait())
+		s.machine = nil
+	}
+	return err
 }
 
 // keepConsole writes what the guest prints to its bounded log.

@@ -36,6 +36,7 @@ type news struct {
 	Stage string `json:"stage,omitempty"` // what it is doing
 	Error string `json:"error,omitempty"` // why it failed
 	Ready bool   `json:"ready,omitempty"`
+	Cold  bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
 }
 
 // keptEnv are the variables that a supervisor inherits: where things lie and
@@ -44,7 +45,7 @@ type news struct {
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
-	"BRIG_ACCEL", "BRIG_DEBUG", "GODEBUG", "RES_OPTIONS", "LOCALDOMAIN",
+	"BRIG_ACCEL", "BRIG_DEBUG", "BRIG_TEMPLATES", "GODEBUG", "RES_OPTIONS", "LOCALDOMAIN",
 }
 
 func supervisorEnv() []string {
@@ -58,32 +59,33 @@ func supervisorEnv() []string {
 }
 
 // Launch starts a supervisor for the sandbox in d, in a session of its own,
-// and returns when the sandbox is ready, or with the reason why it is not.
-// When ctx ends first, the supervisor is told to give up and waited for.
-func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
+// and returns when the sandbox is ready, or with the reason why it is not. cold
+// says that it had to boot (see LaunchTemplate). When ctx ends first, the
+// supervisor is told to give up and waited for.
+func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (cold bool, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return false, err
 	}
 	// Taken here, so that whoever looks from now on sees a sandbox that starts,
 	// also when this process is killed before the supervisor has its feet.
 	lock, err := d.Lock()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer lock.Close()
 	if err := d.WriteState(sandbox.State{Phase: sandbox.Starting}); err != nil {
-		return err
+		return false, err
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer r.Close()
 	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.Close()
-		return err
+		return false, err
 	}
 	defer out.Close()
 	cmd := exec.Command(self, Verb, d.Path)
@@ -95,44 +97,48 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) error {
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return fmt.Errorf("start the supervisor: %w", err)
+		return false, fmt.Errorf("start the supervisor: %w", err)
 	}
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	lock.Close() // the supervisor has it
 
 	result := make(chan error, 1)
-	go func() { result <- hear(r, stage) }()
+	go func() {
+		var err error
+		cold, err = hear(r, stage)
+		result <- err
+	}()
 	select {
 	case err = <-result:
 		if err != nil {
 			<-exited
 		}
-		return err
+		return cold, err
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-exited
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 }
 
 // hear reads a starting supervisor's news until it is ready or has failed.
-func hear(r *os.File, stage func(string)) error {
+func hear(r *os.File, stage func(string)) (cold bool, err error) {
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		var n news
 		if err := json.Unmarshal(sc.Bytes(), &n); err != nil {
-			return fmt.Errorf("supervisor: %w", err)
+			return false, fmt.Errorf("supervisor: %w", err)
 		}
 		switch {
 		case n.Error != "":
-			return errors.New(n.Error)
+			return false, errors.New(n.Error)
 		case n.Ready:
-			return nil
+			return n.Cold, nil
 		}
 		stage(n.Stage)
 	}
-	return errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
+	return false, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
 }
 
 // AwaitStart returns when a sandbox that starts, launched by another process,

@@ -57,14 +57,15 @@ type supervisor struct {
 	spawner *confine.Spawner
 	tell    func(news)
 
-	accel   qemu.Accel
-	machine *qemu.Process
-	shares  []*shareServer
-	agent   *agent
-	ports   *ports
-	network *network
-	since   time.Time
-	kernel  string
+	accel    qemu.Accel
+	machine  *qemu.Process
+	restored bool // from a template
+	shares   []*shareServer
+	agent    *agent
+	ports    *ports
+	network  *network
+	since    time.Time
+	kernel   string
 
 	mu      sync.Mutex
 	phase   sandbox.Phase
@@ -188,8 +189,8 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	if err := s.note(""); err != nil {
 		return "", err
 	}
-	s.log.Info("running", "accel", s.accel.Name(), "qemu", s.machine.Pid())
-	s.tell(news{Ready: true})
+	s.log.Info("running", "template", s.restored, "accel", s.accel.Name(), "qemu", s.machine.Pid())
+	s.tell(news{Ready: true, Cold: !s.restored})
 
 	select {
 	case why = <-s.end:

@@ -297,7 +297,7 @@ func newLab(b *testing.B, files map[string]string) *lab {
 	if l.accel, err = qemu.Accelerator(b.Context(), cache); err != nil {
 		b.Fatal(err)
 	}
-	bin, err := qemu.Find(b.Context())
+	bin, err := qemu.Find(b.Context(), "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -40,6 +40,9 @@ type Op string
 const (
 	// OpHello asks for HelloReply; the agent answers as soon as it runs.
 	OpHello Op = "hello"
+	// OpPrepare carries PrepareRequest: ready what every sandbox of a kind has
+	// in common, before the machine is saved as their template.
+	OpPrepare Op = "prepare"
 	// OpSetup carries SetupRequest: who this VM is. Once per boot or restore.
 	OpSetup Op = "setup"
 	// OpMount carries Mount: mount one virtiofs share that the host plugged.
@@ -79,6 +82,13 @@ type Reply struct {
 type HelloReply struct {
 	Version string `json:"version"` // of brig that built the agent
 	Kernel  string `json:"kernel"`  // uname -r
+}
+
+// PrepareRequest names the disks that all sandboxes of a kind have: the image
+// and the kernel's modules, by serial as in SetupRequest.
+type PrepareRequest struct {
+	ImageSerial   string `json:"imageSerial"`
+	ModulesSerial string `json:"modulesSerial"`
 }
 
 // SetupRequest makes the booted VM this sandbox's machine.

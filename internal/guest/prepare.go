@@ -1,0 +1,71 @@
+package guest
+
+import (
+	"errors"
+	"log"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/wire"
+)
+
+// prepare readies this machine to be saved as a template: what all sandboxes of
+// a kind have is mounted, and what their first command reads is in memory.
+// Nothing here may depend on a project, a person or the time.
+func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
+	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
+		return nil, err
+	}
+	a.warm()
+	unix.Sync()
+	return nil, nil
+}
+
+// warmCommands are run in the image, for the pages and directory entries that
+// they read. An image that lacks one starts as well, a little later.
+var warmCommands = [][]string{
+	{"/bin/sh", "-c", "ls / >/dev/null; cat /etc/passwd >/dev/null; true"},
+	{"/bin/bash", "-lc", "true"},
+	{"/usr/bin/env", "true"},
+	{"/usr/bin/id"},
+}
+
+// warmLimit bounds one of them.
+const warmLimit = time.Minute
+
+func (a *agent) warm() {
+	for _, argv := range warmCommands {
+		if err := a.runInImage(argv); err != nil {
+			log.Printf("warm %s: %v", argv[0], err)
+		}
+	}
+}
+
+// runInImage runs a command at the image's root, which is read-only and has no
+// /proc, /dev or network yet.
+func (a *agent) runInImage(argv []string) error {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := a.processes.start(argv[0], argv, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent"},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd()},
+		Sys:   &syscall.SysProcAttr{Chroot: imageDir, Setsid: true},
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(warmLimit):
+		a.processes.signalGroup(p, syscall.SIGKILL)
+		<-p.done
+		return errors.New("took too long")
+	}
+}

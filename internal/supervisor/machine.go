@@ -1,0 +1,147 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/template"
+	"brig.dev/brig/internal/wire"
+)
+
+// Serial numbers of the virtio-blk disks, by which the agent finds them
+// (20 bytes at most, virtio 1.2 section 5.2.6.1).
+const (
+	serialImage   = "brig-image"
+	serialDisk    = "brig-disk"
+	serialModules = "brig-modules"
+)
+
+// cardMAC is the address that every machine's card starts with. The agent then
+// sets the sandbox's own (guestMAC), since a restored card has its template's
+// in any case.
+const cardMAC = "02:62:72:69:67:02"
+
+// describe is the machine of a spec, without the disks, channels and memory that
+// make it a particular one.
+func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
+	return &qemu.Machine{
+		Binary: q.Path, Accel: a,
+		CPUs: spec.CPUs, Memory: spec.Memory,
+		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd,
+		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
+		NIC:   &qemu.NIC{MAC: cardMAC, MTU: linkMTU},
+		// Each place costs the guest some 40 ms of its boot under emulation.
+		Plugs: 1 + len(spec.Mounts), Balloon: true,
+	}
+}
+
+// channels are the host's ends of what leads into a machine.
+type channels struct {
+	console, control, mux, link net.Conn
+}
+
+func (c *channels) close() {
+	for _, conn := range []net.Conn{c.console, c.control, c.mux, c.link} {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+}
+
+// fit gives the machine its channels: socket pairs, so that QEMU neither makes
+// sockets nor finds them by name.
+func fit(m *qemu.Machine) (*channels, error) {
+	var c channels
+	var theirs [4]*os.File
+	for i, conn := range []*net.Conn{&c.console, &c.control, &c.mux, &c.link} {
+		var err error
+		if *conn, theirs[i], err = qemu.SocketPair(); err != nil {
+			for _, f := range theirs[:i] {
+				f.Close()
+			}
+			c.close()
+			return nil, err
+		}
+	}
+	m.Console = theirs[0]
+	m.Ports = slices.Clone(m.Ports)
+	m.Ports[0].File, m.Ports[1].File = theirs[1], theirs[2]
+	nic := *m.NIC
+	nic.File = theirs[3]
+	m.NIC = &nic
+	return &c, nil
+}
+
+// openDisks opens what the machine boots from and its own disk, so that QEMU
+// needs no rights to the paths.
+func openDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(), err error) {
+	closeAll = func() {
+		for _, d := range disks {
+			d.File.Close()
+		}
+	}
+	for _, d := range []struct {
+		serial, path string
+		flag         int
+	}{
+		{serialImage, b.Image, os.O_RDONLY},
+		{serialModules, b.Modules, os.O_RDONLY},
+		{serialDisk, own, os.O_RDWR},
+	} {
+		f, err := os.OpenFile(d.path, d.flag, 0)
+		if err != nil {
+			closeAll()
+			return nil, nil, fmt.Errorf("disk of the machine: %w", err)
+		}
+		disks = append(disks, qemu.Disk{Serial: d.serial, File: f, ReadOnly: d.flag == os.O_RDONLY})
+	}
+	return disks, closeAll, nil
+}
+
+// kindOf is the kind of template that the machine, with its disks, can start
+// from.
+func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec) (string, error) {
+	k, err := template.Kind(q, m)
+	// The guest keeps the size of its own disk in mind.
+	return fmt.Sprintf("%s-%d", k, spec.Disk>>20), err
+}
+
+// restore starts the machine as a copy of the template.
+func restore(ctx context.Context, t *template.Template, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
+	filled := make(chan error, 1)
+	ram := m.RAM
+	go func() { filled <- t.Unpack(ram) }()
+	m.Incoming = true
+	p, err := start(m)
+	if ferr := <-filled; err == nil { // QEMU does not touch the memory before LoadState
+		err = ferr
+	}
+	if err == nil {
+		err = load(ctx, t, p)
+	}
+	if err != nil {
+		if p != nil {
+			p.Kill()
+			_ = p.Wait() // killed: nothing to learn
+		}
+		return nil, fmt.Errorf("restore the template: %w", err)
+	}
+	return p, nil
+}
+
+func load(ctx context.Context, t *template.Template, p *qemu.Process) error {
+	state, err := t.State()
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	if err := p.LoadState(ctx, state); err != nil {
+		return err
+	}
+	return p.Resume(ctx)
+}
