@@ -111,12 +111,18 @@ func run(ctx context.Context, d sandbox.Dir, user wire.User, tell func(news)) er
 		return err
 	}
 	s := &supervisor{
-		dir: d, spec: spec, user: user, self: self, tell: tell,
+		dir: d, spec: spec, user: user, self: self,
 		log:     slog.New(slog.NewTextHandler(logTo, logOptions())),
 		spawner: confine.NewSpawner(),
 		phase:   sandbox.Starting,
 		stopped: make(chan struct{}),
 		end:     make(chan string, 8),
+	}
+	s.tell = func(n news) {
+		if n.Stage != "" {
+			s.log.Debug(n.Stage)
+		}
+		tell(n)
 	}
 	if err := s.note(""); err != nil {
 		return err
