@@ -103,6 +103,7 @@ type journal struct {
 	lines chan line
 	hurry chan struct{} // closed: nobody waits any more
 	done  chan struct{}
+	time  time.Duration // whoTime; tests have more
 
 	mu     sync.RWMutex
 	closed bool
@@ -114,11 +115,11 @@ type line struct {
 }
 
 func newJournal(log *Log) *journal {
-	j := &journal{log: log, lines: make(chan line, journalQueue), hurry: make(chan struct{}), done: make(chan struct{})}
+	j := &journal{log: log, lines: make(chan line, journalQueue), hurry: make(chan struct{}), done: make(chan struct{}), time: whoTime}
 	go func() {
 		defer close(j.done)
 		for l := range j.lines {
-			l.e.Process = l.who.wait(l.e.Time.Add(whoTime), j.hurry)
+			l.e.Process = l.who.wait(l.e.Time.Add(j.time), j.hurry)
 			j.log.Write(l.e)
 		}
 	}()

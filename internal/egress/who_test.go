@@ -26,11 +26,14 @@ func TestProcess(t *testing.T) {
 			return "cu\x1b rl[7]" + strings.Repeat("x", 1000)
 		}
 	})
+	l.journal.time = time.Minute
 	if _, err := l.dialAddr(netip.MustParseAddrPort("203.0.113.9:443")); err == nil {
 		t.Fatal("not denied")
 	}
 	close(answer) // only now: the denial did not wait
-	l.Close()
+	for len(readAll(t, l.path)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	want := "cu??rl[7]" + strings.Repeat("x", maxWhoName-9)
 	if got := readAll(t, l.path); len(got) != 1 || got[0].Verdict != Denied || got[0].Process != want {
 		t.Errorf("%+v", got)
@@ -44,6 +47,7 @@ func TestProcessOfAllowed(t *testing.T) {
 			return fmt.Sprintf("%s%d[7]", proto, dst.Port())
 		}
 	})
+	l.journal.time = time.Minute
 	s, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +70,9 @@ func TestProcessOfAllowed(t *testing.T) {
 	clock, _, _ := l.names.addresses("time.example")
 	if _, err := l.packets(netip.AddrPortFrom(clock, 123)); err != nil {
 		t.Fatal(err)
+	}
+	for len(readAll(t, l.path)) < 2 {
+		time.Sleep(time.Millisecond)
 	}
 	l.Close()
 	got := ""
