@@ -38,6 +38,9 @@ func netLogCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !asJSON {
+				fmt.Fprintln(c.OutOrStdout(), egress.Heading)
+			}
 			show := func(e egress.Entry) error {
 				if denied && e.Verdict != egress.Denied {
 					return nil

@@ -26,6 +26,9 @@ type Config struct {
 	// Ask is told of each new denial, one at a time, and may take its time:
 	// the flow is denied already.
 	Ask func(Denial)
+	// Process tells whose a flow is, for the log alone: see who.go. nil: nobody
+	// is asked.
+	Process ProcessFunc
 }
 
 // New makes a gateway. Close it when the sandbox stops.
@@ -33,7 +36,7 @@ func New(c Config) *Gateway {
 	return newGateway(settings{
 		pool4: c.Pool4, pool6: c.Pool6, dns: c.DNS, info: c.Info,
 		resolve: c.Resolve, dial: c.Dial, hostAddrs: c.HostAddrs,
-		log: c.Log, limits: c.Limits, ask: c.Ask,
+		log: c.Log, limits: c.Limits, ask: c.Ask, process: c.Process,
 	}, adapt(c.Policy))
 }
 
@@ -80,16 +83,20 @@ type UDPRequest interface {
 	Reject() // with an ICMP error
 }
 
-// TCP decides on a connection to dst and serves it to its end.
-func (g *Gateway) TCP(dst netip.AddrPort, req TCPRequest) { g.tcp(dst, req) }
+// TCP decides on a connection from src to dst and serves it to its end.
+func (g *Gateway) TCP(src, dst netip.AddrPort, req TCPRequest) {
+	g.tcp(g.whose("tcp", src, dst), dst, req)
+}
 
-// UDP decides on an association to dst and serves it to its end.
-func (g *Gateway) UDP(dst netip.AddrPort, req UDPRequest) { g.udp(dst, req) }
+// UDP decides on an association from src to dst and serves it to its end.
+func (g *Gateway) UDP(src, dst netip.AddrPort, req UDPRequest) {
+	g.udp(g.whose("udp", src, dst), dst, req)
+}
 
 // Dropped writes down what the link layer did not let through: protocols other
 // than TCP and UDP, spoofed addresses, malformed frames.
 func (g *Gateway) Dropped(proto string, dst netip.Addr, why string) {
-	g.deny(target{}, Entry{Proto: proto, Addr: dst}, verdict{reason: why}, false)
+	g.deny(target{}, Entry{Proto: proto, Addr: dst}, verdict{reason: why}, false, nil)
 }
 
 // adapted is a Policy for the rest of the package.

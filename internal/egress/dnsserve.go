@@ -21,30 +21,32 @@ const (
 
 // reply answers a query within the rate; beyond it, REFUSED from the header
 // alone.
-func (g *Gateway) reply(query []byte) []byte {
+func (g *Gateway) reply(query []byte, w *who) []byte {
 	if !g.limiter.dns.Allow() {
 		if len(query) < dnsHeader || query[2]&0x80 != 0 {
 			return nil
 		}
-		g.set.log.Write(Entry{Verdict: Denied, Proto: "dns", Reason: "too many queries a second"})
+		g.write(Entry{Verdict: Denied, Proto: "dns", Reason: "too many queries a second"}, w)
 		return bareReply(query, dns.RcodeRefused)
 	}
-	return g.res.answer(query)
+	res := *g.res // which knows whose query it is
+	res.seen = func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, w) }
+	return res.answer(query)
 }
 
 // sawQuery writes a query down.
-func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool) {
+func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, w *who) {
 	e := Entry{Verdict: Allowed, Proto: "dns", App: dns.TypeToString[q.Qtype], Name: name}
 	if allowed {
-		g.set.log.Write(e)
+		g.write(e, w)
 		return
 	}
 	t := target{name: name, port: 443, proto: "tcp"}
-	g.deny(t, e, verdict{reason: "no rule allows this name"}, true)
+	g.deny(t, e, verdict{reason: "no rule allows this name"}, true, w)
 }
 
 // serveDNS answers queries over TCP (RFC 7766).
-func (g *Gateway) serveDNS(req acceptor) {
+func (g *Gateway) serveDNS(w *who, req acceptor) {
 	if g.dnsTCP.Add(1) > maxResolverTCP {
 		g.dnsTCP.Add(-1)
 		req.Reject()
@@ -72,7 +74,7 @@ func (g *Gateway) serveDNS(req acceptor) {
 		if _, err := io.ReadFull(c, query); err != nil {
 			return
 		}
-		out := g.reply(query)
+		out := g.reply(query, w)
 		if out == nil {
 			return
 		}
@@ -83,7 +85,7 @@ func (g *Gateway) serveDNS(req acceptor) {
 }
 
 // serveDNSPackets answers queries over UDP; each Read is one.
-func (g *Gateway) serveDNSPackets(req packetAcceptor) {
+func (g *Gateway) serveDNSPackets(w *who, req packetAcceptor) {
 	defer g.dnsUDP.Add(-1)
 	if g.dnsUDP.Add(1) > maxResolverUDP {
 		req.Reject()
@@ -101,7 +103,7 @@ func (g *Gateway) serveDNSPackets(req packetAcceptor) {
 		if err != nil {
 			return
 		}
-		if out := g.reply(buf[:n]); out != nil {
+		if out := g.reply(buf[:n], w); out != nil {
 			if _, err := c.Write(out); err != nil {
 				return
 			}

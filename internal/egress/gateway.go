@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // settings are the Config after its defaults and adapters.
@@ -21,6 +23,7 @@ type settings struct {
 	log          *Log
 	limits       Limits
 	ask          func(Denial)
+	process      ProcessFunc
 }
 
 // Denial is a flow or a query that was refused.
@@ -64,6 +67,8 @@ type Gateway struct {
 	dnsUDP  atomic.Int32
 	udpOpen atomic.Int32
 	asks    chan Denial
+	asked   chan struct{} // a place for each question without an answer
+	journal *journal      // nil without settings.process
 	wg      sync.WaitGroup
 
 	firstBytesTime time.Duration // tests shorten it
@@ -99,7 +104,7 @@ func newGateway(s settings, r rules) *Gateway {
 	g.res = &resolver{
 		names:    g.names,
 		resolves: func(name string) bool { return g.rules().resolves(name) },
-		seen:     g.sawQuery,
+		seen:     func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, nil) },
 	}
 	if len(s.info) > 0 {
 		g.res.info = func() []netip.Addr {
@@ -109,6 +114,9 @@ func newGateway(s settings, r rules) *Gateway {
 			}
 			return out
 		}
+	}
+	if s.process != nil {
+		g.asked, g.journal = make(chan struct{}, maxWho), newJournal(s.log)
 	}
 	g.setRules(r)
 	if s.ask != nil {
@@ -164,15 +172,27 @@ func (g *Gateway) Close() {
 	g.mu.Unlock()
 	g.cancel()
 	g.wg.Wait()
+	if g.journal != nil {
+		g.journal.close()
+	}
+}
+
+// write adds a line to the log; w may tell whose it is.
+func (g *Gateway) write(e Entry, w *who) {
+	if g.journal == nil {
+		g.set.log.Write(e)
+		return
+	}
+	g.journal.write(e, w)
 }
 
 // deny writes a denial down and tells who asked to be told.
-func (g *Gateway) deny(t target, e Entry, v verdict, help bool) {
+func (g *Gateway) deny(t target, e Entry, v verdict, help bool, w *who) {
 	e.Verdict, e.Reason, e.Rule = Denied, v.reason, v.rule
 	if help {
 		e.Suggest = g.rules().suggest(t)
 	}
-	g.set.log.Write(e)
+	g.write(e, w)
 	d := Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1}
 	if g.remember(d) && g.asks != nil {
 		select {
@@ -228,6 +248,7 @@ type flow struct {
 	g     *Gateway
 	id    uint64
 	t     target
+	who   *who
 	start time.Time
 	sent  atomic.Int64
 	got   atomic.Int64
@@ -247,8 +268,8 @@ type flow struct {
 }
 
 // begin lists a flow; nil when there are too many.
-func (g *Gateway) begin(t target) *flow {
-	f := &flow{g: g, id: g.nextID.Add(1), t: t, start: time.Now()}
+func (g *Gateway) begin(t target, w *who) *flow {
+	f := &flow{g: g, id: g.nextID.Add(1), t: t, who: w, start: time.Now()}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed || len(g.flows) >= g.limiter.conns {
@@ -273,7 +294,7 @@ func (f *flow) end() {
 	if opened {
 		e.Verdict, e.Event, e.Reason = Allowed, EventClose, why
 		e.Sent, e.Got, e.Lasted = f.sent.Load(), f.got.Load(), time.Since(f.start)
-		f.g.set.log.Write(e)
+		f.g.write(e, f.who)
 	}
 	f.g.mu.Lock()
 	delete(f.g.flows, f)
@@ -304,7 +325,7 @@ func (f *flow) deny(v verdict, help bool) {
 	f.mu.Lock()
 	e := f.entry()
 	f.mu.Unlock()
-	f.g.deny(f.t, e, v, help)
+	f.g.deny(f.t, e, v, help, f.who)
 }
 
 // recheck cuts the flow if the rules now in force forbid it, or want to look at
@@ -383,18 +404,18 @@ func (f *flow) connect() (net.Conn, error) {
 	// The rules may have changed between the judgement of the address and now.
 	f.recheck()
 	e.Verdict, e.Event = Allowed, EventOpen
-	f.g.set.log.Write(e)
+	f.g.write(e, f.who)
 	return counted, nil
 }
 
 // failed writes down why a dial did not succeed.
 func (f *flow) failed(e Entry, err error) {
 	if d, ok := asDenied(err); ok {
-		f.g.deny(d.target(f.t), e, verdict{reason: d.reason, rule: d.rule}, d.suggest != target{})
+		f.g.deny(d.target(f.t), e, verdict{reason: d.reason, rule: d.rule}, d.suggest != target{}, f.who)
 		return
 	}
 	e.Verdict, e.Event, e.Reason = Allowed, EventClose, "not reached: "+err.Error()
-	f.g.set.log.Write(e)
+	f.g.write(e, f.who)
 }
 
 // countedConn counts and throttles what passes to and from the server.

@@ -40,8 +40,9 @@ type lab struct {
 }
 
 var (
-	testDNS  = netip.MustParseAddrPort("192.0.2.1:53")
-	testInfo = netip.MustParseAddrPort("192.0.2.1:80")
+	testDNS   = netip.MustParseAddrPort("192.0.2.1:53")
+	testGuest = netip.MustParseAddrPort("192.0.2.2:40000")
+	testInfo  = netip.MustParseAddrPort("192.0.2.1:80")
 )
 
 func newLab(t *testing.T, r rules, change ...func(*settings)) *lab {
@@ -128,7 +129,7 @@ func socketPair() (a, b net.Conn, err error) {
 // dialAddr connects like the guest; errRejected is a reset.
 func (l *lab) dialAddr(dst netip.AddrPort) (net.Conn, error) {
 	r := &guestRequest{accepted: make(chan net.Conn, 1), rejected: make(chan struct{})}
-	go l.tcp(dst, r)
+	go l.tcp(l.whose("tcp", testGuest, dst), dst, r)
 	select {
 	case c := <-r.accepted:
 		l.t.Cleanup(func() { c.Close() })
@@ -747,7 +748,7 @@ func TestLimits(t *testing.T) {
 	q.SetQuestion("b.example.", dns.TypeA)
 	b, _ := q.Pack()
 	for i, want := range []byte{dns.RcodeSuccess, dns.RcodeSuccess, dns.RcodeRefused} {
-		if out := l.reply(b); out[3]&0xf != want {
+		if out := l.reply(b, nil); out[3]&0xf != want {
 			t.Errorf("query %d: %x", i, out)
 		}
 	}
@@ -836,7 +837,7 @@ func (l *lab) packets(dst netip.AddrPort) (net.Conn, error) {
 		return nil, err
 	}
 	r := &packetRequest{b, inner, make(chan struct{}), make(chan struct{})}
-	go l.udp(dst, r)
+	go l.udp(l.whose("udp", testGuest, dst), dst, r)
 	l.t.Cleanup(func() { b.Close(); inner.Close() })
 	select {
 	case <-r.accepted:

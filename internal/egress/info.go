@@ -21,7 +21,7 @@ func (g *Gateway) serveInfo(req acceptor) {
 		req.Reject()
 		return
 	}
-	f := g.begin(target{})
+	f := g.begin(target{}, nil)
 	if f == nil {
 		req.Reject()
 		return
@@ -81,9 +81,9 @@ func plain(w http.ResponseWriter, kind string) {
 	w.Header().Set("Cache-Control", "no-store")
 }
 
-// Text is a denial as one line for people, safe to print.
+// Text is a denial as one line for the agent, safe to print.
 func (d Denial) Text() string {
-	return Entry{Time: d.Time, Verdict: Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Text()
+	return Entry{Time: d.Time, Verdict: Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.text(false)
 }
 
 // oneListener gives out one connection and then waits for its end.

@@ -3,6 +3,7 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,14 +65,26 @@ type Entry struct {
 	Sent    int64         `json:"sent,omitempty"`    // bytes from the guest
 	Got     int64         `json:"got,omitempty"`     // bytes to the guest
 	Lasted  time.Duration `json:"lasted,omitempty"`  // nanoseconds
+	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
 }
 
+// Heading goes above lines made by Text.
+var Heading = fmt.Sprintf("%-12s %-7s %-5s %-*s %s", "TIME", "VERDICT", "PROTO", processWidth, "PROCESS", "TARGET")
+
+// processWidth holds the longest name that Linux keeps (15 bytes) and a number.
+const processWidth = 20
+
 // Text is an entry as one line for people, safe to print: the guest chose
 // parts of it.
-func (e Entry) Text() string {
+func (e Entry) Text() string { return e.text(true) }
+
+func (e Entry) text(process bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %-5s %-4s", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Proto)
+	fmt.Fprintf(&b, "%s %-7s %-5s", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Proto)
+	if process {
+		fmt.Fprintf(&b, " %-*s", processWidth, cmp.Or(e.Process, "-"))
+	}
 	target := e.Name
 	if target == "" && e.Addr.IsValid() {
 		target = e.Addr.String()

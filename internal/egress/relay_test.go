@@ -276,7 +276,7 @@ func BenchmarkThroughput(b *testing.B) {
 					b.Fatal(err)
 				}
 			} else {
-				go g.tcp(dst, ready{inner})
+				go g.tcp(nil, dst, ready{inner})
 			}
 			defer c.Close()
 			size := 1 << 20 * b.N

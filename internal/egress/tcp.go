@@ -50,10 +50,10 @@ type acceptor interface {
 }
 
 // tcp serves one connection; it returns when that is over.
-func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
+func (g *Gateway) tcp(w *who, dst netip.AddrPort, req acceptor) {
 	switch {
 	case slices.Contains(g.set.dns, dst):
-		g.serveDNS(req)
+		g.serveDNS(w, req)
 		return
 	case slices.Contains(g.set.info, dst):
 		g.serveInfo(req)
@@ -66,18 +66,18 @@ func (g *Gateway) tcp(dst netip.AddrPort, req acceptor) {
 		e.Addr = t.addr
 	}
 	if err != nil {
-		g.deny(t, e, verdict{reason: err.Error()}, false)
+		g.deny(t, e, verdict{reason: err.Error()}, false, w)
 		req.Reject()
 		return
 	}
 	if !g.limiter.flows.Allow() {
-		g.deny(t, e, verdict{reason: "too many new connections a second"}, false)
+		g.deny(t, e, verdict{reason: "too many new connections a second"}, false, w)
 		req.Reject()
 		return
 	}
-	f := g.begin(t)
+	f := g.begin(t, w)
 	if f == nil {
-		g.deny(t, e, verdict{reason: "too many open connections"}, false)
+		g.deny(t, e, verdict{reason: "too many open connections"}, false, w)
 		req.Reject()
 		return
 	}

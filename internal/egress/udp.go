@@ -26,9 +26,9 @@ type packetAcceptor interface {
 }
 
 // udp serves one association. Nothing but DNS passes without a rule for UDP.
-func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
+func (g *Gateway) udp(w *who, dst netip.AddrPort, req packetAcceptor) {
 	if slices.Contains(g.set.dns, dst) {
-		g.serveDNSPackets(req)
+		g.serveDNSPackets(w, req)
 		return
 	}
 	t, release, err := g.targetOf(dst, "udp")
@@ -38,7 +38,7 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 		e.Addr = t.addr
 	}
 	refuse := func(reason string) {
-		g.deny(t, e, verdict{reason: reason}, false)
+		g.deny(t, e, verdict{reason: reason}, false, w)
 		req.Reject()
 	}
 	switch {
@@ -52,7 +52,7 @@ func (g *Gateway) udp(dst netip.AddrPort, req packetAcceptor) {
 	defer g.udpOpen.Add(-1)
 	f := (*flow)(nil)
 	if g.udpOpen.Add(1) <= maxUDP {
-		f = g.begin(t)
+		f = g.begin(t, w)
 	}
 	if f == nil {
 		refuse("too many open connections")

@@ -57,7 +57,8 @@ func runAgent(version string) {
 		log.Fatal(err)
 	}
 	a.mux = &mux{port: muxPort, serve: a.serveStream}
-	log.Fatal(serveControl(control, a.handlers(), map[wire.Op]handler{wire.OpShutdown: handle(a.shutdown)}))
+	aside := map[wire.Op]handler{wire.OpProcess: handle(a.process)}
+	log.Fatal(serveControl(control, a.handlers(), aside, map[wire.Op]handler{wire.OpShutdown: handle(a.shutdown)}))
 }
 
 func (a *agent) handlers() map[wire.Op]handler {

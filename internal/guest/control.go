@@ -31,8 +31,8 @@ const queued = 64
 
 // serveControl answers the requests on the port, in order, until it ends. What
 // is in urgent is answered out of turn: a machine is shut down also while a
-// mount hangs.
-func serveControl(port io.ReadWriter, turn, urgent map[wire.Op]handler) error {
+// mount hangs. What is in aside has an order of its own and holds up nobody.
+func serveControl(port io.ReadWriter, turn, aside, urgent map[wire.Op]handler) error {
 	var mu sync.Mutex
 	answer := func(r wire.Request, h handler) {
 		line := reply(r, h)
@@ -40,13 +40,9 @@ func serveControl(port io.ReadWriter, turn, urgent map[wire.Op]handler) error {
 		defer mu.Unlock()
 		_, _ = port.Write(line) // a host that is gone shows when reading
 	}
-	queue := make(chan func(), queued)
-	defer close(queue)
-	go func() {
-		for f := range queue {
-			f()
-		}
-	}()
+	inTurn, beside := inOrder(), inOrder()
+	defer close(inTurn)
+	defer close(beside)
 	sc := bufio.NewScanner(port)
 	sc.Buffer(make([]byte, 0, 4096), wire.MaxLine)
 	for sc.Scan() {
@@ -59,13 +55,28 @@ func serveControl(port io.ReadWriter, turn, urgent map[wire.Op]handler) error {
 			answer(r, h)
 			continue
 		}
+		if h, ok := aside[r.Op]; ok {
+			beside <- func() { answer(r, h) }
+			continue
+		}
 		h, ok := turn[r.Op]
 		if !ok {
 			h = func(json.RawMessage) (any, error) { return nil, fmt.Errorf("unknown request %q", r.Op) }
 		}
-		queue <- func() { answer(r, h) }
+		inTurn <- func() { answer(r, h) }
 	}
 	return sc.Err()
+}
+
+// inOrder runs what is sent to it, one after the other.
+func inOrder() chan<- func() {
+	queue := make(chan func(), queued)
+	go func() {
+		for f := range queue {
+			f()
+		}
+	}()
+	return queue
 }
 
 func reply(r wire.Request, h handler) []byte {

@@ -47,6 +47,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err := s.agent.call(ctx, wire.OpSetup, setup, nil); err != nil {
 		return err
 	}
+	s.network.agent.Store(s.agent)
 	s.tell(news{Stage: "mounting"})
 	if err := s.mountAll(ctx); err != nil {
 		return err

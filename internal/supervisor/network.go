@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"brig.dev/brig/internal/control"
 	"brig.dev/brig/internal/egress"
@@ -56,6 +57,7 @@ type network struct {
 	gate  *egress.Gateway
 	stack *netstack.Stack
 	audit *egress.Log
+	agent atomic.Pointer[agent] // once the guest is set up
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -71,7 +73,7 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 	}
 	n := &network{dir: d, audit: audit, log: log}
 	n.gate = egress.New(egress.Config{
-		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts),
+		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.process,
 		DNS:  []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
 		Info: []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
 	})
@@ -81,8 +83,8 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 	n.stack, err = netstack.New(link, netstack.Config{
 		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: guestMAC(spec.ID),
 		Gateway4: gateway4, Guest4: guest4, Gateway6: gateway6, Guest6: guest6,
-		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Dst, r) },
-		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Dst, r) },
+		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Src, r.Dst, r) },
+		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Src, r.Dst, r) },
 		Dropped: func(d netstack.Drop) { n.gate.Dropped(d.Proto, d.Dst, d.Why) },
 	})
 	if err != nil {
@@ -96,6 +98,28 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 	}()
 	return n, nil
 }
+
+// process asks the agent whose a flow is. It waits for the reply as long as that
+// takes: egress counts the questions without one, so a guest that never answers
+// does not fill the port.
+func (n *network) process(ctx context.Context, proto string, src, dst netip.AddrPort) string {
+	a := n.agent.Load()
+	if a == nil {
+		return ""
+	}
+	var who wire.ProcessReply
+	err := a.call(ctx, wire.OpProcess, wire.ProcessRequest{Proto: proto, Src: src, Dst: dst}, &who)
+	if err != nil || who.PID <= 0 || who.Name == "" {
+		return "" // a flow without a name is no event
+	}
+	if len(who.Name) > maxComm {
+		who.Name = who.Name[:maxComm]
+	}
+	return fmt.Sprintf("%s[%d]", who.Name, who.PID)
+}
+
+// maxComm is the longest name that Linux keeps of a process, in bytes.
+const maxComm = 15
 
 // reload puts the rules on disk in force. On an error nothing passes until they
 // are mended.

@@ -4,13 +4,16 @@ package vmtest
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -252,6 +255,34 @@ except OSError as e: print(type(e).__name__)
 			}
 		}
 	})
+}
+
+// TestNetworkProcess: the log names who asked and who connected, also when it was
+// denied and is gone.
+func TestNetworkProcess(t *testing.T) {
+	s := startServers(t)
+	dir := netProject(t, s)
+	for _, url := range []string{fmt.Sprintf("http://good.test:%d/", s.http), "http://unknown.test/", "http://192.0.2.1:81/", "http://[2001:db8::1]:81/"} {
+		brig(t, dir, "run", "--", "curl", "-sS", "-m", "60", url)
+	}
+	missing := map[string]bool{
+		"dns allow  good.test": true, "tcp allow open good.test": true, "tcp allow close good.test": true,
+		"dns deny  unknown.test": true, "tcp deny  192.0.2.1": true, "tcp deny  2001:db8::1": true,
+	}
+	name := regexp.MustCompile(`^curl\[[0-9]+\]$`)
+	for line := range strings.Lines(must(t, dir, "net", "log", "--json")) {
+		var e struct{ Proto, Verdict, Event, Name, Addr, Process string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if name.MatchString(e.Process) {
+			delete(missing, strings.Join([]string{e.Proto, e.Verdict, e.Event, cmp.Or(e.Name, e.Addr)}, " "))
+		}
+	}
+	log := must(t, dir, "net", "log")
+	if len(missing) > 0 || !strings.Contains(log, "PROCESS") || !strings.Contains(log, " curl[") {
+		t.Errorf("no process for %v in\n%s", missing, log)
+	}
 }
 
 // TestRegistries installs real packages through presets.

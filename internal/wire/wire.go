@@ -18,6 +18,7 @@ package wire
 
 import (
 	"encoding/json"
+	"net/netip"
 	"time"
 )
 
@@ -59,6 +60,9 @@ const (
 	OpQuiesce Op = "quiesce"
 	// OpNet carries Net: configure the network card.
 	OpNet Op = "net"
+	// OpProcess carries ProcessRequest: whose is a connection. Answered with
+	// ProcessReply, out of turn and without touching a mounted file.
+	OpProcess Op = "process"
 	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
 	OpShutdown Op = "shutdown"
 )
@@ -145,6 +149,20 @@ type MuxRequest struct {
 // TimeRequest sets the guest's clock.
 type TimeRequest struct {
 	Time time.Time `json:"time"`
+}
+
+// ProcessRequest names a connection or association of the guest by its ends, as
+// the host sees them.
+type ProcessRequest struct {
+	Proto string         `json:"proto"` // "tcp", "udp"
+	Src   netip.AddrPort `json:"src"`   // the guest's end
+	Dst   netip.AddrPort `json:"dst"`
+}
+
+// ProcessReply says whose it is; PID 0 is not known.
+type ProcessReply struct {
+	PID  int    `json:"pid,omitempty"`  // of the agent's own namespace
+	Name string `json:"name,omitempty"` // proc_pid_comm(5)
 }
 
 // Net configures the one network card. Addresses are in CIDR notation.

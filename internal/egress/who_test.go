@@ -1,0 +1,130 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// TestProcess: queries, denials and connections carry the name that the guest
+// tells, made safe; no decision waits for it.
+func TestProcess(t *testing.T) {
+	answer := make(chan struct{})
+	l := newLab(t, fakeRules{"good.example:443"}, func(s *settings) {
+		s.process = func(ctx context.Context, proto string, src, dst netip.AddrPort) string {
+			<-answer
+			if src != testGuest || dst.Port() == 0 {
+				t.Errorf("asked about %s to %s", src, dst)
+			}
+			return "cu\x1b rl[7]" + strings.Repeat("x", 1000)
+		}
+	})
+	l.journal.time = time.Minute
+	if _, err := l.dialAddr(netip.MustParseAddrPort("203.0.113.9:443")); err == nil {
+		t.Fatal("not denied")
+	}
+	close(answer) // only now: the denial did not wait
+	for len(readAll(t, l.path)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	want := "cu??rl[7]" + strings.Repeat("x", maxWhoName-9)
+	if got := readAll(t, l.path); len(got) != 1 || got[0].Verdict != Denied || got[0].Process != want {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestProcessOfAllowed: a query, and both lines of a connection.
+func TestProcessOfAllowed(t *testing.T) {
+	l := newLab(t, fakeRules{"udp time.example:123"}, func(s *settings) {
+		s.process = func(_ context.Context, proto string, _, dst netip.AddrPort) string {
+			return fmt.Sprintf("%s%d[7]", proto, dst.Port())
+		}
+	})
+	l.journal.time = time.Minute
+	s, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l.serve("time.example", "203.0.113.2:123", s.LocalAddr().String())
+	r, err := l.packets(testDNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := new(dns.Msg)
+	q.SetQuestion("time.example.", dns.TypeA)
+	b, _ := q.Pack()
+	if _, err := r.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	clock, _, _ := l.names.addresses("time.example")
+	if _, err := l.packets(netip.AddrPortFrom(clock, 123)); err != nil {
+		t.Fatal(err)
+	}
+	for len(readAll(t, l.path)) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	l.Close()
+	got := ""
+	for _, e := range readAll(t, l.path) {
+		got += e.Proto + " " + e.Event + " " + e.Process + "\n"
+	}
+	if want := "dns  udp53[7]\nudp open udp123[7]\nudp close udp123[7]\n"; got != want {
+		t.Errorf("%s, want\n%s", got, want)
+	}
+}
+
+// TestProcessNeverTold: a guest that does not answer is asked maxWho times, and
+// the log says all the rest in order.
+func TestProcessNeverTold(t *testing.T) {
+	var asked atomic.Int32
+	l := newLab(t, fakeRules{}, func(s *settings) {
+		s.process = func(ctx context.Context, _ string, _, _ netip.AddrPort) string {
+			asked.Add(1)
+			<-ctx.Done()
+			return "too late"
+		}
+	})
+	const n = 3 * maxWho
+	for i := range n {
+		if _, err := l.dialAddr(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(1+i))); err == nil {
+			t.Fatal("not denied")
+		}
+	}
+	// Written without a name, though nobody closed anything and none came.
+	for until := time.Now().Add(time.Minute); len(readAll(t, l.path)) < n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("%d lines of %d", len(readAll(t, l.path)), n)
+		}
+	}
+	for i, e := range readAll(t, l.path) {
+		if e.Process != "" || e.Port != uint16(1+i) {
+			t.Errorf("line %d: %+v", i, e)
+		}
+	}
+	if got := asked.Load(); got != maxWho {
+		t.Errorf("asked %d times, want %d", got, maxWho)
+	}
+}
+
+func TestProcessColumn(t *testing.T) {
+	e := Entry{Time: time.Now(), Verdict: Denied, Proto: "tcp", Name: "a.example", Port: 443, Process: "curl[7]"}
+	at := strings.Index(Heading, "PROCESS")
+	if text := e.Text(); !strings.HasPrefix(text[at:], "curl[7] ") || strings.Index(text, "a.example") != strings.Index(Heading, "TARGET") {
+		t.Errorf("%s\n%s", Heading, text)
+	}
+	e.Process = ""
+	if text := e.Text(); !strings.HasPrefix(text[at:], "- ") {
+		t.Errorf("%s\n%s", Heading, text)
+	}
+}
