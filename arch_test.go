@@ -38,7 +38,7 @@ var may = []struct{ name, imports string }{
 	{"internal/template", "cache progress qemu"},
 	{"internal/egress", "policy netstack"},
 	{"internal/guest", "wire"},
-	{"internal/supervisor", "confine control egress netstack policy qemu sandbox share template wire"},
+	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share template wire"},
 	{"internal/vmtest", ""},
 	{"cmd/brig-guest", "guest"},
 	{"cmd/brig", "confine control egress image initramfs kernel policy progress qemu sandbox session share supervisor wire"},

@@ -30,7 +30,7 @@ func templateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return supervisor.MakeTemplate(c.Context(), sandbox.Dir{Path: args[0]})
+			return supervisor.MakeTemplate(c.Context(), sandbox.Dir{Path: args[0]}, guestUser())
 		},
 	}
 }

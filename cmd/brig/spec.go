@@ -100,7 +100,7 @@ func (f *specFlags) directory() (string, error) {
 // newSpec is the spec of a sandbox that does not exist yet.
 func (f *specFlags) newSpec(name, dir string) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
-		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(),
+		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(), Fresh: true,
 		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk,
 	}
 	if _, err := f.apply(s); err != nil {

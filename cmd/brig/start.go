@@ -263,9 +263,6 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 	if err := checkMachine(ctx, bar); err != nil {
 		return err
 	}
-	if err := image.EnsureDisk(d.File(sandbox.DiskFile), spec.Disk); err != nil {
-		return hint(fmt.Errorf("disk of the sandbox: %w", err), "brig doctor")
-	}
 	if err := session.MakeKeys(d, spec.Name); err != nil {
 		return err
 	}

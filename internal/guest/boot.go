@@ -25,8 +25,9 @@ type agent struct {
 	ssh       *sshServer
 	mux       *mux
 	docker    *docker
-	disk      *os.File // root of the sandbox's own disk, once mounted
-	prepared  bool     // image and modules are mounted
+	disk      *os.File  // root of the sandbox's own disk, once mounted
+	prepared  bool      // image and modules are mounted
+	net       *wire.Net // once set up, where there is a card
 	off       sync.Mutex
 }
 
@@ -63,15 +64,15 @@ func runAgent(version string) {
 
 func (a *agent) handlers() map[wire.Op]handler {
 	return map[wire.Op]handler{
-		wire.OpHello:   handle(a.hello),
-		wire.OpPrepare: handle(a.prepare),
-		wire.OpSetup:   handle(a.setup),
-		wire.OpMount:   handle(a.mount),
-		wire.OpUnmount: handle(a.unmount),
-		wire.OpMux:     handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
-		wire.OpTime:    handle(func(r wire.TimeRequest) (any, error) { return nil, setClock(r.Time) }),
-		wire.OpQuiesce: handle(func(struct{}) (any, error) { unix.Sync(); return nil, nil }),
-		wire.OpNet:     handle(func(n wire.Net) (any, error) { return nil, a.configureNet(&n) }),
+		wire.OpHello:    handle(a.hello),
+		wire.OpPrepare:  handle(a.prepare),
+		wire.OpSetup:    handle(a.setup),
+		wire.OpIdentify: handle(a.identify),
+		wire.OpMount:    handle(a.mount),
+		wire.OpUnmount:  handle(a.unmount),
+		wire.OpMux:      handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
+		wire.OpTime:     handle(func(r wire.TimeRequest) (any, error) { return nil, setClock(r.Time) }),
+		wire.OpQuiesce:  handle(func(struct{}) (any, error) { unix.Sync(); return nil, nil }),
 	}
 }
 

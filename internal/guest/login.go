@@ -36,12 +36,19 @@ type logins struct {
 	caEnv    []string
 }
 
-// configure says who the unprivileged user is, where sessions start and what
-// the image wants in their environment.
-func (ls *logins) configure(user wire.User, workdir string, imageEnv []string) {
+// configure says who the unprivileged user is and what the image wants in the
+// environment of sessions.
+func (ls *logins) configure(user wire.User, imageEnv []string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ls.user, ls.workdir, ls.imageEnv = user, workdir, imageEnv
+	ls.user, ls.imageEnv = user, imageEnv
+}
+
+// startIn says where sessions start.
+func (ls *logins) startIn(workdir string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.workdir = workdir
 }
 
 // trust says what sessions need in their environment to trust the host's

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -13,33 +14,29 @@ import (
 	"brig.dev/brig/internal/wire"
 )
 
-// configureNet sets the one network card up. The host's word is all there is:
-// neither DHCP nor router advertisements are listened to.
+// configureNet sets the one network card up, all but its addresses. The host's
+// word is all there is: neither DHCP nor router advertisements are listened to.
 func (a *agent) configureNet(n *wire.Net) error {
-	mac, err := net.ParseMAC(n.MAC)
+	link, err := a.awaitCard()
 	if err != nil {
-		return fmt.Errorf("network: %w", err)
-	}
-	var link netlink.Link
-	err = a.events.until(deviceLimit, func() bool { link = card(); return link != nil })
-	if err != nil {
-		return fmt.Errorf("network card: %w", err)
-	}
-	if err := setMAC(link, mac); err != nil {
 		return err
 	}
 	if err := configureLink(link, n); err != nil {
 		return err
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return err
-	}
+	a.net = n
 	return errors.Join(
 		replaceFile("/etc/resolv.conf", resolvFile(n.DNS), 0o644),
-		replaceFile("/etc/hosts", []byte(hostsFile(hostname, n.Hosts)), 0o644),
 		a.trust(n.CACert),
 	)
+}
+
+func (a *agent) awaitCard() (netlink.Link, error) {
+	var link netlink.Link
+	if err := a.events.until(deviceLimit, func() bool { link = card(); return link != nil }); err != nil {
+		return nil, fmt.Errorf("network card: %w", err)
+	}
+	return link, nil
 }
 
 func configureLink(link netlink.Link, n *wire.Net) error {
@@ -52,13 +49,53 @@ func configureLink(link netlink.Link, n *wire.Net) error {
 			return fmt.Errorf("network: MTU %d: %w", n.MTU, err)
 		}
 	}
-	if err := addAddresses(link, n.Addresses); err != nil {
-		return err
-	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	return addRoutes(link, n.Gateways)
+	return nil
+}
+
+// address gives the card its addresses, instead of those it had.
+func (a *agent) address(r *wire.Identity) error {
+	mac, err := net.ParseMAC(r.MAC)
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	link, err := a.awaitCard()
+	if err != nil {
+		return err
+	}
+	if err := setMAC(link, mac); err != nil {
+		return err
+	}
+	return addressLink(link, r.Addresses, a.net.Gateways)
+}
+
+func addressLink(link netlink.Link, addresses, gateways []string) error {
+	if err := dropAddresses(link, addresses); err != nil {
+		return err
+	}
+	if err := addAddresses(link, addresses); err != nil {
+		return err
+	}
+	return addRoutes(link, gateways)
+}
+
+// dropAddresses takes the card's global addresses away, but for those to keep.
+func dropAddresses(link netlink.Link, keep []string) error {
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("network: addresses: %w", err)
+	}
+	for _, addr := range have {
+		if addr.Scope != unix.RT_SCOPE_UNIVERSE || slices.Contains(keep, addr.IPNet.String()) {
+			continue
+		}
+		if err := netlink.AddrDel(link, &addr); err != nil {
+			return fmt.Errorf("network: address %s: %w", addr.IPNet, err)
+		}
+	}
+	return nil
 }
 
 // card is the one network card that the machine has; bridges, containers' ends
@@ -104,18 +141,26 @@ func addAddresses(link netlink.Link, list []string) error {
 	return nil
 }
 
+// addRoutes sends everything through the gateways, which are on no network of
+// the card's: nobody else is.
 func addRoutes(link netlink.Link, gateways []string) error {
+	index := link.Attrs().Index
 	for _, s := range gateways {
 		gw := net.ParseIP(s)
 		if gw == nil {
 			return fmt.Errorf("network: gateway %q", s)
 		}
-		all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+		zero, bits := net.IPv4zero, 32
 		if gw.To4() == nil {
-			all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+			zero, bits = net.IPv6zero, 128
 		}
-		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw, Dst: all}); err != nil {
-			return fmt.Errorf("network: gateway %s: %w", s, err)
+		for _, r := range []netlink.Route{
+			{LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: gw, Mask: net.CIDRMask(bits, bits)}},
+			{LinkIndex: index, Gw: gw, Dst: &net.IPNet{IP: zero, Mask: net.CIDRMask(0, bits)}},
+		} {
+			if err := netlink.RouteReplace(&r); err != nil {
+				return fmt.Errorf("network: gateway %s: %w", s, err)
+			}
 		}
 	}
 	return nil

@@ -26,7 +26,7 @@ const (
 // there; under software emulation on a busy host seconds are usual.
 const deviceLimit = 5 * time.Minute
 
-// setup makes this machine the sandbox's.
+// setup makes a sandbox of this machine.
 func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if a.disk != nil {
 		return nil, errors.New("the guest is set up already")
@@ -37,9 +37,6 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := setClock(r.Time); err != nil {
 		return nil, err
 	}
-	if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
-		return nil, fmt.Errorf("hostname: %w", err)
-	}
 	if err := a.mountRoot(&r); err != nil {
 		return nil, err
 	}
@@ -49,10 +46,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.furnish(&r); err != nil {
 		return nil, err
 	}
-	a.logins.configure(r.User, r.Workdir, r.ImageEnv)
-	if err := a.ssh.configure(r.HostKey, r.AuthorizedKeys); err != nil {
-		return nil, err
-	}
+	a.logins.configure(r.User, r.ImageEnv)
 	for _, m := range r.Mounts {
 		if _, err := a.mount(m); err != nil {
 			return nil, err
@@ -63,7 +57,50 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 			return nil, err
 		}
 	}
+	if err := a.assume(&r.Identity); err != nil {
+		return nil, err
+	}
 	return nil, a.docker.listen()
+}
+
+// identify makes this machine, a copy of another, one of its own. What makes
+// copies alike comes first: random numbers and time.
+func (a *agent) identify(r wire.Identity) (any, error) {
+	if a.disk == nil {
+		return nil, errors.New("the guest is not set up")
+	}
+	if err := seedRandom(r.Seed); err != nil {
+		return nil, err
+	}
+	if err := setClock(r.Time); err != nil {
+		return nil, err
+	}
+	return nil, a.assume(&r)
+}
+
+// assume takes on names, keys and addresses.
+func (a *agent) assume(r *wire.Identity) error {
+	if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
+		return fmt.Errorf("hostname: %w", err)
+	}
+	files := map[string]string{
+		"/etc/hostname":   r.Hostname + "\n",
+		"/etc/machine-id": r.MachineID + "\n",
+		"/etc/hosts":      hostsFile(r.Hostname),
+	}
+	for path, text := range files {
+		if err := replaceFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	a.logins.startIn(r.Workdir)
+	if err := a.ssh.configure(r.HostKey, r.AuthorizedKeys); err != nil {
+		return err
+	}
+	if a.net != nil && r.MAC != "" {
+		return a.address(r)
+	}
+	return nil
 }
 
 // rndAddEntropy and rndReseed are ioctls of random(4).
@@ -283,16 +320,6 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	files := map[string]string{
-		"/etc/hostname":   r.Hostname + "\n",
-		"/etc/machine-id": r.MachineID + "\n",
-		"/etc/hosts":      hostsFile(r.Hostname, nil),
-	}
-	for path, text := range files {
-		if err := replaceFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
 	if err := replaceLink("/etc/resolv.conf"); err != nil {
 		return err
 	}
@@ -351,13 +378,8 @@ func settings() {
 	}
 }
 
-func hostsFile(hostname string, more []string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
-	for _, l := range more {
-		b.WriteString(l + "\n")
-	}
-	return b.String()
+func hostsFile(hostname string) string {
+	return fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
 }
 
 // replaceLink removes a symbolic link, such as to a resolver's file that nobody

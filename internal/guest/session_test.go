@@ -79,7 +79,7 @@ func newBench(t *testing.T) *bench {
 	ps.each = true
 	s := &sshServer{logins: &logins{root: root}, processes: ps}
 	must(t, s.configure(hostPEM, []string{string(ssh.MarshalAuthorizedKey(client.PublicKey()))}))
-	s.logins.configure(wire.User{Name: "me", Home: home}, "", []string{"IMAGE=yes"})
+	s.logins.configure(wire.User{Name: "me", Home: home}, []string{"IMAGE=yes"})
 	return &bench{t: t, server: s, user: "me", home: home, key: client, host: host.PublicKey()}
 }
 

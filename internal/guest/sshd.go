@@ -22,9 +22,12 @@ type sshServer struct {
 
 // configure sets the host key and the keys that may log in, as any user.
 func (s *sshServer) configure(hostKey []byte, authorized []string) error {
-	host, err := ssh.ParsePrivateKey(hostKey)
-	if err != nil {
-		return fmt.Errorf("ssh host key: %w", err)
+	var host ssh.Signer // none: a template's server serves nobody
+	if len(hostKey) > 0 {
+		var err error
+		if host, err = ssh.ParsePrivateKey(hostKey); err != nil {
+			return fmt.Errorf("ssh host key: %w", err)
+		}
 	}
 	var keys [][]byte
 	for _, line := range authorized {

@@ -171,7 +171,7 @@ func TestReadSmallDoesNotWaitForAPipe(t *testing.T) {
 
 func TestLoginOfADamagedGuest(t *testing.T) {
 	ls := &logins{root: t.TempDir()}
-	ls.configure(wire.User{Name: "me", UID: 5, GID: 6, Home: "/h"}, "", nil)
+	ls.configure(wire.User{Name: "me", UID: 5, GID: 6, Home: "/h"}, nil)
 	if l, err := ls.find("me"); err != nil || l.uid != 5 || l.gid != 6 || l.home != "/h" || l.shell != "/bin/sh" {
 		t.Errorf("me: %+v, %v", l, err)
 	}
@@ -336,9 +336,17 @@ func TestNetworkCard(t *testing.T) {
 	must(t, netlink.LinkSetHardwareAddr(tap, mac))
 	link, err := netlink.LinkByName("card0")
 	must(t, err)
-	n := &wire.Net{MTU: 1400, Addresses: []string{"10.1.2.3/24", "fd00::3/64"}, Gateways: []string{"10.1.2.1", "fd00::1"}}
-	for range 2 { // again after a restore
-		must(t, configureLink(link, n))
+	must(t, configureLink(link, &wire.Net{MTU: 1400}))
+	gws := []string{"10.1.2.1", "fd00::1"}
+	for _, addrs := range [][]string{{"10.9.2.9/32", "fd09::9/128"}, {"10.9.2.3/32", "fd09::3/128"}, {"10.9.2.3/32", "fd09::3/128"}} {
+		must(t, addressLink(link, addrs, gws)) // others after a restore
+	}
+	all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	must(t, err)
+	for _, a := range all {
+		if s := a.IPNet.String(); a.Scope == unix.RT_SCOPE_UNIVERSE && s != "10.9.2.3/32" && s != "fd09::3/128" {
+			t.Errorf("the card still has %s", s)
+		}
 	}
 	link, err = netlink.LinkByName("card0")
 	must(t, err)
@@ -360,14 +368,12 @@ func TestNetworkCard(t *testing.T) {
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
 	must(t, err)
 	for _, a := range addrs {
-		if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.IP.Equal(net.ParseIP("fd00::3")) {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.IP.Equal(net.ParseIP("fd09::3")) {
 			t.Error("the address is tentative: duplicate detection runs")
 		}
 	}
-	for _, bad := range []*wire.Net{{Addresses: []string{"10.1.2.3"}}, {Gateways: []string{"x"}}} {
-		if err := configureLink(link, bad); err == nil {
-			t.Errorf("%+v was taken", bad)
-		}
+	if addressLink(link, []string{"10.1.2.3"}, nil) == nil || addressLink(link, nil, []string{"x"}) == nil {
+		t.Error("a malformed address was taken")
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packed memory. A guest's memory at rest is mostly holes and zeros; packed it
-// holds what is neither, as a table of runs and then the runs' pages:
+// Packed memory. A guest's memory at rest is mostly holes and zeros, and so is a
+// fresh disk; packed it holds what is neither, as a table of runs and then the runs' pages:
 //
 //	8 bytes  packMagic
 //	8 bytes  size of the memory, in bytes

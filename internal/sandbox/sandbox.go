@@ -27,6 +27,9 @@ type Spec struct {
 	Created   time.Time `json:"created"`
 	Version   string    `json:"version"` // of brig that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
+	// Fresh says that no command has run yet: there is nothing on the disk that
+	// could be lost.
+	Fresh bool `json:"fresh,omitempty"`
 
 	Image  string   `json:"image,omitempty"` // reference; empty is the default image
 	CPUs   int      `json:"cpus"`            // virtual CPUs

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/share"
@@ -40,14 +42,9 @@ func (s *supervisor) boot(ctx context.Context) error {
 	}
 	s.ports = newPorts(s.agent.dialTCP, s.log)
 	s.tell(news{Stage: "setting up"})
-	setup, err := s.setup()
-	if err != nil {
+	if err := s.makeSandbox(ctx); err != nil {
 		return err
 	}
-	if err := s.agent.call(ctx, wire.OpSetup, setup, nil); err != nil {
-		return err
-	}
-	s.network.agent.Store(s.agent)
 	s.tell(news{Stage: "mounting"})
 	if err := s.mountAll(ctx); err != nil {
 		return err
@@ -62,13 +59,7 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 	if err != nil {
 		return err
 	}
-	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(sandbox.DiskFile))
-	if err != nil {
-		return err
-	}
-	defer closeDisks()
 	plan := describe(binary, s.accel, s.spec)
-	plan.Disks = disks
 	templates := template.Open(cache)
 	if t := s.findTemplate(templates, binary, plan); t != nil {
 		s.tell(news{Stage: "restoring"})
@@ -87,12 +78,47 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 	return s.raise(ctx, *plan, nil)
 }
 
+// ownDisk makes the sandbox's own disk ready for a start from the point, or for
+// a cold start where t is nil.
+func (s *supervisor) ownDisk(t *template.Template, p template.Point) error {
+	path := s.dir.File(sandbox.DiskFile)
+	if s.spec.Fresh {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if t == nil || p != template.Ready {
+		if err := image.EnsureDisk(path, s.spec.Disk); err != nil {
+			return fmt.Errorf("disk of the sandbox: %w", err)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(s.spec.Disk); err != nil {
+		return err
+	}
+	return t.UnpackDisk(f)
+}
+
+// point is where the sandbox goes on from: one that has used its disk cannot
+// take another.
+func (s *supervisor) point() template.Point {
+	if s.spec.Fresh {
+		return template.Ready
+	}
+	return template.Bare
+}
+
 // findTemplate is the template that the machine can start from, or nil.
 func (s *supervisor) findTemplate(store template.Store, q qemu.Binary, m *qemu.Machine) *template.Template {
 	if !templatesOn() {
 		return nil
 	}
-	kind, err := kindOf(q, m, s.spec)
+	kind, err := kindOf(q, m, s.spec, s.common())
 	if err != nil {
 		s.log.Warn("template", "error", err)
 		return nil
@@ -113,6 +139,15 @@ const restoreLimit = time.Minute
 // raise starts the machine, from the template unless that is nil, and waits
 // for its agent. After an error nothing of it is left.
 func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Template) (err error) {
+	if err := s.ownDisk(t, s.point()); err != nil {
+		return err
+	}
+	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(sandbox.DiskFile))
+	if err != nil {
+		return err
+	}
+	defer closeDisks()
+	m.Disks = disks
 	ram, err := qemu.NewRAM(m.Memory)
 	if err != nil {
 		return err
@@ -128,7 +163,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 	if t == nil {
 		s.machine, err = start(&m)
 	} else {
-		s.machine, err = restore(ctx, t, &m, start)
+		s.machine, err = restore(ctx, t, s.point(), &m, start)
 	}
 	if err != nil {
 		c.close()
@@ -139,7 +174,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 		go s.watch()
 		err = s.greet(ctx)
 	} else if err = s.greetRestored(ctx); err == nil {
-		s.restored = true
+		s.restored, s.ready = true, s.point() == template.Ready
 		go s.watch()
 	}
 	if err == nil {
@@ -184,8 +219,29 @@ func (s *supervisor) keepConsole(from net.Conn) {
 	_, _ = io.Copy(to, from)
 }
 
-// setup says who the guest is.
-func (s *supervisor) setup() (*wire.SetupRequest, error) {
+// makeSandbox makes the machine this sandbox's.
+func (s *supervisor) makeSandbox(ctx context.Context) error {
+	id, err := s.identity()
+	if err != nil {
+		return err
+	}
+	if s.ready {
+		err = s.agent.call(ctx, wire.OpIdentify, id, nil)
+	} else {
+		r := s.common()
+		r.Identity = *id
+		err = s.agent.call(ctx, wire.OpSetup, r, nil)
+	}
+	if err != nil || !s.spec.Fresh {
+		return err
+	}
+	// From here on, what is on the disk is the person's.
+	s.spec.Fresh = false
+	return s.dir.WriteSpec(s.spec)
+}
+
+// identity is what only this sandbox has.
+func (s *supervisor) identity() (*wire.Identity, error) {
 	seed := make([]byte, 64)
 	if _, err := rand.Read(seed); err != nil {
 		return nil, err
@@ -202,22 +258,33 @@ func (s *supervisor) setup() (*wire.SetupRequest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", sandbox.ClientKeyFile, err)
 	}
-	return &wire.SetupRequest{
+	v4, v6 := guestAddrs(s.spec.ID)
+	return &wire.Identity{
 		Hostname:       s.spec.Name,
 		MachineID:      machineID(s.spec.ID),
 		Seed:           seed,
 		Time:           time.Now(),
-		Timezone:       timezone(),
 		HostKey:        hostKey,
 		AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(signer.PublicKey()))},
-		User:           s.user,
-		ImageSerial:    serialImage,
-		DiskSerial:     serialDisk,
-		ModulesSerial:  serialModules,
-		ImageEnv:       s.spec.Boot.ImageEnv,
+		MAC:            guestMAC(s.spec.ID).String(),
+		Addresses:      []string{v4.String(), v6.String()},
 		Workdir:        s.spec.Dir,
-		Net:            netSettings(guestMAC(s.spec.ID)),
 	}, nil
+}
+
+func (s *supervisor) common() wire.SetupRequest { return common(s.spec, s.user) }
+
+// common is what all sandboxes of a kind are told.
+func common(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
+	return wire.SetupRequest{
+		Timezone:      timezone(),
+		User:          user,
+		ImageSerial:   serialImage,
+		DiskSerial:    serialDisk,
+		ModulesSerial: serialModules,
+		ImageEnv:      spec.Boot.ImageEnv,
+		Net:           netSettings(),
+	}
 }
 
 // machineID derives a machine-id(5) from a sandbox's ID: stable over its life

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -103,26 +104,30 @@ func openDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(),
 	return disks, closeAll, nil
 }
 
-// kindOf is the kind of template that the machine, with its disks, can start
-// from.
-func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec) (string, error) {
-	k, err := template.Kind(q, m)
-	// The guest keeps the size of its own disk in mind.
-	return fmt.Sprintf("%s-%d", k, spec.Disk>>20), err
+// kindOf is the kind of template that the machine can start from.
+func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRequest) (string, error) {
+	text, err := json.Marshal(struct {
+		Setup wire.SetupRequest
+		Disk  int64 // whose size the guest keeps in mind
+	}{setup, spec.Disk})
+	if err != nil {
+		return "", err
+	}
+	return template.Kind(q, m, []string{spec.Boot.Image, spec.Boot.Modules}, string(text))
 }
 
-// restore starts the machine as a copy of the template.
-func restore(ctx context.Context, t *template.Template, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
+// restore starts the machine as a copy of the template's at a point.
+func restore(ctx context.Context, t *template.Template, at template.Point, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
 	filled := make(chan error, 1)
 	ram := m.RAM
-	go func() { filled <- t.Unpack(ram) }()
+	go func() { filled <- t.Unpack(at, ram) }()
 	m.Incoming = true
 	p, err := start(m)
 	if ferr := <-filled; err == nil { // QEMU does not touch the memory before LoadState
 		err = ferr
 	}
 	if err == nil {
-		err = load(ctx, t, p)
+		err = load(ctx, t, at, p)
 	}
 	if err != nil {
 		if p != nil {
@@ -134,8 +139,8 @@ func restore(ctx context.Context, t *template.Template, m *qemu.Machine, start f
 	return p, nil
 }
 
-func load(ctx context.Context, t *template.Template, p *qemu.Process) error {
-	state, err := t.State()
+func load(ctx context.Context, t *template.Template, at template.Point, p *qemu.Process) error {
+	state, err := t.State(at)
 	if err != nil {
 		return err
 	}

@@ -2,18 +2,21 @@ package supervisor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"brig.dev/brig/internal/confine"
+	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/template"
@@ -67,7 +70,7 @@ func LaunchTemplate(d sandbox.Dir) error {
 }
 
 // MakeTemplate makes the template that a sandbox like the one in d starts from.
-func MakeTemplate(ctx context.Context, d sandbox.Dir) error {
+func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, makeNice); err != nil {
@@ -85,21 +88,19 @@ func MakeTemplate(ctx context.Context, d sandbox.Dir) error {
 	if err != nil {
 		return err
 	}
-	m := &mould{spec: spec, self: self, log: slog.New(slog.NewTextHandler(os.Stderr, logOptions()))}
+	m := &mould{spec: spec, user: user, self: self, log: slog.New(slog.NewTextHandler(os.Stderr, logOptions()))}
 	defer m.close()
 	if err := m.prepare(ctx, cache); err != nil {
 		return err
 	}
-	kind, err := kindOf(m.binary, m.machine, spec)
+	kind, err := kindOf(m.binary, m.machine, spec, common(spec, user))
 	if err != nil {
 		return err
 	}
 	if err := checkSpace(cache, spec.Memory); err != nil {
 		return err
 	}
-	return template.Open(cache).Make(ctx, kind, func(ctx context.Context) (template.Source, error) {
-		return m, m.boot(ctx)
-	})
+	return template.Open(cache).Make(ctx, kind, m.build)
 }
 
 // checkSpace makes sure that a template would not fill the disk.
@@ -118,6 +119,7 @@ func checkSpace(dir string, memory int64) error {
 // mould is the machine that becomes a template.
 type mould struct {
 	spec    *sandbox.Spec
+	user    wire.User
 	self    string
 	log     *slog.Logger
 	binary  qemu.Binary
@@ -139,8 +141,7 @@ func (m *mould) close() {
 	}
 }
 
-// prepare describes the machine, with a disk of the right size that holds
-// nothing.
+// prepare describes the machine.
 func (m *mould) prepare(ctx context.Context, cache string) error {
 	var err error
 	if m.binary, err = qemu.Find(ctx, cache); err != nil {
@@ -150,22 +151,81 @@ func (m *mould) prepare(ctx context.Context, cache string) error {
 	if err != nil {
 		return err
 	}
-	blank, err := qemu.NewRAM(m.spec.Disk) // in memory, where nothing is left behind
-	if err != nil {
-		return err
-	}
-	defer blank.Close()
 	m.machine = describe(m.binary, accel, m.spec)
-	disks, closeDisks, err := openDisks(&m.spec.Boot, fmt.Sprintf("/proc/self/fd/%d", blank.Fd()))
-	if err != nil {
-		return err
-	}
-	m.machine.Disks = disks
-	m.cleanup = append(m.cleanup, closeDisks)
 	return nil
 }
 
-// boot brings the machine to where it is saved.
+// build boots the machine and saves it at both points.
+func (m *mould) build(ctx context.Context, d *template.Draft) (template.Meta, error) {
+	disk, err := m.openDisks()
+	if err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.boot(ctx); err != nil {
+		return template.Meta{}, err
+	}
+	ram := m.machine.RAM
+	common := wire.PrepareRequest{ImageSerial: serialImage, ModulesSerial: serialModules}
+	if err := m.agent.call(ctx, wire.OpPrepare, common, nil); err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.save(ctx, d, template.Bare, nil); err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.process.Resume(ctx); err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.agent.call(ctx, wire.OpSetup, m.setup(), nil); err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.agent.call(ctx, wire.OpQuiesce, struct{}{}, nil); err != nil {
+		return template.Meta{}, err
+	}
+	if err := m.save(ctx, d, template.Ready, disk); err != nil {
+		return template.Meta{}, err
+	}
+	m.log.Info("template", "memory", sandbox.FormatSize(allocated(ram)))
+	return template.Meta{Kernel: m.kernel, Made: time.Now().UTC()}, nil
+}
+
+func (m *mould) save(ctx context.Context, d *template.Draft, p template.Point, disk *os.File) error {
+	if err := settle(ctx, m.machine.RAM); err != nil {
+		return err
+	}
+	return d.Save(ctx, p, m.process, m.machine.RAM, disk)
+}
+
+// setup is a sandbox's, but for its identity: keys and addresses are missing,
+// and the names are nobody's.
+func (m *mould) setup() wire.SetupRequest {
+	r := common(m.spec, m.user)
+	seed := make([]byte, 64)
+	_, _ = rand.Read(seed) // never fails (crypto/rand)
+	r.Identity = wire.Identity{Hostname: "template", MachineID: machineID("template"), Seed: seed, Time: time.Now()}
+	return r
+}
+
+// openDisks opens the disks, with an empty one in the place of a sandbox's own.
+func (m *mould) openDisks() (own *os.File, err error) {
+	dir, err := os.MkdirTemp("", "brig-template-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // it stays open
+	path := filepath.Join(dir, sandbox.DiskFile)
+	if err := image.NewDisk(path, m.spec.Disk); err != nil {
+		return nil, err
+	}
+	disks, closeDisks, err := openDisks(&m.spec.Boot, path)
+	if err != nil {
+		return nil, err
+	}
+	m.cleanup = append(m.cleanup, closeDisks)
+	m.machine.Disks = disks
+	return disks[len(disks)-1].File, nil
+}
+
+// boot brings the machine up, until its agent answers.
 func (m *mould) boot(ctx context.Context) error {
 	ram, err := qemu.NewRAM(m.spec.Memory)
 	if err != nil {
@@ -189,11 +249,7 @@ func (m *mould) boot(ctx context.Context) error {
 		return err
 	}
 	m.kernel = printable(hello.Kernel)
-	err = m.agent.call(ctx, wire.OpPrepare, wire.PrepareRequest{ImageSerial: serialImage, ModulesSerial: serialModules}, nil)
-	if err != nil {
-		return err
-	}
-	return settle(ctx, ram)
+	return nil
 }
 
 // Settling: what the boot freed goes back to the host some seconds later (free
@@ -209,12 +265,9 @@ func settle(ctx context.Context, ram *os.File) error {
 	defer cancel()
 	last, quiet := int64(-1), 0
 	for quiet < settleQuiet {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(ram.Fd()), &st); err != nil {
-			return err
-		}
-		if quiet++; st.Blocks != last {
-			last, quiet = st.Blocks, 0
+		quiet++
+		if now := allocated(ram); now != last {
+			last, quiet = now, 0
 		}
 		select {
 		case <-time.After(settlePoll):
@@ -228,13 +281,11 @@ func settle(ctx context.Context, ram *os.File) error {
 	return nil
 }
 
-// Save implements template.Source.
-func (m *mould) Save(ctx context.Context, state, ram io.Writer) (template.Meta, error) {
-	meta := template.Meta{Kernel: m.kernel, Made: time.Now().UTC()}
-	if err := m.process.SaveState(ctx, state); err != nil {
-		return meta, err
+// allocated is how many bytes of a file are no holes.
+func allocated(f *os.File) int64 {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0
 	}
-	n, err := qemu.PackRAM(ram, m.machine.RAM)
-	m.log.Info("template", "bytes", n)
-	return meta, err
+	return st.Blocks * 512 // stat(2)
 }

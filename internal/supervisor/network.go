@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
@@ -24,16 +25,13 @@ import (
 	"brig.dev/brig/internal/wire"
 )
 
-// The addresses of a sandbox's own segment. No other machine sees them, so all
-// sandboxes have the same: shared address space (RFC 6598) and a unique local
-// prefix (RFC 4193). Synthetic addresses of names come from the range for
-// benchmarks (RFC 2544) and from the same local prefix, so that no rule about
-// real addresses means them.
+// The addresses of a sandbox's own segment, on which there are the guest and the
+// gateway: shared address space (RFC 6598) and a unique local prefix (RFC 4193).
+// Synthetic addresses of names come from the range for benchmarks (RFC 2544) and
+// from the same local prefix, so that no rule about real addresses means them.
 var (
-	gateway4 = netip.MustParsePrefix("100.127.255.1/30")
-	guest4   = netip.MustParsePrefix("100.127.255.2/30")
-	gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/64")
-	guest6   = netip.MustParsePrefix("fd62:7269:6700::2/64")
+	gateway4 = netip.MustParsePrefix("100.127.255.1/32")
+	gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
 	pool4    = netip.MustParsePrefix("198.18.0.0/15")
 	pool6    = netip.MustParsePrefix("fd62:7269:6700:1::/64")
 
@@ -49,6 +47,17 @@ func guestMAC(id string) net.HardwareAddr {
 	b, _ := hex.DecodeString(id) // 12 digits; what is missing stays 0
 	copy(mac[1:], b)
 	return mac
+}
+
+// guestAddrs are a sandbox's own. No other machine sees them; they differ so that
+// what runs inside can tell two sandboxes apart.
+func guestAddrs(id string) (v4, v6 netip.Prefix) {
+	sum := sha256.Sum256([]byte("brig addresses " + id))
+	four := [4]byte{100, 127, sum[0] & 0x7f, sum[1]} // 100.127.0.0/17, which has not the gateway
+	six := gateway6.Addr().As16()
+	copy(six[8:], sum[2:10])
+	six[8] |= 2 // never the gateway's
+	return netip.PrefixFrom(netip.AddrFrom4(four), 32), netip.PrefixFrom(netip.AddrFrom16(six), 128)
 }
 
 // network is the guest's way out.
@@ -80,6 +89,7 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 	if err := n.reload(); err != nil {
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}
+	guest4, guest6 := guestAddrs(spec.ID)
 	n.stack, err = netstack.New(link, netstack.Config{
 		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: guestMAC(spec.ID),
 		Gateway4: gateway4, Guest4: guest4, Gateway6: gateway6, Guest6: guest6,
@@ -165,14 +175,13 @@ func (n *network) routes(mux *http.ServeMux) {
 	})
 }
 
-// settings are what the guest is told of its card.
-func netSettings(mac net.HardwareAddr) *wire.Net {
+// netSettings are what every guest is told of its card.
+func netSettings() *wire.Net {
 	return &wire.Net{
-		MAC: mac.String(), MTU: linkMTU,
-		Addresses: []string{guest4.String(), guest6.String()},
-		Gateways:  []string{gateway4.Addr().String(), gateway6.Addr().String()},
-		DNS:       []string{gateway4.Addr().String()},
-		CACert:    hostCAs(localCAs),
+		MTU:      linkMTU,
+		Gateways: []string{gateway4.Addr().String(), gateway6.Addr().String()},
+		DNS:      []string{gateway4.Addr().String()},
+		CACert:   hostCAs(localCAs),
 	}
 }
 

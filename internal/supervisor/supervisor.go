@@ -60,6 +60,7 @@ type supervisor struct {
 	accel    qemu.Accel
 	machine  *qemu.Process
 	restored bool // from a template
+	ready    bool // from its point Ready
 	shares   []*shareServer
 	agent    *agent
 	ports    *ports

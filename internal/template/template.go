@@ -3,11 +3,16 @@
 // # Theory of operation
 //
 // A template is a machine that has booted and readied what all sandboxes of its
-// kind have in common, and was then saved: its memory, packed (qemu.PackRAM),
-// and the state of its devices. It has seen no project, person or secret. A new
-// sandbox gets a copy of the memory and goes on from there, as itself: it is
-// given its own random seed, keys, names, addresses, disk and shares before
+// kind have in common, and was saved on the way: its memory, packed
+// (qemu.PackRAM), and the state of its devices. It has seen no project and no
+// secret. A sandbox gets a copy of the memory and goes on from there, as itself:
+// it is given its own random seed, keys, names, addresses and shares before
 // anything of the sandbox runs.
+//
+// It was saved at two points. Bare, it has booted and mounted what is read-only;
+// a sandbox whose disk has been used goes on from there. Ready, it has set up the
+// whole system on an empty disk, which is kept too; a new sandbox gets a copy of
+// that disk and goes on from there, which saves it most of the way.
 //
 // What kind a machine is of is one hash over everything that must be the same
 // when it is saved and restored: QEMU (the file and what it says of itself),
@@ -42,19 +47,31 @@ import (
 	"brig.dev/brig/internal/qemu"
 )
 
-// Names in the cache.
+// kind is what templates are called in the cache.
+const kind = "template"
+
+// Point is how far a machine had come when it was saved.
+type Point string
+
+// The points.
 const (
-	kind      = "template"
-	ramFile   = "ram"   // packed memory
-	stateFile = "state" // QEMU's migration stream
+	Bare  Point = "bare"
+	Ready Point = "ready"
 )
+
+// Names of a template's files: memory and state of each point, and the disk
+// that belongs to Ready.
+func (p Point) ramFile() string   { return string(p) + ".ram" }
+func (p Point) stateFile() string { return string(p) + ".state" }
+
+const diskFile = "ready.disk"
 
 // format changes when templates are readied or kept differently.
 const format = "1"
 
 // keep is how many templates stay; beyond, the longest unused goes. One is
-// some 120 MB.
-const keep = 6
+// some 300 MB.
+const keep = 4
 
 // ErrNone means that there is no usable template of the kind.
 var ErrNone = errors.New("no template")
@@ -73,13 +90,16 @@ type Template struct {
 	entry *cache.Entry
 }
 
-// Kind is the kind of machine that m is: what Lookup and Save call it.
-func Kind(q qemu.Binary, m *qemu.Machine) (string, error) {
+// Kind is the kind of machine that m is: what Lookup and Make call it. disks are
+// the read-only ones, which m need not have yet; setup is whatever else the
+// machine is told while it readies itself.
+func Kind(q qemu.Binary, m *qemu.Machine, disks []string, setup string) (string, error) {
 	h := sha256.New()
 	say := func(what string, v any) { fmt.Fprintf(h, "%s %q\n", what, fmt.Sprint(v)) }
+	say("setup", setup)
 	say("format", format)
 	say("qemu", q.Build)
-	for _, path := range append([]string{q.Path, m.Kernel, m.Initrd}, diskPaths(m)...) {
+	for _, path := range append([]string{q.Path, m.Kernel, m.Initrd}, disks...) {
 		id, err := identity(path)
 		if err != nil {
 			return "", fmt.Errorf("kind of machine: %w", err)
@@ -96,18 +116,6 @@ func Kind(q qemu.Binary, m *qemu.Machine) (string, error) {
 	}
 	say("arguments", m.Args())
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
-}
-
-// diskPaths are the read-only disks, which are part of the kind; of the others
-// only the size is.
-func diskPaths(m *qemu.Machine) []string {
-	var paths []string
-	for _, d := range m.Disks {
-		if d.ReadOnly {
-			paths = append(paths, d.File.Name())
-		}
-	}
-	return paths
 }
 
 // identity tells versions of a file apart without reading it.
@@ -162,61 +170,69 @@ func (s Store) Lookup(k string) (*Template, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	now := time.Now()
-	_ = os.Chtimes(filepath.Dir(e.File(ramFile)), now, now) // for Prune; a read-only cache prunes nothing
+	_ = os.Chtimes(filepath.Dir(e.File(diskFile)), now, now) // for Prune; a read-only cache prunes nothing
 	return t, nil
 }
 
-// Unpack fills ram with the template's memory.
-func (t *Template) Unpack(ram *os.File) error {
-	f, err := os.Open(t.entry.File(ramFile))
+// Unpack fills ram with the memory of a point.
+func (t *Template) Unpack(p Point, ram *os.File) error { return t.unpack(p.ramFile(), ram) }
+
+// UnpackDisk fills an empty disk with what Ready's machine had on its own.
+func (t *Template) UnpackDisk(disk *os.File) error { return t.unpack(diskFile, disk) }
+
+func (t *Template) unpack(name string, to *os.File) error {
+	f, err := os.Open(t.entry.File(name))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return qemu.UnpackRAM(ram, f)
+	return qemu.UnpackRAM(to, f)
 }
 
-// State opens the state of the template's devices.
-func (t *Template) State() (io.ReadCloser, error) { return os.Open(t.entry.File(stateFile)) }
+// State opens the state of a point's devices.
+func (t *Template) State(p Point) (io.ReadCloser, error) { return os.Open(t.entry.File(p.stateFile())) }
 
-// Source is a machine that is ready to be saved.
-type Source interface {
-	// Save pauses the machine and writes its state and its packed memory.
-	Save(ctx context.Context, state, ram io.Writer) (Meta, error)
+// Draft is a template in the making.
+type Draft struct{ dir string }
+
+// Save pauses the machine and keeps it as a point. disk is its own disk, nil
+// for Bare. The machine stays paused.
+func (d *Draft) Save(ctx context.Context, p Point, m *qemu.Process, ram, disk *os.File) error {
+	err := d.write(p.stateFile(), func(f *os.File) error { return m.SaveState(ctx, f) })
+	if err != nil {
+		return err
+	}
+	if err := d.pack(p.ramFile(), ram); err != nil || disk == nil {
+		return err
+	}
+	return d.pack(diskFile, disk)
 }
 
-// Make keeps the machine that boot readies as the template of the kind, unless
-// there is one by then. Of several that ask at once, one makes it.
-func (s Store) Make(ctx context.Context, k string, boot func(context.Context) (Source, error)) error {
+func (d *Draft) pack(name string, from *os.File) error {
+	return d.write(name, func(f *os.File) error {
+		_, err := qemu.PackRAM(f, from)
+		return err
+	})
+}
+
+func (d *Draft) write(name string, write func(*os.File) error) error {
+	f, err := os.OpenFile(filepath.Join(d.dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// Make keeps what build saves as the template of the kind, unless there is one
+// by then. Of several that ask at once, one makes it.
+func (s Store) Make(ctx context.Context, k string, build func(context.Context, *Draft) (Meta, error)) error {
 	_, err := s.cache.Ensure(ctx, kind, k, progress.Silent, func(ctx context.Context, dir string) (any, error) {
-		m, err := boot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return save(ctx, m, dir)
+		return build(ctx, &Draft{dir})
 	})
 	if err != nil {
 		return fmt.Errorf("make a template: %w", err)
 	}
 	return s.prune(k)
-}
-
-func save(ctx context.Context, m Source, dir string) (Meta, error) {
-	state, err := os.OpenFile(filepath.Join(dir, stateFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return Meta{}, err
-	}
-	defer state.Close()
-	ram, err := os.OpenFile(filepath.Join(dir, ramFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return Meta{}, err
-	}
-	defer ram.Close()
-	meta, err := m.Save(ctx, state, ram)
-	if err != nil {
-		return meta, err
-	}
-	return meta, errors.Join(state.Close(), ram.Close())
 }
 
 // prune removes the templates that were unused longest, and never k.

@@ -44,8 +44,11 @@ const (
 	// OpPrepare carries PrepareRequest: ready what every sandbox of a kind has
 	// in common, before the machine is saved as their template.
 	OpPrepare Op = "prepare"
-	// OpSetup carries SetupRequest: who this VM is. Once per boot or restore.
+	// OpSetup carries SetupRequest: make a sandbox of this VM. Once per boot.
 	OpSetup Op = "setup"
+	// OpIdentify carries Identity: who this VM is from now on, after it was
+	// restored as a copy of one that was set up.
+	OpIdentify Op = "identify"
 	// OpMount carries Mount: mount one virtiofs share that the host plugged.
 	// Answered when mounted.
 	OpMount Op = "mount"
@@ -58,8 +61,6 @@ const (
 	OpTime Op = "time"
 	// OpQuiesce flushes file systems before a snapshot.
 	OpQuiesce Op = "quiesce"
-	// OpNet carries Net: configure the network card.
-	OpNet Op = "net"
 	// OpProcess carries ProcessRequest: whose is a connection. Answered with
 	// ProcessReply, out of turn and without touching a mounted file.
 	OpProcess Op = "process"
@@ -95,21 +96,30 @@ type PrepareRequest struct {
 	ModulesSerial string `json:"modulesSerial"`
 }
 
-// SetupRequest makes the booted VM this sandbox's machine.
-type SetupRequest struct {
+// Identity is what no two sandboxes have in common.
+type Identity struct {
 	Hostname  string    `json:"hostname"`
 	MachineID string    `json:"machineID"` // 32 lower-case hex digits, machine-id(5)
 	Seed      []byte    `json:"seed"`      // fresh random bytes from the host, credited as entropy before anything else
 	Time      time.Time `json:"time"`
-	Timezone  string    `json:"timezone,omitempty"` // an IANA name; empty is UTC
 
 	HostKey        []byte   `json:"hostKey"`        // OpenSSH PEM private key of the guest's SSH server
 	AuthorizedKeys []string `json:"authorizedKeys"` // authorized_keys lines
 
-	User User `json:"user"`
+	MAC       string   `json:"mac,omitempty"`       // of the network card; empty without one
+	Addresses []string `json:"addresses,omitempty"` // of the network card, in CIDR notation
+
 	// Workdir is where shells and commands start that name no place; empty is
 	// the home directory. It is used only where it exists.
 	Workdir string `json:"workdir,omitempty"`
+}
+
+// SetupRequest makes a sandbox of the booted VM.
+type SetupRequest struct {
+	Identity
+	Timezone string `json:"timezone,omitempty"` // an IANA name; empty is UTC
+
+	User User `json:"user"`
 
 	// Root: the read-only image below, the sandbox's own disk above.
 	ImageSerial   string `json:"imageSerial"`             // virtio-blk serial of the image (ext4, read-only)
@@ -165,17 +175,13 @@ type ProcessReply struct {
 	Name string `json:"name,omitempty"` // proc_pid_comm(5)
 }
 
-// Net configures the one network card. Addresses are in CIDR notation.
+// Net configures the one network card; its addresses are in Identity.
 type Net struct {
-	MAC       string   `json:"mac"`
-	MTU       int      `json:"mtu"`
-	Addresses []string `json:"addresses"`
-	Gateways  []string `json:"gateways"`
-	DNS       []string `json:"dns"`
+	MTU      int      `json:"mtu"`
+	Gateways []string `json:"gateways"`
+	DNS      []string `json:"dns"`
 	// CACert, PEM, is added to the guest's trust store where not empty.
 	CACert []byte `json:"caCert,omitempty"`
-	// Hosts are extra lines for /etc/hosts.
-	Hosts []string `json:"hosts,omitempty"`
 }
 
 // StreamKind names what a mux stream is for.
