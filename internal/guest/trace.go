@@ -63,7 +63,7 @@ func (t *trace) start() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(root)
+	defer func() { _ = unix.Close(root) }()
 	const dir = "instances/brig"
 	type setting struct{ file, value string }
 	list := []setting{{"options/record-cmd", "0"}} // or each switch of tasks costs
@@ -103,7 +103,7 @@ func mountTracefs() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("trace: %w", err)
 	}
-	defer unix.Close(fs)
+	defer func() { _ = unix.Close(fs) }()
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("trace: %w", err)
 	}
@@ -120,7 +120,7 @@ func writeAt(root int, file, value string) error {
 	if err != nil {
 		return fmt.Errorf("trace: %s: %w", file, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if _, err := unix.Write(fd, []byte(value)); err != nil {
 		return fmt.Errorf("trace: %s: %q: %w", file, value, err)
 	}
