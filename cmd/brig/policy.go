@@ -399,12 +399,12 @@ network log shows denied, as lines to add. They are added when you agree.`,
 	return c
 }
 
-// deniedFlows are what the log shows denied for want of a rule. A name that was
-// only asked for was meant for HTTPS, most likely.
+// deniedFlows are what the log shows denied for want of a rule. A name of which
+// only the address was asked for was meant for HTTPS, most likely.
 func deniedFlows(log string) ([]policy.Flow, error) {
 	var flows []policy.Flow
 	err := egress.ReadLog(log, func(e egress.Entry) error {
-		if e.Verdict != egress.Denied || e.Suggest == "" {
+		if e.Verdict != egress.Denied || e.Suggest == "" || !e.WantsHost() {
 			return nil
 		}
 		if f, err := policy.ParseFlow(e.Suggest); err == nil && !slices.Contains(flows, f) {

@@ -34,6 +34,7 @@ type specFlags struct {
 	cpus   int
 	memory string
 	disk   string
+	rate   string
 	mounts []string
 	ports  []string
 	env    []string
@@ -50,6 +51,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&f.cpus, "cpus", 0, fmt.Sprintf("virtual CPUs (default: %d)", hostCPUs()))
 	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", sandbox.FormatSize(hostMemory())))
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
+	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
@@ -134,6 +136,10 @@ func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
 		return nil, err
 	}
 	note("disk", s.Disk != was.Disk)
+	if err := f.size("rate", f.rate, &s.Rate); err != nil {
+		return nil, err
+	}
+	note("rate", s.Rate != was.Rate)
 	if f.flags.Changed("mount") {
 		if s.Mounts, err = parseMounts(f.mounts); err != nil {
 			return nil, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"brig.dev/brig/internal/sandbox"
 )
 
@@ -109,5 +111,32 @@ func TestSSHConfigQuotes(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("want %s in\n%s", want, got)
 		}
+	}
+}
+
+func TestRateFlag(t *testing.T) {
+	for in, want := range map[string]int64{"2m": 2 << 20, "0": 0} {
+		var f specFlags
+		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		f.register(flags)
+		if err := flags.Parse([]string{"--rate", in}); err != nil {
+			t.Fatal(err)
+		}
+		spec := sandbox.Spec{Rate: 5000}
+		if changed, err := f.apply(&spec); err != nil || spec.Rate != want || !slices.Equal(changed, []string{"--rate"}) {
+			t.Errorf("--rate %s: %d, %q, %v", in, spec.Rate, changed, err)
+		}
+		if _, err := f.newSpec("box", t.TempDir()); err != nil {
+			t.Errorf("--rate %s: %v", in, err)
+		}
+	}
+	var f specFlags
+	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	f.register(flags)
+	if err := flags.Parse([]string{"--rate", "10"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.newSpec("box", t.TempDir()); err == nil || !strings.Contains(err.Error(), "--rate") {
+		t.Errorf("10 bytes a second: %v", err)
 	}
 }

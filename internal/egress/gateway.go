@@ -434,7 +434,7 @@ func (c *countedConn) Read(b []byte) (int, error) {
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
-	if err := c.f.g.limiter.wait(c.f.ctx, min(len(b), minBytesBurst)); err != nil {
+	if err := c.f.g.limiter.wait(c.f.ctx, len(b)); err != nil {
 		return 0, err
 	}
 	n, err := c.Conn.Write(b)

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -1117,3 +1118,51 @@ func TestBytesPerSecond(t *testing.T) {
 		t.Fatal("more than the rate passes at once")
 	}
 }
+
+// TestRateOfTransfers: what two connections carry, both ways, takes as long as
+// the rate says together, by a clock of the test's own.
+func TestRateOfTransfers(t *testing.T) {
+	const perSecond, seconds = 1 << 20, 30
+	for _, limit := range []int64{perSecond, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			g := &Gateway{limiter: newLimiter(Limits{BytesPerSecond: limit})}
+			start := time.Now()
+			var all sync.WaitGroup
+			for range 2 {
+				f := &flow{g: g, ctx: t.Context()}
+				server, far := net.Pipe()
+				up := &countedConn{Conn: server, f: f}
+				all.Go(func() { // a server that reads all and says as much
+					_, _ = io.CopyN(io.Discard, far, seconds/4*perSecond)
+					_, _ = io.CopyN(far, endless{}, seconds/4*perSecond)
+					far.Close()
+				})
+				all.Go(func() {
+					if err := copyStream(up, io.LimitReader(endless{}, seconds/4*perSecond), nil); err != nil {
+						t.Error(err)
+					}
+					if err := copyStream(io.Discard, up, nil); err != nil {
+						t.Error(err)
+					}
+					if f.sent.Load() != seconds/4*perSecond || f.got.Load() != seconds/4*perSecond {
+						t.Errorf("%d sent, %d got", f.sent.Load(), f.got.Load())
+					}
+				})
+			}
+			all.Wait()
+			// The first second's worth is there at once.
+			want := time.Duration(0)
+			if limit != 0 {
+				want = (4*(seconds/4) - 1) * time.Second
+			}
+			if took := time.Since(start); took < want || took > want+time.Millisecond {
+				t.Errorf("limit %d: took %s, want %s", limit, took, want)
+			}
+		})
+	}
+}
+
+// endless gives zeros.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { clear(b); return len(b), nil }

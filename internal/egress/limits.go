@@ -18,7 +18,7 @@ const (
 	defaultConns   = 4096
 	defaultRate    = 500
 	burstFactor    = 2
-	minBytesBurst  = 256 << 10 // bytes; a burst must hold the largest read
+	minBytesBurst  = 256 << 10 // bytes; so that short exchanges are quick at any rate
 	maxResolverTCP = 64        // open DNS connections over TCP
 )
 
@@ -47,10 +47,14 @@ func newLimiter(l Limits) *limiter {
 	return out
 }
 
-// wait takes n bytes out of the bucket, or as long as it needs to.
+// wait takes n bytes out of the bucket, as long as that takes.
 func (l *limiter) wait(ctx context.Context, n int) error {
-	if l.bytes == nil || n == 0 {
-		return nil
+	for l.bytes != nil && n > 0 {
+		some := min(n, l.bytes.Burst()) // more would never be there at once
+		if err := l.bytes.WaitN(ctx, some); err != nil {
+			return err
+		}
+		n -= some
 	}
-	return l.bytes.WaitN(ctx, n)
+	return nil
 }

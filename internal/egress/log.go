@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/time/rate"
 )
 
@@ -67,6 +68,17 @@ type Entry struct {
 	Lasted  time.Duration `json:"lasted,omitempty"`  // nanoseconds
 	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
+}
+
+// WantsHost says whether the guest connected, or asked for a host's address in
+// order to. Names of services (_http._tcp.example.org, RFC 2782) and questions
+// for other records lead to no connection: a rule would not help.
+func (e Entry) WantsHost() bool {
+	if e.Proto != "dns" {
+		return true
+	}
+	address := e.App == dns.TypeToString[dns.TypeA] || e.App == dns.TypeToString[dns.TypeAAAA]
+	return address && !strings.HasPrefix(e.Name, "_") && !strings.Contains(e.Name, "._")
 }
 
 // Heading goes above lines made by Text.

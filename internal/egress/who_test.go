@@ -128,3 +128,22 @@ func TestProcessColumn(t *testing.T) {
 		t.Errorf("%s\n%s", Heading, text)
 	}
 }
+
+// TestSuggestOnlyHosts: no rule is suggested for what is not a host's name.
+func TestSuggestOnlyHosts(t *testing.T) {
+	l := newLab(t, fakeRules{})
+	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeSRV)
+	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeA)
+	ask(t, l.res, "deb.example.", dns.TypeTXT)
+	ask(t, l.res, "deb.example.", dns.TypeA)
+	l.Close()
+	all := readAll(t, l.path)
+	if len(all) != 4 {
+		t.Fatalf("%+v", all)
+	}
+	for i, e := range all {
+		if e.Verdict != Denied || (e.Suggest != "") != (i == 3) {
+			t.Errorf("%+v", e)
+		}
+	}
+}

@@ -25,6 +25,7 @@ type agent struct {
 	ssh       *sshServer
 	mux       *mux
 	docker    *docker
+	trace     trace
 	disk      *os.File  // root of the sandbox's own disk, once mounted
 	prepared  bool      // image and modules are mounted
 	net       *wire.Net // once set up, where there is a card

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +57,11 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 		if err := a.configureNet(r.Net); err != nil {
 			return nil, err
 		}
+		go func() { // the machine need not wait for it
+			if err := a.trace.start(); err != nil {
+				log.Print(err)
+			}
+		}()
 	}
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err

@@ -14,12 +14,16 @@ import (
 	"brig.dev/brig/internal/wire"
 )
 
-// Whose a connection is: the host asks when a flow arrives, for its log. Only
-// /proc is read, and of it nothing that a hung file system could hold up: tables
-// of sockets, names of links, names of processes.
+// Whose a connection is: the host asks when a flow arrives, for its log. The
+// kernel's notes tell (trace.go), or else /proc; of that nothing is read that a
+// hung file system could hold up: tables of sockets, names of links, names of
+// processes.
 
 // process answers OpProcess.
 func (a *agent) process(r wire.ProcessRequest) (any, error) {
+	if task, name := a.trace.user(r.Proto, r.Src.Port()); task != 0 {
+		return procfs("/proc").process(task, name), nil
+	}
 	return procfs("/proc").owner(r), nil
 }
 

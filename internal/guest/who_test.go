@@ -2,12 +2,17 @@ package guest
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"brig.dev/brig/internal/wire"
 )
@@ -109,5 +114,49 @@ func TestParseSocket(t *testing.T) {
 		if s, ok := parseSocket(bad); ok {
 			t.Errorf("%q: %+v", bad, s)
 		}
+	}
+}
+
+func TestTraceNotes(t *testing.T) {
+	tr := trace{notes: map[tracedPort]note{}}
+	// As it comes: in pieces, with lines about other things, and with a name
+	// that looks like a line's other parts.
+	text := "           <...>-412     [001] ...1.    12.345678: tcp: (tcp_connect+0x0/0x4a0) port=40000 comm=\"curl\"\n" +
+		"CPU:1 [LOST 12 EVENTS]\n" +
+		"           <...>-413     [000] b..1.    13.000001: udp6: (udpv6_sendmsg+0x0/0xb60) port=53000 comm=\"x\" port=1 comm=\"y\"\n" +
+		"           <...>-414     [000] b..1.    13.5: udp: (udp_sendmsg+0x0/0xb60) port=70000 comm=\"no port\"\n" +
+		"           <...>-415     [000] b..1.    14.0: tcp: (tcp_connect+0x0/0x4a0) port=40000 comm=\"later\"\n" +
+		"           <...>-416     [000] b..1.    15.0: tcp: (tcp_connect+0x0/0x4a0) port=40001 comm=\"half"
+	for i := 0; i < len(text); i += 7 {
+		tr.take([]byte(text[i:min(i+7, len(text))]))
+	}
+	want := map[tracedPort]note{
+		{"tcp", 40000}: {415, "later", 14 * time.Second},
+		{"udp", 53000}: {413, `x" port=1 comm="y`, 13*time.Second + time.Microsecond},
+	}
+	if !maps.Equal(tr.notes, want) {
+		t.Errorf("%+v", tr.notes)
+	}
+	tr.forget(13*time.Second + traceAge + time.Millisecond)
+	if len(tr.notes) != 1 || tr.notes[tracedPort{"tcp", 40000}].task != 415 {
+		t.Errorf("%+v", tr.notes)
+	}
+	if task, _ := new(trace).user("tcp", 40000); task != 0 {
+		t.Errorf("without probes: %d", task)
+	}
+}
+
+// TestTracedThread: a thread's process is named, while there is one.
+func TestTracedThread(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	comm, err := os.ReadFile("/proc/self/comm")
+	must(t, err)
+	want := wire.ProcessReply{PID: os.Getpid(), Name: strings.TrimSpace(string(comm))}
+	if got := procfs("/proc").process(syscall.Gettid(), "thread"); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := procfs(t.TempDir()).process(7, "gone"); got != (wire.ProcessReply{PID: 7, Name: "gone"}) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -35,6 +35,7 @@ type Spec struct {
 	CPUs   int      `json:"cpus"`            // virtual CPUs
 	Memory int64    `json:"memory"`          // bytes of guest RAM
 	Disk   int64    `json:"disk"`            // bytes of the sandbox's own disk, at most
+	Rate   int64    `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
 	Mounts []Mount  `json:"mounts"`          // beside the project directory
 	Ports  []Port   `json:"ports"`           // published on the host's loopback
 	Env    []string `json:"env,omitempty"`   // KEY=VALUE for every command
@@ -92,6 +93,7 @@ const (
 	MinMemory = 256 << 20 // bytes; below, Debian's user space and Docker do not start
 	MinDisk   = 1 << 30   // bytes; room for an ext4 journal and something to do
 	MaxDisk   = 16 << 40  // bytes; ext4's own limit with 4 KiB blocks
+	MinRate   = 1 << 10   // bytes a second; below, a mistake more likely than a wish
 	MaxCPUs   = 255       // q35 without x2APIC, QEMU's default (docs/system/i386)
 )
 
@@ -143,6 +145,9 @@ func (s *Spec) Check() error {
 	}
 	if s.Disk < MinDisk || s.Disk > MaxDisk {
 		return fmt.Errorf("--disk %s: want %s to %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
+	}
+	if s.Rate != 0 && s.Rate < MinRate {
+		return fmt.Errorf("--rate %s is too little: want at least %s a second, or 0 for no limit", FormatSize(s.Rate), FormatSize(MinRate))
 	}
 	targets := map[string]string{s.Dir: s.Dir}
 	for _, m := range s.Mounts {

@@ -83,8 +83,9 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 	n := &network{dir: d, audit: audit, log: log}
 	n.gate = egress.New(egress.Config{
 		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.process,
-		DNS:  []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
-		Info: []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
+		Limits: egress.Limits{BytesPerSecond: spec.Rate},
+		DNS:    []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
+		Info:   []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
 	})
 	if err := n.reload(); err != nil {
 		log.Error("no network: the policy cannot be loaded", "error", err)
