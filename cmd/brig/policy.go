@@ -238,14 +238,8 @@ func (s *scope) change(ctx context.Context, action policy.Action, texts []string
 
 // ruleLine is a rule as a line of a file, in one way of writing.
 func ruleLine(action policy.Action, text string) (string, error) {
-	r, err := policy.ParseRule(action, text)
-	if err != nil {
-		return "", hint(err, "brig policy --help")
-	}
-	if !strings.HasPrefix(text, "preset:") {
-		text = r[0].Text
-	}
-	return action.String() + " " + text, nil
+	text, err := policy.Canonical(action, text)
+	return action.String() + " " + text, hint(err, "brig policy --help")
 }
 
 func addLines(old, lines []string) []string {

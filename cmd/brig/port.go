@@ -34,7 +34,7 @@ func portCommand() *cobra.Command {
 			}
 			var add []sandbox.Port
 			for _, a := range args {
-				p, err := parsePort(a)
+				p, err := sandbox.ParsePort(a)
 				if err != nil {
 					return err
 				}

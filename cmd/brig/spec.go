@@ -1,13 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -147,7 +145,7 @@ func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
 		note("add-host", fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts))
 	}
 	for _, p := range f.ports {
-		port, err := parsePort(p)
+		port, err := sandbox.ParsePort(p)
 		if err != nil {
 			return nil, err
 		}
@@ -178,34 +176,28 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	return append(list, p)
 }
 
-// parseMounts reads SRC[:DST][:ro]. A colon in a path cannot be written.
+// parseMounts reads SRC[:DST][:ro] of --mount.
 func parseMounts(list []string) ([]sandbox.Mount, error) {
 	var mounts []sandbox.Mount
-	for _, m := range list {
-		parts := strings.Split(m, ":")
-		var mount sandbox.Mount
-		if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
-			mount.ReadOnly = parts[n-1] == "ro"
-			parts = parts[:n-1]
+	for _, text := range list {
+		m, err := sandbox.ParseMount(text)
+		if err != nil {
+			return nil, fmt.Errorf("--mount: %w", err)
 		}
-		if len(parts) > 2 || parts[0] == "" {
-			return nil, fmt.Errorf("--mount %q: write SRC, SRC:DST or SRC:DST:ro", m)
-		}
-		src, err := filepath.Abs(expandHome(parts[0]))
+		src, err := filepath.Abs(expandHome(m.Source))
 		if err != nil {
 			return nil, err
 		}
-		if mount.Source, err = filepath.EvalSymlinks(src); err != nil {
-			return nil, fmt.Errorf("--mount %q: %w", m, err)
+		if m.Source, err = filepath.EvalSymlinks(src); err != nil {
+			return nil, fmt.Errorf("--mount %q: %w", text, err)
 		}
-		mount.Target = src
-		if len(parts) == 2 {
-			mount.Target = filepath.Clean(parts[1])
+		if m.Target == "" {
+			m.Target = src
 		}
-		if !filepath.IsAbs(mount.Target) || mount.Target == "/" {
-			return nil, fmt.Errorf("--mount %q: the place in the guest must be an absolute path below /", m)
+		if m.Target == "/" {
+			return nil, fmt.Errorf("--mount %q: the whole host cannot be shared", text)
 		}
-		mounts = append(mounts, mount)
+		mounts = append(mounts, m)
 	}
 	return mounts, nil
 }
@@ -232,20 +224,6 @@ func parseHosts(list []string) ([]sandbox.Host, error) {
 		hosts = append(hosts, sandbox.Host{Name: clean, Addr: a.Unmap()})
 	}
 	return hosts, nil
-}
-
-// parsePort reads [HOST:]GUEST; without HOST the same number is used.
-func parsePort(s string) (sandbox.Port, error) {
-	host, guest, two := strings.Cut(s, ":")
-	if !two {
-		guest = host
-	}
-	h, err1 := strconv.ParseUint(host, 10, 16)
-	g, err2 := strconv.ParseUint(guest, 10, 16)
-	if errors.Join(err1, err2) != nil || g == 0 {
-		return sandbox.Port{}, fmt.Errorf("invalid port %q: write GUEST or HOST:GUEST, each 1 to 65535 (HOST 0 picks a free one)", s)
-	}
-	return sandbox.Port{Host: uint16(h), Guest: uint16(g)}, nil
 }
 
 // parseEnv turns NAME and NAME=VALUE into KEY=VALUE. A NAME that is not set

@@ -36,6 +36,7 @@ const (
 	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
 	SSHSocket         = "ssh.sock"       // raw bytes to the guest's SSH server
 	PolicyFile        = "policy"         // network rules of this sandbox
+	ProjectPolicyFile = "policy.project" // rules of the project's brig.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 )
 
@@ -323,15 +324,17 @@ func (s *Store) CheckShare(path string) error {
 		return fmt.Errorf("cannot share %s: %w", path, err)
 	}
 	own := []string{s.root}
-	if c, err := CacheDir(); err == nil {
-		own = append(own, c)
+	for _, f := range []func() (string, error){CacheDir, ConfigDir} {
+		if c, err := f(); err == nil {
+			own = append(own, c)
+		}
 	}
 	for _, o := range own {
 		if r, err := filepath.EvalSymlinks(o); err == nil {
 			o = r
 		}
 		if Beneath(path, o) || Beneath(o, path) {
-			return fmt.Errorf("cannot share %s: brig keeps its policy, keys and images in %s, which no guest may reach; run brig in a project directory", path, o)
+			return fmt.Errorf("cannot share %s: brig keeps policy, keys and images in folders such as %s, which no guest may reach; run brig in a project directory", path, o)
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
