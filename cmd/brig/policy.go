@@ -315,6 +315,11 @@ func policyResetCommand() *cobra.Command {
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
+			if d != nil {
+				if r, err := sandbox.RulesIn(d.File(sandbox.ProjectPolicyFile)); err != nil || len(r) > 0 {
+					fmt.Fprintln(os.Stderr, "brig: the rules of the project's brig.yaml stay (brig trust --forget withdraws them)")
+				}
+			}
 			return s.reload(c.Context(), d)
 		},
 	}
@@ -418,6 +423,11 @@ func confirm(question string) bool {
 		fmt.Fprintln(os.Stderr, "brig: nothing is added unattended (--yes adds them)")
 		return false
 	}
+	return askYes(question)
+}
+
+// askYes asks the person at the terminal.
+func askYes(question string) bool {
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
 	var answer string
 	_, _ = fmt.Fscanln(os.Stdin, &answer)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,8 @@ type specFlags struct {
 	hosts  []string
 	allow  []string
 	deny   []string
+
+	noProject bool
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -53,6 +56,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny it `RULE`, whatever else allows it (repeatable)")
+	flags.BoolVar(&f.noProject, "no-project-file", false, "leave the project's brig.yaml aside, from now on (=false: no longer)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 
@@ -99,59 +103,79 @@ func (f *specFlags) directory() (string, error) {
 func (f *specFlags) newSpec(name, dir string) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
 		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(),
-		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk,
+		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk, NoProject: f.noProject,
 	}
-	if _, err := f.apply(s); err != nil {
+	add, err := approvedAdditions(s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.apply(s, add); err != nil {
 		return nil, err
 	}
 	return s, s.Check()
 }
 
-// apply changes the spec to what the flags say and tells which of them change
-// it in a way that takes a restart.
-func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
+// apply changes the spec to what the flags say, with what brig.yaml adds, and
+// tells which flags change it in a way that takes a restart.
+func (f *specFlags) apply(s *sandbox.Spec, add sandbox.Added) (changed []string, err error) {
 	was := *s
-	note := func(flag string, differs bool) {
-		if f.flags.Changed(flag) && differs {
+	withdraw(s)
+	if err := f.set(s); err != nil {
+		return nil, err
+	}
+	contribute(s, add)
+	for flag, differs := range map[string]bool{
+		"image": s.Image != was.Image, "cpus": s.CPUs != was.CPUs, "memory": s.Memory != was.Memory, "disk": s.Disk != was.Disk,
+		"mount": fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts), "add-host": fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts),
+	} {
+		if differs && f.flags.Changed(flag) {
 			changed = append(changed, "--"+flag)
 		}
 	}
+	slices.Sort(changed)
+	return changed, nil
+}
+
+// set puts what the flags say into the spec.
+func (f *specFlags) set(s *sandbox.Spec) (err error) {
+	for _, key := range []string{"image", "cpus", "memory", "disk"} {
+		if f.flags.Changed(key) && !slices.Contains(s.Given, key) {
+			s.Given = append(slices.Clone(s.Given), key)
+		}
+	}
+	if f.flags.Changed("no-project-file") {
+		s.NoProject = f.noProject
+	}
 	if f.flags.Changed("image") {
 		s.Image = f.image
-		note("image", s.Image != was.Image)
 	}
 	if f.flags.Changed("cpus") {
 		s.CPUs = f.cpus
-		note("cpus", s.CPUs != was.CPUs)
 	}
 	if err := f.size("memory", f.memory, &s.Memory); err != nil {
-		return nil, err
+		return err
 	}
-	note("memory", s.Memory != was.Memory)
 	if err := f.size("disk", f.disk, &s.Disk); err != nil {
-		return nil, err
+		return err
 	}
-	note("disk", s.Disk != was.Disk)
 	if f.flags.Changed("mount") {
 		if s.Mounts, err = parseMounts(f.mounts); err != nil {
-			return nil, err
+			return err
 		}
-		note("mount", fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts))
 	}
 	if f.flags.Changed("add-host") {
 		if s.Hosts, err = parseHosts(f.hosts); err != nil {
-			return nil, err
+			return err
 		}
-		note("add-host", fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts))
 	}
 	for _, p := range f.ports {
 		port, err := sandbox.ParsePort(p)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s.Ports = addPort(s.Ports, port)
 	}
-	return changed, nil
+	return nil
 }
 
 func (f *specFlags) size(flag, value string, into *int64) error {
