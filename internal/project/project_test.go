@@ -61,6 +61,24 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestTheManualsExample(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(manual), "```yaml\n")
+	text, _, ok := strings.Cut(text, "```")
+	p, err := Parse("docs/policy.md", []byte(text))
+	if !ok || err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	for i := range reflect.TypeFor[Proposal]().NumField() {
+		if reflect.ValueOf(*p).Field(i).IsZero() {
+			t.Errorf("%s is not in the example", reflect.TypeFor[Proposal]().Field(i).Name)
+		}
+	}
+}
+
 func TestMistakesNameThePlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"cpus: 4\nmemroy: 4g\n":                  "f:2:1: unknown key \"memroy\"",
