@@ -330,9 +330,7 @@ func (s *Store) CheckShare(path string) error {
 		}
 	}
 	for _, o := range own {
-		if r, err := filepath.EvalSymlinks(o); err == nil {
-			o = r
-		}
+		o = resolved(o)
 		if Beneath(path, o) || Beneath(o, path) {
 			return fmt.Errorf("cannot share %s: brig keeps policy, keys and images in folders such as %s, which no guest may reach; run brig in a project directory", path, o)
 		}
@@ -346,6 +344,18 @@ func (s *Store) CheckShare(path string) error {
 		}
 	}
 	return nil
+}
+
+// resolved is a path without symbolic links; the end of it need not exist yet.
+func resolved(path string) string {
+	for at, rest := path, ""; ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
+		if r, err := filepath.EvalSymlinks(at); err == nil {
+			return filepath.Join(r, rest)
+		}
+		if at == filepath.Dir(at) {
+			return path
+		}
+	}
 }
 
 // InheritedLock is a lock that the parent process took and handed over as a

@@ -131,7 +131,10 @@ func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
 	t.Setenv("XDG_CONFIG_HOME", "")
-	_ = os.MkdirAll(filepath.Join(home, ".config", "brig"), 0o700)
+	dotfiles := filepath.Join(home, "dotfiles") // where people keep what ~/.config leads to; nothing of brig's in it yet
+	if err := errors.Join(os.Mkdir(dotfiles, 0o755), os.Symlink("dotfiles", filepath.Join(home, ".config"))); err != nil {
+		t.Fatal(err)
+	}
 	s, err := Open()
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +144,7 @@ func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
 	if err := s.CheckShare(project); err != nil {
 		t.Errorf("a project is refused: %v", err)
 	}
-	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), filepath.Join(home, ".config"), "/proc", "/dev", filepath.Join(home, "absent")} {
+	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", filepath.Join(home, "absent")} {
 		if err := s.CheckShare(bad); err == nil {
 			t.Errorf("%s may be shared", bad)
 		}
