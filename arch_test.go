@@ -26,6 +26,7 @@ var may = []struct{ name, imports string }{
 	{"internal/netstack", ""},
 	{"internal/confine", ""},
 	{"internal/sandbox", "policy"},
+	{"internal/project", "policy sandbox"},
 	{"internal/cache", "progress"},
 	{"internal/debian", "progress"},
 	{"internal/kernel", "cache debian progress"},
@@ -41,7 +42,7 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share template wire"},
 	{"internal/vmtest", ""},
 	{"cmd/brig-guest", "guest"},
-	{"cmd/brig", "confine control egress image initramfs kernel policy progress qemu sandbox session share supervisor wire"},
+	{"cmd/brig", "confine control egress image initramfs kernel policy progress project qemu sandbox session share supervisor wire"},
 }
 
 // folders are the folders with Go code in them.
@@ -108,6 +109,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/spf13/cobra":            {"cmd/brig"},
 		"github.com/miekg/dns":              {"internal/egress"},
 		"github.com/vishvananda/netlink":    {"internal/guest"},
+		"go.yaml.in/yaml":                   {"internal/project"},
 	}
 	for _, dir := range folders(t) {
 		p, err := build.ImportDir(dir, 0)

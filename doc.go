@@ -3,12 +3,12 @@
 // two-minute tour.
 //
 // A person types `brig run -- make test`. The CLI (cmd/brig) finds or makes the
-// sandbox of the directory (internal/sandbox), sees to what it boots from
-// (internal/kernel, internal/image, internal/initramfs, all kept by
-// internal/cache and fetched by internal/debian) and starts a supervisor
-// (internal/supervisor), one for each sandbox. The two talk over a Unix socket
-// (internal/control); commands go over another one by SSH, end to end between
-// the CLI (internal/session) and the guest.
+// sandbox of the directory (internal/sandbox), asks about a brig.yaml there
+// (internal/project), sees to what the machine boots from (internal/kernel,
+// internal/image, internal/initramfs, all kept by internal/cache and fetched by
+// internal/debian) and starts a supervisor (internal/supervisor), one for each
+// sandbox. The two talk over a Unix socket (internal/control); commands go over
+// another one by SSH, end to end between the CLI (internal/session) and the guest.
 //
 // The supervisor runs QEMU (internal/qemu) under Landlock and seccomp
 // (internal/confine), and a share server (internal/share) for each directory,

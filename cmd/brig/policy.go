@@ -238,14 +238,8 @@ func (s *scope) change(ctx context.Context, action policy.Action, texts []string
 
 // ruleLine is a rule as a line of a file, in one way of writing.
 func ruleLine(action policy.Action, text string) (string, error) {
-	r, err := policy.ParseRule(action, text)
-	if err != nil {
-		return "", hint(err, "brig policy --help")
-	}
-	if !strings.HasPrefix(text, "preset:") {
-		text = r[0].Text
-	}
-	return action.String() + " " + text, nil
+	text, err := policy.Canonical(action, text)
+	return action.String() + " " + text, hint(err, "brig policy --help")
 }
 
 func addLines(old, lines []string) []string {
@@ -320,6 +314,11 @@ func policyResetCommand() *cobra.Command {
 			}
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
+			}
+			if d != nil {
+				if r, err := sandbox.RulesIn(d.File(sandbox.ProjectPolicyFile)); err != nil || len(r) > 0 {
+					fmt.Fprintln(os.Stderr, "brig: the rules of the project's brig.yaml stay (brig trust --forget withdraws them)")
+				}
 			}
 			return s.reload(c.Context(), d)
 		},
@@ -424,6 +423,11 @@ func confirm(question string) bool {
 		fmt.Fprintln(os.Stderr, "brig: nothing is added unattended (--yes adds them)")
 		return false
 	}
+	return askYes(question)
+}
+
+// askYes asks the person at the terminal.
+func askYes(question string) bool {
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
 	var answer string
 	_, _ = fmt.Fscanln(os.Stdin, &answer)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -34,7 +35,7 @@ func portCommand() *cobra.Command {
 			}
 			var add []sandbox.Port
 			for _, a := range args {
-				p, err := parsePort(a)
+				p, err := sandbox.ParsePort(a)
 				if err != nil {
 					return err
 				}
@@ -105,6 +106,7 @@ func changePorts(c *cobra.Command, d sandbox.Dir, add []sandbox.Port, drop []uin
 			}
 		}
 		spec.Ports = addPort(spec.Ports, p)
+		spec.Project.Ports = slices.DeleteFunc(spec.Project.Ports, func(o sandbox.Port) bool { return o.Host == p.Host }) // a person's now
 	}
 	if err := spec.Check(); err != nil {
 		return nil, err

@@ -112,6 +112,9 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err != nil {
 		return err
 	}
+	if err := f.consent(ctx, store, throwaway); err != nil {
+		return err
+	}
 	spec, err := f.resolve(ctx, store, throwaway)
 	if err != nil {
 		return err

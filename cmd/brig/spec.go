@@ -1,13 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +40,8 @@ type specFlags struct {
 	hosts  []string
 	allow  []string
 	deny   []string
+
+	noProject bool
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -57,6 +58,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny it `RULE`, whatever else allows it (repeatable)")
+	flags.BoolVar(&f.noProject, "no-project-file", false, "leave the project's brig.yaml aside, from now on (=false: no longer)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 
@@ -103,63 +105,83 @@ func (f *specFlags) directory() (string, error) {
 func (f *specFlags) newSpec(name, dir string) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
 		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(), Fresh: true,
-		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk,
+		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk, NoProject: f.noProject,
 	}
-	if _, err := f.apply(s); err != nil {
+	add, err := approvedAdditions(s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.apply(s, add); err != nil {
 		return nil, err
 	}
 	return s, s.Check()
 }
 
-// apply changes the spec to what the flags say and tells which of them change
-// it in a way that takes a restart.
-func (f *specFlags) apply(s *sandbox.Spec) (changed []string, err error) {
+// apply changes the spec to what the flags say, with what brig.yaml adds, and
+// tells which flags change it in a way that takes a restart.
+func (f *specFlags) apply(s *sandbox.Spec, add sandbox.Added) (changed []string, err error) {
 	was := *s
-	note := func(flag string, differs bool) {
-		if f.flags.Changed(flag) && differs {
+	withdraw(s)
+	if err := f.set(s); err != nil {
+		return nil, err
+	}
+	contribute(s, add)
+	for flag, differs := range map[string]bool{
+		"image": s.Image != was.Image, "cpus": s.CPUs != was.CPUs, "memory": s.Memory != was.Memory, "disk": s.Disk != was.Disk,
+		"mount": fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts), "add-host": fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts),
+		"rate": s.Rate != was.Rate,
+	} {
+		if differs && f.flags.Changed(flag) {
 			changed = append(changed, "--"+flag)
 		}
 	}
+	slices.Sort(changed)
+	return changed, nil
+}
+
+// set puts what the flags say into the spec.
+func (f *specFlags) set(s *sandbox.Spec) (err error) {
+	for _, key := range []string{"image", "cpus", "memory", "disk"} {
+		if f.flags.Changed(key) && !slices.Contains(s.Given, key) {
+			s.Given = append(slices.Clone(s.Given), key)
+		}
+	}
+	if f.flags.Changed("no-project-file") {
+		s.NoProject = f.noProject
+	}
 	if f.flags.Changed("image") {
 		s.Image = f.image
-		note("image", s.Image != was.Image)
 	}
 	if f.flags.Changed("cpus") {
 		s.CPUs = f.cpus
-		note("cpus", s.CPUs != was.CPUs)
 	}
 	if err := f.size("memory", f.memory, &s.Memory); err != nil {
-		return nil, err
+		return err
 	}
-	note("memory", s.Memory != was.Memory)
 	if err := f.size("disk", f.disk, &s.Disk); err != nil {
-		return nil, err
+		return err
 	}
-	note("disk", s.Disk != was.Disk)
 	if err := f.size("rate", f.rate, &s.Rate); err != nil {
-		return nil, err
+		return err
 	}
-	note("rate", s.Rate != was.Rate)
 	if f.flags.Changed("mount") {
 		if s.Mounts, err = parseMounts(f.mounts); err != nil {
-			return nil, err
+			return err
 		}
-		note("mount", fmt.Sprint(s.Mounts) != fmt.Sprint(was.Mounts))
 	}
 	if f.flags.Changed("add-host") {
 		if s.Hosts, err = parseHosts(f.hosts); err != nil {
-			return nil, err
+			return err
 		}
-		note("add-host", fmt.Sprint(s.Hosts) != fmt.Sprint(was.Hosts))
 	}
 	for _, p := range f.ports {
-		port, err := parsePort(p)
+		port, err := sandbox.ParsePort(p)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s.Ports = addPort(s.Ports, port)
 	}
-	return changed, nil
+	return nil
 }
 
 func (f *specFlags) size(flag, value string, into *int64) error {
@@ -184,34 +206,28 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	return append(list, p)
 }
 
-// parseMounts reads SRC[:DST][:ro]. A colon in a path cannot be written.
+// parseMounts reads SRC[:DST][:ro] of --mount.
 func parseMounts(list []string) ([]sandbox.Mount, error) {
 	var mounts []sandbox.Mount
-	for _, m := range list {
-		parts := strings.Split(m, ":")
-		var mount sandbox.Mount
-		if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
-			mount.ReadOnly = parts[n-1] == "ro"
-			parts = parts[:n-1]
+	for _, text := range list {
+		m, err := sandbox.ParseMount(text)
+		if err != nil {
+			return nil, fmt.Errorf("--mount: %w", err)
 		}
-		if len(parts) > 2 || parts[0] == "" {
-			return nil, fmt.Errorf("--mount %q: write SRC, SRC:DST or SRC:DST:ro", m)
-		}
-		src, err := filepath.Abs(expandHome(parts[0]))
+		src, err := filepath.Abs(expandHome(m.Source))
 		if err != nil {
 			return nil, err
 		}
-		if mount.Source, err = filepath.EvalSymlinks(src); err != nil {
-			return nil, fmt.Errorf("--mount %q: %w", m, err)
+		if m.Source, err = filepath.EvalSymlinks(src); err != nil {
+			return nil, fmt.Errorf("--mount %q: %w", text, err)
 		}
-		mount.Target = src
-		if len(parts) == 2 {
-			mount.Target = filepath.Clean(parts[1])
+		if m.Target == "" {
+			m.Target = src
 		}
-		if !filepath.IsAbs(mount.Target) || mount.Target == "/" {
-			return nil, fmt.Errorf("--mount %q: the place in the guest must be an absolute path below /", m)
+		if m.Target == "/" {
+			return nil, fmt.Errorf("--mount %q: the whole host cannot be shared", text)
 		}
-		mounts = append(mounts, mount)
+		mounts = append(mounts, m)
 	}
 	return mounts, nil
 }
@@ -238,20 +254,6 @@ func parseHosts(list []string) ([]sandbox.Host, error) {
 		hosts = append(hosts, sandbox.Host{Name: clean, Addr: a.Unmap()})
 	}
 	return hosts, nil
-}
-
-// parsePort reads [HOST:]GUEST; without HOST the same number is used.
-func parsePort(s string) (sandbox.Port, error) {
-	host, guest, two := strings.Cut(s, ":")
-	if !two {
-		guest = host
-	}
-	h, err1 := strconv.ParseUint(host, 10, 16)
-	g, err2 := strconv.ParseUint(guest, 10, 16)
-	if errors.Join(err1, err2) != nil || g == 0 {
-		return sandbox.Port{}, fmt.Errorf("invalid port %q: write GUEST or HOST:GUEST, each 1 to 65535 (HOST 0 picks a free one)", s)
-	}
-	return sandbox.Port{Host: uint16(h), Guest: uint16(g)}, nil
 }
 
 // parseEnv turns NAME and NAME=VALUE into KEY=VALUE. A NAME that is not set

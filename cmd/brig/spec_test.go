@@ -12,21 +12,6 @@ import (
 	"brig.dev/brig/internal/sandbox"
 )
 
-func TestParsePort(t *testing.T) {
-	for in, want := range map[string]sandbox.Port{
-		"3000": {Host: 3000, Guest: 3000}, "8080:80": {Host: 8080, Guest: 80}, "0:80": {Guest: 80},
-	} {
-		if got, err := parsePort(in); err != nil || got != want {
-			t.Errorf("%q: %v, %v", in, got, err)
-		}
-	}
-	for _, bad := range []string{"", "0", "80:", ":80", "80:0", "65536", "-1", "http", "1:2:3", " 80"} {
-		if got, err := parsePort(bad); err == nil {
-			t.Errorf("%q: %v", bad, got)
-		}
-	}
-}
-
 func TestParseMounts(t *testing.T) {
 	dir, _ := filepath.EvalSymlinks(t.TempDir())
 	link := filepath.Join(dir, "link")
@@ -123,7 +108,7 @@ func TestRateFlag(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := sandbox.Spec{Rate: 5000}
-		if changed, err := f.apply(&spec); err != nil || spec.Rate != want || !slices.Equal(changed, []string{"--rate"}) {
+		if changed, err := f.apply(&spec, sandbox.Added{}); err != nil || spec.Rate != want || !slices.Equal(changed, []string{"--rate"}) {
 			t.Errorf("--rate %s: %d, %q, %v", in, spec.Rate, changed, err)
 		}
 		if _, err := f.newSpec("box", t.TempDir()); err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"brig.dev/brig/internal/control"
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/initramfs"
@@ -134,7 +136,15 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 	d := store.Dir(name)
 	if f == nil || f.flags.NFlag() == 0 { // the common case takes no lock
 		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
-			return nil
+			spec, err := d.Spec()
+			switch {
+			case err != nil:
+				return err
+			case f == nil:
+				warnProject(spec)
+				return nil
+			}
+			return stayRunning(ctx, d, spec)
 		}
 	}
 	l, err := d.LockStart(ctx)
@@ -146,15 +156,18 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 	if err != nil {
 		return err
 	}
-	changed, err := specChange(spec, f)
+	if f == nil {
+		warnProject(spec)
+	}
+	st, err := d.State()
+	if err != nil {
+		return err
+	}
+	changed, err := specChange(spec, f, st.Phase)
 	if err != nil {
 		return err
 	}
 	if err := f.applyRules(ctx, name); err != nil {
-		return err
-	}
-	st, err := d.State()
-	if err != nil {
 		return err
 	}
 	switch st.Phase {
@@ -162,7 +175,7 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 		if len(changed) > 0 {
 			return hint(fmt.Errorf("sandbox %s is running, and %s takes effect at a start", name, strings.Join(changed, ", ")), "brig stop %s, then again", name)
 		}
-		return publishNew(ctx, d, spec)
+		return errors.Join(publishNew(ctx, d, spec), stayRunning(ctx, d, spec))
 	case sandbox.Starting: // who launched it was killed
 		if err := supervisor.AwaitStart(ctx, d); err != nil {
 			return err
@@ -173,6 +186,9 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 		if err := supervisor.AwaitExit(ctx, d); err != nil {
 			return err
 		}
+	}
+	if err := syncRules(ctx, d, spec); err != nil {
+		return err
 	}
 	return boot(ctx, store, spec)
 }
@@ -209,24 +225,42 @@ func (f *specFlags) checkRules() error {
 	return nil
 }
 
-func specChange(spec *sandbox.Spec, f *specFlags) ([]string, error) {
+// specChange makes the spec what the flags and the approved brig.yaml say. While
+// the sandbox runs, what brig.yaml added at its start stays.
+func specChange(spec *sandbox.Spec, f *specFlags, phase sandbox.Phase) (changed []string, err error) {
 	if f == nil {
-		return nil, nil
+		f = noFlags()
 	}
 	was := *spec
-	changed, err := f.apply(spec)
-	if err != nil {
+	if f.flags.Changed("no-project-file") {
+		spec.NoProject = f.noProject
+	}
+	add := spec.Project
+	if phase != sandbox.Running && phase != sandbox.Starting {
+		if add, err = approvedAdditions(spec); err != nil {
+			return nil, err
+		}
+	}
+	if changed, err = f.apply(spec, add); err != nil {
 		return nil, err
 	}
 	if spec.Boot.ImageDigest != "" { // started before: its disk is laid over that image
 		if slices.Contains(changed, "--image") {
 			return nil, hint(fmt.Errorf("sandbox %s was made from another image, which cannot be changed", spec.Name), "brig rm %s, or another --name", spec.Name)
 		}
-		if spec.Disk < was.Disk {
+		if spec.Disk < was.Disk && slices.Contains(changed, "--disk") {
 			return nil, hint(fmt.Errorf("the disk of sandbox %s is %s and cannot shrink", spec.Name, sandbox.FormatSize(was.Disk)), "brig rm %s, then again", spec.Name)
 		}
+		keepDisk(spec, &was)
 	}
 	return changed, spec.Check()
+}
+
+// noFlags are flags that nobody gave.
+func noFlags() *specFlags {
+	f := &specFlags{}
+	f.register(pflag.NewFlagSet("", pflag.ContinueOnError))
+	return f
 }
 
 // publishNew opens the ports of the spec that are not open yet and keeps the spec.

@@ -19,6 +19,7 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return nil, err
 	}
+	a.trace.begin()
 	a.warm()
 	unix.Sync()
 	return nil, nil

@@ -3,7 +3,6 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,15 +56,11 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 		if err := a.configureNet(r.Net); err != nil {
 			return nil, err
 		}
-		go func() { // the machine need not wait for it
-			if err := a.trace.start(); err != nil {
-				log.Print(err)
-			}
-		}()
 	}
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
+	go a.trace.begin() // a sandbox need not wait for it; a template has it already
 	return nil, a.docker.listen()
 }
 

@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"fmt"
+	"log"
 	"os"
 	"strconv"
 	"strings"
@@ -40,6 +41,7 @@ var traceProbes = []struct{ event, function string }{
 
 // trace is the kernel's notes of who used which port.
 type trace struct {
+	once  sync.Once
 	mu    sync.Mutex
 	pipe  int    // trace_pipe; 0 is none
 	part  []byte // of a line
@@ -55,6 +57,15 @@ type note struct {
 	task int           // a thread of the process
 	name string        // of the thread
 	at   time.Duration // of the monotonic clock
+}
+
+// begin starts the notes, unless that was done. Without them /proc is asked.
+func (t *trace) begin() {
+	t.once.Do(func() {
+		if err := t.start(); err != nil {
+			log.Print(err)
+		}
+	})
 }
 
 // start sets the probes. The file system that it takes is mounted nowhere.

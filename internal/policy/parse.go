@@ -31,6 +31,18 @@ func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
 
+// Canonical is a rule in one way of writing. A preset stays one.
+func Canonical(action Action, text string) (string, error) {
+	r, err := ParseRule(action, text)
+	if err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(text, "preset:") {
+		text = r[0].Text
+	}
+	return text, nil
+}
+
 func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	fail := func(format string, args ...any) ([]Rule, error) {
 		short := text

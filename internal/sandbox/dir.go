@@ -36,6 +36,7 @@ const (
 	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
 	SSHSocket         = "ssh.sock"       // raw bytes to the guest's SSH server
 	PolicyFile        = "policy"         // network rules of this sandbox
+	ProjectPolicyFile = "policy.project" // rules of the project's brig.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 )
 
@@ -323,15 +324,15 @@ func (s *Store) CheckShare(path string) error {
 		return fmt.Errorf("cannot share %s: %w", path, err)
 	}
 	own := []string{s.root}
-	if c, err := CacheDir(); err == nil {
-		own = append(own, c)
+	for _, f := range []func() (string, error){CacheDir, ConfigDir} {
+		if c, err := f(); err == nil {
+			own = append(own, c)
+		}
 	}
 	for _, o := range own {
-		if r, err := filepath.EvalSymlinks(o); err == nil {
-			o = r
-		}
+		o = resolved(o)
 		if Beneath(path, o) || Beneath(o, path) {
-			return fmt.Errorf("cannot share %s: brig keeps its policy, keys and images in %s, which no guest may reach; run brig in a project directory", path, o)
+			return fmt.Errorf("cannot share %s: brig keeps policy, keys and images in folders such as %s, which no guest may reach; run brig in a project directory", path, o)
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
@@ -343,6 +344,18 @@ func (s *Store) CheckShare(path string) error {
 		}
 	}
 	return nil
+}
+
+// resolved is a path without symbolic links; the end of it need not exist yet.
+func resolved(path string) string {
+	for at, rest := path, ""; ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
+		if r, err := filepath.EvalSymlinks(at); err == nil {
+			return filepath.Join(r, rest)
+		}
+		if at == filepath.Dir(at) {
+			return path
+		}
+	}
 }
 
 // InheritedLock is a lock that the parent process took and handed over as a

@@ -13,14 +13,22 @@ import (
 // CommonPolicy is the file of rules that hold for all of the owner's sandboxes:
 // $XDG_CONFIG_HOME/brig/policy, by default ~/.config/brig/policy.
 func CommonPolicy() (string, error) {
+	dir, err := ConfigDir()
+	return filepath.Join(dir, "policy"), err
+}
+
+// ConfigDir is where the owner's policy and approvals are kept:
+// $XDG_CONFIG_HOME/brig, by default ~/.config/brig.
+func ConfigDir() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("no configuration folder: %w", err)
 	}
-	return filepath.Join(dir, "brig", "policy"), nil
+	return filepath.Join(dir, "brig"), nil
 }
 
-// Rules reads the sandbox's rules: those of all sandboxes, then its own. A file
+// Rules reads the sandbox's rules: those of all sandboxes, those of its project's
+// approved brig.yaml, then its own. A file
 // that is not there has none; one that cannot be read or makes no sense is an
 // error, and then nothing may pass.
 func (d Dir) Rules() ([]policy.Rule, error) {
@@ -29,7 +37,7 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 		return nil, err
 	}
 	var rules []policy.Rule
-	for _, file := range []string{common, d.File(PolicyFile)} {
+	for _, file := range []string{common, d.File(ProjectPolicyFile), d.File(PolicyFile)} {
 		r, err := RulesIn(file)
 		if err != nil {
 			return nil, err

@@ -41,8 +41,25 @@ type Spec struct {
 	Env    []string `json:"env,omitempty"`   // KEY=VALUE for every command
 	Hosts  []Host   `json:"hosts,omitempty"` // names that brig resolves itself
 
+	// Given are the keys of brig.yaml that a person has set by a flag instead.
+	Given []string `json:"given,omitempty"`
+	// NoProject leaves the project's brig.yaml aside.
+	NoProject bool `json:"noProject,omitempty"`
+	// Project is what of the above comes from the approved brig.yaml.
+	Project Added `json:"project,omitzero"`
+
 	// Boot is what the last start boots from; its paths lie in the cache.
 	Boot Boot `json:"boot"`
+}
+
+// Added is what a project's brig.yaml adds to a spec. Zero adds nothing.
+type Added struct {
+	Image  string  `json:"image,omitempty"`
+	CPUs   int     `json:"cpus,omitempty"`
+	Memory int64   `json:"memory,omitempty"`
+	Disk   int64   `json:"disk,omitempty"`
+	Mounts []Mount `json:"mounts,omitempty"`
+	Ports  []Port  `json:"ports,omitempty"`
 }
 
 // Boot names the files that a sandbox boots from, all shared and read-only.

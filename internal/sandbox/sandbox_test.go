@@ -130,6 +130,11 @@ func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_STATE_HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("XDG_CONFIG_HOME", "")
+	dotfiles := filepath.Join(home, "dotfiles") // where people keep what ~/.config leads to; nothing of brig's in it yet
+	if err := errors.Join(os.Mkdir(dotfiles, 0o755), os.Symlink("dotfiles", filepath.Join(home, ".config"))); err != nil {
+		t.Fatal(err)
+	}
 	s, err := Open()
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +144,7 @@ func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
 	if err := s.CheckShare(project); err != nil {
 		t.Errorf("a project is refused: %v", err)
 	}
-	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), "/proc", "/dev", filepath.Join(home, "absent")} {
+	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", filepath.Join(home, "absent")} {
 		if err := s.CheckShare(bad); err == nil {
 			t.Errorf("%s may be shared", bad)
 		}
@@ -170,6 +175,21 @@ func TestParseSize(t *testing.T) {
 	for _, bad := range []string{"", "g", "-1g", "1x", "nan", "1e30t", "4 gigs", "0x10"} {
 		if got, err := ParseSize(bad); err == nil {
 			t.Errorf("ParseSize(%q) = %d", bad, got)
+		}
+	}
+}
+
+func TestParsePort(t *testing.T) {
+	for in, want := range map[string]Port{
+		"3000": {Host: 3000, Guest: 3000}, "8080:80": {Host: 8080, Guest: 80}, "0:80": {Guest: 80},
+	} {
+		if got, err := ParsePort(in); err != nil || got != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", "0", "80:", ":80", "80:0", "65536", "-1", "http", "1:2:3", " 80"} {
+		if got, err := ParsePort(bad); err == nil {
+			t.Errorf("%q: %v", bad, got)
 		}
 	}
 }

@@ -34,7 +34,11 @@ const (
 )
 
 func newFileSystem(o Options) (*fileSystem, error) {
-	fd, err := unix.Open(o.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// The path was resolved when the share was asked for. A link in it now was
+	// put there since, maybe by a guest that may write above this directory.
+	fd, err := unix.Openat2(unix.AT_FDCWD, o.Root, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Root, err)
 	}

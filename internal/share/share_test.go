@@ -3,6 +3,7 @@ package share
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -552,4 +553,25 @@ func FuzzHandle(f *testing.F) {
 			t.Fatalf("%d bytes in %d", n, room)
 		}
 	})
+}
+
+func TestARootBehindALinkIsRefused(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "real", "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newFileSystem(Options{Root: filepath.Join(dir, "real", "sub")}); err != nil {
+		t.Error(err)
+	}
+	for _, root := range []string{"link", "link/sub"} {
+		if _, err := newFileSystem(Options{Root: filepath.Join(dir, root)}); !errors.Is(err, unix.ELOOP) {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
 }

@@ -1,0 +1,90 @@
+package project
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Approvals is the folder of what was approved: one file for each project
+// directory, named by the digest of its path, with the bytes of its brig.yaml.
+type Approvals struct {
+	folder string
+}
+
+// Open returns the owner's approvals: $XDG_CONFIG_HOME/brig/trust, by default
+// ~/.config/brig/trust. The folder need not exist.
+func Open() (*Approvals, error) {
+	dir, err := sandbox.ConfigDir()
+	if err != nil {
+		return nil, err
+	}
+	return OpenAt(filepath.Join(dir, "trust")), nil
+}
+
+// OpenAt returns the approvals kept in a folder.
+func OpenAt(folder string) *Approvals { return &Approvals{folder} }
+
+// file is where the approval of a project directory is kept.
+func (a *Approvals) file(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(a.folder, hex.EncodeToString(sum[:]))
+}
+
+// text is the bytes that were approved. known is false when none were.
+func (a *Approvals) text(dir string) (text []byte, known bool, err error) {
+	text, err = read(a.file(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("approval of %s: %w", dir, err)
+	}
+	return text, true, nil
+}
+
+// Proposal is what was approved for a project directory, whatever its file says
+// now. It is empty when nothing was.
+func (a *Approvals) Proposal(dir string) (*Proposal, error) {
+	text, known, err := a.text(dir)
+	if err != nil || !known {
+		return &Proposal{}, err
+	}
+	p, err := Parse(filepath.Join(dir, Name), text)
+	if err != nil {
+		return nil, fmt.Errorf("as approved: %w", err)
+	}
+	return p, nil
+}
+
+// Approve keeps what the Check has read as approved: the file's bytes, or that
+// there is no file.
+func (a *Approvals) Approve(c *Check) error {
+	if c.Err != nil {
+		return c.Err
+	}
+	if c.Proposal == nil {
+		return a.Forget(c.Dir)
+	}
+	if err := os.MkdirAll(a.folder, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(a.folder, 0o700); err != nil { //nolint:gosec // a folder
+		return err
+	}
+	return sandbox.WriteFile(a.file(c.Dir), c.Text)
+}
+
+// Forget withdraws an approval.
+func (a *Approvals) Forget(dir string) error {
+	if err := os.Remove(a.file(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

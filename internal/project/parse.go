@@ -1,0 +1,337 @@
+package project
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Limits of what is read, so that a person can look at it.
+const (
+	maxLines  = 2000
+	maxErrors = 10 // told at once
+)
+
+// Error is a mistake in the file.
+type Error struct {
+	File         string
+	Line, Column int // from 1
+	Msg          string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Msg) }
+
+// Parse reads the text of a file. It is strict: what it does not know is an
+// error, and so is what a person who looks at the text could misread (control
+// characters, aliases, tags, a second document). file is for errors, which are
+// *Error, joined.
+func Parse(file string, text []byte) (*Proposal, error) {
+	p := &parser{file: file}
+	if !p.checkText(text) {
+		return nil, errors.Join(p.errs...)
+	}
+	root, ok := p.document(string(text))
+	if ok && root != nil {
+		p.proposal(root)
+	}
+	if len(p.errs) > maxErrors {
+		p.errs = append(p.errs[:maxErrors], fmt.Errorf("%s: and %d mistakes more", file, len(p.errs)-maxErrors))
+	}
+	if err := errors.Join(p.errs...); err != nil {
+		return nil, err
+	}
+	return &p.out, nil
+}
+
+type parser struct {
+	file string
+	out  Proposal
+	errs []error
+}
+
+func (p *parser) fail(line, column int, format string, args ...any) {
+	p.errs = append(p.errs, &Error{p.file, max(1, line), max(1, column), fmt.Sprintf(format, args...)})
+}
+
+func (p *parser) failAt(n *yaml.Node, format string, args ...any) {
+	p.fail(n.Line, n.Column, format, args...)
+}
+
+// checkText refuses what does not look like what it is.
+func (p *parser) checkText(text []byte) bool {
+	line, column := 1, 1
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		crlf := r == '\r' && len(text) > 1 && text[1] == '\n'
+		switch {
+		case r == utf8.RuneError && n == 1:
+			p.fail(line, column, "not UTF-8")
+			return false
+		case r == '\n':
+			line, column = line+1, 0
+		case !crlf && r != '\t' && !unicode.IsPrint(r):
+			p.fail(line, column, "the character %U has no place in the file", r)
+			return false
+		}
+		if line > maxLines {
+			p.fail(line, 1, "more than %d lines", maxLines)
+			return false
+		}
+		text, column = text[n:], column+1
+	}
+	return true
+}
+
+// document is the root of the only document, or nil when the file is empty.
+func (p *parser) document(text string) (root *yaml.Node, ok bool) {
+	// The library is no party to be trusted with hostile bytes blindly.
+	defer func() {
+		if r := recover(); r != nil {
+			p.fail(1, 1, "no YAML that can be read")
+			root, ok = nil, false
+		}
+	}()
+	d := yaml.NewDecoder(strings.NewReader(text))
+	var doc, more yaml.Node
+	err := d.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return nil, true
+	}
+	if err == nil {
+		if err = d.Decode(&more); err == nil {
+			p.failAt(&more, "a second document: want one")
+			return nil, false
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		p.syntax(err)
+		return nil, false
+	}
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
+		return nil, true
+	}
+	root = doc.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" && root.Value == "" {
+		return nil, true
+	}
+	return root, p.plain(root)
+}
+
+func (p *parser) syntax(err error) {
+	var e *yaml.LoadError
+	if !errors.As(err, &e) {
+		p.fail(1, 1, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return
+	}
+	at := e.Mark
+	if at.Line == 0 {
+		at = e.ContextMark
+	}
+	msg := e.Message
+	if e.ContextMsg != "" {
+		msg = e.ContextMsg + ": " + msg
+	}
+	p.fail(at.Line, at.Column, "%s", msg)
+}
+
+// plain refuses aliases, anchors and tags, with which a short text can mean a
+// lot, or something else than it looks like.
+func (p *parser) plain(n *yaml.Node) bool {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		p.failAt(n, "anchors and aliases have no place here")
+		return false
+	case n.Style&yaml.TaggedStyle != 0:
+		p.failAt(n, "tags have no place here")
+		return false
+	}
+	for _, c := range n.Content {
+		if !p.plain(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// keys are the file's keys and who reads their values.
+var keys = map[string]func(*parser, *yaml.Node){
+	"image":  (*parser).image,
+	"cpus":   (*parser).cpus,
+	"memory": func(p *parser, n *yaml.Node) { p.out.Memory = p.size(n, sandbox.MinMemory, 1<<50) },
+	"disk":   func(p *parser, n *yaml.Node) { p.out.Disk = p.size(n, sandbox.MinDisk, sandbox.MaxDisk) },
+	"mounts": func(p *parser, n *yaml.Node) { p.list(n, p.mount) },
+	"ports":  func(p *parser, n *yaml.Node) { p.list(n, p.port) },
+	"allow":  func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Allow, &p.out.Allow)) },
+	"deny":   func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
+}
+
+func (p *parser) proposal(n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		p.failAt(n, "want keys with values, such as memory: 4g")
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		readValue, ok := keys[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || !ok:
+			p.failAt(key, "unknown key %q: want one of %s", key.Value, strings.Join(keyNames(), ", "))
+		case seen[key.Value] > 0:
+			p.failAt(key, "the key %q stands in line %d already", key.Value, seen[key.Value])
+		default:
+			seen[key.Value] = key.Line
+			readValue(p, value)
+		}
+	}
+}
+
+func keyNames() []string {
+	var names []string
+	for k := range keys {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// scalar is a value of text or, where it may be, a number as it is written.
+func (p *parser) scalar(n *yaml.Node, tags ...string) (string, bool) {
+	switch {
+	case n.Kind != yaml.ScalarNode || !slices.Contains(tags, n.Tag) || n.Value == "":
+		what := "a text"
+		if tags[0] == "!!int" {
+			what = "a number"
+		}
+		p.failAt(n, "want %s here", what)
+		return "", false
+	case strings.IndexFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+		p.failAt(n, "%q holds characters that cannot be shown", n.Value)
+		return "", false
+	}
+	return n.Value, true
+}
+
+// list reads each item of a list.
+func (p *parser) list(n *yaml.Node, item func(*yaml.Node)) {
+	if n.Kind != yaml.SequenceNode {
+		p.failAt(n, "want a list here")
+		return
+	}
+	for _, c := range n.Content {
+		item(c)
+	}
+}
+
+// imageRule is a reference to an image in a registry, or a digest of one in the
+// cache. An archive on this host is not for a project to name: the guest could
+// write one, or the path could be anybody's.
+var imageRule = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9._:/@-]*$`)
+
+func (p *parser) image(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	switch {
+	case !ok:
+	case strings.HasPrefix(s, "docker-archive:"), strings.HasPrefix(s, "oci:"):
+		p.failAt(n, "an image on this host is named by --image, not here")
+	case !imageRule.MatchString(s) || len(s) > 512:
+		p.failAt(n, "%q is no image reference", s)
+	default:
+		p.out.Image = s
+	}
+}
+
+func (p *parser) cpus(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!int")
+	if !ok {
+		return
+	}
+	c, err := strconv.Atoi(s)
+	if err != nil || c < 1 || c > sandbox.MaxCPUs || s[0] == '+' {
+		p.failAt(n, "%q: want 1 to %d", s, sandbox.MaxCPUs)
+		return
+	}
+	p.out.CPUs = c
+}
+
+func (p *parser) size(n *yaml.Node, least, most int64) int64 {
+	s, ok := p.scalar(n, "!!str", "!!int")
+	if !ok {
+		return 0
+	}
+	v, err := sandbox.ParseSize(s)
+	switch {
+	case err != nil:
+		p.failAt(n, "%v", err)
+	case v < least || v > most:
+		p.failAt(n, "%s: want %s to %s", s, sandbox.FormatSize(least), sandbox.FormatSize(most))
+	}
+	return v
+}
+
+func (p *parser) mount(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	if !ok {
+		return
+	}
+	m, err := sandbox.ParseMount(s)
+	if err != nil {
+		p.failAt(n, "%v", err)
+		return
+	}
+	if strings.HasPrefix(m.Source, "~") && m.Source != "~" && !strings.HasPrefix(m.Source, "~/") {
+		p.failAt(n, "mount %q: only ~/ stands for a home directory", s)
+		return
+	}
+	if m.Source == "" || filepath.Clean(m.Source) == "." {
+		p.failAt(n, "mount %q: the project itself is shared already", s)
+		return
+	}
+	p.out.Mounts = append(p.out.Mounts, m)
+}
+
+func (p *parser) port(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!int", "!!str")
+	if !ok {
+		return
+	}
+	port, err := sandbox.ParsePort(s)
+	if err != nil {
+		p.failAt(n, "%v", err)
+		return
+	}
+	for _, o := range p.out.Ports {
+		if o == port || o.Host == port.Host && o.Host != 0 {
+			p.failAt(n, "port %s is published twice", s)
+			return
+		}
+	}
+	p.out.Ports = append(p.out.Ports, port)
+}
+
+func (p *parser) rule(action policy.Action, into *[]string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		s, ok := p.scalar(n, "!!str")
+		if !ok {
+			return
+		}
+		text, err := policy.Canonical(action, s)
+		if err != nil {
+			p.failAt(n, "%v", err)
+			return
+		}
+		*into = append(*into, text)
+	}
+}

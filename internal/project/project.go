@@ -1,0 +1,198 @@
+// Package project is what a project asks of its sandbox: the file brig.yaml at
+// the root of its directory. The file is a proposal and hostile input, for the
+// guest may write there. Nothing in it counts until a person has approved those
+// very bytes; Approvals keeps what was approved, outside every shared directory.
+//
+// A Check reads the file once, and those same bytes are checked, shown, approved
+// and used. What a sandbox is made from is always the approved copy.
+package project
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Name is the file's name in the project directory.
+const Name = "brig.yaml"
+
+// maxFile is the largest file that is read, in bytes.
+const maxFile = 64 << 10
+
+// Schema is the JSON Schema of the file. Parse is stricter: it also knows what a
+// rule, a size and a port are.
+//
+//go:embed brig.schema.json
+var Schema []byte
+
+// Proposal is what a file asks for. A zero field asks for nothing.
+type Proposal struct {
+	Image  string          `json:"image,omitempty"`
+	CPUs   int             `json:"cpus,omitempty"`
+	Memory int64           `json:"memory,omitempty"` // bytes
+	Disk   int64           `json:"disk,omitempty"`   // bytes
+	Mounts []sandbox.Mount `json:"mounts,omitempty"` // as written; Resolve makes them absolute
+	Ports  []sandbox.Port  `json:"ports,omitempty"`
+	Allow  []string        `json:"allow,omitempty"` // rules in one way of writing
+	Deny   []string        `json:"deny,omitempty"`
+}
+
+// Policy is the proposal's rules as a policy file. It is empty when there are
+// none.
+func (p *Proposal) Policy() []byte {
+	var b strings.Builder
+	for _, r := range p.Allow {
+		fmt.Fprintf(&b, "%s %s\n", policy.Allow, r)
+	}
+	for _, r := range p.Deny {
+		fmt.Fprintf(&b, "%s %s\n", policy.Deny, r)
+	}
+	return []byte(b.String())
+}
+
+// Resolve is the mounts with absolute paths. A path with a symbolic link in it
+// is refused: who may write to the link would choose what is shared, after the
+// approval.
+func (p *Proposal) Resolve(dir string) ([]sandbox.Mount, error) {
+	var list []sandbox.Mount
+	targets := map[string]bool{dir: true}
+	for _, m := range p.Mounts {
+		src, err := absolute(dir, m.Source)
+		if err != nil {
+			return nil, err
+		}
+		real, err := filepath.EvalSymlinks(src)
+		if err != nil {
+			return nil, fmt.Errorf("mount %q: %w", m.Source, err)
+		}
+		if real != src {
+			return nil, fmt.Errorf("mount %q: %s goes over a symbolic link and leads to %s: write that path", m.Source, src, real)
+		}
+		m.Source = src
+		if m.Target == "" {
+			m.Target = src
+		}
+		if targets[m.Target] {
+			return nil, fmt.Errorf("mount %q: %s is mounted already", m.Source, m.Target)
+		}
+		targets[m.Target] = true
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// absolute is where a mount's source lies. Only a home directory may be reached
+// by a link: no guest can change it.
+func absolute(dir, src string) (string, error) {
+	rest, ok := strings.CutPrefix(src+"/", "~/")
+	switch {
+	case ok:
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("mount %q: %w", src, err)
+		}
+		if home, err = filepath.EvalSymlinks(home); err != nil {
+			return "", fmt.Errorf("mount %q: %w", src, err)
+		}
+		return filepath.Join(home, rest), nil
+	case filepath.IsAbs(src):
+		return filepath.Clean(src), nil
+	}
+	return filepath.Join(dir, src), nil
+}
+
+// Status is how a project's file and its approval stand to each other.
+type Status string
+
+// The statuses. In all but None and Approved, a person must be asked.
+const (
+	None     Status = "none"     // no file, no approval
+	Approved Status = "approved" // the file is what was approved
+	New      Status = "new"      // never approved
+	Changed  Status = "changed"  // since it was approved
+	Removed  Status = "removed"  // since it was approved
+)
+
+// Check is a project's file as it was when it was read, and what was approved.
+type Check struct {
+	Dir      string
+	Status   Status
+	Text     []byte    // of the file
+	Proposal *Proposal // what the file asks for; nil when there is none, or Err
+	Err      error     // why the file cannot be used
+	Approved []byte    // what was approved, if anything
+}
+
+// File is the path of the project's file.
+func (c *Check) File() string { return filepath.Join(c.Dir, Name) }
+
+// Settled says that nobody needs to be asked.
+func (c *Check) Settled() bool { return c.Status == None || c.Status == Approved }
+
+// Look reads the file of the project directory dir, which is absolute and
+// without symbolic links, and compares it with what was approved. An error means
+// that the approvals cannot be read; what is wrong with the file is in the Check.
+func (a *Approvals) Look(dir string) (*Check, error) {
+	approved, known, err := a.text(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Check{Dir: dir, Approved: approved}
+	text, err := read(c.File())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.Status = None
+		if known {
+			c.Status = Removed
+		}
+		return c, nil
+	case !known:
+		c.Status = New
+	case err != nil || string(text) != string(approved):
+		c.Status = Changed
+	default:
+		c.Status = Approved
+	}
+	c.Text, c.Err = text, err
+	if err == nil {
+		c.Proposal, c.Err = Parse(c.File(), text)
+	}
+	return c, nil
+}
+
+// read reads the file, following no link and waiting for nobody.
+func read(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link: want a regular file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return b, nil
+}
