@@ -36,7 +36,7 @@ var may = []struct{ name, imports string }{
 	{"internal/session", "sandbox wire"},
 	{"internal/share", "confine vhostuser"},
 	{"internal/qemu", "confine"},
-	{"internal/template", "cache progress qemu"},
+	{"internal/template", "cache qemu"},
 	{"internal/egress", "policy netstack"},
 	{"internal/guest", "wire"},
 	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share template wire"},

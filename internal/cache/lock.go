@@ -25,6 +25,38 @@ type Lock struct {
 // Lock waits for the lock of that name until ctx ends. Lock files are never
 // removed: a lock on a removed file would lock nothing.
 func (d Dir) Lock(ctx context.Context, name string, r progress.Reporter) (*Lock, error) {
+	l, err := d.openLock(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.wait(ctx, r); err != nil {
+		l.Unlock()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ErrBusy means that somebody else holds the lock.
+var ErrBusy = errors.New("another brig is preparing the same")
+
+// TryLock is Lock that does not wait: its error is ErrBusy then.
+func (d Dir) TryLock(name string) (*Lock, error) {
+	l, err := d.openLock(name)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(l.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrBusy
+	}
+	if err != nil {
+		l.Unlock()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (d Dir) openLock(name string) (*Lock, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -36,12 +68,7 @@ func (d Dir) Lock(ctx context.Context, name string, r progress.Reporter) (*Lock,
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	l := &Lock{dir: d, name: name, f: f}
-	if err := l.wait(ctx, r); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return l, nil
+	return &Lock{dir: d, name: name, f: f}, nil
 }
 
 func (l *Lock) wait(ctx context.Context, r progress.Reporter) (err error) {

@@ -43,7 +43,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/progress"
 	"brig.dev/brig/internal/qemu"
 )
 
@@ -224,15 +223,38 @@ func (d *Draft) write(name string, write func(*os.File) error) error {
 }
 
 // Make keeps what build saves as the template of the kind, unless there is one
-// by then. Of several that ask at once, one makes it.
+// by then. Only one template is made at a time: while another is, Make does
+// nothing, and a later cold start asks again.
 func (s Store) Make(ctx context.Context, k string, build func(context.Context, *Draft) (Meta, error)) error {
-	_, err := s.cache.Ensure(ctx, kind, k, progress.Silent, func(ctx context.Context, dir string) (any, error) {
-		return build(ctx, &Draft{dir})
-	})
+	l, err := s.cache.TryLock(kind)
+	if errors.Is(err, cache.ErrBusy) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("make a template: %w", err)
 	}
+	defer l.Unlock()
+	if _, err := s.Lookup(k); err == nil {
+		return nil
+	}
+	if err := s.build(ctx, l, k, build); err != nil {
+		return fmt.Errorf("make a template: %w", err)
+	}
 	return s.prune(k)
+}
+
+func (s Store) build(ctx context.Context, l *cache.Lock, k string, build func(context.Context, *Draft) (Meta, error)) error {
+	dir, err := l.Scratch()
+	if err != nil {
+		return err
+	}
+	defer cache.RemoveAll(dir)
+	meta, err := build(ctx, &Draft{dir})
+	if err != nil {
+		return err
+	}
+	_, err = s.cache.Commit(kind, k, dir, meta)
+	return err
 }
 
 // prune removes the templates that were unused longest, and never k.
