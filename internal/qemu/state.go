@@ -106,6 +106,10 @@ func (p *Process) LoadState(ctx context.Context, state io.Reader) (err error) {
 		if err := p.Execute(ctx, "migrate-set-capabilities", capabilities, nil); err != nil {
 			return err
 		}
+		// No gratuitous ARP: there is no switch that has to learn anything.
+		if err := p.Execute(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}, nil); err != nil {
+			return err
+		}
 		return p.ExecuteFile(ctx, "getfd", map[string]any{"fdname": "state"}, theirs, nil)
 	}()
 	if err != nil {

@@ -177,10 +177,14 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 		s.restored, s.ready = true, s.point() == template.Ready
 		go s.watch()
 	}
-	if err == nil {
-		s.network, err = newNetwork(c.link, s.dir, s.spec, s.log)
+	if err != nil {
+		return err
 	}
-	return err
+	if s.network, err = newNetwork(c.link, s.dir, s.spec, s.log); err != nil {
+		return err
+	}
+	s.network.agent.Store(s.agent)
+	return nil
 }
 
 // greet waits until the agent runs.
