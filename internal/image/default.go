@@ -244,7 +244,14 @@ func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string
 	for _, s := range m.Sources() {
 		args = append(args, fmt.Sprintf("deb [signed-by=%s] %s %s main", debian.Keyring, s.URI, s.Suite))
 	}
-	return exec.CommandContext(ctx, "/bin/sh", args...)
+	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if mode == modeRoot {
+		// What it mounts goes with it, even if it is killed, and a leftover folder
+		// can be removed without walking into /sys. Go makes the mounts private.
+		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+	}
+	return cmd
 }
 
 // buildTo runs mmdebstrap and turns its output into the file out.
@@ -255,7 +262,7 @@ func buildTo(ctx context.Context, cmd *exec.Cmd, out string, r progress.Reporter
 	}
 	defer watched.Close()
 	cmd.ExtraFiles = []*os.File{alive}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.Cancel = func() error { return watched.Close() } // the watcher does the rest, and mmdebstrap cleans up
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -4,6 +4,9 @@ import errno, json, os, socket, ssl, struct, sys, time
 
 TLS, HTTP, ECHO, HOSTPORT = map(int, sys.argv[1:5])
 GW, GW6 = "100.127.255.1", "fd62:7269:6700::1"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:  # the guest's own address
+    u.connect((GW, 53))
+    ME = u.getsockname()[0]
 
 
 def attempt(name, f):
@@ -117,10 +120,10 @@ for n in ("meta.test", "private.test", "loop.test", "mapped.test", "nat64.test",
 # 6: other protocols
 attempt("udp", lambda: udp("good.test", ECHO))
 attempt("udp to an address", lambda: udp("192.0.2.1", 4433))
-frame(src="02:00:00:00:00:99", payload=ip4("100.127.255.2", "192.0.2.1", 17, b"x" * 20))
+frame(src="02:00:00:00:00:99", payload=ip4(ME, "192.0.2.1", 17, b"x" * 20))
 frame(payload=ip4("100.127.255.9", "192.0.2.1", 17, b"x" * 20))
-frame(payload=ip4("100.127.255.2", "192.0.2.1", 17, b"x" * 20, frag=0x2000))
-frame(payload=ip4("100.127.255.2", "192.0.2.1", 17, b"x" * 20, ihl=6, options=b"\1\1\1\0"))
+frame(payload=ip4(ME, "192.0.2.1", 17, b"x" * 20, frag=0x2000))
+frame(payload=ip4(ME, "192.0.2.1", 17, b"x" * 20, ihl=6, options=b"\1\1\1\0"))
 frame(typ=0x0806, payload=struct.pack(">HHBBH6s4s6s4s", 1, 0x800, 6, 4, 2, b"\2bad\0\0", socket.inet_aton(GW), b"\0" * 6, socket.inet_aton(GW)))
 frame(typ=0x88cc, payload=b"x" * 60)
 for _ in range(200):
