@@ -37,12 +37,13 @@ var may = []struct{ name, imports string }{
 	{"internal/share", "confine vhostuser"},
 	{"internal/qemu", "confine"},
 	{"internal/template", "cache qemu"},
+	{"internal/snapshot", "qemu sandbox"},
 	{"internal/egress", "policy netstack"},
 	{"internal/guest", "wire"},
-	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share template wire"},
+	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share snapshot template wire"},
 	{"internal/vmtest", ""},
 	{"cmd/brig-guest", "guest"},
-	{"cmd/brig", "confine control egress image initramfs kernel policy progress project qemu sandbox session share supervisor wire"},
+	{"cmd/brig", "confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},
 }
 
 // folders are the folders with Go code in them.

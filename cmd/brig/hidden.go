@@ -35,7 +35,7 @@ func templateCommand() *cobra.Command {
 	}
 }
 
-// shareCommand serves one share to QEMU on the inherited socket.
+// shareCommand serves one share as the supervisor says on the inherited socket.
 func shareCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.ShareVerb + " OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
@@ -44,7 +44,7 @@ func shareCommand() *cobra.Command {
 			if err := json.Unmarshal([]byte(args[0]), &opt); err != nil {
 				return fmt.Errorf("share options: %w", err)
 			}
-			conn := os.NewFile(supervisor.ShareFD, "vhost-user")
+			control := os.NewFile(supervisor.ShareFD, "control")
 			p, level, err := share.Prepare(opt)
 			if err != nil {
 				return err
@@ -52,7 +52,7 @@ func shareCommand() *cobra.Command {
 			if !level.Full() {
 				fmt.Fprintf(os.Stderr, "share %s: %s\n", opt.Root, level)
 			}
-			return p.Serve(c.Context(), conn)
+			return p.Serve(c.Context(), control)
 		},
 	}
 }

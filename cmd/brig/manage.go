@@ -23,6 +23,8 @@ type row struct {
 	State  sandbox.State   `json:"state"`
 	Status *control.Status `json:"status,omitempty"` // while it runs
 	Used   int64           `json:"diskUsed"`         // bytes that its disk takes on the host
+
+	Suspended bool `json:"suspended"` // it goes on where it was
 }
 
 func describe(ctx context.Context, store *sandbox.Store, name string) (*row, error) {
@@ -36,6 +38,7 @@ func describe(ctx context.Context, store *sandbox.Store, name string) (*row, err
 		return nil, err
 	}
 	r := &row{Spec: spec, State: st, Used: diskUsed(d.File(sandbox.DiskFile))}
+	r.Suspended = st.Phase == sandbox.Stopped && suspended(d)
 	if st.Phase == sandbox.Running {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
@@ -94,13 +97,17 @@ func list(w io.Writer, rows []*row, asJSON, quiet bool) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(tw, "NAME\tSTATE\tCPUS\tMEMORY\tDISK\tPORTS\tDIRECTORY")
 	for _, r := range rows {
-		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.Name, stateWords(r.State), r.CPUs,
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.Name, stateWords(r), r.CPUs,
 			sandbox.FormatSize(r.Memory), sandbox.FormatSize(r.Used)+" of "+sandbox.FormatSize(r.Disk), portWords(r), r.Dir)
 	}
 	return tw.Flush()
 }
 
-func stateWords(s sandbox.State) string {
+func stateWords(r *row) string {
+	s := r.State
+	if r.Suspended {
+		return "suspended"
+	}
 	if s.Phase == sandbox.Running && !s.Since.IsZero() {
 		return "running " + age(time.Since(s.Since))
 	}
@@ -203,7 +210,7 @@ func stop(ctx context.Context, d sandbox.Dir, force bool) error {
 		return d.WriteState(sandbox.State{Phase: sandbox.Stopped})
 	}
 	if st.Phase == sandbox.Stopped {
-		return nil
+		return forgetSuspended(d)
 	}
 	err = halt(ctx, d, force)
 	return hint(err, "brig stop --force %s", nameOf(d))

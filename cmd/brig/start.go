@@ -323,14 +323,17 @@ func checkMachine(ctx context.Context, bar *bars) error {
 }
 
 // start runs a supervisor and waits until the sandbox is ready.
-func start(ctx context.Context, d sandbox.Dir, r progress.Reporter) error {
+func start(ctx context.Context, d sandbox.Dir, r *bars) error {
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	cold, err := supervisor.Launch(ctx, d, task.Note)
+	how, err := supervisor.Launch(ctx, d, task.Note)
 	task.Done(err)
+	for _, n := range how.Notes {
+		r.around(func() { fmt.Fprintln(os.Stderr, "brig:", n) })
+	}
 	if err != nil && ctx.Err() == nil {
 		return hint(err, "brig logs %s", nameOf(d))
 	}
-	if err == nil && cold {
+	if err == nil && how.Cold {
 		// The next start is quick. If this fails it is as slow as this one was,
 		// and the sandbox's log says why.
 		_ = supervisor.LaunchTemplate(d)

@@ -39,6 +39,9 @@ type Service interface {
 	// Stop ends the sandbox and returns when its machine has powered off.
 	// With force it is ended at once, as if the plug were pulled.
 	Stop(ctx context.Context, force bool) error
+	// Suspend writes the sandbox's machine to its folder and ends it. It refuses
+	// while somebody is attached, except with force.
+	Suspend(ctx context.Context, force bool) error
 	// Publish opens a port on the host's loopback; a Host of 0 picks a free
 	// one. It returns what it opened.
 	Publish(p sandbox.Port) (sandbox.Port, error)
@@ -55,6 +58,9 @@ func Routes(s Service) *http.ServeMux {
 	Handle(mux, "GET /status", func(context.Context, struct{}) (Status, error) { return s.Status(), nil })
 	Handle(mux, "POST /stop", func(ctx context.Context, r stopRequest) (struct{}, error) {
 		return struct{}{}, s.Stop(ctx, r.Force)
+	})
+	Handle(mux, "POST /suspend", func(ctx context.Context, r stopRequest) (struct{}, error) {
+		return struct{}{}, s.Suspend(ctx, r.Force)
 	})
 	Handle(mux, "POST /ports", func(_ context.Context, p sandbox.Port) (sandbox.Port, error) { return s.Publish(p) })
 	Handle(mux, "POST /ports/remove", func(_ context.Context, p sandbox.Port) (struct{}, error) {
@@ -160,6 +166,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Stop ends the sandbox; see Service.
 func (c *Client) Stop(ctx context.Context, force bool) error {
 	return c.Call(ctx, http.MethodPost, "/stop", stopRequest{force}, nil)
+}
+
+// Suspend saves the sandbox's machine and ends it; see Service.
+func (c *Client) Suspend(ctx context.Context, force bool) error {
+	return c.Call(ctx, http.MethodPost, "/suspend", stopRequest{force}, nil)
 }
 
 // Publish opens a port; see Service.

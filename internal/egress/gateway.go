@@ -162,6 +162,30 @@ func (g *Gateway) Denials() []Denial {
 	return out
 }
 
+// CutAll ends every flow, with resets, for a reason that the log shows.
+func (g *Gateway) CutAll(why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for f := range g.flows {
+		f.cut(why)
+	}
+}
+
+// Flows is how many flows there are.
+func (g *Gateway) Flows() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.flows)
+}
+
+// Names are the names that have synthetic addresses, for a gateway that takes
+// this one's place: the guest may keep those addresses.
+func (g *Gateway) Names() map[string]uint32 { return g.names.save() }
+
+// SetNames gives names the addresses that they had. It comes before the first
+// flow.
+func (g *Gateway) SetNames(m map[string]uint32) { g.names.load(m) }
+
 // Close cuts every flow and waits for their ends.
 func (g *Gateway) Close() {
 	g.mu.Lock()

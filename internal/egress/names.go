@@ -174,3 +174,28 @@ func offset(p netip.Prefix, a netip.Addr) (uint32, bool) {
 	}
 	return binary.BigEndian.Uint32(x[12:]) - binary.BigEndian.Uint32(y[12:]), true
 }
+
+// save writes down which name has which place.
+func (n *names) save() map[string]uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := map[string]uint32{}
+	for name, s := range n.byName {
+		m[name] = s.slot
+	}
+	return m
+}
+
+// load gives names the places that they had, before any other has one.
+func (n *names) load(m map[string]uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, slot := range m {
+		if slot >= n.size || n.bySlot[slot] != nil {
+			continue
+		}
+		s := &synthetic{name: name, slot: slot, used: n.now()}
+		n.byName[name], n.bySlot[slot] = s, s
+		n.next = max(n.next, slot+1)
+	}
+}

@@ -29,6 +29,7 @@ type agent struct {
 	disk      *os.File  // root of the sandbox's own disk, once mounted
 	prepared  bool      // image and modules are mounted
 	net       *wire.Net // once set up, where there is a card
+	machineID string    // that this machine goes by
 	off       sync.Mutex
 }
 
@@ -46,6 +47,9 @@ func runAgent(version string) {
 	}
 	logins := &logins{}
 	a := &agent{version: version, events: events, processes: newProcesses(), logins: logins}
+	if a.processes.group, err = openGroup(); err != nil {
+		log.Fatal(err)
+	}
 	a.ssh = &sshServer{logins: logins, processes: a.processes}
 	a.docker = &docker{processes: a.processes}
 	a.watchSignals()
@@ -72,7 +76,8 @@ func (a *agent) handlers() map[wire.Op]handler {
 		wire.OpMount:    handle(a.mount),
 		wire.OpUnmount:  handle(a.unmount),
 		wire.OpMux:      handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
-		wire.OpTime:     handle(func(r wire.TimeRequest) (any, error) { return nil, setClock(r.Time) }),
+		wire.OpSuspend:  handle(a.suspend),
+		wire.OpResume:   handle(a.resume),
 		wire.OpQuiesce:  handle(func(struct{}) (any, error) { unix.Sync(); return nil, nil }),
 	}
 }

@@ -68,7 +68,11 @@ func (a *agent) address(r *wire.Identity) error {
 	if err := setMAC(link, mac); err != nil {
 		return err
 	}
-	return addressLink(link, r.Addresses, a.net.Gateways)
+	if err := addressLink(link, r.Addresses, a.net.Gateways); err != nil {
+		return err
+	}
+	dropConnections(r.Addresses)
+	return nil
 }
 
 func addressLink(link netlink.Link, addresses, gateways []string) error {

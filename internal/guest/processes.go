@@ -31,6 +31,7 @@ type processes struct {
 	running  map[int]*process
 	starting int
 	early    map[int]syscall.WaitStatus // reaped while starting > 0
+	group    *os.File                   // control group of all children; nil in tests
 	// each, when set, waits for each child by its number: for tests, whose
 	// process has other children that are not ours.
 	each bool
@@ -52,7 +53,7 @@ func (ps *processes) start(path string, argv []string, attr *syscall.ProcAttr) (
 	ps.mu.Lock()
 	ps.starting++
 	ps.mu.Unlock()
-	pid, err := syscall.ForkExec(path, argv, attr)
+	pid, err := syscall.ForkExec(path, argv, ps.inGroup(attr))
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.starting--
@@ -76,6 +77,20 @@ func (ps *processes) start(path string, argv []string, attr *syscall.ProcAttr) (
 		go ps.waitOne(p)
 	}
 	return p, nil
+}
+
+// inGroup has a child begin in the group, so that nothing of it is ever outside.
+func (ps *processes) inGroup(attr *syscall.ProcAttr) *syscall.ProcAttr {
+	if ps.group == nil {
+		return attr
+	}
+	inside, sys := *attr, syscall.SysProcAttr{}
+	if attr.Sys != nil {
+		sys = *attr.Sys
+	}
+	sys.UseCgroupFD, sys.CgroupFD = true, int(ps.group.Fd())
+	inside.Sys = &sys
+	return &inside
 }
 
 // reap collects all children that have ended; it reports whether any child is

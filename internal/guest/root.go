@@ -81,6 +81,25 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 
 // assume takes on names, keys and addresses.
 func (a *agent) assume(r *wire.Identity) error {
+	if err := a.assumeNames(r); err != nil {
+		return err
+	}
+	a.logins.startIn(r.Workdir)
+	if err := a.ssh.configure(r.HostKey, r.AuthorizedKeys); err != nil {
+		return err
+	}
+	if a.net != nil && r.MAC != "" {
+		return a.address(r)
+	}
+	return nil
+}
+
+// assumeNames leaves a machine alone that has its names already: the files may
+// have been edited since.
+func (a *agent) assumeNames(r *wire.Identity) error {
+	if r.MachineID == a.machineID {
+		return nil
+	}
 	if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
 		return fmt.Errorf("hostname: %w", err)
 	}
@@ -94,13 +113,7 @@ func (a *agent) assume(r *wire.Identity) error {
 			return err
 		}
 	}
-	a.logins.startIn(r.Workdir)
-	if err := a.ssh.configure(r.HostKey, r.AuthorizedKeys); err != nil {
-		return err
-	}
-	if a.net != nil && r.MAC != "" {
-		return a.address(r)
-	}
+	a.machineID = r.MachineID
 	return nil
 }
 

@@ -208,8 +208,9 @@ func quote(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 // Descriptors of the QEMU process: standard ones, QMP, then the machine's
 // files in the order of files.
 const (
-	fdQMP   = 3
-	fdFirst = 4
+	fdQMP       = 3
+	fdRegisters = 4
+	fdFirst     = 5
 )
 
 // files are what QEMU inherits from fdFirst on.
@@ -254,6 +255,10 @@ func (m *Machine) Args() []string {
 	add("-no-reboot")
 
 	add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdQMP), "-mon", "chardev=qmp,mode=control")
+	if m.Freezable() {
+		// Without a log: the object's default is none, unlike -qtest's.
+		add("-chardev", fmt.Sprintf("socket,id=qtest,fd=%d", fdRegisters), "-object", "qtest,id=registers,chardev=qtest")
+	}
 	if m.Console != nil {
 		add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", next()), "-serial", "chardev:console")
 	}

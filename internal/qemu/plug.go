@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,18 +27,26 @@ type plugged struct {
 }
 
 // takePlug finds a free root port. Plugs hold one device of an ID.
-func (p *Process) takePlug(device string) (int, error) {
+func (p *Process) takePlug(device string) (int, error) { return p.takePlugAt(device, anyPlug) }
+
+// anyPlug asks for any free root port.
+const anyPlug = -1
+
+func (p *Process) takePlugAt(device string, wanted int) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.where[device]; ok {
 		return 0, fmt.Errorf("%s is plugged already", device)
 	}
 	for i, taken := range p.plugs {
-		if !taken {
+		if !taken && (wanted == anyPlug || wanted == i) {
 			p.plugs[i] = true
 			p.where[device] = plugged{plug: i, set: fdsetHot + int64(i)}
 			return i, nil
 		}
+	}
+	if wanted != anyPlug {
+		return 0, fmt.Errorf("place %d for plugged devices is taken or missing", wanted)
 	}
 	return 0, fmt.Errorf("all %d places for plugged devices are taken: restart the sandbox with its mounts named at the start", len(p.plugs))
 }
@@ -91,7 +98,11 @@ const shareQueue = 1024
 // stream socket pair whose other end a vhost-user backend already serves; it is
 // closed, also on failure. While QEMU talks to the backend, nothing else is
 // done: if that hangs, ctx ends the wait and only Kill ends QEMU.
-func (p *Process) PlugShare(ctx context.Context, tag string, f *os.File) (err error) {
+func (p *Process) PlugShare(ctx context.Context, tag string, f *os.File) error {
+	return p.plugShare(ctx, tag, anyPlug, f)
+}
+
+func (p *Process) plugShare(ctx context.Context, tag string, wanted int, f *os.File) (err error) {
 	defer f.Close()
 	if !plain(tag) || len(tag) > maxTag {
 		return fmt.Errorf("plug share: tag %q: want at most %d letters, digits, '.', '-', '_'", tag, maxTag)
@@ -104,7 +115,7 @@ func (p *Process) PlugShare(ctx context.Context, tag string, f *os.File) (err er
 			err = fmt.Errorf("plug share %s: %w", tag, err)
 		}
 	}()
-	plug, err := p.takePlug(device)
+	plug, err := p.takePlugAt(device, wanted)
 	if err != nil {
 		return err
 	}
@@ -278,13 +289,7 @@ func (p *Process) unplug(ctx context.Context, device string) error {
 		return err
 	}
 	gone, stop := p.Watch(func(e Event) bool {
-		if e.Name != "DEVICE_DELETED" && e.Name != "DEVICE_UNPLUG_GUEST_ERROR" {
-			return false
-		}
-		var d struct {
-			Device string `json:"device"`
-		}
-		return json.Unmarshal(e.Data, &d) == nil && d.Device == device
+		return (e.Name == "DEVICE_DELETED" || e.Name == "DEVICE_UNPLUG_GUEST_ERROR") && deviceOf(e) == device
 	})
 	defer stop()
 	if err := p.Execute(ctx, "device_del", map[string]any{"id": device}, nil); err != nil {

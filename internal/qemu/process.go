@@ -23,6 +23,8 @@ type Process struct {
 	cmd  *exec.Cmd
 	said *tail // standard error
 
+	registers *registers // nil where the machine has none
+
 	done chan struct{} // closed when the process is gone
 	err  error         // why, once done is closed
 
@@ -68,10 +70,17 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *confine.Spawn
 		return nil, err
 	}
 	defer theirs.Close()
-	files := append([]*os.File{theirs}, m.files()...)
+	regs, theirRegs, err := SocketPair()
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	defer theirRegs.Close()
+	files := append([]*os.File{theirs, theirRegs}, m.files()...)
 	cmd, err := confine.Command(self, m.Profile(), append([]string{m.Binary}, m.Args()...), files...)
 	if err != nil {
 		ours.Close()
+		regs.Close()
 		return nil, err
 	}
 	p := &Process{
@@ -82,11 +91,18 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *confine.Spawn
 	cmd.WaitDelay = time.Second // a descriptor that leaked to someone must not hold up Wait
 	if err := spawner.Start(cmd); err != nil {
 		ours.Close()
+		regs.Close()
 		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	if m.Freezable() {
+		p.registers = newRegisters(regs)
+	} else {
+		regs.Close()
 	}
 	// QEMU has them now. Our copies must not outlive it: a QEMU that ends before
 	// it greets would never show.
 	theirs.Close()
+	theirRegs.Close()
 	m.closeSockets()
 	go p.wait()
 	if p.QMP, err = newQMP(ctx, ours.(*net.UnixConn)); err != nil {
@@ -199,6 +215,7 @@ func (p *Process) wait() {
 	p.mu.Lock()
 	p.err = ending(err, p.killed, p.reason, p.said.String())
 	p.mu.Unlock()
+	p.registers.close()
 	close(p.done)
 }
 

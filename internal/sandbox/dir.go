@@ -38,6 +38,10 @@ const (
 	PolicyFile        = "policy"         // network rules of this sandbox
 	ProjectPolicyFile = "policy.project" // rules of the project's brig.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
+
+	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
+	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile
+	SnapshotsFolder = "snapshots"         // snapshots by name
 )
 
 // Store is the folder that holds all sandboxes of one user.

@@ -21,9 +21,12 @@ import (
 
 // Spec is what a person asked for; it survives stops and crashes.
 type Spec struct {
-	ID        string    `json:"id"`   // 12 hex digits, never reused
-	Name      string    `json:"name"` // unique among the owner's sandboxes
-	Dir       string    `json:"dir"`  // the project directory, absolute, symlinks resolved
+	ID   string `json:"id"`   // 12 hex digits, never reused
+	Name string `json:"name"` // unique among the owner's sandboxes
+	Dir  string `json:"dir"`  // the project directory, absolute, symlinks resolved
+	// Place is where the project is in the guest; empty is at Dir. A fork with a
+	// copy of the project has it where the original had.
+	Place     string    `json:"place,omitempty"`
 	Created   time.Time `json:"created"`
 	Version   string    `json:"version"` // of brig that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
@@ -50,6 +53,14 @@ type Spec struct {
 
 	// Boot is what the last start boots from; its paths lie in the cache.
 	Boot Boot `json:"boot"`
+}
+
+// GuestDir is where the project is in the guest.
+func (s *Spec) GuestDir() string {
+	if s.Place != "" {
+		return s.Place
+	}
+	return s.Dir
 }
 
 // Added is what a project's brig.yaml adds to a spec. Zero adds nothing.

@@ -12,10 +12,10 @@ import (
 
 // handle is a file or directory that the guest has open.
 type handle struct {
-	id       uint64
-	node     *node
-	fd       int
-	writable bool
+	id    uint64
+	node  *node
+	fd    int // -1: it could not be opened again
+	flags int // of open(2)
 
 	users    int // guarded by fileSystem.mu
 	released bool
@@ -43,15 +43,17 @@ func (s stamp) same(o stamp) bool {
 		s.at.Sub(time.Unix(s.ctime.Sec, int64(s.ctime.Nsec))) > settled
 }
 
+func (h *handle) writable() bool { return h.flags&unix.O_ACCMODE != unix.O_RDONLY }
+
 // add keeps an open descriptor for the guest.
-func (f *fileSystem) add(n *node, fd int, writable bool) (*handle, error) {
+func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
 	f.mu.Lock()
 	if len(f.handles) >= f.maxHandles {
 		f.mu.Unlock()
 		return nil, unix.ENFILE
 	}
 	f.nextHandle++
-	h := &handle{id: f.nextHandle, node: n, fd: fd, writable: writable}
+	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags}
 	f.handles[h.id] = h
 	f.mu.Unlock()
 
@@ -72,6 +74,9 @@ func (f *fileSystem) handle(id uint64) (*handle, error) {
 	if h == nil {
 		return nil, unix.EBADF
 	}
+	if h.fd < 0 {
+		return nil, unix.ESTALE
+	}
 	h.users++
 	return h, nil
 }
@@ -81,7 +86,7 @@ func (f *fileSystem) done(h *handle) {
 	defer f.mu.Unlock()
 	h.users--
 	if h.released && h.users == 0 {
-		unix.Close(h.fd)
+		unix.Close(h.fd) // no error that matters: it may be -1
 	}
 }
 
@@ -134,7 +139,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	h, err := f.add(n, fd, writable)
+	h, err := f.add(n, fd, flags)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
@@ -220,7 +225,7 @@ func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t,
 	n, err := f.tree.get(out.NodeId)
 	if err == nil {
 		var h *handle
-		if h, err = f.add(n, fd, flags&unix.O_ACCMODE != unix.O_RDONLY); err == nil {
+		if h, err = f.add(n, fd, flags); err == nil {
 			out.Fh = h.id
 			return fuse.OK
 		}
@@ -429,7 +434,7 @@ func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err != nil {
 		return status(err)
 	}
-	h, err := f.add(n, fd, false)
+	h, err := f.add(n, fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)

@@ -177,6 +177,9 @@ func (f *fileSystem) open(n *node) (int, *unix.Statx_t, error) {
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
 	for h := range n.handles {
+		if h.fd < 0 {
+			continue
+		}
 		if fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
 			st, err := statFD(fd)
 			return fd, st, err
@@ -323,7 +326,7 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 	if h, ok := in.GetFh(); ok { // which may write what a new descriptor may not
 		if h, err := f.handle(h); err == nil {
 			defer f.done(h)
-			if h.writable {
+			if h.writable() {
 				return unix.Ftruncate(h.fd, int64(in.Size)) //nolint:gosec // the kernel refuses what is negative
 			}
 		}

@@ -39,6 +39,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -83,7 +84,9 @@ func (o Options) profile() confine.Profile {
 
 // Prepared is a share whose process has given up all other rights.
 type Prepared struct {
-	fs *fileSystem
+	fs      *fileSystem
+	handler *handler
+	device  *vhostuser.Device
 }
 
 // Prepare opens the directory and restricts the whole process to it, for good.
@@ -99,16 +102,17 @@ func Prepare(o Options) (*Prepared, confine.Level, error) {
 		return nil, confine.Level{}, fmt.Errorf("give up capabilities: %w", err)
 	}
 	level, err := confine.Apply(o.profile())
-	return &Prepared{f}, level, err
+	h := newHandler(f)
+	return &Prepared{f, h, &vhostuser.Device{Queues: queues, Handler: h}}, level, err
 }
 
-// Serve answers the guest's requests on a vhost-user socket until QEMU hangs up
+// serve answers the guest's requests on a vhost-user socket until QEMU hangs up
 // (nil) or breaks the protocol.
-func (p *Prepared) Serve(ctx context.Context, socket *os.File) error {
+func (p *Prepared) serve(ctx context.Context, socket *os.File) error {
 	// go-fuse tells the log of every request that it does not understand; the
 	// guest could fill the disk with that.
 	log.SetOutput(io.Discard)
-	return vhostuser.Serve(ctx, socket, vhostuser.Device{Queues: queues, Handler: newHandler(p.fs)})
+	return vhostuser.Serve(ctx, socket, p.device)
 }
 
 // queues: one for urgent requests and one for the others (virtio 1.2 section
@@ -118,9 +122,10 @@ const queues = 2
 // handler turns requests of the queue into calls of the file system.
 type handler struct {
 	server *fuse.ProtocolServer
+	init   atomic.Pointer[[]byte] // the guest's FUSE_INIT
 }
 
-func newHandler(fs *fileSystem) handler {
+func newHandler(fs *fileSystem) *handler {
 	opts := &fuse.MountOptions{
 		MaxWrite:             maxIO,
 		MaxReadAhead:         maxIO,
@@ -130,7 +135,7 @@ func newHandler(fs *fileSystem) handler {
 		Logger:               log.New(io.Discard, "", 0),
 		PanicHandler:         func(any) fuse.Status { return fuse.EIO },
 	}
-	return handler{fuse.NewProtocolServer(fs, opts)}
+	return &handler{server: fuse.NewProtocolServer(fs, opts)}
 }
 
 // capHandleKillPrivV2 is FUSE_HANDLE_KILLPRIV_V2 (linux/fuse.h): the server
@@ -163,7 +168,7 @@ func opcode(in [][]byte) uint32 {
 
 // Blocks implements vhostuser.Handler: what waits for a disk must not hold up
 // the others.
-func (handler) Blocks(in [][]byte) bool {
+func (*handler) Blocks(in [][]byte) bool {
 	switch opcode(in) {
 	case opFsync, opFsyncDir, opFallocate, opCopyRange:
 		return true
@@ -188,7 +193,7 @@ func readSize(in [][]byte) uint32 {
 
 // Handle implements vhostuser.Handler. All but the data of WRITE is copied out
 // of guest memory first, so that it cannot change after it was checked.
-func (h handler) Handle(in, out [][]byte) (n int) {
+func (h *handler) Handle(in, out [][]byte) (n int) {
 	defer func() {
 		if recover() != nil { // go-fuse on a request that makes no sense
 			n = failure(in, out)
@@ -204,6 +209,9 @@ func (h handler) Handle(in, out [][]byte) (n int) {
 	n, st := h.server.HandleRequest(request, out)
 	if st != fuse.OK {
 		return failure(in, out)
+	}
+	if opcode(in) == opInit {
+		h.init.Store(&private)
 	}
 	return n
 }

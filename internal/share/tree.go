@@ -33,6 +33,7 @@ type node struct {
 	kids    int    // nodes with this parent
 	handles map[*handle]struct{}
 	stamp   stamp // of the contents that the guest may have cached
+	adopted bool  // while loading: key is of what lies here now
 
 	fd      *dirFD // directories: nil, or in the list of open ones
 	element *list.Element

@@ -5,14 +5,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,12 +20,12 @@ import (
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/share"
 	"brig.dev/brig/internal/template"
 	"brig.dev/brig/internal/wire"
 )
 
-// boot brings the sandbox up: machine, agent, network, shares, mux.
+// boot brings the sandbox up: machine, agent, network, shares, mux. One that was
+// suspended goes on; all but the mux is as it was.
 func (s *supervisor) boot(ctx context.Context) error {
 	cache, err := sandbox.CacheDir()
 	if err != nil {
@@ -41,6 +39,9 @@ func (s *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	s.ports = newPorts(s.agent.dialTCP, s.log)
+	if s.resumed {
+		return s.agent.startMux(ctx)
+	}
 	s.tell(news{Stage: "setting up"})
 	if err := s.makeSandbox(ctx); err != nil {
 		return err
@@ -52,16 +53,22 @@ func (s *supervisor) boot(ctx context.Context) error {
 	return s.agent.startMux(ctx)
 }
 
-// startMachine starts QEMU, from the template of the machine's kind where there
-// is one, and returns when the agent answers.
+// startMachine starts QEMU, as it was suspended, or from the template of the
+// machine's kind where there is one, and returns when the agent answers.
 func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 	binary, err := qemu.Find(ctx, cache)
 	if err != nil {
 		return err
 	}
 	plan := describe(binary, s.accel, s.spec)
+	if s.kind, err = kindOf(binary, plan, s.spec, s.common()); err != nil {
+		return err
+	}
+	if s.resumed, err = s.goOn(ctx, *plan); s.resumed || err != nil {
+		return err
+	}
 	templates := template.Open(cache)
-	if t := s.findTemplate(templates, binary, plan); t != nil {
+	if t := s.findTemplate(templates); t != nil {
 		s.tell(news{Stage: "restoring"})
 		err := s.raise(ctx, *plan, t)
 		if err == nil || ctx.Err() != nil {
@@ -114,16 +121,11 @@ func (s *supervisor) point() template.Point {
 }
 
 // findTemplate is the template that the machine can start from, or nil.
-func (s *supervisor) findTemplate(store template.Store, q qemu.Binary, m *qemu.Machine) *template.Template {
+func (s *supervisor) findTemplate(store template.Store) *template.Template {
 	if !templatesOn() {
 		return nil
 	}
-	kind, err := kindOf(q, m, s.spec, s.common())
-	if err != nil {
-		s.log.Warn("template", "error", err)
-		return nil
-	}
-	t, err := store.Lookup(kind)
+	t, err := store.Lookup(s.kind)
 	if err != nil {
 		s.log.Info("cold start", "why", err)
 		return nil
@@ -138,10 +140,24 @@ const restoreLimit = time.Minute
 
 // raise starts the machine, from the template unless that is nil, and waits
 // for its agent. After an error nothing of it is left.
-func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Template) (err error) {
+func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Template) error {
 	if err := s.ownDisk(t, s.point()); err != nil {
 		return err
 	}
+	if t == nil {
+		return s.bringUp(ctx, m, nil, s.greet)
+	}
+	err := s.bringUp(ctx, m, &origin{what: "template", source: atPoint{t, s.point()}}, s.greet)
+	if err == nil {
+		s.restored, s.ready = true, s.point() == template.Ready
+	}
+	return err
+}
+
+// bringUp starts the machine on the sandbox's disk, from where it was saved
+// unless from is nil, and lets greet wait for its agent. After an error nothing of
+// it is left.
+func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, greet func(context.Context) error) error {
 	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(sandbox.DiskFile))
 	if err != nil {
 		return err
@@ -152,35 +168,39 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 	if err != nil {
 		return err
 	}
-	defer ram.Close()
 	m.RAM = ram
 	c, err := fit(&m)
 	if err != nil {
+		ram.Close()
 		return err
 	}
 	go s.keepConsole(c.console)
 	start := func(m *qemu.Machine) (*qemu.Process, error) { return m.Start(ctx, s.self, s.spawner) }
-	if t == nil {
-		s.machine, err = start(&m)
+	var p *qemu.Process
+	if from == nil {
+		p, err = start(&m)
 	} else {
-		s.machine, err = restore(ctx, t, s.point(), &m, start)
+		p, err = from.restore(ctx, &m, start)
 	}
 	if err != nil {
+		ram.Close()
 		c.close()
 		return err
 	}
+	s.machine, s.ram = p, ram
 	s.agent = newAgent(c.control, c.mux, s.log)
-	if t == nil {
+	if from == nil {
 		go s.watch()
-		err = s.greet(ctx)
-	} else if err = s.greetRestored(ctx); err == nil {
-		s.restored, s.ready = true, s.point() == template.Ready
+		err = greet(ctx)
+	} else if err = s.greetRestored(ctx, greet); err == nil {
 		go s.watch()
+	} else {
+		c.close()
 	}
 	if err != nil {
 		return err
 	}
-	if s.network, err = newNetwork(c.link, s.dir, s.spec, s.log); err != nil {
+	if s.network, err = newNetwork(c.link, s.dir, s.spec, s.names, s.log); err != nil {
 		return err
 	}
 	s.network.agent.Store(s.agent)
@@ -198,14 +218,15 @@ func (s *supervisor) greet(ctx context.Context) error {
 }
 
 // greetRestored is greet for a machine that may never answer, which then goes.
-func (s *supervisor) greetRestored(ctx context.Context) error {
+func (s *supervisor) greetRestored(ctx context.Context, greet func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreLimit)
 	defer cancel()
-	err := s.greet(ctx)
+	err := greet(ctx)
 	if err != nil {
 		s.machine.Kill()
 		err = errors.Join(err, s.machine.Wait())
 		s.machine = nil
+		s.ram.Close()
 	}
 	return err
 }
@@ -272,7 +293,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(signer.PublicKey()))},
 		MAC:            guestMAC(s.spec.ID).String(),
 		Addresses:      []string{v4.String(), v6.String()},
-		Workdir:        s.spec.Dir,
+		Workdir:        s.spec.GuestDir(),
 	}, nil
 }
 
@@ -309,123 +330,4 @@ func timezone() string {
 	}
 	_, name, _ := strings.Cut(target, "zoneinfo/")
 	return name
-}
-
-// shareServer is one process that serves one directory.
-type shareServer struct {
-	cmd    *exec.Cmd
-	exited chan struct{}
-}
-
-func (sh *shareServer) kill() {
-	_ = sh.cmd.Process.Kill() // already gone is as good
-	<-sh.exited
-}
-
-// sharePlan is one share to be: what it serves and where the guest mounts it.
-type sharePlan struct {
-	options share.Options
-	mount   wire.Mount
-}
-
-func (s *supervisor) sharePlans() ([]sharePlan, error) {
-	all := append([]sandbox.Mount{{Source: s.spec.Dir, Target: s.spec.Dir}}, s.spec.Mounts...)
-	var plans []sharePlan
-	for i, m := range all {
-		fi, err := os.Stat(m.Source)
-		if err != nil {
-			return nil, fmt.Errorf("share %s: %w", m.Source, err)
-		}
-		p := sharePlan{
-			options: share.Options{Root: m.Source, ReadOnly: m.ReadOnly},
-			mount:   wire.Mount{Tag: fmt.Sprintf("share%d", i), Path: m.Target, ReadOnly: m.ReadOnly},
-		}
-		switch {
-		case fi.Mode().IsRegular():
-			p.options.Root, p.options.File = filepath.Split(m.Source)
-			p.options.Root = filepath.Clean(p.options.Root)
-			p.mount.File = p.options.File
-		case !fi.IsDir():
-			return nil, fmt.Errorf("share %s: neither a directory nor a regular file", m.Source)
-		}
-		plans = append(plans, p)
-	}
-	return plans, nil
-}
-
-// mountAll serves, plugs and mounts every share.
-func (s *supervisor) mountAll(ctx context.Context) error {
-	plans, err := s.sharePlans()
-	if err != nil {
-		return err
-	}
-	for _, p := range plans {
-		if err := s.mount(ctx, p); err != nil {
-			return fmt.Errorf("share %s: %w", p.options.Root, err)
-		}
-	}
-	return nil
-}
-
-func (s *supervisor) mount(ctx context.Context, p sharePlan) error {
-	theirs, err := s.serveShare(p)
-	if err != nil {
-		return err
-	}
-	if err := s.machine.PlugShare(ctx, p.mount.Tag, theirs); err != nil {
-		return err
-	}
-	return s.agent.call(ctx, wire.OpMount, p.mount, nil)
-}
-
-// serveShare starts the share's server and returns QEMU's end of its socket.
-func (s *supervisor) serveShare(p sharePlan) (*os.File, error) {
-	options, err := json.Marshal(p.options)
-	if err != nil {
-		return nil, err
-	}
-	conn, theirs, err := qemu.SocketPair()
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ours, err := conn.(*net.UnixConn).File()
-	if err != nil {
-		theirs.Close()
-		return nil, fmt.Errorf("socket pair: %w", err)
-	}
-	defer ours.Close()
-	cmd := exec.Command(s.self, ShareVerb, string(options))
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin"}
-	cmd.ExtraFiles = []*os.File{ours}
-	cmd.Stderr = os.Stderr
-	if err := s.spawner.Start(cmd); err != nil {
-		theirs.Close()
-		return nil, fmt.Errorf("start its server: %w", err)
-	}
-	sh := &shareServer{cmd: cmd, exited: make(chan struct{})}
-	s.shares = append(s.shares, sh)
-	go func() {
-		err := cmd.Wait()
-		close(sh.exited)
-		s.lost("the server of the shared directory "+p.options.Root, err)
-	}()
-	return theirs, nil
-}
-
-// lost ends the sandbox because a part of it died: QEMU hangs with a
-// vhost-user backend that is gone, so it is ended too.
-func (s *supervisor) lost(what string, err error) {
-	select {
-	case <-s.stopped: // it ended because the machine did
-		return
-	default:
-	}
-	if err == nil { // it saw QEMU hang up, whose end tells why
-		return
-	}
-	s.log.Error("lost "+what, "error", err)
-	s.end <- fmt.Sprintf("%s died: %v", what, err)
-	s.machine.Kill()
 }

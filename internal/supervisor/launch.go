@@ -34,6 +34,7 @@ const (
 // news is one line from a starting supervisor to who launched it.
 type news struct {
 	Stage string `json:"stage,omitempty"` // what it is doing
+	Note  string `json:"note,omitempty"`  // what the person should know
 	Error string `json:"error,omitempty"` // why it failed
 	Ready bool   `json:"ready,omitempty"`
 	Cold  bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
@@ -58,34 +59,39 @@ func supervisorEnv() []string {
 	return env
 }
 
+// Start is how a sandbox started.
+type Start struct {
+	Cold  bool     // it had to boot (see LaunchTemplate)
+	Notes []string // what the person should know
+}
+
 // Launch starts a supervisor for the sandbox in d, in a session of its own,
-// and returns when the sandbox is ready, or with the reason why it is not. cold
-// says that it had to boot (see LaunchTemplate). When ctx ends first, the
+// and returns when the sandbox is ready, or with the reason why it is not. When ctx ends first, the
 // supervisor is told to give up and waited for.
-func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (cold bool, err error) {
+func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (how Start, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return false, err
+		return how, err
 	}
 	// Taken here, so that whoever looks from now on sees a sandbox that starts,
 	// also when this process is killed before the supervisor has its feet.
 	lock, err := d.Lock()
 	if err != nil {
-		return false, err
+		return how, err
 	}
 	defer lock.Close()
 	if err := d.WriteState(sandbox.State{Phase: sandbox.Starting}); err != nil {
-		return false, err
+		return how, err
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return false, err
+		return how, err
 	}
 	defer r.Close()
 	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.Close()
-		return false, err
+		return how, err
 	}
 	defer out.Close()
 	cmd := exec.Command(self, Verb, d.Path)
@@ -97,7 +103,7 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (cold bool, 
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return false, fmt.Errorf("start the supervisor: %w", err)
+		return how, fmt.Errorf("start the supervisor: %w", err)
 	}
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
@@ -106,7 +112,7 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (cold bool, 
 	result := make(chan error, 1)
 	go func() {
 		var err error
-		cold, err = hear(r, stage)
+		how, err = hear(r, stage)
 		result <- err
 	}()
 	select {
@@ -114,31 +120,35 @@ func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (cold bool, 
 		if err != nil {
 			<-exited
 		}
-		return cold, err
+		return how, err
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-exited
-		return false, context.Cause(ctx)
+		return Start{}, context.Cause(ctx)
 	}
 }
 
 // hear reads a starting supervisor's news until it is ready or has failed.
-func hear(r *os.File, stage func(string)) (cold bool, err error) {
+func hear(r *os.File, stage func(string)) (how Start, err error) {
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		var n news
 		if err := json.Unmarshal(sc.Bytes(), &n); err != nil {
-			return false, fmt.Errorf("supervisor: %w", err)
+			return how, fmt.Errorf("supervisor: %w", err)
 		}
 		switch {
 		case n.Error != "":
-			return false, errors.New(n.Error)
+			return how, errors.New(n.Error)
+		case n.Note != "":
+			how.Notes = append(how.Notes, n.Note)
+			continue
 		case n.Ready:
-			return n.Cold, nil
+			how.Cold = n.Cold
+			return how, nil
 		}
 		stage(n.Stage)
 	}
-	return false, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
+	return how, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
 }
 
 // AwaitStart returns when a sandbox that starts, launched by another process,

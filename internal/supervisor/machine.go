@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -116,37 +117,66 @@ func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.Setup
 	return template.Kind(q, m, []string{spec.Boot.Image, spec.Boot.Modules}, string(text))
 }
 
-// restore starts the machine as a copy of the template's at a point.
-func restore(ctx context.Context, t *template.Template, at template.Point, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
+// source is where a machine was saved: a template or a snapshot.
+type source interface {
+	Unpack(ram *os.File) error
+	State() (io.ReadCloser, error)
+}
+
+// atPoint is a template at a point.
+type atPoint struct {
+	t  *template.Template
+	at template.Point
+}
+
+func (p atPoint) Unpack(ram *os.File) error     { return p.t.Unpack(p.at, ram) }
+func (p atPoint) State() (io.ReadCloser, error) { return p.t.State(p.at) }
+
+// origin is what a machine goes on from.
+type origin struct {
+	what   string // for errors
+	source source
+	// before, if not nil, does what is to be done between loading the machine
+	// and letting it go on.
+	before func(context.Context, *qemu.Process) error
+}
+
+// restore starts the machine as what was saved.
+func (o *origin) restore(ctx context.Context, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
 	filled := make(chan error, 1)
 	ram := m.RAM
-	go func() { filled <- t.Unpack(at, ram) }()
+	go func() { filled <- o.source.Unpack(ram) }()
 	m.Incoming = true
 	p, err := start(m)
 	if ferr := <-filled; err == nil { // QEMU does not touch the memory before LoadState
 		err = ferr
 	}
 	if err == nil {
-		err = load(ctx, t, at, p)
+		err = o.load(ctx, p)
 	}
 	if err != nil {
 		if p != nil {
 			p.Kill()
 			_ = p.Wait() // killed: nothing to learn
 		}
-		return nil, fmt.Errorf("restore the template: %w", err)
+		return nil, fmt.Errorf("restore the %s: %w", o.what, err)
 	}
 	return p, nil
 }
 
-func load(ctx context.Context, t *template.Template, at template.Point, p *qemu.Process) error {
-	state, err := t.State(at)
+func (o *origin) load(ctx context.Context, p *qemu.Process) error {
+	state, err := o.source.State()
 	if err != nil {
 		return err
 	}
 	defer state.Close()
 	if err := p.LoadState(ctx, state); err != nil {
 		return err
+	}
+	if o.before != nil {
+		if err := o.before(ctx, p); err != nil {
+			return err
+		}
 	}
 	return p.Resume(ctx)
 }

@@ -74,8 +74,8 @@ type network struct {
 }
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
-// pass.
-func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logger) (*network, error) {
+// pass. names are those that the guest knows addresses of already.
+func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger) (*network, error) {
 	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), egress.LogBytes)
 	if err != nil {
 		return nil, fmt.Errorf("network log: %w", err)
@@ -87,6 +87,7 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, log *slog.Logg
 		DNS:    []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
 		Info:   []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
 	})
+	n.gate.SetNames(names)
 	if err := n.reload(); err != nil {
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}

@@ -59,19 +59,24 @@ type supervisor struct {
 
 	accel    qemu.Accel
 	machine  *qemu.Process
-	restored bool // from a template
-	ready    bool // from its point Ready
+	ram      *os.File // the machine's memory
+	kind     string   // of machine (template.Kind)
+	resumed  bool     // it was suspended
+	restored bool     // from a template
+	ready    bool     // from its point Ready
 	shares   []*shareServer
 	agent    *agent
 	ports    *ports
 	network  *network
+	names    map[string]uint32 // that the guest knew before it was suspended
 	since    time.Time
 	kernel   string
 
-	mu      sync.Mutex
-	phase   sandbox.Phase
-	stopped chan struct{} // closed when the machine is gone
-	end     chan string   // why to end, when not asked to
+	mu       sync.Mutex
+	phase    sandbox.Phase
+	sessions int           // ssh connections
+	stopped  chan struct{} // closed when the machine is gone
+	end      chan string   // why to end, when not asked to
 }
 
 // Run is the life of a supervisor. It returns when the sandbox has ended.
@@ -196,8 +201,8 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	if err := s.note(""); err != nil {
 		return "", err
 	}
-	s.log.Info("running", "template", s.restored, "accel", s.accel.Name(), "qemu", s.machine.Pid())
-	s.tell(news{Ready: true, Cold: !s.restored})
+	s.log.Info("running", "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
+	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
 
 	select {
 	case why = <-s.end:
@@ -252,9 +257,18 @@ func (s *supervisor) serveSSH(l net.Listener) {
 				c.Close()
 				return
 			}
+			s.attached(1)
+			defer s.attached(-1)
 			relay(c, g)
 		}()
 	}
+}
+
+// attached counts who works in the sandbox.
+func (s *supervisor) attached(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions += n
 }
 
 // Status implements control.Service.
@@ -324,9 +338,7 @@ func (s *supervisor) tearDown() {
 		s.machine.Kill()
 		<-s.stopped
 	}
-	for _, sh := range s.shares {
-		sh.kill()
-	}
+	s.killShares()
 	if s.network != nil {
 		s.network.close()
 	}

@@ -9,10 +9,10 @@
 // guest has added requests) and call (we have answered some). A queue runs one
 // goroutine that takes requests off the ring (ring.go) and answers them in
 // turn; a request that may block is answered in a goroutine of its own, so that
-// it holds nobody up. A queue ends with GET_VRING_BASE, which is answered at
-// once: QEMU's main loop stands still until then, and with it the machine. A
-// request that is still being answered afterwards keeps the old memory mapped,
-// and its answer is thrown away.
+// it holds nobody up. A queue ends with GET_VRING_BASE, which is answered within
+// haltLimit: QEMU's main loop stands still until then, and with it the machine. A
+// request that is still being answered afterwards keeps the old memory mapped;
+// its answer is given when the queue goes on.
 //
 // Not safe: the guest owns the rings and may change anything at any time. What
 // is read from them is read once, and each address and length is checked
@@ -30,6 +30,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // Handler answers requests. Its methods are called by many goroutines at once.
@@ -43,11 +44,23 @@ type Handler interface {
 	Blocks(in [][]byte) bool
 }
 
-// Device is one virtio device.
+// Device is one virtio device. It may be served on one connection after the
+// other.
 type Device struct {
 	Queues  int // how many virtqueues the device has
 	Handler Handler
+
+	// Resumed says that the guest used the device before QEMU connected here: a
+	// saved machine goes on. QEMU does not know how far its queues were; a used
+	// ring does, once all that was asked has been answered (Idle).
+	Resumed bool
+
+	unanswered atomic.Int64
 }
+
+// Idle says whether everything that was taken from the queues has been answered,
+// so that the rings in the guest's memory say all that there is to know.
+func (d *Device) Idle() bool { return d.unanswered.Load() == 0 }
 
 // Feature bits offered (virtio 1.2 section 6, QEMU's docs/interop/vhost-user).
 const (
@@ -66,7 +79,7 @@ const (
 
 // Serve serves the device on a connected socket, which it closes, until QEMU
 // hangs up (nil), ctx ends, or one of the two breaks the rules (an error).
-func Serve(ctx context.Context, socket *os.File, d Device) error {
+func Serve(ctx context.Context, socket *os.File, d *Device) error {
 	c, err := net.FileConn(socket)
 	socket.Close()
 	if err != nil {
@@ -79,7 +92,7 @@ func Serve(ctx context.Context, socket *os.File, d Device) error {
 	}
 	b := &backend{device: d, conn: conn, broken: make(chan error, 1)}
 	for i := range d.Queues {
-		b.queues = append(b.queues, &queue{index: i, backend: b})
+		b.queues = append(b.queues, &queue{index: i, backend: b, resumed: d.Resumed})
 	}
 	defer b.close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -108,7 +121,7 @@ func Serve(ctx context.Context, socket *os.File, d Device) error {
 
 // backend is the state of one connection.
 type backend struct {
-	device Device
+	device *Device
 	conn   *net.UnixConn
 	queues []*queue
 	memory *memory

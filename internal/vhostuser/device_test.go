@@ -62,7 +62,7 @@ func newDriver(t *testing.T, h Handler) *driver {
 		t.Fatal(err)
 	}
 	d := &driver{t: t, conn: c.(*net.UnixConn), served: make(chan error, 1), kick: eventfd(t), call: eventfd(t)}
-	go func() { d.served <- Serve(t.Context(), theirs, Device{Queues: 1, Handler: h}) }()
+	go func() { d.served <- Serve(t.Context(), theirs, &Device{Queues: 1, Handler: h}) }()
 	t.Cleanup(func() { d.conn.Close() })
 
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)

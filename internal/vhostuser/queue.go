@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// haltLimit is how long a queue's end waits for the request being answered; the
-// answer of one that takes longer is lost.
+// haltLimit is how long a queue's end waits for the requests being answered.
 const haltLimit = 2 * time.Second
 
 // queue is one virtqueue. Its fields belong to the connection's goroutine; what
@@ -25,19 +24,30 @@ type queue struct {
 	address address
 	enabled bool
 	kick    *os.File
+	resumed bool // where to go on is in the used ring
+	run     *run
 
 	mu   sync.Mutex
 	call *os.File
-	run  *run
+	live *run    // run, for answers that come late
+	late []given // answers that came when no run was live
+}
+
+// given is an answer that was not yet given: a descriptor's number, and bytes.
+type given struct {
+	address address
+	head    uint16
+	n       int
 }
 
 // run is a queue at work, from its start to GET_VRING_BASE.
 type run struct {
-	queue *queue
-	ring  *ring
-	kick  *os.File
-	done  chan struct{}
-	stop  atomic.Bool // take no more
+	queue   *queue
+	ring    *ring
+	kick    *os.File
+	address address
+	done    chan struct{}
+	stop    atomic.Bool // take no more
 
 	mu      sync.Mutex // guards the ring's used side and over
 	over    bool
@@ -71,9 +81,53 @@ func (q *queue) tryStart() {
 		return
 	}
 	q.backend.memory.acquire()
-	q.run = &run{queue: q, ring: r, kick: q.kick, done: make(chan struct{})}
+	q.run = &run{queue: q, ring: r, kick: q.kick, address: q.address, done: make(chan struct{})}
 	_ = q.kick.SetReadDeadline(time.Time{})
+	if q.resumed {
+		q.resumed = false
+		r.lastAvail = r.lastUsed
+		q.tell() // an interrupt may have been lost; one too many does no harm
+	}
+	q.goLive(q.run)
 	go q.run.work()
+}
+
+// goLive gives what came late to the run that has just begun.
+func (q *queue) goLive(r *run) {
+	q.mu.Lock()
+	late := q.late
+	q.late, q.live = nil, r
+	q.mu.Unlock()
+	for _, g := range late {
+		r.give(g)
+	}
+}
+
+// give hands an answer to the guest, or keeps it if the run is over.
+func (r *run) give(g given) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		r.queue.keep(g)
+		return
+	}
+	r.queue.backend.device.unanswered.Add(-1)
+	if g.address == r.address && r.ring.give(g.head, g.n) { // else it is another ring by now
+		r.queue.tell()
+	}
+}
+
+// keep gives an answer to the run that has begun meanwhile, or the next.
+func (q *queue) keep(g given) {
+	q.mu.Lock()
+	r := q.live
+	if r == nil {
+		q.late = append(q.late, g)
+	}
+	q.mu.Unlock()
+	if r != nil {
+		r.give(g)
+	}
 }
 
 // halt stops the queue, if it runs, and notes where it was.
@@ -100,6 +154,9 @@ func (q *queue) halt() (ran bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.over = true
+	q.mu.Lock()
+	q.live = nil
+	q.mu.Unlock()
 	q.base = r.ring.lastAvail
 	return true
 }
@@ -145,6 +202,7 @@ func (r *run) drain() error {
 		if err != nil || !ok {
 			return err
 		}
+		r.queue.backend.device.unanswered.Add(1)
 		h := r.queue.backend.device.Handler
 		if !h.Blocks(c.in) {
 			r.answer(h, c)
@@ -162,12 +220,7 @@ func (r *run) drain() error {
 }
 
 func (r *run) answer(h Handler, c chain) {
-	n := h.Handle(c.in, c.out)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.over && r.ring.give(c.head, n) {
-		r.queue.tell()
-	}
+	r.give(given{r.address, c.head, h.Handle(c.in, c.out)})
 }
 
 // one is what is written to an eventfd (eventfd(2)).

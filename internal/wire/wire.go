@@ -57,10 +57,14 @@ const (
 	// OpMux carries MuxRequest: drop the mux session, if any, and start anew.
 	// The guest answers, then reads the nonce from PortMux and echoes it.
 	OpMux Op = "mux"
-	// OpTime carries TimeRequest: set the clock (after a resume).
-	OpTime Op = "time"
 	// OpQuiesce flushes file systems before a snapshot.
 	OpQuiesce Op = "quiesce"
+	// OpSuspend holds everything in the guest but the agent, and flushes file
+	// systems: the machine is about to be saved.
+	OpSuspend Op = "suspend"
+	// OpResume carries Identity: the machine goes on, as the same sandbox or as a
+	// copy of it. What OpSuspend held goes on when it is who it shall be.
+	OpResume Op = "resume"
 	// OpProcess carries ProcessRequest: whose is a connection. Answered with
 	// ProcessReply, out of turn and without touching a mounted file.
 	OpProcess Op = "process"
@@ -154,11 +158,6 @@ type Mount struct {
 // MuxRequest begins a mux session.
 type MuxRequest struct {
 	Nonce []byte `json:"nonce"` // NonceLen bytes
-}
-
-// TimeRequest sets the guest's clock.
-type TimeRequest struct {
-	Time time.Time `json:"time"`
 }
 
 // ProcessRequest names a connection or association of the guest by its ends, as

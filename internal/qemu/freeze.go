@@ -1,0 +1,401 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Shares across a save. QEMU refuses to save a machine with a vhost-user-fs
+// device in it, and a guest that was asked to let go of one would have to
+// unmount it. So the device is taken out behind the guest's back, while its
+// processors stand still, and put back before they go on:
+//
+//	Pause, FreezeShare, EjectShare, SaveState, ThawShare, Resume
+//
+// FreezeShare reads what the guest's driver wrote into the device's registers:
+// where it lies in memory, its interrupts, its queues. EjectShare does what the
+// guest's firmware does at the end of an unplug: it writes to the eject register
+// of the ACPI hot-plug controller. ThawShare plugs a fresh device into the same
+// place and plays the driver's part of the initialisation again, with the same
+// values (virtio 1.2, 3.1.1), and takes back the notice that a device came. The
+// guest finds everything as it was; the queues go on where the used ring says,
+// which the back end must look up by itself (vhostuser.Device.Resumed).
+//
+// Only x86 has those ports; elsewhere Freezable is false.
+
+// Frozen is a share's device as the guest's driver has set it up. It is the
+// guest's word: nothing but a device of the same guest is made of it.
+type Frozen struct {
+	Tag  string `json:"tag"`
+	Plug int    `json:"plug"`
+
+	// Header is the writable part of the configuration space: the dwords at
+	// headerAt.
+	Header  []uint32    `json:"header"`
+	MSIX    uint32      `json:"msix"` // message control, as the upper half of its dword
+	Vectors [][4]uint32 `json:"vectors"`
+
+	Status        uint8             `json:"status"` // of the virtio device
+	Features      [2]uint32         `json:"features"`
+	ConfigVector  uint16            `json:"configVector"`
+	FeatureSelect [2]uint32         `json:"featureSelect"` // of device and driver
+	QueueSelect   uint16            `json:"queueSelect"`
+	Queues        []frozenVirtqueue `json:"queues"`
+}
+
+type frozenVirtqueue struct {
+	Size   uint16    `json:"size"`
+	Vector uint16    `json:"vector"`
+	Enable uint16    `json:"enable"`
+	Rings  [6]uint32 `json:"rings"` // descriptors, available, used: 64 bits each, low half first
+}
+
+// Configuration space of a PCI device (PCI Local Bus 3.0, 6.1).
+const (
+	pciCommand    = 0x04
+	pciBAR0       = 0x10
+	pciBARs       = 6
+	pciCaps       = 0x34
+	pciSecondary  = 0x18 // of a bridge: bus numbers
+	pciInterrupt  = 0x3c
+	pciCacheLine  = 0x0c
+	capVendor     = 0x09
+	capMSIX       = 0x11
+	msixEntry     = 16 // bytes
+	maxVectors    = 32 // a share has one a queue and one more
+	msixLast      = 0x7ff
+	barMemory64   = 0x4
+	barAddress    = ^uint32(0xf)
+	maxCaps       = 48
+	virtioCommon  = 1   // VIRTIO_PCI_CAP_COMMON_CFG
+	commandActive = 0x6 // memory space, bus master
+)
+
+// headerAt are the dwords that a guest's kernel writes, the command first in the
+// order of reading and last in that of writing.
+var headerAt = []uint8{pciCommand, pciCacheLine, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, pciInterrupt}
+
+// Common configuration of a virtio device (virtio 1.2, 4.1.4.3).
+const (
+	cfgDeviceFeatureSelect = 0
+	cfgDriverFeatureSelect = 8
+	cfgDriverFeature       = 12
+	cfgConfigVector        = 16
+	cfgNumQueues           = 18
+	cfgDeviceStatus        = 20
+	cfgQueueSelect         = 22
+	cfgQueueSize           = 24
+	cfgQueueVector         = 26
+	cfgQueueEnable         = 28
+	cfgQueueRings          = 32
+
+	statusAcknowledge = 1
+	statusDriver      = 2
+	statusDriverOK    = 4
+	statusFeaturesOK  = 8
+
+	maxShareQueues = 8
+)
+
+// The ACPI hot-plug controller of q35 (QEMU's docs/specs/acpi_pci_hotplug).
+const (
+	acpiPorts  = 0x0cc0
+	acpiUp     = acpiPorts + 0x0
+	acpiEject  = acpiPorts + 0x8
+	acpiSelect = acpiPorts + 0x10
+)
+
+// Freezable says whether shares of this machine can be taken out and put back.
+func (m *Machine) Freezable() bool { return m.arch() == "amd64" }
+
+// errNotFreezable names the remedy.
+var errNotFreezable = errors.New("only machines on x86 can be saved with their shares; stop the sandbox instead")
+
+// quietly runs f and leaves the two selecting ports as the guest had them.
+func (p *Process) quietly(f func(r *registers) error) error {
+	if p.registers == nil {
+		return errNotFreezable
+	}
+	r := p.registers
+	config, acpi := r.in32(pciAddress), r.in32(acpiSelect)
+	err := f(r)
+	r.out32(acpiSelect, acpi)
+	r.out32(pciAddress, config)
+	return errors.Join(r.failed(), err)
+}
+
+// behind is the device behind a root port.
+func behind(r *registers, plug int) function {
+	bridge := function{r: r, dev: uint8(addrPlugs + plug/8), fn: uint8(plug % 8)} //nolint:gosec // at most maxPlugs
+	return function{r: r, bus: bridge.byte(pciSecondary + 1)}
+}
+
+// capability finds a capability for which ok holds; 0 is none.
+func (f function) capability(ok func(at uint8) bool) uint8 {
+	at := f.byte(pciCaps) &^ 3
+	for range maxCaps {
+		if at == 0 || ok(at) {
+			return at
+		}
+		at = f.byte(at+1) &^ 3
+	}
+	return 0
+}
+
+// bar is the address that the guest gave a BAR.
+func (f function) bar(i uint8) uint64 {
+	low := f.get(pciBAR0 + 4*i)
+	at := uint64(low & barAddress)
+	if low&barMemory64 != 0 && i+1 < pciBARs {
+		at |= uint64(f.get(pciBAR0+4*(i+1))) << 32
+	}
+	return at
+}
+
+// common is where the virtio registers lie in memory, 0 for nowhere.
+func (f function) common() uint64 {
+	at := f.capability(func(at uint8) bool { return f.byte(at) == capVendor && f.byte(at+3) == virtioCommon })
+	if at == 0 {
+		return 0
+	}
+	bar := f.byte(at + 4)
+	if bar >= pciBARs {
+		return 0
+	}
+	return f.bar(bar) + uint64(f.get(at+8))
+}
+
+// msix is the capability and where its table lies in memory.
+func (f function) msix() (at uint8, table uint64, entries int) {
+	at = f.capability(func(at uint8) bool { return f.byte(at) == capMSIX })
+	if at == 0 {
+		return 0, 0, 0
+	}
+	place := f.get(at + 4)
+	if place&7 >= pciBARs {
+		return 0, 0, 0
+	}
+	n := int(f.get(at)>>16&msixLast) + 1
+	return at, f.bar(uint8(place&7)) + uint64(place&^7), min(n, maxVectors) //nolint:gosec // three bits
+}
+
+// FreezeShare reads the state of a share's device. The guest must be paused.
+func (p *Process) FreezeShare(tag string) (*Frozen, error) {
+	at, err := p.pluggedAt("share-" + tag)
+	if err != nil {
+		return nil, err
+	}
+	z := &Frozen{Tag: tag, Plug: at.plug}
+	err = p.quietly(func(r *registers) error {
+		f := behind(r, at.plug)
+		for _, o := range headerAt {
+			z.Header = append(z.Header, f.get(o))
+		}
+		if z.Header[0]&commandActive != commandActive {
+			return errors.New("the guest does not use the device")
+		}
+		control, table, n := f.msix()
+		common := f.common()
+		if control == 0 || common == 0 {
+			return errors.New("the device has no virtio registers")
+		}
+		z.MSIX = f.get(control)
+		for i := range uint64(n) { //nolint:gosec // a count
+			var e [4]uint32
+			for j := range e {
+				e[j] = r.read32(table + i*msixEntry + uint64(j)*4) //nolint:gosec // below four
+			}
+			z.Vectors = append(z.Vectors, e)
+		}
+		z.readCommon(r, common)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("save share %s: %w", tag, err)
+	}
+	return z, nil
+}
+
+func (z *Frozen) readCommon(r *registers, at uint64) {
+	z.FeatureSelect = [2]uint32{r.read32(at + cfgDeviceFeatureSelect), r.read32(at + cfgDriverFeatureSelect)}
+	z.QueueSelect = r.read16(at + cfgQueueSelect)
+	z.Status = r.read8(at + cfgDeviceStatus)
+	z.ConfigVector = r.read16(at + cfgConfigVector)
+	for i := range z.Features {
+		r.write32(at+cfgDriverFeatureSelect, uint32(i)) //nolint:gosec // two of them
+		z.Features[i] = r.read32(at + cfgDriverFeature)
+	}
+	for i := range min(r.read16(at+cfgNumQueues), maxShareQueues) {
+		r.write16(at+cfgQueueSelect, i)
+		q := frozenVirtqueue{
+			Size:   r.read16(at + cfgQueueSize),
+			Vector: r.read16(at + cfgQueueVector),
+			Enable: r.read16(at + cfgQueueEnable),
+		}
+		for j := range q.Rings {
+			q.Rings[j] = r.read32(at + cfgQueueRings + uint64(j)*4) //nolint:gosec // below six
+		}
+		z.Queues = append(z.Queues, q)
+	}
+	z.writeSelects(r, at)
+}
+
+func (z *Frozen) writeSelects(r *registers, at uint64) {
+	r.write32(at+cfgDeviceFeatureSelect, z.FeatureSelect[0])
+	r.write32(at+cfgDriverFeatureSelect, z.FeatureSelect[1])
+	r.write16(at+cfgQueueSelect, z.QueueSelect)
+}
+
+// EjectShare takes a share's device out of a paused machine. The guest is not
+// asked and must not run before ThawShare.
+func (p *Process) EjectShare(ctx context.Context, tag string) (err error) {
+	device := "share-" + tag
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("take out share %s: %w", tag, err)
+		}
+	}()
+	at, err := p.pluggedAt(device)
+	if err != nil {
+		return err
+	}
+	selector, err := p.hotplugSelector(ctx, at.plug)
+	if err != nil {
+		return err
+	}
+	gone, stop := p.Watch(func(e Event) bool { return e.Name == "DEVICE_DELETED" && deviceOf(e) == device })
+	defer stop()
+	err = p.quietly(func(r *registers) error {
+		r.out32(acpiSelect, selector)
+		r.out32(acpiEject, 1) // slot 0, the only one behind a root port
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-gone:
+	case <-p.Closed():
+		return errors.New("QEMU ended")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := p.removeChardev(ctx, device); err != nil {
+		return err
+	}
+	p.freePlug(device)
+	return nil
+}
+
+func deviceOf(e Event) string {
+	var d struct {
+		Device string `json:"device"`
+	}
+	_ = json.Unmarshal(e.Data, &d) // a wrong type leaves it empty
+	return d.Device
+}
+
+// hotplugSelector is the number by which the ACPI controller knows the bus
+// behind a root port.
+func (p *Process) hotplugSelector(ctx context.Context, plug int) (uint32, error) {
+	var n uint32
+	err := p.Execute(ctx, "qom-get", map[string]any{
+		"path": "/machine/peripheral/" + plugBus(plug) + "/" + plugBus(plug), "property": "acpi-pcihp-bsel",
+	}, &n)
+	return n, err
+}
+
+// ThawShare puts a share's device back into a paused machine, as FreezeShare
+// found it. f is as for PlugShare; its back end must take the queues up where
+// the used rings say.
+func (p *Process) ThawShare(ctx context.Context, z *Frozen, f *os.File) (err error) {
+	if err := z.check(); err != nil {
+		f.Close()
+		return fmt.Errorf("put back share %s: %w", clean(z.Tag), err)
+	}
+	if err := p.plugShare(ctx, z.Tag, z.Plug, f); err != nil {
+		return err
+	}
+	selector, err := p.hotplugSelector(ctx, z.Plug)
+	if err == nil {
+		err = p.quietly(func(r *registers) error {
+			r.out32(acpiSelect, selector)
+			r.in32(acpiUp) // reading it takes the notice back
+			return z.write(r)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("put back share %s: %w", z.Tag, err)
+	}
+	return nil
+}
+
+// check refuses what FreezeShare would not have said.
+func (z *Frozen) check() error {
+	if len(z.Header) != len(headerAt) || len(z.Vectors) > maxVectors || len(z.Queues) > maxShareQueues || z.Plug < 0 || z.Plug >= maxPlugs {
+		return errors.New("its saved state is damaged")
+	}
+	return nil
+}
+
+func (z *Frozen) write(r *registers) error {
+	f := behind(r, z.Plug)
+	for i := len(headerAt) - 1; i >= 0; i-- {
+		f.set(headerAt[i], z.Header[i]&^statusBits(headerAt[i]))
+	}
+	control, table, n := f.msix()
+	common := f.common()
+	if control == 0 || common == 0 || n != len(z.Vectors) {
+		return errors.New("it is another device")
+	}
+	for i, e := range z.Vectors {
+		for j, v := range e {
+			r.write32(table+uint64(i)*msixEntry+uint64(j)*4, v) //nolint:gosec // small
+		}
+	}
+	f.set(control, z.MSIX)
+	z.writeCommon(r, common)
+	if got := r.read8(common + cfgDeviceStatus); r.failed() == nil && got != z.Status {
+		return fmt.Errorf("it has status %#x, not %#x", got, z.Status)
+	}
+	return nil
+}
+
+// statusBits are those of a dword of the configuration space that writing ones
+// to clears.
+func statusBits(at uint8) uint32 {
+	if at == pciCommand {
+		return 0xffff0000
+	}
+	return 0
+}
+
+// writeCommon plays the driver's initialisation (virtio 1.2, 3.1.1).
+func (z *Frozen) writeCommon(r *registers, at uint64) {
+	status := func(bits uint8) { r.write8(at+cfgDeviceStatus, z.Status&bits) }
+	status(statusAcknowledge)
+	status(statusAcknowledge | statusDriver)
+	for i, v := range z.Features {
+		r.write32(at+cfgDriverFeatureSelect, uint32(i)) //nolint:gosec // two of them
+		r.write32(at+cfgDriverFeature, v)
+	}
+	status(statusAcknowledge | statusDriver | statusFeaturesOK)
+	r.write16(at+cfgConfigVector, z.ConfigVector)
+	for i, q := range z.Queues {
+		if q.Enable == 0 {
+			continue
+		}
+		r.write16(at+cfgQueueSelect, uint16(i)) //nolint:gosec // a few
+		r.write16(at+cfgQueueSize, q.Size)
+		r.write16(at+cfgQueueVector, q.Vector)
+		for j, v := range q.Rings {
+			r.write32(at+cfgQueueRings+uint64(j)*4, v) //nolint:gosec // below six
+		}
+		r.write16(at+cfgQueueEnable, 1)
+	}
+	r.write8(at+cfgDeviceStatus, z.Status)
+	z.writeSelects(r, at)
+}

@@ -1,0 +1,220 @@
+package share
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Saved is what a guest knows of a share, for a server that takes its place
+// later: the numbers of nodes with where they lie, the files that are open, and
+// how the two agreed to speak (FUSE_INIT). It names files by place and inode; one
+// that is elsewhere or another by then is stale, as after any change on the host.
+// A file that was deleted while open is lost with its last server.
+type Saved struct {
+	Init    []byte        `json:"init,omitempty"`
+	Next    uint64        `json:"next"`
+	Nodes   []savedNode   `json:"nodes"`
+	Handles []savedHandle `json:"handles"`
+	Handle  uint64        `json:"handle"` // the last number given
+}
+
+type savedNode struct {
+	ID      uint64 `json:"i"`
+	Parent  uint64 `json:"p,omitempty"` // 0: it has no place
+	Name    []byte `json:"n,omitempty"` // names need not be UTF-8
+	Dev     uint64 `json:"d"`
+	Ino     uint64 `json:"o"`
+	Birth   int64  `json:"b,omitempty"`
+	Type    uint16 `json:"t"`
+	Lookups uint64 `json:"l,omitempty"`
+}
+
+type savedHandle struct {
+	ID    uint64 `json:"i"`
+	Node  uint64 `json:"n"`
+	Flags int    `json:"f"` // of open(2)
+}
+
+// save writes down what the guest knows. It must not be asking anything.
+func (f *fileSystem) save() *Saved {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tree.mu.Lock()
+	defer f.tree.mu.Unlock()
+	s := &Saved{Next: f.tree.next, Handle: f.nextHandle}
+	for _, n := range f.tree.byID {
+		v := savedNode{ID: n.id, Name: []byte(n.name), Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.birth, Type: n.typ, Lookups: n.lookups}
+		if n.parent != nil {
+			v.Parent = n.parent.id
+		}
+		s.Nodes = append(s.Nodes, v)
+	}
+	for _, h := range f.handles {
+		s.Handles = append(s.Handles, savedHandle{h.id, h.node.id, h.flags})
+	}
+	return s
+}
+
+// load makes a new file system know what another knew. With moved, the share's
+// directory is a copy of the one that was saved: nodes are what now lies at
+// their places.
+func (f *fileSystem) load(s *Saved, moved bool) error {
+	if len(s.Nodes) > maxNodes || len(s.Handles) > f.maxHandles {
+		return errors.New("saved share: too much is open")
+	}
+	if err := f.tree.load(s, moved); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nextHandle = s.Handle
+	for _, v := range s.Handles {
+		if err := f.loadHandle(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadHandle opens a file again; one that cannot be answers ESTALE.
+func (f *fileSystem) loadHandle(v savedHandle) error {
+	n, err := f.tree.get(v.Node)
+	if err != nil {
+		return fmt.Errorf("saved share: an open file without a node: %w", err)
+	}
+	flags := v.Flags &^ (unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL)
+	if f.readOnly && flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return errors.New("saved share: a file open for writing, but the share is read-only now")
+	}
+	h := &handle{id: v.ID, node: n, fd: -1, flags: flags}
+	if place, st, err := f.openPlace(n); err == nil {
+		if fd, err := reopen(place, flags, st); err == nil {
+			h.fd = fd
+		}
+		unix.Close(place)
+	}
+	f.handles[h.id] = h
+	f.tree.mu.Lock()
+	defer f.tree.mu.Unlock()
+	if n.handles == nil {
+		n.handles = map[*handle]struct{}{}
+	}
+	n.handles[h] = struct{}{}
+	return nil
+}
+
+func (t *tree) load(s *Saved, moved bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := map[uint64]savedNode{}
+	for _, v := range s.Nodes {
+		was[v.ID] = v
+	}
+	root, ok := was[rootID]
+	if !ok || len(was) != len(s.Nodes) || root.Type != t.root.typ {
+		return errors.New("saved share: damaged")
+	}
+	t.next = max(s.Next, t.next)
+	slices.SortFunc(s.Nodes, func(a, b savedNode) int { return int(a.ID) - int(b.ID) }) //nolint:gosec // numbers of nodes are small
+	for _, v := range s.Nodes {
+		if v.ID == rootID || v.ID >= t.next {
+			continue
+		}
+		k := key{v.Dev, v.Ino, v.Birth}
+		if k.dev == root.Dev { // the number of a device may be another after the host's boot
+			k.dev = t.root.key.dev
+		}
+		t.byID[v.ID] = &node{id: v.ID, key: k, typ: v.Type, lookups: v.Lookups}
+	}
+	for _, v := range s.Nodes {
+		n, parent := t.byID[v.ID], t.byID[v.Parent]
+		if n == nil || n == t.root || parent == nil || checkName(string(v.Name)) != nil {
+			continue
+		}
+		t.place(n, parent, string(v.Name))
+	}
+	for _, v := range s.Nodes {
+		if n := t.byID[v.ID]; n != nil && n != t.root {
+			if moved {
+				t.adopt(n)
+			}
+			t.byKey[n.key] = n
+		}
+	}
+	return nil
+}
+
+// adopt makes a node the inode that now lies at its place, those above it
+// first. The caller holds the mutex.
+func (t *tree) adopt(n *node) {
+	var way []*node
+	for at := n; at != nil && at != t.root && !at.adopted; at = at.parent {
+		way = append(way, at)
+		if len(way) > depthLimit {
+			return
+		}
+	}
+	for i := len(way) - 1; i >= 0; i-- {
+		at := way[i]
+		at.adopted = true
+		if at.parent == nil {
+			continue
+		}
+		d, err := t.openDir(at.parent)
+		if err != nil {
+			continue // stale, as it was
+		}
+		if st, err := statAt(d.fd, at.name); err == nil && st.Mode&unix.S_IFMT == at.typ {
+			at.key = keyOf(st)
+		}
+		t.unref(d)
+	}
+}
+
+// opInit is FUSE_INIT (linux/fuse.h).
+const opInit = 26
+
+// replay lets the protocol's server agree again to what the guest once asked.
+func (h *handler) replay(init []byte) error {
+	if init == nil {
+		return nil // the guest never mounted it
+	}
+	out := make([]byte, 4096)
+	if opcode([][]byte{init}) != opInit {
+		return errors.New("saved share: no FUSE_INIT")
+	}
+	if _, st := h.server.HandleRequest([][]byte{init}, [][]byte{out}); st != fuse.OK {
+		return fmt.Errorf("saved share: FUSE_INIT: %v", st)
+	}
+	h.init.Store(&init)
+	return nil
+}
+
+// marshal is the state as one document.
+func (p *Prepared) marshal() ([]byte, error) {
+	if !p.device.Idle() {
+		return nil, errors.New("the share is busy: a request takes long")
+	}
+	s := p.fs.save()
+	if init := p.handler.init.Load(); init != nil {
+		s.Init = *init
+	}
+	return json.Marshal(s)
+}
+
+func (p *Prepared) unmarshal(state []byte, moved bool) error {
+	var s Saved
+	if err := json.Unmarshal(state, &s); err != nil {
+		return fmt.Errorf("saved share: %w", err)
+	}
+	if err := p.fs.load(&s, moved); err != nil {
+		return err
+	}
+	p.device.Resumed = true
+	return p.handler.replay(s.Init)
+}

@@ -1,0 +1,305 @@
+// Package snapshot keeps a sandbox's machine at one point in time: suspended, or
+// as something to go back to or to fork from.
+//
+// # Theory of operation
+//
+// A snapshot is a folder: the machine's memory, packed (qemu.PackRAM); the state
+// of its devices; what its shares' servers and its network knew; and for
+// snapshots that are more than a suspension, a copy of the sandbox's disk. It is
+// written under another name and renamed when whole, so a kill leaves nothing
+// that looks like one.
+//
+// Memory and disk belong together. A suspended machine's disk is the sandbox's
+// own, and is not written until it goes on; then the snapshot must be gone
+// (Consume), or a later start would go on with an old memory on a new disk.
+//
+// Every file has a checksum, so that a host that crashed while writing, or a bad
+// disk, shows as ErrDamaged and never as a machine with a torn memory. The sums
+// guard against accidents, not against people: who can write here can as well
+// write to the sandbox's disk.
+//
+// Not safe: the memory of a machine holds whatever its programs held, and so does
+// a snapshot. Its folder is the sandbox's, which nobody else can enter.
+package snapshot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Names of a snapshot's files.
+const (
+	metaFile  = "snapshot.json"
+	ramFile   = "machine.ram"
+	stateFile = "machine.state"
+	diskFile  = "disk.raw"
+)
+
+// format changes when snapshots are kept differently.
+const format = 1
+
+// draftPrefix begins the names of folders that are not whole. No sandbox or
+// snapshot has such a name.
+const draftPrefix = ".new-"
+
+var (
+	// ErrNone means that there is no snapshot there.
+	ErrNone = errors.New("no snapshot")
+	// ErrDamaged means that a snapshot is not what was written.
+	ErrDamaged = errors.New("the snapshot is damaged")
+)
+
+// Meta is what is known of a snapshot without loading it.
+type Meta struct {
+	Format int       `json:"format"`
+	Kind   string    `json:"kind"` // of machine (template.Kind): only the same can go on from it
+	Made   time.Time `json:"made"`
+
+	Spec    *sandbox.Spec   `json:"spec"` // the sandbox's, at that time
+	Shares  []Share         `json:"shares"`
+	Network json.RawMessage `json:"network,omitempty"`
+
+	Files map[string]File `json:"files"`
+}
+
+// Share is a share of the machine.
+type Share struct {
+	Plan   json.RawMessage `json:"plan"`   // what it serves and where, in the supervisor's words
+	Device *qemu.Frozen    `json:"device"` // as the guest's driver had it
+	State  json.RawMessage `json:"state"`  // what the guest knew of it (share.Control.Save)
+}
+
+// File is what a file must be.
+type File struct {
+	Size int64  `json:"size"` // bytes
+	Sum  uint32 `json:"crc32c"`
+}
+
+// Draft is a snapshot in the making.
+type Draft struct {
+	path  string
+	files map[string]File
+}
+
+// Begin starts a snapshot that will lie beside others in the folder, which is
+// made if need be. What killed drafts left there is removed: the caller holds
+// the sandbox.
+func Begin(folder string) (*Draft, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	Clean(folder)
+	path, err := os.MkdirTemp(folder, draftPrefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	return &Draft{path: path, files: map[string]File{}}, nil
+}
+
+// Clean removes drafts from a folder.
+func Clean(folder string) {
+	old, err := filepath.Glob(filepath.Join(folder, draftPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, p := range old {
+		_ = os.RemoveAll(p) // tried again next time
+	}
+}
+
+// Discard removes the draft.
+func (d *Draft) Discard() { _ = os.RemoveAll(d.path) }
+
+// RAM packs the memory of a paused machine.
+func (d *Draft) RAM(ram *os.File) error {
+	return d.write(ramFile, func(w io.Writer) error {
+		_, err := qemu.PackRAM(w, ram)
+		return err
+	})
+}
+
+// State writes the state of the machine's devices.
+func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
+
+// Disk makes an empty file of size bytes for a copy of the disk.
+func (d *Draft) Disk(size int64) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(d.path, diskFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func (d *Draft) write(name string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(filepath.Join(d.path, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	s := &summer{w: f}
+	if err := errors.Join(write(s), f.Close()); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	d.files[name] = File{s.size, s.sum}
+	return nil
+}
+
+// summer sums what passes.
+type summer struct {
+	w    io.Writer
+	size int64
+	sum  uint32
+}
+
+func (s *summer) Write(b []byte) (int, error) {
+	n, err := s.w.Write(b)
+	s.size += int64(n)
+	s.sum = crc32.Update(s.sum, castagnoli, b[:n])
+	return n, err
+}
+
+// Commit makes the draft the snapshot at path, in place of one that is there.
+// It must be in the folder of Begin.
+func (d *Draft) Commit(path string, m Meta) error {
+	m.Format, m.Files, m.Made = format, d.files, time.Now().UTC()
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(d.path, metaFile), b, 0o600); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if err := remove(path); err != nil {
+		return err
+	}
+	if err := os.Rename(d.path, path); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}
+
+// remove deletes a snapshot so that what is left of it never looks whole.
+func remove(path string) error {
+	gone := filepath.Join(filepath.Dir(path), draftPrefix+"gone-"+filepath.Base(path))
+	_ = os.RemoveAll(gone)
+	err := os.Rename(path, gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	_ = os.RemoveAll(gone) // Clean tries again
+	return nil
+}
+
+// Snapshot is one that is there.
+type Snapshot struct {
+	Path string
+	Meta Meta
+}
+
+// Exists says whether something lies at path that Open would look at.
+func Exists(path string) bool {
+	_, err := os.Lstat(filepath.Join(path, metaFile))
+	return err == nil
+}
+
+// Open reads the snapshot at path. Its files are looked at when they are used.
+func Open(path string) (*Snapshot, error) {
+	b, err := os.ReadFile(filepath.Join(path, metaFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNone, filepath.Base(path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{Path: path}
+	if err := json.Unmarshal(b, &s.Meta); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if s.Meta.Format != format {
+		return nil, fmt.Errorf("%w: it is of another version of brig (format %d)", ErrDamaged, s.Meta.Format)
+	}
+	if s.Meta.Spec == nil {
+		return nil, fmt.Errorf("%w: it does not say what machine it is of", ErrDamaged)
+	}
+	return s, nil
+}
+
+// Size is how much room it takes on the host, in bytes.
+func (s *Snapshot) Size() int64 {
+	var n int64
+	for _, name := range []string{metaFile, ramFile, stateFile, diskFile} {
+		n += allocated(filepath.Join(s.Path, name))
+	}
+	return n
+}
+
+// Disk is the path of its disk's copy.
+func (s *Snapshot) Disk() string { return filepath.Join(s.Path, diskFile) }
+
+// Unpack fills ram with its memory.
+func (s *Snapshot) Unpack(ram *os.File) error {
+	f, err := s.open(ramFile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = qemu.UnpackRAM(ram, f)
+	if errors.Is(err, qemu.ErrPacked) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// State opens the state of its devices.
+func (s *Snapshot) State() (io.ReadCloser, error) { return s.open(stateFile) }
+
+// open opens a file that is what was written.
+func (s *Snapshot) open(name string) (*os.File, error) {
+	want, ok := s.Meta.Files[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: no %s", ErrDamaged, name)
+	}
+	f, err := os.Open(filepath.Join(s.Path, name))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	sum := &summer{w: io.Discard}
+	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	if err == nil && (File{sum.size, sum.sum}) != want {
+		err = fmt.Errorf("%w: %s has %d bytes of %d, or others", ErrDamaged, name, sum.size, want.Size)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Remove deletes it.
+func (s *Snapshot) Remove() error { return remove(s.Path) }
+
+// IsDraft says whether a name in a folder of snapshots is of one that is not
+// whole.
+func IsDraft(name string) bool { return strings.HasPrefix(name, draftPrefix) }

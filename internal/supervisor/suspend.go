@@ -1,0 +1,241 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/snapshot"
+	"brig.dev/brig/internal/wire"
+)
+
+// Suspending and going on.
+//
+// A sandbox is suspended in this order: the flows to the world are cut; what runs
+// in the guest is frozen by the agent (wire.OpSuspend); the machine is paused and
+// its shares are taken out; memory and devices are written to a snapshot; the
+// machine is killed. Up to the moment at which the snapshot is whole everything
+// can be undone, and is if anything fails.
+//
+// It goes on in the reverse order. The snapshot is gone before the machine runs
+// again: from then on the disk is newer. What cannot go on (another QEMU, another
+// processor, a damaged file) boots from its disk instead, which the agent has
+// flushed: as after a power failure, and the person is told.
+
+// pauseLimit bounds each step in which the machine stands still for a person.
+const pauseLimit = 2 * time.Minute
+
+// Suspend implements control.Service.
+func (s *supervisor) Suspend(ctx context.Context, force bool) error {
+	if err := s.claim(force); err != nil {
+		return err
+	}
+	err := s.suspend(context.WithoutCancel(ctx))
+	if err != nil {
+		s.unclaim()
+		return fmt.Errorf("suspend: %w", err)
+	}
+	<-s.stopped
+	return nil
+}
+
+// claim takes a running sandbox for a suspension.
+func (s *supervisor) claim(force bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != sandbox.Running {
+		return fmt.Errorf("the sandbox is %s", s.phase)
+	}
+	if s.sessions > 0 && !force {
+		return fmt.Errorf("%d commands or shells are attached, and would be ended (--force does)", s.sessions)
+	}
+	s.phase = sandbox.Stopping
+	return nil
+}
+
+func (s *supervisor) unclaim() {
+	s.setPhase(sandbox.Running)
+	_ = s.note("") // for who lists; the lock is what counts
+}
+
+// suspend saves the machine and ends it.
+func (s *supervisor) suspend(ctx context.Context) error {
+	_ = s.note("")
+	folder := s.dir.File(sandbox.SuspendedFolder)
+	draft, err := snapshot.Begin(folder)
+	if err != nil {
+		return err
+	}
+	defer draft.Discard()
+	s.network.gate.CutAll("the sandbox is suspended")
+	meta, err := s.capture(ctx, draft, nil)
+	if err == nil {
+		if err = s.syncDisk(); err == nil {
+			err = draft.Commit(s.dir.File(sandbox.SuspendedState), *meta)
+		}
+		if err == nil {
+			s.log.Info("suspended")
+			s.machine.Kill()
+			return nil
+		}
+		err = errors.Join(err, s.release(ctx, meta.Shares))
+	}
+	return err
+}
+
+// capture stops the machine and writes it to the draft. After an error it runs
+// again; without, it stands still and has no shares (release). still, if not nil,
+// is called while it does.
+func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still func(context.Context) error) (*snapshot.Meta, error) {
+	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
+	defer cancel()
+	if err := s.agent.call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
+		return nil, errors.Join(err, s.wake(ctx))
+	}
+	if err := s.machine.Pause(ctx); err != nil {
+		return nil, errors.Join(err, s.wake(ctx))
+	}
+	shares, err := s.takeOut(ctx)
+	if err != nil {
+		return nil, errors.Join(err, s.machine.Resume(ctx), s.wake(ctx))
+	}
+	names, err := json.Marshal(s.network.gate.Names())
+	if err == nil {
+		err = draft.State(func(w io.Writer) error { return s.machine.SaveState(ctx, w) })
+	}
+	if err == nil {
+		err = draft.RAM(s.ram)
+	}
+	if err == nil && still != nil {
+		err = still(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.release(ctx, shares))
+	}
+	return &snapshot.Meta{Kind: s.kind, Spec: s.spec, Shares: shares, Network: names}, nil
+}
+
+// release lets a captured machine go on.
+func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
+	if err := s.putBack(ctx, s.machine, s.shares, shares); err != nil {
+		s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
+		s.machine.Kill()
+		return err
+	}
+	return errors.Join(s.machine.Resume(ctx), s.wake(ctx))
+}
+
+// wake lets what runs in the guest go on.
+func (s *supervisor) wake(ctx context.Context) error {
+	id, err := s.identity()
+	if err != nil {
+		return err
+	}
+	return s.agent.call(ctx, wire.OpResume, id, nil)
+}
+
+// syncDisk makes sure that the disk is on the host's before a memory that
+// believes so.
+func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(sandbox.DiskFile)) }
+
+// goOn lets a suspended sandbox go on, if it is suspended. When it cannot, the
+// person is told, and it shall boot.
+func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, err error) {
+	snap, err := snapshot.Open(s.dir.File(sandbox.SuspendedState))
+	if errors.Is(err, snapshot.ErrNone) {
+		return false, nil
+	}
+	if err == nil {
+		s.tell(news{Stage: "resuming"})
+		if err = s.resume(ctx, m, snap); err == nil {
+			return true, nil
+		}
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	s.log.Warn("cannot resume: cold start", "error", err)
+	s.tell(news{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
+	return false, s.forget()
+}
+
+// forget removes the suspended machine, whose disk is about to change.
+func (s *supervisor) forget() error {
+	return (&snapshot.Snapshot{Path: s.dir.File(sandbox.SuspendedState)}).Remove()
+}
+
+func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.Snapshot) error {
+	plans, err := s.fitting(snap)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(snap.Meta.Network, &s.names); err != nil {
+		return fmt.Errorf("its network: %w", err)
+	}
+	if err := s.succeed(plans, snap.Meta.Shares, s.forkOf(snap)); err != nil {
+		s.killShares()
+		return err
+	}
+	from := &origin{what: "suspended machine", source: snap, before: func(ctx context.Context, p *qemu.Process) error {
+		if err := s.putBack(ctx, p, s.shares, snap.Meta.Shares); err != nil {
+			return err
+		}
+		return s.forget() // from here on the disk changes
+	}}
+	err = s.bringUp(ctx, m, from, func(ctx context.Context) error {
+		if err := s.greet(ctx); err != nil {
+			return err
+		}
+		return s.wake(ctx)
+	})
+	if err != nil {
+		s.killShares()
+	}
+	return err
+}
+
+// forkOf says whether the snapshot is another sandbox's.
+func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spec.ID != s.spec.ID }
+
+// fitting says whether this sandbox's machine can go on from the snapshot, and
+// with which shares.
+func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]sharePlan, error) {
+	if snap.Meta.Kind != s.kind {
+		return nil, errors.New("QEMU, the kernel, the host's processor or the sandbox's settings have changed since")
+	}
+	plans, err := s.sharePlans()
+	if err != nil {
+		return nil, err
+	}
+	if len(plans) != len(snap.Meta.Shares) {
+		return nil, errors.New("it has other mounts now")
+	}
+	for i, p := range plans {
+		var was sharePlan
+		if err := json.Unmarshal(snap.Meta.Shares[i].Plan, &was); err != nil {
+			return nil, fmt.Errorf("%w: %w", snapshot.ErrDamaged, err)
+		}
+		if s.forkOf(snap) && i == 0 {
+			was.Options.Root = p.Options.Root // a fork may have a copy of the project
+		}
+		if p != was {
+			return nil, fmt.Errorf("the mount %s has changed", p.Mount.Path)
+		}
+	}
+	return plans, nil
+}
+
+// syncFile waits until what was written to a file is on the disk.
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
