@@ -104,7 +104,7 @@ network that you allow.
 		}
 	}
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
-	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
+	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
 	add("net", policyCommand(), netCommand(), trustCommand())
 	add("brig", doctorCommand(), versionCommand())
 	root.AddCommand(superviseCommand(), templateCommand(), shareCommand(), confineCommand(), sshProxyCommand())

@@ -42,6 +42,9 @@ type Service interface {
 	// Suspend writes the sandbox's machine to its folder and ends it. It refuses
 	// while somebody is attached, except with force.
 	Suspend(ctx context.Context, force bool) error
+	// Snapshot writes the sandbox's machine and disk to a folder at path, which is
+	// beside other snapshots, and lets it go on.
+	Snapshot(ctx context.Context, path string) error
 	// Publish opens a port on the host's loopback; a Host of 0 picks a free
 	// one. It returns what it opened.
 	Publish(p sandbox.Port) (sandbox.Port, error)
@@ -61,6 +64,9 @@ func Routes(s Service) *http.ServeMux {
 	})
 	Handle(mux, "POST /suspend", func(ctx context.Context, r stopRequest) (struct{}, error) {
 		return struct{}{}, s.Suspend(ctx, r.Force)
+	})
+	Handle(mux, "POST /snapshot", func(ctx context.Context, path string) (struct{}, error) {
+		return struct{}{}, s.Snapshot(ctx, path)
 	})
 	Handle(mux, "POST /ports", func(_ context.Context, p sandbox.Port) (sandbox.Port, error) { return s.Publish(p) })
 	Handle(mux, "POST /ports/remove", func(_ context.Context, p sandbox.Port) (struct{}, error) {
@@ -149,6 +155,9 @@ func (c *Client) Open(ctx context.Context, method, path string, in any) (io.Read
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, errors.New("the sandbox was started by another version of brig: stop it, and run again")
+	}
 	var f failure
 	if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
 		return nil, fmt.Errorf("supervisor: %s", resp.Status)
@@ -171,6 +180,11 @@ func (c *Client) Stop(ctx context.Context, force bool) error {
 // Suspend saves the sandbox's machine and ends it; see Service.
 func (c *Client) Suspend(ctx context.Context, force bool) error {
 	return c.Call(ctx, http.MethodPost, "/suspend", stopRequest{force}, nil)
+}
+
+// Snapshot saves the sandbox as it is; see Service.
+func (c *Client) Snapshot(ctx context.Context, path string) error {
+	return c.Call(ctx, http.MethodPost, "/snapshot", path, nil)
 }
 
 // Publish opens a port; see Service.

@@ -132,18 +132,8 @@ func (d *Draft) RAM(ram *os.File) error {
 // State writes the state of the machine's devices.
 func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
 
-// Disk makes an empty file of size bytes for a copy of the disk.
-func (d *Draft) Disk(size int64) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(d.path, diskFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Truncate(size); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
+// Disk copies the disk at path.
+func (d *Draft) Disk(path string) error { return CopyDisk(filepath.Join(d.path, diskFile), path) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -177,7 +167,10 @@ func (s *summer) Write(b []byte) (int, error) {
 // Commit makes the draft the snapshot at path, in place of one that is there.
 // It must be in the folder of Begin.
 func (d *Draft) Commit(path string, m Meta) error {
-	m.Format, m.Files, m.Made = format, d.files, time.Now().UTC()
+	m.Format, m.Files = format, d.files
+	if m.Made.IsZero() {
+		m.Made = time.Now().UTC()
+	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -295,6 +288,23 @@ func (s *Snapshot) open(name string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// Clone makes another at path. Memory and state are the same files: they never
+// change.
+func (s *Snapshot) Clone(path string) error {
+	d, err := Begin(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Discard()
+	for name := range s.Meta.Files {
+		if err := os.Link(filepath.Join(s.Path, name), filepath.Join(d.path, name)); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+	}
+	d.files = s.Meta.Files
+	return d.Commit(path, s.Meta)
 }
 
 // Remove deletes it.

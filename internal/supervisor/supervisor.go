@@ -74,9 +74,12 @@ type supervisor struct {
 
 	mu       sync.Mutex
 	phase    sandbox.Phase
-	sessions int           // ssh connections
-	stopped  chan struct{} // closed when the machine is gone
-	end      chan string   // why to end, when not asked to
+	sessions int // ssh connections
+
+	saving sync.Mutex // one at a time writes the machine down
+
+	stopped chan struct{} // closed when the machine is gone
+	end     chan string   // why to end, when not asked to
 }
 
 // Run is the life of a supervisor. It returns when the sandbox has ended.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"brig.dev/brig/internal/qemu"
@@ -33,6 +34,10 @@ const pauseLimit = 2 * time.Minute
 
 // Suspend implements control.Service.
 func (s *supervisor) Suspend(ctx context.Context, force bool) error {
+	if !s.saving.TryLock() {
+		return errors.New("the sandbox is being saved already")
+	}
+	defer s.saving.Unlock()
 	if err := s.claim(force); err != nil {
 		return err
 	}
@@ -238,4 +243,34 @@ func syncFile(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// Snapshot implements control.Service. The machine stands still while its memory
+// and its disk are copied.
+func (s *supervisor) Snapshot(ctx context.Context, path string) error {
+	if !s.saving.TryLock() {
+		return errors.New("the sandbox is being saved already")
+	}
+	defer s.saving.Unlock()
+	if st := s.Status(); st.Phase != sandbox.Running {
+		return fmt.Errorf("the sandbox is %s", st.Phase)
+	}
+	ctx = context.WithoutCancel(ctx)
+	draft, err := snapshot.Begin(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer draft.Discard()
+	began := time.Now()
+	meta, err := s.capture(ctx, draft, func(context.Context) error {
+		return draft.Disk(s.dir.File(sandbox.DiskFile))
+	})
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	if err := s.release(ctx, meta.Shares); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	s.log.Info("snapshot", "path", path, "still", time.Since(began).Round(time.Millisecond))
+	return draft.Commit(path, *meta)
 }

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/snapshot"
+)
+
+func forkCommand() *cobra.Command {
+	var f forkFlags
+	c := &cobra.Command{
+		Use:   "fork SANDBOX [NEW...]",
+		Short: "Make copies of a sandbox as it is, with all that runs in it",
+		Long: `Make copies of a sandbox, or of a snapshot of it: memory with all that runs, disk
+and network rules. The copies have names, addresses, keys and random numbers of
+their own. They see the same project directory, or with --copy-project a copy of
+its files. Published ports get other numbers on the host.`,
+		Example: `  brig fork web try-1 try-2
+  brig fork web --from prepared --copy-project`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			store, spec, err := named(args[:1])
+			if err != nil {
+				return err
+			}
+			names, err := f.names(store, spec, args[1:])
+			if err != nil {
+				return err
+			}
+			if err := f.fork(c.Context(), store, spec, names); err != nil {
+				return err
+			}
+			for _, n := range names {
+				fmt.Fprintln(c.OutOrStdout(), n)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&f.from, "from", "", "fork from the `SNAPSHOT` instead of the sandbox as it is")
+	c.Flags().BoolVar(&f.copyProject, "copy-project", false, "give each fork a copy of the project's files, in a directory beside it named after the fork")
+	return c
+}
+
+type forkFlags struct {
+	from        string
+	copyProject bool
+}
+
+// names are those of the forks, none of which is taken.
+func (f *forkFlags) names(store *sandbox.Store, spec *sandbox.Spec, names []string) ([]string, error) {
+	if len(names) == 0 {
+		n, err := store.FreeName(spec.Name + "-fork")
+		return []string{n}, err
+	}
+	for _, n := range names {
+		if err := sandbox.CheckName(n); err != nil {
+			return nil, err
+		}
+		if _, err := store.Dir(n).Spec(); err == nil {
+			return nil, hint(fmt.Errorf("a sandbox named %s exists already", n), "brig rm %s, or another name", n)
+		}
+		if f.copyProject {
+			if _, err := os.Lstat(f.project(spec, n)); err == nil {
+				return nil, fmt.Errorf("%s exists already: it would be the copy of the project", f.project(spec, n))
+			}
+		}
+	}
+	return names, nil
+}
+
+// project is where a fork's project directory lies.
+func (f *forkFlags) project(spec *sandbox.Spec, name string) string {
+	if !f.copyProject {
+		return spec.Dir
+	}
+	return filepath.Join(filepath.Dir(spec.Dir), filepath.Base(spec.Dir)+"-"+name)
+}
+
+// fork makes the forks and starts them. What was begun is removed if it fails.
+func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, names []string) (err error) {
+	origin, done, err := f.origin(ctx, store, spec)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, name := range names {
+		if err := f.make(ctx, store, origin, name); err != nil {
+			return errors.Join(err, store.Dir(name).Remove())
+		}
+		if err := ensureRunning(ctx, store, name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// origin is the snapshot to fork from: a named one, or one made now.
+func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (s *snapshot.Snapshot, done func(), err error) {
+	d := store.Dir(spec.Name)
+	if f.from != "" {
+		s, err = openSnapshot(d, f.from)
+		return s, func() {}, err
+	}
+	path := snapshotPath(d, "fork."+sandbox.NewID())
+	if err := capture(ctx, store, spec.Name, path); err != nil {
+		return nil, nil, err
+	}
+	if s, err = snapshot.Open(path); err != nil {
+		return nil, nil, err
+	}
+	return s, func() { _ = s.Remove() }, nil
+}
+
+// make makes a sandbox that is suspended where the snapshot was made.
+func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, name string) error {
+	was := s.Meta.Spec
+	spec := *was
+	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false
+	spec.Ports = nil
+	for _, p := range was.Ports {
+		spec.Ports = append(spec.Ports, sandbox.Port{Guest: p.Guest}) // the host's number is taken
+	}
+	if f.copyProject {
+		spec.Dir, spec.Place = f.project(was, name), was.GuestDir()
+		if err := copyTree(ctx, was.Dir, spec.Dir); err != nil {
+			return err
+		}
+	}
+	l, err := store.LockNames(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	d, err := store.Create(&spec)
+	if err != nil {
+		return err
+	}
+	for _, file := range []string{sandbox.PolicyFile, sandbox.ProjectPolicyFile} {
+		if err := copyFile(d.File(file), store.Dir(was.Name).File(file)); err != nil {
+			return err
+		}
+	}
+	if err := snapshot.CopyDisk(d.File(sandbox.DiskFile), s.Disk()); err != nil {
+		return err
+	}
+	return s.Clone(d.File(sandbox.SuspendedState))
+}
+
+// copyFile copies a small file, if it is there.
+func copyFile(to, from string) error {
+	b, err := os.ReadFile(from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o600)
+}
+
+// copyTree copies a directory to a place where nothing is, sharing contents where
+// the file system can (cp(1)). Half a copy is removed.
+func copyTree(ctx context.Context, from, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return fmt.Errorf("copy the project: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", "--", from+"/.", to).CombinedOutput()
+	if err != nil {
+		return errors.Join(fmt.Errorf("copy the project: %w: %s", err, strings.TrimSpace(string(out))), os.RemoveAll(to))
+	}
+	return nil
+}
