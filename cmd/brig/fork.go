@@ -24,7 +24,8 @@ func forkCommand() *cobra.Command {
 		Long: `Make copies of a sandbox, or of a snapshot of it: memory with all that runs, disk
 and network rules. The copies have names, addresses, keys and random numbers of
 their own. They see the same project directory, or with --copy-project a copy of
-its files. Published ports get other numbers on the host.`,
+its files, made right after the snapshot. Published ports get other numbers on the
+host.`,
 		Example: `  brig fork web try-1 try-2
   brig fork web --from prepared --copy-project`,
 		Args:              cobra.MinimumNArgs(1),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -194,20 +195,20 @@ func workdir(spec *sandbox.Spec, want string) string {
 	}
 	wd, err := os.Getwd()
 	if err != nil {
-		return spec.Dir
+		return spec.GuestDir()
 	}
 	if real, err := filepath.EvalSymlinks(wd); err == nil {
 		wd = real
 	}
 	if sandbox.Beneath(spec.Dir, wd) {
-		return wd
+		return filepath.Join(spec.GuestDir(), strings.TrimPrefix(wd, spec.Dir))
 	}
 	for _, m := range spec.Mounts {
 		if m.Source == m.Target && sandbox.Beneath(m.Source, wd) {
 			return wd
 		}
 	}
-	return spec.Dir
+	return spec.GuestDir()
 }
 
 // removeThrowaway runs when the command has ended, however it ended; signals

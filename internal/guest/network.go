@@ -41,8 +41,11 @@ func (a *agent) awaitCard() (netlink.Link, error) {
 
 func configureLink(link netlink.Link, n *wire.Net) error {
 	name := link.Attrs().Name
-	for _, s := range []string{"accept_ra", "autoconf", "accept_dad"} {
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte("0"), 0) //nolint:gosec // absent without IPv6
+	for s, v := range map[string]string{
+		"accept_ra": "0", "autoconf": "0", "accept_dad": "0",
+		"addr_gen_mode": "1", // no link-local address: it would be the same in all copies of a machine
+	} {
+		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte(v), 0) //nolint:gosec // absent without IPv6
 	}
 	if n.MTU > 0 {
 		if err := netlink.LinkSetMTU(link, n.MTU); err != nil {

@@ -1,0 +1,189 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ticker is what a sandbox does in the background: its working directory and an
+// open file are on the share.
+const ticker = `mkdir -p deep/er && cd deep/er && (exec 3>>ticks; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.1; done) >/dev/null 2>&1 </dev/null & echo $!`
+
+func sandboxDir(name string) string { return filepath.Join(base, "state", "brig", "sandboxes", name) }
+
+func ticks(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "deep/er/ticks"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(string(b))
+	if len(lines) == 0 {
+		return 0
+	}
+	for i, l := range lines { // each number once, none lost
+		if n, err := strconv.Atoi(l); err != nil || n != i+1 {
+			t.Fatalf("line %d of ticks is %q", i+1, l)
+		}
+	}
+	return len(lines)
+}
+
+func awaitTicks(t *testing.T, dir string, more int) {
+	t.Helper()
+	for start, limit := ticks(t, dir), time.Now().Add(2*time.Minute); ticks(t, dir) < start+more; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it does not tick")
+		}
+	}
+}
+
+// TestSuspend: what runs in a sandbox goes on where it was, with its open files.
+func TestSuspend(t *testing.T) {
+	dir := project(t, "suspend")
+	pid := strings.TrimSpace(must(t, dir, "run", "--", "sh", "-c", ticker))
+	awaitTicks(t, dir, 3)
+	const name = "suspend"
+	for range 3 {
+		must(t, dir, "suspend")
+		if st := must(t, dir, "ls"); !strings.Contains(st, "suspended") {
+			t.Fatalf("ls says %s", st)
+		}
+		was := ticks(t, dir)
+		writeFile(t, filepath.Join(dir, "new"), strconv.Itoa(was))
+		time.Sleep(300 * time.Millisecond)
+		if now := ticks(t, dir); now != was {
+			t.Fatalf("it ticks while suspended: %d, then %d", was, now)
+		}
+		out := must(t, dir, "run", "--", "sh", "-c", "cat new; echo; date +%s; kill -0 "+pid+" && echo alive")
+		f := strings.Fields(out)
+		if len(f) != 3 || f[0] != strconv.Itoa(was) || f[2] != "alive" {
+			t.Fatalf("after the resume: %q", out)
+		}
+		if at, err := strconv.ParseInt(f[1], 10, 64); err != nil || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
+			t.Errorf("the guest's clock says %s", f[1])
+		}
+		awaitTicks(t, dir, 3)
+	}
+
+	t.Run("attached", func(t *testing.T) {
+		c := command(t.Context(), dir, "run", "--", "sh", "-c", "echo here; sleep 1000")
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if r := brig(t, dir, "suspend"); r.code != 125 || !strings.Contains(r.err, "--force") {
+			t.Errorf("with a command attached: %+v", r)
+		}
+		awaitTicks(t, dir, 1)
+		must(t, dir, "suspend", "--force")
+		if err := c.Wait(); err == nil {
+			t.Error("the attached command ended well")
+		}
+	})
+
+	t.Run("damaged", func(t *testing.T) {
+		must(t, dir, "run", "--", "sh", "-c", "echo kept | sudo tee /kept")
+		must(t, dir, "suspend")
+		ram := filepath.Join(sandboxDir(name), "suspended/machine/machine.ram")
+		fi, err := os.Stat(ram)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(ram, fi.Size()/2); err != nil {
+			t.Fatal(err)
+		}
+		r := brig(t, dir, "run", "--", "sh", "-c", "cat /kept; kill -0 "+pid)
+		if r.code != 1 || r.out != "kept\n" || !strings.Contains(r.err, "damaged") {
+			t.Errorf("after damage: %+v", r)
+		}
+	})
+}
+
+// TestFork: a fork goes on where the original is, as somebody else, and a
+// snapshot is what was.
+func TestFork(t *testing.T) {
+	dir := project(t, "fork")
+	writeFile(t, filepath.Join(dir, "file"), "one\n")
+	must(t, dir, "run", "--allow", "example.test", "--", "sh", "-c", ticker+"; echo before | sudo tee /state")
+	awaitTicks(t, dir, 3)
+	const name = "fork"
+	must(t, dir, "snapshot", "create", name, "first")
+	must(t, dir, "exec", name, "--", "sh", "-c", "echo after | sudo tee /state")
+	awaitTicks(t, dir, 3) // the original goes on
+
+	forks := []string{name + "-a", name + "-b"}
+	must(t, dir, append([]string{"fork", name, "--copy-project"}, forks...)...)
+	t.Cleanup(func() {
+		for _, f := range forks {
+			brigAt(context.Background(), dir, nil, nil, "rm", "-f", f)
+			os.RemoveAll(dir + "-" + f)
+		}
+	})
+	awaitTicks(t, dir, 3)
+	// Everything that tells machines apart, one a line.
+	const who = `hostname; cat /etc/machine-id /sys/class/net/e*/address; ip -o addr show scope global | awk '{print $4}'; ip -o addr show scope link | awk '{print "link", $4}'; head -c 16 /dev/urandom | od -An -tx1; python3 -c 'import random; print(random.SystemRandom().random())'`
+	seen := map[string]string{}
+	for _, n := range append([]string{name}, forks...) {
+		for line := range strings.Lines(must(t, dir, "exec", n, "--", "sh", "-c", who)) {
+			if line = strings.TrimSpace(line); seen[line] != "" && !strings.HasPrefix(line, "127.") && !strings.HasPrefix(line, "::1") {
+				t.Errorf("%s and %s have both %q", seen[line], n, line)
+			}
+			seen[line] = n
+		}
+		key, err := os.ReadFile(filepath.Join(sandboxDir(n), "host_ed25519"))
+		if err != nil || seen[string(key)] != "" {
+			t.Errorf("%s: host key: %v, or %s's", n, err, seen[string(key)])
+		}
+		seen[string(key)] = n
+		if p := must(t, dir, "policy", "show", "--name", n); !strings.Contains(p, "example.test") {
+			t.Errorf("%s: policy %q", n, p)
+		}
+	}
+	for _, f := range forks { // a copy of the files, at the same place, with what runs there
+		own := dir + "-" + f
+		size := func() int64 { // the copy was made a moment later than the memory: numbers come twice
+			fi, err := os.Stat(filepath.Join(own, "deep/er/ticks"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fi.Size()
+		}
+		was := size()
+		wait(t, "the fork's own ticks", func() bool { return size() > was })
+		if out := must(t, dir, "exec", f, "--", "sh", "-c", "cd "+dir+" && cat file /state && echo "+f+" > file"); out != "one\nafter\n" {
+			t.Errorf("%s has %q", f, out)
+		}
+		if b, err := os.ReadFile(filepath.Join(own, "file")); err != nil || string(b) != f+"\n" {
+			t.Errorf("%s: %q, %v", own, b, err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(b) != "one\n" {
+		t.Errorf("the original has %q, %v", b, err)
+	}
+
+	if r := brig(t, dir, "snapshot", "restore", name, "first"); r.code != 125 || !strings.Contains(r.err, "lost") {
+		t.Errorf("restore of a running sandbox: %+v", r)
+	}
+	must(t, dir, "snapshot", "restore", "--force", name, "first")
+	if out := must(t, dir, "exec", name, "--", "cat", "/state"); out != "before\n" {
+		t.Errorf("after the restore: %q", out)
+	}
+	if out := must(t, dir, "snapshot", "ls", name); !strings.Contains(out, "first") {
+		t.Errorf("snapshots: %s", out)
+	}
+	must(t, dir, "snapshot", "rm", name, "first")
+}
