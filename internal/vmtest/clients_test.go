@@ -1,0 +1,364 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// clientServers are what real clients in the guest speak with.
+type clientServers struct {
+	https, ssh, redis, hang int // ports
+	cert                    []byte
+	gotHTTPS, gotSSH, gotDB atomic.Int64
+}
+
+// certificate is a self-signed one for a name.
+func certificate(t *testing.T, name string) (tls.Certificate, []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// startClientServers serves a bare repository in dir, and a small database.
+func startClientServers(t *testing.T, dir string) *clientServers {
+	t.Helper()
+	s := &clientServers{}
+	cert, text := certificate(t, "good.test")
+	s.cert = text
+	l, port := listen(t, serverAddr+":0")
+	s.https = port
+	exe, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(exe)), "git-http-backend"), Root: "/",
+		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=2",
+			"GIT_CONFIG_KEY_0=http.receivepack", "GIT_CONFIG_VALUE_0=true", "GIT_CONFIG_KEY_1=safe.directory", "GIT_CONFIG_VALUE_1=*"},
+		Stderr: io.Discard,
+	}
+	web := &http.Server{
+		Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.gotHTTPS.Add(1); h.ServeHTTP(w, r) }),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, ReadHeaderTimeout: time.Minute,
+	}
+	go func() { _ = web.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { web.Close() })
+
+	l, s.ssh = listen(t, serverAddr+":0")
+	go serveGitSSH(t, l, dir, &s.gotSSH)
+	l, s.redis = listen(t, serverAddr+":0")
+	go serveRedis(l, &s.gotDB)
+	_, s.hang = listen(t, serverAddr+":0") // the kernel accepts, nobody answers
+	return s
+}
+
+// serveGitSSH lets anybody in who wants git.
+func serveGitSSH(t *testing.T, l net.Listener, dir string, count *atomic.Int64) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	conf := &ssh.ServerConfig{NoClientAuth: true}
+	conf.AddHostKey(signer)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		count.Add(1)
+		go func() {
+			defer c.Close()
+			_, channels, requests, err := ssh.NewServerConn(c, conf)
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(requests)
+			for n := range channels {
+				ch, in, err := n.Accept()
+				if err != nil {
+					return
+				}
+				go runGit(ch, in, dir)
+			}
+		}()
+	}
+}
+
+func runGit(ch ssh.Channel, in <-chan *ssh.Request, dir string) {
+	defer ch.Close()
+	for r := range in {
+		var p struct{ Command string }
+		if r.Type != "exec" || ssh.Unmarshal(r.Payload, &p) != nil {
+			_ = r.Reply(r.Type == "env", nil)
+			continue
+		}
+		_ = r.Reply(true, nil)
+		verb, path, _ := strings.Cut(p.Command, " ")
+		c := exec.Command("git", "-c", "safe.directory=*", strings.TrimPrefix(verb, "git-"), filepath.Join(dir, filepath.Base(strings.Trim(path, "'"))))
+		c.Stdin, c.Stdout, c.Stderr = ch, ch, ch.Stderr()
+		status := struct{ Code uint32 }{}
+		if err := c.Run(); err != nil {
+			status.Code = 1
+		}
+		_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(status))
+		return
+	}
+}
+
+// serveRedis speaks enough of RESP for redis-cli's SET and GET.
+func serveRedis(l net.Listener, count *atomic.Int64) {
+	var mu sync.Mutex
+	data := map[string]string{}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		count.Add(1)
+		go func() {
+			defer c.Close()
+			r := bufio.NewReader(c)
+			for {
+				args, err := readRESP(r)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				switch {
+				case len(args) == 3 && strings.EqualFold(args[0], "set"):
+					data[args[1]] = args[2]
+					fmt.Fprint(c, "+OK\r\n")
+				case len(args) == 2 && strings.EqualFold(args[0], "get"):
+					fmt.Fprintf(c, "$%d\r\n%s\r\n", len(data[args[1]]), data[args[1]])
+				default:
+					fmt.Fprint(c, "*0\r\n")
+				}
+				mu.Unlock()
+			}
+		}()
+	}
+}
+
+func readRESP(r *bufio.Reader) ([]string, error) {
+	number := func(kind byte) (int, error) {
+		line, err := r.ReadString('\n')
+		if err != nil || line[0] != kind {
+			return 0, fmt.Errorf("%q: %w", line, err)
+		}
+		return strconv.Atoi(strings.TrimSpace(line[1:]))
+	}
+	n, err := number('*')
+	var args []string
+	for range n {
+		size, err := number('$')
+		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, size+2)
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil, err
+		}
+		args = append(args, string(b[:size]))
+	}
+	return args, err
+}
+
+// TestClients: real programs work where a rule lets them, and nowhere else.
+func TestClients(t *testing.T) {
+	repos := t.TempDir()
+	if out, err := exec.Command("git", "init", "-q", "--bare", "-b", "main", filepath.Join(repos, "repo.git")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := startClientServers(t, repos)
+	dir := project(t, "clients")
+	writeFile(t, filepath.Join(dir, "cert.pem"), string(s.cert))
+	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", fmt.Sprintf("good.test:%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang),
+		"--allow", "nowhere.test", "--allow", "**.tunnel.test",
+		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
+sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine iputils-ping >/dev/null
+git config --global user.name x && git config --global user.email x@y && git config --global init.defaultBranch main`)
+
+	t.Run("git https", func(t *testing.T) {
+		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(`
+export GIT_SSL_CAINFO=$PWD/cert.pem; u=https://good.test:%d/repo.git
+git clone -q $u https; cd https; echo one > a; git add a; git commit -qm one; git push -q $u HEAD:main`, s.https))
+		got := s.gotHTTPS.Load()
+		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf("GIT_SSL_NO_VERIFY=1 git clone -q https://other.test:%d/repo.git no", s.https))
+		if r.code == 0 || s.gotHTTPS.Load() != got {
+			t.Errorf("by another name: %+v, %d requests", r, s.gotHTTPS.Load()-got)
+		}
+	})
+	t.Run("git ssh", func(t *testing.T) {
+		const with = `export GIT_SSH_COMMAND="ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"; `
+		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(with+`u=ssh://git@good.test:%d/repo.git
+git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git commit -qm two; git push -q $u HEAD:main`, s.ssh))
+		out, err := exec.Command("git", "-C", filepath.Join(repos, "repo.git"), "log", "--format=%s", "main").Output()
+		if err != nil || string(out) != "two\none\n" {
+			t.Errorf("the repository has %q, %v", out, err)
+		}
+		got := s.gotSSH.Load()
+		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@%s:%d/repo.git no", serverAddr, s.ssh))
+		if r.code == 0 || s.gotSSH.Load() != got {
+			t.Errorf("by address: %+v, %d connections", r, s.gotSSH.Load()-got)
+		}
+	})
+	t.Run("database", func(t *testing.T) {
+		out := must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf("redis-cli -h good.test -p %d set k v; redis-cli -h good.test -p %d get k", s.redis, s.redis))
+		if strings.Join(strings.Fields(out), " ") != "OK v" {
+			t.Errorf("%q", out)
+		}
+		got := s.gotDB.Load()
+		r := brig(t, dir, "run", "--", "redis-cli", "-h", "good.test", "-p", strconv.Itoa(s.redis+1), "get", "k")
+		if r.code == 0 || !strings.Contains(r.err+r.out, "refused") || s.gotDB.Load() != got {
+			t.Errorf("at another port: %+v", r)
+		}
+	})
+	t.Run("dns tunnel", func(t *testing.T) {
+		var got atomic.Int64
+		if pc, err := net.ListenPacket("udp", serverAddr+":53"); err == nil { // root's runs
+			defer pc.Close()
+			go func() {
+				for b := make([]byte, 2048); ; got.Add(1) {
+					if _, _, err := pc.ReadFrom(b); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		for _, server := range []string{"", serverAddr, "100.127.255.1"} {
+			r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
+			if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
+				t.Errorf("iodine %s: %+v", server, r)
+			}
+			if !strings.Contains(r.out, "tunnel.test") && !strings.Contains(r.out, "DNS") { // it got as far as asking
+				t.Errorf("iodine %s says %q", server, r.out)
+			}
+		}
+		if got.Load() != 0 {
+			t.Errorf("%d packets arrived at the tunnel's server", got.Load())
+		}
+	})
+	t.Run("ping tunnel", func(t *testing.T) {
+		r := brig(t, dir, "run", "--user", "root", "--", "ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "73656372657421", "-s", "1000", "192.0.2.99")
+		if r.code == 0 || !strings.Contains(r.out, "0 received") {
+			t.Errorf("%+v", r)
+		}
+		if log := must(t, dir, "net", "log", "--denied"); !strings.Contains(log, "192.0.2.99") {
+			t.Errorf("the ping is not in the log: %s", log)
+		}
+	})
+	t.Run("faults", func(t *testing.T) {
+		out := must(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(`
+curl -sk -m 10 https://good.test:%d/; echo "hang $?"
+curl -s -m 60 https://nowhere.test/; echo "nowhere $?"
+GIT_SSL_CAINFO=$PWD/cert.pem git ls-remote -q https://good.test:%d/repo.git | wc -l`, s.hang, s.https))
+		if !strings.Contains(out, "hang 28") || strings.Contains(out, "nowhere 28") || strings.Contains(out, "nowhere 0") || !strings.HasSuffix(out, "2\n") {
+			t.Errorf("%q", out)
+		}
+		if log := must(t, dir, "net", "log"); !strings.Contains(log, "nowhere.test") {
+			t.Errorf("a name that the host cannot resolve is not in the log: %s", log)
+		}
+	})
+	t.Run("ask", func(t *testing.T) { askOnce(t, dir, s) })
+}
+
+// askOnce allows what was denied until the sandbox stops. script(1) is the
+// terminal.
+func askOnce(t *testing.T, dir string, s *clientServers) {
+	script, err := exec.LookPath("script")
+	if err != nil {
+		t.Skip("no script(1) on this host")
+	}
+	try := func() result {
+		return brig(t, dir, "run", "--", "redis-cli", "-h", "other.test", "-p", strconv.Itoa(s.redis), "get", "k")
+	}
+	c := exec.CommandContext(t.Context(), script, "-qec", os.Getenv("BRIG")+" net ask", "/dev/null")
+	c.Dir, c.Env = dir, environment()
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	told := bufio.NewReader(out)
+	await := func(what string) {
+		t.Helper()
+		var seen strings.Builder
+		for !strings.Contains(seen.String(), what) {
+			b, err := told.ReadByte()
+			if err != nil {
+				t.Fatalf("net ask ended after %q: %v", seen.String(), err)
+			}
+			seen.WriteByte(b)
+		}
+	}
+	await("Waiting for denials")
+	if r := try(); r.code == 0 {
+		t.Fatalf("before: %+v", r)
+	}
+	await("other.test")
+	go func() { // first the name is missing, then its port
+		for line := ""; ; {
+			b, err := told.ReadByte()
+			if err != nil {
+				return
+			}
+			if line += string(b); strings.HasSuffix(line, "[N]o: ") {
+				fmt.Fprintln(in, "once")
+				line = ""
+			}
+		}
+	}()
+	wait(t, "the rule", func() bool { r := try(); return r.code == 0 })
+	must(t, dir, "stop")
+	if r := try(); r.code == 0 {
+		t.Errorf("after a stop: %+v", r)
+	}
+}
