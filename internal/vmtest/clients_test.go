@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -213,7 +214,8 @@ func TestClients(t *testing.T) {
 	s := startClientServers(t, repos)
 	dir := project(t, "clients")
 	writeFile(t, filepath.Join(dir, "cert.pem"), string(s.cert))
-	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", fmt.Sprintf("good.test:%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang),
+	ports := fmt.Sprintf(":%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang)
+	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "good.test"+ports, "--allow", serverAddr+ports, // which is of the loopback
 		"--allow", "nowhere.test", "--allow", "**.tunnel.test",
 		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
 sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine iputils-ping >/dev/null
@@ -238,9 +240,9 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 			t.Errorf("the repository has %q, %v", out, err)
 		}
 		got := s.gotSSH.Load()
-		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@%s:%d/repo.git no", serverAddr, s.ssh))
+		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@other.test:%d/repo.git no", s.ssh))
 		if r.code == 0 || s.gotSSH.Load() != got {
-			t.Errorf("by address: %+v, %d connections", r, s.gotSSH.Load()-got)
+			t.Errorf("by another name: %+v, %d connections", r, s.gotSSH.Load()-got)
 		}
 	})
 	t.Run("database", func(t *testing.T) {
@@ -313,7 +315,9 @@ func askOnce(t *testing.T, dir string, s *clientServers) {
 	try := func() result {
 		return brig(t, dir, "run", "--", "redis-cli", "-h", "other.test", "-p", strconv.Itoa(s.redis), "get", "k")
 	}
-	c := exec.CommandContext(t.Context(), script, "-qec", os.Getenv("BRIG")+" net ask", "/dev/null")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, script, "-qec", os.Getenv("BRIG")+" net ask", "/dev/null")
 	c.Dir, c.Env = dir, environment()
 	in, err := c.StdinPipe()
 	if err != nil {
