@@ -61,8 +61,9 @@ const (
 	OpTime Op = "time"
 	// OpQuiesce flushes file systems before a snapshot.
 	OpQuiesce Op = "quiesce"
-	// OpProcess carries ProcessRequest: whose is a connection. Answered with
-	// ProcessReply, out of turn and without touching a mounted file.
+	// OpProcess carries a list of ProcessRequest: whose are these connections.
+	// Answered with a ProcessReply for each, out of turn and without touching a
+	// mounted file.
 	OpProcess Op = "process"
 	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
 	OpShutdown Op = "shutdown"
