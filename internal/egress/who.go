@@ -18,7 +18,7 @@ const (
 	whoTime = 200 * time.Millisecond
 	// maxWho bounds the questions without an answer. Beyond, nobody asks: a
 	// guest that never answers is asked so many times and no more.
-	maxWho = 16
+	maxWho = 64
 	// maxWhoName bounds a name, in bytes.
 	maxWhoName = 64
 	// journalQueue bounds the lines that wait. Beyond, they do not.

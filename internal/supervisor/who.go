@@ -5,12 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"brig.dev/brig/internal/wire"
 )
 
 // maxComm is the longest name that Linux keeps of a process, in bytes.
 const maxComm = 15
+
+// askDelay is how long a question waits for others to go with it: long enough
+// that the guest shakes hands with the server first, and much shorter than the log
+// waits for the answer. The guest's notes of who connected live for seconds.
+const askDelay = 20 * time.Millisecond
 
 // asker asks whose flows are. One question is on its way at a time, and what comes
 // up meanwhile goes together in the next: a message to the guest wakes it up,
@@ -53,6 +59,10 @@ func (a *asker) process(ctx context.Context, proto string, src, dst netip.AddrPo
 // serve asks until nothing waits.
 func (a *asker) serve(ctx context.Context) {
 	for {
+		select {
+		case <-time.After(askDelay):
+		case <-ctx.Done():
+		}
 		a.mu.Lock()
 		list := a.waiting
 		a.waiting = nil

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"brig.dev/brig/internal/wire"
 )
@@ -40,8 +41,11 @@ func TestAsker(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		for port := range uint16(4) {
-			ask(port + 1)
+		ask(1)
+		time.Sleep(askDelay)
+		synctest.Wait()
+		for port := range uint16(3) {
+			ask(port + 2)
 		}
 		answer <- 1
 		answer <- 2 // of three
@@ -51,6 +55,8 @@ func TestAsker(t *testing.T) {
 			}
 		}
 		ask(5)
+		time.Sleep(askDelay)
+		synctest.Wait()
 		ask(6)
 		cancel()
 		if a, b := <-got[5], <-got[6]; a != "" || b != "" {
