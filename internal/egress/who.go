@@ -35,9 +35,10 @@ type who struct {
 	name string // once done is closed
 }
 
-// whose asks, if there is someone to ask and not too much to answer already.
+// whose asks, if there is someone to ask, a line to put the answer in, and not
+// too much to answer already.
 func (g *Gateway) whose(proto string, src, dst netip.AddrPort) *who {
-	if g.set.process == nil {
+	if g.set.process == nil || !g.set.log.room() {
 		return nil
 	}
 	select {
