@@ -172,6 +172,10 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 
 // race dials the addresses one after another without waiting for a slow one.
 func (d *dialer) race(ctx context.Context, t target, addrs []netip.Addr) (net.Conn, netip.Addr, error) {
+	if len(addrs) == 1 { // most often: nobody to race with
+		conn, err := d.dial(ctx, t.proto, netip.AddrPortFrom(addrs[0], t.port).String())
+		return conn, addrs[0], err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {

@@ -206,6 +206,9 @@ func (l *Log) Write(e Entry) {
 	l.count(e)
 }
 
+// room says whether an entry would get a line of its own now.
+func (l *Log) room() bool { return l != nil && l.bucket.Tokens() >= 1 }
+
 // count adds an entry to those that look alike.
 func (l *Log) count(e Entry) {
 	// What differs from one connection to the next is left out.

@@ -19,14 +19,20 @@ const (
 	oneWayTime = 10 * time.Minute
 )
 
-var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+// Both are of the heap: a buffer on the stack would make each goroutine's stack
+// grow past it, by twice its size.
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 // copyStream copies until the source ends: nil then. Each read is passed on at
 // once. filter may change or refuse what passes; nil passes all.
 func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error)) error {
-	var small [smallBuffer]byte
+	small := smallBuffers.Get().(*[smallBuffer]byte)
 	var large *[largeBuffer]byte
 	defer func() {
+		smallBuffers.Put(small)
 		if large != nil {
 			largeBuffers.Put(large)
 		}

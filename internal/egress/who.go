@@ -18,7 +18,7 @@ const (
 	whoTime = 200 * time.Millisecond
 	// maxWho bounds the questions without an answer. Beyond, nobody asks: a
 	// guest that never answers is asked so many times and no more.
-	maxWho = 16
+	maxWho = 64
 	// maxWhoName bounds a name, in bytes.
 	maxWhoName = 64
 	// journalQueue bounds the lines that wait. Beyond, they do not.
@@ -35,9 +35,10 @@ type who struct {
 	name string // once done is closed
 }
 
-// whose asks, if there is someone to ask and not too much to answer already.
+// whose asks, if there is someone to ask, a line to put the answer in, and not
+// too much to answer already.
 func (g *Gateway) whose(proto string, src, dst netip.AddrPort) *who {
-	if g.set.process == nil {
+	if g.set.process == nil || !g.set.log.room() {
 		return nil
 	}
 	select {

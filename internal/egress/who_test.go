@@ -147,3 +147,20 @@ func TestSuggestOnlyHosts(t *testing.T) {
 		}
 	}
 }
+
+// TestProcessOfFlood: in a flood, whose lines only say how many were alike, nobody
+// is asked.
+func TestProcessOfFlood(t *testing.T) {
+	l := newLab(t, fakeRules{}, func(s *settings) {
+		s.process = func(context.Context, string, netip.AddrPort, netip.AddrPort) string { return "flood[7]" }
+	})
+	dst := netip.MustParseAddrPort("203.0.113.9:443")
+	if l.whose("tcp", testGuest, dst) == nil {
+		t.Error("nobody is asked before the flood")
+	}
+	l.set.log.bucket.SetLimit(0)
+	l.set.log.bucket.AllowN(time.Now(), int(l.set.log.bucket.Tokens()))
+	if l.whose("tcp", testGuest, dst) != nil {
+		t.Error("asked for a line that is not written")
+	}
+}

@@ -31,6 +31,13 @@ const (
 	traceAge = 10 * time.Second
 	// traceNotes bounds the notes kept.
 	traceNotes = 8192
+	// traceSweep is how often old notes are thrown away.
+	traceSweep = time.Second
+	// taskAge is how long the process of a thread is believed to stay what it
+	// was: /proc tells it slowly, and a busy thread connects again and again.
+	taskAge = time.Second
+	// maxTasks bounds the threads whose process is kept.
+	maxTasks = 256
 )
 
 // traceProbes are the functions, in whose context the caller's process runs and
@@ -46,6 +53,21 @@ type trace struct {
 	pipe  int    // trace_pipe; 0 is none
 	part  []byte // of a line
 	notes map[tracedPort]note
+	swept time.Duration // when old notes were thrown away
+	tasks map[tracedTask]known
+}
+
+// tracedTask is a thread by its name too: one that runs another program has
+// another.
+type tracedTask struct {
+	task int
+	name string
+}
+
+// known is a thread's process.
+type known struct {
+	process wire.ProcessReply
+	at      time.Time
 }
 
 type tracedPort struct {
@@ -145,13 +167,36 @@ func (t *trace) user(proto string, port uint16) (task int, name string) {
 	if t.pipe == 0 {
 		return 0, ""
 	}
-	t.drain()
+	now := t.drain()
 	n := t.notes[tracedPort{proto, port}]
+	if now-n.at > traceAge {
+		return 0, ""
+	}
 	return n.task, n.name
 }
 
-// drain takes the ring's contents in and forgets what is old.
-func (t *trace) drain() {
+// process is a thread's process by /proc, or by what /proc said just now.
+func (t *trace) process(p procfs, task int, name string) wire.ProcessReply {
+	key := tracedTask{task, name}
+	t.mu.Lock()
+	k, ok := t.tasks[key]
+	t.mu.Unlock()
+	if ok && time.Since(k.at) < taskAge {
+		return k.process
+	}
+	k = known{p.process(task, name), time.Now()}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tasks == nil || len(t.tasks) >= maxTasks {
+		t.tasks = map[tracedTask]known{}
+	}
+	t.tasks[key] = k
+	return k.process
+}
+
+// drain takes the ring's contents in and forgets what is old, now and then. It
+// returns the time on the notes' clock.
+func (t *trace) drain() time.Duration {
 	buf := make([]byte, 64<<10)
 	for range 1 << 10 { // senders may be as quick as this
 		n, err := unix.Read(t.pipe, buf)
@@ -163,23 +208,30 @@ func (t *trace) drain() {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		clear(t.notes)
-		return
+		return 0
 	}
-	t.forget(time.Duration(now.Nano()))
+	at := time.Duration(now.Nano())
+	if at-t.swept > traceSweep || len(t.notes) >= traceNotes {
+		t.swept = at
+		t.forget(at)
+	}
+	return at
 }
 
 // take reads lines.
 func (t *trace) take(b []byte) {
 	t.part = append(t.part, b...)
+	left := t.part
 	for {
-		line, rest, whole := bytes.Cut(t.part, []byte("\n"))
+		line, rest, whole := bytes.Cut(left, []byte("\n"))
 		if !whole {
+			t.part = append(t.part[:0], left...)
 			return
 		}
 		if k, n, ok := parseNote(string(line)); ok && len(t.notes) < traceNotes {
 			t.notes[k] = n
 		}
-		t.part = append(t.part[:0], rest...)
+		left = rest
 	}
 }
 
@@ -218,8 +270,10 @@ func (p procfs) process(task int, name string) wire.ProcessReply {
 	b, _ := os.ReadFile(string(p) + "/" + strconv.Itoa(task) + "/status")
 	_, rest, _ := strings.Cut(string(b), "\nTgid:")
 	line, _, _ := strings.Cut(rest, "\n")
-	if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && p.name(pid) != "" {
-		return wire.ProcessReply{PID: pid, Name: p.name(pid)}
+	if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil {
+		if leader := p.name(pid); leader != "" {
+			return wire.ProcessReply{PID: pid, Name: leader}
+		}
 	}
 	return wire.ProcessReply{PID: task, Name: name}
 }

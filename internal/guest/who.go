@@ -20,11 +20,16 @@ import (
 // processes.
 
 // process answers OpProcess.
-func (a *agent) process(r wire.ProcessRequest) (any, error) {
-	if task, name := a.trace.user(r.Proto, r.Src.Port()); task != 0 {
-		return procfs("/proc").process(task, name), nil
+func (a *agent) process(list []wire.ProcessRequest) (any, error) {
+	out := make([]wire.ProcessReply, 0, len(list))
+	for _, r := range list {
+		if task, name := a.trace.user(r.Proto, r.Src.Port()); task != 0 {
+			out = append(out, a.trace.process("/proc", task, name))
+			continue
+		}
+		out = append(out, procfs("/proc").owner(r))
 	}
-	return procfs("/proc").owner(r), nil
+	return out, nil
 }
 
 // procfs is a proc file system; tests make their own.

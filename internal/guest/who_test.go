@@ -156,7 +156,24 @@ func TestTracedThread(t *testing.T) {
 	if got := procfs("/proc").process(syscall.Gettid(), "thread"); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if got := procfs(t.TempDir()).process(7, "gone"); got != (wire.ProcessReply{PID: 7, Name: "gone"}) {
+	gone := procfs(t.TempDir())
+	if got := gone.process(7, "gone"); got != (wire.ProcessReply{PID: 7, Name: "gone"}) {
 		t.Errorf("%+v", got)
+	}
+	// What /proc said holds for a while, and only for a thread of that name.
+	tr := &trace{}
+	if got := tr.process("/proc", syscall.Gettid(), "thread"); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := tr.process(gone, syscall.Gettid(), "thread"); got != want {
+		t.Errorf("just now: %+v, want %+v", got, want)
+	}
+	if got := tr.process(gone, syscall.Gettid(), "other"); got.Name != "other" {
+		t.Errorf("another program: %+v", got)
+	}
+	key := tracedTask{syscall.Gettid(), "thread"}
+	tr.tasks[key] = known{want, time.Now().Add(-taskAge)}
+	if got := tr.process(gone, syscall.Gettid(), "thread"); got.Name != "thread" {
+		t.Errorf("long ago: %+v", got)
 	}
 }

@@ -67,6 +67,7 @@ type network struct {
 	stack *netstack.Stack
 	audit *egress.Log
 	agent atomic.Pointer[agent] // once the guest is set up
+	who   asker
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -81,8 +82,9 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[stri
 		return nil, fmt.Errorf("network log: %w", err)
 	}
 	n := &network{dir: d, audit: audit, log: log}
+	n.who.ask = n.processes
 	n.gate = egress.New(egress.Config{
-		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.process,
+		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.who.process,
 		Limits: egress.Limits{BytesPerSecond: spec.Rate},
 		DNS:    []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
 		Info:   []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
@@ -110,28 +112,6 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[stri
 	}()
 	return n, nil
 }
-
-// process asks the agent whose a flow is. It waits for the reply as long as that
-// takes: egress counts the questions without one, so a guest that never answers
-// does not fill the port.
-func (n *network) process(ctx context.Context, proto string, src, dst netip.AddrPort) string {
-	a := n.agent.Load()
-	if a == nil {
-		return ""
-	}
-	var who wire.ProcessReply
-	err := a.call(ctx, wire.OpProcess, wire.ProcessRequest{Proto: proto, Src: src, Dst: dst}, &who)
-	if err != nil || who.PID <= 0 || who.Name == "" {
-		return "" // a flow without a name is no event
-	}
-	if len(who.Name) > maxComm {
-		who.Name = who.Name[:maxComm]
-	}
-	return fmt.Sprintf("%s[%d]", who.Name, who.PID)
-}
-
-// maxComm is the longest name that Linux keeps of a process, in bytes.
-const maxComm = 15
 
 // reload puts the rules on disk in force. On an error nothing passes until they
 // are mended.

@@ -65,8 +65,9 @@ const (
 	// OpResume carries Identity: the machine goes on, as the same sandbox or as a
 	// copy of it. What OpSuspend held goes on when it is who it shall be.
 	OpResume Op = "resume"
-	// OpProcess carries ProcessRequest: whose is a connection. Answered with
-	// ProcessReply, out of turn and without touching a mounted file.
+	// OpProcess carries a list of ProcessRequest: whose are these connections.
+	// Answered with a ProcessReply for each, out of turn and without touching a
+	// mounted file.
 	OpProcess Op = "process"
 	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
 	OpShutdown Op = "shutdown"
