@@ -77,7 +77,7 @@ func startClientServers(t *testing.T, dir string) *clientServers {
 		Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.gotHTTPS.Add(1); h.ServeHTTP(w, r) }),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, ReadHeaderTimeout: time.Minute,
 	}
-	go func() { _ = web.ServeTLS(l, "", "") }()
+	go func(l net.Listener) { _ = web.ServeTLS(l, "", "") }(l)
 	t.Cleanup(func() { web.Close() })
 
 	l, s.ssh = listen(t, serverAddr+":0")
