@@ -129,6 +129,9 @@ func checkAccel(ctx context.Context) finding {
 		return f
 	}
 	f.Detail = "not usable, so guests run under software emulation, about 20 times slower: " + a.Reason
+	if a.Detail != "" {
+		f.Detail += ": " + a.Detail
+	}
 	f.Remedy = a.Remedy
 	return f
 }

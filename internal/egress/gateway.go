@@ -213,7 +213,7 @@ func (g *Gateway) write(e Entry, w *who) {
 // deny writes a denial down and tells who asked to be told.
 func (g *Gateway) deny(t target, e Entry, v verdict, help bool, w *who) {
 	e.Verdict, e.Reason, e.Rule = Denied, v.reason, v.rule
-	if help {
+	if help && v.rule == "" { // against a rule that denies no other helps
 		e.Suggest = g.rules().suggest(t)
 	}
 	g.write(e, w)

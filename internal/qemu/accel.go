@@ -38,6 +38,7 @@ const proofTime = 3 * time.Second
 type Accel struct {
 	Kind   string // KVM or TCG; empty is TCG
 	Reason string // why not KVM, in words for a person
+	Detail string // what QEMU said of it
 	Remedy string // what the person can do about it; may be empty
 }
 
@@ -115,7 +116,7 @@ func (p proof) accel() Accel {
 		return Accel{Kind: KVM}
 	}
 	return Accel{
-		Kind: TCG, Reason: "a guest does not boot under KVM here: " + p.Why,
+		Kind: TCG, Reason: kvmDevice + " opens, but a small guest does not boot under it", Detail: p.Why,
 		Remedy: "if this machine is itself a virtual one, its host may not offer nested virtualisation fully; " + accelEnv + "=kvm tries all the same",
 	}
 }
