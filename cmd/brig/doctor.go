@@ -176,11 +176,7 @@ func checkSubIDs() finding {
 }
 
 func checkMemory() finding {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
-		return finding{Check: "memory", Detail: err.Error()}
-	}
-	total := int64(si.Totalram) * int64(si.Unit) //nolint:gosec // below 8 EiB
+	total := totalMemory()
 	f := finding{Check: "memory", OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", sandbox.FormatSize(total), runtime.NumCPU())}
 	if !f.OK {
 		f.Remedy = "give sandboxes less: --memory 512m"
