@@ -27,6 +27,7 @@ type finding struct {
 	Fatal  bool   `json:"fatal"` // brig cannot work without it
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+	Said   string `json:"said,omitempty"` // by another program, word for word
 }
 
 func doctorCommand() *cobra.Command {
@@ -128,8 +129,7 @@ func checkAccel(ctx context.Context) finding {
 		f.OK, f.Detail = true, "works"
 		return f
 	}
-	f.Detail = "not usable, so guests run under software emulation, about 20 times slower: " + a.Reason
-	f.Remedy = a.Remedy
+	f.Detail, f.Remedy, f.Said = a.Reason+"; "+slower, a.Remedy, a.Said
 	return f
 }
 
