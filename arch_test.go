@@ -43,7 +43,7 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share snapshot template wire"},
 	{"internal/vmtest", ""},
 	{"cmd/brig-guest", "guest"},
-	{"cmd/brig", "confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},
+	{"cmd/brig", "cache confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},
 }
 
 // folders are the folders with Go code in them.

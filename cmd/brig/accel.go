@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,10 +26,20 @@ func tellAccel(a qemu.Accel) {
 	if was, err := os.ReadFile(marker); err == nil && string(was) == string(boot) {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "brig: KVM does not work here (%s), so guests run under software emulation, about 20 times slower. This is said once.\n", a.Reason)
-	if a.Remedy != "" {
-		fmt.Fprintf(os.Stderr, "  try: %s\n", strings.TrimSpace(a.Remedy))
-	}
+	writeAccel(os.Stderr, a, os.Getenv("BRIG_DEBUG") != "")
 	// Not being able to write it down only means saying it again.
 	_ = sandbox.WriteFile(marker, boot)
+}
+
+// slower is what KVM is missed for.
+const slower = "using software emulation, about 20 times slower"
+
+func writeAccel(w io.Writer, a qemu.Accel, debug bool) {
+	fmt.Fprintf(w, "brig: %s; %s\n", a.Reason, slower)
+	if a.Remedy != "" {
+		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(a.Remedy))
+	}
+	if debug && a.Said != "" {
+		fmt.Fprintf(w, "  QEMU said: %s\n", a.Said)
+	}
 }

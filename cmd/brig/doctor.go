@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
-	"os/user"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"brig.dev/brig/internal/cache"
 	"brig.dev/brig/internal/confine"
+	"brig.dev/brig/internal/image"
+	"brig.dev/brig/internal/kernel"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 )
@@ -27,6 +32,7 @@ type finding struct {
 	Fatal  bool   `json:"fatal"` // brig cannot work without it
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+	Said   string `json:"said,omitempty"` // by another program, word for word
 }
 
 func doctorCommand() *cobra.Command {
@@ -76,27 +82,34 @@ func showFindings(w io.Writer, found []finding) error {
 
 // examine runs all checks.
 func examine(ctx context.Context) []finding {
-	found := []finding{checkQEMU(ctx), checkAccel(ctx), checkLandlock()}
-	for _, t := range []struct{ tool, pkg, why string }{
-		{"mmdebstrap", "mmdebstrap", "builds the default image"},
-		{"mke2fs", "e2fsprogs", "formats the sandbox's disk"},
-		{"depmod", "kmod", "indexes the guest's kernel modules"},
-		{"apt-get", "apt", "fetches and verifies the guest's kernel"},
-	} {
-		found = append(found, checkTool(t.tool, t.pkg, t.why))
+	found := []finding{checkQEMU(ctx), checkAccel(ctx), checkKernel(), checkLandlock(), checkMemory()}
+	found = append(found, checkState()...)
+	cache, err := sandbox.CacheDir()
+	if err == nil {
+		err = os.MkdirAll(cache, 0o700)
 	}
-	found = append(found, checkSubIDs(), checkMemory())
-	if store, err := sandbox.Open(); err != nil {
-		found = append(found, finding{Check: "state", Fatal: true, Detail: err.Error(), Remedy: "set XDG_STATE_HOME to a folder of yours"})
-	} else {
-		found = append(found, checkSpace("state", store.Root(), 1<<30))
+	if err != nil {
+		return append(found, finding{Check: "cache", Fatal: true, Detail: err.Error(), Remedy: "set XDG_CACHE_HOME to a folder of yours"})
 	}
-	if cache, err := sandbox.CacheDir(); err != nil {
-		found = append(found, finding{Check: "cache", Fatal: true, Detail: err.Error(), Remedy: "set XDG_CACHE_HOME to a folder of yours"})
-	} else if err := os.MkdirAll(cache, 0o700); err != nil {
-		found = append(found, finding{Check: "cache", Fatal: true, Detail: err.Error(), Remedy: "set XDG_CACHE_HOME to a folder of yours"})
-	} else {
-		found = append(found, checkSpace("cache", cache, 4<<30))
+	found = append(found, checkSpace("cache", cache, 4<<30), checkCached(cache))
+	return append(found, checkTools(cache)...)
+}
+
+// checkTools looks for what fetches and builds what machines boot from. Without
+// it brig still works on what is in the cache.
+func checkTools(folder string) []finding {
+	hasKernel, hasImage := kernel.Open(folder).Has(), image.Open(folder).HasDefault()
+	found := []finding{
+		checkTool("mke2fs", "e2fsprogs", "formats the sandbox's disk", true),
+		checkTool("depmod", "kmod", "indexes the guest's kernel modules", !hasKernel),
+		checkTool("apt-get", "apt", "fetches and verifies the guest's kernel", !hasKernel || !hasImage),
+	}
+	for _, n := range image.Needs() {
+		f := finding{Check: n.What, OK: n.OK, Fatal: !hasImage, Detail: n.Detail}
+		if !n.OK {
+			f.Detail, f.Remedy = n.Detail+": the default image cannot be built", n.Remedy
+		}
+		found = append(found, f)
 	}
 	return found
 }
@@ -116,23 +129,22 @@ func checkAccel(ctx context.Context) finding {
 	f := finding{Check: "kvm"}
 	cache, err := sandbox.CacheDir()
 	if err != nil {
-		f.Detail = err.Error()
+		f.Detail, f.Remedy = err.Error(), "set XDG_CACHE_HOME to a folder of yours"
 		return f
 	}
 	a, err := qemu.Accelerator(ctx, cache)
 	if err != nil {
-		f.Detail = err.Error()
+		f.Detail, f.Remedy = err.Error(), "mend what it says"
+		if errors.Is(err, qemu.ErrMissing) {
+			f.Detail, f.Remedy = "not tried without QEMU", "see qemu"
+		}
 		return f
 	}
 	if a.OK() {
 		f.OK, f.Detail = true, "works"
 		return f
 	}
-	f.Detail = "not usable, so guests run under software emulation, about 20 times slower: " + a.Reason
-	if a.Detail != "" {
-		f.Detail += ": " + a.Detail
-	}
-	f.Remedy = a.Remedy
+	f.Detail, f.Remedy, f.Said = a.Reason+"; "+slower, a.Remedy, a.Said
 	return f
 }
 
@@ -145,8 +157,8 @@ func checkLandlock() finding {
 	return f
 }
 
-func checkTool(tool, pkg, why string) finding {
-	f := finding{Check: tool, Fatal: true}
+func checkTool(tool, pkg, why string, fatal bool) finding {
+	f := finding{Check: tool, Fatal: fatal}
 	for _, p := range append(strings.Split(os.Getenv("PATH"), ":"), "/usr/sbin", "/sbin") {
 		if _, err := exec.LookPath(p + "/" + tool); err == nil {
 			f.OK, f.Detail = true, p+"/"+tool
@@ -155,35 +167,114 @@ func checkTool(tool, pkg, why string) finding {
 	}
 	f.Detail = "not found; it " + why
 	f.Remedy = "sudo apt-get install " + pkg
+	if pkg == "apt" {
+		f.Remedy = "run brig on Debian or Ubuntu"
+	}
 	return f
 }
 
-func checkSubIDs() finding {
-	f := finding{Check: "subuid", OK: true, Detail: "not needed by root"}
-	if os.Geteuid() == 0 {
+// checkState looks at the folder of the sandboxes: room, and whether its file
+// system holds sockets, which some network file systems do not.
+func checkState() []finding {
+	const elsewhere = "set XDG_STATE_HOME to a folder of yours on a local disk"
+	store, err := sandbox.Open()
+	if err != nil {
+		return []finding{{Check: "state", Fatal: true, Detail: err.Error(), Remedy: elsewhere}}
+	}
+	f := finding{Check: "sockets", Fatal: true}
+	if f.Detail, err = trySocket(store.Root()); err != nil {
+		f.Detail, f.Remedy = err.Error(), elsewhere
+	}
+	f.OK = err == nil
+	return []finding{checkSpace("state", store.Root(), 1<<30), f}
+}
+
+// trySocket makes a socket where those of a sandbox would be and reaches it: a
+// path may be longer than an address of a socket holds.
+func trySocket(root string) (string, error) {
+	dir, err := os.MkdirTemp(root, ".doctor-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	d := sandbox.Dir{Path: dir}
+	l, err := d.Listen(sandbox.ControlSocket)
+	if err != nil {
+		return "", fmt.Errorf("%s holds no sockets: %w", root, err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := d.Dial(ctx, sandbox.ControlSocket)
+	if err != nil {
+		return "", fmt.Errorf("a socket in %s cannot be reached: %w", root, err)
+	}
+	c.Close()
+	return fmt.Sprintf("work in %s", root), nil
+}
+
+// oldestKernel is the first with Landlock (landlock(7)).
+const oldestKernel = "5.13"
+
+func checkKernel() finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return finding{Check: "kernel", Detail: err.Error(), Remedy: "run brig on Linux"}
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	f := finding{Check: "kernel", OK: !olderThan(release, oldestKernel), Detail: "Linux " + release}
+	if !f.OK {
+		f.Remedy = "boot Linux " + oldestKernel + " or later"
+	}
+	return f
+}
+
+// olderThan compares the first two numbers of kernel releases.
+func olderThan(a, b string) bool {
+	var x, y [2]int
+	_, _ = fmt.Sscanf(a, "%d.%d", &x[0], &x[1]) // what is no number counts as 0
+	_, _ = fmt.Sscanf(b, "%d.%d", &y[0], &y[1])
+	return x[0] < y[0] || x[0] == y[0] && x[1] < y[1]
+}
+
+// checkCached says what the next start need not fetch or build.
+func checkCached(folder string) finding {
+	f := finding{Check: "cached"}
+	items, err := cache.Open(folder).Items()
+	if err != nil {
+		f.Detail, f.Remedy = err.Error(), "brig prune --all"
 		return f
 	}
-	me, err := user.Current()
-	if err != nil {
-		return finding{Check: "subuid", Detail: err.Error()}
+	f.OK, f.Detail = true, cachedWords(items)
+	return f
+}
+
+// cachedWords counts what is in the cache: "1 kernel (60 MiB), 2 images (2 GiB)".
+func cachedWords(items []cache.Item) string {
+	count, size := map[string]int{}, map[string]int64{}
+	for _, i := range items {
+		count[i.Kind]++
+		size[i.Kind] += i.Size
 	}
-	b, _ := os.ReadFile("/etc/subuid") // absent is the same as empty
-	for _, l := range strings.Split(string(b), "\n") {
-		if owner, _, _ := strings.Cut(l, ":"); owner == me.Username || owner == me.Uid {
-			f.Detail = l
-			return f
+	var words []string
+	for _, kind := range slices.Sorted(maps.Keys(count)) {
+		what := kind
+		if count[kind] > 1 && !strings.HasSuffix(kind, "s") {
+			what += "s"
 		}
+		words = append(words, fmt.Sprintf("%d %s (%s)", count[kind], what, sandbox.FormatSize(size[kind])))
 	}
-	return finding{Check: "subuid", Detail: "no subordinate ids: the default image cannot be built",
-		Remedy: "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + me.Username}
+	if len(words) == 0 {
+		return "nothing yet: the first start fetches and builds for some minutes"
+	}
+	return strings.Join(words, ", ")
 }
 
 func checkMemory() finding {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
-		return finding{Check: "memory", Detail: err.Error()}
+	total := totalMemory()
+	if total == 0 {
+		return finding{Check: "memory", Detail: "not known", Remedy: "say how much a guest gets: --memory 2g"}
 	}
-	total := int64(si.Totalram) * int64(si.Unit) //nolint:gosec // below 8 EiB
 	f := finding{Check: "memory", OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", sandbox.FormatSize(total), runtime.NumCPU())}
 	if !f.OK {
 		f.Remedy = "give sandboxes less: --memory 512m"
@@ -194,7 +285,7 @@ func checkMemory() finding {
 func checkSpace(what, dir string, want int64) finding {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return finding{Check: what, Detail: err.Error()}
+		return finding{Check: what, Detail: err.Error(), Remedy: "put it on another file system"}
 	}
 	free := int64(st.Bavail) * st.Bsize //nolint:gosec // below 8 EiB
 	f := finding{Check: what, OK: free >= want, Detail: fmt.Sprintf("%s (%s free)", dir, sandbox.FormatSize(free))}

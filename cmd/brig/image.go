@@ -102,7 +102,10 @@ func imageRmCommand() *cobra.Command {
 			var failed error
 			for _, a := range args {
 				err := s.Remove(a, func(digest string) bool { return used[digest] })
-				failed = errors.Join(failed, err)
+				if errors.Is(err, image.ErrInUse) {
+					err = hint(err, "brig ls, and brig rm what has it")
+				}
+				failed = errors.Join(failed, hint(err, "brig image ls"))
 			}
 			return failed
 		},

@@ -88,9 +88,7 @@ network that you allow.
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return hint(err, "%s --help", c.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
@@ -108,8 +106,15 @@ network that you allow.
 	add("net", policyCommand(), netCommand(), trustCommand())
 	add("brig", doctorCommand(), versionCommand())
 	root.AddCommand(superviseCommand(), templateCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("brig")
 	root.SetCompletionCommandGroupID("brig")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil { // it would take any shell's name
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	sayUsage(root)
 	return root
 }
 

@@ -48,6 +48,17 @@ func (s *scope) register(c *cobra.Command) {
 	c.Flags().BoolVar(&s.all, "all", false, "the rules that hold for all your sandboxes")
 }
 
+// arguments are the flags that mean the same scope again.
+func (s *scope) arguments() string {
+	switch {
+	case s.all:
+		return "--all "
+	case s.name != "":
+		return "--name " + s.name + " "
+	}
+	return ""
+}
+
 // file is where the scope's rules stand, and the sandbox's folder.
 func (s *scope) file() (file string, d *sandbox.Dir, err error) {
 	if s.all {
@@ -72,10 +83,13 @@ func (s *scope) inForce() ([]policy.Rule, error) {
 	if err != nil {
 		return nil, err
 	}
+	var rules []policy.Rule
 	if d != nil {
-		return d.Rules()
+		rules, err = d.Rules()
+	} else {
+		rules, err = sandbox.RulesIn(file)
 	}
-	return sandbox.RulesIn(file)
+	return rules, s.mend(err)
 }
 
 type ruleRow struct {
@@ -146,7 +160,7 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 				}
 				d := set.Decide(f)
 				denied = denied || !d.Allow
-				if err := printDecision(c.OutOrStdout(), f, d, asJSON); err != nil {
+				if err := s.print(c.OutOrStdout(), f, d, asJSON); err != nil {
 					return err
 				}
 			}
@@ -161,7 +175,7 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 	return c
 }
 
-func printDecision(w io.Writer, f policy.Flow, d policy.Decision, asJSON bool) error {
+func (s *scope) print(w io.Writer, f policy.Flow, d policy.Decision, asJSON bool) error {
 	word := policy.Deny
 	if d.Allow {
 		word = policy.Allow
@@ -174,8 +188,8 @@ func printDecision(w io.Writer, f policy.Flow, d policy.Decision, asJSON bool) e
 		fmt.Fprintf(w, " (%s:%d)", d.Rule.Source.File, d.Rule.Source.Line)
 	}
 	fmt.Fprintln(w)
-	if s := suggestion(f, d); s != "" {
-		fmt.Fprintf(w, "  try: brig policy allow %s\n", s)
+	if rule := suggestion(f, d); rule != "" {
+		fmt.Fprintf(w, "  try: brig policy allow %s%s\n", s.arguments(), rule)
 	}
 	return nil
 }
@@ -220,7 +234,7 @@ func (s *scope) change(ctx context.Context, action policy.Action, texts []string
 		}
 		lines = append(lines, line)
 	}
-	if err := editRules(ctx, file, func(old []string) ([]string, error) {
+	if err := s.edit(ctx, file, func(old []string) ([]string, error) {
 		if !remove {
 			return addLines(old, lines), nil
 		}
@@ -251,9 +265,22 @@ func addLines(old, lines []string) []string {
 	return old
 }
 
-// editRules changes a file of rules under a lock; what is not a rule stays. The
+// mend is what to do about a file that makes no sense.
+func (s *scope) mend(err error) error {
+	var wrong *policy.SyntaxError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	flags := s.arguments()
+	if common, cerr := sandbox.CommonPolicy(); cerr == nil && common == wrong.Source.File {
+		flags = "--all"
+	}
+	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or brig policy reset %s", wrong.Source.File, flags)))
+}
+
+// edit changes a file of rules under a lock; what is not a rule stays. The
 // result must make sense, or the file stays as it was.
-func editRules(ctx context.Context, file string, edit func([]string) ([]string, error)) error {
+func (s *scope) edit(ctx context.Context, file string, edit func([]string) ([]string, error)) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
@@ -275,7 +302,7 @@ func editRules(ctx context.Context, file string, edit func([]string) ([]string, 
 	}
 	text := []byte(strings.Join(lines, "\n") + "\n")
 	if _, err := policy.ParseFile(file, text); err != nil {
-		return hint(err, "mend %s by hand, or brig policy reset", file)
+		return s.mend(err)
 	}
 	return sandbox.WriteFile(file, text)
 }

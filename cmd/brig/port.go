@@ -25,14 +25,6 @@ func portCommand() *cobra.Command {
   brig port --remove 8080  close it
   brig port                list`,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, err := sandbox.Open()
-			if err != nil {
-				return err
-			}
-			spec, err := lookup(store, name)
-			if err != nil {
-				return err
-			}
 			var add []sandbox.Port
 			for _, a := range args {
 				p, err := sandbox.ParsePort(a)
@@ -48,6 +40,14 @@ func portCommand() *cobra.Command {
 					return fmt.Errorf("--remove %q: want a port number of the host", r)
 				}
 				drop = append(drop, uint16(n))
+			}
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			spec, err := lookup(store, name)
+			if err != nil {
+				return err
 			}
 			ports, err := changePorts(c, store.Dir(spec.Name), add, drop)
 			if err != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -65,13 +67,22 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 func hostCPUs() int { return min(defaultCPUs, runtime.NumCPU()) }
 
 func hostMemory() int64 {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
+	total := totalMemory()
+	if total == 0 {
 		return defaultMemory
 	}
-	half := int64(si.Totalram) * int64(si.Unit) / 2 //nolint:gosec // below 8 EiB
+	half := total / 2
 	half -= half % (256 << 20)
 	return max(sandbox.MinMemory, min(defaultMemory, half))
+}
+
+// totalMemory is the host's, in bytes; 0 when it is not known.
+func totalMemory() int64 {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return 0
+	}
+	return int64(si.Totalram) * int64(si.Unit)
 }
 
 // directory is the project directory that the flags mean, symlinks resolved,
@@ -90,13 +101,15 @@ func (f *specFlags) directory() (string, error) {
 		return "", err
 	}
 	real, err := filepath.EvalSymlinks(abs)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", hint(fmt.Errorf("project directory: %s does not exist", abs), "mkdir %s, or another --dir", pathArgument(abs))
+	} else if err != nil {
 		return "", fmt.Errorf("project directory: %w", err)
 	}
 	if fi, err := os.Stat(real); err != nil {
 		return "", fmt.Errorf("project directory: %w", err)
 	} else if !fi.IsDir() {
-		return "", fmt.Errorf("project directory: %s is not a directory", real)
+		return "", hint(fmt.Errorf("project directory: %s is not a directory", real), "the directory that it is in: --dir %s", pathArgument(filepath.Dir(real)))
 	}
 	return real, nil
 }
@@ -158,6 +171,9 @@ func (f *specFlags) set(s *sandbox.Spec) (err error) {
 	if err := f.size("memory", f.memory, &s.Memory); err != nil {
 		return err
 	}
+	if err := f.enoughMemory(s.Memory); err != nil {
+		return err
+	}
 	if err := f.size("disk", f.disk, &s.Disk); err != nil {
 		return err
 	}
@@ -174,14 +190,38 @@ func (f *specFlags) set(s *sandbox.Spec) (err error) {
 			return err
 		}
 	}
-	for _, p := range f.ports {
-		port, err := sandbox.ParsePort(p)
-		if err != nil {
-			return err
-		}
-		s.Ports = addPort(s.Ports, port)
+	ports, err := parsePorts(f.ports)
+	for _, p := range ports {
+		s.Ports = addPort(s.Ports, p)
 	}
-	return nil
+	return err
+}
+
+// parsePorts reads what is given to --publish. A port of the host that is given
+// twice is a mistake, though a later command may give it anew.
+func parsePorts(list []string) ([]sandbox.Port, error) {
+	var ports []sandbox.Port
+	for _, text := range list {
+		p, err := sandbox.ParsePort(text)
+		if err != nil {
+			return nil, fmt.Errorf("--publish: %w", err)
+		}
+		if i := slices.IndexFunc(ports, func(o sandbox.Port) bool { return o.Host == p.Host && o != p && p.Host != 0 }); i >= 0 {
+			return nil, fmt.Errorf("--publish %s: port %d of this machine leads to the guest's port %d already; write another HOST:%d", text, p.Host, ports[i].Guest, p.Guest)
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+// enoughMemory refuses to give a guest more than the host has, which no machine
+// would start with.
+func (f *specFlags) enoughMemory(want int64) error {
+	total := totalMemory()
+	if !f.flags.Changed("memory") || total == 0 || want <= total {
+		return nil
+	}
+	return fmt.Errorf("--memory %s is more than the %s that this machine has: want at most that", sandbox.FormatSize(want), sandbox.FormatSize(total))
 }
 
 func (f *specFlags) size(flag, value string, into *int64) error {
@@ -198,7 +238,7 @@ func (f *specFlags) size(flag, value string, into *int64) error {
 
 func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	for i, o := range list {
-		if o.Host == p.Host {
+		if o == p || o.Host == p.Host && p.Host != 0 { // 0 means any that is free
 			list[i] = p
 			return list
 		}
@@ -212,13 +252,16 @@ func parseMounts(list []string) ([]sandbox.Mount, error) {
 	for _, text := range list {
 		m, err := sandbox.ParseMount(text)
 		if err != nil {
-			return nil, fmt.Errorf("--mount: %w", err)
+			return nil, fmt.Errorf("--%w", err) // it begins with "mount"
 		}
 		src, err := filepath.Abs(expandHome(m.Source))
 		if err != nil {
 			return nil, err
 		}
-		if m.Source, err = filepath.EvalSymlinks(src); err != nil {
+		m.Source, err = filepath.EvalSymlinks(src)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, hint(fmt.Errorf("--mount %q: %s does not exist", text, src), "mkdir %s, or another --mount", pathArgument(src))
+		} else if err != nil {
 			return nil, fmt.Errorf("--mount %q: %w", text, err)
 		}
 		if m.Target == "" {

@@ -5,7 +5,7 @@
 //
 // An entry is a folder KIND/KEY with files and a manifest that holds the
 // SHA-256 of each. Once in place it never changes: a newer version is another
-// key. A Pointer is a small file that names the key to use now.
+// key. A Pointer is a small file of JSON whose "key" names the one to use now.
 //
 // Building: the builder holds the entry's lock (flock(2), which the kernel
 // releases however the process ends), works in a folder of its own under tmp,

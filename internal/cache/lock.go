@@ -128,17 +128,27 @@ func builder(folder string) string {
 
 // Sweep removes the scratch folders of builders that are no longer there.
 func (d Dir) Sweep() error {
+	left, err := d.Abandoned()
+	for _, path := range left {
+		RemoveAll(path)
+	}
+	return err
+}
+
+// Abandoned are the scratch folders that Sweep removes.
+func (d Dir) Abandoned() ([]string, error) {
 	tmp := filepath.Join(d.path, tmpFolder)
 	des, err := os.ReadDir(tmp)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
+	var left []string
 	for _, de := range des {
 		if d.idle(builder(de.Name())) {
-			RemoveAll(filepath.Join(tmp, de.Name()))
+			left = append(left, filepath.Join(tmp, de.Name()))
 		}
 	}
-	return err
+	return left, err
 }
 
 // idle says whether nobody holds the lock of that name.

@@ -157,31 +157,77 @@ const (
 
 // buildMode picks the mode that works for this user. The error says what to do.
 func buildMode() (string, error) {
-	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return "", errors.New("mmdebstrap is missing: install the package mmdebstrap")
+	for _, n := range Needs() {
+		if !n.OK {
+			return "", fmt.Errorf("%s: %s: %s", n.What, n.Detail, n.Remedy)
+		}
 	}
 	if os.Geteuid() == 0 && canMount() {
 		return modeRoot, nil
 	}
-	if _, err := exec.LookPath("newuidmap"); err != nil {
-		return "", errors.New("newuidmap is missing: install the package uidmap")
+	return modeUnshare, nil
+}
+
+// Need is one thing that building the default image takes.
+type Need struct {
+	What   string
+	OK     bool
+	Detail string // what there is, or what is wrong
+	Remedy string // what to do when it is not OK
+}
+
+// Needs is what building takes on this host, as this user, and what of it is
+// there.
+func Needs() []Need {
+	list := []Need{
+		program("mmdebstrap", "mmdebstrap"),
+		{"keyring", exists(debian.Keyring), debian.Keyring, "sudo apt-get install debian-archive-keyring"},
 	}
+	if !list[1].OK {
+		list[1].Detail += " is missing"
+	}
+	if os.Geteuid() == 0 && canMount() {
+		return list
+	}
+	list = append(list, program("newuidmap", "uidmap"))
+	list = append(list, subordinates("/etc/subuid"), subordinates("/etc/subgid"))
+	n := Need{What: "user namespaces", OK: true, Detail: "ordinary users may make them"}
+	if err := tryUserNamespace(); err != nil {
+		n.OK, n.Detail = false, fmt.Sprintf("ordinary users may not make them (%v)", err)
+		n.Remedy = "sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0, " +
+			"or build the image once as root with the same cache folder"
+	}
+	return append(list, n)
+}
+
+func program(name, pkg string) Need {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return Need{name, false, "not on the PATH", "sudo apt-get install " + pkg}
+	}
+	return Need{What: name, OK: true, Detail: path}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// subordinates says whether subuid(5) or subgid(5) gives this user enough ids.
+func subordinates(file string) Need {
+	n := Need{What: filepath.Base(file)}
 	u, err := user.Current()
 	if err != nil {
-		return "", err
+		n.Detail, n.Remedy = err.Error(), "give this user an entry in /etc/passwd"
+		return n
 	}
-	for _, f := range []string{"/etc/subuid", "/etc/subgid"} {
-		if !hasSubordinates(f, u) {
-			return "", fmt.Errorf("%s gives %s no subordinate ids, without which an ordinary user cannot build an image: "+
-				"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", f, u.Username, u.Username)
-		}
+	if n.OK = hasSubordinates(file, u); n.OK {
+		n.Detail = file + " has ids for " + u.Username
+		return n
 	}
-	if err := tryUserNamespace(); err != nil {
-		return "", fmt.Errorf("this machine lets no ordinary user make a user namespace (%w): "+
-			"allow it (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), "+
-			"or build the image once as root with the same cache folder", err)
-	}
-	return modeUnshare, nil
+	n.Detail = fmt.Sprintf("%s gives %s no %d subordinate ids", file, u.Username, minSubordinates)
+	n.Remedy = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + u.Username
+	return n
 }
 
 // canMount says whether root may make mount namespaces here: not so in most

@@ -117,7 +117,7 @@ func (s *Store) Get(ctx context.Context, ref string, r progress.Reporter) (*Imag
 }
 
 // Refresh builds or fetches the image that ref stands for anew. Sandboxes made
-// from the one before keep that: it stays in the cache until Remove or Prune.
+// from the one before keep that: it stays in the cache until Remove.
 func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
 	switch {
 	case ref == "" || ref == DefaultRef:
@@ -131,9 +131,17 @@ func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*
 
 // Default returns the default image, building it at first use.
 func (s *Store) Default(ctx context.Context, r progress.Reporter) (*Image, error) {
-	want := func(p pointer) bool { return p.Source == recipeDigest() }
-	return s.locked(ctx, DefaultRef, r, want, s.build)
+	return s.locked(ctx, DefaultRef, r, upToDate, s.build)
 }
+
+// HasDefault says whether the default image of this brig is in the cache, whole.
+func (s *Store) HasDefault() bool {
+	_, err := s.cached(DefaultRef, upToDate)
+	return err == nil
+}
+
+// upToDate says of a default image whether this brig would build the same.
+func upToDate(p pointer) bool { return p.Source == recipeDigest() }
 
 // make builds what ref stands for in the scratch folder dir: the file imageFile
 // and what to keep beside it.
@@ -347,25 +355,4 @@ func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
 		return err
 	}
 	return s.cache.Remove(kind, key)
-}
-
-// Prune deletes images that no reference means any more and nothing uses, and
-// what killed builders left behind. It returns the bytes that it freed.
-func (s *Store) Prune(inUse func(digest string) bool) (int64, error) {
-	list, err := s.List()
-	if err != nil {
-		return 0, err
-	}
-	var freed int64
-	for _, i := range list {
-		if !i.Superseded || inUse != nil && inUse(i.Digest) {
-			continue
-		}
-		if rerr := s.cache.Remove(kind, strings.TrimPrefix(i.Digest, digestPrefix)); rerr != nil {
-			err = errors.Join(err, rerr)
-			continue
-		}
-		freed += i.Size
-	}
-	return freed, errors.Join(err, s.cache.Sweep())
 }

@@ -177,22 +177,6 @@ func Cached(ctx context.Context, folder string, bootModules []string) (string, e
 	return e.File(initrdFile), nil
 }
 
-// Prune removes archives other than the one for those modules.
-func Prune(folder string, bootModules []string) error {
-	keep, err := cacheKey(bootModules)
-	if err != nil {
-		return err
-	}
-	c := cache.Open(folder)
-	keys, err := c.Keys(kind)
-	for _, k := range keys {
-		if k != keep {
-			err = errors.Join(err, c.Remove(kind, k))
-		}
-	}
-	return err
-}
-
 // cacheKey is over the agent and the modules' contents.
 func cacheKey(bootModules []string) (string, error) {
 	agent, err := agentSum()

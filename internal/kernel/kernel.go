@@ -21,7 +21,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,25 +111,10 @@ func (s *Store) Refresh(ctx context.Context, r progress.Reporter) (*Kernel, erro
 	return s.fetch(ctx, l, r)
 }
 
-// Prune removes kernels other than the one in use, and what killed builders
-// left behind. A running QEMU has read its kernel; the modules disk stays as
-// long as it has it open.
-func (s *Store) Prune(inUse func(digest string) bool) error {
-	var p pointer
-	if err := s.cache.Pointer(kind, s.pointerName(), &p); err != nil && !errors.Is(err, cache.ErrAbsent) {
-		return err
-	}
-	keys, err := s.cache.Keys(kind)
-	for _, key := range keys {
-		if key == p.Key {
-			continue
-		}
-		if e, perr := s.cache.Peek(kind, key); perr == nil && inUse != nil && inUse(digest(e)) {
-			continue
-		}
-		err = errors.Join(err, s.cache.Remove(kind, key))
-	}
-	return errors.Join(err, s.cache.Sweep())
+// Has says whether the kernel that Kernel returns is in the cache, whole.
+func (s *Store) Has() bool {
+	_, err := s.cached()
+	return err == nil
 }
 
 func (s *Store) cached() (*Kernel, error) {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kinds of Accel.
@@ -37,8 +39,8 @@ const proofTime = 3 * time.Second
 // Accel says how guests run.
 type Accel struct {
 	Kind   string // KVM or TCG; empty is TCG
-	Reason string // why not KVM, in words for a person
-	Detail string // what QEMU said of it
+	Reason string // why not KVM, in a few words for a person
+	Said   string // what QEMU said of it, for who looks for the cause; may be empty
 	Remedy string // what the person can do about it; may be empty
 }
 
@@ -67,7 +69,8 @@ type proof struct {
 	BootID string `json:"bootID"`
 	QEMU   string `json:"qemu"`
 	Works  bool   `json:"works"`
-	Why    string `json:"why,omitempty"`
+	Cause  string `json:"cause,omitempty"` // why it does not work, in a few words
+	Said   string `json:"said,omitempty"`  // by QEMU
 }
 
 // Accelerator chooses how guests run here: KVM if a guest of our own was seen
@@ -81,7 +84,7 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 	case KVM:
 		return Accel{Kind: KVM}, nil
 	case TCG:
-		return Accel{Kind: TCG, Reason: accelEnv + "=tcg asks for software emulation", Remedy: "unset " + accelEnv}, nil
+		return Accel{Kind: TCG, Reason: accelEnv + "=tcg is set", Remedy: "unset " + accelEnv}, nil
 	case "":
 	default:
 		return Accel{}, fmt.Errorf("%s=%q: want kvm or tcg", accelEnv, v)
@@ -99,12 +102,15 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 	}
 	now := proof{BootID: strings.TrimSpace(string(id)), QEMU: bin.Path + " " + bin.Build}
 	path := filepath.Join(cacheDir, accelFile)
-	if kept, ok := readProof(path); ok && kept.BootID == now.BootID && kept.QEMU == now.QEMU {
+	if kept, ok := readProof(path); ok && kept.BootID == now.BootID && kept.QEMU == now.QEMU && (kept.Works || kept.Cause != "") {
 		return kept.accel(), nil
 	}
-	now.Works, now.Why, err = prove(ctx, bin.Path)
+	failed, err := prove(ctx, bin.Path)
 	if err != nil {
 		return Accel{}, err
+	}
+	if now.Works = failed == nil; !now.Works {
+		now.Cause, now.Said = failed.cause, failed.said
 	}
 	// Not being able to keep it only costs the next start a moment.
 	_ = replaceJSON(path, now)
@@ -116,7 +122,7 @@ func (p proof) accel() Accel {
 		return Accel{Kind: KVM}
 	}
 	return Accel{
-		Kind: TCG, Reason: kvmDevice + " opens, but a small guest does not boot under it", Detail: p.Why,
+		Kind: TCG, Reason: kvmDevice + " opens but cannot run a guest here (" + p.Cause + ")", Said: p.Said,
 		Remedy: "if this machine is itself a virtual one, its host may not offer nested virtualisation fully; " + accelEnv + "=kvm tries all the same",
 	}
 }
@@ -174,27 +180,33 @@ func replaceJSON(path string, v any) error {
 // and then one does.
 const proofRuns = 3
 
-// prove boots a guest of our own under KVM.
-func prove(ctx context.Context, qemu string) (works bool, why string, err error) {
-	for range proofRuns {
-		if works, why, err = boots(ctx, qemu, KVM, proofTime); !works || err != nil {
-			break
-		}
-	}
-	return works, why, err
+// failure is why the proof's guest did not run to its end.
+type failure struct {
+	cause string // in a few words
+	said  string // by QEMU
 }
 
-// boots reports whether the proof's guest runs to its end under an accelerator
-// within limit, and if not, why. The error is for what proves nothing.
-func boots(ctx context.Context, qemu, accel string, limit time.Duration) (works bool, why string, err error) {
+// prove boots a guest of our own under KVM. nil means that it works.
+func prove(ctx context.Context, qemu string) (*failure, error) {
+	for range proofRuns {
+		if failed, err := boots(ctx, qemu, KVM, proofTime); failed != nil || err != nil {
+			return failed, err
+		}
+	}
+	return nil, nil
+}
+
+// boots tells why the proof's guest does not run to its end under an accelerator
+// within limit; nil means that it does. The error is for what proves nothing.
+func boots(ctx context.Context, qemu, accel string, limit time.Duration) (*failure, error) {
 	f, err := os.CreateTemp("", "brig-proof-*")
 	if err != nil {
-		return false, "", fmt.Errorf("prove the accelerator: %w", err)
+		return nil, fmt.Errorf("prove the accelerator: %w", err)
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(proofGuest())
 	if err := errors.Join(err, f.Close()); err != nil {
-		return false, "", fmt.Errorf("prove the accelerator: %w", err)
+		return nil, fmt.Errorf("prove the accelerator: %w", err)
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -210,16 +222,24 @@ func boots(ctx context.Context, qemu, accel string, limit time.Duration) (works 
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return false, "", context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case limited.Err() != nil:
-		return false, fmt.Sprintf("it was not done within %v", limit), nil
+		return &failure{fmt.Sprintf("it was not done within %v", limit), said.String()}, nil
 	case err == nil, errors.As(err, &exit):
 		if cmd.ProcessState.ExitCode() == proofExit {
-			return true, "", nil
+			return nil, nil
 		}
-		return false, strings.TrimSpace(fmt.Sprintf("QEMU ended with %v. %s", cmd.ProcessState, said)), nil
+		return &failure{howEnded(cmd.ProcessState), said.String()}, nil
 	}
-	return false, "", fmt.Errorf("prove the accelerator: %w", err)
+	return nil, fmt.Errorf("prove the accelerator: %w", err)
+}
+
+// howEnded says how QEMU ended, in a few words.
+func howEnded(p *os.ProcessState) string {
+	if ws, ok := p.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return "QEMU stopped with " + unix.SignalName(ws.Signal())
+	}
+	return fmt.Sprintf("QEMU ended with exit status %d", p.ExitCode())
 }
 
 // proofArgs takes the same way as a real guest: the same board and firmware,

@@ -16,33 +16,54 @@ func TestProofBoots(t *testing.T) {
 		t.Skip(err)
 	}
 	began := time.Now()
-	works, why, err := boots(t.Context(), bin.Path, TCG, time.Minute)
-	if err != nil || !works {
-		t.Fatalf("the proof's guest does not run under TCG: %s, %v", why, err)
+	failed, err := boots(t.Context(), bin.Path, TCG, time.Minute)
+	if err != nil || failed != nil {
+		t.Fatalf("the proof's guest does not run under TCG: %+v, %v", failed, err)
 	}
 	t.Logf("proof under TCG: %v", time.Since(began).Round(time.Millisecond))
 }
 
 func TestProofFails(t *testing.T) {
-	works, why, err := boots(t.Context(), "/bin/false", TCG, time.Minute)
-	if works || err != nil || !strings.Contains(why, "exit status 1") {
-		t.Errorf("a QEMU that fails: %v, %q, %v", works, why, err)
+	program := func(script string) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "qemu")
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	sleeper := filepath.Join(t.TempDir(), "qemu")
-	if err := os.WriteFile(sleeper, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		qemu, cause, said string
+		limit             time.Duration
+	}{
+		{program("echo no such machine >&2; exit 1"), "QEMU ended with exit status 1", "no such machine", time.Minute},
+		{program("echo 'kvm_buf_set_msrs: Assertion failed' >&2; kill -ABRT $$"), "QEMU stopped with SIGABRT", "kvm_buf_set_msrs: Assertion failed", time.Minute},
+		{program("exec sleep 1000"), "it was not done within 50ms", "", 50 * time.Millisecond},
+	} {
+		failed, err := boots(t.Context(), c.qemu, TCG, c.limit)
+		if err != nil || failed == nil || failed.cause != c.cause || failed.said != c.said {
+			t.Errorf("%+v, %v, want %q and %q", failed, err, c.cause, c.said)
+		}
 	}
-	works, why, err = boots(t.Context(), sleeper, TCG, 50*time.Millisecond)
-	if works || err != nil || !strings.Contains(why, "not done within 50ms") {
-		t.Errorf("a QEMU that hangs: %v, %q, %v", works, why, err)
-	}
+	sleeper := program("exec sleep 1000")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err = boots(ctx, sleeper, TCG, time.Minute); err == nil {
+	if _, err := boots(ctx, sleeper, TCG, time.Minute); err == nil {
 		t.Error("a proof that was given up counts")
 	}
-	if _, _, err = boots(t.Context(), "/nonexistent", TCG, time.Minute); err == nil {
+	if _, err := boots(t.Context(), "/nonexistent", TCG, time.Minute); err == nil {
 		t.Error("no QEMU at all counts as a proof")
+	}
+}
+
+func TestReasonIsShort(t *testing.T) {
+	p := proof{Cause: "QEMU stopped with SIGABRT", Said: "Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."}
+	a := p.accel()
+	if want := "/dev/kvm opens but cannot run a guest here (QEMU stopped with SIGABRT)"; a.OK() || a.Reason != want {
+		t.Errorf("%+v, want %q", a, want)
+	}
+	if a.Said != p.Said || a.Remedy == "" {
+		t.Errorf("%+v: what QEMU said, or the remedy, is lost", a)
 	}
 }
 
@@ -101,7 +122,7 @@ func TestAccelerator(t *testing.T) {
 	}
 	// A kept answer is used; one of another boot, or damaged, is not.
 	lie := kept
-	lie.Works, lie.Why = !kept.Works, "a lie"
+	lie.Works, lie.Cause = !kept.Works, "a lie"
 	if err := replaceJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,52 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"brig.dev/brig/internal/progress"
+)
+
+func TestItems(t *testing.T) {
+	d := Open(filepath.Join(t.TempDir(), "none"))
+	if list, err := d.Items(); err != nil || len(list) != 0 {
+		t.Fatalf("no cache: %v, %v", list, err)
+	}
+	d = Open(t.TempDir())
+	for _, key := range []string{"a", "b"} {
+		_, err := d.Ensure(t.Context(), "thing", key, progress.Silent, func(_ context.Context, dir string) (any, error) {
+			return map[string]string{"name": key}, os.WriteFile(filepath.Join(dir, "file"), make([]byte, 100_000), 0o600)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Point("thing", "to-"+key, map[string]string{"key": key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(d.Path(), "other", "damaged"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	list, err := d.Items()
+	if err != nil || len(list) != 3 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	if i := list[1]; i.Kind != "thing" || i.Key != "a" || i.Size < 100_000 || i.Size > 200_000 || len(i.Meta) == 0 || Used(i.Path) != i.Size {
+		t.Errorf("%+v", i)
+	}
+	if i := list[0]; i.Kind != "other" || i.Key != "damaged" || i.Meta != nil {
+		t.Errorf("%+v", i)
+	}
+	if err := errors.Join(d.Discard("thing", "a"), d.Discard("other", "damaged")); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := d.Items(); err != nil || len(list) != 1 || list[0].Key != "b" {
+		t.Errorf("after discarding: %v, %v", list, err)
+	}
+	if names, err := d.Pointers("thing"); err != nil || len(names) != 1 || names[0] != "to-b" {
+		t.Errorf("pointers: %v, %v", names, err)
+	}
+}
