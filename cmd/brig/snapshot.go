@@ -24,6 +24,8 @@ func snapshotCommand() *cobra.Command {
 		Short: "Keep a sandbox as it is, and go back to it",
 		Long: `Keep a sandbox as it is: its memory with all that runs, and its disk. The project
 directory is not part of a snapshot; it stays what it is on the host.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(snapshotCreateCommand(), snapshotListCommand(), snapshotRestoreCommand(), snapshotRemoveCommand())
 	return c
