@@ -73,6 +73,7 @@ func benchProject(b *testing.B, name string) string {
 // BenchmarkColdStart is a stopped sandbox's first output, against the same
 // kernel booted bare to a shell's first output.
 func BenchmarkColdStart(b *testing.B) {
+	b.Setenv(templatesEnv, "off")
 	dir := benchProject(b, "cold")
 	run(b, dir, "run", "--memory", "1G", "--", "true")
 	lab := newLab(b, shellFiles(b))

@@ -123,7 +123,7 @@ func environment(extra ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(base, "home"), "USER=" + os.Getenv("USER"),
 		"XDG_STATE_HOME=" + filepath.Join(base, "state"), "XDG_CACHE_HOME=" + os.Getenv("BRIG_TEST_CACHE"),
-		"TERM=xterm", "LANG=C.UTF-8",
+		"TERM=xterm", "LANG=C.UTF-8", templatesEnv + "=" + os.Getenv(templatesEnv),
 	}, extra...)
 }
 

@@ -1,0 +1,184 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/sandbox"
+)
+
+const size = 1 << 20
+
+func memory(t *testing.T, b byte) *os.File {
+	t.Helper()
+	ram, err := qemu.NewRAM(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ram.Close() })
+	if b != 0 {
+		if _, err := ram.WriteAt(bytes.Repeat([]byte{b}, 8192), 65536); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ram
+}
+
+func commit(t *testing.T, path string, b byte) {
+	t.Helper()
+	d, err := Begin(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Discard()
+	if err := d.RAM(memory(t, b)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.State(func(w io.Writer) error { _, err := w.Write([]byte{'s', b}); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if Exists(path) && b == 1 {
+		t.Error("there before it is whole")
+	}
+	if err := d.Commit(path, Meta{Kind: "k", Spec: &sandbox.Spec{ID: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func first(t *testing.T, s *Snapshot) byte {
+	t.Helper()
+	ram := memory(t, 0)
+	if err := s.Unpack(ram); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := ram.ReadAt(b, 65536); err != nil {
+		t.Fatal(err)
+	}
+	return b[0]
+}
+
+func open(t *testing.T, path string) *Snapshot {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestWhatWasWrittenIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "one")
+	if _, err := Open(path); !errors.Is(err, ErrNone) {
+		t.Errorf("before: %v", err)
+	}
+	commit(t, path, 1)
+	commit(t, path, 2) // in its place
+	s := open(t, path)
+	if got := first(t, s); got != 2 {
+		t.Errorf("memory %d", got)
+	}
+	clone := filepath.Join(filepath.Dir(path), "two")
+	if err := s.Clone(clone); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(); err != nil || Exists(path) {
+		t.Errorf("removed: %v", err)
+	}
+	c := open(t, clone)
+	if got := first(t, c); got != 2 || c.Meta.Kind != "k" {
+		t.Errorf("clone: %d, %+v", got, c.Meta)
+	}
+	r, err := c.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || string(b) != "s\x02" {
+		t.Errorf("state %q, %v", b, err)
+	}
+}
+
+func TestDamageShows(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"cut short": func(p string) error { return os.Truncate(filepath.Join(p, ramFile), 5000) },
+		"gone":      func(p string) error { return os.Remove(filepath.Join(p, ramFile)) },
+		"a bit": func(p string) error {
+			b, err := os.ReadFile(filepath.Join(p, ramFile))
+			b[len(b)-1] ^= 1
+			return errors.Join(err, os.WriteFile(filepath.Join(p, ramFile), b, 0o600))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "one")
+		commit(t, path, 1)
+		s := open(t, path)
+		if err := harm(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Unpack(memory(t, 0)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "one")
+	commit(t, path, 1)
+	if err := os.WriteFile(filepath.Join(path, metaFile), []byte(`{"format":99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another format: %v", err)
+	}
+}
+
+func TestKilledDraftsGo(t *testing.T) {
+	folder := t.TempDir()
+	if _, err := Begin(folder); err != nil { // and killed
+		t.Fatal(err)
+	}
+	d, err := Begin(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadDir(folder)
+	if err != nil || len(list) != 1 || !IsDraft(list[0].Name()) {
+		t.Errorf("%v, %v", list, err)
+	}
+	d.Discard()
+}
+
+func TestCopyDiskKeepsHoles(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
+	f, err := os.Create(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("data"), 512<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := CopyDisk(to, from); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4)
+	g, err := os.Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if _, err := g.ReadAt(b, 512<<20); err != nil || string(b) != "data" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if fi, err := g.Stat(); err != nil || fi.Size() != 1<<30 || allocated(to) > 1<<20 {
+		t.Errorf("%v bytes, %d taken, %v", fi.Size(), allocated(to), err)
+	}
+	if err := CopyDisk(to, from); err == nil {
+		t.Error("a copy over what is there")
+	}
+}
