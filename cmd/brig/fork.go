@@ -143,7 +143,7 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 		return err
 	}
 	defer l.Close()
-	d, err := store.Create(&spec)
+	d, err := store.Reserve(name)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,10 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 	if err := snapshot.CopyDisk(d.File(sandbox.DiskFile), s.Disk()); err != nil {
 		return err
 	}
-	return s.Clone(d.File(sandbox.SuspendedState))
+	if err := s.Clone(d.File(sandbox.SuspendedState)); err != nil {
+		return err
+	}
+	return d.WriteSpec(&spec) // from here on there is such a sandbox
 }
 
 // copyFile copies a small file, if it is there.

@@ -226,21 +226,29 @@ func (s *Store) LockNames(ctx context.Context) (*Lock, error) {
 }
 
 // Create makes the folder of a new sandbox and writes its spec. The caller
-// holds the names' lock. A folder that a crash left without a spec is reused.
+// holds the names' lock.
 func (s *Store) Create(spec *Spec) (Dir, error) {
-	d := s.Dir(spec.Name)
+	d, err := s.Reserve(spec.Name)
+	if err != nil {
+		return d, err
+	}
+	return d, d.WriteSpec(spec)
+}
+
+// Reserve makes the folder of a sandbox to be, which is one when its spec is
+// written. The caller holds the names' lock until then. A folder that a crash
+// left without a spec is emptied.
+func (s *Store) Reserve(name string) (Dir, error) {
+	d := s.Dir(name)
 	if _, err := d.Spec(); err == nil {
-		return d, fmt.Errorf("a sandbox named %s exists already", spec.Name)
+		return d, fmt.Errorf("a sandbox named %s exists already", name)
 	} else if !IsNotFound(err) {
 		return d, err
 	}
 	if err := os.RemoveAll(d.Path); err != nil {
 		return d, err
 	}
-	if err := os.MkdirAll(d.Path, 0o700); err != nil {
-		return d, err
-	}
-	return d, d.WriteSpec(spec)
+	return d, os.MkdirAll(d.Path, 0o700)
 }
 
 // Remove deletes a sandbox's folder, spec first, so that a crash on the way
