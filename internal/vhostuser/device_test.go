@@ -251,10 +251,17 @@ func TestABlockedRequestHoldsUpNobody(t *testing.T) {
 	if got := d.ask(reqGetVringBase, statePayload(0, 0)); binary.NativeEndian.Uint32(got[4:]) != 2 {
 		t.Fatalf("stopped at %v", got)
 	}
-	close(e.block) // its answer comes to nothing
+	close(e.block) // its answer is given once the queue goes on
 	d.start(2)
 	d.submit(1)
-	d.answered(2)
+	d.answered(3)
+	heads := map[uint32]int{}
+	for i := range 3 {
+		heads[binary.LittleEndian.Uint32(d.mem[usedAt+ringHead+i*usedLen:])]++
+	}
+	if heads[0] != 1 || heads[1] != 2 {
+		t.Fatalf("answered, by head: %v", heads)
+	}
 	d.conn.Close()
 	if err := <-d.served; err != nil {
 		t.Fatal(err)
