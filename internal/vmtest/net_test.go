@@ -222,6 +222,9 @@ except OSError as e: print(type(e).__name__)
 
 	t.Run("learn", func(t *testing.T) {
 		sh(t, dir, "for n in a b c; do getent hosts $n.cdn.test || true; done")
+		wait(t, "the last name's line", func() bool { // which names its process, asked of the guest
+			return strings.Contains(must(t, dir, "net", "log", "--denied"), "c.cdn.test")
+		})
 		if got := must(t, dir, "policy", "learn"); !strings.Contains(got, "+allow *.cdn.test") {
 			t.Errorf("%s", got)
 		}
