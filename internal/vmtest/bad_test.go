@@ -20,9 +20,9 @@ func TestBadInput(t *testing.T) {
 		args []string
 	}{
 		{"unknown flag", []string{"run", "--no-such-flag", "--", "true"}},
-		{"unknown command", []string{"no-such-verb"}},
+		{"there is no command", []string{"no-such-verb"}},
 		{"command", []string{"run"}},
-		{"no such file", []string{"run", "-C", "/no/such/dir", "--", "true"}},
+		{"does not exist", []string{"run", "-C", "/no/such/dir", "--", "true"}},
 		{"not a directory", []string{"run", "-C", "/etc/passwd", "--", "true"}},
 		{"--cpus", []string{"run", "--cpus", "-1", "--", "true"}},
 		{"--memory", []string{"run", "--memory", "12Q", "--", "true"}},
