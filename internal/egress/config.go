@@ -59,6 +59,9 @@ type Verdict struct {
 	Raw    bool   // no look at the bytes
 	Rule   string // that decided, as typed; empty is the default denial
 	Reason string // of a denial
+	// Prefix is the block of addresses that the allowing rule names: what is on
+	// the floor wants one that is about the floor. Not valid for a name.
+	Prefix netip.Prefix
 }
 
 // Policy decides. It must not change: SetPolicy takes another one.
@@ -111,7 +114,7 @@ func adapt(p Policy) rules {
 
 func (a adapted) decide(t target) verdict {
 	v := a.p.Decide(Target{t.name, t.addr, t.port, t.proto, t.host})
-	return verdict{v.Allow, v.Raw, v.Rule, v.Reason}
+	return verdict{v.Allow, v.Raw, v.Rule, v.Reason, v.Prefix}
 }
 
 func (a adapted) resolves(name string) bool { return a.p.Resolves(name) }

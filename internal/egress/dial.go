@@ -98,7 +98,8 @@ func (d *dialer) addresses(ctx context.Context, t target) ([]netip.Addr, error) 
 }
 
 // permit judges one address of a target: a rule that denies it wins, and the
-// floor holds unless a rule names the address.
+// floor holds unless a rule is about that part of it: "everything" (0.0.0.0/0)
+// does not mean the host's loopback.
 func (d *dialer) permit(a netip.Addr, t target) error {
 	byAddr := target{addr: a, port: t.port, proto: t.proto}
 	v := d.decide(byAddr)
@@ -108,13 +109,11 @@ func (d *dialer) permit(a netip.Addr, t target) error {
 	if slices.ContainsFunc(d.pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
 		return &deniedError{reason: fmt.Sprintf("its address %s is one of brig's own", a)}
 	}
-	if v.allow {
+	block, why := onFloor(a, d.hostAddrs)
+	if why == "" || v.allow && v.prefix.IsValid() && v.prefix.Bits() >= block.Bits() && block.Overlaps(v.prefix) {
 		return nil
 	}
-	if why := onFloor(a, d.hostAddrs()); why != "" {
-		return &deniedError{reason: fmt.Sprintf("its address %s is %s", a, why), suggest: byAddr}
-	}
-	return nil
+	return &deniedError{reason: fmt.Sprintf("its address %s is %s", a, why), suggest: byAddr}
 }
 
 // lookup resolves with a short memory.

@@ -26,6 +26,7 @@ func (r fakeRules) decide(t target) verdict {
 			continue
 		}
 		match := false
+		var prefix netip.Prefix
 		switch {
 		case t.host:
 			match = host == "host"
@@ -33,16 +34,16 @@ func (r fakeRules) decide(t target) verdict {
 			match = host == t.name || strings.HasPrefix(host, "*.") && strings.HasSuffix(t.name, host[1:])
 		default:
 			if p, err := netip.ParsePrefix(host); err == nil {
-				match = p.Contains(t.addr)
+				match, prefix = p.Contains(t.addr), p
 			} else if a, err := netip.ParseAddr(host); err == nil {
-				match = a == t.addr
+				match, prefix = a == t.addr, netip.PrefixFrom(a, a.BitLen())
 			}
 		}
 		if match && deny {
 			return verdict{rule: text, reason: "denied"}
 		}
 		if match && !v.allow {
-			v = verdict{allow: true, raw: raw, rule: text}
+			v = verdict{allow: true, raw: raw, rule: text, prefix: prefix}
 		}
 	}
 	if !v.allow {
@@ -154,6 +155,23 @@ func TestDialFloor(t *testing.T) {
 	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
 	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:443"}).connect(t.Context(), want); err != nil {
 		t.Fatalf("a rule for the block: %v", err)
+	}
+	for addr, rule := range map[string]string{ // wider than the block: not about it
+		"10.0.0.1": "0.0.0.0/0", "127.0.0.1": "0.0.0.0/0", "169.254.169.254": "160.0.0.0/3", "fd00::1": "::/0", "::1": "::/0",
+		"203.0.113.200": "203.0.113.0/24", "::ffff:10.0.0.1": "0.0.0.0/0", "64:ff9b::7f00:1": "::/0",
+	} {
+		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
+		for _, to := range []target{want, {addr: netip.MustParseAddr(addr), port: 443, proto: "tcp"}} {
+			if _, _, err := f.dialer(fakeRules{"a.example:443", rule + ":443"}).connect(t.Context(), to); err == nil || len(f.dialled) != 0 {
+				t.Errorf("the rule %s opened %s", rule, addr)
+			}
+		}
+	}
+	for addr, rule := range map[string]string{"127.0.0.1": "127.0.0.1", "169.254.1.1": "169.254.0.0/16", "203.0.113.200": "203.0.113.200/32", "fd00::1": "fd00::/8"} {
+		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
+		if _, _, err := f.dialer(fakeRules{"a.example:443", rule + ":443"}).connect(t.Context(), want); err != nil {
+			t.Errorf("the rule %s: %v", rule, err)
+		}
 	}
 	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
 	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:80"}).connect(t.Context(), want); err == nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // floorRange is one block of addresses that no name may lead to.
@@ -14,8 +15,8 @@ type floorRange struct {
 	why    string
 }
 
-// floorRanges are the blocks that a name rule never opens; only an explicit IP
-// or CIDR rule does. Source: the IANA special-purpose registries (RFC 6890 and
+// floorRanges are the blocks that a name rule never opens; only an IP or CIDR
+// rule does that lies in the block. Source: the IANA special-purpose registries (RFC 6890 and
 // its updates). The documentation ranges (RFC 5737, RFC 3849) are left to the
 // rules: nothing lives there.
 var floorRanges = []floorRange{
@@ -39,8 +40,9 @@ var floorRanges = []floorRange{
 	{netip.MustParsePrefix("::/96"), "unspecified or IPv4 hidden in IPv6 (compatible)"},
 	{netip.MustParsePrefix("64:ff9b::/96"), "IPv4 hidden in IPv6 (NAT64)"},
 	{netip.MustParsePrefix("64:ff9b:1::/48"), "IPv4 hidden in IPv6 (local NAT64)"},
-	{netip.MustParsePrefix("100::/64"), "discard"},
+	{netip.MustParsePrefix("100::/63"), "discard or dummy"},
 	{netip.MustParsePrefix("2001::/32"), "IPv4 hidden in IPv6 (Teredo)"},
+	{netip.MustParsePrefix("2001:2::/48"), "benchmarking"},
 	{netip.MustParsePrefix("2001:10::/28"), "ORCHID"},
 	{netip.MustParsePrefix("2001:20::/28"), "ORCHID"},
 	{netip.MustParsePrefix("2002::/16"), "IPv4 hidden in IPv6 (6to4)"},
@@ -56,58 +58,63 @@ var floorRanges = []floorRange{
 // may be set.
 var isatap = [2][4]byte{{0x00, 0x00, 0x5e, 0xfe}, {0x02, 0x00, 0x5e, 0xfe}}
 
-// onFloor says why an address may not be reached by a name, or "". own are the
-// host's addresses, pools the synthetic ones. An address with a zone is always
-// on the floor: it means a link of the host.
-func onFloor(a netip.Addr, own []netip.Addr, pools ...netip.Prefix) string {
+// onFloor says why an address may not be reached by a name, or "", and the block
+// for which that is so. own are the host's addresses. An address with a zone is
+// always on the floor: it means a link of the host.
+func onFloor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
+	itself := netip.PrefixFrom(a, a.BitLen()) // drops a zone
 	if !a.IsValid() {
-		return "no address"
+		return itself, "no address"
 	}
 	if a.Zone() != "" {
-		return "link-local (with a zone)"
+		return itself, "link-local (with a zone)"
+	}
+	if slices.Contains(own(), a.Unmap()) {
+		return itself, "the host's own address"
 	}
 	for _, r := range floorRanges {
 		// Contains never matches a mapped address with an IPv4 block, nor the
 		// other way round: mapped ones have a block of their own.
 		if r.prefix.Contains(a) {
-			return r.why
+			return r.prefix, r.why
 		}
 	}
 	if a.Is6() {
 		b := a.As16()
 		if id := [4]byte(b[8:12]); id == isatap[0] || id == isatap[1] {
-			return "IPv4 hidden in IPv6 (ISATAP)"
+			return itself, "IPv4 hidden in IPv6 (ISATAP)"
 		}
 	}
-	if slices.Contains(own, a.Unmap()) {
-		return "the host's own address"
-	}
-	for _, p := range pools {
-		if p.Contains(a) {
-			return "a synthetic address of brig"
-		}
-	}
-	return ""
+	return netip.Prefix{}, ""
 }
 
-// hostAddrs lists the addresses of the host's interfaces. It asks anew for every
-// dial, as hosts change networks; when that fails, the last answer holds.
+// ownTime is how long a list of the host's addresses holds: hosts change
+// networks, and a burst of connections is not to ask the kernel each time.
+const ownTime = time.Second
+
+// hostAddrs lists the addresses of the host's interfaces, but for the loopback's;
+// when that fails, the last answer holds.
 type hostAddrs struct {
 	mu   sync.Mutex
 	last []netip.Addr
+	at   time.Time
 }
 
 func (h *hostAddrs) list() []netip.Addr {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.at.IsZero() && time.Since(h.at) < ownTime {
+		return h.last
+	}
 	list, err := net.InterfaceAddrs()
 	if err != nil {
 		return h.last
 	}
+	h.at = time.Now()
 	var out []netip.Addr
 	for _, a := range list {
 		text, _, _ := strings.Cut(a.String(), "/")
-		if addr, err := netip.ParseAddr(text); err == nil {
+		if addr, err := netip.ParseAddr(text); err == nil && !addr.IsLoopback() { // that is on the floor by itself
 			out = append(out, addr.Unmap().WithZone(""))
 		}
 	}

@@ -24,8 +24,8 @@ import (
 // Answers: each is matched to its request, only to know where it ends. That is
 // needed for three things: a 403 must not fall into the middle of an answer, a
 // 101 hands both directions over to the new protocol, and only if the request
-// asked for it. What cannot be read as an answer is passed on until it ends, and
-// then a later denial is a reset.
+// asked for it. What cannot be read as an answer is passed on until it ends
+// (blind), and then a later denial is a reset.
 //
 // Nothing waits for a whole body: before each read that could block, what was
 // written is flushed.
@@ -84,6 +84,7 @@ type httpRelay struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	open    int  // requests without their whole answer
+	blind   bool // where an answer ends is not known any more
 	ended   bool // no more answers
 	refused bool // the guest's side belongs to the refusal
 }
@@ -214,7 +215,7 @@ func (h *httpRelay) request() error {
 func (h *httpRelay) expect(x exchange) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for h.open >= pipelined && !h.ended {
+	for h.open >= pipelined && !h.ended && !h.blind {
 		if err := h.uw.Flush(); err != nil {
 			return &writeError{err}
 		}
@@ -223,9 +224,40 @@ func (h *httpRelay) expect(x exchange) error {
 	if h.ended {
 		return &writeError{net.ErrClosed}
 	}
+	if h.blind {
+		if x.upgrade {
+			x.switched <- false
+		}
+		return nil
+	}
 	h.open++
 	h.pending <- x
 	return nil
+}
+
+// copyBlind passes on what comes until the server ends.
+func (h *httpRelay) copyBlind(w *bufio.Writer, r *bufio.Reader) error {
+	h.mu.Lock()
+	h.blind = true
+	h.changed.Broadcast()
+	h.refuseUpgrades()
+	h.mu.Unlock()
+	return copyRest(w, r)
+}
+
+// refuseUpgrades tells those who wait for a 101 that they wait in vain. h.mu is
+// held: nobody else comes after.
+func (h *httpRelay) refuseUpgrades() {
+	for {
+		select {
+		case x := <-h.pending:
+			if x.upgrade {
+				x.switched <- false
+			}
+		default:
+			return
+		}
+	}
 }
 
 // handOver waits for the answer to an upgrade, and after a 101 copies what the
@@ -277,16 +309,16 @@ func (h *httpRelay) refuse(he *headError) {
 			abort(h.up)
 		}
 		h.mu.Lock()
-		for h.open > 0 && !h.ended {
+		for h.open > 0 && !h.ended && !h.blind {
 			h.changed.Wait()
 		}
-		ended := h.ended
+		ended := h.ended || h.blind
 		h.refused = true
 		h.mu.Unlock()
 		abort(h.up)
 		h.answers.Wait()
 		if ended {
-			abort(h.conn) // the last answer had no end of its own
+			abort(h.conn) // where the last answer ends nobody knows
 			return
 		}
 	}
@@ -308,18 +340,8 @@ func (h *httpRelay) relayAnswers() {
 	h.ended = true
 	refused := h.refused
 	h.changed.Broadcast()
+	h.refuseUpgrades()
 	h.mu.Unlock()
-	for { // whoever waits for a 101 waits in vain
-		select {
-		case x := <-h.pending:
-			if x.upgrade {
-				x.switched <- false
-			}
-			continue
-		default:
-		}
-		break
-	}
 	switch {
 	case refused:
 	case errors.Is(err, io.EOF):
@@ -340,7 +362,7 @@ func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
 	select {
 	case x = <-h.pending:
 	default:
-		return copyRest(w, r) // nobody asked: pass it on until it ends
+		return h.copyBlind(w, r) // nobody asked
 	}
 	tell := func(yes bool) {
 		if x.upgrade {
@@ -349,6 +371,10 @@ func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
 		}
 	}
 	defer tell(false)
+	blind := func() error {
+		tell(false)
+		return h.copyBlind(w, r)
+	}
 	for {
 		head, err := readHead(r)
 		if _, werr := w.Write(head); werr != nil {
@@ -357,14 +383,14 @@ func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
 		if err != nil {
 			var he *headError
 			if errors.As(err, &he) {
-				return copyRest(w, r)
+				return blind()
 			}
 			return err
 		}
 		a, err := parseAnswer(head, x.method)
 		switch {
 		case err != nil:
-			return copyRest(w, r)
+			return blind()
 		case a.status == 101 && !x.upgrade:
 			return errors.New("the server changed the protocol unasked")
 		case a.status == 101:
@@ -376,7 +402,7 @@ func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
 		tell(false)
 		switch a.length {
 		case lengthUntilEOF:
-			return copyRest(w, r)
+			return blind()
 		case lengthChunked:
 			err = copyChunked(w, r, false)
 		default:

@@ -413,8 +413,8 @@ func isVisible(s string) bool {
 
 // looksHTTP says whether the first bytes of a client are an HTTP request, in the
 // loosest way that some server reads: blanks first, any blank between the words,
-// any method. maybe: more bytes are needed. A whole line without an HTTP version
-// is another protocol (SMTP, Redis, an SSH banner).
+// any method, however long. maybe: more bytes are needed. A whole line without an
+// HTTP version is another protocol (SMTP, Redis, an SSH banner).
 func looksHTTP(b []byte) (yes, maybe bool) {
 	line := bytes.TrimLeft(b, " \t\v\f\r\n")
 	n := 0
@@ -425,8 +425,8 @@ func looksHTTP(b []byte) (yes, maybe bool) {
 	}
 	switch {
 	case n == len(line):
-		return false, n <= 64 // a word so far
-	case n == 0 || n > 64 || strings.IndexByte(" \t\v\f", line[n]) < 0:
+		return false, true // a word so far
+	case n == 0 || strings.IndexByte(" \t\v\f\r", line[n]) < 0:
 		return false, false
 	}
 	end := bytes.IndexByte(line, '\n')

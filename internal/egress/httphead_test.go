@@ -154,7 +154,12 @@ func TestLooksHTTP(t *testing.T) {
 		"GET /\r\n":                      {true, false},
 		"get key\r\n":                    {false, false},
 		"{\"json\"":                      {false, false},
-		strings.Repeat("A", 70):          {false, false},
+		strings.Repeat("A", 70):          {false, true},
+		strings.Repeat("A", 70) + "\n":   {false, false},
+		strings.Repeat("A", 70) + "=":    {false, false},
+		"GET\r/ HTTP/1.1\r\n":            {true, false},
+
+		strings.Repeat("A", 70) + " / HTTP/1.1\n": {true, false},
 	} {
 		if yes, maybe := looksHTTP([]byte(in)); yes != want[0] || maybe != want[1] {
 			t.Errorf("%q: %v %v", in, yes, maybe)

@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http/httputil"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -41,6 +43,92 @@ func TestUnendingFirstLine(t *testing.T) {
 		t.Errorf("%q reached the server", b)
 	}
 	if d := l.Denials(); len(d) != 1 || !strings.Contains(d[0].Reason, "does not end") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestLongMethod: what a lenient server would read as a request is looked at,
+// however long its first word is.
+func TestLongMethod(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:9000"})
+	s := newCounter(t, false, nil)
+	l.serve("good.example", "203.0.113.1:9000", s.addr())
+	for _, n := range []int{20, 70, 5000} {
+		c := l.mustDial("good.example", 9000)
+		got := send(t, c, strings.Repeat("A", n)+" / HTTP/1.1\r\nHost: other.example\r\n\r\nGET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 40") || !strings.Contains(got, "brig: ") {
+			t.Errorf("a method of %d letters: %q", n, got)
+		}
+	}
+	if s.requests.Load() != 0 {
+		t.Errorf("%d requests arrived", s.requests.Load())
+	}
+}
+
+// TestTooManyPieces: a first line or a ClientHello, byte by byte, ends.
+func TestTooManyPieces(t *testing.T) {
+	for _, in := range []string{strings.Repeat("A", 3*maxFirstReads), "GET /" + strings.Repeat("a", 3*maxFirstReads)} {
+		if k, head, err := sniff(iotest.OneByteReader(strings.NewReader(in)), nil); k != kindHTTP || len(head) > maxFirstReads+1 || err != nil {
+			t.Errorf("%v after %d bytes, %v", k, len(head), err)
+		}
+	}
+	hello := []byte{22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc}
+	if _, _, err := readHello(iotest.OneByteReader(bytes.NewReader(append(hello, make([]byte, 9000)...))), nil); !errors.Is(err, errHello) {
+		t.Error(err)
+	}
+}
+
+// TestBlindAnswers: answers whose ends cannot be told are passed on, for as many
+// requests as come, and a denial among them is quick: a reset.
+func TestBlindAnswers(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:80"})
+	ln, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				r := bufio.NewReader(c)
+				for {
+					line, err := r.ReadString('\n')
+					if err != nil {
+						return
+					}
+					if strings.HasPrefix(line, "GET") { // an answer of two lengths
+						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok\n")
+					}
+				}
+			}()
+		}
+	}()
+	l.serve("good.example", "203.0.113.1:80", ln.Addr().String())
+	c := l.mustDial("good.example", 80)
+	r := bufio.NewReader(c)
+	for i := range 3 * pipelined {
+		upgrade := ""
+		if i%2 == 1 {
+			upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n"
+		}
+		fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: good.example\r\n%s\r\n", i, upgrade)
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			if line == "ok\n" {
+				break
+			}
+		}
+	}
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := r.ReadString('\n'); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("no end:", err)
+	}
+	if d := l.Denials(); len(d) != 1 || !strings.Contains(d[0].Reason, "other.example") {
 		t.Errorf("%+v", d)
 	}
 }

@@ -18,6 +18,7 @@ type verdict struct {
 	raw    bool   // the rule asks for no look at the bytes
 	rule   string // that decided; empty is the default denial
 	reason string
+	prefix netip.Prefix // of the rule that allows an address
 }
 
 // rules is what egress needs of a policy. Immutable: a change is another value.

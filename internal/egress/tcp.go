@@ -41,6 +41,9 @@ const (
 	// firstBytesTime is how long it may take from there until a ClientHello or
 	// a request's first line is whole.
 	firstBytesTime = time.Minute
+	// maxFirstReads bounds the pieces that these may come in: after each, all is
+	// looked at again.
+	maxFirstReads = 1024
 )
 
 // acceptor is a TCP connection that the guest wants (netstack.TCPRequest).
@@ -194,12 +197,12 @@ var http2Preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 // read; err says why a kindNone or a kindOther came about.
 func sniff(r io.Reader, head []byte) (kind, []byte, error) {
 	buf := make([]byte, smallBuffer)
-	for {
+	for reads := 0; ; reads++ {
 		k, maybe := looks(head)
 		if !maybe {
 			return k, head, nil
 		}
-		if len(head) > maxHead {
+		if len(head) > maxHead || reads == maxFirstReads {
 			return kindHTTP, head, nil // no line end: the head parser will refuse it
 		}
 		n, err := r.Read(buf)
@@ -347,7 +350,7 @@ func (helloError) Is(target error) bool { return target == errHello }
 // readHello reads until the first ClientHello is whole.
 func readHello(c io.Reader, head []byte) (hello, []byte, error) {
 	buf := make([]byte, smallBuffer)
-	for {
+	for reads := 0; ; reads++ {
 		h, err := parseHello(head)
 		if err == nil {
 			return h, head, nil
@@ -355,8 +358,8 @@ func readHello(c io.Reader, head []byte) (hello, []byte, error) {
 		if !errors.Is(err, errShort) {
 			return h, head, helloError{err}
 		}
-		if len(head) > maxHello {
-			return hello{}, nil, helloError{errors.New("the ClientHello is too long")}
+		if len(head) > maxHello || reads == maxFirstReads {
+			return hello{}, nil, helloError{errors.New("the ClientHello is too long, or in too many pieces")}
 		}
 		n, err := c.Read(buf)
 		head = append(head, buf[:n]...)

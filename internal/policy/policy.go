@@ -153,4 +153,7 @@ type Decision struct {
 	Rule   *Rule // that decided; nil is the default
 	Raw    bool  // the rule wants no look at the bytes
 	Reason string
+	// Prefix is the narrowest block of addresses by which the flow is allowed;
+	// not valid for a name.
+	Prefix netip.Prefix
 }

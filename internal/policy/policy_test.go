@@ -64,6 +64,29 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestPrefix: of the rules that allow an address the narrowest is told, whatever
+// their order.
+func TestPrefix(t *testing.T) {
+	var rules []Rule
+	for _, text := range []string{"0.0.0.0/0", "10.0.0.0/8", "10.1.2.3:22", "raw:10.1.0.0/16"} {
+		r, err := ParseRule(Allow, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, r...)
+	}
+	s := Compile(rules)
+	for addr, want := range map[string]string{"10.1.2.3": "10.1.0.0/16", "10.2.2.3": "10.0.0.0/8", "11.1.1.1": "0.0.0.0/0"} {
+		d := s.Decide(Flow{Addr: netip.MustParseAddr(addr), Port: 443, Proto: TCP})
+		if !d.Allow || d.Prefix.String() != want || d.Raw != (addr == "10.1.2.3") {
+			t.Errorf("%s: %+v, want %s", addr, d, want)
+		}
+	}
+	if d := s.Decide(Flow{Name: "a.test", Port: 443, Proto: TCP}); d.Prefix.IsValid() {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestBadRules(t *testing.T) {
 	for text, say := range map[string]string{
 		"":                         "no host name",

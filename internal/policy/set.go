@@ -42,7 +42,7 @@ func Compile(rules []Rule) *Set {
 			s.names[end] = append(s.names[end], r)
 		}
 	}
-	for b := range seen4 {
+	for b := len(seen4) - 1; b >= 0; b-- { // the narrowest first
 		if seen4[b] {
 			s.bits4 = append(s.bits4, b)
 		}
@@ -128,6 +128,7 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 func (s *Set) Decide(f Flow) Decision {
 	var allow, deny *Rule
 	raw := false
+	var prefix netip.Prefix
 	s.about(f, func(r *Rule) {
 		switch {
 		case !r.covers(f.Proto, f.Port):
@@ -137,6 +138,9 @@ func (s *Set) Decide(f Flow) Decision {
 			if allow == nil || r.raw && !raw {
 				allow = r
 			}
+			if !prefix.IsValid() {
+				prefix = r.prefix
+			}
 			raw = raw || r.raw
 		}
 	})
@@ -144,7 +148,7 @@ func (s *Set) Decide(f Flow) Decision {
 	case deny != nil:
 		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
 	case allow != nil:
-		return Decision{Allow: true, Rule: allow, Raw: raw, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+		return Decision{Allow: true, Rule: allow, Raw: raw, Prefix: prefix, Reason: fmt.Sprintf("the rule %q allows it", allow)}
 	}
 	return Decision{Reason: "no rule allows it"}
 }

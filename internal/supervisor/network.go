@@ -234,7 +234,7 @@ func flowOf(t egress.Target) policy.Flow {
 // Decide implements egress.Policy.
 func (r ruleSet) Decide(t egress.Target) egress.Verdict {
 	d := r.set.Decide(flowOf(t))
-	v := egress.Verdict{Allow: d.Allow, Raw: d.Raw, Reason: d.Reason}
+	v := egress.Verdict{Allow: d.Allow, Raw: d.Raw, Reason: d.Reason, Prefix: d.Prefix}
 	if d.Rule != nil {
 		v.Rule = d.Rule.String()
 	}

@@ -281,6 +281,12 @@ func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 		b.Fatal(err)
 	}
 	defer qmpEnd.Close()
+	registers, registersEnd, err := qemu.SocketPair()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer registers.Close()
+	defer registersEnd.Close()
 	machine := &qemu.Machine{
 		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: memory, RAM: ram,
 		Kernel: l.kernel, Initrd: l.initrd, Console: consoleEnd, Append: []string{bareNet + "=1"},
@@ -290,7 +296,7 @@ func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 	}
 	args := append(machine.Args(), "-netdev", "user,id=slirp", "-device", "virtio-net-pci,netdev=slirp,disable-legacy=on,romfile=,addr=0x2")
 	cmd := exec.Command(l.binary, args...)
-	cmd.ExtraFiles = []*os.File{qmpEnd, ram, consoleEnd} // in the order of Args
+	cmd.ExtraFiles = []*os.File{qmpEnd, registersEnd, ram, consoleEnd} // in the order of Args
 	cmd.Stderr = os.Stderr
 	if err := l.spawner.Start(cmd); err != nil {
 		b.Fatal(err)
