@@ -24,7 +24,8 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Say what a sandbox may reach on the network",
 		Long: `Say what a sandbox may reach on the network. Nothing is allowed by default. A
 rule is HOST[:PORTS], ADDRESS[:PORTS], host:PORT (a service on this machine's
-loopback) or preset:NAME; * stands for one part of a name, ** for one or more.
+loopback) or preset:NAME; * stands for one part of a name, ** for any number of
+them, also none.
 Changes take effect at once, also on connections that are open.`,
 		Example: `  brig policy allow preset:npm github.com:22,443
   brig policy allow host:5432

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +23,8 @@ const (
 //
 //	[udp:|raw:]TARGET[:PORTS]
 //
-// TARGET is a host name whose labels may be * (one label) or begin with ** (one
-// or more), an IP address or network, "host" (the host's own loopback) or
+// TARGET is a host name whose labels may be * (one label) or begin with ** (any
+// number, none among it), an IP address or network, "host" (the host's own loopback) or
 // preset:NAME. PORTS is a list of ports and ranges, or *. An allow rule without
 // ports is about 443 and 80; a deny rule without ports is about everything.
 // Errors are *SyntaxError.
@@ -189,6 +190,9 @@ func parseName(s string, wildcards bool) ([]string, error) {
 			return nil, fmt.Errorf("%q is no part of a host name", p)
 		}
 		labels = append(labels, l)
+	}
+	if last := labels[len(labels)-1]; last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }) {
+		return nil, fmt.Errorf("%q ends in a wildcard: anybody can register such a name", s)
 	}
 	if n := len(strings.Join(labels, ".")); n > maxName {
 		return nil, fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 func set(t testing.TB, lines ...string) *Set {
@@ -26,7 +28,7 @@ func TestDecide(t *testing.T) {
 	for flow, want := range map[string]bool{
 		"example.org:443": true, "example.org:80": true, "EXAMPLE.org.:443": true, "example.org:22": false, "www.example.org:443": false,
 		"udp:example.org:443": false, "a.one.test:8443": true, "one.test:8443": false, "a.b.one.test:8443": false, "a.one.test:443": false,
-		"a.deep.test:443": true, "a.b.c.deep.test:80": true, "deep.test:443": false, "bad.deep.test:443": false, "x.bad.deep.test:443": true,
+		"a.deep.test:443": true, "a.b.c.deep.test:80": true, "deep.test:443": true, "xdeep.test:443": false, "bad.deep.test:443": false, "x.bad.deep.test:443": true,
 		"x.evil.deep.test:443": false, "x.evil.deep.test:80": true, "192.0.2.7:443": true, "192.0.2.8:443": false, "10.2.3.4:5432": true,
 		"10.1.3.4:5432": false, "10.2.3.4:443": false, "[2001:db8::5]:22": true, "[2001:db9::5]:22": false, "[::ffff:192.0.2.7]:443": true,
 		"udp:time.test:123": true, "time.test:123": false, "raw.test:443": true, "host:5432": true, "host:5433": false,
@@ -102,6 +104,8 @@ func TestBadRules(t *testing.T) {
 		".org":                     "empty",
 		"x*.org":                   "whole parts",
 		"a.**.org":                 "at the beginning",
+		"pypi.*":                   "anybody can register",
+		"**.pypi.*":                "anybody can register",
 		"1.2.3":                    "neither an address nor a name",
 		"1.2.3.4.5":                "neither an address nor a name",
 		"10.0.0.1/8":               "want 10.0.0.0/8",
@@ -164,6 +168,16 @@ func TestPresets(t *testing.T) {
 		if rules, err := ParseRule(Allow, "preset:"+p.Name); err != nil || len(rules) != len(p.Rules) || rules[0].Preset != p.Name {
 			t.Errorf("%s: %v, %v", p.Name, rules, err)
 		}
+		for _, text := range p.Rules { // each domain has one owner
+			rules, err := ParseRule(Allow, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := literalEnd(rules[0].labels)
+			if suffix, official := publicsuffix.PublicSuffix(end); suffix == end && (official || !strings.Contains(end, ".")) {
+				t.Errorf("%s: %s is not one owner's", p.Name, text)
+			}
+		}
 	}
 }
 
@@ -177,9 +191,11 @@ func TestPropose(t *testing.T) {
 	}
 	got := set(t, "allow known.test").Propose([]Flow{
 		flow("known.test"), flow("a.cdn.test"), flow("b.cdn.test"), flow("c.cdn.test"), flow("one.test"), flow("one.test:80"), flow("one.test:8080"),
-		flow("x.npmjs.org"), flow("y.npmjs.org"), flow("udp:t.test:123"), flow("192.0.2.1:22"), {Host: true, Port: 5432, Proto: TCP},
+		flow("x.npmjs.org"), flow("y.npmjs.org"), flow("udp:t.test:123"), flow("192.0.2.1:22"),
+		flow("a.co.uk"), flow("b.co.uk"), flow("c.co.uk"), // whose parent is not one owner's
+		{Host: true, Port: 5432, Proto: TCP},
 	})
-	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "host:5432", "one.test:80,443,8080", "udp:t.test:123"}
+	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "a.co.uk:443", "b.co.uk:443", "c.co.uk:443", "host:5432", "one.test:80,443,8080", "udp:t.test:123"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%q\nwant %q", got, want)
 	}

@@ -12,24 +12,32 @@ type Preset struct {
 	Rules   []string `json:"rules"` // as for `brig policy allow`
 }
 
-// presets name domains by wildcard where a service moves among hosts.
+// presets name whole domains where a service moves among hosts, and only domains
+// that one owner has: nobody else may get a name below them.
 var presets = []Preset{
-	{"anthropic", "Claude Code and Anthropic's API", []string{"*.anthropic.com", "claude.ai", "*.claude.ai", "*.claude.com"}},
-	{"openai", "Codex and OpenAI's API", []string{"*.openai.com", "chatgpt.com", "*.chatgpt.com"}},
+	{"anthropic", "Claude Code and Anthropic's API", []string{"**.anthropic.com", "**.claude.ai", "**.claude.com"}},
+	{"openai", "Codex and OpenAI's API", []string{"**.openai.com", "**.chatgpt.com"}},
 	{"gemini", "Gemini CLI and Google's AI APIs", []string{"generativelanguage.googleapis.com", "cloudcode-pa.googleapis.com", "oauth2.googleapis.com", "accounts.google.com"}},
+	{"copilot", "GitHub Copilot CLI", []string{"**.githubcopilot.com", "github.com", "api.github.com"}},
+	{"cursor", "Cursor CLI", []string{"**.cursor.sh", "**.cursor.com"}},
+	{"mistral", "Mistral's API and Vibe", []string{"**.mistral.ai"}},
+	{"openrouter", "OpenRouter's API", []string{"**.openrouter.ai"}},
 	{"npm", "npm and Yarn packages", []string{"*.npmjs.org", "*.npmjs.com", "*.yarnpkg.com"}},
-	{"pypi", "Python packages", []string{"*.pypi.org", "pypi.*", "*.pythonhosted.org"}},
-	{"go", "Go modules and toolchains", []string{"*.golang.org", "golang.*", "go.dev", "*.go.dev"}},
-	{"debian", "Debian packages", []string{"*.debian.org", "*.debian.net"}},
-	{"ubuntu", "Ubuntu packages", []string{"*.ubuntu.com", "*.archive.ubuntu.com"}},
-	{"github", "GitHub: git over HTTPS and SSH, API, releases", []string{"github.com:22,80,443", "*.github.com:22,80,443", "*.githubusercontent.com", "*.githubassets.com"}},
-	{"gitlab", "GitLab.com: git over HTTPS and SSH, API", []string{"gitlab.com:22,80,443", "*.gitlab.com:22,80,443"}},
-	{"dockerhub", "images from Docker Hub", []string{"*.docker.io", "*.docker.com", "**.r2.cloudflarestorage.com"}},
-	{"ghcr", "images from GitHub's registry", []string{"ghcr.*", "*.githubusercontent.com"}},
-	{"crates", "Rust crates and toolchains", []string{"*.crates.io", "crates.*", "*.rust-lang.org"}},
-	{"rubygems", "Ruby gems", []string{"*.rubygems.org", "rubygems.*"}},
-	{"maven", "Maven and Gradle artefacts", []string{"**.maven.org", "**.apache.org", "*.gradle.org"}},
-	{"huggingface", "Hugging Face models and data", []string{"huggingface.co", "*.huggingface.co", "**.hf.co"}},
+	{"pypi", "Python packages", []string{"**.pypi.org", "*.pythonhosted.org"}},
+	{"go", "Go modules and toolchains", []string{"**.golang.org", "**.go.dev"}},
+	{"nodejs", "Node.js releases", []string{"**.nodejs.org"}},
+	{"debian", "Debian packages", []string{"**.debian.org"}},
+	{"ubuntu", "Ubuntu packages", []string{"**.ubuntu.com"}},
+	{"alpine", "Alpine packages", []string{"*.alpinelinux.org"}},
+	{"github", "GitHub: git over HTTPS and SSH, API, releases", []string{"**.github.com:22,80,443", "*.githubusercontent.com", "*.githubassets.com"}},
+	{"gitlab", "GitLab.com: git over HTTPS and SSH, API", []string{"**.gitlab.com:22,80,443"}},
+	// Docker Hub's blobs lie in a bucket of its own account, whose number the name has.
+	{"dockerhub", "images from Docker Hub", []string{"**.docker.io", "**.docker.com", "*.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com"}},
+	{"ghcr", "images from GitHub's registry", []string{"**.ghcr.io", "*.githubusercontent.com"}},
+	{"crates", "Rust crates and toolchains", []string{"**.crates.io", "**.rust-lang.org", "**.rustup.rs"}},
+	{"rubygems", "Ruby gems", []string{"**.rubygems.org"}},
+	{"maven", "Maven and Gradle artefacts", []string{"**.maven.org", "*.maven.apache.org", "**.gradle.org"}},
+	{"huggingface", "Hugging Face models and data", []string{"**.huggingface.co", "**.hf.co"}},
 }
 
 // Presets lists the presets.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // siblings is how many names below one parent make a wildcard of the proposal.
@@ -37,7 +39,8 @@ func (s *Set) Propose(flows []Flow) []string {
 	return append(out, proposeRest(open)...)
 }
 
-// proposeRest groups flows by target, then names by parent.
+// proposeRest groups flows by target, then names by parent, unless that is a
+// suffix below which anybody can get a name.
 func proposeRest(open []Flow) []string {
 	type group struct {
 		target string
@@ -61,7 +64,7 @@ func proposeRest(open []Flow) []string {
 	count := map[string]int{} // of names below a parent, with the same ports
 	parent := func(g group) string {
 		_, up, ok := strings.Cut(g.target, ".")
-		if !ok || !strings.Contains(up, ".") || strings.Trim(g.target, "0123456789.") == "" || g.target[0] == '[' {
+		if suffix, _ := publicsuffix.PublicSuffix(up); !ok || suffix == up || strings.Trim(g.target, "0123456789.") == "" || g.target[0] == '[' {
 			return ""
 		}
 		return fmt.Sprint("*.", up, g.proto, g.ports)

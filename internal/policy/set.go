@@ -67,7 +67,7 @@ func literalEnd(labels []string) string {
 func matches(pattern, name []string) bool {
 	if pattern[0] == "**" {
 		pattern = pattern[1:]
-		if len(name) <= len(pattern) {
+		if len(name) < len(pattern) {
 			return false
 		}
 		name = name[len(name)-len(pattern):]
