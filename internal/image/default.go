@@ -266,8 +266,16 @@ func hasSubordinates(file string, u *user.User) bool {
 }
 
 // watcher starts mmdebstrap ("$@") beside a process that waits for the other
-// end of the pipe at descriptor 3 to close, and then ends their process group.
-const watcher = `(cat <&3; kill -TERM -- -$$) >/dev/null 2>&1 &
+// end of the pipe at descriptor 3 to close, and then ends their process group:
+// politely, and after five seconds by force, since mmdebstrap ignores signals
+// between its steps. The watcher is of the group too, so its number stays ours.
+const watcher = `(
+	trap '' TERM
+	cat <&3
+	kill -TERM -$$
+	for i in 0 1 2 3 4 5 6 7 8 9; do kill -0 $$ && sleep 0.5; done
+	kill -KILL -$$
+) >/dev/null 2>&1 &
 exec "$@" 3<&-`
 
 // mmdebstrap is the command that writes the system as a tar stream to its

@@ -1,0 +1,55 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"brig.dev/brig/internal/debian"
+	"brig.dev/brig/internal/progress"
+)
+
+// TestBuildIsInterrupted: a build ends when it is no longer wanted, also while
+// mmdebstrap ignores signals, and leaves no process.
+func TestBuildIsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	pids := filepath.Join(dir, "pids")
+	fake := "#!/bin/sh\ntrap '' TERM INT HUP\nsleep 1000 & echo $$ $! > " + pids + ".new; mv " + pids + ".new " + pids + "\nwait; wait; sleep 1000\n"
+	if err := os.WriteFile(filepath.Join(dir, "mmdebstrap"), []byte(fake), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := mmdebstrap(ctx, modeUnshare, debian.Mirror{}, nil)
+	ended := make(chan error, 1)
+	go func() { ended <- buildTo(ctx, cmd, filepath.Join(dir, "out"), progress.Silent) }()
+	var list []string
+	for list == nil {
+		if b, err := os.ReadFile(pids); err == nil {
+			list = strings.Fields(string(b))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, p := range list {
+		n, err := strconv.Atoi(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for syscall.Kill(n, 0) == nil { // also who waits for orphans here
+			if b, err := os.ReadFile("/proc/" + p + "/stat"); err == nil && strings.Contains(string(b), ") Z ") {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
