@@ -174,7 +174,7 @@ func (t *bar) line(n, width int) string {
 	}
 	s += fmt.Sprintf("  %ds", int(time.Since(t.begun).Seconds()))
 	if t.detail != "" {
-		s += "  " + t.detail
+		s += "  " + strings.ReplaceAll(printable(t.detail), "\n", " ") // names, the guest's among them
 	}
 	if r := []rune(s); len(r) > width {
 		s = string(r[:width])

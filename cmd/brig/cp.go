@@ -10,13 +10,13 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/pkg/sftp"
 	"github.com/spf13/cobra"
 
 	"brig.dev/brig/internal/progress"
 	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/session"
 )
 
 func cpCommand() *cobra.Command {
@@ -27,15 +27,20 @@ func cpCommand() *cobra.Command {
 		Long: `Copy files and directories between the host and a sandbox. One side is
 NAME:PATH (or :PATH for this directory's sandbox); a relative PATH is taken from
 the home directory there. Directories are copied whole; modes and symbolic
-links are kept. A path of the host that holds a colon is written ./with:colon.`,
+links are kept. A path of the host that holds a colon is written ./with:colon.
+
+In a directory that the sandbox can change, brig follows no symbolic link that
+leads out of it.`,
 		Example: `  brig cp notes.txt myproject:/tmp/
-  brig cp :/var/log/dockerd.log .`,
-		Args: cobra.MinimumNArgs(2),
+  brig cp :/var/log/docker.log .`,
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: completePlaces,
 		RunE: func(c *cobra.Command, args []string) error {
 			return copyFiles(c.Context(), args[:len(args)-1], args[len(args)-1], user)
 		},
 	}
 	c.Flags().StringVarP(&user, "user", "u", "", "copy as `USER`: root, or you (default)")
+	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
 	return c
 }
 
@@ -74,13 +79,14 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 	if err != nil {
 		return err
 	}
+	shares, err := writable(store)
+	if err != nil {
+		return err
+	}
 	if err := ensureRunning(ctx, store, spec.Name, nil); err != nil {
 		return err
 	}
-	if user == "" {
-		user = guestUser().Name
-	}
-	client, err := session.Dial(ctx, store.Dir(spec.Name), user)
+	client, err := dial(ctx, store, spec.Name, user)
 	if err != nil {
 		return err
 	}
@@ -95,51 +101,80 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 	defer bar.close()
 	task := bar.Start("Copying", 0, progress.Bytes)
 	defer task.Done(nil)
-	cp := copier{ctx: ctx, src: hostFiles{}, dst: guestFiles{ft}, task: task}
-	if !to.remote {
-		cp.src, cp.dst = cp.dst, cp.src
-	}
+	guest := guestFiles{ft, spec.Name}
 	for _, f := range from {
-		if err := cp.into(f.path, to.path, len(from) > 1); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		if to.remote {
+			err = upload(ctx, shares, guest, f.path, to.path, len(from) > 1, task)
+		} else {
+			err = download(ctx, shares, guest, f.path, to.path, len(from) > 1, task)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func upload(ctx context.Context, shares []string, guest guestFiles, src, dst string, dir bool, task progress.Task) error {
+	host, name, err := openSource(shares, src)
+	if err != nil {
+		return err
+	}
+	defer host.root.Close()
+	c := copier{ctx, host, guest, task}
+	return c.into(name, baseName(src), dst, dir || strings.HasSuffix(dst, "/"))
+}
+
+func download(ctx context.Context, shares []string, guest guestFiles, src, dst string, dir bool, task progress.Task) error {
+	host, name, err := openDestination(shares, dst)
+	if err != nil {
+		return err
+	}
+	defer host.root.Close()
+	c := copier{ctx, guest, host, task}
+	return c.into(src, baseName(src), name, dir || strings.HasSuffix(dst, "/"))
+}
+
 // files is a file system on one side of a copy.
 type files interface {
+	Name(string) string // as a person knows the file
 	Lstat(string) (fs.FileInfo, error)
 	Stat(string) (fs.FileInfo, error)
-	ReadDir(string) ([]fs.FileInfo, error)
+	ReadDir(string) (names []string, err error)
 	ReadLink(string) (string, error)
 	Open(string) (io.ReadCloser, error)
 	// Create writes a new file beside the old, and puts it in its place when
 	// write returns without an error.
 	Create(name string, mode fs.FileMode, write func(io.Writer) error) error
-	Mkdir(string, fs.FileMode) error
+	// Mkdir makes a directory that may be written to, or finds one.
+	Mkdir(string) (made bool, err error)
+	Chmod(string, fs.FileMode) error
 	Symlink(target, name string) error
 }
 
 // copier copies trees. Names that a hostile guest gives are single path
-// elements or refused: a copy never leaves its destination.
+// elements or refused, and hostFiles follows no link out of where it begins: a
+// copy never leaves its destination, nor its source.
 type copier struct {
 	ctx      context.Context
 	src, dst files
 	task     progress.Task
 }
 
-// into copies src to dst, or into dst where that is a directory, as cp(1) does.
-func (c *copier) into(src, dst string, dir bool) error {
+// into copies src to dst, or, as base, into dst where that is a directory, as
+// cp(1) does.
+func (c *copier) into(src, base, dst string, dir bool) error {
 	fi, err := c.dst.Stat(dst)
 	switch {
 	case err == nil && fi.IsDir():
-		dst = path.Join(dst, baseName(src))
-	case dir || strings.HasSuffix(dst, "/"):
-		return fmt.Errorf("%s is not a directory", dst)
+		dst = path.Join(dst, base)
+	case err != nil && (dir || !errors.Is(err, fs.ErrNotExist)):
+		return failure(c.dst, dst, err)
+	case dir:
+		return failure(c.dst, dst, syscall.ENOTDIR)
 	}
 	return c.tree(src, dst)
 }
@@ -151,15 +186,30 @@ func baseName(p string) string {
 	return ""
 }
 
+// failure is an error about a file, without the names that system calls use.
+func failure(where files, name string, err error) error {
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &pe):
+		err = pe.Err
+	case errors.As(err, &le):
+		err = le.Err
+	}
+	return fmt.Errorf("%s: %w", where.Name(name), err)
+}
+
 func (c *copier) tree(src, dst string) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
 	fi, err := c.src.Lstat(src)
 	if err != nil {
-		return fmt.Errorf("%s: %w", src, err)
+		return failure(c.src, src, err)
 	}
-	c.task.Note(src)
+	c.task.Note(path.Base(src))
 	switch fi.Mode().Type() {
 	case 0:
 		return c.file(src, dst, fi)
@@ -168,123 +218,298 @@ func (c *copier) tree(src, dst string) error {
 	case fs.ModeSymlink:
 		target, err := c.src.ReadLink(src)
 		if err != nil {
-			return fmt.Errorf("%s: %w", src, err)
+			return failure(c.src, src, err)
 		}
-		return c.dst.Symlink(target, dst)
+		return failure(c.dst, dst, c.dst.Symlink(target, dst))
 	}
-	return fmt.Errorf("%s is a %s and cannot be copied", src, fi.Mode().Type())
+	return failure(c.src, src, errors.New("neither a file, a directory nor a symbolic link"))
 }
 
 func (c *copier) file(src, dst string, fi fs.FileInfo) error {
 	r, err := c.src.Open(src)
 	if err != nil {
-		return fmt.Errorf("%s: %w", src, err)
+		return failure(c.src, src, err)
 	}
 	defer r.Close()
-	err = c.dst.Create(dst, fi.Mode().Perm(), func(w io.Writer) error {
-		_, err := io.Copy(w, io.TeeReader(r, counter{c.task}))
+	err = c.dst.Create(dst, fi.Mode().Perm(), func(w io.Writer) error { return c.bytes(w, r, fi.Size()) })
+	return failure(c.dst, dst, err)
+}
+
+// bytes copies a file's contents in the way in which SFTP has many requests
+// under way: a file of the guest's that is read writes itself, and one that is
+// written reads from what has a size.
+func (c *copier) bytes(w io.Writer, r io.Reader, size int64) error {
+	if from, ok := r.(io.WriterTo); ok {
+		_, err := from.WriteTo(countWriter{w, c.task})
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", dst, err)
 	}
-	return nil
+	_, err := io.Copy(w, countReader{r, size, c.task})
+	return err
+}
+
+type countWriter struct {
+	io.Writer
+	task progress.Task
+}
+
+func (c countWriter) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.task.Add(int64(n))
+	return n, err
+}
+
+type countReader struct {
+	io.Reader
+	size int64
+	task progress.Task
+}
+
+func (c countReader) Size() int64 { return c.size }
+
+func (c countReader) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.task.Add(int64(n))
+	return n, err
 }
 
 func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
-	// Writable until it is full.
-	if err := c.dst.Mkdir(dst, fi.Mode().Perm()|0o700); err != nil {
-		return fmt.Errorf("%s: %w", dst, err)
+	made, err := c.dst.Mkdir(dst)
+	if err != nil {
+		return failure(c.dst, dst, err)
 	}
 	list, err := c.src.ReadDir(src)
 	if err != nil {
-		return fmt.Errorf("%s: %w", src, err)
+		return failure(c.src, src, err)
 	}
-	for _, e := range list {
-		if n := e.Name(); n == "." || n == ".." || n == "" || strings.Contains(n, "/") {
-			return fmt.Errorf("%s holds an entry with the impossible name %q", src, n)
+	for _, n := range list {
+		if n == "." || n == ".." || n == "" || strings.Contains(n, "/") {
+			return failure(c.src, src, fmt.Errorf("holds an entry with the impossible name %q", n))
 		}
-		if err := c.tree(path.Join(src, e.Name()), path.Join(dst, e.Name())); err != nil {
+		if err := c.tree(path.Join(src, n), path.Join(dst, n)); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-type counter struct{ task progress.Task }
-
-func (c counter) Write(b []byte) (int, error) {
-	c.task.Add(int64(len(b)))
-	return len(b), nil
-}
-
-// hostFiles is this machine's file system.
-type hostFiles struct{}
-
-func (hostFiles) Lstat(p string) (fs.FileInfo, error)  { return os.Lstat(p) }
-func (hostFiles) Stat(p string) (fs.FileInfo, error)   { return os.Stat(p) }
-func (hostFiles) ReadLink(p string) (string, error)    { return os.Readlink(p) }
-func (hostFiles) Open(p string) (io.ReadCloser, error) { return os.Open(p) }
-func (hostFiles) ReadDir(p string) ([]fs.FileInfo, error) {
-	entries, err := os.ReadDir(p)
-	var list []fs.FileInfo
-	for _, e := range entries {
-		fi, err := e.Info()
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, fi)
+	if !made {
+		return nil
 	}
-	return list, err
+	return failure(c.dst, dst, c.dst.Chmod(dst, fi.Mode().Perm()))
 }
 
-func (hostFiles) Create(name string, mode fs.FileMode, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".brig-cp-*")
+// hostFiles is this machine's file system beneath a directory. What leads out
+// of it, by a symbolic link or "..", is refused, also when the guest, which may
+// see the directory too, changes it while files are copied.
+type hostFiles struct {
+	root *os.Root
+	show string // the directory, as a person named it
+}
+
+// openSource opens a place to copy from, and says what it is called in there.
+func openSource(shares []string, p string) (hostFiles, string, error) {
+	if root, name := inShare(shares, p); root != "" {
+		return openHost(root, name)
+	}
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return hostFiles{}, "", err
+	}
+	return openHost(filepath.Dir(abs), filepath.Base(abs))
+}
+
+// openDestination opens a place to copy to: it, or the directory it will be in.
+func openDestination(shares []string, p string) (hostFiles, string, error) {
+	if root, name := inShare(shares, p); root != "" {
+		return openHost(root, name)
+	}
+	if fi, err := os.Stat(p); err == nil && fi.IsDir() {
+		return openHost(p, ".")
+	}
+	p = filepath.Clean(p)
+	return openHost(filepath.Dir(p), filepath.Base(p))
+}
+
+func openHost(dir, name string) (hostFiles, string, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return hostFiles{}, "", failure(hostFiles{show: dir}, "", err)
+	}
+	if name == "/" {
+		name = "."
+	}
+	return hostFiles{root, dir}, name, nil
+}
+
+// writable are the directories that the guest of any sandbox can change.
+func writable(store *sandbox.Store) ([]string, error) {
+	names, err := store.Names()
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, n := range names {
+		spec, err := store.Dir(n).Spec()
+		if err != nil {
+			continue // damaged: it cannot run
+		}
+		dirs = append(dirs, spec.Dir)
+		for _, m := range spec.Mounts {
+			if !m.ReadOnly {
+				dirs = append(dirs, m.Source)
+			}
+		}
+	}
+	return dirs, nil
+}
+
+// inShare finds the directory of shares that p lies in, and p's name from there.
+func inShare(shares []string, p string) (root, name string) {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", ""
+	}
+	if root, name := beneathAny(shares, abs); root != "" {
+		return root, name
+	}
+	// By a link from elsewhere.
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		if real, err = filepath.EvalSymlinks(filepath.Dir(abs)); err != nil {
+			return "", ""
+		}
+		real = filepath.Join(real, filepath.Base(abs))
+	}
+	return beneathAny(shares, real)
+}
+
+// beneathAny looks at each directory on the way to p, which may have other
+// names than the shares have.
+func beneathAny(shares []string, p string) (root, name string) {
+	for i := 1; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' && i != 1 {
+			continue
+		}
+		here, err := os.Stat(p[:i])
+		if err != nil || !here.IsDir() {
+			return "", ""
+		}
+		for _, s := range shares {
+			if there, err := os.Stat(s); err == nil && os.SameFile(here, there) {
+				if rest := strings.TrimPrefix(p[i:], "/"); rest != "" {
+					return p[:i], rest
+				}
+				return p[:i], "."
+			}
+		}
+	}
+	return "", ""
+}
+
+func (h hostFiles) Name(p string) string                { return filepath.Join(h.show, p) }
+func (h hostFiles) Lstat(p string) (fs.FileInfo, error) { return h.root.Lstat(p) }
+func (h hostFiles) Stat(p string) (fs.FileInfo, error)  { return h.root.Stat(p) }
+func (h hostFiles) ReadLink(p string) (string, error)   { return h.root.Readlink(p) }
+func (h hostFiles) Chmod(p string, m fs.FileMode) error { return h.root.Chmod(p, m) }
+
+// Open opens a regular file. It does not wait for a pipe that has come in its
+// place, and hides what copies files past the reader.
+func (h hostFiles) Open(p string) (io.ReadCloser, error) {
+	f, err := h.root.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.New("no longer a file")
+	}
+	return struct{ io.ReadCloser }{f}, nil
+}
+
+func (h hostFiles) ReadDir(p string) ([]string, error) {
+	f, err := h.root.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (h hostFiles) Create(name string, mode fs.FileMode, write func(io.Writer) error) error {
+	tmp := temporary(name)
+	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(write(f), f.Chmod(mode), f.Close()); err != nil {
-		return err
+	if err = write(f); err == nil {
+		err = f.Chmod(mode)
 	}
-	return os.Rename(f.Name(), name)
-}
-
-// Mkdir refuses to go through a symbolic link: the guest may have sent one of
-// that name a moment ago.
-func (hostFiles) Mkdir(name string, mode fs.FileMode) error {
-	err := os.Mkdir(name, mode)
-	if fi, lerr := os.Lstat(name); errors.Is(err, fs.ErrExist) && lerr == nil && fi.IsDir() {
-		return nil
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = h.root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = h.root.Remove(tmp)
 	}
 	return err
 }
 
-func (hostFiles) Symlink(target, name string) error {
-	if fi, err := os.Lstat(name); err == nil && fi.Mode().Type() == fs.ModeSymlink {
-		if err := os.Remove(name); err != nil {
+// temporary is a name for a file beside the one that it will replace.
+func temporary(name string) string {
+	return path.Join(path.Dir(name), ".brig-cp-"+sandbox.NewID())
+}
+
+// Mkdir refuses to go through a symbolic link: the guest may have sent one of
+// that name a moment ago.
+func (h hostFiles) Mkdir(name string) (bool, error) {
+	err := h.root.Mkdir(name, 0o700)
+	if err == nil {
+		return true, nil
+	}
+	if fi, lerr := h.root.Lstat(name); errors.Is(err, fs.ErrExist) && lerr == nil && fi.IsDir() {
+		return false, nil
+	}
+	return false, err
+}
+
+func (h hostFiles) Symlink(target, name string) error {
+	if fi, err := h.root.Lstat(name); err == nil && fi.Mode().Type() == fs.ModeSymlink {
+		if err := h.root.Remove(name); err != nil {
 			return err
 		}
 	}
-	return os.Symlink(target, name)
+	return h.root.Symlink(target, name)
 }
 
 // guestFiles is the guest's file system over SFTP.
-type guestFiles struct{ c *sftp.Client }
+type guestFiles struct {
+	c       *sftp.Client
+	sandbox string
+}
 
-func (g guestFiles) Lstat(p string) (fs.FileInfo, error)     { return g.c.Lstat(p) }
-func (g guestFiles) Stat(p string) (fs.FileInfo, error)      { return g.c.Stat(p) }
-func (g guestFiles) ReadLink(p string) (string, error)       { return g.c.ReadLink(p) }
-func (g guestFiles) ReadDir(p string) ([]fs.FileInfo, error) { return g.c.ReadDir(p) }
-func (g guestFiles) Open(p string) (io.ReadCloser, error)    { return g.c.Open(p) }
+func (g guestFiles) Name(p string) string                 { return g.sandbox + ":" + p }
+func (g guestFiles) Lstat(p string) (fs.FileInfo, error)  { return g.c.Lstat(p) }
+func (g guestFiles) Stat(p string) (fs.FileInfo, error)   { return g.c.Stat(p) }
+func (g guestFiles) ReadLink(p string) (string, error)    { return g.c.ReadLink(p) }
+func (g guestFiles) Open(p string) (io.ReadCloser, error) { return g.c.Open(p) }
+func (g guestFiles) Chmod(p string, m fs.FileMode) error  { return g.c.Chmod(p, m) }
+
+func (g guestFiles) ReadDir(p string) ([]string, error) {
+	list, err := g.c.ReadDir(p)
+	names := make([]string, len(list))
+	for i, fi := range list {
+		names[i] = fi.Name()
+	}
+	return names, err
+}
 
 func (g guestFiles) Create(name string, mode fs.FileMode, write func(io.Writer) error) error {
-	tmp := path.Join(path.Dir(name), ".brig-cp-"+sandbox.NewID())
+	tmp := temporary(name)
 	f, err := g.c.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(write(f), f.Chmod(mode), f.Close())
+	if err = write(f); err == nil {
+		err = f.Chmod(mode)
+	}
+	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = g.c.PosixRename(tmp, name)
 	}
@@ -294,14 +519,14 @@ func (g guestFiles) Create(name string, mode fs.FileMode, write func(io.Writer) 
 	return err
 }
 
-func (g guestFiles) Mkdir(name string, mode fs.FileMode) error {
+func (g guestFiles) Mkdir(name string) (bool, error) {
 	if fi, err := g.c.Lstat(name); err == nil && fi.IsDir() {
-		return nil
+		return false, nil
 	}
 	if err := g.c.Mkdir(name); err != nil {
-		return err
+		return false, err
 	}
-	return g.c.Chmod(name, mode)
+	return true, g.c.Chmod(name, 0o700)
 }
 
 func (g guestFiles) Symlink(target, name string) error {

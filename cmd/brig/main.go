@@ -64,9 +64,9 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "brig: interrupted")
 		return exitFailed
 	}
-	fmt.Fprintln(w, "brig:", err)
+	fmt.Fprintln(w, "brig:", printable(err.Error()))
 	if errors.As(err, &h) {
-		fmt.Fprintln(w, "  try:", h.hint)
+		fmt.Fprintln(w, "  try:", printable(h.hint))
 	}
 	return exitFailed
 }
@@ -88,6 +88,7 @@ network that you allow.
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	cobra.EnableCommandSorting = false // they are added in the order that a person needs them
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},

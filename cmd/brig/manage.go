@@ -153,7 +153,7 @@ func inspectCommand() *cobra.Command {
 		Use:               "inspect [NAME]",
 		Short:             "Show all of a sandbox, as JSON",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
 			store, spec, err := named(args)
 			if err != nil {
@@ -275,7 +275,7 @@ func logsCommand() *cobra.Command {
 		Use:               "logs [NAME]",
 		Short:             "Show what the guest printed on its console",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
 			store, spec, err := named(args)
 			if err != nil {
@@ -340,33 +340,30 @@ func reopenIfRotated(f *os.File, path string) *os.File {
 	return n
 }
 
-// visible shows control characters other than newline and tab as ^X.
+// visible shows control characters instead of sending them to the terminal.
 type visible struct{ w io.Writer }
 
 func (v *visible) Write(b []byte) (int, error) {
-	var s strings.Builder
-	for _, c := range b {
-		switch {
-		case c == '\n' || c == '\t' || c >= ' ' && c != 0x7f:
-			s.WriteByte(c)
-		case c == '\r':
-		default:
-			s.WriteByte('^')
-			s.WriteByte(c ^ 0x40)
-		}
-	}
-	_, err := io.WriteString(v.w, s.String())
+	_, err := io.WriteString(v.w, printable(string(b)))
 	return len(b), err
 }
 
-func completeNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	store, err := sandbox.Open()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
+// printable writes control characters other than newline and tab as ^X, and
+// those of the second set, which terminals obey as well, as ?. Text of the
+// guest's goes through it on its way to a terminal.
+func printable(s string) string {
+	var out strings.Builder
+	for _, c := range s {
+		switch {
+		case c == '\n' || c == '\t' || c >= ' ' && c < 0x7f || c >= 0xa0:
+			out.WriteRune(c)
+		case c == '\r':
+		case c > 0x7f:
+			out.WriteByte('?')
+		default:
+			out.WriteByte('^')
+			out.WriteRune(c ^ 0x40)
+		}
 	}
-	names, err := store.Names()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return out.String()
 }

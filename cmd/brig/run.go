@@ -39,9 +39,11 @@ cannot be executed, 127 if it is not found.`,
 		},
 	}
 	f.register(c.Flags())
+	f.complete(c)
 	c.Flags().BoolVar(&throwaway, "rm", false, "make a sandbox for this command only and remove it afterwards")
 	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "do not give the command a terminal")
 	c.Flags().StringVarP(&user, "user", "u", "", "run as `USER`: root, or you (default)")
+	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
 	c.Flags().SetInterspersed(false)
 	return c
 }
@@ -59,10 +61,12 @@ func shellCommand() *cobra.Command {
 			}
 			return runIn(c.Context(), &f, false, invocation{user: user})
 		},
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeName,
 	}
 	f.register(c.Flags())
+	f.complete(c)
 	c.Flags().StringVarP(&user, "user", "u", "", "log in as `USER`: root, or you (default)")
+	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
 	return c
 }
 
@@ -81,12 +85,14 @@ func execCommand() *cobra.Command {
 			inv.argv = args[1:]
 			return execIn(c.Context(), args[0], inv)
 		},
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeExec,
 	}
 	c.Flags().StringArrayVarP(&inv.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 	c.Flags().StringVarP(&inv.dir, "workdir", "w", "", "`DIRECTORY` to run in (default: this one where the guest has it, else the project's)")
 	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
 	c.Flags().StringVarP(&inv.user, "user", "u", "", "run as `USER`: root, or you (default)")
+	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
+	_ = c.RegisterFlagCompletionFunc("env", completeEnv)
 	c.Flags().SetInterspersed(false)
 	return c
 }
@@ -155,21 +161,17 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	if err != nil {
 		return err
 	}
-	// From here on signals are the command's.
+	// From here on signals are the command's, though as long as there is no
+	// connection they end brig.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, session.Forwarded...)
 	defer signal.Stop(signals)
-	ctx = context.WithoutCancel(ctx)
-
-	user := inv.user
-	if user == "" {
-		user = guestUser().Name
-	}
-	c, err := session.Dial(ctx, store.Dir(spec.Name), user)
+	c, err := dial(ctx, store, spec.Name, inv.user)
 	if err != nil {
-		return hint(err, "brig logs %s, or brig stop --force %s and run again", spec.Name, spec.Name)
+		return err
 	}
 	defer c.Close()
+	ctx = context.WithoutCancel(ctx)
 	cmd := session.Command{
 		Argv: inv.argv, Env: append(append([]string{}, spec.Env...), env...), Dir: workdir(spec, inv.dir),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
@@ -185,6 +187,21 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 		return exitStatus(exit.Status)
 	}
 	return nil
+}
+
+// dial connects to a running sandbox's guest as user, or as who runs brig.
+func dial(ctx context.Context, store *sandbox.Store, name, user string) (*session.Client, error) {
+	if user == "" {
+		user = guestUser().Name
+	}
+	c, err := session.Dial(ctx, store.Dir(name), user)
+	switch {
+	case ctx.Err() != nil:
+		return c, err
+	case errors.Is(err, session.ErrUser):
+		return nil, hint(err, "--user root, or leave --user out")
+	}
+	return c, hint(err, "brig logs %s, or brig stop --force %s and run again", name, name)
 }
 
 // workdir is where a command starts: the directory the person stands in when

@@ -117,6 +117,7 @@ func TestReport(t *testing.T) {
 		{errors.New("no"), 125, "brig: no\n"},
 		{hint(errors.New("no"), "brig %s", "yes"), 125, "brig: no\n  try: brig yes\n"},
 		{fmt.Errorf("outer: %w", hint(errors.New("no"), "yes")), 125, "brig: outer: no\n  try: yes\n"},
+		{errors.New("a\x1b]0;b\u009bc\nd"), 125, "brig: a^[]0;b?c\nd\n"},
 		{fmt.Errorf("x: %w", context.Canceled), 125, "brig: interrupted\n"},
 	} {
 		var out strings.Builder

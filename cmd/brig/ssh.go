@@ -24,7 +24,7 @@ host "brig-NAME". A sandbox that is stopped is started by the connection.`,
 		Example: `  brig ssh-config >> ~/.ssh/config
   brig ssh-config myproject > /tmp/c && rsync -e 'ssh -F /tmp/c' -a brig-myproject:out/ out/`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
 			store, spec, err := named(args)
 			if err != nil {

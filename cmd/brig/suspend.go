@@ -64,7 +64,7 @@ func resumeCommand() *cobra.Command {
 		Use:               "resume [NAME]",
 		Short:             "Let a suspended sandbox go on, without running a command",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
 			store, spec, err := named(args)
 			if err != nil {

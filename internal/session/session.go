@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -22,6 +23,9 @@ import (
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/wire"
 )
+
+// ErrUser means that the guest lets nobody of that name in.
+var ErrUser = errors.New("no such user in the guest")
 
 // Client is one connection to a guest.
 type Client struct {
@@ -49,6 +53,8 @@ func Dial(ctx context.Context, d sandbox.Dir, user string) (*Client, error) {
 		conn.Close()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		} else if strings.Contains(err.Error(), "unable to authenticate") { // ssh has no value for it
+			return nil, fmt.Errorf("%w: %s", ErrUser, user)
 		}
 		return nil, fmt.Errorf("ssh to the guest: %w", err)
 	}
