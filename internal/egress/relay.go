@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,8 @@ const (
 	// bytes: a thousand idle connections must cost little.
 	smallBuffer = 4 << 10
 	largeBuffer = 64 << 10
+	// maxLarge bounds the directions that have a large one at a time.
+	maxLarge = 256
 	// lingerTime is how long a refused client may take to read the refusal.
 	lingerTime = 2 * time.Second
 	// oneWayTime bounds what a client may still send after the server ended.
@@ -26,6 +29,23 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 )
 
+// largeInUse counts the large buffers that were handed out.
+var largeInUse atomic.Int32
+
+// takeLarge gives a large buffer; nil when too many are in use.
+func takeLarge() *[largeBuffer]byte {
+	if largeInUse.Add(1) > maxLarge {
+		largeInUse.Add(-1)
+		return nil
+	}
+	return largeBuffers.Get().(*[largeBuffer]byte)
+}
+
+func giveLarge(b *[largeBuffer]byte) {
+	largeBuffers.Put(b)
+	largeInUse.Add(-1)
+}
+
 // copyStream copies until the source ends: nil then. Each read is passed on at
 // once. filter may change or refuse what passes; nil passes all.
 func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error)) error {
@@ -34,7 +54,7 @@ func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error
 	defer func() {
 		smallBuffers.Put(small)
 		if large != nil {
-			largeBuffers.Put(large)
+			giveLarge(large)
 		}
 	}()
 	buf := small[:]
@@ -62,10 +82,11 @@ func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error
 		}
 		switch {
 		case n == len(buf) && large == nil:
-			large = largeBuffers.Get().(*[largeBuffer]byte)
-			buf = large[:]
+			if large = takeLarge(); large != nil {
+				buf = large[:]
+			}
 		case n <= smallBuffer/4 && large != nil:
-			largeBuffers.Put(large)
+			giveLarge(large)
 			large, buf = nil, small[:]
 		}
 	}

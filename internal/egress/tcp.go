@@ -254,7 +254,7 @@ func (f *flow) clientFirst(req acceptor) {
 	kind, head, _ := sniff(c, first[:n:n])
 	switch {
 	case kind == kindTLS:
-		f.serveTLS(c, head, nil)
+		f.serveTLS(c, head, nil, false)
 	case kind == kindHTTP && f.t.port == httpPort:
 		_ = c.SetReadDeadline(time.Time{})
 		f.serveHTTP(c, head, f.connect)
@@ -276,8 +276,8 @@ func (f *flow) clientFirst(req acceptor) {
 }
 
 // serveTLS checks a ClientHello and relays. up is the server if it is dialled
-// already; its answers are then relayed by the caller.
-func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn) {
+// already. spoke: it spoke first, and the caller relays what it says.
+func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 	f.setApp("tls")
 	h, head, err := readHello(c, head)
 	why := ""
@@ -300,8 +300,7 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	open := up != nil
-	if !open {
+	if up == nil {
 		if up, err = f.connect(); err != nil {
 			if _, denied := asDenied(err); denied {
 				refuse(c, alert(alertAccessDenied))
@@ -321,7 +320,7 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn) {
 		}
 		return nil
 	}}
-	if open {
+	if spoke {
 		f.up(c, c, up, guard.write)
 		return
 	}
@@ -419,9 +418,9 @@ func (f *flow) eitherFirst(req acceptor) {
 	if err != nil || !f.add(c) {
 		return
 	}
-	// The server's side starts at once. Only if the client's first bytes are an
-	// HTTP request before the server has said a word are its answers read as
-	// HTTP's: see split.
+	// The server's side starts at once. Only if the client's first bytes come
+	// before the server has said a word do its answers belong to who reads the
+	// client's protocol: see split.
 	s := newSplit(up)
 	var down sync.WaitGroup
 	down.Go(func() {
@@ -439,7 +438,11 @@ func (f *flow) eitherFirst(req acceptor) {
 	}
 	switch kind {
 	case kindTLS:
-		f.serveTLS(c, head, up)
+		if src, quiet := s.take(); quiet {
+			f.serveTLS(c, head, src, false)
+		} else {
+			f.serveTLS(c, head, up, true)
+		}
 	case kindHTTP:
 		if src, quiet := s.take(); quiet {
 			f.serveHTTP(c, head, func() (net.Conn, error) { return src, nil })

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -28,8 +29,10 @@ type link struct {
 	attached sync.RWMutex
 	up       stack.NetworkDispatcher
 
-	writing sync.Mutex
-	out     []byte
+	writing  sync.Mutex
+	out      []byte
+	acks     acks
+	flushing bool // flush is on its way
 
 	once    sync.Once
 	onClose func()
@@ -118,17 +121,45 @@ func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	defer l.writing.Unlock()
 	l.out = l.out[:0]
 	for _, pkt := range list.AsSlice() {
-		at := len(l.out)
-		l.out = append(l.out, 0, 0, 0, 0)
-		for _, s := range pkt.AsSlices() {
-			l.out = append(l.out, s...)
-		}
-		binary.BigEndian.PutUint32(l.out[at:], uint32(len(l.out)-at-lengthLen)) //nolint:gosec // at most the MTU
+		l.put(pkt)
+	}
+	if l.acks.waiting > 0 && !l.flushing {
+		l.flushing = true
+		time.AfterFunc(ackDelay, l.flush)
+	}
+	if len(l.out) == 0 {
+		return list.Len(), nil
 	}
 	if _, err := l.conn.Write(l.out); err != nil {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
 	return list.Len(), nil
+}
+
+// put appends a frame to what is written next, unless it may wait.
+func (l *link) put(pkt *stack.PacketBuffer) {
+	at := len(l.out)
+	l.out = append(l.out, 0, 0, 0, 0)
+	for _, s := range pkt.AsSlices() {
+		l.out = append(l.out, s...)
+	}
+	frame := l.out[at:]
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-lengthLen)) //nolint:gosec // at most the MTU
+	held, before := l.acks.hold(frame)
+	if held {
+		l.out = l.out[:at]
+	}
+	l.out = append(l.out, before...)
+}
+
+// flush writes the acknowledgements that nothing has overtaken.
+func (l *link) flush() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.flushing = false
+	if l.out = l.acks.releaseAll(l.out[:0]); len(l.out) > 0 {
+		_, _ = l.conn.Write(l.out) // a link that ended is seen by the reader
+	}
 }
 
 // write sends one IP packet of ours to the guest.

@@ -17,6 +17,11 @@
 // Until one is answered, nothing has been promised to the guest: Accept makes
 // the handshake, Reject sends a reset or an ICMP error.
 //
+// What a connection may hold is bounded, and so is all together: a guest that asks
+// for much and takes nothing would otherwise fill the host's memory. The first
+// connections have room to be fast, the others have little (roomyConns), and one
+// that was closed counts until the guest has taken what was written.
+//
 // Not safe: a guest that does not read stalls its own link, and with it every
 // connection of its own; the writer waits.
 package netstack
@@ -73,6 +78,21 @@ const (
 	// maxUDPMore is how many more datagrams wait with the first.
 	maxUDPMore = 16
 
+	// roomyConns is how many connections may hold as much as a fast transfer
+	// wants: roomyBuffer each way, in bytes, of which startBuffer at first. Those
+	// opened while so many are open have tightBuffer. So all of defaultMaxTCP
+	// together hold half a GiB at most.
+	roomyConns  = 128
+	roomyBuffer = 1 << 20
+	startBuffer = 256 << 10
+	tightBuffer = 32 << 10
+
+	// closeTime is how long a guest may take to take the last of a connection
+	// that was closed; then it is reset. closePoll is when that is first looked
+	// at, and then after twice the time, and so on.
+	closeTime = time.Minute
+	closePoll = 50 * time.Millisecond
+
 	nicID = 1
 )
 
@@ -82,7 +102,10 @@ type Stack struct {
 	link  *link
 	stack *stack.Stack
 
-	open atomic.Int64 // TCP connections, and requests not yet answered
+	open  atomic.Int64 // TCP connections, and requests not yet answered
+	roomy atomic.Int64 // of them those with large buffers
+
+	closeTime time.Duration // tests shorten it
 
 	mu      sync.Mutex
 	waiting map[stack.TransportEndpointID]*UDPRequest
@@ -98,7 +121,7 @@ func New(conn net.Conn, cfg Config) (*Stack, error) {
 	if cfg.MaxTCP == 0 {
 		cfg.MaxTCP = defaultMaxTCP
 	}
-	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]*UDPRequest{}, done: make(chan struct{})}
+	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]*UDPRequest{}, closeTime: closeTime, done: make(chan struct{})}
 	s.link = newLink(conn, &s.cfg)
 	s.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
@@ -108,7 +131,7 @@ func New(conn net.Conn, cfg Config) (*Stack, error) {
 		s.stack.Destroy()
 		return nil, err
 	}
-	forward := tcp.NewForwarder(s.stack, 0, maxSYN, s.connection)
+	forward := tcp.NewForwarder(s.stack, startBuffer, maxSYN, s.connection)
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, forward.HandlePacket)
 	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, s.datagram)
 	go func() {
@@ -159,10 +182,11 @@ func (s *Stack) configure() error {
 		{Destination: address(s.cfg.Guest4.Addr()).WithPrefix().Subnet(), NIC: nicID},
 		{Destination: address(s.cfg.Guest6.Addr()).WithPrefix().Subnet(), NIC: nicID},
 	})
-	sack, moderate, linger := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true), tcpip.TCPTimeWaitTimeoutOption(5*time.Second)
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: 4 << 20}
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: 4 << 20}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &linger, &receive, &send} {
+	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
+	timeWait, finWait := tcpip.TCPTimeWaitTimeoutOption(5*time.Second), tcpip.TCPLingerTimeoutOption(10*time.Second)
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: startBuffer, Max: roomyBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: startBuffer, Max: roomyBuffer}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &timeWait, &finWait, &receive, &send} {
 		try("TCP option", s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o))
 	}
 	return errors.Join(errs...)
@@ -221,7 +245,9 @@ func (r *TCPRequest) Accept() (net.Conn, error) {
 		return nil, fmt.Errorf("netstack: handshake: %s", err)
 	}
 	r.request.Complete(false)
-	return &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, stack: r.stack}, nil
+	c := &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, stack: r.stack}
+	c.size()
+	return c, nil
 }
 
 // Reject answers with a reset.
@@ -236,22 +262,60 @@ type Conn struct {
 	*gonet.TCPConn
 	ep    tcpip.Endpoint
 	stack *Stack
-	once  sync.Once
+	roomy bool
+	once  sync.Once // closed
+	gone  sync.Once // counts no more
 }
 
-func (c *Conn) ended() { c.once.Do(func() { c.stack.open.Add(-1) }) }
+// size gives the connection its buffers.
+func (c *Conn) size() {
+	if c.roomy = c.stack.roomy.Add(1) <= roomyConns; c.roomy {
+		return // as the stack's options say, and growing
+	}
+	c.stack.roomy.Add(-1)
+	for _, set := range []func(int64, bool){c.ep.SocketOptions().SetReceiveBufferSize, c.ep.SocketOptions().SetSendBufferSize} {
+		set(tightBuffer, true)
+	}
+}
 
-// Close ends the connection in order; what was written is still sent.
+func (c *Conn) ended() {
+	c.gone.Do(func() {
+		c.stack.open.Add(-1)
+		if c.roomy {
+			c.stack.roomy.Add(-1)
+		}
+	})
+}
+
+// Close ends the connection in order; what was written is still sent, if the
+// guest takes it within a minute.
 func (c *Conn) Close() error {
-	c.ended()
-	return c.TCPConn.Close()
+	err := c.TCPConn.Close()
+	c.once.Do(func() { c.linger(closePoll, time.Now().Add(c.stack.closeTime)) })
+	return err
+}
+
+// linger counts the connection until nothing of it is left to send.
+func (c *Conn) linger(poll time.Duration, until time.Time) {
+	switch state := tcp.EndpointState(c.ep.State()); state {
+	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		c.ended()
+		return
+	default:
+		if time.Now().After(until) {
+			c.ep.Abort()
+			c.ended()
+			return
+		}
+	}
+	time.AfterFunc(min(poll, time.Until(until)+1), func() { c.linger(2*poll, until) })
 }
 
 // Abort ends the connection with a reset.
 func (c *Conn) Abort() {
-	c.ended()
 	c.ep.Abort()
 	_ = c.TCPConn.Close() // wakes who reads
+	c.ended()
 }
 
 // UDPRequest is the first datagram between two addresses. Exactly one of Accept

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type lab struct {
 	guest *stack.Stack // gVisor plays the guest too
 	link  *link        // the guest's end
 	raw   net.Conn     // the same, for frames of our own
+
+	frames atomic.Int64 // that the guest got
 
 	mu    sync.Mutex
 	drops []Drop
@@ -111,6 +114,7 @@ func (l *lab) deliver() {
 		if _, err := io.ReadFull(l.raw, frame); err != nil {
 			return
 		}
+		l.frames.Add(1)
 		deliverTo(l.link, frame)
 	}
 }
@@ -267,6 +271,112 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	if _, err := l.dial(destinations[0]); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("the third: %v", err)
+	}
+}
+
+// TestGreedyGuest: a guest that asks for much and takes nothing gets little
+// memory, also after the server's side has closed.
+func TestGreedyGuest(t *testing.T) {
+	const n, offered = roomyConns + 20, 4 << 20
+	took := make(chan int, n)
+	l := newLab(t, Config{TCP: func(r *TCPRequest) {
+		c, err := r.Accept()
+		if err != nil {
+			took <- -1
+			return
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		wrote, _ := c.Write(make([]byte, offered))
+		took <- wrote
+		_ = c.Close()
+	}})
+	l.stack.closeTime = time.Second
+	l.boot()
+	var guests []net.Conn
+	for range n {
+		c, err := l.dial(destinations[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		guests = append(guests, c)
+	}
+	roomy, total := 0, 0
+	for range n {
+		w := <-took
+		if w < 0 || w > roomyBuffer+(2<<20) { // the guest's own buffer is of a MiB
+			t.Errorf("%d bytes were taken from one writer", w)
+		}
+		if total += w; w > tightBuffer+(1<<20)+(256<<10) {
+			roomy++
+		}
+	}
+	t.Logf("%d MiB in all, %d with much room", total>>20, roomy)
+	if roomy > roomyConns {
+		t.Errorf("%d connections hold much", roomy)
+	}
+	if open := l.stack.open.Load(); open != n {
+		t.Errorf("%d count, of %d that still hold data", open, n)
+	}
+	for deadline := time.Now().Add(time.Minute); l.stack.open.Load() > 0 || l.stack.roomy.Load() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d count still, %d with much room", l.stack.open.Load(), l.stack.roomy.Load())
+		}
+	}
+	if _, err := io.Copy(io.Discard, guests[0]); err == nil {
+		t.Error("the guest saw an end in order of what was cut off")
+	}
+}
+
+// TestAcknowledgements: those that the next segment says too are not sent; none
+// is missing; and one that nothing follows still comes.
+func TestAcknowledgements(t *testing.T) {
+	arrived := make(chan net.Conn, 1)
+	l := newLab(t, Config{TCP: func(r *TCPRequest) {
+		c, err := r.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		arrived <- c
+		b := make([]byte, 1)
+		for {
+			if _, err := c.Read(b); err != nil {
+				_ = c.Close()
+				return
+			}
+			if b[0] != '-' { // which has no answer
+				_, _ = c.Write(b)
+			}
+		}
+	}})
+	l.boot()
+	for _, to := range destinations {
+		c, err := l.dial(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-arrived
+		before := l.frames.Load()
+		for range 10 {
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Each answer is a frame; a slow machine adds some.
+		if n := l.frames.Load() - before; n < 10 || n > 15 {
+			t.Errorf("%s: %d frames for 10 answers", to, n)
+		}
+		before = l.frames.Load()
+		if _, err := c.Write([]byte("-")); err != nil {
+			t.Fatal(err)
+		}
+		for l.frames.Load() == before { // or this never ends
+			time.Sleep(time.Millisecond)
+		}
+		c.Close()
 	}
 }
 

@@ -72,6 +72,9 @@ func startServers(t *testing.T) *servers {
 			if !strings.HasPrefix(r.Host, "good.test") {
 				s.gotWrongName.Add(1)
 			}
+			if r.Header.Get("Upgrade") != "" { // h2c would hide later requests
+				s.gotWrongName.Add(1)
+			}
 			if r.URL.Path == "/redirect" {
 				http.Redirect(w, r, fmt.Sprintf("http://other.test:%d/stolen", s.http), http.StatusFound)
 				return
@@ -83,7 +86,7 @@ func startServers(t *testing.T) *servers {
 	secure.Listener.Close()
 	secure.Listener, s.tls = listen(t, serverAddr+":8443")
 	secure.TLS = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		if h.ServerName != "good.test" {
+		if !strings.EqualFold(h.ServerName, "good.test") {
 			s.gotWrongName.Add(1)
 		}
 		return nil, nil
@@ -93,6 +96,9 @@ func startServers(t *testing.T) *servers {
 	plain := httptest.NewUnstartedServer(handler(&s.gotHTTP))
 	plain.Listener.Close()
 	plain.Listener, s.http = listen(t, serverAddr+":8080")
+	plain.Config.Protocols = new(http.Protocols)
+	plain.Config.Protocols.SetHTTP1(true)
+	plain.Config.Protocols.SetUnencryptedHTTP2(true)
 	plain.Start()
 	t.Cleanup(plain.Close)
 	for _, e := range []struct {
@@ -146,6 +152,11 @@ func TestNetwork(t *testing.T) {
 		"raw ip": refused, "raw ip 6": refused, "unused synthetic": refused, "other port": refused,
 		"sni": "Error", "no sni": "Error", "not tls": "Error", "host header": "403", "absolute form": "403", "connect": "40", "second request": "403",
 		"smuggled": "400", "udp": "Error", "udp to an address": "Error", "ping": "iltered",
+		"query mixed case": "rcode 0 answers 1", "query over tcp": `b'\x81\x83'`,
+		"ok hello in records": `b'\x16'`, "ok hello in segments": `b'\x16'`, "ok hello in capitals": `b'\x16'`,
+		"ech": `\x15\x03`, "http to tls": "403 Forbidden", "ssh to http": "ConnectionResetError", "tls to http": `\x15\x03`,
+		"ok no h2c": "served", "quic": "Error", "frames": "many", "another sandbox": refused, "another sandbox 6": refused,
+		"no host": "403 Forbidden", "user in the address": "403 Forbidden",
 		"gateway 22": refused, "gateway 1": refused, "gateway 6": refused, "host, other port": refused,
 	}
 	want[fmt.Sprintf("gateway %d", s.host)] = refused
@@ -155,8 +166,17 @@ func TestNetwork(t *testing.T) {
 	for _, n := range []string{"meta", "private", "loop", "mapped", "nat64", "sixtofour", "ula"} {
 		want["floor "+n+".test"] = `\x15\x03` // a TLS alert
 	}
+	for _, n := range []string{"in records", "in segments", "with a dot", "twice", "list"} {
+		want["sni "+n] = `\x15\x03`
+	}
+	for _, n := range []string{"two hosts", "folded host", "bare lf", "blank before colon", "blank before all", "long method", "coding", "two lengths"} {
+		want[n] = "HTTP/1.1 400"
+	}
+	for _, n := range []string{"authority", "continuation", "second stream", "two authorities"} {
+		want["h2 "+n] = "True"
+	}
 	for name, say := range want {
-		if !strings.HasPrefix(got[name], "quick: ") || !strings.Contains(got[name], say) {
+		if !strings.HasPrefix(got[name], "quick: ") && !strings.HasPrefix(name, "ok ") || !strings.Contains(got[name], say) {
 			t.Errorf("%s: %q, want it quick and with %q", name, got[name], say)
 		}
 	}
@@ -171,11 +191,35 @@ func TestNetwork(t *testing.T) {
 	}
 
 	log := must(t, dir, "net", "log", "--denied")
-	for _, want := range []string{"evil.test", "other.test", "source MAC", "not the guest's", "a fragment", "IP options", "meta.test", "ping"} {
+	for _, want := range []string{"evil.test", "other.test", "source MAC", "not the guest's", "a fragment", "IP options", "extension header", "ECH", "malformed", "meta.test", "ping"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log of denials", want)
 		}
 	}
+
+	t.Run("two sandboxes", func(t *testing.T) { // attack 21
+		const own = "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 scope global | awk '{print $4}' | sort"
+		mine := strings.Fields(sh(t, dir, own))
+		theirs := strings.Fields(sh(t, shared(t), own))
+		for i := range min(len(mine), len(theirs)) {
+			if mine[i] == theirs[i] {
+				t.Errorf("both have %s", mine[i])
+			}
+		}
+		if len(mine) != 3 || len(theirs) != 3 {
+			t.Errorf("%q, %q", mine, theirs)
+		}
+		// Attack 7: the other one does not exist for this one.
+		for _, a := range theirs[1:] {
+			a, _, _ = strings.Cut(a, "/")
+			if strings.Contains(a, ":") {
+				a = "[" + a + "]"
+			}
+			if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", "telnet://"+a+":22"); r.code != 7 { // refused
+				t.Errorf("%s: %+v", a, r)
+			}
+		}
+	})
 
 	t.Run("redirect", func(t *testing.T) { // attack 8
 		r := brig(t, dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", s.http))
@@ -189,11 +233,12 @@ func TestNetwork(t *testing.T) {
 import socket
 s = socket.create_connection(("good.test", %d))
 s.sendall(b"stay\n"); print(s.recv(9).decode().strip(), flush=True)
+learned = s.getpeername()[:2]
 try: print("end", s.recv(9))
 except OSError as e: print(type(e).__name__)
-try: socket.create_connection(("good.test", %d))
+try: socket.create_connection(learned) # attack 3: an address learned earlier
 except OSError as e: print(type(e).__name__)
-`, s.echo, s.echo))
+`, s.echo))
 		pipe, err := c.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -252,10 +297,18 @@ except OSError as e: print(type(e).__name__)
 	t.Run("containers", func(t *testing.T) { // attack 9
 		writeFile(t, filepath.Join(dir, "container.sh"), testdata(t, "container.sh"))
 		got := must(t, dir, "run", "--", "bash", "container.sh", strconv.Itoa(s.http))
-		for _, want := range []string{"name: served", "refused: ConnectionRefusedError", "unknown: gaierror", "build: refused", "namespace: served", "namespace: refused"} {
-			if !strings.Contains(got, want) {
-				t.Errorf("%q is missing in:\n%s", want, got)
+		want := []string{"namespace name: served", "namespace address: 7"}
+		for _, where := range []string{"bridge", "host", "build", "compose"} {
+			// curl: 7 is a refused connection, 6 a name that does not exist.
+			want = append(want, where+" name: served", where+" address: 7", where+" unknown: 6", where+" header: 403")
+		}
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%q is missing in:\n%s", w, got)
 			}
+		}
+		if n := s.gotWrongName.Load(); n != 0 {
+			t.Errorf("%d requests with another name arrived", n)
 		}
 	})
 }

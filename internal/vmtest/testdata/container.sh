@@ -1,9 +1,10 @@
-# The network from inside containers, a build and a namespace of one's own.
+# The network from inside containers, a build, a compose network and a namespace
+# of one's own, with nothing configured.
 set -eu
 port=$1
 root=$(mktemp -d)
-mkdir -p "$root/bin" "$root/tmp" "$root/etc" "$root/usr/lib"
-for p in bash python3 /lib/x86_64-linux-gnu/libnss_dns.so.2 /lib/aarch64-linux-gnu/libnss_dns.so.2; do
+mkdir -p "$root/bin" "$root/tmp" "$root/etc"
+for p in bash curl /lib/x86_64-linux-gnu/libnss_dns.so.2 /lib/aarch64-linux-gnu/libnss_dns.so.2; do
 	f=$(command -v $p) || continue
 	case $p in /*) mkdir -p "$root$(dirname $p)"; cp "$f" "$root$p" ;; *) cp "$f" "$root/bin/" ;; esac
 	for l in $(ldd "$f" | grep -o '/[^ ]*'); do
@@ -12,22 +13,31 @@ for p in bash python3 /lib/x86_64-linux-gnu/libnss_dns.so.2 /lib/aarch64-linux-g
 	done
 done
 ln -s bash "$root/bin/sh"
-cp -r /usr/lib/python3.* "$root/usr/lib/"
-cat >"$root/probe.py" <<'PY'
-import socket, sys, urllib.request
-def attempt(name, f):
-    try: print(name + ":", f(), flush=True)
-    except Exception as e: print(name + ":", type(getattr(e, "reason", e)).__name__, flush=True)
-port = sys.argv[1]
-attempt("name", lambda: urllib.request.urlopen("http://good.test:%s/" % port, timeout=60).read().decode())
-attempt("refused", lambda: socket.create_connection(("192.0.2.1", 443), timeout=60))
-attempt("unknown", lambda: socket.getaddrinfo("unknown.test", 80))
-PY
+cat >"$root/probe" <<SH
+echo "\$1 name: \$(curl -sS -m 60 http://good.test:$port/)"
+curl -s -m 60 https://192.0.2.1/; echo "\$1 address: \$?"
+curl -s -m 60 http://unknown.test/; echo "\$1 unknown: \$?"
+curl -s -m 60 -o /dev/null -w "\$1 header: %{http_code}\n" -H 'Host: other.test' http://good.test:$port/
+SH
 tar -C "$root" -c . | docker import - probe >/dev/null
 sudo rm -rf "$root"
-docker run --rm probe /bin/python3 /probe.py "$port"
-printf 'FROM probe\nRUN ["/bin/python3", "/probe.py", "%s"]\n' "$port" >/tmp/Dockerfile
-mkdir -p /tmp/empty; docker build --progress=plain --no-cache -f /tmp/Dockerfile /tmp/empty 2>&1 | grep -q 'refused: ConnectionRefusedError' && echo "build: refused"
+docker run --rm probe /bin/sh /probe bridge
+docker run --rm --privileged --network host probe /bin/sh /probe host
+mkdir -p /tmp/c
+cd /tmp/c
+printf 'FROM probe\nRUN ["/bin/sh", "/probe", "build"]\n' >Dockerfile
+docker build --progress=plain --no-cache . 2>&1 | grep -o 'build [a-z]*: .*'
+cat >compose.yaml <<'YAML'
+services:
+  one:
+    image: probe
+    command: [/bin/sh, /probe, compose]
+    networks: [inner]
+networks:
+  inner: {}
+YAML
+docker compose run --rm one 2>/dev/null
+docker compose down >/dev/null 2>&1
 # A namespace behind our own address translation.
 sudo sh -eu <<SH
 ip netns add n
@@ -40,6 +50,6 @@ ip -n n route add default via 10.99.0.1
 sysctl -qw net.ipv4.ip_forward=1
 iptables -t nat -A POSTROUTING -s 10.99.0.0/24 -j MASQUERADE
 iptables -I FORWARD -j ACCEPT
-ip netns exec n curl -sS -m 60 "http://good.test:$port/" | sed 's/^/namespace: /'
-ip netns exec n curl -sS -m 60 https://192.0.2.1/ || echo "namespace: refused"
+ip netns exec n curl -sS -m 60 "http://good.test:$port/" | sed 's/^/namespace name: /'
+ip netns exec n curl -s -m 60 https://192.0.2.1/ || echo "namespace address: \$?"
 SH
