@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"brig.dev/brig/internal/policy"
 )
 
 // brig is the only resolver the guest has, and it never asks anyone: an allowed
@@ -26,10 +28,8 @@ const (
 
 // Names that brig answers for itself.
 const (
-	// InfoName is the page that tells the agent what it may reach.
-	InfoName = "brig.internal"
-	// HostName is the host's own loopback, port by port (rule host:PORT).
-	HostName = "host.brig.internal"
+	InfoName = policy.InfoName
+	HostName = policy.HostName
 )
 
 // resolver answers the guest's queries. Safe for concurrent use.

@@ -55,6 +55,10 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if len(text) > maxRule {
 		return fail("longer than %d bytes", maxRule)
 	}
+	if scheme, rest, ok := strings.Cut(text, "://"); ok {
+		host, _, _ := strings.Cut(rest, "/")
+		return fail("a rule names a host, not a URL: want %s without %s:// and without a path", host, scheme)
+	}
 	if name, ok := strings.CutPrefix(text, "preset:"); ok {
 		p, err := expand(action, name, at)
 		if err != nil {
@@ -80,6 +84,9 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		return fail("%v", err)
 	}
 	if err := r.setPorts(ports); err != nil {
+		return fail("%v", err)
+	}
+	if err := r.matchless(); err != nil {
 		return fail("%v", err)
 	}
 	r.Text = r.canonical()

@@ -32,8 +32,8 @@ import (
 var (
 	gateway4 = netip.MustParsePrefix("100.127.255.1/32")
 	gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
-	pool4    = netip.MustParsePrefix("198.18.0.0/15")
-	pool6    = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+	pool4    = policy.Synthetic4
+	pool6    = policy.Synthetic6
 
 	gatewayMAC = net.HardwareAddr{0x02, 0x62, 0x72, 0x69, 0x67, 0x01}
 )

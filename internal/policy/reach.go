@@ -1,0 +1,58 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// What brig keeps for itself, so that no rule can be about it.
+const (
+	// InfoName is the page that tells the agent in the guest what it may reach.
+	InfoName = "brig.internal"
+	// HostName is the host's own loopback, port by port (rule host:PORT).
+	HostName = "host.brig.internal"
+)
+
+// Addresses that stand for names in the guest: of the block for benchmarks (RFC
+// 2544), which the Internet does not route, and of an ULA prefix (RFC 4193).
+var (
+	Synthetic4 = netip.MustParsePrefix("198.18.0.0/15")
+	Synthetic6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+)
+
+// unreachable are blocks that no connection goes to, with why.
+var unreachable = []struct {
+	prefix netip.Prefix
+	why    string
+}{
+	{netip.MustParsePrefix("0.0.0.0/32"), "is no address of anybody's"},
+	{netip.MustParsePrefix("::/128"), "is no address of anybody's"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "is multicast, which never leaves the sandbox"},
+	{netip.MustParsePrefix("ff00::/8"), "is multicast, which never leaves the sandbox"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "is broadcast, which never leaves the sandbox"},
+	{Synthetic4, "stands for names in the guest: write a rule about the name"},
+	{Synthetic6, "stands for names in the guest: write a rule about the name"},
+}
+
+// matchless says why a rule can never match, or nil.
+func (r *Rule) matchless() error {
+	if r.prefix.IsValid() {
+		for _, u := range unreachable {
+			if u.prefix.Bits() <= r.prefix.Bits() && u.prefix.Contains(r.prefix.Addr()) {
+				return fmt.Errorf("no connection can match: %s %s", r.prefix, u.why)
+			}
+		}
+		return nil
+	}
+	switch end := literalEnd(r.labels); {
+	case end == "localhost" || strings.HasSuffix(end, ".localhost"): // RFC 6761 section 6.3
+		return errors.New("no connection can match: localhost is the guest itself in there; a service of this host is host:PORT")
+	case end == HostName:
+		return errors.New("no connection can match: a service of this host is host:PORT")
+	case end == InfoName || strings.HasSuffix(end, "."+InfoName):
+		return errors.New("no connection can match: brig answers for this name itself")
+	}
+	return nil
+}
