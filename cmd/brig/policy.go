@@ -101,6 +101,19 @@ type ruleRow struct {
 	Line   int    `json:"line"`
 }
 
+func rowOf(r policy.Rule) ruleRow {
+	return ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line}
+}
+
+// from says where the rule stands.
+func (r ruleRow) from() string {
+	from := fmt.Sprintf("%s:%d", r.File, r.Line)
+	if r.Preset != "" {
+		from = "preset:" + r.Preset + ", " + from
+	}
+	return from
+}
+
 func policyShowCommand() *cobra.Command {
 	var s scope
 	var asJSON bool
@@ -113,7 +126,7 @@ func policyShowCommand() *cobra.Command {
 			}
 			rows := []ruleRow{}
 			for _, r := range rules {
-				rows = append(rows, ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line})
+				rows = append(rows, rowOf(r))
 			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), rows)
@@ -125,11 +138,7 @@ func policyShowCommand() *cobra.Command {
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(tw, "ACTION\tRULE\tFROM")
 			for _, r := range rows {
-				from := fmt.Sprintf("%s:%d", r.File, r.Line)
-				if r.Preset != "" {
-					from = "preset:" + r.Preset + ", " + from
-				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Action, r.Rule, from)
+				fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Action, r.Rule, r.from())
 			}
 			return tw.Flush()
 		},
@@ -153,46 +162,66 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 				return err
 			}
 			set := policy.Compile(rules)
+			var list []checkRow
 			denied := false
 			for _, a := range args {
 				f, err := policy.ParseFlow(a)
 				if err != nil {
 					return err
 				}
-				d := set.Decide(f)
-				denied = denied || !d.Allow
-				if err := s.print(c.OutOrStdout(), f, d, asJSON); err != nil {
-					return err
-				}
+				row := check(f, set.Decide(f))
+				denied = denied || !row.Allow
+				list = append(list, row)
 			}
-			if denied {
+			if asJSON {
+				err = printJSON(c.OutOrStdout(), list)
+			} else {
+				s.printChecks(c.OutOrStdout(), list)
+			}
+			if err == nil && denied {
 				return exitStatus(1)
 			}
-			return nil
+			return err
 		},
 	}
 	s.register(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each target")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func (s *scope) print(w io.Writer, f policy.Flow, d policy.Decision, asJSON bool) error {
-	word := policy.Deny
-	if d.Allow {
-		word = policy.Allow
+// checkRow is what the rules say of one target.
+type checkRow struct {
+	Target  string   `json:"target"`
+	Allow   bool     `json:"allow"`
+	Reason  string   `json:"reason"`
+	Rule    *ruleRow `json:"rule,omitempty"`    // that decided
+	Suggest string   `json:"suggest,omitempty"` // the rule that is missing
+}
+
+func check(f policy.Flow, d policy.Decision) checkRow {
+	row := checkRow{Target: f.String(), Allow: d.Allow, Reason: d.Reason, Suggest: suggestion(f, d)}
+	if d.Rule != nil {
+		r := rowOf(*d.Rule)
+		row.Rule = &r
 	}
-	if asJSON {
-		return printJSON(w, map[string]any{"target": f.String(), "allow": d.Allow, "reason": d.Reason, "suggest": suggestion(f, d)})
+	return row
+}
+
+func (s *scope) printChecks(w io.Writer, list []checkRow) {
+	for _, row := range list {
+		word := policy.Deny
+		if row.Allow {
+			word = policy.Allow
+		}
+		fmt.Fprintf(w, "%s %s: %s", word, row.Target, row.Reason)
+		if row.Rule != nil && row.Rule.File != "" {
+			fmt.Fprintf(w, " (%s)", row.Rule.from())
+		}
+		fmt.Fprintln(w)
+		if row.Suggest != "" {
+			fmt.Fprintf(w, "  try: brig policy allow %s%s\n", s.arguments(), row.Suggest)
+		}
 	}
-	fmt.Fprintf(w, "%s %s: %s", word, f, d.Reason)
-	if d.Rule != nil && d.Rule.Source.File != "" {
-		fmt.Fprintf(w, " (%s:%d)", d.Rule.Source.File, d.Rule.Source.Line)
-	}
-	fmt.Fprintln(w)
-	if rule := suggestion(f, d); rule != "" {
-		fmt.Fprintf(w, "  try: brig policy allow %s%s\n", s.arguments(), rule)
-	}
-	return nil
 }
 
 // suggestion is the missing rule, when that is all that is missing.

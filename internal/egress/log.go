@@ -65,7 +65,7 @@ type Entry struct {
 	Suggest string        `json:"suggest,omitempty"` // the rule that would allow it
 	Sent    int64         `json:"sent,omitempty"`    // bytes from the guest
 	Got     int64         `json:"got,omitempty"`     // bytes to the guest
-	Lasted  time.Duration `json:"lasted,omitempty"`  // nanoseconds
+	Lasted  time.Duration `json:"lasted_ns,omitempty"`
 	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
 }
