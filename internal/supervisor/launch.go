@@ -42,11 +42,12 @@ type news struct {
 
 // keptEnv are the variables that a supervisor inherits: where things lie and
 // how names resolve. Whatever else the person has set (tokens among it) stays
-// out of a process that lives for weeks.
+// out of a process that lives for weeks. So does LOCALDOMAIN: with it, Go's own
+// resolver forgets the host's search domains.
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
-	"BRIG_ACCEL", "BRIG_DEBUG", "BRIG_TEMPLATES", "GODEBUG", "RES_OPTIONS", "LOCALDOMAIN",
+	"BRIG_ACCEL", "BRIG_DEBUG", "BRIG_TEMPLATES", "GODEBUG", "RES_OPTIONS",
 }
 
 func supervisorEnv() []string {

@@ -298,7 +298,7 @@ except OSError as e: print(type(e).__name__)
 		writeFile(t, filepath.Join(dir, "container.sh"), testdata(t, "container.sh"))
 		got := must(t, dir, "run", "--", "bash", "container.sh", strconv.Itoa(s.http))
 		want := []string{"namespace name: served", "namespace address: 7"}
-		for _, where := range []string{"bridge", "host", "build", "compose"} {
+		for _, where := range []string{"build", "compose"} {
 			// curl: 7 is a refused connection, 6 a name that does not exist.
 			want = append(want, where+" name: served", where+" address: 7", where+" unknown: 6", where+" header: 403")
 		}
