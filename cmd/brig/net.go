@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -113,29 +114,36 @@ sandbox has to try again.`,
 	return c
 }
 
-// ask follows the log and asks about each rule that is missing, once.
+// ask follows the log from now on and asks about each rule that is missing, once.
 func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.Writer) error {
-	answers := bufio.NewReader(in)
+	began := time.Now()
+	answers := lines(in)
 	asked := map[string]bool{}
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
 	err := egress.FollowLog(ctx, d.File(sandbox.NetLogFile), func(e egress.Entry) error {
-		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] {
+		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] || e.Time.Before(began) {
 			return nil
 		}
 		rules, err := d.Rules()
 		if err != nil {
 			return err
 		}
-		if f, err := policy.ParseFlow(e.Suggest); err != nil || policy.Compile(rules).Decide(f).Allow {
-			return nil // allowed since
+		f, err := policy.ParseFlow(e.Suggest)
+		if err != nil || suggestion(f, policy.Compile(rules).Decide(f)) == "" {
+			return nil // a rule decides about it since
 		}
 		asked[e.Suggest] = true
 		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)
-		line, err := answers.ReadString('\n')
-		if err != nil {
-			return err
+		select {
+		case line, ok := <-answers:
+			if !ok {
+				return io.EOF
+			}
+			return obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out)
+		case <-ctx.Done():
+			fmt.Fprintln(out)
+			return ctx.Err()
 		}
-		return obey(ctx, d, name, e.Suggest, strings.TrimSpace(line))
 	})
 	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
 		return nil
@@ -143,14 +151,38 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 	return err
 }
 
-func obey(ctx context.Context, d sandbox.Dir, name, rule, answer string) error {
+// lines are what a person types, line by line: whoever waits for one can give up.
+func lines(in io.Reader) <-chan string {
+	c := make(chan string)
+	go func() {
+		defer close(c)
+		for sc := bufio.NewScanner(in); sc.Scan(); {
+			c <- sc.Text()
+		}
+	}()
+	return c
+}
+
+// obey does what was answered, and says what holds now.
+func obey(ctx context.Context, d sandbox.Dir, name, rule, answer string, out io.Writer) error {
+	var err error
+	holds := ""
 	switch strings.ToLower(answer) {
 	case "o", "once":
-		return control.NewClient(d).AllowOnce(ctx, rule)
+		holds = "allowed until the sandbox stops"
+		err = control.NewClient(d).AllowOnce(ctx, rule)
 	case "s", "sandbox":
-		return (&scope{name: name}).change(ctx, policy.Allow, []string{rule}, false)
+		holds = "allowed for this sandbox"
+		err = (&scope{name: name}).change(ctx, policy.Allow, []string{rule}, false)
 	case "a", "always":
-		return (&scope{all: true}).change(ctx, policy.Allow, []string{rule}, false)
+		holds = "allowed for all your sandboxes"
+		err = (&scope{all: true}).change(ctx, policy.Allow, []string{rule}, false)
+	default:
+		holds = "stays denied"
 	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "  %s %s\n", rule, holds)
 	return nil
 }
