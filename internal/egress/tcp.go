@@ -244,14 +244,13 @@ func (f *flow) clientFirst(req acceptor) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(firstByteTime))
-	first := make([]byte, smallBuffer)
-	n, err := c.Read(first)
+	first, err := readSome(c)
 	if err != nil {
 		c.Close()
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
-	kind, head, _ := sniff(c, first[:n:n])
+	kind, head, _ := sniff(c, first)
 	switch {
 	case kind == kindTLS:
 		f.serveTLS(c, head, nil, false)
@@ -421,11 +420,11 @@ func (f *flow) eitherFirst(req acceptor) {
 	// The server's side starts at once. Only if the client's first bytes come
 	// before the server has said a word do its answers belong to who reads the
 	// client's protocol: see split.
-	s := newSplit(up)
+	s := &split{up: up, done: make(chan struct{})}
 	var down sync.WaitGroup
 	down.Go(func() {
-		if first, ok := s.wait(); ok {
-			f.down(c, up, io.MultiReader(bytes.NewReader(first), up))
+		if src := s.read(); src != nil {
+			f.down(c, up, src)
 		}
 	})
 	defer down.Wait()
@@ -440,18 +439,21 @@ func (f *flow) eitherFirst(req acceptor) {
 	case kindTLS:
 		if src, quiet := s.take(); quiet {
 			f.serveTLS(c, head, src, false)
+			up.Close()
 		} else {
 			f.serveTLS(c, head, up, true)
 		}
 	case kindHTTP:
 		if src, quiet := s.take(); quiet {
 			f.serveHTTP(c, head, func() (net.Conn, error) { return src, nil })
+			up.Close()
 		} else {
 			f.serveHTTPHalf(c, head, up)
 		}
 	case kindHTTP2:
 		if src, quiet := s.take(); quiet {
 			f.serveHTTP2(c, head, func() (net.Conn, error) { return src, nil })
+			up.Close()
 		} else {
 			f.deny(verdict{reason: "HTTP/2 to a server that spoke first"}, false)
 			abort(c)
@@ -470,59 +472,68 @@ func (f *flow) eitherFirst(req acceptor) {
 // firstBytes waits for the client without end, as the server may be the one who
 // speaks; but once it began, its first line has to end.
 func (f *flow) firstBytes(c net.Conn) (kind, []byte, error) {
-	first := make([]byte, smallBuffer)
-	n, err := c.Read(first)
+	first, err := readSome(c)
 	if err != nil {
 		return kindNone, nil, err
 	}
-	if k, maybe := looks(first[:n]); !maybe {
-		return k, first[:n:n], nil
+	if k, maybe := looks(first); !maybe {
+		return k, first, nil
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
-	k, head, err := sniff(c, first[:n:n])
+	k, head, err := sniff(c, first)
 	_ = c.SetReadDeadline(time.Time{})
 	return k, head, err
 }
 
+// readSome reads what is there; an error only if that is nothing.
+func readSome(r io.Reader) ([]byte, error) {
+	small := smallBuffers.Get().(*[smallBuffer]byte)
+	defer smallBuffers.Put(small)
+	n, err := r.Read(small[:])
+	if n > 0 {
+		err = nil // it comes again
+	}
+	return append([]byte(nil), small[:n]...), err
+}
+
 // split reads a server's first bytes while it is open who will read the rest:
-// the plain relay, or the reader of HTTP answers.
+// the plain relay, or the reader of the answers of a protocol.
 type split struct {
 	up    net.Conn
-	done  chan struct{} // the first read is over
-	taken chan struct{} // closed by take
+	done  chan struct{} // closed: the first read is over, and not the plain relay's
 	first []byte
 	err   error
 
 	mu    sync.Mutex
-	plain bool // wait gave the bytes to the plain relay
-	http  bool // take gave the server away
+	plain bool // read gave the bytes to the plain relay
+	taken bool // take gave the server away
 }
 
-func newSplit(up net.Conn) *split {
-	s := &split{up: up, done: make(chan struct{}), taken: make(chan struct{})}
-	go func() {
-		buf := make([]byte, smallBuffer)
-		n, err := up.Read(buf)
-		s.first, s.err = buf[:n], err
-		close(s.done)
-	}()
-	return s
-}
-
-// wait returns the first bytes for the plain relay; not ok if take was first.
-func (s *split) wait() ([]byte, bool) {
-	select {
-	case <-s.done:
-	case <-s.taken:
-	}
+// read returns the server from its first bytes on, for the plain relay; nil if
+// take was first.
+func (s *split) read() io.Reader {
+	small := smallBuffers.Get().(*[smallBuffer]byte)
+	defer smallBuffers.Put(small)
+	n, err := s.up.Read(small[:])
+	first := append([]byte(nil), small[:n]...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.http {
-		return nil, false
+	if s.taken {
+		s.first, s.err = first, err
+		close(s.done)
+		return nil
 	}
 	s.plain = true
-	return s.first, true
+	if err != nil { // a reset is told once, and then looks like an end
+		return io.MultiReader(bytes.NewReader(first), failed{err})
+	}
+	return &prefixed{Conn: s.up, head: first}
 }
+
+// failed is a reader of nothing but an error.
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error) { return 0, f.err }
 
 // take gives the server to a reader of answers; not ok if it spoke before.
 func (s *split) take() (net.Conn, bool) {
@@ -531,8 +542,7 @@ func (s *split) take() (net.Conn, bool) {
 	if s.plain {
 		return nil, false
 	}
-	s.http = true
-	close(s.taken)
+	s.taken = true
 	return &splitConn{Conn: s.up, s: s}, true
 }
 

@@ -186,7 +186,11 @@ func (s *Stack) configure() error {
 	timeWait, finWait := tcpip.TCPTimeWaitTimeoutOption(5*time.Second), tcpip.TCPLingerTimeoutOption(10*time.Second)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: startBuffer, Max: roomyBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: startBuffer, Max: roomyBuffer}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &timeWait, &finWait, &receive, &send} {
+	// The link loses nothing, and a guest under emulation may be slow to answer:
+	// what is sent again too early only adds to its work. So no probes of the last
+	// segment (RACK), and a long first wait.
+	recovery, minRTO := tcpip.TCPRecovery(0), tcpip.TCPMinRTOOption(time.Second)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &timeWait, &finWait, &recovery, &minRTO, &receive, &send} {
 		try("TCP option", s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o))
 	}
 	return errors.Join(errs...)

@@ -218,7 +218,7 @@ func TestClients(t *testing.T) {
 	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "good.test"+ports, "--allow", serverAddr+ports, // which is of the loopback
 		"--allow", "nowhere.test", "--allow", "**.tunnel.test",
 		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
-sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine iputils-ping >/dev/null
+sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine ptunnel-ng iputils-ping >/dev/null
 git config --global user.name x && git config --global user.email x@y && git config --global init.defaultBranch main`)
 
 	t.Run("git https", func(t *testing.T) {
@@ -286,8 +286,18 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 		if r.code == 0 || !strings.Contains(r.out, "0 received") {
 			t.Errorf("%+v", r)
 		}
-		if log := must(t, dir, "net", "log", "--denied"); !strings.Contains(log, "192.0.2.99") {
-			t.Errorf("the ping is not in the log: %s", log)
+		// A real tunnel: its far end would be told where to connect.
+		r = brig(t, dir, "run", "--user", "root", "--", "sh", "-c", `ptunnel-ng -p192.0.2.98 -l8000 -r127.0.0.1 -R22 >/dev/null 2>&1 & p=$!
+until ss -Hltn 'sport = :8000' | grep -q .; do kill -0 $p || exit 9; sleep 0.2; done
+echo hello | curl -s -m 5 telnet://127.0.0.1:8000; echo "tunnel $?"; kill $p`)
+		if r.code != 0 || !strings.HasPrefix(r.out, "tunnel ") || strings.HasPrefix(r.out, "tunnel 0") {
+			t.Errorf("%+v", r)
+		}
+		log := must(t, dir, "net", "log", "--denied")
+		for _, addr := range []string{"192.0.2.99", "192.0.2.98"} {
+			if !strings.Contains(log, addr+" ping beyond the gateway") {
+				t.Errorf("the pings to %s are not in the log: %s", addr, log)
+			}
 		}
 	})
 	t.Run("faults", func(t *testing.T) {
