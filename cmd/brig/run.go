@@ -14,6 +14,7 @@ import (
 
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/session"
+	"brig.dev/brig/internal/supervisor"
 )
 
 func runCommand() *cobra.Command {
@@ -195,6 +196,9 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 		user = guestUser().Name
 	}
 	c, err := session.Dial(ctx, store.Dir(name), user)
+	if err != nil && ctx.Err() == nil && wokenUp(ctx, store, name) {
+		c, err = session.Dial(ctx, store.Dir(name), user)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return c, err
@@ -202,6 +206,16 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 		return nil, hint(err, "--user root, or leave --user out")
 	}
 	return c, hint(err, "brig logs %s, or brig stop --force %s and run again", name, name)
+}
+
+// wokenUp lets a sandbox go on that was suspended, being idle, between two looks
+// at it.
+func wokenUp(ctx context.Context, store *sandbox.Store, name string) bool {
+	d := store.Dir(name)
+	if st, err := d.State(); err != nil || st.Phase == sandbox.Running {
+		return false
+	}
+	return supervisor.AwaitExit(ctx, d) == nil && suspended(d) && ensureRunning(ctx, store, name, nil) == nil
 }
 
 // workdir is where a command starts: the directory the person stands in when

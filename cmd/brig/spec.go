@@ -24,6 +24,7 @@ const (
 	defaultCPUs   = 4        // at most; fewer where the host has fewer
 	defaultMemory = 4 << 30  // bytes, at most; half the host's where that is less
 	defaultDisk   = 32 << 30 // bytes, sparse: the host pays for what is written
+	defaultIdle   = time.Hour
 )
 
 // specFlags are the flags that say what a sandbox should be.
@@ -36,6 +37,7 @@ type specFlags struct {
 	memory string
 	disk   string
 	rate   string
+	idle   time.Duration
 	mounts []string
 	ports  []string
 	env    []string
@@ -55,6 +57,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", sandbox.FormatSize(hostMemory())))
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
 	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
+	flags.DurationVar(&f.idle, "idle", defaultIdle, "suspend the sandbox after a `TIME` without use; 0 is never")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
@@ -118,7 +121,7 @@ func (f *specFlags) directory() (string, error) {
 func (f *specFlags) newSpec(name, dir string) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
 		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: version(), Fresh: true,
-		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk, NoProject: f.noProject,
+		CPUs: hostCPUs(), Memory: hostMemory(), Disk: defaultDisk, Idle: defaultIdle, NoProject: f.noProject,
 	}
 	add, err := approvedAdditions(s)
 	if err != nil {
@@ -179,6 +182,9 @@ func (f *specFlags) set(s *sandbox.Spec) (err error) {
 	}
 	if err := f.size("rate", f.rate, &s.Rate); err != nil {
 		return err
+	}
+	if f.flags.Changed("idle") { // takes effect at once
+		s.Idle = f.idle
 	}
 	if f.flags.Changed("mount") {
 		if s.Mounts, err = parseMounts(f.mounts); err != nil {

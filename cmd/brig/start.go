@@ -303,7 +303,11 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 	if err := d.WriteSpec(spec); err != nil {
 		return err
 	}
-	return start(ctx, d, bar)
+	lock, err := admit(ctx, store, spec)
+	if err != nil {
+		return err
+	}
+	return start(ctx, d, lock, bar)
 }
 
 // checkMachine finds out, once per boot of this host, whether KVM works; the supervisor then finds the same answer at once.
@@ -322,10 +326,11 @@ func checkMachine(ctx context.Context, bar *bars) error {
 	return nil
 }
 
-// start runs a supervisor and waits until the sandbox is ready.
-func start(ctx context.Context, d sandbox.Dir, r *bars) error {
+// start runs a supervisor, which takes the sandbox's lock over, and waits until
+// the sandbox is ready.
+func start(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, r *bars) error {
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	how, err := supervisor.Launch(ctx, d, task.Note)
+	how, err := supervisor.Launch(ctx, d, lock, task.Note)
 	task.Done(err)
 	for _, n := range how.Notes {
 		r.around(func() { fmt.Fprintln(os.Stderr, "brig:", n) })

@@ -66,6 +66,7 @@ type Gateway struct {
 	dnsTCP  atomic.Int32
 	dnsUDP  atomic.Int32
 	udpOpen atomic.Int32
+	traffic atomic.Int64 // bytes that passed, both ways
 	asks    chan Denial
 	asked   chan struct{} // a place for each question without an answer
 	journal *journal      // nil without settings.process
@@ -177,6 +178,9 @@ func (g *Gateway) Flows() int {
 	defer g.mu.Unlock()
 	return len(g.flows)
 }
+
+// Traffic is how many bytes have passed to and from the world.
+func (g *Gateway) Traffic() int64 { return g.traffic.Load() }
 
 // Names are the names that have synthetic addresses, for a gateway that takes
 // this one's place: the guest may keep those addresses.
@@ -451,6 +455,7 @@ type countedConn struct {
 func (c *countedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.f.got.Add(int64(n))
+	c.f.g.traffic.Add(int64(n))
 	if werr := c.f.g.limiter.wait(c.f.ctx, n); werr != nil && err == nil {
 		err = werr
 	}
@@ -463,6 +468,7 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(b)
 	c.f.sent.Add(int64(n))
+	c.f.g.traffic.Add(int64(n))
 	return n, err
 }
 

@@ -58,7 +58,11 @@ func (a *agent) suspend(struct{}) (any, error) {
 // resume makes this machine who it shall be, and lets everything go on. It lets
 // it go on after an error as well: a machine that stands still helps nobody.
 func (a *agent) resume(r wire.Identity) (any, error) {
+	fork := r.MachineID != a.machineID
 	_, err := a.identify(r)
+	if fork {
+		err = errors.Join(err, changeBootID())
+	}
 	return nil, errors.Join(err, setFrozen(false))
 }
 

@@ -111,6 +111,9 @@ const (
 // Freezable says whether shares of this machine can be taken out and put back.
 func (m *Machine) Freezable() bool { return m.arch() == "amd64" }
 
+// CanFreeze says the same of all machines on this host.
+func CanFreeze() bool { return new(Machine).Freezable() }
+
 // errNotFreezable names the remedy.
 var errNotFreezable = errors.New("only machines on x86 can be saved with their shares; stop the sandbox instead")
 

@@ -133,32 +133,93 @@ func UnpackRAM(ram, from *os.File) error {
 }
 
 func readTable(m []byte, size int64) (runs []run, data []byte, err error) {
-	if len(m) < packHeader || string(m[:8]) != packMagic || binary.LittleEndian.Uint64(m[8:]) != uint64(size) {
+	if len(m) < packHeader {
 		return nil, nil, ErrPacked
 	}
-	count := binary.LittleEndian.Uint64(m[16:])
+	length, err := tableLength(m, size)
+	if err != nil || length > int64(len(m)) {
+		return nil, nil, ErrPacked
+	}
+	runs, total, err := readRuns(m[packHeader:length], binary.LittleEndian.Uint64(m[16:]), size)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data = m[length:]; int64(len(data)) != total {
+		return nil, nil, ErrPacked
+	}
+	return runs, data, nil
+}
+
+// tableLength is how many bytes come before the pages.
+func tableLength(header []byte, size int64) (int64, error) {
+	if string(header[:8]) != packMagic || binary.LittleEndian.Uint64(header[8:]) != uint64(size) {
+		return 0, ErrPacked
+	}
+	count := binary.LittleEndian.Uint64(header[16:])
 	if count > maxRuns {
-		return nil, nil, ErrPacked
+		return 0, ErrPacked
 	}
-	table := (packHeader + packRun*int64(count) + page - 1) / page * page
-	if table > int64(len(m)) {
-		return nil, nil, ErrPacked
-	}
-	var total, last int64
-	for i := range int(count) {
-		b := m[packHeader+packRun*i:]
+	return (packHeader + packRun*int64(count) + page - 1) / page * page, nil
+}
+
+// readRuns reads the table, which is as long as tableLength says.
+func readRuns(table []byte, count uint64, size int64) (runs []run, total int64, err error) {
+	var last int64
+	for i := range int(count) { //nolint:gosec // at most maxRuns
+		b := table[packRun*i:]
 		r := run{int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))} //nolint:gosec // checked next
 		if r.at < last || r.length <= 0 || r.at%page != 0 || r.length%page != 0 || r.at > size || r.length > size-r.at {
-			return nil, nil, ErrPacked
+			return nil, 0, ErrPacked
 		}
 		last = r.at + r.length
 		total += r.length
 		runs = append(runs, r)
 	}
-	if data = m[table:]; int64(len(data)) != total {
-		return nil, nil, ErrPacked
+	return runs, total, nil
+}
+
+// UnpackStream is UnpackRAM from a stream. Its end must come where PackRAM's did.
+// Errors of the stream are returned as they are.
+func UnpackStream(ram *os.File, from io.Reader) error {
+	m, err := mapFile(ram, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return fmt.Errorf("unpack guest memory: %w", err)
 	}
-	return runs, data, nil
+	defer unix.Munmap(m) //nolint:errcheck // of a mapping that exists
+	var header [packHeader]byte
+	if err := readWhole(from, header[:]); err != nil {
+		return err
+	}
+	length, err := tableLength(header[:], int64(len(m)))
+	if err != nil {
+		return err
+	}
+	table := make([]byte, length-packHeader)
+	if err := readWhole(from, table); err != nil {
+		return err
+	}
+	runs, _, err := readRuns(table, binary.LittleEndian.Uint64(header[16:]), int64(len(m)))
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if err := readWhole(from, m[r.at:r.at+r.length]); err != nil {
+			return err
+		}
+	}
+	if n, err := from.Read(header[:1]); n != 0 || !errors.Is(err, io.EOF) {
+		return errors.Join(ErrPacked, err)
+	}
+	return nil
+}
+
+// readWhole fills b; a stream that ends before is damaged.
+func readWhole(from io.Reader, b []byte) error {
+	_, err := io.ReadFull(from, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrPacked
+	}
+	return err
 }
 
 // unpackRuns writes the runs from two threads: the time goes into the kernel's

@@ -44,6 +44,18 @@ func unpack(t testing.TB, path string, size int64) (*os.File, error) {
 	return ram, UnpackRAM(ram, from)
 }
 
+// unpackStream is unpack from a stream.
+func unpackStream(t testing.TB, path string, size int64) (*os.File, error) {
+	t.Helper()
+	from, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	ram := newTestRAM(t, size)
+	return ram, UnpackStream(ram, from)
+}
+
 func contents(t testing.TB, f *os.File, size int64) []byte {
 	t.Helper()
 	b := make([]byte, size)
@@ -73,12 +85,14 @@ func TestPackedMemoryIsTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := packed(t, ram)
-			got, err := unpack(t, path, size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(contents(t, got, size), want) {
-				t.Error("what was unpacked is not what was packed")
+			for _, from := range []func(testing.TB, string, int64) (*os.File, error){unpack, unpackStream} {
+				got, err := from(t, path, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(contents(t, got, size), want) {
+					t.Error("what was unpacked is not what was packed")
+				}
 			}
 		})
 	}
@@ -134,6 +148,9 @@ func TestDamagedPackedMemoryIsRefused(t *testing.T) {
 			}
 			if _, err := unpack(t, path, size); !errors.Is(err, ErrPacked) {
 				t.Errorf("got %v", err)
+			}
+			if _, err := unpackStream(t, path, size); !errors.Is(err, ErrPacked) {
+				t.Errorf("as a stream: got %v", err)
 			}
 		})
 	}

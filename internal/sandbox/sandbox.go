@@ -34,15 +34,16 @@ type Spec struct {
 	// could be lost.
 	Fresh bool `json:"fresh,omitempty"`
 
-	Image  string   `json:"image,omitempty"` // reference; empty is the default image
-	CPUs   int      `json:"cpus"`            // virtual CPUs
-	Memory int64    `json:"memory"`          // bytes of guest RAM
-	Disk   int64    `json:"disk"`            // bytes of the sandbox's own disk, at most
-	Rate   int64    `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
-	Mounts []Mount  `json:"mounts"`          // beside the project directory
-	Ports  []Port   `json:"ports"`           // published on the host's loopback
-	Env    []string `json:"env,omitempty"`   // KEY=VALUE for every command
-	Hosts  []Host   `json:"hosts,omitempty"` // names that brig resolves itself
+	Image  string        `json:"image,omitempty"` // reference; empty is the default image
+	CPUs   int           `json:"cpus"`            // virtual CPUs
+	Memory int64         `json:"memory"`          // bytes of guest RAM
+	Disk   int64         `json:"disk"`            // bytes of the sandbox's own disk, at most
+	Rate   int64         `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
+	Idle   time.Duration `json:"idle,omitempty"`  // suspended after that; 0 is never
+	Mounts []Mount       `json:"mounts"`          // beside the project directory
+	Ports  []Port        `json:"ports"`           // published on the host's loopback
+	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
+	Hosts  []Host        `json:"hosts,omitempty"` // names that brig resolves itself
 
 	// Given are the keys of brig.yaml that a person has set by a flag instead.
 	Given []string `json:"given,omitempty"`
@@ -118,11 +119,12 @@ type Host struct {
 
 // Limits of a Spec.
 const (
-	MinMemory = 256 << 20 // bytes; below, Debian's user space and Docker do not start
-	MinDisk   = 1 << 30   // bytes; room for an ext4 journal and something to do
-	MaxDisk   = 16 << 40  // bytes; ext4's own limit with 4 KiB blocks
-	MinRate   = 1 << 10   // bytes a second; below, a mistake more likely than a wish
-	MaxCPUs   = 255       // q35 without x2APIC, QEMU's default (docs/system/i386)
+	MinMemory = 256 << 20        // bytes; below, Debian's user space and Docker do not start
+	MinDisk   = 1 << 30          // bytes; room for an ext4 journal and something to do
+	MaxDisk   = 16 << 40         // bytes; ext4's own limit with 4 KiB blocks
+	MinIdle   = 10 * time.Second // below, it would be gone between two commands
+	MinRate   = 1 << 10          // bytes a second; below, a mistake more likely than a wish
+	MaxCPUs   = 255              // q35 without x2APIC, QEMU's default (docs/system/i386)
 )
 
 // nameRule is what a name may be: a host name label, since it becomes the
@@ -176,6 +178,9 @@ func (s *Spec) Check() error {
 	}
 	if s.Rate != 0 && s.Rate < MinRate {
 		return fmt.Errorf("--rate %s is too little: want at least %s a second, or 0 for no limit", FormatSize(s.Rate), FormatSize(MinRate))
+	}
+	if s.Idle != 0 && s.Idle < MinIdle {
+		return fmt.Errorf("--idle %s: want at least %s, or 0 for never", s.Idle, MinIdle)
 	}
 	targets := map[string]string{s.Dir: s.Dir}
 	for _, m := range s.Mounts {

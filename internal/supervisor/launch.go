@@ -68,19 +68,15 @@ type Start struct {
 
 // Launch starts a supervisor for the sandbox in d, in a session of its own,
 // and returns when the sandbox is ready, or with the reason why it is not. When ctx ends first, the
-// supervisor is told to give up and waited for.
-func Launch(ctx context.Context, d sandbox.Dir, stage func(string)) (how Start, err error) {
+// supervisor is told to give up and waited for. lock is the sandbox's, which the
+// supervisor takes over: so whoever looks sees a sandbox that starts, also when
+// this process is killed before the supervisor has its feet.
+func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, stage func(string)) (how Start, err error) {
+	defer lock.Close()
 	self, err := os.Executable()
 	if err != nil {
 		return how, err
 	}
-	// Taken here, so that whoever looks from now on sees a sandbox that starts,
-	// also when this process is killed before the supervisor has its feet.
-	lock, err := d.Lock()
-	if err != nil {
-		return how, err
-	}
-	defer lock.Close()
 	if err := d.WriteState(sandbox.State{Phase: sandbox.Starting}); err != nil {
 		return how, err
 	}

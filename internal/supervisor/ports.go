@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"brig.dev/brig/internal/sandbox"
@@ -22,6 +23,8 @@ const maxPortConns = 512
 type ports struct {
 	dial func(port uint16) (net.Conn, error)
 	log  *slog.Logger
+
+	conns atomic.Int64 // connections through them
 
 	mu   sync.Mutex
 	open map[uint16]*published
@@ -107,6 +110,8 @@ func (p *ports) serve(l net.Listener, port sandbox.Port) {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
+			p.conns.Add(1)
+			defer p.conns.Add(-1)
 			g, err := p.dial(port.Guest)
 			if err != nil {
 				p.log.Info("published port", "port", port.String(), "error", err)

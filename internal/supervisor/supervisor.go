@@ -206,6 +206,9 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	}
 	s.log.Info("running", "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
 	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
+	idle, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	go s.watchIdle(idle)
 
 	select {
 	case why = <-s.end:

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"brig.dev/brig/internal/sandbox"
+)
+
+// Limits on all of a person's sandboxes together.
+const (
+	maxSandboxesEnv = "BRIG_MAX_SANDBOXES"
+	maxMemoryEnv    = "BRIG_MAX_MEMORY"
+
+	defaultMaxSandboxes = 64
+	// defaultMaxTimes is how often the host's memory may be promised: guests take
+	// what they use, and give back what they free.
+	defaultMaxTimes = 4
+	// startMemory is what a sandbox takes to start, in bytes: its guest some 150
+	// MiB, QEMU under software emulation as much.
+	startMemory = 384 << 20
+)
+
+// limits are those of the environment, or the default ones.
+func limits() (sandbox.Limits, error) {
+	l := sandbox.Limits{Sandboxes: defaultMaxSandboxes, Memory: defaultMaxTimes * totalMemory()}
+	if v := os.Getenv(maxSandboxesEnv); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 {
+			return l, fmt.Errorf("%s=%s: want a number, at least 1", maxSandboxesEnv, v)
+		}
+		l.Sandboxes = n
+	}
+	if v := os.Getenv(maxMemoryEnv); v != "" {
+		n, err := sandbox.ParseSize(v)
+		if err != nil {
+			return l, fmt.Errorf("%s: %w", maxMemoryEnv, err)
+		}
+		l.Memory = n
+	}
+	return l, nil
+}
+
+// admit takes the lock of a sandbox that is to start, if there is room for it.
+func admit(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (*sandbox.Lock, error) {
+	max, err := limits()
+	if err != nil {
+		return nil, err
+	}
+	if free := availableMemory(); free >= 0 && free < startMemory {
+		return nil, hint(fmt.Errorf("this machine has only %s of memory left, and a sandbox takes %s to start",
+			sandbox.FormatSize(free), sandbox.FormatSize(startMemory)), "brig suspend another sandbox (brig ls)")
+	}
+	names, err := store.LockNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer names.Close()
+	l, err := store.Admit(spec, max)
+	var much *sandbox.TooMuchError
+	if errors.As(err, &much) {
+		return nil, hint(err, "brig suspend another one (brig ls), or a larger %s or %s", maxSandboxesEnv, maxMemoryEnv)
+	}
+	return l, err
+}
+
+// availableMemory is what programs can still have without swapping, in bytes, as
+// the kernel estimates it (proc_meminfo(5)); -1 when it does not say.
+func availableMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return -1
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err == nil {
+				return n << 10
+			}
+		}
+	}
+	return -1
+}

@@ -1,0 +1,52 @@
+package sandbox
+
+import "fmt"
+
+// Limits bound what all of the owner's running sandboxes take together.
+type Limits struct {
+	Sandboxes int   // that run at the same time
+	Memory    int64 // bytes of guest memory, as their specs say
+}
+
+// TooMuchError means that another sandbox would go beyond a limit.
+type TooMuchError struct{ what string }
+
+func (e *TooMuchError) Error() string { return e.what }
+
+// Admit takes the sandbox's lock for a start, if the limits leave room for it
+// beside those that run. The caller holds the lock of names (LockNames), so that
+// two that start at once are counted one after the other.
+func (s *Store) Admit(spec *Spec, l Limits) (*Lock, error) {
+	number, memory, err := s.running(spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if number >= l.Sandboxes {
+		return nil, &TooMuchError{fmt.Sprintf("%d sandboxes run already, and %d may at the same time", number, l.Sandboxes)}
+	}
+	if memory+spec.Memory > l.Memory {
+		return nil, &TooMuchError{fmt.Sprintf("sandbox %s wants %s of memory, those that run have %s, and all together may have %s",
+			spec.Name, FormatSize(spec.Memory), FormatSize(memory), FormatSize(l.Memory))}
+	}
+	return s.Dir(spec.Name).Lock()
+}
+
+// running counts the sandboxes that run, and their memory, but for one.
+func (s *Store) running(but string) (number int, memory int64, err error) {
+	names, err := s.Names()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, n := range names {
+		d := s.Dir(n)
+		if alive, err := d.alive(); err != nil || !alive || n == but {
+			continue
+		}
+		spec, err := d.Spec()
+		if err != nil {
+			continue // removed meanwhile
+		}
+		number, memory = number+1, memory+spec.Memory
+	}
+	return number, memory, nil
+}

@@ -1,0 +1,119 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"brig.dev/brig/internal/qemu"
+)
+
+// Suspending by itself. A sandbox is in use while somebody is attached, while a
+// published port has a connection, while bytes pass between it and the world, and
+// while its processors work. When none of it was so for its idle time, it is
+// suspended as by `brig suspend`.
+
+const (
+	idlePoll    = 5 * time.Second
+	idlePollMin = 500 * time.Millisecond // for idle times that are short
+	// idleWork is how much of one processor a machine may take that does nothing:
+	// under software emulation an idle kernel takes some hundredths.
+	idleWork = 0.15
+)
+
+// usage is what tells whether a sandbox is in use.
+type usage struct {
+	at       time.Time
+	attached bool
+	traffic  int64         // bytes to and from the world so far
+	work     time.Duration // processor time of the machine so far
+}
+
+func (s *supervisor) usage() (usage, error) {
+	work, err := processorTime(s.machine.Pid())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return usage{
+		at: time.Now(), attached: s.sessions > 0 || s.ports.conns.Load() > 0,
+		traffic: s.network.gate.Traffic(), work: work,
+	}, err
+}
+
+// busySince says whether the sandbox was in use between before and u.
+func (u usage) busySince(before usage) bool {
+	return u.attached || u.traffic != before.traffic ||
+		(u.work-before.work).Seconds() > idleWork*u.at.Sub(before.at).Seconds()
+}
+
+// watchIdle suspends the sandbox when it was idle for as long as its spec says,
+// which may change at any time.
+func (s *supervisor) watchIdle(ctx context.Context) {
+	if !qemu.CanFreeze() {
+		return
+	}
+	var last usage
+	var since time.Time // of its last use
+	for {
+		limit := s.idleTime()
+		now, err := s.usage()
+		if err != nil {
+			s.log.Warn("not suspended when idle", "error", err)
+			return
+		}
+		if since.IsZero() || now.busySince(last) {
+			since = now.at
+		}
+		last = now
+		if limit > 0 && now.at.Sub(since) >= limit {
+			s.log.Info("idle: suspending", "for", now.at.Sub(since).Round(time.Second))
+			if err := s.Suspend(ctx, false); err == nil {
+				return
+			} else if ctx.Err() == nil {
+				s.log.Warn("idle, and still running", "error", err)
+			}
+			since = time.Time{}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(idlePollMin, min(idlePoll, limit/8))):
+		}
+	}
+}
+
+// idleTime is what the spec on disk says, or what it said when it cannot be read.
+func (s *supervisor) idleTime() time.Duration {
+	if spec, err := s.dir.Spec(); err == nil {
+		return spec.Idle
+	}
+	return s.spec.Idle
+}
+
+// tick is the unit of /proc/PID/stat, which is the same on all Linux (sysconf(3), _SC_CLK_TCK).
+const tick = 10 * time.Millisecond
+
+// processorTime is what a process has taken so far, in user and kernel mode.
+func processorTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// Its second field is a name in parentheses, which may hold anything
+	// (proc_pid_stat(5)); utime and stime are the 14th and the 15th.
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	}
+	var sum time.Duration
+	for _, t := range f[11:13] {
+		n, err := strconv.ParseInt(string(t), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
