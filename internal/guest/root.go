@@ -60,7 +60,10 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
-	go a.trace.begin() // a sandbox need not wait for it; a template has it already
+	go func() { // a sandbox need not wait for them; a template has them already
+		a.trace.begin()
+		giveBack(modulesDir(""))
+	}()
 	return nil, a.docker.listen()
 }
 

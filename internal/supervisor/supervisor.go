@@ -204,7 +204,7 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	if err := s.note(""); err != nil {
 		return "", err
 	}
-	s.log.Info("running", "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
+	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
 	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
 	idle, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
