@@ -264,11 +264,30 @@ func (s *supervisor) serveSSH(l net.Listener) {
 				return
 			}
 			s.attached(1)
-			defer s.attached(-1)
-			relay(c, g)
+			left := sync.OnceFunc(func() { s.attached(-1) })
+			defer left()
+			relay(&leaving{c, left}, g)
 		}()
 	}
 }
+
+// leaving tells as soon as its other end has gone. The guest may take a while to
+// see it.
+type leaving struct {
+	net.Conn
+	left func()
+}
+
+func (l *leaving) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if err != nil {
+		l.left()
+	}
+	return n, err
+}
+
+// CloseWrite ends one direction (relay).
+func (l *leaving) CloseWrite() error { closeWrite(l.Conn); return nil }
 
 // attached counts who works in the sandbox.
 func (s *supervisor) attached(n int) {

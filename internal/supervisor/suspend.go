@@ -38,6 +38,9 @@ func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 		return errors.New("the sandbox is being saved already")
 	}
 	defer s.saving.Unlock()
+	if !force {
+		s.awaitLeave(ctx)
+	}
 	if err := s.claim(force); err != nil {
 		return err
 	}
@@ -48,6 +51,25 @@ func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 	}
 	<-s.stopped
 	return nil
+}
+
+// leaveLimit is how long somebody who has gone may still be counted as attached.
+const leaveLimit = time.Second
+
+// awaitLeave waits a moment for those who have just gone: "brig run" that ended
+// right before.
+func (s *supervisor) awaitLeave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveLimit)
+	defer cancel()
+	for s.isAttached() && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (s *supervisor) isAttached() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions > 0
 }
 
 // claim takes a running sandbox for a suspension.

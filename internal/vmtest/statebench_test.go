@@ -7,60 +7,105 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brig.dev/brig/internal/qemu"
 )
 
 // templatesEnv is the supervisor's switch.
 const templatesEnv = "BRIG_TEMPLATES"
 
 // BenchmarkNewSandbox is a new sandbox to its first output, with the project
-// mounted: from a template, against a cold boot.
+// mounted: from a template, against a cold boot, and against the floor: a copy of
+// the template's memory, and then a start of the same QEMU up to its first word.
 func BenchmarkNewSandbox(b *testing.B) {
 	dir := benchProject(b, "new")
 	i := 0
-	made := func() (took time.Duration, restored bool) {
+	made := func() (took time.Duration, kind string, restored bool) {
 		name := fmt.Sprintf("new-%d", i)
 		i++
 		start := time.Now()
 		run(b, dir, "run", "--memory", "1G", "--name", name, "--", "echo", "ready")
 		took = time.Since(start)
-		log, err := os.ReadFile(filepath.Join(sandboxDir(name), "supervisor.log"))
-		if err != nil {
-			b.Fatal(err)
-		}
+		kind, restored = started(b, name)
 		run(b, dir, "rm", "-f", name)
-		return took, strings.Contains(string(log), "template=true")
+		return took, kind, restored
 	}
+	var kind string
 	for limit := time.Now().Add(10 * time.Minute); ; time.Sleep(5 * time.Second) { // made in the background
-		if _, restored := made(); restored {
+		var restored bool
+		if _, kind, restored = made(); restored {
 			break
 		}
 		if time.Now().After(limit) {
 			b.Fatal("no template is made")
 		}
 	}
-	compare(b, 10, func() time.Duration {
-		took, restored := made()
+	ram := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind, "ready.ram")
+	lab := newLab(b, shellFiles(b))
+	var template, cold, floor []time.Duration
+	for range 10 {
+		took, _, restored := made()
 		if !restored {
 			b.Error("a cold start")
 		}
-		return took
-	}, func() time.Duration {
+		template = append(template, took)
+		floor = append(floor, lab.floor(b, ram))
 		b.Setenv(templatesEnv, "off")
-		defer b.Setenv(templatesEnv, "")
-		took, _ := made()
-		return took
-	})
+		took, _, _ = made()
+		cold = append(cold, took)
+		b.Setenv(templatesEnv, "")
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(template), "template-ms")
+	b.ReportMetric(median(cold), "cold-ms")
+	b.ReportMetric(median(floor), "floor-ms")
+	b.ReportMetric(median(cold)/median(template), "cold/template")
+	b.ReportMetric(median(template)/median(floor), "template/floor")
+}
+
+// floor is how long nothing but the copy of packed memory and a start of QEMU take.
+func (l *lab) floor(b *testing.B, packed string) time.Duration {
+	b.Helper()
+	start := time.Now()
+	from, err := os.Open(packed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer from.Close()
+	ram, err := qemu.NewRAM(1 << 30)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ram.Close()
+	if err := qemu.UnpackRAM(ram, from); err != nil {
+		b.Fatal(err)
+	}
+	m := &qemu.Machine{
+		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: 1 << 30, RAM: ram,
+		Kernel: l.kernel, Initrd: l.initrd, Plugs: 1, Balloon: true, Incoming: true,
+	}
+	p, err := m.Start(b.Context(), os.Getenv("BRIG"), l.spawner)
+	if err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	p.Kill()
+	<-p.Done()
+	return took
 }
 
 // BenchmarkSuspend is a sandbox with 500 MB in use: writing it to disk, going on
-// to the first output, keeping it as a snapshot, and forking from that. Ten forks
-// are made one after the other.
+// to the first output, keeping it as a snapshot, and forking from that, one fork
+// and ten in one go.
 func BenchmarkSuspend(b *testing.B) {
 	dir := benchProject(b, "state")
-	run(b, dir, "run", "--memory", "1G", "--", "sh", "-c", "head -c 500M /dev/urandom > /dev/shm/data")
+	run(b, dir, "run", "--memory", "1G", "--", "sh", "-c", "head -c 500M /dev/urandom > /dev/shm/data; sync")
 	times := map[string][]time.Duration{}
 	measure := func(what string, args ...string) {
 		start := time.Now()
@@ -74,22 +119,99 @@ func BenchmarkSuspend(b *testing.B) {
 	}
 	for i := range rounds {
 		measure("snapshot", "snapshot", "create", "state", fmt.Sprintf("s%d", i))
-		if i > 0 {
-			run(b, dir, "snapshot", "rm", "state", fmt.Sprintf("s%d", i))
-		}
 	}
-	forks := []string{"fork", "state", "--from", "s0"}
-	for i := range rounds {
-		forks = append(forks, fmt.Sprintf("fork-%d", i))
+	var size float64
+	for _, f := range []string{"machine.ram", "machine.state", "disk.raw"} {
+		size += float64(taken(b, filepath.Join(sandboxDir("state"), "snapshots", "s0", f))) / (1 << 20)
 	}
-	b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, append([]string{"rm", "-f"}, forks[4:]...)...) })
-	for i := range 3 {
-		measure("fork", "fork", "state", "--from", "s0", fmt.Sprintf("one-%d", i))
-		run(b, dir, "rm", "-f", fmt.Sprintf("one-%d", i))
+	for i := range rounds - 1 {
+		run(b, dir, "snapshot", "rm", "state", fmt.Sprintf("s%d", i+1))
 	}
-	measure("10forks", forks...)
+	measureForks(b, dir, measure)
 	for what, list := range times {
 		b.ReportMetric(median(list), what+"-ms")
 	}
+	b.ReportMetric(size, "snapshot-MiB")
 	b.ReportMetric(0, "ns/op")
+}
+
+// measureForks forks from the snapshot s0, ten times one and three times ten.
+func measureForks(b *testing.B, dir string, measure func(what string, args ...string)) {
+	b.Helper()
+	var forks []string
+	for i := range 10 {
+		forks = append(forks, fmt.Sprintf("fork-%d", i))
+	}
+	remove := func() { brigAt(context.Background(), dir, nil, nil, append([]string{"rm", "-f"}, forks...)...) }
+	b.Cleanup(remove)
+	for range 10 {
+		measure("fork", "fork", "state", "--from", "s0", forks[0])
+		run(b, dir, "rm", "-f", forks[0])
+	}
+	for range 3 {
+		measure("10forks", append([]string{"fork", "state", "--from", "s0"}, forks...)...)
+		remove()
+	}
+}
+
+// BenchmarkIdle is what one more idle sandbox of 1 GiB takes of the host's memory:
+// the proportional set sizes (PSS) of all its processes, its guest's memory among
+// them, with four that run.
+func BenchmarkIdle(b *testing.B) {
+	dir := benchProject(b, "idle-bench")
+	const n = 4
+	for i := range n {
+		name := fmt.Sprintf("idle-%d", i)
+		b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
+		run(b, dir, "run", "--memory", "1G", "--name", name, "--", "true")
+	}
+	time.Sleep(15 * time.Second) // idle; what was freed goes back meanwhile
+	var guest, other []float64
+	for i := range n {
+		folder := sandboxDir(fmt.Sprintf("idle-%d", i))
+		var g, o float64
+		for pid := range processes(folder) {
+			mine := pss(b, pid)
+			o += mine
+			g += allPSS(b, pid) - mine
+		}
+		guest, other = append(guest, g), append(other, o)
+	}
+	var shared float64 // the share servers serve one directory; they are told apart by nothing
+	for pid := range shares(dir) {
+		shared += allPSS(b, pid)
+	}
+	slices.Sort(guest)
+	slices.Sort(other)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(guest[n/2], "guest-MiB")
+	b.ReportMetric(other[n/2], "processes-MiB")
+	b.ReportMetric(shared/n, "share-MiB")
+}
+
+// allPSS is a process's proportional set size, guest memory included, in MiB.
+func allPSS(b *testing.B, pid int) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib float64
+		if n, _ := fmt.Sscanf(line, "Pss: %f kB", &kib); n == 1 {
+			return kib / 1024
+		}
+	}
+	b.Fatal("no Pss")
+	return 0
+}
+
+// taken is how many bytes a file takes on the host.
+func taken(b *testing.B, path string) int64 {
+	b.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		b.Fatal(err)
+	}
+	return st.Blocks * 512 // stat(2)
 }
