@@ -287,7 +287,7 @@ func checkSpace(what, dir string, want int64) finding {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return finding{Check: what, Detail: err.Error(), Remedy: "put it on another file system"}
 	}
-	free := int64(st.Bavail) * st.Bsize //nolint:gosec // below 8 EiB
+	free := int64(st.Bavail) * st.Bsize
 	f := finding{Check: what, OK: free >= want, Detail: fmt.Sprintf("%s (%s free)", dir, sandbox.FormatSize(free))}
 	if !f.OK {
 		f.Remedy = fmt.Sprintf("free some space there: %s is wanted", sandbox.FormatSize(want))

@@ -130,7 +130,7 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 		}
 		f, err := policy.ParseFlow(e.Suggest)
 		if err != nil || suggestion(f, policy.Compile(rules).Decide(f)) == "" {
-			return nil // a rule decides about it since
+			return nil //nolint:nilerr // a rule decides about it since
 		}
 		asked[e.Suggest] = true
 		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)

@@ -302,10 +302,10 @@ func (s *scope) mend(err error) error {
 		return err
 	}
 	flags := s.arguments()
-	if common, cerr := sandbox.CommonPolicy(); cerr == nil && common == wrong.Source.File {
+	if common, cerr := sandbox.CommonPolicy(); cerr == nil && common == wrong.File {
 		flags = "--all"
 	}
-	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or brig policy reset %s", wrong.Source.File, flags)))
+	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or brig policy reset %s", wrong.File, flags)))
 }
 
 // edit changes a file of rules under a lock; what is not a rule stays. The

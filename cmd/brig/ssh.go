@@ -51,7 +51,7 @@ func sshConfig(d sandbox.Dir, name, self string) string {
 	fmt.Fprintf(&b, "Host %s\n", session.HostAlias(name))
 	for _, l := range [][2]string{
 		{"User", guestUser().Name},
-		{"ProxyCommand", proxyCommand(self, d, name)},
+		{"ProxyCommand", proxyCommand(self, name)},
 		{"IdentityFile", sshQuote(d.File(sandbox.ClientKeyFile))},
 		{"IdentitiesOnly", "yes"},
 		{"HostKeyAlias", session.HostAlias(name)},
@@ -67,7 +67,7 @@ func sshConfig(d sandbox.Dir, name, self string) string {
 
 // proxyCommand names the state folder when it is not where a later brig, run
 // by an editor with another environment, would look.
-func proxyCommand(self string, d sandbox.Dir, name string) string {
+func proxyCommand(self, name string) string {
 	cmd := shellQuote(self) + " __ssh-proxy " + name
 	if x := os.Getenv("XDG_STATE_HOME"); x != "" {
 		cmd = "env XDG_STATE_HOME=" + shellQuote(x) + " " + cmd

@@ -95,12 +95,13 @@ func errNoSandbox(store *sandbox.Store, dir string) error {
 }
 
 func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
-	name, err := f.name, error(nil)
+	name := f.name
 	if name == "" {
 		base := sandbox.NameFor(dir)
 		if throwaway {
 			base += "-" + sandbox.NewID()[:6]
 		}
+		var err error
 		if name, err = store.FreeName(base); err != nil {
 			return nil, err
 		}
@@ -378,7 +379,7 @@ func prepare(ctx context.Context, spec *sandbox.Spec, r progress.Reporter) (*san
 
 // guestUser is the person who runs brig, as the guest knows them.
 func guestUser() wire.User {
-	u := wire.User{Name: "user", Group: "user", UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Home: "/home/user"} //nolint:gosec // ids have 32 bits
+	u := wire.User{Name: "user", Group: "user", UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Home: "/home/user"}
 	if me, err := user.Current(); err == nil && me.Username != "" {
 		u.Name, u.Group, u.Home = me.Username, me.Username, me.HomeDir
 		if g, err := user.LookupGroupId(me.Gid); err == nil {

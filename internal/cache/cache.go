@@ -345,7 +345,7 @@ func sealFile(path string) (File, stamp, error) {
 // place renames dir to path, taking away what was there.
 func place(dir, path string) error {
 	err := os.Rename(dir, path)
-	if err == nil || !(errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY)) {
+	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		return err
 	}
 	// In one step where the file system can, so that no reader sees a gap.

@@ -40,7 +40,7 @@ func Command(self string, p Profile, argv []string, files ...*os.File) (*exec.Cm
 	if err != nil {
 		return nil, fmt.Errorf("confine: write the profile: %w", err)
 	}
-	cmd := exec.Command(self, append([]string{Verb, string(text), "--"}, argv...)...)
+	cmd := exec.Command(self, append([]string{Verb, string(text), "--"}, argv...)...) //nolint:noctx // it lives as long as who asked wants
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = files

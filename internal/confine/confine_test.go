@@ -150,7 +150,7 @@ func try(what string, a []string) error {
 		}
 		for range 20 {
 			if err := <-errs; describe(err) != "EACCES" {
-				return fmt.Errorf("a thread could read: %v", err)
+				return fmt.Errorf("a thread could read: %w", err)
 			}
 		}
 		return nil

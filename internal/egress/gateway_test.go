@@ -36,7 +36,6 @@ type lab struct {
 	mu    sync.Mutex
 	zone  map[string][]netip.Addr
 	route map[string]string // "addr:port" as dialled -> the server's real address
-	asked []Denial
 	askC  chan Denial
 }
 
@@ -547,10 +546,11 @@ func TestHTTP2Clear(t *testing.T) {
 	})
 	for _, port := range []uint16{80, 50051} {
 		l.serve("good.example", fmt.Sprintf("203.0.113.1:%d", port), s.addr())
+		//nolint:staticcheck // its successor speaks no HTTP/2 in the clear from the start on this connection
 		tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
 			return l.dialName("good.example", port)
 		}}
-		defer tr.CloseIdleConnections()
+		defer tr.CloseIdleConnections() //nolint:staticcheck // as above
 		c := &http.Client{Transport: tr}
 		base := fmt.Sprintf("http://good.example:%d/", port)
 		for range 2 {
@@ -766,11 +766,8 @@ func TestHostLoopback(t *testing.T) {
 	if _, err := l.dialName(HostName, 3001); !errors.Is(err, errRejected) {
 		t.Error("another port of the host:", err)
 	}
-	for d := range l.askC {
-		if d.Suggest != "host:3001" {
-			t.Error(d)
-		}
-		break
+	if d := <-l.askC; d.Suggest != "host:3001" {
+		t.Error(d)
 	}
 }
 

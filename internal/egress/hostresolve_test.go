@@ -186,7 +186,7 @@ func TestHostResolver(t *testing.T) {
 	}
 	// Another network with another resolver: without a restart.
 	moved := &nameServer{zone: map[string][]string{"moved.test.": {"203.0.113.7"}}}
-	defer serveNames(t, "127.0.0.54:53", moved).Shutdown() //nolint:errcheck // the test is over
+	defer serveNames(t, "127.0.0.54:53", moved).Shutdown()
 	if err := os.WriteFile(resolv, []byte("nameserver 127.0.0.54\n"+options), 0o644); err != nil {
 		t.Fatal(err)
 	}

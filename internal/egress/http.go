@@ -191,7 +191,7 @@ func (h *httpRelay) request() error {
 			return err
 		}
 	}
-	if _, err := h.uw.Write(q.appendTo(nil)); err != nil {
+	if _, err := h.uw.Write(q.bytes()); err != nil {
 		return &writeError{err}
 	}
 	if q.length == lengthChunked {

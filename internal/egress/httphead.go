@@ -314,9 +314,9 @@ func splitAuthority(s string) (host string, port uint16, err error) {
 	return host, port, nil
 }
 
-// appendTo writes the head as it goes upstream.
-func (q *request) appendTo(b []byte) []byte {
-	b = append(b, q.method...)
+// bytes is the head as it goes upstream.
+func (q *request) bytes() []byte {
+	b := []byte(q.method)
 	b = append(b, ' ')
 	b = append(b, q.target...)
 	b = append(b, ' ')

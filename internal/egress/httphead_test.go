@@ -15,7 +15,7 @@ func TestParseRequest(t *testing.T) {
 	if err != nil || q.method != "POST" || q.length != lengthChunked || q.upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.appendTo(nil)); got != "POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y: z\r\nTransfer-Encoding: Chunked\r\n\r\n" {
+	if got := string(q.bytes()); got != "POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y: z\r\nTransfer-Encoding: Chunked\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 	for head, want := range map[string]string{
@@ -98,14 +98,14 @@ func TestUpgradeFilter(t *testing.T) {
 	if err != nil || q.upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.appendTo(nil)); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" {
+	if got := string(q.bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 	q, err = parseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2, websocket\r\nUpgrade: H2C\r\n\r\n"))
 	if err != nil || !q.upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.appendTo(nil)); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" {
+	if got := string(q.bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 }
@@ -237,7 +237,7 @@ func FuzzHTTPHead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		out := q.appendTo(nil)
+		out := q.bytes()
 		if yes, _ := looksHTTP(out); !yes {
 			t.Fatalf("%q passes but does not look like HTTP", out)
 		}

@@ -279,7 +279,7 @@ func (f *flow) clientFirst(req acceptor) {
 func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 	f.setApp("tls")
 	h, head, err := readHello(c, head)
-	why := ""
+	var why string
 	switch {
 	case errors.Is(err, errHello):
 		why = err.Error()

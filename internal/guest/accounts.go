@@ -334,7 +334,7 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 func allowSudo(root string, u wire.User) error {
 	dir := root + "/etc/sudoers.d"
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || u.UID == 0 {
-		return nil
+		return nil //nolint:nilerr // the image has no such folder
 	}
 	return replaceFile(dir+"/brig", fmt.Appendf(nil, "#%d ALL=(ALL:ALL) NOPASSWD: ALL\n", u.UID), 0o440)
 }

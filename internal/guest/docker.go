@@ -70,18 +70,19 @@ func (d *docker) listen() error {
 }
 
 func (d *docker) serve(socket *os.File, daemon string) {
-	fd := int(socket.Fd()) //nolint:gosec // a descriptor
+	fd := int(socket.Fd())
 	for {
 		if err := waitReadable(fd); err != nil {
 			log.Printf("docker: %v", err)
 			return
 		}
 		p, err := d.start(socket, daemon)
-		if err != nil {
+		switch {
+		case err != nil:
 			log.Printf("docker: %v", err)
-		} else if p == nil {
+		case p == nil:
 			return
-		} else {
+		default:
 			<-p.done
 			log.Printf("docker: the daemon ended: %s", dockerLog)
 		}
@@ -91,8 +92,8 @@ func (d *docker) serve(socket *os.File, daemon string) {
 
 func waitReadable(fd int) error {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1) //nolint:gosec // a descriptor
-		if err == unix.EINTR || err == nil && n == 0 {                               //nolint:errorlint // a bare errno
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if err == unix.EINTR || err == nil && n == 0 {
 			continue
 		}
 		return err

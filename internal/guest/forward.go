@@ -42,11 +42,11 @@ func relay(a, b io.ReadWriteCloser) {
 // family listens there.
 func dialLoopback(port uint16) (net.Conn, error) {
 	p := strconv.Itoa(int(port))
-	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p))
+	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // to the loopback: at once, or not
 	if err == nil {
 		return c, nil
 	}
-	if c, err6 := net.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil {
+	if c, err6 := net.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil { //nolint:noctx // likewise
 		return c, nil
 	}
 	return nil, err

@@ -76,14 +76,14 @@ func (f *forwards) listen(payload []byte) (bool, []byte) {
 	if ssh.Unmarshal(payload, &r) != nil || r.Port > 65535 {
 		return false, nil
 	}
-	l, err := net.Listen("tcp", r.address())
+	l, err := net.Listen("tcp", r.address()) //nolint:noctx // nothing to wait for
 	if err != nil {
 		return false, nil
 	}
 	var reply []byte
 	if r.Port == 0 {
 		if a, ok := l.Addr().(*net.TCPAddr); ok {
-			r.Port = uint32(a.Port) //nolint:gosec // a port
+			r.Port = uint32(a.Port)
 			reply = ssh.Marshal(struct{ Port uint32 }{r.Port})
 		}
 	}
@@ -175,7 +175,7 @@ func (f *forwards) directUnix(n ssh.NewChannel) {
 }
 
 func (f *forwards) connect(n ssh.NewChannel, network, address string) {
-	c, err := net.Dial(network, address)
+	c, err := net.Dial(network, address) //nolint:noctx // ends with the machine
 	if err != nil {
 		_ = n.Reject(ssh.ConnectionFailed, err.Error())
 		return

@@ -178,7 +178,7 @@ func TestStreamToAPort(t *testing.T) {
 	}
 	ask := func() (wire.StreamReply, net.Conn, *bufio.Reader) {
 		ours, theirs := pair(t)
-		go serveTCP(theirs, uint16(addr.Port)) //nolint:gosec // a port
+		go serveTCP(theirs, uint16(addr.Port))
 		r := bufio.NewReader(ours)
 		line, err := r.ReadBytes('\n')
 		must(t, err)

@@ -139,7 +139,7 @@ func readHeader(r io.Reader) (wire.StreamHeader, error) {
 		if one[0] == '\n' {
 			return h, json.Unmarshal(line, &h)
 		}
-		line = append(line, one[0])
+		line = append(line, one[0]) //nolint:gosec // an array of one
 	}
 	return h, errors.New("stream header too long")
 }

@@ -45,7 +45,7 @@ func configureLink(link netlink.Link, n *wire.Net) error {
 		"accept_ra": "0", "autoconf": "0", "accept_dad": "0",
 		"addr_gen_mode": "1", // no link-local address: it would be the same in all copies of a machine
 	} {
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte(v), 0) //nolint:gosec // absent without IPv6
+		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte(v), 0)
 	}
 	if n.MTU > 0 {
 		if err := netlink.LinkSetMTU(link, n.MTU); err != nil {

@@ -138,7 +138,7 @@ func seedRandom(seed []byte) error {
 	defer f.Close()
 	// struct rand_pool_info: bits, bytes, the bytes as 32-bit words.
 	words := make([]uint32, 2+(len(seed)+3)/4)
-	words[0], words[1] = uint32(len(seed)*8), uint32(len(seed)) //nolint:gosec // at most 4096
+	words[0], words[1] = uint32(len(seed)*8), uint32(len(seed))
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&words[2])), len(seed)), seed)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&words[0]))); errno != 0 {
 		return fmt.Errorf("seed: %w", errno)
@@ -357,7 +357,7 @@ func profilePath(imageEnv []string) error {
 	const dir = "/etc/profile.d"
 	path := environment(imageEnv).get("PATH")
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || path == "" {
-		return nil
+		return nil //nolint:nilerr // the image has no such folder
 	}
 	text := "# Written by brig: the search path that the image wants.\nexport PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n"
 	return replaceFile(dir+"/00-brig-path.sh", []byte(text), 0o644)
@@ -391,7 +391,7 @@ func settings() {
 		"vm/max_map_count":                    "1048576",
 		"kernel/printk":                       "4 4 1 7",
 	} {
-		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0) //nolint:gosec // it exists, or nothing happens
+		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
 	}
 }
 

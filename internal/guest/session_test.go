@@ -352,7 +352,7 @@ func TestBackgroundDoesNotHoldTheTerminal(t *testing.T) {
 	s := newBench(t).start(true, "(trap '' HUP; exec sleep 1000) & echo $!")
 	pid, err := strconv.Atoi(s.first)
 	must(t, err)
-	defer syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may be gone
+	defer syscall.Kill(pid, syscall.SIGKILL)
 	must(t, s.Wait())
 }
 

@@ -52,11 +52,11 @@ func openTTY() (master, tty *os.File, err error) {
 		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 			return err
 		}
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC) //nolint:gosec // a descriptor
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 		if errno != 0 {
 			return errno
 		}
-		peer = int(n) //nolint:gosec // a descriptor
+		peer = int(n)
 		return nil
 	})
 	if err != nil {
@@ -73,7 +73,7 @@ func withFD(file *os.File, f func(fd int) error) error {
 		return err
 	}
 	var ferr error
-	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) }) //nolint:gosec // a descriptor
+	err = raw.Control(func(fd uintptr) { ferr = f(int(fd)) })
 	return errors.Join(err, ferr)
 }
 

@@ -233,13 +233,13 @@ func subordinates(file string) Need {
 // canMount says whether root may make mount namespaces here: not so in most
 // containers.
 func canMount() bool {
-	cmd := exec.Command("/bin/true")
+	cmd := exec.Command("/bin/true") //nolint:noctx // over at once
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
 	return cmd.Run() == nil
 }
 
 func tryUserNamespace() error {
-	cmd := exec.Command("/bin/true")
+	cmd := exec.Command("/bin/true") //nolint:noctx // over at once
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS}
 	return cmd.Run()
 }
@@ -341,11 +341,12 @@ func buildTo(ctx context.Context, cmd *exec.Cmd, out string, r progress.Reporter
 	_, _ = io.Copy(io.Discard, stdout) // mmdebstrap must be able to finish, also after an error here
 	<-told
 	err = cmd.Wait()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = ctx.Err()
-	} else if err != nil {
+	case err != nil:
 		err = fmt.Errorf("mmdebstrap: %w:\n%s", err, story.complaint())
-	} else {
+	default:
 		err = cerr
 	}
 	story.done(err)
@@ -376,10 +377,10 @@ func workFolder(cache string) string {
 // build left there. The caller holds the lock on the default image.
 func newWorkFolder(ctx context.Context, cache, mode string) (string, error) {
 	path := workFolder(cache)
-	err := os.Mkdir(path, 0o711)
+	err := os.Mkdir(path, 0o711) //nolint:gosec // passage, not reading
 	if errors.Is(err, os.ErrExist) && ownFolder(path) {
 		removeWorkFolder(ctx, path, mode)
-		err = os.Mkdir(path, 0o711)
+		err = os.Mkdir(path, 0o711) //nolint:gosec // passage, not reading
 	}
 	if err != nil {
 		// Somebody else's: work elsewhere, under a name nobody can foresee.

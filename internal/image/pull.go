@@ -206,7 +206,7 @@ func (s *Store) clean(in io.Reader, out io.Writer) error {
 		if err := w.WriteHeader(h); err != nil {
 			return err
 		}
-		if _, err := io.Copy(w, r); err != nil {
+		if _, err := io.Copy(w, r); err != nil { //nolint:gosec // what is written is bounded by the caller
 			return err
 		}
 	}

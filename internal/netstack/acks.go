@@ -20,9 +20,6 @@ const (
 	// ackDelay is how long an acknowledgement may wait: longer than a server of
 	// this host takes to answer, and much shorter than a person notices.
 	ackDelay = 5 * time.Millisecond
-	// ackFlows bounds the connections of which something is known. Those that
-	// share a place take turns, which costs a frame now and then.
-	ackFlows = 1024
 )
 
 // ackKey is a connection, of which one end is always the guest.
@@ -62,7 +59,7 @@ func (a *acks) hold(frame []byte) (held bool, other []byte) {
 		a.drop(f)
 		f.key, f.ack = key, ack
 		return false, other
-	case f.key != key || flags&header.TCPFlagAck == 0 || int32(ack-f.ack) < 0: //nolint:gosec // sequence numbers wrap around
+	case f.key != key || flags&header.TCPFlagAck == 0 || int32(ack-f.ack) < 0:
 		return false, nil
 	case ack != f.ack && payload == 0 && flags == header.TCPFlagAck && len(f.held) == 0:
 		f.ack, f.held = ack, append(f.held, frame...)

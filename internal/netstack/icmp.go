@@ -29,7 +29,7 @@ func (l *link) prohibit4(packet []byte) {
 	b := make([]byte, total)
 	ip := header.IPv4(b)
 	ip.Encode(&header.IPv4Fields{
-		TotalLength: uint16(total), TTL: 64, Protocol: uint8(header.ICMPv4ProtocolNumber), //nolint:gosec // small
+		TotalLength: uint16(total), TTL: 64, Protocol: uint8(header.ICMPv4ProtocolNumber),
 		SrcAddr: address(l.cfg.Gateway4.Addr()), DstAddr: address(l.cfg.Guest4.Addr()),
 	})
 	ip.SetChecksum(^ip.CalculateChecksum())
@@ -47,7 +47,7 @@ func (l *link) prohibit6(packet []byte) {
 	b := make([]byte, header.IPv6MinimumSize+length)
 	src, dst := address(l.cfg.Gateway6.Addr()), address(l.cfg.Guest6.Addr())
 	header.IPv6(b).Encode(&header.IPv6Fields{
-		PayloadLength: uint16(length), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: dst, //nolint:gosec // small
+		PayloadLength: uint16(length), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: dst,
 	})
 	icmp := header.ICMPv6(b[header.IPv6MinimumSize:])
 	icmp.SetType(header.ICMPv6DstUnreachable)

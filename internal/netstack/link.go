@@ -144,7 +144,7 @@ func (l *link) put(pkt *stack.PacketBuffer) {
 		l.out = append(l.out, s...)
 	}
 	frame := l.out[at:]
-	binary.BigEndian.PutUint32(frame, uint32(len(frame)-lengthLen)) //nolint:gosec // at most the MTU
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-lengthLen))
 	held, before := l.acks.hold(frame)
 	if held {
 		l.out = l.out[:at]
@@ -165,7 +165,7 @@ func (l *link) flush() {
 // write sends one IP packet of ours to the guest.
 func (l *link) write(proto tcpip.NetworkProtocolNumber, packet []byte) {
 	frame := make([]byte, lengthLen+header.EthernetMinimumSize, lengthLen+header.EthernetMinimumSize+len(packet))
-	binary.BigEndian.PutUint32(frame, uint32(header.EthernetMinimumSize+len(packet))) //nolint:gosec // small
+	binary.BigEndian.PutUint32(frame, uint32(header.EthernetMinimumSize+len(packet)))
 	header.Ethernet(frame[lengthLen:]).Encode(&header.EthernetFields{
 		SrcAddr: tcpip.LinkAddress(l.cfg.GatewayMAC), DstAddr: tcpip.LinkAddress(l.cfg.GuestMAC), Type: proto,
 	})
@@ -177,7 +177,7 @@ func (l *link) write(proto tcpip.NetworkProtocolNumber, packet []byte) {
 // The rest implements stack.LinkEndpoint.
 
 // MTU implements stack.NetworkLinkEndpoint.
-func (l *link) MTU() uint32 { return uint32(l.cfg.MTU) } //nolint:gosec // checked
+func (l *link) MTU() uint32 { return uint32(l.cfg.MTU) }
 
 // SetMTU implements stack.NetworkLinkEndpoint: it is fixed.
 func (l *link) SetMTU(uint32) {}

@@ -142,7 +142,7 @@ func (l *lab) dial(to string) (net.Conn, error) {
 	if ap.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
 	}
-	return gonet.DialTCP(l.guest, tcpip.FullAddress{NIC: 1, Addr: address(ap.Addr()), Port: ap.Port()}, tcpip.NetworkProtocolNumber(proto))
+	return gonet.DialTCP(l.guest, tcpip.FullAddress{NIC: 1, Addr: address(ap.Addr()), Port: ap.Port()}, proto)
 }
 
 func (l *lab) dropped(why string) bool {

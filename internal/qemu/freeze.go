@@ -132,7 +132,7 @@ func (p *Process) quietly(f func(r *registers) error) error {
 
 // behind is the device behind a root port.
 func behind(r *registers, plug int) function {
-	bridge := function{r: r, dev: uint8(addrPlugs + plug/8), fn: uint8(plug % 8)} //nolint:gosec // at most maxPlugs
+	bridge := function{r: r, dev: uint8(addrPlugs + plug/8), fn: uint8(plug % 8)}
 	return function{r: r, bus: bridge.byte(pciSecondary + 1)}
 }
 
@@ -182,7 +182,7 @@ func (f function) msix() (at uint8, table uint64, entries int) {
 		return 0, 0, 0
 	}
 	n := int(f.get(at)>>16&msixLast) + 1
-	return at, f.bar(uint8(place&7)) + uint64(place&^7), min(n, maxVectors) //nolint:gosec // three bits
+	return at, f.bar(uint8(place&7)) + uint64(place&^7), min(n, maxVectors)
 }
 
 // FreezeShare reads the state of a share's device. The guest must be paused.
@@ -206,10 +206,10 @@ func (p *Process) FreezeShare(tag string) (*Frozen, error) {
 			return errors.New("the device has no virtio registers")
 		}
 		z.MSIX = f.get(control)
-		for i := range uint64(n) { //nolint:gosec // a count
+		for i := range uint64(n) {
 			var e [4]uint32
 			for j := range e {
-				e[j] = r.read32(table + i*msixEntry + uint64(j)*4) //nolint:gosec // below four
+				e[j] = r.read32(table + i*msixEntry + uint64(j)*4)
 			}
 			z.Vectors = append(z.Vectors, e)
 		}
@@ -228,7 +228,7 @@ func (z *Frozen) readCommon(r *registers, at uint64) {
 	z.Status = r.read8(at + cfgDeviceStatus)
 	z.ConfigVector = r.read16(at + cfgConfigVector)
 	for i := range z.Features {
-		r.write32(at+cfgDriverFeatureSelect, uint32(i)) //nolint:gosec // two of them
+		r.write32(at+cfgDriverFeatureSelect, uint32(i))
 		z.Features[i] = r.read32(at + cfgDriverFeature)
 	}
 	for i := range min(r.read16(at+cfgNumQueues), maxShareQueues) {
@@ -239,7 +239,7 @@ func (z *Frozen) readCommon(r *registers, at uint64) {
 			Enable: r.read16(at + cfgQueueEnable),
 		}
 		for j := range q.Rings {
-			q.Rings[j] = r.read32(at + cfgQueueRings + uint64(j)*4) //nolint:gosec // below six
+			q.Rings[j] = r.read32(at + cfgQueueRings + uint64(j)*4)
 		}
 		z.Queues = append(z.Queues, q)
 	}
@@ -356,7 +356,7 @@ func (z *Frozen) write(r *registers) error {
 	}
 	for i, e := range z.Vectors {
 		for j, v := range e {
-			r.write32(table+uint64(i)*msixEntry+uint64(j)*4, v) //nolint:gosec // small
+			r.write32(table+uint64(i)*msixEntry+uint64(j)*4, v)
 		}
 	}
 	f.set(control, z.MSIX)
@@ -382,7 +382,7 @@ func (z *Frozen) writeCommon(r *registers, at uint64) {
 	status(statusAcknowledge)
 	status(statusAcknowledge | statusDriver)
 	for i, v := range z.Features {
-		r.write32(at+cfgDriverFeatureSelect, uint32(i)) //nolint:gosec // two of them
+		r.write32(at+cfgDriverFeatureSelect, uint32(i))
 		r.write32(at+cfgDriverFeature, v)
 	}
 	status(statusAcknowledge | statusDriver | statusFeaturesOK)
@@ -391,11 +391,11 @@ func (z *Frozen) writeCommon(r *registers, at uint64) {
 		if q.Enable == 0 {
 			continue
 		}
-		r.write16(at+cfgQueueSelect, uint16(i)) //nolint:gosec // a few
+		r.write16(at+cfgQueueSelect, uint16(i))
 		r.write16(at+cfgQueueSize, q.Size)
 		r.write16(at+cfgQueueVector, q.Vector)
 		for j, v := range q.Rings {
-			r.write32(at+cfgQueueRings+uint64(j)*4, v) //nolint:gosec // below six
+			r.write32(at+cfgQueueRings+uint64(j)*4, v)
 		}
 		r.write16(at+cfgQueueEnable, 1)
 	}

@@ -202,9 +202,6 @@ func plain(s string) bool {
 	return true
 }
 
-// quote doubles commas, which end a value in a QEMU option.
-func quote(s string) string { return strings.ReplaceAll(s, ",", ",,") }
-
 // Descriptors of the QEMU process: standard ones, QMP, then the machine's
 // files in the order of files.
 const (

@@ -186,7 +186,7 @@ func (q *QMP) reply(m message) error {
 		a.err = &Error{Class: clean(m.Error.Class), Desc: clean(m.Error.Desc)}
 	}
 	if m.ID == nil {
-		return fmt.Errorf("an answer to no command: %v", a.err)
+		return fmt.Errorf("an answer to no command: %w", a.err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

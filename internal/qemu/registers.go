@@ -80,19 +80,19 @@ func (r *registers) failed() error {
 }
 
 // Memory-mapped registers, by physical address.
-func (r *registers) read8(at uint64) uint8 { return uint8(r.ask("readb %#x", at)) } //nolint:gosec // as asked
+func (r *registers) read8(at uint64) uint8 { return uint8(r.ask("readb %#x", at)) }
 func (r *registers) read16(at uint64) uint16 {
-	return uint16(r.ask("readw %#x", at)) //nolint:gosec // as asked
+	return uint16(r.ask("readw %#x", at))
 }
 func (r *registers) read32(at uint64) uint32 {
-	return uint32(r.ask("readl %#x", at)) //nolint:gosec // as asked
+	return uint32(r.ask("readl %#x", at))
 }
 func (r *registers) write8(at uint64, v uint8)   { r.ask("writeb %#x %#x", at, v) }
 func (r *registers) write16(at uint64, v uint16) { r.ask("writew %#x %#x", at, v) }
 func (r *registers) write32(at uint64, v uint32) { r.ask("writel %#x %#x", at, v) }
 
 // I/O ports.
-func (r *registers) in32(port uint16) uint32     { return uint32(r.ask("inl %#x", port)) } //nolint:gosec // as asked
+func (r *registers) in32(port uint16) uint32     { return uint32(r.ask("inl %#x", port)) }
 func (r *registers) out32(port uint16, v uint32) { r.ask("outl %#x %#x", port, v) }
 
 // PCI configuration space by its two ports (PCI Local Bus 3.0, 3.2.2.3.2).
@@ -122,4 +122,4 @@ func (f function) set(offset uint8, v uint32) {
 	f.r.out32(pciData, v)
 }
 
-func (f function) byte(offset uint8) uint8 { return uint8(f.get(offset) >> (offset & 3 * 8)) } //nolint:gosec // the byte meant
+func (f function) byte(offset uint8) uint8 { return uint8(f.get(offset) >> (offset & 3 * 8)) }

@@ -80,7 +80,7 @@ func private(dir string) error {
 		return fmt.Errorf("state folder %s belongs to user %d: brig keeps keys there and wants one of its own (set XDG_STATE_HOME)", dir, st.Uid)
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
-		return os.Chmod(dir, 0o700)
+		return os.Chmod(dir, 0o700) //nolint:gosec // a folder
 	}
 	return nil
 }
@@ -373,11 +373,11 @@ func resolved(path string) string {
 // InheritedLock is a lock that the parent process took and handed over as a
 // descriptor. No child of ours inherits it.
 func InheritedLock(fd int) (*Lock, error) {
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil { //nolint:gosec // a descriptor
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
 		return nil, fmt.Errorf("the sandbox's lock: %w", err)
 	}
 	unix.CloseOnExec(fd)
-	return &Lock{os.NewFile(uintptr(fd), "lock")}, nil //nolint:gosec // a descriptor
+	return &Lock{os.NewFile(uintptr(fd), "lock")}, nil
 }
 
 // File is the open file that holds the lock, to be handed to a child.

@@ -186,7 +186,7 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 		return 0, fuse.Status(unix.EOPNOTSUPP)
 	}
 	n, st := f.onAttributes(h.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
-	return uint32(n), st //nolint:gosec // at most 64 KiB
+	return uint32(n), st
 }
 
 // ListXAttr implements fuse.RawFileSystem.
@@ -203,10 +203,10 @@ func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 		}
 	}
 	if len(dest) > 0 && len(list) > len(dest) {
-		return uint32(len(list)), fuse.ERANGE //nolint:gosec // at most 64 KiB
+		return uint32(len(list)), fuse.ERANGE
 	}
 	copy(dest, list)
-	return uint32(len(list)), fuse.OK //nolint:gosec // at most 64 KiB
+	return uint32(len(list)), fuse.OK
 }
 
 // SetXAttr implements fuse.RawFileSystem.

@@ -119,7 +119,7 @@ func send(c *net.UnixConn, v any, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(body))) //nolint:gosec // bounded by what fits in memory
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
 	var rights []byte
 	if f != nil {
 		rights = unix.UnixRights(int(f.Fd()))

@@ -296,7 +296,7 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.Re
 	if err != nil {
 		return nil, status(err)
 	}
-	return &content{f, h, int64(in.Offset), int(in.Size)}, fuse.OK //nolint:gosec // the kernel refuses what is negative
+	return &content{f, h, int64(in.Offset), int(in.Size)}, fuse.OK
 }
 
 // Write implements fuse.RawFileSystem.
@@ -328,8 +328,8 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
 	}
-	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags) //nolint:gosec // the kernel refuses what is negative
-	return uint32(max(n, 0)), status(err)                        //nolint:gosec // at most maxIO
+	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
+	return uint32(max(n, 0)), status(err)
 }
 
 // Lseek implements fuse.RawFileSystem: only SEEK_DATA and SEEK_HOLE come here.
@@ -342,8 +342,8 @@ func (f *fileSystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 	if h.node.isDir() || in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
 		return fuse.EINVAL
 	}
-	off, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence)) //nolint:gosec // the kernel refuses what is negative
-	out.Offset = uint64(max(off, 0))                              //nolint:gosec // not negative
+	off, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(max(off, 0))
 	return status(err)
 }
 
@@ -365,13 +365,13 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.done(to)
-	n := int(min(in.Len, maxCopy))                  //nolint:gosec // at most maxCopy
-	if err := f.space.room(uint64(n)); err != nil { //nolint:gosec // not negative
+	n := int(min(in.Len, maxCopy))
+	if err := f.space.room(uint64(n)); err != nil {
 		return 0, status(err)
 	}
-	offIn, offOut := int64(in.OffIn), int64(in.OffOut) //nolint:gosec // the kernel refuses what is negative
+	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
-	return uint32(max(n, 0)), status(err) //nolint:gosec // at most maxCopy
+	return uint32(max(n, 0)), status(err)
 }
 
 // Flush is not needed: nothing is held back.
@@ -416,7 +416,7 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 			return status(err)
 		}
 	}
-	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))) //nolint:gosec // the kernel refuses what is negative
+	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }
 
 // OpenDir implements fuse.RawFileSystem.
@@ -508,7 +508,7 @@ func (d *dirReader) seek(fd int, cookie uint64) error {
 	}
 	d.rest = nil
 	d.at = cookie
-	_, err := unix.Seek(fd, int64(cookie), 0) //nolint:gosec // a cookie of the kernel's
+	_, err := unix.Seek(fd, int64(cookie), 0)
 	return err
 }
 

@@ -102,10 +102,10 @@ func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t) {
 	a.Size, a.Blocks, a.Blksize = st.Size, st.Blocks, st.Blksize
 	a.Mode, a.Nlink = uint32(st.Mode), st.Nlink
 	a.Uid, a.Gid = st.Uid, st.Gid
-	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))  //nolint:gosec // the protocol's width
-	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec //nolint:gosec // the protocol's way
-	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec //nolint:gosec // the protocol's way
-	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec //nolint:gosec // the protocol's way
+	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
+	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
+	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
 }
 
 func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t) {
@@ -327,7 +327,7 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 		if h, err := f.handle(h); err == nil {
 			defer f.done(h)
 			if h.writable() {
-				return unix.Ftruncate(h.fd, int64(in.Size)) //nolint:gosec // the kernel refuses what is negative
+				return unix.Ftruncate(h.fd, int64(in.Size))
 			}
 		}
 	}
@@ -336,7 +336,7 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 		return err
 	}
 	defer unix.Close(w)
-	return unix.Ftruncate(w, int64(in.Size)) //nolint:gosec // the kernel refuses what is negative
+	return unix.Ftruncate(w, int64(in.Size))
 }
 
 func setTimes(fd int, _ *unix.Statx_t, in *fuse.SetAttrIn) error {
@@ -348,7 +348,7 @@ func setTimes(fd int, _ *unix.Statx_t, in *fuse.SetAttrIn) error {
 		case in.Valid&now != 0:
 			return unix.Timespec{Nsec: unix.UTIME_NOW}
 		case in.Valid&set != 0:
-			return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)} //nolint:gosec // the protocol's way
+			return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
 		}
 		return unix.Timespec{Nsec: unix.UTIME_OMIT}
 	}
@@ -386,7 +386,7 @@ func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 	}
 	*out = fuse.StatfsOut{
 		Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files, Ffree: st.Ffree,
-		Bsize: uint32(st.Bsize), NameLen: unix.NAME_MAX, Frsize: uint32(st.Frsize), //nolint:gosec // sizes of blocks
+		Bsize: uint32(st.Bsize), NameLen: unix.NAME_MAX, Frsize: uint32(st.Frsize),
 	}
 	return fuse.OK
 }
@@ -407,7 +407,6 @@ type space struct {
 
 	mu     sync.Mutex
 	looked time.Time
-	last   unix.Statfs_t
 	budget int64
 	inodes bool // there are enough
 }
@@ -420,7 +419,7 @@ func (s *space) look() (unix.Statfs_t, error) {
 	if err := unix.Fstatfs(s.fd, &st); err != nil {
 		return st, err
 	}
-	reserve := min(st.Blocks/reserveShare, maxReserve/uint64(max(st.Bsize, 1))) //nolint:gosec // a size
+	reserve := min(st.Blocks/reserveShare, maxReserve/uint64(max(st.Bsize, 1)))
 	st.Bavail -= min(st.Bavail, reserve)
 	keep := min(st.Files/reserveShare, maxInodesKept)
 	if st.Files > 0 {
@@ -439,7 +438,7 @@ func (s *space) refresh() {
 		return // the write itself will say
 	}
 	s.looked = time.Now()
-	s.budget = min(int64(st.Bavail)*st.Bsize, spaceFresh) //nolint:gosec // bytes of a disk
+	s.budget = min(int64(st.Bavail)*st.Bsize, spaceFresh)
 	s.inodes = st.Files == 0 || st.Ffree > 0
 }
 
@@ -458,7 +457,7 @@ func (s *space) take(n int) error {
 // room says whether n bytes would fit, without looking at the budget.
 func (s *space) room(n uint64) error {
 	st, err := s.look()
-	if err == nil && st.Bavail*uint64(st.Bsize) < n { //nolint:gosec // a size
+	if err == nil && st.Bavail*uint64(st.Bsize) < n {
 		err = unix.ENOSPC
 	}
 	return err

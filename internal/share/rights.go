@@ -23,7 +23,7 @@ func fileLimit() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<20 {
 		return 1 << 20
 	}
-	return int(l.Cur) //nolint:gosec // at most 1<<20
+	return int(l.Cur)
 }
 
 // keptCapabilities are those that let root do what an owner may: without

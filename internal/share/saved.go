@@ -120,7 +120,7 @@ func (t *tree) load(s *Saved, moved bool) error {
 		return errors.New("saved share: damaged")
 	}
 	t.next = max(s.Next, t.next)
-	slices.SortFunc(s.Nodes, func(a, b savedNode) int { return int(a.ID) - int(b.ID) }) //nolint:gosec // numbers of nodes are small
+	slices.SortFunc(s.Nodes, func(a, b savedNode) int { return int(a.ID) - int(b.ID) })
 	for _, v := range s.Nodes {
 		if v.ID == rootID || v.ID >= t.next {
 			continue

@@ -386,7 +386,7 @@ func TestCacheIsKeptOnlyWhileNothingChanged(t *testing.T) {
 		f.Release(nil, &fuse.ReleaseIn{Fh: o.Fh})
 		return o.OpenFlags&fuse.FOPEN_KEEP_CACHE != 0
 	}
-	if keeps() || keeps() {
+	if first, second := keeps(), keeps(); first || second {
 		t.Error("kept while it may still be changing")
 	}
 	nd, err := f.tree.get(n)

@@ -292,8 +292,8 @@ func walk(dir int, n *node) (int, error) {
 // stale turns "the place has changed" into the answer that makes the guest look
 // again.
 func stale(err error) error {
-	switch err { //nolint:errorlint // a bare errno
-	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+	switch err {
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: //nolint:errorlint // a bare errno
 		return unix.ESTALE
 	}
 	return err

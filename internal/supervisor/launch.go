@@ -91,7 +91,7 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, stage func(s
 		return how, err
 	}
 	defer out.Close()
-	cmd := exec.Command(self, Verb, d.Path)
+	cmd := exec.Command(self, Verb, d.Path) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = supervisorEnv()
 	cmd.Stdout, cmd.Stderr = out, out

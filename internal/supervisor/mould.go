@@ -58,7 +58,7 @@ func LaunchTemplate(d sandbox.Dir) error {
 		return err
 	}
 	defer out.Close()
-	cmd := exec.Command(self, TemplateVerb, d.Path)
+	cmd := exec.Command(self, TemplateVerb, d.Path) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = supervisorEnv()
 	cmd.Stdout, cmd.Stderr = out, out
@@ -110,7 +110,7 @@ func checkSpace(dir string, memory int64) error {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	if free := int64(fs.Bavail) * fs.Bsize; free < 2*want { //nolint:gosec // below 8 EiB
+	if free := int64(fs.Bavail) * fs.Bsize; free < 2*want {
 		return fmt.Errorf("no template is made: only %s are free in %s", sandbox.FormatSize(free), dir)
 	}
 	return nil

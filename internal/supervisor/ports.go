@@ -52,11 +52,11 @@ func (p *ports) publish(port sandbox.Port) (sandbox.Port, error) {
 		}
 		return port, fmt.Errorf("port %d is already published as %s; close it with 'brig port --remove %d'", port.Host, was.port, port.Host)
 	}
-	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host))))
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
 	if err != nil {
 		return port, listenError(port, err)
 	}
-	port.Host = uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a TCP port has 16 bits
+	port.Host = uint16(l.Addr().(*net.TCPAddr).Port)
 	p.open[port.Host] = &published{port, l}
 	go p.serve(l, port)
 	return port, nil

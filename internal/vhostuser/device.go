@@ -199,7 +199,7 @@ func (b *backend) answer(m *message) (reply []byte, err error) {
 		}
 		return nil, nil
 	case reqGetQueueNum:
-		return u64(uint64(len(b.queues))), nil //nolint:gosec // a small count
+		return u64(uint64(len(b.queues))), nil
 	case reqSetMemTable:
 		return nil, b.setMemory(m)
 	case reqSetVringNum, reqSetVringBase, reqGetVringBase, reqSetVringEnable:
@@ -259,7 +259,7 @@ func (b *backend) answerState(m *message) ([]byte, error) {
 		q.size = num
 	case reqSetVringBase:
 		q.halt()
-		q.base = uint16(num) //nolint:gosec // a ring's index has 16 bits
+		q.base = uint16(num)
 	case reqGetVringBase:
 		q.halt()
 		q.setKick(nil)
@@ -281,7 +281,7 @@ func (b *backend) setFile(m *message) error {
 	if err != nil {
 		return err
 	}
-	q, err := b.queue(uint32(v & vringIndexMask)) //nolint:gosec // masked
+	q, err := b.queue(uint32(v & vringIndexMask))
 	if err != nil {
 		return err
 	}

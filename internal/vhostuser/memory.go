@@ -53,11 +53,11 @@ func mapMemory(m *message) (_ *memory, err error) {
 			return nil, fmt.Errorf("region of memory: %d bytes at %#x", size, r.guest)
 		}
 		var st unix.Stat_t
-		fd := int(m.files[i].Fd()) //nolint:gosec // a descriptor
+		fd := int(m.files[i].Fd())
 		if err := unix.Fstat(fd, &st); err != nil {
 			return nil, err
 		}
-		if uint64(st.Size) < off+size { //nolint:gosec // a size is not negative
+		if uint64(st.Size) < off+size {
 			return nil, errors.New("region of memory: beyond its file's end")
 		}
 		r.raw, err = unix.Mmap(fd, 0, int(off+size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)

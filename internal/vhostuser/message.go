@@ -190,7 +190,7 @@ func writeReply(w io.Writer, r request, payload []byte) error {
 	b := make([]byte, 0, headerLen+len(payload))
 	b = binary.NativeEndian.AppendUint32(b, uint32(r))
 	b = binary.NativeEndian.AppendUint32(b, version|flagReply)
-	b = binary.NativeEndian.AppendUint32(b, uint32(len(payload))) //nolint:gosec // 8 bytes
+	b = binary.NativeEndian.AppendUint32(b, uint32(len(payload)))
 	_, err := w.Write(append(b, payload...))
 	return err
 }

@@ -48,7 +48,7 @@ type ring struct {
 var errAlignment = errors.New("a ring that is not aligned")
 
 func newRing(m *memory, a address, size uint32, base uint16, eventIdx bool) (*ring, error) {
-	r := &ring{memory: m, size: uint16(size), eventIdx: eventIdx, lastAvail: base} //nolint:gosec // at most maxQueueSize
+	r := &ring{memory: m, size: uint16(size), eventIdx: eventIdx, lastAvail: base}
 	n := uint64(size)
 	if a.desc%16 != 0 || a.avail%4 != 0 || a.used%4 != 0 {
 		return nil, errAlignment
@@ -70,7 +70,7 @@ func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[0])) }
 
 // split takes the word apart: little endian, flags first.
 func split(w uint32) (flags, index uint16) {
-	return uint16(w & 0xffff), uint16(w >> 16) //nolint:gosec // halves
+	return uint16(w & 0xffff), uint16(w >> 16)
 }
 
 func (r *ring) pending() bool {
@@ -177,7 +177,7 @@ func (r *ring) add(c *chain, addr uint64, n uint32, flags uint16, inner bool) (e
 func (r *ring) give(head uint16, n int) (tell bool) {
 	at := ringHead + int(r.lastUsed%r.size)*usedLen
 	binary.LittleEndian.PutUint32(r.used[at:], uint32(head))
-	binary.LittleEndian.PutUint32(r.used[at+4:], uint32(n)) //nolint:gosec // at most the request's own length
+	binary.LittleEndian.PutUint32(r.used[at+4:], uint32(n))
 	r.lastUsed++
 	flags, _ := split(atomic.LoadUint32(word(r.used)))
 	atomic.StoreUint32(word(r.used), uint32(flags)|uint32(r.lastUsed)<<16)

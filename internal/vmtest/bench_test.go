@@ -419,8 +419,8 @@ func (m *bare) expect(word string) string {
 	for {
 		l, err := m.lines.ReadString('\n')
 		all.WriteString(l)
-		if strings.Contains(l, word) {
-			return l[strings.Index(l, word):]
+		if i := strings.Index(l, word); i >= 0 {
+			return l[i:]
 		}
 		if err != nil {
 			m.b.Fatalf("the bare machine ended: %v\n%s", err, all.String())
