@@ -59,6 +59,9 @@ func (a *acks) hold(frame []byte) (held bool, other []byte) {
 		a.drop(f)
 		f.key, f.ack = key, ack
 		return false, other
+	case f.key == key && flags&header.TCPFlagRst != 0:
+		a.drop(f) // after this nothing is to be said
+		return false, nil
 	case f.key != key || flags&header.TCPFlagAck == 0 || int32(ack-f.ack) < 0:
 		return false, nil
 	case ack != f.ack && payload == 0 && flags == header.TCPFlagAck && len(f.held) == 0:
