@@ -198,6 +198,9 @@ func failure(where files, name string, err error) error {
 	case errors.As(err, &le):
 		err = le.Err
 	}
+	if strings.Contains(err.Error(), "escapes from parent") { // os.Root has no value for it
+		err = hint(fmt.Errorf("a symbolic link or .. leads out of a directory that a sandbox can change (%w)", err), "name the place that it leads to, if you mean that")
+	}
 	return fmt.Errorf("%s: %w", where.Name(name), err)
 }
 
@@ -324,6 +327,9 @@ func openDestination(shares []string, p string) (hostFiles, string, error) {
 		return openHost(p, ".")
 	}
 	p = filepath.Clean(p)
+	if real, err := filepath.EvalSymlinks(p); err == nil {
+		p = real // a link of the person's own to a file
+	}
 	return openHost(filepath.Dir(p), filepath.Base(p))
 }
 

@@ -139,6 +139,10 @@ func TestCopyPlaces(t *testing.T) {
 		}
 	}
 	from := filepath.Join(top, "from")
+	write(t, filepath.Join(top, "elsewhere", "file"), "")
+	if err := os.Symlink("elsewhere/file", filepath.Join(top, "tofile")); err != nil {
+		t.Fatal(err)
+	}
 	write(t, filepath.Join(from, "tree", "a"), "a")
 	if err := os.Chmod(filepath.Join(from, "tree"), 0o750); err != nil {
 		t.Fatal(err)
@@ -157,6 +161,7 @@ func TestCopyPlaces(t *testing.T) {
 		{dst: top + "/mine", got: top + "/elsewhere/out/tree/a"},
 		{dst: top + "/mine/z", got: top + "/elsewhere/out/z/a"},
 		{dst: project + "/sub/f", fails: "exists"},
+		{dst: top + "/tofile", fails: "exists"},
 		{dst: top + "/no/such", fails: "no such file"},
 		{dst: top + "/missing/", fails: "no such file"},
 		{dst: from + "/tree/a/", fails: "not a directory"},

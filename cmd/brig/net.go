@@ -166,7 +166,7 @@ func lines(in io.Reader) <-chan string {
 // obey does what was answered, and says what holds now.
 func obey(ctx context.Context, d sandbox.Dir, name, rule, answer string, out io.Writer) error {
 	var err error
-	holds := ""
+	var holds string
 	switch strings.ToLower(answer) {
 	case "o", "once":
 		holds = "allowed until the sandbox stops"

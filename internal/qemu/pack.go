@@ -165,9 +165,9 @@ func tableLength(header []byte, size int64) (int64, error) {
 // readRuns reads the table, which is as long as tableLength says.
 func readRuns(table []byte, count uint64, size int64) (runs []run, total int64, err error) {
 	var last int64
-	for i := range int(count) { //nolint:gosec // at most maxRuns
+	for i := range int(count) {
 		b := table[packRun*i:]
-		r := run{int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))} //nolint:gosec // checked next
+		r := run{int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))}
 		if r.at < last || r.length <= 0 || r.at%page != 0 || r.length%page != 0 || r.at > size || r.length > size-r.at {
 			return nil, 0, ErrPacked
 		}

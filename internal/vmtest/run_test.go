@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -86,6 +87,7 @@ func TestSessionUser(t *testing.T) {
 	if got := must(t, dir, "run", "--user", "root", "--", "id", "-u"); got != "0\n" {
 		t.Errorf("--user root: %q", got)
 	}
+	fails(t, dir, 125, "no such user in the guest: nobody-here", "run", "--user", "nobody-here", "--", "true")
 }
 
 func TestSessionEnvironment(t *testing.T) {
@@ -220,10 +222,12 @@ func TestSessionTerminal(t *testing.T) {
 	}
 }
 
+// TestSessionSignals: what a person sends to brig arrives at the command.
 func TestSessionSignals(t *testing.T) {
 	dir := shared(t)
 	c := command(t.Context(), dir, "run", "--", "sh", "-c",
-		`trap 'echo got-term; exit 3' TERM; trap 'echo got-usr1' USR1; echo ready; while :; do sleep 0.1; done`)
+		`for s in HUP INT QUIT USR1 USR2 ALRM; do trap "echo got-$s" $s; done; trap 'echo got-TERM; exit 3' TERM
+echo ready; while :; do sleep 0.1; done`)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -231,26 +235,39 @@ func TestSessionSignals(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b := make([]byte, 100)
+	lines := bufio.NewReader(out)
 	read := func(want string) {
-		n, _ := out.Read(b)
-		if string(b[:n]) != want {
-			t.Errorf("%q, want %q", b[:n], want)
+		t.Helper()
+		if got, err := lines.ReadString('\n'); got != want+"\n" {
+			t.Errorf("%q, want %q: %v", got, want, err)
 		}
 	}
-	read("ready\n")
-	_ = c.Process.Signal(syscall.SIGUSR1)
-	read("got-usr1\n")
-	_ = c.Process.Signal(syscall.SIGTERM)
-	read("got-term\n")
+	read("ready")
+	for _, s := range []struct {
+		name string
+		sig  syscall.Signal
+	}{
+		{"HUP", syscall.SIGHUP}, {"INT", syscall.SIGINT}, {"QUIT", syscall.SIGQUIT}, {"USR1", syscall.SIGUSR1},
+		{"USR2", syscall.SIGUSR2}, {"ALRM", syscall.SIGALRM}, {"TERM", syscall.SIGTERM},
+	} {
+		_ = c.Process.Signal(s.sig)
+		read("got-" + s.name)
+	}
 	if err := c.Wait(); err == nil || err.Error() != "exit status 3" {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestSessionLost: the command goes with its client, the sandbox does not.
+// TestSessionLost: the command goes with its client, or with the person's
+// terminal; the sandbox does not.
 func TestSessionLost(t *testing.T) {
 	dir := shared(t)
+	gone := func(what string) {
+		t.Helper()
+		wait(t, "the command's end in the guest", func() bool {
+			return !strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), what)
+		})
+	}
 	c := command(t.Context(), dir, "run", "--", "sh", "-c", "echo ready; exec sleep 4242")
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -264,9 +281,15 @@ func TestSessionLost(t *testing.T) {
 	}
 	kill9(t, c.Process.Pid)
 	_ = c.Wait()
-	wait(t, "the command's end in the guest", func() bool {
-		return !strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), "sleep 4242")
-	})
+	gone("sleep 4242")
+
+	x := openTerminal(t, dir, "run", "--", "sh", "-c", "echo ready; exec sleep 4243")
+	x.expect("ready")
+	x.f.Close()
+	if err := x.wait(); err == nil {
+		t.Error("a command that lost its terminal ended well")
+	}
+	gone("sleep 4243")
 }
 
 func TestVerbs(t *testing.T) {
@@ -323,7 +346,20 @@ func TestCopy(t *testing.T) {
 	if fi, err := os.Stat(filepath.Join(back, "sub", "run.sh")); err != nil || fi.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", fi, err)
 	}
-	fails(t, dir, 125, "", "cp", "shared:/no/such/file", back)
+	fails(t, dir, 125, "shared:/no/such/file", "cp", "shared:/no/such/file", back)
+	fails(t, dir, 125, "neither a file", "cp", "shared:/dev/null", back)
+	fails(t, dir, 125, "no such user", "cp", "-u", "nobody-here", "shared:/etc/hosts", back)
+	// Into a directory that is there, with a link in the project that leads out.
+	must(t, dir, "cp", filepath.Join(src, "sub"), ":/tmp/copied")
+	must(t, dir, "cp", ":/tmp/copied/sub/run.sh", ".")
+	if fi, err := os.Stat(filepath.Join(dir, "run.sh")); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	sh(t, dir, "ln -s "+back+" out; head -c 3000000 /dev/urandom > /tmp/copied/large")
+	fails(t, dir, 125, "leads out of", "cp", ":/tmp/copied/large", "out/")
+	must(t, dir, "cp", ":/tmp/copied/large", "large") // also over the share: the same bytes
+	must(t, dir, "cp", "large", ":/tmp/copied/again")
+	sh(t, dir, "cmp large /tmp/copied/large && cmp large /tmp/copied/again")
 	must(t, dir, "exec", "shared", "--", "rm", "-rf", "/tmp/copied")
 }
 
