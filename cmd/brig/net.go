@@ -121,7 +121,7 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 	asked := map[string]bool{}
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
 	err := egress.FollowLog(ctx, d.File(sandbox.NetLogFile), func(e egress.Entry) error {
-		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] || e.Time.Before(began) {
+		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] || e.Time.Before(began) || !e.WantsHost() {
 			return nil
 		}
 		rules, err := d.Rules()
@@ -133,13 +133,18 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 			return nil //nolint:nilerr // a rule decides about it since
 		}
 		asked[e.Suggest] = true
+		discard(answers) // what was typed before is no answer to this
 		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)
 		select {
 		case line, ok := <-answers:
 			if !ok {
 				return io.EOF
 			}
-			return obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out)
+			if err := obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out); err != nil {
+				// The sandbox is gone, say: the next answer may have a better end.
+				fmt.Fprintf(out, "  %s\n", visibleText(err.Error()))
+			}
+			return nil
 		case <-ctx.Done():
 			fmt.Fprintln(out)
 			return ctx.Err()
@@ -153,14 +158,24 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 
 // lines are what a person types, line by line: whoever waits for one can give up.
 func lines(in io.Reader) <-chan string {
-	c := make(chan string)
+	c := make(chan string, 16)
 	go func() {
 		defer close(c)
 		for sc := bufio.NewScanner(in); sc.Scan(); {
-			c <- sc.Text()
+			select {
+			case c <- sc.Text():
+			default: // nobody asked so much
+			}
 		}
 	}()
 	return c
+}
+
+// discard takes the lines that wait.
+func discard(answers <-chan string) {
+	for len(answers) > 0 {
+		<-answers
+	}
 }
 
 // obey does what was answered, and says what holds now.

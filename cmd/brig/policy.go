@@ -17,6 +17,7 @@ import (
 	"brig.dev/brig/internal/egress"
 	"brig.dev/brig/internal/policy"
 	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/supervisor"
 )
 
 func policyCommand() *cobra.Command {
@@ -79,18 +80,35 @@ func (s *scope) file() (file string, d *sandbox.Dir, err error) {
 }
 
 // inForce are the rules that a sandbox obeys, or those common to all.
-func (s *scope) inForce() ([]policy.Rule, error) {
+func (s *scope) inForce(ctx context.Context) ([]policy.Rule, error) {
 	file, d, err := s.file()
 	if err != nil {
 		return nil, err
 	}
-	var rules []policy.Rule
-	if d != nil {
-		rules, err = d.Rules()
-	} else {
-		rules, err = sandbox.RulesIn(file)
+	if d == nil {
+		rules, err := sandbox.RulesIn(file)
+		return rules, s.mend(err)
 	}
-	return rules, s.mend(err)
+	rules, err := d.Rules()
+	if err != nil {
+		return nil, s.mend(err)
+	}
+	once, err := rulesOnce(ctx, *d)
+	return append(rules, once...), err
+}
+
+// rulesOnce are those that a running sandbox has until it stops (brig net ask).
+func rulesOnce(ctx context.Context, d sandbox.Dir) ([]policy.Rule, error) {
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+		return nil, err
+	}
+	texts, err := control.NewClient(d).AllowedOnce(ctx)
+	var rules []policy.Rule
+	for _, t := range texts {
+		r, perr := policy.ParseRule(policy.Allow, t)
+		rules, err = append(rules, r...), errors.Join(err, perr)
+	}
+	return rules, err
 }
 
 type ruleRow struct {
@@ -98,15 +116,19 @@ type ruleRow struct {
 	Rule   string `json:"rule"`
 	Preset string `json:"preset,omitempty"`
 	File   string `json:"file"`
-	Line   int    `json:"line"`
+	Line   int    `json:"line"` // and the file is empty of what is allowed until the sandbox stops
+	Column int    `json:"column"`
 }
 
 func rowOf(r policy.Rule) ruleRow {
-	return ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line}
+	return ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line, r.Source.Column}
 }
 
 // from says where the rule stands.
 func (r ruleRow) from() string {
+	if r.File == "" {
+		return "allowed until the sandbox stops"
+	}
 	from := fmt.Sprintf("%s:%d", r.File, r.Line)
 	if r.Preset != "" {
 		from = "preset:" + r.Preset + ", " + from
@@ -120,7 +142,7 @@ func policyShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "List the rules in force", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			rules, err := s.inForce()
+			rules, err := s.inForce(c.Context())
 			if err != nil {
 				return err
 			}
@@ -153,11 +175,16 @@ func policyCheckCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "check HOST[:PORT]...", Short: "Say whether a target is allowed, and by which rule, without any traffic",
-		Long: `Say whether a target is allowed, and by which rule, without any traffic. The
+		Long: `Say whether a target is allowed, and by which rule, without any traffic. A
+target is HOST, ADDRESS or host with a port (443 if none is given); udp: before
+it asks about UDP. To where a name leads is not looked up: a name that leads to
+a private address, say, is denied when it is dialled, and the log says so. The
 exit status is 0 when all are allowed and 1 when one is not.`,
+		Example: `  brig policy check registry.example.org:443 host:5432
+  brig policy check udp:time.example.org:123 '[2001:db8::1]:22'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			rules, err := s.inForce()
+			rules, err := s.inForce(c.Context())
 			if err != nil {
 				return err
 			}
@@ -169,7 +196,7 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 				if err != nil {
 					return err
 				}
-				row := check(f, set.Decide(f))
+				row := check(f, supervisor.CheckPolicy(set, f))
 				denied = denied || !row.Allow
 				list = append(list, row)
 			}
@@ -214,7 +241,7 @@ func (s *scope) printChecks(w io.Writer, list []checkRow) {
 			word = policy.Allow
 		}
 		fmt.Fprintf(w, "%s %s: %s", word, row.Target, row.Reason)
-		if row.Rule != nil && row.Rule.File != "" {
+		if row.Rule != nil {
 			fmt.Fprintf(w, " (%s)", row.Rule.from())
 		}
 		fmt.Fprintln(w)
@@ -232,15 +259,30 @@ func suggestion(f policy.Flow, d policy.Decision) string {
 	return policy.Suggest(f)
 }
 
+const ruleHelp = `
+
+A rule is [udp:|raw:]TARGET[:PORTS]. TARGET is
+  example.org          this name
+  *.example.org        one more part before it; * stands for one part anywhere
+  **.example.org       the domain and everything below it
+  192.0.2.7, 10.0.0.0/8, 2001:db8::1, [2001:db8::]/32:22
+  host                 this machine's own loopback, with a port
+  preset:NAME          a set of rules (brig policy presets)
+PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
+means 443 and 80, a deny rule all ports and protocols. udp: is about UDP; raw:
+lets bytes pass unseen. Deny wins. docs/policy.md has the reasons.`
+
 func policyChangeCommand(action policy.Action) *cobra.Command {
 	var s scope
 	var remove bool
+	short := map[policy.Action]string{
+		policy.Allow: "Allow hosts, addresses and ports, at once and from now on",
+		policy.Deny:  "Deny them, whatever else allows them",
+	}[action]
 	c := &cobra.Command{
-		Use: action.String() + " RULE...", Short: map[policy.Action]string{
-			policy.Allow: "Allow hosts, addresses and ports, at once and from now on",
-			policy.Deny:  "Deny them, whatever else allows them",
-		}[action],
-		Args: cobra.MinimumNArgs(1),
+		Use: action.String() + " RULE...", Short: short, Long: short + "." + ruleHelp,
+		Example: fmt.Sprintf("  brig policy %[1]s example.org '**.example.net:443,8000-8100'\n  brig policy %[1]s --remove example.org", action),
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return s.change(c.Context(), action, args, remove)
 		},
@@ -269,15 +311,36 @@ func (s *scope) change(ctx context.Context, action policy.Action, texts []string
 			return addLines(old, lines), nil
 		}
 		for _, l := range lines {
-			if !slices.Contains(old, l) {
+			if !hasLine(old, l) {
 				return nil, hint(fmt.Errorf("there is no rule %q in %s", l, file), "brig policy show")
 			}
 		}
-		return slices.DeleteFunc(old, func(l string) bool { return slices.Contains(lines, l) }), nil
+		return slices.DeleteFunc(old, func(l string) bool { return slices.Contains(lines, ruleOf(l)) }), nil
 	}); err != nil {
 		return err
 	}
+	if action == policy.Allow && !remove {
+		s.warnOverruled(ctx, texts)
+	}
 	return s.reload(ctx, d)
+}
+
+// warnOverruled tells the person who allows something that it stays denied.
+func (s *scope) warnOverruled(ctx context.Context, texts []string) {
+	all, err := s.inForce(ctx)
+	if err != nil {
+		return // which the reload says
+	}
+	set := policy.Compile(all)
+	for _, t := range texts {
+		rules, err := policy.ParseRule(policy.Allow, t)
+		if err != nil || len(rules) != 1 {
+			continue
+		}
+		if by := set.Overruled(&rules[0]); by != nil {
+			fmt.Fprintf(os.Stderr, "brig: %s stays denied, since deny wins: %q (%s)\n", rules[0].Text, by, rowOf(*by).from())
+		}
+	}
 }
 
 // ruleLine is a rule as a line of a file, in one way of writing.
@@ -286,9 +349,32 @@ func ruleLine(action policy.Action, text string) (string, error) {
 	return action.String() + " " + text, hint(err, "brig policy --help")
 }
 
+// ruleOf is a line as ruleLine writes it, without its comment; a line that is no
+// rule stays.
+func ruleOf(line string) string {
+	code, _, _ := strings.Cut(line, "#")
+	words := strings.Fields(code)
+	if len(words) != 2 {
+		return line
+	}
+	for _, a := range []policy.Action{policy.Allow, policy.Deny} {
+		if words[0] != a.String() {
+			continue
+		}
+		if text, err := policy.Canonical(a, words[1]); err == nil {
+			return a.String() + " " + text
+		}
+	}
+	return line
+}
+
+func hasLine(lines []string, rule string) bool {
+	return slices.ContainsFunc(lines, func(l string) bool { return ruleOf(l) == rule })
+}
+
 func addLines(old, lines []string) []string {
 	for _, l := range lines {
-		if !slices.Contains(old, l) {
+		if !hasLine(old, l) {
 			old = append(old, l)
 		}
 	}
@@ -306,6 +392,15 @@ func (s *scope) mend(err error) error {
 		flags = "--all"
 	}
 	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or brig policy reset %s", wrong.File, flags)))
+}
+
+// warnRules tells who uses a sandbox that its rules cannot be loaded: without a
+// network most commands fail in ways that do not say so.
+func warnRules(d sandbox.Dir) {
+	if _, err := d.Rules(); err != nil {
+		s := scope{name: nameOf(d)}
+		report(os.Stderr, s.mend(fmt.Errorf("nothing passes to the network: %w", err)))
+	}
 }
 
 // edit changes a file of rules under a lock; what is not a rule stays. The
@@ -363,25 +458,60 @@ func reloadPolicy(ctx context.Context, d sandbox.Dir) error {
 func policyResetCommand() *cobra.Command {
 	var s scope
 	c := &cobra.Command{
-		Use: "reset", Short: "Remove all rules: nothing passes", Args: cobra.NoArgs,
+		Use: "reset", Short: "Remove the sandbox's own rules, also those allowed once",
+		Long: `Remove the sandbox's own rules, also those allowed once; with --all, the rules
+that hold for all your sandboxes. What is left is said.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			file, d, err := s.file()
 			if err != nil {
 				return err
 			}
-			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := removeRules(c.Context(), file); err != nil {
 				return err
 			}
-			if d != nil {
-				if r, err := sandbox.RulesIn(d.File(sandbox.ProjectPolicyFile)); err != nil || len(r) > 0 {
-					fmt.Fprintln(os.Stderr, "brig: the rules of the project's brig.yaml stay (brig trust --forget withdraws them)")
-				}
+			if d == nil {
+				return s.reload(c.Context(), nil)
 			}
-			return s.reload(c.Context(), d)
+			s.sayLeft(*d)
+			if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+				return err
+			}
+			return control.NewClient(*d).ForgetOnce(c.Context())
 		},
 	}
 	s.register(c)
 	return c
+}
+
+// removeRules removes a file of rules, not in the middle of somebody's change.
+func removeRules(ctx context.Context, file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	l, err := sandbox.LockFile(ctx, file+".lock")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sayLeft tells which rules a reset of a sandbox leaves in force.
+func (s *scope) sayLeft(d sandbox.Dir) {
+	if r, err := sandbox.RulesIn(d.File(sandbox.ProjectPolicyFile)); err != nil || len(r) > 0 {
+		fmt.Fprintln(os.Stderr, "brig: the rules of the project's brig.yaml stay (brig trust --forget withdraws them)")
+	}
+	common, err := sandbox.CommonPolicy()
+	if err != nil {
+		return
+	}
+	if r, err := sandbox.RulesIn(common); err != nil || len(r) > 0 {
+		fmt.Fprintln(os.Stderr, "brig: the rules for all sandboxes stay (brig policy reset --all removes them)")
+	}
 }
 
 func policyPresetsCommand() *cobra.Command {

@@ -158,6 +158,7 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 // invoke runs one command in a running sandbox and returns its exit status as
 // an exitStatus.
 func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv invocation) error {
+	warnRules(store.Dir(spec.Name))
 	env, err := commandEnv(inv.env)
 	if err != nil {
 		return err

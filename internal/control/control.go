@@ -203,6 +203,19 @@ func (c *Client) ReloadPolicy(ctx context.Context) error {
 	return c.Call(ctx, http.MethodPost, "/policy/reload", struct{}{}, nil)
 }
 
+// AllowedOnce lists the rules of AllowOnce.
+func (c *Client) AllowedOnce(ctx context.Context) ([]string, error) {
+	var rules []string
+	err := c.Call(ctx, http.MethodGet, "/policy/once", nil, &rules)
+	return rules, err
+}
+
+// ForgetOnce takes back what was allowed once, and puts the rules on disk in
+// force.
+func (c *Client) ForgetOnce(ctx context.Context) error {
+	return c.Call(ctx, http.MethodPost, "/policy/forget", struct{}{}, nil)
+}
+
 // AllowOnce adds a rule that is forgotten when the sandbox stops.
 func (c *Client) AllowOnce(ctx context.Context, rule string) error {
 	return c.Call(ctx, http.MethodPost, "/policy/once", rule, nil)

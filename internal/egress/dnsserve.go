@@ -42,7 +42,11 @@ func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, w *who) {
 		return
 	}
 	t := target{name: name, port: 443, proto: "tcp"}
-	g.deny(t, e, verdict{reason: "no rule allows this name"}, e.WantsHost(), w)
+	v := g.rules().decide(t)
+	if v.allow || v.rule == "" {
+		v = verdict{reason: "no rule allows this name"}
+	}
+	g.deny(t, e, v, e.WantsHost(), w)
 }
 
 // serveDNS answers queries over TCP (RFC 7766).

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
 	"golang.org/x/time/rate"
@@ -125,10 +127,11 @@ func (e Entry) text(process bool) string {
 	return printable(b.String())
 }
 
-// printable replaces what could steer a terminal.
+// printable replaces what could steer a terminal, or hide: control characters,
+// those that turn the direction of writing, those without a width.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0xfffd {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return '?'
 		}
 		return r

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,8 +27,8 @@ const (
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback) or
 // preset:NAME. PORTS is a list of ports and ranges, or *. An allow rule without
-// ports is about 443 and 80; a deny rule without ports is about everything.
-// Errors are *SyntaxError.
+// ports is about 443 and 80; a deny rule without ports is about everything. Case
+// means nothing. Errors are *SyntaxError.
 func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
@@ -38,10 +39,28 @@ func Canonical(action Action, text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !strings.HasPrefix(text, "preset:") {
-		text = r[0].Text
+	if name, ok := cutWord(text, "preset:"); ok {
+		return "preset:" + strings.ToLower(name), nil
 	}
-	return text, nil
+	return r[0].Text, nil
+}
+
+// cutWord takes one of the grammar's own words off the beginning.
+func cutWord(s, word string) (rest string, ok bool) {
+	if len(s) < len(word) || !strings.EqualFold(s[:len(word)], word) {
+		return s, false
+	}
+	return s[len(word):], true
+}
+
+// urlMistake says what to write instead of a URL, or nil.
+func urlMistake(text string) error {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return nil
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	return fmt.Errorf("a rule names a host, not a URL: want %s without %s:// and without a path", host, scheme)
 }
 
 func parseRule(action Action, text string, at Source) ([]Rule, error) {
@@ -55,12 +74,11 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if len(text) > maxRule {
 		return fail("longer than %d bytes", maxRule)
 	}
-	if scheme, rest, ok := strings.Cut(text, "://"); ok {
-		host, _, _ := strings.Cut(rest, "/")
-		return fail("a rule names a host, not a URL: want %s without %s:// and without a path", host, scheme)
+	if err := urlMistake(text); err != nil {
+		return fail("%v", err)
 	}
-	if name, ok := strings.CutPrefix(text, "preset:"); ok {
-		p, err := expand(action, name, at)
+	if name, ok := cutWord(text, "preset:"); ok {
+		p, err := expand(action, strings.ToLower(name), at)
 		if err != nil {
 			return fail("%v", err)
 		}
@@ -68,9 +86,9 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	}
 	r := Rule{Action: action, Source: at, proto: TCP}
 	rest := text
-	if s, ok := strings.CutPrefix(rest, "udp:"); ok {
+	if s, ok := cutWord(rest, "udp:"); ok {
 		rest, r.proto = s, UDP
-	} else if s, ok := strings.CutPrefix(rest, "raw:"); ok {
+	} else if s, ok := cutWord(rest, "raw:"); ok {
 		if action == Deny {
 			return fail("raw is about what an allowed connection carries; a denial needs none")
 		}
@@ -131,11 +149,14 @@ func (r *Rule) setTarget(s string) error {
 	switch {
 	case s == "":
 		return errors.New("no host name or address")
-	case s == "host":
+	case isHost(s):
 		r.host = true
 		return nil
 	case strings.Contains(s, "/"):
 		p, err := netip.ParsePrefix(s)
+		if err != nil && strings.Count(s, ":") > 1 {
+			return fmt.Errorf("%q is no network: want ADDRESS/BITS, with ports [ADDRESS]/BITS:PORTS", s)
+		}
 		if err != nil {
 			return fmt.Errorf("%q is no network: want ADDRESS/BITS", s)
 		}
@@ -163,19 +184,29 @@ func (r *Rule) setTarget(s string) error {
 		return fmt.Errorf("%q is no IPv6 address; before ports one stands in brackets", s)
 	}
 	labels, err := parseName(s, true)
+	if len(labels) == 1 && isHost(labels[0]) { // written with a dot, or in wide letters
+		r.host = true
+		return nil
+	}
 	r.labels = labels
 	return err
 }
 
-// profile is how browsers look names up, but for underscores, which services
-// have in theirs.
-var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false))
+// isHost says whether a target is the host's own loopback.
+func isHost(s string) bool { return strings.EqualFold(s, "host") }
+
+// profile is how browsers look names up (UTS #46), but for underscores, which
+// services have in theirs.
+var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false), idna.CheckHyphens(false))
+
+// dots are what separates labels besides a full stop (UTS #46, section 2.3).
+var dots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
 
 // parseName makes a host name into labels in the form that DNS has.
 func parseName(s string, wildcards bool) ([]string, error) {
-	s = strings.TrimSuffix(s, ".")
-	parts := strings.FieldsFunc(s, func(r rune) bool { return r == '.' || r == '。' || r == '．' || r == '｡' })
-	if len(parts) == 0 || strings.Contains(s, "..") || strings.HasPrefix(s, ".") {
+	s = strings.TrimSuffix(dots.Replace(s), ".")
+	parts := strings.Split(s, ".")
+	if slices.Contains(parts, "") {
 		return nil, fmt.Errorf("%q is no host name: a part of it is empty", s)
 	}
 	var labels []string
@@ -193,6 +224,11 @@ func parseName(s string, wildcards bool) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q is no part of a host name: %w", p, err)
 		}
+		// The library passes over some mistakes (bytes that are not UTF-8) that it
+		// finds in their ASCII form.
+		if again, err := profile.ToASCII(l); err != nil || again != l {
+			return nil, fmt.Errorf("%q is no part of a host name", p)
+		}
 		if l = strings.ToLower(l); !isLabel(l) {
 			return nil, fmt.Errorf("%q is no part of a host name", p)
 		}
@@ -201,13 +237,25 @@ func parseName(s string, wildcards bool) ([]string, error) {
 	if last := labels[len(labels)-1]; last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }) {
 		return nil, fmt.Errorf("%q ends in a wildcard: anybody can register such a name", s)
 	}
+	if len(labels) == 1 && slices.Contains([]string{"udp", "raw", "preset"}, labels[0]) {
+		return nil, fmt.Errorf("%q is a word of the rules' own", s) // before a colon
+	}
 	if n := len(strings.Join(labels, ".")); n > maxName {
 		return nil, fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)
 	}
-	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
+	if isNumber(labels[len(labels)-1]) {
 		return nil, fmt.Errorf("%q is neither an address nor a name", s)
 	}
 	return labels, nil
+}
+
+// isNumber says whether a label at the end would make some programs read the
+// whole as an IPv4 address, as inet_aton(3) reads 127.1 and 0x7f.0x1.
+func isNumber(l string) bool {
+	if hex, ok := strings.CutPrefix(l, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(l, "0123456789") == ""
 }
 
 func isLabel(l string) bool {
@@ -230,7 +278,7 @@ func CleanName(s string) (name string, ok bool) {
 
 func (r *Rule) setPorts(s string) error {
 	switch {
-	case s == "" && r.host:
+	case (s == "" || s == "*") && r.host && r.Action == Allow:
 		return errors.New("the host's own services are allowed one by one: want host:PORT")
 	case s == "" && r.Action == Deny:
 		if r.proto == TCP {
@@ -243,8 +291,6 @@ func (r *Rule) setPorts(s string) error {
 	case s == "":
 		r.ports = defaultPorts
 		return nil
-	case s == "*" && r.host:
-		return errors.New("the host's own services are allowed one by one: want host:PORT")
 	case s == "*":
 		r.ports = []PortRange{allPorts}
 		return nil
@@ -256,7 +302,27 @@ func (r *Rule) setPorts(s string) error {
 		}
 		r.ports = append(r.ports, p)
 	}
+	r.ports = tidyPorts(r.ports)
 	return nil
+}
+
+// tidyPorts puts ports in order and joins what overlaps or touches; the default
+// set keeps its own order.
+func tidyPorts(list []PortRange) []PortRange {
+	slices.SortFunc(list, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	out := list[:1]
+	for _, p := range list[1:] {
+		last := &out[len(out)-1]
+		if int(p.First) > int(last.Last)+1 {
+			out = append(out, p)
+			continue
+		}
+		last.Last = max(last.Last, p.Last)
+	}
+	if slices.Equal(out, []PortRange{{80, 80}, {443, 443}}) {
+		return defaultPorts
+	}
+	return out
 }
 
 func parsePorts(s string) (PortRange, error) {
@@ -367,8 +433,11 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 // ParseFlow reads what `brig policy check` is given: [udp:]HOST[:PORT], with the
 // port 443 where there is none.
 func ParseFlow(text string) (Flow, error) {
+	if err := urlMistake(text); err != nil {
+		return Flow{}, fmt.Errorf("%q: %w", text, err)
+	}
 	rest, proto := text, TCP
-	if s, ok := strings.CutPrefix(text, "udp:"); ok {
+	if s, ok := cutWord(text, "udp:"); ok {
 		rest, proto = s, UDP
 	}
 	target, ports, err := splitPorts(rest)
@@ -381,18 +450,20 @@ func ParseFlow(text string) (Flow, error) {
 			return Flow{}, fmt.Errorf("%q: %w", text, err)
 		}
 	}
-	if target == "host" {
+	if isHost(target) || strings.EqualFold(strings.TrimSuffix(target, "."), HostName) {
 		f.Host = true
 		return f, nil
 	}
 	if a, err := netip.ParseAddr(target); err == nil {
-		f.Addr = a.Unmap()
+		f.Addr = a.Unmap().WithZone("")
 		return f, nil
 	}
 	labels, err := parseName(target, false)
 	if err != nil {
 		return Flow{}, fmt.Errorf("%q: %w", text, err)
 	}
-	f.Name = strings.Join(labels, ".")
+	if f.Name = strings.Join(labels, "."); isHost(f.Name) {
+		f.Name, f.Host = "", true
+	}
 	return f, nil
 }

@@ -139,12 +139,31 @@ func (f Flow) String() string {
 	return s
 }
 
-// Suggest is the rule that would allow a flow, as a person would type it.
+// Suggest is the rule that would allow a flow, as a person would type it. It is
+// empty for a flow that no rule can allow.
 func Suggest(f Flow) string {
+	text := f.String()
 	if f.Proto != UDP && !f.Host && (f.Port == 443 || f.Port == 80) {
-		return strings.Trim(f.target(), "[]")
+		text = strings.Trim(f.target(), "[]")
 	}
-	return f.String()
+	if _, err := ParseRule(Allow, text); err != nil {
+		return ""
+	}
+	return text
+}
+
+// Unreachable says why no rule can allow a flow, or nil.
+func (f Flow) Unreachable() error {
+	r := Rule{host: f.Host}
+	switch {
+	case f.Host:
+		return nil
+	case f.Name != "":
+		r.labels = strings.Split(f.Name, ".")
+	default:
+		r.prefix = netip.PrefixFrom(f.Addr, f.Addr.BitLen())
+	}
+	return r.matchless()
 }
 
 // Decision is what a Set says of a flow.

@@ -33,7 +33,9 @@ func TestDecide(t *testing.T) {
 		"10.1.3.4:5432": false, "10.2.3.4:443": false, "[2001:db8::5]:22": true, "[2001:db9::5]:22": false, "[::ffff:192.0.2.7]:443": true,
 		"udp:time.test:123": true, "time.test:123": false, "raw.test:443": true, "host:5432": true, "host:5433": false,
 		"xn--bcher-kva.test:443": true, "bücher.test:443": true, "a.mid.b.test:999": true, "a.mid.test:999": false, "a.mid.b.test:1001": false,
-		"_svc.test:60000": true,
+		"_svc.test:60000":         true,
+		"r3---sn-x.deep.test:443": true, "Host:5432": true, "host.brig.internal:5432": true, "HOST.:5432": true, "host.brig.internal:22": false,
+		"EXAMPLE。org:443": true, "UDP:time.test:123": true, "[fe80::1%eth0]:443": false,
 	} {
 		f, err := ParseFlow(flow)
 		if err != nil {
@@ -100,6 +102,17 @@ func TestBadRules(t *testing.T) {
 		"example.org:x":            "no port",
 		"exa mple":                 "no part of a host name",
 		"-x.org":                   "no part of a host name",
+		"a。。b.test":                "empty",
+		"xn--zz--z.test":           "no part of a host name",
+		"example.org:443,":         "no port",
+		"example.org:1-2-3":        "no port",
+		"raw":                      "the rules' own",
+		"udp:raw:53":               "the rules' own",
+		"\xff.test":                "no part of a host name",
+		"127.0x1":                  "neither an address nor a name",
+		"0x7f000001":               "neither an address nor a name",
+		"x.localhost:80":           "host:PORT",
+		"ＨＯＳＴ":                     "host:PORT",
 		"a..b":                     "empty",
 		".org":                     "empty",
 		"x*.org":                   "whole parts",
@@ -121,6 +134,7 @@ func TestBadRules(t *testing.T) {
 		"1.2.3.4.5":                "neither an address nor a name",
 		"10.0.0.1/8":               "want 10.0.0.0/8",
 		"10.0.0.0/33":              "no network",
+		"2001:db8::/32:443":        "[ADDRESS]/BITS:PORTS",
 		"fe80::1%eth0":             "zone",
 		"[2001:db8::1":             "not closed",
 		"[2001:db8::1]x":           "after the bracket",
@@ -158,7 +172,7 @@ func TestFileErrorsNameThePlace(t *testing.T) {
 
 func TestOneWayOfWriting(t *testing.T) {
 	for in, want := range map[string]string{
-		"EXAMPLE.org.:443,80": "example.org", "example.org:80,443": "example.org:80,443", "[2001:DB8::1]:443,80": "2001:db8::1",
+		"EXAMPLE.org.:443,80": "example.org", "example.org:80,443": "example.org", "x.test:9,22,1-8,10,9": "x.test:1-10,22", "Host.:22": "host:22", "x.test:1-65535": "x.test:*", "[2001:DB8::1]:443,80": "2001:db8::1",
 		"[2001:db8::1]:22": "[2001:db8::1]:22", "::ffff:10.0.0.1": "10.0.0.1", "udp:x.test:1-2": "udp:x.test:1-2", "x.test:*": "x.test:*",
 		"[2001:db8::]/32:22": "[2001:db8::]/32:22", "10.0.0.0/8": "10.0.0.0/8",
 	} {
@@ -170,6 +184,37 @@ func TestOneWayOfWriting(t *testing.T) {
 		again, err := ParseRule(Allow, r[0].Text)
 		if err != nil || again[0].Text != want || !reflect.DeepEqual(again[0].ports, r[0].ports) {
 			t.Errorf("%s again: %v, %v", want, again, err)
+		}
+	}
+}
+
+// TestDenyTheHost: one by one is for what is allowed.
+func TestDenyTheHost(t *testing.T) {
+	for _, text := range []string{"host", "host:*", "host:1-65535"} {
+		if s := set(t, "allow host:5432", "deny "+text); s.Decide(Flow{Host: true, Port: 5432, Proto: TCP}).Allow {
+			t.Errorf("deny %s does not", text)
+		}
+	}
+}
+
+// TestOverruled: what stays denied is told to who allows it.
+func TestOverruled(t *testing.T) {
+	s := set(t, "deny a.test", "deny b.test:443", "deny **.c.test:1-1000", "deny 10.0.0.0/8", "deny host:22", "deny udp:u.test:*")
+	for text, by := range map[string]string{
+		"a.test": "deny a.test", "a.test:8080": "deny a.test", "b.test": "", "b.test:443": "deny b.test:443", "x.c.test": "deny **.c.test:1-1000",
+		"x.c.test:999-1001": "", "10.1.2.3:22": "deny 10.0.0.0/8", "10.0.0.0/8": "", "host:22": "deny host:22", "host:23": "", "*.test": "",
+		"u.test": "", "udp:u.test:53": "deny udp:u.test:*", "d.test": "",
+	} {
+		rules, err := ParseRule(Allow, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if r := s.Overruled(&rules[0]); r != nil {
+			got = r.String()
+		}
+		if got != by {
+			t.Errorf("%s: overruled by %q, want %q", text, got, by)
 		}
 	}
 }
@@ -210,6 +255,36 @@ func TestPropose(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
+	for _, c := range []struct{ flows, want []string }{
+		// A preset is proposed for what no other preset has.
+		{[]string{"github.com", "api.github.com"}, []string{"api.github.com:443", "github.com:443"}},
+		{[]string{"github.com", "api.github.com", "codeload.github.com"}, []string{"preset:github"}},
+		{[]string{"github.com", "api.githubcopilot.com"}, []string{"preset:copilot"}},
+		// What a rule denies, or nothing can allow, is not proposed.
+		{[]string{"denied.test", "localhost:80", "224.0.0.1:80"}, nil},
+	} {
+		var flows []Flow
+		for _, f := range c.flows {
+			flows = append(flows, flow(f))
+		}
+		s := set(t, "deny denied.test")
+		got := s.Propose(flows)
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.flows, got, c.want)
+		}
+		for _, text := range got { // and it is enough
+			rules, err := ParseRule(Allow, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = Compile(append(s.Rules(), rules...))
+		}
+		for _, f := range flows {
+			if len(c.want) > 0 && !s.Decide(f).Allow {
+				t.Errorf("%q does not allow %s", got, f)
+			}
+		}
+	}
 }
 
 func TestSuggest(t *testing.T) {
@@ -225,10 +300,39 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: %q, %v", in, Suggest(f), err)
 		}
 	}
+	for _, in := range []string{"localhost:80", "x.localhost", "brig.internal:80", "224.0.0.251:5353", "udp:[ff02::fb]:5353", "0.0.0.0:80", "198.18.0.7:443"} {
+		f, err := ParseFlow(in)
+		if err != nil || Suggest(f) != "" || f.Unreachable() == nil {
+			t.Errorf("%s: %q, %v", in, Suggest(f), err)
+		}
+	}
+}
+
+// FuzzParseFlow: what is read is written so that it is read as the same again, and
+// what is suggested allows it.
+func FuzzParseFlow(f *testing.F) {
+	for _, s := range []string{"a.test:1", "[::1]:22", "udp:x.test:53", "host:1", "ü.test", "10.0.0.1", "udp", "\x92"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		flow, err := ParseFlow(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseFlow(flow.String()); err != nil || again != flow {
+			t.Fatalf("%q became %+v became %+v, %v", s, flow, again, err)
+		}
+		if text := Suggest(flow); text != "" {
+			rules, err := ParseRule(Allow, text)
+			if err != nil || !Compile(rules).Decide(flow).Allow {
+				t.Fatalf("%q: the suggestion %q does not allow it: %v", s, text, err)
+			}
+		}
+	})
 }
 
 func FuzzParseRule(f *testing.F) {
-	for _, s := range []string{"a.test:1-2", "**.x", "[::1]:*", "10.0.0.0/8", "preset:npm", "raw:ü.test", "udp:host:1"} {
+	for _, s := range []string{"a.test:1-2", "**.x", "[::1]:*", "10.0.0.0/8", "preset:npm", "raw:ü.test", "udp:host:1", "raw", "\x92"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -14,26 +14,46 @@ const siblings = 3
 
 // Propose is a small set of allow rules for flows: those of a name together, names
 // of one parent as a wildcard when there are several, a preset where its rules
-// cover a flow and it covers at least two. What the set allows already is left
-// out.
+// cover at least two flows and one of them is its own: no other preset covers it.
+// What the set allows already is left out, and what it denies: no rule helps there.
 func (s *Set) Propose(flows []Flow) []string {
 	var open []Flow
 	for _, f := range flows {
-		if !s.Decide(f).Allow && !slices.Contains(open, f) {
+		if d := s.Decide(f); d.Rule == nil && f.Unreachable() == nil && !slices.Contains(open, f) {
 			open = append(open, f)
+		}
+	}
+	sets := map[string]*Set{}
+	for _, p := range presets {
+		rules, err := expand(Allow, p.Name, Source{})
+		if err != nil {
+			continue // a mistake of ours, which a test finds
+		}
+		sets[p.Name] = Compile(rules)
+	}
+	covering := func(f Flow) (names []string) {
+		for name, set := range sets {
+			if set.Decide(f).Allow {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	covered, own := map[string]int{}, map[string]bool{}
+	for _, f := range open {
+		names := covering(f)
+		for _, n := range names {
+			covered[n]++
+		}
+		if len(names) == 1 {
+			own[names[0]] = true
 		}
 	}
 	var out []string
 	for _, p := range presets {
-		rules, err := expand(Allow, p.Name, Source{})
-		if err != nil {
-			continue
-		}
-		set := Compile(rules)
-		covered := func(f Flow) bool { return set.Decide(f).Allow }
-		if len(slices.DeleteFunc(slices.Clone(open), func(f Flow) bool { return !covered(f) })) >= 2 {
+		if covered[p.Name] >= 2 && own[p.Name] {
 			out = append(out, "preset:"+p.Name)
-			open = slices.DeleteFunc(open, covered)
+			open = slices.DeleteFunc(open, func(f Flow) bool { return sets[p.Name].Decide(f).Allow })
 		}
 	}
 	return append(out, proposeRest(open)...)

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -151,6 +152,34 @@ func (s *Set) Decide(f Flow) Decision {
 		return Decision{Allow: true, Rule: allow, Raw: raw, Prefix: prefix, Reason: fmt.Sprintf("the rule %q allows it", allow)}
 	}
 	return Decision{Reason: "no rule allows it"}
+}
+
+// Overruled is the rule that keeps an allow rule from ever taking effect, since
+// deny wins, or nil. Only rules about one name, one address or the host are looked
+// at: of a wildcard something may be left.
+func (s *Set) Overruled(r *Rule) *Rule {
+	f := Flow{Name: strings.Join(r.labels, "."), Host: r.host, Proto: r.proto}
+	if r.prefix.IsValid() {
+		f.Addr = r.prefix.Addr()
+	}
+	if r.Action != Allow || strings.Contains(f.Name, "*") || r.prefix.IsValid() && !r.prefix.IsSingleIP() {
+		return nil
+	}
+	var by *Rule
+	for _, p := range r.ports {
+		whole := false
+		s.about(f, func(d *Rule) {
+			if d.Action == Deny && d.covers(f.Proto, p.First) && slices.ContainsFunc(d.ports, func(o PortRange) bool {
+				return o.First <= p.First && p.Last <= o.Last
+			}) {
+				by, whole = d, true
+			}
+		})
+		if !whole {
+			return nil
+		}
+	}
+	return by
 }
 
 // Resolves says whether a name may have an address for the guest: some port of it

@@ -13,7 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -134,7 +134,30 @@ func (n *network) allowOnce(text string) error {
 		return err
 	}
 	n.mu.Lock()
-	n.once = append(n.once, r...)
+	for _, rule := range r {
+		if !slices.ContainsFunc(n.once, func(o policy.Rule) bool { return o.Text == rule.Text }) {
+			n.once = append(n.once, rule)
+		}
+	}
+	n.mu.Unlock()
+	return n.reload()
+}
+
+// allowedOnce lists these rules.
+func (n *network) allowedOnce() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := []string{}
+	for _, r := range n.once {
+		list = append(list, r.Text)
+	}
+	return list
+}
+
+// forgetOnce takes these rules back.
+func (n *network) forgetOnce() error {
+	n.mu.Lock()
+	n.once = nil
 	n.mu.Unlock()
 	return n.reload()
 }
@@ -154,6 +177,12 @@ func (n *network) routes(mux *http.ServeMux) {
 	})
 	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
 		return struct{}{}, n.allowOnce(rule)
+	})
+	control.Handle(mux, "GET /policy/once", func(context.Context, struct{}) ([]string, error) {
+		return n.allowedOnce(), nil
+	})
+	control.Handle(mux, "POST /policy/forget", func(context.Context, struct{}) (struct{}, error) {
+		return struct{}{}, n.forgetOnce()
 	})
 }
 
@@ -231,6 +260,23 @@ func flowOf(t egress.Target) policy.Flow {
 	return f
 }
 
+// CheckPolicy is what rules say of a flow, with what holds whatever they say: the
+// address floor of a bare address, and names that lead nowhere.
+func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
+	d := set.Decide(f)
+	if !d.Allow {
+		return d
+	}
+	err := f.Unreachable()
+	if err == nil {
+		err = egress.Floor(ruleSet{set}, egress.Target{Name: f.Name, Addr: f.Addr, Port: f.Port, Proto: string(f.Proto), Host: f.Host})
+	}
+	if err != nil {
+		d.Allow, d.Reason = false, fmt.Sprintf("%v, whatever %q says", err, d.Rule)
+	}
+	return d
+}
+
 // Decide implements egress.Policy.
 func (r ruleSet) Decide(t egress.Target) egress.Verdict {
 	d := r.set.Decide(flowOf(t))
@@ -258,7 +304,11 @@ func (r ruleSet) Rules() []string {
 	return list
 }
 
-// Suggest implements egress.Policy.
+// Suggest implements egress.Policy. Against a rule that denies no other helps.
 func (r ruleSet) Suggest(t egress.Target) string {
-	return strings.TrimSpace(policy.Suggest(flowOf(t)))
+	f := flowOf(t)
+	if d := r.set.Decide(f); d.Rule != nil && !d.Allow {
+		return ""
+	}
+	return policy.Suggest(f)
 }

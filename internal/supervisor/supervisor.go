@@ -163,6 +163,14 @@ func (s *supervisor) note(message string) error {
 	return s.dir.WriteState(st)
 }
 
+// catchUp reads the rules again once the note says that the sandbox runs: who
+// changed them before had nobody to tell.
+func (s *supervisor) catchUp() {
+	if err := s.network.reload(); err != nil {
+		s.log.Error("the policy cannot be loaded", "error", err)
+	}
+}
+
 func (s *supervisor) setPhase(p sandbox.Phase) {
 	s.mu.Lock()
 	s.phase = p
@@ -204,6 +212,7 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	if err := s.note(""); err != nil {
 		return "", err
 	}
+	s.catchUp()
 	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
 	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
 	idle, stopWatching := context.WithCancel(ctx)

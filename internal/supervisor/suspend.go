@@ -89,6 +89,7 @@ func (s *supervisor) claim(force bool) error {
 func (s *supervisor) unclaim() {
 	s.setPhase(sandbox.Running)
 	_ = s.note("") // for who lists; the lock is what counts
+	s.catchUp()
 }
 
 // suspend saves the machine and ends it.

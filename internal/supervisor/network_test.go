@@ -1,0 +1,257 @@
+package supervisor
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/egress"
+	"brig.dev/brig/internal/policy"
+	"brig.dev/brig/internal/sandbox"
+)
+
+// request is a connection of a guest's.
+type request struct {
+	guest    net.Conn // the other end of what the gateway gets
+	gateway  net.Conn
+	accepted chan bool
+}
+
+func newRequest() *request {
+	r := &request{accepted: make(chan bool, 1)}
+	r.guest, r.gateway = net.Pipe()
+	return r
+}
+
+func (r *request) Accept() (net.Conn, error) {
+	r.accepted <- true
+	return r.gateway, nil
+}
+
+func (r *request) Reject() {
+	r.accepted <- false
+	r.gateway.Close()
+}
+
+// policyPlace is a sandbox's network without a guest, a server of the host's that
+// it may reach, and the client that brig's verbs use.
+func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *control.Client) {
+	t.Helper()
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	d := sandbox.Dir{Path: filepath.Join(home, "box")}
+	if err := os.Mkdir(d.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = &network{dir: d, audit: audit, log: slog.New(slog.DiscardHandler)}
+	n.gate = egress.New(egress.Config{Pool4: pool4, Pool6: pool6, Log: audit})
+	t.Cleanup(n.close)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }()
+		}
+	}()
+	mux := http.NewServeMux()
+	n.routes(mux)
+	ctl, err := d.Listen(sandbox.ControlSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	t.Cleanup(func() { s.Close() })
+	go func() { _ = s.Serve(ctl) }()
+	return n, netip.MustParseAddrPort(l.Addr().String()), control.NewClient(d)
+}
+
+// connect opens a connection through the gateway; nil when it is refused.
+func connect(t *testing.T, n *network, to netip.AddrPort) net.Conn {
+	t.Helper()
+	r := newRequest()
+	go n.gate.TCP(netip.MustParseAddrPort("192.0.2.2:40000"), to, r)
+	if !<-r.accepted {
+		return nil
+	}
+	t.Cleanup(func() { r.guest.Close() })
+	if _, err := r.guest.Write([]byte("x\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r.guest, make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	return r.guest
+}
+
+func writeRules(t *testing.T, n *network, lines ...string) {
+	t.Helper()
+	if err := os.WriteFile(n.dir.File(sandbox.PolicyFile), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cut wants a connection to end by itself.
+func cut(t *testing.T, c net.Conn) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+}
+
+// TestAChangeTakesLessThanASecond: of ten thousand rules and a hundred open
+// connections, from the request until the last forbidden one is cut.
+func TestAChangeTakesLessThanASecond(t *testing.T) {
+	n, server, client := policyPlace(t)
+	var lines []string
+	for i := range 10000 {
+		lines = append(lines, fmt.Sprintf("allow **.zone%d.test:443", i))
+	}
+	lines = append(lines, "allow "+server.String())
+	writeRules(t, n, lines...)
+	if err := client.ReloadPolicy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var open []net.Conn
+	for range 100 {
+		open = append(open, connect(t, n, server))
+	}
+	writeRules(t, n, append(lines, "deny "+server.String())...)
+	start := time.Now()
+	if err := client.ReloadPolicy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range open {
+		cut(t, c)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("took %v", d)
+	} else {
+		t.Logf("took %v", d)
+	}
+	if connect(t, n, server) != nil {
+		t.Error("a new connection passes")
+	}
+}
+
+// TestABrokenPolicyLetsNothingPass: not what passed before, not what is open.
+func TestABrokenPolicyLetsNothingPass(t *testing.T) {
+	n, server, client := policyPlace(t)
+	good := "allow " + server.String()
+	common := filepath.Join(filepath.Dir(n.dir.Path), ".config", "brig", "policy")
+	if err := os.MkdirAll(filepath.Dir(common), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(){
+		"own":    func() { writeRules(t, n, good, "allow no..name") },
+		"common": func() { _ = os.WriteFile(common, []byte("permit all\n"), 0o600) },
+		"folder": func() { _ = os.Mkdir(common, 0o700) },
+		"binary": func() { writeRules(t, n, good, "\x00\xff") },
+	} {
+		os.Remove(common)
+		writeRules(t, n, good)
+		if err := client.ReloadPolicy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c := connect(t, n, server)
+		if c == nil {
+			t.Fatal("nothing passes with a good policy")
+		}
+		spoil()
+		if err := client.ReloadPolicy(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing passes until this is mended") {
+			t.Errorf("%s: %v", name, err)
+		}
+		cut(t, c)
+		if connect(t, n, server) != nil {
+			t.Errorf("%s: a connection passes", name)
+		}
+	}
+}
+
+// TestAllowedOnce: in force with the rules on disk, listed, and taken back.
+func TestAllowedOnce(t *testing.T) {
+	n, server, client := policyPlace(t)
+	ctx := t.Context()
+	if err := client.AllowOnce(ctx, "no..name"); err == nil {
+		t.Error("a rule that makes no sense was taken")
+	}
+	for range 2 {
+		if err := client.AllowOnce(ctx, server.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := client.AllowedOnce(ctx); err != nil || len(list) != 1 || list[0] != server.String() {
+		t.Errorf("%q, %v", list, err)
+	}
+	c := connect(t, n, server)
+	if c == nil {
+		t.Fatal("it does not pass")
+	}
+	writeRules(t, n, "allow other.test")
+	if err := client.ReloadPolicy(ctx); err != nil || connect(t, n, server) == nil {
+		t.Errorf("a change of other rules took it away: %v", err)
+	}
+	if err := client.ForgetOnce(ctx); err != nil {
+		t.Fatal(err)
+	}
+	cut(t, c)
+	if list, err := client.AllowedOnce(ctx); err != nil || len(list) != 0 {
+		t.Errorf("%q, %v", list, err)
+	}
+}
+
+// TestCheckPolicy: what holds whatever the rules say is part of the answer.
+func TestCheckPolicy(t *testing.T) {
+	rules, err := policy.ParseFile("p", []byte("allow 0.0.0.0/0:*\nallow [::]/0:*\nallow **:*\nallow 10.1.0.0/16\nallow host:22\nallow 127.0.0.2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := policy.Compile(rules)
+	for target, say := range map[string]string{
+		"example.org": "", "8.8.8.8:53": "", "10.1.2.3": "", "host:22": "", "host.brig.internal:22": "", "127.0.0.2:80": "",
+		"10.2.0.1": "private", "127.0.0.1:80": "loopback", "169.254.169.254:80": "metadata", "[64:ff9b::7f00:1]:80": "NAT64", "[::1]:80": "loopback",
+		"224.0.0.1": "multicast", "198.18.0.1:80": "about the name", "localhost:80": "localhost", "brig.internal:80": "brig answers", "host:23": "no rule allows it",
+	} {
+		f, err := policy.ParseFlow(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := CheckPolicy(set, f)
+		if d.Allow != (say == "") || !strings.Contains(d.Reason, say) || d.Reason == "" {
+			t.Errorf("%s: %+v, want %q", target, d, say)
+		}
+	}
+	// A name that a rule denies is not offered as one to allow.
+	deny, err := policy.ParseFile("p", []byte("deny a.test\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := ruleSet{policy.Compile(deny)}
+	if s := p.Suggest(egress.Target{Name: "a.test", Port: 443, Proto: "tcp"}); s != "" {
+		t.Errorf("%q", s)
+	}
+	if s := p.Suggest(egress.Target{Name: "b.test", Port: 443, Proto: "tcp"}); s != "b.test" {
+		t.Errorf("%q", s)
+	}
+}
