@@ -34,6 +34,12 @@ func netLogCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use: "log", Short: "Show every decision on the sandbox's traffic", Args: cobra.NoArgs,
+		Long: `Show every decision on the sandbox's traffic: time, verdict, protocol, the
+process in the guest as the guest tells it, name or address and port, rule or
+reason; when a connection ends, bytes and duration. The log is bounded: the
+oldest goes first. docs/policy.md has the fields of --json.`,
+		Example: `  brig net log -f --denied
+  brig net log --json | jq 'select(.event == "close") | [.name, .sent]'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := sandboxDir(name)
 			if err != nil {
