@@ -47,6 +47,16 @@ func (b *bars) close() {
 	b.wipe()
 }
 
+// showing shows that f is under way, if it takes long.
+func showing(label string, f func() error) error {
+	b := newBars(os.Stderr)
+	defer b.close()
+	task := b.Start(label, 0, progress.Steps)
+	err := f()
+	task.Done(err)
+	return err
+}
+
 // around runs f, which writes to the terminal, with no bar drawn.
 func (b *bars) around(f func()) {
 	b.mu.Lock()

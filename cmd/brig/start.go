@@ -148,7 +148,11 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 			return stayRunning(ctx, d, spec)
 		}
 	}
-	l, err := d.LockStart(ctx)
+	var l *sandbox.Lock
+	err := showing("Waiting for another brig that starts or changes the sandbox", func() (err error) {
+		l, err = d.LockStart(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -178,13 +182,13 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 		}
 		return errors.Join(publishNew(ctx, d, spec), stayRunning(ctx, d, spec))
 	case sandbox.Starting: // who launched it was killed
-		if err := supervisor.AwaitStart(ctx, d); err != nil {
+		if err := showing("Waiting for the sandbox's start", func() error { return supervisor.AwaitStart(ctx, d) }); err != nil {
 			return err
 		}
 		l.Close()
 		return ensureRunning(ctx, store, name, f)
 	case sandbox.Stopping:
-		if err := supervisor.AwaitExit(ctx, d); err != nil {
+		if err := showing("Waiting for the sandbox's stop", func() error { return supervisor.AwaitExit(ctx, d) }); err != nil {
 			return err
 		}
 	}
@@ -417,9 +421,11 @@ func remove(ctx context.Context, store *sandbox.Store, name string, force bool) 
 
 // halt stops a sandbox and waits until its supervisor is gone.
 func halt(ctx context.Context, d sandbox.Dir, force bool) error {
-	err := control.NewClient(d).Stop(ctx, force)
-	if err != nil && force {
-		return supervisor.Kill(ctx, d)
-	}
-	return errors.Join(err, supervisor.AwaitExit(ctx, d))
+	return showing("Stopping "+nameOf(d), func() error {
+		err := control.NewClient(d).Stop(ctx, force)
+		if err != nil && force {
+			return supervisor.Kill(ctx, d)
+		}
+		return errors.Join(err, supervisor.AwaitExit(ctx, d))
+	})
 }

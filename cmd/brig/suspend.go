@@ -53,10 +53,12 @@ func suspend(ctx context.Context, d sandbox.Dir, force bool) error {
 	default:
 		return fmt.Errorf("sandbox %s is %s", nameOf(d), st.Phase)
 	}
-	if err := control.NewClient(d).Suspend(ctx, force); err != nil {
-		return hint(err, "brig logs --supervisor %s", nameOf(d))
-	}
-	return supervisor.AwaitExit(ctx, d)
+	return showing("Suspending "+nameOf(d), func() error {
+		if err := control.NewClient(d).Suspend(ctx, force); err != nil {
+			return hint(err, "brig logs --supervisor %s", nameOf(d))
+		}
+		return supervisor.AwaitExit(ctx, d)
+	})
 }
 
 func resumeCommand() *cobra.Command {

@@ -32,6 +32,7 @@ type ports struct {
 
 type published struct {
 	port     sandbox.Port
+	free     bool // whichever port of the host was free
 	listener net.Listener
 }
 
@@ -39,7 +40,8 @@ func newPorts(dial func(uint16) (net.Conn, error), log *slog.Logger) *ports {
 	return &ports{dial: dial, log: log, open: map[uint16]*published{}}
 }
 
-// publish opens one port; a Host of 0 picks a free one.
+// publish opens one port; a Host of 0 picks a free one, and stays with the one
+// that was picked before.
 func (p *ports) publish(port sandbox.Port) (sandbox.Port, error) {
 	if port.Guest == 0 {
 		return port, errors.New("guest port 0 cannot be published")
@@ -52,12 +54,18 @@ func (p *ports) publish(port sandbox.Port) (sandbox.Port, error) {
 		}
 		return port, fmt.Errorf("port %d is already published as %s; close it with 'brig port --remove %d'", port.Host, was.port, port.Host)
 	}
+	for _, was := range p.open {
+		if port.Host == 0 && was.free && was.port.Guest == port.Guest {
+			return was.port, nil
+		}
+	}
+	free := port.Host == 0
 	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
 	if err != nil {
 		return port, listenError(port, err)
 	}
 	port.Host = uint16(l.Addr().(*net.TCPAddr).Port)
-	p.open[port.Host] = &published{port, l}
+	p.open[port.Host] = &published{port, free, l}
 	go p.serve(l, port)
 	return port, nil
 }

@@ -128,3 +128,23 @@ func TestLogIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestPublishAnyOnce: a port that may be any of the host's stays the one that it
+// became, however often it is asked for, and can be closed.
+func TestPublishAnyOnce(t *testing.T) {
+	p := newPorts(echo, slog.New(slog.DiscardHandler))
+	defer p.close()
+	first, err := p.publish(sandbox.Port{Guest: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := p.publish(sandbox.Port{Guest: 7}); again != first || err != nil {
+		t.Errorf("%v, then %v, %v", first, again, err)
+	}
+	if err := p.unpublish(first.Host); err != nil {
+		t.Error(err)
+	}
+	if len(p.open) != 0 {
+		t.Errorf("still open: %v", p.open)
+	}
+}
