@@ -136,7 +136,7 @@ func portWords(r *row) string {
 	}
 	var words []string
 	for _, p := range ports {
-		words = append(words, fmt.Sprintf("%d->%d", p.Host, p.Guest))
+		words = append(words, fmt.Sprintf("%s->%d", hostPort(p), p.Guest))
 	}
 	return strings.Join(words, ",")
 }

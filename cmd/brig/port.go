@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -59,7 +58,7 @@ func portCommand() *cobra.Command {
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(tw, "HOST\tGUEST")
 			for _, p := range ports {
-				fmt.Fprintf(tw, "127.0.0.1:%d\t%d\n", p.Host, p.Guest)
+				fmt.Fprintf(tw, "127.0.0.1:%s\t%d\n", hostPort(p), p.Guest)
 			}
 			return tw.Flush()
 		},
@@ -89,10 +88,20 @@ func changePorts(c *cobra.Command, d sandbox.Dir, add []sandbox.Port, drop []uin
 	}
 	client := control.NewClient(d)
 	running := st.Phase == sandbox.Running
-	for _, h := range drop {
-		if spec.Ports, err = withoutPort(spec.Ports, h); err != nil {
+	open := spec.Ports
+	if running {
+		st, err := client.Status(c.Context())
+		if err != nil {
 			return nil, err
 		}
+		open = st.Ports
+	}
+	for _, h := range drop {
+		i := slices.IndexFunc(open, func(p sandbox.Port) bool { return p.Host == h })
+		if i < 0 {
+			return nil, hint(fmt.Errorf("port %d is not published", h), "brig port")
+		}
+		spec.Ports = withoutPort(spec.Ports, open[i])
 		if running {
 			if err := client.Unpublish(c.Context(), h); err != nil {
 				return nil, err
@@ -112,16 +121,29 @@ func changePorts(c *cobra.Command, d sandbox.Dir, add []sandbox.Port, drop []uin
 		return nil, err
 	}
 	if len(add)+len(drop) > 0 {
-		return spec.Ports, d.WriteSpec(spec)
-	}
-	return spec.Ports, nil
-}
-
-func withoutPort(list []sandbox.Port, host uint16) ([]sandbox.Port, error) {
-	for i, p := range list {
-		if p.Host == host {
-			return append(list[:i:i], list[i+1:]...), nil
+		if err := d.WriteSpec(spec); err != nil {
+			return nil, err
 		}
 	}
-	return list, hint(errors.New("port "+strconv.Itoa(int(host))+" is not published"), "brig port")
+	if !running {
+		return spec.Ports, nil
+	}
+	now, err := client.Status(c.Context())
+	return now.Ports, err
+}
+
+// withoutPort leaves a published port out, or what it was published for: any
+// port of the host that is free.
+func withoutPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
+	return slices.DeleteFunc(slices.Clone(list), func(o sandbox.Port) bool {
+		return o.Host == p.Host || o.Host == 0 && o.Guest == p.Guest
+	})
+}
+
+// hostPort is how a port of the host is shown.
+func hostPort(p sandbox.Port) string {
+	if p.Host == 0 {
+		return "any"
+	}
+	return strconv.Itoa(int(p.Host))
 }
