@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"brig.dev/brig/internal/policy"
 )
 
 // started is what a sandbox's supervisor wrote at its last start.
@@ -373,6 +376,41 @@ func TestSuspendedChanges(t *testing.T) {
 			if now := uptime(); now < was {
 				t.Errorf("the monotonic clock went back from %v to %v", was, now)
 			}
+		}
+	})
+	t.Run("connection", func(t *testing.T) { // both ends see at once that it is cut
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		must(t, dir, "policy", "allow", "host:"+port)
+		must(t, dir, "run", "--", "sh", "-c", `python3 -c '
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+try: end = repr(s.recv(1))
+except OSError as e: end = type(e).__name__
+open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1 </dev/null &`)
+		if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		must(t, dir, "suspend")
+		if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Errorf("the server has %v", err)
+		}
+		must(t, dir, "resume")
+		wait(t, "the client to see it", func() bool { _, err := os.Stat(filepath.Join(dir, "end")); return err == nil })
+		if end := readFile(t, filepath.Join(dir, "end")); end != "ConnectionResetError\n" {
+			t.Errorf("the client saw %q", end)
 		}
 	})
 	t.Run("three at once", func(t *testing.T) {
