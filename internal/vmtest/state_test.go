@@ -177,25 +177,9 @@ func TestRestores(t *testing.T) {
 func TestTemplate(t *testing.T) {
 	dir := project(t, "template")
 	flags := []string{"--memory", "1100M", "--cpus", "1"} // a kind that no other test wants
-	_, template := newSandbox(t, dir, "template-a", "true", flags...)
-	kind, _ := started(t, "template-a")
+	kind := killMaker(t, dir, flags)
 	folder := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind)
-	if !template { // of an earlier run, otherwise
-		var maker int
-		wait(t, "a template in the making", func() bool {
-			maker = makerOf(sandboxDir("template-a"))
-			return maker != 0 && len(children(maker)) > 0
-		})
-		machines := children(maker)
-		kill9(t, maker)
-		wait(t, "the end of its machine", func() bool {
-			return !slices.ContainsFunc(machines, func(pid int) bool { return syscall.Kill(pid, 0) == nil })
-		})
-		if _, err := os.Stat(folder); err == nil {
-			t.Error("half a template is in place")
-		}
-		awaitTemplate(t, dir, flags...)
-	}
+	awaitTemplate(t, dir, flags...)
 	if err := flip(filepath.Join(folder, "ready.ram"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -203,6 +187,45 @@ func TestTemplate(t *testing.T) {
 		t.Error("a damaged template was used")
 	}
 	awaitTemplate(t, dir, flags...)
+}
+
+// killMaker kills the process that makes the template of new sandboxes with these
+// flags, unless there is one from an earlier run, and returns their kind.
+func killMaker(t *testing.T, dir string, flags []string) (kind string) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Minute); time.Now().Before(limit); {
+		_, template := newSandbox(t, dir, "template-a", "true", flags...)
+		kind, _ = started(t, "template-a")
+		if template {
+			return kind
+		}
+		// It does nothing while another is made.
+		for soon := time.Now().Add(10 * time.Second); time.Now().Before(soon); time.Sleep(20 * time.Millisecond) {
+			maker := makerOf(sandboxDir("template-a"))
+			if maker == 0 {
+				continue
+			}
+			machines := children(maker)
+			if len(machines) == 0 {
+				continue
+			}
+			kill9(t, maker)
+			wait(t, "the end of its machine", func() bool { return !slices.ContainsFunc(machines, lives) })
+			if _, err := os.Stat(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind)); err == nil {
+				t.Error("half a template is in place")
+			}
+			return kind
+		}
+		must(t, dir, "rm", "-f", "template-a")
+	}
+	t.Fatal("no template is ever made")
+	return ""
+}
+
+// lives says whether a process runs and is no zombie.
+func lives(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && len(b) > 0
 }
 
 // makerOf is the process that makes a template for a sandbox, 0 for none.
@@ -218,13 +241,14 @@ func makerOf(sandbox string) int {
 	return 0
 }
 
-func children(pid int) (list []int) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+// children are the processes that a process has started.
+func children(parent int) (list []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/status")
 	for _, f := range files {
 		b, _ := os.ReadFile(f)
-		for _, c := range strings.Fields(string(b)) {
-			n, _ := strconv.Atoi(c)
-			list = append(list, n)
+		if strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", parent)) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			list = append(list, pid)
 		}
 	}
 	return list
