@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -73,8 +74,8 @@ func LaunchTemplate(d sandbox.Dir) error {
 func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, makeNice); err != nil {
-		return fmt.Errorf("lower the priority: %w", err)
+	if err := lowerPriority(); err != nil {
+		return err
 	}
 	spec, err := d.Spec()
 	if err != nil {
@@ -101,6 +102,17 @@ func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
 		return err
 	}
 	return template.Open(cache).Make(ctx, kind, m.build)
+}
+
+// lowerPriority gives this process and its children the lowest priority, and the
+// session's group too, where the kernel makes groups of sessions: without it, a
+// priority counts only within the session (sched(7), autogroup).
+func lowerPriority() error {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, makeNice); err != nil {
+		return fmt.Errorf("lower the priority: %w", err)
+	}
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(makeNice)), 0) //nolint:gosec // it exists, or nothing happens
+	return nil
 }
 
 // checkSpace makes sure that a template would not fill the disk.
