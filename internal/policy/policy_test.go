@@ -361,6 +361,67 @@ func FuzzParseFile(f *testing.F) {
 	})
 }
 
+// matches says whether a pattern stands for a name.
+func matches(pattern, name []string) bool {
+	if pattern[0] == "**" {
+		pattern = pattern[1:]
+		if len(name) < len(pattern) {
+			return false
+		}
+		name = name[len(name)-len(pattern):]
+	}
+	if len(name) != len(pattern) {
+		return false
+	}
+	for i, p := range pattern {
+		if p != "*" && p != name[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// TestTree: names are found in the tree as if each pattern were tried.
+func TestTree(t *testing.T) {
+	words := []string{"a", "b", "*"}
+	var patterns [][]string
+	for _, x := range append(words, "**") {
+		patterns = append(patterns, []string{x})
+		for _, y := range words {
+			patterns = append(patterns, []string{x, y})
+			for _, z := range words {
+				patterns = append(patterns, []string{x, y, z})
+			}
+		}
+	}
+	for _, p := range patterns {
+		s := Compile([]Rule{{Action: Allow, labels: p}})
+		for _, name := range []string{"a", "b", "c", "a.b", "b.a", "c.b", "a.a.a", "a.b.c", "c.b.a", "b.a.b", "a.b.a.b", "c.c.c.a"} {
+			found := 0
+			s.about(Flow{Name: name}, func(*Rule) { found++ })
+			want := 0
+			if matches(p, strings.Split(name, ".")) {
+				want = 1
+			}
+			if found != want {
+				t.Errorf("%q about %s: found %d times, want %d", p, name, found, want)
+			}
+		}
+	}
+}
+
+// BenchmarkDecideOneDomain: that all rules are about one domain changes nothing.
+func BenchmarkDecideOneDomain(b *testing.B) {
+	var lines []string
+	for i := range 10000 {
+		lines = append(lines, fmt.Sprintf("allow h%d.*.zone.test", i))
+	}
+	s := set(b, lines...)
+	for b.Loop() {
+		s.Decide(Flow{Name: "h9999.x.zone.test", Port: 443, Proto: TCP})
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	var lines []string
 	for i := range 10000 {

@@ -9,13 +9,13 @@ import (
 
 // Set is compiled rules. It does not change; safe for concurrent use.
 //
-// Rules about names are found by the part of the name that they spell out at its
-// end: a look-up tries the whole name, then without its first label, and so on,
-// so its cost is the number of labels and not of rules. Rules about addresses are
-// found by prefix, one look-up for each length that occurs.
+// Rules about names stand in a tree of labels, from the last one to the first: a
+// look-up goes down by the label and by * at each step, so its cost is that of the
+// labels and not of the rules. Rules about addresses are found by prefix, one
+// look-up for each length that occurs.
 type Set struct {
 	rules []Rule
-	names map[string][]*Rule // by literal end
+	names node
 	nets  map[netip.Prefix][]*Rule
 	bits4 []int // lengths of prefixes that occur
 	bits6 []int
@@ -24,7 +24,7 @@ type Set struct {
 
 // Compile makes rules into a Set.
 func Compile(rules []Rule) *Set {
-	s := &Set{rules: append([]Rule{}, rules...), names: map[string][]*Rule{}, nets: map[netip.Prefix][]*Rule{}}
+	s := &Set{rules: append([]Rule{}, rules...), nets: map[netip.Prefix][]*Rule{}}
 	var seen4, seen6 [129]bool
 	for i := range s.rules {
 		r := &s.rules[i]
@@ -39,8 +39,7 @@ func Compile(rules []Rule) *Set {
 				seen6[r.prefix.Bits()] = true
 			}
 		default:
-			end := literalEnd(r.labels)
-			s.names[end] = append(s.names[end], r)
+			s.names.add(r)
 		}
 	}
 	for b := len(seen4) - 1; b >= 0; b-- { // the narrowest first
@@ -54,6 +53,54 @@ func Compile(rules []Rule) *Set {
 	return s
 }
 
+// node is the end of a name, from some label on.
+type node struct {
+	next  map[string]*node // by the label before it, which may be *
+	exact []*Rule          // about this name
+	below []*Rule          // about this name and all that end so (**)
+}
+
+func (n *node) add(r *Rule) {
+	for i := len(r.labels) - 1; i >= 0; i-- {
+		l := r.labels[i]
+		if l == "**" {
+			n.below = append(n.below, r)
+			return
+		}
+		if n.next == nil {
+			n.next = map[string]*node{}
+		}
+		if n.next[l] == nil {
+			n.next[l] = &node{}
+		}
+		n = n.next[l]
+	}
+	n.exact = append(n.exact, r)
+}
+
+// about calls use for the rules about a name whose end the node is; rest is what
+// stands before that.
+func (n *node) about(rest string, use func(*Rule)) {
+	for _, r := range n.below {
+		use(r)
+	}
+	if rest == "" {
+		for _, r := range n.exact {
+			use(r)
+		}
+		return
+	}
+	dot := strings.LastIndexByte(rest, '.')
+	label := rest[dot+1:]
+	rest = rest[:max(dot, 0)]
+	if k := n.next[label]; k != nil {
+		k.about(rest, use)
+	}
+	if k := n.next["*"]; k != nil && label != "*" {
+		k.about(rest, use)
+	}
+}
+
 // literalEnd is what follows the last wildcard.
 func literalEnd(labels []string) string {
 	for i := len(labels) - 1; i >= 0; i-- {
@@ -64,26 +111,6 @@ func literalEnd(labels []string) string {
 	return strings.Join(labels, ".")
 }
 
-// matches says whether a pattern stands for a name.
-func matches(pattern, name []string) bool {
-	if pattern[0] == "**" {
-		pattern = pattern[1:]
-		if len(name) < len(pattern) {
-			return false
-		}
-		name = name[len(name)-len(pattern):]
-	}
-	if len(name) != len(pattern) {
-		return false
-	}
-	for i, p := range pattern {
-		if p != "*" && p != name[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // about calls use for each rule about a flow's target, whatever the port.
 func (s *Set) about(f Flow, use func(*Rule)) {
 	switch {
@@ -92,22 +119,7 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 			use(r)
 		}
 	case f.Name != "":
-		labels := strings.Split(f.Name, ".")
-		for end := f.Name; ; {
-			for _, r := range s.names[end] {
-				if matches(r.labels, labels) {
-					use(r)
-				}
-			}
-			if end == "" {
-				return
-			}
-			if _, after, ok := strings.Cut(end, "."); ok {
-				end = after
-			} else {
-				end = ""
-			}
-		}
+		s.names.about(f.Name, use)
 	default:
 		bits := s.bits4
 		if f.Addr.Is6() {
