@@ -41,8 +41,13 @@ func templatesOn() bool { return os.Getenv(templateEnv) != "off" }
 // beside busy sandboxes takes long under software emulation.
 const makeLimit = 15 * time.Minute
 
-// makeNice is the priority of the making (setpriority(2)): the lowest.
-const makeNice = 19
+// makeNice is the priority of the making (setpriority(2)): the lowest. sessionNice
+// is that of its session beside others: a third of an ordinary one's share, so that
+// it also comes to an end on a host that is always busy.
+const (
+	makeNice    = 19
+	sessionNice = 5
+)
 
 // LaunchTemplate starts the making of the template that the sandbox in d could
 // have started from, unless there is one. It does not wait.
@@ -104,14 +109,14 @@ func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
 	return template.Open(cache).Make(ctx, kind, m.build)
 }
 
-// lowerPriority gives this process and its children the lowest priority, and the
-// session's group too, where the kernel makes groups of sessions: without it, a
+// lowerPriority gives this process and its children the lowest priority, and its
+// session a lower one, where the kernel makes groups of sessions: without it, a
 // priority counts only within the session (sched(7), autogroup).
 func lowerPriority() error {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, makeNice); err != nil {
 		return fmt.Errorf("lower the priority: %w", err)
 	}
-	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(makeNice)), 0) //nolint:gosec // it exists, or nothing happens
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(sessionNice)), 0) //nolint:gosec // it exists, or nothing happens
 	return nil
 }
 
