@@ -25,6 +25,8 @@ import (
 	"brig.dev/brig/internal/confine"
 	"brig.dev/brig/internal/debian"
 	"brig.dev/brig/internal/qemu"
+	"brig.dev/brig/internal/share"
+	"brig.dev/brig/internal/supervisor"
 )
 
 // The benchmarks compare two things in one run, in turns, and report the ratio
@@ -449,14 +451,21 @@ func (m *bare) plugBrig(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Getenv("BRIG"), "__share", fmt.Sprintf(`{"root":%q}`, m.share))
-	cmd.ExtraFiles = []*os.File{ours}
+	control, server, err := share.NewControl()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(os.Getenv("BRIG"), supervisor.ShareVerb, fmt.Sprintf(`{"root":%q}`, m.share))
+	cmd.ExtraFiles = []*os.File{server}
 	cmd.Stderr = os.Stderr
 	if err := m.spawner.Start(cmd); err != nil {
 		b.Fatal(err)
 	}
-	ours.Close()
-	m.ends = append(m.ends, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	server.Close()
+	m.ends = append(m.ends, func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); control.Close() })
+	if err := control.Serve(ours); err != nil {
+		b.Fatal(err)
+	}
 	if err := m.p.PlugShare(b.Context(), "brig", theirs); err != nil {
 		b.Fatal(err)
 	}
