@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -65,10 +66,19 @@ func report(w io.Writer, err error) int {
 		return exitFailed
 	}
 	fmt.Fprintln(w, "brig:", printable(err.Error()))
-	if errors.As(err, &h) {
+	switch {
+	case diskFull(err): // whatever failed because of it
+		fmt.Fprintln(w, "  try: df -h, to see which disk is full; brig ls and brig image ls name what brig could do without")
+	case errors.As(err, &h):
 		fmt.Fprintln(w, "  try:", printable(h.hint))
 	}
 	return exitFailed
+}
+
+// diskFull says whether an error comes of a full disk of the host's. A
+// supervisor's, or a program's that it ran, comes as words.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
 }
 
 func rootCommand() *cobra.Command {

@@ -108,6 +108,9 @@ func stateWords(r *row) string {
 	if r.Suspended {
 		return "suspended"
 	}
+	if r.Status != nil && r.Status.Starved {
+		return "waiting: host disk full"
+	}
 	if s.Phase == sandbox.Running && !s.Since.IsZero() {
 		return "running " + age(time.Since(s.Since))
 	}

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"brig.dev/brig/internal/control"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/session"
 	"brig.dev/brig/internal/supervisor"
@@ -181,6 +183,9 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	if !inv.noTTY && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
 		cmd.Terminal = &session.Terminal{In: os.Stdin, Out: os.Stdout, Type: os.Getenv("TERM")}
 	}
+	watching, done := context.WithCancel(ctx)
+	defer done()
+	go watchSpace(watching, store.Dir(spec.Name), cmd.Terminal != nil)
 	exit, err := c.Run(ctx, cmd)
 	if err != nil {
 		return hint(err, "brig ls, then brig logs %s", spec.Name)
@@ -217,6 +222,37 @@ func wokenUp(ctx context.Context, store *sandbox.Store, name string) bool {
 		return false
 	}
 	return supervisor.AwaitExit(ctx, d) == nil && suspended(d) && ensureRunning(ctx, store, name, nil) == nil
+}
+
+// spacePoll is how often a running command's sandbox is asked whether it stands
+// still because the host's disk is full.
+const spacePoll = 3 * time.Second
+
+// watchSpace tells the person when that begins and when it is over: the guest,
+// and with it the command, can say nothing then.
+func watchSpace(ctx context.Context, d sandbox.Dir, raw bool) {
+	end := "\n"
+	if raw { // the terminal is the guest's, and does not return by itself
+		end = "\r\n"
+	}
+	starved := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(spacePoll):
+		}
+		s, err := control.NewClient(d).Status(ctx)
+		if err != nil || s.Starved == starved {
+			continue
+		}
+		if starved = s.Starved; !starved {
+			fmt.Fprintf(os.Stderr, "brig: there is room again; the sandbox goes on%s", end)
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "brig: the host's disk is full; the sandbox waits for room%s  try: free some on the file system of %s, or brig stop --force %s%s",
+			end, d.Path, filepath.Base(d.Path), end)
+	}
 }
 
 // workdir is where a command starts: the directory the person stands in when

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -119,6 +120,7 @@ func TestReport(t *testing.T) {
 		{fmt.Errorf("outer: %w", hint(errors.New("no"), "yes")), 125, "brig: outer: no\n  try: yes\n"},
 		{errors.New("a\x1b]0;b\u009bc\nd"), 125, "brig: a^[]0;b?c\nd\n"},
 		{fmt.Errorf("x: %w", context.Canceled), 125, "brig: interrupted\n"},
+		{hint(fmt.Errorf("f: %w", syscall.ENOSPC), "yes"), 125, "brig: f: no space left on device\n  try: df -h, to see which disk is full; brig ls and brig image ls name what brig could do without\n"},
 	} {
 		var out strings.Builder
 		if got := report(&out, c.err); got != c.status || out.String() != c.says {

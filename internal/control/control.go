@@ -31,6 +31,8 @@ type Status struct {
 	Kernel  string          `json:"kernel"`
 	Ports   []sandbox.Port  `json:"ports"`
 	Mounts  []sandbox.Mount `json:"mounts"`
+	// Starved: the machine stands still until the host's disk has room again.
+	Starved bool `json:"starved,omitempty"`
 }
 
 // Service is what a supervisor does when asked.

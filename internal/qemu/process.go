@@ -28,11 +28,12 @@ type Process struct {
 	done chan struct{} // closed when the process is gone
 	err  error         // why, once done is closed
 
-	mu     sync.Mutex
-	killed bool
-	reason string // from SHUTDOWN
-	plugs  []bool // which pcie-root-ports are taken
-	where  map[string]plugged
+	mu      sync.Mutex
+	killed  bool
+	reason  string    // from SHUTDOWN
+	starved time.Time // when QEMU last stopped the guest for want of room
+	plugs   []bool    // which pcie-root-ports are taken
+	where   map[string]plugged
 }
 
 // SocketPair makes a stream socket pair: the caller's end, and the end to hand
@@ -154,6 +155,9 @@ func (p *Process) attend() {
 				return
 			case e := <-ends:
 				if e.Name != "SHUTDOWN" {
+					p.mu.Lock()
+					p.starved = time.Now()
+					p.mu.Unlock()
 					p.retryWrite()
 					continue
 				}
@@ -197,17 +201,41 @@ func noSpace(e Event) bool {
 	return json.Unmarshal(e.Data, &d) == nil && d.Action == "stop" && d.NoSpace
 }
 
+// starvedFor is how long after such a stop the guest still counts as waiting:
+// the next one follows within spaceRetry if there is no room yet.
+const starvedFor = 5 * time.Second
+
+// Starved says whether the guest stands still because the host's disk is full.
+func (p *Process) Starved() bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.starved.IsZero() && time.Since(p.starved) < starvedFor
+}
+
 // retryWrite lets a stopped guest try again after a while. If the disk is still
-// full, QEMU stops it again and says so, which leads back here.
+// full, QEMU stops it again and says so, which leads back here. A guest that
+// stands still for another reason by then (it is being saved) is left alone.
 func (p *Process) retryWrite() {
 	select {
 	case <-p.done:
 	case <-time.After(spaceRetry):
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		_ = p.Resume(ctx)
+		var is struct {
+			Status string `json:"status"`
+		}
+		if p.Execute(ctx, "query-status", nil, &is) == nil && is.Status == ioError {
+			_ = p.Resume(ctx) // an error means that QEMU is gone
+		}
 	}
 }
+
+// ioError is QEMU's state of a guest that it stopped over a write
+// (qapi/run-state.json, RunState).
+const ioError = "io-error"
 
 // wait reaps the process and says why it ended.
 func (p *Process) wait() {

@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -244,6 +245,99 @@ func TestDiskLimit(t *testing.T) {
 	must(t, dir, "stop")
 	must(t, dir, "run", "--user", "root", "--", "rm", "/fill")
 	must(t, dir, "run", "--", "sh", "-c", "head -c 10000000 /dev/zero > ~/ok")
+}
+
+// TestRootHostDiskFull: the host's disk fills up under a sandbox. Its machine
+// stands still, the person hears why, and it goes on when there is room. Only
+// root can make a file system that is small.
+func TestRootHostDiskFull(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("wants root, to mount a small file system")
+	}
+	dir := project(t, "hostfull")
+	small := filepath.Join(base, "small")
+	if err := os.Mkdir(small, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", small, "tmpfs", 0, "size=6M"); err != nil {
+		t.Skipf("no file system can be mounted here: %v", err)
+	}
+	env := []string{"XDG_STATE_HOME=" + small}
+	t.Cleanup(func() {
+		if r := brigAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
+			t.Errorf("rm: %+v", r)
+		}
+		if err := syscall.Unmount(small, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	in := func(args ...string) result { return brigAt(t.Context(), dir, nil, env, args...) }
+	if r := in("run", "--memory", "1G", "--", "true"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+
+	c := command(t.Context(), dir, "run", "--", "sh", "-c", "head -c 16000000 /dev/urandom > ~/big && sync && wc -c < ~/big")
+	c.Env = append(c.Env, env...)
+	var out, said lockedBuffer
+	c.Stdout, c.Stderr = &out, &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "word of the full disk", func() bool { return strings.Contains(said.String(), "the host's disk is full") })
+	if r := in("ls"); !strings.Contains(r.out, "host disk full") {
+		t.Errorf("ls: %+v", r)
+	}
+	if err := syscall.Mount("none", small, "tmpfs", syscall.MS_REMOUNT, "size=100M"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil || out.String() != "16000000\n" {
+		t.Errorf("%v: %q, %q", err, out.String(), said.String())
+	}
+
+	// It is full when the sandbox is to start.
+	if r := in("stop"); r.code != 0 {
+		t.Fatalf("stop: %+v", r)
+	}
+	fill := filepath.Join(small, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 64<<10)
+	for err == nil {
+		_, err = f.Write(block)
+	}
+	f.Close()
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if r := in("run", "--", "true"); r.code != 125 || !strings.Contains(r.err, "no space left") || !strings.Contains(r.err, "try:") {
+		t.Errorf("a start on a full disk: %+v", r)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	if r := in("run", "--", "sh", "-c", "wc -c < ~/big"); r.code != 0 || r.out != "16000000\n" {
+		t.Errorf("after that: %+v", r)
+	}
+}
+
+// lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestLogLimit is part of attack 17: the console's log is bounded.

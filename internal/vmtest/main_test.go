@@ -52,6 +52,11 @@ func TestMain(m *testing.M) {
 			return 2
 		}
 		defer os.RemoveAll(base)
+		// As a home directory mostly is: what brig closes, it must close itself.
+		if err := os.Chmod(base, 0o755); err != nil { //nolint:gosec // on purpose
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
 		if err := os.Mkdir(filepath.Join(base, "home"), 0o755); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 2
