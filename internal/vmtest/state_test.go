@@ -432,7 +432,7 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 			t.Errorf("the server has %v", err)
 		}
 		must(t, dir, "resume")
-		wait(t, "the client to see it", func() bool { _, err := os.Stat(filepath.Join(dir, "end")); return err == nil })
+		wait(t, "the client to see it", func() bool { fi, err := os.Stat(filepath.Join(dir, "end")); return err == nil && fi.Size() > 0 })
 		if end := readFile(t, filepath.Join(dir, "end")); end != "ConnectionResetError\n" {
 			t.Errorf("the client saw %q", end)
 		}
