@@ -17,7 +17,11 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/creack/pty"
 )
 
 // servers are what the guest aims at: they count who came.
@@ -250,10 +254,15 @@ except OSError as e: print(type(e).__name__)
 		if !lines.Scan() || lines.Text() != "stay" {
 			t.Fatalf("%q", lines.Text())
 		}
+		begin := time.Now()
 		must(t, dir, "policy", "deny", fmt.Sprintf("good.test:%d", s.echo))
-		for _, want := range []string{"ConnectionResetError", "ConnectionRefusedError"} {
+		told := time.Since(begin)
+		for i, want := range []string{"ConnectionResetError", "ConnectionRefusedError"} {
 			if !lines.Scan() || lines.Text() != want {
 				t.Errorf("%q, want %s", lines.Text(), want)
+			}
+			if i == 0 { // the guest's own time is in it; TestAChangeTakesLessThanASecond bounds the host's
+				t.Logf("the verb took %v, the guest saw its connection cut after %v", told, time.Since(begin))
 			}
 		}
 		_ = c.Wait()
@@ -278,17 +287,72 @@ except OSError as e: print(type(e).__name__)
 		}
 	})
 
+	t.Run("ask", func(t *testing.T) { // what a person allows once passes at once, until the sandbox stops
+		try := func() result {
+			return brig(t, dir, "run", "--", "python3", "-c", fmt.Sprintf(
+				"import socket; s=socket.create_connection(('other.test',%d)); s.sendall(b'asked\\n'); print(s.recv(9).decode())", s.echo))
+		}
+		before := s.gotEcho.Load()
+		master, slave, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer master.Close()
+		c := command(t.Context(), dir, "net", "ask")
+		c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		slave.Close()
+		r := bufio.NewReader(master)
+		until := func(text string) {
+			t.Helper()
+			_ = master.SetReadDeadline(time.Now().Add(3 * time.Minute))
+			seen := ""
+			for !strings.HasSuffix(seen, text) {
+				b, err := r.ReadByte()
+				if err != nil {
+					t.Fatalf("waiting for %q: %v after %q", text, err, seen)
+				}
+				seen += string(b)
+			}
+		}
+		until("Ctrl-C.")
+		for _, rule := range []string{"other.test", fmt.Sprintf("other.test:%d", s.echo)} {
+			if got := try(); got.code == 0 || s.gotEcho.Load() != before {
+				t.Errorf("%+v", got)
+			}
+			until("allow " + rule + "? [o]nce, [s]andbox, [a]lways, [N]o: ")
+			if _, err := master.WriteString("o\n"); err != nil {
+				t.Fatal(err)
+			}
+			until(rule + " allowed until the sandbox stops")
+		}
+		if got := try(); got.code != 0 || !strings.Contains(got.out, "asked") || s.gotEcho.Load() != before+1 {
+			t.Errorf("%+v", got)
+		}
+		if _, err := master.WriteString("\x03"); err != nil { // Ctrl-C
+			t.Fatal(err)
+		}
+		_ = c.Wait()
+		if got := must(t, dir, "policy", "check", fmt.Sprintf("other.test:%d", s.echo)); !strings.Contains(got, "allowed until the sandbox stops") {
+			t.Errorf("%s", got)
+		}
+	})
+
 	t.Run("broken", func(t *testing.T) { // a policy that cannot be loaded lets nothing pass
 		file := filepath.Join(base, "state", "brig", "sandboxes", "net", "policy")
 		good := readFile(t, file)
 		writeFile(t, file, good+"allow no..name\n")
 		must(t, dir, "stop")
-		if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") {
+		if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
 			t.Errorf("%+v", r)
 		}
 		fails(t, dir, 125, "policy:", "policy", "show")
 		writeFile(t, file, good)
 		must(t, dir, "policy", "allow", "harmless.test")
+		fails(t, dir, 1, "", "policy", "check", fmt.Sprintf("other.test:%d", s.echo)) // once was until the stop
 		if got := sh(t, dir, fmt.Sprintf("curl -sS -m 30 http://good.test:%d/", s.http)); got != "served\n" {
 			t.Errorf("%q", got)
 		}
@@ -327,9 +391,19 @@ func TestNetworkProcess(t *testing.T) {
 	}
 	name := regexp.MustCompile(`^curl\[[0-9]+\]$`)
 	for line := range strings.Lines(must(t, dir, "net", "log", "--json")) {
-		var e struct{ Proto, Verdict, Event, Name, Addr, Process string }
+		var e struct {
+			Proto, Verdict, Event, Name, Addr, Process, Rule string
+			Port                                             int
+			Time                                             time.Time
+			Sent, Got                                        int64
+			Lasted                                           int64 `json:"lasted_ns"`
+		}
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
+		}
+		if e.Event == "close" && (e.Time.IsZero() || e.Addr != serverAddr || e.Port != s.http || e.Sent < 50 || e.Got < 50 ||
+			e.Lasted <= 0 || !strings.HasPrefix(e.Rule, "allow good.test:")) {
+			t.Errorf("a connection that ended: %s", line)
 		}
 		if name.MatchString(e.Process) {
 			delete(missing, strings.Join([]string{e.Proto, e.Verdict, e.Event, cmp.Or(e.Name, e.Addr)}, " "))
