@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"brig.dev/brig/internal/control"
 	"brig.dev/brig/internal/egress"
@@ -90,7 +91,9 @@ type terminal struct {
 // until reads what is printed up to a text.
 func (s *terminal) until(text string) string {
 	s.t.Helper()
-	_ = s.master.SetReadDeadline(time.Now().Add(time.Minute))
+	if err := s.master.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		s.t.Fatal(err)
+	}
 	var b strings.Builder
 	for !strings.HasSuffix(b.String(), text) {
 		c, err := s.r.ReadByte()
@@ -113,10 +116,19 @@ func (s *terminal) types(text string) {
 // onTerminal runs brig with a terminal until it ends.
 func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <-chan error) {
 	t.Helper()
-	master, slave, err := pty.Open()
+	blocking, slave, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
+	fd, err := unix.Dup(int(blocking.Fd()))
+	blocking.Close()
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // for a deadline
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	master := os.NewFile(uintptr(fd), "ptmx")
 	in, errs := os.Stdin, os.Stderr
 	os.Stdin, os.Stderr = slave, slave
 	ended := make(chan error, 1)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"brig.dev/brig/internal/control"
 	"brig.dev/brig/internal/egress"
@@ -121,9 +122,9 @@ sandbox has to try again.`,
 }
 
 // ask follows the log from now on and asks about each rule that is missing, once.
-func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.Writer) error {
+func ask(ctx context.Context, d sandbox.Dir, name string, in *os.File, out io.Writer) error {
 	began := time.Now()
-	answers := lines(in)
+	person := &typist{tty: in, r: bufio.NewReader(in)}
 	asked := map[string]bool{}
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
 	err := egress.FollowLog(ctx, d.File(sandbox.NetLogFile), func(e egress.Entry) error {
@@ -139,22 +140,18 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 			return nil //nolint:nilerr // a rule decides about it since
 		}
 		asked[e.Suggest] = true
-		discard(answers) // what was typed before is no answer to this
+		person.forget() // what was typed before is no answer to this
 		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)
-		select {
-		case line, ok := <-answers:
-			if !ok {
-				return io.EOF
-			}
-			if err := obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out); err != nil {
-				// The sandbox is gone, say: the next answer may have a better end.
-				fmt.Fprintf(out, "  %s\n", visibleText(err.Error()))
-			}
-			return nil
-		case <-ctx.Done():
+		line, err := person.line(ctx)
+		if err != nil {
 			fmt.Fprintln(out)
-			return ctx.Err()
+			return err
 		}
+		if err := obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out); err != nil {
+			// The sandbox is gone, say: the next answer may have a better end.
+			fmt.Fprintf(out, "  %s\n", visibleText(err.Error()))
+		}
+		return nil
 	})
 	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
 		return nil
@@ -162,25 +159,35 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in io.Reader, out io.W
 	return err
 }
 
-// lines are what a person types, line by line: whoever waits for one can give up.
-func lines(in io.Reader) <-chan string {
-	c := make(chan string, 16)
-	go func() {
-		defer close(c)
-		for sc := bufio.NewScanner(in); sc.Scan(); {
-			select {
-			case c <- sc.Text():
-			default: // nobody asked so much
-			}
-		}
-	}()
-	return c
+// typist is a person at a terminal, who is listened to only while a question is
+// open.
+type typist struct {
+	tty *os.File
+	r   *bufio.Reader
 }
 
-// discard takes the lines that wait.
-func discard(answers <-chan string) {
-	for len(answers) > 0 {
-		<-answers
+// forget drops what was typed and not read (termios(3), tcflush).
+func (p *typist) forget() {
+	_, _ = p.r.Discard(p.r.Buffered())
+	_ = unix.IoctlSetInt(int(p.tty.Fd()), unix.TCFLSH, unix.TCIFLUSH)
+}
+
+// line is what is typed from now on. When ctx ends first, nobody listens any more.
+func (p *typist) line(ctx context.Context) (string, error) {
+	type read struct {
+		text string
+		err  error
+	}
+	c := make(chan read, 1)
+	go func() {
+		text, err := p.r.ReadString('\n')
+		c <- read{text, err}
+	}()
+	select {
+	case r := <-c:
+		return r.text, r.err
+	case <-ctx.Done():
+		return "", ctx.Err()
 	}
 }
 
