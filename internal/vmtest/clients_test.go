@@ -215,12 +215,20 @@ func TestClients(t *testing.T) {
 	dir := project(t, "clients")
 	writeFile(t, filepath.Join(dir, "cert.pem"), string(s.cert))
 	ports := fmt.Sprintf(":%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang)
-	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "good.test"+ports, "--allow", serverAddr+ports, // which is of the loopback
+	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "preset:npm", "--allow", "good.test"+ports, "--allow", serverAddr+ports, // which is of the loopback
 		"--allow", "nowhere.test", "--allow", "**.tunnel.test",
 		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
-sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine ptunnel-ng iputils-ping >/dev/null
+sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine ptunnel-ng iputils-ping hello >/dev/null
 git config --global user.name x && git config --global user.email x@y && git config --global init.defaultBranch main`)
 
+	t.Run("registries", func(t *testing.T) { // packages through presets
+		got := must(t, dir, "run", "--", "sh", "-euc", `
+hello && mkdir npm && cd npm && npm install --no-audit --no-fund is-odd >&2 && node -e 'console.log(require("is-odd")(3))'
+! curl -sS -m 30 https://example.com`)
+		if !strings.Contains(got, "Hello, world!\ntrue\n") {
+			t.Errorf("%q", got)
+		}
+	})
 	t.Run("git https", func(t *testing.T) {
 		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(`
 export GIT_SSL_CAINFO=$PWD/cert.pem; u=https://good.test:%d/repo.git

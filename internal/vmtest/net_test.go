@@ -414,16 +414,3 @@ func TestNetworkProcess(t *testing.T) {
 		t.Errorf("no process for %v in\n%s", missing, log)
 	}
 }
-
-// TestRegistries installs real packages through presets.
-func TestRegistries(t *testing.T) {
-	dir := project(t, "registries")
-	got := must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "preset:npm", "--", "sh", "-euc", `
-sudo apt-get update -qq && sudo apt-get install -y -qq hello >/dev/null && hello
-npm install --no-audit --no-fund is-odd >&2 && node -e 'console.log(require("is-odd")(3))'
-! curl -sS -m 30 https://example.com
-`)
-	if !strings.Contains(got, "Hello, world!\ntrue\n") {
-		t.Errorf("%q", got)
-	}
-}
