@@ -413,6 +413,7 @@ func TestSuspendedChanges(t *testing.T) {
 		must(t, dir, "run", "--", "sh", "-c", `python3 -c '
 import socket, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+s.sendall(b"x")
 try: end = repr(s.recv(1))
 except OSError as e: end = type(e).__name__
 open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1 </dev/null &`)
@@ -424,10 +425,13 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 			t.Fatal(err)
 		}
 		defer c.Close()
-		must(t, dir, "suspend")
-		if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := c.Read(make([]byte, 1)); err != nil { // else the guest may still be connecting, and goes on with that
+			t.Fatal(err)
+		}
+		must(t, dir, "suspend")
 		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			t.Errorf("the server has %v", err)
 		}
