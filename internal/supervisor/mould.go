@@ -116,7 +116,7 @@ func lowerPriority() error {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, makeNice); err != nil {
 		return fmt.Errorf("lower the priority: %w", err)
 	}
-	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(sessionNice)), 0) //nolint:gosec // it exists, or nothing happens
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(sessionNice)), 0) // it exists, or nothing happens
 	return nil
 }
 
