@@ -61,6 +61,7 @@ func (a *agent) resume(r wire.Identity) (any, error) {
 	fork := r.MachineID != a.machineID
 	_, err := a.identify(r)
 	if fork {
+		dropConnections(r.Addresses)
 		err = errors.Join(err, changeBootID())
 	}
 	return nil, errors.Join(err, setFrozen(false))

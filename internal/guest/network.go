@@ -71,11 +71,7 @@ func (a *agent) address(r *wire.Identity) error {
 	if err := setMAC(link, mac); err != nil {
 		return err
 	}
-	if err := addressLink(link, r.Addresses, a.net.Gateways); err != nil {
-		return err
-	}
-	dropConnections(r.Addresses)
-	return nil
+	return addressLink(link, r.Addresses, a.net.Gateways)
 }
 
 func addressLink(link netlink.Link, addresses, gateways []string) error {

@@ -20,17 +20,20 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 		return nil, err
 	}
 	a.trace.begin()
-	giveBack(modulesDir(modulesDisk))
+	lateModules(modulesDir(modulesDisk))
 	a.warm()
 	unix.Sync()
 	return nil, nil
 }
 
-// giveBack loads the driver that tells the host which memory is free, so that the
-// host has it again. Without it a sandbox works as well.
-func giveBack(modules string) {
-	if err := probe(modules, "virtio_balloon"); err != nil {
-		log.Printf("freed memory stays with the guest: %v", err)
+// lateModules loads what a sandbox can start without: the driver that tells the
+// host which memory is free, so that the host has it again, and what lists
+// connections, for a fork to end those that are not its own.
+func lateModules(modules string) {
+	for _, name := range []string{"virtio_balloon", "tcp_diag"} {
+		if err := probe(modules, name); err != nil {
+			log.Print(err)
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	}
 	go func() { // a sandbox need not wait for them; a template has them already
 		a.trace.begin()
-		giveBack(modulesDir(""))
+		lateModules(modulesDir(""))
 	}()
 	return nil, a.docker.listen()
 }

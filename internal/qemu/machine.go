@@ -351,6 +351,9 @@ func (n NIC) device(netdev, bus, addr string) map[string]any {
 		"driver": "virtio-net-pci", "id": "nic-" + netdev, "netdev": netdev, "mac": n.MAC,
 		"disable-legacy": "on",
 		"romfile":        "", // no network boot
+		// Nobody listens to announcements. And QEMU 7.2 crashes when the guest
+		// resets a card that was restored without any to make (announce-rounds).
+		"guest_announce": false,
 	}
 	if n.MTU > 0 {
 		dev["host_mtu"] = n.MTU
@@ -386,6 +389,7 @@ func (m *Machine) Profile() confine.Profile {
 	p := confine.Profile{
 		Read:         []string{m.Kernel, m.Initrd, "/etc/ld.so.cache", "/usr/share/qemu", "/usr/share/seabios"},
 		ReadExec:     []string{m.Binary, "/lib", "/lib64", "/usr/lib", "/usr/lib64"},
+		Devices:      []string{"/dev/null"}, // on which it tries whether the kernel can lock
 		NoNetwork:    true,
 		NoAttributes: true,
 	}
@@ -405,7 +409,7 @@ func (m *Machine) Profile() confine.Profile {
 		p.Read = append(p.Read, filepath.Join(prefix, "share/qemu"), filepath.Join(prefix, "share/seabios"))
 	}
 	if m.Accel.Kind == KVM {
-		p.Devices = []string{kvmDevice}
+		p.Devices = append(p.Devices, kvmDevice)
 	}
 	return p
 }

@@ -331,5 +331,6 @@ func (t *tail) Write(b []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return clean(strings.ToValidUTF8(string(t.buf), "?"))
+	words := t.buf[max(0, len(t.buf)-maxWords):] // why it ended stands last
+	return clean(strings.ToValidUTF8(string(words), "?"))
 }

@@ -200,13 +200,15 @@ func (q *QMP) reply(m message) error {
 	return nil
 }
 
+// maxWords bounds what of QEMU's words is shown, in characters.
+const maxWords = 500
+
 // clean makes words from QEMU fit for a terminal and a log.
 func clean(s string) string {
-	const most = 500 // characters
 	var b strings.Builder
 	n := 0
 	for _, r := range s {
-		if n++; n > most {
+		if n++; n > maxWords {
 			b.WriteString("...")
 			break
 		}
