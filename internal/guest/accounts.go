@@ -284,6 +284,27 @@ func writeAccounts(path string, t table, mode fs.FileMode) error {
 	return replaceFile(path, b, mode)
 }
 
+// overwriteFile is replaceFile for what is written again after a crash in any
+// case: it changes the file in place, which takes a tenth of the steps.
+func overwriteFile(path string, b []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|oNonblock, 0)
+	if err != nil {
+		return replaceFile(path, b, mode)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return replaceFile(path, b, mode)
+	}
+	if _, err := f.Write(b); err != nil {
+		return replaceFile(path, b, mode)
+	}
+	if fi.Size() > int64(len(b)) {
+		err = f.Truncate(int64(len(b)))
+	}
+	return err
+}
+
 // replaceFile writes a file anew, through a name beside it so that a reader
 // sees the old or the new; owner and mode of an existing one are kept. Nothing
 // is written where nothing changes.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"brig.dev/brig/internal/wire"
@@ -26,10 +27,12 @@ type agent struct {
 	mux       *mux
 	docker    *docker
 	trace     trace
-	disk      *os.File  // root of the sandbox's own disk, once mounted
-	prepared  bool      // image and modules are mounted
-	net       *wire.Net // once set up, where there is a card
-	machineID string    // that this machine goes by
+	disk      *os.File     // root of the sandbox's own disk, once mounted
+	prepared  bool         // image and modules are mounted
+	net       *wire.Net    // once set up, where there is a card
+	link      netlink.Link // the card
+	addresses []string     // that it has from us, in CIDR notation
+	machineID string       // that this machine goes by
 	off       sync.Mutex
 }
 

@@ -21,8 +21,8 @@ const sharesDir = "/run/brig/shares"
 
 // mount mounts one share.
 func (a *agent) mount(m wire.Mount) (any, error) {
-	if err := a.events.until(deviceLimit, func() bool { return hasTag(shareClass, m.Tag) }); err != nil {
-		return nil, fmt.Errorf("share %s: %w", m.Tag, err)
+	if err := a.awaitShare(m.Tag); err != nil {
+		return nil, err
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	if m.ReadOnly {
@@ -55,6 +55,14 @@ func setReadAhead(path string) error {
 	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
 	if err := os.WriteFile(bdi, []byte(strconv.Itoa(readAhead)), 0); err != nil {
 		return fmt.Errorf("read ahead on %s: %w", path, err)
+	}
+	return nil
+}
+
+// awaitShare waits until the kernel has a share's device.
+func (a *agent) awaitShare(tag string) error {
+	if err := a.events.until(deviceLimit, func() bool { return hasTag(shareClass, tag) }); err != nil {
+		return fmt.Errorf("share %s: %w", tag, err)
 	}
 	return nil
 }

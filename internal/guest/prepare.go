@@ -19,6 +19,11 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return nil, err
 	}
+	for _, tag := range r.Tags {
+		if err := a.awaitShare(tag); err != nil {
+			return nil, err
+		}
+	}
 	a.trace.begin()
 	lateModules(modulesDir(modulesDisk))
 	a.warm()

@@ -112,7 +112,7 @@ func (a *agent) assumeNames(r *wire.Identity) error {
 		"/etc/hosts":      hostsFile(r.Hostname),
 	}
 	for path, text := range files {
-		if err := replaceFile(path, []byte(text), 0o644); err != nil {
+		if err := overwriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}

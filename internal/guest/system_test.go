@@ -337,9 +337,12 @@ func TestNetworkCard(t *testing.T) {
 	link, err := netlink.LinkByName("card0")
 	must(t, err)
 	must(t, configureLink(link, &wire.Net{MTU: 1400}))
-	gws := []string{"10.1.2.1", "fd00::1"}
+	a := &agent{net: &wire.Net{Gateways: []string{"10.1.2.1", "fd00::1"}}, link: link}
+	address := func(addrs ...string) error {
+		return a.address(&wire.Identity{MAC: mac.String(), Addresses: addrs})
+	}
 	for _, addrs := range [][]string{{"10.9.2.9/32", "fd09::9/128"}, {"10.9.2.3/32", "fd09::3/128"}, {"10.9.2.3/32", "fd09::3/128"}} {
-		must(t, addressLink(link, addrs, gws)) // others after a restore
+		must(t, address(addrs...)) // others after a restore
 	}
 	all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	must(t, err)
@@ -372,8 +375,12 @@ func TestNetworkCard(t *testing.T) {
 			t.Error("the address is tentative: duplicate detection runs")
 		}
 	}
-	if addressLink(link, []string{"10.1.2.3"}, nil) == nil || addressLink(link, nil, []string{"x"}) == nil {
+	if address("10.1.2.3") == nil {
 		t.Error("a malformed address was taken")
+	}
+	a.net.Gateways = []string{"x"}
+	if address("10.9.2.4/32") == nil {
+		t.Error("a malformed gateway was taken")
 	}
 }
 

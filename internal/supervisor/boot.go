@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,6 +22,7 @@ import (
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/snapshot"
 	"brig.dev/brig/internal/template"
 	"brig.dev/brig/internal/wire"
 )
@@ -47,6 +50,11 @@ func (s *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	s.tell(news{Stage: "mounting"})
+	if s.shares == nil { // else the machine came with them
+		if err := s.plugAll(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.mountAll(ctx); err != nil {
 		return err
 	}
@@ -147,11 +155,48 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 	if t == nil {
 		return s.bringUp(ctx, m, nil, s.greet)
 	}
-	err := s.bringUp(ctx, m, &origin{what: "template", source: atPoint{t, s.point()}}, s.greet)
-	if err == nil {
-		s.restored, s.ready = true, s.point() == template.Ready
+	from := &origin{what: "template", source: atPoint{t, s.point()}}
+	served, err := s.bringShares(from, t.Meta.Shares[s.point()])
+	if err != nil {
+		return err
 	}
-	return err
+	if err := s.bringUp(ctx, m, from, s.greet); err != nil {
+		_ = served() // they must be there to be ended
+		s.killShares()
+		return err
+	}
+	s.restored, s.ready = true, s.point() == template.Ready
+	return nil
+}
+
+// bringShares gives a machine from a template its shares in the places of those
+// that the template was saved without, if it was. Their servers start meanwhile;
+// served returns when they have.
+func (s *supervisor) bringShares(from *origin, taken json.RawMessage) (served func() error, err error) {
+	var saved []snapshot.Share
+	if taken == nil {
+		return func() error { return nil }, nil
+	}
+	if err := json.Unmarshal(taken, &saved); err != nil {
+		return nil, fmt.Errorf("shares of the template: %w", err)
+	}
+	plans, err := s.sharePlans()
+	if err != nil {
+		return nil, err
+	}
+	if len(plans) != len(saved) {
+		return nil, fmt.Errorf("the template has %d shares, not %d", len(saved), len(plans))
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.succeed(plans, saved, false) }()
+	served = sync.OnceValue(func() error { return <-done })
+	from.before = func(ctx context.Context, p *qemu.Process) error {
+		if err := served(); err != nil {
+			return err
+		}
+		return putBack(ctx, p, s.shares, saved)
+	}
+	return served, nil
 }
 
 // bringUp starts the machine on the sandbox's disk, from where it was saved

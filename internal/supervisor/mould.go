@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/share"
+	"brig.dev/brig/internal/snapshot"
 	"brig.dev/brig/internal/template"
 	"brig.dev/brig/internal/wire"
 )
@@ -94,7 +97,7 @@ func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
 	if err != nil {
 		return err
 	}
-	m := &mould{spec: spec, user: user, self: self, log: slog.New(slog.NewTextHandler(os.Stderr, logOptions()))}
+	m := &mould{spec: spec, user: user, self: self, spawner: confine.NewSpawner(), saved: map[template.Point]json.RawMessage{}, log: slog.New(slog.NewTextHandler(os.Stderr, logOptions()))}
 	defer m.close()
 	if err := m.prepare(ctx, cache); err != nil {
 		return err
@@ -138,6 +141,7 @@ type mould struct {
 	spec    *sandbox.Spec
 	user    wire.User
 	self    string
+	spawner *confine.Spawner
 	log     *slog.Logger
 	binary  qemu.Binary
 	machine *qemu.Machine
@@ -145,6 +149,8 @@ type mould struct {
 	process *qemu.Process
 	agent   *agent
 	kernel  string
+	shares  []*shareServer // of nothing: so that the guest has the devices already
+	saved   map[template.Point]json.RawMessage
 	cleanup []func()
 }
 
@@ -174,42 +180,96 @@ func (m *mould) prepare(ctx context.Context, cache string) error {
 
 // build boots the machine and saves it at both points.
 func (m *mould) build(ctx context.Context, d *template.Draft) (template.Meta, error) {
+	var none template.Meta
 	disk, err := m.openDisks()
 	if err != nil {
-		return template.Meta{}, err
+		return none, err
 	}
 	if err := m.boot(ctx); err != nil {
-		return template.Meta{}, err
+		return none, err
 	}
-	ram := m.machine.RAM
 	common := wire.PrepareRequest{ImageSerial: serialImage, ModulesSerial: serialModules}
-	if err := m.agent.call(ctx, wire.OpPrepare, common, nil); err != nil {
-		return template.Meta{}, err
+	if common.Tags, err = m.plugShares(ctx); err != nil {
+		return none, err
 	}
-	if err := m.save(ctx, d, template.Bare, nil); err != nil {
-		return template.Meta{}, err
+	if err := m.agent.call(ctx, wire.OpPrepare, common, nil); err != nil {
+		return none, err
+	}
+	frozen, err := m.save(ctx, d, template.Bare, nil)
+	if err != nil {
+		return none, err
+	}
+	if err := putBack(ctx, m.process, m.shares, frozen); err != nil {
+		return none, err
 	}
 	if err := m.process.Resume(ctx); err != nil {
-		return template.Meta{}, err
+		return none, err
 	}
 	if err := m.agent.call(ctx, wire.OpSetup, m.setup(), nil); err != nil {
-		return template.Meta{}, err
+		return none, err
 	}
 	if err := m.agent.call(ctx, wire.OpQuiesce, struct{}{}, nil); err != nil {
-		return template.Meta{}, err
+		return none, err
 	}
-	if err := m.save(ctx, d, template.Ready, disk); err != nil {
-		return template.Meta{}, err
+	if _, err := m.save(ctx, d, template.Ready, disk); err != nil {
+		return none, err
 	}
-	m.log.Info("template", "memory", sandbox.FormatSize(allocated(ram)))
-	return template.Meta{Kernel: m.kernel, Made: time.Now().UTC()}, nil
+	m.log.Info("template", "memory", sandbox.FormatSize(allocated(m.machine.RAM)))
+	return template.Meta{Kernel: m.kernel, Made: time.Now().UTC(), Shares: m.saved}, nil
 }
 
-func (m *mould) save(ctx context.Context, d *template.Draft, p template.Point, disk *os.File) error {
-	if err := settle(ctx, m.machine.RAM); err != nil {
-		return err
+// plugShares plugs as many shares as the sandbox has, of an empty directory, where
+// they can be taken out again for a save. It returns their tags.
+func (m *mould) plugShares(ctx context.Context) (tags []string, err error) {
+	if !m.machine.Freezable() {
+		return nil, nil
 	}
-	return d.Save(ctx, p, m.process, m.machine.RAM, disk)
+	dir, err := os.MkdirTemp("", "brig-template-*")
+	if err != nil {
+		return nil, err
+	}
+	m.cleanup = append(m.cleanup, func() { _ = os.Remove(dir) })
+	for i := range 1 + len(m.spec.Mounts) {
+		plan := sharePlan{Options: share.Options{Root: dir}, Mount: wire.Mount{Tag: shareTag(i)}}
+		sh, err := startShare(m.self, m.spawner, plan, func(err error) { m.lost(dir, err) })
+		if err != nil {
+			return nil, err
+		}
+		m.cleanup = append(m.cleanup, sh.kill)
+		m.shares = append(m.shares, sh)
+		if err := sh.plug(ctx, m.process); err != nil {
+			return nil, err
+		}
+		tags = append(tags, plan.Mount.Tag)
+	}
+	return tags, nil
+}
+
+// lost ends the machine, which hangs without a server.
+func (m *mould) lost(dir string, err error) {
+	m.log.Error("lost the server of "+dir, "error", err)
+	m.process.Kill()
+}
+
+// save saves the machine, which stays paused, and returns the shares that were
+// taken out for it.
+func (m *mould) save(ctx context.Context, d *template.Draft, p template.Point, disk *os.File) ([]snapshot.Share, error) {
+	if err := settle(ctx, m.machine.RAM); err != nil {
+		return nil, err
+	}
+	if err := m.process.Pause(ctx); err != nil {
+		return nil, err
+	}
+	frozen, err := takeOut(ctx, m.process, m.shares)
+	if err != nil {
+		return nil, err
+	}
+	if frozen != nil {
+		if m.saved[p], err = json.Marshal(frozen); err != nil {
+			return nil, err
+		}
+	}
+	return frozen, d.Save(ctx, p, m.process, m.machine.RAM, disk)
 }
 
 // setup is a sandbox's, but for its identity: keys and addresses are missing,
@@ -257,7 +317,7 @@ func (m *mould) boot(ctx context.Context) error {
 	m.cleanup = append(m.cleanup, c.close)
 	go func() { _, _ = io.Copy(io.Discard, c.console) }()
 	go func() { _, _ = io.Copy(io.Discard, c.link) }()
-	if m.process, err = m.machine.Start(ctx, m.self, confine.NewSpawner()); err != nil {
+	if m.process, err = m.machine.Start(ctx, m.self, m.spawner); err != nil {
 		return err
 	}
 	m.agent = newAgent(c.control, c.mux, m.log)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"brig.dev/brig/internal/confine"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/share"
@@ -63,6 +64,9 @@ type sharePlan struct {
 	Mount   wire.Mount    `json:"mount"`
 }
 
+// shareTag is what the guest knows the i-th share by.
+func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
+
 func (s *supervisor) sharePlans() ([]sharePlan, error) {
 	all := append([]sandbox.Mount{{Source: s.spec.Dir, Target: s.spec.GuestDir()}}, s.spec.Mounts...)
 	var plans []sharePlan
@@ -73,7 +77,7 @@ func (s *supervisor) sharePlans() ([]sharePlan, error) {
 		}
 		p := sharePlan{
 			Options: share.Options{Root: m.Source, ReadOnly: m.ReadOnly},
-			Mount:   wire.Mount{Tag: fmt.Sprintf("share%d", i), Path: m.Target, ReadOnly: m.ReadOnly},
+			Mount:   wire.Mount{Tag: shareTag(i), Path: m.Target, ReadOnly: m.ReadOnly},
 		}
 		switch {
 		case fi.Mode().IsRegular():
@@ -88,37 +92,55 @@ func (s *supervisor) sharePlans() ([]sharePlan, error) {
 	return plans, nil
 }
 
-// mountAll serves, plugs and mounts every share.
-func (s *supervisor) mountAll(ctx context.Context) error {
+// plugAll serves and plugs every share.
+func (s *supervisor) plugAll(ctx context.Context) error {
 	plans, err := s.sharePlans()
 	if err != nil {
 		return err
 	}
 	for _, p := range plans {
-		if err := s.mount(ctx, p); err != nil {
+		sh, err := s.serveShare(p)
+		if err == nil {
+			err = sh.plug(ctx, s.machine)
+		}
+		if err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)
 		}
 	}
 	return nil
 }
 
-func (s *supervisor) mount(ctx context.Context, p sharePlan) error {
-	sh, err := s.serveShare(p)
-	if err != nil {
-		return err
-	}
+// plug gives the machine a device that the server serves.
+func (sh *shareServer) plug(ctx context.Context, m *qemu.Process) error {
 	theirs, err := sh.connect()
 	if err != nil {
 		return err
 	}
-	if err := s.machine.PlugShare(ctx, p.Mount.Tag, theirs); err != nil {
-		return err
+	return m.PlugShare(ctx, sh.plan.Mount.Tag, theirs)
+}
+
+// mountAll lets the guest mount every share, which it has.
+func (s *supervisor) mountAll(ctx context.Context) error {
+	for _, sh := range s.shares {
+		if err := s.agent.call(ctx, wire.OpMount, sh.plan.Mount, nil); err != nil {
+			return fmt.Errorf("share %s: %w", sh.plan.Options.Root, err)
+		}
 	}
-	return s.agent.call(ctx, wire.OpMount, p.Mount, nil)
+	return nil
 }
 
 // serveShare starts the share's server.
 func (s *supervisor) serveShare(p sharePlan) (*shareServer, error) {
+	sh, err := startShare(s.self, s.spawner, p, func(err error) { s.lost("the server of the shared directory "+p.Options.Root, err) })
+	if err != nil {
+		return nil, err
+	}
+	s.shares = append(s.shares, sh)
+	return sh, nil
+}
+
+// startShare starts a share's server; lost is called if it ends by itself.
+func startShare(self string, spawner *confine.Spawner, p sharePlan, lost func(error)) (*shareServer, error) {
 	options, err := json.Marshal(p.Options)
 	if err != nil {
 		return nil, err
@@ -128,24 +150,22 @@ func (s *supervisor) serveShare(p sharePlan) (*shareServer, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := exec.Command(s.self, ShareVerb, string(options)) //nolint:noctx // it lives as long as the machine
+	cmd := exec.Command(self, ShareVerb, string(options)) //nolint:noctx // it lives as long as the machine
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr
-	if err := s.spawner.Start(cmd); err != nil {
+	if err := spawner.Start(cmd); err != nil {
 		control.Close()
 		return nil, fmt.Errorf("start its server: %w", err)
 	}
 	sh := &shareServer{plan: p, cmd: cmd, control: control, exited: make(chan struct{})}
-	s.shares = append(s.shares, sh)
 	go func() {
 		err := cmd.Wait()
 		close(sh.exited)
-		if sh.ending.Load() {
-			return
+		if !sh.ending.Load() {
+			lost(err)
 		}
-		s.lost("the server of the shared directory "+p.Options.Root, err)
 	}()
 	return sh, nil
 }
@@ -173,16 +193,16 @@ func (s *supervisor) lost(what string, err error) {
 	s.machine.Kill()
 }
 
-// takeOut takes the shares out of a paused machine and returns what is needed to
-// put them back, here or elsewhere. After an error they are in it still, or
-// putBack has been tried.
-func (s *supervisor) takeOut(ctx context.Context) (saved []snapshot.Share, err error) {
-	for _, sh := range s.shares {
+// takeOut takes shares out of a paused machine and returns what is needed to put
+// them back, here or elsewhere. After an error they are in it still, or putBack
+// has been tried.
+func takeOut(ctx context.Context, m *qemu.Process, servers []*shareServer) (saved []snapshot.Share, err error) {
+	for _, sh := range servers {
 		v := snapshot.Share{}
 		if v.Plan, err = json.Marshal(sh.plan); err != nil {
 			return nil, err
 		}
-		if v.Device, err = s.machine.FreezeShare(sh.plan.Mount.Tag); err != nil {
+		if v.Device, err = m.FreezeShare(sh.plan.Mount.Tag); err != nil {
 			return nil, err
 		}
 		if v.State, err = sh.control.Save(); err != nil {
@@ -190,16 +210,16 @@ func (s *supervisor) takeOut(ctx context.Context) (saved []snapshot.Share, err e
 		}
 		saved = append(saved, v)
 	}
-	for i, sh := range s.shares {
-		if err := s.machine.EjectShare(ctx, sh.plan.Mount.Tag); err != nil {
-			return nil, errors.Join(err, s.putBack(ctx, s.machine, s.shares[:i], saved[:i]))
+	for i, sh := range servers {
+		if err := m.EjectShare(ctx, sh.plan.Mount.Tag); err != nil {
+			return nil, errors.Join(err, putBack(ctx, m, servers[:i], saved[:i]))
 		}
 	}
 	return saved, nil
 }
 
 // putBack puts shares into a paused machine.
-func (s *supervisor) putBack(ctx context.Context, m *qemu.Process, servers []*shareServer, saved []snapshot.Share) error {
+func putBack(ctx context.Context, m *qemu.Process, servers []*shareServer, saved []snapshot.Share) error {
 	for i, sh := range servers {
 		theirs, err := sh.connect()
 		if err != nil {

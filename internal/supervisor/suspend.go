@@ -129,7 +129,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still f
 	if err := s.machine.Pause(ctx); err != nil {
 		return nil, errors.Join(err, s.wake(ctx))
 	}
-	shares, err := s.takeOut(ctx)
+	shares, err := takeOut(ctx, s.machine, s.shares)
 	if err != nil {
 		return nil, errors.Join(err, s.machine.Resume(ctx), s.wake(ctx))
 	}
@@ -151,7 +151,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still f
 
 // release lets a captured machine go on.
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
-	if err := s.putBack(ctx, s.machine, s.shares, shares); err != nil {
+	if err := putBack(ctx, s.machine, s.shares, shares); err != nil {
 		s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
 		s.machine.Kill()
 		return err
@@ -211,7 +211,7 @@ func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.
 		return err
 	}
 	from := &origin{what: "suspended machine", source: snap, before: func(ctx context.Context, p *qemu.Process) error {
-		if err := s.putBack(ctx, p, s.shares, snap.Meta.Shares); err != nil {
+		if err := putBack(ctx, p, s.shares, snap.Meta.Shares); err != nil {
 			return err
 		}
 		return s.forget() // from here on the disk changes

@@ -66,7 +66,7 @@ func (p Point) stateFile() string { return string(p) + ".state" }
 const diskFile = "ready.disk"
 
 // format changes when templates are readied or kept differently.
-const format = "1"
+const format = "2"
 
 // keep is how many templates stay; beyond, the longest unused goes. One is
 // some 300 MB.
@@ -79,6 +79,9 @@ var ErrNone = errors.New("no template")
 type Meta struct {
 	Kernel string    `json:"kernel"` // uname -r, as the guest said
 	Made   time.Time `json:"made"`
+	// Shares are the devices that were taken out for each point and are to be put
+	// back, in the supervisor's words.
+	Shares map[Point]json.RawMessage `json:"shares,omitempty"`
 }
 
 // Template is one that is whole.

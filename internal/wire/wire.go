@@ -99,6 +99,8 @@ type HelloReply struct {
 type PrepareRequest struct {
 	ImageSerial   string `json:"imageSerial"`
 	ModulesSerial string `json:"modulesSerial"`
+	// Tags are those of the shares that are plugged.
+	Tags []string `json:"tags,omitempty"`
 }
 
 // Identity is what no two sandboxes have in common.
