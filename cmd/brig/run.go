@@ -132,10 +132,11 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if throwaway {
 		defer removeThrowaway(store, spec.Name)
 	}
-	if err := ensureRunning(ctx, store, spec.Name, f); err != nil {
+	early := &handshake{}
+	if err := bringUp(ctx, store, spec.Name, f, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) }); err != nil {
 		return err
 	}
-	return invoke(ctx, store, spec, inv)
+	return invoke(ctx, store, spec, inv, early)
 }
 
 // execIn runs the command in a sandbox that exists.
@@ -151,15 +152,52 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 	if err != nil {
 		return err
 	}
-	if err := ensureRunning(ctx, store, spec.Name, nil); err != nil {
+	early := &handshake{}
+	if err := bringUp(ctx, store, spec.Name, nil, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) }); err != nil {
 		return err
 	}
-	return invoke(ctx, store, spec, inv)
+	return invoke(ctx, store, spec, inv, early)
+}
+
+// handshake is a connection to a guest that is made while its sandbox still
+// starts: under emulation that takes as long as the rest. Whoever uses it must have
+// waited for the start to end.
+type handshake struct {
+	done   chan struct{} // nil: nobody began
+	client *session.Client
+}
+
+func (h *handshake) begin(ctx context.Context, d sandbox.Dir, user string) {
+	if h.done != nil {
+		return
+	}
+	h.done = make(chan struct{})
+	go func() {
+		defer close(h.done)
+		h.client, _ = session.Dial(ctx, d, userOr(user)) // dial tries again, and says why
+	}()
+}
+
+// end returns the connection, nil if there is none.
+func (h *handshake) end() *session.Client {
+	if h.done == nil {
+		return nil
+	}
+	<-h.done
+	return h.client
+}
+
+// userOr is the user to log in as: who runs brig, if none is named.
+func userOr(name string) string {
+	if name == "" {
+		return guestUser().Name
+	}
+	return name
 }
 
 // invoke runs one command in a running sandbox and returns its exit status as
 // an exitStatus.
-func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv invocation) error {
+func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv invocation, early *handshake) error {
 	warnRules(store.Dir(spec.Name))
 	env, err := commandEnv(inv.env)
 	if err != nil {
@@ -170,9 +208,11 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, session.Forwarded...)
 	defer signal.Stop(signals)
-	c, err := dial(ctx, store, spec.Name, inv.user)
-	if err != nil {
-		return err
+	c := early.end()
+	if c == nil {
+		if c, err = dial(ctx, store, spec.Name, inv.user); err != nil {
+			return err
+		}
 	}
 	defer c.Close()
 	ctx = context.WithoutCancel(ctx)
@@ -198,9 +238,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 
 // dial connects to a running sandbox's guest as user, or as who runs brig.
 func dial(ctx context.Context, store *sandbox.Store, name, user string) (*session.Client, error) {
-	if user == "" {
-		user = guestUser().Name
-	}
+	user = userOr(user)
 	c, err := session.Dial(ctx, store.Dir(name), user)
 	if err != nil && ctx.Err() == nil && wokenUp(ctx, store, name) {
 		c, err = session.Dial(ctx, store.Dir(name), user)

@@ -134,6 +134,12 @@ func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
 // change its spec: at once what can be changed live, the rest only while it
 // is stopped.
 func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *specFlags) error {
+	return bringUp(ctx, store, name, f, func() {})
+}
+
+// bringUp is ensureRunning; reachable is called if the sandbox is started, as soon
+// as its guest can be dialled.
+func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlags, reachable func()) error {
 	d := store.Dir(name)
 	if f == nil || f.flags.NFlag() == 0 { // the common case takes no lock
 		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
@@ -186,7 +192,7 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 			return err
 		}
 		l.Close()
-		return ensureRunning(ctx, store, name, f)
+		return bringUp(ctx, store, name, f, reachable)
 	case sandbox.Stopping:
 		if err := showing("Waiting for the sandbox's stop", func() error { return supervisor.AwaitExit(ctx, d) }); err != nil {
 			return err
@@ -195,7 +201,7 @@ func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *sp
 	if err := syncRules(ctx, d, spec); err != nil {
 		return err
 	}
-	return boot(ctx, store, spec)
+	return boot(ctx, store, spec, reachable)
 }
 
 // applyRules adds the rules of --allow and --deny to the sandbox's own.
@@ -280,7 +286,7 @@ func publishNew(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
 }
 
 // boot brings a stopped sandbox up. The caller holds its start lock.
-func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
+func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, reachable func()) error {
 	if err := checkShares(store, spec); err != nil {
 		return err
 	}
@@ -312,7 +318,7 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	return start(ctx, d, lock, bar)
+	return start(ctx, d, lock, bar, reachable)
 }
 
 // checkMachine finds out, once per boot of this host, whether KVM works; the supervisor then finds the same answer at once.
@@ -333,9 +339,9 @@ func checkMachine(ctx context.Context, bar *bars) error {
 
 // start runs a supervisor, which takes the sandbox's lock over, and waits until
 // the sandbox is ready.
-func start(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, r *bars) error {
+func start(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, r *bars, reachable func()) error {
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	how, err := supervisor.Launch(ctx, d, lock, task.Note)
+	how, err := supervisor.Launch(ctx, d, lock, supervisor.Progress{Stage: task.Note, Reachable: reachable})
 	task.Done(err)
 	for _, n := range how.Notes {
 		r.around(func() { fmt.Fprintln(os.Stderr, "brig:", n) })

@@ -53,7 +53,7 @@ func runAgent(version string) {
 	if a.processes.group, err = openGroup(); err != nil {
 		log.Fatal(err)
 	}
-	a.ssh = &sshServer{logins: logins, processes: a.processes}
+	a.ssh = newSSHServer(logins, a.processes)
 	a.docker = &docker{processes: a.processes}
 	a.watchSignals()
 
@@ -66,19 +66,29 @@ func runAgent(version string) {
 		log.Fatal(err)
 	}
 	a.mux = &mux{port: muxPort, serve: a.serveStream}
-	aside := map[wire.Op]handler{wire.OpProcess: handle(a.process)}
-	log.Fatal(serveControl(control, a.handlers(), aside, map[wire.Op]handler{wire.OpShutdown: handle(a.shutdown)}))
+	log.Fatal(serveControl(control, a.lanes()...))
 }
 
-func (a *agent) handlers() map[wire.Op]handler {
-	return map[wire.Op]handler{
+func (a *agent) lanes() []lane {
+	return []lane{a.machine(), {
+		wire.OpMount:   handle(a.mount),
+		wire.OpUnmount: handle(a.unmount),
+	}, {
+		wire.OpMux: handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
+	}, {
+		wire.OpProcess: handle(a.process),
+	}, {
+		wire.OpShutdown: handle(a.shutdown),
+	}}
+}
+
+// machine are the requests that make this machine what it is, one after the other.
+func (a *agent) machine() lane {
+	return lane{
 		wire.OpHello:    handle(a.hello),
 		wire.OpPrepare:  handle(a.prepare),
 		wire.OpSetup:    handle(a.setup),
 		wire.OpIdentify: handle(a.identify),
-		wire.OpMount:    handle(a.mount),
-		wire.OpUnmount:  handle(a.unmount),
-		wire.OpMux:      handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
 		wire.OpSuspend:  handle(a.suspend),
 		wire.OpResume:   handle(a.resume),
 		wire.OpQuiesce:  handle(func(struct{}) (any, error) { unix.Sync(); return nil, nil }),

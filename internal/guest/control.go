@@ -26,13 +26,16 @@ func handle[In any](f func(In) (any, error)) handler {
 	}
 }
 
-// queued bounds the requests that wait for an earlier one.
+// queued bounds a lane's requests that wait for an earlier one.
 const queued = 64
 
-// serveControl answers the requests on the port, in order, until it ends. What
-// is in urgent is answered out of turn: a machine is shut down also while a
-// mount hangs. What is in aside has an order of its own and holds up nobody.
-func serveControl(port io.ReadWriter, turn, aside, urgent map[wire.Op]handler) error {
+// lane is a set of requests that are answered in order and hold up no others.
+type lane map[wire.Op]handler
+
+// serveControl answers the requests on the port until it ends, each lane's by
+// itself: who uses a connection is told while a share is mounted, and a machine is
+// shut down also while that hangs.
+func serveControl(port io.ReadWriter, lanes ...lane) error {
 	var mu sync.Mutex
 	answer := func(r wire.Request, h handler) {
 		line := reply(r, h)
@@ -40,9 +43,19 @@ func serveControl(port io.ReadWriter, turn, aside, urgent map[wire.Op]handler) e
 		defer mu.Unlock()
 		_, _ = port.Write(line) // a host that is gone shows when reading
 	}
-	inTurn, beside := inOrder(), inOrder()
-	defer close(inTurn)
-	defer close(beside)
+	var first chan<- func()
+	queues := map[wire.Op]chan<- func(){}
+	handlers := map[wire.Op]handler{}
+	for _, l := range lanes {
+		q := inOrder()
+		defer close(q)
+		if first == nil {
+			first = q
+		}
+		for op, h := range l {
+			queues[op], handlers[op] = q, h
+		}
+	}
 	sc := bufio.NewScanner(port)
 	sc.Buffer(make([]byte, 0, 4096), wire.MaxLine)
 	for sc.Scan() {
@@ -51,19 +64,11 @@ func serveControl(port io.ReadWriter, turn, aside, urgent map[wire.Op]handler) e
 			// Half a line of an earlier host, perhaps: the next one counts.
 			continue
 		}
-		if h, ok := urgent[r.Op]; ok {
-			answer(r, h)
-			continue
+		q, h := queues[r.Op], handlers[r.Op]
+		if h == nil {
+			q, h = first, func(json.RawMessage) (any, error) { return nil, fmt.Errorf("unknown request %q", r.Op) }
 		}
-		if h, ok := aside[r.Op]; ok {
-			beside <- func() { answer(r, h) }
-			continue
-		}
-		h, ok := turn[r.Op]
-		if !ok {
-			h = func(json.RawMessage) (any, error) { return nil, fmt.Errorf("unknown request %q", r.Op) }
-		}
-		inTurn <- func() { answer(r, h) }
+		q <- func() { answer(r, h) }
 	}
 	return sc.Err()
 }

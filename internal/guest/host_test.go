@@ -27,7 +27,7 @@ type host struct {
 
 func newHost(t *testing.T, turn, urgent map[wire.Op]handler) *host {
 	ours, theirs := pair(t)
-	go func() { _ = serveControl(theirs, turn, nil, urgent) }() // ends with the test
+	go func() { _ = serveControl(theirs, turn, urgent) }() // ends with the test
 	return &host{t, ours, bufio.NewScanner(ours)}
 }
 

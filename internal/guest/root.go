@@ -82,19 +82,20 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 	return nil, a.assume(&r)
 }
 
-// assume takes on names, keys and addresses.
+// assume takes on keys, names and addresses, on two processors where there are:
+// somebody waits for it.
 func (a *agent) assume(r *wire.Identity) error {
-	if err := a.assumeNames(r); err != nil {
-		return err
-	}
 	a.logins.startIn(r.Workdir)
 	if err := a.ssh.configure(r.HostKey, r.AuthorizedKeys); err != nil {
 		return err
 	}
+	named := make(chan error, 1)
+	go func() { named <- a.assumeNames(r) }()
+	var err error
 	if a.net != nil && r.MAC != "" {
-		return a.address(r)
+		err = a.address(r)
 	}
-	return nil
+	return errors.Join(<-named, err)
 }
 
 // assumeNames leaves a machine alone that has its names already: the files may

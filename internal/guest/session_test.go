@@ -77,7 +77,7 @@ func newBench(t *testing.T) *bench {
 	host, hostPEM := newKey(t)
 	ps := newProcesses()
 	ps.each = true
-	s := &sshServer{logins: &logins{root: root}, processes: ps}
+	s := newSSHServer(&logins{root: root}, ps)
 	must(t, s.configure(hostPEM, []string{string(ssh.MarshalAuthorizedKey(client.PublicKey()))}))
 	s.logins.configure(wire.User{Name: "me", Home: home}, []string{"IMAGE=yes"})
 	return &bench{t: t, server: s, user: "me", home: home, key: client, host: host.PublicKey()}
@@ -494,10 +494,12 @@ func TestStrangersAreRefused(t *testing.T) {
 		c.Close()
 		t.Error("an unknown user was let in")
 	}
-	fresh := &sshServer{logins: b.server.logins, processes: b.server.processes}
+	fresh := newSSHServer(b.server.logins, b.server.processes)
+	must(t, fresh.configure(nil, nil)) // a template's
 	ours, theirs := pair(t)
-	fresh.serve(theirs)
-	if n, err := ours.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+	go fresh.serve(theirs)
+	must(t, ours.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	if n, err := ours.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a server that is not set up said something: %d, %v", n, err)
 	}
 }

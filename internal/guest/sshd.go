@@ -15,9 +15,15 @@ type sshServer struct {
 	logins    *logins
 	processes *processes
 
-	mu   sync.Mutex
-	host ssh.Signer
-	keys [][]byte // authorized, in wire form
+	ready chan struct{} // closed when it has a host key
+	once  sync.Once
+	mu    sync.Mutex
+	host  ssh.Signer
+	keys  [][]byte // authorized, in wire form
+}
+
+func newSSHServer(l *logins, p *processes) *sshServer {
+	return &sshServer{logins: l, processes: p, ready: make(chan struct{})}
 }
 
 // configure sets the host key and the keys that may log in, as any user.
@@ -40,21 +46,22 @@ func (s *sshServer) configure(hostKey []byte, authorized []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.host, s.keys = host, keys
+	if host != nil {
+		s.once.Do(func() { close(s.ready) })
+	}
 	return nil
 }
-
-var errNotReady = errors.New("the guest is not set up")
 
 // maxAuthTries lets a client with many keys in its agent get to the right one.
 const maxAuthTries = 100
 
-func (s *sshServer) config() (*ssh.ServerConfig, error) {
+// config waits until the server has been configured: somebody may be quicker than
+// the host that says who this machine is.
+func (s *sshServer) config() *ssh.ServerConfig {
+	<-s.ready
 	s.mu.Lock()
 	host, keys := s.host, s.keys
 	s.mu.Unlock()
-	if host == nil {
-		return nil, errNotReady
-	}
 	cfg := &ssh.ServerConfig{
 		MaxAuthTries:  maxAuthTries,
 		ServerVersion: "SSH-2.0-brig",
@@ -70,17 +77,13 @@ func (s *sshServer) config() (*ssh.ServerConfig, error) {
 		},
 	}
 	cfg.AddHostKey(host)
-	return cfg, nil
+	return cfg
 }
 
 // serve serves one connection until it ends.
 func (s *sshServer) serve(c net.Conn) {
 	defer c.Close()
-	cfg, err := s.config()
-	if err != nil {
-		return
-	}
-	conn, channels, requests, err := ssh.NewServerConn(c, cfg)
+	conn, channels, requests, err := ssh.NewServerConn(c, s.config())
 	if err != nil {
 		return // the client has been told
 	}

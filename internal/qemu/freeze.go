@@ -108,6 +108,18 @@ const (
 	acpiSelect = acpiPorts + 0x10
 )
 
+// The bridge at 00:1f.0 of q35 says where its power management registers are, the
+// general-purpose events among them: writing ones takes them back (Intel ICH9
+// datasheet, 13.1.14 and 13.8.3.7). QEMU tells of a hot-plug with the second event
+// (hw/acpi/pcihp.c).
+const (
+	lpcDev       = 0x1f
+	lpcPMBase    = 0x40
+	lpcPMMask    = 0xff80
+	pmEvents     = 0x20
+	eventHotplug = 1 << 1
+)
+
 // Freezable says whether shares of this machine can be taken out and put back.
 func (m *Machine) Freezable() bool { return m.arch() == "amd64" }
 
@@ -325,8 +337,7 @@ func (p *Process) ThawShare(ctx context.Context, z *Frozen, f *os.File) (err err
 	selector, err := p.hotplugSelector(ctx, z.Plug)
 	if err == nil {
 		err = p.quietly(func(r *registers) error {
-			r.out32(acpiSelect, selector)
-			r.in32(acpiUp) // reading it takes the notice back
+			takeBackNotice(r, selector)
 			return z.write(r)
 		})
 	}
@@ -334,6 +345,15 @@ func (p *Process) ThawShare(ctx context.Context, z *Frozen, f *os.File) (err err
 		return fmt.Errorf("put back share %s: %w", z.Tag, err)
 	}
 	return nil
+}
+
+// takeBackNotice keeps the guest from learning that a device came: from looking
+// for it, and from being told to look.
+func takeBackNotice(r *registers, selector uint32) {
+	r.out32(acpiSelect, selector)
+	r.in32(acpiUp) // reading it empties it
+	pm := function{r: r, dev: lpcDev}.get(lpcPMBase) & lpcPMMask
+	r.out8(uint16(pm)+pmEvents, eventHotplug)
 }
 
 // check refuses what FreezeShare would not have said.

@@ -94,6 +94,7 @@ func (r *registers) write32(at uint64, v uint32) { r.ask("writel %#x %#x", at, v
 // I/O ports.
 func (r *registers) in32(port uint16) uint32     { return uint32(r.ask("inl %#x", port)) }
 func (r *registers) out32(port uint16, v uint32) { r.ask("outl %#x %#x", port, v) }
+func (r *registers) out8(port uint16, v uint8)   { r.ask("outb %#x %#x", port, v) }
 
 // PCI configuration space by its two ports (PCI Local Bus 3.0, 3.2.2.3.2).
 const (

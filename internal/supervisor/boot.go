@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
 
 	"brig.dev/brig/internal/image"
 	"brig.dev/brig/internal/qemu"
@@ -42,8 +43,11 @@ func (s *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	s.ports = newPorts(s.agent.dialTCP, s.log)
-	if s.resumed {
-		return s.agent.startMux(ctx)
+	switch {
+	case s.resumed:
+		return s.reach(ctx)
+	case s.ready:
+		return s.become(ctx)
 	}
 	s.tell(news{Stage: "setting up"})
 	if err := s.makeSandbox(ctx); err != nil {
@@ -58,7 +62,41 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err := s.mountAll(ctx); err != nil {
 		return err
 	}
-	return s.agent.startMux(ctx)
+	return s.reach(ctx)
+}
+
+// become makes a machine that is ready this sandbox's, with all that there is to
+// do at once: the agent waits where one thing needs another.
+func (s *supervisor) become(ctx context.Context) error {
+	s.tell(news{Stage: "setting up"})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.makeSandbox(ctx) })
+	g.Go(func() error { return s.reach(ctx) })
+	g.Go(func() error {
+		if len(s.shares) == 0 {
+			if err := s.plugAll(ctx); err != nil {
+				return err
+			}
+		}
+		return s.mountAll(ctx)
+	})
+	return g.Wait()
+}
+
+// reach makes the guest's SSH server reachable. Who launched the sandbox may say
+// hello to it while the rest is made ready.
+func (s *supervisor) reach(ctx context.Context) error {
+	if err := s.agent.startMux(ctx); err != nil {
+		return err
+	}
+	l, err := s.dir.Listen(sandbox.SSHSocket)
+	if err != nil {
+		return err
+	}
+	s.ssh = l
+	go s.serveSSH(l)
+	s.tell(news{Reachable: true})
+	return nil
 }
 
 // startMachine starts QEMU, as it was suspended, or from the template of the

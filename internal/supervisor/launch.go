@@ -34,10 +34,13 @@ const (
 // news is one line from a starting supervisor to who launched it.
 type news struct {
 	Stage string `json:"stage,omitempty"` // what it is doing
-	Note  string `json:"note,omitempty"`  // what the person should know
-	Error string `json:"error,omitempty"` // why it failed
-	Ready bool   `json:"ready,omitempty"`
-	Cold  bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
+	// Reachable says that the guest's SSH server answers, though not everything
+	// is ready yet.
+	Reachable bool   `json:"reachable,omitempty"`
+	Note      string `json:"note,omitempty"`  // what the person should know
+	Error     string `json:"error,omitempty"` // why it failed
+	Ready     bool   `json:"ready,omitempty"`
+	Cold      bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
 }
 
 // keptEnv are the variables that a supervisor inherits: where things lie and
@@ -66,12 +69,18 @@ type Start struct {
 	Notes []string // what the person should know
 }
 
+// Progress is told how far a start is. Neither function may block.
+type Progress struct {
+	Stage     func(string)
+	Reachable func() // the guest's SSH server answers; commands must wait for the end
+}
+
 // Launch starts a supervisor for the sandbox in d, in a session of its own,
 // and returns when the sandbox is ready, or with the reason why it is not. When ctx ends first, the
 // supervisor is told to give up and waited for. lock is the sandbox's, which the
 // supervisor takes over: so whoever looks sees a sandbox that starts, also when
 // this process is killed before the supervisor has its feet.
-func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, stage func(string)) (how Start, err error) {
+func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
 	defer lock.Close()
 	self, err := os.Executable()
 	if err != nil {
@@ -109,7 +118,7 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, stage func(s
 	result := make(chan error, 1)
 	go func() {
 		var err error
-		how, err = hear(r, stage)
+		how, err = hear(r, on)
 		result <- err
 	}()
 	select {
@@ -126,7 +135,7 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, stage func(s
 }
 
 // hear reads a starting supervisor's news until it is ready or has failed.
-func hear(r *os.File, stage func(string)) (how Start, err error) {
+func hear(r *os.File, on Progress) (how Start, err error) {
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		var n news
@@ -143,7 +152,11 @@ func hear(r *os.File, stage func(string)) (how Start, err error) {
 			how.Cold = n.Cold
 			return how, nil
 		}
-		stage(n.Stage)
+		if n.Reachable {
+			on.Reachable()
+			continue
+		}
+		on.Stage(n.Stage)
 	}
 	return how, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
 }

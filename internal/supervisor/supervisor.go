@@ -68,6 +68,7 @@ type supervisor struct {
 	agent    *agent
 	ports    *ports
 	network  *network
+	ssh      net.Listener
 	names    map[string]uint32 // that the guest knew before it was suspended
 	since    time.Time
 	kernel   string
@@ -230,31 +231,23 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 	return why, nil
 }
 
-// listen opens the control and ssh sockets.
+// listen opens the control socket.
 func (s *supervisor) listen() (closeAll func(), err error) {
 	ctl, err := s.dir.Listen(sandbox.ControlSocket)
 	if err != nil {
-		return nil, err
-	}
-	ssh, err := s.dir.Listen(sandbox.SSHSocket)
-	if err != nil {
-		ctl.Close()
 		return nil, err
 	}
 	routes := control.Routes(s)
 	s.network.routes(routes)
 	server := &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(ctl) }()
-	go s.serveSSH(ssh)
 	return func() {
 		// A Stop request that ended the sandbox still wants its answer.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = server.Shutdown(ctx)
 		server.Close()
-		ssh.Close()
 		_ = os.Remove(s.dir.File(sandbox.ControlSocket))
-		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
 	}, nil
 }
 
@@ -366,6 +359,10 @@ func (s *supervisor) shutDown(force bool) {
 
 // tearDown ends whatever was brought up, and waits for it.
 func (s *supervisor) tearDown() {
+	if s.ssh != nil {
+		s.ssh.Close()
+		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
+	}
 	if s.ports != nil {
 		s.ports.close()
 	}
