@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,12 +27,54 @@ func superviseCommand() *cobra.Command {
 	}
 }
 
+// waitCommand is the supervisor of a machine that waits in the pool's folder.
+func waitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: supervisor.WaitVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			d := sandbox.Dir{Path: args[0]}
+			return supervisor.Wait(c.Context(), d, guestUser(), func(ctx context.Context) error { return rehearse(ctx, d) })
+		},
+	}
+}
+
+// fillDelay is how long a start has the processors for itself before the next
+// machine is made ready.
+const fillDelay = 2 * time.Second
+
+// fillCommand lets machines wait that can become sandboxes like that one.
+func fillCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: supervisor.FillVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			spec, err := sandbox.Dir{Path: args[0]}.Spec()
+			if err != nil {
+				return err
+			}
+			select { // the command that the sandbox was started for comes first
+			case <-time.After(fillDelay):
+			case <-c.Context().Done():
+				return context.Cause(c.Context())
+			}
+			return fillPool(c.Context(), spec)
+		},
+	}
+}
+
 // templateCommand makes what the next sandbox like that one starts from.
 func templateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return supervisor.MakeTemplate(c.Context(), sandbox.Dir{Path: args[0]}, guestUser())
+			d := sandbox.Dir{Path: args[0]}
+			spec, err := d.Spec()
+			if err != nil {
+				return err
+			}
+			if err := supervisor.MakeTemplate(c.Context(), spec, guestUser()); err != nil {
+				return err
+			}
+			return fillPool(c.Context(), spec)
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"brig.dev/brig/internal/sandbox"
+	"brig.dev/brig/internal/supervisor"
 )
 
 // Limits on all of a person's sandboxes together.
@@ -53,6 +54,11 @@ func admit(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (*sand
 		return nil, err
 	}
 	if free := availableMemory(); free >= 0 && free < startMemory {
+		if err := emptyPool(ctx, store); err != nil {
+			return nil, err
+		}
+	}
+	if free := availableMemory(); free >= 0 && free < startMemory {
 		return nil, hint(fmt.Errorf("this machine has only %s of memory left, and a sandbox takes %s to start",
 			sandbox.FormatSize(free), sandbox.FormatSize(startMemory)), "brig suspend another sandbox (brig ls)")
 	}
@@ -66,7 +72,19 @@ func admit(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (*sand
 	if errors.As(err, &much) {
 		return nil, hint(err, "brig suspend another one (brig ls), or a larger %s or %s", maxSandboxesEnv, maxMemoryEnv)
 	}
+	if err == nil && !store.Room(&sandbox.Spec{}, max) { // what waits must not go beyond them either
+		err = emptyPool(ctx, store)
+	}
 	return l, err
+}
+
+// emptyPool makes room for a sandbox that somebody wants now.
+func emptyPool(ctx context.Context, store *sandbox.Store) error {
+	pool, err := store.Pool()
+	if err != nil {
+		return err
+	}
+	return supervisor.Empty(ctx, pool)
 }
 
 // availableMemory is what programs can still have without swapping, in bytes, as

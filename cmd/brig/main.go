@@ -113,10 +113,10 @@ network that you allow.
 		}
 	}
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
-	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand())
+	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), trustCommand())
 	add("brig", doctorCommand(), versionCommand())
-	root.AddCommand(superviseCommand(), templateCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.AddCommand(superviseCommand(), templateCommand(), waitCommand(), fillCommand(), shareCommand(), confineCommand(), sshProxyCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("brig")
 	root.SetCompletionCommandGroupID("brig")

@@ -318,7 +318,7 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, reachab
 	if err != nil {
 		return err
 	}
-	return start(ctx, d, lock, bar, reachable)
+	return start(ctx, store, spec, lock, bar, reachable)
 }
 
 // checkMachine finds out, once per boot of this host, whether KVM works; the supervisor then finds the same answer at once.
@@ -337,24 +337,37 @@ func checkMachine(ctx context.Context, bar *bars) error {
 	return nil
 }
 
-// start runs a supervisor, which takes the sandbox's lock over, and waits until
-// the sandbox is ready.
-func start(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, r *bars, reachable func()) error {
+// start runs a supervisor, which takes the sandbox's lock over, or lets one that
+// waits become the sandbox's, and waits until the sandbox is ready.
+func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *sandbox.Lock, r *bars, reachable func()) error {
+	d := store.Dir(spec.Name)
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	how, err := supervisor.Launch(ctx, d, lock, supervisor.Progress{Stage: task.Note, Reachable: reachable})
+	on := supervisor.Progress{Stage: task.Note, Reachable: reachable}
+	how, waited, err := claimWaiting(ctx, store, spec, lock, on)
+	if err == nil && !waited {
+		how, err = supervisor.Launch(ctx, d, lock, on)
+	}
 	task.Done(err)
 	for _, n := range how.Notes {
 		r.around(func() { fmt.Fprintln(os.Stderr, "brig:", n) })
 	}
 	if err != nil && ctx.Err() == nil {
-		return hint(err, "brig logs %s", nameOf(d))
+		return hint(err, "brig logs %s", spec.Name)
 	}
-	if err == nil && how.Cold {
-		// The next start is quick. If this fails it is as slow as this one was,
-		// and the sandbox's log says why.
-		_ = supervisor.LaunchTemplate(d)
+	if err == nil {
+		readyNext(store, d, how.Cold)
 	}
 	return err
+}
+
+// readyNext makes the next start quick. If this fails it is as slow as this one
+// was, and the sandbox's log says why.
+func readyNext(store *sandbox.Store, d sandbox.Dir, cold bool) {
+	if cold {
+		_ = supervisor.LaunchTemplate(d) // fills the pool as well
+	} else if n, err := poolSize(store); err == nil && n > 0 {
+		_ = supervisor.LaunchFill(d)
+	}
 }
 
 func nameOf(d sandbox.Dir) string { return d.Path[strings.LastIndexByte(d.Path, '/')+1:] }

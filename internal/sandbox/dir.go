@@ -39,6 +39,9 @@ const (
 	ProjectPolicyFile = "policy.project" // rules of the project's brig.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 
+	PoolKeyFile = "key"        // of a machine that waits: which sandboxes it can become
+	ClaimSocket = "claim.sock" // where it is taken
+
 	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
 	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile
 	SnapshotsFolder = "snapshots"         // snapshots by name
@@ -106,6 +109,9 @@ func CacheDir() (string, error) {
 	return filepath.Join(d, "brig"), nil
 }
 
+// Pool is the store of machines that wait for a sandbox.
+func (s *Store) Pool() (*Store, error) { return OpenAt(filepath.Join(s.root, "pool")) }
+
 // Root is the store's folder.
 func (s *Store) Root() string { return s.root }
 
@@ -116,6 +122,9 @@ type Dir struct {
 
 // Dir returns the folder of the sandbox of that name, which need not exist.
 func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.root, "sandboxes", name)} }
+
+// LockPath is the file that a supervisor holds open while it lives.
+func (d Dir) LockPath() string { return d.File(lockFile) }
 
 // File is the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }

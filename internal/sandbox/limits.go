@@ -31,6 +31,21 @@ func (s *Store) Admit(spec *Spec, l Limits) (*Lock, error) {
 	return s.Dir(spec.Name).Lock()
 }
 
+// Room says whether a machine like spec's could run as well, beside all that run and
+// wait.
+func (s *Store) Room(spec *Spec, l Limits) bool {
+	number, memory, err := s.running("")
+	if err != nil {
+		return false
+	}
+	pool, err := s.Pool()
+	if err != nil {
+		return false
+	}
+	waiting, more, err := pool.running("")
+	return err == nil && number+waiting < l.Sandboxes && memory+more+spec.Memory <= l.Memory
+}
+
 // running counts the sandboxes that run, and their memory, but for one.
 func (s *Store) running(but string) (number int, memory int64, err error) {
 	names, err := s.Names()

@@ -42,6 +42,9 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err := s.startMachine(ctx, cache); err != nil {
 		return err
 	}
+	if err := s.openNetwork(); err != nil {
+		return err
+	}
 	s.ports = newPorts(s.agent.dialTCP, s.log)
 	switch {
 	case s.resumed:
@@ -89,6 +92,10 @@ func (s *supervisor) reach(ctx context.Context) error {
 	if err := s.agent.startMux(ctx); err != nil {
 		return err
 	}
+	return s.openSSH()
+}
+
+func (s *supervisor) openSSH() error {
 	l, err := s.dir.Listen(sandbox.SSHSocket)
 	if err != nil {
 		return err
@@ -99,15 +106,23 @@ func (s *supervisor) reach(ctx context.Context) error {
 	return nil
 }
 
+func (s *supervisor) closeSSH() {
+	if s.ssh != nil {
+		s.ssh.Close()
+		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
+		s.ssh = nil
+	}
+}
+
 // startMachine starts QEMU, as it was suspended, or from the template of the
 // machine's kind where there is one, and returns when the agent answers.
 func (s *supervisor) startMachine(ctx context.Context, cache string) error {
-	binary, err := qemu.Find(ctx, cache)
-	if err != nil {
+	var err error
+	if s.binary, err = qemu.Find(ctx, cache); err != nil {
 		return err
 	}
-	plan := describe(binary, s.accel, s.spec)
-	if s.kind, err = kindOf(binary, plan, s.spec, s.common()); err != nil {
+	plan := describe(s.binary, s.accel, s.spec)
+	if s.kind, err = kindOf(s.binary, plan, s.spec, s.common()); err != nil {
 		return err
 	}
 	if s.resumed, err = s.goOn(ctx, *plan); s.resumed || err != nil {
@@ -283,7 +298,13 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, 
 	if err != nil {
 		return err
 	}
-	if s.network, err = newNetwork(c.link, s.dir, s.spec, s.names, s.log); err != nil {
+	s.link = c.link
+	return nil
+}
+
+// openNetwork serves what the guest sends to its network.
+func (s *supervisor) openNetwork() (err error) {
+	if s.network, err = newNetwork(s.link, s.dir, s.spec, s.names, s.log); err != nil {
 		return err
 	}
 	s.network.agent.Store(s.agent)
@@ -317,14 +338,7 @@ func (s *supervisor) greetRestored(ctx context.Context, greet func(context.Conte
 // keepConsole writes what the guest prints to its bounded log.
 func (s *supervisor) keepConsole(from net.Conn) {
 	defer from.Close()
-	to, err := openLog(s.dir.File(sandbox.ConsoleFile), maxConsoleLog)
-	if err != nil {
-		s.log.Error("console log", "error", err)
-		_, _ = io.Copy(io.Discard, from)
-		return
-	}
-	defer to.Close()
-	_, _ = io.Copy(to, from)
+	_, _ = io.Copy(s.console, from)
 }
 
 // makeSandbox makes the machine this sandbox's.

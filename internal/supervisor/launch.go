@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -81,6 +81,10 @@ type Progress struct {
 // supervisor takes over: so whoever looks sees a sandbox that starts, also when
 // this process is killed before the supervisor has its feet.
 func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
+	return launch(ctx, Verb, d, lock, on)
+}
+
+func launch(ctx context.Context, verb string, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
 	defer lock.Close()
 	self, err := os.Executable()
 	if err != nil {
@@ -100,7 +104,7 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress)
 		return how, err
 	}
 	defer out.Close()
-	cmd := exec.Command(self, Verb, d.Path) //nolint:noctx // it outlives this process
+	cmd := exec.Command(self, verb, d.Path) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = supervisorEnv()
 	cmd.Stdout, cmd.Stderr = out, out
@@ -213,7 +217,22 @@ func Kill(ctx context.Context, d sandbox.Dir) error {
 	return AwaitExit(ctx, d)
 }
 
+// supervises says whether a process holds the sandbox's lock. Its command line
+// would not tell: it may have waited for a sandbox (pool.go).
 func supervises(pid int, d sandbox.Dir) bool {
-	b, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "cmdline"))
-	return err == nil && strings.Contains(string(b), "\x00"+Verb+"\x00"+d.Path+"\x00")
+	lock, err := os.Stat(d.LockPath())
+	if err != nil {
+		return false
+	}
+	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	fds, err := os.ReadDir(folder)
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		if fi, err := os.Stat(filepath.Join(folder, fd.Name())); err == nil && os.SameFile(fi, lock) {
+			return true
+		}
+	}
+	return false
 }

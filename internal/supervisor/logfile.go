@@ -54,4 +54,15 @@ func (l *logFile) rotate() {
 	l.f, l.size = f, 0
 }
 
+// move gives the log another place on the same file system.
+func (l *logFile) move(path string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := os.Rename(l.path, path); err != nil {
+		return err
+	}
+	l.path = path
+	return nil
+}
+
 func (l *logFile) Close() error { return l.f.Close() }

@@ -9,10 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,35 +56,14 @@ func LaunchTemplate(d sandbox.Dir) error {
 	if !templatesOn() {
 		return nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.Command(self, TemplateVerb, d.Path) //nolint:noctx // it outlives this process
-	cmd.Dir = "/"
-	cmd.Env = supervisorEnv()
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("make a template: %w", err)
-	}
-	return cmd.Process.Release()
+	return launchBeside(d, TemplateVerb)
 }
 
-// MakeTemplate makes the template that a sandbox like the one in d starts from.
-func MakeTemplate(ctx context.Context, d sandbox.Dir, user wire.User) error {
+// MakeTemplate makes the template that a sandbox like that of the spec starts from.
+func MakeTemplate(ctx context.Context, spec *sandbox.Spec, user wire.User) error {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	if err := lowerPriority(); err != nil {
-		return err
-	}
-	spec, err := d.Spec()
-	if err != nil {
 		return err
 	}
 	self, err := os.Executable()

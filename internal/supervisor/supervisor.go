@@ -51,22 +51,27 @@ type supervisor struct {
 	dir  sandbox.Dir
 	spec *sandbox.Spec
 	user wire.User
-	log  *slog.Logger
 	self string // path of this program
+
+	log            *slog.Logger
+	logTo, console *logFile
 
 	spawner *confine.Spawner
 	tell    func(news)
 
 	accel    qemu.Accel
+	binary   qemu.Binary
 	machine  *qemu.Process
 	ram      *os.File // the machine's memory
 	kind     string   // of machine (template.Kind)
 	resumed  bool     // it was suspended
 	restored bool     // from a template
 	ready    bool     // from its point Ready
+	waited   bool     // for this sandbox (pool.go)
 	shares   []*shareServer
 	agent    *agent
 	ports    *ports
+	link     net.Conn // the guest's network
 	network  *network
 	ssh      net.Listener
 	names    map[string]uint32 // that the guest knew before it was suspended
@@ -85,9 +90,12 @@ type supervisor struct {
 
 // Run is the life of a supervisor. It returns when the sandbox has ended.
 func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
-	tell, done := newsTeller()
+	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
 	defer done()
-	err := run(ctx, d, user, tell)
+	s, closeAll, err := open(d, lockFD, user, tell)
+	if err == nil {
+		err = errors.Join(s.run(ctx, s.boot), closeAll())
+	}
 	if err != nil {
 		tell(news{Error: err.Error()})
 	}
@@ -95,49 +103,64 @@ func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
 }
 
 // newsTeller writes to who launched this supervisor, if it still listens.
-func newsTeller() (tell func(news), done func()) {
-	f := os.NewFile(readyFD, "launcher")
+func newsTeller(f *os.File) (tell func(news), done func()) {
 	e := json.NewEncoder(f)
 	return func(n news) { _ = e.Encode(n) }, func() { f.Close() }
 }
 
-func run(ctx context.Context, d sandbox.Dir, user wire.User, tell func(news)) error {
+// open makes a supervisor of what is in the folder, whose lock was inherited as the
+// descriptor. closeAll lets go of the lock and the log.
+func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (s *supervisor, closeAll func() error, err error) {
 	lock, err := sandbox.InheritedLock(lockFD)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer lock.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	spec, err := d.Spec()
 	if err != nil {
-		return err
+		return nil, nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
 	}
 	logTo, err := openLog(d.File(sandbox.SupervisorLogFile), maxSupervisorLog)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer logTo.Close()
-	self, err := os.Executable()
+	console, err := openLog(d.File(sandbox.ConsoleFile), maxConsoleLog)
 	if err != nil {
-		return err
+		return nil, nil, errors.Join(err, logTo.Close())
 	}
-	s := &supervisor{
-		dir: d, spec: spec, user: user, self: self,
+	s = &supervisor{
+		dir: d, spec: spec, user: user, self: self, logTo: logTo, console: console,
 		log:     slog.New(slog.NewTextHandler(logTo, logOptions())),
 		spawner: confine.NewSpawner(),
 		phase:   sandbox.Starting,
 		stopped: make(chan struct{}),
 		end:     make(chan string, 8),
 	}
+	s.setTell(tell)
+	return s, func() error { return errors.Join(console.Close(), logTo.Close(), lock.Close()) }, s.note("")
+}
+
+// setTell names who is told how far the start is.
+func (s *supervisor) setTell(tell func(news)) {
 	s.tell = func(n news) {
 		if n.Stage != "" {
 			s.log.Debug(n.Stage)
 		}
 		tell(n)
 	}
-	if err := s.note(""); err != nil {
-		return err
-	}
-	why, err := s.live(ctx)
+}
+
+// run is the life of the sandbox, which boot brings up.
+func (s *supervisor) run(ctx context.Context, boot func(context.Context) error) error {
+	why, err := s.live(ctx, boot)
 	if err != nil {
 		why = err.Error()
 		s.log.Error("start failed", "error", err)
@@ -180,7 +203,7 @@ func (s *supervisor) setPhase(p sandbox.Phase) {
 
 // live brings the sandbox up, serves it, and tears it down. It returns why it
 // ended, when nobody asked for it.
-func (s *supervisor) live(ctx context.Context) (why string, err error) {
+func (s *supervisor) live(ctx context.Context, boot func(context.Context) error) (why string, err error) {
 	defer s.tearDown()
 	starting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -192,7 +215,7 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 		case <-starting.Done():
 		}
 	}()
-	if err := s.boot(starting); err != nil {
+	if err := boot(starting); err != nil {
 		if c := context.Cause(starting); c != nil {
 			err = c
 		}
@@ -214,7 +237,7 @@ func (s *supervisor) live(ctx context.Context) (why string, err error) {
 		return "", err
 	}
 	s.catchUp()
-	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "accel", s.accel.Name(), "qemu", s.machine.Pid())
+	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "waited", s.waited, "accel", s.accel.Name(), "qemu", s.machine.Pid())
 	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
 	idle, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -359,10 +382,7 @@ func (s *supervisor) shutDown(force bool) {
 
 // tearDown ends whatever was brought up, and waits for it.
 func (s *supervisor) tearDown() {
-	if s.ssh != nil {
-		s.ssh.Close()
-		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
-	}
+	s.closeSSH()
 	if s.ports != nil {
 		s.ports.close()
 	}
