@@ -370,7 +370,7 @@ func expect(c *net.UnixConn) error {
 // SSH socket.
 func Wait(ctx context.Context, d sandbox.Dir, user wire.User, rehearse func(context.Context) error) error {
 	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
-	s, closeAll, err := open(d, lockFD, user, tell)
+	s, err := open(d, lockFD, user, tell)
 	if err != nil {
 		tell(news{Error: err.Error()})
 		done()
@@ -389,14 +389,14 @@ func Wait(ctx context.Context, d sandbox.Dir, user wire.User, rehearse func(cont
 	}
 	if err != nil || !w.taken {
 		s.tearDown()
-		return errors.Join(err, d.Remove(), closeAll())
+		return errors.Join(err, d.Remove(), s.close())
 	}
 	defer w.done()
-	if err := s.run(ctx, w.enter); err != nil {
+	err = errors.Join(s.run(ctx, w.enter), s.close())
+	if err != nil {
 		s.tell(news{Error: err.Error()})
-		return err
 	}
-	return nil
+	return err
 }
 
 // waiter is a supervisor that waits.
@@ -636,14 +636,15 @@ func (w *waiter) moveIn(d sandbox.Dir, spec *sandbox.Spec, pipe *os.File, lock *
 	s := w.s
 	tell, done := newsTeller(pipe)
 	own := s.dir
-	w.done = func() { done(); lock.Close() }
+	w.done = done
 	s.setTell(tell)
 	err := errors.Join(
+		s.lock.Close(),
 		s.logTo.move(d.File(sandbox.SupervisorLogFile)),
 		s.console.move(d.File(sandbox.ConsoleFile)),
 		os.Rename(own.File(sandbox.DiskFile), d.File(sandbox.DiskFile)),
 	)
-	s.dir, s.spec = d, spec
+	s.dir, s.spec, s.lock = d, spec, lock
 	s.setPhase(sandbox.Starting)
 	err = errors.Join(err, s.note(""), own.Remove())
 	if err != nil {

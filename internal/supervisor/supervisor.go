@@ -53,6 +53,7 @@ type supervisor struct {
 	user wire.User
 	self string // path of this program
 
+	lock           *sandbox.Lock
 	log            *slog.Logger
 	logTo, console *logFile
 
@@ -92,9 +93,9 @@ type supervisor struct {
 func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
 	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
 	defer done()
-	s, closeAll, err := open(d, lockFD, user, tell)
+	s, err := open(d, lockFD, user, tell)
 	if err == nil {
-		err = errors.Join(s.run(ctx, s.boot), closeAll())
+		err = errors.Join(s.run(ctx, s.boot), s.close())
 	}
 	if err != nil {
 		tell(news{Error: err.Error()})
@@ -109,35 +110,30 @@ func newsTeller(f *os.File) (tell func(news), done func()) {
 }
 
 // open makes a supervisor of what is in the folder, whose lock was inherited as the
-// descriptor. closeAll lets go of the lock and the log.
-func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (s *supervisor, closeAll func() error, err error) {
+// descriptor. After an error this process has no more to do.
+func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (*supervisor, error) {
 	lock, err := sandbox.InheritedLock(lockFD)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, lock.Close())
-		}
-	}()
 	spec, err := d.Spec()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	logTo, err := openLog(d.File(sandbox.SupervisorLogFile), maxSupervisorLog)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	console, err := openLog(d.File(sandbox.ConsoleFile), maxConsoleLog)
 	if err != nil {
-		return nil, nil, errors.Join(err, logTo.Close())
+		return nil, err
 	}
-	s = &supervisor{
-		dir: d, spec: spec, user: user, self: self, logTo: logTo, console: console,
+	s := &supervisor{
+		dir: d, spec: spec, user: user, self: self, lock: lock, logTo: logTo, console: console,
 		log:     slog.New(slog.NewTextHandler(logTo, logOptions())),
 		spawner: confine.NewSpawner(),
 		phase:   sandbox.Starting,
@@ -145,7 +141,12 @@ func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (s *superv
 		end:     make(chan string, 8),
 	}
 	s.setTell(tell)
-	return s, func() error { return errors.Join(console.Close(), logTo.Close(), lock.Close()) }, s.note("")
+	return s, s.note("")
+}
+
+// close lets go of the logs and, last, of the sandbox.
+func (s *supervisor) close() error {
+	return errors.Join(s.console.Close(), s.logTo.Close(), s.lock.Close())
 }
 
 // setTell names who is told how far the start is.

@@ -53,7 +53,7 @@ func compare(b *testing.B, rounds int, ours, theirs func() time.Duration) {
 	b.ReportMetric(median(a)/median(z), "ratio")
 }
 
-func run(b *testing.B, dir string, args ...string) string {
+func run(b testing.TB, dir string, args ...string) string {
 	b.Helper()
 	r := brigAt(b.Context(), dir, nil, nil, args...)
 	if r.code != 0 {

@@ -21,8 +21,9 @@ import (
 const templatesEnv = "BRIG_TEMPLATES"
 
 // BenchmarkNewSandbox is a new sandbox to its first output, with the project
-// mounted: from a template, against a cold boot, and against the floor: a copy of
-// the template's memory, and then a start of the same QEMU up to its first word.
+// mounted: from a machine that waited, from a template, and cold, and the floor: a
+// copy of the template's memory, and then a start of the same QEMU up to its first
+// word.
 func BenchmarkNewSandbox(b *testing.B) {
 	dir := benchProject(b, "new")
 	i := 0
@@ -61,12 +62,34 @@ func BenchmarkNewSandbox(b *testing.B) {
 		cold = append(cold, took)
 		b.Setenv(templatesEnv, "")
 	}
+	pool := measurePool(b, dir, func() time.Duration { took, _, _ := made(); return took })
 	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(pool), "pool-ms")
+	b.ReportMetric(median(cold)/median(pool), "cold/pool")
+	b.ReportMetric(median(pool)/median(floor), "pool/floor")
 	b.ReportMetric(median(template), "template-ms")
 	b.ReportMetric(median(cold), "cold-ms")
 	b.ReportMetric(median(floor), "floor-ms")
 	b.ReportMetric(median(cold)/median(template), "cold/template")
 	b.ReportMetric(median(template)/median(floor), "template/floor")
+}
+
+// measurePool is ten starts from machines that waited.
+func measurePool(b *testing.B, dir string, start func() time.Duration) (took []time.Duration) {
+	b.Helper()
+	run(b, dir, "pool", "1")
+	b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "pool", "0") })
+	start() // after which the first is made ready
+	for range 10 {
+		for limit := time.Now().Add(5 * time.Minute); len(waiting(b)) == 0; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(limit) {
+				b.Fatal("no machine waits")
+			}
+		}
+		time.Sleep(time.Second) // as it is when somebody comes later
+		took = append(took, start())
+	}
+	return took
 }
 
 // floor is how long nothing but the copy of packed memory and a start of QEMU take.
