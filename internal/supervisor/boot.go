@@ -42,6 +42,23 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err := s.startMachine(ctx, cache); err != nil {
 		return err
 	}
+	err = s.moveIn(ctx)
+	if err == nil || !s.restored || ctx.Err() != nil {
+		return err
+	}
+	// What went wrong may be the template's: it must not be in the way of a start.
+	s.distrust(template.Open(cache), err)
+	if err := s.discard(); err != nil {
+		return err
+	}
+	if err := s.raise(ctx, *describe(s.binary, s.accel, s.spec), nil); err != nil {
+		return err
+	}
+	return s.moveIn(ctx)
+}
+
+// moveIn makes a machine whose agent answers the sandbox's.
+func (s *supervisor) moveIn(ctx context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
@@ -66,6 +83,34 @@ func (s *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	return s.reach(ctx)
+}
+
+// distrust removes a template from which a machine did not become a sandbox.
+func (s *supervisor) distrust(templates template.Store, err error) {
+	s.log.Warn("the template does not work: cold start", "error", err)
+	s.tell(news{Stage: "the template does not work: booting"})
+	if err := templates.Remove(s.kind); err != nil {
+		s.log.Warn("remove the template", "error", err)
+	}
+}
+
+// discard ends a machine from a template and all that was brought up with it, so
+// that another can take its place.
+func (s *supervisor) discard() error {
+	s.machine.Kill()
+	err := s.machine.Wait() // nil: it was killed, or the reason has been told
+	s.log.Info("the machine is discarded", "ended", err)
+	s.machine, s.restored, s.ready = nil, false, false
+	s.closeSSH()
+	s.killShares()
+	if s.ports != nil {
+		s.ports.close()
+	}
+	if s.network != nil {
+		s.network.close()
+		s.network = nil
+	}
+	return s.ram.Close()
 }
 
 // become makes a machine that is ready this sandbox's, with all that there is to
@@ -135,11 +180,7 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("the template does not work: cold start", "error", err)
-		s.tell(news{Stage: "the template does not work: booting"})
-		if err := templates.Remove(t.Kind); err != nil {
-			s.log.Warn("remove the template", "error", err)
-		}
+		s.distrust(templates, err)
 	} else {
 		s.tell(news{Stage: "booting"})
 	}
@@ -288,11 +329,9 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, 
 	s.machine, s.ram = p, ram
 	s.agent = newAgent(c.control, c.mux, s.log)
 	if from == nil {
-		go s.watch()
+		s.startWatch()
 		err = greet(ctx)
-	} else if err = s.greetRestored(ctx, greet); err == nil {
-		go s.watch()
-	} else {
+	} else if err = s.greetRestored(ctx, greet); err != nil {
 		c.close()
 	}
 	if err != nil {

@@ -417,6 +417,7 @@ func (w *waiter) getReady(ctx context.Context, rehearse func(context.Context) er
 	if err != nil {
 		return err
 	}
+	s.startWatch()
 	s.setPriority(sessionNice) // the machine's as well
 	if err := s.become(ctx); err != nil {
 		return err

@@ -85,6 +85,7 @@ type supervisor struct {
 
 	saving sync.Mutex // one at a time writes the machine down
 
+	watched bool          // the machine
 	stopped chan struct{} // closed when the machine is gone
 	end     chan string   // why to end, when not asked to
 }
@@ -217,11 +218,9 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 		}
 	}()
 	if err := boot(starting); err != nil {
-		if c := context.Cause(starting); c != nil {
-			err = c
-		}
-		return "", err
+		return "", s.whyNot(starting, err)
 	}
+	s.startWatch()
 	closeSockets, err := s.listen()
 	if err != nil {
 		return "", err
@@ -253,6 +252,25 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 	}
 	s.log.Info("ending", "why", why)
 	return why, nil
+}
+
+// endLimit is how long a machine may take to end that has closed its ports.
+const endLimit = 5 * time.Second
+
+// whyNot is why a start failed. A machine that ends closes its ports first, and
+// what is said of those is not why.
+func (s *supervisor) whyNot(starting context.Context, err error) error {
+	if s.machine != nil && s.agent != nil && s.agent.err() != nil {
+		s.startWatch()
+		select {
+		case <-starting.Done():
+		case <-time.After(endLimit):
+		}
+	}
+	if c := context.Cause(starting); c != nil {
+		return c
+	}
+	return err
 }
 
 // listen opens the control socket.
@@ -389,11 +407,22 @@ func (s *supervisor) tearDown() {
 	}
 	if s.machine != nil {
 		s.machine.Kill()
+		s.startWatch()
 		<-s.stopped
 	}
 	s.killShares()
 	if s.network != nil {
 		s.network.close()
+	}
+}
+
+// startWatch watches the machine from now on, if that was not begun. One from a
+// template is not watched until it is the sandbox's: its end would end the start,
+// which can go on with another.
+func (s *supervisor) startWatch() {
+	if !s.watched {
+		s.watched = true
+		go s.watch()
 	}
 }
 
