@@ -210,12 +210,26 @@ func project(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			logTails(t, sandboxDir(name))
+		}
 		if r := brigAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no such sandbox") {
 			t.Errorf("brig rm: %s", r.err)
 		}
 		waitGone(t, filepath.Join(base, "state", "brig", "sandboxes", name))
 	})
 	return dir
+}
+
+// logTails shows what a failed test's sandbox said last, before it goes.
+func logTails(t *testing.T, dir string) {
+	for _, glob := range []string{"*.log", "*.log.1"} {
+		files, _ := filepath.Glob(filepath.Join(dir, glob))
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			t.Logf("the end of %s:\n%s", f, b[max(0, len(b)-4096):])
+		}
+	}
 }
 
 // waitGone waits until no process of a sandbox's is left.
