@@ -227,6 +227,9 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	defer done()
 	go watchSpace(watching, store.Dir(spec.Name), cmd.Terminal != nil)
 	exit, err := c.Run(ctx, cmd)
+	if errors.Is(err, session.ErrGone) {
+		err = why(ctx, store.Dir(spec.Name), err)
+	}
 	if err != nil {
 		return hint(err, "brig ls, then brig logs %s", spec.Name)
 	}
@@ -234,6 +237,30 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 		return exitStatus(exit.Status)
 	}
 	return nil
+}
+
+// goneLimit is how long a sandbox that went away may take to say why.
+const goneLimit = 5 * time.Second
+
+// why adds to the news that a sandbox has gone what is known of the reason.
+func why(ctx context.Context, d sandbox.Dir, gone error) error {
+	ctx, cancel := context.WithTimeout(ctx, goneLimit)
+	defer cancel()
+	if supervisor.AwaitExit(ctx, d) != nil {
+		return gone
+	}
+	st, err := d.State()
+	switch {
+	case err != nil:
+		return gone
+	case st.Phase == sandbox.Dead:
+		return fmt.Errorf("%w: its supervisor died", gone)
+	case suspended(d):
+		return fmt.Errorf("%w: it was suspended", gone)
+	case st.Message != "":
+		return fmt.Errorf("%w: %s", gone, st.Message)
+	}
+	return fmt.Errorf("%w: it was stopped", gone)
 }
 
 // dial connects to a running sandbox's guest as user, or as who runs brig.

@@ -144,6 +144,9 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 	return exitOf(s.Wait())
 }
 
+// ErrGone is Run's answer when the connection ended before the command did.
+var ErrGone = errors.New("the sandbox went away while the command ran")
+
 func exitOf(err error) (Exit, error) {
 	var exit *ssh.ExitError
 	switch {
@@ -156,7 +159,7 @@ func exitOf(err error) (Exit, error) {
 	}
 	var missing *ssh.ExitMissingError
 	if errors.As(err, &missing) {
-		return Exit{}, errors.New("the sandbox went away while the command ran")
+		return Exit{}, ErrGone
 	}
 	return Exit{}, fmt.Errorf("guest: %w", err)
 }

@@ -313,7 +313,7 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, 
 		ram.Close()
 		return err
 	}
-	go s.keepConsole(c.console)
+	s.printed = s.keepConsole(c.console)
 	start := func(m *qemu.Machine) (*qemu.Process, error) { return m.Start(ctx, s.self, s.spawner) }
 	var p *qemu.Process
 	if from == nil {
@@ -375,9 +375,14 @@ func (s *supervisor) greetRestored(ctx context.Context, greet func(context.Conte
 }
 
 // keepConsole writes what the guest prints to its bounded log.
-func (s *supervisor) keepConsole(from net.Conn) {
-	defer from.Close()
-	_, _ = io.Copy(s.console, from)
+func (s *supervisor) keepConsole(from net.Conn) *printed {
+	p := &printed{end: make(chan struct{})}
+	go func() {
+		defer close(p.end)
+		defer from.Close()
+		_, _ = io.Copy(io.MultiWriter(s.console, p), from)
+	}()
+	return p
 }
 
 // makeSandbox makes the machine this sandbox's.

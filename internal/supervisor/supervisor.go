@@ -63,6 +63,7 @@ type supervisor struct {
 	accel    qemu.Accel
 	binary   qemu.Binary
 	machine  *qemu.Process
+	printed  *printed // by the machine
 	ram      *os.File // the machine's memory
 	kind     string   // of machine (template.Kind)
 	resumed  bool     // it was suspended
@@ -207,18 +208,8 @@ func (s *supervisor) setPhase(p sandbox.Phase) {
 // ended, when nobody asked for it.
 func (s *supervisor) live(ctx context.Context, boot func(context.Context) error) (why string, err error) {
 	defer s.tearDown()
-	starting, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() { // whatever ends the sandbox ends the start as well
-		select {
-		case why := <-s.end:
-			s.end <- why
-			cancel(errors.New(why))
-		case <-starting.Done():
-		}
-	}()
-	if err := boot(starting); err != nil {
-		return "", s.whyNot(starting, err)
+	if err := s.start(ctx, boot); err != nil {
+		return "", err
 	}
 	s.startWatch()
 	closeSockets, err := s.listen()
@@ -249,9 +240,36 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 		s.log.Info("told to end by a signal")
 		s.shutDown(false)
 	case <-s.stopped:
+		select {
+		case why = <-s.end:
+		default: // it was to end
+		}
 	}
 	s.log.Info("ending", "why", why)
 	return why, nil
+}
+
+// start brings the sandbox up. Whatever ends the sandbox ends the start as well.
+func (s *supervisor) start(ctx context.Context, boot func(context.Context) error) error {
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	booted, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case why := <-s.end:
+			s.end <- why // for who looks next
+			cancel(errors.New(why))
+		case <-booted:
+		}
+	}()
+	err := boot(starting)
+	if err != nil {
+		err = s.whyNot(starting, err)
+	}
+	close(booted)
+	<-done
+	return err
 }
 
 // endLimit is how long a machine may take to end that has closed its ports.
@@ -426,19 +444,27 @@ func (s *supervisor) startWatch() {
 	}
 }
 
-// watch reports a machine's end.
+// watch reports a machine's end, and why if it was not to end.
 func (s *supervisor) watch() {
+	defer close(s.stopped)
 	err := s.machine.Wait()
-	close(s.stopped)
 	s.mu.Lock()
 	asked := s.phase == sandbox.Stopping
 	s.mu.Unlock()
-	if asked {
-		return
+	if !asked {
+		s.end <- whyEnded(err, s.printed)
 	}
-	why := "the guest powered off"
-	if err != nil {
-		why = fmt.Sprintf("the machine ended: %v", err)
+}
+
+func whyEnded(err error, p *printed) string {
+	if err == nil {
+		return "the guest powered off"
 	}
-	s.end <- why
+	why := fmt.Sprintf("the machine ended: %v", err)
+	if errors.Is(err, qemu.ErrReset) {
+		if said := p.panic(); said != "" {
+			why += ": " + said
+		}
+	}
+	return why
 }
