@@ -25,10 +25,43 @@ func main() { os.Exit(Main()) }
 
 // Main runs brig and returns its exit status (testscript runs it as a function).
 func Main() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	err := rootCommand().ExecuteContext(ctx)
-	return report(os.Stderr, err)
+	return report(os.Stderr, interruptedBy(ctx, err))
+}
+
+// interruption is why a context ended that a signal did.
+type interruption struct{ sig syscall.Signal }
+
+func (interruption) Error() string { return "interrupted" }
+
+// Is says that it is a cancellation like another.
+func (interruption) Is(target error) bool { return target == context.Canceled }
+
+// untilSignal is a context that ends with the first signal that tells brig to end.
+func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(interruption{sig.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+// interruptedBy names the signal in an error that only says that something was
+// cancelled.
+func interruptedBy(ctx context.Context, err error) error {
+	var why interruption
+	if errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &why) {
+		return why
+	}
+	return err
 }
 
 // exitStatus is an error that only carries a command's exit status.
@@ -56,11 +89,15 @@ func hint(err error, format string, args ...any) error {
 func report(w io.Writer, err error) int {
 	var status exitStatus
 	var h hinted
+	var by interruption
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &status):
 		return int(status)
+	case errors.As(err, &by): // as a shell has it of a command that a signal ended
+		fmt.Fprintln(w, "brig: interrupted")
+		return 128 + int(by.sig)
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(w, "brig: interrupted")
 		return exitFailed

@@ -120,11 +120,36 @@ func TestReport(t *testing.T) {
 		{fmt.Errorf("outer: %w", hint(errors.New("no"), "yes")), 125, "brig: outer: no\n  try: yes\n"},
 		{errors.New("a\x1b]0;b\u009bc\nd"), 125, "brig: a^[]0;b?c\nd\n"},
 		{fmt.Errorf("x: %w", context.Canceled), 125, "brig: interrupted\n"},
+		{fmt.Errorf("x: %w", interruption{syscall.SIGINT}), 130, "brig: interrupted\n"},
+		{interruption{syscall.SIGTERM}, 143, "brig: interrupted\n"},
 		{hint(fmt.Errorf("f: %w", syscall.ENOSPC), "yes"), 125, "brig: f: no space left on device\n  try: df -h, to see which disk is full; brig ls and brig image ls name what brig could do without\n"},
 	} {
 		var out strings.Builder
 		if got := report(&out, c.err); got != c.status || out.String() != c.says {
 			t.Errorf("%v: %d, %q", c.err, got, out.String())
+		}
+	}
+}
+
+// TestUntilSignal: what a signal cancels is told apart from what fails meanwhile.
+func TestUntilSignal(t *testing.T) {
+	ctx, stop := untilSignal(t.Context())
+	defer stop()
+	if err := interruptedBy(ctx, context.Canceled); report(io.Discard, err) != exitFailed {
+		t.Errorf("without a signal: %v", err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	for err, want := range map[error]int{
+		fmt.Errorf("wait: %w", ctx.Err()):          143,
+		fmt.Errorf("wait: %w", context.Cause(ctx)): 143,
+		errors.New("no"):                           exitFailed,
+		exitStatus(3):                              3,
+	} {
+		if got := report(io.Discard, interruptedBy(ctx, err)); got != want {
+			t.Errorf("%v: %d, not %d", err, got, want)
 		}
 	}
 }

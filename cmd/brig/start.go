@@ -345,7 +345,9 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 	on := supervisor.Progress{Stage: task.Note, Reachable: reachable}
 	how, waited, err := claimWaiting(ctx, store, spec, lock, on)
 	if waited && err != nil && ctx.Err() == nil {
-		r.around(func() { fmt.Fprintf(os.Stderr, "brig: the machine that waited did not become the sandbox's, which starts without it: %v\n", err) })
+		r.around(func() {
+			fmt.Fprintf(os.Stderr, "brig: the machine that waited did not become the sandbox's, which starts without it: %v\n", err)
+		})
 		waited = false
 		lock, err = d.Lock()
 	}

@@ -189,6 +189,23 @@ func TestKilled(t *testing.T) {
 			waitGone(t, state)
 		}
 	})
+	t.Run("interrupt", func(t *testing.T) { // before the command runs, or just when it does
+		for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+			c := command(t.Context(), dir, "run", "--", "sleep", "1000")
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
+			if err := c.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if _ = c.Wait(); c.ProcessState.ExitCode() != want {
+				t.Errorf("%v: %v", sig, c.ProcessState)
+			}
+			_ = brig(t, dir, "stop") // it may have been told before it ran
+			waitGone(t, state)
+		}
+	})
 }
 
 // shares are the share servers of a project.
