@@ -125,7 +125,7 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err := f.consent(ctx, store, throwaway); err != nil {
 		return err
 	}
-	spec, err := f.resolve(ctx, store, throwaway)
+	spec, made, err := f.resolve(ctx, store, throwaway)
 	if err != nil {
 		return err
 	}
@@ -133,10 +133,16 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 		defer removeThrowaway(store, spec.Name)
 	}
 	early := &handshake{}
-	if err := bringUp(ctx, store, spec.Name, f, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) }); err != nil {
-		return err
+	err = bringUp(ctx, store, spec.Name, f, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) })
+	switch {
+	case err == nil:
+		return invoke(ctx, store, spec, inv, early)
+	case made && !throwaway:
+		return errors.Join(err, unmake(store, spec.Name))
+	case sandbox.IsNotFound(err) && ctx.Err() == nil: // who made it has removed it meanwhile
+		return runIn(ctx, f, throwaway, inv)
 	}
-	return invoke(ctx, store, spec, inv, early)
+	return err
 }
 
 // execIn runs the command in a sandbox that exists.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -46,26 +47,37 @@ func lookup(store *sandbox.Store, name string) (*sandbox.Spec, error) {
 }
 
 // resolve finds the sandbox that the flags mean, or makes it.
-func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (*sandbox.Spec, error) {
+func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (spec *sandbox.Spec, made bool, err error) {
 	dir, err := f.directory()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if f.name != "" {
 		if err := sandbox.CheckName(f.name); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	l, err := store.LockNames(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer l.Close()
-	spec, err := f.existing(store, dir, throwaway)
+	spec, err = f.existing(store, dir, throwaway)
 	if err == nil || !sandbox.IsNotFound(err) {
-		return spec, err
+		return spec, false, err
 	}
-	return f.create(store, dir, throwaway)
+	spec, err = f.create(store, dir, throwaway)
+	return spec, true, err
+}
+
+// unmake removes a sandbox that was just made, if no machine of it was tried: it
+// holds nothing, and what it was refused for would be asked of it again.
+func unmake(store *sandbox.Store, name string) error {
+	d := store.Dir(name)
+	if _, err := os.Stat(d.File(sandbox.SupervisorLogFile)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return remove(context.Background(), store, name, false)
 }
 
 func (f *specFlags) existing(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {

@@ -500,6 +500,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %+v", c.env, r)
 		}
 	}
+	if r := brig(t, dir, "inspect"); !strings.Contains(r.err, "no such sandbox") {
+		t.Errorf("a sandbox that was refused is there: %+v", r)
+	}
 }
 
 // TestMemoryComesBack: what the guest frees, the host has again.
