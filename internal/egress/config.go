@@ -23,9 +23,6 @@ type Config struct {
 
 	Log    *Log // nil: no audit log
 	Limits Limits
-	// Ask is told of each new denial, one at a time, and may take its time:
-	// the flow is denied already.
-	Ask func(Denial)
 	// Process tells whose a flow is, for the log alone: see who.go. nil: nobody
 	// is asked.
 	Process ProcessFunc
@@ -36,7 +33,7 @@ func New(c Config) *Gateway {
 	return newGateway(settings{
 		pool4: c.Pool4, pool6: c.Pool6, dns: c.DNS, info: c.Info,
 		resolve: c.Resolve, dial: c.Dial, hostAddrs: c.HostAddrs,
-		log: c.Log, limits: c.Limits, ask: c.Ask, process: c.Process,
+		log: c.Log, limits: c.Limits, process: c.Process,
 	}, adapt(c.Policy))
 }
 

@@ -22,7 +22,6 @@ type settings struct {
 	hostAddrs    func() []netip.Addr
 	log          *Log
 	limits       Limits
-	ask          func(Denial)
 	process      ProcessFunc
 }
 
@@ -45,12 +44,8 @@ func (d Denial) key() Denial {
 	return d
 }
 
-const (
-	// maxDenials bounds the recent denials that are kept.
-	maxDenials = 128
-	// askQueue bounds the denials that wait for Config.Ask.
-	askQueue = 64
-)
+// maxDenials bounds the recent denials that are kept.
+const maxDenials = 128
 
 // Gateway decides on every flow of one sandbox. Safe for concurrent use.
 type Gateway struct {
@@ -66,8 +61,7 @@ type Gateway struct {
 	dnsTCP  atomic.Int32
 	dnsUDP  atomic.Int32
 	udpOpen atomic.Int32
-	traffic atomic.Int64 // bytes that passed, both ways
-	asks    chan Denial
+	traffic atomic.Int64  // bytes that passed, both ways
 	asked   chan struct{} // a place for each question without an answer
 	journal *journal      // nil without settings.process
 	wg      sync.WaitGroup
@@ -120,19 +114,6 @@ func newGateway(s settings, r rules) *Gateway {
 		g.asked, g.journal = make(chan struct{}, maxWho), newJournal(s.log)
 	}
 	g.setRules(r)
-	if s.ask != nil {
-		g.asks = make(chan Denial, askQueue)
-		go func() { // Close does not wait for a person
-			for {
-				select {
-				case d := <-g.asks:
-					s.ask(d)
-				case <-g.ctx.Done():
-					return
-				}
-			}
-		}()
-	}
 	return g
 }
 
@@ -214,24 +195,17 @@ func (g *Gateway) write(e Entry, w *who) {
 	g.journal.write(e, w)
 }
 
-// deny writes a denial down and tells who asked to be told.
+// deny writes a denial down, for good and for who asks what was denied lately.
 func (g *Gateway) deny(t target, e Entry, v verdict, help bool, w *who) {
 	e.Verdict, e.Reason, e.Rule = Denied, v.reason, v.rule
 	if help && v.rule == "" { // against a rule that denies no other helps
 		e.Suggest = g.rules().suggest(t)
 	}
 	g.write(e, w)
-	d := Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1}
-	if g.remember(d) && g.asks != nil {
-		select {
-		case g.asks <- d:
-		default: // a flood: the log has it
-		}
-	}
+	g.remember(Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1})
 }
 
-// remember keeps a denial and says whether it is new.
-func (g *Gateway) remember(d Denial) bool {
+func (g *Gateway) remember(d Denial) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i := slices.IndexFunc(g.denials, func(o Denial) bool { return o.key() == d.key() })
@@ -242,7 +216,6 @@ func (g *Gateway) remember(d Denial) bool {
 		g.denials = slices.Delete(g.denials, 0, 1)
 	}
 	g.denials = append(g.denials, d)
-	return i < 0
 }
 
 // Destinations inside brig's own networks that lead nowhere.
