@@ -30,6 +30,8 @@ require (
 	gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8
 )
 
+require github.com/coder/websocket v1.8.15
+
 require (
 	github.com/containerd/cgroups/v3 v3.1.3 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect

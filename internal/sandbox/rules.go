@@ -27,17 +27,23 @@ func ConfigDir() (string, error) {
 	return filepath.Join(dir, "brig"), nil
 }
 
-// Rules reads the sandbox's rules: those of all sandboxes, those of its project's
-// approved brig.yaml, then its own. A file
-// that is not there has none; one that cannot be read or makes no sense is an
-// error, and then nothing may pass.
-func (d Dir) Rules() ([]policy.Rule, error) {
+// RuleFiles are where the sandbox's rules are: those of all sandboxes, those of
+// its project's approved brig.yaml, and its own. Any may be missing.
+func (d Dir) RuleFiles() ([]string, error) {
 	common, err := CommonPolicy()
+	return []string{common, d.File(ProjectPolicyFile), d.File(PolicyFile)}, err
+}
+
+// Rules reads the sandbox's rules, in the order of RuleFiles. A file that is not
+// there has none; one that cannot be read or makes no sense is an error, and then
+// nothing may pass.
+func (d Dir) Rules() ([]policy.Rule, error) {
+	files, err := d.RuleFiles()
 	if err != nil {
 		return nil, err
 	}
 	var rules []policy.Rule
-	for _, file := range []string{common, d.File(ProjectPolicyFile), d.File(PolicyFile)} {
+	for _, file := range files {
 		r, err := RulesIn(file)
 		if err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -70,8 +71,12 @@ type network struct {
 	who   asker
 	log   *slog.Logger
 
-	mu   sync.Mutex
-	once []policy.Rule // until the sandbox stops
+	watch *os.File // of the files of rules; nil if they cannot be watched
+
+	mu     sync.Mutex
+	once   []policy.Rule // until the sandbox stops
+	loaded []policy.Rule // from the files
+	failed bool          // to load them
 }
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
@@ -93,6 +98,9 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[stri
 	if err := n.reload(); err != nil {
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}
+	if n.watch, err = n.watchRules(); err != nil {
+		log.Warn("rules that are edited by hand take effect with the next brig policy", "error", err)
+	}
 	guest4, guest6 := guestAddrs(spec.ID)
 	n.stack, err = netstack.New(link, netstack.Config{
 		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: guestMAC(spec.ID),
@@ -113,17 +121,48 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[stri
 	return n, nil
 }
 
+// watchRules puts the rules in force again when somebody edits a file of them by
+// hand.
+func (n *network) watchRules() (*os.File, error) {
+	files, err := n.dir.RuleFiles()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(files[0]), 0o700); err != nil {
+		return nil, err
+	}
+	return watchFiles(files, func() {
+		if n.asOnDisk() { // a verb said so already
+			return
+		}
+		if err := n.reload(); err != nil {
+			n.log.Error("the policy cannot be loaded", "error", err)
+			return
+		}
+		n.log.Info("the policy was edited")
+	})
+}
+
+// asOnDisk says whether the rules in force are those on disk.
+func (n *network) asOnDisk() bool {
+	rules, err := n.dir.Rules()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return err == nil && !n.failed && reflect.DeepEqual(rules, n.loaded)
+}
+
 // reload puts the rules on disk in force. On an error nothing passes until they
 // are mended.
 func (n *network) reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rules, err := n.dir.Rules()
+	n.loaded, n.failed = rules, err != nil
 	if err != nil {
 		n.gate.SetPolicy(nil)
 		return fmt.Errorf("nothing passes until this is mended: %w", err)
 	}
-	n.gate.SetPolicy(ruleSet{policy.Compile(append(rules, n.once...))})
+	n.gate.SetPolicy(ruleSet{policy.Compile(slices.Concat(rules, n.once))})
 	return nil
 }
 
@@ -163,6 +202,9 @@ func (n *network) forgetOnce() error {
 }
 
 func (n *network) close() {
+	if n.watch != nil {
+		n.watch.Close()
+	}
 	if n.stack != nil {
 		_ = n.stack.Close() // the link is gone, or goes now
 	}

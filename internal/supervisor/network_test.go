@@ -255,3 +255,42 @@ func TestCheckPolicy(t *testing.T) {
 		t.Errorf("%q", s)
 	}
 }
+
+// TestAPolicyEditedByHand takes effect by itself; one that makes no sense lets
+// nothing pass, until it is mended.
+func TestAPolicyEditedByHand(t *testing.T) {
+	n, server, _ := policyPlace(t)
+	var err error
+	if n.watch, err = n.watchRules(); err != nil {
+		t.Fatal(err)
+	}
+	edit := func(what, line string) {
+		t.Helper()
+		writeRules(t, n, line)
+		for limit := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			n.mu.Lock()
+			failed, same := n.failed, len(n.loaded) == 1 && n.loaded[0].String() == line
+			n.mu.Unlock()
+			if failed == (what == "nonsense") && (failed || same) {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("%s: failed %v, loaded %v", what, failed, n.loaded)
+			}
+		}
+	}
+	good := "allow " + server.String()
+	for range 2 {
+		edit("a rule", good)
+		c := connect(t, n, server)
+		if c == nil {
+			t.Fatal("it does not pass")
+		}
+		edit("nonsense", "permit all")
+		cut(t, c)
+		if connect(t, n, server) != nil {
+			t.Error("a connection passes")
+		}
+	}
+	edit("a rule", "deny other.test")
+}

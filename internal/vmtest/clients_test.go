@@ -214,7 +214,8 @@ func TestClients(t *testing.T) {
 	s := startClientServers(t, repos)
 	dir := project(t, "clients")
 	writeFile(t, filepath.Join(dir, "cert.pem"), string(s.cert))
-	ports := fmt.Sprintf(":%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang)
+	st := startStreamServers(t)
+	ports := fmt.Sprintf(":%d,%d,%d,%d,%d,%d,%d", s.https, s.ssh, s.redis, s.hang, st.secure, st.plain, st.counting)
 	must(t, dir, "run", "--memory", "2G", "--allow", "preset:debian", "--allow", "preset:npm", "--allow", "good.test"+ports, "--allow", serverAddr+ports, // which is of the loopback
 		"--allow", "nowhere.test", "--allow", "**.tunnel.test",
 		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
@@ -223,12 +224,13 @@ git config --global user.name x && git config --global user.email x@y && git con
 
 	t.Run("registries", func(t *testing.T) { // packages through presets
 		got := must(t, dir, "run", "--", "sh", "-euc", `
-hello && mkdir npm && cd npm && npm install --no-audit --no-fund is-odd >&2 && node -e 'console.log(require("is-odd")(3))'
+hello && mkdir npm && cd npm && npm install --no-audit --no-fund is-odd ws @grpc/grpc-js >&2 && node -e 'console.log(require("is-odd")(3))'
 ! curl -sS -m 30 https://example.com`)
 		if !strings.Contains(got, "Hello, world!\ntrue\n") {
 			t.Errorf("%q", got)
 		}
 	})
+	t.Run("streams", func(t *testing.T) { streams(t, dir, st) })
 	t.Run("git https", func(t *testing.T) {
 		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(`
 export GIT_SSL_CAINFO=$PWD/cert.pem; u=https://good.test:%d/repo.git
