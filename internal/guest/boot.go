@@ -78,6 +78,8 @@ func (a *agent) lanes() []lane {
 	}, {
 		wire.OpProcess: handle(a.process),
 	}, {
+		wire.OpTime: handle(keepTime),
+	}, {
 		wire.OpShutdown: handle(a.shutdown),
 	}}
 }

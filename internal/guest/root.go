@@ -148,17 +148,6 @@ func seedRandom(seed []byte) error {
 	return nil
 }
 
-func setClock(t time.Time) error {
-	if t.IsZero() {
-		return errors.New("clock: no time given")
-	}
-	ts := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		return fmt.Errorf("clock: %w", err)
-	}
-	return nil
-}
-
 // findDisk waits for the virtio-blk disk with a serial number.
 func (a *agent) findDisk(serial string) (string, error) {
 	var dev string

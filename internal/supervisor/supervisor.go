@@ -230,9 +230,10 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 	s.catchUp()
 	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "waited", s.waited, "accel", s.accel.Name(), "qemu", s.machine.Pid())
 	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
-	idle, stopWatching := context.WithCancel(ctx)
+	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	go s.watchIdle(idle)
+	go s.watchIdle(watching)
+	go s.watchClock(watching)
 
 	select {
 	case why = <-s.end:

@@ -69,6 +69,8 @@ const (
 	// Answered with a ProcessReply for each, out of turn and without touching a
 	// mounted file.
 	OpProcess Op = "process"
+	// OpTime carries a time.Time: what the host's clock says.
+	OpTime Op = "time"
 	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
 	OpShutdown Op = "shutdown"
 )

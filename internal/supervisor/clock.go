@@ -1,0 +1,69 @@
+package supervisor
+
+import (
+	"context"
+	"time"
+
+	"brig.dev/brig/internal/wire"
+)
+
+const (
+	// clockPoll is how soon a guest learns that the host has slept, or that its
+	// clock was set.
+	clockPoll = 5 * time.Second
+	// clockJump is what is worth telling at once.
+	clockJump = 500 * time.Millisecond
+	// clockTell is how often a guest is told anyway. Under software emulation its clock was
+	// seen to be wrong by 400 parts in a million, a tenth of a second in this time.
+	clockTell = 5 * time.Minute
+)
+
+// clocks are the host's two: what the time is, and how long it has run. The latter
+// stands still while the host sleeps (clock_gettime(2), CLOCK_MONOTONIC).
+type clocks struct {
+	wall time.Time // without a monotonic reading
+	ran  time.Duration
+}
+
+// jumped says whether the time between two looks at the clocks passed otherwise
+// than it ran.
+func (c clocks) jumped(since clocks) bool {
+	return (c.wall.Sub(since.wall) - (c.ran - since.ran)).Abs() >= clockJump
+}
+
+// watchClock keeps the guest's clock as the host's until ctx ends.
+func (s *supervisor) watchClock(ctx context.Context) {
+	began := time.Now()
+	look := func() clocks {
+		now := time.Now()
+		return clocks{now.Round(0), now.Sub(began)}
+	}
+	ticker := time.NewTicker(clockPoll)
+	defer ticker.Stop()
+	s.keepClock(ctx, look, ticker.C)
+}
+
+// keepClock tells the guest the time when the host's clock has jumped since it was
+// last told, and now and then. It looks at each tick.
+func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-chan time.Time) {
+	told := look()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		}
+		now := look()
+		jumped := now.jumped(told)
+		if !jumped && now.ran-told.ran < clockTell {
+			continue
+		}
+		if jumped {
+			s.log.Info("the host slept, or its clock was set: the guest is told the time")
+		}
+		if err := s.agent.call(ctx, wire.OpTime, look().wall, nil); err != nil && ctx.Err() == nil {
+			s.log.Warn("the guest's clock", "error", err)
+		}
+		told = now
+	}
+}
