@@ -194,8 +194,7 @@ func Needs() []Need {
 	n := Need{What: "user namespaces", OK: true, Detail: "ordinary users may make them"}
 	if err := tryUserNamespace(); err != nil {
 		n.OK, n.Detail = false, fmt.Sprintf("ordinary users may not make them (%v)", err)
-		n.Remedy = "sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0, " +
-			"or build the image once as root with the same cache folder"
+		n.Remedy = userNamespaceRemedy()
 	}
 	return append(list, n)
 }
@@ -226,7 +225,9 @@ func subordinates(file string) Need {
 		return n
 	}
 	n.Detail = fmt.Sprintf("%s gives %s no %d subordinate ids", file, u.Username, minSubordinates)
-	n.Remedy = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + u.Username
+	first := freeSubordinates("/etc/subuid", "/etc/subgid")
+	last := first + subordinateRange - 1
+	n.Remedy = fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %d-%d %s", first, last, first, last, u.Username)
 	return n
 }
 
@@ -238,14 +239,57 @@ func canMount() bool {
 	return cmd.Run() == nil
 }
 
+// tryUserNamespace lets mmdebstrap try, if it is there: AppArmor may allow it what
+// it does not allow brig (Ubuntu 24.04 and later).
 func tryUserNamespace() error {
+	if path, err := exec.LookPath("mmdebstrap"); err == nil {
+		return exec.Command(path, "--unshare-helper", "/bin/true").Run() //nolint:noctx // over at once
+	}
 	cmd := exec.Command("/bin/true") //nolint:noctx // over at once
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS}
 	return cmd.Run()
 }
 
+// userNamespaceRemedy is the switch that this kernel has: Ubuntu's, or Debian's.
+func userNamespaceRemedy() string {
+	for _, s := range []struct{ file, set string }{
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "kernel.apparmor_restrict_unprivileged_userns=0"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone=1"},
+	} {
+		if exists(s.file) {
+			return "sudo sysctl -w " + s.set + ", and the same in a file of /etc/sysctl.d to keep it so"
+		}
+	}
+	return "raise user.max_user_namespaces (sysctl), or allow them in the container that brig runs in"
+}
+
 // minSubordinates is what Debian's accounts need: ids up to nobody's, 65534.
 const minSubordinates = 65535
+
+const (
+	subordinateStart = 100_000 // SUB_UID_MIN, login.defs(5)
+	subordinateRange = 65_536  // SUB_UID_COUNT
+)
+
+// freeSubordinates is the first id behind all that the files give away.
+func freeSubordinates(files ...string) int64 {
+	first := int64(subordinateStart)
+	for _, file := range files {
+		b, _ := os.ReadFile(file) // none that can be read gives none away
+		for line := range strings.Lines(string(b)) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) != 3 {
+				continue
+			}
+			start, err1 := strconv.ParseInt(f[1], 10, 64)
+			n, err2 := strconv.ParseInt(f[2], 10, 64)
+			if err1 == nil && err2 == nil {
+				first = max(first, start+n)
+			}
+		}
+	}
+	return first
+}
 
 // hasSubordinates says whether subuid(5) gives the user enough ids.
 func hasSubordinates(file string, u *user.User) bool {
@@ -422,7 +466,8 @@ type story struct {
 	r     progress.Reporter
 	task  progress.Task
 	stage int
-	count int64 // packages of the present run of apt
+	runs  int   // of apt, with the present one
+	count int64 // packages of the present one
 	room  int64 // bytes that the packages of both runs take
 	last  []string
 }
@@ -478,7 +523,8 @@ func (s *story) line(l string) {
 	}
 	if m := newlyInstalled.FindStringSubmatch(l); m != nil {
 		s.count, _ = strconv.ParseInt(m[1], 10, 64)
-		s.begin(stageFetch, "Fetching packages", s.count, progress.Steps)
+		s.runs++
+		s.begin(stageFetch, "Fetching "+s.what(), s.count, progress.Steps)
 	} else if m := afterOperation.FindStringSubmatch(l); m != nil {
 		s.room += parseSize(m[1], m[2])
 	} else if m := fetching.FindStringSubmatch(l); m != nil && s.stage == stageFetch {
@@ -486,13 +532,21 @@ func (s *story) line(l string) {
 		s.task.Note(m[1])
 	} else if m := unpacking.FindStringSubmatch(l); m != nil {
 		if s.stage != stageInstall {
-			s.begin(stageInstall, "Installing packages", s.count*installSteps, progress.Steps)
+			s.begin(stageInstall, "Installing "+s.what(), s.count*installSteps, progress.Steps)
 		}
 		s.task.Add(1)
 		s.task.Note(m[1])
 	} else if strings.HasPrefix(l, "I: creating tarball") {
 		s.begin(stageWrite, "Writing the image", s.room, progress.Bytes)
 	}
+}
+
+// what is what the present run of apt brings: first what installs the rest.
+func (s *story) what() string {
+	if s.runs == 1 {
+		return "the base system"
+	}
+	return "packages"
 }
 
 // parseSize reads a size as apt writes it: "98.9 MB", "1,178 MB".

@@ -53,3 +53,29 @@ func TestBuildIsInterrupted(t *testing.T) {
 		}
 	}
 }
+
+func TestFreeSubordinates(t *testing.T) {
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "subuid")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, c := range []struct {
+		uid, gid string
+		want     int64
+	}{
+		{"", "", 100_000},
+		{"a:100000:65536\n", "", 165_536},
+		{"a:100000:65536\nb:165536:65536\n", "a:100000:65536\nb:500000:1000\n", 501_000},
+		{"nonsense\na:x:1\na:1:1\n", "", 100_000},
+	} {
+		if got := freeSubordinates(file(c.uid), file(c.gid)); got != c.want {
+			t.Errorf("%q, %q: %d", c.uid, c.gid, got)
+		}
+	}
+	if got := freeSubordinates("/nonexistent"); got != 100_000 {
+		t.Error(got)
+	}
+}
