@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pkg/sftp"
 	"github.com/spf13/cobra"
@@ -26,8 +27,8 @@ func cpCommand() *cobra.Command {
 		Short: "Copy files between the host and a sandbox",
 		Long: `Copy files and directories between the host and a sandbox. One side is
 NAME:PATH (or :PATH for this directory's sandbox); a relative PATH is taken from
-the home directory there. Directories are copied whole; modes and symbolic
-links are kept. A path of the host that holds a colon is written ./with:colon.
+the home directory there. Directories are copied whole; modes, times of change
+and symbolic links are kept. A path of the host that holds a colon is written ./with:colon.
 
 In a directory that the sandbox can change, brig follows no symbolic link that
 leads out of it.`,
@@ -146,12 +147,13 @@ type files interface {
 	ReadDir(string) (names []string, err error)
 	ReadLink(string) (string, error)
 	Open(string) (io.ReadCloser, error)
-	// Create writes a new file beside the old, and puts it in its place when
-	// write returns without an error.
-	Create(name string, mode fs.FileMode, write func(io.Writer) error) error
+	// Create writes a new file beside the old, and puts it in its place, with the
+	// mode and the time of like, when write returns without an error.
+	Create(name string, like fs.FileInfo, write func(io.Writer) error) error
 	// Mkdir makes a directory that may be written to, or finds one.
 	Mkdir(string) (made bool, err error)
 	Chmod(string, fs.FileMode) error
+	Chtimes(name string, modified time.Time) error
 	Symlink(target, name string) error
 }
 
@@ -234,7 +236,7 @@ func (c *copier) file(src, dst string, fi fs.FileInfo) error {
 		return failure(c.src, src, err)
 	}
 	defer r.Close()
-	err = c.dst.Create(dst, fi.Mode().Perm(), func(w io.Writer) error { return c.bytes(w, r, fi.Size()) })
+	err = c.dst.Create(dst, fi, func(w io.Writer) error { return c.bytes(w, r, fi.Size()) })
 	return failure(c.dst, dst, err)
 }
 
@@ -295,7 +297,8 @@ func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
 	if !made {
 		return nil
 	}
-	return failure(c.dst, dst, c.dst.Chmod(dst, fi.Mode().Perm()))
+	err = errors.Join(c.dst.Chtimes(dst, fi.ModTime()), c.dst.Chmod(dst, fi.Mode().Perm()))
+	return failure(c.dst, dst, err)
 }
 
 // hostFiles is this machine's file system beneath a directory. What leads out
@@ -415,6 +418,10 @@ func (h hostFiles) Stat(p string) (fs.FileInfo, error)  { return h.root.Stat(p) 
 func (h hostFiles) ReadLink(p string) (string, error)   { return h.root.Readlink(p) }
 func (h hostFiles) Chmod(p string, m fs.FileMode) error { return h.root.Chmod(p, m) }
 
+func (h hostFiles) Chtimes(p string, modified time.Time) error {
+	return h.root.Chtimes(p, time.Time{}, modified) // the zero time leaves the other as it is
+}
+
 // Open opens a regular file. It does not wait for a pipe that has come in its
 // place, and hides what copies files past the reader.
 func (h hostFiles) Open(p string) (io.ReadCloser, error) {
@@ -438,14 +445,14 @@ func (h hostFiles) ReadDir(p string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-func (h hostFiles) Create(name string, mode fs.FileMode, write func(io.Writer) error) error {
+func (h hostFiles) Create(name string, like fs.FileInfo, write func(io.Writer) error) error {
 	tmp := temporary(name)
 	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	if err = write(f); err == nil {
-		err = f.Chmod(mode)
+		err = errors.Join(f.Chmod(like.Mode().Perm()), h.Chtimes(tmp, like.ModTime()))
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
@@ -497,6 +504,11 @@ func (g guestFiles) ReadLink(p string) (string, error)    { return g.c.ReadLink(
 func (g guestFiles) Open(p string) (io.ReadCloser, error) { return g.c.Open(p) }
 func (g guestFiles) Chmod(p string, m fs.FileMode) error  { return g.c.Chmod(p, m) }
 
+// Chtimes is exact to a second: SFTP knows no more (draft-ietf-secsh-filexfer-02, 5).
+func (g guestFiles) Chtimes(p string, modified time.Time) error {
+	return g.c.Chtimes(p, modified, modified)
+}
+
 func (g guestFiles) ReadDir(p string) ([]string, error) {
 	list, err := g.c.ReadDir(p)
 	names := make([]string, len(list))
@@ -506,16 +518,19 @@ func (g guestFiles) ReadDir(p string) ([]string, error) {
 	return names, err
 }
 
-func (g guestFiles) Create(name string, mode fs.FileMode, write func(io.Writer) error) error {
+func (g guestFiles) Create(name string, like fs.FileInfo, write func(io.Writer) error) error {
 	tmp := temporary(name)
 	f, err := g.c.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
 	if err = write(f); err == nil {
-		err = f.Chmod(mode)
+		err = f.Chmod(like.Mode().Perm())
 	}
 	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = g.Chtimes(tmp, like.ModTime()) // when it is closed: what is written late counts too
+	}
 	if err == nil {
 		err = g.c.PosixRename(tmp, name)
 	}

@@ -193,7 +193,11 @@ func TestCopyFailsWhole(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "f"), "old")
 	h, name := atHost(t, nil, filepath.Join(dir, "f"), openDestination)
-	err := h.Create(name, 0o644, func(w io.Writer) error {
+	like, err := h.Lstat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.Create(name, like, func(w io.Writer) error {
 		_, _ = io.WriteString(w, "half")
 		return io.ErrUnexpectedEOF
 	})

@@ -38,6 +38,11 @@ host "brig-NAME". A sandbox that is stopped is started by the connection.`,
 			if err != nil {
 				return err
 			}
+			for _, path := range []string{d.Path, self} {
+				if strings.ContainsAny(path, "\n\r") || strings.Contains(path, "${") {
+					return hint(fmt.Errorf("ssh_config cannot hold the path %q", path), "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move brig's there")
+				}
+			}
 			_, err = io.WriteString(c.OutOrStdout(), sshConfig(d, spec.Name, self))
 			return err
 		},
@@ -77,7 +82,11 @@ func proxyCommand(self, name string) string {
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-func sshQuote(s string) string { return `"` + strings.ReplaceAll(s, "%", "%%") + `"` }
+// sshQuote quotes a path as OpenSSH has read it since 8.7: in quotes a backslash
+// takes the meaning from a quote or another (misc.c, argv_split).
+func sshQuote(s string) string {
+	return `"` + strings.NewReplacer("%", "%%", `\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
 
 // sshProxyCommand joins standard input and output to the guest's SSH server.
 func sshProxyCommand() *cobra.Command {

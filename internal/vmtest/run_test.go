@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+	"time"
 )
 
 func TestSessionStatus(t *testing.T) {
@@ -333,8 +334,14 @@ func TestCopy(t *testing.T) {
 	if err := os.Symlink("sub/run.sh", filepath.Join(src, "link")); err != nil {
 		t.Fatal(err)
 	}
+	then := time.Unix(1_000_000_000, 0)
+	for _, f := range []string{"sub/run.sh", "sub"} {
+		if err := os.Chtimes(filepath.Join(src, f), time.Time{}, then); err != nil {
+			t.Fatal(err)
+		}
+	}
 	must(t, dir, "cp", src, "shared:/tmp/copied")
-	if got := must(t, dir, "exec", "shared", "--", "sh", "-c", "cd /tmp/copied; ls -R; stat -c %a sub/run.sh; readlink link"); !strings.Contains(got, "755\nsub/run.sh\n") {
+	if got := must(t, dir, "exec", "shared", "--", "sh", "-c", "cd /tmp/copied; ls -R; stat -c '%a %Y' sub/run.sh; stat -c %Y sub; readlink link"); !strings.Contains(got, "755 1000000000\n1000000000\nsub/run.sh\n") {
 		t.Errorf("%q", got)
 	}
 	back := filepath.Join(base, "back")
@@ -342,7 +349,10 @@ func TestCopy(t *testing.T) {
 	if got := readFile(t, filepath.Join(back, "a b\xff")); got != "one" {
 		t.Errorf("%q", got)
 	}
-	if fi, err := os.Stat(filepath.Join(back, "sub", "run.sh")); err != nil || fi.Mode().Perm() != 0o755 {
+	if fi, err := os.Stat(filepath.Join(back, "sub")); err != nil || !fi.ModTime().Equal(then) {
+		t.Errorf("%v, %v", fi, err)
+	}
+	if fi, err := os.Stat(filepath.Join(back, "sub", "run.sh")); err != nil || fi.Mode().Perm() != 0o755 || !fi.ModTime().Equal(then) {
 		t.Errorf("%v, %v", fi, err)
 	}
 	fails(t, dir, 125, "shared:/no/such/file", "cp", "shared:/no/such/file", back)
