@@ -273,7 +273,7 @@ func why(ctx context.Context, d sandbox.Dir, gone error) error {
 func dial(ctx context.Context, store *sandbox.Store, name, user string) (*session.Client, error) {
 	user = userOr(user)
 	c, err := session.Dial(ctx, store.Dir(name), user)
-	if err != nil && ctx.Err() == nil && wokenUp(ctx, store, name) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, session.ErrUser) && startedAgain(ctx, store, name) {
 		c, err = session.Dial(ctx, store.Dir(name), user)
 	}
 	switch {
@@ -285,14 +285,12 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 	return c, hint(err, "brig logs %s, or brig stop --force %s and run again", name, name)
 }
 
-// wokenUp lets a sandbox go on that was suspended, being idle, between two looks
-// at it.
-func wokenUp(ctx context.Context, store *sandbox.Store, name string) bool {
-	d := store.Dir(name)
-	if st, err := d.State(); err != nil || st.Phase == sandbox.Running {
-		return false
-	}
-	return supervisor.AwaitExit(ctx, d) == nil && suspended(d) && ensureRunning(ctx, store, name, nil) == nil
+// startedAgain starts a sandbox that went away between two looks at it: it was
+// suspended, being idle, or something killed it and its end was not seen yet.
+func startedAgain(ctx context.Context, store *sandbox.Store, name string) bool {
+	ending, cancel := context.WithTimeout(ctx, goneLimit)
+	defer cancel()
+	return supervisor.AwaitExit(ending, store.Dir(name)) == nil && ensureRunning(ctx, store, name, nil) == nil
 }
 
 // spacePoll is how often a running command's sandbox is asked whether it stands

@@ -245,8 +245,8 @@ func (s *Store) Create(spec *Spec) (Dir, error) {
 }
 
 // Reserve makes the folder of a sandbox to be, which is one when its spec is
-// written. The caller holds the names' lock until then. A folder that a crash
-// left without a spec is emptied.
+// written. The caller holds the names' lock until then: so a folder without a spec
+// is what a crash left, and goes.
 func (s *Store) Reserve(name string) (Dir, error) {
 	d := s.Dir(name)
 	if _, err := d.Spec(); err == nil {
@@ -254,10 +254,28 @@ func (s *Store) Reserve(name string) (Dir, error) {
 	} else if !IsNotFound(err) {
 		return d, err
 	}
-	if err := os.RemoveAll(d.Path); err != nil {
+	if err := s.sweep(); err != nil {
 		return d, err
 	}
 	return d, os.MkdirAll(d.Path, 0o700)
+}
+
+// sweep removes the folders without a spec.
+func (s *Store) sweep() error {
+	entries, err := os.ReadDir(filepath.Join(s.root, "sandboxes"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		d := s.Dir(e.Name())
+		if _, err := os.Lstat(d.File(specFile)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(d.Path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Remove deletes a sandbox's folder, spec first, so that a crash on the way

@@ -321,7 +321,8 @@ func lastStart(t *testing.T, name string) []string {
 	return strings.Fields(last)
 }
 
-// killDuring runs brig and kills the sandbox's supervisor, or its QEMU, meanwhile.
+// killDuring runs brig and kills the sandbox's supervisor, or its QEMU, or brig
+// itself, meanwhile.
 func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...string) {
 	t.Helper()
 	c := command(t.Context(), dir, args...)
@@ -329,7 +330,10 @@ func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...str
 		t.Fatal(err)
 	}
 	time.Sleep(rand.N(takes))
-	what := []string{"__supervise", "qemu-system"}[rand.N(2)]
+	what := []string{"__supervise", "qemu-system", "brig"}[rand.N(3)]
+	if what == "brig" {
+		_ = c.Process.Kill()
+	}
 	for pid, line := range processes(sandboxDir(name)) {
 		if strings.Contains(line, what) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)

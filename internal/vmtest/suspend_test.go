@@ -4,12 +4,17 @@ package vmtest
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"brig.dev/brig/internal/control"
+	"brig.dev/brig/internal/sandbox"
 )
 
 // ticker is what a sandbox does in the background: its working directory and an
@@ -121,6 +126,16 @@ func TestFork(t *testing.T) {
 	must(t, dir, "run", "--allow", "example.test", "--", "sh", "-c", ticker+"; echo before | sudo tee /state")
 	awaitTicks(t, dir, 3)
 	const name = "fork"
+	once := func(name string) []string { // what was allowed once
+		list, err := control.NewClient(sandbox.Dir{Path: sandboxDir(name)}).AllowedOnce(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if err := control.NewClient(sandbox.Dir{Path: sandboxDir(name)}).AllowOnce(t.Context(), "once.test"); err != nil {
+		t.Fatal(err)
+	}
 	must(t, dir, "snapshot", "create", name, "first")
 	must(t, dir, "exec", name, "--", "sh", "-c", "echo after | sudo tee /state")
 	awaitTicks(t, dir, 3) // the original goes on
@@ -139,6 +154,9 @@ func TestFork(t *testing.T) {
 		seen.add(t, n, must(t, dir, "exec", n, "--", "sh", "-ec", identity))
 		if p := must(t, dir, "policy", "show", "--name", n); !strings.Contains(p, "example.test") {
 			t.Errorf("%s: policy %q", n, p)
+		}
+		if list := once(n); (len(list) == 1) != (n == name) {
+			t.Errorf("%s: allowed once: %q", n, list)
 		}
 	}
 	for _, f := range forks { // a copy of the files, at the same place, with what runs there
@@ -174,4 +192,67 @@ func TestFork(t *testing.T) {
 		t.Errorf("snapshots: %s", out)
 	}
 	must(t, dir, "snapshot", "rm", name, "first")
+}
+
+// TestCopiesKilled is attack 20 on snapshots and forks: whatever is killed while
+// one is made or gone back to, what is there is whole.
+func TestCopiesKilled(t *testing.T) {
+	dir := project(t, "copies")
+	const name, fork = "copies", "copies-fork"
+	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
+	set := func(value string) { must(t, dir, "run", "--", "sh", "-ec", "echo "+value+" > ~/value; sync") }
+	get := func(of string) string {
+		return strings.TrimSpace(must(t, dir, "exec", of, "--", "sh", "-c", "cat ~/value; sudo dmesg | grep 'EXT4-fs error' || true"))
+	}
+	must(t, dir, "run", "--memory", "1G", "--", "true")
+	set("first")
+	begin := time.Now()
+	must(t, dir, "snapshot", "create", name, "first")
+	takes := time.Since(begin)
+	whole := map[string]int{}
+	for i := range 3 {
+		value, snap := fmt.Sprintf("value%d", i), fmt.Sprintf("snap%d", i)
+		set(value)
+		killDuring(t, dir, name, takes, "snapshot", "create", name, snap)
+		if got := get(name); got != value {
+			t.Fatalf("after the creation of %s: %q", snap, got)
+		}
+		var rows []struct{ Name, Error string }
+		if err := json.Unmarshal([]byte(must(t, dir, "snapshot", "ls", "--json", name)), &rows); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			if r.Error != "" {
+				t.Errorf("snapshot %s: %s", r.Name, r.Error)
+			}
+			if r.Name == snap {
+				whole["snapshots"]++
+				must(t, dir, "snapshot", "restore", "--force", name, snap)
+				if got := get(name); got != value {
+					t.Errorf("%s has %q", snap, got)
+				}
+			}
+		}
+		set("later")
+		killDuring(t, dir, name, 2*takes, "snapshot", "restore", "--force", name, "first")
+		switch got := get(name); got {
+		case "first":
+			whole["restores"]++
+		case "later":
+		default:
+			t.Fatalf("after a restore: %q", got)
+		}
+		set(value)
+		killDuring(t, dir, name, 3*takes, "fork", name, fork)
+		if strings.Contains(must(t, dir, "ls"), fork) {
+			whole["forks"]++
+		} else {
+			must(t, dir, "fork", name, fork)
+		}
+		if got := get(fork); got != value {
+			t.Fatalf("the fork has %q", got)
+		}
+		must(t, dir, "rm", "-f", fork)
+	}
+	t.Logf("of 3 each that were killed, these were made all the same: %v", whole)
 }
