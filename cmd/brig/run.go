@@ -233,6 +233,11 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	defer done()
 	go watchSpace(watching, store.Dir(spec.Name), cmd.Terminal != nil)
 	exit, err := c.Run(ctx, cmd)
+	var still session.StillError
+	if errors.As(err, &still) {
+		fmt.Fprintf(os.Stderr, "brig: %v: the command ends when it goes on\n  try: brig ls, which says why; brig stop --force %s\n", err, spec.Name)
+		return interruption{still.Signal}
+	}
 	if errors.Is(err, session.ErrGone) {
 		err = why(ctx, store.Dir(spec.Name), err)
 	}

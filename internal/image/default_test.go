@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -45,10 +44,7 @@ func TestBuildIsInterrupted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for syscall.Kill(n, 0) == nil { // also who waits for orphans here
-			if b, err := os.ReadFile("/proc/" + p + "/stat"); err == nil && strings.Contains(string(b), ") Z ") {
-				break
-			}
+		for runs(n) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}

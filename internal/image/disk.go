@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"syscall"
 )
 
 // MinDisk is the smallest disk that NewDisk makes, in bytes: below this ext4
@@ -34,8 +36,8 @@ const (
 
 // NewDisk makes a sparse file of sizeBytes with an empty ext4 file system for a
 // sandbox, without rights and in well under a second: nothing is written that
-// can be left a hole. path must not exist yet. The file appears whole or not at
-// all.
+// can be left a hole. path must not exist yet, and nobody else may be making it.
+// The file appears whole or not at all.
 func NewDisk(path string, sizeBytes int64) error {
 	if sizeBytes < MinDisk {
 		return fmt.Errorf("a disk of %d bytes is too small: at least %d MiB", sizeBytes, MinDisk>>20)
@@ -44,8 +46,12 @@ func NewDisk(path string, sizeBytes int64) error {
 		return fmt.Errorf("make disk %s: %w", path, fs.ErrExist)
 	}
 	// In a folder of its own beside its place: the name has to be new to mke2fs.
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".disk-*")
-	if err != nil {
+	// What was killed on the way left one.
+	dir := path + ".new"
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	defer os.RemoveAll(dir)
@@ -56,7 +62,7 @@ func NewDisk(path string, sizeBytes int64) error {
 	if err := format(tmp, sizeBytes); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	// A link, unlike a rename, does not replace what another process has put there.
+	// A link, unlike a rename, does not replace what is there.
 	if err := os.Link(tmp, path); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
@@ -135,6 +141,10 @@ func sparse(path string, size int64) error {
 // run runs a short command and puts its complaints into the error.
 func run(cmd *exec.Cmd) error {
 	cmd.Env = append(cmd.Environ(), "LC_ALL=C")
+	// It ends with us; the kernel means the thread that starts it (prctl(2)).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	name := filepath.Base(cmd.Path)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {

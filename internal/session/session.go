@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -110,6 +111,18 @@ type Exit struct {
 // Run runs the command and returns when it has ended and all its output has
 // been written. An error means that brig, not the command, failed.
 func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
+	f := &forwarder{client: c, session: make(chan *ssh.Session, 1)}
+	go f.run(cmd.Signals)
+	exit, err := c.run(ctx, cmd, f.session)
+	if sig := f.unanswered.Load(); sig != 0 {
+		return Exit{}, StillError{syscall.Signal(sig)}
+	}
+	return exit, err
+}
+
+// run is Run; it tells started of the session that signals go to.
+func (c *Client) run(ctx context.Context, cmd Command, started chan<- *ssh.Session) (Exit, error) {
+	defer close(started)
 	s, err := c.ssh.NewSession()
 	if err != nil {
 		return Exit{}, fmt.Errorf("guest: %w", err)
@@ -138,7 +151,7 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 		}
 		stdin.Close()
 	}()
-	go forward(s, cmd.Signals)
+	started <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	return exitOf(s.Wait())

@@ -41,6 +41,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv(tinyCacheEnv); dir != "" { // in namespaces of its own
+		if err := tinyCache(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := func() int {
 		if os.Getenv("BRIG") == "" || os.Getenv("BRIG_TEST_CACHE") == "" {
 			fmt.Fprintln(os.Stderr, "vmtest: run by scripts/test, which sets BRIG and BRIG_TEST_CACHE")

@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -290,6 +292,63 @@ func TestSessionLost(t *testing.T) {
 	kill9(t, x.pid)
 	_ = x.wait()
 	gone("sleep 4243")
+}
+
+// TestSessionStandsStill: a guest that takes no signal, since it stands still, holds
+// up nobody who wants to end a command, and ends it when it goes on.
+func TestSessionStandsStill(t *testing.T) {
+	dir := shared(t)
+	started := command(t.Context(), dir, "run", "--", "sh", "-c", "echo ready; exec sleep 4244")
+	out, err := started.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said lockedBuffer
+	started.Stderr = &said
+	if err := started.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	qemu := inspect(t, dir).Status.QEMUPID
+	if err := syscall.Kill(qemu, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	resume := sync.OnceFunc(func() { _ = syscall.Kill(qemu, syscall.SIGCONT) })
+	defer resume()
+	early := command(t.Context(), dir, "run", "--", "true") // it gets no connection
+	if err := early.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the second command to catch signals", func() bool { return catches(early.Process.Pid, syscall.SIGUSR1) })
+	for _, c := range []*exec.Cmd{started, early} {
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if _ = c.Wait(); c.ProcessState.ExitCode() != 143 {
+			t.Errorf("%q: %v", c.Args, c.ProcessState)
+		}
+	}
+	if !strings.Contains(said.String(), "stands still") || !strings.Contains(said.String(), "try:") {
+		t.Errorf("it says %q", said.String())
+	}
+	resume()
+	wait(t, "the command's end in the guest", func() bool {
+		return !strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), "sleep 4244")
+	})
+}
+
+// catches says whether a process has a handler for a signal (proc(5), SigCgt).
+func catches(pid int, sig syscall.Signal) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	_, after, _ := strings.Cut(string(b), "SigCgt:")
+	line, _, _ := strings.Cut(after, "\n")
+	set, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	return err == nil && set>>(sig-1)&1 == 1
 }
 
 func TestVerbs(t *testing.T) {

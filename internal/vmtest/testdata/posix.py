@@ -332,6 +332,174 @@ def seek_in_directory():
 
 
 @test
+def long_paths():
+    deep = "/".join(["d" * 200] * 30)  # longer than PATH_MAX
+    at = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(30):
+        os.mkdir("d" * 200, dir_fd=at)
+        at = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+    fd = os.open("f", os.O_CREAT | os.O_RDWR, dir_fd=at)
+    longest = "d" * 200 + "/" + "./" * 1900
+    return (os.write(fd, b"deep"), err(os.stat, deep), err(os.stat, longest), err(os.mkdir, "d" * 255), err(os.mkdir, "d" * 256),
+            err(os.rename, "d" * 255, "e" * 256), err(os.symlink, "x" * 4095, "l"), err(os.symlink, "x" * 4096, "l2"))
+
+
+@test
+def exchange():
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.mkdir("dir"), put("dir/in"), put("file", b"f")
+
+    def exchanged(a, b):
+        return "ok" if libc.renameat2(-100, a, -100, b, 2) == 0 else errno.errorcode[ctypes.get_errno()]
+    r = exchanged(b"dir", b"file"), exchanged(b"file", b"missing"), exchanged(b"file", b"file/in")
+    return r, get("dir"), os.listdir("file"), sorted(os.listdir("."))
+
+
+@test
+def rename_over_open_file():
+    put("new", b"new")
+    f = open("old", "w+b", 0)
+    f.write(b"old")
+    os.rename("new", "old")
+    f.write(b" still")
+    f.seek(0)
+    return f.read(), get("old"), os.fstat(f.fileno()).st_nlink, os.stat("old").st_size
+
+
+@test
+def rename_one_link_to_another():
+    put("a", b"1"), os.link("a", "b")
+    os.rename("a", "b")  # two names of one file: nothing is done
+    return sorted(os.listdir(".")), os.stat("b").st_nlink
+
+
+@test
+def truncate_unlinked():
+    f = open("f", "w+b", 0)
+    f.write(b"0123456789")
+    os.unlink("f")
+    os.ftruncate(f.fileno(), 4)
+    os.fchmod(f.fileno(), 0o600)
+    os.utime(f.fileno(), ns=(1, 2))
+    s = os.fstat(f.fileno())
+    return s.st_size, oct(s.st_mode), s.st_mtime_ns, os.pread(f.fileno(), 99, 0)
+
+
+@test
+def holes():
+    libc = ctypes.CDLL(None, use_errno=True)
+    size, keep, punch, zero = 1 << 20, 1, 2, 16
+    fd = os.open("h", os.O_CREAT | os.O_RDWR)
+    os.pwrite(fd, b"x" * size, 0)
+
+    def fallocate(mode, at, n):
+        r = libc.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(n))
+        return "ok" if r == 0 else errno.errorcode[ctypes.get_errno()]
+    full = os.fstat(fd).st_blocks
+    out = [fallocate(punch | keep, 1 << 18, 1 << 18), os.pread(fd, 2, (1 << 18) - 1), os.pread(fd, 2, (1 << 19) - 1),
+           full - os.fstat(fd).st_blocks >= 512, os.lseek(fd, 0, os.SEEK_HOLE), os.lseek(fd, 1 << 18, os.SEEK_DATA)]
+    out += [fallocate(zero, 0, 4096), os.pread(fd, 1, 0), fallocate(keep, size, 4096), os.fstat(fd).st_size]
+    return out, fallocate(0, size, 4096), os.fstat(fd).st_size, err(os.lseek, fd, 1 << 30, os.SEEK_DATA)
+
+
+@test
+def mmap_is_what_write_sees():
+    put("mm", b"a" * 8192)
+    with open("mm", "r+b", 0) as f, mmap.mmap(f.fileno(), 0) as m, open("mm", "rb", 0) as g:
+        m[5000:5003] = b"map"
+        g.seek(5000)
+        a = g.read(3)
+        f.seek(100), f.write(b"write")
+        b = m[100:105]
+        child = subprocess.run([sys.executable, "-c", "print(open('mm','rb').read()[5000:5003])"], capture_output=True).stdout
+        f.truncate(4096)
+        return a, b, child, os.fstat(f.fileno()).st_size
+
+
+@test
+def two_processes_append():
+    put("log", b"")
+    code = "import os,sys\nfd=os.open('log',os.O_WRONLY|os.O_APPEND)\nfor i in range(200): os.write(fd,(sys.argv[1]*99+'\\n').encode())"
+    for p in [subprocess.Popen([sys.executable, "-c", code, c]) for c in "ab"]:
+        p.wait()
+    lines = get("log").splitlines()
+    return len(lines), sorted(set(lines)) == [b"a" * 99, b"b" * 99], lines.count(b"a" * 99)
+
+
+@test
+def locks_of_two_processes():
+    put("lk")
+    holder = subprocess.Popen([sys.executable, "-c", "import fcntl,sys\nf=open('lk','r+b'); g=open('lk','r+b')\n"
+                               "fcntl.flock(f, fcntl.LOCK_EX); fcntl.lockf(g, fcntl.LOCK_EX, 10, 50)\nprint(flush=True); sys.stdin.read()"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    f = open("lk", "r+b")
+    out = (err(fcntl.flock, f, fcntl.LOCK_SH | fcntl.LOCK_NB), err(fcntl.lockf, f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 55),
+           err(fcntl.lockf, f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 60))
+    holder.kill(), holder.wait()
+    return out, err(fcntl.flock, f, fcntl.LOCK_EX | fcntl.LOCK_NB), err(fcntl.lockf, f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 55)
+
+
+@test
+def shared_locks():
+    put("sl")
+    f, g, h = open("sl", "r+b"), open("sl", "r+b"), open("sl", "rb")
+    return (err(fcntl.flock, f, fcntl.LOCK_SH), err(fcntl.flock, g, fcntl.LOCK_SH | fcntl.LOCK_NB), err(fcntl.flock, g, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            err(fcntl.lockf, h, fcntl.LOCK_EX | fcntl.LOCK_NB), err(fcntl.lockf, h, fcntl.LOCK_SH | fcntl.LOCK_NB))
+
+
+@test
+def more_extended_attributes():
+    put("xa"), os.mkdir("xd"), os.symlink("xa", "xl")
+    os.setxattr("xd", "user.dir", b"d")
+    os.setxattr("xa", "user.empty", b"")
+    os.setxattr("xa", "user.empty", b"now", os.XATTR_REPLACE)
+    return (os.listxattr("xd"), os.getxattr("xa", "user.empty"), err(os.setxattr, "xa", "user.none", b"", os.XATTR_REPLACE),
+            err(os.removexattr, "xa", "user.none"), err(os.setxattr, "xl", "user.link", b"", follow_symlinks=False),
+            err(os.setxattr, "xa", "user." + "n" * 251, b""), err(os.setxattr, "xa", "nonsense", b""))
+
+
+@test
+def access_and_times():
+    put("f")
+    os.utime("f", ns=(123, 999_999_999)), os.utime("f", ns=(-1_000_000_001, -5))
+    s = os.stat("f")
+    os.chmod("f", 0o000)
+    a = os.access("f", os.R_OK), os.access("f", os.W_OK)
+    os.chmod("f", 0o444)
+    return s.st_atime_ns, s.st_mtime_ns, a, os.access("f", os.R_OK), os.access("f", os.X_OK), err(os.utime, "missing")
+
+
+@test
+def a_large_directory():
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+    libc.telldir.restype = ctypes.c_long
+    libc.opendir.argtypes, libc.readdir.argtypes = [ctypes.c_char_p], [ctypes.c_void_p]
+    libc.telldir.argtypes, libc.seekdir.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_long]
+    os.mkdir("many")
+    for i in range(3_000):
+        os.close(os.open("many/%05d" % i, os.O_CREAT))
+
+    def entry():
+        e = libc.readdir(d)
+        return e and ctypes.string_at(e + 19)  # d_name
+    d = libc.opendir(b"many")
+    marks, names = [], []
+    while True:
+        at = libc.telldir(d)
+        n = entry()
+        if not n:
+            break
+        marks.append(at), names.append(n)
+    back = True
+    for i in (2_900, 17, 1_555, 0, len(names) - 1, 2_048):
+        libc.seekdir(d, marks[i])
+        back = back and entry() == names[i]
+    return len(names), len(set(names)), back
+
+
+@test
 def space():
     s = os.statvfs(".")
     return s.f_bavail > 0, s.f_namemax, s.f_blocks >= s.f_bavail
