@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func testdata(t *testing.T, name string) string {
@@ -101,6 +103,38 @@ func TestShareIsLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	sh(t, dir, "while [ \"$(cat f)\" != three ]; do :; done")
+
+	// What the guest made is the same on the host: written by mapping, sparse,
+	// under any name, with its attributes and times.
+	sh(t, dir, `python3 -c '
+import mmap, os
+open("mapped", "wb").write(bytes(9000))
+with open("mapped", "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+    m[5000:5003] = b"map"
+with open("sparse", "wb") as f:
+    f.truncate(1 << 30)
+open(b"\xff\xfe", "w").close()
+os.setxattr("mapped", "user.from", b"guest")
+os.utime("mapped", ns=(1, 1_000_000_000_123_456_789))
+'`)
+	mapped := filepath.Join(dir, "mapped")
+	if got := readFile(t, mapped); len(got) != 9000 || got[5000:5003] != "map" {
+		t.Errorf("%d bytes, %q", len(got), got[:min(len(got), 5003)])
+	}
+	if fi, err := os.Stat(mapped); err != nil || fi.ModTime().UnixNano() != 1_000_000_000_123_456_789 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	value := make([]byte, 16)
+	if n, err := unix.Getxattr(mapped, "user.from", value); err != nil || string(value[:n]) != "guest" {
+		t.Errorf("%q, %v", value, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "sparse"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 100 {
+		t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "\xff\xfe")); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestShareTools(t *testing.T) {
