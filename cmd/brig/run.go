@@ -235,7 +235,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	exit, err := c.Run(ctx, cmd)
 	var still session.StillError
 	if errors.As(err, &still) {
-		fmt.Fprintf(os.Stderr, "brig: %v: the command ends when it goes on\n  try: brig ls, which says why; brig stop --force %s\n", err, spec.Name)
+		fmt.Fprintf(os.Stderr, "brig: %v: the command ends when it goes on\n  try: brig ls, which says whether the host's disk is full; brig stop --force %s\n", err, spec.Name)
 		return interruption{still.Signal}
 	}
 	if errors.Is(err, session.ErrGone) {

@@ -419,7 +419,7 @@ def mmap_is_what_write_sees():
 @test
 def two_processes_append():
     put("log", b"")
-    code = "import os,sys\nfd=os.open('log',os.O_WRONLY|os.O_APPEND)\nfor i in range(200): os.write(fd,(sys.argv[1]*99+'\\n').encode())"
+    code = "import os,sys\nfd=os.open('log',os.O_WRONLY|os.O_APPEND)\nfor i in range(50): os.write(fd,(sys.argv[1]*99+'\\n').encode())"
     for p in [subprocess.Popen([sys.executable, "-c", code, c]) for c in "ab"]:
         p.wait()
     lines = get("log").splitlines()
