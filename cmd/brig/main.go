@@ -43,7 +43,7 @@ func (interruption) Is(target error) bool { return target == context.Canceled }
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	heed(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		select {
 		case sig := <-signals:
@@ -52,6 +52,16 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 		}
 	}()
 	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+// heed sends signals to c, but those that whoever started brig made it ignore, as
+// nohup(1) and a shell's "&" do.
+func heed(c chan<- os.Signal, signals ...os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
 }
 
 // interruptedBy names the signal in an error that only says that something was

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -320,6 +321,9 @@ func showLog(ctx context.Context, w io.Writer, path string, follow bool) error {
 			f.Close()
 			return nil
 		case <-time.After(200 * time.Millisecond):
+		}
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, os.ErrNotExist) {
+			break // the sandbox was removed
 		}
 		f = reopenIfRotated(f, path)
 	}

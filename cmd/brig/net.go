@@ -58,6 +58,9 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 			file := d.File(sandbox.NetLogFile)
 			if follow {
 				err = egress.FollowLog(c.Context(), file, show)
+				if errors.Is(err, egress.ErrLogGone) { // with the sandbox: there is no more to follow
+					err = nil
+				}
 			} else {
 				err = egress.ReadLog(file, show)
 			}
@@ -153,7 +156,11 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in *os.File, out io.Wr
 		}
 		return nil
 	})
-	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, io.EOF):
+		return nil
+	case errors.Is(err, egress.ErrLogGone):
+		fmt.Fprintln(out, "The sandbox was removed.")
 		return nil
 	}
 	return err

@@ -212,7 +212,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	// From here on signals are the command's, though as long as there is no
 	// connection they end brig.
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, session.Forwarded...)
+	heed(signals, session.Forwarded...)
 	defer signal.Stop(signals)
 	c := early.end()
 	if c == nil {

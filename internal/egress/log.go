@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -324,8 +325,11 @@ func ReadLog(path string, each func(Entry) error) error {
 	return nil
 }
 
-// FollowLog is ReadLog, and then waits for more until ctx is done. It returns
-// nil then.
+// ErrLogGone means that the folder of a log was removed.
+var ErrLogGone = errors.New("the audit log is gone")
+
+// FollowLog is ReadLog, and then waits for more until ctx is done, when it returns
+// nil, or the log's folder is removed: ErrLogGone.
 func FollowLog(ctx context.Context, path string, each func(Entry) error) error {
 	t := tail{each: each}
 	if f, err := os.Open(path + ".1"); err == nil {
@@ -363,6 +367,9 @@ func FollowLog(ctx context.Context, path string, each func(Entry) error) error {
 				f = nil
 				continue
 			}
+		}
+		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+			return ErrLogGone
 		}
 		select {
 		case <-ctx.Done():

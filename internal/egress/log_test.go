@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,5 +136,32 @@ func TestEntryText(t *testing.T) {
 	nothing.Write(e)
 	if err := nothing.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFollowEnds when the log's folder is removed: nothing more can come.
+func TestFollowEnds(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "box")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "net.log")
+	l, err := OpenLog(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Write(Entry{Verdict: Denied, Name: "last.example"})
+	l.Close()
+	seen := make(chan string, 10)
+	done := make(chan error, 1)
+	go func() { done <- FollowLog(t.Context(), path, func(e Entry) error { seen <- e.Name; return nil }) }()
+	if got := <-seen; got != "last.example" {
+		t.Error(got)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, ErrLogGone) {
+		t.Error(err)
 	}
 }

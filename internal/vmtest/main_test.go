@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,6 +48,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(s) { // by nohup, say: the brigs that are tested shall not ignore it as well
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	code := func() int {
 		if os.Getenv("BRIG") == "" || os.Getenv("BRIG_TEST_CACHE") == "" {
