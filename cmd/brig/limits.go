@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/supervisor"
@@ -53,12 +51,12 @@ func admit(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (*sand
 	if err != nil {
 		return nil, err
 	}
-	if free := availableMemory(); free >= 0 && free < startMemory {
+	if free := sandbox.AvailableMemory(); free >= 0 && free < startMemory {
 		if err := emptyPool(ctx, store); err != nil {
 			return nil, err
 		}
 	}
-	if free := availableMemory(); free >= 0 && free < startMemory {
+	if free := sandbox.AvailableMemory(); free >= 0 && free < startMemory {
 		return nil, hint(fmt.Errorf("this machine has only %s of memory left, and a sandbox takes %s to start",
 			sandbox.FormatSize(free), sandbox.FormatSize(startMemory)), "brig suspend another sandbox (brig ls)")
 	}
@@ -85,22 +83,4 @@ func emptyPool(ctx context.Context, store *sandbox.Store) error {
 		return err
 	}
 	return supervisor.Empty(ctx, pool)
-}
-
-// availableMemory is what programs can still have without swapping, in bytes, as
-// the kernel estimates it (proc_meminfo(5)); -1 when it does not say.
-func availableMemory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return -1
-	}
-	for line := range bytes.Lines(b) {
-		if rest, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			if err == nil {
-				return n << 10
-			}
-		}
-	}
-	return -1
 }

@@ -175,7 +175,7 @@ func fillPool(ctx context.Context, spec *sandbox.Spec) error {
 	defer l.Close()
 	return supervisor.Fill(ctx, pool, n, spec, guestUser(), session.MakeKeys, func(s *sandbox.Spec) bool {
 		max, err := limits()
-		return err == nil && store.Room(s, max) && availableMemory() > 2*startMemory
+		return err == nil && store.Room(s, max) && sandbox.AvailableMemory() > 2*startMemory
 	})
 }
 

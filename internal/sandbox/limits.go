@@ -1,6 +1,12 @@
 package sandbox
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
 
 // Limits bound what all of the owner's running sandboxes take together.
 type Limits struct {
@@ -64,4 +70,22 @@ func (s *Store) running(but string) (number int, memory int64, err error) {
 		number, memory = number+1, memory+spec.Memory
 	}
 	return number, memory, nil
+}
+
+// AvailableMemory is what programs can still have without swapping, in bytes, as
+// the kernel estimates it (proc_meminfo(5)); -1 when it does not say.
+func AvailableMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return -1
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err == nil {
+				return n << 10
+			}
+		}
+	}
+	return -1
 }

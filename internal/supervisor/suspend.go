@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/snapshot"
@@ -102,7 +104,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	}
 	defer draft.Discard()
 	s.network.gate.CutAll("the sandbox is suspended")
-	meta, err := s.capture(ctx, draft, nil)
+	meta, err := s.capture(ctx, draft, func(context.Context) error { return draft.RAM(s.ram) })
 	if err == nil {
 		if err = s.syncDisk(); err == nil {
 			err = draft.Commit(s.dir.File(sandbox.SuspendedState), *meta)
@@ -117,9 +119,9 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	return err
 }
 
-// capture stops the machine and writes it to the draft. After an error it runs
-// again; without, it stands still and has no shares (release). still, if not nil,
-// is called while it does.
+// capture stops the machine and writes its devices to the draft. After an error it
+// runs again; without, it stands still and has no shares (release). still is called
+// while it does, to keep its memory and what else must be of that moment.
 func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still func(context.Context) error) (*snapshot.Meta, error) {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
@@ -138,9 +140,6 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still f
 		err = draft.State(func(w io.Writer) error { return s.machine.SaveState(ctx, w) })
 	}
 	if err == nil {
-		err = draft.RAM(s.ram)
-	}
-	if err == nil && still != nil {
 		err = still(ctx)
 	}
 	if err != nil {
@@ -268,8 +267,8 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Snapshot implements control.Service. The machine stands still while its memory
-// and its disk are copied.
+// Snapshot implements control.Service. The machine stands still while its disk is
+// copied, and what its memory has become since that was copied.
 func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	if !s.saving.TryLock() {
 		return errors.New("the sandbox is being saved already")
@@ -284,9 +283,19 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 		return err
 	}
 	defer draft.Discard()
+	mirror, err := s.mirror()
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	defer mirror.Close()
 	began := time.Now()
 	meta, err := s.capture(ctx, draft, func(context.Context) error {
-		return draft.Disk(s.dir.File(sandbox.DiskFile))
+		if mirror == nil {
+			err = draft.RAM(s.ram)
+		} else {
+			_, err = qemu.UpdateRAM(mirror, s.ram)
+		}
+		return errors.Join(err, draft.Disk(s.dir.File(sandbox.DiskFile)))
 	})
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -295,5 +304,36 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	s.log.Info("snapshot", "path", path, "still", time.Since(began).Round(time.Millisecond))
+	if mirror != nil {
+		if err := draft.RAM(mirror); err != nil {
+			return err
+		}
+	}
 	return draft.Commit(path, *meta)
+}
+
+// mirrorSpare is how much of the host's memory a mirror leaves free, in bytes.
+const mirrorSpare = 512 << 20
+
+// mirror is a copy of the memory of a machine that runs, from which it can be made
+// right in a moment; nil where the host has no room for a copy.
+func (s *supervisor) mirror() (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.ram.Fd()), &st); err != nil {
+		return nil, err
+	}
+	const block = 512 // of st_blocks (stat(2))
+	if free := sandbox.AvailableMemory(); free < st.Blocks*block+mirrorSpare {
+		s.log.Info("the machine stands still while its memory is written: no room for a copy", "free", free)
+		return nil, nil //nolint:nilnil // no copy is no error
+	}
+	mirror, err := qemu.NewRAM(st.Size)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := qemu.CopyRAM(mirror, s.ram); err != nil {
+		mirror.Close()
+		return nil, err
+	}
+	return mirror, nil
 }
