@@ -173,13 +173,17 @@ type handshake struct {
 	client *session.Client
 }
 
+// begin begins it, or begins anew with a machine that took the place of the first.
 func (h *handshake) begin(ctx context.Context, d sandbox.Dir, user string) {
-	if h.done != nil {
-		return
-	}
-	h.done = make(chan struct{})
+	before, done := h.done, make(chan struct{})
+	h.done = done
 	go func() {
-		defer close(h.done)
+		defer close(done)
+		if before != nil {
+			if <-before; h.client != nil {
+				h.client.Close()
+			}
+		}
 		h.client, _ = session.Dial(ctx, d, userOr(user)) // dial tries again, and says why
 	}()
 }

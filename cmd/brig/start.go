@@ -364,7 +364,7 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 		lock, err = d.Lock()
 	}
 	if err == nil && !waited {
-		how, err = supervisor.Launch(ctx, d, lock, on)
+		how, err = launch(ctx, d, lock, on, r)
 	}
 	task.Done(err)
 	for _, n := range how.Notes {
@@ -377,6 +377,20 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 		readyNext(store, d, how.Cold)
 	}
 	return err
+}
+
+// launch starts a supervisor, and once more if the guest's kernel panicked as it
+// started: nothing of the person's had run.
+func launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on supervisor.Progress, r *bars) (supervisor.Start, error) {
+	how, err := supervisor.Launch(ctx, d, lock, on)
+	if !supervisor.Panicked(err) || ctx.Err() != nil {
+		return how, err
+	}
+	r.around(func() { fmt.Fprintf(os.Stderr, "brig: starting it once more: %s\n", printable(err.Error())) })
+	if lock, err = d.Lock(); err != nil {
+		return how, err
+	}
+	return supervisor.Launch(ctx, d, lock, on)
 }
 
 // readyNext makes the next start quick. If this fails it is as slow as this one

@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"brig.dev/brig/internal/confine"
@@ -64,6 +65,7 @@ type supervisor struct {
 	binary   qemu.Binary
 	machine  *qemu.Process
 	printed  *printed // by the machine
+	panicked atomic.Bool
 	ram      *os.File // the machine's memory
 	kind     string   // of machine (template.Kind)
 	resumed  bool     // it was suspended
@@ -100,7 +102,7 @@ func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
 		err = errors.Join(s.run(ctx, s.boot), s.close())
 	}
 	if err != nil {
-		tell(news{Error: err.Error()})
+		tell(news{Error: err.Error(), Panicked: s != nil && s.panicked.Load()})
 	}
 	return err
 }
@@ -453,17 +455,18 @@ func (s *supervisor) watch() {
 	asked := s.phase == sandbox.Stopping
 	s.mu.Unlock()
 	if !asked {
-		s.end <- whyEnded(err, s.printed)
+		s.end <- s.whyEnded(err)
 	}
 }
 
-func whyEnded(err error, p *printed) string {
+func (s *supervisor) whyEnded(err error) string {
 	if err == nil {
 		return "the guest powered off"
 	}
 	why := fmt.Sprintf("the machine ended: %v", err)
 	if errors.Is(err, qemu.ErrReset) {
-		if said := p.panic(); said != "" {
+		if said := s.printed.panic(); said != "" {
+			s.panicked.Store(true)
 			why += ": " + said
 		}
 	}
