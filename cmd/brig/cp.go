@@ -84,7 +84,7 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 	if err != nil {
 		return err
 	}
-	if err := ensureRunning(ctx, store, spec.Name, nil); err != nil {
+	if err := ensureRunning(ctx, store, spec.Name); err != nil {
 		return err
 	}
 	client, err := dial(ctx, store, spec.Name, user)

@@ -99,7 +99,7 @@ func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbo
 		if err := f.make(ctx, store, origin, name); err != nil {
 			return errors.Join(err, store.Dir(name).Remove())
 		}
-		if err := ensureRunning(ctx, store, name, nil); err != nil {
+		if err := ensureRunning(ctx, store, name); err != nil {
 			return err
 		}
 	}

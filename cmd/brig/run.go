@@ -299,7 +299,7 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 func startedAgain(ctx context.Context, store *sandbox.Store, name string) bool {
 	ending, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
-	return supervisor.AwaitExit(ending, store.Dir(name)) == nil && ensureRunning(ctx, store, name, nil) == nil
+	return supervisor.AwaitExit(ending, store.Dir(name)) == nil && ensureRunning(ctx, store, name) == nil
 }
 
 // spacePoll is how often a running command's sandbox is asked whether it stands

@@ -68,7 +68,7 @@ func snapshotCreateCommand() *cobra.Command {
 
 // capture saves a sandbox, which it starts if need be, at path.
 func capture(ctx context.Context, store *sandbox.Store, name, path string) error {
-	if err := ensureRunning(ctx, store, name, nil); err != nil {
+	if err := ensureRunning(ctx, store, name); err != nil {
 		return err
 	}
 	bar := newBars(os.Stderr)
@@ -180,7 +180,7 @@ What it is now is lost; the project directory stays as it is.`,
 			if err := restoreSnapshot(c.Context(), store.Dir(spec.Name), args[1], force); err != nil {
 				return err
 			}
-			return ensureRunning(c.Context(), store, spec.Name, nil)
+			return ensureRunning(c.Context(), store, spec.Name)
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "also while the sandbox runs: it is ended")

@@ -97,7 +97,7 @@ func sshProxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := ensureRunning(c.Context(), store, spec.Name, nil); err != nil {
+			if err := ensureRunning(c.Context(), store, spec.Name); err != nil {
 				return err
 			}
 			conn, err := store.Dir(spec.Name).Dial(c.Context(), sandbox.SSHSocket)

@@ -142,15 +142,14 @@ func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
 	return nil
 }
 
-// ensureRunning starts the sandbox if it does not run. The flags, if any,
-// change its spec: at once what can be changed live, the rest only while it
-// is stopped.
-func ensureRunning(ctx context.Context, store *sandbox.Store, name string, f *specFlags) error {
-	return bringUp(ctx, store, name, f, func() {})
+// ensureRunning starts the sandbox if it does not run.
+func ensureRunning(ctx context.Context, store *sandbox.Store, name string) error {
+	return bringUp(ctx, store, name, nil, func() {})
 }
 
-// bringUp is ensureRunning; reachable is called if the sandbox is started, as soon
-// as its guest can be dialled.
+// bringUp starts the sandbox if it does not run. The flags, if any, change its
+// spec: at once what can be changed live, the rest only while it is stopped.
+// reachable is called if the sandbox is started, as soon as its guest can be dialled.
 func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlags, reachable func()) error {
 	d := store.Dir(name)
 	if f == nil || f.flags.NFlag() == 0 { // the common case takes no lock

@@ -79,7 +79,7 @@ func resumeCommand() *cobra.Command {
 			if !suspended(d) {
 				return hint(fmt.Errorf("sandbox %s is not suspended", spec.Name), "brig exec %s -- COMMAND starts it", spec.Name)
 			}
-			return ensureRunning(c.Context(), store, spec.Name, nil)
+			return ensureRunning(c.Context(), store, spec.Name)
 		},
 	}
 }

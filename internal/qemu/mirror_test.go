@@ -33,7 +33,7 @@ func allOf(t *testing.T, f *os.File) []byte {
 // written, emptied, given back, and new ones, at the ends and in the middle.
 func TestUpdateRAM(t *testing.T) {
 	const pages = 4096
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+	r := rand.New(rand.NewPCG(1, 2)) // the same each time
 	some := func() []byte {
 		b := make([]byte, page)
 		for i := range b {
