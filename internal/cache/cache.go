@@ -39,6 +39,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -374,6 +375,33 @@ func (d Dir) Remove(kind, key string) error {
 		return err
 	}
 	return os.RemoveAll(path)
+}
+
+// Used notes that an entry was used now, for Trim. Where the cache can only be read
+// there is no Trim either.
+func (e *Entry) Used() {
+	now := time.Now()
+	_ = os.Chtimes(e.path, now, now)
+}
+
+// Trim removes the entries of a kind that were unused longest, beyond the number
+// to keep.
+func (d Dir) Trim(kind string, keep int) error {
+	keys, err := d.Keys(kind)
+	if err != nil {
+		return err
+	}
+	used := map[string]time.Time{}
+	for _, key := range keys {
+		if fi, err := os.Stat(d.entryPath(kind, key)); err == nil {
+			used[key] = fi.ModTime()
+		}
+	}
+	slices.SortFunc(keys, func(a, b string) int { return used[b].Compare(used[a]) })
+	for _, key := range keys[min(keep, len(keys)):] {
+		err = errors.Join(err, d.Remove(kind, key))
+	}
+	return err
 }
 
 // Keys lists the entries of a kind, whole or not.

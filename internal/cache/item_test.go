@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"brig.dev/brig/internal/progress"
 )
@@ -48,5 +50,39 @@ func TestItems(t *testing.T) {
 	}
 	if names, err := d.Pointers("thing"); err != nil || len(names) != 1 || names[0] != "to-b" {
 		t.Errorf("pointers: %v, %v", names, err)
+	}
+}
+
+// TestTrim: what was unused longest goes first.
+func TestTrim(t *testing.T) {
+	d := Open(t.TempDir())
+	for i, key := range []string{"a", "b", "c", "d", "e"} {
+		_, err := d.Ensure(t.Context(), "thing", key, progress.Silent, func(_ context.Context, dir string) (any, error) {
+			return nil, os.WriteFile(filepath.Join(dir, "file"), []byte(key), 0o600)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(time.Duration(i-10) * time.Hour)
+		if err := os.Chtimes(d.entryPath("thing", key), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := d.Lookup("thing", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Used()
+	if err := d.Trim("thing", 3); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := d.Keys("thing"); err != nil || !slices.Equal(keys, []string{"b", "d", "e"}) {
+		t.Errorf("%q stay, %v", keys, err)
+	}
+	if err := errors.Join(d.Trim("thing", 3), d.Trim("other", 1)); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Lookup("thing", "b"); err != nil {
+		t.Error(err)
 	}
 }

@@ -152,6 +152,9 @@ var agentSum = sync.OnceValues(func() (string, error) {
 	return fmt.Sprintf("%x-%016x", len(a), xxhash.Sum64(a)), nil
 })
 
+// keep is how many archives stay: those of two versions of brig and two kernels.
+const keep = 4
+
 // Cached returns the path of the archive with this brig's agent and those
 // modules, from the cache folder or made anew.
 func Cached(ctx context.Context, folder string, bootModules []string) (string, error) {
@@ -160,7 +163,9 @@ func Cached(ctx context.Context, folder string, bootModules []string) (string, e
 		return "", err
 	}
 	c := cache.Open(folder)
+	made := false
 	e, err := c.Ensure(ctx, kind, key, progress.Silent, func(_ context.Context, dir string) (any, error) {
+		made = true
 		agent, err := Agent()
 		if err != nil {
 			return nil, err
@@ -174,7 +179,11 @@ func Cached(ctx context.Context, folder string, bootModules []string) (string, e
 	if err != nil {
 		return "", fmt.Errorf("initramfs: %w", err)
 	}
-	return e.File(initrdFile), nil
+	e.Used()
+	if made {
+		err = c.Trim(kind, keep) // each version of brig has another
+	}
+	return e.File(initrdFile), err
 }
 
 // cacheKey is over the agent and the modules' contents.

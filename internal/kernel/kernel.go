@@ -152,8 +152,16 @@ func (s *Store) fetch(ctx context.Context, l *cache.Lock, r progress.Reporter) (
 	if err := s.cache.Point(kind, s.pointerName(), pointer{Key: e.Key, Recipe: recipe}); err != nil {
 		return nil, err
 	}
+	e.Used()
+	if err := s.cache.Trim(kind, keep); err != nil {
+		return nil, err
+	}
 	return fromEntry(e)
 }
+
+// keep is how many kernels stay: the newest, and those before it that sandboxes may
+// run still. One is some 170 MB.
+const keep = 3
 
 // pkg is the kernel package to fetch.
 type pkg struct {

@@ -171,8 +171,7 @@ func (s Store) Lookup(k string) (*Template, error) {
 	if err := json.Unmarshal(e.Meta, &t.Meta); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
-	now := time.Now()
-	_ = os.Chtimes(filepath.Dir(e.File(diskFile)), now, now) // for Prune; a read-only cache prunes nothing
+	e.Used()
 	return t, nil
 }
 
@@ -243,7 +242,7 @@ func (s Store) Make(ctx context.Context, k string, build func(context.Context, *
 	if err := s.build(ctx, l, k, build); err != nil {
 		return fmt.Errorf("make a template: %w", err)
 	}
-	return s.prune(k)
+	return s.cache.Trim(kind, keep)
 }
 
 func (s Store) build(ctx context.Context, l *cache.Lock, k string, build func(context.Context, *Draft) (Meta, error)) error {
@@ -256,28 +255,12 @@ func (s Store) build(ctx context.Context, l *cache.Lock, k string, build func(co
 	if err != nil {
 		return err
 	}
-	_, err = s.cache.Commit(kind, k, dir, meta)
-	return err
-}
-
-// prune removes the templates that were unused longest, and never k.
-func (s Store) prune(k string) error {
-	keys, err := s.cache.Keys(kind)
+	e, err := s.cache.Commit(kind, k, dir, meta)
 	if err != nil {
 		return err
 	}
-	used := map[string]time.Time{}
-	for _, key := range keys {
-		if fi, err := os.Stat(filepath.Join(s.cache.Path(), kind, key)); err == nil {
-			used[key] = fi.ModTime()
-		}
-	}
-	used[k] = time.Now()
-	slices.SortFunc(keys, func(a, b string) int { return used[b].Compare(used[a]) })
-	for _, key := range keys[min(keep, len(keys)):] {
-		err = errors.Join(err, s.cache.Remove(kind, key))
-	}
-	return err
+	e.Used()
+	return nil
 }
 
 // Remove deletes the template of a kind, which did not work.
