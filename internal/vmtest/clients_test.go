@@ -278,15 +278,20 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 				}
 			}()
 		}
+		must(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200")
+		var all sync.WaitGroup // each waits most of the time
 		for _, server := range []string{"", serverAddr, "100.127.255.1"} {
-			r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
-			if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
-				t.Errorf("iodine %s: %+v", server, r)
-			}
-			if !strings.Contains(r.out, "tunnel.test") && !strings.Contains(r.out, "DNS") { // it got as far as asking
-				t.Errorf("iodine %s says %q", server, r.out)
-			}
+			all.Go(func() {
+				r := brigAt(t.Context(), dir, nil, nil, "run", "--user", "root", "--", "sh", "-c", "timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
+				if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
+					t.Errorf("iodine %s: %+v", server, r)
+				}
+				if !strings.Contains(r.out, "tunnel.test") && !strings.Contains(r.out, "DNS") { // it got as far as asking
+					t.Errorf("iodine %s says %q", server, r.out)
+				}
+			})
 		}
+		all.Wait()
 		if got.Load() != 0 {
 			t.Errorf("%d packets arrived at the tunnel's server", got.Load())
 		}

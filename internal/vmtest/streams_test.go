@@ -157,6 +157,7 @@ func streams(t *testing.T, dir string, s *streamServers) {
 	writeFile(t, filepath.Join(dir, "npm/streams.js"), testdata(t, "streams.js"))
 	for scheme, port := range map[string]int{"https": s.secure, "http": s.plain} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel() // with the other: Node.js takes long to start under emulation
 			url := fmt.Sprintf("%s://good.test:%d", scheme, port)
 			got := must(t, dir, "run", "--", "sh", "-euc", `
 export CURL_CA_BUNDLE=$PWD/streams.pem; u=$1
