@@ -58,14 +58,11 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 			file := d.File(sandbox.NetLogFile)
 			if follow {
 				err = egress.FollowLog(c.Context(), file, show)
-				if errors.Is(err, egress.ErrLogGone) { // with the sandbox: there is no more to follow
-					err = nil
-				}
 			} else {
 				err = egress.ReadLog(file, show)
 			}
-			if errors.Is(err, os.ErrNotExist) || errors.Is(err, context.Canceled) {
-				return nil
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, context.Canceled) || errors.Is(err, egress.ErrLogGone) {
+				return nil // there is no more to show
 			}
 			return err
 		},

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -84,26 +83,6 @@ func updateRun(to, from []byte, r run, was []run) (written int64) {
 		written += page
 	}
 	return written
-}
-
-// dataRuns lists where a file of size bytes is not a hole.
-func dataRuns(f *os.File, size int64) (runs []run, err error) {
-	for at := int64(0); at < size; {
-		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no data after at
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, err
-		}
-		runs = append(runs, run{start, end - start})
-		at = end
-	}
-	return runs, nil
 }
 
 // punchBetween makes a hole of all that lies between the runs.

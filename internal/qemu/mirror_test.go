@@ -2,32 +2,12 @@ package qemu
 
 import (
 	"bytes"
-	"io"
 	"math/rand/v2"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-func testRAM(t testing.TB, size int64) *os.File {
-	t.Helper()
-	f, err := NewRAM(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-func allOf(t *testing.T, f *os.File) []byte {
-	t.Helper()
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // TestUpdateRAM: whatever the guest did after the copy, it is right again: pages
 // written, emptied, given back, and new ones, at the ends and in the middle.
@@ -41,7 +21,7 @@ func TestUpdateRAM(t *testing.T) {
 		}
 		return b
 	}
-	src, dst := testRAM(t, pages*page), testRAM(t, pages*page)
+	src, dst := newTestRAM(t, pages*page), newTestRAM(t, pages*page)
 	change := func(n int) {
 		for range n {
 			at := int64(r.IntN(pages)) * page
@@ -67,7 +47,7 @@ func TestUpdateRAM(t *testing.T) {
 		if _, err := UpdateRAM(dst, src); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(allOf(t, src), allOf(t, dst)) {
+		if !bytes.Equal(contents(t, src, pages*page), contents(t, dst, pages*page)) {
 			t.Fatal("the copy is another")
 		}
 		if n, err := UpdateRAM(dst, src); n != 0 || err != nil {
@@ -84,7 +64,7 @@ func TestUpdateRAM(t *testing.T) {
 	if n, err := UpdateRAM(dst, src); n != 2*page || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
 	}
-	if _, err := UpdateRAM(testRAM(t, page), src); err == nil {
+	if _, err := UpdateRAM(newTestRAM(t, page), src); err == nil {
 		t.Error("memories of two sizes were taken")
 	}
 }
@@ -93,7 +73,7 @@ func TestUpdateRAM(t *testing.T) {
 // was copied, against the copy.
 func BenchmarkUpdateRAM(b *testing.B) {
 	const size = 512 << 20
-	src, dst := testRAM(b, size), testRAM(b, size)
+	src, dst := newTestRAM(b, size), newTestRAM(b, size)
 	for at := int64(0); at < size; at += 1 << 20 {
 		_, _ = src.WriteAt(bytes.Repeat([]byte{byte(at >> 20), 1}, 1<<19), at)
 	}
@@ -111,7 +91,7 @@ func BenchmarkUpdateRAM(b *testing.B) {
 	b.Run("copy", func(b *testing.B) {
 		b.SetBytes(size)
 		for range b.N {
-			if _, err := CopyRAM(testRAM(b, size), src); err != nil {
+			if _, err := CopyRAM(newTestRAM(b, size), src); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -85,30 +85,22 @@ func packTable(size int64, runs []run) []byte {
 // findRuns lists the pages that hold anything. Holes are not looked at, since
 // reading them through the mapping would fill them.
 func findRuns(ram *os.File, m []byte) ([]run, error) {
+	data, err := dataRuns(ram, int64(len(m)))
+	if err != nil {
+		return nil, err
+	}
 	var runs []run
-	for at := int64(0); at < int64(len(m)); {
-		start, err := unix.Seek(int(ram.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no data after at
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		end, err := unix.Seek(int(ram.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, err
-		}
-		for p := start / page * page; p < end; p += page {
+	for _, d := range data {
+		for p := d.at / page * page; p < d.at+d.length; p += page {
 			if zero(m[p : p+page]) {
 				continue
 			}
-			if last := len(runs) - 1; last >= 0 && runs[last].at+runs[last].length+joinGap >= p && p-joinGap >= start {
+			if last := len(runs) - 1; last >= 0 && runs[last].at+runs[last].length+joinGap >= p && p-joinGap >= d.at {
 				runs[last].length = p + page - runs[last].at
 			} else {
 				runs = append(runs, run{p, page})
 			}
 		}
-		at = end
 	}
 	return runs, nil
 }

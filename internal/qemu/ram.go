@@ -52,20 +52,13 @@ func CopyRAM(dst, src *os.File) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	runs, err := dataRuns(src, size)
+	if err != nil {
+		return 0, err
+	}
 	buf := make([]byte, copyChunk)
-	for at := int64(0); at < size; {
-		start, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no data after at
-			return written, nil
-		}
-		if err != nil {
-			return written, err
-		}
-		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			return written, err
-		}
-		for at = start; at < end; {
+	for _, r := range runs {
+		for at, end := r.at, r.at+r.length; at < end; {
 			b := buf[:min(copyChunk, end-at)]
 			if _, err := src.ReadAt(b, at); err != nil {
 				return written, err
@@ -79,6 +72,26 @@ func CopyRAM(dst, src *os.File) (written int64, err error) {
 		}
 	}
 	return written, nil
+}
+
+// dataRuns lists where a file of size bytes is not a hole.
+func dataRuns(f *os.File, size int64) (runs []run, err error) {
+	for at := int64(0); at < size; {
+		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // no data after at
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, run{start, end - start})
+		at = end
+	}
+	return runs, nil
 }
 
 // writeNonZero writes the runs of pages in b that hold anything.

@@ -290,12 +290,16 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	defer mirror.Close()
 	began := time.Now()
 	meta, err := s.capture(ctx, draft, func(context.Context) error {
+		var err error
 		if mirror == nil {
 			err = draft.RAM(s.ram)
 		} else {
 			_, err = qemu.UpdateRAM(mirror, s.ram)
 		}
-		return errors.Join(err, draft.Disk(s.dir.File(sandbox.DiskFile)))
+		if err != nil {
+			return err
+		}
+		return draft.Disk(s.dir.File(sandbox.DiskFile))
 	})
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
