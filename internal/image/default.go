@@ -14,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -271,42 +272,45 @@ const (
 	subordinateRange = 65_536  // SUB_UID_COUNT
 )
 
-// freeSubordinates is the first id behind all that the files give away.
-func freeSubordinates(files ...string) int64 {
-	first := int64(subordinateStart)
-	for _, file := range files {
-		b, _ := os.ReadFile(file) // none that can be read gives none away
-		for line := range strings.Lines(string(b)) {
-			f := strings.Split(strings.TrimSpace(line), ":")
-			if len(f) != 3 {
-				continue
-			}
-			start, err1 := strconv.ParseInt(f[1], 10, 64)
-			n, err2 := strconv.ParseInt(f[2], 10, 64)
-			if err1 == nil && err2 == nil {
-				first = max(first, start+n)
-			}
-		}
-	}
-	return first
+// subordinateIDs are ids that subuid(5) gives to somebody.
+type subordinateIDs struct {
+	owner        string // by name or by number
+	first, count int64
 }
 
-// hasSubordinates says whether subuid(5) gives the user enough ids.
-func hasSubordinates(file string, u *user.User) bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
+// readSubordinates reads what lines of the file make sense.
+func readSubordinates(file string) (list []subordinateIDs) {
+	b, _ := os.ReadFile(file) // none that can be read gives none away
 	for line := range strings.Lines(string(b)) {
 		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) != 3 || f[0] != u.Username && f[0] != u.Uid {
+		if len(f) != 3 {
 			continue
 		}
-		if n, err := strconv.ParseInt(f[2], 10, 64); err == nil && n >= minSubordinates {
-			return true
+		first, err1 := strconv.ParseInt(f[1], 10, 64)
+		count, err2 := strconv.ParseInt(f[2], 10, 64)
+		if err1 == nil && err2 == nil {
+			list = append(list, subordinateIDs{f[0], first, count})
 		}
 	}
-	return false
+	return list
+}
+
+// freeSubordinates is the first id behind all that the files give away.
+func freeSubordinates(files ...string) int64 {
+	free := int64(subordinateStart)
+	for _, file := range files {
+		for _, ids := range readSubordinates(file) {
+			free = max(free, ids.first+ids.count)
+		}
+	}
+	return free
+}
+
+// hasSubordinates says whether the file gives the user enough ids.
+func hasSubordinates(file string, u *user.User) bool {
+	return slices.ContainsFunc(readSubordinates(file), func(ids subordinateIDs) bool {
+		return (ids.owner == u.Username || ids.owner == u.Uid) && ids.count >= minSubordinates
+	})
 }
 
 // watcher starts mmdebstrap ("$@") beside a process that waits for the other
