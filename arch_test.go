@@ -40,7 +40,7 @@ var may = []struct{ name, imports string }{
 	{"internal/snapshot", "qemu sandbox"},
 	{"internal/egress", "policy netstack"},
 	{"internal/guest", "wire"},
-	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox share snapshot template wire"},
+	{"internal/supervisor", "confine control egress image kernel netstack policy qemu sandbox share snapshot template wire"},
 	{"internal/vmtest", ""},
 	{"cmd/brig-guest", "guest"},
 	{"cmd/brig", "cache confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},

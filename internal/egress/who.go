@@ -15,7 +15,7 @@ import (
 
 const (
 	// whoTime is how long a line of the log waits for the name.
-	whoTime = 200 * time.Millisecond
+	whoTime = 300 * time.Millisecond
 	// maxWho bounds the questions without an answer. Beyond, nobody asks: a
 	// guest that never answers is asked so many times and no more.
 	maxWho = 64

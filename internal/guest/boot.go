@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -183,7 +184,8 @@ func loadBootModules() error {
 		return fmt.Errorf("boot modules: %w", err)
 	}
 	for _, e := range list {
-		if err := loadModule(filepath.Join(bootModules, e.Name()), ""); err != nil {
+		_, file, _ := strings.Cut(e.Name(), "-") // behind its number
+		if err := loadModule(filepath.Join(bootModules, e.Name()), moduleName(file)); err != nil {
 			return err
 		}
 	}

@@ -37,15 +37,24 @@ func (a *agent) trust(certPEM []byte) error {
 	if len(certPEM) == 0 {
 		return nil
 	}
-	certs, certPEM, err := parseCerts(certPEM)
+	// That file is written last: what it holds is trusted already, and to look at
+	// certificates takes a tenth of a second of each start.
+	if old := readSmall(ourCA); !bytes.Equal(old, certPEM) {
+		if err := install(certPEM, old); err != nil {
+			return err
+		}
+	}
+	a.logins.trust(caEnv(bundleOf()))
+	return nil
+}
+
+// install puts certificates in the place of the old ones.
+func install(certPEM, old []byte) error {
+	certs, err := parseCerts(certPEM)
 	if err != nil {
 		return err
 	}
-	old := readSmall(ourCA)
-	if err := replaceFile(ourCA, certPEM, 0o644); err != nil {
-		return err
-	}
-	bundle := ""
+	found := false
 	for _, path := range bundles {
 		file, err := filepath.EvalSymlinks(path)
 		if err != nil {
@@ -54,13 +63,10 @@ func (a *agent) trust(certPEM []byte) error {
 		if err := replaceFile(file, withCert(readSmall(file), old, certPEM), 0o644); err != nil {
 			return err
 		}
-		if bundle == "" {
-			bundle = path
-		}
+		found = true
 	}
-	if bundle == "" {
-		bundle = bundles[0] // an image without any list: ours is the first
-		if err := replaceFile(bundle, certPEM, 0o644); err != nil {
+	if !found { // an image without any list: ours is the first
+		if err := replaceFile(bundles[0], certPEM, 0o644); err != nil {
 			return err
 		}
 	}
@@ -69,31 +75,40 @@ func (a *agent) trust(certPEM []byte) error {
 			return err
 		}
 	}
-	a.logins.trust(caEnv(bundle))
-	return nil
+	return replaceFile(ourCA, certPEM, 0o644)
 }
 
-// parseCerts reads all certificates, and writes them in one way.
-func parseCerts(in []byte) (certs []*x509.Certificate, out []byte, err error) {
+// bundleOf is the image's file of all trusted certificates.
+func bundleOf() string {
+	for _, path := range bundles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return bundles[0]
+}
+
+// parseCerts reads all certificates, of which there must be one.
+func parseCerts(in []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
 	for {
 		var block *pem.Block
 		if block, in = pem.Decode(in); block == nil {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, nil, errors.New("certificate: PEM of something else")
+			return nil, errors.New("certificate: PEM of something else")
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, nil, fmt.Errorf("certificate: %w", err)
+			return nil, fmt.Errorf("certificate: %w", err)
 		}
 		certs = append(certs, c)
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
 	}
 	if len(certs) == 0 {
-		return nil, nil, errors.New("certificate: no PEM")
+		return nil, errors.New("certificate: no PEM")
 	}
-	return certs, out, nil
+	return certs, nil
 }
 
 // withCert is a bundle without the old certificate and with the new one last.

@@ -8,7 +8,9 @@
 //     bzImage, which QEMU enters by the PVH protocol: under software emulation
 //     the kernel would take a second to unpack itself. On arm64 it is the Image.
 //   - a read-only ext4 disk with lib/modules/VERSION, modules uncompressed (the
-//     guest would spend longer on xz than on loading) and indexed by depmod.
+//     guest would spend longer on xz than on loading), without the signatures
+//     that the guest would check (apt has checked the package), and indexed by
+//     depmod.
 //   - the few modules that the guest needs before that disk can be mounted.
 //
 // Not safe: an uncompressed vmlinux has no kernel address randomization (the
@@ -33,7 +35,7 @@ import (
 
 // recipe changes when what is made from the package changes: kernels made by an
 // older brig are then made again.
-const recipe = "1"
+const recipe = "2"
 
 // Names in the cache.
 const (

@@ -177,13 +177,16 @@ func unpackModule(root *os.Root, name string, r io.Reader) (int64, error) {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return 0, err
 	}
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {
 		return 0, err
 	}
 	n, err := io.Copy(f, io.LimitReader(r, maxModule+1))
 	if err == nil && n > maxModule {
 		err = errors.New("too large")
+	}
+	if err == nil {
+		err = unsign(f, n)
 	}
 	return n, errors.Join(err, f.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"brig.dev/brig/internal/kernel"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/template"
@@ -34,7 +35,7 @@ func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 	return &qemu.Machine{
 		Binary: q.Path, Accel: a,
 		CPUs: spec.CPUs, Memory: spec.Memory,
-		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd,
+		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: kernel.Parameters,
 		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
 		NIC:   &qemu.NIC{MAC: cardMAC, MTU: linkMTU},
 		// Each place costs the guest some 40 ms of its boot under emulation.

@@ -16,7 +16,7 @@ const maxComm = 15
 // askDelay is how long a question waits for others to go with it: long enough
 // that the guest shakes hands with the server first, and much shorter than the log
 // waits for the answer. The guest's notes of who connected live for seconds.
-const askDelay = 20 * time.Millisecond
+const askDelay = 50 * time.Millisecond
 
 // asker asks whose flows are. One question is on its way at a time, and what comes
 // up meanwhile goes together in the next: a message to the guest wakes it up,
