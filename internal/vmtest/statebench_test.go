@@ -65,13 +65,13 @@ func BenchmarkNewSandbox(b *testing.B) {
 	pool := measurePool(b, dir, func() time.Duration { took, _, _ := made(); return took })
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(pool), "pool-ms")
-	b.ReportMetric(median(cold)/median(pool), "cold/pool")
-	b.ReportMetric(median(pool)/median(floor), "pool/floor")
+	b.ReportMetric(ratio(cold, pool), "cold/pool")
+	b.ReportMetric(ratio(pool, floor), "pool/floor")
 	b.ReportMetric(median(template), "template-ms")
 	b.ReportMetric(median(cold), "cold-ms")
 	b.ReportMetric(median(floor), "floor-ms")
-	b.ReportMetric(median(cold)/median(template), "cold/template")
-	b.ReportMetric(median(template)/median(floor), "template/floor")
+	b.ReportMetric(ratio(cold, template), "cold/template")
+	b.ReportMetric(ratio(template, floor), "template/floor")
 }
 
 // measurePool is ten starts from machines that waited.
