@@ -113,16 +113,16 @@ type Exit struct {
 func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 	f := &forwarder{client: c, session: make(chan *ssh.Session, 1)}
 	go f.run(cmd.Signals)
-	exit, err := c.run(ctx, cmd, f.session)
+	exit, err := c.run(ctx, cmd, f)
 	if sig := f.unanswered.Load(); sig != 0 {
 		return Exit{}, StillError{syscall.Signal(sig)}
 	}
 	return exit, err
 }
 
-// run is Run; it tells started of the session that signals go to.
-func (c *Client) run(ctx context.Context, cmd Command, started chan<- *ssh.Session) (Exit, error) {
-	defer close(started)
+// run is Run; it gives the forwarder the session that signals go to.
+func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, error) {
+	defer close(f.session)
 	s, err := c.ssh.NewSession()
 	if err != nil {
 		return Exit{}, fmt.Errorf("guest: %w", err)
@@ -146,12 +146,16 @@ func (c *Client) run(ctx context.Context, cmd Command, started chan<- *ssh.Sessi
 	// This goroutine ends with the process at the latest: a read from a
 	// terminal cannot be taken back.
 	go func() {
-		if cmd.Stdin != nil {
+		switch {
+		case cmd.Stdin == nil:
+		case cmd.Terminal != nil:
+			_, _ = io.Copy(stdin, cmd.Terminal.heed(cmd.Stdin, func() { go f.expectAnswer(syscall.SIGINT) }))
+		default:
 			_, _ = io.Copy(stdin, cmd.Stdin)
 		}
 		stdin.Close()
 	}()
-	started <- s
+	f.session <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	return exitOf(s.Wait())

@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -64,11 +65,12 @@ func (e StillError) Error() string {
 const answerLimit = 10 * time.Second
 
 // forwarder passes a person's signals on to the command of a session. A guest that
-// stands still, as when the host's disk is full, takes none: who wants to end the
-// command must still get away.
+// stands still, as when the host's disk is full, takes none, nor Ctrl-C as a key: who
+// wants to end the command must still get away.
 type forwarder struct {
 	client     *Client
 	session    chan *ssh.Session // gives the session once it has begun
+	asking     sync.Mutex        // held while an answer is waited for
 	unanswered atomic.Int32      // the signal after which the guest did not answer
 }
 
@@ -95,6 +97,10 @@ func (f *forwarder) run(from <-chan os.Signal) {
 
 // expectAnswer ends the connection if the guest does not answer.
 func (f *forwarder) expectAnswer(sig syscall.Signal) {
+	if !f.asking.TryLock() {
+		return // a key that is held down
+	}
+	defer f.asking.Unlock()
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -43,6 +45,31 @@ func modes(f *os.File) ssh.TerminalModes {
 		}
 	}
 	return m
+}
+
+// heed calls interrupted whenever the person presses the key that interrupts. The
+// key goes to the guest as every other: what it means is decided there.
+func (t *Terminal) heed(in io.Reader, interrupted func()) io.Reader {
+	m, err := unix.IoctlGetTermios(int(t.In.Fd()), unix.TCGETS)
+	if err != nil || m.Cc[unix.VINTR] == 0 { // 0 is off (termios(3), _POSIX_VDISABLE)
+		return in
+	}
+	return keys{in, m.Cc[unix.VINTR], interrupted}
+}
+
+// keys is what a person types.
+type keys struct {
+	from    io.Reader
+	key     byte
+	pressed func()
+}
+
+func (k keys) Read(b []byte) (int, error) {
+	n, err := k.from.Read(b)
+	if bytes.IndexByte(b[:n], k.key) >= 0 {
+		k.pressed()
+	}
+	return n, err
 }
 
 // attach asks for a terminal in the guest of the same size and type, sets the

@@ -311,6 +311,8 @@ func TestSessionStandsStill(t *testing.T) {
 	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
+	x := openTerminal(t, dir, "run", "--", "sh", "-c", "echo re''ady; exec sleep 4245")
+	x.expect("ready")
 	qemu := inspect(t, dir).Status.QEMUPID
 	if err := syscall.Kill(qemu, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -318,6 +320,7 @@ func TestSessionStandsStill(t *testing.T) {
 	resume := sync.OnceFunc(func() { _ = syscall.Kill(qemu, syscall.SIGCONT) })
 	defer resume()
 	early := command(t.Context(), dir, "run", "--", "true") // it gets no connection
+	fmt.Fprint(x.f, "\x03")
 	if err := early.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -333,9 +336,14 @@ func TestSessionStandsStill(t *testing.T) {
 	if !strings.Contains(said.String(), "stands still") || !strings.Contains(said.String(), "try:") {
 		t.Errorf("it says %q", said.String())
 	}
+	x.expect("stands still")
+	if err := x.wait(); err == nil || err.Error() != "exit status 130" {
+		t.Errorf("Ctrl-C: %v", err)
+	}
 	resume()
-	wait(t, "the command's end in the guest", func() bool {
-		return !strings.Contains(must(t, dir, "run", "--", "ps", "-eo", "args"), "sleep 4244")
+	wait(t, "the commands' end in the guest", func() bool {
+		ps := must(t, dir, "run", "--", "ps", "-eo", "args")
+		return !strings.Contains(ps, "sleep 4244") && !strings.Contains(ps, "sleep 4245")
 	})
 }
 
