@@ -1,8 +1,8 @@
 package guest
 
 import (
-	"bytes"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"strconv"
@@ -48,13 +48,14 @@ var traceProbes = []struct{ event, function string }{
 
 // trace is the kernel's notes of who used which port.
 type trace struct {
-	once  sync.Once
-	mu    sync.Mutex
-	pipe  int    // trace_pipe; 0 is none
-	part  []byte // of a line
-	notes map[tracedPort]note
-	swept time.Duration // when old notes were thrown away
-	tasks map[tracedTask]known
+	once   sync.Once
+	mu     sync.Mutex
+	rings  []int // the ring of each CPU, to read from
+	events map[uint16]layout
+	page   []byte
+	notes  map[tracedPort]note
+	swept  time.Duration // when old notes were thrown away
+	tasks  map[tracedTask]known
 }
 
 // tracedTask is a thread by its name too: one that runs another program has
@@ -120,15 +121,69 @@ func (t *trace) start() error {
 			return err
 		}
 	}
-	// A bare descriptor, as an os.File's reads would wait for more.
-	fd, err := unix.Openat(root, dir+"/trace_pipe", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	events, err := readLayouts(root, dir)
 	if err != nil {
-		return fmt.Errorf("trace: %w", err)
+		return err
+	}
+	rings, err := openRings(root, dir+"/per_cpu")
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pipe, t.notes = fd, map[tracedPort]note{}
+	t.rings, t.events, t.notes = rings, events, map[tracedPort]note{}
+	t.page = make([]byte, os.Getpagesize())
 	return nil
+}
+
+// readLayouts asks what the events look like, by their numbers.
+func readLayouts(root int, dir string) (map[uint16]layout, error) {
+	events := map[uint16]layout{}
+	for _, p := range traceProbes {
+		folder := dir + "/events/brig/" + p.event
+		text, err := readAt(root, folder+"/id")
+		if err != nil {
+			return nil, err
+		}
+		id, err := parseID(text)
+		if err != nil {
+			return nil, err
+		}
+		if text, err = readAt(root, folder+"/format"); err != nil {
+			return nil, err
+		}
+		// udp6 is UDP as well.
+		if events[id], err = parseLayout(strings.TrimSuffix(p.event, "6"), text); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+// openRings opens the ring of each CPU. They are bare descriptors, as an os.File's
+// reads would wait for more.
+func openRings(root int, dir string) (rings []int, err error) {
+	fd, err := unix.Openat(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	for _, n := range names {
+		ring, err := unix.Openat(fd, n+"/trace_pipe_raw", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			for _, r := range rings {
+				_ = unix.Close(r)
+			}
+			return nil, fmt.Errorf("trace: %w", err)
+		}
+		rings = append(rings, ring)
+	}
+	return rings, nil
 }
 
 func mountTracefs() (int, error) {
@@ -160,11 +215,26 @@ func writeAt(root int, file, value string) error {
 	return nil
 }
 
+// readAt reads a file below a folder.
+func readAt(root int, file string) (string, error) {
+	fd, err := unix.Openat(root, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("trace: %s: %w", file, err)
+	}
+	f := os.NewFile(uintptr(fd), file)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("trace: %w", err)
+	}
+	return string(b), nil
+}
+
 // user is who used a port last, if that was lately; PID 0 is not known.
 func (t *trace) user(proto string, port uint16) (task int, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pipe == 0 {
+	if t.rings == nil {
 		return 0, ""
 	}
 	now := t.drain()
@@ -194,16 +264,17 @@ func (t *trace) process(p procfs, task int, name string) wire.ProcessReply {
 	return k.process
 }
 
-// drain takes the ring's contents in and forgets what is old, now and then. It
+// drain takes the rings' contents in and forgets what is old, now and then. It
 // returns the time on the notes' clock.
 func (t *trace) drain() time.Duration {
-	buf := make([]byte, 64<<10)
-	for range 1 << 10 { // senders may be as quick as this
-		n, err := unix.Read(t.pipe, buf)
-		if err != nil || n <= 0 {
-			break
+	for _, ring := range t.rings {
+		for range 1 << 10 { // senders may be as quick as this
+			n, err := unix.Read(ring, t.page)
+			if err != nil || n <= 0 {
+				break
+			}
+			eachEvent(t.page[:n], t.take)
 		}
-		t.take(buf[:n])
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
@@ -218,20 +289,17 @@ func (t *trace) drain() time.Duration {
 	return at
 }
 
-// take reads lines.
-func (t *trace) take(b []byte) {
-	t.part = append(t.part, b...)
-	left := t.part
-	for {
-		line, rest, whole := bytes.Cut(left, []byte("\n"))
-		if !whole {
-			t.part = append(t.part[:0], left...)
-			return
-		}
-		if k, n, ok := parseNote(string(line)); ok && len(t.notes) < traceNotes {
-			t.notes[k] = n
-		}
-		left = rest
+// take keeps an event as a note, unless a later one of that port, from another
+// CPU's ring, is there.
+func (t *trace) take(at time.Duration, data []byte) {
+	id, _ := eventID(data)
+	l, ok := t.events[id]
+	if !ok {
+		return // the kernel's own
+	}
+	k, n, ok := l.note(at, data)
+	if ok && len(t.notes) < traceNotes && t.notes[k].at <= at {
+		t.notes[k] = n
 	}
 }
 
@@ -241,27 +309,6 @@ func (t *trace) forget(now time.Duration) {
 			delete(t.notes, k)
 		}
 	}
-}
-
-// parseNote reads a line of trace_pipe:
-//
-//	<...>-412  [001] ...1.  12.345678: tcp: (tcp_connect+0x0/0x4a0) port=40000 comm="curl"
-func parseNote(line string) (tracedPort, note, bool) {
-	// What a process chose, its name, stands last.
-	line, comm, ok := strings.Cut(line, ` comm="`)
-	f := strings.Fields(line)
-	if !ok || len(f) != 7 {
-		return tracedPort{}, note{}, false
-	}
-	task, err1 := strconv.Atoi(f[0][strings.LastIndexByte(f[0], '-')+1:])
-	at, err2 := time.ParseDuration(strings.TrimSuffix(f[3], ":") + "s")
-	number, isPort := strings.CutPrefix(f[6], "port=")
-	port, err3 := strconv.ParseUint(number, 10, 16)
-	if err1 != nil || err2 != nil || err3 != nil || !isPort || task <= 0 {
-		return tracedPort{}, note{}, false
-	}
-	proto := strings.TrimSuffix(strings.TrimSuffix(f[4], ":"), "6")
-	return tracedPort{proto, uint16(port)}, note{task, strings.TrimSuffix(comm, `"`), at}, true
 }
 
 // process gives the process of a thread, and its name; the thread's own where it

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net"
@@ -117,33 +118,125 @@ func TestParseSocket(t *testing.T) {
 	}
 }
 
+// tcpFormat is what the kernel says of such an event.
+const tcpFormat = `name: tcp
+ID: 1700
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:unsigned char common_flags;	offset:2;	size:1;	signed:0;
+	field:unsigned char common_preempt_count;	offset:3;	size:1;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:unsigned long __probe_ip;	offset:8;	size:8;	signed:0;
+	field:u16 port;	offset:16;	size:2;	signed:0;
+	field:__data_loc char[] comm;	offset:20;	size:4;	signed:1;
+
+print fmt: "(%lx) port=%u comm=\"%s\"", REC->__probe_ip, REC->port, __get_str(comm)
+`
+
+// ringPage is a page of the trace buffer.
+type ringPage struct{ b []byte }
+
+func newRingPage(at time.Duration) *ringPage {
+	return &ringPage{binary.NativeEndian.AppendUint64(make([]byte, 0, 4096), uint64(at))}
+}
+
+func (p *ringPage) words(w ...uint32) *ringPage {
+	if len(p.b) == 8 {
+		p.b = append(p.b, make([]byte, 8)...) // the length
+	}
+	for _, v := range w {
+		p.b = binary.NativeEndian.AppendUint32(p.b, v)
+	}
+	return p
+}
+
+// event appends one with a length in the kind, or long.
+func (p *ringPage) event(long bool, delta time.Duration, id uint16, task int32, port uint16, comm string) *ringPage {
+	data := binary.NativeEndian.AppendUint16(nil, id)
+	data = append(data, 0, 0)
+	data = binary.NativeEndian.AppendUint32(data, uint32(task))
+	data = append(data, make([]byte, 8)...)
+	data = binary.NativeEndian.AppendUint16(data, port)
+	data = append(data, 0, 0)
+	data = binary.NativeEndian.AppendUint32(data, uint32(len(comm)+1)<<16|24)
+	data = append(append(data, comm...), 0)
+	for len(data)%4 != 0 {
+		data = append(data, 0xff)
+	}
+	if long {
+		p.words(uint32(delta)<<5, uint32(len(data)+4))
+	} else {
+		p.words(uint32(delta)<<5 | uint32(len(data)/4))
+	}
+	p.b = append(p.b, data...)
+	return p
+}
+
+// page ends it; flags say that events were lost.
+func (p *ringPage) page(flags uint64) []byte {
+	binary.NativeEndian.PutUint64(p.b[8:], uint64(len(p.b)-16)|flags)
+	return append(p.b, "what was there before"...)
+}
+
 func TestTraceNotes(t *testing.T) {
-	tr := trace{notes: map[tracedPort]note{}}
-	// As it comes: in pieces, with lines about other things, and with a name
-	// that looks like a line's other parts.
-	text := "           <...>-412     [001] ...1.    12.345678: tcp: (tcp_connect+0x0/0x4a0) port=40000 comm=\"curl\"\n" +
-		"CPU:1 [LOST 12 EVENTS]\n" +
-		"           <...>-413     [000] b..1.    13.000001: udp6: (udpv6_sendmsg+0x0/0xb60) port=53000 comm=\"x\" port=1 comm=\"y\"\n" +
-		"           <...>-414     [000] b..1.    13.5: udp: (udp_sendmsg+0x0/0xb60) port=70000 comm=\"no port\"\n" +
-		"           <...>-415     [000] b..1.    14.0: tcp: (tcp_connect+0x0/0x4a0) port=40000 comm=\"later\"\n" +
-		"           <...>-416     [000] b..1.    15.0: tcp: (tcp_connect+0x0/0x4a0) port=40001 comm=\"half"
-	for i := 0; i < len(text); i += 7 {
-		tr.take([]byte(text[i:min(i+7, len(text))]))
+	tcp, err := parseLayout("tcp", tcpFormat)
+	must(t, err)
+	if want := (layout{"tcp", 4, 16, 20}); tcp != want {
+		t.Fatalf("%+v, want %+v", tcp, want)
+	}
+	udp := tcp
+	udp.proto = "udp"
+	tr := trace{notes: map[tracedPort]note{}, events: map[uint16]layout{1700: tcp, 1701: udp}}
+	const extend, stamp, padding = 30, 31, 29
+	for _, page := range [][]byte{
+		newRingPage(12*time.Second).
+			event(false, 345*time.Millisecond/10, 1700, 412, 40000, "curl").
+			words(123<<5|padding, 8, 0). // an event that was taken back
+			event(true, 0, 1701, 413, 53000, "x\" port=1").
+			event(false, 1, 7, 414, 40002, "the kernel's own").
+			page(1 << 31),
+		newRingPage(13*time.Second).
+			words(5<<5|extend, 2). // 2<<27 + 5 ns later
+			event(false, 0, 1700, 415, 40000, "later").
+			words(uint32(20*time.Second&(1<<27-1))<<5|stamp, uint32(20*time.Second>>27)).
+			event(false, 0, 1700, 416, 40001, "stamped").
+			words(padding).
+			event(false, 0, 1700, 417, 40003, "behind the end").
+			page(0),
+		newRingPage(time.Second).event(false, 0, 1700, 418, 40000, "from another ring").page(0),
+	} {
+		eachEvent(page, tr.take)
 	}
 	want := map[tracedPort]note{
-		{"tcp", 40000}: {415, "later", 14 * time.Second},
-		{"udp", 53000}: {413, `x" port=1 comm="y`, 13*time.Second + time.Microsecond},
+		{"tcp", 40000}: {415, "later", 13*time.Second + 2<<27 + 5},
+		{"udp", 53000}: {413, "x\" port=1", 12*time.Second + 345*time.Millisecond/10},
+		{"tcp", 40001}: {416, "stamped", 20 * time.Second},
 	}
 	if !maps.Equal(tr.notes, want) {
-		t.Errorf("%+v", tr.notes)
+		t.Errorf("%+v, want %+v", tr.notes, want)
 	}
-	tr.forget(13*time.Second + traceAge + time.Millisecond)
-	if len(tr.notes) != 1 || tr.notes[tracedPort{"tcp", 40000}].task != 415 {
+	tr.forget(13*time.Second + traceAge)
+	if len(tr.notes) != 2 || tr.notes[tracedPort{"tcp", 40000}].task != 415 {
 		t.Errorf("%+v", tr.notes)
 	}
 	if task, _ := new(trace).user("tcp", 40000); task != 0 {
 		t.Errorf("without probes: %d", task)
 	}
+	for _, bad := range []string{"", "field:int common_pid;\toffset:4;", strings.ReplaceAll(tcpFormat, "port;", "prt;")} {
+		if l, err := parseLayout("tcp", bad); err == nil {
+			t.Errorf("%q: %+v", bad, l)
+		}
+	}
+}
+
+// FuzzRing: no bytes lead out of a page.
+func FuzzRing(f *testing.F) {
+	f.Add(newRingPage(12).event(false, 5, 1700, 412, 40000, "curl").event(true, 5, 1700, 412, 40000, "curl").page(0))
+	l := layout{"tcp", 4, 16, 20}
+	f.Fuzz(func(_ *testing.T, page []byte) {
+		eachEvent(page, func(at time.Duration, data []byte) { l.note(at, data) })
+	})
 }
 
 // TestTracedThread: a thread's process is named, while there is one.
