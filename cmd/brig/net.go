@@ -59,6 +59,7 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 			if follow {
 				err = egress.FollowLog(c.Context(), file, show)
 			} else {
+				settleLog(c.Context(), d)
 				err = egress.ReadLog(file, show)
 			}
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, context.Canceled) || errors.Is(err, egress.ErrLogGone) {
@@ -72,6 +73,17 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 	c.Flags().BoolVar(&denied, "denied", false, "only what was denied")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return c
+}
+
+// settleLimit is how long the log's last lines are waited for.
+const settleLimit = time.Second
+
+// settleLog lets a sandbox that runs write down what it has decided, which may wait
+// for the name of a process.
+func settleLog(ctx context.Context, d sandbox.Dir) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	_ = control.NewClient(d).SettleLog(ctx) // one that is stopped has written all
 }
 
 func sandboxDir(name string) (sandbox.Dir, error) {

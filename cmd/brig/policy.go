@@ -561,6 +561,7 @@ network log shows denied, as lines to add. They are added when you agree.`,
 			if err != nil {
 				return err
 			}
+			settleLog(c.Context(), *d)
 			flows, err := deniedFlows(d.File(sandbox.NetLogFile))
 			if err != nil {
 				return err

@@ -378,11 +378,11 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 	return err
 }
 
-// launch starts a supervisor, and once more if the guest's kernel panicked as it
-// started: nothing of the person's had run.
+// launch starts a supervisor, and once more if the guest's kernel panicked or QEMU
+// crashed as it started: nothing of the person's had run.
 func launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on supervisor.Progress, r *bars) (supervisor.Start, error) {
 	how, err := supervisor.Launch(ctx, d, lock, on)
-	if !supervisor.Panicked(err) || ctx.Err() != nil {
+	if !supervisor.Crashed(err) || ctx.Err() != nil {
 		return how, err
 	}
 	r.around(func() { fmt.Fprintf(os.Stderr, "brig: starting it once more: %s\n", printable(err.Error())) })

@@ -200,6 +200,11 @@ func (c *Client) Unpublish(ctx context.Context, host uint16) error {
 	return c.Call(ctx, http.MethodPost, "/ports/remove", sandbox.Port{Host: host}, nil)
 }
 
+// SettleLog returns when the network log has all that was decided before.
+func (c *Client) SettleLog(ctx context.Context) error {
+	return c.Call(ctx, http.MethodPost, "/log/settle", struct{}{}, nil)
+}
+
 // ReloadPolicy puts the rules on disk in force.
 func (c *Client) ReloadPolicy(ctx context.Context) error {
 	return c.Call(ctx, http.MethodPost, "/policy/reload", struct{}{}, nil)

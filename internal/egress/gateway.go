@@ -186,6 +186,14 @@ func (g *Gateway) Close() {
 	}
 }
 
+// Settle returns when the log has all that was decided before, or ctx ends: lines
+// wait a moment for the name of their process.
+func (g *Gateway) Settle(ctx context.Context) {
+	if g.journal != nil {
+		g.journal.settle(ctx)
+	}
+}
+
 // write adds a line to the log; w may tell whose it is.
 func (g *Gateway) write(e Entry, w *who) {
 	if g.journal == nil {

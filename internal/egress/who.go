@@ -111,8 +111,9 @@ type journal struct {
 }
 
 type line struct {
-	e   Entry
-	who *who
+	e       Entry
+	who     *who
+	settled chan struct{} // no entry: closed when all before are written
 }
 
 func newJournal(log *Log) *journal {
@@ -120,6 +121,10 @@ func newJournal(log *Log) *journal {
 	go func() {
 		defer close(j.done)
 		for l := range j.lines {
+			if l.settled != nil {
+				close(l.settled)
+				continue
+			}
 			l.e.Process = l.who.wait(l.e.Time.Add(j.time), j.hurry)
 			j.log.Write(l.e)
 		}
@@ -134,13 +139,32 @@ func (j *journal) write(e Entry, w *who) {
 	defer j.mu.RUnlock()
 	if !j.closed {
 		select {
-		case j.lines <- line{e, w}:
+		case j.lines <- line{e: e, who: w}:
 			return
 		default: // a flood
 		}
 	}
 	e.Process = w.known()
 	j.log.Write(e)
+}
+
+// settle returns when what waits now is written.
+func (j *journal) settle(ctx context.Context) {
+	l := line{settled: make(chan struct{})}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.closed {
+		return
+	}
+	select {
+	case j.lines <- l:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-l.settled:
+	case <-ctx.Done():
+	}
 }
 
 // close writes what waits.

@@ -30,10 +30,11 @@ func TestProcess(t *testing.T) {
 	if _, err := l.dialAddr(netip.MustParseAddrPort("203.0.113.9:443")); err == nil {
 		t.Fatal("not denied")
 	}
-	close(answer) // only now: the denial did not wait
-	for len(readAll(t, l.path)) == 0 {
-		time.Sleep(time.Millisecond)
+	if got := readAll(t, l.path); len(got) != 0 {
+		t.Errorf("before the answer: %+v", got)
 	}
+	close(answer) // only now: the denial did not wait
+	l.Settle(t.Context())
 	want := "cu??rl[7]" + strings.Repeat("x", maxWhoName-9)
 	if got := readAll(t, l.path); len(got) != 1 || got[0].Verdict != Denied || got[0].Process != want {
 		t.Errorf("%+v", got)

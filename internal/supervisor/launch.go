@@ -37,9 +37,9 @@ type news struct {
 	// Reachable says that the guest's SSH server answers, though not everything
 	// is ready yet.
 	Reachable bool   `json:"reachable,omitempty"`
-	Note      string `json:"note,omitempty"`     // what the person should know
-	Error     string `json:"error,omitempty"`    // why it failed
-	Panicked  bool   `json:"panicked,omitempty"` // with Error: the guest's kernel did
+	Note      string `json:"note,omitempty"`    // what the person should know
+	Error     string `json:"error,omitempty"`   // why it failed
+	Crashed   bool   `json:"crashed,omitempty"` // with Error: the guest's kernel panicked, or QEMU did as much
 	Ready     bool   `json:"ready,omitempty"`
 	Cold      bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
 }
@@ -148,8 +148,8 @@ func hear(r *os.File, on Progress) (how Start, err error) {
 			return how, fmt.Errorf("supervisor: %w", err)
 		}
 		switch {
-		case n.Error != "" && n.Panicked:
-			return how, panicError(n.Error)
+		case n.Error != "" && n.Crashed:
+			return how, crashError(n.Error)
 		case n.Error != "":
 			return how, errors.New(n.Error)
 		case n.Note != "":
@@ -168,16 +168,16 @@ func hear(r *os.File, on Progress) (how Start, err error) {
 	return how, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
 }
 
-// panicError is why a start failed in which the guest's kernel panicked.
-type panicError string
+// crashError is why a start failed in which the guest's kernel or QEMU crashed.
+type crashError string
 
-func (e panicError) Error() string { return string(e) }
+func (e crashError) Error() string { return string(e) }
 
-// Panicked says whether a start failed because the guest's kernel panicked: under
-// software emulation that was seen once in some hundred boots, and the next went
-// well.
-func Panicked(err error) bool {
-	var p panicError
+// Crashed says whether a start failed because the guest's kernel panicked or QEMU
+// crashed: under software emulation each was seen once in some hundred boots
+// (qemu.ErrCrashed), and the next went well.
+func Crashed(err error) bool {
+	var p crashError
 	return errors.As(err, &p)
 }
 

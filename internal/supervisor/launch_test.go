@@ -11,13 +11,13 @@ import (
 // TestHear: what a supervisor says as it starts is told, up to how it ends.
 func TestHear(t *testing.T) {
 	for name, c := range map[string]struct {
-		says           []news
-		fails          string
-		cold, panicked bool
+		says          []news
+		fails         string
+		cold, crashed bool
 	}{
 		"ready":         {says: []news{{Stage: "one"}, {Note: "look"}, {Reachable: true}, {Ready: true, Cold: true}}, cold: true},
 		"failed":        {says: []news{{Stage: "one"}, {Note: "look"}, {Error: "no disk"}}, fails: "no disk"},
-		"panicked":      {says: []news{{Stage: "one"}, {Note: "look"}, {Error: "not syncing", Panicked: true}}, fails: "not syncing", panicked: true},
+		"panicked":      {says: []news{{Stage: "one"}, {Note: "look"}, {Error: "not syncing", Crashed: true}}, fails: "not syncing", crashed: true},
 		"without words": {says: []news{{Stage: "one"}, {Note: "look"}}, fails: "without a word"},
 	} {
 		r, w, err := os.Pipe()
@@ -34,7 +34,7 @@ func TestHear(t *testing.T) {
 		reachable := 0
 		how, err := hear(r, Progress{Stage: func(s string) { stages = append(stages, s) }, Reachable: func() { reachable++ }})
 		r.Close()
-		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) || Panicked(err) != c.panicked {
+		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) || Crashed(err) != c.crashed {
 			t.Errorf("%s: %v", name, err)
 		}
 		if how.Cold != c.cold || !slices.Equal(how.Notes, []string{"look"}) || !slices.Equal(stages, []string{"one"}) {

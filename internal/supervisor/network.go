@@ -214,6 +214,10 @@ func (n *network) close() {
 
 // routes are what the command line asks of the network.
 func (n *network) routes(mux *http.ServeMux) {
+	control.Handle(mux, "POST /log/settle", func(ctx context.Context, _ struct{}) (struct{}, error) {
+		n.gate.Settle(ctx)
+		return struct{}{}, nil
+	})
 	control.Handle(mux, "POST /policy/reload", func(context.Context, struct{}) (struct{}, error) {
 		return struct{}{}, n.reload()
 	})

@@ -65,7 +65,7 @@ type supervisor struct {
 	binary   qemu.Binary
 	machine  *qemu.Process
 	printed  *printed // by the machine
-	panicked atomic.Bool
+	crashed  atomic.Bool
 	ram      *os.File // the machine's memory
 	kind     string   // of machine (template.Kind)
 	resumed  bool     // it was suspended
@@ -102,7 +102,7 @@ func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
 		err = errors.Join(s.run(ctx, s.boot), s.close())
 	}
 	if err != nil {
-		tell(news{Error: err.Error(), Panicked: s != nil && s.panicked.Load()})
+		tell(news{Error: err.Error(), Crashed: s != nil && s.crashed.Load()})
 	}
 	return err
 }
@@ -464,9 +464,12 @@ func (s *supervisor) whyEnded(err error) string {
 		return "the guest powered off"
 	}
 	why := fmt.Sprintf("the machine ended: %v", err)
+	if errors.Is(err, qemu.ErrCrashed) {
+		s.crashed.Store(true)
+	}
 	if errors.Is(err, qemu.ErrReset) {
 		if said := s.printed.panic(); said != "" {
-			s.panicked.Store(true)
+			s.crashed.Store(true)
 			why += ": " + said
 		}
 	}
