@@ -32,7 +32,7 @@ func TestEnding(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 		for _, kind := range []error{ErrReset, ErrCrashed} {
-			if errors.Is(err, kind) != (c.is == kind) {
+			if errors.Is(err, kind) != errors.Is(c.is, kind) {
 				t.Errorf("%s: %v is %v", name, err, kind)
 			}
 		}
