@@ -150,20 +150,28 @@ func (j *journal) write(e Entry, w *who) {
 
 // settle returns when what waits now is written.
 func (j *journal) settle(ctx context.Context) {
-	l := line{settled: make(chan struct{})}
+	if settled := j.mark(ctx); settled != nil {
+		select { // without the lock: nobody shall wait for who reads the log
+		case <-settled:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// mark puts a line without an entry behind those that wait; nil if there is none to
+// wait for.
+func (j *journal) mark(ctx context.Context) <-chan struct{} {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	if j.closed {
-		return
+		return nil
 	}
+	settled := make(chan struct{})
 	select {
-	case j.lines <- l:
+	case j.lines <- line{settled: settled}:
+		return settled
 	case <-ctx.Done():
-		return
-	}
-	select {
-	case <-l.settled:
-	case <-ctx.Done():
+		return nil
 	}
 }
 

@@ -19,12 +19,11 @@ const modulesDisk = "/modules"
 func modulesDir(root string) string { return root + "/lib/modules/" + release() }
 
 // moduleParams are what modules are loaded with, by name. Without napi_tx the card
-// interrupts the guest for what it has sent only when its queue is full: twice for
-// each connection less, of which interrupts are a fifth of the cost under software
-// emulation.
+// interrupts the guest for what it has sent only when its queue is full, not twice for
+// each connection, which is a fifth of its cost under software emulation.
 var moduleParams = map[string]string{"virtio_net": "napi_tx=0"}
 
-// loadModule loads one module file; one that is loaded already is no error.
+// loadModule loads one file, the module of that name; one that is loaded already is no error.
 func loadModule(file, name string) error {
 	f, err := os.Open(file)
 	if err != nil {

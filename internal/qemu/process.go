@@ -268,10 +268,9 @@ func ending(err error, killed bool, reason, said string) error {
 	return fmt.Errorf("QEMU ended: %w", err)
 }
 
-// ErrCrashed is part of Wait's answer when QEMU itself crashed. Before version 8.2 it
-// does so once in some hundred boots of a guest with several processors under
-// software emulation: they race over the map of memory as devices are found (seen in
-// 7.2: a write to no memory region at all).
+// ErrCrashed is part of Wait's answer when QEMU itself crashed. QEMU 7.2 was seen to
+// do so under software emulation while a guest with two processors booted: it wrote to
+// no memory region at all (memory_region_dispatch_write).
 var ErrCrashed = errors.New("QEMU crashed")
 
 // crashed says whether a process ended by a signal that means a mistake in it.

@@ -127,16 +127,16 @@ type handler struct {
 
 func newHandler(fs *fileSystem) *handler {
 	opts := &fuse.MountOptions{
-		// Entries of a folder always come with their attributes (READDIRPLUS; not
-		// CAP_READDIRPLUS_AUTO, by which the guest asks so for the first ones only): who
-		// lists a folder mostly looks at what is in it, with a request for each.
 		MaxWrite:             maxIO,
 		MaxReadAhead:         maxIO,
 		MaxBackground:        64,
 		EnableSymlinkCaching: true,
-		ExtraCapabilities:    fuse.CAP_ATOMIC_O_TRUNC | capHandleKillPrivV2,
 		Logger:               log.New(io.Discard, "", 0),
 		PanicHandler:         func(any) fuse.Status { return fuse.EIO },
+		// Without CAP_READDIRPLUS_AUTO entries of a folder always come with their attributes
+		// (READDIRPLUS), not the first ones only: who lists a folder mostly looks at
+		// what is in it, with a request for each.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | capHandleKillPrivV2,
 	}
 	return &handler{server: fuse.NewProtocolServer(fs, opts)}
 }

@@ -39,7 +39,7 @@ type news struct {
 	Reachable bool   `json:"reachable,omitempty"`
 	Note      string `json:"note,omitempty"`    // what the person should know
 	Error     string `json:"error,omitempty"`   // why it failed
-	Crashed   bool   `json:"crashed,omitempty"` // with Error: the guest's kernel panicked, or QEMU did as much
+	Crashed   bool   `json:"crashed,omitempty"` // with Error: the guest's kernel or QEMU did
 	Ready     bool   `json:"ready,omitempty"`
 	Cold      bool   `json:"cold,omitempty"` // with Ready: it booted, no template was there
 }
@@ -174,8 +174,8 @@ type crashError string
 func (e crashError) Error() string { return string(e) }
 
 // Crashed says whether a start failed because the guest's kernel panicked or QEMU
-// crashed: under software emulation each was seen once in some hundred boots
-// (qemu.ErrCrashed), and the next went well.
+// crashed (qemu.ErrCrashed): under software emulation both were seen, once in some
+// hundred boots, and the next went well.
 func Crashed(err error) bool {
 	var p crashError
 	return errors.As(err, &p)

@@ -464,10 +464,10 @@ func (s *supervisor) whyEnded(err error) string {
 		return "the guest powered off"
 	}
 	why := fmt.Sprintf("the machine ended: %v", err)
-	if errors.Is(err, qemu.ErrCrashed) {
+	switch {
+	case errors.Is(err, qemu.ErrCrashed):
 		s.crashed.Store(true)
-	}
-	if errors.Is(err, qemu.ErrReset) {
+	case errors.Is(err, qemu.ErrReset):
 		if said := s.printed.panic(); said != "" {
 			s.crashed.Store(true)
 			why += ": " + said
