@@ -24,21 +24,42 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 			return nil, err
 		}
 	}
-	a.trace.begin()
-	lateModules(modulesDir(modulesDisk))
+	a.late(modulesDir(modulesDisk))
+	if err := startCPUs(offlineCPUs()); err != nil {
+		return nil, err
+	}
 	a.warm()
 	unix.Sync()
 	return nil, nil
 }
 
-// lateModules loads what a sandbox can start without: the driver that tells the
-// host which memory is free, so that the host has it again, and what lists
-// connections, for a fork to end those that are not its own.
-func lateModules(modules string) {
-	for _, name := range []string{"virtio_balloon", "tcp_diag"} {
-		if err := probe(modules, name); err != nil {
-			log.Print(err)
-		}
+// finishBoot does what is left when a sandbox has booted. It need not wait for what
+// comes late, but for what has to come before the other CPUs.
+func (a *agent) finishBoot(modules string) error {
+	off := offlineCPUs()
+	if len(off) > 0 {
+		lateModule(modules, balloonModule)
+	}
+	go a.late(modules)
+	return startCPUs(off)
+}
+
+// balloonModule tells the host which memory is free, so that the host has it again.
+// For that the kernel rewrites how it frees memory.
+const balloonModule = "virtio_balloon"
+
+// late starts what a sandbox can start without: notes of connections, and modules, of
+// which one lists connections, for a fork to end those that are not its own.
+func (a *agent) late(modules string) {
+	a.trace.begin()
+	for _, name := range []string{balloonModule, "tcp_diag"} {
+		lateModule(modules, name)
+	}
+}
+
+func lateModule(modules, name string) {
+	if err := probe(modules, name); err != nil {
+		log.Print(err)
 	}
 }
 

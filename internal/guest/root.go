@@ -60,10 +60,9 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
-	go func() { // a sandbox need not wait for them; a template has them already
-		a.trace.begin()
-		lateModules(modulesDir(""))
-	}()
+	if err := a.finishBoot(modulesDir("")); err != nil {
+		return nil, err
+	}
 	return nil, a.docker.listen()
 }
 

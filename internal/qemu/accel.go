@@ -47,6 +47,12 @@ type Accel struct {
 // OK reports whether guests run on the processor's own virtualisation.
 func (a Accel) OK() bool { return a.Kind == KVM }
 
+// StaleCode says whether a guest may run code that is not there any more. An emulator
+// that translates an instruction on one CPU while another overwrites it can keep the
+// translation of the old one. A Linux guest rewrites itself by way of int3, and panics
+// when it meets one that is none of its own (seen with QEMU 7.2 and 10.0: docs/adr/0013).
+func (a Accel) StaleCode() bool { return a.Kind == TCG }
+
 // Name is "kvm" or "tcg".
 func (a Accel) Name() string {
 	if a.OK() {

@@ -34,7 +34,7 @@ const cardMAC = "02:62:72:69:67:02"
 func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 	return &qemu.Machine{
 		Binary: q.Path, Accel: a,
-		CPUs: spec.CPUs, Memory: spec.Memory,
+		CPUs: spec.CPUs, OneCPU: a.StaleCode(), Memory: spec.Memory,
 		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: kernel.Parameters,
 		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
 		NIC:   &qemu.NIC{MAC: cardMAC, MTU: linkMTU},

@@ -359,6 +359,39 @@ func catches(pid int, sig syscall.Signal) bool {
 	return err == nil && set>>(sig-1)&1 == 1
 }
 
+// TestKernelIsFinished: what the first container uses makes the kernel rewrite none of
+// its code any more, where that could end in a panic (docs/adr/0013).
+func TestKernelIsFinished(t *testing.T) {
+	dir := shared(t)
+	if !strings.Contains(sh(t, dir, "cat /proc/cmdline"), "maxcpus=1") {
+		t.Skip("not under software emulation")
+	}
+	if got := strings.TrimSpace(sh(t, dir, "nproc")); got != "2" {
+		t.Errorf("%s CPUs", got)
+	}
+	got := sh(t, dir, `sudo sh -ec '
+		trace=$(mktemp -d)
+		mount -t tracefs tracefs "$trace"
+		count() { awk "\$1 == \"rewrite\" {print \$2}" "$trace/kprobe_profile"; }
+		echo p:rewrite text_poke_bp_batch >>"$trace/kprobe_events"
+		echo 1 >"$trace/events/kprobes/rewrite/enable"
+		echo before $(count)
+		mkdir -p /sys/fs/cgroup/first
+		echo +memory +cpuset >/sys/fs/cgroup/first/cgroup.subtree_control
+		mkdir -p /sys/fs/cgroup/first/container
+		echo containers $(count)
+		rmdir /sys/fs/cgroup/first/container /sys/fs/cgroup/first
+		echo 1 >"$trace/events/kmem/kmem_cache_free/enable"
+		echo 0 >"$trace/events/kmem/kmem_cache_free/enable"
+		[ $(count) -gt 0 ] && echo counted
+		echo 0 >"$trace/events/kprobes/rewrite/enable"
+		echo -:rewrite >>"$trace/kprobe_events"
+		umount "$trace"'`)
+	if want := "before 0\ncontainers 0\ncounted\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestVerbs(t *testing.T) {
 	dir := shared(t)
 	var list []struct{ Name, Dir string }
