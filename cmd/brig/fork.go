@@ -113,14 +113,45 @@ func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sand
 		s, err = openSnapshot(d, f.from)
 		return s, func() {}, err
 	}
-	path := snapshotPath(d, "fork."+sandbox.NewID())
-	if err := capture(ctx, store, spec.Name, path); err != nil {
+	removeForked(d)
+	name := forkedPrefix + sandbox.NewID()
+	lock, err := sandbox.LockFile(ctx, d.File(name))
+	if err != nil {
 		return nil, nil, err
 	}
-	if s, err = snapshot.Open(path); err != nil {
+	done = func() {
+		_ = os.RemoveAll(snapshotPath(d, name)) // or the next fork removes it
+		_ = os.Remove(d.File(name))
+		lock.Close()
+	}
+	if err = capture(ctx, store, spec.Name, snapshotPath(d, name)); err == nil {
+		s, err = snapshot.Open(snapshotPath(d, name))
+	}
+	if err != nil {
+		done()
 		return nil, nil, err
 	}
-	return s, func() { _ = s.Remove() }, nil
+	return s, done, nil
+}
+
+// forkedPrefix begins the names of snapshots that are there for a fork to be made of
+// them; no person's begins like that (sandbox.CheckName). The fork holds a lock of
+// that name in the sandbox's folder.
+const forkedPrefix = "fork."
+
+// removeForked removes such snapshots of forks that were killed.
+func removeForked(d sandbox.Dir) {
+	left, _ := filepath.Glob(snapshotPath(d, forkedPrefix+"*"))
+	for _, path := range left {
+		file := d.File(filepath.Base(path))
+		l, held, err := sandbox.TryLockFile(file)
+		if held || err != nil {
+			continue
+		}
+		_ = os.RemoveAll(path) // what cannot be removed is tried again
+		_ = os.Remove(file)
+		l.Close()
+	}
 }
 
 // make makes a sandbox that is suspended where the snapshot was made.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -127,6 +128,7 @@ func snapshotListCommand() *cobra.Command {
 }
 
 func snapshotsOf(d sandbox.Dir) ([]snapshotRow, error) {
+	removeForked(d)
 	entries, err := os.ReadDir(d.File(sandbox.SnapshotsFolder))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -136,7 +138,7 @@ func snapshotsOf(d sandbox.Dir) ([]snapshotRow, error) {
 	}
 	var rows []snapshotRow
 	for _, e := range entries {
-		if snapshot.IsDraft(e.Name()) {
+		if snapshot.IsDraft(e.Name()) || strings.HasPrefix(e.Name(), forkedPrefix) {
 			continue
 		}
 		r := snapshotRow{Sandbox: nameOf(d), Name: e.Name()}

@@ -254,5 +254,9 @@ func TestCopiesKilled(t *testing.T) {
 		}
 		must(t, dir, "rm", "-f", fork)
 	}
+	must(t, dir, "snapshot", "ls", name)
+	if left, _ := filepath.Glob(filepath.Join(base, "state", "brig", "sandboxes", name, "*", "fork.*")); len(left) > 0 {
+		t.Errorf("killed forks left %v", left)
+	}
 	t.Logf("of 3 each that were killed, these were made all the same: %v", whole)
 }
