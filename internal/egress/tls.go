@@ -22,7 +22,9 @@ const (
 	recordHeader = 5 // type, version, length
 
 	recordChangeCipherSpec = 20
+	recordAlert            = 21
 	recordHandshake        = 22
+	recordData             = 23
 	recordHeartbeat        = 24
 
 	handshakeClientHello = 1
@@ -178,6 +180,11 @@ func alert(description byte) []byte {
 // record, until the plaintext handshake is over: after a HelloRetryRequest the
 // client sends a second ClientHello, and some server might believe that one.
 //
+// Neither an alert nor application data says that it is over: servers pass over
+// warnings, and over early data after a HelloRetryRequest (RFC 8446 section 4.2.10).
+// In TLS 1.3 all that follows looks like application data, so that the guard stays,
+// and looks at the records' headers.
+//
 // Not every handshake record in the clear: after a ChangeCipherSpec, TLS 1.2
 // has encrypted ones of the same type, whose first bytes are random. A second
 // ClientHello is therefore known by its first six bytes.
@@ -185,6 +192,7 @@ type helloGuard struct {
 	done  bool
 	check func(hello) error
 	held  []byte // an incomplete record
+	skip  int    // bytes to come of a record that passes as it comes
 }
 
 // write looks at bytes on their way. It returns those that may pass now; what
@@ -193,17 +201,21 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 	if g.done {
 		return b, nil
 	}
+	if g.skip >= len(b) {
+		g.skip -= len(b)
+		return b, nil
+	}
 	g.held = append(g.held, b...)
-	n := 0 // bytes that may pass
+	n := g.skip // bytes that may pass
+	g.skip = 0
 	for !g.done {
 		rest := g.held[n:]
 		if len(rest) == 0 {
 			break
 		}
 		switch {
-		case rest[0] != recordChangeCipherSpec && rest[0] != recordHandshake:
-			g.done = true
-			continue
+		case rest[0] < recordChangeCipherSpec || rest[0] > recordData:
+			return nil, errors.New("a TLS record of an unknown type in a handshake")
 		case len(rest) < recordHeader:
 			return g.pass(n), nil
 		}
@@ -212,10 +224,17 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 			return nil, errors.New("a TLS record of a wrong length")
 		}
 		if len(rest) < recordHeader+size {
+			if rest[0] == recordAlert || rest[0] == recordData {
+				g.skip = recordHeader + size - len(rest)
+				n = len(g.held)
+			}
 			return g.pass(n), nil
 		}
 		if body := rest[recordHeader : recordHeader+size]; rest[0] == recordHandshake {
-			if len(body) == 0 || body[0] != handshakeClientHello {
+			if len(body) == 0 { // RFC 8446 section 5.1 forbids it; some servers pass over it
+				return nil, errors.New("an empty handshake record")
+			}
+			if body[0] != handshakeClientHello {
 				g.done = true // TLS 1.2 went on with its key exchange, or is encrypted
 				continue
 			}
