@@ -97,7 +97,7 @@ func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbo
 	defer done()
 	for _, name := range names {
 		if err := f.make(ctx, store, origin, name); err != nil {
-			return errors.Join(err, store.Dir(name).Remove())
+			return err
 		}
 		if err := ensureRunning(ctx, store, name); err != nil {
 			return err
@@ -155,7 +155,7 @@ func removeForked(d sandbox.Dir) {
 }
 
 // make makes a sandbox that is suspended where the snapshot was made.
-func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, name string) error {
+func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, name string) (err error) {
 	was := s.Meta.Spec
 	spec := *was
 	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false
@@ -176,8 +176,13 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 	defer l.Close()
 	d, err := store.Reserve(name)
 	if err != nil {
-		return err
+		return err // the name is somebody else's by now
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Remove())
+		}
+	}()
 	for _, file := range []string{sandbox.PolicyFile, sandbox.ProjectPolicyFile} {
 		if err := copyFile(d.File(file), store.Dir(was.Name).File(file)); err != nil {
 			return err
