@@ -119,11 +119,7 @@ func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sand
 	if err != nil {
 		return nil, nil, err
 	}
-	done = func() {
-		_ = os.RemoveAll(snapshotPath(d, name)) // or the next fork removes it
-		_ = os.Remove(d.File(name))
-		lock.Close()
-	}
+	done = func() { discardForked(d, name, lock) }
 	if err = capture(ctx, store, spec.Name, snapshotPath(d, name)); err == nil {
 		s, err = snapshot.Open(snapshotPath(d, name))
 	}
@@ -143,15 +139,18 @@ const forkedPrefix = "fork."
 func removeForked(d sandbox.Dir) {
 	left, _ := filepath.Glob(snapshotPath(d, forkedPrefix+"*"))
 	for _, path := range left {
-		file := d.File(filepath.Base(path))
-		l, held, err := sandbox.TryLockFile(file)
-		if held || err != nil {
-			continue
+		name := filepath.Base(path)
+		if l, err := sandbox.TryLockFile(d.File(name)); err == nil {
+			discardForked(d, name, l)
 		}
-		_ = os.RemoveAll(path) // what cannot be removed is tried again
-		_ = os.Remove(file)
-		l.Close()
 	}
+}
+
+// discardForked removes such a snapshot and its lock, or leaves that to the next fork.
+func discardForked(d sandbox.Dir, name string, l *sandbox.Lock) {
+	_ = os.RemoveAll(snapshotPath(d, name))
+	_ = os.Remove(d.File(name))
+	l.Close()
 }
 
 // make makes a sandbox that is suspended where the snapshot was made.

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -205,11 +206,13 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 		g.skip -= len(b)
 		return b, nil
 	}
-	g.held = append(g.held, b...)
+	if len(g.held) > 0 {
+		b = append(g.held, b...)
+	}
 	n := g.skip // bytes that may pass
 	g.skip = 0
 	for !g.done {
-		rest := g.held[n:]
+		rest := b[n:]
 		if len(rest) == 0 {
 			break
 		}
@@ -217,7 +220,7 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 		case rest[0] < recordChangeCipherSpec || rest[0] > recordData:
 			return nil, errors.New("a TLS record of an unknown type in a handshake")
 		case len(rest) < recordHeader:
-			return g.pass(n), nil
+			return g.pass(b, n), nil
 		}
 		size := int(rest[3])<<8 | int(rest[4])
 		if size > maxRecord+256 {
@@ -226,9 +229,9 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 		if len(rest) < recordHeader+size {
 			if rest[0] == recordAlert || rest[0] == recordData {
 				g.skip = recordHeader + size - len(rest)
-				n = len(g.held)
+				n = len(b)
 			}
-			return g.pass(n), nil
+			return g.pass(b, n), nil
 		}
 		if body := rest[recordHeader : recordHeader+size]; rest[0] == recordHandshake {
 			if len(body) == 0 { // RFC 8446 section 5.1 forbids it; some servers pass over it
@@ -248,11 +251,9 @@ func (g *helloGuard) write(b []byte) ([]byte, error) {
 		n += recordHeader + size
 	}
 	if g.done {
-		out := g.held
-		g.held = nil
-		return out, nil
+		n = len(b)
 	}
-	return g.pass(n), nil
+	return g.pass(b, n), nil
 }
 
 // second judges a record that begins like a ClientHello.
@@ -275,9 +276,8 @@ func (g *helloGuard) second(body []byte) error {
 	return g.check(h)
 }
 
-// pass gives out the first n held bytes.
-func (g *helloGuard) pass(n int) []byte {
-	out := append([]byte(nil), g.held[:n]...)
-	g.held = append(g.held[:0], g.held[n:]...)
-	return out
+// pass gives out the first n bytes and holds the others.
+func (g *helloGuard) pass(b []byte, n int) []byte {
+	g.held = bytes.Clone(b[n:])
+	return b[:n]
 }

@@ -13,7 +13,7 @@ import (
 
 // A kernel rewrites its own code when a feature is used first or no more (its static
 // keys). Where QEMU may then go on with the old code, which ends in a panic, the
-// machine starts with one CPU (qemu.Machine.OneCPU), which cannot run what it is
+// machine starts with one CPU (kernel.OneCPU), which cannot run what it is
 // just rewriting. The agent starts the others when the kernel is done, and has it do
 // before what it would do later in code that runs all the time: whatever the first
 // container brings, kept in use for as long as the machine lives (docs/adr/0013).
@@ -38,7 +38,8 @@ func offlineCPUs() []string {
 
 // startCPUs starts the CPUs that the machine started without. One that does not
 // start is an error: the person asked for it.
-func startCPUs(off []string) error {
+func startCPUs() error {
+	off := offlineCPUs()
 	if len(off) == 0 {
 		return nil
 	}
@@ -56,7 +57,7 @@ func startCPUs(off []string) error {
 
 // keepGroups has the kernel do what it does when a container is made first.
 func keepGroups() error {
-	if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+cpuset +cpu +io +memory +pids"), 0); err != nil {
+	if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+cpuset +memory"), 0); err != nil {
 		return fmt.Errorf("control groups: %w", err)
 	}
 	if err := os.MkdirAll(keptGroup, 0o755); err != nil {

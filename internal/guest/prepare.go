@@ -25,7 +25,7 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 		}
 	}
 	a.late(modulesDir(modulesDisk))
-	if err := startCPUs(offlineCPUs()); err != nil {
+	if err := readyMachine(modulesDir(modulesDisk)); err != nil {
 		return nil, err
 	}
 	a.warm()
@@ -33,31 +33,23 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	return nil, nil
 }
 
-// finishBoot does what is left when a sandbox has booted. It need not wait for what
-// comes late, but for what has to come before the other CPUs.
-func (a *agent) finishBoot(modules string) error {
-	off := offlineCPUs()
-	if len(off) > 0 {
-		lateModule(modules, balloonModule)
-	}
-	go a.late(modules)
-	return startCPUs(off)
+// readyMachine loads the driver that tells the host which memory is free, so that the
+// host has it again, and starts the other CPUs: in this order, as for the driver the
+// kernel rewrites how it frees memory (see cpus.go).
+func readyMachine(modules string) error {
+	loadLate(modules, "virtio_balloon")
+	return startCPUs()
 }
 
-// balloonModule tells the host which memory is free, so that the host has it again.
-// For that the kernel rewrites how it frees memory.
-const balloonModule = "virtio_balloon"
-
-// late starts what a sandbox can start without: notes of connections, and modules, of
-// which one lists connections, for a fork to end those that are not its own.
+// late starts what a sandbox need not wait for: notes of connections, and the module
+// that lists connections, for a fork to end those that are not its own.
 func (a *agent) late(modules string) {
 	a.trace.begin()
-	for _, name := range []string{balloonModule, "tcp_diag"} {
-		lateModule(modules, name)
-	}
+	loadLate(modules, "tcp_diag")
 }
 
-func lateModule(modules, name string) {
+// loadLate loads a module without which a sandbox works, too.
+func loadLate(modules, name string) {
 	if err := probe(modules, name); err != nil {
 		log.Print(err)
 	}

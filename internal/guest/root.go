@@ -60,9 +60,10 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
-	if err := a.finishBoot(modulesDir("")); err != nil {
+	if err := readyMachine(modulesDir("")); err != nil {
 		return nil, err
 	}
+	go a.late(modulesDir(""))
 	return nil, a.docker.listen()
 }
 

@@ -60,7 +60,6 @@ type Machine struct {
 	Accel  Accel
 
 	CPUs   int
-	OneCPU bool     // the kernel starts with one CPU and leaves the others to the agent (Accel.StaleCode)
 	Memory int64    // bytes, a multiple of 1 MiB
 	RAM    *os.File // the guest's memory: a memfd of Memory bytes (NewRAM)
 

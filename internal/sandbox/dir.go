@@ -229,14 +229,8 @@ func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
 // LockFile waits for a lock on a file, which is made if need be.
 func LockFile(ctx context.Context, path string) (*Lock, error) { return lockWait(ctx, path) }
 
-// TryLockFile takes such a lock if nobody has it; held says that somebody does.
-func TryLockFile(path string) (l *Lock, held bool, err error) {
-	l, err = lock(path, unix.F_OFD_SETLK)
-	if errors.Is(err, unix.EAGAIN) {
-		return nil, true, nil
-	}
-	return l, false, err
-}
+// TryLockFile is LockFile that does not wait: its error is EAGAIN if somebody has it.
+func TryLockFile(path string) (*Lock, error) { return lock(path, unix.F_OFD_SETLK) }
 
 // LockNames takes the right to make and name sandboxes.
 func (s *Store) LockNames(ctx context.Context) (*Lock, error) {

@@ -32,10 +32,14 @@ const cardMAC = "02:62:72:69:67:02"
 // describe is the machine of a spec, without the disks, channels and memory that
 // make it a particular one.
 func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
+	parameters := kernel.Parameters
+	if spec.CPUs > 1 && a.StaleCode() {
+		parameters = slices.Concat(kernel.OneCPU(), parameters)
+	}
 	return &qemu.Machine{
 		Binary: q.Path, Accel: a,
-		CPUs: spec.CPUs, OneCPU: a.StaleCode(), Memory: spec.Memory,
-		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: kernel.Parameters,
+		CPUs: spec.CPUs, Memory: spec.Memory,
+		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: parameters,
 		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
 		NIC:   &qemu.NIC{MAC: cardMAC, MTU: linkMTU},
 		// Each place costs the guest some 40 ms of its boot under emulation.
