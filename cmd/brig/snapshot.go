@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -75,7 +76,11 @@ func capture(ctx context.Context, store *sandbox.Store, name, path string) error
 	bar := newBars(os.Stderr)
 	defer bar.close()
 	task := bar.Start("Saving "+name, 0, progress.Steps)
-	err := control.NewClient(store.Dir(name)).Snapshot(ctx, path)
+	client := control.NewClient(store.Dir(name))
+	err := client.Snapshot(ctx, path)
+	if errors.Is(err, syscall.ECONNREFUSED) && startedAgain(ctx, store, name) { // nothing was begun
+		err = client.Snapshot(ctx, path)
+	}
 	task.Done(err)
 	return hint(err, "brig logs --supervisor %s", name)
 }

@@ -359,12 +359,25 @@ func readHello(c io.Reader, head []byte) (hello, []byte, error) {
 		if len(head) > maxHello || reads == maxFirstReads {
 			return hello{}, nil, helloError{errors.New("the ClientHello is too long, or in too many pieces")}
 		}
-		n, err := c.Read(buf)
+		n, err := io.ReadAtLeast(c, buf, min(lacking(head), len(buf)))
 		head = append(head, buf[:n]...)
 		if err != nil && n == 0 {
 			return hello{}, nil, err
 		}
 	}
+}
+
+// lacking is how many bytes are worth another look at a ClientHello that is not whole:
+// its start, where mistakes show, or the rest of a record.
+func lacking(head []byte) int {
+	for len(head) > recordHeader+4 {
+		n := recordHeader + int(head[3])<<8 + int(head[4])
+		if len(head) < n {
+			return n - len(head)
+		}
+		head = head[n:]
+	}
+	return 1
 }
 
 // checkName says why a ClientHello is refused, or "".
