@@ -87,6 +87,8 @@ func TestConsoleIsShownHarmlessly(t *testing.T) {
 func TestSSHConfigQuotes(t *testing.T) {
 	d := sandbox.Dir{Path: "/home/a b/100%/x"}
 	t.Setenv("XDG_STATE_HOME", "/home/a b/state")
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
 	got := sshConfig(d, "x", "/opt/it's/brig")
 	for _, want := range []string{
 		`IdentityFile "/home/a b/100%%/x/id_ed25519"`,
@@ -96,6 +98,19 @@ func TestSSHConfigQuotes(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("want %s in\n%s", want, got)
 		}
+	}
+}
+
+// TestSSHConfigFolders: a sandbox that ssh starts has the rules for all sandboxes of
+// who printed the configuration.
+func TestSSHConfigFolders(t *testing.T) {
+	for _, k := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(k, "/other/"+k)
+	}
+	got := sshConfig(sandbox.Dir{Path: "/x"}, "x", "/brig")
+	want := "ProxyCommand env XDG_STATE_HOME='/other/XDG_STATE_HOME' XDG_CONFIG_HOME='/other/XDG_CONFIG_HOME' XDG_CACHE_HOME='/other/XDG_CACHE_HOME' '/brig' __ssh-proxy x\n"
+	if !strings.Contains(got, want) {
+		t.Errorf("want %s in\n%s", want, got)
 	}
 }
 

@@ -70,12 +70,18 @@ func sshConfig(d sandbox.Dir, name, self string) string {
 	return b.String()
 }
 
-// proxyCommand names the state folder when it is not where a later brig, run
-// by an editor with another environment, would look.
+// proxyCommand names brig's folders when they are not where a later brig, run by an
+// editor with another environment, would look: the rules for all sandboxes are there.
 func proxyCommand(self, name string) string {
 	cmd := shellQuote(self) + " __ssh-proxy " + name
-	if x := os.Getenv("XDG_STATE_HOME"); x != "" {
-		cmd = "env XDG_STATE_HOME=" + shellQuote(x) + " " + cmd
+	var env string
+	for _, k := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		if v := os.Getenv(k); v != "" {
+			env += k + "=" + shellQuote(v) + " "
+		}
+	}
+	if env != "" {
+		cmd = "env " + env + cmd
 	}
 	return strings.ReplaceAll(cmd, "%", "%%") // ssh_config(5), TOKENS
 }
