@@ -147,7 +147,7 @@ func ask(ctx context.Context, d sandbox.Dir, name string, in *os.File, out io.Wr
 		if err != nil {
 			return err
 		}
-		f, err := policy.ParseFlow(e.Suggest)
+		f, err := missing(e)
 		if err != nil || suggestion(f, policy.Compile(rules).Decide(f)) == "" {
 			return nil //nolint:nilerr // a rule decides about it since
 		}

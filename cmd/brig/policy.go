@@ -594,7 +594,7 @@ func deniedFlows(log string) ([]policy.Flow, error) {
 		if e.Verdict != egress.Denied || e.Suggest == "" || !e.WantsHost() {
 			return nil
 		}
-		if f, err := policy.ParseFlow(e.Suggest); err == nil && !slices.Contains(flows, f) {
+		if f, err := missing(e); err == nil && !slices.Contains(flows, f) {
 			flows = append(flows, f)
 		}
 		return nil
@@ -603,6 +603,16 @@ func deniedFlows(log string) ([]policy.Flow, error) {
 		err = nil
 	}
 	return flows, err
+}
+
+// missing is the flow that a denial is about. What it suggests may be about an
+// address behind its name, and names neither of the usual ports.
+func missing(e egress.Entry) (policy.Flow, error) {
+	f, err := policy.ParseFlow(e.Suggest)
+	if e.Port != 0 {
+		f.Port = e.Port
+	}
+	return f, err
 }
 
 // confirm asks the person; without a terminal the answer is no.

@@ -26,6 +26,7 @@ func TestLearnOnlyHosts(t *testing.T) {
 		{Proto: "dns", App: "TXT", Name: "text.example"},
 		{Proto: "dns", App: "HTTPS", Name: "https.example"},
 		{Proto: "tcp", Name: "dialled.example", Port: 443},
+		{Proto: "tcp", Name: "plain.example", Port: 80},
 		{Proto: "tcp", Name: "my_host.example", Port: 443},
 	} {
 		e.Verdict, e.Suggest = egress.Denied, e.Name
@@ -40,7 +41,7 @@ func TestLearnOnlyHosts(t *testing.T) {
 	}
 	got := policy.Compile(nil).Propose(flows)
 	slices.Sort(got)
-	if want := []string{"dialled.example:443", "four.example:443", "my_host.example:443", "six.example:443"}; !slices.Equal(got, want) {
+	if want := []string{"dialled.example:443", "four.example:443", "my_host.example:443", "plain.example:80", "six.example:443"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

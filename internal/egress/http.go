@@ -296,7 +296,7 @@ func (h *httpRelay) connect() error {
 }
 
 // refuse answers a request that may not pass, after the answers to those before
-// it. Nothing of it has gone to the server.
+// it. Nothing of it has gone to the server, but perhaps its first word.
 func (h *httpRelay) refuse(he *headError) {
 	h.f.deny(verdict{reason: he.why}, false)
 	if h.opaque {
@@ -585,8 +585,8 @@ func (f *flow) checkRequest(q *request) error {
 }
 
 // page is an answer about the flow itself: which rule would let it through.
-func (f *flow) page(status int, reason string) []byte {
-	return errorPage(status, reason, f.g.rules().suggest(f.t))
+func (f *flow) page(reason string) []byte {
+	return errorPage(http.StatusForbidden, reason, f.g.rules().suggest(f.t))
 }
 
 // errorPage is an answer of brig's own, for people and agents to read. suggest

@@ -417,12 +417,8 @@ func isVisible(s string) bool {
 // HTTP version is another protocol (SMTP, Redis, an SSH banner).
 func looksHTTP(b []byte) (yes, maybe bool) {
 	line := bytes.TrimLeft(b, " \t\v\f\r\n")
-	n := 0
-	digits := false
-	for n < len(line) && isTokenByte(line[n]) {
-		digits = digits || line[n] >= '0' && line[n] <= '9'
-		n++
-	}
+	n := wordLength(line)
+	digits := bytes.ContainsAny(line[:n], "0123456789")
 	switch {
 	case n == len(line):
 		return false, true // a word so far
@@ -441,13 +437,24 @@ func looksHTTP(b []byte) (yes, maybe bool) {
 			return true, false
 		}
 	}
-	// HTTP/0.9 has no version. Let the parser refuse it.
-	return len(words) == 2 && isMethod(words[0]) && (words[1][0] == '/' || bytes.HasPrefix(words[1], []byte("http"))), false
+	// HTTP/0.9 has no version. Let the parser refuse it. Without a host in it, it is
+	// taken for that only as it is written: memcached has "get /key".
+	return len(words) == 2 && (isMethod(string(words[0])) && words[1][0] == '/' ||
+		isMethod(strings.ToUpper(string(words[0]))) && bytes.HasPrefix(bytes.ToLower(words[1]), []byte("http"))), false
+}
+
+// wordLength is how many bytes at the beginning are of a token.
+func wordLength(b []byte) int {
+	n := 0
+	for n < len(b) && isTokenByte(b[n]) {
+		n++
+	}
+	return n
 }
 
 // isMethod knows the methods that servers know.
-func isMethod(word []byte) bool {
-	switch strings.ToUpper(string(word)) {
+func isMethod(word string) bool {
+	switch word {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT":
 		return true
 	}

@@ -153,6 +153,8 @@ func TestLooksHTTP(t *testing.T) {
 		"GET / HTTP/1.1 x\r\n":           {true, false},
 		"GET /\r\n":                      {true, false},
 		"get key\r\n":                    {false, false},
+		"get /key\r\n":                   {false, false},
+		"get HTTP://x/\r\n":              {true, false},
 		"{\"json\"":                      {false, false},
 		strings.Repeat("A", 70):          {false, true},
 		strings.Repeat("A", 70) + "\n":   {false, false},

@@ -47,6 +47,88 @@ func TestUnendingFirstLine(t *testing.T) {
 	}
 }
 
+// TestFirstWord: a protocol whose first word has no line end is answered, and a
+// request in single bytes arrives whole, once, or not at all.
+func TestFirstWord(t *testing.T) {
+	l := newLab(t, fakeRules{"good.example:2181", "good.example:9000", "good.example:9001"})
+	ln, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			word := make([]byte, 4)
+			if _, err := io.ReadFull(c, word); err == nil && string(word) == "ruok" {
+				fmt.Fprint(c, "imok")
+			}
+			c.Close()
+		}
+	}()
+	l.serve("good.example", "203.0.113.1:2181", ln.Addr().String())
+	c := l.mustDial("good.example", 2181)
+	fmt.Fprint(c, "ru")
+	time.Sleep(time.Millisecond) // two pieces, most times
+	fmt.Fprint(c, "ok")
+	if b, err := io.ReadAll(c); string(b) != "imok" {
+		t.Errorf("%q, %v", b, err)
+	}
+	s := newCounter(t, false, nil)
+	l.serve("good.example", "203.0.113.1:9000", s.addr())
+	for host, want := range map[string]string{"good.example:9000": "HTTP/1.1 200", "other.example:9000": "HTTP/1.1 403"} {
+		c := l.mustDial("good.example", 9000)
+		for _, b := range []byte("GET / HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n") {
+			_, _ = c.Write([]byte{b})
+			time.Sleep(time.Millisecond)
+		}
+		if b, err := io.ReadAll(c); !strings.HasPrefix(string(b), want) {
+			t.Errorf("%s: %q, %v", host, b, err)
+		}
+	}
+	if s.requests.Load() != 1 {
+		t.Errorf("%d requests arrived", s.requests.Load())
+	}
+}
+
+// TestRequestWithoutLineEnd: what some servers take for a request at the end of the
+// stream is one here too.
+func TestRequestWithoutLineEnd(t *testing.T) {
+	for in, want := range map[string]kind{
+		"GET http://other.example/ HTTP/1.0": kindHTTP, "GET /": kindHTTP, "get http://other.example/": kindHTTP, "ruok": kindOther, "get key": kindOther,
+	} {
+		if k, head, err := sniff(strings.NewReader(in), nil); k != want || string(head) != in || !errors.Is(err, io.EOF) {
+			t.Errorf("%q: %v, %q, %v", in, k, head, err)
+		}
+	}
+}
+
+// TestResumed: a server gets what it has not had, and nothing that differs from it.
+func TestResumed(t *testing.T) {
+	var got bytes.Buffer
+	r := &resumed{Conn: writeConn{w: &got}, had: []byte("GET")}
+	for _, s := range []string{"G", "ET /", "x"} {
+		if n, err := io.WriteString(r, s); n != len(s) || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if got.String() != " /x" {
+		t.Errorf("%q", got.String())
+	}
+	r = &resumed{Conn: writeConn{w: &got}, had: []byte("GET")}
+	if _, err := io.WriteString(r, "get /"); err == nil {
+		t.Error("another method went through")
+	}
+}
+
+// writeConn is a connection that is only written to.
+type writeConn struct {
+	net.Conn
+	w io.Writer
+}
+
+func (c writeConn) Write(b []byte) (int, error) { return c.w.Write(b) }
+
 // TestLongMethod: what a lenient server would read as a request is looked at,
 // however long its first word is.
 func TestLongMethod(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,9 +22,10 @@ import (
 //
 // On any other port the server may speak first (SSH, SMTP, MySQL): brig dials,
 // then accepts, so that the guest sees a refused connection as refused, and both
-// directions are open at once. The client's first bytes are looked at as they
-// pass: what begins like TLS or like an HTTP request is checked as on the ports
-// above, anything else is let through as it is.
+// directions are open at once. What the client begins like TLS or like an HTTP
+// request is checked as on the ports above, anything else is let through as it is.
+// A first word passes as it comes, for it is no request yet, and some protocols
+// have no line end after it; the rest of a first line waits for its end.
 //
 // A rule marked raw, and the host's own loopback, skip all of it.
 
@@ -38,8 +40,8 @@ const (
 	// firstByteTime is how long a client may wait before its first byte on a
 	// port where it speaks first: browsers open connections ahead of need.
 	firstByteTime = 5 * time.Minute
-	// firstBytesTime is how long it may take from there until a ClientHello or
-	// a request's first line is whole.
+	// firstBytesTime is how long it may take from there (on other ports: from the
+	// end of the first word) until a ClientHello or a request's first line is whole.
 	firstBytesTime = time.Minute
 	// maxFirstReads bounds the pieces that these may come in: after each, all is
 	// looked at again.
@@ -117,7 +119,7 @@ func (f *flow) explain(req acceptor, v verdict) {
 	// The head is read to its end: a client that is still sending would not
 	// see the answer.
 	p := &prefixed{Conn: c, head: head}
-	refuse(p, f.page(403, v.reason))
+	refuse(p, f.page(v.reason))
 }
 
 // through relays without a look.
@@ -216,6 +218,10 @@ func sniff(r io.Reader, head []byte) (kind, []byte, error) {
 		if len(head) == 0 {
 			return kindNone, nil, err
 		}
+		// Some servers take the end for the line's.
+		if k, _ := looks(append(head, '\n')); k == kindHTTP {
+			return k, head, err
+		}
 		return kindOther, head, err
 	}
 }
@@ -261,9 +267,9 @@ func (f *flow) clientFirst(req acceptor) {
 		_ = c.SetReadDeadline(time.Time{})
 		f.serveHTTP2(c, head, f.connect)
 	case kind == kindHTTP:
-		v := verdict{reason: fmt.Sprintf("port %d is for TLS, and this is plain HTTP", f.t.port)}
+		v := verdict{reason: fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw lets that through", f.t.port)}
 		f.deny(v, false)
-		refuse(&prefixed{Conn: c, head: head}, f.page(403, v.reason))
+		refuse(&prefixed{Conn: c, head: head}, errorPage(http.StatusForbidden, v.reason, ""))
 	default:
 		what := "TLS"
 		if f.t.port == httpPort {
@@ -441,7 +447,7 @@ func (f *flow) eitherFirst(req acceptor) {
 		}
 	})
 	defer down.Wait()
-	kind, head, err := f.firstBytes(c)
+	kind, head, sent, err := f.firstBytes(c, up)
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {
 		f.deny(verdict{reason: "the first line, which may become an HTTP request, does not end: only a rule with raw lets that through"}, false)
@@ -458,14 +464,14 @@ func (f *flow) eitherFirst(req acceptor) {
 		}
 	case kindHTTP:
 		if src, quiet := s.take(); quiet {
-			f.serveHTTP(c, head, func() (net.Conn, error) { return src, nil })
+			f.serveHTTP(c, head, func() (net.Conn, error) { return &resumed{src, head[:sent]}, nil })
 			up.Close()
 		} else {
-			f.serveHTTPHalf(c, head, up)
+			f.serveHTTPHalf(c, head, &resumed{up, head[:sent]})
 		}
 	case kindHTTP2:
 		if src, quiet := s.take(); quiet {
-			f.serveHTTP2(c, head, func() (net.Conn, error) { return src, nil })
+			f.serveHTTP2(c, head, func() (net.Conn, error) { return &resumed{src, head[:sent]}, nil })
 			up.Close()
 		} else {
 			f.deny(verdict{reason: "HTTP/2 to a server that spoke first"}, false)
@@ -478,25 +484,81 @@ func (f *flow) eitherFirst(req acceptor) {
 			abort(up)
 			return
 		}
-		f.up(&prefixed{Conn: c, head: head}, c, up, nil)
+		f.up(&prefixed{Conn: c, head: head[sent:]}, c, up, nil)
 	}
 }
 
 // firstBytes waits for the client without end, as the server may be the one who
-// speaks; but once it began, its first line has to end.
-func (f *flow) firstBytes(c net.Conn) (kind, []byte, error) {
+// speaks; but after its first word, its first line has to end. up has had the first
+// sent bytes of head.
+func (f *flow) firstBytes(c, up net.Conn) (k kind, head []byte, sent int, err error) {
 	first, err := readSome(c)
 	if err != nil {
-		return kindNone, nil, err
+		return kindNone, nil, 0, err
 	}
+	r := &firstReader{c: c, up: up, limit: f.g.firstBytesTime}
 	if k, maybe := looks(first); !maybe {
-		return k, first, nil
+		return k, first, 0, nil
 	}
-	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
-	k, head, err := sniff(c, first)
+	if err := r.pass(first); err != nil {
+		return kindOther, first, 0, err
+	}
+	k, head, err = sniff(r, first)
 	_ = c.SetReadDeadline(time.Time{})
-	return k, head, err
+	return k, head, r.sent, err
 }
+
+// firstReader reads a client's first bytes. While they are one word it passes them
+// on as they come; from then on nothing passes, and there is a limit of time.
+type firstReader struct {
+	c, up net.Conn
+	limit time.Duration
+	over  bool // the word is
+	sent  int  // bytes that have passed
+}
+
+func (r *firstReader) Read(b []byte) (int, error) {
+	n, err := r.c.Read(b)
+	if perr := r.pass(b[:n]); perr != nil {
+		return n, perr
+	}
+	return n, err
+}
+
+func (r *firstReader) pass(b []byte) error {
+	if r.over || len(b) == 0 {
+		return nil
+	}
+	if wordLength(b) < len(b) {
+		r.over = true
+		return r.c.SetReadDeadline(time.Now().Add(r.limit))
+	}
+	n, err := r.up.Write(b)
+	r.sent += n
+	return err
+}
+
+// resumed is a server that has had the first bytes already.
+type resumed struct {
+	net.Conn
+	had []byte
+}
+
+func (r *resumed) Write(b []byte) (int, error) {
+	n := min(len(b), len(r.had))
+	if !bytes.Equal(b[:n], r.had[:n]) {
+		return 0, errors.New("a request that does not go on as it began")
+	}
+	if r.had = r.had[n:]; n == len(b) {
+		return n, nil
+	}
+	m, err := r.Conn.Write(b[n:])
+	return n + m, err
+}
+
+func (r *resumed) CloseWrite() error { return closeWrite(r.Conn) }
+
+func (r *resumed) Abort() { abort(r.Conn) }
 
 // readSome reads what is there; an error only if that is nothing.
 func readSome(r io.Reader) ([]byte, error) {

@@ -18,6 +18,9 @@ const (
 	maxLabel = 63
 	maxRule  = 1024
 	maxFile  = 4 << 20
+	// maxHostPorts is how many services of the host's own one rule may open: those
+	// that somebody thought of, not all that listen there.
+	maxHostPorts = 64
 )
 
 // ParseRule reads one rule:
@@ -303,7 +306,18 @@ func (r *Rule) setPorts(s string) error {
 		r.ports = append(r.ports, p)
 	}
 	r.ports = tidyPorts(r.ports)
+	if n := countPorts(r.ports); r.host && r.Action == Allow && n > maxHostPorts {
+		return fmt.Errorf("%d ports of the host's own: at most %d, by number or in short ranges", n, maxHostPorts)
+	}
 	return nil
+}
+
+// countPorts is how many ports a tidy list has.
+func countPorts(list []PortRange) (n int) {
+	for _, p := range list {
+		n += int(p.Last) - int(p.First) + 1
+	}
+	return n
 }
 
 // tidyPorts puts ports in order and joins what overlaps or touches; the default

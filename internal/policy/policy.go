@@ -139,9 +139,14 @@ func (f Flow) String() string {
 	return s
 }
 
-// Suggest is the rule that would allow a flow, as a person would type it. It is
-// empty for a flow that no rule can allow.
+// Suggest is the rule that would allow a flow and nothing else of its target's, as
+// a person would type it. It is empty for a flow that no rule can allow, and for a
+// name that would mean something else as a rule: a guest asks DNS for any bytes,
+// "**" and "host:5432" among them.
 func Suggest(f Flow) string {
+	if name, ok := CleanName(f.Name); f.Name != "" && (!ok || name != f.Name || isHost(name)) {
+		return ""
+	}
 	text := f.String()
 	if f.Proto != UDP && !f.Host && (f.Port == 443 || f.Port == 80) {
 		text = strings.Trim(f.target(), "[]")

@@ -197,6 +197,15 @@ func TestDenyTheHost(t *testing.T) {
 	}
 }
 
+// TestHostPorts: what lists nearly all ports is as little one by one as *.
+func TestHostPorts(t *testing.T) {
+	for text, ok := range map[string]bool{"host:1-65535": false, "host:1-65534": false, "host:1-64": true, "host:1-32,33-65": false, "host:1-64,64": true} {
+		if _, err := ParseRule(Allow, text); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // TestOverruled: what stays denied is told to who allows it.
 func TestOverruled(t *testing.T) {
 	s := set(t, "deny a.test", "deny b.test:443", "deny **.c.test:1-1000", "deny 10.0.0.0/8", "deny host:22", "deny udp:u.test:*")
@@ -304,6 +313,14 @@ func TestSuggest(t *testing.T) {
 		f, err := ParseFlow(in)
 		if err != nil || Suggest(f) != "" || f.Unreachable() == nil {
 			t.Errorf("%s: %q, %v", in, Suggest(f), err)
+		}
+	}
+	// What a guest asked DNS for, and what would be a wider rule.
+	for _, name := range []string{"**", "*.test", "0.0.0.0/0", "10.0.0.1", "preset:github", "host:5432", "host", "raw:a.test", "a.test:22", "A.test", "a b", ".", "[::1]"} {
+		for _, port := range []uint16{443, 5432} {
+			if s := Suggest(Flow{Name: name, Port: port, Proto: TCP}); s != "" {
+				t.Errorf("%q, port %d: %q", name, port, s)
+			}
 		}
 	}
 }

@@ -22,6 +22,13 @@ var (
 	Synthetic6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
 )
 
+// The gateway's addresses in every guest: of the shared address space (RFC 6598)
+// and of the ULA prefix.
+var (
+	Gateway4 = netip.MustParsePrefix("100.127.255.1/32")
+	Gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
+)
+
 // unreachable are blocks that no connection goes to, with why.
 var unreachable = []struct {
 	prefix netip.Prefix
@@ -34,6 +41,8 @@ var unreachable = []struct {
 	{netip.MustParsePrefix("255.255.255.255/32"), "is broadcast, which never leaves the sandbox"},
 	{Synthetic4, "stands for names in the guest: write a rule about the name"},
 	{Synthetic6, "stands for names in the guest: write a rule about the name"},
+	{Gateway4, "is brig's own in there, which offers names and its page to every guest"},
+	{Gateway6, "is brig's own in there, which offers names and its page to every guest"},
 }
 
 // matchless says why a rule can never match, or nil.

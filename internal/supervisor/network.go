@@ -31,8 +31,8 @@ import (
 // Synthetic addresses of names come from the range for benchmarks (RFC 2544) and
 // from the same local prefix, so that no rule about real addresses means them.
 var (
-	gateway4 = netip.MustParsePrefix("100.127.255.1/32")
-	gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
+	gateway4 = policy.Gateway4
+	gateway6 = policy.Gateway6
 	pool4    = policy.Synthetic4
 	pool6    = policy.Synthetic6
 
@@ -309,11 +309,17 @@ func flowOf(t egress.Target) policy.Flow {
 // CheckPolicy is what rules say of a flow, with what holds whatever they say: the
 // address floor of a bare address, and names that lead nowhere.
 func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
+	if ownPage(f) {
+		return policy.Decision{Allow: true, Reason: "brig's own page, which every guest may read"}
+	}
 	d := set.Decide(f)
+	err := f.Unreachable()
 	if !d.Allow {
+		if err != nil && d.Rule == nil { // no rule would help
+			d.Reason = err.Error()
+		}
 		return d
 	}
-	err := f.Unreachable()
 	if err == nil {
 		err = egress.Floor(ruleSet{set}, egress.Target{Name: f.Name, Addr: f.Addr, Port: f.Port, Proto: string(f.Proto), Host: f.Host})
 	}
@@ -321,6 +327,12 @@ func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
 		d.Allow, d.Reason = false, fmt.Sprintf("%v, whatever %q says", err, d.Rule)
 	}
 	return d
+}
+
+// ownPage says whether a flow goes to the page that the gateway serves itself.
+func ownPage(f policy.Flow) bool {
+	at := f.Name == egress.InfoName || f.Addr == gateway4.Addr() || f.Addr == gateway6.Addr()
+	return at && f.Port == 80 && f.Proto == policy.TCP
 }
 
 // Decide implements egress.Policy.
