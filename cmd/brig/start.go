@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -470,13 +471,47 @@ func remove(ctx context.Context, store *sandbox.Store, name string, force bool) 
 	return d.Remove()
 }
 
+// forceLimit is how long a supervisor may take to pull the plug. One that stands
+// still never does.
+const forceLimit = 10 * time.Second
+
+// stopPatience is how long a guest may take to shut down before the person hears
+// what the stop waits for.
+const stopPatience = 5 * time.Second
+
 // halt stops a sandbox and waits until its supervisor is gone.
 func halt(ctx context.Context, d sandbox.Dir, force bool) error {
-	return showing("Stopping "+nameOf(d), func() error {
-		err := control.NewClient(d).Stop(ctx, force)
-		if err != nil && force {
-			return supervisor.Kill(ctx, d)
-		}
-		return errors.Join(err, supervisor.AwaitExit(ctx, d))
+	if force {
+		return showing("Stopping "+nameOf(d), func() error { return pullPlug(ctx, d, forceLimit) })
+	}
+	bar := newBars(os.Stderr)
+	defer bar.close()
+	late := time.AfterFunc(stopPatience, func() {
+		bar.around(func() {
+			fmt.Fprintf(os.Stderr, "brig: waiting for the guest to shut down; one that does not within a minute is turned off\n  try: brig stop --force %s, to do so now\n", nameOf(d))
+		})
 	})
+	defer late.Stop()
+	task := bar.Start("Stopping "+nameOf(d), 0, progress.Steps)
+	err := errors.Join(control.NewClient(d).Stop(ctx, false), supervisor.AwaitExit(ctx, d))
+	task.Done(err)
+	return err
+}
+
+// pullPlug ends a sandbox at once: through its supervisor or, if that does not do
+// it in time, together with it.
+func pullPlug(ctx context.Context, d sandbox.Dir, limit time.Duration) error {
+	asking, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := control.NewClient(d).Stop(asking, true)
+	if err == nil {
+		err = supervisor.AwaitExit(asking, d)
+	}
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := supervisor.Kill(ctx, d); err != nil {
+		return err
+	}
+	return d.WriteState(sandbox.State{Phase: sandbox.Stopped})
 }

@@ -85,6 +85,10 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress)
 	return launch(ctx, Verb, d, lock, on)
 }
 
+// giveUpLimit is how long a supervisor may take to give a start up. One that stands
+// still never does.
+const giveUpLimit = 30 * time.Second
+
 func launch(ctx context.Context, verb string, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
 	defer lock.Close()
 	self, err := os.Executable()
@@ -134,7 +138,12 @@ func launch(ctx context.Context, verb string, d sandbox.Dir, lock *sandbox.Lock,
 		return how, err
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-exited
+		select {
+		case <-exited:
+		case <-time.After(giveUpLimit):
+			_ = cmd.Process.Kill() // an error means that it is gone already
+			<-exited
+		}
 		return Start{}, context.Cause(ctx)
 	}
 }

@@ -164,6 +164,25 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
+	t.Run("stands still", func(t *testing.T) { // --force ends the supervisor, and QEMU with it
+		const start = "echo kept > ~/kept; sync"
+		stand := func() {
+			must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
+			if err := syscall.Kill(inspect(t, dir).State.PID, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stand()
+		must(t, dir, "stop", "--force")
+		waitGone(t, state)
+		if s := inspect(t, dir); s.State.Phase != "stopped" {
+			t.Errorf("shown as %s", s.State.Phase)
+		}
+		stand()
+		must(t, dir, "rm", "--force")
+		waitGone(t, state)
+		must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
+	})
 	t.Run("start", func(t *testing.T) { // the CLI, and then the supervisor, while it starts
 		must(t, dir, "stop")
 		for _, what := range []string{"cli", "supervisor"} {
