@@ -110,7 +110,7 @@ func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbo
 func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (s *snapshot.Snapshot, done func(), err error) {
 	d := store.Dir(spec.Name)
 	if f.from != "" {
-		s, err = openSnapshot(d, f.from)
+		s, err = verified(d, f.from)
 		return s, func() {}, err
 	}
 	removeForked(d)

@@ -147,10 +147,13 @@ func snapshotsOf(d sandbox.Dir) ([]snapshotRow, error) {
 			continue
 		}
 		r := snapshotRow{Sandbox: nameOf(d), Name: e.Name()}
-		if s, err := snapshot.Open(snapshotPath(d, e.Name())); err != nil {
-			r.Error = err.Error()
-		} else {
+		s, err := snapshot.Open(snapshotPath(d, e.Name()))
+		if err == nil {
 			r.Made, r.Size = s.Meta.Made, s.Size()
+			err = s.Probe()
+		}
+		if err != nil {
+			r.Error = err.Error()
 		}
 		rows = append(rows, r)
 	}
@@ -203,35 +206,49 @@ func openSnapshot(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
 	return s, hint(err, "brig snapshot ls %s", nameOf(d))
 }
 
-// restoreSnapshot puts a snapshot in the place of what the sandbox is. It is
-// whole at each step: first without a memory to go on from, then with the other
-// disk, then with the memory of that disk.
+// verified finds a snapshot whose memory and disk are what was written.
+func verified(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
+	s, err := openSnapshot(d, name)
+	if err != nil {
+		return nil, err
+	}
+	err = showing("Checking snapshot "+name, s.Verify)
+	return s, hint(err, "another of brig snapshot ls %s", nameOf(d))
+}
+
+// restoreSnapshot puts a snapshot in the place of what the sandbox is. Nothing of
+// that is given up before the snapshot has been verified and its disk copied. Then
+// the sandbox is whole at each step: first without a memory to go on from, then with
+// the other disk, then with the memory of that disk.
 func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool) error {
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	s, err := openSnapshot(d, name)
+	if err := mustBeOff(d); err != nil && !force {
+		return err
+	}
+	s, err := verified(d, name)
 	if err != nil {
 		return err
 	}
-	st, err := d.State()
-	if err != nil {
+	fresh := d.File(sandbox.DiskFile) + ".restored"
+	_ = os.Remove(fresh) // of a restore that was killed
+	defer os.Remove(fresh)
+	if err := showing("Copying the disk", func() error { return snapshot.CopyDisk(fresh, s.Disk()) }); err != nil {
 		return err
 	}
-	if st.Phase != sandbox.Stopped && st.Phase != sandbox.Dead {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := mustBeOff(d); err != nil {
 		if !force {
-			return hint(fmt.Errorf("sandbox %s is %s, and what it is now would be lost", nameOf(d), st.Phase), "--force, or brig snapshot create %s first", nameOf(d))
+			return err
 		}
 		if err := halt(ctx, d, true); err != nil {
 			return err
 		}
-	}
-	fresh := d.File(sandbox.DiskFile) + ".new"
-	_ = os.Remove(fresh) // of a restore that was killed
-	if err := snapshot.CopyDisk(fresh, s.Disk()); err != nil {
-		return err
 	}
 	if err := forgetSuspended(d); err != nil {
 		return err
@@ -243,6 +260,15 @@ func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool
 		return err
 	}
 	return s.Clone(d.File(sandbox.SuspendedState))
+}
+
+// mustBeOff is an error while the sandbox runs.
+func mustBeOff(d sandbox.Dir) error {
+	st, err := d.State()
+	if err != nil || st.Phase == sandbox.Stopped || st.Phase == sandbox.Dead {
+		return err
+	}
+	return hint(fmt.Errorf("sandbox %s is %s, and what it is now would be lost", nameOf(d), st.Phase), "--force, or brig snapshot create %s first", nameOf(d))
 }
 
 func snapshotRemoveCommand() *cobra.Command {

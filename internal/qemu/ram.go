@@ -52,29 +52,56 @@ func CopyRAM(dst, src *os.File) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	runs, err := dataRuns(src, size)
+	err = eachData(src, size, func(b []byte, at int64) error {
+		n, err := writeNonZero(dst, b, at)
+		written += n
+		return err
+	})
+	return written, err
+}
+
+// EachPage calls do for each page of a file, of which the last may be short, that
+// holds anything, with where it begins, in bytes. So two files with the same
+// contents give the same pages, wherever their holes are.
+func EachPage(f *os.File, do func(b []byte, at int64)) error {
+	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return 0, err
+		return err
+	}
+	return eachData(f, size, func(b []byte, at int64) error {
+		for i := 0; i < len(b); i += page {
+			if p := b[i:min(i+page, len(b))]; !zero(p) {
+				do(p, at+int64(i))
+			}
+		}
+		return nil
+	})
+}
+
+// eachData calls do for what is no hole, some pages at a time.
+func eachData(f *os.File, size int64, do func(b []byte, at int64) error) error {
+	runs, err := dataRuns(f, size)
+	if err != nil {
+		return err
 	}
 	buf := make([]byte, copyChunk)
 	for _, r := range runs {
 		for at, end := r.at, r.at+r.length; at < end; {
 			b := buf[:min(copyChunk, end-at)]
-			if _, err := src.ReadAt(b, at); err != nil {
-				return written, err
+			if _, err := f.ReadAt(b, at); err != nil {
+				return err
 			}
-			n, err := writeNonZero(dst, b, at)
-			written += n
-			if err != nil {
-				return written, err
+			if err := do(b, at); err != nil {
+				return err
 			}
 			at += int64(len(b))
 		}
 	}
-	return written, nil
+	return nil
 }
 
-// dataRuns lists where a file of size bytes is not a hole.
+// dataRuns lists where a file of size bytes is not a hole, in whole pages: the
+// blocks of its file system may be smaller.
 func dataRuns(f *os.File, size int64) (runs []run, err error) {
 	for at := int64(0); at < size; {
 		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
@@ -88,6 +115,7 @@ func dataRuns(f *os.File, size int64) (runs []run, err error) {
 		if err != nil {
 			return nil, err
 		}
+		start, end = start/page*page, min((end+page-1)/page*page, size)
 		runs = append(runs, run{start, end - start})
 		at = end
 	}

@@ -15,10 +15,14 @@
 //
 // Memory is compressed with S2, the fastest there is: a machine's memory shrinks to
 // a third, and both ways take less time than reading and writing the rest of it.
-// S2 carries checksums. Every other file has one beside it, so that a host that crashed while writing, or a bad
-// disk, shows as ErrDamaged and never as a machine with a torn memory. The sums
-// guard against accidents, not against people: who can write here can as well
-// write to the sandbox's disk.
+// S2 carries checksums, and every file has one beside it, so that a host that
+// crashed while writing, or a bad disk, shows as ErrDamaged and never as a machine
+// with a torn memory or disk. The sums guard against accidents, not against people:
+// who can write here can as well write to the sandbox's disk.
+//
+// A disk is copied while the machine stands still, and its copy is summed when the
+// machine goes on already (Commit). It is verified before it is used, not while: so
+// nothing has been given up for a snapshot that turns out to be damaged.
 //
 // Not safe: the memory of a machine holds whatever its programs held, and so does
 // a snapshot. Its folder is the sandbox's, which nobody else can enter.
@@ -81,6 +85,9 @@ type Meta struct {
 	Network json.RawMessage `json:"network,omitempty"`
 
 	Files map[string]File `json:"files"`
+	// Disk is what the copy of the disk must be. A suspension has none, and nor have
+	// snapshots of brig's before it was kept, of which only the rest is verified.
+	Disk *File `json:"disk,omitempty"`
 }
 
 // Share is a share of the machine.
@@ -100,6 +107,7 @@ type File struct {
 type Draft struct {
 	path  string
 	files map[string]File
+	disk  bool
 }
 
 // Begin starts a snapshot that will lie beside others in the folder, which is
@@ -144,7 +152,10 @@ func (d *Draft) RAM(ram *os.File) error {
 func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
 
 // Disk copies the disk at path.
-func (d *Draft) Disk(path string) error { return CopyDisk(filepath.Join(d.path, diskFile), path) }
+func (d *Draft) Disk(path string) error {
+	d.disk = true
+	return CopyDisk(filepath.Join(d.path, diskFile), path)
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -178,7 +189,14 @@ func (s *summer) Write(b []byte) (int, error) {
 // Commit makes the draft the snapshot at path, in place of one that is there.
 // It must be in the folder of Begin.
 func (d *Draft) Commit(path string, m Meta) error {
-	m.Format, m.Files = format, d.files
+	m.Format, m.Files, m.Disk = format, d.files, nil
+	if d.disk {
+		disk, err := sumDisk(filepath.Join(d.path, diskFile))
+		if err != nil {
+			return fmt.Errorf("snapshot: sum the disk: %w", err)
+		}
+		m.Disk = &disk
+	}
 	if m.Made.IsZero() {
 		m.Made = time.Now().UTC()
 	}
@@ -259,6 +277,56 @@ func Open(path string) (*Snapshot, error) {
 		return nil, fmt.Errorf("%w: it does not say what machine it is of", ErrDamaged)
 	}
 	return s, nil
+}
+
+// Probe finds what of a snapshot with a disk is missing or too short, at no cost.
+func (s *Snapshot) Probe() error {
+	for _, name := range []string{ramFile, stateFile} {
+		if err := s.probe(name, s.Meta.Files[name].Size); err != nil {
+			return err
+		}
+	}
+	if s.Meta.Disk == nil {
+		return s.probe(diskFile, -1)
+	}
+	return s.probe(diskFile, s.Meta.Disk.Size)
+}
+
+// probe looks for a file of that size; negative is any.
+func (s *Snapshot) probe(name string, size int64) error {
+	fi, err := os.Stat(filepath.Join(s.Path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: no %s", ErrDamaged, name)
+	}
+	if err == nil && size >= 0 && fi.Size() != size {
+		err = fmt.Errorf("%w: %s has %d bytes of %d", ErrDamaged, name, fi.Size(), size)
+	}
+	return err
+}
+
+// Verify reads all of a snapshot with a disk, and finds any damage.
+func (s *Snapshot) Verify() error {
+	if err := s.Probe(); err != nil {
+		return err
+	}
+	for _, name := range []string{ramFile, stateFile} {
+		f, err := s.open(name)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	if s.Meta.Disk == nil {
+		return nil
+	}
+	disk, err := sumDisk(s.Disk())
+	if err == nil && disk != *s.Meta.Disk {
+		err = errors.New("it is not what was written")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, diskFile, err)
+	}
+	return nil
 }
 
 // Size is how much room it takes on the host, in bytes.

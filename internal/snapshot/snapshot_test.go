@@ -134,6 +134,101 @@ func TestDamageShows(t *testing.T) {
 	}
 }
 
+// withDisk makes a snapshot whose disk has a page of data amid holes.
+func withDisk(t *testing.T, path string) *Snapshot {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "disk")
+	write(t, disk, 512<<20, bytes.Repeat([]byte{1}, 8192))
+	if err := os.Truncate(disk, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Begin(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Discard()
+	err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), d.Disk(disk))
+	if err == nil {
+		err = d.Commit(path, Meta{Spec: &sandbox.Spec{ID: "1"}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path)
+}
+
+func write(t *testing.T, path string, at int64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestVerify: damage to any file shows before it is used, most of it at no cost, and
+// a disk is the same wherever its holes are.
+func TestVerify(t *testing.T) {
+	const cheap, costly = true, false
+	for _, c := range []struct {
+		what  string
+		file  string
+		harm  func(path string)
+		shows bool
+	}{
+		{"disk gone", diskFile, func(p string) { os.Remove(p) }, cheap},
+		{"disk cut short", diskFile, func(p string) { os.Truncate(p, 1<<20) }, cheap},
+		{"disk cut short in its holes", diskFile, func(p string) { os.Truncate(p, 1<<30-4096) }, cheap},
+		{"a byte of the disk", diskFile, func(p string) { write(t, p, 512<<20+5000, []byte{2}) }, costly},
+		{"a page of the disk lost", diskFile, func(p string) { write(t, p, 512<<20, make([]byte, 4096)) }, costly},
+		{"a page of the disk elsewhere", diskFile, func(p string) {
+			write(t, p, 512<<20, make([]byte, 4096))
+			write(t, p, 256<<20, bytes.Repeat([]byte{1}, 4096))
+		}, costly},
+		{"memory gone", ramFile, func(p string) { os.Remove(p) }, cheap},
+		{"a byte of the memory", ramFile, func(p string) { write(t, p, 10, []byte{77}) }, costly},
+		{"devices cut short", stateFile, func(p string) { os.Truncate(p, 1) }, cheap},
+	} {
+		s := withDisk(t, filepath.Join(t.TempDir(), "one"))
+		if err := s.Verify(); err != nil {
+			t.Fatalf("%s: before: %v", c.what, err)
+		}
+		c.harm(filepath.Join(s.Path, c.file))
+		if err := s.Probe(); errors.Is(err, ErrDamaged) != c.shows {
+			t.Errorf("%s: a probe says %v", c.what, err)
+		}
+		if err := s.Verify(); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+	s := withDisk(t, filepath.Join(t.TempDir(), "one"))
+	write(t, s.Disk(), 1<<20+100, make([]byte, 100000)) // zeros in place of a hole
+	if err := s.Verify(); err != nil {
+		t.Errorf("other holes: %v", err)
+	}
+	if s.Meta.Disk.Size != 1<<30 || s.Meta.Disk.Sum == 0 {
+		t.Errorf("recorded: %+v", s.Meta.Disk)
+	}
+	s.Meta.Disk = nil // of an earlier brig's
+	if err := s.Verify(); err != nil {
+		t.Errorf("a disk that is not recorded: %v", err)
+	}
+	os.Remove(s.Disk())
+	if err := s.Verify(); !errors.Is(err, ErrDamaged) {
+		t.Errorf("no disk: %v", err)
+	}
+	clone := filepath.Join(filepath.Dir(s.Path), "two")
+	if err := withDisk(t, s.Path).Clone(clone); err != nil {
+		t.Fatal(err)
+	}
+	if c := open(t, clone); c.Meta.Disk != nil || allocated(c.Disk()) != 0 {
+		t.Errorf("a clone, which has no disk, claims %+v", c.Meta.Disk)
+	}
+}
+
 func TestKilledDraftsGo(t *testing.T) {
 	folder := t.TempDir()
 	if _, err := Begin(folder); err != nil { // and killed

@@ -184,6 +184,17 @@ func TestFork(t *testing.T) {
 	if r := brig(t, dir, "snapshot", "restore", name, "first"); r.code != 125 || !strings.Contains(r.err, "lost") {
 		t.Errorf("restore of a running sandbox: %+v", r)
 	}
+	disk := filepath.Join(sandboxDir(name), "snapshots/first/disk.raw")
+	if err := flip(disk, 1100); err != nil { // in the file system's superblock
+		t.Fatal(err)
+	}
+	if r := brig(t, dir, "snapshot", "restore", "--force", name, "first"); r.code != 125 || !strings.Contains(r.err, "damaged") {
+		t.Errorf("restore of a damaged disk: %+v", r)
+	}
+	awaitTicks(t, dir, 3) // it was not ended
+	if err := flip(disk, 1100); err != nil {
+		t.Fatal(err)
+	}
 	must(t, dir, "snapshot", "restore", "--force", name, "first")
 	if out := must(t, dir, "exec", name, "--", "cat", "/state"); out != "before\n" {
 		t.Errorf("after the restore: %q", out)
