@@ -771,6 +771,15 @@ func TestHostLoopback(t *testing.T) {
 }
 
 func TestInfoPage(t *testing.T) {
+	empty := newLab(t, fakeRules{})
+	if _, body := get(t, empty.client(), "http://192.0.2.1/"); !strings.Contains(body, "none: nothing passes") {
+		t.Error(body)
+	}
+	for page, want := range map[string]string{"policy": `{"rules":[]}`, "denials": `{"denials":[]}`} {
+		if _, body := get(t, empty.client(), "http://192.0.2.1/"+page+".json"); strings.TrimSpace(body) != want {
+			t.Error(body)
+		}
+	}
 	l := newLab(t, fakeRules{"good.example:443"})
 	_, _ = l.dialName("evil.example", 443)
 	code, body := get(t, l.client(), "http://brig.internal/")

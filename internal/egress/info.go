@@ -56,8 +56,12 @@ func (g *Gateway) infoHandler() http.Handler {
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
 			"Nothing in here can change the rules. Ask the person to run on the host: brig policy allow HOST:PORT\n"+
 			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
-		for _, rule := range g.rules().list() {
+		list := g.rules().list()
+		for _, rule := range list {
 			fmt.Fprintf(w, "  %s\n", printable(rule))
+		}
+		if len(list) == 0 {
+			fmt.Fprint(w, "  none: nothing passes\n")
 		}
 		fmt.Fprint(w, "\nDenied lately, the latest first:\n")
 		for _, d := range g.Denials() {
@@ -66,11 +70,11 @@ func (g *Gateway) infoHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /policy.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"rules": g.rules().list()})
+		_ = json.NewEncoder(w).Encode(map[string]any{"rules": append([]string{}, g.rules().list()...)})
 	})
 	mux.HandleFunc("GET /denials.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"denials": g.Denials()})
+		_ = json.NewEncoder(w).Encode(map[string]any{"denials": append([]Denial{}, g.Denials()...)})
 	})
 	return mux
 }

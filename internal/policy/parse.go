@@ -62,8 +62,15 @@ func urlMistake(text string) error {
 	if !ok {
 		return nil
 	}
-	host, _, _ := strings.Cut(rest, "/")
-	return fmt.Errorf("a rule names a host, not a URL: want %s without %s:// and without a path", host, scheme)
+	host := rest
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		host = rest[:i]
+	}
+	host = host[strings.LastIndexByte(host, '@')+1:] // who logs in is not the rule's
+	if host == "" {
+		return errors.New("a rule names a host, not a URL")
+	}
+	return fmt.Errorf("a rule names a host, not a URL: want %s, without %s:// and what follows the host", host, scheme)
 }
 
 func parseRule(action Action, text string, at Source) ([]Rule, error) {
@@ -121,6 +128,8 @@ func splitPorts(s string) (target, ports string, err error) {
 		switch {
 		case !ok:
 			return "", "", errors.New("a bracket is not closed")
+		case !strings.Contains(addr, ":"):
+			return "", "", fmt.Errorf("%q in brackets: those are for IPv6 addresses", addr)
 		case after == "":
 			return addr, "", nil
 		case strings.HasPrefix(after, "/"): // [2001:db8::]/32:443
@@ -449,6 +458,14 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 func ParseFlow(text string) (Flow, error) {
 	if err := urlMistake(text); err != nil {
 		return Flow{}, fmt.Errorf("%q: %w", text, err)
+	}
+	for _, word := range []string{"raw:", "preset:"} {
+		if _, ok := cutWord(text, word); ok {
+			return Flow{}, fmt.Errorf("%q is a rule: want a target, HOST[:PORT] or udp:HOST:PORT", text)
+		}
+	}
+	if strings.ContainsAny(text, "*/,") {
+		return Flow{}, fmt.Errorf("%q: want one host or address and one port, HOST[:PORT], not a rule about several", text)
 	}
 	rest, proto := text, TCP
 	if s, ok := cutWord(text, "udp:"); ok {

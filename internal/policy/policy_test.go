@@ -119,7 +119,10 @@ func TestBadRules(t *testing.T) {
 		"a.**.org":                 "at the beginning",
 		"pypi.*":                   "anybody can register",
 		"**.pypi.*":                "anybody can register",
-		"https://a.test/x":         "not a URL",
+		"https://a.test/x":         "want a.test, without",
+		"http://u:p@a.test:8080?x": "want a.test:8080, without",
+		"https://":                 "not a URL",
+		"[a.test]:80":              "IPv6",
 		"localhost:5432":           "host:PORT",
 		"host.brig.internal:80":    "host:PORT",
 		"brig.internal":            "brig answers",
@@ -321,6 +324,18 @@ func TestSuggest(t *testing.T) {
 			if s := Suggest(Flow{Name: name, Port: port, Proto: TCP}); s != "" {
 				t.Errorf("%q, port %d: %q", name, port, s)
 			}
+		}
+	}
+}
+
+// TestNoFlow: what is asked of `policy check` is one target.
+func TestNoFlow(t *testing.T) {
+	for text, say := range map[string]string{
+		"raw:a.test": "is a rule", "preset:npm": "is a rule", "**.a.test": "several", "10.0.0.0/8": "several", "a.test:1,2": "several",
+		"a.test:1-2": "no port", "https://a.test/": "not a URL", "": "no host name",
+	} {
+		if _, err := ParseFlow(text); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%q: %v, want it to say %q", text, err, say)
 		}
 	}
 }
