@@ -58,7 +58,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
 	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
 	flags.DurationVar(&f.idle, "idle", defaultIdle, "suspend the sandbox after a `TIME` without use; 0 is never")
-	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable)")
+	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
@@ -252,9 +252,12 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	return append(list, p)
 }
 
-// parseMounts reads SRC[:DST][:ro] of --mount.
+// parseMounts reads SRC[:DST][:ro] of --mount. A single empty one is none at all.
 func parseMounts(list []string) ([]sandbox.Mount, error) {
 	var mounts []sandbox.Mount
+	if len(list) == 1 && list[0] == "" {
+		return nil, nil
+	}
 	for _, text := range list {
 		m, err := sandbox.ParseMount(text)
 		if err != nil {
@@ -272,9 +275,6 @@ func parseMounts(list []string) ([]sandbox.Mount, error) {
 		}
 		if m.Target == "" {
 			m.Target = src
-		}
-		if m.Target == "/" {
-			return nil, fmt.Errorf("--mount %q: the whole host cannot be shared", text)
 		}
 		mounts = append(mounts, m)
 	}

@@ -75,10 +75,31 @@ func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway
 // holds nothing, and what it was refused for would be asked of it again.
 func unmake(store *sandbox.Store, name string) error {
 	d := store.Dir(name)
-	if _, err := os.Stat(d.File(sandbox.SupervisorLogFile)); !errors.Is(err, fs.ErrNotExist) {
+	switch _, err := os.Stat(d.File(sandbox.SupervisorLogFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return remove(context.Background(), store, name, false)
+	case err != nil:
 		return err
 	}
-	return remove(context.Background(), store, name, false)
+	l, err := d.LockStart(context.Background())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return takeBack(d, &sandbox.Spec{})
+}
+
+// takeBack gives a sandbox whose start failed the mounts and ports that it had
+// before: a start fails because of them, and would do so again. What did not
+// change is not touched. The caller holds the start lock.
+func takeBack(d sandbox.Dir, was *sandbox.Spec) error {
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	spec.Mounts, spec.Project.Mounts = was.Mounts, was.Project.Mounts
+	spec.Ports, spec.Project.Ports = was.Ports, was.Project.Ports
+	return d.WriteSpec(spec)
 }
 
 func (f *specFlags) existing(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
@@ -131,12 +152,17 @@ func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (*s
 	return spec, err
 }
 
+// checkShares says whether all that the spec shares may be shared, and is there.
 func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
-	if err := store.CheckShare(spec.Dir); err != nil {
-		return err
-	}
-	for _, m := range spec.Mounts {
-		if err := store.CheckShare(m.Source); err != nil {
+	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
+	for i, m := range all {
+		err := store.CheckShare(m.Source, m.ReadOnly)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Project.Mounts, m):
+			return hint(fmt.Errorf("--mount %s: %s is gone", m, m.Source), "mkdir %s, or brig run --name %s --mount '' to go without what --mount has shared", pathArgument(m.Source), spec.Name)
+		case errors.Is(err, fs.ErrNotExist):
+			return hint(fmt.Errorf("cannot share %s: it is gone", m.Source), "mkdir %s", pathArgument(m.Source))
+		case err != nil:
 			return err
 		}
 	}
@@ -179,6 +205,8 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 	if err != nil {
 		return err
 	}
+	was := *spec
+	was.Ports = slices.Clone(spec.Ports) // addPort changes it in place
 	if f == nil {
 		warnProject(spec)
 	}
@@ -213,7 +241,29 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 	if err := syncRules(ctx, d, spec); err != nil {
 		return err
 	}
-	return boot(ctx, store, spec, reachable)
+	if err := portsFree(spec, &was); err != nil {
+		return err
+	}
+	err = boot(ctx, store, spec, reachable)
+	if err != nil && ctx.Err() == nil {
+		return errors.Join(err, takeBack(d, &was))
+	}
+	return err
+}
+
+// portsFree finds a port of the host that is taken before a machine is started for
+// nothing, and before the spec says that it is to be published.
+func portsFree(spec, was *sandbox.Spec) error {
+	for _, p := range spec.Ports {
+		err := supervisor.TryPort(p)
+		if err != nil && slices.Contains(was.Ports, p) {
+			return hint(err, "brig port --name %s --remove %d, to go without it", spec.Name, p.Host)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // applyRules adds the rules of --allow and --deny to the sandbox's own.

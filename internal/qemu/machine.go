@@ -253,8 +253,8 @@ func (m *Machine) Args() []string {
 
 	add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdQMP), "-mon", "chardev=qmp,mode=control")
 	if m.Freezable() {
-		// Without a log: the object's default is none, unlike -qtest's.
-		add("-chardev", fmt.Sprintf("socket,id=qtest,fd=%d", fdRegisters), "-object", "qtest,id=registers,chardev=qtest")
+		// Without a log, each line would go to standard error, among QEMU's last words.
+		add("-chardev", fmt.Sprintf("socket,id=qtest,fd=%d", fdRegisters), "-object", "qtest,id=registers,chardev=qtest,log=none")
 	}
 	if m.Console != nil {
 		add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", next()), "-serial", "chardev:console")

@@ -260,8 +260,10 @@ func ending(err error, killed bool, reason, said string) error {
 		return fmt.Errorf("QEMU ended: %s", reason)
 	case err == nil:
 		return errors.New("QEMU ended without a reason")
-	case crashed(err):
+	case crashed(signalOf(err)):
 		return fmt.Errorf("%w: %w: %s", ErrCrashed, err, said)
+	case signalOf(err) != 0: // from outside: QEMU has no words of its own about it
+		return fmt.Errorf("QEMU was killed (signal %d)", signalOf(err))
 	case said != "":
 		return fmt.Errorf("QEMU ended: %w: %s", err, said)
 	}
@@ -273,14 +275,20 @@ func ending(err error, killed bool, reason, said string) error {
 // no memory region at all (memory_region_dispatch_write).
 var ErrCrashed = errors.New("QEMU crashed")
 
-// crashed says whether a process ended by a signal that means a mistake in it.
-func crashed(err error) bool {
+// signalOf is the signal by which a process ended, 0 if it ended by itself.
+func signalOf(err error) syscall.Signal {
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return false
+	if errors.As(err, &exit) {
+		if s, ok := exit.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+			return s.Signal()
+		}
 	}
-	s, ok := exit.Sys().(syscall.WaitStatus)
-	return ok && s.Signaled() && (s.Signal() == syscall.SIGSEGV || s.Signal() == syscall.SIGABRT || s.Signal() == syscall.SIGBUS)
+	return 0
+}
+
+// crashed says whether a signal means a mistake in the process that it ended.
+func crashed(s syscall.Signal) bool {
+	return s == syscall.SIGSEGV || s == syscall.SIGABRT || s == syscall.SIGBUS
 }
 
 // ErrReset is Wait's answer when the guest rebooted or its kernel panicked; the

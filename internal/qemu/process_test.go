@@ -22,7 +22,7 @@ func TestEnding(t *testing.T) {
 		"reset":                {reason: guestReset, want: "panicked", is: ErrReset},
 		"another reason":       {reason: "guest-panic", want: "guest-panic"},
 		"no reason":            {want: "without a reason"},
-		"killed by the system": {err: dies("KILL"), said: "words", want: "killed: words"},
+		"killed by the system": {err: dies("KILL"), said: "words", want: "QEMU was killed (signal 9)"},
 		"crashed":              {err: dies("SEGV"), said: "words", want: "segmentation fault", is: ErrCrashed},
 		"aborted":              {err: dies("ABRT"), said: "assertion", want: "assertion", is: ErrCrashed},
 		"failed":               {err: exec.Command("false").Run(), said: "no such device", want: "no such device"},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -358,10 +359,34 @@ func Beneath(root, path string) bool {
 	return root == path || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
 }
 
+// systemDirs are directories without which no system works. A guest may not change
+// the host's, and nothing is mounted over its own; what lies in them is another matter.
+var systemDirs = []string{
+	"/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib32", "/lib64", "/run", "/sbin",
+	"/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/var", "/var/lib", "/var/run",
+}
+
+// kernelDirs are not files on a disk: neither they nor what lies in them is shared,
+// nor mounted over.
+var kernelDirs = []string{"/proc", "/sys", "/dev"}
+
+// guestDirs are where the guest keeps what brig needs.
+var guestDirs = []string{"/run/brig", "/var/lib/docker"}
+
+// checkTarget says whether something may be mounted at a place in the guest.
+func checkTarget(path string) error {
+	within := func(dir string) bool { return Beneath(dir, path) }
+	if slices.Contains(systemDirs, path) || slices.ContainsFunc(kernelDirs, within) || slices.ContainsFunc(guestDirs, within) {
+		return fmt.Errorf("the guest cannot do without its own %s: choose another place in it, such as /mnt", path)
+	}
+	return nil
+}
+
 // CheckShare says whether a host path may be shared with a guest: it must
 // exist, and it must not hold, nor lie within, brig's own state (keys, policy)
-// or the system's roots, nor be the whole home directory.
-func (s *Store) CheckShare(path string) error {
+// or the system's roots, nor be the whole home directory. Read-only, a
+// directory of the system's may be.
+func (s *Store) CheckShare(path string, readOnly bool) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("cannot share %s: %w", path, err)
 	}
@@ -380,10 +405,13 @@ func (s *Store) CheckShare(path string) error {
 	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
 		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run brig in a project directory below it", path)
 	}
-	for _, sys := range []string{"/proc", "/sys", "/dev", "/run"} {
+	for _, sys := range append([]string{"/run"}, kernelDirs...) {
 		if Beneath(sys, path) {
 			return fmt.Errorf("cannot share %s: it belongs to the host's system", path)
 		}
+	}
+	if !readOnly && slices.Contains(systemDirs, path) {
+		return fmt.Errorf("cannot share %s: the host's system needs it; run brig in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path, path)
 	}
 	return nil
 }

@@ -182,10 +182,16 @@ func (s *Spec) Check() error {
 	if s.Idle != 0 && s.Idle < MinIdle {
 		return fmt.Errorf("--idle %s: want at least %s, or 0 for never", s.Idle, MinIdle)
 	}
-	targets := map[string]string{s.Dir: s.Dir}
+	targets := map[string]string{s.GuestDir(): s.Dir}
 	for _, m := range s.Mounts {
+		if err := checkTarget(m.Target); err != nil {
+			return fmt.Errorf("--mount %s: %w", m, err)
+		}
 		if other, ok := targets[m.Target]; ok {
 			return fmt.Errorf("--mount %s: %s is already mounted at %s", m, other, m.Target)
+		}
+		if m.Target != m.Source && Beneath(m.Target, s.GuestDir()) {
+			return fmt.Errorf("--mount %s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.GuestDir(), filepath.Base(m.Source))
 		}
 		targets[m.Target] = m.Source
 	}

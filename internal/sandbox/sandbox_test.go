@@ -141,11 +141,14 @@ func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
 	}
 	project := filepath.Join(home, "project")
 	_ = os.MkdirAll(project, 0o755)
-	if err := s.CheckShare(project); err != nil {
+	if err := s.CheckShare(project, false); err != nil {
 		t.Errorf("a project is refused: %v", err)
 	}
-	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", filepath.Join(home, "absent")} {
-		if err := s.CheckShare(bad); err == nil {
+	if err := s.CheckShare("/etc", true); err != nil {
+		t.Errorf("/etc is refused though it is read-only: %v", err)
+	}
+	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", "/run", "/etc", "/usr", "/var", "/boot", filepath.Join(home, "absent")} {
+		if err := s.CheckShare(bad, false); err == nil {
 			t.Errorf("%s may be shared", bad)
 		}
 	}

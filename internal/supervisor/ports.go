@@ -60,14 +60,31 @@ func (p *ports) publish(port sandbox.Port) (sandbox.Port, error) {
 		}
 	}
 	free := port.Host == 0
-	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
+	l, err := listenOn(port)
 	if err != nil {
-		return port, listenError(port, err)
+		return port, err
 	}
 	port.Host = uint16(l.Addr().(*net.TCPAddr).Port)
 	p.open[port.Host] = &published{port, free, l}
 	go p.serve(l, port)
 	return port, nil
+}
+
+// TryPort says why a port could not be published now, if so.
+func TryPort(port sandbox.Port) error {
+	l, err := listenOn(port)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func listenOn(port sandbox.Port) (net.Listener, error) {
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
+	if err != nil {
+		return nil, listenError(port, err)
+	}
+	return l, nil
 }
 
 func listenError(port sandbox.Port, err error) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -156,6 +157,9 @@ func TestKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			kill9(t, pid())
 			waitGone(t, state)
+			if got := must(t, dir, "inspect"); name == "qemu" && !strings.Contains(got, "the machine ended: QEMU was killed (signal 9)\"") {
+				t.Errorf("it says %s", got)
+			}
 			if s := inspect(t, dir); s.State.Phase == "running" {
 				t.Errorf("shown as %s", s.State.Phase)
 			}
@@ -182,6 +186,24 @@ func TestKilled(t *testing.T) {
 		must(t, dir, "rm", "--force")
 		waitGone(t, state)
 		must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
+	})
+	t.Run("settings", func(t *testing.T) { // that a start fails of are not kept
+		must(t, dir, "stop")
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true")
+		must(t, dir, "run", "--", "true")
+		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
+		must(t, dir, "stop")
+		fails(t, dir, 125, "not a directory", "run", "--mount", t.TempDir()+":/etc/hosts/x", "--", "true")
+		must(t, dir, "run", "--", "true")
+		if got := must(t, dir, "inspect"); strings.Contains(got, port) || strings.Contains(got, "/etc/hosts/x") {
+			t.Errorf("kept: %s", got)
+		}
 	})
 	t.Run("start", func(t *testing.T) { // the CLI, and then the supervisor, while it starts
 		must(t, dir, "stop")
