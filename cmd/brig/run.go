@@ -248,11 +248,17 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	if err != nil {
 		return hint(err, "brig ls, then brig logs %s", spec.Name)
 	}
+	if exit.Status == notFound && len(inv.argv) > 0 && !spec.Throwaway {
+		fmt.Fprint(os.Stderr, installHint(inv.argv[0], spec.Name))
+	}
 	if exit.Status != 0 {
 		return exitStatus(exit.Status)
 	}
 	return nil
 }
+
+// notFound is the exit status of a command that the guest has not (POSIX XCU 2.8.2).
+const notFound = 127
 
 // goneLimit is how long a sandbox that went away may take to say why.
 const goneLimit = 5 * time.Second
