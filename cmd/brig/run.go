@@ -125,11 +125,13 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err := f.consent(ctx, store, throwaway); err != nil {
 		return err
 	}
-	spec, made, err := f.resolve(ctx, store, throwaway)
+	in, err := f.resolve(ctx, store, throwaway)
 	if err != nil {
 		return err
 	}
+	spec := in.spec
 	if throwaway {
+		defer in.owner.Close()
 		defer removeThrowaway(store, spec.Name)
 	}
 	early := &handshake{}
@@ -137,7 +139,7 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	switch {
 	case err == nil:
 		return invoke(ctx, store, spec, inv, early)
-	case made && !throwaway:
+	case in.made && !throwaway:
 		return errors.Join(err, unmake(store, spec.Name))
 	case sandbox.IsNotFound(err) && ctx.Err() == nil: // who made it has removed it meanwhile
 		return runIn(ctx, f, throwaway, inv)
@@ -238,6 +240,10 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	go watchSpace(watching, store.Dir(spec.Name), cmd.Terminal != nil)
 	exit, err := c.Run(ctx, cmd)
 	var still session.StillError
+	var output session.OutputError
+	if errors.As(err, &output) {
+		return err
+	}
 	if errors.As(err, &still) {
 		fmt.Fprintf(os.Stderr, "brig: %v: the command ends when it goes on\n  try: brig ls, which says whether the host's disk is full; brig stop --force %s\n", err, spec.Name)
 		return interruption{still.Signal}
@@ -246,7 +252,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 		err = why(ctx, store.Dir(spec.Name), err)
 	}
 	if err != nil {
-		return hint(err, "brig ls, then brig logs %s", spec.Name)
+		return hint(err, "%s", lookInto(store, spec))
 	}
 	if exit.Status == notFound && len(inv.argv) > 0 && !spec.Throwaway {
 		fmt.Fprint(os.Stderr, installHint(inv.argv[0], spec.Name))
@@ -267,8 +273,11 @@ const goneLimit = 5 * time.Second
 func why(ctx context.Context, d sandbox.Dir, gone error) error {
 	ctx, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
-	if supervisor.AwaitExit(ctx, d) != nil {
+	if supervisor.AwaitExit(ctx, d) != nil || d.AwaitSettled(ctx) != nil {
 		return gone
+	}
+	if _, err := d.Spec(); sandbox.IsNotFound(err) {
+		return fmt.Errorf("%w: it was removed", gone)
 	}
 	st, err := d.State()
 	switch {

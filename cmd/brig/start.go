@@ -47,28 +47,34 @@ func lookup(store *sandbox.Store, name string) (*sandbox.Spec, error) {
 	return spec, err
 }
 
+// found is the sandbox that a command is to run in.
+type found struct {
+	spec  *sandbox.Spec
+	made  bool          // just now
+	owner *sandbox.Lock // of a throwaway, to be held until it is removed
+}
+
 // resolve finds the sandbox that the flags mean, or makes it.
-func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (spec *sandbox.Spec, made bool, err error) {
+func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (found, error) {
 	dir, err := f.directory()
 	if err != nil {
-		return nil, false, err
+		return found{}, err
 	}
 	if f.name != "" {
 		if err := sandbox.CheckName(f.name); err != nil {
-			return nil, false, err
+			return found{}, err
 		}
 	}
 	l, err := store.LockNames(ctx)
 	if err != nil {
-		return nil, false, err
+		return found{}, err
 	}
 	defer l.Close()
-	spec, err = f.existing(store, dir, throwaway)
+	spec, err := f.existing(store, dir, throwaway)
 	if err == nil || !sandbox.IsNotFound(err) {
-		return spec, false, err
+		return found{spec: spec}, err
 	}
-	spec, err = f.create(store, dir, throwaway)
-	return spec, true, err
+	return f.create(store, dir, throwaway)
 }
 
 // unmake removes a sandbox that was just made, if no machine of it was tried: it
@@ -128,7 +134,7 @@ func errNoSandbox(store *sandbox.Store, dir string) error {
 	return fmt.Errorf("%s: %w", dir, err)
 }
 
-func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
+func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (found, error) {
 	name := f.name
 	if name == "" {
 		base := sandbox.NameFor(dir)
@@ -137,19 +143,24 @@ func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (*s
 		}
 		var err error
 		if name, err = store.FreeName(base); err != nil {
-			return nil, err
+			return found{}, err
 		}
 	}
 	spec, err := f.newSpec(name, dir)
 	if err != nil {
-		return nil, err
+		return found{}, err
 	}
 	spec.Throwaway = throwaway
 	if err := checkShares(store, spec); err != nil {
-		return nil, err
+		return found{}, err
 	}
-	_, err = store.Create(spec)
-	return spec, err
+	n := found{spec: spec, made: true}
+	if throwaway {
+		n.owner, err = store.CreateOwned(spec)
+	} else {
+		_, err = store.Create(spec)
+	}
+	return n, err
 }
 
 // checkShares says whether all that the spec shares may be shared, and is there.
@@ -421,12 +432,24 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 		r.around(func() { fmt.Fprintln(os.Stderr, "brig:", n) })
 	}
 	if err != nil && ctx.Err() == nil {
-		return hint(err, "brig logs %s", spec.Name)
+		return hint(err, "%s", lookInto(store, spec))
 	}
 	if err == nil {
 		readyNext(store, d, how.Cold)
 	}
 	return err
+}
+
+// lookInto is where to look when a sandbox failed: it, or what is left of it, will
+// be there when the person reads it.
+func lookInto(store *sandbox.Store, spec *sandbox.Spec) string {
+	if spec.Throwaway {
+		return "the same without --rm, which keeps the sandbox and its logs"
+	}
+	if _, err := store.Dir(spec.Name).Spec(); sandbox.IsNotFound(err) {
+		return "brig ls"
+	}
+	return "brig ls, then brig logs " + spec.Name
 }
 
 // launch starts a supervisor, and once more if the guest's kernel panicked or QEMU

@@ -27,6 +27,7 @@ const (
 	stateFile     = "state.json"
 	lockFile      = "lock"       // held by the supervisor while it lives
 	startLockFile = "start.lock" // held by whoever starts, changes or removes the sandbox
+	ownerLockFile = "owner.lock" // held by the brig whose command a throwaway sandbox is for
 
 	DiskFile          = "disk.raw"
 	ClientKeyFile     = "id_ed25519"     // OpenSSH private key of the host's side
@@ -174,10 +175,13 @@ func (d Dir) State() (State, error) {
 	return s, nil
 }
 
-// alive asks whether a supervisor holds the lock, without touching it: taking
+// alive asks whether a supervisor holds the lock.
+func (d Dir) alive() (bool, error) { return d.held(lockFile) }
+
+// held asks whether somebody holds a lock, without touching it: taking
 // it for a moment could make a supervisor that is just starting fail.
-func (d Dir) alive() (bool, error) {
-	f, err := os.Open(d.File(lockFile))
+func (d Dir) held(name string) (bool, error) {
+	f, err := os.Open(d.File(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -207,10 +211,15 @@ func (d Dir) Lock() (*Lock, error) {
 // AwaitUnlock returns when no supervisor holds the sandbox, or ctx ends. It
 // asks again and again and never takes the lock, which would make a supervisor
 // that is just starting fail.
-func (d Dir) AwaitUnlock(ctx context.Context) error {
+func (d Dir) AwaitUnlock(ctx context.Context) error { return d.await(ctx, lockFile) }
+
+// AwaitSettled returns when nobody starts, changes or removes the sandbox.
+func (d Dir) AwaitSettled(ctx context.Context) error { return d.await(ctx, startLockFile) }
+
+func (d Dir) await(ctx context.Context, lock string) error {
 	for {
-		alive, err := d.alive()
-		if err != nil || !alive {
+		held, err := d.held(lock)
+		if err != nil || !held {
 			return err
 		}
 		select {
@@ -225,6 +234,43 @@ func (d Dir) AwaitUnlock(ctx context.Context) error {
 // for another brig that has it. The wait ends with ctx.
 func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
 	return lockWait(ctx, d.File(startLockFile))
+}
+
+// Own takes a throwaway sandbox for as long as its command runs: when this process is
+// gone, the sandbox goes as well.
+func (d Dir) Own() (*Lock, error) { return lock(d.File(ownerLockFile), unix.F_OFD_SETLK) }
+
+// Owned asks whether somebody does.
+func (d Dir) Owned() (bool, error) { return d.held(ownerLockFile) }
+
+// RemoveAbandoned removes a throwaway sandbox whose owner was killed and that does
+// not run. Any other is left alone, as is one that somebody is about to start or
+// remove.
+func (d Dir) RemoveAbandoned() error { return d.removeThrowaway(ownerLockFile, lockFile) }
+
+// RemoveUnowned is RemoveAbandoned for the sandbox's supervisor, which still has its
+// lock: who waits for that then finds nothing.
+func (d Dir) RemoveUnowned() error { return d.removeThrowaway(ownerLockFile) }
+
+func (d Dir) removeThrowaway(unlessHeld ...string) error {
+	spec, err := d.Spec()
+	if err != nil || !spec.Throwaway {
+		return nil //nolint:nilerr // it is gone, or it cannot be told
+	}
+	l, err := TryLockFile(d.File(startLockFile))
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for _, lock := range unlessHeld {
+		if held, err := d.held(lock); held || err != nil {
+			return err
+		}
+	}
+	return d.Remove()
 }
 
 // LockFile waits for a lock on a file, which is made if need be.
@@ -246,6 +292,32 @@ func (s *Store) Create(spec *Spec) (Dir, error) {
 		return d, err
 	}
 	return d, d.WriteSpec(spec)
+}
+
+// CreateOwned is Create of a throwaway sandbox; the lock is Own's. It also removes
+// those that killed owners left.
+func (s *Store) CreateOwned(spec *Spec) (owner *Lock, err error) {
+	names, err := s.Names()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if err := s.Dir(n).RemoveAbandoned(); err != nil {
+			return nil, err
+		}
+	}
+	d, err := s.Reserve(spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if owner, err = d.Own(); err != nil {
+		return nil, err
+	}
+	if err := d.WriteSpec(spec); err != nil {
+		owner.Close()
+		return nil, err
+	}
+	return owner, nil
 }
 
 // Reserve makes the folder of a sandbox to be, which is one when its spec is

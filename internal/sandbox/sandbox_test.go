@@ -210,3 +210,54 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		t.Errorf("the name is not free again: %v", err)
 	}
 }
+
+// TestThrowaways: one whose owner is gone goes with the next that is made, unless it
+// runs or somebody is at work on it.
+func TestThrowaways(t *testing.T) {
+	s, err := OpenAt(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	throwaway := func(name string) *Lock {
+		t.Helper()
+		l, err := s.CreateOwned(&Spec{Name: name, Throwaway: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if _, err := s.Create(&Spec{Name: "kept"}); err != nil {
+		t.Fatal(err)
+	}
+	owned := throwaway("owned")
+	throwaway("gone").Close()
+	throwaway("running").Close()
+	run, err1 := s.Dir("running").Lock()
+	throwaway("starting").Close()
+	start, err2 := s.Dir("starting").LockStart(t.Context())
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	throwaway("next").Close()
+	if got, err := s.Names(); err != nil || strings.Join(got, " ") != "kept next owned running starting" {
+		t.Errorf("%v, %v", got, err)
+	}
+	owned.Close()
+	run.Close()
+	start.Close()
+	throwaway("last").Close()
+	if got, err := s.Names(); err != nil || strings.Join(got, " ") != "kept last" {
+		t.Errorf("%v, %v", got, err)
+	}
+	d := s.Dir("last") // its supervisor ends
+	l, err := d.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.RemoveUnowned(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Spec(); !IsNotFound(err) {
+		t.Errorf("a supervisor leaves its throwaway: %v", err)
+	}
+}

@@ -128,7 +128,10 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, erro
 		return Exit{}, fmt.Errorf("guest: %w", err)
 	}
 	defer s.Close()
-	s.Stdout, s.Stderr = cmd.Stdout, cmd.Stderr
+	// Nobody reads on when output cannot be written: the command would wait for ever.
+	lost := make(chan error, 2)
+	fail := func(err error) { lost <- OutputError{err}; c.Close() }
+	s.Stdout, s.Stderr = &output{w: cmd.Stdout, fail: fail}, &output{w: cmd.Stderr, fail: fail}
 	stdin, err := s.StdinPipe()
 	if err != nil {
 		return Exit{}, err
@@ -158,7 +161,32 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, erro
 	f.session <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	return exitOf(s.Wait())
+	exit, err := exitOf(s.Wait())
+	select {
+	case err = <-lost:
+	default:
+	}
+	return exit, err
+}
+
+// OutputError is Run's answer when this side could not write the command's output.
+type OutputError struct{ error }
+
+func (e OutputError) Error() string { return "write the command's output: " + e.error.Error() }
+func (e OutputError) Unwrap() error { return e.error }
+
+// output tells of its first error.
+type output struct {
+	w    io.Writer
+	fail func(error)
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil { // io.Copy ends here
+		o.fail(err)
+	}
+	return n, err
 }
 
 // ErrGone is Run's answer when the connection ended before the command did.

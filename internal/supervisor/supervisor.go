@@ -150,7 +150,7 @@ func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (*supervis
 
 // close lets go of the logs and, last, of the sandbox.
 func (s *supervisor) close() error {
-	return errors.Join(s.console.Close(), s.logTo.Close(), s.lock.Close())
+	return errors.Join(s.console.Close(), s.logTo.Close(), s.dir.RemoveUnowned(), s.lock.Close())
 }
 
 // setTell names who is told how far the start is.
@@ -236,6 +236,9 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 	defer stopWatching()
 	go s.watchIdle(watching)
 	go s.watchClock(watching)
+	if s.spec.Throwaway {
+		go s.watchOwner(watching)
+	}
 
 	select {
 	case why = <-s.end:

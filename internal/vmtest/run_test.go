@@ -141,6 +141,18 @@ func TestSessionStreams(t *testing.T) {
 	_, _ = io.ReadFull(out, make([]byte, 1000))
 	out.Close()
 	_ = c.Wait()
+	// Nor does one hang whose output has no room here.
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	c = command(t.Context(), dir, "run", "--", "yes")
+	var said strings.Builder
+	c.Stdout, c.Stderr = full, &said
+	if _ = c.Run(); c.ProcessState.ExitCode() != 125 || !strings.Contains(said.String(), "brig: write the command's output: ") || !strings.Contains(said.String(), "no space left") {
+		t.Errorf("/dev/full: %v, %q", c.ProcessState, said.String())
+	}
 }
 
 func TestSessionManyAtOnce(t *testing.T) {
@@ -483,11 +495,35 @@ func TestNames(t *testing.T) {
 	if got := must(t, "/", "ls"); strings.Contains(got, "names-") {
 		t.Errorf("the throwaway is still there:\n%s", got)
 	}
+	begin := func(said io.Writer, args ...string) *exec.Cmd {
+		c := command(t.Context(), dir, append(args, "--", "sh", "-c", "echo ready; exec sleep 1000")...)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stderr = said
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := begin(nil, "run", "--rm")
+	kill9(t, c.Process.Pid)
+	_ = c.Wait()
+	wait(t, "the end of a throwaway whose owner was killed", func() bool { return !strings.Contains(must(t, "/", "ls"), "names-") })
 	must(t, dir, "run", "--name", "other", "--", "sh", "-c", "test ! -e /tmp/first && touch /tmp/second")
 	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "--force", "other") })
 	must(t, dir, "run", "--", "test", "-e", "/tmp/first")
 	must(t, dir, "stop", "other")
 	must(t, dir, "run", "--name", "other", "--", "test", "-e", "/tmp/second")
+	var said strings.Builder
+	c = begin(&said, "exec", "other")
 	must(t, dir, "rm", "--force", "other")
+	if _ = c.Wait(); c.ProcessState.ExitCode() != 125 || !strings.HasSuffix(said.String(), "it was removed\n  try: brig ls\n") {
+		t.Errorf("%v: %q", c.ProcessState, said.String())
+	}
 	fails(t, dir, 125, "no such sandbox", "exec", "other", "--", "true")
 }
