@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +27,7 @@ func forkCommand() *cobra.Command {
 and network rules. The copies have names, addresses, keys and random numbers of
 their own. They see the same project directory, or with --copy-project a copy of
 its files, made right after the snapshot. Published ports get other numbers on the
-host.`,
+host. When one of several cannot be made or started, the others stay.`,
 		Example: `  brig fork web try-1 try-2
   brig fork web --from prepared --copy-project`,
 		Args:              cobra.MinimumNArgs(1),
@@ -39,13 +41,11 @@ host.`,
 			if err != nil {
 				return err
 			}
-			if err := f.fork(c.Context(), store, spec, names); err != nil {
-				return err
-			}
-			for _, n := range names {
+			made, err := f.fork(c.Context(), store, spec, names)
+			for _, n := range made {
 				fmt.Fprintln(c.OutOrStdout(), n)
 			}
-			return nil
+			return err
 		},
 	}
 	c.Flags().StringVar(&f.from, "from", "", "fork from the `SNAPSHOT` instead of the sandbox as it is")
@@ -58,26 +58,55 @@ type forkFlags struct {
 	copyProject bool
 }
 
-// names are those of the forks, none of which is taken.
+// names are those of the forks, none of which is taken: what can be found wrong is,
+// before the sandbox stands still for a snapshot.
 func (f *forkFlags) names(store *sandbox.Store, spec *sandbox.Spec, names []string) ([]string, error) {
 	if len(names) == 0 {
-		n, err := store.FreeName(spec.Name + "-fork")
-		return []string{n}, err
-	}
-	for _, n := range names {
-		if err := sandbox.CheckName(n); err != nil {
+		n, err := store.FreeName(forkName(spec.Name))
+		if err != nil {
 			return nil, err
 		}
-		if _, err := store.Dir(n).Spec(); err == nil {
-			return nil, hint(fmt.Errorf("a sandbox named %s exists already", n), "brig rm %s, or another name", n)
+		names = []string{n}
+	}
+	for i, n := range names {
+		if slices.Contains(names[:i], n) {
+			return nil, fmt.Errorf("two forks cannot both be named %s", n)
 		}
-		if f.copyProject {
-			if _, err := os.Lstat(f.project(spec, n)); err == nil {
-				return nil, fmt.Errorf("%s exists already: it would be the copy of the project", f.project(spec, n))
-			}
+		if err := f.free(store, spec, n); err != nil {
+			return nil, err
 		}
 	}
 	return names, nil
+}
+
+// forkName is what a fork of the sandbox is called, with room for a number.
+func forkName(of string) string {
+	const suffix, number = "-fork", "-9999" // Store.FreeName
+	return strings.TrimRight(of[:min(len(of), sandbox.MaxName-len(suffix+number))], "-") + suffix
+}
+
+// free says whether a fork can have the name.
+func (f *forkFlags) free(store *sandbox.Store, spec *sandbox.Spec, name string) error {
+	if err := sandbox.CheckName(name); err != nil {
+		return err
+	}
+	if _, err := store.Dir(name).Spec(); err == nil {
+		return hint(fmt.Errorf("a sandbox named %s exists already", name), "brig rm %s, or another name", name)
+	} else if !sandbox.IsNotFound(err) {
+		return err
+	}
+	if !f.copyProject {
+		return nil
+	}
+	place := f.project(spec, name)
+	_, err := os.Lstat(place)
+	if err == nil {
+		return hint(fmt.Errorf("%s exists already: it would be the copy of the project", place), "another name for the fork, or move what is there")
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // project is where a fork's project directory lies.
@@ -88,22 +117,39 @@ func (f *forkFlags) project(spec *sandbox.Spec, name string) string {
 	return filepath.Join(filepath.Dir(spec.Dir), filepath.Base(spec.Dir)+"-"+name)
 }
 
-// fork makes the forks and starts them. What was begun is removed if it fails.
-func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, names []string) (err error) {
+// fork makes the forks and starts them. It returns those that were made, also when
+// others failed.
+func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, names []string) (made []string, err error) {
 	origin, done, err := f.origin(ctx, store, spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
+	return f.all(ctx, store, origin, names, func(name string) error { return ensureRunning(ctx, store, name) })
+}
+
+// all makes all forks of a snapshot before it starts one: what is copied of the
+// project shall be what it was at the snapshot. After a failure the others stay.
+func (f *forkFlags) all(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, names []string, start func(name string) error) (made []string, err error) {
 	for _, name := range names {
-		if err := f.make(ctx, store, origin, name); err != nil {
-			return err
+		if err = ctx.Err(); err == nil {
+			err = f.make(ctx, store, s, name)
 		}
-		if err := ensureRunning(ctx, store, name); err != nil {
-			return err
+		if err != nil {
+			err = fmt.Errorf("fork %s: %w", name, err)
+			break
+		}
+		made = append(made, name)
+	}
+	for _, name := range made {
+		if e := start(name); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s is made, but does not start: %w", name, e))
 		}
 	}
-	return nil
+	if err != nil && len(names) > 1 {
+		err = fmt.Errorf("%w (made: %s)", err, cmp.Or(strings.Join(made, ", "), "none"))
+	}
+	return made, err
 }
 
 // origin is the snapshot to fork from: a named one, or one made now.
@@ -153,7 +199,8 @@ func discardForked(d sandbox.Dir, name string, l *sandbox.Lock) {
 	l.Close()
 }
 
-// make makes a sandbox that is suspended where the snapshot was made.
+// make makes a sandbox that is suspended where the snapshot was made. If that fails
+// it removes what it made.
 func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, name string) (err error) {
 	was := s.Meta.Spec
 	spec := *was
@@ -167,6 +214,11 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 		if err := copyTree(ctx, was.Dir, spec.Dir); err != nil {
 			return err
 		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, os.RemoveAll(spec.Dir))
+			}
+		}()
 	}
 	l, err := store.LockNames(ctx)
 	if err != nil {

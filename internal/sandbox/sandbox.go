@@ -127,6 +127,9 @@ const (
 	MaxCPUs   = 255              // q35 without x2APIC, QEMU's default (docs/system/i386)
 )
 
+// MaxName is how long a name may be, in bytes.
+const MaxName = 63
+
 // nameRule is what a name may be: a host name label, since it becomes the
 // guest's hostname and an ssh host alias (RFC 1123 section 2.1).
 var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -134,7 +137,7 @@ var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // CheckName says whether name can name a sandbox.
 func CheckName(name string) error {
 	if !nameRule.MatchString(name) {
-		return fmt.Errorf("invalid sandbox name %q: use 1 to 63 lower-case letters, digits and hyphens, not at the ends", name)
+		return fmt.Errorf("invalid sandbox name %q: use 1 to %d lower-case letters, digits and hyphens, not at the ends", name, MaxName)
 	}
 	return nil
 }
