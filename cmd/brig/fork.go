@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -216,7 +215,7 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 		}
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, os.RemoveAll(spec.Dir))
+				err = errors.Join(err, removeTree(spec.Dir))
 			}
 		}()
 	}
@@ -258,17 +257,4 @@ func copyFile(to, from string) error {
 		return err
 	}
 	return os.WriteFile(to, b, 0o600)
-}
-
-// copyTree copies a directory to a place where nothing is, sharing contents where
-// the file system can (cp(1)). Half a copy is removed.
-func copyTree(ctx context.Context, from, to string) error {
-	if err := os.Mkdir(to, 0o700); err != nil {
-		return fmt.Errorf("copy the project: %w", err)
-	}
-	out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", "--", from+"/.", to).CombinedOutput()
-	if err != nil {
-		return errors.Join(fmt.Errorf("copy the project: %w: %s", err, strings.TrimSpace(string(out))), os.RemoveAll(to))
-	}
-	return nil
 }
