@@ -9,12 +9,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/pkg/sftp"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"brig.dev/brig/internal/progress"
 	"brig.dev/brig/internal/sandbox"
@@ -28,7 +30,8 @@ func cpCommand() *cobra.Command {
 		Long: `Copy files and directories between the host and a sandbox. One side is
 NAME:PATH (or :PATH for this directory's sandbox); a relative PATH is taken from
 the home directory there. Directories are copied whole; modes, times of change
-and symbolic links are kept. A path of the host that holds a colon is written ./with:colon.
+and symbolic links are kept. Devices, pipes and sockets in them are left out, which
+brig tells. A path of the host that holds a colon is written ./with:colon.
 
 In a directory that the sandbox can change, brig follows no symbolic link that
 leads out of it.`,
@@ -40,9 +43,20 @@ leads out of it.`,
 			return copyFiles(c.Context(), args[:len(args)-1], args[len(args)-1], user)
 		},
 	}
+	c.SetFlagErrorFunc(copyFlagError)
 	c.Flags().StringVarP(&user, "user", "u", "", "copy as `USER`: root, or you (default)")
 	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
 	return c
+}
+
+// copyFlagError says of the flags with which other programs copy directories that
+// none is needed.
+func copyFlagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && slices.Contains([]string{"a", "p", "r", "R", "archive", "recursive"}, unknown.GetSpecifiedName()) {
+		return hint(fmt.Errorf("brig cp copies directories whole, with modes and times, and has no %s", err.Error()[strings.LastIndexByte(err.Error(), ' ')+1:]), "the same without it")
+	}
+	return flagError(c, err)
 }
 
 // place is one side of a copy.
@@ -56,6 +70,9 @@ func parsePlace(s string) place {
 	name, p, ok := strings.Cut(s, ":")
 	if !ok || strings.Contains(name, "/") {
 		return place{path: s}
+	}
+	if p == "~" || strings.HasPrefix(p, "~/") { // where relative paths begin
+		p = strings.TrimLeft(p[1:], "/")
 	}
 	if p == "" {
 		p = "."
@@ -103,11 +120,16 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 	task := bar.Start("Copying", 0, progress.Bytes)
 	defer task.Done(nil)
 	guest := guestFiles{ft, spec.Name}
+	skipped := 0
+	c := copier{ctx: ctx, task: task, skip: func(err error) {
+		skipped++
+		bar.around(func() { fmt.Fprintf(os.Stderr, "brig: left out %s\n", printable(err.Error())) })
+	}}
 	for _, f := range from {
 		if to.remote {
-			err = upload(ctx, shares, guest, f.path, to.path, len(from) > 1, task)
+			err = c.upload(shares, guest, f.path, to.path, len(from) > 1)
 		} else {
-			err = download(ctx, shares, guest, f.path, to.path, len(from) > 1, task)
+			err = c.download(shares, guest, f.path, to.path, len(from) > 1)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -116,26 +138,32 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 			return err
 		}
 	}
+	if skipped > 0 {
+		return fmt.Errorf("all was copied but what cannot be (%d)", skipped)
+	}
 	return nil
 }
 
-func upload(ctx context.Context, shares []string, guest guestFiles, src, dst string, dir bool, task progress.Task) error {
+func (c copier) upload(shares []string, guest guestFiles, src, dst string, dir bool) error {
 	host, name, err := openSource(shares, src)
 	if err != nil {
 		return err
 	}
 	defer host.root.Close()
-	c := copier{ctx, host, guest, task}
+	c.src, c.dst = host, guest
 	return c.into(name, baseName(src), dst, dir || strings.HasSuffix(dst, "/"))
 }
 
-func download(ctx context.Context, shares []string, guest guestFiles, src, dst string, dir bool, task progress.Task) error {
+func (c copier) download(shares []string, guest guestFiles, src, dst string, dir bool) error {
+	if fi, err := os.Stat(dst); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() { // a file would take its place
+		return hint(fmt.Errorf("%s is neither a file nor a directory", dst), "brig exec %s -- cat %s", guest.sandbox, pathArgument(src))
+	}
 	host, name, err := openDestination(shares, dst)
 	if err != nil {
 		return err
 	}
 	defer host.root.Close()
-	c := copier{ctx, guest, host, task}
+	c.src, c.dst = guest, host
 	return c.into(src, baseName(src), name, dir || strings.HasSuffix(dst, "/"))
 }
 
@@ -164,7 +192,11 @@ type copier struct {
 	ctx      context.Context
 	src, dst files
 	task     progress.Task
+	skip     func(error) // is told of what lies in a directory and cannot be copied
 }
+
+// errKind is about what is nothing that can be copied.
+var errKind = errors.New("neither a file, a directory nor a symbolic link")
 
 // into copies src to dst, or, as base, into dst where that is a directory, as
 // cp(1) does.
@@ -227,7 +259,7 @@ func (c *copier) tree(src, dst string) error {
 		}
 		return failure(c.dst, dst, c.dst.Symlink(target, dst))
 	}
-	return failure(c.src, src, errors.New("neither a file, a directory nor a symbolic link"))
+	return failure(c.src, src, errKind)
 }
 
 func (c *copier) file(src, dst string, fi fs.FileInfo) error {
@@ -282,6 +314,19 @@ func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
 	if err != nil {
 		return failure(c.dst, dst, err)
 	}
+	err = c.entries(src, dst)
+	if !made {
+		return err
+	}
+	// Also of what was copied in part: until now nobody else could look into it.
+	settled := errors.Join(c.dst.Chtimes(dst, fi.ModTime()), c.dst.Chmod(dst, fi.Mode().Perm()))
+	if err == nil {
+		err = failure(c.dst, dst, settled)
+	}
+	return err
+}
+
+func (c *copier) entries(src, dst string) error {
 	list, err := c.src.ReadDir(src)
 	if err != nil {
 		return failure(c.src, src, err)
@@ -290,15 +335,14 @@ func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
 		if n == "." || n == ".." || n == "" || strings.Contains(n, "/") {
 			return failure(c.src, src, fmt.Errorf("holds an entry with the impossible name %q", n))
 		}
-		if err := c.tree(path.Join(src, n), path.Join(dst, n)); err != nil {
+		err := c.tree(path.Join(src, n), path.Join(dst, n))
+		if errors.Is(err, errKind) {
+			c.skip(err)
+		} else if err != nil {
 			return err
 		}
 	}
-	if !made {
-		return nil
-	}
-	err = errors.Join(c.dst.Chtimes(dst, fi.ModTime()), c.dst.Chmod(dst, fi.Mode().Perm()))
-	return failure(c.dst, dst, err)
+	return nil
 }
 
 // hostFiles is this machine's file system beneath a directory. What leads out

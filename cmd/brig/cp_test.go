@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -72,7 +73,7 @@ func TestCopyIntoChangingDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := copier{t.Context(), hostile{hostFiles: src, onList: swap}, dst, progress.Silent.Start("", 0, progress.Bytes)}
+	c := copier{ctx: t.Context(), src: hostile{hostFiles: src, onList: swap}, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
 	err := c.into(name, "d", at, false)
 	if err == nil || !strings.Contains(err.Error(), "escapes") {
 		t.Errorf("the copy ended with %v", err)
@@ -110,7 +111,7 @@ func TestCopyOfChangingFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := copier{t.Context(), src, dst, progress.Silent.Start("", 0, progress.Bytes)}
+			c := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
 			if err := c.file(name, at, fi); err == nil {
 				t.Error("the copy went on")
 			}
@@ -169,7 +170,7 @@ func TestCopyPlaces(t *testing.T) {
 		src, name := atHost(t, nil, filepath.Join(from, "tree"), openSource)
 		dst, at, err := openDestination(shares, c.dst)
 		if err == nil {
-			cp := copier{t.Context(), src, dst, progress.Silent.Start("", 0, progress.Bytes)}
+			cp := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
 			err = cp.into(name, "tree", at, strings.HasSuffix(c.dst, "/"))
 		}
 		switch {
@@ -205,5 +206,42 @@ func TestCopyFailsWhole(t *testing.T) {
 	list, _ := os.ReadDir(dir)
 	if err == nil || string(b) != "old" || len(list) != 1 {
 		t.Errorf("%v, %q, %v", err, b, list)
+	}
+}
+
+// TestCopyLeavesOut: what cannot be copied is left out and told, and directories get
+// their modes, also where a file could not be read.
+func TestCopyLeavesOut(t *testing.T) {
+	top := t.TempDir()
+	from := filepath.Join(top, "from")
+	write(t, filepath.Join(from, "sub", "file"), "")
+	if err := errors.Join(os.Chmod(from, 0o750), syscall.Mkfifo(filepath.Join(from, "pipe"), 0o600), syscall.Mkfifo(filepath.Join(from, "sub", "pipe"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	src, name := atHost(t, nil, from, openSource)
+	dst, _ := atHost(t, nil, top, openDestination)
+	var skipped []string
+	c := copier{
+		ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes),
+		skip: func(err error) { skipped = append(skipped, err.Error()) },
+	}
+	if err := c.into(name, "from", "to", false); err != nil || len(skipped) != 2 || !strings.Contains(strings.Join(skipped, ","), "from/sub/pipe: neither a file") {
+		t.Errorf("%v; left out: %q", err, skipped)
+	}
+	if fi, err := os.Stat(filepath.Join(top, "to", "sub", "file")); err != nil || fi.Size() != 0 {
+		t.Error(err)
+	}
+	c.src = hostile{hostFiles: src, onList: func(p string) { // it is gone before it is read
+		if p == "from/sub" {
+			os.RemoveAll(filepath.Join(from, "sub"))
+		}
+	}}
+	if err := c.into(name, "from", "again", false); err == nil {
+		t.Error("the copy went on")
+	}
+	for _, to := range []string{"to", "again"} {
+		if fi, err := os.Stat(filepath.Join(top, to)); err != nil || fi.Mode().Perm() != 0o750 {
+			t.Errorf("%v, %v", fi, err)
+		}
 	}
 }

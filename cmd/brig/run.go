@@ -79,8 +79,11 @@ func execCommand() *cobra.Command {
 		Use:   "exec [flags] NAME [--] COMMAND [ARGUMENT...]",
 		Short: "Run a command in the sandbox NAME, starting it if need be",
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) > 1 && args[1] == "--" {
+			switch {
+			case len(args) > 1 && args[1] == "--":
 				args = append(args[:1:1], args[2:]...)
+			case len(args) > 1 && strings.HasPrefix(args[1], "-"):
+				return hint(fmt.Errorf("%s stands after the sandbox's name, where the command begins", args[1]), "brig exec %s ... %s -- COMMAND", args[1], args[0])
 			}
 			if len(args) < 2 {
 				return hint(errors.New("want a sandbox and a command"), "brig exec NAME -- COMMAND")

@@ -95,7 +95,7 @@ func (f *specFlags) directory() (string, error) {
 	if dir == "" {
 		wd, err := os.Getwd()
 		if err != nil {
-			return "", fmt.Errorf("current directory: %w", err)
+			return "", hint(fmt.Errorf("current directory: %w", err), "cd to one that is there, or name one by --dir")
 		}
 		dir = wd
 	}

@@ -71,6 +71,10 @@ func TestParsePlace(t *testing.T) {
 		"box:/tmp/x": {remote: true, name: "box", path: "/tmp/x"},
 		":out":       {remote: true, path: "out"},
 		"box:":       {remote: true, name: "box", path: "."},
+		"box:~":      {remote: true, name: "box", path: "."},
+		"box:~/":     {remote: true, name: "box", path: "."},
+		":~/x/y":     {remote: true, path: "x/y"},
+		":~x":        {remote: true, path: "~x"},
 		"/a/b:c":     {path: "/a/b:c"},
 	} {
 		if got := parsePlace(in); got != want {

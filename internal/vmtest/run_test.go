@@ -469,6 +469,12 @@ func TestCopy(t *testing.T) {
 	}
 	fails(t, dir, 125, "shared:/no/such/file", "cp", "shared:/no/such/file", back)
 	fails(t, dir, 125, "neither a file", "cp", "shared:/dev/null", back)
+	fails(t, dir, 125, "/dev/full is neither a file", "cp", "shared:/etc/hosts", "/dev/full")
+	sh(t, dir, "mkdir -p ~/special/sub && mkfifo ~/special/pipe ~/special/sub/pipe && chmod 750 ~/special && echo kept > ~/special/sub/file")
+	fails(t, dir, 125, "left out shared:special/sub/pipe", "cp", ":~/special", back+"-special")
+	if fi, err := os.Stat(back + "-special"); err != nil || fi.Mode().Perm() != 0o750 || readFile(t, filepath.Join(back+"-special", "sub", "file")) != "kept\n" {
+		t.Errorf("%v, %v", fi, err)
+	}
 	fails(t, dir, 125, "no such user", "cp", "-u", "nobody-here", "shared:/etc/hosts", back)
 	// Into a directory that is there, with a link in the project that leads out.
 	must(t, dir, "cp", filepath.Join(src, "sub"), ":/tmp/copied")
