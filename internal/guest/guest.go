@@ -45,12 +45,19 @@ const (
 	modeSFTP     = "brig-sftp"     // serve SFTP on the standard streams
 	modeActivate = "brig-activate" // become a program that takes over a listening socket
 	modeModprobe = "modprobe"      // load a kernel module for the kernel
+
+	modePowerOff = "poweroff" // these end the machine, for who is root in it
+	modeHalt     = "halt"
+	modeReboot   = "reboot"
+	modeShutdown = "shutdown"
 )
 
 // Main runs the agent, or the mode that os.Args[0] names. It returns only in a
 // mode, with the exit status.
 func Main(version string) int {
-	switch filepath.Base(os.Args[0]) {
+	switch name := filepath.Base(os.Args[0]); name {
+	case modePowerOff, modeHalt, modeReboot, modeShutdown:
+		return endMachine(name, os.Args[1:])
 	case modeSFTP:
 		return serveSFTP()
 	case modeActivate:

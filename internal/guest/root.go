@@ -320,6 +320,7 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 		return err
 	}
 	settings()
+	endCommands("/usr/local/sbin")
 	link, err := netlink.LinkByName("lo")
 	if err == nil {
 		err = netlink.LinkSetUp(link)

@@ -1,8 +1,11 @@
 package guest
 
 import (
+	"fmt"
 	"log"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,6 +43,33 @@ func (a *agent) powerOff() {
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		log.Fatalf("power off: %v", err)
 	}
+}
+
+// endCommands puts the commands that end the machine where root finds them: this
+// program, by other names. What the image or the person has there stays. They are a
+// convenience; without them, life goes on.
+func endCommands(dir string) {
+	_ = os.MkdirAll(dir, 0o755)
+	for _, name := range []string{modePowerOff, modeHalt, modeReboot, modeShutdown} {
+		_ = os.Symlink("/proc/1/exe", filepath.Join(dir, name))
+	}
+}
+
+// endMachine is such a command. All of them power the machine off: it is the host's to
+// start it again.
+func endMachine(name string, args []string) (status int) {
+	if name == modeShutdown && !slices.Contains(args, "now") && !slices.Contains(args, "+0") {
+		fmt.Fprintln(os.Stderr, "shutdown: only at once: shutdown -h now")
+		return 1
+	}
+	if name == modeReboot || slices.Contains(args, "-r") {
+		fmt.Fprintf(os.Stderr, "%s: powering off; the next brig run starts the machine again\n", name)
+	}
+	if err := syscall.Kill(1, syscall.SIGUSR2); err != nil { // see offSignals
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	return 0
 }
 
 // alone waits until process 1 has no children left.

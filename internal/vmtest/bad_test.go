@@ -285,6 +285,22 @@ func TestGuestEnds(t *testing.T) {
 			must(t, dir, "run", "--", "true")
 		})
 	}
+	t.Run("commands", func(t *testing.T) {
+		must(t, dir, "run", "--", "true")
+		if r := brig(t, dir, "run", "--", "sudo", "shutdown", "-h", "+5"); r.code != 1 || !strings.Contains(r.err, "only at once") {
+			t.Errorf("%+v", r)
+		}
+		for _, c := range []string{"poweroff", "reboot", "shutdown -h now"} {
+			_ = brig(t, dir, "run", "--", "sh", "-c", "echo "+c+" > ~/last; exec sudo "+c) // it may end before the command does
+			waitGone(t, state)
+			if got := must(t, dir, "inspect"); !strings.Contains(got, `"phase": "stopped"`) || !strings.Contains(got, "the guest powered off") {
+				t.Errorf("%s: %s", c, got)
+			}
+			if got := must(t, dir, "run", "--", "sh", "-c", "cat ~/last"); got != c+"\n" {
+				t.Errorf("%s: %q", c, got)
+			}
+		}
+	})
 }
 
 // TestDiskLimit: a guest that fills its disk gets ENOSPC, and the host gives no
