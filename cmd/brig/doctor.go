@@ -242,11 +242,32 @@ func checkCached(folder string) finding {
 	f := finding{Check: "cached"}
 	items, err := cache.Open(folder).Items()
 	if err != nil {
-		f.Detail, f.Remedy = err.Error(), "brig prune --all"
+		f.Detail, f.Remedy = err.Error(), "rm -r "+pathArgument(folder)+", while no sandbox runs"
 		return f
 	}
 	f.OK, f.Detail = true, cachedWords(items)
+	if old := defaultAge(folder); old > staleAfter {
+		f.Detail += fmt.Sprintf("; the default image is of %d days ago", int(old.Hours()/24))
+		f.Remedy = "brig image update, for the packages and the kernel of today"
+	}
 	return f
+}
+
+// staleAfter is when security updates that new sandboxes lack are worth a word.
+const staleAfter = 30 * 24 * time.Hour
+
+// defaultAge is how long ago the default image was built, 0 if it was not.
+func defaultAge(folder string) time.Duration {
+	list, err := image.Open(folder).List()
+	if err != nil {
+		return 0
+	}
+	for _, i := range list {
+		if i.Ref == image.DefaultRef && !i.Superseded {
+			return time.Since(i.Created)
+		}
+	}
+	return 0
 }
 
 // cachedWords counts what is in the cache: "1 kernel (60 MiB), 2 images (2 GiB)".

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"brig.dev/brig/internal/image"
+	"brig.dev/brig/internal/kernel"
 	"brig.dev/brig/internal/sandbox"
 )
 
@@ -18,7 +20,7 @@ func imageCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(imageLsCommand(), imagePullCommand(), imageRmCommand())
+	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageRmCommand())
 	return c
 }
 
@@ -47,9 +49,13 @@ func imageLsCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), append([]image.Image{}, list...))
 			}
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
-			fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE")
+			fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE\tCREATED")
 			for _, i := range list {
-				fmt.Fprintf(tw, "%s\t%.19s\t%s\n", i.Ref, i.Digest, sandbox.FormatSize(i.Size))
+				ref := i.Ref
+				if i.Superseded {
+					ref += " (superseded)"
+				}
+				fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s ago\n", ref, i.Digest, sandbox.FormatSize(i.Size), age(time.Since(i.Created)))
 			}
 			return tw.Flush()
 		},
@@ -60,7 +66,7 @@ func imageLsCommand() *cobra.Command {
 
 func imagePullCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, ahead of its first use",
+		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, ahead of its first use (see update)",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := images()
@@ -78,6 +84,43 @@ func imagePullCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), i.Digest)
+			return nil
+		},
+	}
+}
+
+func imageUpdateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "update [REFERENCE...]", Short: "Fetch images anew, or build the default one from today's packages, with today's kernel",
+		Long: `Fetch images anew. Without a REFERENCE, build the default image from today's
+packages and fetch today's guest kernel, which stopped sandboxes start with from
+then on.
+
+New sandboxes get the new image. Those that exist keep theirs, for their disks are
+laid over it: update what is in them from within (apt-get), or make them anew. An
+image that has been superseded stays until brig image rm.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			cache, err := sandbox.CacheDir()
+			if err != nil {
+				return err
+			}
+			bar := newBars(os.Stderr)
+			defer bar.close()
+			if len(args) == 0 {
+				args = []string{image.DefaultRef}
+				k, err := kernel.Open(cache).Refresh(c.Context(), bar)
+				if err != nil {
+					return err
+				}
+				bar.around(func() { fmt.Fprintf(c.OutOrStdout(), "kernel\t%s\n", k.Version) })
+			}
+			for _, ref := range args {
+				i, err := image.Open(cache).Refresh(c.Context(), ref, bar)
+				if err != nil {
+					return err
+				}
+				bar.around(func() { fmt.Fprintf(c.OutOrStdout(), "%s\t%s\n", ref, i.Digest) })
+			}
 			return nil
 		},
 	}

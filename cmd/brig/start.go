@@ -373,7 +373,7 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, reachab
 	}
 	bar := newBars(os.Stderr)
 	defer bar.close()
-	b, err := prepare(ctx, spec, bar)
+	b, err := prepare(ctx, spec, suspended(d), bar)
 	if err != nil {
 		return err
 	}
@@ -478,13 +478,17 @@ func readyNext(store *sandbox.Store, d sandbox.Dir, cold bool) {
 
 func nameOf(d sandbox.Dir) string { return d.Path[strings.LastIndexByte(d.Path, '/')+1:] }
 
-// prepare makes or finds what the sandbox boots from.
-func prepare(ctx context.Context, spec *sandbox.Spec, r progress.Reporter) (*sandbox.Boot, error) {
+// prepare makes or finds what the sandbox boots from, or goes on with.
+func prepare(ctx context.Context, spec *sandbox.Spec, suspended bool, r progress.Reporter) (*sandbox.Boot, error) {
 	cache, err := sandbox.CacheDir()
 	if err != nil {
 		return nil, err
 	}
-	k, err := kernel.Open(cache).Kernel(ctx, r)
+	kernels := kernel.Open(cache)
+	k, err := kernels.At(spec.Boot.Kernel)
+	if !suspended || err != nil {
+		k, err = kernels.Kernel(ctx, r)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -113,6 +113,21 @@ func (s *Store) Refresh(ctx context.Context, r progress.Reporter) (*Kernel, erro
 	return s.fetch(ctx, l, r)
 }
 
+// At returns the kernel whose image lies at the path: the one that a suspended
+// machine runs, which may not be the newest. The error for one that the cache does
+// not have any more is cache.ErrAbsent.
+func (s *Store) At(path string) (*Kernel, error) {
+	e, err := s.cache.Lookup(kind, filepath.Base(filepath.Dir(path)))
+	if err != nil {
+		return nil, err
+	}
+	k, err := fromEntry(e)
+	if err == nil && k.Image != path {
+		return nil, fmt.Errorf("%s: %w", path, cache.ErrAbsent)
+	}
+	return k, err
+}
+
 // Has says whether the kernel that Kernel returns is in the cache, whole.
 func (s *Store) Has() bool {
 	_, err := s.cached()

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"brig.dev/brig/internal/cache"
 	"brig.dev/brig/internal/policy"
 )
 
@@ -465,6 +467,67 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 			t.Errorf("with another machine: %+v", r)
 		}
 	})
+}
+
+// TestNewerKernel: when a newer kernel has come, what is suspended goes on with its
+// own, and what is stopped starts with the new one.
+func TestNewerKernel(t *testing.T) {
+	own := t.TempDir()
+	if out, err := exec.Command("sh", "-euc", `
+mkdir "$2/brig"
+for kind in "$1"/*; do
+	case $kind in
+	*/kernel | */current) cp -a "$kind" "$2/brig";;
+	*) ln -s "$kind" "$2/brig";;
+	esac
+done`, "sh", filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig"), own).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	dir := project(t, "newer-kernel")
+	run := func(args ...string) result {
+		t.Helper()
+		r := brigAt(t.Context(), dir, nil, []string{"XDG_CACHE_HOME=" + own, "BRIG_TEMPLATES=off"}, args...)
+		if r.code != 0 {
+			t.Fatalf("brig %q: %+v", args, r)
+		}
+		return r
+	}
+	run("run", "--memory", "1G", "--", "sh", "-c", "sleep 10000 >/dev/null 2>&1 </dev/null &")
+	run("suspend")
+
+	kernels := cache.Open(filepath.Join(own, "brig"))
+	pointer, in := map[string]string{}, "kernel-"+runtime.GOARCH
+	if err := kernels.Pointer("kernel", in, &pointer); err != nil {
+		t.Fatal(err)
+	}
+	older, err := kernels.Lookup("kernel", pointer["key"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := t.TempDir()
+	for name := range older.Files {
+		if out, err := exec.Command("install", "-D", older.File(name), filepath.Join(made, name)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	newer, err := kernels.Commit("kernel", pointer["key"]+"-newer", made, older.Meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pointer["key"] = newer.Key
+	if err := kernels.Point("kernel", in, pointer); err != nil {
+		t.Fatal(err)
+	}
+
+	run("run", "--", "pgrep", "-x", "sleep")
+	if r := run("inspect"); strings.Contains(r.out, newer.Key+"/") {
+		t.Errorf("it went on with %s", r.out)
+	}
+	run("stop")
+	run("run", "--", "true")
+	if r := run("inspect"); !strings.Contains(r.out, newer.Key+"/") {
+		t.Errorf("the stopped one started with %s", r.out)
+	}
 }
 
 // TestWhenIdle: a sandbox in which nothing happens is suspended, one that works is
