@@ -124,7 +124,7 @@ func (c *treeCopier) entry(src, dst *os.Root, name, rel string) error {
 	if fi.IsDir() {
 		return c.subdir(src, dst, name, rel)
 	}
-	id := inode{st.Dev, st.Ino} //nolint:unconvert // the types vary
+	id := inode{st.Dev, st.Ino}
 	if was, ok := c.linked[id]; ok && st.Nlink > 1 {
 		return c.fail(rel, c.top.Link(was, rel))
 	}
@@ -175,7 +175,7 @@ func leaf(src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) 
 			err = unix.Symlinkat(target, to, name)
 		}
 	} else { // a pipe or a socket
-		err = unix.Mknodat(to, name, st.Mode, int(st.Rdev)) //nolint:gosec // a device's number
+		err = unix.Mknodat(to, name, st.Mode, int(st.Rdev))
 	}
 	if err != nil {
 		return false, err

@@ -26,7 +26,9 @@ func forkCommand() *cobra.Command {
 and network rules. The copies have names, addresses, keys and random numbers of
 their own. They see the same project directory, or with --copy-project a copy of
 its files, made right after the snapshot. Published ports get other numbers on the
-host. When one of several cannot be made or started, the others stay.`,
+host. Commands and shells that are attached to the sandbox are not in the copies. A
+sandbox that is stopped or suspended is started for this, and is that again afterwards.
+When one of several cannot be made or started, the others stay.`,
 		Example: `  brig fork web try-1 try-2
   brig fork web --from prepared --copy-project`,
 		Args:              cobra.MinimumNArgs(1),

@@ -23,7 +23,12 @@ type row struct {
 	*sandbox.Spec
 	State  sandbox.State   `json:"state"`
 	Status *control.Status `json:"status,omitempty"` // while it runs
-	Used   int64           `json:"diskUsed"`         // bytes that its disk takes on the host
+
+	// Bytes on the host: of its disk, its snapshots, and the memory that it is
+	// suspended with, where that is not a snapshot's.
+	DiskUsed      int64 `json:"diskUsed"`
+	SnapshotsUsed int64 `json:"snapshotsUsed"`
+	SuspendedUsed int64 `json:"suspendedUsed"`
 
 	Suspended bool `json:"suspended"` // it goes on where it was
 }
@@ -38,8 +43,14 @@ func describe(ctx context.Context, store *sandbox.Store, name string) (*row, err
 	if err != nil {
 		return nil, err
 	}
-	r := &row{Spec: spec, State: st, Used: diskUsed(d.File(sandbox.DiskFile))}
-	r.Suspended = st.Phase == sandbox.Stopped && suspended(d)
+	r := &row{Spec: spec, State: st}
+	used := usage{}
+	r.DiskUsed = used.of(d.File(sandbox.DiskFile))
+	r.SnapshotsUsed = used.of(d.File(sandbox.SnapshotsFolder))
+	r.SuspendedUsed = used.of(d.File(sandbox.SuspendedFolder))
+	if st.Phase == sandbox.Stopped && suspended(d) {
+		r.Suspended, r.State.Phase = true, sandbox.Suspended
+	}
 	if st.Phase == sandbox.Running {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
@@ -55,7 +66,9 @@ func lsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ls", Aliases: []string{"list", "ps"},
 		Short: "List the sandboxes",
-		Args:  cobra.NoArgs,
+		Long: `List the sandboxes. DISK is what a sandbox's disk takes here, of what it may take,
+and after a + what its snapshots and its suspended memory take beside it.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := sandbox.Open()
 			if err != nil {
@@ -99,16 +112,21 @@ func list(w io.Writer, rows []*row, asJSON, quiet bool) error {
 	fmt.Fprintln(tw, "NAME\tSTATE\tCPUS\tMEMORY\tDISK\tPORTS\tDIRECTORY")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.Name, stateWords(r), r.CPUs,
-			sandbox.FormatSize(r.Memory), sandbox.FormatSize(r.Used)+" of "+sandbox.FormatSize(r.Disk), portWords(r), r.Dir)
+			sandbox.FormatSize(r.Memory), diskWords(r), portWords(r), r.Dir)
 	}
 	return tw.Flush()
 }
 
+func diskWords(r *row) string {
+	words := sandbox.FormatSize(r.DiskUsed) + " of " + sandbox.FormatSize(r.Disk)
+	if kept := r.SnapshotsUsed + r.SuspendedUsed; kept > 0 {
+		words += " + " + sandbox.FormatSize(kept)
+	}
+	return words
+}
+
 func stateWords(r *row) string {
 	s := r.State
-	if r.Suspended {
-		return "suspended"
-	}
 	if r.Status != nil && r.Status.Starved {
 		return "waiting: host disk full"
 	}
@@ -256,12 +274,16 @@ func rmCommand() *cobra.Command {
 	var force, all bool
 	c := &cobra.Command{
 		Use: "rm [NAME...]", Aliases: []string{"remove"},
-		Short:             "Remove sandboxes with their disks; project files stay",
+		Short:             "Remove sandboxes with their disks and snapshots; project files stay",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(store *sandbox.Store, name string) error {
+				snapshots, _ := snapshotsOf(store.Dir(name)) // no reason not to remove it
 				if err := remove(c.Context(), store, name, force); err != nil {
 					return err
+				}
+				if n := len(snapshots); n > 0 {
+					fmt.Fprintf(c.ErrOrStderr(), "brig: %s of %s went with it\n", count(n, "snapshot", "snapshots"), name)
 				}
 				fmt.Fprintln(c.OutOrStdout(), name)
 				return nil

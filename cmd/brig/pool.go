@@ -89,7 +89,7 @@ func resizePool(ctx context.Context, store *sandbox.Store, n int) error {
 	if n == 0 {
 		return showing("Ending what waits", func() error { return supervisor.Empty(ctx, pool) })
 	}
-	fmt.Fprintf(os.Stderr, "brig: from the next start on, %d machines like that of the sandbox wait for others\n", n)
+	fmt.Fprintf(os.Stderr, "brig: from the next start on, %s like that of the sandbox for others\n", count(n, "machine waits", "machines wait"))
 	return nil
 }
 

@@ -25,7 +25,11 @@ func snapshotCommand() *cobra.Command {
 		Use:   "snapshot",
 		Short: "Keep a sandbox as it is, and go back to it",
 		Long: `Keep a sandbox as it is: its memory with all that runs, and its disk. The project
-directory is not part of a snapshot; it stays what it is on the host.`,
+directory is not part of a snapshot; it stays what it is on the host. Commands and
+shells that are attached go on, but are not in what is restored or forked from it.
+
+A sandbox that is stopped or suspended is started for a snapshot, and is that again
+afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -68,11 +72,40 @@ func snapshotCreateCommand() *cobra.Command {
 	}
 }
 
-// capture saves a sandbox, which it starts if need be, at path.
+// capture saves a sandbox at path. One that does not run is started for that, and is
+// then again what it was.
 func capture(ctx context.Context, store *sandbox.Store, name, path string) error {
-	if err := ensureRunning(ctx, store, name); err != nil {
+	started := false
+	if err := bringUp(ctx, store, name, nil, func() { started = true }); err != nil {
 		return err
 	}
+	err := save(ctx, store, name, path)
+	if started {
+		putToRest(ctx, store.Dir(name))
+	}
+	return err
+}
+
+// putToRest ends a sandbox that was started for a moment, as it was before: suspended,
+// or stopped. Somebody who has come to work in it meanwhile keeps it.
+func putToRest(ctx context.Context, d sandbox.Dir) {
+	st, err := control.NewClient(d).Status(ctx)
+	switch {
+	case err != nil:
+	case st.Attached > 0:
+		err = errors.New("somebody works in it")
+	case st.Resumed:
+		err = suspend(ctx, d, false)
+	default:
+		err = stop(ctx, d, false)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "brig: sandbox %s, which was started for this, goes on running: %s\n", nameOf(d), printable(err.Error()))
+	}
+}
+
+// save has the supervisor write a snapshot.
+func save(ctx context.Context, store *sandbox.Store, name, path string) error {
 	bar := newBars(os.Stderr)
 	defer bar.close()
 	task := bar.Start("Saving "+name, 0, progress.Steps)
@@ -179,7 +212,9 @@ func snapshotRestoreCommand() *cobra.Command {
 		Use:   "restore SANDBOX SNAPSHOT",
 		Short: "Make the sandbox what it was, and let it go on there",
 		Long: `Make the sandbox what it was when the snapshot was made: memory, disk and settings.
-What it is now is lost; the project directory stays as it is.`,
+What it is now is lost; the project directory stays as it is. A file of it that has been
+renamed, replaced or removed since is stale (ESTALE) to programs that had it open. The
+snapshot is verified first; one that is damaged changes nothing.`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {

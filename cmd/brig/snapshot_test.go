@@ -151,3 +151,45 @@ func TestListShowsDamage(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestListCountsAll: what snapshots take is shown, once where names share it, and so is
+// that a sandbox is suspended, and how many snapshots go with it.
+func TestListCountsAll(t *testing.T) {
+	store, dir := projectPlace(t)
+	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() *row {
+		t.Helper()
+		r, err := describe(t.Context(), store, "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := look(); r.SnapshotsUsed != 0 || r.SuspendedUsed != 0 || strings.Contains(diskWords(r), "+") || r.State.Phase != sandbox.Stopped {
+		t.Errorf("before: %+v", r)
+	}
+	s := keep(t, d, "one", strings.Repeat("disk", 1<<18))
+	was := look()
+	if was.SnapshotsUsed < 1<<20 || !strings.Contains(diskWords(was), " + 1") {
+		t.Errorf("a snapshot takes %d: %q", was.SnapshotsUsed, diskWords(was))
+	}
+	if err := s.Clone(d.File(sandbox.SuspendedState)); err != nil {
+		t.Fatal(err)
+	}
+	r := look()
+	if r.SnapshotsUsed != was.SnapshotsUsed || r.SuspendedUsed > 8192 || r.State.Phase != sandbox.Suspended || !r.Suspended || stateWords(r) != "suspended" {
+		t.Errorf("suspended where the snapshot was made: %+v", r)
+	}
+	keep(t, d, "two", "disk")
+	root := rootCommand()
+	var out, errs strings.Builder
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	root.SetArgs([]string{"rm", "shop"})
+	if err := root.ExecuteContext(t.Context()); err != nil || out.String() != "shop\n" || errs.String() != "brig: 2 snapshots of shop went with it\n" {
+		t.Errorf("%v, %q, %q", err, out.String(), errs.String())
+	}
+}

@@ -57,7 +57,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", sandbox.FormatSize(hostMemory())))
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
 	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
-	flags.DurationVar(&f.idle, "idle", defaultIdle, "suspend the sandbox after a `TIME` without use; 0 is never")
+	flags.DurationVar(&f.idle, "idle", defaultIdle, fmt.Sprintf("suspend the sandbox after a `TIME` without use, at least %s; 0 is never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")

@@ -20,7 +20,9 @@ func suspendCommand() *cobra.Command {
 		Short: "Write sandboxes with all that runs in them to disk; the next command goes on there",
 		Long: `Write sandboxes with all that runs in them to disk, and free their memory. The
 next run, exec or shell goes on there, in about a second. Programs do not notice,
-but for the time that has passed and for connections to the world, which are cut.
+but for the time that has passed and for connections to the world, which are cut. A
+file of the project that is renamed, replaced or removed on the host meanwhile is
+stale (ESTALE) to those that have it open.
 
 A sandbox in which a command or a shell is attached stays as it is, except with
 --force, which ends them.`,

@@ -41,9 +41,17 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 	case len(args) > 0 && !strings.Contains(c.Use, " "):
 		err = fmt.Errorf("%s takes no arguments, but was given %q", c.CommandPath(), args[0])
 	default:
-		err = fmt.Errorf("%s does not take %d arguments", c.CommandPath(), len(args))
+		err = fmt.Errorf("%s does not take %s", c.CommandPath(), count(len(args), "argument", "arguments"))
 	}
 	return hint(err, "%s", strings.TrimSuffix(c.UseLine(), " [flags]"))
+}
+
+// count is a number of things, in words.
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // flagError says what is wrong with a flag, without the words of the library

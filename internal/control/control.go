@@ -31,6 +31,10 @@ type Status struct {
 	Kernel  string          `json:"kernel"`
 	Ports   []sandbox.Port  `json:"ports"`
 	Mounts  []sandbox.Mount `json:"mounts"`
+	// Attached is how many commands, shells and clients of SSH work in it.
+	Attached int `json:"attached"`
+	// Resumed: it was suspended and went on, and did not boot.
+	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine stands still until the host's disk has room again.
 	Starved bool `json:"starved,omitempty"`
 }

@@ -28,7 +28,11 @@ func (s *Store) Admit(spec *Spec, l Limits) (*Lock, error) {
 		return nil, err
 	}
 	if number >= l.Sandboxes {
-		return nil, &TooMuchError{fmt.Sprintf("%d sandboxes run already, and %d may at the same time", number, l.Sandboxes)}
+		run := "1 sandbox runs"
+		if number != 1 {
+			run = fmt.Sprintf("%d sandboxes run", number)
+		}
+		return nil, &TooMuchError{fmt.Sprintf("%s already, and %d may at the same time", run, l.Sandboxes)}
 	}
 	if memory+spec.Memory > l.Memory {
 		return nil, &TooMuchError{fmt.Sprintf("sandbox %s wants %s of memory, those that run have %s, and all together may have %s",

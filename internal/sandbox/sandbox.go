@@ -218,6 +218,9 @@ const (
 	Running  Phase = "running"
 	Stopping Phase = "stopping"
 	Dead     Phase = "dead"
+
+	// Suspended is Stopped for who looks: it goes on where it was. It is not noted.
+	Suspended Phase = "suspended"
 )
 
 // State is what the supervisor last wrote down of itself.

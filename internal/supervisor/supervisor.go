@@ -371,7 +371,7 @@ func (s *supervisor) Status() control.Status {
 	return control.Status{
 		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), QEMUPID: s.machine.Pid(), Since: s.since,
 		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.list(), Mounts: append([]sandbox.Mount{}, s.spec.Mounts...),
-		Starved: s.machine.Starved(),
+		Attached: s.sessions, Resumed: s.resumed, Starved: s.machine.Starved(),
 	}
 }
 

@@ -82,7 +82,11 @@ func (s *supervisor) claim(force bool) error {
 		return fmt.Errorf("the sandbox is %s", s.phase)
 	}
 	if s.sessions > 0 && !force {
-		return fmt.Errorf("%d commands or shells are attached, and would be ended (--force does)", s.sessions)
+		who := "a command or shell is"
+		if s.sessions > 1 {
+			who = fmt.Sprintf("%d commands or shells are", s.sessions)
+		}
+		return fmt.Errorf("%s attached, and would be ended (--force does)", who)
 	}
 	s.phase = sandbox.Stopping
 	return nil

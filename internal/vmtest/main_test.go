@@ -325,7 +325,7 @@ type status struct {
 		QEMUPID int
 		Accel   string
 	}
-	DiskUsed int64
+	DiskUsed, SnapshotsUsed int64
 }
 
 func inspect(t *testing.T, dir string) status {

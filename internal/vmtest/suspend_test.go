@@ -203,6 +203,23 @@ func TestFork(t *testing.T) {
 		t.Errorf("snapshots: %s", out)
 	}
 	must(t, dir, "snapshot", "rm", name, "first")
+	for _, c := range [][2]string{{"suspend", "suspended"}, {"stop", "stopped"}} { // it is again what it was
+		verb, phase := c[0], c[1]
+		must(t, dir, verb, name)
+		must(t, dir, "snapshot", "create", name, verb)
+		if s := inspect(t, dir); s.State.Phase != phase || s.SnapshotsUsed == 0 {
+			t.Errorf("after a snapshot of what was %s: %+v", phase, s)
+		}
+		if verb == "suspend" {
+			must(t, dir, "resume", name)
+			if out := must(t, dir, "exec", name, "--", "cat", "/state"); out != "before\n" {
+				t.Errorf("what was suspended has %q", out)
+			}
+		}
+	}
+	if r := brig(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
+		t.Errorf("rm: %+v", r)
+	}
 }
 
 // TestCopiesKilled is attack 20 on snapshots and forks: whatever is killed while
