@@ -255,7 +255,7 @@ func (d Dir) RemoveUnowned() error { return d.removeThrowaway(ownerLockFile) }
 func (d Dir) removeThrowaway(unlessHeld ...string) error {
 	spec, err := d.Spec()
 	if err != nil || !spec.Throwaway {
-		return nil //nolint:nilerr // it is gone, or it cannot be told
+		return nil // it is gone, or it cannot be told
 	}
 	l, err := TryLockFile(d.File(startLockFile))
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, fs.ErrNotExist) {
