@@ -247,6 +247,10 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	if errors.As(err, &output) {
 		return err
 	}
+	if errors.As(err, &still) && spec.Throwaway { // it is removed now
+		fmt.Fprintf(os.Stderr, "brig: %v\n", err)
+		return interruption{still.Signal}
+	}
 	if errors.As(err, &still) {
 		fmt.Fprintf(os.Stderr, "brig: %v: the command ends when it goes on\n  try: brig ls, which says whether the host's disk is full; brig stop --force %s\n", err, spec.Name)
 		return interruption{still.Signal}
@@ -304,10 +308,13 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 		c, err = session.Dial(ctx, store.Dir(name), user)
 	}
 	switch {
-	case ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil:
 		return c, err
 	case errors.Is(err, session.ErrUser):
 		return nil, hint(err, "--user root, or leave --user out")
+	}
+	if spec, none := store.Dir(name).Spec(); none != nil || spec.Throwaway { // it is gone, or will be
+		return c, hint(err, "brig ls")
 	}
 	return c, hint(err, "brig logs %s, or brig stop --force %s and run again", name, name)
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +64,42 @@ func TestOnlyNamedVariablesGoIn(t *testing.T) {
 		if _, err := commandEnv([]string{bad}); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+}
+
+// TestPortsFree: who finds a port taken is told what to do about it, which depends on
+// where the port comes from.
+func TestPortsFree(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := sandbox.Port{Host: uint16(l.Addr().(*net.TCPAddr).Port), Guest: 80}
+	given := noFlags()
+	given.ports = []string{fmt.Sprintf("%d:80", taken.Host)}
+	for name, c := range map[string]struct {
+		f    *specFlags
+		spec sandbox.Spec
+		try  string
+	}{
+		"a flag":             {given, sandbox.Spec{Ports: []sandbox.Port{taken}}, ""},
+		"an earlier command": {nil, sandbox.Spec{Name: "shop", Ports: []sandbox.Port{taken}}, fmt.Sprintf("brig port --name shop --remove %d, to go without it", taken.Host)},
+		"brig.yaml": {
+			noFlags(), sandbox.Spec{Ports: []sandbox.Port{taken}, Project: sandbox.Added{Ports: []sandbox.Port{taken}}},
+			"another in brig.yaml, then brig trust; or --no-project-file to go without",
+		},
+	} {
+		var h hinted
+		err := c.f.portsFree(&c.spec)
+		if err == nil || !strings.Contains(err.Error(), "in use by another program") {
+			t.Errorf("%s: %v", name, err)
+		} else if errors.As(err, &h); h.hint != c.try {
+			t.Errorf("%s: %q", name, h.hint)
+		}
+	}
+	if err := noFlags().portsFree(&sandbox.Spec{Ports: []sandbox.Port{{Guest: 80}}}); err != nil {
+		t.Error(err)
 	}
 }
 

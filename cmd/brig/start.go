@@ -19,6 +19,7 @@ import (
 	"brig.dev/brig/internal/kernel"
 	"brig.dev/brig/internal/policy"
 	"brig.dev/brig/internal/progress"
+	"brig.dev/brig/internal/project"
 	"brig.dev/brig/internal/qemu"
 	"brig.dev/brig/internal/sandbox"
 	"brig.dev/brig/internal/session"
@@ -252,7 +253,7 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 	if err := syncRules(ctx, d, spec); err != nil {
 		return err
 	}
-	if err := portsFree(spec, &was); err != nil {
+	if err := f.portsFree(spec); err != nil {
 		return err
 	}
 	err = boot(ctx, store, spec, reachable)
@@ -264,14 +265,21 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 
 // portsFree finds a port of the host that is taken before a machine is started for
 // nothing, and before the spec says that it is to be published.
-func portsFree(spec, was *sandbox.Spec) error {
+func (f *specFlags) portsFree(spec *sandbox.Spec) error {
+	var given []sandbox.Port
+	if f != nil {
+		given, _ = parsePorts(f.ports) // they were read before
+	}
 	for _, p := range spec.Ports {
 		err := supervisor.TryPort(p)
-		if err != nil && slices.Contains(was.Ports, p) {
-			return hint(err, "brig port --name %s --remove %d, to go without it", spec.Name, p.Host)
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case slices.Contains(given, p):
 			return err
+		case slices.Contains(spec.Project.Ports, p):
+			return hint(err, "another in %s, then brig trust; or --no-project-file to go without", project.Name)
+		default: // an earlier command gave it
+			return hint(err, "brig port --name %s --remove %d, to go without it", spec.Name, p.Host)
 		}
 	}
 	return nil

@@ -199,6 +199,10 @@ func TestKilled(t *testing.T) {
 		must(t, dir, "run", "--", "true")
 		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
 		must(t, dir, "stop")
+		fails(t, dir, 125, "in use by another program: choose another with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
+		must(t, dir, "port", port)
+		fails(t, dir, 125, "try: brig port --name killed --remove "+port, "exec", "killed", "--", "true")
+		must(t, dir, "port", "--remove", port)
 		fails(t, dir, 125, "not a directory", "run", "--mount", t.TempDir()+":/etc/hosts/x", "--", "true")
 		must(t, dir, "run", "--", "true")
 		if got := must(t, dir, "inspect"); strings.Contains(got, port) || strings.Contains(got, "/etc/hosts/x") {
