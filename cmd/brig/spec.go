@@ -60,9 +60,9 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.idle, "idle", defaultIdle, fmt.Sprintf("suspend the sandbox after a `TIME` without use, at least %s; 0 is never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
-	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve `NAME:ADDRESS` so, instead of asking the host's resolver (repeatable)")
+	flags.StringArrayVar(&f.hosts, "add-host", nil, "where a name leads, instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see brig policy)")
-	flags.StringArrayVar(&f.deny, "deny", nil, "deny it `RULE`, whatever else allows it (repeatable)")
+	flags.StringArrayVar(&f.deny, "deny", nil, "deny what `RULE` says, whatever else allows it (repeatable)")
 	flags.BoolVar(&f.noProject, "no-project-file", false, "leave the project's brig.yaml aside, from now on (=false: no longer)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
