@@ -560,6 +560,10 @@ func remove(ctx context.Context, store *sandbox.Store, name string, force bool) 
 // still never does.
 const forceLimit = 10 * time.Second
 
+// stopLimit is how long a supervisor may take to stop a sandbox: twice what it gives
+// the guest.
+const stopLimit = 2 * time.Minute
+
 // stopPatience is how long a guest may take to shut down before the person hears
 // what the stop waits for.
 const stopPatience = 5 * time.Second
@@ -578,8 +582,19 @@ func halt(ctx context.Context, d sandbox.Dir, force bool) error {
 	})
 	defer late.Stop()
 	task := bar.Start("Stopping "+nameOf(d), 0, progress.Steps)
-	err := errors.Join(control.NewClient(d).Stop(ctx, false), supervisor.AwaitExit(ctx, d))
+	err := shutDown(ctx, d, stopLimit)
 	task.Done(err)
+	return err
+}
+
+// shutDown lets a sandbox's guest shut down.
+func shutDown(ctx context.Context, d sandbox.Dir, limit time.Duration) error {
+	asking, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := errors.Join(control.NewClient(d).Stop(asking, false), supervisor.AwaitExit(asking, d))
+	if asking.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("the supervisor of %s does not answer", nameOf(d))
+	}
 	return err
 }
 
