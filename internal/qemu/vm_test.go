@@ -362,6 +362,57 @@ func TestMachine(t *testing.T) {
 }
 
 // The network card and the places for devices.
+// TestTrackDisk: a copy that was made while the guest wrote becomes what the disk is
+// in the pause, by what was written since and nothing else; and a copy for which there
+// is no room is an error of the copy's alone.
+func TestTrackDisk(t *testing.T) {
+	var v vm
+	m := describe(t, &v)
+	own := image(t, "own", "before", os.O_RDWR)
+	m.Disks = []Disk{{Serial: "own", File: own}}
+	v.start(m)
+	ctx := t.Context()
+	v.want("ok", "disk own")
+	for range 2 { // once more after all was let go
+		tracked, err := v.TrackDisk(ctx, "own")
+		must(t, err)
+		c := image(t, "copy", "torn", os.O_RDWR)
+		_, err = c.WriteAt([]byte("kept"), 512<<10) // to see that this is not copied
+		must(t, err)
+		v.want("ok", "write own during")
+		must(t, v.Pause(ctx))
+		must(t, tracked.Update(ctx, c))
+		must(t, v.SaveState(ctx, io.Discard))
+		must(t, v.Resume(ctx))
+		must(t, tracked.Forget(ctx))
+		v.want("ok", "write own afterwards")
+		for at, want := range map[int64]string{0: "during", 512 << 10: "kept"} {
+			b := make([]byte, len(want))
+			if _, err := c.ReadAt(b, at); err != nil || string(b) != want {
+				t.Errorf("at %d the copy has %q, %v", at, b, err)
+			}
+		}
+	}
+	tracked, err := v.TrackDisk(ctx, "own")
+	must(t, err)
+	v.want("ok", "write own more")
+	must(t, v.Pause(ctx))
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	must(t, err)
+	defer full.Close()
+	short := image(t, "short", "", os.O_RDWR)
+	must(t, short.Truncate(4096))
+	for _, f := range []*os.File{full, short} {
+		if err := tracked.Update(ctx, f); err == nil {
+			t.Errorf("%s is a copy", f.Name())
+		}
+	}
+	must(t, tracked.Update(ctx, image(t, "copy", "", os.O_RDWR)))
+	must(t, tracked.Forget(ctx))
+	must(t, v.Resume(ctx))
+	v.want("ok", "write own on")
+}
+
 func TestPlugs(t *testing.T) {
 	var v vm
 	m := describe(t, &v)

@@ -39,7 +39,7 @@ func CopyDisk(to, from string) (err error) {
 			_ = os.Remove(to)
 		}
 	}()
-	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+	if clone(dst, src) {
 		return nil
 	}
 	if err := dst.Truncate(fi.Size()); err != nil {
@@ -47,6 +47,11 @@ func CopyDisk(to, from string) (err error) {
 	}
 	_, err = qemu.CopyRAM(dst, src)
 	return err
+}
+
+// clone makes dst share all blocks with src, where the file system can.
+func clone(dst, src *os.File) bool {
+	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
 }
 
 // sumDisk says what a disk is. Only pages that hold anything are summed, each with

@@ -151,10 +151,37 @@ func (d *Draft) RAM(ram *os.File) error {
 // State writes the state of the machine's devices.
 func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
 
-// Disk copies the disk at path.
+// Disk copies the disk at path. What a machine writes meanwhile may be in the copy or
+// not: Update makes it right.
 func (d *Draft) Disk(path string) error {
 	d.disk = true
 	return CopyDisk(filepath.Join(d.path, diskFile), path)
+}
+
+// Update calls do with the copy of the disk, to be changed.
+func (d *Draft) Update(do func(copied *os.File) error) error {
+	f, err := os.OpenFile(filepath.Join(d.path, diskFile), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return errors.Join(do(f), f.Close())
+}
+
+// Shares says whether a copy of the disk at path takes no time, as it shares all
+// blocks with it.
+func (d *Draft) Shares(path string) bool {
+	src, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer src.Close()
+	try, err := os.CreateTemp(d.path, "clone-*")
+	if err != nil {
+		return false
+	}
+	defer try.Close()
+	_ = os.Remove(try.Name())
+	return clone(try, src)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

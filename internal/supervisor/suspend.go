@@ -108,7 +108,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	}
 	defer draft.Discard()
 	s.network.gate.CutAll("the sandbox is suspended")
-	meta, err := s.capture(ctx, draft, func(context.Context) error { return draft.RAM(s.ram) })
+	meta, err := s.capture(ctx, draft, func(context.Context) error { return nil }, func() error { return draft.RAM(s.ram) })
 	if err == nil {
 		if err = s.syncDisk(); err == nil {
 			err = draft.Commit(s.dir.File(sandbox.SuspendedState), *meta)
@@ -124,9 +124,9 @@ func (s *supervisor) suspend(ctx context.Context) error {
 }
 
 // capture stops the machine and writes its devices to the draft. After an error it
-// runs again; without, it stands still and has no shares (release). still is called
-// while it does, to keep its memory and what else must be of that moment.
-func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still func(context.Context) error) (*snapshot.Meta, error) {
+// runs again; without, it stands still and has no shares (release). disk and memory are
+// called while it does, to keep what must be of that moment.
+func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk func(context.Context) error, memory func() error) (*snapshot.Meta, error) {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
 	if err := s.agent.call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
@@ -141,10 +141,13 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, still f
 	}
 	names, err := json.Marshal(s.network.gate.Names())
 	if err == nil {
+		err = disk(ctx) // before the state: QEMU lets go of disks with that
+	}
+	if err == nil {
 		err = draft.State(func(w io.Writer) error { return s.machine.SaveState(ctx, w) })
 	}
 	if err == nil {
-		err = still(ctx)
+		err = memory()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.release(ctx, shares))
@@ -271,8 +274,8 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Snapshot implements control.Service. The machine stands still while its disk is
-// copied, and what its memory has become since that was copied.
+// Snapshot implements control.Service. Disk and memory are copied while the machine
+// runs; it stands still while what they have become since is copied once more.
 func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	if !s.saving.TryLock() {
 		return errors.New("the sandbox is being saved already")
@@ -287,23 +290,23 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 		return err
 	}
 	defer draft.Discard()
+	disk, forget, err := s.copyDisk(ctx, draft)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	defer forget()
 	mirror, err := s.mirror()
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	defer mirror.Close()
 	began := time.Now()
-	meta, err := s.capture(ctx, draft, func(context.Context) error {
-		var err error
+	meta, err := s.capture(ctx, draft, disk, func() error {
 		if mirror == nil {
-			err = draft.RAM(s.ram)
-		} else {
-			_, err = qemu.UpdateRAM(mirror, s.ram)
+			return draft.RAM(s.ram)
 		}
-		if err != nil {
-			return err
-		}
-		return draft.Disk(s.dir.File(sandbox.DiskFile))
+		_, err := qemu.UpdateRAM(mirror, s.ram)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -318,6 +321,31 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 		}
 	}
 	return draft.Commit(path, *meta)
+}
+
+// copyDisk copies the disk of the running machine to the draft, where that takes time,
+// and returns what makes the copy right, or makes it, when the machine stands still.
+func (s *supervisor) copyDisk(ctx context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
+	path := s.dir.File(sandbox.DiskFile)
+	if draft.Shares(path) {
+		return func(context.Context) error { return draft.Disk(path) }, func() {}, nil
+	}
+	tracked, err := s.machine.TrackDisk(ctx, serialDisk)
+	if err != nil {
+		return nil, nil, err
+	}
+	forget = func() {
+		if err := tracked.Forget(ctx); err != nil {
+			s.log.Warn("the disk's changes are marked for ever", "error", err)
+		}
+	}
+	if err := draft.Disk(path); err != nil {
+		forget()
+		return nil, nil, err
+	}
+	return func(ctx context.Context) error {
+		return draft.Update(func(f *os.File) error { return tracked.Update(ctx, f) })
+	}, forget, nil
 }
 
 // mirrorSpare is how much of the host's memory a mirror leaves free, in bytes.
