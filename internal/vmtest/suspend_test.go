@@ -222,6 +222,50 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// writer keeps a file on the disk and in its memory what the file must be. It writes
+// without end until it is asked whether the two agree.
+const writer = `
+import os, random, signal, subprocess
+n, size = 16384, 4096
+f = os.open(os.path.expanduser("~/blocks"), os.O_RDWR | os.O_CREAT)
+version = [0] * n
+def block(i): return (b"%08d %08d " % (i, version[i])).ljust(size, b"x")
+def write(i): os.pwrite(f, block(i), i * size)
+for i in range(n): write(i)
+os.fsync(f)
+asked = []
+signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
+open("/tmp/writer", "w").write(str(os.getpid()))
+while not asked:
+    for _ in range(200):
+        i = random.randrange(n)
+        version[i] += 1
+        write(i)
+    os.fsync(f)
+subprocess.run(["sudo", "sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"], check=True)
+wrong = sum(os.pread(f, size, i * size) != block(i) for i in range(n))
+with open("/tmp/verdict.new", "w") as v: v.write("%d wrong after %d writes\n" % (wrong, sum(version)))
+os.rename("/tmp/verdict.new", "/tmp/verdict")
+`
+
+// TestSnapshotOfWriter: memory and disk are of one moment, also of a guest that writes
+// to its disk all the time.
+func TestSnapshotOfWriter(t *testing.T) {
+	dir := project(t, "writer")
+	writeFile(t, filepath.Join(dir, "writer.py"), writer)
+	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "python3 writer.py >/dev/null 2>&1 </dev/null &")
+	const name, fork = "writer", "writer-fork"
+	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
+	must(t, dir, "exec", name, "--", "sh", "-c", "until test -s /tmp/writer; do sleep 0.1; done")
+	must(t, dir, "fork", name, fork)
+	for _, n := range []string{fork, name} {
+		got := must(t, dir, "exec", n, "--", "sh", "-ec", "kill -USR1 $(cat /tmp/writer); until test -e /tmp/verdict; do sleep 0.1; done; cat /tmp/verdict")
+		if t.Logf("%s: %s", n, got); !strings.HasPrefix(got, "0 wrong after ") {
+			t.Errorf("%s: %s", n, got)
+		}
+	}
+}
+
 // TestCopiesKilled is attack 20 on snapshots and forks: whatever is killed while
 // one is made or gone back to, what is there is whole.
 func TestCopiesKilled(t *testing.T) {
