@@ -356,12 +356,11 @@ func TestMachine(t *testing.T) {
 	if err := v.Wait(); !errors.Is(err, ErrReset) {
 		t.Errorf("after a panic: %v; console: %s", err, v.console)
 	}
-	if !strings.Contains(v.console.String(), "sysrq triggered crash") {
+	if !bytes.Contains(v.console.buf, []byte("sysrq triggered crash")) { // String has the very end
 		t.Errorf("the console does not tell of the panic: %s", v.console)
 	}
 }
 
-// The network card and the places for devices.
 // TestTrackDisk: a copy that was made while the guest wrote becomes what the disk is
 // in the pause, by what was written since and nothing else; and a copy for which there
 // is no room is an error of the copy's alone.
@@ -413,6 +412,7 @@ func TestTrackDisk(t *testing.T) {
 	v.want("ok", "write own on")
 }
 
+// The network card and the places for devices.
 func TestPlugs(t *testing.T) {
 	var v vm
 	m := describe(t, &v)
