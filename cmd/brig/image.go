@@ -20,7 +20,7 @@ func imageCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageRmCommand())
+	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageRmCommand(), imagePruneCommand())
 	return c
 }
 
@@ -98,7 +98,7 @@ then on.
 
 New sandboxes get the new image. Those that exist keep theirs, for their disks are
 laid over it: update what is in them from within (apt-get), or make them anew. An
-image that has been superseded stays until brig image rm.`,
+image that has been superseded stays until brig image prune.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			cache, err := sandbox.CacheDir()
 			if err != nil {
@@ -147,10 +147,46 @@ func imageRmCommand() *cobra.Command {
 				err := s.Remove(a, func(digest string) bool { return used[digest] })
 				if errors.Is(err, image.ErrInUse) {
 					err = hint(err, "brig ls, and brig rm what has it")
+				} else {
+					err = hint(err, "brig image ls")
 				}
-				failed = errors.Join(failed, hint(err, "brig image ls"))
+				failed = errors.Join(failed, err)
 			}
 			return failed
+		},
+	}
+}
+
+func imagePruneCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "prune", Short: "Remove images that have been superseded and that no sandbox uses", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := images()
+			if err != nil {
+				return err
+			}
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			used, err := imagesInUse(store)
+			if err != nil {
+				return err
+			}
+			list, err := s.List()
+			if err != nil {
+				return err
+			}
+			for _, i := range list {
+				if !i.Superseded || used[i.Digest] {
+					continue
+				}
+				if err := s.Remove(i.Digest, nil); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%.19s\t%s\n", i.Digest, sandbox.FormatSize(i.Size))
+			}
+			return nil
 		},
 	}
 }

@@ -315,7 +315,8 @@ func (s *Store) List() ([]Image, error) {
 var ErrInUse = errors.New("a sandbox uses the image")
 
 // Remove forgets a reference or digest, and deletes the image when nothing else
-// refers to it. An image that is in use is an error, ErrInUse, and stays.
+// refers to it. Of a digest the beginning is enough, if no other has it. An image
+// that is in use is an error, ErrInUse, and stays.
 func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
 	if ref == "" {
 		ref = DefaultRef
@@ -329,8 +330,11 @@ func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
 			return err
 		}
 		key = p.Key
-	} else if _, err := s.cache.Peek(kind, key); errors.Is(err, cache.ErrAbsent) {
-		return fmt.Errorf("no image %s is in the cache", ref)
+	} else {
+		var err error
+		if key, err = s.begins(key); err != nil {
+			return err
+		}
 	}
 	if inUse != nil && inUse(digestPrefix+key) {
 		return fmt.Errorf("%s: %w", ref, ErrInUse)
@@ -355,4 +359,25 @@ func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
 		return err
 	}
 	return s.cache.Remove(kind, key)
+}
+
+// begins finds the one key in the cache that begins so.
+func (s *Store) begins(part string) (key string, err error) {
+	keys, err := s.cache.Keys(kind)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range keys {
+		switch {
+		case !strings.HasPrefix(k, part):
+		case key != "":
+			return "", fmt.Errorf("%s%s: more than one image begins so", digestPrefix, part)
+		default:
+			key = k
+		}
+	}
+	if key == "" {
+		return "", fmt.Errorf("no image %s%s is in the cache", digestPrefix, part)
+	}
+	return key, nil
 }
