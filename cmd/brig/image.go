@@ -20,7 +20,7 @@ func imageCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageRmCommand(), imagePruneCommand())
+	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageCommitCommand(), imageRmCommand(), imagePruneCommand())
 	return c
 }
 

@@ -85,6 +85,9 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 		}
 		return img, nil
 	}
+	if local, ok := strings.CutPrefix(ref, LocalPrefix); ok {
+		return nil, fmt.Errorf("there is no image %s: brig image ls lists those there are, brig image commit SANDBOX %s makes one", ref, local)
+	}
 	n, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, fmt.Errorf("image reference %q: %w", ref, err)
