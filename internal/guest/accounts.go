@@ -360,10 +360,14 @@ func allowSudo(root string, u wire.User) error {
 	return replaceFile(dir+"/brig", fmt.Appendf(nil, "#%d ALL=(ALL:ALL) NOPASSWD: ALL\n", u.UID), 0o440)
 }
 
-// makeHome makes the home directory, if there is none, from /etc/skel.
+// makeHome makes root's home directory and the user's, if there is none, the latter
+// from /etc/skel. Small images have neither.
 func makeHome(root string, u wire.User) error {
+	if err := os.MkdirAll(filepath.Join(root, "/root"), 0o700); err != nil {
+		return fmt.Errorf("home directory: %w", err)
+	}
 	if u.Home == "" || u.Home == "/" || u.UID == 0 {
-		return os.MkdirAll(filepath.Join(root, "/root"), 0o700)
+		return nil
 	}
 	home := filepath.Join(root, u.Home)
 	if fi, err := os.Stat(home); err == nil && fi.IsDir() {

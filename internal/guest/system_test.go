@@ -143,6 +143,9 @@ func TestHomeIsMadeFromTheSkeleton(t *testing.T) {
 	if target, err := os.Readlink(home + "/.config/link"); err != nil || target != "rc" {
 		t.Errorf("link: %q, %v", target, err)
 	}
+	if fi, err := os.Stat(root + "/root"); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("root has no home: %v, %v", fi, err)
+	}
 	must(t, os.WriteFile(home+"/mine", nil, 0o600))
 	must(t, makeHome(root, me))
 	if _, err := os.Stat(home + "/mine"); err != nil {
