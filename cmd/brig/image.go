@@ -130,21 +130,13 @@ func imageRmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm REFERENCE...", Short: "Remove images that no sandbox uses", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := images()
-			if err != nil {
-				return err
-			}
-			store, err := sandbox.Open()
-			if err != nil {
-				return err
-			}
-			used, err := imagesInUse(store)
+			s, inUse, err := imagesAndUse()
 			if err != nil {
 				return err
 			}
 			var failed error
 			for _, a := range args {
-				err := s.Remove(a, func(digest string) bool { return used[digest] })
+				err := s.Remove(a, inUse)
 				if errors.Is(err, image.ErrInUse) {
 					err = hint(err, "brig ls, and brig rm what has it")
 				} else {
@@ -161,15 +153,7 @@ func imagePruneCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "prune", Short: "Remove images that have been superseded and that no sandbox uses", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := images()
-			if err != nil {
-				return err
-			}
-			store, err := sandbox.Open()
-			if err != nil {
-				return err
-			}
-			used, err := imagesInUse(store)
+			s, inUse, err := imagesAndUse()
 			if err != nil {
 				return err
 			}
@@ -178,7 +162,7 @@ func imagePruneCommand() *cobra.Command {
 				return err
 			}
 			for _, i := range list {
-				if !i.Superseded || used[i.Digest] {
+				if !i.Superseded || inUse(i.Digest) {
 					continue
 				}
 				if err := s.Remove(i.Digest, nil); err != nil {
@@ -189,6 +173,19 @@ func imagePruneCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// imagesAndUse are the images and what is known of their use.
+func imagesAndUse() (s *image.Store, inUse func(digest string) bool, err error) {
+	if s, err = images(); err != nil {
+		return nil, nil, err
+	}
+	store, err := sandbox.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	used, err := imagesInUse(store)
+	return s, func(digest string) bool { return used[digest] }, err
 }
 
 // imagesInUse are the digests that a sandbox's disk is laid over. A sandbox

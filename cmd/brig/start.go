@@ -492,11 +492,7 @@ func prepare(ctx context.Context, spec *sandbox.Spec, suspended bool, r progress
 	if err != nil {
 		return nil, err
 	}
-	kernels := kernel.Open(cache)
-	k, err := kernels.At(spec.Boot.Kernel)
-	if !suspended || err != nil {
-		k, err = kernels.Kernel(ctx, r)
-	}
+	k, err := kernelFor(ctx, kernel.Open(cache), spec, suspended, r)
 	if err != nil {
 		return nil, err
 	}
@@ -516,6 +512,17 @@ func prepare(ctx context.Context, spec *sandbox.Spec, suspended bool, r progress
 		KernelVersion: k.Version, Kernel: k.Image, Modules: k.Modules, Initrd: initrd,
 		ImageDigest: img.Digest, Image: img.Path, ImageEnv: img.Env,
 	}, nil
+}
+
+// kernelFor is the newest kernel, or the one that a suspended machine runs, as long as
+// the cache has it.
+func kernelFor(ctx context.Context, kernels *kernel.Store, spec *sandbox.Spec, suspended bool, r progress.Reporter) (*kernel.Kernel, error) {
+	if suspended {
+		if k, err := kernels.At(spec.Boot.Kernel); err == nil {
+			return k, nil
+		}
+	}
+	return kernels.Kernel(ctx, r)
 }
 
 // guestUser is the person who runs brig, as the guest knows them.

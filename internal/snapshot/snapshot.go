@@ -21,8 +21,9 @@
 // who can write here can as well write to the sandbox's disk.
 //
 // A disk is copied while the machine runs, or when it stands still where that takes no
-// time, and the copy is summed when the machine goes on (Commit). It is verified before it is used, not while: so
-// nothing has been given up for a snapshot that turns out to be damaged.
+// time, and the copy is summed when the machine goes on (Commit). It is verified before
+// it is used, not while: so nothing has been given up for a snapshot that turns out to
+// be damaged.
 //
 // Not safe: the memory of a machine holds whatever its programs held, and so does
 // a snapshot. Its folder is the sandbox's, which nobody else can enter.
