@@ -303,9 +303,16 @@ func why(ctx context.Context, d sandbox.Dir, gone error) error {
 // dial connects to a running sandbox's guest as user, or as who runs brig.
 func dial(ctx context.Context, store *sandbox.Store, name, user string) (*session.Client, error) {
 	user = userOr(user)
-	c, err := session.Dial(ctx, store.Dir(name), user)
+	var c *session.Client
+	connect := func() error {
+		return showing("Waiting for the sandbox to answer", func() (err error) {
+			c, err = session.Dial(ctx, store.Dir(name), user)
+			return err
+		})
+	}
+	err := connect()
 	if err != nil && ctx.Err() == nil && !errors.Is(err, session.ErrUser) && startedAgain(ctx, store, name) {
-		c, err = session.Dial(ctx, store.Dir(name), user)
+		err = connect()
 	}
 	switch {
 	case err == nil || ctx.Err() != nil:

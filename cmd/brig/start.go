@@ -238,7 +238,9 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 		if len(changed) > 0 {
 			return hint(fmt.Errorf("sandbox %s is running, and %s takes effect at a start", name, strings.Join(changed, ", ")), "brig stop %s, then again", name)
 		}
-		return errors.Join(publishNew(ctx, d, spec), stayRunning(ctx, d, spec))
+		return showing("Waiting for the sandbox to answer", func() error {
+			return errors.Join(publishNew(ctx, d, spec), stayRunning(ctx, d, spec))
+		})
 	case sandbox.Starting: // who launched it was killed
 		if err := showing("Waiting for the sandbox's start", func() error { return supervisor.AwaitStart(ctx, d) }); err != nil {
 			return err
@@ -357,11 +359,8 @@ func noFlags() *specFlags {
 
 // publishNew opens the ports of the spec that are not open yet and keeps the spec.
 func publishNew(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
-	c := control.NewClient(d)
-	for _, p := range spec.Ports {
-		if _, err := c.Publish(ctx, p); err != nil {
-			return err
-		}
+	if _, err := publish(ctx, control.NewClient(d), spec.Ports); err != nil {
+		return err
 	}
 	return d.WriteSpec(spec)
 }

@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -177,6 +178,19 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		stand()
+		c := command(t.Context(), dir, "exec", "killed", "--", "true") // says what it waits for
+		says, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(says).ReadString('\n'); err != nil || !strings.Contains(line, "Waiting for the sandbox to answer") {
+			t.Errorf("%q, %v", line, err)
+		}
+		_ = c.Process.Signal(syscall.SIGINT)
+		_ = c.Wait() // its status is its own affair here
 		must(t, dir, "stop", "--force")
 		waitGone(t, state)
 		if s := inspect(t, dir); s.State.Phase != "stopped" {
@@ -198,6 +212,17 @@ func TestKilled(t *testing.T) {
 		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true")
 		must(t, dir, "run", "--", "true")
 		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
+		fails(t, dir, 125, "in use by another program", "run", "-p", "8123", "-p", port, "--", "true")
+		fails(t, dir, 125, "in use by another program", "port", "8123", port)
+		if got := must(t, dir, "port"); strings.Contains(got, "8123") {
+			t.Errorf("open: %s", got)
+		}
+		must(t, dir, "port", "8123")
+		fails(t, dir, 125, "in use by another program", "port", "--remove", "8123", "8124", port)
+		if got := must(t, dir, "port"); !strings.Contains(got, "8123") || strings.Contains(got, "8124") {
+			t.Errorf("open: %s", got)
+		}
+		must(t, dir, "port", "--remove", "8123")
 		must(t, dir, "stop")
 		fails(t, dir, 125, "in use by another program: choose another with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
 		must(t, dir, "port", port)
