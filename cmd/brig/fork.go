@@ -157,7 +157,7 @@ func (f *forkFlags) all(ctx context.Context, store *sandbox.Store, s *snapshot.S
 func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (s *snapshot.Snapshot, done func(), err error) {
 	d := store.Dir(spec.Name)
 	if f.from != "" {
-		s, err = verified(d, f.from)
+		s, err = verified(ctx, d, f.from)
 		return s, func() {}, err
 	}
 	removeForked(d)
@@ -240,7 +240,7 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 			return err
 		}
 	}
-	if err := snapshot.CopyDisk(d.File(sandbox.DiskFile), s.Disk()); err != nil {
+	if err := snapshot.CopyDisk(ctx, d.File(sandbox.DiskFile), s.Disk()); err != nil {
 		return err
 	}
 	if err := s.Clone(d.File(sandbox.SuspendedState)); err != nil {

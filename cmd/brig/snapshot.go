@@ -242,12 +242,12 @@ func openSnapshot(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
 }
 
 // verified finds a snapshot whose memory and disk are what was written.
-func verified(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
+func verified(ctx context.Context, d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
 	s, err := openSnapshot(d, name)
 	if err != nil {
 		return nil, err
 	}
-	err = showing("Checking snapshot "+name, s.Verify)
+	err = showing("Checking snapshot "+name, func() error { return s.Verify(ctx) })
 	return s, hint(err, "another of brig snapshot ls %s", nameOf(d))
 }
 
@@ -264,14 +264,14 @@ func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool
 	if err := mustBeOff(d); err != nil && !force {
 		return err
 	}
-	s, err := verified(d, name)
+	s, err := verified(ctx, d, name)
 	if err != nil {
 		return err
 	}
 	fresh := d.File(sandbox.DiskFile) + ".restored"
 	_ = os.Remove(fresh) // of a restore that was killed
 	defer os.Remove(fresh)
-	if err := showing("Copying the disk", func() error { return snapshot.CopyDisk(fresh, s.Disk()) }); err != nil {
+	if err := showing("Copying the disk", func() error { return snapshot.CopyDisk(ctx, fresh, s.Disk()) }); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

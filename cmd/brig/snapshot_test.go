@@ -36,9 +36,9 @@ func keep(t *testing.T, d sandbox.Dir, name, disk string) *snapshot.Snapshot {
 		t.Fatal(err)
 	}
 	defer draft.Discard()
-	err = errors.Join(draft.RAM(ram), draft.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), draft.Disk(from))
+	err = errors.Join(draft.RAM(ram), draft.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), draft.Disk(t.Context(), from))
 	if err == nil {
-		err = draft.Commit(path, snapshot.Meta{Spec: spec})
+		err = draft.Commit(t.Context(), path, snapshot.Meta{Spec: spec})
 	}
 	if err != nil {
 		t.Fatal(err)

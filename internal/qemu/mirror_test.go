@@ -39,7 +39,7 @@ func TestUpdateRAM(t *testing.T) {
 		}
 	}
 	change(3000)
-	if _, err := CopyRAM(dst, src); err != nil {
+	if _, err := CopyRAM(t.Context(), dst, src); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
@@ -77,7 +77,7 @@ func BenchmarkUpdateRAM(b *testing.B) {
 	for at := int64(0); at < size; at += 1 << 20 {
 		_, _ = src.WriteAt(bytes.Repeat([]byte{byte(at >> 20), 1}, 1<<19), at)
 	}
-	if _, err := CopyRAM(dst, src); err != nil {
+	if _, err := CopyRAM(b.Context(), dst, src); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("update", func(b *testing.B) {
@@ -91,7 +91,7 @@ func BenchmarkUpdateRAM(b *testing.B) {
 	b.Run("copy", func(b *testing.B) {
 		b.SetBytes(size)
 		for range b.N {
-			if _, err := CopyRAM(newTestRAM(b, size), src); err != nil {
+			if _, err := CopyRAM(b.Context(), newTestRAM(b, size), src); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,8 +42,8 @@ const page = 4096
 
 // CopyRAM copies guest memory between memfds and files, leaving holes for pages
 // that hold nothing but zeros. dst must be empty (all holes) and is not grown.
-// It returns how much was written, in bytes.
-func CopyRAM(dst, src *os.File) (written int64, err error) {
+// It returns how much was written, in bytes. When ctx ends, so does it, with its cause.
+func CopyRAM(ctx context.Context, dst, src *os.File) (written int64, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("copy guest memory: %w", err)
@@ -52,7 +53,7 @@ func CopyRAM(dst, src *os.File) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = eachData(src, size, func(b []byte, at int64) error {
+	err = eachData(ctx, src, size, func(b []byte, at int64) error {
 		n, err := writeNonZero(dst, b, at)
 		written += n
 		return err
@@ -62,13 +63,14 @@ func CopyRAM(dst, src *os.File) (written int64, err error) {
 
 // EachPage calls do for each page of a file, of which the last may be short, that
 // holds anything, with where it begins, in bytes. So two files with the same
-// contents give the same pages, wherever their holes are.
-func EachPage(f *os.File, do func(b []byte, at int64)) error {
+// contents give the same pages, wherever their holes are. When ctx ends, so does it,
+// with its cause.
+func EachPage(ctx context.Context, f *os.File, do func(b []byte, at int64)) error {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	return eachData(f, size, func(b []byte, at int64) error {
+	return eachData(ctx, f, size, func(b []byte, at int64) error {
 		for i := 0; i < len(b); i += page {
 			if p := b[i:min(i+page, len(b))]; !zero(p) {
 				do(p, at+int64(i))
@@ -79,7 +81,7 @@ func EachPage(f *os.File, do func(b []byte, at int64)) error {
 }
 
 // eachData calls do for what is no hole, some pages at a time.
-func eachData(f *os.File, size int64, do func(b []byte, at int64) error) error {
+func eachData(ctx context.Context, f *os.File, size int64, do func(b []byte, at int64) error) error {
 	runs, err := dataRuns(f, size)
 	if err != nil {
 		return err
@@ -87,6 +89,9 @@ func eachData(f *os.File, size int64, do func(b []byte, at int64) error) error {
 	buf := make([]byte, copyChunk)
 	for _, r := range runs {
 		for at, end := r.at, r.at+r.length; at < end; {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			b := buf[:min(copyChunk, end-at)]
 			if _, err := f.ReadAt(b, at); err != nil {
 				return err

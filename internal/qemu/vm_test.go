@@ -503,7 +503,7 @@ func TestSaveLoad(t *testing.T) {
 	defer template.Close()
 	must(t, template.Truncate(m.Memory))
 	began = time.Now()
-	n, err := CopyRAM(template, m.RAM)
+	n, err := CopyRAM(t.Context(), template, m.RAM)
 	must(t, err)
 	t.Logf("copy out: %v, %d MB", time.Since(began).Round(time.Millisecond), n>>20)
 
@@ -520,7 +520,7 @@ func TestSaveLoad(t *testing.T) {
 		ram, err := NewRAM(m.Memory)
 		must(t, err)
 		defer ram.Close()
-		_, err = CopyRAM(ram, template)
+		_, err = CopyRAM(t.Context(), ram, template)
 		must(t, err)
 		copied := time.Now()
 		copy := *m

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 // CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing
 // is. Where the file system can, the two share what neither has changed
 // (ioctl_ficlone(2)); else what is no hole is copied.
-func CopyDisk(to, from string) (err error) {
+func CopyDisk(ctx context.Context, to, from string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("copy the disk: %w", err)
@@ -45,7 +46,7 @@ func CopyDisk(to, from string) (err error) {
 	if err := dst.Truncate(fi.Size()); err != nil {
 		return err
 	}
-	_, err = qemu.CopyRAM(dst, src)
+	_, err = qemu.CopyRAM(ctx, dst, src)
 	return err
 }
 
@@ -57,7 +58,7 @@ func clone(dst, src *os.File) bool {
 // sumDisk says what a disk is. Only pages that hold anything are summed, each with
 // its place: reading a disk's holes would take as long as if it were full, and a
 // copy may have others.
-func sumDisk(path string) (File, error) {
+func sumDisk(ctx context.Context, path string) (File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return File{}, err
@@ -69,7 +70,7 @@ func sumDisk(path string) (File, error) {
 	}
 	d := File{Size: fi.Size()}
 	var place [8]byte
-	err = qemu.EachPage(f, func(b []byte, at int64) {
+	err = qemu.EachPage(ctx, f, func(b []byte, at int64) {
 		binary.LittleEndian.PutUint64(place[:], uint64(at))
 		d.Sum = crc32.Update(crc32.Update(d.Sum, castagnoli, place[:]), castagnoli, b)
 	})

@@ -30,6 +30,7 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -154,9 +155,9 @@ func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFi
 
 // Disk copies the disk at path. What a machine writes meanwhile may be in the copy or
 // not: Update makes it right.
-func (d *Draft) Disk(path string) error {
+func (d *Draft) Disk(ctx context.Context, path string) error {
 	d.disk = true
-	return CopyDisk(filepath.Join(d.path, diskFile), path)
+	return CopyDisk(ctx, filepath.Join(d.path, diskFile), path)
 }
 
 // Update calls do with the copy of the disk, to be changed.
@@ -216,10 +217,10 @@ func (s *summer) Write(b []byte) (int, error) {
 
 // Commit makes the draft the snapshot at path, in place of one that is there.
 // It must be in the folder of Begin.
-func (d *Draft) Commit(path string, m Meta) error {
+func (d *Draft) Commit(ctx context.Context, path string, m Meta) error {
 	m.Format, m.Files, m.Disk = format, d.files, nil
 	if d.disk {
-		disk, err := sumDisk(filepath.Join(d.path, diskFile))
+		disk, err := sumDisk(ctx, filepath.Join(d.path, diskFile))
 		if err != nil {
 			return fmt.Errorf("snapshot: sum the disk: %w", err)
 		}
@@ -333,7 +334,7 @@ func (s *Snapshot) probe(name string, size int64) error {
 }
 
 // Verify reads all of a snapshot with a disk, and finds any damage.
-func (s *Snapshot) Verify() error {
+func (s *Snapshot) Verify(ctx context.Context) error {
 	if err := s.Probe(); err != nil {
 		return err
 	}
@@ -347,7 +348,10 @@ func (s *Snapshot) Verify() error {
 	if s.Meta.Disk == nil {
 		return nil
 	}
-	disk, err := sumDisk(s.Disk())
+	disk, err := sumDisk(ctx, s.Disk())
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx) // which says nothing about the disk
+	}
 	if err == nil && disk != *s.Meta.Disk {
 		err = errors.New("it is not what was written")
 	}
@@ -430,7 +434,7 @@ func (s *Snapshot) Clone(path string) error {
 		}
 	}
 	d.files = s.Meta.Files
-	return d.Commit(path, s.Meta)
+	return d.Commit(context.Background(), path, s.Meta) // there is no disk to sum
 }
 
 // Remove deletes it.

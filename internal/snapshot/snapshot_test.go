@@ -2,8 +2,10 @@ package snapshot
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,7 +47,7 @@ func commit(t *testing.T, path string, b byte) {
 	if Exists(path) && b == 1 {
 		t.Error("there before it is whole")
 	}
-	if err := d.Commit(path, Meta{Kind: "k", Spec: &sandbox.Spec{ID: "1"}}); err != nil {
+	if err := d.Commit(t.Context(), path, Meta{Kind: "k", Spec: &sandbox.Spec{ID: "1"}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,9 +149,9 @@ func withDisk(t *testing.T, path string) *Snapshot {
 		t.Fatal(err)
 	}
 	defer d.Discard()
-	err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), d.Disk(disk))
+	err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), d.Disk(t.Context(), disk))
 	if err == nil {
-		err = d.Commit(path, Meta{Spec: &sandbox.Spec{ID: "1"}})
+		err = d.Commit(t.Context(), path, Meta{Spec: &sandbox.Spec{ID: "1"}})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -193,31 +195,31 @@ func TestVerify(t *testing.T) {
 		{"devices cut short", stateFile, func(p string) { os.Truncate(p, 1) }, cheap},
 	} {
 		s := withDisk(t, filepath.Join(t.TempDir(), "one"))
-		if err := s.Verify(); err != nil {
+		if err := s.Verify(t.Context()); err != nil {
 			t.Fatalf("%s: before: %v", c.what, err)
 		}
 		c.harm(filepath.Join(s.Path, c.file))
 		if err := s.Probe(); errors.Is(err, ErrDamaged) != c.shows {
 			t.Errorf("%s: a probe says %v", c.what, err)
 		}
-		if err := s.Verify(); !errors.Is(err, ErrDamaged) {
+		if err := s.Verify(t.Context()); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
 	s := withDisk(t, filepath.Join(t.TempDir(), "one"))
 	write(t, s.Disk(), 1<<20+100, make([]byte, 100000)) // zeros in place of a hole
-	if err := s.Verify(); err != nil {
+	if err := s.Verify(t.Context()); err != nil {
 		t.Errorf("other holes: %v", err)
 	}
 	if s.Meta.Disk.Size != 1<<30 || s.Meta.Disk.Sum == 0 {
 		t.Errorf("recorded: %+v", s.Meta.Disk)
 	}
 	s.Meta.Disk = nil // of an earlier brig's
-	if err := s.Verify(); err != nil {
+	if err := s.Verify(t.Context()); err != nil {
 		t.Errorf("a disk that is not recorded: %v", err)
 	}
 	os.Remove(s.Disk())
-	if err := s.Verify(); !errors.Is(err, ErrDamaged) {
+	if err := s.Verify(t.Context()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("no disk: %v", err)
 	}
 	clone := filepath.Join(filepath.Dir(s.Path), "two")
@@ -258,7 +260,7 @@ func TestCopyDiskKeepsHoles(t *testing.T) {
 	if _, err := f.WriteAt([]byte("data"), 512<<20); err != nil {
 		t.Fatal(err)
 	}
-	if err := CopyDisk(to, from); err != nil {
+	if err := CopyDisk(t.Context(), to, from); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, 4)
@@ -273,7 +275,38 @@ func TestCopyDiskKeepsHoles(t *testing.T) {
 	if fi, err := g.Stat(); err != nil || fi.Size() != 1<<30 || allocated(to) > 1<<20 {
 		t.Errorf("%v bytes, %d taken, %v", fi.Size(), allocated(to), err)
 	}
-	if err := CopyDisk(to, from); err == nil {
+	if err := CopyDisk(t.Context(), to, from); err == nil {
 		t.Error("a copy over what is there")
+	}
+}
+
+// TestInterrupted: a copy that is given up leaves nothing, and a check that is given
+// up does not call the snapshot damaged.
+func TestInterrupted(t *testing.T) {
+	why := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	folder := t.TempDir()
+	from, to := filepath.Join(folder, "from"), filepath.Join(folder, "to")
+	write(t, from, 0, bytes.Repeat([]byte("data"), 1<<20))
+	if err := CopyDisk(ctx, to, from); !errors.Is(err, why) && err != nil {
+		t.Errorf("%v", err)
+	} else if err != nil { // a file system that shares blocks has copied it at once
+		if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("left over: %v", err)
+		}
+	}
+	path := filepath.Join(folder, "snapshot")
+	d, err := Begin(folder)
+	if err == nil {
+		defer d.Discard()
+		err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }),
+			d.Disk(t.Context(), from), d.Commit(t.Context(), path, Meta{Spec: &sandbox.Spec{ID: "1"}}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, path).Verify(ctx); !errors.Is(err, why) || errors.Is(err, ErrDamaged) {
+		t.Errorf("%v", err)
 	}
 }

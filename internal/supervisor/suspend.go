@@ -111,7 +111,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	meta, err := s.capture(ctx, draft, func(context.Context) error { return nil }, func() error { return draft.RAM(s.ram) })
 	if err == nil {
 		if err = s.syncDisk(); err == nil {
-			err = draft.Commit(s.dir.File(sandbox.SuspendedState), *meta)
+			err = draft.Commit(ctx, s.dir.File(sandbox.SuspendedState), *meta)
 		}
 		if err == nil {
 			s.log.Info("suspended")
@@ -284,18 +284,20 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	if st := s.Status(); st.Phase != sandbox.Running {
 		return fmt.Errorf("the sandbox is %s", st.Phase)
 	}
-	ctx = context.WithoutCancel(ctx)
+	// What takes long is given up when who asked for it is gone; what stops the machine
+	// is not.
+	asked, ctx := ctx, context.WithoutCancel(ctx)
 	draft, err := snapshot.Begin(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer draft.Discard()
-	disk, forget, err := s.copyDisk(ctx, draft)
+	disk, forget, err := s.copyDisk(asked, draft)
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	defer forget()
-	mirror, err := s.mirror()
+	mirror, err := s.mirror(asked)
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
@@ -320,15 +322,16 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	return draft.Commit(path, *meta)
+	return draft.Commit(asked, path, *meta)
 }
 
 // copyDisk copies the disk of the running machine to the draft, where that takes time,
 // and returns what makes the copy right, or makes it, when the machine stands still.
-func (s *supervisor) copyDisk(ctx context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
+func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
+	ctx := context.WithoutCancel(asked)
 	path := s.dir.File(sandbox.DiskFile)
 	if draft.Shares(path) {
-		return func(context.Context) error { return draft.Disk(path) }, func() {}, nil
+		return func(ctx context.Context) error { return draft.Disk(ctx, path) }, func() {}, nil
 	}
 	tracked, err := s.machine.TrackDisk(ctx, serialDisk)
 	if err != nil {
@@ -339,7 +342,7 @@ func (s *supervisor) copyDisk(ctx context.Context, draft *snapshot.Draft) (still
 			s.log.Warn("the disk's changes are marked for ever", "error", err)
 		}
 	}
-	if err := draft.Disk(path); err != nil {
+	if err := draft.Disk(asked, path); err != nil {
 		forget()
 		return nil, nil, err
 	}
@@ -353,7 +356,7 @@ const mirrorSpare = 512 << 20
 
 // mirror is a copy of the memory of a machine that runs, from which it can be made
 // right in a moment; nil where the host has no room for a copy.
-func (s *supervisor) mirror() (*os.File, error) {
+func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(s.ram.Fd()), &st); err != nil {
 		return nil, err
@@ -367,7 +370,7 @@ func (s *supervisor) mirror() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := qemu.CopyRAM(mirror, s.ram); err != nil {
+	if _, err := qemu.CopyRAM(ctx, mirror, s.ram); err != nil {
 		mirror.Close()
 		return nil, err
 	}
