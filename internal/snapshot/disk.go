@@ -15,7 +15,8 @@ import (
 
 // CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing
 // is. Where the file system can, the two share what neither has changed
-// (ioctl_ficlone(2)); else what is no hole is copied.
+// (ioctl_ficlone(2)); else what is no hole is copied. When ctx ends, so does it, with
+// its cause, and nothing is left.
 func CopyDisk(ctx context.Context, to, from string) (err error) {
 	defer func() {
 		if err != nil {

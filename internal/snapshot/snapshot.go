@@ -154,7 +154,7 @@ func (d *Draft) RAM(ram *os.File) error {
 func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
 
 // Disk copies the disk at path. What a machine writes meanwhile may be in the copy or
-// not: Update makes it right.
+// not: Update makes it right. When ctx ends, so does it, with its cause.
 func (d *Draft) Disk(ctx context.Context, path string) error {
 	d.disk = true
 	return CopyDisk(ctx, filepath.Join(d.path, diskFile), path)
@@ -216,7 +216,8 @@ func (s *summer) Write(b []byte) (int, error) {
 }
 
 // Commit makes the draft the snapshot at path, in place of one that is there.
-// It must be in the folder of Begin.
+// It must be in the folder of Begin. A ctx that ends while the disk is read ends it,
+// with its cause, and what was at path stays.
 func (d *Draft) Commit(ctx context.Context, path string, m Meta) error {
 	m.Format, m.Files, m.Disk = format, d.files, nil
 	if d.disk {
@@ -333,7 +334,8 @@ func (s *Snapshot) probe(name string, size int64) error {
 	return err
 }
 
-// Verify reads all of a snapshot with a disk, and finds any damage.
+// Verify reads all of a snapshot with a disk, and finds any damage (ErrDamaged). When
+// ctx ends while the disk is read, its cause is the error: nothing is known then.
 func (s *Snapshot) Verify(ctx context.Context) error {
 	if err := s.Probe(); err != nil {
 		return err

@@ -286,27 +286,13 @@ func TestInterrupted(t *testing.T) {
 	why := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	folder := t.TempDir()
-	from, to := filepath.Join(folder, "from"), filepath.Join(folder, "to")
-	write(t, from, 0, bytes.Repeat([]byte("data"), 1<<20))
-	if err := CopyDisk(ctx, to, from); !errors.Is(err, why) && err != nil {
-		t.Errorf("%v", err)
-	} else if err != nil { // a file system that shares blocks has copied it at once
-		if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("left over: %v", err)
+	s, to := withDisk(t, filepath.Join(t.TempDir(), "one")), filepath.Join(t.TempDir(), "to")
+	if err := CopyDisk(ctx, to, s.Disk()); err != nil { // none where the file system shares blocks
+		if _, left := os.Stat(to); !errors.Is(err, why) || !errors.Is(left, fs.ErrNotExist) {
+			t.Errorf("%v; left over: %v", err, left)
 		}
 	}
-	path := filepath.Join(folder, "snapshot")
-	d, err := Begin(folder)
-	if err == nil {
-		defer d.Discard()
-		err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }),
-			d.Disk(t.Context(), from), d.Commit(t.Context(), path, Meta{Spec: &sandbox.Spec{ID: "1"}}))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := open(t, path).Verify(ctx); !errors.Is(err, why) || errors.Is(err, ErrDamaged) {
+	if err := s.Verify(ctx); !errors.Is(err, why) || errors.Is(err, ErrDamaged) {
 		t.Errorf("%v", err)
 	}
 }

@@ -212,17 +212,18 @@ func TestKilled(t *testing.T) {
 		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true")
 		must(t, dir, "run", "--", "true")
 		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
-		fails(t, dir, 125, "in use by another program", "run", "-p", "8123", "-p", port, "--", "true")
-		fails(t, dir, 125, "in use by another program", "port", "8123", port)
-		if got := must(t, dir, "port"); strings.Contains(got, "8123") {
+		open, other := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
+		fails(t, dir, 125, "in use by another program", "run", "-p", open, "-p", port, "--", "true")
+		fails(t, dir, 125, "in use by another program", "port", open, port)
+		if got := must(t, dir, "port"); strings.Contains(got, open) {
 			t.Errorf("open: %s", got)
 		}
-		must(t, dir, "port", "8123")
-		fails(t, dir, 125, "in use by another program", "port", "--remove", "8123", "8124", port)
-		if got := must(t, dir, "port"); !strings.Contains(got, "8123") || strings.Contains(got, "8124") {
+		must(t, dir, "port", open)
+		fails(t, dir, 125, "in use by another program", "port", "--remove", open, other, port)
+		if got := must(t, dir, "port"); !strings.Contains(got, open) || strings.Contains(got, other) {
 			t.Errorf("open: %s", got)
 		}
-		must(t, dir, "port", "--remove", "8123")
+		must(t, dir, "port", "--remove", open)
 		must(t, dir, "stop")
 		fails(t, dir, 125, "in use by another program: choose another with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
 		must(t, dir, "port", port)
