@@ -1,15 +1,15 @@
-# brig's build. `make run` and `make test` do all the set-up on a fresh Debian
-# or Ubuntu machine; everything else is for work on brig itself.
+# bawn's build. `make run` and `make test` do all the set-up on a fresh Debian
+# or Ubuntu machine; everything else is for work on bawn itself.
 
 SHELL   := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 PREFIX  ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 ARCH    := $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
-AGENT   := internal/initramfs/agent/brig-guest-linux-$(ARCH)
+AGENT   := internal/initramfs/agent/bawn-guest-linux-$(ARCH)
 SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod go.sum
 
 # The tests of real machines that share one cache of images between runs.
-TESTCACHE ?= $(HOME)/.cache/brig-test
+TESTCACHE ?= $(HOME)/.cache/bawn-test
 
 export CGO_ENABLED = 0
 
@@ -22,15 +22,15 @@ setup: ## Install what is missing to build, run and test
 	@scripts/setup
 
 .PHONY: build
-build: bin/brig ## Build bin/brig, one static file
+build: bin/bawn ## Build bin/bawn, one static file
 
 $(AGENT): $(SOURCES)
 	@mkdir -p $(@D)
-	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/brig-guest
+	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/bawn-guest
 
-bin/brig: $(SOURCES) $(AGENT)
+bin/bawn: $(SOURCES) $(AGENT)
 	@mkdir -p $(@D)
-	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/brig
+	$$(scripts/go) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o $@ ./cmd/bawn
 
 .PHONY: run
 run: setup ## Install what is missing, build, and run a real example in a sandbox
@@ -63,10 +63,10 @@ lint: ## Run golangci-lint
 	@scripts/lint
 
 .PHONY: install
-install: build ## Put brig on the PATH (PREFIX=$HOME/.local, or /usr/local as root)
-	install -D -m 0755 bin/brig $(DESTDIR)$(PREFIX)/bin/brig
+install: build ## Put bawn on the PATH (PREFIX=$HOME/.local, or /usr/local as root)
+	install -D -m 0755 bin/bawn $(DESTDIR)$(PREFIX)/bin/bawn
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin internal/initramfs/agent/brig-guest-*
+	rm -rf bin internal/initramfs/agent/bawn-guest-*

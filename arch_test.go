@@ -1,4 +1,4 @@
-package brig
+package bawn
 
 import (
 	"go/build"
@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-const module = "brig.dev/brig/"
+const module = "bawn.dev/bawn/"
 
 // may says which of our packages each one may import. The order is from the
 // bottom up: an import of a package further down is a mistake in the design, and
@@ -42,8 +42,8 @@ var may = []struct{ name, imports string }{
 	{"internal/guest", "wire"},
 	{"internal/supervisor", "confine control egress image kernel netstack policy qemu sandbox share snapshot template wire"},
 	{"internal/vmtest", ""},
-	{"cmd/brig-guest", "guest"},
-	{"cmd/brig", "cache confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},
+	{"cmd/bawn-guest", "guest"},
+	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox session share snapshot supervisor wire"},
 }
 
 // folders are the folders with Go code in them.
@@ -107,7 +107,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/hanwen/go-fuse":         {"internal/share"},
 		"github.com/landlock-lsm":           {"internal/confine"},
 		"github.com/google/go-containerreg": {"internal/image"},
-		"github.com/spf13/cobra":            {"cmd/brig"},
+		"github.com/spf13/cobra":            {"cmd/bawn"},
 		"github.com/miekg/dns":              {"internal/egress"},
 		"github.com/vishvananda/netlink":    {"internal/guest"},
 		"go.yaml.in/yaml":                   {"internal/project"},

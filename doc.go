@@ -1,9 +1,9 @@
-// Package brig is the root of the brig command: it runs coding agents, or any
+// Package bawn is the root of the bawn command: it runs coding agents, or any
 // command, in a virtual machine of their own. There is no code here; this is the
 // two-minute tour.
 //
-// A person types `brig run -- make test`. The CLI (cmd/brig) finds or makes the
-// sandbox of the directory (internal/sandbox), asks about a brig.yaml there
+// A person types `bawn run -- make test`. The CLI (cmd/bawn) finds or makes the
+// sandbox of the directory (internal/sandbox), asks about a bawn.yaml there
 // (internal/project), sees to what the machine boots from (internal/kernel,
 // internal/image, internal/initramfs, all kept by internal/cache and fetched by
 // internal/debian) and starts a supervisor (internal/supervisor), one for each
@@ -16,10 +16,10 @@
 // ends in internal/netstack, where internal/egress decides about every flow by
 // the rules of internal/policy.
 //
-// In the guest, process 1 is the agent (cmd/brig-guest, internal/guest). What
+// In the guest, process 1 is the agent (cmd/bawn-guest, internal/guest). What
 // crosses between it and the supervisor is internal/wire. Everything from there
 // is hostile.
 //
 // internal/vmtest runs all of it in real machines. docs/architecture.md says
 // more, SECURITY.md what it is good for.
-package brig
+package bawn

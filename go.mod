@@ -1,4 +1,4 @@
-module brig.dev/brig
+module bawn.dev/bawn
 
 go 1.26.8
 

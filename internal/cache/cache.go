@@ -1,4 +1,4 @@
-// Package cache keeps what brig fetched or built, so that it is fetched or built
+// Package cache keeps what bawn fetched or built, so that it is fetched or built
 // once.
 //
 // # Theory of operation
@@ -45,7 +45,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // Names in the cache and in an entry.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 func TestItems(t *testing.T) {

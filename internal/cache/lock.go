@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // Lock is held by one process (and one caller in it) at a time. It ends with
@@ -37,7 +37,7 @@ func (d Dir) Lock(ctx context.Context, name string, r progress.Reporter) (*Lock,
 }
 
 // ErrBusy means that somebody else holds the lock.
-var ErrBusy = errors.New("another brig is preparing the same")
+var ErrBusy = errors.New("another bawn is preparing the same")
 
 // TryLock is Lock that does not wait: its error is ErrBusy then.
 func (d Dir) TryLock(name string) (*Lock, error) {
@@ -79,7 +79,7 @@ func (l *Lock) wait(ctx context.Context, r progress.Reporter) (err error) {
 			break
 		}
 		if task == nil {
-			task = r.Start("Waiting for another brig that is preparing the same", 0, progress.Steps)
+			task = r.Start("Waiting for another bawn that is preparing the same", 0, progress.Steps)
 			defer func() { task.Done(err) }()
 		}
 		select {

@@ -90,7 +90,7 @@ func try(what string, a []string) error {
 	case "utimes":
 		return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(1, 0))
 	case "setxattr":
-		return unix.Setxattr(a[0], "user.brig", []byte("x"), 0)
+		return unix.Setxattr(a[0], "user.bawn", []byte("x"), 0)
 	case "exec":
 		return (&exec.Cmd{Path: a[0], Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin}).Run()
 	case "dial":
@@ -300,9 +300,9 @@ func counter(t *testing.T, network, addr string) (net.Listener, chan struct{}) {
 func TestNetwork(t *testing.T) {
 	dir := t.TempDir()
 	_, hitUnix := counter(t, "unix", filepath.Join(dir, "s"))
-	_, hitAbstract := counter(t, "unix", "@brig-confine-"+strconv.Itoa(os.Getpid()))
+	_, hitAbstract := counter(t, "unix", "@bawn-confine-"+strconv.Itoa(os.Getpid()))
 	tcp, hitTCP := counter(t, "tcp", "127.0.0.1:0")
-	abstract := "@brig-confine-" + strconv.Itoa(os.Getpid())
+	abstract := "@bawn-confine-" + strconv.Itoa(os.Getpid())
 
 	p := Profile{NoNetwork: true, Write: []string{dir}}
 	num := strconv.Itoa
@@ -505,7 +505,7 @@ func TestMainRefuses(t *testing.T) {
 			t.Errorf("Main(%q) took it", args)
 		}
 	}
-	if _, err := Command("/brig", Profile{}, nil); err == nil {
+	if _, err := Command("/bawn", Profile{}, nil); err == nil {
 		t.Error("Command took an empty program")
 	}
 	if _, err := (Profile{Read: []string{"relative"}}).rules(7); err == nil {

@@ -10,7 +10,7 @@
 // user owns, and kernel interfaces that no emulator needs.
 //
 // A parent describes the rights in a Profile and starts the child with Command,
-// which runs this same program as `brig __confine PROFILE -- argv...`; Main is
+// which runs this same program as `bawn __confine PROFILE -- argv...`; Main is
 // the body of that verb: it applies the Profile to itself and becomes the
 // child. Spawner starts children so that they die with their parent, however it
 // dies.
@@ -70,7 +70,7 @@ type Level struct {
 // Full reports whether everything is enforced.
 func (l Level) Full() bool { return len(l.Missing) == 0 }
 
-// String is one line for a log or `brig doctor`.
+// String is one line for a log or `bawn doctor`.
 func (l Level) String() string {
 	s := fmt.Sprintf("Landlock ABI %d", l.ABI)
 	if l.ABI == 0 {

@@ -17,7 +17,7 @@ import (
 	"net/http"
 	"time"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // Status is what a supervisor tells of its sandbox.
@@ -162,7 +162,7 @@ func (c *Client) Open(ctx context.Context, method, path string, in any) (io.Read
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, errors.New("the sandbox was started by another version of brig: stop it, and run again")
+		return nil, errors.New("the sandbox was started by another version of bawn: stop it, and run again")
 	}
 	var f failure
 	if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {

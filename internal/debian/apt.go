@@ -129,7 +129,7 @@ var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::.*|Re
 func HostConfig(ctx context.Context) ([]string, error) {
 	out, err := output(exec.CommandContext(ctx, "apt-config", "dump"))
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, errors.New("apt is not installed: brig takes the guest's kernel and image from Debian packages, through apt")
+		return nil, errors.New("apt is not installed: bawn takes the guest's kernel and image from Debian packages, through apt")
 	}
 	if err != nil {
 		return nil, err
@@ -278,7 +278,7 @@ func Run(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
-	// A group of its own: Ctrl-C in the terminal goes to brig, which tells it.
+	// A group of its own: Ctrl-C in the terminal goes to bawn, which tells it.
 	cmd.SysProcAttr.Setpgid = true
 	return cmd.Run()
 }

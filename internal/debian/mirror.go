@@ -1,7 +1,7 @@
 // Package debian is where Debian packages come from: the mirror that the host
 // itself uses, and a private apt that reads it as an ordinary user.
 //
-// No mirror is named in brig. Mirror takes it from, in this order: the
+// No mirror is named in bawn. Mirror takes it from, in this order: the
 // environment (MirrorEnv), the host's own apt sources when the host is Debian,
 // and what mmdebstrap has built in.
 //
@@ -27,8 +27,8 @@ const Suite = "trixie"
 
 // Environment variables that name a mirror, for hosts whose own sources do not.
 const (
-	MirrorEnv   = "BRIG_DEBIAN_MIRROR"
-	SecurityEnv = "BRIG_DEBIAN_SECURITY_MIRROR"
+	MirrorEnv   = "BAWN_DEBIAN_MIRROR"
+	SecurityEnv = "BAWN_DEBIAN_SECURITY_MIRROR"
 )
 
 // Mirror is where a Debian archive is.

@@ -107,7 +107,7 @@ func (d *dialer) permit(a netip.Addr, t target) error {
 		return &deniedError{reason: fmt.Sprintf("its address %s is denied", a), rule: v.rule}
 	}
 	if slices.ContainsFunc(d.pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
-		return &deniedError{reason: fmt.Sprintf("its address %s is one of brig's own", a)}
+		return &deniedError{reason: fmt.Sprintf("its address %s is one of bawn's own", a)}
 	}
 	block, why := onFloor(a, d.hostAddrs)
 	if why == "" || v.allow && v.prefix.IsValid() && v.prefix.Bits() >= block.Bits() && block.Overlaps(v.prefix) {

@@ -6,13 +6,13 @@ import (
 
 	"github.com/miekg/dns"
 
-	"brig.dev/brig/internal/policy"
+	"bawn.dev/bawn/internal/policy"
 )
 
-// brig is the only resolver the guest has, and it never asks anyone: an allowed
+// bawn is the only resolver the guest has, and it never asks anyone: an allowed
 // name gets a synthetic address out of a table, any other name does not exist.
 // So no query, whatever its labels or type, carries a bit past the host. The
-// real address is looked up when brig dials (dial.go).
+// real address is looked up when bawn dials (dial.go).
 
 const (
 	// maxQuery is the longest query taken, in bytes. Ours are far shorter.
@@ -26,7 +26,7 @@ const (
 	negativeTTL = 1
 )
 
-// Names that brig answers for itself.
+// Names that bawn answers for itself.
 const (
 	InfoName = policy.InfoName
 	HostName = policy.HostName

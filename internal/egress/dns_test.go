@@ -80,7 +80,7 @@ func TestDNSAllowed(t *testing.T) {
 			t.Errorf("PTR of %s: %v", a, m)
 		}
 	}
-	if m := ask(t, r, "brig.internal.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.1" {
+	if m := ask(t, r, "bawn.internal.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.1" {
 		t.Errorf("info: %v", m)
 	}
 	if *denied != 0 {

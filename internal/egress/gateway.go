@@ -226,10 +226,10 @@ func (g *Gateway) remember(d Denial) {
 	g.denials = append(g.denials, d)
 }
 
-// Destinations inside brig's own networks that lead nowhere.
+// Destinations inside bawn's own networks that lead nowhere.
 var (
-	errNoName  = errors.New("no name has this address: ask brig's DNS first")
-	errGateway = errors.New("brig's gateway offers names and its page, nothing else")
+	errNoName  = errors.New("no name has this address: ask bawn's DNS first")
+	errGateway = errors.New("bawn's gateway offers names and its page, nothing else")
 )
 
 // targetOf finds what a guest's destination stands for. release ends the hold on

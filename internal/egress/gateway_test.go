@@ -306,7 +306,7 @@ func TestDeniedConnections(t *testing.T) {
 		t.Error("an unknown name resolves")
 	}
 	// Port 80 of a known name explains itself.
-	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "brig policy allow good.example:80") {
+	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "bawn policy allow good.example:80") {
 		t.Error(code, body)
 	}
 	if s.conns.Load() != 0 {
@@ -324,7 +324,7 @@ func TestDeniedByFloor(t *testing.T) {
 		l.serve("inside.example", "10.0.0.1:"+port, s.addr())
 	}
 	code, body := get(t, l.client(), "http://inside.example/")
-	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "brig policy allow 10.0.0.1:80") {
+	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1:80") {
 		t.Error(code, body)
 	}
 	c := l.mustDial("inside.example", 443)
@@ -373,7 +373,7 @@ func TestHTTPAuthority(t *testing.T) {
 		"lower-case, blank":    "\r\n get / HTTP/1.1\r\nhost: other.example\r\n\r\n",
 		"two lengths":          "POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	} {
-		if got := send(t, l.mustDial("good.example", 80), head); !strings.HasPrefix(got, "HTTP/1.1 40") || !strings.Contains(got, "brig: ") {
+		if got := send(t, l.mustDial("good.example", 80), head); !strings.HasPrefix(got, "HTTP/1.1 40") || !strings.Contains(got, "bawn: ") {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -759,7 +759,7 @@ func TestHostLoopback(t *testing.T) {
 	s := newCounter(t, false, nil)
 	l.serve("", "127.0.0.1:3000", s.addr())
 	l.serve("", "127.0.0.1:3001", s.addr())
-	if code, body := get(t, l.client(), "http://host.brig.internal:3000/"); code != 200 || body != "hello host.brig.internal:3000" {
+	if code, body := get(t, l.client(), "http://host.bawn.internal:3000/"); code != 200 || body != "hello host.bawn.internal:3000" {
 		t.Error(code, body)
 	}
 	if _, err := l.dialName(HostName, 3001); !errors.Is(err, errRejected) {
@@ -782,7 +782,7 @@ func TestInfoPage(t *testing.T) {
 	}
 	l := newLab(t, fakeRules{"good.example:443"})
 	_, _ = l.dialName("evil.example", 443)
-	code, body := get(t, l.client(), "http://brig.internal/")
+	code, body := get(t, l.client(), "http://bawn.internal/")
 	if code != 200 || !strings.Contains(body, "good.example:443") || !strings.Contains(body, "evil.example") {
 		t.Error(code, body)
 	}
@@ -950,7 +950,7 @@ func TestSlowClient(t *testing.T) {
 }
 
 func TestTLSThrough(t *testing.T) {
-	// Bytes both ways at once, then half-close, inside TLS that brig only passes.
+	// Bytes both ways at once, then half-close, inside TLS that bawn only passes.
 	l := newLab(t, fakeRules{"good.example:443"})
 	s := newCounter(t, true, nil) // only for its certificate
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

@@ -20,7 +20,7 @@ import (
 )
 
 // inNamespace says that the test runs in namespaces of its own.
-const inNamespace = "BRIG_TEST_NAMESPACE"
+const inNamespace = "BAWN_TEST_NAMESPACE"
 
 // ownNamespaces runs the test again as root of a user namespace, with a network
 // of its own and files of its own in /etc. It returns true there, and false when

@@ -589,17 +589,17 @@ func (f *flow) page(reason string) []byte {
 	return errorPage(http.StatusForbidden, reason, f.g.rules().suggest(f.t))
 }
 
-// errorPage is an answer of brig's own, for people and agents to read. suggest
+// errorPage is an answer of bawn's own, for people and agents to read. suggest
 // is the rule that is missing, or empty.
 func errorPage(status int, reason, suggest string) []byte {
 	var body bytes.Buffer
-	fmt.Fprintf(&body, "brig: %s: %s\n", strings.ToLower(http.StatusText(status)), printable(reason))
+	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), printable(reason))
 	if suggest != "" && status == 403 {
-		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: brig policy allow %s\n", printable(suggest), printable(suggest))
+		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: bawn policy allow %s\n", printable(suggest), printable(suggest))
 	}
 	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", InfoName)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Brig: denied\r\nConnection: close\r\n\r\n",
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
 		status, http.StatusText(status), body.Len())
 	b.Write(body.Bytes())
 	return b.Bytes()

@@ -237,7 +237,7 @@ func (f *flow) checkFields(fields []field) error {
 	case pseudo == 0 && len(authorities) == 0:
 		return nil // a trailer
 	case method == "CONNECT" && protocol == "":
-		return &headError{403, "CONNECT is not let through: connect to the name itself, brig needs no proxy"}
+		return &headError{403, "CONNECT is not let through: connect to the name itself, bawn needs no proxy"}
 	case len(authorities) == 0:
 		return &headError{403, "the request names no host"}
 	}
@@ -323,7 +323,7 @@ func (h *http2Relay) tell(stream uint32, he *headError) {
 	block = append(block, 0x0f, 31-15, byte(len("text/plain")))
 	block = append(block, "text/plain"...)
 	b = appendFrame(b, frameHeaders, flagEndHeaders, stream, block)
-	b = appendFrame(b, frameData, flagEndStream, stream, []byte("brig: "+printable(he.why)+"\n"))
+	b = appendFrame(b, frameData, flagEndStream, stream, []byte("bawn: "+printable(he.why)+"\n"))
 	b = appendFrame(b, frameGoAway, 0, 0, binary.BigEndian.AppendUint32(nil, stream), make([]byte, 4))
 	refuse(h.conn, b)
 }

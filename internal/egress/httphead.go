@@ -243,7 +243,7 @@ func (q *request) authority() (string, error) {
 		return "", malformed("two Host fields")
 	}
 	if q.method == "CONNECT" {
-		return "", &headError{403, "CONNECT is not let through: connect to the name itself, brig needs no proxy"}
+		return "", &headError{403, "CONNECT is not let through: connect to the name itself, bawn needs no proxy"}
 	}
 	switch {
 	case strings.HasPrefix(q.target, "/"), q.target == "*":

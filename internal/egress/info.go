@@ -52,9 +52,9 @@ func (g *Gateway) infoHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "text/plain; charset=utf-8")
-		fmt.Fprint(w, "This machine's network is governed by brig, on the host. What no rule allows is denied at once:\n"+
+		fmt.Fprint(w, "This machine's network is governed by bawn, on the host. What no rule allows is denied at once:\n"+
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
-			"Nothing in here can change the rules. Ask the person to run on the host: brig policy allow HOST:PORT\n"+
+			"Nothing in here can change the rules. Ask the person to run on the host: bawn policy allow HOST:PORT\n"+
 			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.rules().list()
 		for _, rule := range list {

@@ -120,7 +120,7 @@ func (e Entry) text(process bool) string {
 		fmt.Fprintf(&b, " sent %d got %d in %s", e.Sent, e.Got, e.Lasted.Round(time.Millisecond))
 	}
 	if e.Verdict == Denied && e.Suggest != "" {
-		fmt.Fprintf(&b, " (brig policy allow %s)", e.Suggest)
+		fmt.Fprintf(&b, " (bawn policy allow %s)", e.Suggest)
 	}
 	if e.Count > 1 {
 		fmt.Fprintf(&b, " x%d", e.Count)

@@ -129,7 +129,7 @@ func TestLogDiskFull(t *testing.T) {
 func TestEntryText(t *testing.T) {
 	e := Entry{Time: time.Now(), Verdict: Denied, Proto: "tcp", Name: "a\x1b[2Jb", Port: 8443, Reason: "no rule", Suggest: "a:8443", Count: 3}
 	text := e.Text()
-	if strings.ContainsAny(text, "\x1b\n") || !strings.Contains(text, "brig policy allow a:8443") || !strings.HasSuffix(text, "x3") {
+	if strings.ContainsAny(text, "\x1b\n") || !strings.Contains(text, "bawn policy allow a:8443") || !strings.HasSuffix(text, "x3") {
 		t.Fatalf("%q", text)
 	}
 	var nothing *Log

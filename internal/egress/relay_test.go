@@ -138,7 +138,7 @@ func TestLongMethod(t *testing.T) {
 	for _, n := range []int{20, 70, 5000} {
 		c := l.mustDial("good.example", 9000)
 		got := send(t, c, strings.Repeat("A", n)+" / HTTP/1.1\r\nHost: other.example\r\n\r\nGET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
-		if !strings.HasPrefix(got, "HTTP/1.1 40") || !strings.Contains(got, "brig: ") {
+		if !strings.HasPrefix(got, "HTTP/1.1 40") || !strings.Contains(got, "bawn: ") {
 			t.Errorf("a method of %d letters: %q", n, got)
 		}
 	}

@@ -15,12 +15,12 @@ import (
 
 // How a TCP connection is looked at
 //
-// Who speaks first decides when brig dials. On TLS ports and on port 80 the
+// Who speaks first decides when bawn dials. On TLS ports and on port 80 the
 // client does: the connection is accepted, the first bytes are read and checked,
 // and only then is the server dialled, so a forbidden name never reaches it. On
 // these ports other bytes than TLS or HTTP are denied.
 //
-// On any other port the server may speak first (SSH, SMTP, MySQL): brig dials,
+// On any other port the server may speak first (SSH, SMTP, MySQL): bawn dials,
 // then accepts, so that the guest sees a refused connection as refused, and both
 // directions are open at once. What the client begins like TLS or like an HTTP
 // request is checked as on the ports above, anything else is let through as it is.

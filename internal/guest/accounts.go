@@ -14,7 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // account is a line of /etc/passwd (passwd(5)).
@@ -315,7 +315,7 @@ func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tmp := path + ".brig-new"
+	tmp := path + ".bawn-new"
 	_ = os.Remove(tmp) // of a start that was cut off
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, syscall.ENOSPC) {
@@ -357,7 +357,7 @@ func allowSudo(root string, u wire.User) error {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || u.UID == 0 {
 		return nil //nolint:nilerr // the image has no such folder
 	}
-	return replaceFile(dir+"/brig", fmt.Appendf(nil, "#%d ALL=(ALL:ALL) NOPASSWD: ALL\n", u.UID), 0o440)
+	return replaceFile(dir+"/bawn", fmt.Appendf(nil, "#%d ALL=(ALL:ALL) NOPASSWD: ALL\n", u.UID), 0o440)
 }
 
 // makeHome makes root's home directory and the user's, if there is none, the latter
@@ -378,7 +378,7 @@ func makeHome(root string, u wire.User) error {
 	}
 	// Under another name until it is whole: a start that is cut off begins
 	// again.
-	tmp := home + ".brig-new"
+	tmp := home + ".bawn-new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("home directory: %w", err)
 	}

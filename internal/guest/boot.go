@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // agent is process 1.
@@ -41,7 +41,7 @@ type agent struct {
 // which ends the machine.
 func runAgent(version string) {
 	log.SetFlags(0)
-	log.SetPrefix("brig: ")
+	log.SetPrefix("bawn: ")
 	if err := bootstrap(); err != nil {
 		log.Fatal(err)
 	}

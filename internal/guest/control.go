@@ -7,7 +7,7 @@ import (
 	"io"
 	"sync"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // handler answers one request; what it returns becomes Reply.Body.

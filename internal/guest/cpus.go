@@ -22,7 +22,7 @@ import (
 const cpuFolder = "/sys/devices/system/cpu"
 
 // keptGroup is a control group that stays empty and keeps features in use.
-const keptGroup = cgroups + "/brig-kept"
+const keptGroup = cgroups + "/bawn-kept"
 
 // offlineCPUs are the switches of the CPUs that do not run.
 func offlineCPUs() []string {

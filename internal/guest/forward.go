@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"sync"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // writeCloser ends one direction of a connection.

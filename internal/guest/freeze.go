@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Everything in the guest but the agent lives in control groups below the root:
@@ -24,7 +24,7 @@ import (
 
 const (
 	cgroups    = "/sys/fs/cgroup"
-	guestGroup = "brig"
+	guestGroup = "bawn"
 )
 
 // freezeLimit is how long processes may take to come to rest: one that waits for

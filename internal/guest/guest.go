@@ -42,8 +42,8 @@ const selfExe = "/proc/self/exe"
 
 // Names under which the agent executes itself for one job.
 const (
-	modeSFTP     = "brig-sftp"     // serve SFTP on the standard streams
-	modeActivate = "brig-activate" // become a program that takes over a listening socket
+	modeSFTP     = "bawn-sftp"     // serve SFTP on the standard streams
+	modeActivate = "bawn-activate" // become a program that takes over a listening socket
 	modeModprobe = "modprobe"      // load a kernel module for the kernel
 
 	modePowerOff = "poweroff" // these end the machine, for who is root in it
@@ -66,7 +66,7 @@ func Main(version string) int {
 		return modprobe(os.Args[1:])
 	}
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "brig-guest is process 1 of brig's virtual machines and does nothing elsewhere")
+		fmt.Fprintln(os.Stderr, "bawn-guest is process 1 of bawn's virtual machines and does nothing elsewhere")
 		return 2
 	}
 	runAgent(version)

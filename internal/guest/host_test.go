@@ -15,7 +15,7 @@ import (
 
 	"github.com/hashicorp/yamux"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // host is the other end of the control port.
@@ -236,8 +236,8 @@ func TestDevicesAreFoundByName(t *testing.T) {
 	if got := findPort(ports, wire.PortControl); got != "/dev/vport1p2" {
 		t.Errorf("port: %q", got)
 	}
-	disks := fakeClass(t, "serial", map[string]string{"vda": "brig-image", "vdb": "brig-disk\x00\x00"})
-	if got := diskOf(disks, "brig-disk"); got != "/dev/vdb" {
+	disks := fakeClass(t, "serial", map[string]string{"vda": "bawn-image", "vdb": "bawn-disk\x00\x00"})
+	if got := diskOf(disks, "bawn-disk"); got != "/dev/vdb" {
 		t.Errorf("disk: %q", got)
 	}
 	tags := fakeClass(t, "tag", map[string]string{"0": "share0\n"})

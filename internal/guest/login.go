@@ -8,7 +8,7 @@ import (
 	"sync"
 	"syscall"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // login is who a session runs as.

@@ -10,14 +10,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // shareClass lists the virtiofs devices with their tags.
 const shareClass = "/sys/fs/virtiofs"
 
 // sharesDir is where shares of one file are mounted, each under its tag.
-const sharesDir = "/run/brig/shares"
+const sharesDir = "/run/bawn/shares"
 
 // mount mounts one share.
 func (a *agent) mount(m wire.Mount) (any, error) {

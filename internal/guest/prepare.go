@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // prepare readies this machine to be saved as a template: what all sandboxes of

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Where the root is put together in the initramfs.
@@ -241,7 +241,7 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 // carriedModules is where the modules wait, while the root is entered, for
 // their place: in the image /lib may be a link, which only leads there once the
 // image is the root.
-const carriedModules = "/run/brig/modules"
+const carriedModules = "/run/bawn/modules"
 
 // enterRoot moves the kernel's file systems into the new root and makes it /.
 // An initramfs cannot be left by pivot_root(2); what stays behind costs some
@@ -350,8 +350,8 @@ func profilePath(imageEnv []string) error {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || path == "" {
 		return nil //nolint:nilerr // the image has no such folder
 	}
-	text := "# Written by brig: the search path that the image wants.\nexport PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n"
-	return replaceFile(dir+"/00-brig-path.sh", []byte(text), 0o644)
+	text := "# Written by bawn: the search path that the image wants.\nexport PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n"
+	return replaceFile(dir+"/00-bawn-path.sh", []byte(text), 0o644)
 }
 
 func exists(path string) bool {
@@ -409,7 +409,7 @@ func setTimezone(name string) error {
 	if err := replaceFile("/etc/timezone", []byte(name+"\n"), 0o644); err != nil {
 		return err
 	}
-	tmp := "/etc/localtime.brig-new"
+	tmp := "/etc/localtime.bawn-new"
 	_ = os.Remove(tmp)
 	if err := os.Symlink(zone, tmp); err != nil {
 		return err

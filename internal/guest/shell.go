@@ -15,7 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // shell is one SSH session channel and the command that runs in it.
@@ -185,7 +185,7 @@ func (s *shell) fail(err error) {
 	if s.pty != nil {
 		end = "\r\n"
 	}
-	_, _ = io.WriteString(s.channel.Stderr(), "brig: "+se.text+end)
+	_, _ = io.WriteString(s.channel.Stderr(), "bawn: "+se.text+end)
 	s.closeTTY()
 	s.exit(exitStatus(se.status))
 }

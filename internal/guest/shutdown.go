@@ -63,7 +63,7 @@ func endMachine(name string, args []string) (status int) {
 		return 1
 	}
 	if name == modeReboot || slices.Contains(args, "-r") {
-		fmt.Fprintf(os.Stderr, "%s: powering off; the next brig run starts the machine again\n", name)
+		fmt.Fprintf(os.Stderr, "%s: powering off; the next bawn run starts the machine again\n", name)
 	}
 	if err := syscall.Kill(1, syscall.SIGUSR2); err != nil { // see offSignals
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)

@@ -3,7 +3,7 @@ package guest
 import "syscall"
 
 // signals are those that have a name in SSH (RFC 4254 section 6.10), and some
-// beyond it that brig's own command line knows too.
+// beyond it that bawn's own command line knows too.
 var signals = map[string]syscall.Signal{
 	"ABRT": syscall.SIGABRT,
 	"ALRM": syscall.SIGALRM,

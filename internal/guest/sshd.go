@@ -64,7 +64,7 @@ func (s *sshServer) config() *ssh.ServerConfig {
 	s.mu.Unlock()
 	cfg := &ssh.ServerConfig{
 		MaxAuthTries:  maxAuthTries,
-		ServerVersion: "SSH-2.0-brig",
+		ServerVersion: "SSH-2.0-bawn",
 		PublicKeyCallback: func(c ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			got := key.Marshal()
 			for _, k := range keys {

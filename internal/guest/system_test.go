@@ -23,7 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // image makes a folder with an image's account files.
@@ -115,9 +115,9 @@ func TestSudo(t *testing.T) {
 	}
 	must(t, os.Mkdir(root+"/etc/sudoers.d", 0o755))
 	must(t, allowSudo(root, me))
-	fi, err := os.Stat(root + "/etc/sudoers.d/brig")
+	fi, err := os.Stat(root + "/etc/sudoers.d/bawn")
 	must(t, err)
-	if got := lines(t, root+"/etc/sudoers.d/brig"); got[0] != "#1234 ALL=(ALL:ALL) NOPASSWD: ALL" || fi.Mode().Perm() != 0o440 {
+	if got := lines(t, root+"/etc/sudoers.d/bawn"); got[0] != "#1234 ALL=(ALL:ALL) NOPASSWD: ALL" || fi.Mode().Perm() != 0o440 {
 		t.Errorf("got %q, %v", got, fi.Mode())
 	}
 }
@@ -295,8 +295,8 @@ func TestSubjectHashIsOpenSSLs(t *testing.T) {
 		t.Skip("needs openssl")
 	}
 	for _, subject := range []pkix.Name{
-		{CommonName: "brig sandbox CA"},
-		{Organization: []string{"  Brig   Dev "}, CommonName: "Ünïcode  CA", Country: []string{"DE"}},
+		{CommonName: "bawn sandbox CA"},
+		{Organization: []string{"  Bawn   Dev "}, CommonName: "Ünïcode  CA", Country: []string{"DE"}},
 	} {
 		cert, text := newCA(t, subject)
 		cmd := exec.Command("openssl", "x509", "-noout", "-subject_hash")

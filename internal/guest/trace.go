@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // A connection that is denied is gone before anyone can look for its socket in
@@ -98,11 +98,11 @@ func (t *trace) start() error {
 		return err
 	}
 	defer func() { _ = unix.Close(root) }()
-	const dir = "instances/brig"
+	const dir = "instances/bawn"
 	type setting struct{ file, value string }
 	list := []setting{{"options/record-cmd", "0"}} // or each switch of tasks costs
 	for _, p := range traceProbes {
-		list = append(list, setting{"dynamic_events", fmt.Sprintf("f:brig/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
+		list = append(list, setting{"dynamic_events", fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
 	}
 	for _, s := range list {
 		if err := writeAt(root, s.file, s.value); err != nil {
@@ -114,7 +114,7 @@ func (t *trace) start() error {
 	}
 	list = []setting{{dir + "/buffer_size_kb", traceRing}, {dir + "/trace_clock", "mono"}}
 	for _, p := range traceProbes {
-		list = append(list, setting{dir + "/events/brig/" + p.event + "/enable", "1"})
+		list = append(list, setting{dir + "/events/bawn/" + p.event + "/enable", "1"})
 	}
 	for _, s := range list {
 		if err := writeAt(root, s.file, s.value); err != nil {
@@ -140,7 +140,7 @@ func (t *trace) start() error {
 func readLayouts(root int, dir string) (map[uint16]layout, error) {
 	events := map[uint16]layout{}
 	for _, p := range traceProbes {
-		folder := dir + "/events/brig/" + p.event
+		folder := dir + "/events/bawn/" + p.event
 		text, err := readAt(root, folder+"/id")
 		if err != nil {
 			return nil, err

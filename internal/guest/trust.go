@@ -15,7 +15,7 @@ import (
 
 // ourCA is where Debian's update-ca-certificates(8) looks for what a machine
 // trusts besides Debian's own list, so that it survives that program.
-const ourCA = "/usr/local/share/ca-certificates/brig.crt"
+const ourCA = "/usr/local/share/ca-certificates/bawn.crt"
 
 // bundles are the files in which distributions keep all trusted certificates.
 var bundles = []string{

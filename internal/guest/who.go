@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Whose a connection is: the host asks when a flow arrives, for its log. The

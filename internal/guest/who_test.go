@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 func addrPort(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
@@ -80,7 +80,7 @@ func TestOwnerInContainers(t *testing.T) {
 	// 100.127.255.2:40001 to 198.18.0.1:443, and others that only look like it.
 	own := line("02FF7F64:9C41", "010012C6:01BB", 11) + line("02FF7F64:9C42", "020012C6:01BB", 12) + line("02FF7F64:9C44", "010012C6:01BB", 0)
 	inside := line("020011AC:9C42", "010012C6:01BB", 21) + line("020011AC:9C41", "010012C6:01BB", 22)
-	add(1, "1", "brig-guest", own)
+	add(1, "1", "bawn-guest", own)
 	must(t, os.Symlink("1", filepath.Join(proc, "self")))
 	add(40, "1", "bash", own, "/dev/null", "socket:[110]")
 	add(41, "1", "curl", own, "pipe:[11]", "socket:[11]")

@@ -24,8 +24,8 @@ import (
 	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // # How the default image is built
@@ -41,7 +41,7 @@ import (
 // many machines. Its name is fixed for each cache, so that what a killed build
 // left behind is found and removed by the next.
 //
-// A watcher process in mmdebstrap's process group ends the group when brig is
+// A watcher process in mmdebstrap's process group ends the group when bawn is
 // gone, however it went: its end of a pipe tells it.
 //
 // With the same packages the result is the same to the byte (SOURCE_DATE_EPOCH
@@ -84,7 +84,7 @@ func packages() []string {
 	return names
 }
 
-// recipeDigest changes when this brig would build another default image. The
+// recipeDigest changes when this bawn would build another default image. The
 // mirror is no part of it: every mirror has the same Debian.
 func recipeDigest() string {
 	h := sha256.New()
@@ -119,7 +119,7 @@ func (s *Store) build(ctx context.Context, dir, ref string, r progress.Reporter)
 	defer removeWorkFolder(context.WithoutCancel(ctx), work, mode)
 	cmd := mmdebstrap(ctx, mode, m, conf)
 	cmd.Env = append(os.Environ(), "TMPDIR="+work, "LC_ALL=C", "SOURCE_DATE_EPOCH="+strconv.FormatInt(epoch.Unix(), 10),
-		"BRIG_SOURCES="+debian.SourcesFile(m.Sources()), "BRIG_APT_CONF="+guestAptConf(conf))
+		"BAWN_SOURCES="+debian.SourcesFile(m.Sources()), "BAWN_APT_CONF="+guestAptConf(conf))
 	if err := buildTo(ctx, cmd, filepath.Join(dir, imageFile), r); err != nil {
 		return nil, fmt.Errorf("default image: %w", err)
 	}
@@ -241,7 +241,7 @@ func canMount() bool {
 }
 
 // tryUserNamespace lets mmdebstrap try, if it is there: AppArmor may allow it what
-// it does not allow brig (Ubuntu 24.04 and later).
+// it does not allow bawn (Ubuntu 24.04 and later).
 func tryUserNamespace() error {
 	if path, err := exec.LookPath("mmdebstrap"); err == nil {
 		return exec.Command(path, "--unshare-helper", "/bin/true").Run() //nolint:noctx // over at once
@@ -261,7 +261,7 @@ func userNamespaceRemedy() string {
 			return "sudo sysctl -w " + s.set + ", and the same in a file of /etc/sysctl.d to keep it so"
 		}
 	}
-	return "raise user.max_user_namespaces (sysctl), or allow them in the container that brig runs in"
+	return "raise user.max_user_namespaces (sysctl), or allow them in the container that bawn runs in"
 }
 
 // minSubordinates is what Debian's accounts need: ids up to nobody's, 65534.
@@ -418,7 +418,7 @@ func workFolder(cache string) string {
 		base = os.TempDir()
 	}
 	sum := sha256.Sum256([]byte(cache))
-	return filepath.Join(base, fmt.Sprintf("brig-build-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))
+	return filepath.Join(base, fmt.Sprintf("bawn-build-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))
 }
 
 // newWorkFolder makes the folder for mmdebstrap, after removing what a killed
@@ -432,7 +432,7 @@ func newWorkFolder(ctx context.Context, cache, mode string) (string, error) {
 	}
 	if err != nil {
 		// Somebody else's: work elsewhere, under a name nobody can foresee.
-		if path, err = os.MkdirTemp(filepath.Dir(path), "brig-build-*"); err != nil {
+		if path, err = os.MkdirTemp(filepath.Dir(path), "bawn-build-*"); err != nil {
 			return "", err
 		}
 	}

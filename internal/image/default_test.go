@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // TestBuildIsInterrupted: a build ends when it is no longer wanted, also while

@@ -99,7 +99,7 @@ func mke2fsArgs(path string, sizeBytes int64, prezeroed string) []string {
 	return []string{
 		"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", strconv.Itoa(bytesPerInode),
 		"-m", "0", // no blocks kept back for root: everyone in the guest can be root
-		"-L", "brig-disk",
+		"-L", "bawn-disk",
 		"-J", "size=" + strconv.Itoa(journal),
 		// packed_meta_blocks gathers the block groups' tables at the front, and
 		// discards are the guest's: the file is a hole as it is.
@@ -148,7 +148,7 @@ func run(cmd *exec.Cmd) error {
 	out, err := cmd.CombinedOutput()
 	name := filepath.Base(cmd.Path)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is missing: brig doctor says which package has it", name)
+		return fmt.Errorf("%s is missing: bawn doctor says which package has it", name)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))

@@ -14,7 +14,7 @@ import (
 )
 
 // makerEnv names the disk that the test program makes when it plays who is killed.
-const makerEnv = "BRIG_TEST_MAKES_DISK"
+const makerEnv = "BAWN_TEST_MAKES_DISK"
 
 // TestDiskMakerIsKilled: whoever makes a disk may be killed on the way. There is
 // no disk then, mke2fs ends too, and the next one makes it and leaves nothing else.

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // Prefixes of references to images on this host.
@@ -86,7 +86,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 		return img, nil
 	}
 	if local, ok := strings.CutPrefix(ref, LocalPrefix); ok {
-		return nil, fmt.Errorf("there is no image %s: brig image ls lists those there are, brig image commit SANDBOX %s makes one", ref, local)
+		return nil, fmt.Errorf("there is no image %s: bawn image ls lists those there are, bawn image commit SANDBOX %s makes one", ref, local)
 	}
 	n, err := name.ParseReference(ref)
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *Store) flatten(layers io.Reader, out string) error {
 }
 
 // errTooLarge means that an image is beyond Limits.
-var errTooLarge = errors.New("larger than brig takes")
+var errTooLarge = errors.New("larger than bawn takes")
 
 // clean copies a tar stream without what a guest has no use for or could be led
 // astray by. Hard links come last: the layers are read from the top, so the file

@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 func layer(t *testing.T, headers ...tar.Header) v1.Layer {

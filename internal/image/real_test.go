@@ -7,15 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
-// TestRealDefault builds the default image in the cache that BRIG_TEST_CACHE
+// TestRealDefault builds the default image in the cache that BAWN_TEST_CACHE
 // names.
 func TestRealDefault(t *testing.T) {
-	dir := os.Getenv("BRIG_TEST_CACHE")
+	dir := os.Getenv("BAWN_TEST_CACHE")
 	if dir == "" {
-		t.Skip("BRIG_TEST_CACHE names no cache folder")
+		t.Skip("BAWN_TEST_CACHE names no cache folder")
 	}
 	r := &recorder{}
 	begin := time.Now()

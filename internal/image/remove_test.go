@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"brig.dev/brig/internal/cache"
+	"bawn.dev/bawn/internal/cache"
 )
 
 // keep puts an image with the contents in the cache, under a reference.

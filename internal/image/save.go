@@ -10,7 +10,7 @@ import (
 	"regexp"
 	"time"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // LocalPrefix is of references to images that were saved here.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // TestSave: a tree becomes an image under its name, and nothing does that is too

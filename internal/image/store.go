@@ -3,8 +3,8 @@
 //
 // There are two sources. The default image is a Debian built on this host by
 // mmdebstrap; any OCI image is fetched and flattened. Both end as one ext4 file,
-// named by its own SHA-256 and shared by all sandboxes, in brig's cache (see
-// package cache for how that survives crashes, damage and a second brig). A
+// named by its own SHA-256 and shared by all sandboxes, in bawn's cache (see
+// package cache for how that survives crashes, damage and a second bawn). A
 // pointer says which file a reference stands for at present. Everything works
 // without rights: ext4 is written directly, never mounted.
 //
@@ -24,9 +24,9 @@ import (
 	"strings"
 	"time"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // DefaultRef names the image that is built rather than fetched.
@@ -84,7 +84,7 @@ type Store struct {
 	limits Limits
 }
 
-// Open names the store in brig's cache folder.
+// Open names the store in bawn's cache folder.
 func Open(path string) *Store {
 	return &Store{cache: cache.Open(path), limits: DefaultLimits}
 }
@@ -134,13 +134,13 @@ func (s *Store) Default(ctx context.Context, r progress.Reporter) (*Image, error
 	return s.locked(ctx, DefaultRef, r, upToDate, s.build)
 }
 
-// HasDefault says whether the default image of this brig is in the cache, whole.
+// HasDefault says whether the default image of this bawn is in the cache, whole.
 func (s *Store) HasDefault() bool {
 	_, err := s.cached(DefaultRef, upToDate)
 	return err == nil
 }
 
-// upToDate says of a default image whether this brig would build the same.
+// upToDate says of a default image whether this bawn would build the same.
 func upToDate(p pointer) bool { return p.Source == recipeDigest() }
 
 // make builds what ref stands for in the scratch folder dir: the file imageFile
@@ -160,7 +160,7 @@ func (s *Store) locked(ctx context.Context, ref string, r progress.Reporter, wan
 	}
 	defer l.Unlock()
 	if i, err := s.cached(ref, want); err == nil {
-		return i, nil // another brig made it meanwhile
+		return i, nil // another bawn made it meanwhile
 	}
 	dir, err := l.Scratch()
 	if err != nil {

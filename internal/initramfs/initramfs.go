@@ -1,7 +1,7 @@
 // Package initramfs makes the archive that the guest's kernel starts from: the
 // agent as /init and the modules it needs before it can mount anything else.
 //
-// The agent is embedded in brig, so that the two always fit together. The
+// The agent is embedded in bawn, so that the two always fit together. The
 // archive is not compressed: under software emulation the guest would spend
 // longer on unpacking it than QEMU spends on reading it.
 package initramfs
@@ -26,8 +26,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/u-root/u-root/pkg/cpio"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // Init and ModulesFolder are where the guest finds what Build packs.
@@ -49,13 +49,13 @@ const recipe = "1"
 //go:embed all:agent
 var agents embed.FS
 
-// ErrNoAgent means that brig was built without its guest agent.
-var ErrNoAgent = errors.New("this brig was built without its guest agent: build brig with make build")
+// ErrNoAgent means that bawn was built without its guest agent.
+var ErrNoAgent = errors.New("this bawn was built without its guest agent: build bawn with make build")
 
 // Agent is the guest agent for this architecture, a static executable. The
 // error is ErrNoAgent when it was not built in.
 func Agent() ([]byte, error) {
-	b, err := agents.ReadFile("agent/brig-guest-linux-" + runtime.GOARCH)
+	b, err := agents.ReadFile("agent/bawn-guest-linux-" + runtime.GOARCH)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
 		return nil, ErrNoAgent
 	}
@@ -142,7 +142,7 @@ func Digest(archive []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// agentSum is a quick hash of the agent: it only has to tell builds of brig
+// agentSum is a quick hash of the agent: it only has to tell builds of bawn
 // apart, and runs at each start.
 var agentSum = sync.OnceValues(func() (string, error) {
 	a, err := Agent()
@@ -152,10 +152,10 @@ var agentSum = sync.OnceValues(func() (string, error) {
 	return fmt.Sprintf("%x-%016x", len(a), xxhash.Sum64(a)), nil
 })
 
-// keep is how many archives stay: those of two versions of brig and two kernels.
+// keep is how many archives stay: those of two versions of bawn and two kernels.
 const keep = 4
 
-// Cached returns the path of the archive with this brig's agent and those
+// Cached returns the path of the archive with this bawn's agent and those
 // modules, from the cache folder or made anew.
 func Cached(ctx context.Context, folder string, bootModules []string) (string, error) {
 	key, err := cacheKey(bootModules)
@@ -181,7 +181,7 @@ func Cached(ctx context.Context, folder string, bootModules []string) (string, e
 	}
 	e.Used()
 	if made {
-		err = c.Trim(kind, keep) // each version of brig has another
+		err = c.Trim(kind, keep) // each version of bawn has another
 	}
 	return e.File(initrdFile), err
 }

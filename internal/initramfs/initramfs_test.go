@@ -26,7 +26,7 @@ func modules(t *testing.T) []string {
 
 func TestBuild(t *testing.T) {
 	mods := modules(t)
-	extra := map[string][]byte{"etc/brig/b": []byte("two"), "etc/brig/a": []byte("one")}
+	extra := map[string][]byte{"etc/bawn/b": []byte("two"), "etc/bawn/a": []byte("one")}
 	var b bytes.Buffer
 	if err := Build(&b, mods, []byte("the agent"), extra); err != nil {
 		t.Fatal(err)
@@ -65,9 +65,9 @@ func TestBuild(t *testing.T) {
 		"lib/modules-boot/00-zz.ko": {cpio.S_IFREG | 0o644, "module 00-zz.ko"},
 		"lib/modules-boot/01-aa.ko": {cpio.S_IFREG | 0o644, "module 01-aa.ko"},
 		"etc":                       {cpio.S_IFDIR | 0o755, ""},
-		"etc/brig":                  {cpio.S_IFDIR | 0o755, ""},
-		"etc/brig/a":                {cpio.S_IFREG | 0o644, "one"},
-		"etc/brig/b":                {cpio.S_IFREG | 0o644, "two"},
+		"etc/bawn":                  {cpio.S_IFDIR | 0o755, ""},
+		"etc/bawn/a":                {cpio.S_IFREG | 0o644, "one"},
+		"etc/bawn/b":                {cpio.S_IFREG | 0o644, "two"},
 	}
 	for n, w := range want {
 		if files[n] != w {

@@ -14,7 +14,7 @@
 //   - the few modules that the guest needs before that disk can be mounted.
 //
 // Not safe: an uncompressed vmlinux has no kernel address randomization (the
-// decompressor does it). The guest's kernel is the attacker's own in brig's
+// decompressor does it). The guest's kernel is the attacker's own in bawn's
 // threat model, so nothing is lost by that.
 package kernel
 
@@ -28,13 +28,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // recipe changes when what is made from the package changes: kernels made by an
-// older brig are then made again.
+// older bawn are then made again.
 const recipe = "2"
 
 // Names in the cache.
@@ -65,7 +65,7 @@ type Store struct {
 	arch  string // Debian's name
 }
 
-// Open names the store in brig's cache folder.
+// Open names the store in bawn's cache folder.
 func Open(path string) *Store {
 	return &Store{cache: cache.Open(path), arch: debian.Arch()}
 }
@@ -76,7 +76,7 @@ type meta struct {
 	Package string `json:"package"` // version of the Debian package
 }
 
-// pointer names the entry in use. Recipe is kept to notice an older brig's.
+// pointer names the entry in use. Recipe is kept to notice an older bawn's.
 type pointer struct {
 	Key    string `json:"key"`
 	Recipe string `json:"recipe"`
@@ -96,7 +96,7 @@ func (s *Store) Kernel(ctx context.Context, r progress.Reporter) (*Kernel, error
 	}
 	defer l.Unlock()
 	if k, err := s.cached(); err == nil {
-		return k, nil // another brig was quicker
+		return k, nil // another bawn was quicker
 	}
 	return s.fetch(ctx, l, r)
 }
@@ -140,7 +140,7 @@ func (s *Store) cached() (*Kernel, error) {
 		return nil, err
 	}
 	if p.Recipe != recipe {
-		return nil, fmt.Errorf("the kernel of an older brig: %w", cache.ErrAbsent)
+		return nil, fmt.Errorf("the kernel of an older bawn: %w", cache.ErrAbsent)
 	}
 	e, err := s.cache.Lookup(kind, p.Key)
 	if err != nil {

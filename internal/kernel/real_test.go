@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/progress"
 )
 
-// TestRealKernel fetches Debian's kernel into the cache that BRIG_TEST_CACHE
+// TestRealKernel fetches Debian's kernel into the cache that BAWN_TEST_CACHE
 // names.
 func TestRealKernel(t *testing.T) {
-	dir := os.Getenv("BRIG_TEST_CACHE")
+	dir := os.Getenv("BAWN_TEST_CACHE")
 	if dir == "" {
-		t.Skip("BRIG_TEST_CACHE names no cache folder")
+		t.Skip("BAWN_TEST_CACHE names no cache folder")
 	}
 	begin := time.Now()
 	k, err := Open(dir).Kernel(context.Background(), progress.Silent)

@@ -21,9 +21,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/progress"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/progress"
 )
 
 // Bounds on the package: Debian's cloud kernel has 1,200 modules and 150 MB

@@ -453,7 +453,7 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-// ParseFlow reads what `brig policy check` is given: [udp:]HOST[:PORT], with the
+// ParseFlow reads what `bawn policy check` is given: [udp:]HOST[:PORT], with the
 // port 443 where there is none.
 func ParseFlow(text string) (Flow, error) {
 	if err := urlMistake(text); err != nil {

@@ -34,7 +34,7 @@ func TestDecide(t *testing.T) {
 		"udp:time.test:123": true, "time.test:123": false, "raw.test:443": true, "host:5432": true, "host:5433": false,
 		"xn--bcher-kva.test:443": true, "bücher.test:443": true, "a.mid.b.test:999": true, "a.mid.test:999": false, "a.mid.b.test:1001": false,
 		"_svc.test:60000":         true,
-		"r3---sn-x.deep.test:443": true, "Host:5432": true, "host.brig.internal:5432": true, "HOST.:5432": true, "host.brig.internal:22": false,
+		"r3---sn-x.deep.test:443": true, "Host:5432": true, "host.bawn.internal:5432": true, "HOST.:5432": true, "host.bawn.internal:22": false,
 		"EXAMPLE。org:443": true, "UDP:time.test:123": true, "[fe80::1%eth0]:443": false,
 	} {
 		f, err := ParseFlow(flow)
@@ -124,9 +124,9 @@ func TestBadRules(t *testing.T) {
 		"https://":                 "not a URL",
 		"[a.test]:80":              "IPv6",
 		"localhost:5432":           "host:PORT",
-		"host.brig.internal:80":    "host:PORT",
-		"brig.internal":            "brig answers",
-		"**.brig.internal":         "brig answers",
+		"host.bawn.internal:80":    "host:PORT",
+		"bawn.internal":            "bawn answers",
+		"**.bawn.internal":         "bawn answers",
 		"0.0.0.0":                  "no address of anybody",
 		"[ff02::1]:80":             "multicast",
 		"udp:224.0.0.0/8:5353":     "multicast",
@@ -312,7 +312,7 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: %q, %v", in, Suggest(f), err)
 		}
 	}
-	for _, in := range []string{"localhost:80", "x.localhost", "brig.internal:80", "224.0.0.251:5353", "udp:[ff02::fb]:5353", "0.0.0.0:80", "198.18.0.7:443"} {
+	for _, in := range []string{"localhost:80", "x.localhost", "bawn.internal:80", "224.0.0.251:5353", "udp:[ff02::fb]:5353", "0.0.0.0:80", "198.18.0.7:443"} {
 		f, err := ParseFlow(in)
 		if err != nil || Suggest(f) != "" || f.Unreachable() == nil {
 			t.Errorf("%s: %q, %v", in, Suggest(f), err)

@@ -9,7 +9,7 @@ import (
 type Preset struct {
 	Name    string   `json:"name"`
 	Summary string   `json:"summary"`
-	Rules   []string `json:"rules"` // as for `brig policy allow`
+	Rules   []string `json:"rules"` // as for `bawn policy allow`
 }
 
 // presets name whole domains where a service moves among hosts, and only domains

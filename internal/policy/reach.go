@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// What brig keeps for itself, so that no rule can be about it.
+// What bawn keeps for itself, so that no rule can be about it.
 const (
 	// InfoName is the page that tells the agent in the guest what it may reach.
-	InfoName = "brig.internal"
+	InfoName = "bawn.internal"
 	// HostName is the host's own loopback, port by port (rule host:PORT).
-	HostName = "host.brig.internal"
+	HostName = "host.bawn.internal"
 )
 
 // Addresses that stand for names in the guest: of the block for benchmarks (RFC
@@ -41,8 +41,8 @@ var unreachable = []struct {
 	{netip.MustParsePrefix("255.255.255.255/32"), "is broadcast, which never leaves the sandbox"},
 	{Synthetic4, "stands for names in the guest: write a rule about the name"},
 	{Synthetic6, "stands for names in the guest: write a rule about the name"},
-	{Gateway4, "is brig's own in there, which offers names and its page to every guest"},
-	{Gateway6, "is brig's own in there, which offers names and its page to every guest"},
+	{Gateway4, "is bawn's own in there, which offers names and its page to every guest"},
+	{Gateway6, "is bawn's own in there, which offers names and its page to every guest"},
 }
 
 // matchless says why a rule can never match, or nil.
@@ -61,7 +61,7 @@ func (r *Rule) matchless() error {
 	case end == HostName:
 		return errors.New("no connection can match: a service of this host is host:PORT")
 	case end == InfoName || strings.HasSuffix(end, "."+InfoName):
-		return errors.New("no connection can match: brig answers for this name itself")
+		return errors.New("no connection can match: bawn answers for this name itself")
 	}
 	return nil
 }

@@ -9,17 +9,17 @@ import (
 	"os"
 	"path/filepath"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // Approvals is the folder of what was approved: one file for each project
-// directory, named by the digest of its path, with the bytes of its brig.yaml.
+// directory, named by the digest of its path, with the bytes of its bawn.yaml.
 type Approvals struct {
 	folder string
 }
 
-// Open returns the owner's approvals: $XDG_CONFIG_HOME/brig/trust, by default
-// ~/.config/brig/trust. The folder need not exist.
+// Open returns the owner's approvals: $XDG_CONFIG_HOME/bawn/trust, by default
+// ~/.config/bawn/trust. The folder need not exist.
 func Open() (*Approvals, error) {
 	dir, err := sandbox.ConfigDir()
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
-	"brig.dev/brig/internal/policy"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // Limits of what is read, so that a person can look at it.

@@ -1,4 +1,4 @@
-// Package project is what a project asks of its sandbox: the file brig.yaml at
+// Package project is what a project asks of its sandbox: the file bawn.yaml at
 // the root of its directory. The file is a proposal and hostile input, for the
 // guest may write there. Nothing in it counts until a person has approved those
 // very bytes; Approvals keeps what was approved, outside every shared directory.
@@ -19,12 +19,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/policy"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // Name is the file's name in the project directory.
-const Name = "brig.yaml"
+const Name = "bawn.yaml"
 
 // maxFile is the largest file that is read, in bytes.
 const maxFile = 64 << 10
@@ -32,7 +32,7 @@ const maxFile = 64 << 10
 // Schema is the JSON Schema of the file. Parse is stricter: it also knows what a
 // rule, a size and a port are.
 //
-//go:embed brig.schema.json
+//go:embed bawn.schema.json
 var Schema []byte
 
 // Proposal is what a file asks for. A zero field asks for nothing.

@@ -16,8 +16,8 @@ import (
 	"go.yaml.in/yaml/v4"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/policy"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 const example = `# What the shop needs.
@@ -37,7 +37,7 @@ deny:
 `
 
 func TestParse(t *testing.T) {
-	got, err := Parse("brig.yaml", []byte(example))
+	got, err := Parse("bawn.yaml", []byte(example))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("the rules as a file: %v, %v", rules, err)
 	}
 	for _, empty := range []string{"", "# nothing\n", "---\n", "{}"} {
-		if p, err := Parse("brig.yaml", []byte(empty)); err != nil || !reflect.DeepEqual(p, &Proposal{}) {
+		if p, err := Parse("bawn.yaml", []byte(empty)); err != nil || !reflect.DeepEqual(p, &Proposal{}) {
 			t.Errorf("%q: %+v, %v", empty, p, err)
 		}
 	}
@@ -141,9 +141,9 @@ func TestMistakesNameThePlace(t *testing.T) {
 }
 
 func TestSchema(t *testing.T) {
-	published, err := os.ReadFile("../../docs/brig.schema.json")
+	published, err := os.ReadFile("../../docs/bawn.schema.json")
 	if err != nil || !bytes.Equal(published, Schema) {
-		t.Errorf("docs/brig.schema.json is not the embedded one (%v): copy it", err)
+		t.Errorf("docs/bawn.schema.json is not the embedded one (%v): copy it", err)
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema))
 	if err != nil {
@@ -163,10 +163,10 @@ func TestSchema(t *testing.T) {
 	}
 
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("brig.schema.json", withoutLookahead(t, doc)); err != nil {
+	if err := c.AddResource("bawn.schema.json", withoutLookahead(t, doc)); err != nil {
 		t.Fatal(err)
 	}
-	schema, err := c.Compile("brig.schema.json")
+	schema, err := c.Compile("bawn.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestSchema(t *testing.T) {
 		v, _ = jsonschema.UnmarshalJSON(bytes.NewReader(b))
 		schemaErr := schema.Validate(v)
 		if (err == nil) != want || (schemaErr == nil) != want {
-			t.Errorf("%q: brig says %v, the schema %v; want it valid: %v", text, err, schemaErr, want)
+			t.Errorf("%q: bawn says %v, the schema %v; want it valid: %v", text, err, schemaErr, want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ const (
 const kvmDevice = "/dev/kvm"
 
 // accelEnv overrides the choice: "kvm" or "tcg".
-const accelEnv = "BRIG_ACCEL"
+const accelEnv = "BAWN_ACCEL"
 
 // accelFile keeps the answer of the proof, in the cache directory.
 const accelFile = "accel.json"
@@ -164,7 +164,7 @@ func readProof(path string) (proof, bool) {
 	return p, err == nil && json.Unmarshal(text, &p) == nil
 }
 
-// replaceJSON replaces the file in one step: another brig may be reading it.
+// replaceJSON replaces the file in one step: another bawn may be reading it.
 func replaceJSON(path string, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -205,7 +205,7 @@ func prove(ctx context.Context, qemu string) (*failure, error) {
 // boots tells why the proof's guest does not run to its end under an accelerator
 // within limit; nil means that it does. The error is for what proves nothing.
 func boots(ctx context.Context, qemu, accel string, limit time.Duration) (*failure, error) {
-	f, err := os.CreateTemp("", "brig-proof-*")
+	f, err := os.CreateTemp("", "bawn-proof-*")
 	if err != nil {
 		return nil, fmt.Errorf("prove the accelerator: %w", err)
 	}

@@ -97,7 +97,7 @@ func TestAccelerator(t *testing.T) {
 	}
 	t.Setenv(accelEnv, "xen")
 	if _, err := Accelerator(t.Context(), dir); err == nil {
-		t.Error("BRIG_ACCEL=xen was taken")
+		t.Error("BAWN_ACCEL=xen was taken")
 	}
 
 	t.Setenv(accelEnv, "")

@@ -80,7 +80,7 @@ func Find(ctx context.Context, cacheDir string) (Binary, error) {
 		return Binary{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if v.Less(oldest) {
-		return Binary{}, fmt.Errorf("%s is QEMU %s, and brig needs %s or later: upgrade the package %s, or the system (Debian 12, Ubuntu 23.04 or later)",
+		return Binary{}, fmt.Errorf("%s is QEMU %s, and bawn needs %s or later: upgrade the package %s, or the system (Debian 12, Ubuntu 23.04 or later)",
 			path, v, oldest, Package())
 	}
 	first, _, _ := bytes.Cut(out, []byte("\n"))

@@ -34,7 +34,7 @@ import (
 	"strconv"
 	"strings"
 
-	"brig.dev/brig/internal/confine"
+	"bawn.dev/bawn/internal/confine"
 )
 
 // Bounds that QEMU or virtio set.

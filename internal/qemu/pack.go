@@ -25,7 +25,7 @@ import (
 // the runs are in order and do not touch.
 
 const (
-	packMagic  = "brigram1"
+	packMagic  = "bawnram1"
 	packHeader = 24
 	packRun    = 16
 	// maxRuns bounds what a damaged file can make a reader allocate: every

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/confine"
+	"bawn.dev/bawn/internal/confine"
 )
 
 // Process is a running QEMU.

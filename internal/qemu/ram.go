@@ -15,9 +15,9 @@ import (
 // broken into cannot cut it short beneath others who map it.
 func NewRAM(size int64) (*os.File, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate("brig-ram", flags|unix.MFD_NOEXEC_SEAL)
+	fd, err := unix.MemfdCreate("bawn-ram", flags|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate("brig-ram", flags)
+		fd, err = unix.MemfdCreate("bawn-ram", flags)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make guest memory: %w", err)

@@ -23,11 +23,11 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/hanwen/go-fuse/v2/virtiofs"
 
-	"brig.dev/brig/internal/confine"
+	"bawn.dev/bawn/internal/confine"
 )
 
-// Tests in a real VM need a kernel: BRIG_TEST_KERNEL names a vmlinux (or
-// bzImage), BRIG_TEST_MODULES the directory of its modules
+// Tests in a real VM need a kernel: BAWN_TEST_KERNEL names a vmlinux (or
+// bzImage), BAWN_TEST_MODULES the directory of its modules
 // (lib/modules/VERSION). Without them these tests are skipped.
 
 func TestMain(m *testing.M) {
@@ -65,7 +65,7 @@ var guestModules = []string{
 }
 
 func buildLab() error {
-	dir, err := os.MkdirTemp("", "brig-qemu-")
+	dir, err := os.MkdirTemp("", "bawn-qemu-")
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,8 @@ func buildLab() error {
 	guest := filepath.Join(dir, "init")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", guest, "testdata/guest/main.go")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if os.Getenv("BRIG_TEST_GUEST") != "" { // built before: no Go where the test runs
-		guest = os.Getenv("BRIG_TEST_GUEST")
+	if os.Getenv("BAWN_TEST_GUEST") != "" { // built before: no Go where the test runs
+		guest = os.Getenv("BAWN_TEST_GUEST")
 	} else if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the guest: %w: %s", err, out)
 	}
@@ -101,7 +101,7 @@ func buildLab() error {
 	}
 	for i, m := range guestModules {
 		name := fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m))
-		if err := add(name, filepath.Join(os.Getenv("BRIG_TEST_MODULES"), "kernel", m)); err != nil {
+		if err := add(name, filepath.Join(os.Getenv("BAWN_TEST_MODULES"), "kernel", m)); err != nil {
 			return err
 		}
 	}
@@ -125,9 +125,9 @@ type vm struct {
 // describe makes a small machine; its console and port are v's.
 func describe(t testing.TB, v *vm) *Machine {
 	t.Helper()
-	kernel := os.Getenv("BRIG_TEST_KERNEL")
-	if kernel == "" || os.Getenv("BRIG_TEST_MODULES") == "" {
-		t.Skip("no BRIG_TEST_KERNEL and BRIG_TEST_MODULES")
+	kernel := os.Getenv("BAWN_TEST_KERNEL")
+	if kernel == "" || os.Getenv("BAWN_TEST_MODULES") == "" {
+		t.Skip("no BAWN_TEST_KERNEL and BAWN_TEST_MODULES")
 	}
 	lab.once.Do(func() { lab.err = buildLab() })
 	if lab.err != nil {
@@ -590,7 +590,7 @@ func TestBalloon(t *testing.T) {
 	}
 }
 
-// Measures, for choosing settings: BRIG_TEST_CPU and the like are not needed,
+// Measures, for choosing settings: BAWN_TEST_CPU and the like are not needed,
 // since the numbers of the last run are in the docs.
 func TestIdle(t *testing.T) {
 	var v vm

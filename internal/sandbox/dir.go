@@ -27,7 +27,7 @@ const (
 	stateFile     = "state.json"
 	lockFile      = "lock"       // held by the supervisor while it lives
 	startLockFile = "start.lock" // held by whoever starts, changes or removes the sandbox
-	ownerLockFile = "owner.lock" // held by the brig whose command a throwaway sandbox is for
+	ownerLockFile = "owner.lock" // held by the bawn whose command a throwaway sandbox is for
 
 	DiskFile          = "disk.raw"
 	ClientKeyFile     = "id_ed25519"     // OpenSSH private key of the host's side
@@ -38,7 +38,7 @@ const (
 	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
 	SSHSocket         = "ssh.sock"       // raw bytes to the guest's SSH server
 	PolicyFile        = "policy"         // network rules of this sandbox
-	ProjectPolicyFile = "policy.project" // rules of the project's brig.yaml, as approved
+	ProjectPolicyFile = "policy.project" // rules of the project's bawn.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 
 	PoolKeyFile = "key"        // of a machine that waits: which sandboxes it can become
@@ -55,7 +55,7 @@ type Store struct {
 }
 
 // Open returns the user's store, making its folder (mode 0700) if need be.
-// It stands in $XDG_STATE_HOME/brig, by default ~/.local/state/brig.
+// It stands in $XDG_STATE_HOME/bawn, by default ~/.local/state/bawn.
 func Open() (*Store, error) {
 	root, err := stateHome()
 	if err != nil {
@@ -82,7 +82,7 @@ func private(dir string) error {
 		return err
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("state folder %s belongs to user %d: brig keeps keys there and wants one of its own (set XDG_STATE_HOME)", dir, st.Uid)
+		return fmt.Errorf("state folder %s belongs to user %d: bawn keeps keys there and wants one of its own (set XDG_STATE_HOME)", dir, st.Uid)
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
 		return os.Chmod(dir, 0o700) //nolint:gosec // a folder
@@ -92,23 +92,23 @@ func private(dir string) error {
 
 func stateHome() (string, error) {
 	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
-		return filepath.Join(d, "brig"), nil
+		return filepath.Join(d, "bawn"), nil
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", fmt.Errorf("no state folder: %w", err)
 	}
-	return filepath.Join(home, ".local", "state", "brig"), nil
+	return filepath.Join(home, ".local", "state", "bawn"), nil
 }
 
 // CacheDir is where images, kernels and templates are kept:
-// $XDG_CACHE_HOME/brig, by default ~/.cache/brig.
+// $XDG_CACHE_HOME/bawn, by default ~/.cache/bawn.
 func CacheDir() (string, error) {
 	d, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("no cache folder: %w", err)
 	}
-	return filepath.Join(d, "brig"), nil
+	return filepath.Join(d, "bawn"), nil
 }
 
 // Pool is the store of machines that wait for a sandbox.
@@ -231,7 +231,7 @@ func (d Dir) await(ctx context.Context, lock string) error {
 }
 
 // LockStart takes the right to start, change or remove the sandbox, waiting
-// for another brig that has it. The wait ends with ctx.
+// for another bawn that has it. The wait ends with ctx.
 func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
 	return lockWait(ctx, d.File(startLockFile))
 }
@@ -442,8 +442,8 @@ var systemDirs = []string{
 // nor mounted over.
 var kernelDirs = []string{"/proc", "/sys", "/dev"}
 
-// guestDirs are where the guest keeps what brig needs.
-var guestDirs = []string{"/run/brig", "/var/lib/docker"}
+// guestDirs are where the guest keeps what bawn needs.
+var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
 
 // checkTarget says whether something may be mounted at a place in the guest.
 func checkTarget(path string) error {
@@ -455,7 +455,7 @@ func checkTarget(path string) error {
 }
 
 // CheckShare says whether a host path may be shared with a guest: it must
-// exist, and it must not hold, nor lie within, brig's own state (keys, policy)
+// exist, and it must not hold, nor lie within, bawn's own state (keys, policy)
 // or the system's roots, nor be the whole home directory. Read-only, a
 // directory of the system's may be.
 func (s *Store) CheckShare(path string, readOnly bool) error {
@@ -471,11 +471,11 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 	for _, o := range own {
 		o = resolved(o)
 		if Beneath(path, o) || Beneath(o, path) {
-			return fmt.Errorf("cannot share %s: brig keeps policy, keys and images in folders such as %s, which no guest may reach; run brig in a project directory", path, o)
+			return fmt.Errorf("cannot share %s: bawn keeps policy, keys and images in folders such as %s, which no guest may reach; run bawn in a project directory", path, o)
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
-		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run brig in a project directory below it", path)
+		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run bawn in a project directory below it", path)
 	}
 	for _, sys := range append([]string{"/run"}, kernelDirs...) {
 		if Beneath(sys, path) {
@@ -483,7 +483,7 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 		}
 	}
 	if !readOnly && slices.Contains(systemDirs, path) {
-		return fmt.Errorf("cannot share %s: the host's system needs it; run brig in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path, path)
+		return fmt.Errorf("cannot share %s: the host's system needs it; run bawn in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path, path)
 	}
 	return nil
 }
@@ -562,7 +562,7 @@ func lockWait(ctx context.Context, path string) (*Lock, error) {
 				r.l.Close()
 			}
 		}()
-		return nil, fmt.Errorf("waiting for another brig: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("waiting for another bawn: %w", context.Cause(ctx))
 	}
 }
 

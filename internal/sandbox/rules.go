@@ -7,28 +7,28 @@ import (
 	"os"
 	"path/filepath"
 
-	"brig.dev/brig/internal/policy"
+	"bawn.dev/bawn/internal/policy"
 )
 
 // CommonPolicy is the file of rules that hold for all of the owner's sandboxes:
-// $XDG_CONFIG_HOME/brig/policy, by default ~/.config/brig/policy.
+// $XDG_CONFIG_HOME/bawn/policy, by default ~/.config/bawn/policy.
 func CommonPolicy() (string, error) {
 	dir, err := ConfigDir()
 	return filepath.Join(dir, "policy"), err
 }
 
 // ConfigDir is where the owner's policy and approvals are kept:
-// $XDG_CONFIG_HOME/brig, by default ~/.config/brig.
+// $XDG_CONFIG_HOME/bawn, by default ~/.config/bawn.
 func ConfigDir() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("no configuration folder: %w", err)
 	}
-	return filepath.Join(dir, "brig"), nil
+	return filepath.Join(dir, "bawn"), nil
 }
 
 // RuleFiles are where the sandbox's rules are: those of all sandboxes, those of
-// its project's approved brig.yaml, and its own. Any may be missing.
+// its project's approved bawn.yaml, and its own. Any may be missing.
 func (d Dir) RuleFiles() ([]string, error) {
 	common, err := CommonPolicy()
 	return []string{common, d.File(ProjectPolicyFile), d.File(PolicyFile)}, err

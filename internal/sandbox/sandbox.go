@@ -1,4 +1,4 @@
-// Package sandbox is the noun that brig is about: one VM for one directory,
+// Package sandbox is the noun that bawn is about: one VM for one directory,
 // what it should be (Spec), where it lies on disk, and who holds its locks.
 //
 // Everything of a sandbox stands in one folder that only its owner can open
@@ -28,7 +28,7 @@ type Spec struct {
 	// copy of the project has it where the original had.
 	Place     string    `json:"place,omitempty"`
 	Created   time.Time `json:"created"`
-	Version   string    `json:"version"` // of brig that made it
+	Version   string    `json:"version"` // of bawn that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
 	// Fresh says that no command has run yet: there is nothing on the disk that
 	// could be lost.
@@ -43,13 +43,13 @@ type Spec struct {
 	Mounts []Mount       `json:"mounts"`          // beside the project directory
 	Ports  []Port        `json:"ports"`           // published on the host's loopback
 	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
-	Hosts  []Host        `json:"hosts,omitempty"` // names that brig resolves itself
+	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
 
-	// Given are the keys of brig.yaml that a person has set by a flag instead.
+	// Given are the keys of bawn.yaml that a person has set by a flag instead.
 	Given []string `json:"given,omitempty"`
-	// NoProject leaves the project's brig.yaml aside.
+	// NoProject leaves the project's bawn.yaml aside.
 	NoProject bool `json:"noProject,omitempty"`
-	// Project is what of the above comes from the approved brig.yaml.
+	// Project is what of the above comes from the approved bawn.yaml.
 	Project Added `json:"project,omitzero"`
 
 	// Boot is what the last start boots from; its paths lie in the cache.
@@ -64,7 +64,7 @@ func (s *Spec) GuestDir() string {
 	return s.Dir
 }
 
-// Added is what a project's brig.yaml adds to a spec. Zero adds nothing.
+// Added is what a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
 	Image  string  `json:"image,omitempty"`
 	CPUs   int     `json:"cpus,omitempty"`
@@ -239,7 +239,7 @@ func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
 
 func decode(b []byte, v any, what string) error {
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'brig rm --force'", what, err)
+		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'bawn rm --force'", what, err)
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 func store(t *testing.T) *Store {
 	t.Helper()
-	s, err := OpenAt(filepath.Join(t.TempDir(), "brig"))
+	s, err := OpenAt(filepath.Join(t.TempDir(), "bawn"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestLockStartWaitsAndGivesUp(t *testing.T) {
 }
 
 func TestLongSocketPaths(t *testing.T) {
-	s, err := OpenAt(filepath.Join(t.TempDir(), strings.Repeat("long/", 40), "brig"))
+	s, err := OpenAt(filepath.Join(t.TempDir(), strings.Repeat("long/", 40), "bawn"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,13 +125,13 @@ func TestOthersAreShutOut(t *testing.T) {
 	}
 }
 
-func TestCheckShareKeepsBrigsOwnStateOut(t *testing.T) {
+func TestCheckShareKeepsBawnsOwnStateOut(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_STATE_HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
 	t.Setenv("XDG_CONFIG_HOME", "")
-	dotfiles := filepath.Join(home, "dotfiles") // where people keep what ~/.config leads to; nothing of brig's in it yet
+	dotfiles := filepath.Join(home, "dotfiles") // where people keep what ~/.config leads to; nothing of bawn's in it yet
 	if err := errors.Join(os.Mkdir(dotfiles, 0o755), os.Symlink("dotfiles", filepath.Join(home, ".config"))); err != nil {
 		t.Fatal(err)
 	}

@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // HostAlias is the name under which known_hosts has a sandbox's key.
-func HostAlias(name string) string { return "brig-" + name }
+func HostAlias(name string) string { return "bawn-" + name }
 
 // MakeKeys makes the sandbox's keys if they do not stand yet: one for the
 // host's side, one for the guest's SSH server, and a known_hosts file that
@@ -27,7 +27,7 @@ func MakeKeys(d sandbox.Dir, name string) error {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := makeKey(d.File(f), "brig "+name); err != nil {
+		if err := makeKey(d.File(f), "bawn "+name); err != nil {
 			return err
 		}
 	}
@@ -59,7 +59,7 @@ func Signer(d sandbox.Dir, file string) (ssh.Signer, error) {
 	}
 	s, err := ssh.ParsePrivateKey(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (remove the file: brig makes a new key at the next start)", d.File(file), err)
+		return nil, fmt.Errorf("%s: %w (remove the file: bawn makes a new key at the next start)", d.File(file), err)
 	}
 	return s, nil
 }

@@ -3,7 +3,7 @@
 // streams and exit status, and opens SFTP.
 //
 // The connection is end to end: the supervisor passes the bytes on and cannot
-// read them. The guest's key is the one that brig made for this sandbox, so a
+// read them. The guest's key is the one that bawn made for this sandbox, so a
 // guest that answers with another is refused.
 package session
 
@@ -21,8 +21,8 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // ErrUser means that the guest lets nobody of that name in.
@@ -109,7 +109,7 @@ type Exit struct {
 }
 
 // Run runs the command and returns when it has ended and all its output has
-// been written. An error means that brig, not the command, failed.
+// been written. An error means that bawn, not the command, failed.
 func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 	f := &forwarder{client: c, session: make(chan *ssh.Session, 1)}
 	go f.run(cmd.Signals)

@@ -39,7 +39,7 @@ var signals = map[ssh.Signal]syscall.Signal{
 	"WINCH": syscall.SIGWINCH,
 }
 
-// Forwarded are the signals that brig passes on to a command.
+// Forwarded are the signals that bawn passes on to a command.
 var Forwarded = []os.Signal{
 	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,

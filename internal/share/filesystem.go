@@ -59,7 +59,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 	}, nil
 }
 
-func (f *fileSystem) String() string { return "brig" }
+func (f *fileSystem) String() string { return "bawn" }
 
 // status turns an error of a system call into FUSE's.
 func status(err error) fuse.Status {

@@ -19,7 +19,7 @@
 // out to be a regular file or a directory, the file itself by /proc/self/fd. A
 // FIFO or a device is never opened, by whatever means it got there.
 //
-// The process runs as the person who runs brig, so what it makes is theirs,
+// The process runs as the person who runs bawn, so what it makes is theirs,
 // whoever asked in the guest. It cannot give files away: chown to anybody else
 // is EPERM.
 //
@@ -45,8 +45,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/confine"
-	"brig.dev/brig/internal/vhostuser"
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/vhostuser"
 )
 
 // Options say what is shared.

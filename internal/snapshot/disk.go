@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/qemu"
+	"bawn.dev/bawn/internal/qemu"
 )
 
 // CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing

@@ -44,8 +44,8 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // Names of a snapshot's files.
@@ -88,7 +88,7 @@ type Meta struct {
 
 	Files map[string]File `json:"files"`
 	// Disk is what the copy of the disk must be. A suspension has none, and nor have
-	// snapshots of brig's before it was kept, of which only the rest is verified.
+	// snapshots of bawn's before it was kept, of which only the rest is verified.
 	Disk *File `json:"disk,omitempty"`
 }
 
@@ -301,7 +301,7 @@ func Open(path string) (*Snapshot, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if s.Meta.Format != format {
-		return nil, fmt.Errorf("%w: it is of another version of brig (format %d)", ErrDamaged, s.Meta.Format)
+		return nil, fmt.Errorf("%w: it is of another version of bawn (format %d)", ErrDamaged, s.Meta.Format)
 	}
 	if s.Meta.Spec == nil {
 		return nil, fmt.Errorf("%w: it does not say what machine it is of", ErrDamaged)

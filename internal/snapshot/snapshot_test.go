@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 const size = 1 << 20
@@ -214,7 +214,7 @@ func TestVerify(t *testing.T) {
 	if s.Meta.Disk.Size != 1<<30 || s.Meta.Disk.Sum == 0 {
 		t.Errorf("recorded: %+v", s.Meta.Disk)
 	}
-	s.Meta.Disk = nil // of an earlier brig's
+	s.Meta.Disk = nil // of an earlier bawn's
 	if err := s.Verify(t.Context()); err != nil {
 		t.Errorf("a disk that is not recorded: %v", err)
 	}

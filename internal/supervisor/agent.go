@@ -16,7 +16,7 @@ import (
 
 	"github.com/hashicorp/yamux"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // agent is the host's end of the two virtio-serial ports (package wire).

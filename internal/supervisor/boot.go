@@ -20,12 +20,12 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
 
-	"brig.dev/brig/internal/image"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/snapshot"
-	"brig.dev/brig/internal/template"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/template"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // boot brings the sandbox up: machine, agent, network, shares, mux. One that was
@@ -456,7 +456,7 @@ func common(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
 // machineID derives a machine-id(5) from a sandbox's ID: stable over its life
 // and unlike any other's.
 func machineID(id string) string {
-	sum := sha256.Sum256([]byte("brig machine " + id))
+	sum := sha256.Sum256([]byte("bawn machine " + id))
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // TestKeepClock: the guest is told the time after the host slept or its clock was

@@ -8,13 +8,13 @@ import (
 	"strconv"
 	"time"
 
-	"brig.dev/brig/internal/qemu"
+	"bawn.dev/bawn/internal/qemu"
 )
 
 // Suspending by itself. A sandbox is in use while somebody is attached, while a
 // published port has a connection, while bytes pass between it and the world, and
 // while its processors work. When none of it was so for its idle time, it is
-// suspended as by `brig suspend`.
+// suspended as by `bawn suspend`.
 
 const (
 	idlePoll    = 5 * time.Second

@@ -15,10 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
-// The hidden verbs of brig that are processes of this package.
+// The hidden verbs of bawn that are processes of this package.
 const (
 	Verb      = "__supervise"
 	ShareVerb = "__share"
@@ -51,7 +51,7 @@ type news struct {
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
-	"BRIG_ACCEL", "BRIG_DEBUG", "BRIG_TEMPLATES", "GODEBUG", "RES_OPTIONS",
+	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_TEMPLATES", "GODEBUG", "RES_OPTIONS",
 }
 
 func supervisorEnv() []string {
@@ -174,7 +174,7 @@ func hear(r *os.File, on Progress) (how Start, err error) {
 		}
 		on.Stage(n.Stage)
 	}
-	return how, errors.New("the supervisor ended without a word (see its log: brig logs --supervisor)")
+	return how, errors.New("the supervisor ended without a word (see its log: bawn logs --supervisor)")
 }
 
 // crashError is why a start failed in which the guest's kernel or QEMU crashed.

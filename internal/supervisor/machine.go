@@ -9,19 +9,19 @@ import (
 	"os"
 	"slices"
 
-	"brig.dev/brig/internal/kernel"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/template"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/kernel"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/template"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Serial numbers of the virtio-blk disks, by which the agent finds them
 // (20 bytes at most, virtio 1.2 section 5.2.6.1).
 const (
-	serialImage   = "brig-image"
-	serialDisk    = "brig-disk"
-	serialModules = "brig-modules"
+	serialImage   = "bawn-image"
+	serialDisk    = "bawn-disk"
+	serialModules = "bawn-modules"
 )
 
 // cardMAC is the address that every machine's card starts with. The agent then

@@ -15,14 +15,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/confine"
-	"brig.dev/brig/internal/image"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/share"
-	"brig.dev/brig/internal/snapshot"
-	"brig.dev/brig/internal/template"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/template"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Making templates. After a cold start the command line launches a process that
@@ -34,7 +34,7 @@ import (
 const TemplateVerb = "__template"
 
 // templateEnv turns templates off where it is "off".
-const templateEnv = "BRIG_TEMPLATES"
+const templateEnv = "BAWN_TEMPLATES"
 
 func templatesOn() bool { return os.Getenv(templateEnv) != "off" }
 
@@ -201,7 +201,7 @@ func (m *mould) plugShares(ctx context.Context) (tags []string, err error) {
 	if !m.machine.Freezable() {
 		return nil, nil
 	}
-	dir, err := os.MkdirTemp("", "brig-template-*")
+	dir, err := os.MkdirTemp("", "bawn-template-*")
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +261,7 @@ func (m *mould) setup() wire.SetupRequest {
 
 // openDisks opens the disks, with an empty one in the place of a sandbox's own.
 func (m *mould) openDisks() (own *os.File, err error) {
-	dir, err := os.MkdirTemp("", "brig-template-*")
+	dir, err := os.MkdirTemp("", "bawn-template-*")
 	if err != nil {
 		return nil, err
 	}

@@ -18,12 +18,12 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"brig.dev/brig/internal/control"
-	"brig.dev/brig/internal/egress"
-	"brig.dev/brig/internal/netstack"
-	"brig.dev/brig/internal/policy"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/netstack"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // The addresses of a sandbox's own segment, on which there are the guest and the
@@ -53,7 +53,7 @@ func guestMAC(id string) net.HardwareAddr {
 // guestAddrs are a sandbox's own. No other machine sees them; they differ so that
 // what runs inside can tell two sandboxes apart.
 func guestAddrs(id string) (v4, v6 netip.Prefix) {
-	sum := sha256.Sum256([]byte("brig addresses " + id))
+	sum := sha256.Sum256([]byte("bawn addresses " + id))
 	four := [4]byte{100, 127, sum[0] & 0x7f, sum[1]} // 100.127.0.0/17, which has not the gateway
 	six := gateway6.Addr().As16()
 	copy(six[8:], sum[2:10])
@@ -99,7 +99,7 @@ func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[stri
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}
 	if n.watch, err = n.watchRules(); err != nil {
-		log.Warn("rules that are edited by hand take effect with the next brig policy", "error", err)
+		log.Warn("rules that are edited by hand take effect with the next bawn policy", "error", err)
 	}
 	guest4, guest6 := guestAddrs(spec.ID)
 	n.stack, err = netstack.New(link, netstack.Config{
@@ -310,7 +310,7 @@ func flowOf(t egress.Target) policy.Flow {
 // address floor of a bare address, and names that lead nowhere.
 func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
 	if ownPage(f) {
-		return policy.Decision{Allow: true, Reason: "brig's own page, which every guest may read"}
+		return policy.Decision{Allow: true, Reason: "bawn's own page, which every guest may read"}
 	}
 	d := set.Decide(f)
 	err := f.Unreachable()

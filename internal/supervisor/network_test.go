@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/control"
-	"brig.dev/brig/internal/egress"
-	"brig.dev/brig/internal/policy"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // request is a connection of a guest's.
@@ -43,7 +43,7 @@ func (r *request) Reject() {
 }
 
 // policyPlace is a sandbox's network without a guest, a server of the host's that
-// it may reach, and the client that brig's verbs use.
+// it may reach, and the client that bawn's verbs use.
 func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *control.Client) {
 	t.Helper()
 	home := t.TempDir()
@@ -159,7 +159,7 @@ func TestAChangeTakesLessThanASecond(t *testing.T) {
 func TestABrokenPolicyLetsNothingPass(t *testing.T) {
 	n, server, client := policyPlace(t)
 	good := "allow " + server.String()
-	common := filepath.Join(filepath.Dir(n.dir.Path), ".config", "brig", "policy")
+	common := filepath.Join(filepath.Dir(n.dir.Path), ".config", "bawn", "policy")
 	if err := os.MkdirAll(filepath.Dir(common), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -229,9 +229,9 @@ func TestCheckPolicy(t *testing.T) {
 	}
 	set := policy.Compile(rules)
 	for target, say := range map[string]string{
-		"example.org": "", "8.8.8.8:53": "", "10.1.2.3": "", "host:22": "", "host.brig.internal:22": "", "127.0.0.2:80": "",
+		"example.org": "", "8.8.8.8:53": "", "10.1.2.3": "", "host:22": "", "host.bawn.internal:22": "", "127.0.0.2:80": "",
 		"10.2.0.1": "private", "127.0.0.1:80": "loopback", "169.254.169.254:80": "metadata", "[64:ff9b::7f00:1]:80": "NAT64", "[::1]:80": "loopback",
-		"224.0.0.1": "multicast", "198.18.0.1:80": "about the name", "localhost:80": "localhost", "brig.internal:80": "", "brig.internal:81": "brig answers", "100.127.255.1:80": "", "100.127.255.1:22": "brig's own", "host:23": "no rule allows it",
+		"224.0.0.1": "multicast", "198.18.0.1:80": "about the name", "localhost:80": "localhost", "bawn.internal:80": "", "bawn.internal:81": "bawn answers", "100.127.255.1:80": "", "100.127.255.1:22": "bawn's own", "host:23": "no rule allows it",
 	} {
 		f, err := policy.ParseFlow(target)
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 // ownerPoll is how often a throwaway sandbox looks whether its owner lives.
 const ownerPoll = 2 * time.Second
 
-// watchOwner ends a throwaway sandbox when the brig whose command it is for is gone
+// watchOwner ends a throwaway sandbox when the bawn whose command it is for is gone
 // without having removed it: it was killed. What is left is removed by close.
 func (s *supervisor) watchOwner(ctx context.Context) {
 	for {
@@ -18,7 +18,7 @@ func (s *supervisor) watchOwner(ctx context.Context) {
 			return
 		}
 		if !owned {
-			s.log.Info("the brig that this sandbox was made for is gone")
+			s.log.Info("the bawn that this sandbox was made for is gone")
 			s.shutDown(true)
 			return
 		}

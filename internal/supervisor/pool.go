@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/snapshot"
-	"brig.dev/brig/internal/template"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/template"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // The pool: machines that wait for a sandbox.
@@ -54,13 +54,13 @@ const (
 )
 
 // rehearsalDir is where a waiting machine had its shares mounted.
-const rehearsalDir = "/run/brig/rehearsal"
+const rehearsalDir = "/run/bawn/rehearsal"
 
 // emptyFolder is what they were of, in the machine's folder.
 const emptyFolder = "empty"
 
 // poolKey says which sandboxes a waiting machine can become: those of its kind,
-// for the same brig, in the same environment.
+// for the same bawn, in the same environment.
 func poolKey(ctx context.Context, spec *sandbox.Spec, user wire.User) (string, error) {
 	cache, err := sandbox.CacheDir()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // maxPortConns bounds the connections that are open at once through one
@@ -52,7 +52,7 @@ func (p *ports) publish(port sandbox.Port) (sandbox.Port, error) {
 		if was.port == port {
 			return port, nil
 		}
-		return port, fmt.Errorf("port %d is already published as %s; close it with 'brig port --remove %d'", port.Host, was.port, port.Host)
+		return port, fmt.Errorf("port %d is already published as %s; close it with 'bawn port --remove %d'", port.Host, was.port, port.Host)
 	}
 	for _, was := range p.open {
 		if port.Host == 0 && was.free && was.port.Guest == port.Guest {

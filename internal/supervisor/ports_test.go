@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // echo answers a guest's port 7 with what it reads, after it has all of it.

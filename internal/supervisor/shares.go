@@ -11,12 +11,12 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
-	"brig.dev/brig/internal/confine"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/share"
-	"brig.dev/brig/internal/snapshot"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // shareServer is one process that serves one directory.

@@ -1,7 +1,7 @@
 // Package supervisor is the process that owns one running sandbox: its QEMU,
 // its share servers, its published ports and its sockets.
 //
-// Theory of operation. `brig` launches a supervisor in a session of its own
+// Theory of operation. `bawn` launches a supervisor in a session of its own
 // (Launch) and hears from it through a pipe until the sandbox is ready. From
 // then on the supervisor stands alone. It holds the sandbox's lock while it
 // lives. All its children are forked from one thread with a parent-death
@@ -29,11 +29,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"brig.dev/brig/internal/confine"
-	"brig.dev/brig/internal/control"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Bounds of the logs, in bytes of one file; one older file is kept beside it.
@@ -175,7 +175,7 @@ func (s *supervisor) run(ctx context.Context, boot func(context.Context) error) 
 }
 
 func logOptions() *slog.HandlerOptions {
-	if os.Getenv("BRIG_DEBUG") != "" {
+	if os.Getenv("BAWN_DEBUG") != "" {
 		return &slog.HandlerOptions{Level: slog.LevelDebug}
 	}
 	return nil

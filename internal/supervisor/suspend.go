@@ -12,10 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/sandbox"
-	"brig.dev/brig/internal/snapshot"
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Suspending and going on.
@@ -58,7 +58,7 @@ func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 // leaveLimit is how long somebody who has gone may still be counted as attached.
 const leaveLimit = time.Second
 
-// awaitLeave waits a moment for those who have just gone: "brig run" that ended
+// awaitLeave waits a moment for those who have just gone: "bawn run" that ended
 // right before.
 func (s *supervisor) awaitLeave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveLimit)

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // maxComm is the longest name that Linux keeps of a process, in bytes.

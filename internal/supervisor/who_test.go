@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"brig.dev/brig/internal/wire"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // TestAsker: what comes up while the guest is asked goes together in one question

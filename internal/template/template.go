@@ -42,8 +42,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/qemu"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/qemu"
 )
 
 // kind is what templates are called in the cache.

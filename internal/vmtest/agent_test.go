@@ -73,13 +73,13 @@ func (m *fakeModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestClaudeCode is what brig is for: a coding agent, as npm has it today, without a
+// TestClaudeCode is what bawn is for: a coding agent, as npm has it today, without a
 // question, on a model that wants to do harm. It works on the project, and reaches
 // its API and nothing else. It takes some minutes, most of them npm's under
-// emulation, so only BRIG_TEST_AGENT=1 asks for it.
+// emulation, so only BAWN_TEST_AGENT=1 asks for it.
 func TestClaudeCode(t *testing.T) {
-	if os.Getenv("BRIG_TEST_AGENT") == "" {
-		t.Skip("BRIG_TEST_AGENT=1 runs it")
+	if os.Getenv("BAWN_TEST_AGENT") == "" {
+		t.Skip("BAWN_TEST_AGENT=1 runs it")
 	}
 	cert, text := certificate(t, "api.test")
 	l, port := listen(t, serverAddr+":0")

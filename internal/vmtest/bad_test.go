@@ -40,7 +40,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		fails(t, dir, 125, c.say, c.args...)
 	}
-	// The home directory, the root and brig's own folders are never shared.
+	// The home directory, the root and bawn's own folders are never shared.
 	for _, d := range []string{"/", filepath.Join(base, "home"), filepath.Join(base, "state")} {
 		fails(t, dir, 125, "cannot share", "run", "-C", d, "--", "true")
 	}
@@ -52,7 +52,7 @@ func TestBadInput(t *testing.T) {
 func TestNoQEMU(t *testing.T) {
 	dir := project(t, "noqemu")
 	bin := t.TempDir()
-	r := brigAt(t.Context(), dir, nil, []string{"PATH=" + bin}, "run", "--", "true")
+	r := bawnAt(t.Context(), dir, nil, []string{"PATH=" + bin}, "run", "--", "true")
 	if r.code != 125 || !strings.Contains(r.err, "QEMU is not installed") || !strings.Contains(r.err, "apt-get install") {
 		t.Errorf("without QEMU: %+v", r)
 	}
@@ -62,7 +62,7 @@ func TestNoQEMU(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r = brigAt(t.Context(), dir, nil, []string{"PATH=" + bin + ":/usr/bin:/bin"}, "run", "--", "true")
+	r = bawnAt(t.Context(), dir, nil, []string{"PATH=" + bin + ":/usr/bin:/bin"}, "run", "--", "true")
 	if r.code != 125 || !strings.Contains(r.err, "6.2") || !strings.Contains(r.err, "7.2") {
 		t.Errorf("with QEMU 6.2: %+v", r)
 	}
@@ -70,7 +70,7 @@ func TestNoQEMU(t *testing.T) {
 
 func TestTooMuchMemory(t *testing.T) {
 	dir := project(t, "memory")
-	r := brig(t, dir, "run", "--memory", "100T", "--", "true")
+	r := bawn(t, dir, "run", "--memory", "100T", "--", "true")
 	if r.code != 125 || !strings.Contains(strings.ToLower(r.err), "memory") {
 		t.Errorf("%+v", r)
 	}
@@ -84,7 +84,7 @@ func TestTwoAtOnce(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			r := brigAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d >> /tmp/seen", i))
+			r := bawnAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d >> /tmp/seen", i))
 			if r.code != 0 {
 				t.Errorf("run %d: %+v", i, r)
 			}
@@ -102,10 +102,10 @@ func TestLongPaths(t *testing.T) {
 	dir := project(t, "long")
 	state := filepath.Join(base, strings.Repeat("long-", 30), strings.Repeat("path-", 20))
 	env := []string{"XDG_STATE_HOME=" + state}
-	if r := brigAt(t.Context(), dir, nil, env, "run", "--", "true"); r.code != 0 {
+	if r := bawnAt(t.Context(), dir, nil, env, "run", "--", "true"); r.code != 0 {
 		t.Errorf("run: %+v", r)
 	}
-	if r := brigAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
+	if r := bawnAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
 		t.Errorf("rm: %+v", r)
 	}
 }
@@ -113,11 +113,11 @@ func TestLongPaths(t *testing.T) {
 // TestDamagedCache: what no longer has its digest is made again.
 func TestDamagedCache(t *testing.T) {
 	dir := project(t, "damaged")
-	files, err := filepath.Glob(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "initramfs", "*", "initrd"))
+	files, err := filepath.Glob(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "initramfs", "*", "initrd"))
 	if err != nil || len(files) == 0 {
 		must(t, dir, "run", "--", "true")
 		must(t, dir, "stop")
-		if files, err = filepath.Glob(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "initramfs", "*", "initrd")); err != nil || len(files) == 0 {
+		if files, err = filepath.Glob(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "initramfs", "*", "initrd")); err != nil || len(files) == 0 {
 			t.Fatalf("no initramfs in the cache: %v", err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestDamagedCache(t *testing.T) {
 // next run works, with the disk as it was.
 func TestKilled(t *testing.T) {
 	dir := project(t, "killed")
-	state := filepath.Join(base, "state", "brig", "sandboxes", "killed")
+	state := filepath.Join(base, "state", "bawn", "sandboxes", "killed")
 	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "echo kept > ~/kept; sync")
 	victims := map[string]func() int{
 		"supervisor": func() int { return inspect(t, dir).State.PID },
@@ -227,7 +227,7 @@ func TestKilled(t *testing.T) {
 		must(t, dir, "stop")
 		fails(t, dir, 125, "in use by another program: choose another with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
 		must(t, dir, "port", port)
-		fails(t, dir, 125, "try: brig port --name killed --remove "+port, "exec", "killed", "--", "true")
+		fails(t, dir, 125, "try: bawn port --name killed --remove "+port, "exec", "killed", "--", "true")
 		must(t, dir, "port", "--remove", port)
 		fails(t, dir, 125, "not a directory", "run", "--mount", t.TempDir()+":/etc/hosts/x", "--", "true")
 		must(t, dir, "run", "--", "true")
@@ -273,7 +273,7 @@ func TestKilled(t *testing.T) {
 			if _ = c.Wait(); c.ProcessState.ExitCode() != want {
 				t.Errorf("%v: %v", sig, c.ProcessState)
 			}
-			_ = brig(t, dir, "stop") // it may have been told before it ran
+			_ = bawn(t, dir, "stop") // it may have been told before it ran
 			waitGone(t, state)
 		}
 	})
@@ -294,7 +294,7 @@ func shares(dir string) map[int]string {
 // which says so and starts again.
 func TestGuestEnds(t *testing.T) {
 	dir := project(t, "ends")
-	state := filepath.Join(base, "state", "brig", "sandboxes", "ends")
+	state := filepath.Join(base, "state", "bawn", "sandboxes", "ends")
 	for name, c := range map[string]struct{ cmd, says string }{
 		"panic":     {"sync; echo c > /proc/sysrq-trigger", "Kernel panic - not syncing: sysrq triggered crash"},
 		"power off": {"sync; echo o > /proc/sysrq-trigger; sleep 1000", "powered off"},
@@ -308,7 +308,7 @@ func TestGuestEnds(t *testing.T) {
 				must(t, dir, "run", "--", "true")
 				return
 			}
-			if r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", c.cmd); r.code == 0 || !strings.Contains(r.err, c.says) {
+			if r := bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", c.cmd); r.code == 0 || !strings.Contains(r.err, c.says) {
 				t.Errorf("%+v", r)
 			}
 			waitGone(t, state)
@@ -317,11 +317,11 @@ func TestGuestEnds(t *testing.T) {
 	}
 	t.Run("commands", func(t *testing.T) {
 		must(t, dir, "run", "--", "true")
-		if r := brig(t, dir, "run", "--", "sudo", "shutdown", "-h", "+5"); r.code != 1 || !strings.Contains(r.err, "only at once") {
+		if r := bawn(t, dir, "run", "--", "sudo", "shutdown", "-h", "+5"); r.code != 1 || !strings.Contains(r.err, "only at once") {
 			t.Errorf("%+v", r)
 		}
 		for _, c := range []string{"poweroff", "reboot", "shutdown -h now"} {
-			_ = brig(t, dir, "run", "--", "sh", "-c", "echo "+c+" > ~/last; exec sudo "+c) // it may end before the command does
+			_ = bawn(t, dir, "run", "--", "sh", "-c", "echo "+c+" > ~/last; exec sudo "+c) // it may end before the command does
 			waitGone(t, state)
 			if got := must(t, dir, "inspect"); !strings.Contains(got, `"phase": "stopped"`) || !strings.Contains(got, "the guest powered off") {
 				t.Errorf("%s: %s", c, got)
@@ -338,7 +338,7 @@ func TestGuestEnds(t *testing.T) {
 func TestDiskLimit(t *testing.T) {
 	dir := project(t, "full")
 	must(t, dir, "run", "--memory", "1G", "--disk", "1G", "--", "true")
-	r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", "cat /dev/zero > /fill")
+	r := bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", "cat /dev/zero > /fill")
 	if r.code == 0 || !strings.Contains(r.err, "No space left") {
 		t.Errorf("%+v", r)
 	}
@@ -368,14 +368,14 @@ func TestRootHostDiskFull(t *testing.T) {
 	}
 	env := []string{"XDG_STATE_HOME=" + small}
 	t.Cleanup(func() {
-		if r := brigAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
+		if r := bawnAt(context.Background(), dir, nil, env, "rm", "--force"); r.code != 0 {
 			t.Errorf("rm: %+v", r)
 		}
 		if err := syscall.Unmount(small, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	in := func(args ...string) result { return brigAt(t.Context(), dir, nil, env, args...) }
+	in := func(args ...string) result { return bawnAt(t.Context(), dir, nil, env, args...) }
 	if r := in("run", "--memory", "1G", "--", "true"); r.code != 0 {
 		t.Fatalf("%+v", r)
 	}
@@ -449,7 +449,7 @@ func TestLogLimit(t *testing.T) {
 	dir := shared(t)
 	must(t, dir, "run", "--user", "root", "--", "sh", "-c", "head -c 6000000 /dev/zero | tr '\\0' 'x' > /dev/ttyS0")
 	var total int64
-	files, _ := filepath.Glob(filepath.Join(base, "state", "brig", "sandboxes", "shared", "*.log*"))
+	files, _ := filepath.Glob(filepath.Join(base, "state", "bawn", "sandboxes", "shared", "*.log*"))
 	for _, f := range files {
 		if fi, err := os.Stat(f); err == nil {
 			total += fi.Size()

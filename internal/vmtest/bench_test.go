@@ -22,11 +22,11 @@ import (
 	"github.com/cavaliergopher/cpio"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/confine"
-	"brig.dev/brig/internal/debian"
-	"brig.dev/brig/internal/qemu"
-	"brig.dev/brig/internal/share"
-	"brig.dev/brig/internal/supervisor"
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/supervisor"
 )
 
 // The benchmarks compare two things in one run, in turns, and report the ratio
@@ -66,9 +66,9 @@ func compare(b *testing.B, rounds int, ours, theirs func() time.Duration) {
 
 func run(b testing.TB, dir string, args ...string) string {
 	b.Helper()
-	r := brigAt(b.Context(), dir, nil, nil, args...)
+	r := bawnAt(b.Context(), dir, nil, nil, args...)
 	if r.code != 0 {
-		b.Fatalf("brig %q: %d\n%s", args, r.code, r.err)
+		b.Fatalf("bawn %q: %d\n%s", args, r.code, r.err)
 	}
 	return r.out
 }
@@ -79,7 +79,7 @@ func benchProject(b *testing.B, name string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "--force") })
+	b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force") })
 	return dir
 }
 
@@ -180,7 +180,7 @@ func BenchmarkMemory(b *testing.B) {
 	dir := benchProject(b, "memory")
 	run(b, dir, "run", "--memory", "1G", "--", "true")
 	time.Sleep(2 * time.Second) // idle
-	for pid, line := range processes(filepath.Join(base, "state", "brig", "sandboxes", "memory")) {
+	for pid, line := range processes(filepath.Join(base, "state", "bawn", "sandboxes", "memory")) {
 		b.ReportMetric(pss(b, pid), kind(line)+"-MiB")
 	}
 	for pid := range shares(dir) {
@@ -213,7 +213,7 @@ func pss(b *testing.B, pid int) float64 {
 	for sc.Scan() {
 		l := sc.Text()
 		if fields := strings.Fields(l); strings.Contains(fields[0], "-") {
-			guest = strings.Contains(l, "brig-ram")
+			guest = strings.Contains(l, "bawn-ram")
 		} else if fields[0] == "Pss:" && !guest {
 			n, err := strconv.Atoi(fields[1])
 			if err != nil {
@@ -248,8 +248,8 @@ func BenchmarkShare(b *testing.B) {
 	lab.disk = disk
 	m := lab.boot(b, 2)
 	m.expect("ready")
-	m.plugBrig(b)
-	names := []string{"disk", "brig"}
+	m.plugBawn(b)
+	names := []string{"disk", "bawn"}
 	if m.plugVirtiofsd(b) {
 		names = append(names, "virtiofsd")
 	}
@@ -274,7 +274,7 @@ func BenchmarkShare(b *testing.B) {
 	}
 	m.end()
 	b.ReportMetric(0, "ns/op")
-	for k, ours := range results["brig"] {
+	for k, ours := range results["bawn"] {
 		b.ReportMetric(median(ours), k+"-ms")
 		for _, n := range []string{"disk", "virtiofsd"} {
 			if theirs := results[n][k]; theirs != nil {
@@ -295,7 +295,7 @@ type lab struct {
 
 func newLab(b *testing.B, files map[string]string) *lab {
 	b.Helper()
-	cache := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig")
+	cache := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn")
 	kernels, err := filepath.Glob(filepath.Join(cache, "kernel", "*", "vmlinu[xz]"))
 	if err != nil || len(kernels) == 0 {
 		b.Fatalf("no kernel in %s: run a sandbox first (%v)", cache, err)
@@ -420,7 +420,7 @@ func (l *lab) boot(b *testing.B, plugs int) *bare {
 		defer f.Close()
 		machine.Disks = []qemu.Disk{{Serial: "disk", File: f}}
 	}
-	if m.p, err = machine.Start(b.Context(), os.Getenv("BRIG"), l.spawner); err != nil {
+	if m.p, err = machine.Start(b.Context(), os.Getenv("BAWN"), l.spawner); err != nil {
 		b.Fatal(err)
 	}
 	return m
@@ -452,7 +452,7 @@ func (m *bare) end() {
 	}
 }
 
-func (m *bare) plugBrig(b *testing.B) {
+func (m *bare) plugBawn(b *testing.B) {
 	b.Helper()
 	conn, theirs, err := qemu.SocketPair()
 	if err != nil {
@@ -467,7 +467,7 @@ func (m *bare) plugBrig(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Getenv("BRIG"), supervisor.ShareVerb, fmt.Sprintf(`{"root":%q}`, m.share))
+	cmd := exec.Command(os.Getenv("BAWN"), supervisor.ShareVerb, fmt.Sprintf(`{"root":%q}`, m.share))
 	cmd.ExtraFiles = []*os.File{server}
 	cmd.Stderr = os.Stderr
 	if err := m.spawner.Start(cmd); err != nil {
@@ -478,7 +478,7 @@ func (m *bare) plugBrig(b *testing.B) {
 	if err := control.Serve(ours); err != nil {
 		b.Fatal(err)
 	}
-	if err := m.p.PlugShare(b.Context(), "brig", theirs); err != nil {
+	if err := m.p.PlugShare(b.Context(), "bawn", theirs); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -559,7 +559,7 @@ func bareInit() {
 			for err = unix.ENODEV; err != nil; time.Sleep(50 * time.Millisecond) {
 				err = unix.Mount(source, dir, fs, 0, "")
 			}
-			if name == "brig" {
+			if name == "bawn" {
 				die(setReadAhead(dir))
 			}
 			mounted[name] = true
@@ -568,7 +568,7 @@ func bareInit() {
 	}
 }
 
-// setReadAhead does for a share what brig's agent does (internal/guest).
+// setReadAhead does for a share what bawn's agent does (internal/guest).
 func setReadAhead(dir string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {

@@ -22,16 +22,16 @@ import (
 )
 
 // TestBuildKilled is attack 20 on the first start, which fetches and builds for
-// minutes: whatever builds ends with brig, nothing half-built is taken for an
+// minutes: whatever builds ends with bawn, nothing half-built is taken for an
 // image, and the next start begins anew, without what the last one left.
 func TestBuildKilled(t *testing.T) {
 	dir := project(t, "building")
 	cache := filepath.Join(base, "cache")
-	if err := os.MkdirAll(filepath.Join(cache, "brig", "current"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(cache, "bawn", "current"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"kernel", "current/kernel", "initramfs"} { // they are not what is tested
-		from, to := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", part), filepath.Join(cache, "brig", part)
+		from, to := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", part), filepath.Join(cache, "bawn", part)
 		if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
 			t.Logf("it will be fetched: %v: %s", err, out)
 		}
@@ -60,17 +60,17 @@ func TestBuildKilled(t *testing.T) {
 		kill9(t, c.Process.Pid)
 		_ = c.Wait()
 		wait(t, "the end of what builds", func() bool { _, pids := builders(t, cache); return len(pids) == 0 })
-		if made, _ := filepath.Glob(filepath.Join(cache, "brig", "image", "*")); len(made) != 0 {
+		if made, _ := filepath.Glob(filepath.Join(cache, "bawn", "image", "*")); len(made) != 0 {
 			t.Errorf("an image: %q", made)
 		}
-		left, _ := filepath.Glob(filepath.Join(cache, "brig", "tmp", "*"))
+		left, _ := filepath.Glob(filepath.Join(cache, "bawn", "tmp", "*"))
 		if len(left) != 1 || left[0] == before {
 			t.Errorf("left: %q, and before: %q", left, before)
 			break
 		}
 		before = left[0]
 	}
-	if r := brigAt(t.Context(), dir, nil, []string{"XDG_CACHE_HOME=" + cache}, "image", "ls", "--json"); r.code != 0 || strings.TrimSpace(r.out) != "[]" {
+	if r := bawnAt(t.Context(), dir, nil, []string{"XDG_CACHE_HOME=" + cache}, "image", "ls", "--json"); r.code != 0 || strings.TrimSpace(r.out) != "[]" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -86,7 +86,7 @@ func builders(t *testing.T, cache string) (works []string, pids []string) {
 		}
 		if i := bytes.Index(b, []byte("TMPDIR=/")); i >= 0 {
 			work, _, _ := strings.Cut(string(b[i+len("TMPDIR="):]), "\x00")
-			if strings.Contains(work, "brig-build-") {
+			if strings.Contains(work, "bawn-build-") {
 				works, pids = append(works, work), append(pids, filepath.Base(filepath.Dir(f)))
 			}
 		}
@@ -108,7 +108,7 @@ func removeWork(t *testing.T, works []string) {
 
 // tinyCacheEnv makes the test program mount a small file system over the folder
 // that it names, and then run its arguments: in namespaces of its own.
-const tinyCacheEnv = "BRIG_TEST_TINY_CACHE"
+const tinyCacheEnv = "BAWN_TEST_TINY_CACHE"
 
 // tinyCache is that program.
 func tinyCache(dir string) error {
@@ -168,7 +168,7 @@ func TestBuildDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ref := range []string{"default", "docker-archive:" + at("saved.tar")} {
-		c := exec.CommandContext(t.Context(), os.Args[0], os.Getenv("BRIG"), "image", "pull", ref)
+		c := exec.CommandContext(t.Context(), os.Args[0], os.Getenv("BAWN"), "image", "pull", ref)
 		c.Env = append(environment(), "XDG_CACHE_HOME="+at("cache"), "PATH="+at("bin")+":"+os.Getenv("PATH"), tinyCacheEnv+"="+at("cache"))
 		c.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
@@ -186,7 +186,7 @@ func TestBuildDiskFull(t *testing.T) {
 			}
 		}
 		for l := range strings.Lines(got) {
-			if strings.HasPrefix(l, "left ") && !strings.Contains(l, "/brig/locks/") {
+			if strings.HasPrefix(l, "left ") && !strings.Contains(l, "/bawn/locks/") {
 				t.Errorf("%s: %s", ref, l)
 			}
 		}

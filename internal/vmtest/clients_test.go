@@ -236,7 +236,7 @@ hello && mkdir npm && cd npm && npm install --no-audit --no-fund is-odd ws @grpc
 export GIT_SSL_CAINFO=$PWD/cert.pem; u=https://good.test:%d/repo.git
 git clone -q $u https; cd https; echo one > a; git add a; git commit -qm one; git push -q $u HEAD:main`, s.https))
 		got := s.gotHTTPS.Load()
-		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf("GIT_SSL_NO_VERIFY=1 git clone -q https://other.test:%d/repo.git no", s.https))
+		r := bawn(t, dir, "run", "--", "sh", "-c", fmt.Sprintf("GIT_SSL_NO_VERIFY=1 git clone -q https://other.test:%d/repo.git no", s.https))
 		if r.code == 0 || s.gotHTTPS.Load() != got {
 			t.Errorf("by another name: %+v, %d requests", r, s.gotHTTPS.Load()-got)
 		}
@@ -250,7 +250,7 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 			t.Errorf("the repository has %q, %v", out, err)
 		}
 		got := s.gotSSH.Load()
-		r := brig(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@other.test:%d/repo.git no", s.ssh))
+		r := bawn(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@other.test:%d/repo.git no", s.ssh))
 		if r.code == 0 || s.gotSSH.Load() != got {
 			t.Errorf("by another name: %+v, %d connections", r, s.gotSSH.Load()-got)
 		}
@@ -261,7 +261,7 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 			t.Errorf("%q", out)
 		}
 		got := s.gotDB.Load()
-		r := brig(t, dir, "run", "--", "redis-cli", "-h", "good.test", "-p", strconv.Itoa(s.redis+1), "get", "k")
+		r := bawn(t, dir, "run", "--", "redis-cli", "-h", "good.test", "-p", strconv.Itoa(s.redis+1), "get", "k")
 		if r.code == 0 || !strings.Contains(r.err+r.out, "refused") || s.gotDB.Load() != got {
 			t.Errorf("at another port: %+v", r)
 		}
@@ -282,7 +282,7 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 		var all sync.WaitGroup // each waits most of the time
 		for _, server := range []string{"", serverAddr, "100.127.255.1"} {
 			all.Go(func() {
-				r := brigAt(t.Context(), dir, nil, nil, "run", "--user", "root", "--", "sh", "-c", "timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
+				r := bawnAt(t.Context(), dir, nil, nil, "run", "--user", "root", "--", "sh", "-c", "timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
 				if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
 					t.Errorf("iodine %s: %+v", server, r)
 				}
@@ -297,12 +297,12 @@ git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git
 		}
 	})
 	t.Run("ping tunnel", func(t *testing.T) {
-		r := brig(t, dir, "run", "--user", "root", "--", "ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "73656372657421", "-s", "1000", "192.0.2.99")
+		r := bawn(t, dir, "run", "--user", "root", "--", "ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "73656372657421", "-s", "1000", "192.0.2.99")
 		if r.code == 0 || !strings.Contains(r.out, "0 received") {
 			t.Errorf("%+v", r)
 		}
 		// A real tunnel: its far end would be told where to connect.
-		r = brig(t, dir, "run", "--user", "root", "--", "sh", "-c", `ptunnel-ng -p192.0.2.98 -l8000 -r127.0.0.1 -R22 >/dev/null 2>&1 & p=$!
+		r = bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", `ptunnel-ng -p192.0.2.98 -l8000 -r127.0.0.1 -R22 >/dev/null 2>&1 & p=$!
 until ss -Hltn 'sport = :8000' | grep -q .; do kill -0 $p || exit 9; sleep 0.2; done
 echo hello | curl -s -m 5 telnet://127.0.0.1:8000; echo "tunnel $?"; kill $p`)
 		if r.code != 0 || !strings.HasPrefix(r.out, "tunnel ") || strings.HasPrefix(r.out, "tunnel 0") {
@@ -338,11 +338,11 @@ func askOnce(t *testing.T, dir string, s *clientServers) {
 		t.Skip("no script(1) on this host")
 	}
 	try := func() result {
-		return brig(t, dir, "run", "--", "redis-cli", "-h", "other.test", "-p", strconv.Itoa(s.redis), "get", "k")
+		return bawn(t, dir, "run", "--", "redis-cli", "-h", "other.test", "-p", strconv.Itoa(s.redis), "get", "k")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	c := exec.CommandContext(ctx, script, "-qec", os.Getenv("BRIG")+" net ask", "/dev/null")
+	c := exec.CommandContext(ctx, script, "-qec", os.Getenv("BAWN")+" net ask", "/dev/null")
 	c.Dir, c.Env = dir, environment()
 	in, err := c.StdinPipe()
 	if err != nil {

@@ -70,7 +70,7 @@ func TestImages(t *testing.T) {
 	ref := fmt.Sprintf("local:tiny-%d", os.Getpid())
 	t.Cleanup(func() { // of the cache that is kept
 		for _, r := range []string{archive, ref} {
-			brigAt(context.Background(), first, nil, nil, "image", "rm", r)
+			bawnAt(context.Background(), first, nil, nil, "image", "rm", r)
 		}
 	})
 	fails(t, second, 125, "there is no image "+ref, "run", "--image", ref, "--", "true")

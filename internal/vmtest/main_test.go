@@ -50,22 +50,22 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
-		if signal.Ignored(s) { // by nohup, say: the brigs that are tested shall not ignore it as well
+		if signal.Ignored(s) { // by nohup, say: the bawns that are tested shall not ignore it as well
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
 	code := func() int {
-		if os.Getenv("BRIG") == "" || os.Getenv("BRIG_TEST_CACHE") == "" {
-			fmt.Fprintln(os.Stderr, "vmtest: run by scripts/test, which sets BRIG and BRIG_TEST_CACHE")
+		if os.Getenv("BAWN") == "" || os.Getenv("BAWN_TEST_CACHE") == "" {
+			fmt.Fprintln(os.Stderr, "vmtest: run by scripts/test, which sets BAWN and BAWN_TEST_CACHE")
 			return 2
 		}
 		var err error
-		if base, err = os.MkdirTemp("", "brig-vm-"); err != nil {
+		if base, err = os.MkdirTemp("", "bawn-vm-"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 2
 		}
 		defer os.RemoveAll(base)
-		// As a home directory mostly is: what brig closes, it must close itself.
+		// As a home directory mostly is: what bawn closes, it must close itself.
 		if err := os.Chmod(base, 0o755); err != nil { // others may look in: their attacks are what is tested
 			fmt.Fprintln(os.Stderr, err)
 			return 2
@@ -86,14 +86,14 @@ func TestMain(m *testing.M) {
 
 // sweep removes all sandboxes; then no process of this run may be left.
 func sweep() error {
-	r := brigAt(context.Background(), base, nil, nil, "ls", "--json")
+	r := bawnAt(context.Background(), base, nil, nil, "ls", "--json")
 	var list []struct{ Name string }
 	if err := json.Unmarshal([]byte(r.out), &list); err != nil {
-		return fmt.Errorf("brig ls: %s%s", r.out, r.err)
+		return fmt.Errorf("bawn ls: %s%s", r.out, r.err)
 	}
 	for _, s := range list {
-		if r := brigAt(context.Background(), base, nil, nil, "rm", "--force", s.Name); r.code != 0 {
-			return fmt.Errorf("brig rm %s: %s", s.Name, r.err)
+		if r := bawnAt(context.Background(), base, nil, nil, "rm", "--force", s.Name); r.code != 0 {
+			return fmt.Errorf("bawn rm %s: %s", s.Name, r.err)
 		}
 	}
 	for i := 0; ; i++ {
@@ -147,19 +147,19 @@ type result struct {
 func environment(extra ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(base, "home"), "USER=" + os.Getenv("USER"),
-		"XDG_STATE_HOME=" + filepath.Join(base, "state"), "XDG_CACHE_HOME=" + os.Getenv("BRIG_TEST_CACHE"),
+		"XDG_STATE_HOME=" + filepath.Join(base, "state"), "XDG_CACHE_HOME=" + os.Getenv("BAWN_TEST_CACHE"),
 		"TERM=xterm", "LANG=C.UTF-8", templatesEnv + "=" + os.Getenv(templatesEnv),
 	}, extra...)
 }
 
 func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, os.Getenv("BRIG"), args...)
+	c := exec.CommandContext(ctx, os.Getenv("BAWN"), args...)
 	c.Dir = dir
 	c.Env = environment()
 	return c
 }
 
-func brigAt(ctx context.Context, dir string, stdin io.Reader, env []string, args ...string) result {
+func bawnAt(ctx context.Context, dir string, stdin io.Reader, env []string, args ...string) result {
 	c := command(ctx, dir, args...)
 	c.Env = append(c.Env, env...)
 	var out, errs bytes.Buffer
@@ -176,18 +176,18 @@ func brigAt(ctx context.Context, dir string, stdin io.Reader, env []string, args
 	return r
 }
 
-// brig runs brig in a directory.
-func brig(t *testing.T, dir string, args ...string) result {
+// bawn runs bawn in a directory.
+func bawn(t *testing.T, dir string, args ...string) result {
 	t.Helper()
-	return brigAt(t.Context(), dir, nil, nil, args...)
+	return bawnAt(t.Context(), dir, nil, nil, args...)
 }
 
-// must is brig that succeeds; it returns standard output.
+// must is bawn that succeeds; it returns standard output.
 func must(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	r := brig(t, dir, args...)
+	r := bawn(t, dir, args...)
 	if r.code != 0 {
-		t.Fatalf("brig %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
+		t.Fatalf("bawn %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
 	}
 	return r.out
 }
@@ -198,19 +198,19 @@ func sh(t *testing.T, dir, script string) string {
 	return must(t, dir, "run", "--", "sh", "-euc", script)
 }
 
-// fails wants brig to end with a status and to say something.
+// fails wants bawn to end with a status and to say something.
 func fails(t *testing.T, dir string, code int, say string, args ...string) {
 	t.Helper()
-	r := brig(t, dir, args...)
+	r := bawn(t, dir, args...)
 	if r.code != code || !strings.Contains(r.err, say) {
-		t.Errorf("brig %q: exit status %d, want %d; it must say %q:\n%s", args, r.code, code, say, r.err)
+		t.Errorf("bawn %q: exit status %d, want %d; it must say %q:\n%s", args, r.code, code, say, r.err)
 	}
 }
 
 // logs are the ends of a sandbox's logs, for a failure's report.
 func logs(dir string) string {
-	r := brigAt(context.Background(), dir, nil, nil, "logs", "--supervisor")
-	c := brigAt(context.Background(), dir, nil, nil, "logs")
+	r := bawnAt(context.Background(), dir, nil, nil, "logs", "--supervisor")
+	c := bawnAt(context.Background(), dir, nil, nil, "logs")
 	tail := func(s string) string { return s[max(0, len(s)-2000):] }
 	return "\n-- supervisor:\n" + tail(r.out) + "\n-- console:\n" + tail(c.out)
 }
@@ -226,10 +226,10 @@ func project(t *testing.T, name string) string {
 		if t.Failed() {
 			logTails(t, sandboxDir(name))
 		}
-		if r := brigAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no such sandbox") {
-			t.Errorf("brig rm: %s", r.err)
+		if r := bawnAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no such sandbox") {
+			t.Errorf("bawn rm: %s", r.err)
 		}
-		waitGone(t, filepath.Join(base, "state", "brig", "sandboxes", name))
+		waitGone(t, filepath.Join(base, "state", "bawn", "sandboxes", name))
 	})
 	return dir
 }
@@ -280,7 +280,7 @@ func shared(t *testing.T) string {
 			t.Fatal(err)
 		}
 		must(t, dir, "run", "--memory", "2G", "--mount", filepath.Join(base, "home", "extra")+":ro",
-			"--mount", filepath.Join(base, "home", "extra", "file")+":/etc/brig-file:ro", "--", "true")
+			"--mount", filepath.Join(base, "home", "extra", "file")+":/etc/bawn-file:ro", "--", "true")
 	})
 	if t.Failed() {
 		t.FailNow()
@@ -315,7 +315,7 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
-// status is what `brig inspect` says.
+// status is what `bawn inspect` says.
 type status struct {
 	State struct {
 		Phase string

@@ -219,14 +219,14 @@ func TestNetwork(t *testing.T) {
 			if strings.Contains(a, ":") {
 				a = "[" + a + "]"
 			}
-			if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", "telnet://"+a+":22"); r.code != 7 { // refused
+			if r := bawn(t, dir, "run", "--", "curl", "-sS", "-m", "30", "telnet://"+a+":22"); r.code != 7 { // refused
 				t.Errorf("%s: %+v", a, r)
 			}
 		}
 	})
 
 	t.Run("redirect", func(t *testing.T) { // attack 8
-		r := brig(t, dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", s.http))
+		r := bawn(t, dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", s.http))
 		if r.code == 0 || !strings.Contains(r.err, "resolve host: other.test") || s.gotWrongName.Load() != 0 {
 			t.Errorf("%+v", r)
 		}
@@ -289,7 +289,7 @@ except OSError as e: print(type(e).__name__)
 
 	t.Run("ask", func(t *testing.T) { // what a person allows once passes at once, until the sandbox stops
 		try := func() result {
-			return brig(t, dir, "run", "--", "python3", "-c", fmt.Sprintf(
+			return bawn(t, dir, "run", "--", "python3", "-c", fmt.Sprintf(
 				"import socket; s=socket.create_connection(('other.test',%d)); s.sendall(b'asked\\n'); print(s.recv(9).decode())", s.echo))
 		}
 		before := s.gotEcho.Load()
@@ -342,11 +342,11 @@ except OSError as e: print(type(e).__name__)
 	})
 
 	t.Run("broken", func(t *testing.T) { // a policy that cannot be loaded lets nothing pass
-		file := filepath.Join(base, "state", "brig", "sandboxes", "net", "policy")
+		file := filepath.Join(base, "state", "bawn", "sandboxes", "net", "policy")
 		good := readFile(t, file)
 		writeFile(t, file, good+"allow no..name\n")
 		must(t, dir, "stop")
-		if r := brig(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
+		if r := bawn(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
 			t.Errorf("%+v", r)
 		}
 		fails(t, dir, 125, "policy:", "policy", "show")
@@ -383,7 +383,7 @@ func TestNetworkProcess(t *testing.T) {
 	s := startServers(t)
 	dir := netProject(t, s)
 	for _, url := range []string{fmt.Sprintf("http://good.test:%d/", s.http), "http://unknown.test/", "http://192.0.2.1:81/", "http://[2001:db8::1]:81/"} {
-		brig(t, dir, "run", "--", "curl", "-sS", "-m", "60", url)
+		bawn(t, dir, "run", "--", "curl", "-sS", "-m", "60", url)
 	}
 	missing := map[string]bool{
 		"dns allow  good.test": true, "tcp allow open good.test": true, "tcp allow close good.test": true,

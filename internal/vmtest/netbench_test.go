@@ -25,7 +25,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/qemu"
+	"bawn.dev/bawn/internal/qemu"
 )
 
 // The network benchmarks run this very program in two guests of one kernel: in a
@@ -47,10 +47,10 @@ const (
 	// netName is the servers' name in the sandbox.
 	netName = "bench.test"
 	// netClientEnv makes this program the client: see netClient.
-	netClientEnv = "BRIG_NET_CLIENT"
+	netClientEnv = "BAWN_NET_CLIENT"
 	// bareNet is a kernel parameter, of which the kernel makes an environment
 	// variable of process 1.
-	bareNet = "BRIG_BARE_NET"
+	bareNet = "BAWN_BARE_NET"
 )
 
 // BenchmarkNetwork is a sandbox's network with all rules in force, against slirp.
@@ -121,7 +121,7 @@ func BenchmarkNetMemory(b *testing.B) {
 
 func supervisorPSS(b *testing.B, name string) float64 {
 	b.Helper()
-	for pid, line := range processes(filepath.Join(base, "state", "brig", "sandboxes", name)) {
+	for pid, line := range processes(filepath.Join(base, "state", "bawn", "sandboxes", name)) {
 		if kind(line) == "supervisor" {
 			return pss(b, pid)
 		}
@@ -262,7 +262,7 @@ func newNetLab(b *testing.B) *lab {
 	return l
 }
 
-// bootSlirp starts a machine with brig's arguments but for the network card,
+// bootSlirp starts a machine with bawn's arguments but for the network card,
 // which is on slirp. QEMU is not confined: slirp makes the connections itself.
 func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 	b.Helper()

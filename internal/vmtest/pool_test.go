@@ -19,7 +19,7 @@ func waiting(t testing.TB) (ids []string) {
 	var rows []struct{ ID, State string }
 	out := run(t, os.TempDir(), "pool", "--json")
 	if err := json.Unmarshal([]byte(out), &rows); err != nil {
-		t.Fatalf("brig pool --json: %v\n%s", err, out)
+		t.Fatalf("bawn pool --json: %v\n%s", err, out)
 	}
 	for _, r := range rows {
 		if r.State == "waiting" {
@@ -51,7 +51,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 // poolProcesses are those of the machines that wait.
 func poolProcesses(t testing.TB) map[int]string {
 	t.Helper()
-	found := processes(filepath.Join(base, "state/brig/pool/"))
+	found := processes(filepath.Join(base, "state/bawn/pool/"))
 	for pid, line := range found { // one that was taken has the folder in its command line still
 		if fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)); strings.Contains(line, "__wait") && !inPool(fds) {
 			delete(found, pid)
@@ -62,7 +62,7 @@ func poolProcesses(t testing.TB) map[int]string {
 
 func inPool(fds []string) bool {
 	for _, fd := range fds {
-		if l, err := os.Readlink(fd); err == nil && strings.HasPrefix(l, filepath.Join(base, "state/brig/pool/")) {
+		if l, err := os.Readlink(fd); err == nil && strings.HasPrefix(l, filepath.Join(base, "state/bawn/pool/")) {
 			return true
 		}
 	}
@@ -78,12 +78,12 @@ func TestPool(t *testing.T) {
 	flags := []string{"--memory", "1G"}
 	awaitTemplate(t, dir, flags...)
 	must(t, dir, "pool", "1")
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "pool", "0") })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "pool", "0") })
 	seen := identities{}
 	_, _ = newSandbox(t, dir, "pool-0", "true", flags...) // after which one is made ready
 	for _, name := range []string{"pool-a", "pool-b"} {
 		wait(t, "a machine to wait", func() bool { return len(waiting(t)) == 1 })
-		script := identity + "; cat here >&2; pwd >&2; echo made > " + name + "; sudo ls -A /run/brig/rehearsal >&2"
+		script := identity + "; cat here >&2; pwd >&2; echo made > " + name + "; sudo ls -A /run/bawn/rehearsal >&2"
 		out, _ := newSandbox(t, dir, name, script, append(flags, "--allow", "example.test", "-p", "0:8080")...)
 		if !waited(t, name) {
 			t.Errorf("%s did not start from a machine that waited", name)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestProjectFile: a brig.yaml counts as it was approved, and in no other way,
+// TestProjectFile: a bawn.yaml counts as it was approved, and in no other way,
 // whoever changes it.
 func TestProjectFile(t *testing.T) {
 	allowed, other := &atomic.Int64{}, &atomic.Int64{}
@@ -24,18 +24,18 @@ func TestProjectFile(t *testing.T) {
 	free.Close()
 
 	dir := project(t, "projectfile")
-	file := filepath.Join(dir, "brig.yaml")
+	file := filepath.Join(dir, "bawn.yaml")
 	good := fmt.Sprintf("memory: 1g\nports: ['%d:7000']\nallow:\n  - host:%d\n", published, pa)
 	writeFile(t, file, good)
-	fails(t, dir, 125, "brig trust", "run", "--", "true")
+	fails(t, dir, 125, "bawn trust", "run", "--", "true")
 	if out := must(t, dir, "ls", "--quiet"); strings.Contains(out, "projectfile") {
 		t.Errorf("a sandbox was made: %s", out)
 	}
 
 	must(t, dir, "trust", "--yes")
 	ask := func(port int) result {
-		return brig(t, dir, "exec", "projectfile", "--", "python3", "-c", fmt.Sprintf(
-			"import socket; s=socket.create_connection(('host.brig.internal',%d)); s.sendall(b'hello\\n'); print(s.recv(9).decode())", port))
+		return bawn(t, dir, "exec", "projectfile", "--", "python3", "-c", fmt.Sprintf(
+			"import socket; s=socket.create_connection(('host.bawn.internal',%d)); s.sendall(b'hello\\n'); print(s.recv(9).decode())", port))
 	}
 	must(t, dir, "run", "--", "true")
 	if r := ask(pa); r.code != 0 || !strings.Contains(r.out, "hello") || allowed.Load() != 1 {
@@ -62,21 +62,21 @@ while True:
 	}
 
 	// The guest asks for more.
-	sh(t, dir, fmt.Sprintf("echo '  - host:%d' >> brig.yaml", po))
+	sh(t, dir, fmt.Sprintf("echo '  - host:%d' >> bawn.yaml", po))
 	if r := ask(po); r.code == 0 || other.Load() != 0 || !strings.Contains(r.err, "has no effect") {
 		t.Errorf("the guest's rule is in force, or nobody says that it is not: %+v", r)
 	}
-	fails(t, dir, 125, "brig trust", "run", "--", "true")
+	fails(t, dir, 125, "bawn trust", "run", "--", "true")
 	if r := ask(pa); r.code != 0 {
 		t.Errorf("what was approved is gone: %+v", r)
 	}
 	must(t, dir, "stop")
-	fails(t, dir, 125, "brig trust", "run", "--", "true")
+	fails(t, dir, 125, "bawn trust", "run", "--", "true")
 	if r := ask(po); r.code == 0 || other.Load() != 0 { // exec starts it, as it was approved
 		t.Errorf("after a start the guest's rule is in force: %+v", r)
 	}
 
-	show := brig(t, dir, "trust", "--show")
+	show := bawn(t, dir, "trust", "--show")
 	if show.code != 1 || !strings.Contains(show.out, fmt.Sprintf("+   - host:%d", po)) {
 		t.Errorf("%+v", show)
 	}
@@ -91,7 +91,7 @@ while True:
 		t.Fatal(err)
 	}
 	fails(t, dir, 125, "is gone", "run", "--", "true")
-	sh2 := brig(t, dir, "exec", "projectfile", "--", "ln", "-s", "/etc/passwd", filepath.Join(dir, "brig.yaml"))
+	sh2 := bawn(t, dir, "exec", "projectfile", "--", "ln", "-s", "/etc/passwd", filepath.Join(dir, "bawn.yaml"))
 	if sh2.code != 0 {
 		t.Errorf("%+v", sh2)
 	}

@@ -106,11 +106,11 @@ func TestSSH(t *testing.T) {
 		}
 		return string(out)
 	}
-	if got := run("ssh", "-F", config, "brig-shared", "echo $((6*7)); id -u"); got != fmt.Sprintf("42\n%d\n", os.Getuid()) {
+	if got := run("ssh", "-F", config, "bawn-shared", "echo $((6*7)); id -u"); got != fmt.Sprintf("42\n%d\n", os.Getuid()) {
 		t.Errorf("ssh: %q", got)
 	}
 	writeFile(t, filepath.Join(dir, "batch"), "put batch /tmp/put\nget /tmp/put got\nls /tmp\n")
-	run("sftp", "-F", config, "-b", "batch", "brig-shared")
+	run("sftp", "-F", config, "-b", "batch", "bawn-shared")
 	if readFile(t, filepath.Join(dir, "got")) != readFile(t, filepath.Join(dir, "batch")) {
 		t.Error("sftp changed the file")
 	}
@@ -121,18 +121,18 @@ func TestSSH(t *testing.T) {
 	for i := range 20 {
 		writeFile(t, filepath.Join(tree, fmt.Sprint(i)), strings.Repeat(fmt.Sprint(i), 1000))
 	}
-	run("rsync", "-a", "-e", "ssh -F "+config, tree+"/", "brig-shared:/tmp/rsynced/")
-	run("rsync", "-a", "-e", "ssh -F "+config, "brig-shared:/tmp/rsynced/", filepath.Join(dir, "back")+"/")
+	run("rsync", "-a", "-e", "ssh -F "+config, tree+"/", "bawn-shared:/tmp/rsynced/")
+	run("rsync", "-a", "-e", "ssh -F "+config, "bawn-shared:/tmp/rsynced/", filepath.Join(dir, "back")+"/")
 	run("diff", "-r", tree, filepath.Join(dir, "back"))
 	sh(t, dir, "git init -q /tmp/repo && cd /tmp/repo && git -c user.name=n -c user.email=e commit -q --allow-empty -m from-guest")
-	run("git", "-c", "core.sshCommand=ssh -F "+config, "clone", "-q", "brig-shared:/tmp/repo", "clone")
+	run("git", "-c", "core.sshCommand=ssh -F "+config, "clone", "-q", "bawn-shared:/tmp/repo", "clone")
 	if got := run("git", "-C", "clone", "-c", "safe.directory=*", "log", "--format=%s"); got != "from-guest\n" {
 		t.Errorf("git: %q", got)
 	}
 	// Forwarding in both directions.
 	port := freePort(t)
 	background(t, dir, "run", "--", "python3", "-m", "http.server", "--bind", "127.0.0.1", "8124")
-	c := exec.CommandContext(t.Context(), "ssh", "-F", config, "-N", "-o", "ExitOnForwardFailure=yes", "-L", fmt.Sprintf("127.0.0.1:%d:127.0.0.1:8124", port), "brig-shared")
+	c := exec.CommandContext(t.Context(), "ssh", "-F", config, "-N", "-o", "ExitOnForwardFailure=yes", "-L", fmt.Sprintf("127.0.0.1:%d:127.0.0.1:8124", port), "bawn-shared")
 	c.Env = environment()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestDocker(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "compose.yaml"), testdata(t, "compose.yaml"))
 	writeFile(t, filepath.Join(dir, "Dockerfile"), "FROM tiny\nRUN [\"/bin/sh\", \"-c\", \"echo built > /built\"]\n")
 	writeFile(t, filepath.Join(dir, "from-host"), "host file\n")
-	if r := brig(t, dir, "run", "--", "pgrep", "dockerd"); r.code != 1 {
+	if r := bawn(t, dir, "run", "--", "pgrep", "dockerd"); r.code != 1 {
 		t.Errorf("a daemon runs before it is used: %+v", r)
 	}
 	got := must(t, dir, "run", "--", "bash", "docker.sh")

@@ -23,7 +23,7 @@ import (
 
 // rebindEnv makes this program the host of TestRebinding: its value is the
 // project's directory.
-const rebindEnv = "BRIG_TEST_REBIND"
+const rebindEnv = "BAWN_TEST_REBIND"
 
 // TestRebinding is the second half of attack 5: the name's answer is a good
 // address and a bad one by turns, so that a check and a dial that asked each for
@@ -32,7 +32,7 @@ const rebindEnv = "BRIG_TEST_REBIND"
 func TestRebinding(t *testing.T) {
 	dir := project(t, "rebinding")
 	c := exec.CommandContext(t.Context(), "/proc/self/exe")
-	c.Env = environment(rebindEnv+"="+dir, "BRIG="+os.Getenv("BRIG"), "BRIG_TEST_CACHE="+os.Getenv("BRIG_TEST_CACHE"), "TMPDIR="+t.TempDir())
+	c.Env = environment(rebindEnv+"="+dir, "BAWN="+os.Getenv("BAWN"), "BAWN_TEST_CACHE="+os.Getenv("BAWN_TEST_CACHE"), "TMPDIR="+t.TempDir())
 	id := func(n int) []syscall.SysProcIDMap {
 		return []syscall.SysProcIDMap{{ContainerID: n, HostID: n, Size: 1}}
 	}
@@ -62,7 +62,7 @@ func TestRebinding(t *testing.T) {
 }
 
 // rebindHost is the host, in namespaces of its own: it serves names and the two
-// servers, and runs brig.
+// servers, and runs bawn.
 func rebindHost(dir string) error {
 	if err := errors.Join(upLoopback(), unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")); err != nil {
 		return err
@@ -105,12 +105,12 @@ func rebindHost(dir string) error {
 	case err := <-failed:
 		return err
 	}
-	// brig is to have no rights that the person has not.
+	// bawn is to have no rights that the person has not.
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return err
 	}
-	c := exec.Command(os.Getenv("BRIG"), "run", "--allow", "rebind.test:"+port, "--allow", serverAddr+":"+port, "--", "python3", "-c", `
+	c := exec.Command(os.Getenv("BAWN"), "run", "--allow", "rebind.test:"+port, "--allow", serverAddr+":"+port, "--", "python3", "-c", `
 import socket, time
 seen = set()
 for i in range(20):
@@ -125,7 +125,7 @@ for i in range(20):
 	c.Dir, c.Env = dir, environment()
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	if err := c.Run(); err != nil {
-		return fmt.Errorf("brig run: %w", err)
+		return fmt.Errorf("bawn run: %w", err)
 	}
 	fmt.Printf("bad: %d connections\n", bad.Load())
 	return nil

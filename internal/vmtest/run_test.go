@@ -41,7 +41,7 @@ func TestSessionStatus(t *testing.T) {
 		{[]string{"/etc/passwd"}, 126},
 		{[]string{"/etc"}, 126},
 	} {
-		if r := brig(t, dir, append([]string{"run", "--"}, c.args...)...); r.code != c.code {
+		if r := bawn(t, dir, append([]string{"run", "--"}, c.args...)...); r.code != c.code {
 			t.Errorf("%q: exit status %d, want %d: %s", c.args, r.code, c.code, r.err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestSessionUser(t *testing.T) {
 func TestSessionEnvironment(t *testing.T) {
 	dir := shared(t)
 	secret := []string{"AWS_SECRET_ACCESS_KEY=hunter2", "SSH_AUTH_SOCK=/run/agent", "GIVEN=value", "TZ=UTC", "COLORTERM=truecolor"}
-	r := brigAt(t.Context(), dir, nil, secret, "run", "-e", "GIVEN", "-e", "SET=x=y", "-e", "ABSENT_ON_HOST", "--", "env")
+	r := bawnAt(t.Context(), dir, nil, secret, "run", "-e", "GIVEN", "-e", "SET=x=y", "-e", "ABSENT_ON_HOST", "--", "env")
 	if r.code != 0 {
 		t.Fatal(r.err)
 	}
@@ -114,18 +114,18 @@ func TestSessionEnvironment(t *testing.T) {
 
 func TestSessionStreams(t *testing.T) {
 	dir := shared(t)
-	r := brig(t, dir, "run", "--", "sh", "-c", "echo out; echo err >&2")
+	r := bawn(t, dir, "run", "--", "sh", "-c", "echo out; echo err >&2")
 	if r.out != "out\n" || r.err != "err\n" {
 		t.Errorf("out %q, err %q", r.out, r.err)
 	}
 	data := make([]byte, 5<<20)
 	_, _ = rand.Read(data)
-	r = brigAt(t.Context(), dir, bytes.NewReader(data), nil, "run", "--", "cat")
+	r = bawnAt(t.Context(), dir, bytes.NewReader(data), nil, "run", "--", "cat")
 	if r.code != 0 || r.out != string(data) {
 		t.Errorf("5 MiB through cat: %d bytes, status %d, %s", len(r.out), r.code, r.err)
 	}
 	// The command's end of input comes while its output is still to come.
-	r = brigAt(t.Context(), dir, strings.NewReader("a\nb\n"), nil, "run", "--", "sh", "-c", "wc -l; echo after")
+	r = bawnAt(t.Context(), dir, strings.NewReader("a\nb\n"), nil, "run", "--", "sh", "-c", "wc -l; echo after")
 	if r.out != "2\nafter\n" {
 		t.Errorf("half-close: %q", r.out)
 	}
@@ -150,7 +150,7 @@ func TestSessionStreams(t *testing.T) {
 	c = command(t.Context(), dir, "run", "--", "yes")
 	var said strings.Builder
 	c.Stdout, c.Stderr = full, &said
-	if _ = c.Run(); c.ProcessState.ExitCode() != 125 || !strings.Contains(said.String(), "brig: write the command's output: ") || !strings.Contains(said.String(), "no space left") {
+	if _ = c.Run(); c.ProcessState.ExitCode() != 125 || !strings.Contains(said.String(), "bawn: write the command's output: ") || !strings.Contains(said.String(), "no space left") {
 		t.Errorf("/dev/full: %v, %q", c.ProcessState, said.String())
 	}
 }
@@ -162,7 +162,7 @@ func TestSessionManyAtOnce(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			r := brigAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i))
+			r := bawnAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i))
 			if r.code != i || r.out != fmt.Sprintf("%d\n", i) {
 				t.Errorf("command %d: %+v", i, r)
 			}
@@ -175,7 +175,7 @@ func TestSessionManyAtOnce(t *testing.T) {
 type terminal struct {
 	t    *testing.T
 	f    *os.File
-	pid  int // brig's
+	pid  int // bawn's
 	wait func() error
 	mu   sync.Mutex
 	seen bytes.Buffer
@@ -238,7 +238,7 @@ func TestSessionTerminal(t *testing.T) {
 	}
 }
 
-// TestSessionSignals: what a person sends to brig arrives at the command.
+// TestSessionSignals: what a person sends to bawn arrives at the command.
 func TestSessionSignals(t *testing.T) {
 	dir := shared(t)
 	c := command(t.Context(), dir, "run", "--", "sh", "-c",
@@ -424,10 +424,10 @@ func TestVerbs(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, "/", "version", "--json")), &v); err != nil || v.Version == "" {
 		t.Errorf("version --json: %+v, %v", v, err)
 	}
-	if got := must(t, "/", "completion", "bash"); !strings.Contains(got, "brig") {
+	if got := must(t, "/", "completion", "bash"); !strings.Contains(got, "bawn") {
 		t.Error("completion bash prints nothing of use")
 	}
-	if r := brig(t, "/", "doctor"); !strings.Contains(r.out, "QEMU") {
+	if r := bawn(t, "/", "doctor"); !strings.Contains(r.out, "QEMU") {
 		t.Errorf("doctor: %s%s", r.out, r.err)
 	}
 }
@@ -495,7 +495,7 @@ func TestCopy(t *testing.T) {
 func TestNames(t *testing.T) {
 	dir := project(t, "names")
 	must(t, dir, "run", "--", "touch", "/tmp/first")
-	if r := brig(t, dir, "run", "--rm", "--", "ls", "/tmp/first"); r.code == 0 {
+	if r := bawn(t, dir, "run", "--rm", "--", "ls", "/tmp/first"); r.code == 0 {
 		t.Error("--rm used the directory's own sandbox")
 	}
 	if got := must(t, "/", "ls"); strings.Contains(got, "names-") {
@@ -521,14 +521,14 @@ func TestNames(t *testing.T) {
 	_ = c.Wait()
 	wait(t, "the end of a throwaway whose owner was killed", func() bool { return !strings.Contains(must(t, "/", "ls"), "names-") })
 	must(t, dir, "run", "--name", "other", "--", "sh", "-c", "test ! -e /tmp/first && touch /tmp/second")
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "--force", "other") })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "other") })
 	must(t, dir, "run", "--", "test", "-e", "/tmp/first")
 	must(t, dir, "stop", "other")
 	must(t, dir, "run", "--name", "other", "--", "test", "-e", "/tmp/second")
 	var said strings.Builder
 	c = begin(&said, "exec", "other")
 	must(t, dir, "rm", "--force", "other")
-	if _ = c.Wait(); c.ProcessState.ExitCode() != 125 || !strings.HasSuffix(said.String(), "it was removed\n  try: brig ls\n") {
+	if _ = c.Wait(); c.ProcessState.ExitCode() != 125 || !strings.HasSuffix(said.String(), "it was removed\n  try: bawn ls\n") {
 		t.Errorf("%v: %q", c.ProcessState, said.String())
 	}
 	fails(t, dir, 125, "no such sandbox", "exec", "other", "--", "true")

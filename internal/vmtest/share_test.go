@@ -52,7 +52,7 @@ func TestShareIsLikeADisk(t *testing.T) {
 	}
 }
 
-// TestShareOwner: what anybody in the guest makes belongs to who runs brig.
+// TestShareOwner: what anybody in the guest makes belongs to who runs bawn.
 func TestShareOwner(t *testing.T) {
 	dir := temp(t)
 	must(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir d; touch d/byroot; ln -s x d/link; mkfifo d/fifo")
@@ -67,7 +67,7 @@ func TestShareOwner(t *testing.T) {
 		}
 		return nil
 	})
-	if r := brig(t, dir, "run", "--user", "root", "--", "chown", "12345", "byuser"); r.code == 0 || !strings.Contains(r.err, "not permitted") {
+	if r := bawn(t, dir, "run", "--user", "root", "--", "chown", "12345", "byuser"); r.code == 0 || !strings.Contains(r.err, "not permitted") {
 		t.Errorf("chown: %+v", r)
 	}
 }
@@ -188,16 +188,16 @@ func TestShareManyFiles(t *testing.T) {
 func TestShareReadOnly(t *testing.T) {
 	dir := shared(t)
 	extra := filepath.Join(base, "home", "extra")
-	if got := sh(t, dir, "cat "+extra+"/file /etc/brig-file"); got != "extra\nextra\n" {
+	if got := sh(t, dir, "cat "+extra+"/file /etc/bawn-file"); got != "extra\nextra\n" {
 		t.Errorf("%q", got)
 	}
 	for _, cmd := range []string{
 		"touch " + extra + "/new", "rm " + extra + "/file", "echo x > " + extra + "/file", "chmod 777 " + extra,
-		"mv " + extra + "/file " + extra + "/g", "echo x > /etc/brig-file", "mkdir " + extra + "/d", "ln " + extra + "/file " + extra + "/l",
+		"mv " + extra + "/file " + extra + "/g", "echo x > /etc/bawn-file", "mkdir " + extra + "/d", "ln " + extra + "/file " + extra + "/l",
 		"mount -o remount,rw " + extra + " 2>&1; touch " + extra + "/new", // the guest may think so
 		"mkdir -p /mnt/x; mount -t virtiofs share1 /mnt/x; touch /mnt/x/new",
 	} {
-		if r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", cmd); r.code == 0 || !strings.Contains(r.err, "Read-only file system") {
+		if r := bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", cmd); r.code == 0 || !strings.Contains(r.err, "Read-only file system") {
 			t.Errorf("%s: %+v", cmd, r)
 		}
 	}
@@ -215,7 +215,7 @@ func TestAttackFiles(t *testing.T) {
 	writeFile(t, secret, "the secret")
 	t.Cleanup(func() { os.Remove(secret) })
 	root := func(script string) result {
-		return brig(t, dir, "run", "--user", "root", "--", "sh", "-c", script)
+		return bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", script)
 	}
 	up := strings.Repeat("../", 12)
 	for _, script := range []string{
@@ -293,7 +293,7 @@ func TestAttackSwap(t *testing.T) {
 			_ = os.Rename(swap, filepath.Join(dir, "real"))
 		}
 	}()
-	got := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", `
+	got := bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", `
 i=0; while [ $i -lt 400 ]; do cat swap/f 2>/dev/null; echo; (echo x > swap/made-$i) 2>/dev/null; i=$((i+1)); done`)
 	close(done)
 	<-finished
@@ -310,7 +310,7 @@ i=0; while [ $i -lt 400 ]; do cat swap/f 2>/dev/null; echo; (echo x > swap/made-
 func TestAttackDevices(t *testing.T) {
 	dir := project(t, "devices")
 	must(t, dir, "run", "--memory", "1G", "--", "true")
-	r := brig(t, dir, "run", "--user", "root", "--", "sh", "-c", `
+	r := bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", `
 for p in /dev/vport*; do head -c 100000 /dev/urandom > $p 2>/dev/null; done
 echo survived
 for d in /sys/bus/virtio/devices/*; do
@@ -322,10 +322,10 @@ echo reset`)
 	if !strings.Contains(r.out, "survived") {
 		t.Errorf("%+v", r)
 	}
-	if r := brig(t, dir, "stop", "--force"); r.code != 0 && !strings.Contains(r.err, "stopped") {
+	if r := bawn(t, dir, "stop", "--force"); r.code != 0 && !strings.Contains(r.err, "stopped") {
 		t.Errorf("stop: %+v", r)
 	}
-	waitGone(t, filepath.Join(base, "state", "brig", "sandboxes", "devices"))
+	waitGone(t, filepath.Join(base, "state", "bawn", "sandboxes", "devices"))
 	if got := must(t, dir, "run", "--", "echo", "again"); got != "again\n" {
 		t.Errorf("%q", got)
 	}
@@ -334,7 +334,7 @@ echo reset`)
 // TestAttackOtherUser is attack 22: nothing of a sandbox's is open to others.
 func TestAttackOtherUser(t *testing.T) {
 	shared(t)
-	state := filepath.Join(base, "state", "brig")
+	state := filepath.Join(base, "state", "bawn")
 	fi, err := os.Stat(state)
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", fi, err)

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/cache"
-	"brig.dev/brig/internal/policy"
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/policy"
 )
 
 // started is what a sandbox's supervisor wrote at its last start.
@@ -42,11 +42,11 @@ func started(t testing.TB, name string) (kind string, template bool) {
 // newSandbox makes a sandbox, which goes with the test, and runs a script there.
 func newSandbox(t *testing.T, dir, name, script string, flags ...string) (out string, template bool) {
 	t.Helper()
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
 	args := slices.Concat([]string{"run", "--name", name}, flags, []string{"--", "sh", "-ec", script})
-	r := brigAt(t.Context(), dir, nil, nil, args...)
+	r := bawnAt(t.Context(), dir, nil, nil, args...)
 	if r.code != 0 {
-		t.Fatalf("brig %q: %d\n%s%s", args, r.code, r.out, r.err)
+		t.Fatalf("bawn %q: %d\n%s%s", args, r.code, r.out, r.err)
 	}
 	_, template = started(t, name)
 	return r.out, template
@@ -121,7 +121,7 @@ func TestSiblings(t *testing.T) {
 			t.Errorf("%s is %v s behind the time", name, off)
 		}
 	}
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", "sibling-c") })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", "sibling-c") })
 	must(t, dir, "fork", "sibling-a", "sibling-c")
 	seen.add(t, "sibling-c", must(t, dir, "exec", "sibling-c", "--", "sh", "-ec", identity))
 	// The original is who it was.
@@ -148,7 +148,7 @@ func TestRestores(t *testing.T) {
 			for i := range next {
 				name := fmt.Sprintf("restore-%d", i)
 				args := slices.Concat([]string{"run", "--name", name}, flags, []string{"--", "sh", "-c", "cat /proc/sys/kernel/random/uuid; pwd"})
-				r := brigAt(t.Context(), dir, nil, nil, args...)
+				r := bawnAt(t.Context(), dir, nil, nil, args...)
 				id, pwd, _ := strings.Cut(r.out, "\n")
 				if r.code != 0 || pwd != dir+"\n" {
 					t.Errorf("restore %d: %+v", i, r)
@@ -161,7 +161,7 @@ func TestRestores(t *testing.T) {
 				}
 				seen[id] = i
 				mu.Unlock()
-				if r := brigAt(context.Background(), dir, nil, nil, "rm", "-f", name); r.code != 0 {
+				if r := bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name); r.code != 0 {
 					t.Errorf("rm %s: %+v", name, r)
 				}
 			}
@@ -180,7 +180,7 @@ func TestTemplate(t *testing.T) {
 	dir := project(t, "template")
 	flags := []string{"--memory", "1100M", "--cpus", "1"} // a kind that no other test wants
 	kind := killMaker(t, dir, flags)
-	folder := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind)
+	folder := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)
 	awaitTemplate(t, dir, flags...)
 	if err := flip(filepath.Join(folder, "ready.ram"), 1<<20); err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func killMaker(t *testing.T, dir string, flags []string) (kind string) {
 			}
 			kill9(t, maker)
 			wait(t, "the end of its machine", func() bool { return !slices.ContainsFunc(machines, lives) })
-			if _, err := os.Stat(filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind)); err == nil {
+			if _, err := os.Stat(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)); err == nil {
 				t.Error("half a template is in place")
 			}
 			return kind
@@ -295,7 +295,7 @@ func TestSaveKilled(t *testing.T) {
 		if i%2 == 1 {
 			killDuring(t, dir, name, going, "run", "--", "true")
 		}
-		r := brig(t, dir, "run", "--", "sh", "-c", "cat ~/kept; sudo dmesg | grep -c 'EXT4-fs error'")
+		r := bawn(t, dir, "run", "--", "sh", "-c", "cat ~/kept; sudo dmesg | grep -c 'EXT4-fs error'")
 		if r.out != fmt.Sprintf("%d\n0\n", i) {
 			t.Fatalf("round %d: %+v%s", i, r, logs(dir))
 		}
@@ -323,7 +323,7 @@ func lastStart(t *testing.T, name string) []string {
 	return strings.Fields(last)
 }
 
-// killDuring runs brig and kills the sandbox's supervisor, or its QEMU, or brig
+// killDuring runs bawn and kills the sandbox's supervisor, or its QEMU, or bawn
 // itself, meanwhile.
 func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...string) {
 	t.Helper()
@@ -332,8 +332,8 @@ func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...str
 		t.Fatal(err)
 	}
 	time.Sleep(rand.N(takes))
-	what := []string{"__supervise", "qemu-system", "brig"}[rand.N(3)]
-	if what == "brig" {
+	what := []string{"__supervise", "qemu-system", "bawn"}[rand.N(3)]
+	if what == "bawn" {
 		_ = c.Process.Kill()
 	}
 	for pid, line := range processes(sandboxDir(name)) {
@@ -362,20 +362,20 @@ func TestSaveDiskFull(t *testing.T) {
 	}
 	script := `
 mount -t tmpfs -o size=16M,mode=700 tmpfs "$XDG_STATE_HOME"
-trap '"$BRIG" rm -f disk-full' EXIT
-"$BRIG" run --memory 1G -- sh -c 'sleep 10000 >/dev/null 2>&1 </dev/null & echo kept > ~/kept'
-if "$BRIG" suspend; then echo "suspended without room"; exit 1; fi
-"$BRIG" run -- sh -ec 'pgrep -x sleep; cat ~/kept; echo more > ~/more'
-if "$BRIG" snapshot create disk-full; then echo "kept without room"; exit 1; fi
-"$BRIG" run -- pgrep -x sleep
+trap '"$BAWN" rm -f disk-full' EXIT
+"$BAWN" run --memory 1G -- sh -c 'sleep 10000 >/dev/null 2>&1 </dev/null & echo kept > ~/kept'
+if "$BAWN" suspend; then echo "suspended without room"; exit 1; fi
+"$BAWN" run -- sh -ec 'pgrep -x sleep; cat ~/kept; echo more > ~/more'
+if "$BAWN" snapshot create disk-full; then echo "kept without room"; exit 1; fi
+"$BAWN" run -- pgrep -x sleep
 mount -o remount,size=1G "$XDG_STATE_HOME"
-"$BRIG" suspend
-"$BRIG" run -- sh -ec 'pgrep -x sleep; cat ~/kept ~/more'
-ls -A "$XDG_STATE_HOME"/brig/sandboxes/disk-full/suspended
+"$BAWN" suspend
+"$BAWN" run -- sh -ec 'pgrep -x sleep; cat ~/kept ~/more'
+ls -A "$XDG_STATE_HOME"/bawn/sandboxes/disk-full/suspended
 `
 	c := exec.CommandContext(t.Context(), "unshare", append(unshare, "sh", "-euc", script)...)
 	c.Dir = dir
-	c.Env = append(environment(), "XDG_STATE_HOME="+state, "BRIG="+os.Getenv("BRIG"))
+	c.Env = append(environment(), "XDG_STATE_HOME="+state, "BAWN="+os.Getenv("BAWN"))
 	out, err := c.CombinedOutput()
 	if err != nil || strings.Count(string(out), "no space left") < 2 || !strings.HasSuffix(string(out), "kept\nmore\n"+"disk-full\n") {
 		t.Errorf("%v\n%s", err, out)
@@ -452,7 +452,7 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() {
-				if r := brigAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", "pgrep -x sleep >/dev/null && echo here"); r.out != "here\n" {
+				if r := bawnAt(t.Context(), dir, nil, nil, "run", "--", "sh", "-c", "pgrep -x sleep >/dev/null && echo here"); r.out != "here\n" {
 					t.Errorf("run %d: %+v", i, r)
 				}
 			})
@@ -462,7 +462,7 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 	t.Run("another machine", func(t *testing.T) {
 		must(t, dir, "run", "--", "sh", "-c", "echo kept > ~/kept")
 		must(t, dir, "suspend")
-		r := brig(t, dir, "run", "--memory", "1100M", "--cpus", "1", "--", "sh", "-c", "cat ~/kept; pgrep -x sleep")
+		r := bawn(t, dir, "run", "--memory", "1100M", "--cpus", "1", "--", "sh", "-c", "cat ~/kept; pgrep -x sleep")
 		if r.out != "kept\n" || !strings.Contains(r.err, "have changed") || !strings.Contains(r.err, "boots from its disk") {
 			t.Errorf("with another machine: %+v", r)
 		}
@@ -474,28 +474,28 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 func TestNewerKernel(t *testing.T) {
 	own := t.TempDir()
 	if out, err := exec.Command("sh", "-euc", `
-mkdir "$2/brig"
+mkdir "$2/bawn"
 for kind in "$1"/*; do
 	case $kind in
-	*/kernel | */current) cp -a "$kind" "$2/brig";;
-	*) ln -s "$kind" "$2/brig";;
+	*/kernel | */current) cp -a "$kind" "$2/bawn";;
+	*) ln -s "$kind" "$2/bawn";;
 	esac
-done`, "sh", filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig"), own).CombinedOutput(); err != nil {
+done`, "sh", filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn"), own).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	dir := project(t, "newer-kernel")
 	run := func(args ...string) result {
 		t.Helper()
-		r := brigAt(t.Context(), dir, nil, []string{"XDG_CACHE_HOME=" + own, "BRIG_TEMPLATES=off"}, args...)
+		r := bawnAt(t.Context(), dir, nil, []string{"XDG_CACHE_HOME=" + own, "BAWN_TEMPLATES=off"}, args...)
 		if r.code != 0 {
-			t.Fatalf("brig %q: %+v", args, r)
+			t.Fatalf("bawn %q: %+v", args, r)
 		}
 		return r
 	}
 	run("run", "--memory", "1G", "--", "sh", "-c", "sleep 10000 >/dev/null 2>&1 </dev/null &")
 	run("suspend")
 
-	kernels := cache.Open(filepath.Join(own, "brig"))
+	kernels := cache.Open(filepath.Join(own, "bawn"))
 	pointer, in := map[string]string{}, "kernel-"+runtime.GOARCH
 	if err := kernels.Pointer("kernel", in, &pointer); err != nil {
 		t.Fatal(err)
@@ -557,17 +557,17 @@ func TestLimits(t *testing.T) {
 	shared(t)
 	dir := project(t, "limited")
 	for _, c := range []struct{ env, say string }{
-		{"BRIG_MAX_SANDBOXES=1", "1 may at the same time"},
-		{"BRIG_MAX_MEMORY=2500M", "all together may have 2.4 GiB"},
-		{"BRIG_MAX_MEMORY=lots", "BRIG_MAX_MEMORY"},
-		{"BRIG_MAX_SANDBOXES=0", "BRIG_MAX_SANDBOXES"},
+		{"BAWN_MAX_SANDBOXES=1", "1 may at the same time"},
+		{"BAWN_MAX_MEMORY=2500M", "all together may have 2.4 GiB"},
+		{"BAWN_MAX_MEMORY=lots", "BAWN_MAX_MEMORY"},
+		{"BAWN_MAX_SANDBOXES=0", "BAWN_MAX_SANDBOXES"},
 	} {
-		r := brigAt(t.Context(), dir, nil, []string{c.env}, "run", "--memory", "1G", "--", "true")
+		r := bawnAt(t.Context(), dir, nil, []string{c.env}, "run", "--memory", "1G", "--", "true")
 		if r.code != 125 || !strings.Contains(r.err, c.say) {
 			t.Errorf("%s: %+v", c.env, r)
 		}
 	}
-	if r := brig(t, dir, "inspect"); !strings.Contains(r.err, "no such sandbox") {
+	if r := bawn(t, dir, "inspect"); !strings.Contains(r.err, "no such sandbox") {
 		t.Errorf("a sandbox that was refused is there: %+v", r)
 	}
 }
@@ -588,14 +588,14 @@ func TestMemoryComesBack(t *testing.T) {
 // guestMemory is how much memory of the host the guest of a project has, in bytes.
 func guestMemory(t testing.TB, dir string) (n int64) {
 	t.Helper()
-	r := brigAt(t.Context(), dir, nil, nil, "inspect")
+	r := bawnAt(t.Context(), dir, nil, nil, "inspect")
 	pid := regexp.MustCompile(`"qemuPid": (\d+)`).FindStringSubmatch(r.out)
 	if pid == nil {
 		t.Fatalf("inspect: %+v", r)
 	}
 	smaps := readSmaps(t, pid[1])
 	for _, m := range smaps {
-		if strings.Contains(m.name, "brig-ram") {
+		if strings.Contains(m.name, "bawn-ram") {
 			n += m.rss
 		}
 	}

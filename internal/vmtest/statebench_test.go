@@ -14,11 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"brig.dev/brig/internal/qemu"
+	"bawn.dev/bawn/internal/qemu"
 )
 
 // templatesEnv is the supervisor's switch.
-const templatesEnv = "BRIG_TEMPLATES"
+const templatesEnv = "BAWN_TEMPLATES"
 
 // BenchmarkNewSandbox is a new sandbox to its first output, with the project
 // mounted: from a machine that waited, from a template, and cold, and the floor: a
@@ -47,7 +47,7 @@ func BenchmarkNewSandbox(b *testing.B) {
 			b.Fatal("no template is made")
 		}
 	}
-	ram := filepath.Join(os.Getenv("BRIG_TEST_CACHE"), "brig", "template", kind, "ready.ram")
+	ram := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind, "ready.ram")
 	lab := newLab(b, shellFiles(b))
 	var template, cold, floor []time.Duration
 	for range 10 {
@@ -78,7 +78,7 @@ func BenchmarkNewSandbox(b *testing.B) {
 func measurePool(b *testing.B, dir string, start func() time.Duration) (took []time.Duration) {
 	b.Helper()
 	run(b, dir, "pool", "1")
-	b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "pool", "0") })
+	b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "pool", "0") })
 	start() // after which the first is made ready
 	for range 10 {
 		for limit := time.Now().Add(5 * time.Minute); len(waiting(b)) == 0; time.Sleep(100 * time.Millisecond) {
@@ -113,7 +113,7 @@ func (l *lab) floor(b *testing.B, packed string) time.Duration {
 		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: 1 << 30, RAM: ram,
 		Kernel: l.kernel, Initrd: l.initrd, Plugs: 1, Balloon: true, Incoming: true,
 	}
-	p, err := m.Start(b.Context(), os.Getenv("BRIG"), l.spawner)
+	p, err := m.Start(b.Context(), os.Getenv("BAWN"), l.spawner)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func measureForks(b *testing.B, dir string, measure func(what string, args ...st
 	for i := range 10 {
 		forks = append(forks, fmt.Sprintf("fork-%d", i))
 	}
-	remove := func() { brigAt(context.Background(), dir, nil, nil, append([]string{"rm", "-f"}, forks...)...) }
+	remove := func() { bawnAt(context.Background(), dir, nil, nil, append([]string{"rm", "-f"}, forks...)...) }
 	b.Cleanup(remove)
 	for range 10 {
 		measure("fork", "fork", "state", "--from", "s0", forks[0])
@@ -185,7 +185,7 @@ func BenchmarkIdle(b *testing.B) {
 	const n = 4
 	for i := range n {
 		name := fmt.Sprintf("idle-%d", i)
-		b.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
+		b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
 		run(b, dir, "run", "--memory", "1G", "--name", name, "--", "true")
 	}
 	time.Sleep(15 * time.Second) // idle; what was freed goes back meanwhile

@@ -13,15 +13,15 @@ import (
 	"testing"
 	"time"
 
-	"brig.dev/brig/internal/control"
-	"brig.dev/brig/internal/sandbox"
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // ticker is what a sandbox does in the background: its working directory and an
 // open file are on the share.
 const ticker = `mkdir -p deep/er && cd deep/er && (exec 3>>ticks; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.1; done) >/dev/null 2>&1 </dev/null & echo $!`
 
-func sandboxDir(name string) string { return filepath.Join(base, "state", "brig", "sandboxes", name) }
+func sandboxDir(name string) string { return filepath.Join(base, "state", "bawn", "sandboxes", name) }
 
 func ticks(t *testing.T, dir string) int {
 	t.Helper()
@@ -90,7 +90,7 @@ func TestSuspend(t *testing.T) {
 		if _, err := out.Read(make([]byte, 5)); err != nil {
 			t.Fatal(err)
 		}
-		if r := brig(t, dir, "suspend"); r.code != 125 || !strings.Contains(r.err, "--force") {
+		if r := bawn(t, dir, "suspend"); r.code != 125 || !strings.Contains(r.err, "--force") {
 			t.Errorf("with a command attached: %+v", r)
 		}
 		awaitTicks(t, dir, 1)
@@ -111,7 +111,7 @@ func TestSuspend(t *testing.T) {
 		if err := os.Truncate(ram, fi.Size()/2); err != nil {
 			t.Fatal(err)
 		}
-		r := brig(t, dir, "run", "--", "sh", "-c", "cat /kept; grep -qs [t]icks /proc/"+pid+"/cmdline && echo alive") // the number may be another's, even ours
+		r := bawn(t, dir, "run", "--", "sh", "-c", "cat /kept; grep -qs [t]icks /proc/"+pid+"/cmdline && echo alive") // the number may be another's, even ours
 		if r.code == 0 || r.out != "kept\n" || !strings.Contains(r.err, "damaged") {
 			t.Errorf("after damage: %+v", r)
 		}
@@ -144,7 +144,7 @@ func TestFork(t *testing.T) {
 	must(t, dir, append([]string{"fork", name, "--copy-project"}, forks...)...)
 	t.Cleanup(func() {
 		for _, f := range forks {
-			brigAt(context.Background(), dir, nil, nil, "rm", "-f", f)
+			bawnAt(context.Background(), dir, nil, nil, "rm", "-f", f)
 			os.RemoveAll(dir + "-" + f)
 		}
 	})
@@ -181,14 +181,14 @@ func TestFork(t *testing.T) {
 		t.Errorf("the original has %q, %v", b, err)
 	}
 
-	if r := brig(t, dir, "snapshot", "restore", name, "first"); r.code != 125 || !strings.Contains(r.err, "lost") {
+	if r := bawn(t, dir, "snapshot", "restore", name, "first"); r.code != 125 || !strings.Contains(r.err, "lost") {
 		t.Errorf("restore of a running sandbox: %+v", r)
 	}
 	disk := filepath.Join(sandboxDir(name), "snapshots/first/disk.raw")
 	if err := flip(disk, 1100); err != nil { // in the file system's superblock
 		t.Fatal(err)
 	}
-	if r := brig(t, dir, "snapshot", "restore", "--force", name, "first"); r.code != 125 || !strings.Contains(r.err, "damaged") {
+	if r := bawn(t, dir, "snapshot", "restore", "--force", name, "first"); r.code != 125 || !strings.Contains(r.err, "damaged") {
 		t.Errorf("restore of a damaged disk: %+v", r)
 	}
 	awaitTicks(t, dir, 3) // it was not ended
@@ -217,7 +217,7 @@ func TestFork(t *testing.T) {
 			}
 		}
 	}
-	if r := brig(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
+	if r := bawn(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
 		t.Errorf("rm: %+v", r)
 	}
 }
@@ -255,7 +255,7 @@ func TestSnapshotOfWriter(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "writer.py"), writer)
 	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "python3 writer.py >/dev/null 2>&1 </dev/null &")
 	const name, fork = "writer", "writer-fork"
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
 	must(t, dir, "exec", name, "--", "sh", "-c", "until test -s /tmp/writer; do sleep 0.1; done")
 	must(t, dir, "fork", name, fork)
 	for _, n := range []string{fork, name} {
@@ -271,7 +271,7 @@ func TestSnapshotOfWriter(t *testing.T) {
 func TestCopiesKilled(t *testing.T) {
 	dir := project(t, "copies")
 	const name, fork = "copies", "copies-fork"
-	t.Cleanup(func() { brigAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", fork) })
 	set := func(value string) { must(t, dir, "run", "--", "sh", "-ec", "echo "+value+" > ~/value; sync") }
 	get := func(of string) string {
 		return strings.TrimSpace(must(t, dir, "exec", of, "--", "sh", "-c", "cat ~/value; sudo dmesg | grep 'EXT4-fs error' || true"))
@@ -327,7 +327,7 @@ func TestCopiesKilled(t *testing.T) {
 		must(t, dir, "rm", "-f", fork)
 	}
 	must(t, dir, "snapshot", "ls", name)
-	if left, _ := filepath.Glob(filepath.Join(base, "state", "brig", "sandboxes", name, "*", "fork.*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(base, "state", "bawn", "sandboxes", name, "*", "fork.*")); len(left) > 0 {
 		t.Errorf("killed forks left %v", left)
 	}
 	t.Logf("of 3 each that were killed, these were made all the same: %v", whole)

@@ -9,12 +9,12 @@ import (
 
 // execPrefix begins the command string of an SSH exec request that carries an
 // ExecRequest. The byte 0x01 cannot begin a command that a person types.
-const execPrefix = "\x01brig-exec:"
+const execPrefix = "\x01bawn-exec:"
 
 // ExecRequest is a command to be run exactly as given, without a shell.
 //
 // SSH has only a command string for that, which a login shell would take apart
-// (RFC 4254 section 6.5); so brig's own commands cross as ExecCommand, and what
+// (RFC 4254 section 6.5); so bawn's own commands cross as ExecCommand, and what
 // any other client sends is left to the shell.
 type ExecRequest struct {
 	// Argv is the program and its arguments; empty is the user's login shell.

@@ -18,7 +18,7 @@ func TestExecCommandIsExact(t *testing.T) {
 }
 
 func TestOtherCommandsAreLeftAlone(t *testing.T) {
-	for _, s := range []string{"", "ls -l", "brig-exec:AAAA", " \x01brig-exec:"} {
+	for _, s := range []string{"", "ls -l", "bawn-exec:AAAA", " \x01bawn-exec:"} {
 		if _, ok, err := ParseExecCommand(s); ok || err != nil {
 			t.Errorf("%q: %v, %v", s, ok, err)
 		}

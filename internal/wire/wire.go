@@ -25,8 +25,8 @@ import (
 // Names of the virtio-serial ports, seen in the guest as
 // /dev/virtio-ports/NAME (or by /sys/class/virtio-ports/*/name).
 const (
-	PortControl = "dev.brig.control"
-	PortMux     = "dev.brig.mux"
+	PortControl = "dev.bawn.control"
+	PortMux     = "dev.bawn.mux"
 )
 
 // MaxLine bounds a line on PortControl and a StreamHeader, in bytes.
@@ -92,7 +92,7 @@ type Reply struct {
 
 // HelloReply says which agent answers.
 type HelloReply struct {
-	Version string `json:"version"` // of brig that built the agent
+	Version string `json:"version"` // of bawn that built the agent
 	Kernel  string `json:"kernel"`  // uname -r
 }
 

@@ -11,9 +11,9 @@ printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >etc/ho
 
 # Settings for this build only: the way to the mirror is the host's affair.
 rm -f etc/apt/apt.conf.d/99mmdebstrap etc/apt/sources.list etc/apt/sources.list.d/*
-printf '%s' "$BRIG_SOURCES" >etc/apt/sources.list.d/debian.sources
-if [ -n "$BRIG_APT_CONF" ]; then
-	printf '%s' "$BRIG_APT_CONF" >etc/apt/apt.conf.d/90brig
+printf '%s' "$BAWN_SOURCES" >etc/apt/sources.list.d/debian.sources
+if [ -n "$BAWN_APT_CONF" ]; then
+	printf '%s' "$BAWN_APT_CONF" >etc/apt/apt.conf.d/90bawn
 fi
 chmod 0644 etc/hostname etc/resolv.conf etc/hosts etc/apt/sources.list.d/debian.sources
 

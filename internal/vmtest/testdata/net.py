@@ -140,8 +140,8 @@ attempt("ok name", lambda: len(socket.getaddrinfo("good.test", 1)) > 0)
 attempt("ok tls", lambda: tls("good.test"))
 attempt("ok http", lambda: http(req(g)))
 attempt("ok echo", lambda: tcp("good.test", ECHO, b"hello\n")[:5])
-attempt("ok host", lambda: tcp("host.brig.internal", HOSTPORT, b"hello\n")[:5])
-attempt("ok page", lambda: b"governed" in tcp("brig.internal", 80, req(b"brig.internal")))
+attempt("ok host", lambda: tcp("host.bawn.internal", HOSTPORT, b"hello\n")[:5])
+attempt("ok page", lambda: b"governed" in tcp("bawn.internal", 80, req(b"bawn.internal")))
 # 1: names
 attempt("name", lambda: socket.getaddrinfo("aGVsbG8.evil.test", 443))
 for t in (1, 28, 16, 10, 5, 15, 255, 65):
@@ -267,4 +267,4 @@ for p in (HOSTPORT, 22, 1):
 attempt("another sandbox", lambda: tcp("100.127.1.2", 22))
 attempt("another sandbox 6", lambda: tcp("fd62:7269:6700::2:3", 22))
 attempt("gateway 6", lambda: tcp(GW6, HOSTPORT))
-attempt("host, other port", lambda: tcp("host.brig.internal", 1))
+attempt("host, other port", lambda: tcp("host.bawn.internal", 1))

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// tellAccel tells the person, once per boot of this host, that guests run
+// under software emulation and why.
+func tellAccel(a qemu.Accel) {
+	cache, err := sandbox.CacheDir()
+	if a.OK() || err != nil {
+		return
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return
+	}
+	marker := filepath.Join(cache, "told-software-emulation")
+	if was, err := os.ReadFile(marker); err == nil && string(was) == string(boot) {
+		return
+	}
+	writeAccel(os.Stderr, a, os.Getenv("BAWN_DEBUG") != "")
+	// Not being able to write it down only means saying it again.
+	_ = sandbox.WriteFile(marker, boot)
+}
+
+// slower is what KVM is missed for.
+const slower = "using software emulation, about 20 times slower"
+
+func writeAccel(w io.Writer, a qemu.Accel, debug bool) {
+	fmt.Fprintf(w, "bawn: %s; %s\n", a.Reason, slower)
+	if a.Remedy != "" {
+		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(a.Remedy))
+	}
+	if debug && a.Said != "" {
+		fmt.Fprintf(w, "  QEMU said: %s\n", a.Said)
+	}
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// pretender is what a supervisor is asked for, written down.
+type pretender struct {
+	mu    sync.Mutex
+	calls []string
+}
+
+func (p *pretender) took(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = append(p.calls, what)
+}
+
+func (p *pretender) all() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.calls)
+}
+
+// pretend makes the sandbox "shop" of dir, which seems to run.
+func pretend(t *testing.T, store *sandbox.Store, dir string) (sandbox.Dir, *pretender) {
+	t.Helper()
+	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := d.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := d.WriteState(sandbox.State{Phase: sandbox.Running, PID: os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Listen(sandbox.ControlSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pretender{}
+	mux := http.NewServeMux()
+	control.Handle(mux, "POST /policy/reload", func(context.Context, struct{}) (struct{}, error) {
+		p.took("reload")
+		return struct{}{}, nil
+	})
+	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
+		p.took("once " + rule)
+		return struct{}{}, nil
+	})
+	control.Handle(mux, "POST /policy/forget", func(context.Context, struct{}) (struct{}, error) {
+		p.took("forget")
+		return struct{}{}, nil
+	})
+	control.Handle(mux, "GET /policy/once", func(context.Context, struct{}) ([]string, error) {
+		return []string{"once.test"}, nil
+	})
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	t.Cleanup(func() { s.Close() })
+	go func() { _ = s.Serve(l) }()
+	return d, p
+}
+
+// terminal is a person's: what bawn prints there, line by line or until a question.
+type terminal struct {
+	t      *testing.T
+	master *os.File
+	r      *bufio.Reader
+	seen   strings.Builder
+}
+
+// until reads what is printed up to a text.
+func (s *terminal) until(text string) string {
+	s.t.Helper()
+	if err := s.master.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		s.t.Fatal(err)
+	}
+	var b strings.Builder
+	for !strings.HasSuffix(b.String(), text) {
+		c, err := s.r.ReadByte()
+		if err != nil {
+			s.t.Fatalf("waiting for %q: %v after %q", text, err, b.String())
+		}
+		b.WriteByte(c)
+		s.seen.WriteByte(c)
+	}
+	return b.String()
+}
+
+func (s *terminal) types(text string) {
+	s.t.Helper()
+	if _, err := s.master.WriteString(text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// onTerminal runs bawn with a terminal until it ends.
+func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <-chan error) {
+	t.Helper()
+	blocking, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(blocking.Fd()))
+	blocking.Close()
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // for a deadline
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	master := os.NewFile(uintptr(fd), "ptmx")
+	in, errs := os.Stdin, os.Stderr
+	os.Stdin, os.Stderr = slave, slave
+	ended := make(chan error, 1)
+	t.Cleanup(func() {
+		os.Stdin, os.Stderr = in, errs
+		slave.Close()
+		master.Close()
+	})
+	root := rootCommand()
+	root.SetOut(slave)
+	root.SetArgs(args)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	return &terminal{t: t, master: master, r: bufio.NewReader(master)}, ended
+}
+
+func TestAsk(t *testing.T) {
+	store, dir := projectPlace(t)
+	d, p := pretend(t, store, dir)
+	log, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	deny := func(name string) {
+		log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: name, Port: 443, Reason: "no rule allows it", Suggest: name})
+	}
+	deny("past.test") // before anybody asked
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	person, ended := onTerminal(t, ctx, "net", "ask")
+	person.until("Ctrl-C.")
+	person.types("always\n") // no answer to a question that comes later
+	person.until("always\r\n")
+
+	own, common := d.File(sandbox.PolicyFile), filepath.Join(os.Getenv("HOME"), ".config", "bawn", "policy")
+	has := func(file, line string) {
+		t.Helper()
+		b, _ := os.ReadFile(file)
+		if got := strings.TrimSuffix(string(b), "\n"); got != line {
+			t.Errorf("%s: %q, want %q", file, got, line)
+		}
+	}
+	question := func(name, answer, said string) {
+		t.Helper()
+		deny(name)
+		person.until("allow " + name + "? [o]nce, [s]andbox, [a]lways, [N]o: ")
+		person.types(answer + "\n")
+		person.until("  " + name + " " + said + "\r\n")
+	}
+	question("one.test", "o", "allowed until the sandbox stops")
+	question("no.test", "n", "stays denied")
+	question("nothing.test", "", "stays denied")
+	question("other.test", "yes", "stays denied") // which is none of the answers
+	has(own, "")
+	has(common, "")
+	question("box.test", "s", "allowed for this sandbox")
+	has(own, "allow box.test")
+	has(common, "")
+	question("ever.test", "ALWAYS", "allowed for all your sandboxes")
+	has(common, "allow ever.test")
+	// What was answered, is allowed by now, or leads to no connection is no question.
+	for _, name := range []string{"one.test", "no.test", "box.test", "ever.test"} {
+		deny(name)
+	}
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "dns", App: "SRV", Name: "_http._tcp.deb.test", Suggest: "_http._tcp.deb.test"})
+	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
+	deny("last\x1b[2J.test") // which no rule can be about
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "last\u202e.test", Port: 22, Reason: "\x1b[2J", Suggest: "last.test:22"})
+	person.until("allow last.test:22? [o]nce, [s]andbox, [a]lways, [N]o: ")
+	stop() // Ctrl-C, with the question open
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got, want := p.all(), []string{"once one.test", "reload", "reload"}; !slices.Equal(got, want) {
+		t.Errorf("asked of the supervisor: %q, want %q", got, want)
+	}
+	seen := person.seen.String()
+	for _, not := range []string{"past.test", "_http", "good.test", "\x1b", "\u202e"} {
+		if strings.Contains(seen, not) {
+			t.Errorf("%q was shown:\n%s", not, seen)
+		}
+	}
+}
+
+// TestAskUnattended: without a terminal nothing is asked, and nothing allowed.
+func TestAskUnattended(t *testing.T) {
+	store, dir := projectPlace(t)
+	pretend(t, store, dir)
+	in := os.Stdin
+	defer func() { os.Stdin = in }()
+	var err error
+	if os.Stdin, err = os.Open(os.DevNull); err != nil {
+		t.Fatal(err)
+	}
+	root := rootCommand()
+	root.SetArgs([]string{"net", "ask"})
+	if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "stays denied") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestOnceIsShownAndReset: what was allowed once is listed with the rest, decides,
+// and goes with a reset.
+func TestOnceIsShownAndReset(t *testing.T) {
+	store, dir := projectPlace(t)
+	_, p := pretend(t, store, dir)
+	run := func(args ...string) (string, error) {
+		var out strings.Builder
+		root := rootCommand()
+		root.SetOut(&out)
+		root.SetArgs(args)
+		err := root.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	for _, args := range [][]string{{"policy", "show"}, {"policy", "check", "once.test"}} {
+		if out, err := run(args...); err != nil || !strings.Contains(out, "once.test") || !strings.Contains(out, "allowed until the sandbox stops") {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+	}
+	if _, err := run("policy", "reset"); err != nil || !slices.Contains(p.all(), "forget") {
+		t.Errorf("%v, %q", err, p.all())
+	}
+}
+
+// TestLearnAsks: the proposal is shown as a difference, and added when the person
+// agrees, or was asked to be.
+func TestLearnAsks(t *testing.T) {
+	store, dir := projectPlace(t)
+	d, _ := pretend(t, store, dir)
+	log, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
+	log.Close()
+	own := d.File(sandbox.PolicyFile)
+	for _, c := range []struct{ answer, want string }{{"n", ""}, {"", ""}, {"y", "allow a.test:22\n"}} {
+		person, ended := onTerminal(t, t.Context(), "policy", "learn")
+		person.until("--- " + own + "\r\n+allow a.test:22\r\n")
+		person.until("Add these rules? [y/N] ")
+		person.types(c.answer + "\n")
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := os.ReadFile(own); string(b) != c.want {
+			t.Errorf("answer %q: %q, want %q", c.answer, b, c.want)
+		}
+	}
+}

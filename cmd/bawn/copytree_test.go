@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// likeFiles describes all that is in a directory.
+func likeFiles(t *testing.T, root string) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := os.Lstat(p)
+		if err != nil {
+			return err
+		}
+		st := fi.Sys().(*syscall.Stat_t)
+		what := fmt.Sprintf("%s %v %v %d %d", strings.TrimPrefix(p, root), fi.Mode(), fi.ModTime().UnixNano(), st.Uid, st.Gid)
+		switch fi.Mode().Type() {
+		case 0:
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			value := make([]byte, 100)
+			n, _ := unix.Getxattr(p, "user.bawn", value)
+			what += fmt.Sprintf(" %d %x %q", st.Nlink, b[:min(len(b), 10)], value[:max(n, 0)])
+		case fs.ModeSymlink:
+			to, _ := os.Readlink(p)
+			what += " " + to
+		}
+		all = append(all, what)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestCopyTree(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
+	at := func(name string) string { return filepath.Join(from, name) }
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = errors.Join(
+		os.MkdirAll(at("deep/er"), 0o755),
+		os.WriteFile(at("deep/er/text"), []byte("text"), 0o640),
+		os.WriteFile(at("empty"), nil, 0o600),
+		os.WriteFile(at("run"), []byte("#!/bin/sh\n"), 0o755),
+		os.WriteFile(at("sparse"), []byte("begin"), 0o600),
+		os.Truncate(at("sparse"), 16<<20),
+		os.Link(at("run"), at("deep/again")),
+		os.Symlink("/etc/passwd", at("absolute")),
+		os.Symlink("nowhere", at("deep/dangling")),
+		os.Symlink(".", at("loop")),
+		syscall.Mkfifo(at("pipe"), 0o600),
+		os.Link(l.Addr().String(), at("socket")),
+		os.WriteFile(at("line\nbreak"), []byte{1}, 0o600),
+		os.Mkdir(at("closed"), 0o700),
+		os.WriteFile(at("closed/file"), []byte{1}, 0o400),
+		os.Chmod(at("closed"), 0o555),
+		os.Chtimes(at("deep/er"), time.Time{}, time.Unix(1e9, 123456789)),
+		os.Chtimes(at("deep/er/text"), time.Time{}, time.Unix(1e9, 123456789)),
+		os.Chtimes(from, time.Time{}, time.Unix(1e9, 5)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Setxattr(at("run"), "user.bawn", []byte("x"), 0) // not on every file system
+	t.Cleanup(func() { _ = errors.Join(removeTree(from), removeTree(to)) })
+	if err := copyTree(t.Context(), from, to); err != nil {
+		t.Fatal(err)
+	}
+	was, is := likeFiles(t, from), likeFiles(t, to)
+	if !slices.Equal(was, is) {
+		t.Errorf("the copy has\n%s\nnot\n%s", strings.Join(is, "\n"), strings.Join(was, "\n"))
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(to, "sparse"), &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("a sparse file takes %d bytes, %v", st.Blocks*512, err)
+	}
+	if err := copyTree(t.Context(), from, to); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over what is there: %v", err)
+	}
+	if now := likeFiles(t, to); !slices.Equal(now, is) {
+		t.Error("what was there has changed")
+	}
+	if err := removeTree(to); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCopyTreeFails: half a copy goes, and what cannot be read is named.
+func TestCopyTreeFails(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "to")
+	if err := os.WriteFile(filepath.Join(from, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := copyTree(ctx, from, to); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half a copy: %v", err)
+	}
+	if os.Getuid() == 0 {
+		return // who can read all
+	}
+	if err := os.Chmod(filepath.Join(from, "file"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyTree(t.Context(), from, to); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), filepath.Join(from, "file")) {
+		t.Errorf("a file that cannot be read: %v", err)
+	}
+}
+
+// TestCopyTreeOfWhatChanges: files and directories that come and go are no failure,
+// and a link in the place of a directory leads nowhere.
+func TestCopyTreeOfWhatChanges(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "key"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from := t.TempDir()
+	for i := range 50 {
+		if err := os.WriteFile(filepath.Join(from, fmt.Sprint("stays", i)), bytes.Repeat([]byte("x"), 5000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	during := func(f func(i int)) {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+					f(i % 50)
+					time.Sleep(50 * time.Microsecond) // others want a processor too
+				}
+			}
+		})
+	}
+	during(func(i int) { // errors are what comes of two at once
+		name := filepath.Join(from, fmt.Sprint("file", i))
+		_ = os.WriteFile(name, bytes.Repeat([]byte("y"), 20000), 0o600)
+		_ = os.Truncate(name, 100)
+		_ = os.Remove(filepath.Join(from, fmt.Sprint("file", (i+25)%50)))
+	})
+	during(func(i int) {
+		dir := filepath.Join(from, fmt.Sprint("dir", i))
+		_ = os.Mkdir(dir, 0o700)
+		_ = os.WriteFile(filepath.Join(dir, "key"), nil, 0o600)
+		_ = os.RemoveAll(filepath.Join(from, fmt.Sprint("dir", (i+25)%50)))
+	})
+	copies := func(name string, n int) (failed error) {
+		for i := range n {
+			to := filepath.Join(t.TempDir(), fmt.Sprint(name, i))
+			err := copyTree(t.Context(), from, to)
+			failed = errors.Join(failed, err)
+			if left, _ := filepath.Glob(filepath.Join(to, "stays*")); err == nil && len(left) != 50 {
+				t.Errorf("%d of 50 files were copied", len(left))
+			}
+			out, _ := exec.CommandContext(t.Context(), "grep", "-rl", "secret", filepath.Dir(to)).Output()
+			if len(out) > 0 {
+				t.Errorf("got out: %s", out)
+			}
+		}
+		return failed
+	}
+	if err := copies("changes", 4); err != nil {
+		t.Error(err)
+	}
+	during(func(int) { // a hostile guest; its own fork may fail
+		dir := filepath.Join(from, "swapped")
+		_ = os.Mkdir(dir, 0o700)
+		_ = os.WriteFile(filepath.Join(dir, "key"), nil, 0o600)
+		_ = os.RemoveAll(dir)
+		_ = os.Symlink(outside, dir)
+		_ = os.Remove(dir)
+	})
+	_ = copies("swapped", 6)
+	close(done)
+	wg.Wait()
+}

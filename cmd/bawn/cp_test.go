@@ -1,0 +1,247 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"bawn.dev/bawn/internal/progress"
+)
+
+// hostile is a guest's side that does something while it answers. It serves a
+// folder of this machine.
+type hostile struct {
+	hostFiles
+	onList, onStat func(name string)
+}
+
+func (h hostile) ReadDir(p string) ([]string, error) {
+	if h.onList != nil {
+		h.onList(p)
+	}
+	return h.hostFiles.ReadDir(p)
+}
+
+func (h hostile) Stat(p string) (fs.FileInfo, error) {
+	if h.onStat != nil {
+		h.onStat(p)
+	}
+	return h.hostFiles.Stat(p)
+}
+
+func atHost(t *testing.T, shares []string, p string, open func([]string, string) (hostFiles, string, error)) (hostFiles, string) {
+	t.Helper()
+	h, name, err := open(shares, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.root.Close() })
+	return h, name
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCopyIntoChangingDirectory is an attack: while files are copied out of the
+// guest into the project, the guest puts a symbolic link to the person's home
+// where a directory of the copy was.
+func TestCopyIntoChangingDirectory(t *testing.T) {
+	top := t.TempDir()
+	home, project, guest := filepath.Join(top, "home"), filepath.Join(top, "project"), filepath.Join(top, "guest")
+	write(t, filepath.Join(guest, "d", "keys"), "the attacker's")
+	write(t, filepath.Join(home, "keys"), "mine")
+	write(t, filepath.Join(project, "README"), "")
+	src, name := atHost(t, nil, filepath.Join(guest, "d"), openSource)
+	dst, at := atHost(t, []string{project}, filepath.Join(project, "d"), openDestination)
+	swap := func(string) {
+		if err := os.Remove(filepath.Join(project, "d")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(home, filepath.Join(project, "d")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := copier{ctx: t.Context(), src: hostile{hostFiles: src, onList: swap}, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+	err := c.into(name, "d", at, false)
+	if err == nil || !strings.Contains(err.Error(), "escapes") {
+		t.Errorf("the copy ended with %v", err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(home, "keys")); string(b) != "mine" {
+		t.Errorf("home/keys is now %q", b)
+	}
+}
+
+// TestCopyOfChangingFile is the attack the other way: what was a file of the
+// project when it was looked at is a link to a secret when it is opened, or a
+// pipe that nobody writes to.
+func TestCopyOfChangingFile(t *testing.T) {
+	for _, kind := range []string{"link", "pipe"} {
+		t.Run(kind, func(t *testing.T) {
+			top := t.TempDir()
+			secret, project, guest := filepath.Join(top, "secret"), filepath.Join(top, "project"), filepath.Join(top, "guest")
+			write(t, secret, "mine")
+			write(t, filepath.Join(project, "f"), "harmless")
+			write(t, filepath.Join(guest, "x"), "")
+			src, name := atHost(t, []string{project}, filepath.Join(project, "f"), openSource)
+			dst, at := atHost(t, nil, filepath.Join(guest, "f"), openDestination)
+			fi, err := src.Lstat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(project, "f")); err != nil {
+				t.Fatal(err)
+			}
+			if kind == "link" {
+				err = os.Symlink(secret, filepath.Join(project, "f"))
+			} else {
+				err = syscall.Mkfifo(filepath.Join(project, "f"), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+			if err := c.file(name, at, fi); err == nil {
+				t.Error("the copy went on")
+			}
+			if b, err := os.ReadFile(filepath.Join(guest, "f")); err == nil {
+				t.Errorf("the guest got %q", b)
+			}
+		})
+	}
+}
+
+// TestCopyPlaces: what a person may name, and what it is copied to.
+func TestCopyPlaces(t *testing.T) {
+	top := t.TempDir()
+	project := filepath.Join(top, "real", "project")
+	write(t, filepath.Join(project, "sub", "f"), "f")
+	write(t, filepath.Join(top, "elsewhere", "out", "old"), "")
+	for link, target := range map[string]string{
+		filepath.Join(top, "alias"):        "real",                              // of the person's
+		filepath.Join(top, "mine"):         filepath.Join(top, "elsewhere/out"), // likewise
+		filepath.Join(top, "intoproject"):  filepath.Join(project, "sub"),       // likewise
+		filepath.Join(project, "leadsout"): filepath.Join(top, "elsewhere/out"), // perhaps the guest's
+		filepath.Join(project, "leadsin"):  "sub",
+	} {
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := filepath.Join(top, "from")
+	write(t, filepath.Join(top, "elsewhere", "file"), "")
+	if err := os.Symlink("elsewhere/file", filepath.Join(top, "tofile")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(from, "tree", "a"), "a")
+	if err := os.Chmod(filepath.Join(from, "tree"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	shares := []string{project}
+	for _, c := range []struct{ dst, got, fails string }{
+		{dst: project, got: project + "/tree/a"},
+		{dst: project + "/new", got: project + "/new/a"},
+		{dst: project + "/leadsin", got: project + "/sub/tree/a"},
+		{dst: project + "/leadsout", fails: "escapes"},
+		{dst: project + "/leadsout/x", fails: "escapes"},
+		{dst: top + "/alias/project/leadsout/x", fails: "escapes"},
+		{dst: top + "/alias/project/by-alias", got: project + "/by-alias/a"},
+		{dst: top + "/intoproject/../leadsout", fails: ""}, // cleaned: nothing of the project's
+		{dst: top + "/intoproject/y", got: project + "/sub/y/a"},
+		{dst: top + "/mine", got: top + "/elsewhere/out/tree/a"},
+		{dst: top + "/mine/z", got: top + "/elsewhere/out/z/a"},
+		{dst: project + "/sub/f", fails: "exists"},
+		{dst: top + "/tofile", fails: "exists"},
+		{dst: top + "/no/such", fails: "no such file"},
+		{dst: top + "/missing/", fails: "no such file"},
+		{dst: from + "/tree/a/", fails: "not a directory"},
+	} {
+		src, name := atHost(t, nil, filepath.Join(from, "tree"), openSource)
+		dst, at, err := openDestination(shares, c.dst)
+		if err == nil {
+			cp := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+			err = cp.into(name, "tree", at, strings.HasSuffix(c.dst, "/"))
+		}
+		switch {
+		case c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)):
+			t.Errorf("to %s: %v, want %q", c.dst, err, c.fails)
+		case c.got != "" && err != nil:
+			t.Errorf("to %s: %v", c.dst, err)
+		case c.got != "":
+			if b, err := os.ReadFile(c.got); string(b) != "a" {
+				t.Errorf("to %s: no %s: %v", c.dst, c.got, err)
+			}
+			if fi, err := os.Stat(filepath.Dir(c.got)); err != nil || fi.Mode().Perm() != 0o750 {
+				t.Errorf("to %s: %v, %v", c.dst, fi, err)
+			}
+		}
+	}
+}
+
+// TestCopyFailsWhole: a file that breaks off leaves the old one.
+func TestCopyFailsWhole(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "f"), "old")
+	h, name := atHost(t, nil, filepath.Join(dir, "f"), openDestination)
+	like, err := h.Lstat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.Create(name, like, func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half")
+		return io.ErrUnexpectedEOF
+	})
+	b, _ := os.ReadFile(filepath.Join(dir, "f"))
+	list, _ := os.ReadDir(dir)
+	if err == nil || string(b) != "old" || len(list) != 1 {
+		t.Errorf("%v, %q, %v", err, b, list)
+	}
+}
+
+// TestCopyLeavesOut: what cannot be copied is left out and told, and directories get
+// their modes, also where a file could not be read.
+func TestCopyLeavesOut(t *testing.T) {
+	top := t.TempDir()
+	from := filepath.Join(top, "from")
+	write(t, filepath.Join(from, "sub", "file"), "")
+	if err := errors.Join(os.Chmod(from, 0o750), syscall.Mkfifo(filepath.Join(from, "pipe"), 0o600), syscall.Mkfifo(filepath.Join(from, "sub", "pipe"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	src, name := atHost(t, nil, from, openSource)
+	dst, _ := atHost(t, nil, top, openDestination)
+	var skipped []string
+	c := copier{
+		ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes),
+		skip: func(err error) { skipped = append(skipped, err.Error()) },
+	}
+	if err := c.into(name, "from", "to", false); err != nil || len(skipped) != 2 || !strings.Contains(strings.Join(skipped, ","), "from/sub/pipe: neither a file") {
+		t.Errorf("%v; left out: %q", err, skipped)
+	}
+	if fi, err := os.Stat(filepath.Join(top, "to", "sub", "file")); err != nil || fi.Size() != 0 {
+		t.Error(err)
+	}
+	c.src = hostile{hostFiles: src, onList: func(p string) { // it is gone before it is read
+		if p == "from/sub" {
+			os.RemoveAll(filepath.Join(from, "sub"))
+		}
+	}}
+	if err := c.into(name, "from", "again", false); err == nil {
+		t.Error("the copy went on")
+	}
+	for _, to := range []string{"to", "again"} {
+		if fi, err := os.Stat(filepath.Join(top, to)); err != nil || fi.Mode().Perm() != 0o750 {
+			t.Errorf("%v, %v", fi, err)
+		}
+	}
+}

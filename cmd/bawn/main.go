@@ -1,0 +1,179 @@
+// Command bawn runs coding agents, or any command, in a virtual machine of
+// their own. Each verb is a file of this package; none holds more than the
+// reading of its flags and what a person sees.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// exitFailed is bawn's own failure, as docker-run(1) has it. A command's exit
+// status is passed on as it is; 126 and 127 come from the guest.
+const exitFailed = 125
+
+func main() { os.Exit(Main()) }
+
+// Main runs bawn and returns its exit status (testscript runs it as a function).
+func Main() int {
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	return report(os.Stderr, interruptedBy(ctx, err))
+}
+
+// interruption is why a context ended that a signal did.
+type interruption struct{ sig syscall.Signal }
+
+func (interruption) Error() string { return "interrupted" }
+
+// Is says that it is a cancellation like another.
+func (interruption) Is(target error) bool { return target == context.Canceled }
+
+// untilSignal is a context that ends with the first signal that tells bawn to end.
+func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	heed(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(interruption{sig.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+// heed sends signals to c, but those that whoever started bawn made it ignore, as
+// nohup(1) and a shell's "&" do.
+func heed(c chan<- os.Signal, signals ...os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+}
+
+// interruptedBy names the signal in an error that only says that something was
+// cancelled.
+func interruptedBy(ctx context.Context, err error) error {
+	var why interruption
+	if errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &why) {
+		return why
+	}
+	return err
+}
+
+// exitStatus is an error that only carries a command's exit status.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// hinted is an error with the next step to take.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// hint adds the next step to an error.
+func hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// report tells the person what went wrong and returns the exit status.
+func report(w io.Writer, err error) int {
+	var status exitStatus
+	var h hinted
+	var by interruption
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case errors.As(err, &by): // as a shell has it of a command that a signal ended
+		fmt.Fprintln(w, "bawn: interrupted")
+		return 128 + int(by.sig)
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(w, "bawn: interrupted")
+		return exitFailed
+	}
+	fmt.Fprintln(w, "bawn:", printable(err.Error()))
+	switch {
+	case diskFull(err): // whatever failed because of it
+		fmt.Fprintln(w, "  try: df -h, to see which disk is full; bawn ls and bawn image ls name what bawn could do without")
+	case errors.As(err, &h):
+		fmt.Fprintln(w, "  try:", printable(h.hint))
+	}
+	return exitFailed
+}
+
+// diskFull says whether an error comes of a full disk of the host's. A
+// supervisor's, or a program's that it ran, comes as words.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bawn",
+		Short: "Run coding agents at full autonomy in a virtual machine of their own",
+		Long: `bawn gives a command a virtual machine of its own: its own kernel and Docker
+daemon, the project directory at the same path, no credentials, and only the
+network that you allow.
+
+  bawn run -- make test      run a command on this directory
+  bawn run -- claude         run an agent on it
+  bawn shell                 look around inside
+  bawn ls                    what runs`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	cobra.EnableCommandSorting = false // they are added in the order that a person needs them
+	root.SetFlagErrorFunc(flagError)
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "manage", Title: "Manage:"},
+		&cobra.Group{ID: "net", Title: "Network:"},
+		&cobra.Group{ID: "bawn", Title: "This program:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
+	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
+	add("net", policyCommand(), netCommand(), trustCommand())
+	add("bawn", doctorCommand(), versionCommand())
+	root.AddCommand(superviseCommand(), templateCommand(), waitCommand(), fillCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.SetHelpCommand(helpCommand())
+	root.SetHelpCommandGroupID("bawn")
+	root.SetCompletionCommandGroupID("bawn")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil { // it would take any shell's name
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	sayUsage(root)
+	return root
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

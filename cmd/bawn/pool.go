@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/supervisor"
+)
+
+// maxPool bounds how many machines may wait: each takes the memory of an idle
+// sandbox.
+const maxPool = 16
+
+func poolCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "pool [NUMBER]",
+		Short: "Keep machines waiting, from which new sandboxes start at once",
+		Long: `Keep NUMBER machines restored and waiting. A new sandbox with the processors,
+memory, disk and image of the last one that was started takes one of them, and
+another is made ready. Each takes the memory of an idle sandbox, and ends when the
+host does. 0, which is how it is at first, ends them all.
+
+Without NUMBER: list what waits.`,
+		Example: `  bawn pool 2
+  bawn pool 0`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return listPool(c.OutOrStdout(), store, asJSON)
+			}
+			n, err := strconv.Atoi(args[0])
+			if err != nil || n < 0 || n > maxPool {
+				return hint(fmt.Errorf("%q machines: want a number from 0 to %d", args[0], maxPool), "bawn pool 2")
+			}
+			return resizePool(c.Context(), store, n)
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// poolSize is how many machines are to wait.
+func poolSize(store *sandbox.Store) (int, error) {
+	b, err := os.ReadFile(poolSizeFile(store))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n < 0 || n > maxPool {
+		return 0, hint(fmt.Errorf("%s: %q is not a number of machines", poolSizeFile(store), b), "bawn pool 0")
+	}
+	return n, nil
+}
+
+func poolSizeFile(store *sandbox.Store) string { return filepath.Join(store.Root(), "pool.size") }
+
+func resizePool(ctx context.Context, store *sandbox.Store, n int) error {
+	pool, l, err := lockPool(ctx, store)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := sandbox.WriteFile(poolSizeFile(store), fmt.Appendln(nil, n)); err != nil {
+		return err
+	}
+	if n == 0 {
+		return showing("Ending what waits", func() error { return supervisor.Empty(ctx, pool) })
+	}
+	fmt.Fprintf(os.Stderr, "bawn: from the next start on, %s like that of the sandbox for others\n", count(n, "machine waits", "machines wait"))
+	return nil
+}
+
+// lockPool takes the right to fill or empty the pool.
+func lockPool(ctx context.Context, store *sandbox.Store) (*sandbox.Store, *sandbox.Lock, error) {
+	pool, err := store.Pool()
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := pool.LockNames(ctx)
+	return pool, l, err
+}
+
+// waitingRow is one machine in the list.
+type waitingRow struct {
+	ID     string        `json:"id"`
+	State  sandbox.Phase `json:"state"`
+	CPUs   int           `json:"cpus"`
+	Memory int64         `json:"memory"`
+	Disk   int64         `json:"disk"`
+	Image  string        `json:"image"`
+	Since  time.Time     `json:"since,omitzero"`
+}
+
+func listPool(w io.Writer, store *sandbox.Store, asJSON bool) error {
+	pool, err := store.Pool()
+	if err != nil {
+		return err
+	}
+	names, err := pool.Names()
+	if err != nil {
+		return err
+	}
+	rows := []waitingRow{}
+	for _, name := range names {
+		d := pool.Dir(name)
+		spec, err := d.Spec()
+		if err != nil {
+			continue // taken meanwhile
+		}
+		st, err := d.State()
+		if err != nil {
+			return err
+		}
+		r := waitingRow{spec.ID, st.Phase, spec.CPUs, spec.Memory, spec.Disk, spec.Image, st.Since}
+		if r.State == sandbox.Running {
+			r.State = "waiting"
+		}
+		rows = append(rows, r)
+	}
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(rows)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(tw, "ID\tSTATE\tCPUS\tMEMORY\tDISK\tIMAGE")
+	for _, r := range rows {
+		image := r.Image
+		if image == "" {
+			image = "default"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\n", r.ID, r.State, r.CPUs, sandbox.FormatSize(r.Memory), sandbox.FormatSize(r.Disk), image)
+	}
+	return tw.Flush()
+}
+
+// fillPool lets as many machines wait as the person wants, like that of the spec,
+// whose sandbox may be gone.
+func fillPool(ctx context.Context, spec *sandbox.Spec) error {
+	store, err := sandbox.Open()
+	if err != nil {
+		return err
+	}
+	n, err := poolSize(store)
+	if err != nil || n == 0 {
+		return err
+	}
+	pool, l, err := lockPool(ctx, store)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return supervisor.Fill(ctx, pool, n, spec, guestUser(), session.MakeKeys, func(s *sandbox.Spec) bool {
+		max, err := limits()
+		return err == nil && store.Room(s, max) && sandbox.AvailableMemory() > 2*startMemory
+	})
+}
+
+// rehearsals are what is run in the guest of a machine that is to wait: a program,
+// and a shell with its start-up files. Images that lack one start as well.
+var rehearsals = [][]string{{"echo", "ready"}, {"bash", "-lc", "true"}, {"echo", "ready"}}
+
+// rehearse runs commands in the guest of a machine that is to wait.
+func rehearse(ctx context.Context, d sandbox.Dir) error {
+	for _, argv := range rehearsals {
+		c, err := session.Dial(ctx, d, guestUser().Name)
+		if err != nil {
+			return err
+		}
+		_, err = c.Run(ctx, session.Command{Argv: argv, Stdout: io.Discard, Stderr: io.Discard})
+		if err := errors.Join(err, c.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claimWaiting lets a machine that waits become the sandbox, if one can.
+func claimWaiting(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *sandbox.Lock, on supervisor.Progress) (how supervisor.Start, ok bool, err error) {
+	n, err := poolSize(store)
+	if err != nil || n == 0 || !spec.Fresh {
+		return how, false, err
+	}
+	pool, err := store.Pool()
+	if err != nil {
+		return how, false, err
+	}
+	how, err = supervisor.Claim(ctx, pool, store.Dir(spec.Name), spec, guestUser(), lock, on)
+	if supervisor.NoneWaits(err) {
+		return how, false, nil
+	}
+	return how, true, err
+}

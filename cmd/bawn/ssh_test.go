@@ -1,0 +1,33 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// TestSSHConfigIsRead by ssh itself, whatever the names of the folders are.
+func TestSSHConfigIsRead(t *testing.T) {
+	ssh, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Skip("no ssh here")
+	}
+	for _, folder := range []string{"plain", "two words", `a "quoted" one`, `back\slash`, `50%d`, `end\`, "it's", "#no comment"} {
+		d := sandbox.Dir{Path: filepath.Join(t.TempDir(), folder)}
+		config := filepath.Join(t.TempDir(), "config")
+		write(t, config, sshConfig(d, "x", filepath.Join(d.Path, "bawn")))
+		out, err := exec.CommandContext(t.Context(), ssh, "-G", "-F", config, "bawn-x").CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v: %s", folder, err, out)
+		}
+		// ssh -G shows the tokens of the known hosts as they were written.
+		for _, want := range []string{"identityfile " + d.File(sandbox.ClientKeyFile), "userknownhostsfile " + d.File(sandbox.KnownHostsFile)} {
+			if !strings.Contains(strings.ReplaceAll(string(out), "%%", "%"), want+"\n") {
+				t.Errorf("%s: no %q in\n%s", folder, want, out)
+			}
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// TestSupervisorStandsStill: one that takes connections and answers none holds nobody
+// up. Its end is tested with a real one (internal/vmtest).
+func TestSupervisorStandsStill(t *testing.T) {
+	store, err := sandbox.OpenAt(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := store.Create(&sandbox.Spec{Name: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Listen(sandbox.ControlSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	lock, err := d.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shutDown(t.Context(), d, 10*time.Millisecond); err == nil || !strings.Contains(err.Error(), "the supervisor of shop does not answer") {
+		t.Errorf("stop: %v", err)
+	}
+	lock.Close() // it has ended by the time that it would be killed
+	if err := pullPlug(t.Context(), d, 10*time.Millisecond); err != nil {
+		t.Errorf("stop --force: %v", err)
+	}
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Stopped {
+		t.Errorf("%+v, %v", st, err)
+	}
+}

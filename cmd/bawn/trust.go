@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+func trustCommand() *cobra.Command {
+	var yes, show, forget, asJSON, schema bool
+	c := &cobra.Command{
+		Use:   "trust [DIRECTORY]",
+		Short: "Look at what a project's bawn.yaml asks for, and approve it",
+		Long: `Look at what a project's bawn.yaml asks for, and approve it. The file is a
+proposal: the guest may write to it, so nothing in it counts until you have
+approved it, and any change, even its removal, must be approved again. After a
+change the difference is shown. What you approved is kept outside every shared
+directory.
+
+Rules take effect at once, the rest at the sandbox's next start. With --show the
+exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if schema {
+				_, err := c.OutOrStdout().Write(project.Schema)
+				return err
+			}
+			store, err := sandbox.Open()
+			if err != nil {
+				return err
+			}
+			dir, err := trustedDirectory(store, args)
+			if err != nil {
+				return err
+			}
+			approvals, err := project.Open()
+			if err != nil {
+				return err
+			}
+			if forget {
+				return errors.Join(approvals.Forget(dir), syncProject(c.Context(), store, dir))
+			}
+			check, err := approvals.Look(dir)
+			if err != nil {
+				return hint(err, "bawn trust --forget %s", pathArgument(dir))
+			}
+			if err := printCheck(c.OutOrStdout(), check, asJSON); err != nil {
+				return err
+			}
+			if show {
+				if !check.Settled() {
+					return exitStatus(1)
+				}
+				return nil
+			}
+			return decide(c.Context(), store, approvals, check, yes)
+		},
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
+	c.Flags().BoolVar(&show, "show", false, "only show how things stand")
+	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
+	c.MarkFlagsMutuallyExclusive("yes", "show", "forget", "schema")
+	return c
+}
+
+// trustedDirectory is the directory that is named, or that whose sandbox would
+// be used from here.
+func trustedDirectory(store *sandbox.Store, args []string) (string, error) {
+	if len(args) == 1 {
+		f := specFlags{dir: args[0]}
+		return f.directory()
+	}
+	dir, err := (&specFlags{}).directory()
+	if err != nil {
+		return "", err
+	}
+	if spec, err := store.Find(dir); err == nil {
+		return spec.Dir, nil
+	}
+	return dir, nil
+}
+
+// decide asks, unless yes says so already, and approves.
+func decide(ctx context.Context, store *sandbox.Store, approvals *project.Approvals, c *project.Check, yes bool) error {
+	switch {
+	case c.Settled():
+		return nil
+	case c.Err != nil:
+		return hint(c.Err, "mend it; until then bawn run --no-project-file goes without")
+	case !yes && (!isTerminal(os.Stdin) || !isTerminal(os.Stderr)):
+		return hint(errors.New("nothing is approved unattended"), "bawn trust --yes %s", pathArgument(c.Dir))
+	case !yes && !askYes(trustQuestion(c)):
+		fmt.Fprintln(os.Stderr, "bawn: not approved: nothing changes")
+		return exitStatus(1)
+	}
+	return approve(ctx, store, approvals, c)
+}
+
+func trustQuestion(c *project.Check) string {
+	if c.Status == project.Removed {
+		return "Go on without it?"
+	}
+	return "Use this?"
+}
+
+// approve keeps what was read as approved and puts its rules in force.
+func approve(ctx context.Context, store *sandbox.Store, approvals *project.Approvals, c *project.Check) error {
+	if err := approvals.Approve(c); err != nil {
+		return err
+	}
+	return syncProject(ctx, store, c.Dir)
+}
+
+func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
+	if !asJSON {
+		showCheck(w, c)
+		return nil
+	}
+	v := struct {
+		Directory string            `json:"directory"`
+		File      string            `json:"file"`
+		Status    project.Status    `json:"status"`
+		Problem   string            `json:"problem,omitempty"`
+		Proposal  *project.Proposal `json:"proposal,omitempty"`
+		Text      string            `json:"text,omitempty"`
+		Approved  string            `json:"approvedText,omitempty"`
+	}{Directory: c.Dir, File: c.File(), Status: c.Status, Proposal: c.Proposal, Text: string(c.Text), Approved: string(c.Approved)}
+	if c.Err != nil {
+		v.Problem = c.Err.Error()
+	}
+	return printJSON(w, v)
+}
+
+// showCheck shows a person the file, or what has changed in it, and what it
+// asks for in plain words. No byte of it reaches the terminal as it is.
+func showCheck(w io.Writer, c *project.Check) {
+	file := visibleText(c.File())
+	switch c.Status {
+	case project.None:
+		fmt.Fprintf(w, "%s: none there, and nothing approved\n", file)
+		return
+	case project.New, project.Approved:
+		word := "is not approved"
+		if c.Status == project.Approved {
+			word = "is approved"
+		}
+		fmt.Fprintf(w, "%s %s. It says:\n\n", file, word)
+		for _, l := range splitLines(c.Text) {
+			fmt.Fprintf(w, "  | %s\n", visibleText(l))
+		}
+	case project.Changed, project.Removed:
+		word := "has changed"
+		if c.Status == project.Removed {
+			word = "is gone"
+		}
+		fmt.Fprintf(w, "%s %s since you approved it:\n\n", file, word)
+		for _, l := range diffLines(splitLines(c.Approved), splitLines(c.Text)) {
+			fmt.Fprintf(w, "  %c %s\n", l.sign, visibleText(l.text))
+		}
+	}
+	fmt.Fprintln(w)
+	if c.Err != nil {
+		for l := range strings.Lines(c.Err.Error()) {
+			fmt.Fprintf(w, "It cannot be used: %s\n", visibleText(strings.TrimSuffix(l, "\n")))
+		}
+		return
+	}
+	if c.Proposal != nil {
+		fmt.Fprintln(w, "It asks for:")
+		for _, l := range plainWords(c.Dir, c.Proposal) {
+			fmt.Fprintf(w, "  %s\n", visibleText(l))
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// plainWords says what a proposal asks for.
+func plainWords(dir string, p *project.Proposal) []string {
+	var list []string
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if p.Image != "" {
+		add("the image %s", p.Image)
+	}
+	if p.CPUs != 0 {
+		add("%d virtual CPUs", p.CPUs)
+	}
+	if p.Memory != 0 {
+		add("%s of memory", sandbox.FormatSize(p.Memory))
+	}
+	if p.Disk != 0 {
+		add("a disk of up to %s", sandbox.FormatSize(p.Disk))
+	}
+	list = append(list, mountWords(dir, p)...)
+	for _, port := range p.Ports {
+		host := fmt.Sprintf("port %d of this machine (127.0.0.1)", port.Host)
+		if port.Host == 0 {
+			host = "a free port of this machine (127.0.0.1)"
+		}
+		add("%s leads to the guest's port %d", host, port.Guest)
+	}
+	for _, r := range p.Allow {
+		if port, ok := strings.CutPrefix(r, "host:"); ok {
+			add("the guest may reach SERVICES OF THIS MACHINE on port %s", port)
+			continue
+		}
+		add("the guest may reach %s", r)
+	}
+	for _, r := range p.Deny {
+		add("the guest must not reach %s", r)
+	}
+	if len(list) == 0 {
+		add("nothing")
+	}
+	return list
+}
+
+// mountWords tells which files of the host the guest would get, those outside
+// the project loudly.
+func mountWords(dir string, p *project.Proposal) []string {
+	mounts, err := p.Resolve(dir)
+	if err != nil {
+		return []string{fmt.Sprintf("a mount that will be refused: %v", err)}
+	}
+	var list []string
+	for _, m := range mounts {
+		may := "read and CHANGE"
+		if m.ReadOnly {
+			may = "read"
+		}
+		where := "in the project"
+		if !sandbox.Beneath(dir, m.Source) {
+			where = "OUTSIDE THE PROJECT"
+		}
+		s := fmt.Sprintf("the guest may %s %s, which is %s", may, m.Source, where)
+		if m.Target != m.Source {
+			s += ", at " + m.Target
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// visibleText shows what a terminal would obey, or not show, as an escape.
+func visibleText(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r < 0x80:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		s = s[n:]
+	}
+	return b.String()
+}

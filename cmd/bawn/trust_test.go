@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+	"github.com/spf13/pflag"
+
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// projectPlace is a home with a project directory in it, where the test stands.
+func projectPlace(t *testing.T) (store *sandbox.Store, dir string) {
+	t.Helper()
+	home, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("HOME", home)
+	dir = filepath.Join(home, "shop")
+	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	if store, err = sandbox.Open(); err != nil {
+		t.Fatal(err)
+	}
+	return store, dir
+}
+
+func propose(t *testing.T, dir, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, project.Name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flagsOf parses the flags of bawn run.
+func flagsOf(t *testing.T, args ...string) *specFlags {
+	t.Helper()
+	f := &specFlags{}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.register(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// bawnTrust is bawn trust with arguments: what it prints, and its exit status.
+func bawnTrust(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	root := rootCommand()
+	var out, errs bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs(append([]string{"trust"}, args...))
+	status := report(&errs, root.ExecuteContext(t.Context()))
+	return out.String() + errs.String(), status
+}
+
+func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
+	store, dir := projectPlace(t)
+	ctx := t.Context()
+	refused := func(say string) {
+		t.Helper()
+		err := flagsOf(t).consent(ctx, store, false)
+		var h hinted
+		if !errors.As(err, &h) || !strings.Contains(err.Error(), say) || !strings.Contains(h.hint, "bawn trust "+dir) {
+			t.Errorf("%v, %+v; want %q", err, h, say)
+		}
+		var none bytes.Buffer
+		if code := report(&none, err); code != exitFailed {
+			t.Errorf("exit status %d", code)
+		}
+	}
+	agreed := func(args ...string) {
+		t.Helper()
+		if err := flagsOf(t, args...).consent(ctx, store, false); err != nil {
+			t.Error(err)
+		}
+	}
+	agreed()
+	propose(t, dir, "cpus: 2\n")
+	refused("asks for settings")
+	agreed("--no-project-file")
+	if err := runIn(ctx, flagsOf(t), false, invocation{argv: []string{"true"}}); err == nil || !strings.Contains(err.Error(), "not approved") {
+		t.Errorf("run: %v", err)
+	}
+	if names, err := store.Names(); err != nil || len(names) != 0 {
+		t.Errorf("made: %v, %v", names, err)
+	}
+
+	if out, code := bawnTrust(t); code != exitFailed || !strings.Contains(out, "bawn trust --yes") {
+		t.Errorf("%d: %s", code, out)
+	}
+	refused("asks for settings")
+	if out, code := bawnTrust(t, "--yes"); code != 0 {
+		t.Errorf("%d: %s", code, out)
+	}
+	agreed()
+	propose(t, dir, "cpus: 64\n")
+	refused("has changed")
+	propose(t, dir, "cpus: [\n")
+	refused("bawn.yaml:")
+	os.Remove(filepath.Join(dir, project.Name))
+	refused("is gone")
+	propose(t, dir, "cpus: 2\n")
+	agreed()
+}
+
+func TestAskedOnATerminal(t *testing.T) {
+	store, dir := projectPlace(t)
+	for _, answer := range []string{"n", "", "y"} {
+		propose(t, dir, "cpus: 2 # "+answer+"\n")
+		master, slave, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, errs := os.Stdin, os.Stderr
+		os.Stdin, os.Stderr = slave, slave
+		_, _ = master.WriteString(answer + "\n")
+		err = flagsOf(t).consent(t.Context(), store, false)
+		os.Stdin, os.Stderr = in, errs
+		if (err == nil) != (answer == "y") {
+			t.Errorf("answer %q: %v", answer, err)
+		}
+		slave.Close()
+		master.Close()
+	}
+	if out, code := bawnTrust(t, "--show"); code != 0 {
+		t.Errorf("%d: %s", code, out)
+	}
+}
+
+func TestTrustShows(t *testing.T) {
+	_, dir := projectPlace(t)
+	if out, code := bawnTrust(t, "--show"); code != 0 || !strings.Contains(out, "none there") {
+		t.Errorf("%d: %s", code, out)
+	}
+	propose(t, dir, "memory: 1g\nmounts: [data, ~/.ssh:ro]\nports: ['8080:80']\nallow: ['host:5432', preset:npm]\ndeny: [evil.test]\n")
+	out, code := bawnTrust(t, "--show")
+	for _, want := range []string{
+		"is not approved. It says:", "  | memory: 1g", "1 GiB of memory",
+		"may read and CHANGE " + dir + "/data, which is in the project",
+		"may read " + filepath.Dir(dir) + "/.ssh, which is OUTSIDE THE PROJECT",
+		"port 8080 of this machine (127.0.0.1) leads to the guest's port 80", "SERVICES OF THIS MACHINE on port 5432",
+		"the guest may reach preset:npm", "the guest must not reach evil.test",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if code != 1 || t.Failed() {
+		t.Errorf("%d:\n%s", code, out)
+	}
+	if _, code := bawnTrust(t, "--yes"); code != 0 {
+		t.Fatal(code)
+	}
+	propose(t, dir, "memory: 2g\nmounts: [data, ~/.ssh:ro]\nports: ['8080:80']\nallow: ['host:5432', preset:npm]\ndeny: [evil.test]\n")
+	out, _ = bawnTrust(t, "--show")
+	if !strings.Contains(out, "  - memory: 1g\n  + memory: 2g\n    mounts:") {
+		t.Errorf("no difference:\n%s", out)
+	}
+	out, _ = bawnTrust(t, "--show", "--json")
+	var v struct {
+		Status, Text, ApprovedText string
+		Proposal                   project.Proposal
+	}
+	if err := json.Unmarshal([]byte(out), &v); err != nil || v.Status != "changed" || v.Proposal.Memory != 2<<30 || !strings.HasPrefix(v.ApprovedText, "memory: 1g") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if _, code := bawnTrust(t, "--forget", dir); code != 0 {
+		t.Error(code)
+	}
+	if out, code := bawnTrust(t, "--show"); code != 1 || !strings.Contains(out, "is not approved") {
+		t.Errorf("%d: %s", code, out)
+	}
+	if out, code := bawnTrust(t, "--schema"); code != 0 || out != string(project.Schema) {
+		t.Errorf("%d: %s", code, out)
+	}
+}
+
+func TestAHostileFileForgesNothing(t *testing.T) {
+	_, dir := projectPlace(t)
+	hostile := "cpus: 2\r\x1b[2J\x1b]0;x\a \u202e\u2028 \x9b \xff\nUse this? [y/N] y\n"
+	for range 2 {
+		propose(t, dir, hostile)
+		out, code := bawnTrust(t)
+		if i := strings.IndexFunc(out, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f }); i >= 0 || code != exitFailed {
+			t.Errorf("%d: %q at %d", code, out, i)
+		}
+		if !strings.Contains(out, `cpus: 2\r\x1b[2J\x1b]0;x\x07 \u202e\u2028 \x9b \xff`) {
+			t.Errorf("%s", out)
+		}
+		if _, code := bawnTrust(t, "--yes"); code != exitFailed {
+			t.Errorf("approved: %d", code)
+		}
+		propose(t, dir, "cpus: 2\n")
+		if _, code := bawnTrust(t, "--yes"); code != 0 {
+			t.Error(code)
+		}
+	}
+}
+
+func TestFlagsOverrideTheProjectFile(t *testing.T) {
+	_, dir := projectPlace(t)
+	trust := func(text string) {
+		t.Helper()
+		propose(t, dir, text)
+		if out, code := bawnTrust(t, "--yes"); code != 0 {
+			t.Fatal(out)
+		}
+	}
+	trust("cpus: 3\nmemory: 1g\nimage: img.test/a\nmounts: [data]\nports: [3000, 4000]\n")
+	s, err := flagsOf(t, "--memory", "2g", "-p", "3000:33").newSpec("shop", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := sandbox.Mount{Source: dir + "/data", Target: dir + "/data"}
+	if s.CPUs != 3 || s.Memory != 2<<30 || s.Image != "img.test/a" || !slices.Equal(s.Mounts, []sandbox.Mount{data}) ||
+		!slices.Equal(s.Ports, []sandbox.Port{{Host: 3000, Guest: 33}, {Host: 4000, Guest: 4000}}) {
+		t.Errorf("%+v", s)
+	}
+
+	// A running sandbox keeps what it has, and its own flags are no change.
+	trust("memory: 3g\nports: [5000]\n")
+	if changed, err := specChange(s, flagsOf(t, "--memory", "2g"), sandbox.Running); err != nil || len(changed) != 0 || s.CPUs != 3 || len(s.Ports) != 2 {
+		t.Errorf("%v, %v, %+v", changed, err, s)
+	}
+	if changed, err := specChange(s, flagsOf(t, "--cpus", "5"), sandbox.Running); err != nil || !slices.Equal(changed, []string{"--cpus"}) {
+		t.Errorf("%v, %v", changed, err)
+	}
+
+	// At a start, what the file no longer says is gone, and a person's stays.
+	s.Boot.ImageDigest = "sha256:1"
+	if _, err := specChange(s, nil, sandbox.Stopped); err != nil {
+		t.Fatal(err)
+	}
+	if s.CPUs != 5 || s.Memory != 2<<30 || s.Image != "img.test/a" || len(s.Mounts) != 0 ||
+		!slices.Equal(s.Ports, []sandbox.Port{{Host: 3000, Guest: 33}, {Host: 5000, Guest: 5000}}) {
+		t.Errorf("%+v", s)
+	}
+
+	// A change that nobody approved changes nothing, nor does a file left aside.
+	propose(t, dir, "ports: [6000]\nmounts: [~/.ssh]\n")
+	if _, err := specChange(s, nil, sandbox.Stopped); err != nil || len(s.Mounts) != 0 || s.Ports[1].Host != 5000 {
+		t.Errorf("%v, %+v", err, s)
+	}
+	if _, err := specChange(s, flagsOf(t, "--no-project-file"), sandbox.Stopped); err != nil || len(s.Ports) != 1 || !s.NoProject {
+		t.Errorf("%v, %+v", err, s)
+	}
+	if _, err := specChange(s, nil, sandbox.Stopped); err != nil || len(s.Ports) != 1 {
+		t.Errorf("%v, %+v", err, s)
+	}
+}
+
+func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
+	store, dir := projectPlace(t)
+	ctx := context.Background()
+	s, err := flagsOf(t).newSpec("shop", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := store.Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := scope{name: "shop"}
+	if err := own.change(ctx, 1, []string{"own.test"}, false); err != nil {
+		t.Fatal(err)
+	}
+	want := func(texts ...string) {
+		t.Helper()
+		rules, err := d.Rules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range rules {
+			got = append(got, r.String())
+		}
+		if !slices.Equal(got, texts) {
+			t.Errorf("%q, want %q", got, texts)
+		}
+	}
+	propose(t, dir, "allow: [a.test]\ndeny: [b.test]\n")
+	want("allow own.test")
+	if _, code := bawnTrust(t, "--yes"); code != 0 {
+		t.Fatal(code)
+	}
+	want("allow a.test", "deny b.test", "allow own.test")
+	propose(t, dir, "allow: [evil.test]\n")
+	if err := syncRules(ctx, d, s); err != nil {
+		t.Fatal(err)
+	}
+	want("allow a.test", "deny b.test", "allow own.test")
+	propose(t, dir, "allow: [c.test]\n")
+	if _, code := bawnTrust(t, "--yes"); code != 0 {
+		t.Fatal(code)
+	}
+	want("allow c.test", "allow own.test")
+	if _, code := bawnTrust(t, "--forget"); code != 0 {
+		t.Fatal(code)
+	}
+	want("allow own.test")
+}
+
+func TestDiffLines(t *testing.T) {
+	var old, now []string
+	for i := range 20 {
+		old = append(old, string(rune('a'+i)))
+	}
+	now = slices.Concat(old[:10], []string{"new"}, old[11:])
+	var got strings.Builder
+	for _, l := range diffLines(old, now) {
+		got.WriteString(string(l.sign) + l.text + ";")
+	}
+	if want := "@...; h; i; j;-k;+new; l; m; n;@...;"; got.String() != want {
+		t.Errorf("%s, want %s", &got, want)
+	}
+	if got := diffLines(splitLines([]byte("a")), splitLines([]byte("a\n"))); len(got) != 2 {
+		t.Errorf("a missing newline is not shown: %v", got)
+	}
+	long := make([]string, 5000)
+	if got := diffLines(long, long); len(got) != 10000 {
+		t.Errorf("%d lines", len(got))
+	}
+}
