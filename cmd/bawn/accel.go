@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"bawn.dev/bawn/internal/qemu"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // tellAccel tells the person, once per boot of this host, that guests run
 // under software emulation and why.
 func tellAccel(a qemu.Accel) {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if a.OK() || err != nil {
 		return
 	}
@@ -28,7 +29,7 @@ func tellAccel(a qemu.Accel) {
 	}
 	writeAccel(os.Stderr, a, os.Getenv("BAWN_DEBUG") != "")
 	// Not being able to write it down only means saying it again.
-	_ = sandbox.WriteFile(marker, boot)
+	_ = atomicfile.Write(marker, boot)
 }
 
 // slower is what KVM is missed for.

@@ -18,6 +18,7 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // pretender is what a supervisor is asked for, written down.
@@ -39,9 +40,9 @@ func (p *pretender) all() []string {
 }
 
 // pretend makes the sandbox "shop" of dir, which seems to run.
-func pretend(t *testing.T, store *sandbox.Store, dir string) (sandbox.Dir, *pretender) {
+func pretend(t *testing.T, sandboxes *store.Store, dir string) (store.Dir, *pretender) {
 	t.Helper()
-	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func pretend(t *testing.T, store *sandbox.Store, dir string) (sandbox.Dir, *pret
 	if err := d.WriteState(sandbox.State{Phase: sandbox.Running, PID: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := d.Listen(sandbox.ControlSocket)
+	l, err := d.Listen(store.ControlSocket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,9 +146,9 @@ func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <
 }
 
 func TestAsk(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, p := pretend(t, store, dir)
-	log, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestAsk(t *testing.T) {
 	person.types("always\n") // no answer to a question that comes later
 	person.until("always\r\n")
 
-	own, common := d.File(sandbox.PolicyFile), filepath.Join(os.Getenv("HOME"), ".config", "bawn", "policy")
+	own, common := d.File(store.PolicyFile), filepath.Join(os.Getenv("HOME"), ".config", "bawn", "policy")
 	has := func(file, line string) {
 		t.Helper()
 		b, _ := os.ReadFile(file)
@@ -215,8 +216,8 @@ func TestAsk(t *testing.T) {
 
 // TestAskUnattended: without a terminal nothing is asked, and nothing allowed.
 func TestAskUnattended(t *testing.T) {
-	store, dir := projectPlace(t)
-	pretend(t, store, dir)
+	sandboxes, dir := projectPlace(t)
+	pretend(t, sandboxes, dir)
 	in := os.Stdin
 	defer func() { os.Stdin = in }()
 	var err error
@@ -233,8 +234,8 @@ func TestAskUnattended(t *testing.T) {
 // TestOnceIsShownAndReset: what was allowed once is listed with the rest, decides,
 // and goes with a reset.
 func TestOnceIsShownAndReset(t *testing.T) {
-	store, dir := projectPlace(t)
-	_, p := pretend(t, store, dir)
+	sandboxes, dir := projectPlace(t)
+	_, p := pretend(t, sandboxes, dir)
 	run := func(args ...string) (string, error) {
 		var out strings.Builder
 		root := rootCommand()
@@ -256,15 +257,15 @@ func TestOnceIsShownAndReset(t *testing.T) {
 // TestLearnAsks: the proposal is shown as a difference, and added when the person
 // agrees, or was asked to be.
 func TestLearnAsks(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, _ := pretend(t, store, dir)
-	log, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	sandboxes, dir := projectPlace(t)
+	d, _ := pretend(t, sandboxes, dir)
+	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
 	log.Close()
-	own := d.File(sandbox.PolicyFile)
+	own := d.File(store.PolicyFile)
 	for _, c := range []struct{ answer, want string }{{"n", ""}, {"", ""}, {"y", "allow a.test:22\n"}} {
 		person, ended := onTerminal(t, t.Context(), "policy", "learn")
 		person.until("--- " + own + "\r\n+allow a.test:22\r\n")

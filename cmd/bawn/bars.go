@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"bawn.dev/bawn/internal/progress"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // bars draws progress on standard error: on a terminal one line that is drawn
@@ -177,10 +177,10 @@ func (t *bar) line(n, width int) string {
 		full := int(min(t.at, t.total) * barWidth / t.total)
 		s += fmt.Sprintf("  %s%s %3d%%", strings.Repeat("━", full), strings.Repeat("─", barWidth-full), min(t.at, t.total)*100/t.total)
 		if t.unit == progress.Bytes {
-			s += " of " + sandbox.FormatSize(t.total)
+			s += " of " + size.Format(t.total)
 		}
 	} else if t.unit == progress.Bytes && t.at > 0 {
-		s += "  " + sandbox.FormatSize(t.at)
+		s += "  " + size.Format(t.at)
 	}
 	s += fmt.Sprintf("  %ds", int(time.Since(t.begun).Seconds()))
 	if t.detail != "" {

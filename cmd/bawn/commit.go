@@ -12,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 )
 
@@ -31,15 +32,15 @@ from it with --image local:NAME.`,
 			if err := image.CheckLocal(args[1]); err != nil {
 				return err
 			}
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
-			spec, err := lookup(store, args[0])
+			spec, err := lookup(sandboxes, args[0])
 			if err != nil {
 				return err
 			}
-			i, err := commit(c.Context(), store, spec.Name, args[1])
+			i, err := commit(c.Context(), sandboxes, spec.Name, args[1])
 			if err != nil {
 				return err
 			}
@@ -65,19 +66,19 @@ unshare -m sh -euc 'at=$1; shift; mount --bind / "$at"; exec tar -C "$at" -cf - 
 const tarDiffers = 1
 
 // commit makes the image local:NAME of a sandbox, which is started if need be.
-func commit(ctx context.Context, store *sandbox.Store, sandboxName, name string) (*image.Image, error) {
+func commit(ctx context.Context, sandboxes *store.Store, sandboxName, name string) (*image.Image, error) {
 	s, err := images()
 	if err != nil {
 		return nil, err
 	}
-	if err := ensureRunning(ctx, store, sandboxName); err != nil {
+	if err := ensureRunning(ctx, sandboxes, sandboxName); err != nil {
 		return nil, err
 	}
-	spec, err := store.Dir(sandboxName).Spec() // as it was started
+	spec, err := sandboxes.Dir(sandboxName).Spec() // as it was started
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial(ctx, store, spec.Name, "root")
+	c, err := dial(ctx, sandboxes, spec.Name, "root")
 	if err != nil {
 		return nil, err
 	}

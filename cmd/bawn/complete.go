@@ -7,18 +7,18 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // What the shell completes (bawn completion).
 
 // completeNames are the sandboxes that the command line does not name yet.
 func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	names, err := store.Names()
+	names, err := sandboxes.Names()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

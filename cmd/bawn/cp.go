@@ -20,6 +20,7 @@ import (
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func cpCommand() *cobra.Command {
@@ -89,22 +90,22 @@ func copyFiles(ctx context.Context, sources []string, dest, user string) error {
 			return hint(errors.New("one side must be in a sandbox (NAME:PATH) and the other on the host"), "bawn cp --help")
 		}
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
-	spec, err := lookup(store, to.name+from[0].name)
+	spec, err := lookup(sandboxes, to.name+from[0].name)
 	if err != nil {
 		return err
 	}
-	shares, err := writable(store)
+	shares, err := writable(sandboxes)
 	if err != nil {
 		return err
 	}
-	if err := ensureRunning(ctx, store, spec.Name); err != nil {
+	if err := ensureRunning(ctx, sandboxes, spec.Name); err != nil {
 		return err
 	}
-	client, err := dial(ctx, store, spec.Name, user)
+	client, err := dial(ctx, sandboxes, spec.Name, user)
 	if err != nil {
 		return err
 	}
@@ -392,14 +393,14 @@ func openHost(dir, name string) (hostFiles, string, error) {
 }
 
 // writable are the directories that the guest of any sandbox can change.
-func writable(store *sandbox.Store) ([]string, error) {
-	names, err := store.Names()
+func writable(sandboxes *store.Store) ([]string, error) {
+	names, err := sandboxes.Names()
 	if err != nil {
 		return nil, err
 	}
 	var dirs []string
 	for _, n := range names {
-		spec, err := store.Dir(n).Spec()
+		spec, err := sandboxes.Dir(n).Spec()
 		if err != nil {
 			continue // damaged: it cannot run
 		}

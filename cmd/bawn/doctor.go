@@ -22,7 +22,9 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/kernel"
 	"bawn.dev/bawn/internal/qemu"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // finding is what a check found. Remedy is empty when all is well.
@@ -84,7 +86,7 @@ func showFindings(w io.Writer, found []finding) error {
 func examine(ctx context.Context) []finding {
 	found := []finding{checkQEMU(ctx), checkAccel(ctx), checkKernel(), checkLandlock(), checkMemory()}
 	found = append(found, checkState()...)
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err == nil {
 		err = os.MkdirAll(cache, 0o700)
 	}
@@ -127,7 +129,7 @@ func checkQEMU(ctx context.Context) finding {
 
 func checkAccel(ctx context.Context) finding {
 	f := finding{Check: "kvm"}
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		f.Detail, f.Remedy = err.Error(), "set XDG_CACHE_HOME to a folder of yours"
 		return f
@@ -177,16 +179,16 @@ func checkTool(tool, pkg, why string, fatal bool) finding {
 // system holds sockets, which some network file systems do not.
 func checkState() []finding {
 	const elsewhere = "set XDG_STATE_HOME to a folder of yours on a local disk"
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return []finding{{Check: "state", Fatal: true, Detail: err.Error(), Remedy: elsewhere}}
 	}
 	f := finding{Check: "sockets", Fatal: true}
-	if f.Detail, err = trySocket(store.Root()); err != nil {
+	if f.Detail, err = trySocket(sandboxes.Root()); err != nil {
 		f.Detail, f.Remedy = err.Error(), elsewhere
 	}
 	f.OK = err == nil
-	return []finding{checkSpace("state", store.Root(), 1<<30), f}
+	return []finding{checkSpace("state", sandboxes.Root(), 1<<30), f}
 }
 
 // trySocket makes a socket where those of a sandbox would be and reaches it: a
@@ -197,15 +199,15 @@ func trySocket(root string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	d := sandbox.Dir{Path: dir}
-	l, err := d.Listen(sandbox.ControlSocket)
+	d := store.Dir{Path: dir}
+	l, err := d.Listen(store.ControlSocket)
 	if err != nil {
 		return "", fmt.Errorf("%s holds no sockets: %w", root, err)
 	}
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	c, err := d.Dial(ctx, sandbox.ControlSocket)
+	c, err := d.Dial(ctx, store.ControlSocket)
 	if err != nil {
 		return "", fmt.Errorf("a socket in %s cannot be reached: %w", root, err)
 	}
@@ -272,10 +274,10 @@ func defaultAge(folder string) time.Duration {
 
 // cachedWords counts what is in the cache: "1 kernel (60 MiB), 2 images (2 GiB)".
 func cachedWords(items []cache.Item) string {
-	count, size := map[string]int{}, map[string]int64{}
+	count, bytes := map[string]int{}, map[string]int64{}
 	for _, i := range items {
 		count[i.Kind]++
-		size[i.Kind] += i.Size
+		bytes[i.Kind] += i.Size
 	}
 	var words []string
 	for _, kind := range slices.Sorted(maps.Keys(count)) {
@@ -283,7 +285,7 @@ func cachedWords(items []cache.Item) string {
 		if count[kind] > 1 && !strings.HasSuffix(kind, "s") {
 			what += "s"
 		}
-		words = append(words, fmt.Sprintf("%d %s (%s)", count[kind], what, sandbox.FormatSize(size[kind])))
+		words = append(words, fmt.Sprintf("%d %s (%s)", count[kind], what, size.Format(bytes[kind])))
 	}
 	if len(words) == 0 {
 		return "nothing yet: the first start fetches and builds for some minutes"
@@ -296,7 +298,7 @@ func checkMemory() finding {
 	if total == 0 {
 		return finding{Check: "memory", Detail: "not known", Remedy: "say how much a guest gets: --memory 2g"}
 	}
-	f := finding{Check: "memory", OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", sandbox.FormatSize(total), runtime.NumCPU())}
+	f := finding{Check: "memory", OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", size.Format(total), runtime.NumCPU())}
 	if !f.OK {
 		f.Remedy = "give sandboxes less: --memory 512m"
 	}
@@ -309,9 +311,9 @@ func checkSpace(what, dir string, want int64) finding {
 		return finding{Check: what, Detail: err.Error(), Remedy: "put it on another file system"}
 	}
 	free := int64(st.Bavail) * st.Bsize
-	f := finding{Check: what, OK: free >= want, Detail: fmt.Sprintf("%s (%s free)", dir, sandbox.FormatSize(free))}
+	f := finding{Check: what, OK: free >= want, Detail: fmt.Sprintf("%s (%s free)", dir, size.Format(free))}
 	if !f.OK {
-		f.Remedy = fmt.Sprintf("free some space there: %s is wanted", sandbox.FormatSize(want))
+		f.Remedy = fmt.Sprintf("free some space there: %s is wanted", size.Format(want))
 	}
 	return f
 }

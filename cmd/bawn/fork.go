@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 func forkCommand() *cobra.Command {
@@ -34,15 +36,15 @@ When one of several cannot be made or started, the others stay.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args[:1])
+			sandboxes, spec, err := named(args[:1])
 			if err != nil {
 				return err
 			}
-			names, err := f.names(store, spec, args[1:])
+			names, err := f.names(sandboxes, spec, args[1:])
 			if err != nil {
 				return err
 			}
-			made, err := f.fork(c.Context(), store, spec, names)
+			made, err := f.fork(c.Context(), sandboxes, spec, names)
 			for _, n := range made {
 				fmt.Fprintln(c.OutOrStdout(), n)
 			}
@@ -61,9 +63,9 @@ type forkFlags struct {
 
 // names are those of the forks, none of which is taken: what can be found wrong is,
 // before the sandbox stands still for a snapshot.
-func (f *forkFlags) names(store *sandbox.Store, spec *sandbox.Spec, names []string) ([]string, error) {
+func (f *forkFlags) names(sandboxes *store.Store, spec *sandbox.Spec, names []string) ([]string, error) {
 	if len(names) == 0 {
-		n, err := store.FreeName(forkName(spec.Name))
+		n, err := sandboxes.FreeName(forkName(spec.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +75,7 @@ func (f *forkFlags) names(store *sandbox.Store, spec *sandbox.Spec, names []stri
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("two forks cannot both be named %s", n)
 		}
-		if err := f.free(store, spec, n); err != nil {
+		if err := f.free(sandboxes, spec, n); err != nil {
 			return nil, err
 		}
 	}
@@ -87,13 +89,13 @@ func forkName(of string) string {
 }
 
 // free says whether a fork can have the name.
-func (f *forkFlags) free(store *sandbox.Store, spec *sandbox.Spec, name string) error {
+func (f *forkFlags) free(sandboxes *store.Store, spec *sandbox.Spec, name string) error {
 	if err := sandbox.CheckName(name); err != nil {
 		return err
 	}
-	if _, err := store.Dir(name).Spec(); err == nil {
+	if _, err := sandboxes.Dir(name).Spec(); err == nil {
 		return hint(fmt.Errorf("a sandbox named %s exists already", name), "bawn rm %s, or another name", name)
-	} else if !sandbox.IsNotFound(err) {
+	} else if !store.IsNotFound(err) {
 		return err
 	}
 	if !f.copyProject {
@@ -120,21 +122,21 @@ func (f *forkFlags) project(spec *sandbox.Spec, name string) string {
 
 // fork makes the forks and starts them. It returns those that were made, also when
 // others failed.
-func (f *forkFlags) fork(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, names []string) (made []string, err error) {
-	origin, done, err := f.origin(ctx, store, spec)
+func (f *forkFlags) fork(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, names []string) (made []string, err error) {
+	origin, done, err := f.origin(ctx, sandboxes, spec)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	return f.all(ctx, store, origin, names, func(name string) error { return ensureRunning(ctx, store, name) })
+	return f.all(ctx, sandboxes, origin, names, func(name string) error { return ensureRunning(ctx, sandboxes, name) })
 }
 
 // all makes all forks of a snapshot before it starts one: what is copied of the
 // project shall be what it was at the snapshot. After a failure the others stay.
-func (f *forkFlags) all(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, names []string, start func(name string) error) (made []string, err error) {
+func (f *forkFlags) all(ctx context.Context, sandboxes *store.Store, s *snapshot.Snapshot, names []string, start func(name string) error) (made []string, err error) {
 	for _, name := range names {
 		if err = ctx.Err(); err == nil {
-			err = f.make(ctx, store, s, name)
+			err = f.make(ctx, sandboxes, s, name)
 		}
 		if err != nil {
 			err = fmt.Errorf("fork %s: %w", name, err)
@@ -154,20 +156,20 @@ func (f *forkFlags) all(ctx context.Context, store *sandbox.Store, s *snapshot.S
 }
 
 // origin is the snapshot to fork from: a named one, or one made now.
-func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (s *snapshot.Snapshot, done func(), err error) {
-	d := store.Dir(spec.Name)
+func (f *forkFlags) origin(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec) (s *snapshot.Snapshot, done func(), err error) {
+	d := sandboxes.Dir(spec.Name)
 	if f.from != "" {
 		s, err = verified(ctx, d, f.from)
 		return s, func() {}, err
 	}
 	removeForked(d)
 	name := forkedPrefix + sandbox.NewID()
-	lock, err := sandbox.LockFile(ctx, d.File(name))
+	lock, err := lockfile.Acquire(ctx, d.File(name))
 	if err != nil {
 		return nil, nil, err
 	}
 	done = func() { discardForked(d, name, lock) }
-	if err = capture(ctx, store, spec.Name, snapshotPath(d, name)); err == nil {
+	if err = capture(ctx, sandboxes, spec.Name, snapshotPath(d, name)); err == nil {
 		s, err = snapshot.Open(snapshotPath(d, name))
 	}
 	if err != nil {
@@ -183,18 +185,18 @@ func (f *forkFlags) origin(ctx context.Context, store *sandbox.Store, spec *sand
 const forkedPrefix = "fork."
 
 // removeForked removes such snapshots of forks that were killed.
-func removeForked(d sandbox.Dir) {
+func removeForked(d store.Dir) {
 	left, _ := filepath.Glob(snapshotPath(d, forkedPrefix+"*"))
 	for _, path := range left {
 		name := filepath.Base(path)
-		if l, err := sandbox.TryLockFile(d.File(name)); err == nil {
+		if l, err := lockfile.TryAcquire(d.File(name)); err == nil {
 			discardForked(d, name, l)
 		}
 	}
 }
 
 // discardForked removes such a snapshot and its lock, or leaves that to the next fork.
-func discardForked(d sandbox.Dir, name string, l *sandbox.Lock) {
+func discardForked(d store.Dir, name string, l *lockfile.Lock) {
 	_ = os.RemoveAll(snapshotPath(d, name))
 	_ = os.Remove(d.File(name))
 	l.Close()
@@ -202,7 +204,7 @@ func discardForked(d sandbox.Dir, name string, l *sandbox.Lock) {
 
 // make makes a sandbox that is suspended where the snapshot was made. If that fails
 // it removes what it made.
-func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.Snapshot, name string) (err error) {
+func (f *forkFlags) make(ctx context.Context, sandboxes *store.Store, s *snapshot.Snapshot, name string) (err error) {
 	was := s.Meta.Spec
 	spec := *was
 	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false
@@ -221,12 +223,12 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 			}
 		}()
 	}
-	l, err := store.LockNames(ctx)
+	l, err := sandboxes.LockNames(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	d, err := store.Reserve(name)
+	d, err := sandboxes.Reserve(name)
 	if err != nil {
 		return err // the name is somebody else's by now
 	}
@@ -235,15 +237,15 @@ func (f *forkFlags) make(ctx context.Context, store *sandbox.Store, s *snapshot.
 			err = errors.Join(err, d.Remove())
 		}
 	}()
-	for _, file := range []string{sandbox.PolicyFile, sandbox.ProjectPolicyFile} {
-		if err := copyFile(d.File(file), store.Dir(was.Name).File(file)); err != nil {
+	for _, file := range []string{store.PolicyFile, store.ProjectPolicyFile} {
+		if err := copyFile(d.File(file), sandboxes.Dir(was.Name).File(file)); err != nil {
 			return err
 		}
 	}
-	if err := snapshot.CopyDisk(ctx, d.File(sandbox.DiskFile), s.Disk()); err != nil {
+	if err := snapshot.CopyDisk(ctx, d.File(store.DiskFile), s.Disk()); err != nil {
 		return err
 	}
-	if err := s.Clone(d.File(sandbox.SuspendedState)); err != nil {
+	if err := s.Clone(d.File(store.SuspendedState)); err != nil {
 		return err
 	}
 	return d.WriteSpec(&spec) // from here on there is such a sandbox

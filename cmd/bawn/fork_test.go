@@ -9,14 +9,15 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 )
 
 // forkable is a sandbox "shop" with a snapshot, which is not started.
-func forkable(t *testing.T) (*sandbox.Store, *sandbox.Spec, *snapshot.Snapshot) {
+func forkable(t *testing.T) (*store.Store, *sandbox.Spec, *snapshot.Snapshot) {
 	t.Helper()
-	store, dir := projectPlace(t)
-	d, err := store.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir})
+	sandboxes, dir := projectPlace(t)
+	d, err := sandboxes.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,12 +25,12 @@ func forkable(t *testing.T) (*sandbox.Store, *sandbox.Spec, *snapshot.Snapshot) 
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return store, s.Meta.Spec, s
+	return sandboxes, s.Meta.Spec, s
 }
 
 // TestForkNames: what is wrong with a name is said before anything is made.
 func TestForkNames(t *testing.T) {
-	store, spec, _ := forkable(t)
+	sandboxes, spec, _ := forkable(t)
 	if err := os.Mkdir(spec.Dir+"-taken", 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestForkNames(t *testing.T) {
 		{"x taken", "it would be the copy of the project", true},
 	} {
 		f := forkFlags{copyProject: c.copies}
-		names, err := f.names(store, spec, strings.Fields(c.names))
+		names, err := f.names(sandboxes, spec, strings.Fields(c.names))
 		if c.says == "" && (err != nil || !slices.Equal(names, strings.Fields(c.names))) {
 			t.Errorf("%s: %q, %v", c.names, names, err)
 		}
@@ -58,7 +59,7 @@ func TestForkNames(t *testing.T) {
 // TestForkDefaultName: also of the longest name it is a name, and its project's copy
 // is looked for as that of a given one is.
 func TestForkDefaultName(t *testing.T) {
-	store, spec, _ := forkable(t)
+	sandboxes, spec, _ := forkable(t)
 	f := forkFlags{copyProject: true}
 	for of, want := range map[string]string{
 		"shop":                          "shop-fork",
@@ -67,27 +68,27 @@ func TestForkDefaultName(t *testing.T) {
 	} {
 		named := *spec
 		named.Name = of
-		if names, err := f.names(store, &named, nil); err != nil || !slices.Equal(names, []string{want}) {
+		if names, err := f.names(sandboxes, &named, nil); err != nil || !slices.Equal(names, []string{want}) {
 			t.Errorf("%s: %q, %v", of, names, err)
 		}
 	}
 	if err := os.Mkdir(spec.Dir+"-shop-fork", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.names(store, spec, nil); err == nil || !strings.Contains(err.Error(), "copy of the project") {
+	if _, err := f.names(sandboxes, spec, nil); err == nil || !strings.Contains(err.Error(), "copy of the project") {
 		t.Errorf("%v", err)
 	}
 }
 
 // TestForkFailure: a fork that fails removes what it made and nothing else.
 func TestForkFailure(t *testing.T) {
-	store, spec, s := forkable(t)
+	sandboxes, spec, s := forkable(t)
 	f := forkFlags{copyProject: true}
-	other, err := store.Create(&sandbox.Spec{ID: "2", Name: "other", Dir: spec.Dir}) // since the names were looked at
+	other, err := sandboxes.Create(&sandbox.Spec{ID: "2", Name: "other", Dir: spec.Dir}) // since the names were looked at
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.make(t.Context(), store, s, "other"); err == nil || !strings.Contains(err.Error(), "exists already") {
+	if err := f.make(t.Context(), sandboxes, s, "other"); err == nil || !strings.Contains(err.Error(), "exists already") {
 		t.Errorf("a taken name: %v", err)
 	}
 	if spec, err := other.Spec(); err != nil || spec.ID != "2" {
@@ -107,33 +108,33 @@ func TestForkFailure(t *testing.T) {
 	if err := os.Mkdir(theirs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.make(t.Context(), store, s, "x"); err == nil {
+	if err := f.make(t.Context(), sandboxes, s, "x"); err == nil {
 		t.Error("a project was copied into what was there")
 	}
 	if _, err := os.Lstat(theirs); err != nil {
 		t.Errorf("what was there: %v", err)
 	}
-	gone(store.Dir("x").Path)
+	gone(sandboxes.Dir("x").Path)
 
 	if err := os.Remove(s.Disk()); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.make(t.Context(), store, s, "y"); err == nil {
+	if err := f.make(t.Context(), sandboxes, s, "y"); err == nil {
 		t.Error("a fork without a disk")
 	}
-	gone(store.Dir("y").Path, spec.Dir+"-y")
+	gone(sandboxes.Dir("y").Path, spec.Dir+"-y")
 }
 
 // TestForkOfSeveral: when one cannot be made or started, the others are, and it is
 // said which.
 func TestForkOfSeveral(t *testing.T) {
-	store, spec, s := forkable(t)
+	sandboxes, spec, s := forkable(t)
 	f := forkFlags{copyProject: true}
 	if err := os.Mkdir(spec.Dir+"-c", 0o700); err != nil { // since the names were looked at
 		t.Fatal(err)
 	}
 	var started []string
-	made, err := f.all(t.Context(), store, s, []string{"a", "b", "c", "d"}, func(name string) error {
+	made, err := f.all(t.Context(), sandboxes, s, []string{"a", "b", "c", "d"}, func(name string) error {
 		if started = append(started, name); name == "a" {
 			return hint(errors.New("too many run"), "bawn stop")
 		}
@@ -150,14 +151,14 @@ func TestForkOfSeveral(t *testing.T) {
 		}
 	}
 	for _, name := range made {
-		if d := store.Dir(name); !suspended(d) {
+		if d := sandboxes.Dir(name); !suspended(d) {
 			t.Errorf("%s cannot go on", name)
 		}
 		if b, err := os.ReadFile(filepath.Join(spec.Dir+"-"+name, "file")); err != nil || string(b) != "text" {
 			t.Errorf("%s has %q, %v", name, b, err)
 		}
 	}
-	if names, err := store.Names(); err != nil || !slices.Equal(names, []string{"a", "b", "shop"}) {
+	if names, err := sandboxes.Names(); err != nil || !slices.Equal(names, []string{"a", "b", "shop"}) {
 		t.Errorf("%q, %v", names, err)
 	}
 }

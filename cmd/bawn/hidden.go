@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/confine"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/supervisor"
 )
@@ -22,7 +22,7 @@ func superviseCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.Verb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return supervisor.Run(c.Context(), sandbox.Dir{Path: args[0]}, guestUser())
+			return supervisor.Run(c.Context(), store.Dir{Path: args[0]}, guestUser())
 		},
 	}
 }
@@ -32,7 +32,7 @@ func waitCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.WaitVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			d := sandbox.Dir{Path: args[0]}
+			d := store.Dir{Path: args[0]}
 			return supervisor.Wait(c.Context(), d, guestUser(), func(ctx context.Context) error { return rehearse(ctx, d) })
 		},
 	}
@@ -47,7 +47,7 @@ func fillCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.FillVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			spec, err := sandbox.Dir{Path: args[0]}.Spec()
+			spec, err := store.Dir{Path: args[0]}.Spec()
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ func templateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			d := sandbox.Dir{Path: args[0]}
+			d := store.Dir{Path: args[0]}
 			spec, err := d.Spec()
 			if err != nil {
 				return err

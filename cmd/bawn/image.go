@@ -11,7 +11,9 @@ import (
 
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/kernel"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 func imageCommand() *cobra.Command {
@@ -25,7 +27,7 @@ func imageCommand() *cobra.Command {
 }
 
 func images() (*image.Store, error) {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +57,7 @@ func imageLsCommand() *cobra.Command {
 				if i.Superseded {
 					ref += " (superseded)"
 				}
-				fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s ago\n", ref, i.Digest, sandbox.FormatSize(i.Size), age(time.Since(i.Created)))
+				fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s ago\n", ref, i.Digest, size.Format(i.Size), age(time.Since(i.Created)))
 			}
 			return tw.Flush()
 		},
@@ -100,7 +102,7 @@ New sandboxes get the new image. Those that exist keep theirs, for their disks a
 laid over it: update what is in them from within (apt-get), or make them anew. An
 image that has been superseded stays until bawn image prune.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			cache, err := sandbox.CacheDir()
+			cache, err := xdg.Cache()
 			if err != nil {
 				return err
 			}
@@ -168,7 +170,7 @@ func imagePruneCommand() *cobra.Command {
 				if err := s.Remove(i.Digest, nil); err != nil {
 					return err
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%.19s\t%s\n", i.Digest, sandbox.FormatSize(i.Size))
+				fmt.Fprintf(c.OutOrStdout(), "%.19s\t%s\n", i.Digest, size.Format(i.Size))
 			}
 			return nil
 		},
@@ -180,24 +182,24 @@ func imagesAndUse() (s *image.Store, inUse func(digest string) bool, err error) 
 	if s, err = images(); err != nil {
 		return nil, nil, err
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return nil, nil, err
 	}
-	used, err := imagesInUse(store)
+	used, err := imagesInUse(sandboxes)
 	return s, func(digest string) bool { return used[digest] }, err
 }
 
 // imagesInUse are the digests that a sandbox's disk is laid over. A sandbox
 // that cannot be read is an error: its image might be among those.
-func imagesInUse(store *sandbox.Store) (map[string]bool, error) {
+func imagesInUse(sandboxes *store.Store) (map[string]bool, error) {
 	used := map[string]bool{}
-	names, err := store.Names()
+	names, err := sandboxes.Names()
 	for _, n := range names {
-		spec, serr := store.Dir(n).Spec()
+		spec, serr := sandboxes.Dir(n).Spec()
 		if serr == nil {
 			used[spec.Boot.ImageDigest] = true
-		} else if !sandbox.IsNotFound(serr) {
+		} else if !store.IsNotFound(serr) {
 			err = errors.Join(err, serr)
 		}
 	}

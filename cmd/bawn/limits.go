@@ -8,7 +8,11 @@ import (
 	"strconv"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/meminfo"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // Limits on all of a person's sandboxes together.
@@ -26,8 +30,8 @@ const (
 )
 
 // limits are those of the environment, or the default ones.
-func limits() (sandbox.Limits, error) {
-	l := sandbox.Limits{Sandboxes: defaultMaxSandboxes, Memory: defaultMaxTimes * totalMemory()}
+func limits() (store.Limits, error) {
+	l := store.Limits{Sandboxes: defaultMaxSandboxes, Memory: defaultMaxTimes * totalMemory()}
 	if v := os.Getenv(maxSandboxesEnv); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {
@@ -36,7 +40,7 @@ func limits() (sandbox.Limits, error) {
 		l.Sandboxes = n
 	}
 	if v := os.Getenv(maxMemoryEnv); v != "" {
-		n, err := sandbox.ParseSize(v)
+		n, err := size.Parse(v)
 		if err != nil {
 			return l, fmt.Errorf("%s: %w", maxMemoryEnv, err)
 		}
@@ -46,39 +50,39 @@ func limits() (sandbox.Limits, error) {
 }
 
 // admit takes the lock of a sandbox that is to start, if there is room for it.
-func admit(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec) (*sandbox.Lock, error) {
+func admit(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec) (*lockfile.Lock, error) {
 	max, err := limits()
 	if err != nil {
 		return nil, err
 	}
-	if free := sandbox.AvailableMemory(); free >= 0 && free < startMemory {
-		if err := emptyPool(ctx, store); err != nil {
+	if free := meminfo.Available(); free >= 0 && free < startMemory {
+		if err := emptyPool(ctx, sandboxes); err != nil {
 			return nil, err
 		}
 	}
-	if free := sandbox.AvailableMemory(); free >= 0 && free < startMemory {
+	if free := meminfo.Available(); free >= 0 && free < startMemory {
 		return nil, hint(fmt.Errorf("this machine has only %s of memory left, and a sandbox takes %s to start",
-			sandbox.FormatSize(free), sandbox.FormatSize(startMemory)), "bawn suspend another sandbox (bawn ls)")
+			size.Format(free), size.Format(startMemory)), "bawn suspend another sandbox (bawn ls)")
 	}
-	names, err := store.LockNames(ctx)
+	names, err := sandboxes.LockNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer names.Close()
-	l, err := store.Admit(spec, max)
-	var much *sandbox.TooMuchError
+	l, err := sandboxes.Admit(spec, max)
+	var much *store.TooMuchError
 	if errors.As(err, &much) {
 		return nil, hint(err, "bawn suspend another one (bawn ls), or a larger %s or %s", maxSandboxesEnv, maxMemoryEnv)
 	}
-	if err == nil && !store.Room(&sandbox.Spec{}, max) { // what waits must not go beyond them either
-		err = emptyPool(ctx, store)
+	if err == nil && !sandboxes.Room(&sandbox.Spec{}, max) { // what waits must not go beyond them either
+		err = emptyPool(ctx, sandboxes)
 	}
 	return l, err
 }
 
 // emptyPool makes room for a sandbox that somebody wants now.
-func emptyPool(ctx context.Context, store *sandbox.Store) error {
-	pool, err := store.Pool()
+func emptyPool(ctx context.Context, sandboxes *store.Store) error {
+	pool, err := sandboxes.Pool()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // row is one sandbox in a list.
@@ -33,8 +35,8 @@ type row struct {
 	Suspended bool `json:"suspended"` // it goes on where it was
 }
 
-func describe(ctx context.Context, store *sandbox.Store, name string) (*row, error) {
-	d := store.Dir(name)
+func describe(ctx context.Context, sandboxes *store.Store, name string) (*row, error) {
+	d := sandboxes.Dir(name)
 	spec, err := d.Spec()
 	if err != nil {
 		return nil, err
@@ -45,9 +47,9 @@ func describe(ctx context.Context, store *sandbox.Store, name string) (*row, err
 	}
 	r := &row{Spec: spec, State: st}
 	used := usage{}
-	r.DiskUsed = used.of(d.File(sandbox.DiskFile))
-	r.SnapshotsUsed = used.of(d.File(sandbox.SnapshotsFolder))
-	r.SuspendedUsed = used.of(d.File(sandbox.SuspendedFolder))
+	r.DiskUsed = used.of(d.File(store.DiskFile))
+	r.SnapshotsUsed = used.of(d.File(store.SnapshotsFolder))
+	r.SuspendedUsed = used.of(d.File(store.SuspendedFolder))
 	if st.Phase == sandbox.Stopped && suspended(d) {
 		r.Suspended, r.State.Phase = true, sandbox.Suspended
 	}
@@ -70,18 +72,18 @@ func lsCommand() *cobra.Command {
 and after a + what its snapshots and its suspended memory take beside it.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
-			names, err := store.Names()
+			names, err := sandboxes.Names()
 			if err != nil {
 				return err
 			}
 			rows := []*row{}
 			for _, n := range names {
-				r, err := describe(c.Context(), store, n)
-				if sandbox.IsNotFound(err) {
+				r, err := describe(c.Context(), sandboxes, n)
+				if store.IsNotFound(err) {
 					continue // removed meanwhile
 				}
 				if err != nil {
@@ -112,15 +114,15 @@ func list(w io.Writer, rows []*row, asJSON, quiet bool) error {
 	fmt.Fprintln(tw, "NAME\tSTATE\tCPUS\tMEMORY\tDISK\tPORTS\tDIRECTORY")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.Name, stateWords(r), r.CPUs,
-			sandbox.FormatSize(r.Memory), diskWords(r), portWords(r), r.Dir)
+			size.Format(r.Memory), diskWords(r), portWords(r), r.Dir)
 	}
 	return tw.Flush()
 }
 
 func diskWords(r *row) string {
-	words := sandbox.FormatSize(r.DiskUsed) + " of " + sandbox.FormatSize(r.Disk)
+	words := size.Format(r.DiskUsed) + " of " + size.Format(r.Disk)
 	if kept := r.SnapshotsUsed + r.SuspendedUsed; kept > 0 {
-		words += " + " + sandbox.FormatSize(kept)
+		words += " + " + size.Format(kept)
 	}
 	return words
 }
@@ -177,11 +179,11 @@ func inspectCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args)
+			sandboxes, spec, err := named(args)
 			if err != nil {
 				return err
 			}
-			r, err := describe(c.Context(), store, spec.Name)
+			r, err := describe(c.Context(), sandboxes, spec.Name)
 			if err != nil {
 				return err
 			}
@@ -193,8 +195,8 @@ func inspectCommand() *cobra.Command {
 }
 
 // named opens the store and finds the sandbox of the optional argument.
-func named(args []string) (*sandbox.Store, *sandbox.Spec, error) {
-	store, err := sandbox.Open()
+func named(args []string) (*store.Store, *sandbox.Spec, error) {
+	sandboxes, err := store.Open()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -202,8 +204,8 @@ func named(args []string) (*sandbox.Store, *sandbox.Spec, error) {
 	if len(args) > 0 {
 		name = args[0]
 	}
-	spec, err := lookup(store, name)
-	return store, spec, err
+	spec, err := lookup(sandboxes, name)
+	return sandboxes, spec, err
 }
 
 func stopCommand() *cobra.Command {
@@ -213,8 +215,8 @@ func stopCommand() *cobra.Command {
 		Short:             "Stop sandboxes; their disks stay",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			return each(args, all, func(store *sandbox.Store, name string) error {
-				return stop(c.Context(), store.Dir(name), force)
+			return each(args, all, func(sandboxes *store.Store, name string) error {
+				return stop(c.Context(), sandboxes.Dir(name), force)
 			})
 		},
 	}
@@ -223,7 +225,7 @@ func stopCommand() *cobra.Command {
 	return c
 }
 
-func stop(ctx context.Context, d sandbox.Dir, force bool) error {
+func stop(ctx context.Context, d store.Dir, force bool) error {
 	st, err := d.State()
 	if err != nil {
 		return err
@@ -240,13 +242,13 @@ func stop(ctx context.Context, d sandbox.Dir, force bool) error {
 
 // each does f for the named sandboxes, for all, or for this directory's, and
 // goes on after a failure.
-func each(args []string, all bool, f func(*sandbox.Store, string) error) error {
-	store, err := sandbox.Open()
+func each(args []string, all bool, f func(*store.Store, string) error) error {
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
 	if all {
-		if args, err = store.Names(); err != nil {
+		if args, err = sandboxes.Names(); err != nil {
 			return err
 		}
 	} else if len(args) == 0 {
@@ -254,11 +256,11 @@ func each(args []string, all bool, f func(*sandbox.Store, string) error) error {
 	}
 	var failed error
 	for _, a := range args {
-		spec, err := lookup(store, a)
+		spec, err := lookup(sandboxes, a)
 		if all && err != nil { // damaged, yet to be stopped or removed
-			err = f(store, a)
+			err = f(sandboxes, a)
 		} else if err == nil {
-			err = f(store, spec.Name)
+			err = f(sandboxes, spec.Name)
 		}
 		if failed != nil && err != nil {
 			fmt.Fprintln(os.Stderr, "bawn:", failed)
@@ -277,9 +279,9 @@ func rmCommand() *cobra.Command {
 		Short:             "Remove sandboxes with their disks and snapshots; project files stay",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			return each(args, all, func(store *sandbox.Store, name string) error {
-				snapshots, _ := snapshotsOf(store.Dir(name)) // no reason not to remove it
-				if err := remove(c.Context(), store, name, force); err != nil {
+			return each(args, all, func(sandboxes *store.Store, name string) error {
+				snapshots, _ := snapshotsOf(sandboxes.Dir(name)) // no reason not to remove it
+				if err := remove(c.Context(), sandboxes, name, force); err != nil {
 					return err
 				}
 				if n := len(snapshots); n > 0 {
@@ -303,15 +305,15 @@ func logsCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args)
+			sandboxes, spec, err := named(args)
 			if err != nil {
 				return err
 			}
-			file := sandbox.ConsoleFile
+			file := store.ConsoleFile
 			if own {
-				file = sandbox.SupervisorLogFile
+				file = store.SupervisorLogFile
 			}
-			return showLog(c.Context(), c.OutOrStdout(), store.Dir(spec.Name).File(file), follow)
+			return showLog(c.Context(), c.OutOrStdout(), sandboxes.Dir(spec.Name).File(file), follow)
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more is printed")

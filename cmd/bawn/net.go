@@ -17,7 +17,7 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func netCommand() *cobra.Command {
@@ -55,7 +55,7 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 				}
 				return printEntry(c.OutOrStdout(), e, asJSON)
 			}
-			file := d.File(sandbox.NetLogFile)
+			file := d.File(store.NetLogFile)
 			if follow {
 				err = egress.FollowLog(c.Context(), file, show)
 			} else {
@@ -80,22 +80,22 @@ const settleLimit = time.Second
 
 // settleLog lets a sandbox that runs write down what it has decided, which may wait
 // for the name of a process.
-func settleLog(ctx context.Context, d sandbox.Dir) {
+func settleLog(ctx context.Context, d store.Dir) {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	_ = control.NewClient(d).SettleLog(ctx) // one that is stopped has written all
 }
 
-func sandboxDir(name string) (sandbox.Dir, error) {
-	store, err := sandbox.Open()
+func sandboxDir(name string) (store.Dir, error) {
+	sandboxes, err := store.Open()
 	if err != nil {
-		return sandbox.Dir{}, err
+		return store.Dir{}, err
 	}
-	spec, err := lookup(store, name)
+	spec, err := lookup(sandboxes, name)
 	if err != nil {
-		return sandbox.Dir{}, err
+		return store.Dir{}, err
 	}
-	return store.Dir(spec.Name), nil
+	return sandboxes.Dir(spec.Name), nil
 }
 
 func printEntry(w io.Writer, e egress.Entry, asJSON bool) error {
@@ -134,12 +134,12 @@ sandbox has to try again.`,
 }
 
 // ask follows the log from now on and asks about each rule that is missing, once.
-func ask(ctx context.Context, d sandbox.Dir, name string, in *os.File, out io.Writer) error {
+func ask(ctx context.Context, d store.Dir, name string, in *os.File, out io.Writer) error {
 	began := time.Now()
 	person := &typist{tty: in, r: bufio.NewReader(in)}
 	asked := map[string]bool{}
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
-	err := egress.FollowLog(ctx, d.File(sandbox.NetLogFile), func(e egress.Entry) error {
+	err := egress.FollowLog(ctx, d.File(store.NetLogFile), func(e egress.Entry) error {
 		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] || e.Time.Before(began) || !e.WantsHost() {
 			return nil
 		}
@@ -208,7 +208,7 @@ func (p *typist) line(ctx context.Context) (string, error) {
 }
 
 // obey does what was answered, and says what holds now.
-func obey(ctx context.Context, d sandbox.Dir, name, rule, answer string, out io.Writer) error {
+func obey(ctx context.Context, d store.Dir, name, rule, answer string, out io.Writer) error {
 	var err error
 	var holds string
 	switch strings.ToLower(answer) {

@@ -17,7 +17,10 @@ import (
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 func policyCommand() *cobra.Command {
@@ -62,21 +65,21 @@ func (s *scope) arguments() string {
 }
 
 // file is where the scope's rules stand, and the sandbox's folder.
-func (s *scope) file() (file string, d *sandbox.Dir, err error) {
+func (s *scope) file() (file string, d *store.Dir, err error) {
 	if s.all {
-		file, err = sandbox.CommonPolicy()
+		file, err = store.CommonPolicy()
 		return file, nil, err
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return "", nil, err
 	}
-	spec, err := lookup(store, s.name)
+	spec, err := lookup(sandboxes, s.name)
 	if err != nil {
 		return "", nil, err
 	}
-	dir := store.Dir(spec.Name)
-	return dir.File(sandbox.PolicyFile), &dir, nil
+	dir := sandboxes.Dir(spec.Name)
+	return dir.File(store.PolicyFile), &dir, nil
 }
 
 // inForce are the rules that a sandbox obeys, or those common to all.
@@ -86,7 +89,7 @@ func (s *scope) inForce(ctx context.Context) ([]policy.Rule, error) {
 		return nil, err
 	}
 	if d == nil {
-		rules, err := sandbox.RulesIn(file)
+		rules, err := store.RulesIn(file)
 		return rules, s.mend(err)
 	}
 	rules, err := d.Rules()
@@ -98,7 +101,7 @@ func (s *scope) inForce(ctx context.Context) ([]policy.Rule, error) {
 }
 
 // rulesOnce are those that a running sandbox has until it stops (bawn net ask).
-func rulesOnce(ctx context.Context, d sandbox.Dir) ([]policy.Rule, error) {
+func rulesOnce(ctx context.Context, d store.Dir) ([]policy.Rule, error) {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return nil, err
 	}
@@ -388,7 +391,7 @@ func (s *scope) mend(err error) error {
 		return err
 	}
 	flags := s.arguments()
-	if common, cerr := sandbox.CommonPolicy(); cerr == nil && common == wrong.File {
+	if common, cerr := store.CommonPolicy(); cerr == nil && common == wrong.File {
 		flags = "--all"
 	}
 	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or bawn policy reset %s", wrong.File, flags)))
@@ -396,7 +399,7 @@ func (s *scope) mend(err error) error {
 
 // warnRules tells who uses a sandbox that its rules cannot be loaded: without a
 // network most commands fail in ways that do not say so.
-func warnRules(d sandbox.Dir) {
+func warnRules(d store.Dir) {
 	if _, err := d.Rules(); err != nil {
 		s := scope{name: nameOf(d)}
 		report(os.Stderr, s.mend(fmt.Errorf("nothing passes to the network: %w", err)))
@@ -409,7 +412,7 @@ func (s *scope) edit(ctx context.Context, file string, edit func([]string) ([]st
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	l, err := sandbox.LockFile(ctx, file+".lock")
+	l, err := lockfile.Acquire(ctx, file+".lock")
 	if err != nil {
 		return err
 	}
@@ -429,26 +432,26 @@ func (s *scope) edit(ctx context.Context, file string, edit func([]string) ([]st
 	if _, err := policy.ParseFile(file, text); err != nil {
 		return s.mend(err)
 	}
-	return sandbox.WriteFile(file, text)
+	return atomicfile.Write(file, text)
 }
 
 // reload puts the rules in force where sandboxes run.
-func (s *scope) reload(ctx context.Context, d *sandbox.Dir) error {
+func (s *scope) reload(ctx context.Context, d *store.Dir) error {
 	if d != nil {
 		return reloadPolicy(ctx, *d)
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
-	names, err := store.Names()
+	names, err := sandboxes.Names()
 	for _, n := range names {
-		err = errors.Join(err, reloadPolicy(ctx, store.Dir(n)))
+		err = errors.Join(err, reloadPolicy(ctx, sandboxes.Dir(n)))
 	}
 	return err
 }
 
-func reloadPolicy(ctx context.Context, d sandbox.Dir) error {
+func reloadPolicy(ctx context.Context, d store.Dir) error {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return err
 	}
@@ -489,7 +492,7 @@ func removeRules(ctx context.Context, file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	l, err := sandbox.LockFile(ctx, file+".lock")
+	l, err := lockfile.Acquire(ctx, file+".lock")
 	if err != nil {
 		return err
 	}
@@ -501,15 +504,15 @@ func removeRules(ctx context.Context, file string) error {
 }
 
 // sayLeft tells which rules a reset of a sandbox leaves in force.
-func (s *scope) sayLeft(d sandbox.Dir) {
-	if r, err := sandbox.RulesIn(d.File(sandbox.ProjectPolicyFile)); err != nil || len(r) > 0 {
+func (s *scope) sayLeft(d store.Dir) {
+	if r, err := store.RulesIn(d.File(store.ProjectPolicyFile)); err != nil || len(r) > 0 {
 		fmt.Fprintln(os.Stderr, "bawn: the rules of the project's bawn.yaml stay (bawn trust --forget withdraws them)")
 	}
-	common, err := sandbox.CommonPolicy()
+	common, err := store.CommonPolicy()
 	if err != nil {
 		return
 	}
-	if r, err := sandbox.RulesIn(common); err != nil || len(r) > 0 {
+	if r, err := store.RulesIn(common); err != nil || len(r) > 0 {
 		fmt.Fprintln(os.Stderr, "bawn: the rules for all sandboxes stay (bawn policy reset --all removes them)")
 	}
 }
@@ -562,7 +565,7 @@ network log shows denied, as lines to add. They are added when you agree.`,
 				return err
 			}
 			settleLog(c.Context(), *d)
-			flows, err := deniedFlows(d.File(sandbox.NetLogFile))
+			flows, err := deniedFlows(d.File(store.NetLogFile))
 			if err != nil {
 				return err
 			}

@@ -17,8 +17,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/meminfo"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // maxPool bounds how many machines may wait: each takes the memory of an idle
@@ -40,18 +45,18 @@ Without NUMBER: list what waits.`,
   bawn pool 0`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
 			if len(args) == 0 {
-				return listPool(c.OutOrStdout(), store, asJSON)
+				return listPool(c.OutOrStdout(), sandboxes, asJSON)
 			}
 			n, err := strconv.Atoi(args[0])
 			if err != nil || n < 0 || n > maxPool {
 				return hint(fmt.Errorf("%q machines: want a number from 0 to %d", args[0], maxPool), "bawn pool 2")
 			}
-			return resizePool(c.Context(), store, n)
+			return resizePool(c.Context(), sandboxes, n)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -60,8 +65,8 @@ Without NUMBER: list what waits.`,
 }
 
 // poolSize is how many machines are to wait.
-func poolSize(store *sandbox.Store) (int, error) {
-	b, err := os.ReadFile(poolSizeFile(store))
+func poolSize(sandboxes *store.Store) (int, error) {
+	b, err := os.ReadFile(poolSizeFile(sandboxes))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -70,20 +75,20 @@ func poolSize(store *sandbox.Store) (int, error) {
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || n < 0 || n > maxPool {
-		return 0, hint(fmt.Errorf("%s: %q is not a number of machines", poolSizeFile(store), b), "bawn pool 0")
+		return 0, hint(fmt.Errorf("%s: %q is not a number of machines", poolSizeFile(sandboxes), b), "bawn pool 0")
 	}
 	return n, nil
 }
 
-func poolSizeFile(store *sandbox.Store) string { return filepath.Join(store.Root(), "pool.size") }
+func poolSizeFile(sandboxes *store.Store) string { return filepath.Join(sandboxes.Root(), "pool.size") }
 
-func resizePool(ctx context.Context, store *sandbox.Store, n int) error {
-	pool, l, err := lockPool(ctx, store)
+func resizePool(ctx context.Context, sandboxes *store.Store, n int) error {
+	pool, l, err := lockPool(ctx, sandboxes)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	if err := sandbox.WriteFile(poolSizeFile(store), fmt.Appendln(nil, n)); err != nil {
+	if err := atomicfile.Write(poolSizeFile(sandboxes), fmt.Appendln(nil, n)); err != nil {
 		return err
 	}
 	if n == 0 {
@@ -94,8 +99,8 @@ func resizePool(ctx context.Context, store *sandbox.Store, n int) error {
 }
 
 // lockPool takes the right to fill or empty the pool.
-func lockPool(ctx context.Context, store *sandbox.Store) (*sandbox.Store, *sandbox.Lock, error) {
-	pool, err := store.Pool()
+func lockPool(ctx context.Context, sandboxes *store.Store) (*store.Store, *lockfile.Lock, error) {
+	pool, err := sandboxes.Pool()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,8 +119,8 @@ type waitingRow struct {
 	Since  time.Time     `json:"since,omitzero"`
 }
 
-func listPool(w io.Writer, store *sandbox.Store, asJSON bool) error {
-	pool, err := store.Pool()
+func listPool(w io.Writer, sandboxes *store.Store, asJSON bool) error {
+	pool, err := sandboxes.Pool()
 	if err != nil {
 		return err
 	}
@@ -152,7 +157,7 @@ func listPool(w io.Writer, store *sandbox.Store, asJSON bool) error {
 		if image == "" {
 			image = "default"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\n", r.ID, r.State, r.CPUs, sandbox.FormatSize(r.Memory), sandbox.FormatSize(r.Disk), image)
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\n", r.ID, r.State, r.CPUs, size.Format(r.Memory), size.Format(r.Disk), image)
 	}
 	return tw.Flush()
 }
@@ -160,22 +165,22 @@ func listPool(w io.Writer, store *sandbox.Store, asJSON bool) error {
 // fillPool lets as many machines wait as the person wants, like that of the spec,
 // whose sandbox may be gone.
 func fillPool(ctx context.Context, spec *sandbox.Spec) error {
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
-	n, err := poolSize(store)
+	n, err := poolSize(sandboxes)
 	if err != nil || n == 0 {
 		return err
 	}
-	pool, l, err := lockPool(ctx, store)
+	pool, l, err := lockPool(ctx, sandboxes)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	return supervisor.Fill(ctx, pool, n, spec, guestUser(), session.MakeKeys, func(s *sandbox.Spec) bool {
 		max, err := limits()
-		return err == nil && store.Room(s, max) && sandbox.AvailableMemory() > 2*startMemory
+		return err == nil && sandboxes.Room(s, max) && meminfo.Available() > 2*startMemory
 	})
 }
 
@@ -184,7 +189,7 @@ func fillPool(ctx context.Context, spec *sandbox.Spec) error {
 var rehearsals = [][]string{{"echo", "ready"}, {"bash", "-lc", "true"}, {"echo", "ready"}}
 
 // rehearse runs commands in the guest of a machine that is to wait.
-func rehearse(ctx context.Context, d sandbox.Dir) error {
+func rehearse(ctx context.Context, d store.Dir) error {
 	for _, argv := range rehearsals {
 		c, err := session.Dial(ctx, d, guestUser().Name)
 		if err != nil {
@@ -199,16 +204,16 @@ func rehearse(ctx context.Context, d sandbox.Dir) error {
 }
 
 // claimWaiting lets a machine that waits become the sandbox, if one can.
-func claimWaiting(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *sandbox.Lock, on supervisor.Progress) (how supervisor.Start, ok bool, err error) {
-	n, err := poolSize(store)
+func claimWaiting(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock *lockfile.Lock, on supervisor.Progress) (how supervisor.Start, ok bool, err error) {
+	n, err := poolSize(sandboxes)
 	if err != nil || n == 0 || !spec.Fresh {
 		return how, false, err
 	}
-	pool, err := store.Pool()
+	pool, err := sandboxes.Pool()
 	if err != nil {
 		return how, false, err
 	}
-	how, err = supervisor.Claim(ctx, pool, store.Dir(spec.Name), spec, guestUser(), lock, on)
+	how, err = supervisor.Claim(ctx, pool, sandboxes.Dir(spec.Name), spec, guestUser(), lock, on)
 	if supervisor.NoneWaits(err) {
 		return how, false, nil
 	}

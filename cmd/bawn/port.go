@@ -12,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func portCommand() *cobra.Command {
@@ -42,15 +43,15 @@ func portCommand() *cobra.Command {
 				}
 				drop = append(drop, uint16(n))
 			}
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
-			spec, err := lookup(store, name)
+			spec, err := lookup(sandboxes, name)
 			if err != nil {
 				return err
 			}
-			ports, err := changePorts(c, store.Dir(spec.Name), add, drop)
+			ports, err := changePorts(c, sandboxes.Dir(spec.Name), add, drop)
 			if err != nil {
 				return err
 			}
@@ -74,7 +75,7 @@ func portCommand() *cobra.Command {
 
 // changePorts changes the published ports at once, where the sandbox runs, and
 // in its spec for the next start. It returns those that are then published.
-func changePorts(c *cobra.Command, d sandbox.Dir, add []sandbox.Port, drop []uint16) ([]sandbox.Port, error) {
+func changePorts(c *cobra.Command, d store.Dir, add []sandbox.Port, drop []uint16) ([]sandbox.Port, error) {
 	l, err := d.LockStart(c.Context())
 	if err != nil {
 		return nil, err

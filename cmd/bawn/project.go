@@ -11,19 +11,22 @@ import (
 
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 // project is the project directory that the flags mean, and whether its bawn.yaml
 // is left aside.
-func (f *specFlags) project(store *sandbox.Store, throwaway bool) (dir string, aside bool, err error) {
+func (f *specFlags) project(sandboxes *store.Store, throwaway bool) (dir string, aside bool, err error) {
 	if dir, err = f.directory(); err != nil {
 		return "", false, err
 	}
-	spec, err := f.existing(store, dir, throwaway)
+	spec, err := f.existing(sandboxes, dir, throwaway)
 	switch {
 	case err == nil:
 		dir, aside = spec.Dir, spec.NoProject
-	case !sandbox.IsNotFound(err):
+	case !store.IsNotFound(err):
 		return "", false, err
 	}
 	if f.flags.Changed("no-project-file") {
@@ -35,8 +38,8 @@ func (f *specFlags) project(store *sandbox.Store, throwaway bool) (dir string, a
 // consent sees to it that the project's bawn.yaml is as it was approved, before
 // anything is made or started. It asks on a terminal; elsewhere what nobody has
 // approved is an error.
-func (f *specFlags) consent(ctx context.Context, store *sandbox.Store, throwaway bool) error {
-	dir, aside, err := f.project(store, throwaway)
+func (f *specFlags) consent(ctx context.Context, sandboxes *store.Store, throwaway bool) error {
+	dir, aside, err := f.project(sandboxes, throwaway)
 	if err != nil || aside {
 		return err
 	}
@@ -54,7 +57,7 @@ func (f *specFlags) consent(ctx context.Context, store *sandbox.Store, throwaway
 	if isTerminal(os.Stdin) && isTerminal(os.Stderr) {
 		showCheck(os.Stderr, c)
 		if askYes(trustQuestion(c)) {
-			return approve(ctx, store, approvals, c)
+			return approve(ctx, sandboxes, approvals, c)
 		}
 	}
 	return errNotApproved(c)
@@ -187,7 +190,7 @@ func keepDisk(s, was *sandbox.Spec) {
 
 // stayRunning is what a running sandbox takes of the approved bawn.yaml: rules at
 // once. It says what waits for the next start.
-func stayRunning(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
+func stayRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	if err := syncRules(ctx, d, spec); err != nil {
 		return err
 	}
@@ -217,9 +220,9 @@ func stayRunning(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
 
 // syncRules puts the rules of the approved bawn.yaml in force for one sandbox, in
 // a file of their own, so that what is taken out of bawn.yaml is gone.
-func syncRules(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
-	file := d.File(sandbox.ProjectPolicyFile)
-	l, err := sandbox.LockFile(ctx, file+".lock")
+func syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
+	file := d.File(store.ProjectPolicyFile)
+	l, err := lockfile.Acquire(ctx, file+".lock")
 	if err != nil {
 		return err
 	}
@@ -239,25 +242,25 @@ func syncRules(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
 	case len(text) == 0:
 		err = os.Remove(file)
 	default:
-		err = sandbox.WriteFile(file, text)
+		err = atomicfile.Write(file, text)
 	}
 	return errors.Join(err, reloadPolicy(ctx, d))
 }
 
 // syncProject is syncRules for all sandboxes of a project directory.
-func syncProject(ctx context.Context, store *sandbox.Store, dir string) error {
-	names, err := store.Names()
+func syncProject(ctx context.Context, sandboxes *store.Store, dir string) error {
+	names, err := sandboxes.Names()
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, n := range names {
-		d := store.Dir(n)
+		d := sandboxes.Dir(n)
 		spec, err := d.Spec()
 		if err == nil && spec.Dir == dir {
 			err = syncRules(ctx, d, spec)
 		}
-		if !sandbox.IsNotFound(err) { // removed meanwhile
+		if !store.IsNotFound(err) { // removed meanwhile
 			failed = errors.Join(failed, err)
 		}
 	}

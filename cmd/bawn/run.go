@@ -15,6 +15,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/supervisor"
 )
@@ -121,30 +122,30 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err := f.checkRules(); err != nil {
 		return err
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
-	if err := f.consent(ctx, store, throwaway); err != nil {
+	if err := f.consent(ctx, sandboxes, throwaway); err != nil {
 		return err
 	}
-	in, err := f.resolve(ctx, store, throwaway)
+	in, err := f.resolve(ctx, sandboxes, throwaway)
 	if err != nil {
 		return err
 	}
 	spec := in.spec
 	if throwaway {
 		defer in.owner.Close()
-		defer removeThrowaway(store, spec.Name)
+		defer removeThrowaway(sandboxes, spec.Name)
 	}
 	early := &handshake{}
-	err = bringUp(ctx, store, spec.Name, f, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) })
+	err = bringUp(ctx, sandboxes, spec.Name, f, func() { early.begin(ctx, sandboxes.Dir(spec.Name), inv.user) })
 	switch {
 	case err == nil:
-		return invoke(ctx, store, spec, inv, early)
+		return invoke(ctx, sandboxes, spec, inv, early)
 	case in.made && !throwaway:
-		return errors.Join(err, unmake(store, spec.Name))
-	case sandbox.IsNotFound(err) && ctx.Err() == nil: // who made it has removed it meanwhile
+		return errors.Join(err, unmake(sandboxes, spec.Name))
+	case store.IsNotFound(err) && ctx.Err() == nil: // who made it has removed it meanwhile
 		return runIn(ctx, f, throwaway, inv)
 	}
 	return err
@@ -155,19 +156,19 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 	if _, err := parseEnv(inv.env); err != nil {
 		return err
 	}
-	store, err := sandbox.Open()
+	sandboxes, err := store.Open()
 	if err != nil {
 		return err
 	}
-	spec, err := lookup(store, name)
+	spec, err := lookup(sandboxes, name)
 	if err != nil {
 		return err
 	}
 	early := &handshake{}
-	if err := bringUp(ctx, store, spec.Name, nil, func() { early.begin(ctx, store.Dir(spec.Name), inv.user) }); err != nil {
+	if err := bringUp(ctx, sandboxes, spec.Name, nil, func() { early.begin(ctx, sandboxes.Dir(spec.Name), inv.user) }); err != nil {
 		return err
 	}
-	return invoke(ctx, store, spec, inv, early)
+	return invoke(ctx, sandboxes, spec, inv, early)
 }
 
 // handshake is a connection to a guest that is made while its sandbox still
@@ -179,7 +180,7 @@ type handshake struct {
 }
 
 // begin begins it, or begins anew with a machine that took the place of the first.
-func (h *handshake) begin(ctx context.Context, d sandbox.Dir, user string) {
+func (h *handshake) begin(ctx context.Context, d store.Dir, user string) {
 	before, done := h.done, make(chan struct{})
 	h.done = done
 	go func() {
@@ -212,8 +213,8 @@ func userOr(name string) string {
 
 // invoke runs one command in a running sandbox and returns its exit status as
 // an exitStatus.
-func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv invocation, early *handshake) error {
-	warnRules(store.Dir(spec.Name))
+func invoke(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, inv invocation, early *handshake) error {
+	warnRules(sandboxes.Dir(spec.Name))
 	env, err := commandEnv(inv.env)
 	if err != nil {
 		return err
@@ -225,7 +226,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	defer signal.Stop(signals)
 	c := early.end()
 	if c == nil {
-		if c, err = dial(ctx, store, spec.Name, inv.user); err != nil {
+		if c, err = dial(ctx, sandboxes, spec.Name, inv.user); err != nil {
 			return err
 		}
 	}
@@ -240,7 +241,7 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 	}
 	watching, done := context.WithCancel(ctx)
 	defer done()
-	go watchSpace(watching, store.Dir(spec.Name), cmd.Terminal != nil)
+	go watchSpace(watching, sandboxes.Dir(spec.Name), cmd.Terminal != nil)
 	exit, err := c.Run(ctx, cmd)
 	var still session.StillError
 	var output session.OutputError
@@ -256,10 +257,10 @@ func invoke(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, inv i
 		return interruption{still.Signal}
 	}
 	if errors.Is(err, session.ErrGone) {
-		err = why(ctx, store.Dir(spec.Name), err)
+		err = why(ctx, sandboxes.Dir(spec.Name), err)
 	}
 	if err != nil {
-		return hint(err, "%s", lookInto(store, spec))
+		return hint(err, "%s", lookInto(sandboxes, spec))
 	}
 	if exit.Status == notFound && len(inv.argv) > 0 && !spec.Throwaway {
 		fmt.Fprint(os.Stderr, installHint(inv.argv[0], spec.Name))
@@ -277,13 +278,13 @@ const notFound = 127
 const goneLimit = 5 * time.Second
 
 // why adds to the news that a sandbox has gone what is known of the reason.
-func why(ctx context.Context, d sandbox.Dir, gone error) error {
+func why(ctx context.Context, d store.Dir, gone error) error {
 	ctx, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
 	if supervisor.AwaitExit(ctx, d) != nil || d.AwaitSettled(ctx) != nil {
 		return gone
 	}
-	if _, err := d.Spec(); sandbox.IsNotFound(err) {
+	if _, err := d.Spec(); store.IsNotFound(err) {
 		return fmt.Errorf("%w: it was removed", gone)
 	}
 	st, err := d.State()
@@ -301,17 +302,17 @@ func why(ctx context.Context, d sandbox.Dir, gone error) error {
 }
 
 // dial connects to a running sandbox's guest as user, or as who runs bawn.
-func dial(ctx context.Context, store *sandbox.Store, name, user string) (*session.Client, error) {
+func dial(ctx context.Context, sandboxes *store.Store, name, user string) (*session.Client, error) {
 	user = userOr(user)
 	var c *session.Client
 	connect := func() error {
 		return showing("Waiting for the sandbox to answer", func() (err error) {
-			c, err = session.Dial(ctx, store.Dir(name), user)
+			c, err = session.Dial(ctx, sandboxes.Dir(name), user)
 			return err
 		})
 	}
 	err := connect()
-	if err != nil && ctx.Err() == nil && !errors.Is(err, session.ErrUser) && startedAgain(ctx, store, name) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, session.ErrUser) && startedAgain(ctx, sandboxes, name) {
 		err = connect()
 	}
 	switch {
@@ -320,7 +321,7 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 	case errors.Is(err, session.ErrUser):
 		return nil, hint(err, "--user root, or leave --user out")
 	}
-	if spec, none := store.Dir(name).Spec(); none != nil || spec.Throwaway { // it is gone, or will be
+	if spec, none := sandboxes.Dir(name).Spec(); none != nil || spec.Throwaway { // it is gone, or will be
 		return c, hint(err, "bawn ls")
 	}
 	return c, hint(err, "bawn logs %s, or bawn stop --force %s and run again", name, name)
@@ -328,10 +329,10 @@ func dial(ctx context.Context, store *sandbox.Store, name, user string) (*sessio
 
 // startedAgain starts a sandbox that went away between two looks at it: it was
 // suspended, being idle, or something killed it and its end was not seen yet.
-func startedAgain(ctx context.Context, store *sandbox.Store, name string) bool {
+func startedAgain(ctx context.Context, sandboxes *store.Store, name string) bool {
 	ending, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
-	return supervisor.AwaitExit(ending, store.Dir(name)) == nil && ensureRunning(ctx, store, name) == nil
+	return supervisor.AwaitExit(ending, sandboxes.Dir(name)) == nil && ensureRunning(ctx, sandboxes, name) == nil
 }
 
 // spacePoll is how often a running command's sandbox is asked whether it stands
@@ -340,7 +341,7 @@ const spacePoll = 3 * time.Second
 
 // watchSpace tells the person when that begins and when it is over: the guest,
 // and with it the command, can say nothing then.
-func watchSpace(ctx context.Context, d sandbox.Dir, raw bool) {
+func watchSpace(ctx context.Context, d store.Dir, raw bool) {
 	end := "\n"
 	if raw { // the terminal is the guest's, and does not return by itself
 		end = "\r\n"
@@ -391,9 +392,9 @@ func workdir(spec *sandbox.Spec, want string) string {
 
 // removeThrowaway runs when the command has ended, however it ended; signals
 // no longer matter.
-func removeThrowaway(store *sandbox.Store, name string) {
+func removeThrowaway(sandboxes *store.Store, name string) {
 	signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
-	if err := remove(context.Background(), store, name, true); err != nil {
+	if err := remove(context.Background(), sandboxes, name, true); err != nil {
 		fmt.Fprintf(os.Stderr, "bawn: remove the throwaway sandbox %s: %v\n", name, err)
 	}
 }

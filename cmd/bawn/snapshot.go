@@ -17,7 +17,9 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 func snapshotCommand() *cobra.Command {
@@ -37,8 +39,8 @@ afterwards.`,
 	return c
 }
 
-func snapshotPath(d sandbox.Dir, name string) string {
-	return filepath.Join(d.File(sandbox.SnapshotsFolder), name)
+func snapshotPath(d store.Dir, name string) string {
+	return filepath.Join(d.File(store.SnapshotsFolder), name)
 }
 
 func snapshotCreateCommand() *cobra.Command {
@@ -55,15 +57,15 @@ func snapshotCreateCommand() *cobra.Command {
 			if err := sandbox.CheckName(name); err != nil {
 				return fmt.Errorf("snapshot: %w", err)
 			}
-			store, spec, err := named(args[:1])
+			sandboxes, spec, err := named(args[:1])
 			if err != nil {
 				return err
 			}
-			path := snapshotPath(store.Dir(spec.Name), name)
+			path := snapshotPath(sandboxes.Dir(spec.Name), name)
 			if snapshot.Exists(path) {
 				return hint(fmt.Errorf("sandbox %s has a snapshot %s already", spec.Name, name), "bawn snapshot rm %s %s, or another name", spec.Name, name)
 			}
-			if err := capture(c.Context(), store, spec.Name, path); err != nil {
+			if err := capture(c.Context(), sandboxes, spec.Name, path); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), name)
@@ -74,21 +76,21 @@ func snapshotCreateCommand() *cobra.Command {
 
 // capture saves a sandbox at path. One that does not run is started for that, and is
 // then again what it was.
-func capture(ctx context.Context, store *sandbox.Store, name, path string) error {
+func capture(ctx context.Context, sandboxes *store.Store, name, path string) error {
 	started := false
-	if err := bringUp(ctx, store, name, nil, func() { started = true }); err != nil {
+	if err := bringUp(ctx, sandboxes, name, nil, func() { started = true }); err != nil {
 		return err
 	}
-	err := save(ctx, store, name, path)
+	err := save(ctx, sandboxes, name, path)
 	if started {
-		putToRest(ctx, store.Dir(name))
+		putToRest(ctx, sandboxes.Dir(name))
 	}
 	return err
 }
 
 // putToRest ends a sandbox that was started for a moment, as it was before: suspended,
 // or stopped. Somebody who has come to work in it meanwhile keeps it.
-func putToRest(ctx context.Context, d sandbox.Dir) {
+func putToRest(ctx context.Context, d store.Dir) {
 	st, err := control.NewClient(d).Status(ctx)
 	switch {
 	case err != nil:
@@ -105,13 +107,13 @@ func putToRest(ctx context.Context, d sandbox.Dir) {
 }
 
 // save has the supervisor write a snapshot.
-func save(ctx context.Context, store *sandbox.Store, name, path string) error {
+func save(ctx context.Context, sandboxes *store.Store, name, path string) error {
 	bar := newBars(os.Stderr)
 	defer bar.close()
 	task := bar.Start("Saving "+name, 0, progress.Steps)
-	client := control.NewClient(store.Dir(name))
+	client := control.NewClient(sandboxes.Dir(name))
 	err := client.Snapshot(ctx, path)
-	if errors.Is(err, syscall.ECONNREFUSED) && startedAgain(ctx, store, name) { // nothing was begun
+	if errors.Is(err, syscall.ECONNREFUSED) && startedAgain(ctx, sandboxes, name) { // nothing was begun
 		err = client.Snapshot(ctx, path)
 	}
 	task.Done(err)
@@ -135,21 +137,21 @@ func snapshotListCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
 			if len(args) > 0 {
-				_, err = lookup(store, args[0])
+				_, err = lookup(sandboxes, args[0])
 			} else {
-				args, err = store.Names()
+				args, err = sandboxes.Names()
 			}
 			if err != nil {
 				return err
 			}
 			rows := []snapshotRow{}
 			for _, name := range args {
-				r, err := snapshotsOf(store.Dir(name))
+				r, err := snapshotsOf(sandboxes.Dir(name))
 				if err != nil {
 					return err
 				}
@@ -165,9 +167,9 @@ func snapshotListCommand() *cobra.Command {
 	return c
 }
 
-func snapshotsOf(d sandbox.Dir) ([]snapshotRow, error) {
+func snapshotsOf(d store.Dir) ([]snapshotRow, error) {
 	removeForked(d)
-	entries, err := os.ReadDir(d.File(sandbox.SnapshotsFolder))
+	entries, err := os.ReadDir(d.File(store.SnapshotsFolder))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -201,7 +203,7 @@ func listSnapshots(w io.Writer, rows []snapshotRow) error {
 		if made == "" {
 			made = age(time.Since(r.Made)) + " ago"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Sandbox, r.Name, made, sandbox.FormatSize(r.Size))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Sandbox, r.Name, made, size.Format(r.Size))
 	}
 	return tw.Flush()
 }
@@ -218,14 +220,14 @@ snapshot is verified first; one that is damaged changes nothing.`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args[:1])
+			sandboxes, spec, err := named(args[:1])
 			if err != nil {
 				return err
 			}
-			if err := restoreSnapshot(c.Context(), store.Dir(spec.Name), args[1], force); err != nil {
+			if err := restoreSnapshot(c.Context(), sandboxes.Dir(spec.Name), args[1], force); err != nil {
 				return err
 			}
-			return ensureRunning(c.Context(), store, spec.Name)
+			return ensureRunning(c.Context(), sandboxes, spec.Name)
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "also while the sandbox runs: it is ended")
@@ -233,7 +235,7 @@ snapshot is verified first; one that is damaged changes nothing.`,
 }
 
 // openSnapshot finds a snapshot of a sandbox by name.
-func openSnapshot(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
+func openSnapshot(d store.Dir, name string) (*snapshot.Snapshot, error) {
 	if err := sandbox.CheckName(name); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
@@ -242,7 +244,7 @@ func openSnapshot(d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
 }
 
 // verified finds a snapshot whose memory and disk are what was written.
-func verified(ctx context.Context, d sandbox.Dir, name string) (*snapshot.Snapshot, error) {
+func verified(ctx context.Context, d store.Dir, name string) (*snapshot.Snapshot, error) {
 	s, err := openSnapshot(d, name)
 	if err != nil {
 		return nil, err
@@ -255,7 +257,7 @@ func verified(ctx context.Context, d sandbox.Dir, name string) (*snapshot.Snapsh
 // that is given up before the snapshot has been verified and its disk copied. Then
 // the sandbox is whole at each step: first without a memory to go on from, then with
 // the other disk, then with the memory of that disk.
-func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool) error {
+func restoreSnapshot(ctx context.Context, d store.Dir, name string, force bool) error {
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err
@@ -268,7 +270,7 @@ func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool
 	if err != nil {
 		return err
 	}
-	fresh := d.File(sandbox.DiskFile) + ".restored"
+	fresh := d.File(store.DiskFile) + ".restored"
 	_ = os.Remove(fresh) // of a restore that was killed
 	defer os.Remove(fresh)
 	if err := showing("Copying the disk", func() error { return snapshot.CopyDisk(ctx, fresh, s.Disk()) }); err != nil {
@@ -288,17 +290,17 @@ func restoreSnapshot(ctx context.Context, d sandbox.Dir, name string, force bool
 	if err := forgetSuspended(d); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, d.File(sandbox.DiskFile)); err != nil {
+	if err := os.Rename(fresh, d.File(store.DiskFile)); err != nil {
 		return err
 	}
 	if err := d.WriteSpec(s.Meta.Spec); err != nil {
 		return err
 	}
-	return s.Clone(d.File(sandbox.SuspendedState))
+	return s.Clone(d.File(store.SuspendedState))
 }
 
 // mustBeOff is an error while the sandbox runs.
-func mustBeOff(d sandbox.Dir) error {
+func mustBeOff(d store.Dir) error {
 	st, err := d.State()
 	if err != nil || st.Phase == sandbox.Stopped || st.Phase == sandbox.Dead {
 		return err
@@ -313,11 +315,11 @@ func snapshotRemoveCommand() *cobra.Command {
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args[:1])
+			sandboxes, spec, err := named(args[:1])
 			if err != nil {
 				return err
 			}
-			d := store.Dir(spec.Name)
+			d := sandboxes.Dir(spec.Name)
 			l, err := d.LockStart(c.Context())
 			if err != nil {
 				return err

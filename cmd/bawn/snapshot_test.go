@@ -11,11 +11,12 @@ import (
 
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 )
 
 // keep makes a snapshot of a sandbox, whose disk holds the text.
-func keep(t *testing.T, d sandbox.Dir, name, disk string) *snapshot.Snapshot {
+func keep(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapshot {
 	t.Helper()
 	ram, err := qemu.NewRAM(1 << 20)
 	if err != nil {
@@ -63,9 +64,9 @@ func bawnRun(t *testing.T, args ...string) (string, error) {
 
 // TestRestoreVerifiesFirst: a damaged snapshot ends nothing, even with --force.
 func TestRestoreVerifiesFirst(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, p := pretend(t, store, dir)
-	own := d.File(sandbox.DiskFile)
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	own := d.File(store.DiskFile)
 	if err := os.WriteFile(own, []byte("now"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -98,19 +99,19 @@ func TestRestoreVerifiesFirst(t *testing.T) {
 }
 
 func TestRestorePutsAllBack(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 3})
+	sandboxes, dir := projectPlace(t)
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
 	keep(t, d, "one", "then")
-	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 4}), os.WriteFile(d.File(sandbox.DiskFile), []byte("now"), 0o600)); err != nil {
+	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 4}), os.WriteFile(d.File(store.DiskFile), []byte("now"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := restoreSnapshot(t.Context(), d, "one", false); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(d.File(sandbox.DiskFile))
+	b, err := os.ReadFile(d.File(store.DiskFile))
 	spec, err2 := d.Spec()
 	if err != nil || string(b) != "then" || err2 != nil || spec.CPUs != 3 || !suspended(d) {
 		t.Errorf("disk %q, %v; spec %+v, %v; suspended %v", b, err, spec, err2, suspended(d))
@@ -122,8 +123,8 @@ func TestRestorePutsAllBack(t *testing.T) {
 
 // TestListShowsDamage: what a look at the files' sizes finds.
 func TestListShowsDamage(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	sandboxes, dir := projectPlace(t)
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,14 +156,14 @@ func TestListShowsDamage(t *testing.T) {
 // TestListCountsAll: what snapshots take is shown, once where names share it, and so is
 // that a sandbox is suspended, and how many snapshots go with it.
 func TestListCountsAll(t *testing.T) {
-	store, dir := projectPlace(t)
-	d, err := store.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	sandboxes, dir := projectPlace(t)
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	look := func() *row {
 		t.Helper()
-		r, err := describe(t.Context(), store, "shop")
+		r, err := describe(t.Context(), sandboxes, "shop")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +177,7 @@ func TestListCountsAll(t *testing.T) {
 	if was.SnapshotsUsed < 1<<20 || !strings.Contains(diskWords(was), " + 1") {
 		t.Errorf("a snapshot takes %d: %q", was.SnapshotsUsed, diskWords(was))
 	}
-	if err := s.Clone(d.File(sandbox.SuspendedState)); err != nil {
+	if err := s.Clone(d.File(store.SuspendedState)); err != nil {
 		t.Fatal(err)
 	}
 	r := look()

@@ -17,6 +17,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // Defaults of a new sandbox.
@@ -54,8 +55,8 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: after the directory)")
 	flags.StringVar(&f.image, "image", "", "OCI image `REFERENCE` (default: bawn's own Debian 13)")
 	flags.IntVar(&f.cpus, "cpus", 0, fmt.Sprintf("virtual CPUs (default: %d)", hostCPUs()))
-	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", sandbox.FormatSize(hostMemory())))
-	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", sandbox.FormatSize(defaultDisk)))
+	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", size.Format(hostMemory())))
+	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", size.Format(defaultDisk)))
 	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
 	flags.DurationVar(&f.idle, "idle", defaultIdle, fmt.Sprintf("suspend the sandbox after a `TIME` without use, at least %s; 0 is never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
@@ -227,14 +228,14 @@ func (f *specFlags) enoughMemory(want int64) error {
 	if !f.flags.Changed("memory") || total == 0 || want <= total {
 		return nil
 	}
-	return fmt.Errorf("--memory %s is more than the %s that this machine has: want at most that", sandbox.FormatSize(want), sandbox.FormatSize(total))
+	return fmt.Errorf("--memory %s is more than the %s that this machine has: want at most that", size.Format(want), size.Format(total))
 }
 
 func (f *specFlags) size(flag, value string, into *int64) error {
 	if !f.flags.Changed(flag) {
 		return nil
 	}
-	n, err := sandbox.ParseSize(value)
+	n, err := size.Parse(value)
 	if err != nil {
 		return fmt.Errorf("--%s: %w", flag, err)
 	}

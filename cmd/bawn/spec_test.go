@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func TestParseMounts(t *testing.T) {
@@ -131,7 +132,7 @@ func TestConsoleIsShownHarmlessly(t *testing.T) {
 }
 
 func TestSSHConfigQuotes(t *testing.T) {
-	d := sandbox.Dir{Path: "/home/a b/100%/x"}
+	d := store.Dir{Path: "/home/a b/100%/x"}
 	t.Setenv("XDG_STATE_HOME", "/home/a b/state")
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
@@ -153,7 +154,7 @@ func TestSSHConfigFolders(t *testing.T) {
 	for _, k := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
 		t.Setenv(k, "/other/"+k)
 	}
-	got := sshConfig(sandbox.Dir{Path: "/x"}, "x", "/bawn")
+	got := sshConfig(store.Dir{Path: "/x"}, "x", "/bawn")
 	want := "ProxyCommand env XDG_STATE_HOME='/other/XDG_STATE_HOME' XDG_CONFIG_HOME='/other/XDG_CONFIG_HOME' XDG_CACHE_HOME='/other/XDG_CACHE_HOME' '/bawn' __ssh-proxy x\n"
 	if !strings.Contains(got, want) {
 		t.Errorf("want %s in\n%s", want, got)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 )
 
@@ -26,11 +26,11 @@ host "bawn-NAME". A sandbox that is stopped is started by the connection.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args)
+			sandboxes, spec, err := named(args)
 			if err != nil {
 				return err
 			}
-			d := store.Dir(spec.Name)
+			d := sandboxes.Dir(spec.Name)
 			if err := session.MakeKeys(d, spec.Name); err != nil {
 				return err
 			}
@@ -51,16 +51,16 @@ host "bawn-NAME". A sandbox that is stopped is started by the connection.`,
 }
 
 // sshConfig writes a Host block of ssh_config(5).
-func sshConfig(d sandbox.Dir, name, self string) string {
+func sshConfig(d store.Dir, name, self string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Host %s\n", session.HostAlias(name))
 	for _, l := range [][2]string{
 		{"User", guestUser().Name},
 		{"ProxyCommand", proxyCommand(self, name)},
-		{"IdentityFile", sshQuote(d.File(sandbox.ClientKeyFile))},
+		{"IdentityFile", sshQuote(d.File(store.ClientKeyFile))},
 		{"IdentitiesOnly", "yes"},
 		{"HostKeyAlias", session.HostAlias(name)},
-		{"UserKnownHostsFile", sshQuote(d.File(sandbox.KnownHostsFile))},
+		{"UserKnownHostsFile", sshQuote(d.File(store.KnownHostsFile))},
 		{"StrictHostKeyChecking", "yes"},
 		{"ForwardAgent", "no"}, // a hostile guest could use the keys in it
 		{"ForwardX11", "no"},
@@ -99,14 +99,14 @@ func sshProxyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "__ssh-proxy NAME", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args)
+			sandboxes, spec, err := named(args)
 			if err != nil {
 				return err
 			}
-			if err := ensureRunning(c.Context(), store, spec.Name); err != nil {
+			if err := ensureRunning(c.Context(), sandboxes, spec.Name); err != nil {
 				return err
 			}
-			conn, err := store.Dir(spec.Name).Dial(c.Context(), sandbox.SSHSocket)
+			conn, err := sandboxes.Dir(spec.Name).Dial(c.Context(), store.SSHSocket)
 			if err != nil {
 				return err
 			}

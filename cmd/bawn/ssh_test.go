@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // TestSSHConfigIsRead by ssh itself, whatever the names of the folders are.
@@ -16,7 +16,7 @@ func TestSSHConfigIsRead(t *testing.T) {
 		t.Skip("no ssh here")
 	}
 	for _, folder := range []string{"plain", "two words", `a "quoted" one`, `back\slash`, `50%d`, `end\`, "it's", "#no comment"} {
-		d := sandbox.Dir{Path: filepath.Join(t.TempDir(), folder)}
+		d := store.Dir{Path: filepath.Join(t.TempDir(), folder)}
 		config := filepath.Join(t.TempDir(), "config")
 		write(t, config, sshConfig(d, "x", filepath.Join(d.Path, "bawn")))
 		out, err := exec.CommandContext(t.Context(), ssh, "-G", "-F", config, "bawn-x").CombinedOutput()
@@ -24,7 +24,7 @@ func TestSSHConfigIsRead(t *testing.T) {
 			t.Errorf("%s: %v: %s", folder, err, out)
 		}
 		// ssh -G shows the tokens of the known hosts as they were written.
-		for _, want := range []string{"identityfile " + d.File(sandbox.ClientKeyFile), "userknownhostsfile " + d.File(sandbox.KnownHostsFile)} {
+		for _, want := range []string{"identityfile " + d.File(store.ClientKeyFile), "userknownhostsfile " + d.File(store.KnownHostsFile)} {
 			if !strings.Contains(strings.ReplaceAll(string(out), "%%", "%"), want+"\n") {
 				t.Errorf("%s: no %q in\n%s", folder, want, out)
 			}

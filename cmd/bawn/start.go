@@ -22,27 +22,31 @@ import (
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/wire"
 )
 
 // lookup finds a sandbox by name; an empty name means that of this directory.
-func lookup(store *sandbox.Store, name string) (*sandbox.Spec, error) {
+func lookup(sandboxes *store.Store, name string) (*sandbox.Spec, error) {
 	if name == "" {
 		f := specFlags{}
 		dir, err := f.directory()
 		if err != nil {
 			return nil, err
 		}
-		spec, err := store.Find(dir)
+		spec, err := sandboxes.Find(dir)
 		return spec, hint(err, "bawn ls, or bawn run to make one here")
 	}
 	if err := sandbox.CheckName(name); err != nil {
 		return nil, err
 	}
-	spec, err := store.Dir(name).Spec()
-	if sandbox.IsNotFound(err) {
+	spec, err := sandboxes.Dir(name).Spec()
+	if store.IsNotFound(err) {
 		return nil, hint(err, "bawn ls")
 	}
 	return spec, err
@@ -51,12 +55,12 @@ func lookup(store *sandbox.Store, name string) (*sandbox.Spec, error) {
 // found is the sandbox that a command is to run in.
 type found struct {
 	spec  *sandbox.Spec
-	made  bool          // just now
-	owner *sandbox.Lock // of a throwaway, to be held until it is removed
+	made  bool           // just now
+	owner *lockfile.Lock // of a throwaway, to be held until it is removed
 }
 
 // resolve finds the sandbox that the flags mean, or makes it.
-func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway bool) (found, error) {
+func (f *specFlags) resolve(ctx context.Context, sandboxes *store.Store, throwaway bool) (found, error) {
 	dir, err := f.directory()
 	if err != nil {
 		return found{}, err
@@ -66,25 +70,25 @@ func (f *specFlags) resolve(ctx context.Context, store *sandbox.Store, throwaway
 			return found{}, err
 		}
 	}
-	l, err := store.LockNames(ctx)
+	l, err := sandboxes.LockNames(ctx)
 	if err != nil {
 		return found{}, err
 	}
 	defer l.Close()
-	spec, err := f.existing(store, dir, throwaway)
-	if err == nil || !sandbox.IsNotFound(err) {
+	spec, err := f.existing(sandboxes, dir, throwaway)
+	if err == nil || !store.IsNotFound(err) {
 		return found{spec: spec}, err
 	}
-	return f.create(store, dir, throwaway)
+	return f.create(sandboxes, dir, throwaway)
 }
 
 // unmake removes a sandbox that was just made, if no machine of it was tried: it
 // holds nothing, and what it was refused for would be asked of it again.
-func unmake(store *sandbox.Store, name string) error {
-	d := store.Dir(name)
-	switch _, err := os.Stat(d.File(sandbox.SupervisorLogFile)); {
+func unmake(sandboxes *store.Store, name string) error {
+	d := sandboxes.Dir(name)
+	switch _, err := os.Stat(d.File(store.SupervisorLogFile)); {
 	case errors.Is(err, fs.ErrNotExist):
-		return remove(context.Background(), store, name, false)
+		return remove(context.Background(), sandboxes, name, false)
 	case err != nil:
 		return err
 	}
@@ -99,7 +103,7 @@ func unmake(store *sandbox.Store, name string) error {
 // takeBack gives a sandbox whose start failed the mounts and ports that it had
 // before: a start fails because of them, and would do so again. What did not
 // change is not touched. The caller holds the start lock.
-func takeBack(d sandbox.Dir, was *sandbox.Spec) error {
+func takeBack(d store.Dir, was *sandbox.Spec) error {
 	spec, err := d.Spec()
 	if err != nil {
 		return err
@@ -109,14 +113,14 @@ func takeBack(d sandbox.Dir, was *sandbox.Spec) error {
 	return d.WriteSpec(spec)
 }
 
-func (f *specFlags) existing(store *sandbox.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
+func (f *specFlags) existing(sandboxes *store.Store, dir string, throwaway bool) (*sandbox.Spec, error) {
 	if f.name == "" && !throwaway {
-		return store.Find(dir)
+		return sandboxes.Find(dir)
 	}
 	if f.name == "" {
-		return nil, errNoSandbox(store, dir)
+		return nil, errNoSandbox(sandboxes, dir)
 	}
-	spec, err := store.Dir(f.name).Spec()
+	spec, err := sandboxes.Dir(f.name).Spec()
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +134,12 @@ func (f *specFlags) existing(store *sandbox.Store, dir string, throwaway bool) (
 }
 
 // errNoSandbox is the not-found error of a name that cannot exist.
-func errNoSandbox(store *sandbox.Store, dir string) error {
-	_, err := store.Dir(".none").Spec()
+func errNoSandbox(sandboxes *store.Store, dir string) error {
+	_, err := sandboxes.Dir(".none").Spec()
 	return fmt.Errorf("%s: %w", dir, err)
 }
 
-func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (found, error) {
+func (f *specFlags) create(sandboxes *store.Store, dir string, throwaway bool) (found, error) {
 	name := f.name
 	if name == "" {
 		base := sandbox.NameFor(dir)
@@ -143,7 +147,7 @@ func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (fo
 			base += "-" + sandbox.NewID()[:6]
 		}
 		var err error
-		if name, err = store.FreeName(base); err != nil {
+		if name, err = sandboxes.FreeName(base); err != nil {
 			return found{}, err
 		}
 	}
@@ -152,23 +156,23 @@ func (f *specFlags) create(store *sandbox.Store, dir string, throwaway bool) (fo
 		return found{}, err
 	}
 	spec.Throwaway = throwaway
-	if err := checkShares(store, spec); err != nil {
+	if err := checkShares(sandboxes, spec); err != nil {
 		return found{}, err
 	}
 	n := found{spec: spec, made: true}
 	if throwaway {
-		n.owner, err = store.CreateOwned(spec)
+		n.owner, err = sandboxes.CreateOwned(spec)
 	} else {
-		_, err = store.Create(spec)
+		_, err = sandboxes.Create(spec)
 	}
 	return n, err
 }
 
 // checkShares says whether all that the spec shares may be shared, and is there.
-func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
+func checkShares(sandboxes *store.Store, spec *sandbox.Spec) error {
 	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
 	for i, m := range all {
-		err := store.CheckShare(m.Source, m.ReadOnly)
+		err := sandboxes.CheckShare(m.Source, m.ReadOnly)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Project.Mounts, m):
 			return hint(fmt.Errorf("--mount %s: %s is gone", m, m.Source), "mkdir %s, or bawn run --name %s --mount '' to go without what --mount has shared", pathArgument(m.Source), spec.Name)
@@ -182,15 +186,15 @@ func checkShares(store *sandbox.Store, spec *sandbox.Spec) error {
 }
 
 // ensureRunning starts the sandbox if it does not run.
-func ensureRunning(ctx context.Context, store *sandbox.Store, name string) error {
-	return bringUp(ctx, store, name, nil, func() {})
+func ensureRunning(ctx context.Context, sandboxes *store.Store, name string) error {
+	return bringUp(ctx, sandboxes, name, nil, func() {})
 }
 
 // bringUp starts the sandbox if it does not run. The flags, if any, change its
 // spec: at once what can be changed live, the rest only while it is stopped.
 // reachable is called if the sandbox is started, as soon as its guest can be dialled.
-func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlags, reachable func()) error {
-	d := store.Dir(name)
+func bringUp(ctx context.Context, sandboxes *store.Store, name string, f *specFlags, reachable func()) error {
+	d := sandboxes.Dir(name)
 	if f == nil || f.flags.NFlag() == 0 { // the common case takes no lock
 		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
 			spec, err := d.Spec()
@@ -204,7 +208,7 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 			return stayRunning(ctx, d, spec)
 		}
 	}
-	var l *sandbox.Lock
+	var l *lockfile.Lock
 	err := showing("Waiting for another bawn that starts or changes the sandbox", func() (err error) {
 		l, err = d.LockStart(ctx)
 		return err
@@ -246,7 +250,7 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 			return err
 		}
 		l.Close()
-		return bringUp(ctx, store, name, f, reachable)
+		return bringUp(ctx, sandboxes, name, f, reachable)
 	case sandbox.Stopping:
 		if err := showing("Waiting for the sandbox's stop", func() error { return supervisor.AwaitExit(ctx, d) }); err != nil {
 			return err
@@ -258,7 +262,7 @@ func bringUp(ctx context.Context, store *sandbox.Store, name string, f *specFlag
 	if err := f.portsFree(spec); err != nil {
 		return err
 	}
-	err = boot(ctx, store, spec, reachable)
+	err = boot(ctx, sandboxes, spec, reachable)
 	if err != nil && ctx.Err() == nil {
 		return errors.Join(err, takeBack(d, &was))
 	}
@@ -343,7 +347,7 @@ func specChange(spec *sandbox.Spec, f *specFlags, phase sandbox.Phase) (changed 
 			return nil, hint(fmt.Errorf("sandbox %s was made from another image, which cannot be changed", spec.Name), "bawn rm %s, or another --name", spec.Name)
 		}
 		if spec.Disk < was.Disk && slices.Contains(changed, "--disk") {
-			return nil, hint(fmt.Errorf("the disk of sandbox %s is %s and cannot shrink", spec.Name, sandbox.FormatSize(was.Disk)), "bawn rm %s, then again", spec.Name)
+			return nil, hint(fmt.Errorf("the disk of sandbox %s is %s and cannot shrink", spec.Name, size.Format(was.Disk)), "bawn rm %s, then again", spec.Name)
 		}
 		keepDisk(spec, &was)
 	}
@@ -358,7 +362,7 @@ func noFlags() *specFlags {
 }
 
 // publishNew opens the ports of the spec that are not open yet and keeps the spec.
-func publishNew(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
+func publishNew(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	if _, err := publish(ctx, control.NewClient(d), spec.Ports); err != nil {
 		return err
 	}
@@ -366,12 +370,12 @@ func publishNew(ctx context.Context, d sandbox.Dir, spec *sandbox.Spec) error {
 }
 
 // boot brings a stopped sandbox up. The caller holds its start lock.
-func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, reachable func()) error {
-	if err := checkShares(store, spec); err != nil {
+func boot(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, reachable func()) error {
+	if err := checkShares(sandboxes, spec); err != nil {
 		return err
 	}
-	d := store.Dir(spec.Name)
-	cache, err := sandbox.CacheDir()
+	d := sandboxes.Dir(spec.Name)
+	cache, err := xdg.Cache()
 	if err != nil {
 		return err
 	}
@@ -394,16 +398,16 @@ func boot(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, reachab
 	if err := d.WriteSpec(spec); err != nil {
 		return err
 	}
-	lock, err := admit(ctx, store, spec)
+	lock, err := admit(ctx, sandboxes, spec)
 	if err != nil {
 		return err
 	}
-	return start(ctx, store, spec, lock, bar, reachable)
+	return start(ctx, sandboxes, spec, lock, bar, reachable)
 }
 
 // checkMachine finds out, once per boot of this host, whether KVM works; the supervisor then finds the same answer at once.
 func checkMachine(ctx context.Context, bar *bars) error {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return err
 	}
@@ -419,11 +423,11 @@ func checkMachine(ctx context.Context, bar *bars) error {
 
 // start runs a supervisor, which takes the sandbox's lock over, or lets one that
 // waits become the sandbox's, and waits until the sandbox is ready.
-func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *sandbox.Lock, r *bars, reachable func()) error {
-	d := store.Dir(spec.Name)
+func start(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock *lockfile.Lock, r *bars, reachable func()) error {
+	d := sandboxes.Dir(spec.Name)
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
 	on := supervisor.Progress{Stage: task.Note, Reachable: reachable}
-	how, waited, err := claimWaiting(ctx, store, spec, lock, on)
+	how, waited, err := claimWaiting(ctx, sandboxes, spec, lock, on)
 	if waited && err != nil && ctx.Err() == nil {
 		r.around(func() {
 			fmt.Fprintf(os.Stderr, "bawn: the machine that waited did not become the sandbox's, which starts without it: %v\n", err)
@@ -439,21 +443,21 @@ func start(ctx context.Context, store *sandbox.Store, spec *sandbox.Spec, lock *
 		r.around(func() { fmt.Fprintln(os.Stderr, "bawn:", n) })
 	}
 	if err != nil && ctx.Err() == nil {
-		return hint(err, "%s", lookInto(store, spec))
+		return hint(err, "%s", lookInto(sandboxes, spec))
 	}
 	if err == nil {
-		readyNext(store, d, how.Cold)
+		readyNext(sandboxes, d, how.Cold)
 	}
 	return err
 }
 
 // lookInto is where to look when a sandbox failed: it, or what is left of it, will
 // be there when the person reads it.
-func lookInto(store *sandbox.Store, spec *sandbox.Spec) string {
+func lookInto(sandboxes *store.Store, spec *sandbox.Spec) string {
 	if spec.Throwaway {
 		return "the same without --rm, which keeps the sandbox and its logs"
 	}
-	if _, err := store.Dir(spec.Name).Spec(); sandbox.IsNotFound(err) {
+	if _, err := sandboxes.Dir(spec.Name).Spec(); store.IsNotFound(err) {
 		return "bawn ls"
 	}
 	return "bawn ls, then bawn logs " + spec.Name
@@ -461,7 +465,7 @@ func lookInto(store *sandbox.Store, spec *sandbox.Spec) string {
 
 // launch starts a supervisor, and once more if the guest's kernel panicked or QEMU
 // crashed as it started: nothing of the person's had run.
-func launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on supervisor.Progress, r *bars) (supervisor.Start, error) {
+func launch(ctx context.Context, d store.Dir, lock *lockfile.Lock, on supervisor.Progress, r *bars) (supervisor.Start, error) {
 	how, err := supervisor.Launch(ctx, d, lock, on)
 	if !supervisor.Crashed(err) || ctx.Err() != nil {
 		return how, err
@@ -475,19 +479,19 @@ func launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on superviso
 
 // readyNext makes the next start quick. If this fails it is as slow as this one
 // was, and the sandbox's log says why.
-func readyNext(store *sandbox.Store, d sandbox.Dir, cold bool) {
+func readyNext(sandboxes *store.Store, d store.Dir, cold bool) {
 	if cold {
 		_ = supervisor.LaunchTemplate(d) // fills the pool as well
-	} else if n, err := poolSize(store); err == nil && n > 0 {
+	} else if n, err := poolSize(sandboxes); err == nil && n > 0 {
 		_ = supervisor.LaunchFill(d)
 	}
 }
 
-func nameOf(d sandbox.Dir) string { return d.Path[strings.LastIndexByte(d.Path, '/')+1:] }
+func nameOf(d store.Dir) string { return d.Path[strings.LastIndexByte(d.Path, '/')+1:] }
 
 // prepare makes or finds what the sandbox boots from, or goes on with.
 func prepare(ctx context.Context, spec *sandbox.Spec, suspended bool, r progress.Reporter) (*sandbox.Boot, error) {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return nil, err
 	}
@@ -540,8 +544,8 @@ func guestUser() wire.User {
 }
 
 // remove stops the sandbox, if it runs, and deletes it.
-func remove(ctx context.Context, store *sandbox.Store, name string, force bool) error {
-	d := store.Dir(name)
+func remove(ctx context.Context, sandboxes *store.Store, name string, force bool) error {
+	d := sandboxes.Dir(name)
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err
@@ -575,7 +579,7 @@ const stopLimit = 2 * time.Minute
 const stopPatience = 5 * time.Second
 
 // halt stops a sandbox and waits until its supervisor is gone.
-func halt(ctx context.Context, d sandbox.Dir, force bool) error {
+func halt(ctx context.Context, d store.Dir, force bool) error {
 	if force {
 		return showing("Stopping "+nameOf(d), func() error { return pullPlug(ctx, d, forceLimit) })
 	}
@@ -594,7 +598,7 @@ func halt(ctx context.Context, d sandbox.Dir, force bool) error {
 }
 
 // shutDown lets a sandbox's guest shut down.
-func shutDown(ctx context.Context, d sandbox.Dir, limit time.Duration) error {
+func shutDown(ctx context.Context, d store.Dir, limit time.Duration) error {
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := errors.Join(control.NewClient(d).Stop(asking, false), supervisor.AwaitExit(asking, d))
@@ -606,7 +610,7 @@ func shutDown(ctx context.Context, d sandbox.Dir, limit time.Duration) error {
 
 // pullPlug ends a sandbox at once: through its supervisor or, if that does not do
 // it in time, together with it.
-func pullPlug(ctx context.Context, d sandbox.Dir, limit time.Duration) error {
+func pullPlug(ctx context.Context, d store.Dir, limit time.Duration) error {
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := control.NewClient(d).Stop(asking, true)

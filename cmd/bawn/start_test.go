@@ -6,20 +6,21 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // TestSupervisorStandsStill: one that takes connections and answers none holds nobody
 // up. Its end is tested with a real one (internal/vmtest).
 func TestSupervisorStandsStill(t *testing.T) {
-	store, err := sandbox.OpenAt(t.TempDir())
+	sandboxes, err := store.OpenAt(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := store.Create(&sandbox.Spec{Name: "shop"})
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := d.Listen(sandbox.ControlSocket)
+	l, err := d.Listen(store.ControlSocket)
 	if err != nil {
 		t.Fatal(err)
 	}

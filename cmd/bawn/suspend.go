@@ -9,6 +9,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor"
 )
@@ -28,8 +29,8 @@ A sandbox in which a command or a shell is attached stays as it is, except with
 --force, which ends them.`,
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			return each(args, all, func(store *sandbox.Store, name string) error {
-				return suspend(c.Context(), store.Dir(name), force)
+			return each(args, all, func(sandboxes *store.Store, name string) error {
+				return suspend(c.Context(), sandboxes.Dir(name), force)
 			})
 		},
 	}
@@ -38,7 +39,7 @@ A sandbox in which a command or a shell is attached stays as it is, except with
 	return c
 }
 
-func suspend(ctx context.Context, d sandbox.Dir, force bool) error {
+func suspend(ctx context.Context, d store.Dir, force bool) error {
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err
@@ -70,33 +71,33 @@ func resumeCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
-			store, spec, err := named(args)
+			sandboxes, spec, err := named(args)
 			if err != nil {
 				return err
 			}
-			d := store.Dir(spec.Name)
+			d := sandboxes.Dir(spec.Name)
 			if st, err := d.State(); err != nil || st.Phase == sandbox.Running {
 				return err
 			}
 			if !suspended(d) {
 				return hint(fmt.Errorf("sandbox %s is not suspended", spec.Name), "bawn exec %s -- COMMAND starts it", spec.Name)
 			}
-			return ensureRunning(c.Context(), store, spec.Name)
+			return ensureRunning(c.Context(), sandboxes, spec.Name)
 		},
 	}
 }
 
 // suspended says whether a sandbox that does not run would go on where it was.
-func suspended(d sandbox.Dir) bool { return snapshot.Exists(d.File(sandbox.SuspendedState)) }
+func suspended(d store.Dir) bool { return snapshot.Exists(d.File(store.SuspendedState)) }
 
 // forgetSuspended removes what a sandbox was suspended as: it is to be off.
-func forgetSuspended(d sandbox.Dir) error {
-	s, err := snapshot.Open(d.File(sandbox.SuspendedState))
+func forgetSuspended(d store.Dir) error {
+	s, err := snapshot.Open(d.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
 		return nil
 	}
 	if err != nil {
-		s = &snapshot.Snapshot{Path: d.File(sandbox.SuspendedState)}
+		s = &snapshot.Snapshot{Path: d.File(store.SuspendedState)}
 	}
 	return s.Remove()
 }

@@ -14,6 +14,8 @@ import (
 
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 func trustCommand() *cobra.Command {
@@ -35,11 +37,11 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 				_, err := c.OutOrStdout().Write(project.Schema)
 				return err
 			}
-			store, err := sandbox.Open()
+			sandboxes, err := store.Open()
 			if err != nil {
 				return err
 			}
-			dir, err := trustedDirectory(store, args)
+			dir, err := trustedDirectory(sandboxes, args)
 			if err != nil {
 				return err
 			}
@@ -48,7 +50,7 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 				return err
 			}
 			if forget {
-				return errors.Join(approvals.Forget(dir), syncProject(c.Context(), store, dir))
+				return errors.Join(approvals.Forget(dir), syncProject(c.Context(), sandboxes, dir))
 			}
 			check, err := approvals.Look(dir)
 			if err != nil {
@@ -63,7 +65,7 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 				}
 				return nil
 			}
-			return decide(c.Context(), store, approvals, check, yes)
+			return decide(c.Context(), sandboxes, approvals, check, yes)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
@@ -77,7 +79,7 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 
 // trustedDirectory is the directory that is named, or that whose sandbox would
 // be used from here.
-func trustedDirectory(store *sandbox.Store, args []string) (string, error) {
+func trustedDirectory(sandboxes *store.Store, args []string) (string, error) {
 	if len(args) == 1 {
 		f := specFlags{dir: args[0]}
 		return f.directory()
@@ -86,14 +88,14 @@ func trustedDirectory(store *sandbox.Store, args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if spec, err := store.Find(dir); err == nil {
+	if spec, err := sandboxes.Find(dir); err == nil {
 		return spec.Dir, nil
 	}
 	return dir, nil
 }
 
 // decide asks, unless yes says so already, and approves.
-func decide(ctx context.Context, store *sandbox.Store, approvals *project.Approvals, c *project.Check, yes bool) error {
+func decide(ctx context.Context, sandboxes *store.Store, approvals *project.Approvals, c *project.Check, yes bool) error {
 	switch {
 	case c.Settled():
 		return nil
@@ -105,7 +107,7 @@ func decide(ctx context.Context, store *sandbox.Store, approvals *project.Approv
 		fmt.Fprintln(os.Stderr, "bawn: not approved: nothing changes")
 		return exitStatus(1)
 	}
-	return approve(ctx, store, approvals, c)
+	return approve(ctx, sandboxes, approvals, c)
 }
 
 func trustQuestion(c *project.Check) string {
@@ -116,11 +118,11 @@ func trustQuestion(c *project.Check) string {
 }
 
 // approve keeps what was read as approved and puts its rules in force.
-func approve(ctx context.Context, store *sandbox.Store, approvals *project.Approvals, c *project.Check) error {
+func approve(ctx context.Context, sandboxes *store.Store, approvals *project.Approvals, c *project.Check) error {
 	if err := approvals.Approve(c); err != nil {
 		return err
 	}
-	return syncProject(ctx, store, c.Dir)
+	return syncProject(ctx, sandboxes, c.Dir)
 }
 
 func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
@@ -197,10 +199,10 @@ func plainWords(dir string, p *project.Proposal) []string {
 		add("%d virtual CPUs", p.CPUs)
 	}
 	if p.Memory != 0 {
-		add("%s of memory", sandbox.FormatSize(p.Memory))
+		add("%s of memory", size.Format(p.Memory))
 	}
 	if p.Disk != 0 {
-		add("a disk of up to %s", sandbox.FormatSize(p.Disk))
+		add("a disk of up to %s", size.Format(p.Disk))
 	}
 	list = append(list, mountWords(dir, p)...)
 	for _, port := range p.Ports {

@@ -16,10 +16,11 @@ import (
 
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // projectPlace is a home with a project directory in it, where the test stands.
-func projectPlace(t *testing.T) (store *sandbox.Store, dir string) {
+func projectPlace(t *testing.T) (sandboxes *store.Store, dir string) {
 	t.Helper()
 	home, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -36,10 +37,10 @@ func projectPlace(t *testing.T) (store *sandbox.Store, dir string) {
 		}
 	}
 	t.Chdir(dir)
-	if store, err = sandbox.Open(); err != nil {
+	if sandboxes, err = store.Open(); err != nil {
 		t.Fatal(err)
 	}
-	return store, dir
+	return sandboxes, dir
 }
 
 func propose(t *testing.T, dir, text string) {
@@ -73,11 +74,11 @@ func bawnTrust(t *testing.T, args ...string) (string, int) {
 }
 
 func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
-	store, dir := projectPlace(t)
+	sandboxes, dir := projectPlace(t)
 	ctx := t.Context()
 	refused := func(say string) {
 		t.Helper()
-		err := flagsOf(t).consent(ctx, store, false)
+		err := flagsOf(t).consent(ctx, sandboxes, false)
 		var h hinted
 		if !errors.As(err, &h) || !strings.Contains(err.Error(), say) || !strings.Contains(h.hint, "bawn trust "+dir) {
 			t.Errorf("%v, %+v; want %q", err, h, say)
@@ -89,7 +90,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	}
 	agreed := func(args ...string) {
 		t.Helper()
-		if err := flagsOf(t, args...).consent(ctx, store, false); err != nil {
+		if err := flagsOf(t, args...).consent(ctx, sandboxes, false); err != nil {
 			t.Error(err)
 		}
 	}
@@ -100,7 +101,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	if err := runIn(ctx, flagsOf(t), false, invocation{argv: []string{"true"}}); err == nil || !strings.Contains(err.Error(), "not approved") {
 		t.Errorf("run: %v", err)
 	}
-	if names, err := store.Names(); err != nil || len(names) != 0 {
+	if names, err := sandboxes.Names(); err != nil || len(names) != 0 {
 		t.Errorf("made: %v, %v", names, err)
 	}
 
@@ -123,7 +124,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 }
 
 func TestAskedOnATerminal(t *testing.T) {
-	store, dir := projectPlace(t)
+	sandboxes, dir := projectPlace(t)
 	for _, answer := range []string{"n", "", "y"} {
 		propose(t, dir, "cpus: 2 # "+answer+"\n")
 		master, slave, err := pty.Open()
@@ -133,7 +134,7 @@ func TestAskedOnATerminal(t *testing.T) {
 		in, errs := os.Stdin, os.Stderr
 		os.Stdin, os.Stderr = slave, slave
 		_, _ = master.WriteString(answer + "\n")
-		err = flagsOf(t).consent(t.Context(), store, false)
+		err = flagsOf(t).consent(t.Context(), sandboxes, false)
 		os.Stdin, os.Stderr = in, errs
 		if (err == nil) != (answer == "y") {
 			t.Errorf("answer %q: %v", answer, err)
@@ -269,13 +270,13 @@ func TestFlagsOverrideTheProjectFile(t *testing.T) {
 }
 
 func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
-	store, dir := projectPlace(t)
+	sandboxes, dir := projectPlace(t)
 	ctx := context.Background()
 	s, err := flagsOf(t).newSpec("shop", dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := store.Create(s)
+	d, err := sandboxes.Create(s)
 	if err != nil {
 		t.Fatal(err)
 	}

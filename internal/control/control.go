@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // Status is what a supervisor tells of its sandbox.
@@ -120,11 +121,11 @@ type Client struct {
 }
 
 // NewClient returns a client of the sandbox in d. It connects when called.
-func NewClient(d sandbox.Dir) *Client {
+func NewClient(d store.Dir) *Client {
 	return &Client{http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return d.Dial(ctx, sandbox.ControlSocket)
+			return d.Dial(ctx, store.ControlSocket)
 		},
 	}}}
 }

@@ -9,7 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // Approvals is the folder of what was approved: one file for each project
@@ -21,7 +22,7 @@ type Approvals struct {
 // Open returns the owner's approvals: $XDG_CONFIG_HOME/bawn/trust, by default
 // ~/.config/bawn/trust. The folder need not exist.
 func Open() (*Approvals, error) {
-	dir, err := sandbox.ConfigDir()
+	dir, err := xdg.Config()
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (a *Approvals) Approve(c *Check) error {
 	if err := os.Chmod(a.folder, 0o700); err != nil { //nolint:gosec // a folder
 		return err
 	}
-	return sandbox.WriteFile(a.file(c.Dir), c.Text)
+	return atomicfile.Write(a.file(c.Dir), c.Text)
 }
 
 // Forget withdraws an approval.

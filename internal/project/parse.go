@@ -16,6 +16,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // Limits of what is read, so that a person can look at it.
@@ -271,12 +272,12 @@ func (p *parser) size(n *yaml.Node, least, most int64) int64 {
 	if !ok {
 		return 0
 	}
-	v, err := sandbox.ParseSize(s)
+	v, err := size.Parse(s)
 	switch {
 	case err != nil:
 		p.failAt(n, "%v", err)
 	case v < least || v > most:
-		p.failAt(n, "%s: want %s to %s", s, sandbox.FormatSize(least), sandbox.FormatSize(most))
+		p.failAt(n, "%s: want %s to %s", s, size.Format(least), size.Format(most))
 	}
 	return v
 }

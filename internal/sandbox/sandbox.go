@@ -1,22 +1,18 @@
-// Package sandbox is the noun that bawn is about: one VM for one directory,
-// what it should be (Spec), where it lies on disk, and who holds its locks.
-//
-// Everything of a sandbox stands in one folder that only its owner can open
-// (mode 0700): see Dir for the names. No process needs to run for a sandbox to
-// exist; the supervisor that runs one holds its lock, so that "is it running?"
-// is answered by the kernel (fcntl_locking(2)) and not by a file that a crash leaves
-// behind.
+// Package sandbox is the noun that bawn is about: one VM for one directory. It has
+// what a person asked for (Spec), its parts, how far it is (Phase, State), and the
+// rules that a spec must keep. It is pure: it reads no file and takes no lock. Where
+// sandboxes are kept on disk is package store, beside it.
 package sandbox
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // Spec is what a person asked for; it survives stops and crashes.
@@ -174,13 +170,13 @@ func (s *Spec) Check() error {
 		return fmt.Errorf("--cpus %d: want 1 to %d", s.CPUs, MaxCPUs)
 	}
 	if s.Memory < MinMemory {
-		return fmt.Errorf("--memory %s is too little: want at least %s", FormatSize(s.Memory), FormatSize(MinMemory))
+		return fmt.Errorf("--memory %s is too little: want at least %s", size.Format(s.Memory), size.Format(MinMemory))
 	}
 	if s.Disk < MinDisk || s.Disk > MaxDisk {
-		return fmt.Errorf("--disk %s: want %s to %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
+		return fmt.Errorf("--disk %s: want %s to %s", size.Format(s.Disk), size.Format(MinDisk), size.Format(MaxDisk))
 	}
 	if s.Rate != 0 && s.Rate < MinRate {
-		return fmt.Errorf("--rate %s is too little: want at least %s a second, or 0 for no limit", FormatSize(s.Rate), FormatSize(MinRate))
+		return fmt.Errorf("--rate %s is too little: want at least %s a second, or 0 for no limit", size.Format(s.Rate), size.Format(MinRate))
 	}
 	if s.Idle != 0 && s.Idle < MinIdle {
 		return fmt.Errorf("--idle %s: want at least %s, or 0 for never", s.Idle, MinIdle)
@@ -230,16 +226,4 @@ type State struct {
 	Since   time.Time `json:"since,omitzero"`
 	Accel   string    `json:"accel,omitempty"`
 	Message string    `json:"message,omitempty"` // why it ended, when not asked to
-}
-
-var errNotFound = errors.New("no such sandbox")
-
-// IsNotFound says whether err means that the sandbox does not exist.
-func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
-
-func decode(b []byte, v any, what string) error {
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'bawn rm --force'", what, err)
-	}
-	return nil
 }

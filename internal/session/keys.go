@@ -11,7 +11,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/atomicfile"
 )
 
 // HostAlias is the name under which known_hosts has a sandbox's key.
@@ -20,8 +21,8 @@ func HostAlias(name string) string { return "bawn-" + name }
 // MakeKeys makes the sandbox's keys if they do not stand yet: one for the
 // host's side, one for the guest's SSH server, and a known_hosts file that
 // binds the two for OpenSSH clients.
-func MakeKeys(d sandbox.Dir, name string) error {
-	for _, f := range []string{sandbox.ClientKeyFile, sandbox.HostKeyFile} {
+func MakeKeys(d store.Dir, name string) error {
+	for _, f := range []string{store.ClientKeyFile, store.HostKeyFile} {
 		if _, err := Signer(d, f); err == nil {
 			continue
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -31,12 +32,12 @@ func MakeKeys(d sandbox.Dir, name string) error {
 			return err
 		}
 	}
-	host, err := Signer(d, sandbox.HostKeyFile)
+	host, err := Signer(d, store.HostKeyFile)
 	if err != nil {
 		return err
 	}
 	line := HostAlias(name) + " " + string(ssh.MarshalAuthorizedKey(host.PublicKey()))
-	return sandbox.WriteFile(d.File(sandbox.KnownHostsFile), []byte(line))
+	return atomicfile.Write(d.File(store.KnownHostsFile), []byte(line))
 }
 
 func makeKey(path, comment string) error {
@@ -48,11 +49,11 @@ func makeKey(path, comment string) error {
 	if err != nil {
 		return err
 	}
-	return sandbox.WriteFile(path, pem.EncodeToMemory(block))
+	return atomicfile.Write(path, pem.EncodeToMemory(block))
 }
 
 // Signer reads one of the sandbox's private keys.
-func Signer(d sandbox.Dir, file string) (ssh.Signer, error) {
+func Signer(d store.Dir, file string) (ssh.Signer, error) {
 	b, err := os.ReadFile(d.File(file))
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -34,16 +34,16 @@ type Client struct {
 }
 
 // Dial connects to the guest of the running sandbox in d, as user.
-func Dial(ctx context.Context, d sandbox.Dir, user string) (*Client, error) {
-	key, err := Signer(d, sandbox.ClientKeyFile)
+func Dial(ctx context.Context, d store.Dir, user string) (*Client, error) {
+	key, err := Signer(d, store.ClientKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	host, err := Signer(d, sandbox.HostKeyFile)
+	host, err := Signer(d, store.HostKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.Dial(ctx, sandbox.SSHSocket)
+	conn, err := d.Dial(ctx, store.SSHSocket)
 	if err != nil {
 		return nil, fmt.Errorf("sandbox does not answer: %w", err)
 	}

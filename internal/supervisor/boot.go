@@ -23,7 +23,9 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -31,7 +33,7 @@ import (
 // boot brings the sandbox up: machine, agent, network, shares, mux. One that was
 // suspended goes on; all but the mux is as it was.
 func (s *supervisor) boot(ctx context.Context) error {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return err
 	}
@@ -141,7 +143,7 @@ func (s *supervisor) reach(ctx context.Context) error {
 }
 
 func (s *supervisor) openSSH() error {
-	l, err := s.dir.Listen(sandbox.SSHSocket)
+	l, err := s.dir.Listen(store.SSHSocket)
 	if err != nil {
 		return err
 	}
@@ -154,7 +156,7 @@ func (s *supervisor) openSSH() error {
 func (s *supervisor) closeSSH() {
 	if s.ssh != nil {
 		s.ssh.Close()
-		_ = os.Remove(s.dir.File(sandbox.SSHSocket))
+		_ = os.Remove(s.dir.File(store.SSHSocket))
 		s.ssh = nil
 	}
 }
@@ -190,7 +192,7 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 // ownDisk makes the sandbox's own disk ready for a start from the point, or for
 // a cold start where t is nil.
 func (s *supervisor) ownDisk(t *template.Template, p template.Point) error {
-	path := s.dir.File(sandbox.DiskFile)
+	path := s.dir.File(store.DiskFile)
 	if s.spec.Fresh {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -297,7 +299,7 @@ func (s *supervisor) bringShares(from *origin, taken json.RawMessage) (served fu
 // unless from is nil, and lets greet wait for its agent. After an error nothing of
 // it is left.
 func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, greet func(context.Context) error) error {
-	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(sandbox.DiskFile))
+	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(store.DiskFile))
 	if err != nil {
 		return err
 	}
@@ -412,17 +414,17 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if _, err := rand.Read(seed); err != nil {
 		return nil, err
 	}
-	hostKey, err := os.ReadFile(s.dir.File(sandbox.HostKeyFile))
+	hostKey, err := os.ReadFile(s.dir.File(store.HostKeyFile))
 	if err != nil {
 		return nil, err
 	}
-	client, err := os.ReadFile(s.dir.File(sandbox.ClientKeyFile))
+	client, err := os.ReadFile(s.dir.File(store.ClientKeyFile))
 	if err != nil {
 		return nil, err
 	}
 	signer, err := ssh.ParsePrivateKey(client)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", sandbox.ClientKeyFile, err)
+		return nil, fmt.Errorf("%s: %w", store.ClientKeyFile, err)
 	}
 	v4, v6 := guestAddrs(s.spec.ID)
 	return &wire.Identity{

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 // The hidden verbs of bawn that are processes of this package.
@@ -81,7 +83,7 @@ type Progress struct {
 // supervisor is told to give up and waited for. lock is the sandbox's, which the
 // supervisor takes over: so whoever looks sees a sandbox that starts, also when
 // this process is killed before the supervisor has its feet.
-func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
+func Launch(ctx context.Context, d store.Dir, lock *lockfile.Lock, on Progress) (how Start, err error) {
 	return launch(ctx, Verb, d, lock, on)
 }
 
@@ -89,7 +91,7 @@ func Launch(ctx context.Context, d sandbox.Dir, lock *sandbox.Lock, on Progress)
 // still never does.
 const giveUpLimit = 30 * time.Second
 
-func launch(ctx context.Context, verb string, d sandbox.Dir, lock *sandbox.Lock, on Progress) (how Start, err error) {
+func launch(ctx context.Context, verb string, d store.Dir, lock *lockfile.Lock, on Progress) (how Start, err error) {
 	defer lock.Close()
 	self, err := os.Executable()
 	if err != nil {
@@ -103,7 +105,7 @@ func launch(ctx context.Context, verb string, d sandbox.Dir, lock *sandbox.Lock,
 		return how, err
 	}
 	defer r.Close()
-	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(d.File(store.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.Close()
 		return how, err
@@ -192,7 +194,7 @@ func Crashed(err error) bool {
 
 // AwaitStart returns when a sandbox that starts, launched by another process,
 // has started or failed.
-func AwaitStart(ctx context.Context, d sandbox.Dir) error {
+func AwaitStart(ctx context.Context, d store.Dir) error {
 	for {
 		st, err := d.State()
 		if err != nil || st.Phase != sandbox.Starting {
@@ -207,12 +209,12 @@ func AwaitStart(ctx context.Context, d sandbox.Dir) error {
 }
 
 // AwaitExit returns when no supervisor holds the sandbox any more.
-func AwaitExit(ctx context.Context, d sandbox.Dir) error {
+func AwaitExit(ctx context.Context, d store.Dir) error {
 	return d.AwaitUnlock(ctx)
 }
 
 // Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL.
-func Kill(ctx context.Context, d sandbox.Dir) error {
+func Kill(ctx context.Context, d store.Dir) error {
 	st, err := d.State()
 	for err == nil && st.PID == 0 && st.Phase == sandbox.Starting { // it has not said yet
 		select {
@@ -244,7 +246,7 @@ func Kill(ctx context.Context, d sandbox.Dir) error {
 
 // supervises says whether a process holds the sandbox's lock. Its command line
 // would not tell: it may have waited for a sandbox (pool.go).
-func supervises(pid int, d sandbox.Dir) bool {
+func supervises(pid int, d store.Dir) bool {
 	lock, err := os.Stat(d.LockPath())
 	if err != nil {
 		return false

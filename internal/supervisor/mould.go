@@ -19,8 +19,11 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -52,7 +55,7 @@ const (
 
 // LaunchTemplate starts the making of the template that the sandbox in d could
 // have started from, unless there is one. It does not wait.
-func LaunchTemplate(d sandbox.Dir) error {
+func LaunchTemplate(d store.Dir) error {
 	if !templatesOn() {
 		return nil
 	}
@@ -70,7 +73,7 @@ func MakeTemplate(ctx context.Context, spec *sandbox.Spec, user wire.User) error
 	if err != nil {
 		return err
 	}
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return err
 	}
@@ -108,7 +111,7 @@ func checkSpace(dir string, memory int64) error {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < 2*want {
-		return fmt.Errorf("no template is made: only %s are free in %s", sandbox.FormatSize(free), dir)
+		return fmt.Errorf("no template is made: only %s are free in %s", size.Format(free), dir)
 	}
 	return nil
 }
@@ -191,7 +194,7 @@ func (m *mould) build(ctx context.Context, d *template.Draft) (template.Meta, er
 	if _, err := m.save(ctx, d, template.Ready, disk); err != nil {
 		return none, err
 	}
-	m.log.Info("template", "memory", sandbox.FormatSize(allocated(m.machine.RAM)))
+	m.log.Info("template", "memory", size.Format(allocated(m.machine.RAM)))
 	return template.Meta{Kernel: m.kernel, Made: time.Now().UTC(), Shares: m.saved}, nil
 }
 
@@ -266,7 +269,7 @@ func (m *mould) openDisks() (own *os.File, err error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir) // it stays open
-	path := filepath.Join(dir, sandbox.DiskFile)
+	path := filepath.Join(dir, store.DiskFile)
 	if err := image.NewDisk(path, m.spec.Disk); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -63,7 +64,7 @@ func guestAddrs(id string) (v4, v6 netip.Prefix) {
 
 // network is the guest's way out.
 type network struct {
-	dir   sandbox.Dir
+	dir   store.Dir
 	gate  *egress.Gateway
 	stack *netstack.Stack
 	audit *egress.Log
@@ -81,8 +82,8 @@ type network struct {
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
 // pass. names are those that the guest knows addresses of already.
-func newNetwork(link net.Conn, d sandbox.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger) (*network, error) {
-	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), egress.LogBytes)
+func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger) (*network, error) {
+	audit, err := egress.OpenLog(d.File(store.NetLogFile), egress.LogBytes)
 	if err != nil {
 		return nil, fmt.Errorf("network log: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // request is a connection of a guest's.
@@ -49,11 +49,11 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", "")
-	d := sandbox.Dir{Path: filepath.Join(home, "box")}
+	d := store.Dir{Path: filepath.Join(home, "box")}
 	if err := os.Mkdir(d.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	audit, err := egress.OpenLog(d.File(sandbox.NetLogFile), 0)
+	audit, err := egress.OpenLog(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 	}()
 	mux := http.NewServeMux()
 	n.routes(mux)
-	ctl, err := d.Listen(sandbox.ControlSocket)
+	ctl, err := d.Listen(store.ControlSocket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func connect(t *testing.T, n *network, to netip.AddrPort) net.Conn {
 
 func writeRules(t *testing.T, n *network, lines ...string) {
 	t.Helper()
-	if err := os.WriteFile(n.dir.File(sandbox.PolicyFile), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(n.dir.File(store.PolicyFile), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -21,7 +21,11 @@ import (
 
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -36,7 +40,7 @@ import (
 // sandbox is the same again, with everything translated.
 //
 // A waiting machine is a supervisor with a folder of its own, in a store of its own
-// (sandbox.Store.Pool), whose lock it holds. Who starts a new sandbox looks for one
+// (store.Store.Pool), whose lock it holds. Who starts a new sandbox looks for one
 // of the same key, and hands over on its socket what a new supervisor would
 // inherit: the sandbox's lock and the pipe for the news. The supervisor moves its
 // disk and its logs into the sandbox's folder and is from then on the sandbox's,
@@ -62,7 +66,7 @@ const emptyFolder = "empty"
 // poolKey says which sandboxes a waiting machine can become: those of its kind,
 // for the same bawn, in the same environment.
 func poolKey(ctx context.Context, spec *sandbox.Spec, user wire.User) (string, error) {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return "", err
 	}
@@ -88,7 +92,7 @@ func poolKey(ctx context.Context, spec *sandbox.Spec, user wire.User) (string, e
 
 // LaunchFill starts what lets n machines like that of the sandbox in d wait. It
 // does not wait for it.
-func LaunchFill(d sandbox.Dir) error {
+func LaunchFill(d store.Dir) error {
 	if !templatesOn() {
 		return nil
 	}
@@ -96,12 +100,12 @@ func LaunchFill(d sandbox.Dir) error {
 }
 
 // launchBeside starts a process that outlives this one, for the sandbox in d.
-func launchBeside(d sandbox.Dir, verb string) error {
+func launchBeside(d store.Dir, verb string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(d.File(sandbox.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(d.File(store.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -121,8 +125,8 @@ func launchBeside(d sandbox.Dir, verb string) error {
 // of other kinds go, the oldest first, so that no more than n wait in all; so does
 // what is left of dead ones. keys makes the keys in a folder; room says whether one
 // more may run. The caller is the only one that fills.
-func Fill(ctx context.Context, pool *sandbox.Store, n int, spec *sandbox.Spec, user wire.User,
-	keys func(sandbox.Dir, string) error, room func(*sandbox.Spec) bool,
+func Fill(ctx context.Context, pool *store.Store, n int, spec *sandbox.Spec, user wire.User,
+	keys func(store.Dir, string) error, room func(*sandbox.Spec) bool,
 ) error {
 	key, err := poolKey(ctx, spec, user)
 	if err != nil {
@@ -150,7 +154,7 @@ func Fill(ctx context.Context, pool *sandbox.Store, n int, spec *sandbox.Spec, u
 }
 
 // waiting counts the machines of the key and lists the others, the oldest first.
-func waiting(ctx context.Context, pool *sandbox.Store, key string) (fitting int, others []sandbox.Dir, err error) {
+func waiting(ctx context.Context, pool *store.Store, key string) (fitting int, others []store.Dir, err error) {
 	names, err := pool.Names()
 	if err != nil {
 		return 0, nil, err
@@ -167,7 +171,7 @@ func waiting(ctx context.Context, pool *sandbox.Store, key string) (fitting int,
 			}
 			continue
 		}
-		if b, err := os.ReadFile(d.File(sandbox.PoolKeyFile)); err == nil && string(b) == key {
+		if b, err := os.ReadFile(d.File(store.PoolKeyFile)); err == nil && string(b) == key {
 			fitting++
 		} else {
 			others = append(others, d)
@@ -177,7 +181,7 @@ func waiting(ctx context.Context, pool *sandbox.Store, key string) (fitting int,
 }
 
 // discard ends a waiting machine and removes its folder.
-func discard(ctx context.Context, d sandbox.Dir) error {
+func discard(ctx context.Context, d store.Dir) error {
 	if err := Kill(ctx, d); err != nil {
 		return err
 	}
@@ -185,7 +189,7 @@ func discard(ctx context.Context, d sandbox.Dir) error {
 }
 
 // Empty ends all machines that wait.
-func Empty(ctx context.Context, pool *sandbox.Store) error {
+func Empty(ctx context.Context, pool *store.Store) error {
 	names, err := pool.Names()
 	for _, name := range names {
 		err = errors.Join(err, discard(ctx, pool.Dir(name)))
@@ -194,7 +198,7 @@ func Empty(ctx context.Context, pool *sandbox.Store) error {
 }
 
 // wait lets one machine wait, and returns when it does.
-func wait(ctx context.Context, pool *sandbox.Store, like *sandbox.Spec, key string, keys func(sandbox.Dir, string) error) (err error) {
+func wait(ctx context.Context, pool *store.Store, like *sandbox.Spec, key string, keys func(store.Dir, string) error) (err error) {
 	spec := rehearsal(like)
 	d, err := pool.Reserve(spec.Name)
 	if err != nil {
@@ -215,7 +219,7 @@ func wait(ctx context.Context, pool *sandbox.Store, like *sandbox.Spec, key stri
 	if err := keys(d, spec.Name); err != nil {
 		return err
 	}
-	if err := sandbox.WriteFile(d.File(sandbox.PoolKeyFile), []byte(key)); err != nil {
+	if err := atomicfile.Write(d.File(store.PoolKeyFile), []byte(key)); err != nil {
 		return err
 	}
 	if err := d.WriteSpec(spec); err != nil {
@@ -257,7 +261,7 @@ var errNoneWaits = errors.New("no machine waits")
 // Claim lets a waiting machine become the sandbox in d, whose lock the caller has
 // and which has not been started yet. It is as Launch, but for errNoneWaits (see
 // NoneWaits): then the caller still has the lock, and nothing has happened.
-func Claim(ctx context.Context, pool *sandbox.Store, d sandbox.Dir, spec *sandbox.Spec, user wire.User, lock *sandbox.Lock, on Progress) (Start, error) {
+func Claim(ctx context.Context, pool *store.Store, d store.Dir, spec *sandbox.Spec, user wire.User, lock *lockfile.Lock, on Progress) (Start, error) {
 	key, err := poolKey(ctx, spec, user)
 	if err != nil {
 		return Start{}, errors.Join(errNoneWaits, err)
@@ -268,7 +272,7 @@ func Claim(ctx context.Context, pool *sandbox.Store, d sandbox.Dir, spec *sandbo
 	}
 	for _, name := range names {
 		m := pool.Dir(name)
-		if b, err := os.ReadFile(m.File(sandbox.PoolKeyFile)); err != nil || string(b) != key {
+		if b, err := os.ReadFile(m.File(store.PoolKeyFile)); err != nil || string(b) != key {
 			continue
 		}
 		r, err := handOver(ctx, m, d, lock)
@@ -286,7 +290,7 @@ func Claim(ctx context.Context, pool *sandbox.Store, d sandbox.Dir, spec *sandbo
 func NoneWaits(err error) bool { return errors.Is(err, errNoneWaits) }
 
 // follow hears from a supervisor that has taken the sandbox until it is ready.
-func follow(ctx context.Context, r *os.File, d sandbox.Dir, on Progress) (how Start, err error) {
+func follow(ctx context.Context, r *os.File, d store.Dir, on Progress) (how Start, err error) {
 	result := make(chan error, 1)
 	go func() {
 		var err error
@@ -312,8 +316,8 @@ type claim struct {
 
 // handOver gives the sandbox in d to the machine that waits in m, and returns where
 // its news come from.
-func handOver(ctx context.Context, m, d sandbox.Dir, lock *sandbox.Lock) (news *os.File, err error) {
-	conn, err := m.Dial(ctx, sandbox.ClaimSocket)
+func handOver(ctx context.Context, m, d store.Dir, lock *lockfile.Lock) (news *os.File, err error) {
+	conn, err := m.Dial(ctx, store.ClaimSocket)
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +372,7 @@ func expect(c *net.UnixConn) error {
 // Wait is the life of a machine that waits in the pool's folder d, and then of the
 // sandbox that it becomes. rehearse runs a command in the guest over the folder's
 // SSH socket.
-func Wait(ctx context.Context, d sandbox.Dir, user wire.User, rehearse func(context.Context) error) error {
+func Wait(ctx context.Context, d store.Dir, user wire.User, rehearse func(context.Context) error) error {
 	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
 	s, err := open(d, lockFD, user, tell)
 	if err != nil {
@@ -444,7 +448,7 @@ func (w *waiter) getReady(ctx context.Context, rehearse func(context.Context) er
 // restoreReady starts the machine from its template, without a network. It returns
 // the shares as they were saved.
 func (s *supervisor) restoreReady(ctx context.Context) ([]snapshot.Share, error) {
-	cache, err := sandbox.CacheDir()
+	cache, err := xdg.Cache()
 	if err != nil {
 		return nil, err
 	}
@@ -525,7 +529,7 @@ func (w *waiter) await(ctx context.Context) error {
 	if err := s.note(""); err != nil {
 		return err
 	}
-	l, err := s.dir.Listen(sandbox.ClaimSocket)
+	l, err := s.dir.Listen(store.ClaimSocket)
 	if err != nil {
 		return err
 	}
@@ -601,7 +605,7 @@ func (w *waiter) suits(spec *sandbox.Spec) error {
 	return err
 }
 
-func receiveClaim(c *net.UnixConn) (d sandbox.Dir, pipe *os.File, lock *sandbox.Lock, err error) {
+func receiveClaim(c *net.UnixConn) (d store.Dir, pipe *os.File, lock *lockfile.Lock, err error) {
 	b, oob := make([]byte, 4096+64), make([]byte, unix.CmsgSpace(2*4))
 	n, oobn, _, _, err := c.ReadMsgUnix(b, oob)
 	if err != nil {
@@ -619,7 +623,7 @@ func receiveClaim(c *net.UnixConn) (d sandbox.Dir, pipe *os.File, lock *sandbox.
 		return d, nil, nil, errors.Join(errors.New("two descriptors were expected"), err)
 	}
 	pipe = os.NewFile(uintptr(fds[0]), "launcher")
-	if lock, err = sandbox.InheritedLock(fds[1]); err != nil {
+	if lock, err = lockfile.Inherit(fds[1]); err != nil {
 		return d, nil, nil, errors.Join(err, pipe.Close())
 	}
 	var said claim
@@ -629,11 +633,11 @@ func receiveClaim(c *net.UnixConn) (d sandbox.Dir, pipe *os.File, lock *sandbox.
 	if err != nil {
 		return d, nil, nil, errors.Join(err, pipe.Close(), lock.Close())
 	}
-	return sandbox.Dir{Path: said.Dir}, pipe, lock, nil
+	return store.Dir{Path: said.Dir}, pipe, lock, nil
 }
 
 // moveIn makes the sandbox's folder this supervisor's.
-func (w *waiter) moveIn(d sandbox.Dir, spec *sandbox.Spec, pipe *os.File, lock *sandbox.Lock) error {
+func (w *waiter) moveIn(d store.Dir, spec *sandbox.Spec, pipe *os.File, lock *lockfile.Lock) error {
 	s := w.s
 	tell, done := newsTeller(pipe)
 	own := s.dir
@@ -641,9 +645,9 @@ func (w *waiter) moveIn(d sandbox.Dir, spec *sandbox.Spec, pipe *os.File, lock *
 	s.setTell(tell)
 	err := errors.Join(
 		s.lock.Close(),
-		s.logTo.move(d.File(sandbox.SupervisorLogFile)),
-		s.console.move(d.File(sandbox.ConsoleFile)),
-		os.Rename(own.File(sandbox.DiskFile), d.File(sandbox.DiskFile)),
+		s.logTo.move(d.File(store.SupervisorLogFile)),
+		s.console.move(d.File(store.ConsoleFile)),
+		os.Rename(own.File(store.DiskFile), d.File(store.DiskFile)),
 	)
 	s.dir, s.spec, s.lock = d, spec, lock
 	s.setPhase(sandbox.Starting)

@@ -33,6 +33,8 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -49,12 +51,12 @@ const grace = 60 * time.Second
 
 // supervisor is one running sandbox.
 type supervisor struct {
-	dir  sandbox.Dir
+	dir  store.Dir
 	spec *sandbox.Spec
 	user wire.User
 	self string // path of this program
 
-	lock           *sandbox.Lock
+	lock           *lockfile.Lock
 	log            *slog.Logger
 	logTo, console *logFile
 
@@ -94,7 +96,7 @@ type supervisor struct {
 }
 
 // Run is the life of a supervisor. It returns when the sandbox has ended.
-func Run(ctx context.Context, d sandbox.Dir, user wire.User) error {
+func Run(ctx context.Context, d store.Dir, user wire.User) error {
 	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
 	defer done()
 	s, err := open(d, lockFD, user, tell)
@@ -115,8 +117,8 @@ func newsTeller(f *os.File) (tell func(news), done func()) {
 
 // open makes a supervisor of what is in the folder, whose lock was inherited as the
 // descriptor. After an error this process has no more to do.
-func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (*supervisor, error) {
-	lock, err := sandbox.InheritedLock(lockFD)
+func open(d store.Dir, lockFD int, user wire.User, tell func(news)) (*supervisor, error) {
+	lock, err := lockfile.Inherit(lockFD)
 	if err != nil {
 		return nil, err
 	}
@@ -128,11 +130,11 @@ func open(d sandbox.Dir, lockFD int, user wire.User, tell func(news)) (*supervis
 	if err != nil {
 		return nil, err
 	}
-	logTo, err := openLog(d.File(sandbox.SupervisorLogFile), maxSupervisorLog)
+	logTo, err := openLog(d.File(store.SupervisorLogFile), maxSupervisorLog)
 	if err != nil {
 		return nil, err
 	}
-	console, err := openLog(d.File(sandbox.ConsoleFile), maxConsoleLog)
+	console, err := openLog(d.File(store.ConsoleFile), maxConsoleLog)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +301,7 @@ func (s *supervisor) whyNot(starting context.Context, err error) error {
 
 // listen opens the control socket.
 func (s *supervisor) listen() (closeAll func(), err error) {
-	ctl, err := s.dir.Listen(sandbox.ControlSocket)
+	ctl, err := s.dir.Listen(store.ControlSocket)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +315,7 @@ func (s *supervisor) listen() (closeAll func(), err error) {
 		defer cancel()
 		_ = server.Shutdown(ctx)
 		server.Close()
-		_ = os.Remove(s.dir.File(sandbox.ControlSocket))
+		_ = os.Remove(s.dir.File(store.ControlSocket))
 	}, nil
 }
 

@@ -14,7 +14,9 @@ import (
 
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/sys/meminfo"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -101,7 +103,7 @@ func (s *supervisor) unclaim() {
 // suspend saves the machine and ends it.
 func (s *supervisor) suspend(ctx context.Context) error {
 	_ = s.note("")
-	folder := s.dir.File(sandbox.SuspendedFolder)
+	folder := s.dir.File(store.SuspendedFolder)
 	draft, err := snapshot.Begin(folder)
 	if err != nil {
 		return err
@@ -111,7 +113,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	meta, err := s.capture(ctx, draft, func(context.Context) error { return nil }, func() error { return draft.RAM(s.ram) })
 	if err == nil {
 		if err = s.syncDisk(); err == nil {
-			err = draft.Commit(ctx, s.dir.File(sandbox.SuspendedState), *meta)
+			err = draft.Commit(ctx, s.dir.File(store.SuspendedState), *meta)
 		}
 		if err == nil {
 			s.log.Info("suspended")
@@ -176,12 +178,12 @@ func (s *supervisor) wake(ctx context.Context) error {
 
 // syncDisk makes sure that the disk is on the host's before a memory that
 // believes so.
-func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(sandbox.DiskFile)) }
+func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(store.DiskFile)) }
 
 // goOn lets a suspended sandbox go on, if it is suspended. When it cannot, the
 // person is told, and it shall boot.
 func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, err error) {
-	snap, err := snapshot.Open(s.dir.File(sandbox.SuspendedState))
+	snap, err := snapshot.Open(s.dir.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
 		return false, nil
 	}
@@ -201,7 +203,7 @@ func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, er
 
 // forget removes the suspended machine, whose disk is about to change.
 func (s *supervisor) forget() error {
-	return (&snapshot.Snapshot{Path: s.dir.File(sandbox.SuspendedState)}).Remove()
+	return (&snapshot.Snapshot{Path: s.dir.File(store.SuspendedState)}).Remove()
 }
 
 func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.Snapshot) error {
@@ -329,7 +331,7 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 // and returns what makes the copy right, or makes it, when the machine stands still.
 func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
 	ctx := context.WithoutCancel(asked)
-	path := s.dir.File(sandbox.DiskFile)
+	path := s.dir.File(store.DiskFile)
 	if draft.Shares(path) {
 		return func(ctx context.Context) error { return draft.Disk(ctx, path) }, func() {}, nil
 	}
@@ -362,7 +364,7 @@ func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 		return nil, err
 	}
 	const block = 512 // of st_blocks (stat(2))
-	if free := sandbox.AvailableMemory(); free < st.Blocks*block+mirrorSpare {
+	if free := meminfo.Available(); free < st.Blocks*block+mirrorSpare {
 		s.log.Info("the machine stands still while its memory is written: no room for a copy", "free", free)
 		return nil, nil //nolint:nilnil // no copy is no error
 	}

@@ -20,8 +20,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/creack/pty"
 	"time"
+
+	"github.com/creack/pty"
 )
 
 func TestSessionStatus(t *testing.T) {

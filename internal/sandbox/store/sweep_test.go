@@ -1,10 +1,12 @@
-package sandbox
+package store
 
 import (
 	"errors"
 	"io/fs"
 	"os"
 	"testing"
+
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // TestWhatACrashLeft goes when the next sandbox is made, whatever its name.
@@ -21,7 +23,7 @@ func TestWhatACrashLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []string{"one", "two"} {
-		if _, err := s.Create(&Spec{Name: n, Dir: t.TempDir()}); err != nil {
+		if _, err := s.Create(&sandbox.Spec{Name: n, Dir: t.TempDir()}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,11 +1,11 @@
-package sandbox
+package store
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
+
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 // Limits bound what all of the owner's running sandboxes take together.
@@ -22,7 +22,7 @@ func (e *TooMuchError) Error() string { return e.what }
 // Admit takes the sandbox's lock for a start, if the limits leave room for it
 // beside those that run. The caller holds the lock of names (LockNames), so that
 // two that start at once are counted one after the other.
-func (s *Store) Admit(spec *Spec, l Limits) (*Lock, error) {
+func (s *Store) Admit(spec *sandbox.Spec, l Limits) (*lockfile.Lock, error) {
 	number, memory, err := s.running(spec.Name)
 	if err != nil {
 		return nil, err
@@ -36,14 +36,14 @@ func (s *Store) Admit(spec *Spec, l Limits) (*Lock, error) {
 	}
 	if memory+spec.Memory > l.Memory {
 		return nil, &TooMuchError{fmt.Sprintf("sandbox %s wants %s of memory, those that run have %s, and all together may have %s",
-			spec.Name, FormatSize(spec.Memory), FormatSize(memory), FormatSize(l.Memory))}
+			spec.Name, size.Format(spec.Memory), size.Format(memory), size.Format(l.Memory))}
 	}
 	return s.Dir(spec.Name).Lock()
 }
 
 // Room says whether a machine like spec's could run as well, beside all that run and
 // wait.
-func (s *Store) Room(spec *Spec, l Limits) bool {
+func (s *Store) Room(spec *sandbox.Spec, l Limits) bool {
 	number, memory, err := s.running("")
 	if err != nil {
 		return false
@@ -74,22 +74,4 @@ func (s *Store) running(but string) (number int, memory int64, err error) {
 		number, memory = number+1, memory+spec.Memory
 	}
 	return number, memory, nil
-}
-
-// AvailableMemory is what programs can still have without swapping, in bytes, as
-// the kernel estimates it (proc_meminfo(5)); -1 when it does not say.
-func AvailableMemory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return -1
-	}
-	for line := range bytes.Lines(b) {
-		if rest, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			if err == nil {
-				return n << 10
-			}
-		}
-	}
-	return -1
 }

@@ -1,4 +1,4 @@
-package sandbox
+package store
 
 import (
 	"errors"
@@ -8,23 +8,14 @@ import (
 	"path/filepath"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // CommonPolicy is the file of rules that hold for all of the owner's sandboxes:
 // $XDG_CONFIG_HOME/bawn/policy, by default ~/.config/bawn/policy.
 func CommonPolicy() (string, error) {
-	dir, err := ConfigDir()
+	dir, err := xdg.Config()
 	return filepath.Join(dir, "policy"), err
-}
-
-// ConfigDir is where the owner's policy and approvals are kept:
-// $XDG_CONFIG_HOME/bawn, by default ~/.config/bawn.
-func ConfigDir() (string, error) {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("no configuration folder: %w", err)
-	}
-	return filepath.Join(dir, "bawn"), nil
 }
 
 // RuleFiles are where the sandbox's rules are: those of all sandboxes, those of

@@ -1,9 +1,13 @@
-package sandbox
+// Package store keeps sandboxes on disk.
+//
+// Everything of a sandbox stands in one folder that only its owner can open (mode
+// 0700): see Dir for the names. No process needs to run for a sandbox to exist. The
+// supervisor that runs one holds its lock, so the kernel answers "is it running?"
+// (fcntl_locking(2)), and not a file that a crash leaves behind.
+package store
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,11 +18,15 @@ import (
 	"slices"
 	"sort"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // Names of the files in a sandbox's folder.
@@ -57,7 +65,7 @@ type Store struct {
 // Open returns the user's store, making its folder (mode 0700) if need be.
 // It stands in $XDG_STATE_HOME/bawn, by default ~/.local/state/bawn.
 func Open() (*Store, error) {
-	root, err := stateHome()
+	root, err := xdg.State()
 	if err != nil {
 		return nil, err
 	}
@@ -90,27 +98,6 @@ func private(dir string) error {
 	return nil
 }
 
-func stateHome() (string, error) {
-	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
-		return filepath.Join(d, "bawn"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("no state folder: %w", err)
-	}
-	return filepath.Join(home, ".local", "state", "bawn"), nil
-}
-
-// CacheDir is where images, kernels and templates are kept:
-// $XDG_CACHE_HOME/bawn, by default ~/.cache/bawn.
-func CacheDir() (string, error) {
-	d, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no cache folder: %w", err)
-	}
-	return filepath.Join(d, "bawn"), nil
-}
-
 // Pool is the store of machines that wait for a sandbox.
 func (s *Store) Pool() (*Store, error) { return OpenAt(filepath.Join(s.root, "pool")) }
 
@@ -131,8 +118,8 @@ func (d Dir) LockPath() string { return d.File(lockFile) }
 // File is the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 
-// Spec reads the sandbox's spec.
-func (d Dir) Spec() (*Spec, error) {
+// sandbox.Spec reads the sandbox's spec.
+func (d Dir) Spec() (*sandbox.Spec, error) {
 	b, err := os.ReadFile(d.File(specFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", errNotFound, filepath.Base(d.Path))
@@ -140,7 +127,7 @@ func (d Dir) Spec() (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s Spec
+	var s sandbox.Spec
 	if err := decode(b, &s, d.File(specFile)); err != nil {
 		return nil, err
 	}
@@ -148,60 +135,42 @@ func (d Dir) Spec() (*Spec, error) {
 }
 
 // WriteSpec replaces the sandbox's spec. The caller holds the start lock.
-func (d Dir) WriteSpec(s *Spec) error { return writeJSON(d.File(specFile), s) }
+func (d Dir) WriteSpec(s *sandbox.Spec) error { return atomicfile.WriteJSON(d.File(specFile), s) }
 
 // WriteState replaces the supervisor's note of itself.
-func (d Dir) WriteState(s State) error { return writeJSON(d.File(stateFile), s) }
+func (d Dir) WriteState(s sandbox.State) error { return atomicfile.WriteJSON(d.File(stateFile), s) }
 
 // State tells how far the sandbox is: the supervisor's note, corrected by
 // whether a supervisor really lives.
-func (d Dir) State() (State, error) {
+func (d Dir) State() (sandbox.State, error) {
 	alive, err := d.alive()
 	if err != nil {
-		return State{}, err
+		return sandbox.State{}, err
 	}
-	s := State{Phase: Stopped}
+	s := sandbox.State{Phase: sandbox.Stopped}
 	b, err := os.ReadFile(d.File(stateFile))
 	if err == nil {
 		// A note that cannot be read says no more than that none is there.
 		_ = json.Unmarshal(b, &s)
 	}
 	switch {
-	case alive && (s.Phase == Stopped || s.Phase == Dead):
-		s.Phase = Starting // the lock is held, its note not yet written
-	case !alive && s.Phase != Stopped:
-		s.Phase, s.PID = Dead, 0
+	case alive && (s.Phase == sandbox.Stopped || s.Phase == sandbox.Dead):
+		s.Phase = sandbox.Starting // the lock is held, its note not yet written
+	case !alive && s.Phase != sandbox.Stopped:
+		s.Phase, s.PID = sandbox.Dead, 0
 	}
 	return s, nil
 }
 
 // alive asks whether a supervisor holds the lock.
-func (d Dir) alive() (bool, error) { return d.held(lockFile) }
-
-// held asks whether somebody holds a lock, without touching it: taking
-// it for a moment could make a supervisor that is just starting fail.
-func (d Dir) held(name string) (bool, error) {
-	f, err := os.Open(d.File(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	fl := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &fl); err != nil {
-		return false, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return fl.Type != unix.F_UNLCK, nil
-}
+func (d Dir) alive() (bool, error) { return lockfile.Held(d.File(lockFile)) }
 
 // Lock takes the sandbox for a supervisor. It fails at once if another has it.
 // The lock belongs to the open file (fcntl_locking(2), F_OFD_SETLK), so it can be
 // handed to the supervisor when it is started, and there is no moment at which
 // neither has it.
-func (d Dir) Lock() (*Lock, error) {
-	l, err := lock(d.File(lockFile), unix.F_OFD_SETLK)
+func (d Dir) Lock() (*lockfile.Lock, error) {
+	l, err := lockfile.TryAcquire(d.File(lockFile))
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, fmt.Errorf("sandbox %s is already running", filepath.Base(d.Path))
 	}
@@ -218,7 +187,7 @@ func (d Dir) AwaitSettled(ctx context.Context) error { return d.await(ctx, start
 
 func (d Dir) await(ctx context.Context, lock string) error {
 	for {
-		held, err := d.held(lock)
+		held, err := lockfile.Held(d.File(lock))
 		if err != nil || !held {
 			return err
 		}
@@ -232,16 +201,16 @@ func (d Dir) await(ctx context.Context, lock string) error {
 
 // LockStart takes the right to start, change or remove the sandbox, waiting
 // for another bawn that has it. The wait ends with ctx.
-func (d Dir) LockStart(ctx context.Context) (*Lock, error) {
-	return lockWait(ctx, d.File(startLockFile))
+func (d Dir) LockStart(ctx context.Context) (*lockfile.Lock, error) {
+	return lockfile.Acquire(ctx, d.File(startLockFile))
 }
 
 // Own takes a throwaway sandbox for as long as its command runs: when this process is
 // gone, the sandbox goes as well.
-func (d Dir) Own() (*Lock, error) { return lock(d.File(ownerLockFile), unix.F_OFD_SETLK) }
+func (d Dir) Own() (*lockfile.Lock, error) { return lockfile.TryAcquire(d.File(ownerLockFile)) }
 
 // Owned asks whether somebody does.
-func (d Dir) Owned() (bool, error) { return d.held(ownerLockFile) }
+func (d Dir) Owned() (bool, error) { return lockfile.Held(d.File(ownerLockFile)) }
 
 // RemoveAbandoned removes a throwaway sandbox whose owner was killed and that does
 // not run. Any other is left alone, as is one that somebody is about to start or
@@ -257,7 +226,7 @@ func (d Dir) removeThrowaway(unlessHeld ...string) error {
 	if err != nil || !spec.Throwaway {
 		return nil // it is gone, or it cannot be told
 	}
-	l, err := TryLockFile(d.File(startLockFile))
+	l, err := lockfile.TryAcquire(d.File(startLockFile))
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -266,27 +235,21 @@ func (d Dir) removeThrowaway(unlessHeld ...string) error {
 	}
 	defer l.Close()
 	for _, lock := range unlessHeld {
-		if held, err := d.held(lock); held || err != nil {
+		if held, err := lockfile.Held(d.File(lock)); held || err != nil {
 			return err
 		}
 	}
 	return d.Remove()
 }
 
-// LockFile waits for a lock on a file, which is made if need be.
-func LockFile(ctx context.Context, path string) (*Lock, error) { return lockWait(ctx, path) }
-
-// TryLockFile is LockFile that does not wait: its error is EAGAIN if somebody has it.
-func TryLockFile(path string) (*Lock, error) { return lock(path, unix.F_OFD_SETLK) }
-
 // LockNames takes the right to make and name sandboxes.
-func (s *Store) LockNames(ctx context.Context) (*Lock, error) {
-	return lockWait(ctx, filepath.Join(s.root, "lock"))
+func (s *Store) LockNames(ctx context.Context) (*lockfile.Lock, error) {
+	return lockfile.Acquire(ctx, filepath.Join(s.root, "lock"))
 }
 
 // Create makes the folder of a new sandbox and writes its spec. The caller
 // holds the names' lock.
-func (s *Store) Create(spec *Spec) (Dir, error) {
+func (s *Store) Create(spec *sandbox.Spec) (Dir, error) {
 	d, err := s.Reserve(spec.Name)
 	if err != nil {
 		return d, err
@@ -296,7 +259,7 @@ func (s *Store) Create(spec *Spec) (Dir, error) {
 
 // CreateOwned is Create of a throwaway sandbox; the lock is Own's. It also removes
 // those that killed owners left.
-func (s *Store) CreateOwned(spec *Spec) (owner *Lock, err error) {
+func (s *Store) CreateOwned(spec *sandbox.Spec) (owner *lockfile.Lock, err error) {
 	names, err := s.Names()
 	if err != nil {
 		return nil, err
@@ -382,15 +345,15 @@ func (s *Store) Names() ([]string, error) {
 // Find returns the sandbox whose project directory is dir or the nearest
 // parent of dir that has one. Throwaway sandboxes and those with a name of
 // their own are not found so, unless they are the only ones there.
-func (s *Store) Find(dir string) (*Spec, error) {
+func (s *Store) Find(dir string) (*sandbox.Spec, error) {
 	names, err := s.Names()
 	if err != nil {
 		return nil, err
 	}
-	var best *Spec
+	var best *sandbox.Spec
 	for _, n := range names {
 		spec, err := s.Dir(n).Spec()
-		if err != nil || spec.Throwaway || !Beneath(spec.Dir, dir) {
+		if err != nil || spec.Throwaway || !sandbox.Beneath(spec.Dir, dir) {
 			continue
 		}
 		if best == nil || len(spec.Dir) > len(best.Dir) ||
@@ -419,41 +382,6 @@ func (s *Store) FreeName(base string) (string, error) {
 	return "", fmt.Errorf("too many sandboxes named %s", base)
 }
 
-// NewID returns an ID for a new sandbox.
-func NewID() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(b[:])
-}
-
-// Beneath says whether path is root or lies under it. Both are absolute and clean.
-func Beneath(root, path string) bool {
-	return root == path || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
-}
-
-// systemDirs are directories without which no system works. A guest may not change
-// the host's, and nothing is mounted over its own; what lies in them is another matter.
-var systemDirs = []string{
-	"/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib32", "/lib64", "/run", "/sbin",
-	"/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/var", "/var/lib", "/var/run",
-}
-
-// kernelDirs are not files on a disk: neither they nor what lies in them is shared,
-// nor mounted over.
-var kernelDirs = []string{"/proc", "/sys", "/dev"}
-
-// guestDirs are where the guest keeps what bawn needs.
-var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
-
-// checkTarget says whether something may be mounted at a place in the guest.
-func checkTarget(path string) error {
-	within := func(dir string) bool { return Beneath(dir, path) }
-	if slices.Contains(systemDirs, path) || slices.ContainsFunc(kernelDirs, within) || slices.ContainsFunc(guestDirs, within) {
-		return fmt.Errorf("the guest cannot do without its own %s: choose another place in it, such as /mnt", path)
-	}
-	return nil
-}
-
 // CheckShare says whether a host path may be shared with a guest: it must
 // exist, and it must not hold, nor lie within, bawn's own state (keys, policy)
 // or the system's roots, nor be the whole home directory. Read-only, a
@@ -463,26 +391,26 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 		return fmt.Errorf("cannot share %s: %w", path, err)
 	}
 	own := []string{s.root}
-	for _, f := range []func() (string, error){CacheDir, ConfigDir} {
+	for _, f := range []func() (string, error){xdg.Cache, xdg.Config} {
 		if c, err := f(); err == nil {
 			own = append(own, c)
 		}
 	}
 	for _, o := range own {
 		o = resolved(o)
-		if Beneath(path, o) || Beneath(o, path) {
+		if sandbox.Beneath(path, o) || sandbox.Beneath(o, path) {
 			return fmt.Errorf("cannot share %s: bawn keeps policy, keys and images in folders such as %s, which no guest may reach; run bawn in a project directory", path, o)
 		}
 	}
-	if home, err := os.UserHomeDir(); err == nil && Beneath(path, home) {
+	if home, err := os.UserHomeDir(); err == nil && sandbox.Beneath(path, home) {
 		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run bawn in a project directory below it", path)
 	}
-	for _, sys := range append([]string{"/run"}, kernelDirs...) {
-		if Beneath(sys, path) {
+	for _, sys := range append([]string{"/run"}, sandbox.KernelDirs...) {
+		if sandbox.Beneath(sys, path) {
 			return fmt.Errorf("cannot share %s: it belongs to the host's system", path)
 		}
 	}
-	if !readOnly && slices.Contains(systemDirs, path) {
+	if !readOnly && slices.Contains(sandbox.SystemDirs, path) {
 		return fmt.Errorf("cannot share %s: the host's system needs it; run bawn in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path, path)
 	}
 	return nil
@@ -498,97 +426,6 @@ func resolved(path string) string {
 			return path
 		}
 	}
-}
-
-// InheritedLock is a lock that the parent process took and handed over as a
-// descriptor. No child of ours inherits it.
-func InheritedLock(fd int) (*Lock, error) {
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-		return nil, fmt.Errorf("the sandbox's lock: %w", err)
-	}
-	unix.CloseOnExec(fd)
-	return &Lock{os.NewFile(uintptr(fd), "lock")}, nil
-}
-
-// File is the open file that holds the lock, to be handed to a child.
-func (l *Lock) File() *os.File { return l.f }
-
-// Lock is a lock held on a file until Close.
-type Lock struct{ f *os.File }
-
-// Close lets go.
-func (l *Lock) Close() error { return l.f.Close() }
-
-// lock takes an open-file-description lock (fcntl_locking(2)): it ends with
-// the process however that dies, and children do not inherit it (O_CLOEXEC).
-func lock(path string, how int) (*Lock, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: unix.F_WRLCK})
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &Lock{f}, nil
-}
-
-// lockWait takes an exclusive lock, giving up when ctx ends.
-func lockWait(ctx context.Context, path string) (*Lock, error) {
-	if l, err := lock(path, unix.F_OFD_SETLK); !errors.Is(err, unix.EAGAIN) {
-		return l, err
-	}
-	type result struct {
-		l   *Lock
-		err error
-	}
-	ch := make(chan result, 1)
-	go func() {
-		l, err := lock(path, unix.F_OFD_SETLKW)
-		ch <- result{l, err}
-	}()
-	select {
-	case r := <-ch:
-		return r.l, r.err
-	case <-ctx.Done():
-		go func() { // let go of it should it come after all
-			if r := <-ch; r.l != nil {
-				r.l.Close()
-			}
-		}()
-		return nil, fmt.Errorf("waiting for another bawn: %w", context.Cause(ctx))
-	}
-}
-
-// writeJSON replaces a file in one step (rename(2)), synced, mode 0600.
-func writeJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return WriteFile(path, append(b, '\n'))
-}
-
-// WriteFile replaces a file in one step, readable by its owner only: after a
-// crash either the old contents stand there or the new.
-func WriteFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // Listen makes a socket in the sandbox's folder, in place of one that a dead
@@ -628,4 +465,16 @@ func (d Dir) short(name string, f func(path string) error) error {
 	}
 	defer dir.Close()
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name))
+}
+
+var errNotFound = errors.New("no such sandbox")
+
+// IsNotFound says whether err means that the sandbox does not exist.
+func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
+
+func decode(b []byte, v any, what string) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'bawn rm --force'", what, err)
+	}
+	return nil
 }

@@ -1,4 +1,5 @@
-package sandbox
+// Package size reads and writes numbers of bytes as people do.
+package size
 
 import (
 	"fmt"
@@ -7,10 +8,10 @@ import (
 	"strings"
 )
 
-// ParseSize reads a size as docker writes it: a number and b, k, m, g or t
+// Parse reads a size as docker writes it: a number and b, k, m, g or t
 // (powers of 1024), with or without a following "b" or "ib". A bare number is
 // bytes.
-func ParseSize(s string) (int64, error) {
+func Parse(s string) (int64, error) {
 	low := strings.ToLower(strings.TrimSpace(s))
 	num := strings.TrimRight(low, "bikmgt")
 	unit := strings.TrimSuffix(strings.TrimSuffix(low[len(num):], "b"), "i")
@@ -22,8 +23,8 @@ func ParseSize(s string) (int64, error) {
 	return int64(v * float64(int64(1)<<shift)), nil
 }
 
-// FormatSize writes a size for people: "512 MiB", "1.5 GiB".
-func FormatSize(n int64) string {
+// Format writes a size for people: "512 MiB", "1.5 GiB".
+func Format(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	v, i := float64(n), 0
 	for v >= 1024 && i < len(units)-1 {
