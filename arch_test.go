@@ -48,6 +48,7 @@ var may = []struct{ name, imports string }{
 	{"internal/egress", "policy"},
 	{"internal/guest", "wire"},
 	{"internal/supervisor", "confine control egress image kernel netstack policy qemu sandbox sandbox/store share snapshot template wire"},
+	{"internal/engine", "progress sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
 	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor wire"},

@@ -1,0 +1,53 @@
+// Package engine is the application: everything that a verb of bawn does, as a Go API.
+// The command line is one front end of it; a dashboard or a daemon would be others.
+//
+// Theory of operation. An Engine works on the sandboxes of one user. Its methods take a
+// context, do their work in the calling goroutine and return when it is done or the
+// context ends. They print nothing, ask nothing and read no flags:
+//
+//   - What a person should see while a method runs goes out as Events (event.go):
+//     progress of tasks, and notices.
+//   - What went wrong comes back as an *Error (error.go) with a Reason that a front end
+//     can branch on. The next step to take is the front end's to word, since it depends
+//     on how a person gives commands there.
+//   - Where a person has to decide (an unapproved bawn.yaml, say), the method returns an
+//     Error that says so; the front end asks and calls again with the decision.
+//
+// Several engines, in one process or in many, may work on the same sandboxes at once:
+// the locks of package store order them.
+package engine
+
+import (
+	"bawn.dev/bawn/internal/sandbox/store"
+)
+
+// Engine is a user's sandboxes and what can be done with them. Its methods may be called
+// by several goroutines at once.
+type Engine struct {
+	sandboxes *store.Store
+	events    func(Event)
+}
+
+// Options are what a front end wants of an Engine. The zero value is a silent one.
+type Options struct {
+	// Events receives what happens while methods run, in order. It is called by one
+	// goroutine at a time and must not block or call the Engine. Nil drops events.
+	Events func(Event)
+}
+
+// Open returns an Engine for the user's own sandboxes (package xdg has the folder).
+func Open(o Options) (*Engine, error) {
+	sandboxes, err := store.Open()
+	if err != nil {
+		return nil, err
+	}
+	return New(sandboxes, o), nil
+}
+
+// New returns an Engine for the sandboxes in a store.
+func New(sandboxes *store.Store, o Options) *Engine {
+	return &Engine{sandboxes: sandboxes, events: serialize(o.Events)}
+}
+
+// Sandboxes is the store that the Engine works on, for reading.
+func (e *Engine) Sandboxes() *store.Store { return e.sandboxes }

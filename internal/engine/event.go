@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bawn.dev/bawn/internal/progress"
+)
+
+// Event is something that happens while a method of an Engine runs: one of TaskStarted,
+// TaskAdvanced, TaskEnded and Notice.
+type Event interface{ event() }
+
+// TaskID tells the tasks of one Engine apart.
+type TaskID int64
+
+// TaskStarted says that a piece of work began. A front end shows it if it takes long.
+type TaskStarted struct {
+	Task  TaskID
+	Label string        // in the present participle: "Building the default image"
+	Total int64         // how much there is to do, in Unit; 0 if it is not known
+	Unit  progress.Unit // of Total and of TaskAdvanced.Done
+	At    time.Time
+}
+
+// TaskAdvanced says how far a task is.
+type TaskAdvanced struct {
+	Task   TaskID
+	Done   int64  // so far
+	Detail string // what it is at, such as the package being unpacked; may be empty
+}
+
+// TaskEnded says that a task is over. A nil Err is success.
+type TaskEnded struct {
+	Task TaskID
+	Err  error
+}
+
+// Notice is something that a person should know and that is no error.
+type Notice struct {
+	Reason  Reason
+	Sandbox string // that it is about; may be empty
+	Text    string // in plain words, without the next step
+	Err     error  // the cause, if there is one
+}
+
+func (TaskStarted) event()  {}
+func (TaskAdvanced) event() {}
+func (TaskEnded) event()    {}
+func (Notice) event()       {}
+
+// serialize calls f for one event at a time; nil becomes a function that does nothing.
+func serialize(f func(Event)) func(Event) {
+	if f == nil {
+		return func(Event) {}
+	}
+	var mu sync.Mutex
+	return func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		f(e)
+	}
+}
+
+// reporter is the Engine's events as a progress.Reporter, for the packages that do slow
+// work.
+type reporter struct{ emit func(Event) }
+
+var lastTask atomic.Int64
+
+// Start implements progress.Reporter.
+func (r reporter) Start(label string, total int64, unit progress.Unit) progress.Task {
+	t := &task{emit: r.emit, id: TaskID(lastTask.Add(1))}
+	r.emit(TaskStarted{Task: t.id, Label: label, Total: total, Unit: unit, At: time.Now()})
+	return t
+}
+
+// task is one task under way. Its methods may be called by several goroutines at once.
+type task struct {
+	emit func(Event)
+	id   TaskID
+
+	mu     sync.Mutex
+	done   int64
+	detail string
+}
+
+// Add implements progress.Task.
+func (t *task) Add(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.done += n
+	t.emit(TaskAdvanced{t.id, t.done, t.detail})
+}
+
+// Note implements progress.Task.
+func (t *task) Note(detail string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.detail = detail
+	t.emit(TaskAdvanced{t.id, t.done, t.detail})
+}
+
+// Done implements progress.Task.
+func (t *task) Done(err error) { t.emit(TaskEnded{t.id, err}) }
+
+// progress reports slow work as events.
+func (e *Engine) progress() progress.Reporter { return reporter{e.events} }
+
+// during reports f as a task with the label.
+func (e *Engine) during(label string, f func() error) error {
+	t := e.progress().Start(label, 0, progress.Steps)
+	err := f()
+	t.Done(err)
+	return err
+}
