@@ -9,16 +9,18 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Besides the guest's requests, a share's server obeys the supervisor, on a
-// stream socket of its own: it writes down what the guest knows, takes it over
-// from a predecessor, and goes on with another QEMU. Each message is its length
-// (4 bytes, big-endian) and a JSON document; a descriptor comes beside the first
-// byte.
+// Besides the guest's requests, a share's server answers the supervisor's orders,
+// on a stream socket of its own: it saves what the guest knows of the share, takes
+// that over from a predecessor, and goes on with another QEMU. The supervisor sends
+// one order at a time and waits for its answer. Each message is its length (4 bytes,
+// big-endian) and a JSON document; a descriptor comes beside the first byte.
 
 // maxMessage bounds a message, in bytes. A share of two million files in use
 // makes some 200 MB.
@@ -44,10 +46,33 @@ type answer struct {
 	State json.RawMessage `json:"state,omitempty"`
 }
 
-// Control is the supervisor's end.
-type Control struct{ conn *net.UnixConn }
+// orderLimit bounds an order with its answer where the caller's context allows
+// more. The guest is paused during a Save, so it must not be long; a Load may visit
+// every file of a large share, while nobody waits for the guest's clock.
+const (
+	orderLimit = 30 * time.Second
+	loadLimit  = 5 * time.Minute
+)
 
-// NewControl makes a socket pair: the supervisor's end, and the server's.
+// ErrNoAnswer means that a share's server did not answer an order in time, or
+// answers none any more because an earlier order was given up.
+var ErrNoAnswer = errors.New("the share's server does not answer")
+
+// Control is the supervisor's end of the connection to a share's server. Its
+// methods may be called by several goroutines: one order is under way at a time.
+//
+// An order that is given up (its context ended, or its limit passed) leaves the
+// connection in the middle of a message. Every later order then fails with
+// ErrNoAnswer. The server goes on serving its guest as far as it can.
+type Control struct {
+	conn *net.UnixConn
+
+	mu     sync.Mutex // held during an order
+	broken bool       // an order was given up
+}
+
+// NewControl makes a socket pair: the supervisor's end, and the server's, which the
+// caller closes when the server has it.
 func NewControl() (*Control, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -59,7 +84,7 @@ func NewControl() (*Control, *os.File, error) {
 		theirs.Close()
 		return nil, nil, err
 	}
-	return &Control{conn}, theirs, nil
+	return &Control{conn: conn}, theirs, nil
 }
 
 // unixConn makes a connection of a file, which it closes.
@@ -77,41 +102,88 @@ func unixConn(f *os.File) (*net.UnixConn, error) {
 	return u, nil
 }
 
-// Close lets go of the server, which ends when QEMU does.
+// Close closes the connection. The server ends when its QEMU does. An order under
+// way fails.
 func (c *Control) Close() { c.conn.Close() }
 
-// Serve gives the server its next QEMU. The file is closed.
-func (c *Control) Serve(socket *os.File) error {
+// Serve gives the server its next QEMU. The file is closed. When ctx ends, so does
+// the wait for the answer, with its cause.
+func (c *Control) Serve(ctx context.Context, socket *os.File) error {
 	defer socket.Close()
-	_, err := c.ask(order{Verb: verbServe}, socket)
+	_, err := c.ask(ctx, orderLimit, order{Verb: verbServe}, socket)
 	return err
 }
 
-// Save returns what the guest knows of the share. The guest must be paused.
-func (c *Control) Save() (json.RawMessage, error) {
-	a, err := c.ask(order{Verb: verbSave}, nil)
+// Save returns what the guest knows of the share (Saved, as JSON). The guest must be
+// paused. When ctx ends, so does the wait for the answer, with its cause.
+func (c *Control) Save(ctx context.Context) (json.RawMessage, error) {
+	a, err := c.ask(ctx, orderLimit, order{Verb: verbSave}, nil)
 	return a.State, err
 }
 
-// Load makes a fresh server the successor of the one that was saved. With moved,
-// its directory is a copy of the one that was.
-func (c *Control) Load(state json.RawMessage, moved bool) error {
-	_, err := c.ask(order{Verb: verbLoad, State: state, Moved: moved}, nil)
+// Load makes a fresh server take over what the saved one knew. With moved, its
+// directory is a copy of the saved one's. When ctx ends, so does the wait for the
+// answer, with its cause.
+func (c *Control) Load(ctx context.Context, state json.RawMessage, moved bool) error {
+	_, err := c.ask(ctx, loadLimit, order{Verb: verbLoad, State: state, Moved: moved}, nil)
 	return err
 }
 
-func (c *Control) ask(o order, f *os.File) (answer, error) {
-	var a answer
-	if err := send(c.conn, o, f); err != nil {
-		return a, fmt.Errorf("control of a share: %w", err)
+// ask sends an order, with a descriptor beside it unless f is nil, and waits for the
+// answer until ctx ends or the limit passes. An error that the server reports is
+// returned as it is.
+func (c *Control) ask(ctx context.Context, limit time.Duration, o order, f *os.File) (answer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return answer{}, fmt.Errorf("control of a share: %s: %w", o.Verb, ErrNoAnswer)
 	}
-	if _, err := receive(c.conn, &a); err != nil {
-		return a, fmt.Errorf("control of a share: %w", err)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, ErrNoAnswer)
+	defer cancel()
+	if ctx.Err() != nil {
+		return answer{}, context.Cause(ctx)
+	}
+	defer c.interruptAtEnd(ctx)()
+	var a answer
+	err := send(c.conn, o, f)
+	if err == nil {
+		err = c.receiveAnswer(&a)
+	}
+	if err != nil {
+		c.broken = true
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return answer{}, fmt.Errorf("control of a share: %s: %w", o.Verb, err)
 	}
 	if a.Error != "" {
-		return a, errors.New(a.Error)
+		return answer{}, errors.New(a.Error)
 	}
 	return a, nil
+}
+
+// interruptAtEnd makes reads and writes fail from the moment at which ctx ends until
+// the returned function is called.
+func (c *Control) interruptAtEnd(ctx context.Context) (stop func()) {
+	interrupted := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		_ = c.conn.SetDeadline(time.Unix(1, 0)) // long past
+		close(interrupted)
+	})
+	return func() {
+		if !cancel() {
+			<-interrupted
+			_ = c.conn.SetDeadline(time.Time{})
+		}
+	}
+}
+
+func (c *Control) receiveAnswer(a *answer) error {
+	stray, err := receive(c.conn, a)
+	if stray != nil { // no answer has a descriptor
+		stray.Close()
+	}
+	return err
 }
 
 func send(c *net.UnixConn, v any, f *os.File) error {
@@ -131,6 +203,7 @@ func send(c *net.UnixConn, v any, f *os.File) error {
 	return err
 }
 
+// receive reads one message into v, and the descriptor that came with it, if any.
 func receive(c *net.UnixConn, v any) (f *os.File, err error) {
 	head, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := c.ReadMsgUnix(head, oob)
@@ -173,66 +246,4 @@ func oneFile(oob []byte) (*os.File, error) {
 		return os.NewFile(uintptr(fds[0]), "vhost-user"), nil
 	}
 	return nil, errors.New("no descriptor came")
-}
-
-// obey answers orders until the supervisor is gone, which closes next.
-func (p *Prepared) obey(c *net.UnixConn, next chan<- *os.File) {
-	defer close(next)
-	for {
-		var o order
-		f, err := receive(c, &o)
-		if err != nil {
-			return
-		}
-		var a answer
-		if a.State, err = p.carryOut(o, f, next); err != nil {
-			a.Error = err.Error()
-		}
-		if err := send(c, a, nil); err != nil {
-			return
-		}
-	}
-}
-
-func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.RawMessage, error) {
-	switch o.Verb {
-	case verbSave:
-		return p.marshal()
-	case verbLoad:
-		return nil, p.unmarshal(o.State, o.Moved)
-	case verbServe:
-		if f == nil {
-			return nil, errors.New("no socket came")
-		}
-		select {
-		case next <- f:
-			return nil, nil
-		default:
-			f.Close()
-			return nil, errors.New("another QEMU is waiting already")
-		}
-	}
-	return nil, fmt.Errorf("unknown order %q", o.Verb)
-}
-
-// Serve obeys the supervisor on its socket, which names each QEMU to serve. It
-// returns nil when the supervisor is gone or a QEMU has hung up and no other is
-// named, and an error when a QEMU or its guest breaks the protocol.
-func (p *Prepared) Serve(ctx context.Context, control *os.File) error {
-	conn, err := unixConn(control)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	next := make(chan *os.File, 1)
-	go p.obey(conn, next)
-	for socket := range next {
-		if err := p.serve(ctx, socket); err != nil {
-			return err
-		}
-		p.device.Resumed = true // whoever comes next
-	}
-	return ctx.Err()
 }

@@ -102,8 +102,12 @@ func Prepare(o Options) (*Prepared, confine.Level, error) {
 		return nil, confine.Level{}, fmt.Errorf("give up capabilities: %w", err)
 	}
 	level, err := confine.Apply(o.profile())
+	return newPrepared(f), level, err
+}
+
+func newPrepared(f *fileSystem) *Prepared {
 	h := newHandler(f)
-	return &Prepared{f, h, &vhostuser.Device{Queues: queues, Handler: h}}, level, err
+	return &Prepared{f, h, &vhostuser.Device{Queues: queues, Handler: h}}
 }
 
 // serve answers the guest's requests on a vhost-user socket until QEMU hangs up

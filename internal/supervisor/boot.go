@@ -252,7 +252,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 		return s.bringUp(ctx, m, nil, s.greet)
 	}
 	from := &origin{what: "template", source: atPoint{t, s.point()}}
-	served, err := s.bringShares(from, t.Meta.Shares[s.point()])
+	served, err := s.bringShares(ctx, from, t.Meta.Shares[s.point()])
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 // bringShares gives a machine from a template its shares in the places of those
 // that the template was saved without, if it was. Their servers start meanwhile;
 // served returns when they have.
-func (s *supervisor) bringShares(from *origin, taken json.RawMessage) (served func() error, err error) {
+func (s *supervisor) bringShares(ctx context.Context, from *origin, taken json.RawMessage) (served func() error, err error) {
 	var saved []snapshot.Share
 	if taken == nil {
 		return func() error { return nil }, nil
@@ -284,7 +284,7 @@ func (s *supervisor) bringShares(from *origin, taken json.RawMessage) (served fu
 		return nil, fmt.Errorf("the template has %d shares, not %d", len(saved), len(plans))
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.succeed(plans, saved, false) }()
+	go func() { done <- s.succeed(ctx, plans, saved, false) }()
 	served = sync.OnceValue(func() error { return <-done })
 	from.before = func(ctx context.Context, p *qemu.Process) error {
 		if err := served(); err != nil {

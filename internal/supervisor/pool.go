@@ -676,7 +676,7 @@ func (w *waiter) enter(ctx context.Context) error {
 	g.Go(func() error { return s.makeSandbox(ctx) })
 	g.Go(s.openSSH)
 	g.Go(func() error {
-		if err := s.succeed(plans, w.out, false); err != nil {
+		if err := s.succeed(ctx, plans, w.out, false); err != nil {
 			return err
 		}
 		if err := s.still(ctx, func() error { return putBack(ctx, s.machine, s.shares, w.out) }); err != nil {

@@ -35,8 +35,8 @@ func (sh *shareServer) kill() {
 	sh.control.Close()
 }
 
-// connect gives the server its next QEMU, and returns QEMU's end.
-func (sh *shareServer) connect() (*os.File, error) {
+// connect gives the server its next QEMU, and returns QEMU's end of the socket.
+func (sh *shareServer) connect(ctx context.Context) (*os.File, error) {
 	conn, theirs, err := qemu.SocketPair()
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (sh *shareServer) connect() (*os.File, error) {
 	}
 	ours, err := unix.File()
 	if err == nil {
-		err = sh.control.Serve(ours)
+		err = sh.control.Serve(ctx, ours)
 	}
 	if err != nil {
 		theirs.Close()
@@ -112,7 +112,7 @@ func (s *supervisor) plugAll(ctx context.Context) error {
 
 // plug gives the machine a device that the server serves.
 func (sh *shareServer) plug(ctx context.Context, m *qemu.Process) error {
-	theirs, err := sh.connect()
+	theirs, err := sh.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func takeOut(ctx context.Context, m *qemu.Process, servers []*shareServer) (save
 		if v.Device, err = m.FreezeShare(sh.plan.Mount.Tag); err != nil {
 			return nil, err
 		}
-		if v.State, err = sh.control.Save(); err != nil {
+		if v.State, err = sh.control.Save(ctx); err != nil {
 			return nil, fmt.Errorf("share %s: %w", sh.plan.Options.Root, err)
 		}
 		saved = append(saved, v)
@@ -221,7 +221,7 @@ func takeOut(ctx context.Context, m *qemu.Process, servers []*shareServer) (save
 // putBack puts shares into a paused machine.
 func putBack(ctx context.Context, m *qemu.Process, servers []*shareServer, saved []snapshot.Share) error {
 	for i, sh := range servers {
-		theirs, err := sh.connect()
+		theirs, err := sh.connect(ctx)
 		if err != nil {
 			return err
 		}
@@ -234,13 +234,13 @@ func putBack(ctx context.Context, m *qemu.Process, servers []*shareServer, saved
 
 // succeed starts servers that take the places of saved ones. With moved, the
 // directories are copies of those.
-func (s *supervisor) succeed(plans []sharePlan, saved []snapshot.Share, moved bool) error {
+func (s *supervisor) succeed(ctx context.Context, plans []sharePlan, saved []snapshot.Share, moved bool) error {
 	for i, p := range plans {
 		sh, err := s.serveShare(p)
 		if err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)
 		}
-		if err := sh.control.Load(saved[i].State, moved && i == 0); err != nil {
+		if err := sh.control.Load(ctx, saved[i].State, moved && i == 0); err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)
 		}
 	}

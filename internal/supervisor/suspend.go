@@ -134,12 +134,12 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	if err := s.agent.call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
 		return nil, errors.Join(err, s.wake(ctx))
 	}
-	if err := s.machine.Pause(ctx); err != nil {
-		return nil, errors.Join(err, s.wake(ctx))
+	if err := s.machine.Pause(ctx); err != nil { // QEMU may still carry it out
+		return nil, errors.Join(err, s.unpause(ctx))
 	}
 	shares, err := takeOut(ctx, s.machine, s.shares)
 	if err != nil {
-		return nil, errors.Join(err, s.machine.Resume(ctx), s.wake(ctx))
+		return nil, errors.Join(err, s.unpause(ctx))
 	}
 	names, err := json.Marshal(s.network.gate.Names())
 	if err == nil {
@@ -159,16 +159,34 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 
 // release lets a captured machine go on.
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
+	ctx, cancel := afterCapture(ctx)
+	defer cancel()
 	if err := putBack(ctx, s.machine, s.shares, shares); err != nil {
 		s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
 		s.machine.Kill()
 		return err
 	}
+	return s.unpause(ctx)
+}
+
+// unpause lets a paused machine that has its shares go on.
+func (s *supervisor) unpause(ctx context.Context) error {
+	ctx, cancel := afterCapture(ctx)
+	defer cancel()
 	return errors.Join(s.machine.Resume(ctx), s.wake(ctx))
+}
+
+// afterCapture returns a context for steps that end a capture. They get a time of
+// their own, because the capture may have failed by using up the whole of its own, and
+// the guest must go on all the same.
+func afterCapture(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), pauseLimit)
 }
 
 // wake lets what runs in the guest go on.
 func (s *supervisor) wake(ctx context.Context) error {
+	ctx, cancel := afterCapture(ctx)
+	defer cancel()
 	id, err := s.identity()
 	if err != nil {
 		return err
@@ -214,7 +232,7 @@ func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.
 	if err := json.Unmarshal(snap.Meta.Network, &s.names); err != nil {
 		return fmt.Errorf("its network: %w", err)
 	}
-	if err := s.succeed(plans, snap.Meta.Shares, s.forkOf(snap)); err != nil {
+	if err := s.succeed(ctx, plans, snap.Meta.Shares, s.forkOf(snap)); err != nil {
 		s.killShares()
 		return err
 	}

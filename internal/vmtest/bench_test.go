@@ -475,7 +475,7 @@ func (m *bare) plugBawn(b *testing.B) {
 	}
 	server.Close()
 	m.ends = append(m.ends, func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); control.Close() })
-	if err := control.Serve(ours); err != nil {
+	if err := control.Serve(b.Context(), ours); err != nil {
 		b.Fatal(err)
 	}
 	if err := m.p.PlugShare(b.Context(), "bawn", theirs); err != nil {

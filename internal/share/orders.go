@@ -1,0 +1,74 @@
+package share
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+)
+
+// Serve serves the share to one QEMU after the other, as the supervisor names them on
+// the control socket, and answers its other orders. The file is closed. It returns
+// nil when the supervisor is gone, or when a QEMU has hung up and no other is named;
+// an error when a QEMU or its guest breaks the protocol, and ctx's when that ends.
+func (p *Prepared) Serve(ctx context.Context, control *os.File) error {
+	conn, err := unixConn(control)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	next := make(chan *os.File, 1)
+	go p.serveOrders(conn, next) // ends when conn is closed
+	for socket := range next {
+		if err := p.serve(ctx, socket); err != nil {
+			return err
+		}
+		p.device.Resumed = true // the next QEMU goes on where this one stopped
+	}
+	return ctx.Err()
+}
+
+// serveOrders answers orders until the connection ends, and then closes next.
+func (p *Prepared) serveOrders(c *net.UnixConn, next chan<- *os.File) {
+	defer close(next)
+	for {
+		var o order
+		f, err := receive(c, &o)
+		if err != nil {
+			return
+		}
+		var a answer
+		if a.State, err = p.carryOut(o, f, next); err != nil {
+			a.Error = err.Error()
+		}
+		if err := send(c, a, nil); err != nil {
+			return
+		}
+	}
+}
+
+// carryOut does what an order says and returns the state for its answer.
+func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.RawMessage, error) {
+	switch o.Verb {
+	case verbSave:
+		return p.marshal()
+	case verbLoad:
+		return nil, p.unmarshal(o.State, o.Moved)
+	case verbServe:
+		if f == nil {
+			return nil, errors.New("no socket came")
+		}
+		select {
+		case next <- f:
+			return nil, nil
+		default:
+			f.Close()
+			return nil, errors.New("another QEMU is waiting already")
+		}
+	}
+	return nil, fmt.Errorf("unknown order %q", o.Verb)
+}
