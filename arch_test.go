@@ -25,6 +25,7 @@ var may = []struct{ name, imports string }{
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/size", ""},
 	{"internal/sys/xdg", ""},
+	{"internal/workcopy", ""},
 	{"internal/wire", ""},
 	{"internal/progress", ""},
 	{"internal/policy", ""},
@@ -51,7 +52,7 @@ var may = []struct{ name, imports string }{
 	{"internal/engine", "progress sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor wire"},
+	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor wire workcopy"},
 }
 
 // folders are the folders with Go code in them.

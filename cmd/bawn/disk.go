@@ -6,6 +6,9 @@ import (
 	"syscall"
 )
 
+// inode identifies a file of this host.
+type inode struct{ dev, ino uint64 }
+
 // usage counts what files take of the host's disk, each once, however many names it
 // has: a sandbox that went back to a snapshot has the same memory file.
 type usage map[inode]bool

@@ -17,6 +17,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/workcopy"
 )
 
 func forkCommand() *cobra.Command {
@@ -214,12 +215,12 @@ func (f *forkFlags) make(ctx context.Context, sandboxes *store.Store, s *snapsho
 	}
 	if f.copyProject {
 		spec.Dir, spec.Place = f.project(was, name), was.GuestDir()
-		if err := copyTree(ctx, was.Dir, spec.Dir); err != nil {
+		if err := workcopy.Copy(ctx, was.Dir, spec.Dir); err != nil {
 			return err
 		}
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, removeTree(spec.Dir))
+				err = errors.Join(err, workcopy.Remove(spec.Dir))
 			}
 		}()
 	}

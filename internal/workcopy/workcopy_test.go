@@ -1,4 +1,4 @@
-package main
+package workcopy
 
 import (
 	"bytes"
@@ -56,7 +56,7 @@ func likeFiles(t *testing.T, root string) []string {
 	return all
 }
 
-func TestCopyTree(t *testing.T) {
+func TestCopy(t *testing.T) {
 	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
 	at := func(name string) string { return filepath.Join(from, name) }
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s"))
@@ -89,8 +89,8 @@ func TestCopyTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Setxattr(at("run"), "user.bawn", []byte("x"), 0) // not on every file system
-	t.Cleanup(func() { _ = errors.Join(removeTree(from), removeTree(to)) })
-	if err := copyTree(t.Context(), from, to); err != nil {
+	t.Cleanup(func() { _ = errors.Join(Remove(from), Remove(to)) })
+	if err := Copy(t.Context(), from, to); err != nil {
 		t.Fatal(err)
 	}
 	was, is := likeFiles(t, from), likeFiles(t, to)
@@ -101,26 +101,26 @@ func TestCopyTree(t *testing.T) {
 	if err := unix.Stat(filepath.Join(to, "sparse"), &st); err != nil || st.Blocks*512 > 1<<20 {
 		t.Errorf("a sparse file takes %d bytes, %v", st.Blocks*512, err)
 	}
-	if err := copyTree(t.Context(), from, to); !errors.Is(err, fs.ErrExist) {
+	if err := Copy(t.Context(), from, to); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over what is there: %v", err)
 	}
 	if now := likeFiles(t, to); !slices.Equal(now, is) {
 		t.Error("what was there has changed")
 	}
-	if err := removeTree(to); err != nil {
+	if err := Remove(to); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestCopyTreeFails: half a copy goes, and what cannot be read is named.
-func TestCopyTreeFails(t *testing.T) {
+// TestCopyFails: half a copy goes, and what cannot be read is named.
+func TestCopyFails(t *testing.T) {
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "to")
 	if err := os.WriteFile(filepath.Join(from, "file"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := copyTree(ctx, from, to); !errors.Is(err, context.Canceled) {
+	if err := Copy(ctx, from, to); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
@@ -132,14 +132,14 @@ func TestCopyTreeFails(t *testing.T) {
 	if err := os.Chmod(filepath.Join(from, "file"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyTree(t.Context(), from, to); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), filepath.Join(from, "file")) {
+	if err := Copy(t.Context(), from, to); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), filepath.Join(from, "file")) {
 		t.Errorf("a file that cannot be read: %v", err)
 	}
 }
 
-// TestCopyTreeOfWhatChanges: files and directories that come and go are no failure,
+// TestCopyOfChangingTree: files and directories that come and go are no failure,
 // and a link in the place of a directory leads nowhere.
-func TestCopyTreeOfWhatChanges(t *testing.T) {
+func TestCopyOfChangingTree(t *testing.T) {
 	outside := t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "key"), []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestCopyTreeOfWhatChanges(t *testing.T) {
 	copies := func(name string, n int) (failed error) {
 		for i := range n {
 			to := filepath.Join(t.TempDir(), fmt.Sprint(name, i))
-			err := copyTree(t.Context(), from, to)
+			err := Copy(t.Context(), from, to)
 			failed = errors.Join(failed, err)
 			if left, _ := filepath.Glob(filepath.Join(to, "stays*")); err == nil && len(left) != 50 {
 				t.Errorf("%d of 50 files were copied", len(left))

@@ -1,4 +1,13 @@
-package main
+// Package workcopy copies a directory of files for a fork: what cp -a does, for a source
+// that a hostile guest goes on changing meanwhile.
+//
+// Theory of operation. The copy walks the source through handles (os.Root), never by
+// path, so that a symbolic link that the guest puts in the place of a directory cannot
+// lead out of the source. An entry that has gone by the time it is copied is left out.
+// Each entry keeps its contents with their holes, its owner, mode, times and extended
+// attributes, and names of one file stay names of one file. Where the file system can
+// share the contents of two files (reflink), the copy takes no room.
+package workcopy
 
 import (
 	"context"
@@ -15,19 +24,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyTree copies a directory to a place where nothing is, sharing contents where
-// the file system can. Half a copy is removed.
+// Copy copies the directory from to the path to, where nothing may exist yet: the error
+// is fs.ErrExist if something does. After any other failure, also when ctx ends, nothing
+// of the copy is left.
 //
-// It is what cp -a does, but for two things: the guest goes on changing the
-// directory. What is gone by the time it is copied is left out, and no symbolic link
-// that comes in the place of a directory leads out of the project.
-func copyTree(ctx context.Context, from, to string) (err error) {
+// A file that cannot be read is an error that names it. What only root may give (other
+// owners, some attributes) is left out for other users; set-user-ID and set-group-ID
+// bits are then left out too.
+func Copy(ctx context.Context, from, to string) (err error) {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return fmt.Errorf("copy the project: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("copy the project: %w", err), removeTree(to))
+			err = errors.Join(fmt.Errorf("copy the project: %w", err), Remove(to))
 		}
 	}()
 	src, err := os.OpenRoot(from)
@@ -40,12 +50,12 @@ func copyTree(ctx context.Context, from, to string) (err error) {
 		return err
 	}
 	defer top.Close()
-	c := treeCopier{ctx: ctx, from: hostFiles{src, from}, top: top, linked: map[inode]string{}}
+	c := copier{ctx: ctx, from: from, top: top, linked: map[inode]string{}}
 	return c.dir(src, top, ".")
 }
 
-// removeTree removes a copy, also of directories in which nothing may be removed.
-func removeTree(root string) error {
+// Remove removes a copy, also one with directories that are not writable.
+func Remove(root string) error {
 	if os.RemoveAll(root) == nil {
 		return nil
 	}
@@ -58,24 +68,39 @@ func removeTree(root string) error {
 	return os.RemoveAll(root)
 }
 
-// inode tells files of this host apart.
+// inode identifies a file of this host.
 type inode struct{ dev, ino uint64 }
 
-type treeCopier struct {
+// copier is one copy under way.
+type copier struct {
 	ctx    context.Context
-	from   hostFiles        // the directory, for its name
+	from   string           // path of the source, for error texts
 	top    *os.Root         // of the copy
-	linked map[inode]string // where the copy has what has several names
+	linked map[inode]string // files with several names, and where the copy has them
 }
 
-func (c *treeCopier) fail(rel string, err error) error { return failure(c.from, rel, err) }
+// fail is an error about the entry at rel, by its path in the source. The names that
+// system calls use are relative to handles and would mislead.
+func (c *copier) fail(rel string, err error) error {
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &pe):
+		err = pe.Err
+	case errors.As(err, &le):
+		err = le.Err
+	}
+	return fmt.Errorf("%s: %w", filepath.Join(c.from, rel), err)
+}
 
-// dir copies what is in a directory, and then what the directory is. rel is its path
-// from the top.
-func (c *treeCopier) dir(src, dst *os.Root, rel string) error {
+// dir copies the entries of a directory, and then its metadata. rel is its path from the
+// top.
+func (c *copier) dir(src, dst *os.Root, rel string) error {
 	from, names, err := namesIn(src)
 	if errors.Is(err, fs.ErrNotExist) && rel != "." {
-		return nil // it was removed
+		return nil // removed meanwhile
 	}
 	if err != nil {
 		return c.fail(rel, err)
@@ -94,7 +119,7 @@ func (c *treeCopier) dir(src, dst *os.Root, rel string) error {
 		return c.fail(rel, err)
 	}
 	defer to.Close()
-	return c.fail(rel, likeness(to, from))
+	return c.fail(rel, copyMetadata(to, from))
 }
 
 // namesIn opens a directory and lists it.
@@ -108,8 +133,8 @@ func namesIn(dir *os.Root) (f *os.File, names []string, err error) {
 	return f, names, err
 }
 
-// entry copies one name of a directory, unless it is gone.
-func (c *treeCopier) entry(src, dst *os.Root, name, rel string) error {
+// entry copies one entry of a directory, unless it has gone.
+func (c *copier) entry(src, dst *os.Root, name, rel string) error {
 	fi, err := src.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -135,7 +160,7 @@ func (c *treeCopier) entry(src, dst *os.Root, name, rel string) error {
 	return c.fail(rel, err)
 }
 
-func (c *treeCopier) subdir(src, dst *os.Root, name, rel string) error {
+func (c *copier) subdir(src, dst *os.Root, name, rel string) error {
 	from, err := src.OpenRoot(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -155,7 +180,7 @@ func (c *treeCopier) subdir(src, dst *os.Root, name, rel string) error {
 	return c.dir(from, to, rel)
 }
 
-// leaf copies what is no directory, and says whether it was still there.
+// leaf copies an entry other than a directory. made reports whether it still existed.
 func leaf(src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) (made bool, err error) {
 	if mode.IsRegular() {
 		return regular(src, dst, name)
@@ -188,7 +213,7 @@ func leaf(src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) 
 	return true, unix.UtimesNanoAt(to, name, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// regular copies a file.
+// regular copies a regular file. made reports whether it still existed as one.
 func regular(src, dst *os.Root, name string) (made bool, err error) {
 	from, err := src.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -198,7 +223,7 @@ func regular(src, dst *os.Root, name string) (made bool, err error) {
 		return false, err
 	}
 	defer from.Close()
-	if fi, err := from.Stat(); err != nil || !fi.Mode().IsRegular() { // it is something else by now
+	if fi, err := from.Stat(); err != nil || !fi.Mode().IsRegular() { // replaced meanwhile
 		return false, err
 	}
 	to, err := dst.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -207,19 +232,20 @@ func regular(src, dst *os.Root, name string) (made bool, err error) {
 	}
 	err = copyContents(to, from)
 	if err == nil {
-		err = likeness(to, from)
+		err = copyMetadata(to, from)
 	}
 	return true, errors.Join(err, to.Close())
 }
 
-// copyContents copies a file that may grow and shrink meanwhile, with its holes.
+// copyContents copies the bytes of a file, which may grow and shrink meanwhile, with its
+// holes.
 func copyContents(to, from *os.File) error {
 	if unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) == nil {
 		return nil
 	}
 	for at := int64(0); ; {
 		data, err := from.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no more
+		if errors.Is(err, unix.ENXIO) { // no more data
 			break
 		}
 		if err != nil {
@@ -248,10 +274,10 @@ func copyContents(to, from *os.File) error {
 	return to.Truncate(size)
 }
 
-// likeness gives a copy the owner, attributes, mode and times of a file or directory.
-// What only root may give is left out for others; then nobody else's rights go with
-// it.
-func likeness(to, from *os.File) error {
+// copyMetadata gives a copy the owner, extended attributes, mode and times of a file or
+// directory. Without the right to give files away the copy stays the caller's, and the
+// set-user-ID, set-group-ID and sticky bits are dropped.
+func copyMetadata(to, from *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
@@ -268,12 +294,12 @@ func likeness(to, from *os.File) error {
 	if err := unix.Fchmod(int(to.Fd()), mode); err != nil {
 		return err
 	}
-	// There is no futimens(3) in Go, and by its name the file may be another.
+	// Go has no futimens(3), and the file's path may lead to another file by now.
 	name := fmt.Sprintf("/proc/self/fd/%d", to.Fd())
 	return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{st.Atim, st.Mtim}, 0)
 }
 
-// copyAttributes copies extended attributes, as far as it may.
+// copyAttributes copies the extended attributes that the caller may set.
 func copyAttributes(to, from *os.File) {
 	if n, err := unix.Flistxattr(int(from.Fd()), nil); err != nil || n == 0 {
 		return // most have none
