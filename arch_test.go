@@ -33,6 +33,7 @@ var may = []struct{ name, imports string }{
 	{"internal/netstack", ""},
 	{"internal/confine", ""},
 	{"internal/sandbox", ""},
+	{"internal/transfer", "progress sandbox"},
 	{"internal/sandbox/store", "policy sandbox"},
 	{"internal/project", "policy sandbox"},
 	{"internal/cache", "progress"},
@@ -52,7 +53,7 @@ var may = []struct{ name, imports string }{
 	{"internal/engine", "progress sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor wire workcopy"},
+	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor transfer wire workcopy"},
 }
 
 // folders are the folders with Go code in them.

@@ -14,6 +14,7 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/session"
 )
 
 func TestParseMounts(t *testing.T) {
@@ -136,7 +137,10 @@ func TestSSHConfigQuotes(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", "/home/a b/state")
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("XDG_CACHE_HOME", "")
-	got := sshConfig(d, "x", "/opt/it's/bawn")
+	got, err := session.SSHConfig(d, "x", "me", proxyCommand("/opt/it's/bawn", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{
 		`IdentityFile "/home/a b/100%%/x/id_ed25519"`,
 		`ProxyCommand env XDG_STATE_HOME='/home/a b/state' '/opt/it'\''s/bawn' __ssh-proxy x`,
@@ -148,13 +152,16 @@ func TestSSHConfigQuotes(t *testing.T) {
 	}
 }
 
-// TestSSHConfigFolders: a sandbox that ssh starts has the rules for all sandboxes of
-// who printed the configuration.
+// TestSSHConfigFolders: a sandbox that ssh starts is looked for in the folders of the
+// person who printed the configuration.
 func TestSSHConfigFolders(t *testing.T) {
 	for _, k := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
 		t.Setenv(k, "/other/"+k)
 	}
-	got := sshConfig(store.Dir{Path: "/x"}, "x", "/bawn")
+	got, err := session.SSHConfig(store.Dir{Path: "/x"}, "x", "me", proxyCommand("/bawn", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := "ProxyCommand env XDG_STATE_HOME='/other/XDG_STATE_HOME' XDG_CONFIG_HOME='/other/XDG_CONFIG_HOME' XDG_CACHE_HOME='/other/XDG_CACHE_HOME' '/bawn' __ssh-proxy x\n"
 	if !strings.Contains(got, want) {
 		t.Errorf("want %s in\n%s", want, got)

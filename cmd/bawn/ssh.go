@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -38,40 +38,23 @@ host "bawn-NAME". A sandbox that is stopped is started by the connection.`,
 			if err != nil {
 				return err
 			}
-			for _, path := range []string{d.Path, self} {
-				if strings.ContainsAny(path, "\n\r") || strings.Contains(path, "${") {
-					return hint(fmt.Errorf("ssh_config cannot hold the path %q", path), "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there")
-				}
+			text, err := session.SSHConfig(d, spec.Name, guestUser().Name, proxyCommand(self, spec.Name))
+			if errors.Is(err, session.ErrUnquotable) {
+				return hint(err, "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there")
 			}
-			_, err = io.WriteString(c.OutOrStdout(), sshConfig(d, spec.Name, self))
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(c.OutOrStdout(), text)
 			return err
 		},
 	}
 	return c
 }
 
-// sshConfig writes a Host block of ssh_config(5).
-func sshConfig(d store.Dir, name, self string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Host %s\n", session.HostAlias(name))
-	for _, l := range [][2]string{
-		{"User", guestUser().Name},
-		{"ProxyCommand", proxyCommand(self, name)},
-		{"IdentityFile", sshQuote(d.File(store.ClientKeyFile))},
-		{"IdentitiesOnly", "yes"},
-		{"HostKeyAlias", session.HostAlias(name)},
-		{"UserKnownHostsFile", sshQuote(d.File(store.KnownHostsFile))},
-		{"StrictHostKeyChecking", "yes"},
-		{"ForwardAgent", "no"}, // a hostile guest could use the keys in it
-		{"ForwardX11", "no"},
-	} {
-		fmt.Fprintf(&b, "  %s %s\n", l[0], l[1])
-	}
-	return b.String()
-}
-
-// proxyCommand names bawn's folders when they are not where a later bawn, run by an
-// editor with another environment, would look: the rules for all sandboxes are there.
+// proxyCommand is the shell command that ssh runs to reach a sandbox. It sets the variables
+// that name bawn's folders: an editor may run it with another environment, and a bawn that
+// looks elsewhere would miss the sandbox and the rules for all sandboxes.
 func proxyCommand(self, name string) string {
 	cmd := shellQuote(self) + " __ssh-proxy " + name
 	var env string
@@ -83,16 +66,10 @@ func proxyCommand(self, name string) string {
 	if env != "" {
 		cmd = "env " + env + cmd
 	}
-	return strings.ReplaceAll(cmd, "%", "%%") // ssh_config(5), TOKENS
+	return cmd
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// sshQuote quotes a path as OpenSSH has read it since 8.7: in quotes a backslash
-// takes the meaning from a quote or another (misc.c, argv_split).
-func sshQuote(s string) string {
-	return `"` + strings.NewReplacer("%", "%%", `\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
 
 // sshProxyCommand joins standard input and output to the guest's SSH server.
 func sshProxyCommand() *cobra.Command {
@@ -115,8 +92,8 @@ func sshProxyCommand() *cobra.Command {
 	}
 }
 
-// join copies until the guest ends the connection or a signal comes. The end
-// of standard input is passed on, and the rest of the answer awaited.
+// join copies in both directions until the guest ends the connection or ctx ends. The end
+// of in closes only that direction, so that the guest's remaining output still arrives.
 func join(ctx context.Context, conn net.Conn, in io.Reader, out io.Writer) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -127,7 +104,7 @@ func join(ctx context.Context, conn net.Conn, in io.Reader, out io.Writer) error
 	}()
 	_, err := io.Copy(out, conn)
 	if ctx.Err() != nil {
-		return nil // ssh ends its proxy by a signal: nothing to tell
+		return nil // ssh ends its proxy by a signal
 	}
 	return err
 }

@@ -1,0 +1,186 @@
+package transfer
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// hostFiles is this host's file system beneath one directory. A path that leads out of it,
+// by a symbolic link or "..", is refused, also when a guest that shares the directory
+// changes it while files are copied.
+type hostFiles struct {
+	root *os.Root
+	show string // path of the directory, for error texts
+}
+
+// openSource opens the directory that a path to copy from is in. name is the path from
+// there. The caller closes the root.
+func openSource(shares []string, p string) (h hostFiles, name string, err error) {
+	if root, name := inShare(shares, p); root != "" {
+		return openHost(root, name)
+	}
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return hostFiles{}, "", err
+	}
+	return openHost(filepath.Dir(abs), filepath.Base(abs))
+}
+
+// openDestination opens a directory to copy to, or the one that the copy will be in. name
+// is the path from there. The caller closes the root.
+func openDestination(shares []string, p string) (h hostFiles, name string, err error) {
+	if root, name := inShare(shares, p); root != "" {
+		return openHost(root, name)
+	}
+	if fi, err := os.Stat(p); err == nil && fi.IsDir() {
+		return openHost(p, ".")
+	}
+	p = filepath.Clean(p)
+	if real, err := filepath.EvalSymlinks(p); err == nil {
+		p = real // a link to a file, outside the shares and thus the person's own
+	}
+	return openHost(filepath.Dir(p), filepath.Base(p))
+}
+
+func openHost(dir, name string) (hostFiles, string, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return hostFiles{}, "", failure(hostFiles{show: dir}, "", err)
+	}
+	if name == "/" {
+		name = "."
+	}
+	return hostFiles{root, dir}, name, nil
+}
+
+// inShare finds the share that p lies in and the path of p from there. root is "" if p is
+// in none.
+func inShare(shares []string, p string) (root, name string) {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", ""
+	}
+	if root, name := beneathAny(shares, abs); root != "" {
+		return root, name
+	}
+	// A link outside the shares may lead into one.
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		if real, err = filepath.EvalSymlinks(filepath.Dir(abs)); err != nil {
+			return "", ""
+		}
+		real = filepath.Join(real, filepath.Base(abs))
+	}
+	return beneathAny(shares, real)
+}
+
+// beneathAny compares each directory on the way to p with the shares by identity, since
+// paths may differ (bind mounts, links).
+func beneathAny(shares []string, p string) (root, name string) {
+	for i := 1; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' && i != 1 {
+			continue
+		}
+		here, err := os.Stat(p[:i])
+		if err != nil || !here.IsDir() {
+			return "", ""
+		}
+		for _, s := range shares {
+			if there, err := os.Stat(s); err == nil && os.SameFile(here, there) {
+				if rest := strings.TrimPrefix(p[i:], "/"); rest != "" {
+					return p[:i], rest
+				}
+				return p[:i], "."
+			}
+		}
+	}
+	return "", ""
+}
+
+func (h hostFiles) Name(p string) string                { return filepath.Join(h.show, p) }
+func (h hostFiles) Lstat(p string) (fs.FileInfo, error) { return h.root.Lstat(p) }
+func (h hostFiles) Stat(p string) (fs.FileInfo, error)  { return h.root.Stat(p) }
+func (h hostFiles) ReadLink(p string) (string, error)   { return h.root.Readlink(p) }
+func (h hostFiles) Chmod(p string, m fs.FileMode) error { return h.root.Chmod(p, m) }
+
+func (h hostFiles) Chtimes(p string, modified time.Time) error {
+	return h.root.Chtimes(p, time.Time{}, modified) // the zero time leaves the time of access
+}
+
+// Open opens a regular file. It does not block on a pipe that a guest has put in its
+// place. The reader has no WriteTo, which would bypass the count of bytes.
+func (h hostFiles) Open(p string) (io.ReadCloser, error) {
+	f, err := h.root.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.New("no longer a file")
+	}
+	return struct{ io.ReadCloser }{f}, nil
+}
+
+func (h hostFiles) ReadDir(p string) ([]string, error) {
+	f, err := h.root.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (h hostFiles) Create(name string, like fs.FileInfo, write func(io.Writer) error) error {
+	tmp := temporary(name)
+	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = write(f); err == nil {
+		err = errors.Join(f.Chmod(like.Mode().Perm()), h.Chtimes(tmp, like.ModTime()))
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = h.root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = h.root.Remove(tmp)
+	}
+	return err
+}
+
+// temporary is a name in the directory of name, for a file that will be renamed to it.
+func temporary(name string) string {
+	return path.Join(path.Dir(name), ".bawn-cp-"+sandbox.NewID())
+}
+
+// Mkdir does not accept a symbolic link to a directory: the guest may have sent one of
+// that name a moment ago.
+func (h hostFiles) Mkdir(name string) (bool, error) {
+	err := h.root.Mkdir(name, 0o700)
+	if err == nil {
+		return true, nil
+	}
+	if fi, lerr := h.root.Lstat(name); errors.Is(err, fs.ErrExist) && lerr == nil && fi.IsDir() {
+		return false, nil
+	}
+	return false, err
+}
+
+func (h hostFiles) Symlink(target, name string) error {
+	if fi, err := h.root.Lstat(name); err == nil && fi.Mode().Type() == fs.ModeSymlink {
+		if err := h.root.Remove(name); err != nil {
+			return err
+		}
+	}
+	return h.root.Symlink(target, name)
+}

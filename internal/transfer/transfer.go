@@ -1,0 +1,99 @@
+// Package transfer copies files and directories between this host and a guest, over SFTP.
+//
+// Theory of operation. The guest is hostile: it chooses the names and contents that it
+// sends, it changes them while they are read, and it can write to the directories of the
+// host that are shared with it. A transfer therefore
+//
+//   - opens one directory of the host and works beneath that handle only (os.Root, in
+//     host.go): a symbolic link or ".." that leads out of it is ErrEscapes, also when it
+//     appears while files are copied;
+//   - begins, for a path inside a directory that a guest can change, at that directory,
+//     so that no link inside it is followed out of it;
+//   - accepts from the guest only names that are one path element;
+//   - writes a file beside the old one and renames it when it is complete.
+//
+// Links of the person's own, outside those directories, are followed as by cp(1).
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkg/sftp"
+
+	"bawn.dev/bawn/internal/progress"
+)
+
+// Errors that a caller can branch on.
+var (
+	// ErrEscapes means that a symbolic link or ".." leads out of a directory that a
+	// guest can change.
+	ErrEscapes = errors.New("a symbolic link or .. leads out of a directory that a sandbox can change")
+	// ErrSpecial means that the destination on the host is a device, a pipe or a socket,
+	// which a copy would replace by a file.
+	ErrSpecial = errors.New("is neither a file nor a directory")
+	// ErrKind is about an entry of a directory that cannot be copied: a device, a pipe or
+	// a socket.
+	ErrKind = errors.New("neither a file, a directory nor a symbolic link")
+)
+
+// Transfer is a connection to a guest and what its copies have in common. Its methods may
+// not be called at once.
+type Transfer struct {
+	Guest   *sftp.Client // the caller closes it
+	Sandbox string       // its name, for error texts
+
+	// Writable are the directories of the host that any guest can change.
+	Writable []string
+
+	// Progress receives the bytes copied and the names of files. Required.
+	Progress progress.Task
+
+	// Skipped is called for each entry of a directory that cannot be copied (ErrKind).
+	// The copy goes on. Required.
+	Skipped func(error)
+}
+
+// Upload copies src of the host to dst in the guest, whole if it is a directory. Into a
+// directory it is copied under its own name; mustBeDir makes anything else an error. Modes,
+// times of change and symbolic links are kept. What was copied before a failure stays.
+func (t *Transfer) Upload(ctx context.Context, src, dst string, mustBeDir bool) error {
+	host, name, err := openSource(t.Writable, src)
+	if err != nil {
+		return err
+	}
+	defer host.root.Close()
+	return t.copier(ctx, host, t.guest()).into(name, baseName(src), dst, mustBeDir || strings.HasSuffix(dst, "/"))
+}
+
+// Download is Upload in the other direction. A dst that is a device, a pipe or a socket is
+// ErrSpecial.
+func (t *Transfer) Download(ctx context.Context, src, dst string, mustBeDir bool) error {
+	if fi, err := os.Stat(dst); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s %w", dst, ErrSpecial)
+	}
+	host, name, err := openDestination(t.Writable, dst)
+	if err != nil {
+		return err
+	}
+	defer host.root.Close()
+	return t.copier(ctx, t.guest(), host).into(src, baseName(src), name, mustBeDir || strings.HasSuffix(dst, "/"))
+}
+
+func (t *Transfer) guest() guestFiles { return guestFiles{t.Guest, t.Sandbox} }
+
+func (t *Transfer) copier(ctx context.Context, src, dst files) *copier {
+	return &copier{ctx: ctx, src: src, dst: dst, task: t.Progress, skip: t.Skipped}
+}
+
+// baseName is the name that a copy gets inside a directory; "" if the path has none.
+func baseName(p string) string {
+	if b := filepath.Base(p); b != "." && b != ".." && b != "/" {
+		return b
+	}
+	return ""
+}
