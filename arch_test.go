@@ -49,11 +49,19 @@ var may = []struct{ name, imports string }{
 	{"internal/snapshot", "qemu sandbox"},
 	{"internal/egress", "policy"},
 	{"internal/guest", "wire"},
-	{"internal/supervisor", "confine control egress image kernel netstack policy qemu sandbox sandbox/store share snapshot template wire"},
+	{"internal/supervisor/handoff", "sandbox/store"},
+	{"internal/supervisor/vm", "kernel netstack policy qemu sandbox template wire"},
+	{"internal/supervisor/agent", "wire"},
+	{"internal/supervisor/agent/agenttest", "supervisor/agent wire"},
+	{"internal/supervisor/shareserver", "confine qemu sandbox share snapshot supervisor/handoff wire"},
+	{"internal/supervisor/launch", "sandbox sandbox/store supervisor/handoff"},
+	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
+	{"internal/supervisor/templatebuild", "confine image qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
+	{"internal/supervisor", "confine control egress image netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/shareserver supervisor/vm template wire"},
 	{"internal/engine", "progress sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor transfer wire workcopy"},
+	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/templatebuild transfer wire workcopy"},
 }
 
 // folders are the folders with Go code in them.

@@ -13,6 +13,8 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/templatebuild"
 )
 
 // The verbs of this file are processes that bawn starts itself; they are not
@@ -20,7 +22,7 @@ import (
 
 func superviseCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: supervisor.Verb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: handoff.SuperviseVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return supervisor.Run(c.Context(), store.Dir{Path: args[0]}, guestUser())
 		},
@@ -30,10 +32,10 @@ func superviseCommand() *cobra.Command {
 // waitCommand is the supervisor of a machine that waits in the pool's folder.
 func waitCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: supervisor.WaitVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: handoff.PoolMemberVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			d := store.Dir{Path: args[0]}
-			return supervisor.Wait(c.Context(), d, guestUser(), func(ctx context.Context) error { return rehearse(ctx, d) })
+			return supervisor.RunPoolMember(c.Context(), d, guestUser(), func(ctx context.Context) error { return rehearse(ctx, d) })
 		},
 	}
 }
@@ -45,7 +47,7 @@ const fillDelay = 2 * time.Second
 // fillCommand lets machines wait that can become sandboxes like that one.
 func fillCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: supervisor.FillVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: handoff.TopUpVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			spec, err := store.Dir{Path: args[0]}.Spec()
 			if err != nil {
@@ -64,14 +66,14 @@ func fillCommand() *cobra.Command {
 // templateCommand makes what the next sandbox like that one starts from.
 func templateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: supervisor.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: handoff.TemplateVerb + " DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			d := store.Dir{Path: args[0]}
 			spec, err := d.Spec()
 			if err != nil {
 				return err
 			}
-			if err := supervisor.MakeTemplate(c.Context(), spec, guestUser()); err != nil {
+			if err := templatebuild.Make(c.Context(), spec, guestUser()); err != nil {
 				return err
 			}
 			return fillPool(c.Context(), spec)
@@ -82,13 +84,13 @@ func templateCommand() *cobra.Command {
 // shareCommand serves one share as the supervisor says on the inherited socket.
 func shareCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: supervisor.ShareVerb + " OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: handoff.ShareVerb + " OPTIONS", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			var opt share.Options
 			if err := json.Unmarshal([]byte(args[0]), &opt); err != nil {
 				return fmt.Errorf("share options: %w", err)
 			}
-			control := os.NewFile(supervisor.ShareFD, "control")
+			control := os.NewFile(handoff.ShareFD, "control")
 			p, level, err := share.Prepare(opt)
 			if err != nil {
 				return err

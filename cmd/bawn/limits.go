@@ -9,7 +9,6 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/supervisor"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/meminfo"
 	"bawn.dev/bawn/internal/sys/size"
@@ -82,9 +81,9 @@ func admit(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec) (*lo
 
 // emptyPool makes room for a sandbox that somebody wants now.
 func emptyPool(ctx context.Context, sandboxes *store.Store) error {
-	pool, err := sandboxes.Pool()
+	p, err := warmPool(sandboxes)
 	if err != nil {
 		return err
 	}
-	return supervisor.Empty(ctx, pool)
+	return p.Empty(ctx)
 }

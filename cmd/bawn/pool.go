@@ -19,7 +19,8 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
-	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/launch"
+	"bawn.dev/bawn/internal/supervisor/pool"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/meminfo"
@@ -83,7 +84,7 @@ func poolSize(sandboxes *store.Store) (int, error) {
 func poolSizeFile(sandboxes *store.Store) string { return filepath.Join(sandboxes.Root(), "pool.size") }
 
 func resizePool(ctx context.Context, sandboxes *store.Store, n int) error {
-	pool, l, err := lockPool(ctx, sandboxes)
+	p, l, err := lockPool(ctx, sandboxes)
 	if err != nil {
 		return err
 	}
@@ -92,20 +93,35 @@ func resizePool(ctx context.Context, sandboxes *store.Store, n int) error {
 		return err
 	}
 	if n == 0 {
-		return showing("Ending what waits", func() error { return supervisor.Empty(ctx, pool) })
+		return showing("Ending what waits", func() error { return p.Empty(ctx) })
 	}
 	fmt.Fprintf(os.Stderr, "bawn: from the next start on, %s like that of the sandbox for others\n", count(n, "machine waits", "machines wait"))
 	return nil
 }
 
-// lockPool takes the right to fill or empty the pool.
-func lockPool(ctx context.Context, sandboxes *store.Store) (*store.Store, *lockfile.Lock, error) {
-	pool, err := sandboxes.Pool()
+// warmPool is the pool of the store's sandboxes.
+func warmPool(sandboxes *store.Store) (*pool.Pool, error) {
+	members, err := sandboxes.Pool()
+	if err != nil {
+		return nil, err
+	}
+	return &pool.Pool{
+		Members: members, User: guestUser(), MakeKeys: session.MakeKeys,
+		Room: func(s *sandbox.Spec) bool {
+			max, err := limits()
+			return err == nil && sandboxes.Room(s, max) && meminfo.Available() > 2*startMemory
+		},
+	}, nil
+}
+
+// lockPool takes the right to top up or empty the pool.
+func lockPool(ctx context.Context, sandboxes *store.Store) (*pool.Pool, *lockfile.Lock, error) {
+	p, err := warmPool(sandboxes)
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := pool.LockNames(ctx)
-	return pool, l, err
+	l, err := p.Members.LockNames(ctx)
+	return p, l, err
 }
 
 // waitingRow is one machine in the list.
@@ -173,15 +189,12 @@ func fillPool(ctx context.Context, spec *sandbox.Spec) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	pool, l, err := lockPool(ctx, sandboxes)
+	p, l, err := lockPool(ctx, sandboxes)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	return supervisor.Fill(ctx, pool, n, spec, guestUser(), session.MakeKeys, func(s *sandbox.Spec) bool {
-		max, err := limits()
-		return err == nil && sandboxes.Room(s, max) && meminfo.Available() > 2*startMemory
-	})
+	return p.TopUp(ctx, n, spec)
 }
 
 // rehearsals are what is run in the guest of a machine that is to wait: a program,
@@ -204,17 +217,17 @@ func rehearse(ctx context.Context, d store.Dir) error {
 }
 
 // claimWaiting lets a machine that waits become the sandbox, if one can.
-func claimWaiting(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock *lockfile.Lock, on supervisor.Progress) (how supervisor.Start, ok bool, err error) {
+func claimWaiting(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock *lockfile.Lock, on launch.Progress) (how launch.Result, ok bool, err error) {
 	n, err := poolSize(sandboxes)
 	if err != nil || n == 0 || !spec.Fresh {
 		return how, false, err
 	}
-	pool, err := sandboxes.Pool()
+	p, err := warmPool(sandboxes)
 	if err != nil {
 		return how, false, err
 	}
-	how, err = supervisor.Claim(ctx, pool, sandboxes.Dir(spec.Name), spec, guestUser(), lock, on)
-	if supervisor.NoneWaits(err) {
+	how, err = p.Claim(ctx, sandboxes.Dir(spec.Name), spec, lock, on)
+	if errors.Is(err, pool.ErrNoMember) {
 		return how, false, nil
 	}
 	return how, true, err

@@ -17,7 +17,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
-	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/launch"
 )
 
 func runCommand() *cobra.Command {
@@ -281,7 +281,7 @@ const goneLimit = 5 * time.Second
 func why(ctx context.Context, d store.Dir, gone error) error {
 	ctx, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
-	if supervisor.AwaitExit(ctx, d) != nil || d.AwaitSettled(ctx) != nil {
+	if launch.AwaitExit(ctx, d) != nil || d.AwaitSettled(ctx) != nil {
 		return gone
 	}
 	if _, err := d.Spec(); store.IsNotFound(err) {
@@ -332,7 +332,7 @@ func dial(ctx context.Context, sandboxes *store.Store, name, user string) (*sess
 func startedAgain(ctx context.Context, sandboxes *store.Store, name string) bool {
 	ending, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
-	return supervisor.AwaitExit(ending, sandboxes.Dir(name)) == nil && ensureRunning(ctx, sandboxes, name) == nil
+	return launch.AwaitExit(ending, sandboxes.Dir(name)) == nil && ensureRunning(ctx, sandboxes, name) == nil
 }
 
 // spacePoll is how often a running command's sandbox is asked whether it stands

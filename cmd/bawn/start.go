@@ -25,6 +25,9 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/launch"
+	"bawn.dev/bawn/internal/supervisor/pool"
+	"bawn.dev/bawn/internal/supervisor/templatebuild"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/xdg"
@@ -246,13 +249,13 @@ func bringUp(ctx context.Context, sandboxes *store.Store, name string, f *specFl
 			return errors.Join(publishNew(ctx, d, spec), stayRunning(ctx, d, spec))
 		})
 	case sandbox.Starting: // who launched it was killed
-		if err := showing("Waiting for the sandbox's start", func() error { return supervisor.AwaitStart(ctx, d) }); err != nil {
+		if err := showing("Waiting for the sandbox's start", func() error { return launch.AwaitStart(ctx, d) }); err != nil {
 			return err
 		}
 		l.Close()
 		return bringUp(ctx, sandboxes, name, f, reachable)
 	case sandbox.Stopping:
-		if err := showing("Waiting for the sandbox's stop", func() error { return supervisor.AwaitExit(ctx, d) }); err != nil {
+		if err := showing("Waiting for the sandbox's stop", func() error { return launch.AwaitExit(ctx, d) }); err != nil {
 			return err
 		}
 	}
@@ -426,7 +429,7 @@ func checkMachine(ctx context.Context, bar *bars) error {
 func start(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock *lockfile.Lock, r *bars, reachable func()) error {
 	d := sandboxes.Dir(spec.Name)
 	task := r.Start("Starting the sandbox", 0, progress.Steps)
-	on := supervisor.Progress{Stage: task.Note, Reachable: reachable}
+	on := launch.Progress{Stage: task.Note, Reachable: reachable}
 	how, waited, err := claimWaiting(ctx, sandboxes, spec, lock, on)
 	if waited && err != nil && ctx.Err() == nil {
 		r.around(func() {
@@ -436,7 +439,7 @@ func start(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, lock
 		lock, err = d.Lock()
 	}
 	if err == nil && !waited {
-		how, err = launch(ctx, d, lock, on, r)
+		how, err = startWithRetry(ctx, d, lock, on, r)
 	}
 	task.Done(err)
 	for _, n := range how.Notes {
@@ -463,27 +466,27 @@ func lookInto(sandboxes *store.Store, spec *sandbox.Spec) string {
 	return "bawn ls, then bawn logs " + spec.Name
 }
 
-// launch starts a supervisor, and once more if the guest's kernel panicked or QEMU
+// startWithRetry starts a supervisor, and once more if the guest's kernel panicked or QEMU
 // crashed as it started: nothing of the person's had run.
-func launch(ctx context.Context, d store.Dir, lock *lockfile.Lock, on supervisor.Progress, r *bars) (supervisor.Start, error) {
-	how, err := supervisor.Launch(ctx, d, lock, on)
-	if !supervisor.Crashed(err) || ctx.Err() != nil {
+func startWithRetry(ctx context.Context, d store.Dir, lock *lockfile.Lock, on launch.Progress, r *bars) (launch.Result, error) {
+	how, err := launch.Start(ctx, d, lock, on)
+	if !launch.Crashed(err) || ctx.Err() != nil {
 		return how, err
 	}
 	r.around(func() { fmt.Fprintf(os.Stderr, "bawn: starting it once more: %s\n", printable(err.Error())) })
 	if lock, err = d.Lock(); err != nil {
 		return how, err
 	}
-	return supervisor.Launch(ctx, d, lock, on)
+	return launch.Start(ctx, d, lock, on)
 }
 
 // readyNext makes the next start quick. If this fails it is as slow as this one
 // was, and the sandbox's log says why.
 func readyNext(sandboxes *store.Store, d store.Dir, cold bool) {
 	if cold {
-		_ = supervisor.LaunchTemplate(d) // fills the pool as well
+		_ = templatebuild.Launch(d) // fills the pool as well
 	} else if n, err := poolSize(sandboxes); err == nil && n > 0 {
-		_ = supervisor.LaunchFill(d)
+		_ = pool.LaunchTopUp(d)
 	}
 }
 
@@ -601,7 +604,7 @@ func halt(ctx context.Context, d store.Dir, force bool) error {
 func shutDown(ctx context.Context, d store.Dir, limit time.Duration) error {
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := errors.Join(control.NewClient(d).Stop(asking, false), supervisor.AwaitExit(asking, d))
+	err := errors.Join(control.NewClient(d).Stop(asking, false), launch.AwaitExit(asking, d))
 	if asking.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("the supervisor of %s does not answer", nameOf(d))
 	}
@@ -615,12 +618,12 @@ func pullPlug(ctx context.Context, d store.Dir, limit time.Duration) error {
 	defer cancel()
 	err := control.NewClient(d).Stop(asking, true)
 	if err == nil {
-		err = supervisor.AwaitExit(asking, d)
+		err = launch.AwaitExit(asking, d)
 	}
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if err := supervisor.Kill(ctx, d); err != nil {
+	if err := launch.Kill(ctx, d); err != nil {
 		return err
 	}
 	return d.WriteState(sandbox.State{Phase: sandbox.Stopped})

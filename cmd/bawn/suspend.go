@@ -11,7 +11,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
-	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/launch"
 )
 
 func suspendCommand() *cobra.Command {
@@ -60,7 +60,7 @@ func suspend(ctx context.Context, d store.Dir, force bool) error {
 		if err := control.NewClient(d).Suspend(ctx, force); err != nil {
 			return hint(err, "bawn logs --supervisor %s", nameOf(d))
 		}
-		return supervisor.AwaitExit(ctx, d)
+		return launch.AwaitExit(ctx, d)
 	})
 }
 

@@ -3,8 +3,6 @@ package supervisor
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,9 +18,12 @@ import (
 
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/qemu"
-	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/shareserver"
+	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
@@ -37,7 +36,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tell(news{Stage: "checking the accelerator"})
+	s.tell(handoff.StartEvent{Stage: "checking the accelerator"})
 	if s.accel, err = qemu.Accelerator(ctx, cache); err != nil {
 		return err
 	}
@@ -53,7 +52,7 @@ func (s *supervisor) boot(ctx context.Context) error {
 	if err := s.discard(); err != nil {
 		return err
 	}
-	if err := s.raise(ctx, *describe(s.binary, s.accel, s.spec), nil); err != nil {
+	if err := s.raise(ctx, *vm.Describe(s.binary, s.accel, s.spec), nil); err != nil {
 		return err
 	}
 	return s.moveIn(ctx)
@@ -64,18 +63,18 @@ func (s *supervisor) moveIn(ctx context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
-	s.ports = newPorts(s.agent.dialTCP, s.log)
+	s.ports = newPorts(s.agent.DialTCP, s.log)
 	switch {
 	case s.resumed:
 		return s.reach(ctx)
 	case s.ready:
 		return s.become(ctx)
 	}
-	s.tell(news{Stage: "setting up"})
+	s.tell(handoff.StartEvent{Stage: "setting up"})
 	if err := s.makeSandbox(ctx); err != nil {
 		return err
 	}
-	s.tell(news{Stage: "mounting"})
+	s.tell(handoff.StartEvent{Stage: "mounting"})
 	if s.shares == nil { // else the machine came with them
 		if err := s.plugAll(ctx); err != nil {
 			return err
@@ -90,7 +89,7 @@ func (s *supervisor) moveIn(ctx context.Context) error {
 // distrust removes a template from which a machine did not become a sandbox.
 func (s *supervisor) distrust(templates template.Store, err error) {
 	s.log.Warn("the template does not work: cold start", "error", err)
-	s.tell(news{Stage: "the template does not work: booting"})
+	s.tell(handoff.StartEvent{Stage: "the template does not work: booting"})
 	if err := templates.Remove(s.kind); err != nil {
 		s.log.Warn("remove the template", "error", err)
 	}
@@ -118,7 +117,7 @@ func (s *supervisor) discard() error {
 // become makes a machine that is ready this sandbox's, with all that there is to
 // do at once: the agent waits where one thing needs another.
 func (s *supervisor) become(ctx context.Context) error {
-	s.tell(news{Stage: "setting up"})
+	s.tell(handoff.StartEvent{Stage: "setting up"})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.makeSandbox(ctx) })
 	g.Go(func() error { return s.reach(ctx) })
@@ -136,7 +135,7 @@ func (s *supervisor) become(ctx context.Context) error {
 // reach makes the guest's SSH server reachable. Who launched the sandbox may say
 // hello to it while the rest is made ready.
 func (s *supervisor) reach(ctx context.Context) error {
-	if err := s.agent.startMux(ctx); err != nil {
+	if err := s.agent.StartMux(ctx); err != nil {
 		return err
 	}
 	return s.openSSH()
@@ -149,7 +148,7 @@ func (s *supervisor) openSSH() error {
 	}
 	s.ssh = l
 	go s.serveSSH(l)
-	s.tell(news{Reachable: true})
+	s.tell(handoff.StartEvent{Reachable: true})
 	return nil
 }
 
@@ -168,8 +167,8 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 	if s.binary, err = qemu.Find(ctx, cache); err != nil {
 		return err
 	}
-	plan := describe(s.binary, s.accel, s.spec)
-	if s.kind, err = kindOf(s.binary, plan, s.spec, s.common()); err != nil {
+	plan := vm.Describe(s.binary, s.accel, s.spec)
+	if s.kind, err = vm.Kind(s.binary, plan, s.spec, vm.SetupRequest(s.spec, s.user)); err != nil {
 		return err
 	}
 	if s.resumed, err = s.goOn(ctx, *plan); s.resumed || err != nil {
@@ -177,14 +176,14 @@ func (s *supervisor) startMachine(ctx context.Context, cache string) error {
 	}
 	templates := template.Open(cache)
 	if t := s.findTemplate(templates); t != nil {
-		s.tell(news{Stage: "restoring"})
+		s.tell(handoff.StartEvent{Stage: "restoring"})
 		err := s.raise(ctx, *plan, t)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		s.distrust(templates, err)
 	} else {
-		s.tell(news{Stage: "booting"})
+		s.tell(handoff.StartEvent{Stage: "booting"})
 	}
 	return s.raise(ctx, *plan, nil)
 }
@@ -226,7 +225,7 @@ func (s *supervisor) point() template.Point {
 
 // findTemplate is the template that the machine can start from, or nil.
 func (s *supervisor) findTemplate(store template.Store) *template.Template {
-	if !templatesOn() {
+	if !handoff.TemplatesEnabled() {
 		return nil
 	}
 	t, err := store.Lookup(s.kind)
@@ -251,7 +250,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 	if t == nil {
 		return s.bringUp(ctx, m, nil, s.greet)
 	}
-	from := &origin{what: "template", source: atPoint{t, s.point()}}
+	from := &vm.Origin{What: "template", Source: vm.AtPoint{Template: t, Point: s.point()}}
 	served, err := s.bringShares(ctx, from, t.Meta.Shares[s.point()])
 	if err != nil {
 		return err
@@ -268,7 +267,7 @@ func (s *supervisor) raise(ctx context.Context, m qemu.Machine, t *template.Temp
 // bringShares gives a machine from a template its shares in the places of those
 // that the template was saved without, if it was. Their servers start meanwhile;
 // served returns when they have.
-func (s *supervisor) bringShares(ctx context.Context, from *origin, taken json.RawMessage) (served func() error, err error) {
+func (s *supervisor) bringShares(ctx context.Context, from *vm.Origin, taken json.RawMessage) (served func() error, err error) {
 	var saved []snapshot.Share
 	if taken == nil {
 		return func() error { return nil }, nil
@@ -276,7 +275,7 @@ func (s *supervisor) bringShares(ctx context.Context, from *origin, taken json.R
 	if err := json.Unmarshal(taken, &saved); err != nil {
 		return nil, fmt.Errorf("shares of the template: %w", err)
 	}
-	plans, err := s.sharePlans()
+	plans, err := shareserver.Plans(s.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -286,11 +285,11 @@ func (s *supervisor) bringShares(ctx context.Context, from *origin, taken json.R
 	done := make(chan error, 1)
 	go func() { done <- s.succeed(ctx, plans, saved, false) }()
 	served = sync.OnceValue(func() error { return <-done })
-	from.before = func(ctx context.Context, p *qemu.Process) error {
+	from.Before = func(ctx context.Context, p *qemu.Process) error {
 		if err := served(); err != nil {
 			return err
 		}
-		return putBack(ctx, p, s.shares, saved)
+		return shareserver.Attach(ctx, p, s.shares, saved)
 	}
 	return served, nil
 }
@@ -298,8 +297,8 @@ func (s *supervisor) bringShares(ctx context.Context, from *origin, taken json.R
 // bringUp starts the machine on the sandbox's disk, from where it was saved
 // unless from is nil, and lets greet wait for its agent. After an error nothing of
 // it is left.
-func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, greet func(context.Context) error) error {
-	disks, closeDisks, err := openDisks(&s.spec.Boot, s.dir.File(store.DiskFile))
+func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *vm.Origin, greet func(context.Context) error) error {
+	disks, closeDisks, err := vm.OpenDisks(&s.spec.Boot, s.dir.File(store.DiskFile))
 	if err != nil {
 		return err
 	}
@@ -310,36 +309,36 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *origin, 
 		return err
 	}
 	m.RAM = ram
-	c, err := fit(&m)
+	c, err := vm.Connect(&m)
 	if err != nil {
 		ram.Close()
 		return err
 	}
-	s.printed = s.keepConsole(c.console)
+	s.printed = s.keepConsole(c.Console)
 	start := func(m *qemu.Machine) (*qemu.Process, error) { return m.Start(ctx, s.self, s.spawner) }
 	var p *qemu.Process
 	if from == nil {
 		p, err = start(&m)
 	} else {
-		p, err = from.restore(ctx, &m, start)
+		p, err = from.Restore(ctx, &m, start)
 	}
 	if err != nil {
 		ram.Close()
-		c.close()
+		c.Close()
 		return err
 	}
 	s.machine, s.ram = p, ram
-	s.agent = newAgent(c.control, c.mux, s.log)
+	s.agent = agent.New(c.Control, c.Mux, s.log)
 	if from == nil {
 		s.startWatch()
 		err = greet(ctx)
 	} else if err = s.greetRestored(ctx, greet); err != nil {
-		c.close()
+		c.Close()
 	}
 	if err != nil {
 		return err
 	}
-	s.link = c.link
+	s.link = c.Link
 	return nil
 }
 
@@ -355,10 +354,10 @@ func (s *supervisor) openNetwork() (err error) {
 // greet waits until the agent runs.
 func (s *supervisor) greet(ctx context.Context) error {
 	var hello wire.HelloReply
-	if err := s.agent.call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
+	if err := s.agent.Call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
 		return err
 	}
-	s.kernel = printable(hello.Kernel)
+	s.kernel = agent.Printable(hello.Kernel)
 	return nil
 }
 
@@ -394,11 +393,11 @@ func (s *supervisor) makeSandbox(ctx context.Context) error {
 		return err
 	}
 	if s.ready {
-		err = s.agent.call(ctx, wire.OpIdentify, id, nil)
+		err = s.agent.Call(ctx, wire.OpIdentify, id, nil)
 	} else {
-		r := s.common()
+		r := vm.SetupRequest(s.spec, s.user)
 		r.Identity = *id
-		err = s.agent.call(ctx, wire.OpSetup, r, nil)
+		err = s.agent.Call(ctx, wire.OpSetup, r, nil)
 	}
 	if err != nil || !s.spec.Fresh {
 		return err
@@ -426,51 +425,18 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", store.ClientKeyFile, err)
 	}
-	v4, v6 := guestAddrs(s.spec.ID)
+	v4, v6 := vm.GuestAddrs(s.spec.ID)
 	return &wire.Identity{
 		Hostname:       s.spec.Name,
-		MachineID:      machineID(s.spec.ID),
+		MachineID:      vm.MachineID(s.spec.ID),
 		Seed:           seed,
 		Time:           time.Now(),
 		HostKey:        hostKey,
 		AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(signer.PublicKey()))},
-		MAC:            guestMAC(s.spec.ID).String(),
+		MAC:            vm.GuestMAC(s.spec.ID).String(),
 		Addresses:      []string{v4.String(), v6.String()},
 		Workdir:        s.spec.GuestDir(),
 	}, nil
 }
 
-func (s *supervisor) common() wire.SetupRequest { return common(s.spec, s.user) }
-
-// common is what all sandboxes of a kind are told.
-func common(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
-	return wire.SetupRequest{
-		Timezone:      timezone(),
-		User:          user,
-		ImageSerial:   serialImage,
-		DiskSerial:    serialDisk,
-		ModulesSerial: serialModules,
-		ImageEnv:      spec.Boot.ImageEnv,
-		Net:           netSettings(),
-	}
-}
-
-// machineID derives a machine-id(5) from a sandbox's ID: stable over its life
-// and unlike any other's.
-func machineID(id string) string {
-	sum := sha256.Sum256([]byte("bawn machine " + id))
-	return hex.EncodeToString(sum[:16])
-}
-
-// timezone is the host's, as an IANA name; empty when unknown.
-func timezone() string {
-	if tz := os.Getenv("TZ"); tz != "" && !strings.ContainsAny(tz, ":,<") {
-		return tz
-	}
-	target, err := filepath.EvalSymlinks("/etc/localtime")
-	if err != nil {
-		return ""
-	}
-	_, name, _ := strings.Cut(target, "zoneinfo/")
-	return name
-}
+func (s *supervisor) common() wire.SetupRequest { return vm.SetupRequest(s.spec, s.user) }

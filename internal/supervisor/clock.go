@@ -61,7 +61,7 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 		if jumped {
 			s.log.Info("the host slept, or its clock was set: the guest is told the time")
 		}
-		if err := s.agent.call(ctx, wire.OpTime, look().wall, nil); err != nil && ctx.Err() == nil {
+		if err := s.agent.Call(ctx, wire.OpTime, look().wall, nil); err != nil && ctx.Err() == nil {
 			s.log.Warn("the guest's clock", "error", err)
 		}
 		told = now

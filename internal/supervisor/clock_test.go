@@ -3,18 +3,18 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"testing"
 	"time"
 
+	"bawn.dev/bawn/internal/supervisor/agent/agenttest"
 	"bawn.dev/bawn/internal/wire"
 )
 
 // TestKeepClock: the guest is told the time after the host slept or its clock was
 // set, and now and then, and is left alone otherwise.
 func TestKeepClock(t *testing.T) {
-	a, g := pair(t)
+	a, g := agenttest.New(t)
 	s := &supervisor{agent: a, log: slog.New(slog.DiscardHandler)}
 	now := clocks{wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	ticks := make(chan time.Time)
@@ -44,12 +44,12 @@ func TestKeepClock(t *testing.T) {
 			continue
 		}
 		at <- now
-		r := g.request(t)
+		r := g.Request(t)
 		var told time.Time
 		if err := json.Unmarshal(r.Body, &told); err != nil || r.Op != wire.OpTime || !told.Equal(now.wall) {
 			t.Errorf("after %v: %s %s, %v", c.passed, r.Op, r.Body, err)
 		}
-		g.say(fmt.Sprintf(`{"id":%d}`, r.ID))
+		g.Done(r)
 	}
 	cancel()
 	<-done

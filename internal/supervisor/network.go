@@ -2,10 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,43 +20,9 @@ import (
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/wire"
+	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/supervisor/vm"
 )
-
-// The addresses of a sandbox's own segment, on which there are the guest and the
-// gateway: shared address space (RFC 6598) and a unique local prefix (RFC 4193).
-// Synthetic addresses of names come from the range for benchmarks (RFC 2544) and
-// from the same local prefix, so that no rule about real addresses means them.
-var (
-	gateway4 = policy.Gateway4
-	gateway6 = policy.Gateway6
-	pool4    = policy.Synthetic4
-	pool6    = policy.Synthetic6
-
-	gatewayMAC = net.HardwareAddr{0x02, 0x62, 0x72, 0x69, 0x67, 0x01}
-)
-
-// linkMTU is large, for speed: the link is a socket of this host's.
-const linkMTU = netstack.MaxMTU
-
-// guestMAC is a sandbox's own: locally administered, and unlike any other's.
-func guestMAC(id string) net.HardwareAddr {
-	mac := net.HardwareAddr{0x06, 0, 0, 0, 0, 0}
-	b, _ := hex.DecodeString(id) // 12 digits; what is missing stays 0
-	copy(mac[1:], b)
-	return mac
-}
-
-// guestAddrs are a sandbox's own. No other machine sees them; they differ so that
-// what runs inside can tell two sandboxes apart.
-func guestAddrs(id string) (v4, v6 netip.Prefix) {
-	sum := sha256.Sum256([]byte("bawn addresses " + id))
-	four := [4]byte{100, 127, sum[0] & 0x7f, sum[1]} // 100.127.0.0/17, which has not the gateway
-	six := gateway6.Addr().As16()
-	copy(six[8:], sum[2:10])
-	six[8] |= 2 // never the gateway's
-	return netip.PrefixFrom(netip.AddrFrom4(four), 32), netip.PrefixFrom(netip.AddrFrom16(six), 128)
-}
 
 // network is the guest's way out.
 type network struct {
@@ -68,7 +30,7 @@ type network struct {
 	gate  *egress.Gateway
 	stack *netstack.Stack
 	audit *egress.Log
-	agent atomic.Pointer[agent] // once the guest is set up
+	agent atomic.Pointer[agent.Client] // once the guest is set up
 	who   asker
 	log   *slog.Logger
 
@@ -90,10 +52,10 @@ func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string
 	n := &network{dir: d, audit: audit, log: log}
 	n.who.ask = n.processes
 	n.gate = egress.New(egress.Config{
-		Pool4: pool4, Pool6: pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.who.process,
+		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.who.process,
 		Limits: egress.Limits{BytesPerSecond: spec.Rate},
-		DNS:    []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 53), netip.AddrPortFrom(gateway6.Addr(), 53)},
-		Info:   []netip.AddrPort{netip.AddrPortFrom(gateway4.Addr(), 80), netip.AddrPortFrom(gateway6.Addr(), 80)},
+		DNS:    []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)},
+		Info:   []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)},
 	})
 	n.gate.SetNames(names)
 	if err := n.reload(); err != nil {
@@ -102,10 +64,10 @@ func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string
 	if n.watch, err = n.watchRules(); err != nil {
 		log.Warn("rules that are edited by hand take effect with the next bawn policy", "error", err)
 	}
-	guest4, guest6 := guestAddrs(spec.ID)
+	guest4, guest6 := vm.GuestAddrs(spec.ID)
 	n.stack, err = netstack.New(link, netstack.Config{
-		MTU: linkMTU, GatewayMAC: gatewayMAC, GuestMAC: guestMAC(spec.ID),
-		Gateway4: gateway4, Guest4: guest4, Gateway6: gateway6, Guest6: guest6,
+		MTU: vm.LinkMTU, GatewayMAC: vm.GatewayMAC, GuestMAC: vm.GuestMAC(spec.ID),
+		Gateway4: vm.Gateway4, Guest4: guest4, Gateway6: vm.Gateway6, Guest6: guest6,
 		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Src, r.Dst, r) },
 		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Src, r.Dst, r) },
 		Dropped: func(d netstack.Drop) { n.gate.Dropped(d.Proto, d.Dst, d.Why) },
@@ -233,50 +195,6 @@ func (n *network) routes(mux *http.ServeMux) {
 	})
 }
 
-// netSettings are what every guest is told of its card.
-func netSettings() *wire.Net {
-	return &wire.Net{
-		MTU:      linkMTU,
-		Gateways: []string{gateway4.Addr().String(), gateway6.Addr().String()},
-		DNS:      []string{gateway4.Addr().String()},
-		CACert:   hostCAs(localCAs),
-	}
-}
-
-// localCAs is where Debian keeps what this machine trusts beyond Debian's own
-// list (update-ca-certificates(8)): a company's gateway, mostly. Without it the
-// guest could not use a network that the host can.
-const localCAs = "/usr/local/share/ca-certificates/*.crt"
-
-// maxCAs bounds what is passed on, in bytes.
-const maxCAs = 256 << 10
-
-// hostCAs are the certificates in files, one after the other; what is none is
-// left out.
-func hostCAs(pattern string) []byte {
-	files, err := filepath.Glob(pattern)
-	if err != nil {
-		return nil
-	}
-	var out []byte
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-			if _, err := x509.ParseCertificate(block.Bytes); err != nil || block.Type != "CERTIFICATE" {
-				continue
-			}
-			c := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})
-			if len(out)+len(c) <= maxCAs {
-				out = append(out, c...)
-			}
-		}
-	}
-	return out
-}
-
 // resolver answers for the names of --add-host, and asks the host for the rest.
 func resolver(hosts []sandbox.Host) func(context.Context, string) ([]netip.Addr, error) {
 	if len(hosts) == 0 {
@@ -332,7 +250,7 @@ func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
 
 // ownPage says whether a flow goes to the page that the gateway serves itself.
 func ownPage(f policy.Flow) bool {
-	at := f.Name == egress.InfoName || f.Addr == gateway4.Addr() || f.Addr == gateway6.Addr()
+	at := f.Name == egress.InfoName || f.Addr == vm.Gateway4.Addr() || f.Addr == vm.Gateway6.Addr()
 	return at && f.Port == 80 && f.Proto == policy.TCP
 }
 

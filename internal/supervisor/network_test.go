@@ -17,6 +17,7 @@ import (
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/supervisor/vm"
 )
 
 // request is a connection of a guest's.
@@ -58,7 +59,7 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 		t.Fatal(err)
 	}
 	n = &network{dir: d, audit: audit, log: slog.New(slog.DiscardHandler)}
-	n.gate = egress.New(egress.Config{Pool4: pool4, Pool6: pool6, Log: audit})
+	n.gate = egress.New(egress.Config{Pool4: vm.Pool4, Pool6: vm.Pool6, Log: audit})
 	t.Cleanup(n.close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"bytes"
 	"strings"
+
+	"bawn.dev/bawn/internal/supervisor/agent"
 )
 
 // printed is the end of what one machine printed on its console. Who reads it
@@ -34,5 +36,5 @@ func (p *printed) panic() string {
 		return ""
 	}
 	line, _, _ := bytes.Cut(p.b[i:], []byte("\n"))
-	return strings.TrimSpace(printable(string(line)))
+	return strings.TrimSpace(agent.Printable(string(line)))
 }

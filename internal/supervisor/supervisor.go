@@ -18,7 +18,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +33,9 @@ import (
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -61,7 +63,7 @@ type supervisor struct {
 	logTo, console *logFile
 
 	spawner *confine.Spawner
-	tell    func(news)
+	tell    handoff.Report
 
 	accel    qemu.Accel
 	binary   qemu.Binary
@@ -74,8 +76,8 @@ type supervisor struct {
 	restored bool     // from a template
 	ready    bool     // from its point Ready
 	waited   bool     // for this sandbox (pool.go)
-	shares   []*shareServer
-	agent    *agent
+	shares   []*shareserver.Server
+	agent    *agent.Client
 	ports    *ports
 	link     net.Conn // the guest's network
 	network  *network
@@ -97,27 +99,21 @@ type supervisor struct {
 
 // Run is the life of a supervisor. It returns when the sandbox has ended.
 func Run(ctx context.Context, d store.Dir, user wire.User) error {
-	tell, done := newsTeller(os.NewFile(readyFD, "launcher"))
+	tell, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
 	defer done()
-	s, err := open(d, lockFD, user, tell)
+	s, err := open(d, handoff.LockFD, user, tell)
 	if err == nil {
 		err = errors.Join(s.run(ctx, s.boot), s.close())
 	}
 	if err != nil {
-		tell(news{Error: err.Error(), Crashed: s != nil && s.crashed.Load()})
+		tell(handoff.StartEvent{Error: err.Error(), Crashed: s != nil && s.crashed.Load()})
 	}
 	return err
 }
 
-// newsTeller writes to who launched this supervisor, if it still listens.
-func newsTeller(f *os.File) (tell func(news), done func()) {
-	e := json.NewEncoder(f)
-	return func(n news) { _ = e.Encode(n) }, func() { f.Close() }
-}
-
 // open makes a supervisor of what is in the folder, whose lock was inherited as the
 // descriptor. After an error this process has no more to do.
-func open(d store.Dir, lockFD int, user wire.User, tell func(news)) (*supervisor, error) {
+func open(d store.Dir, lockFD int, user wire.User, tell handoff.Report) (*supervisor, error) {
 	lock, err := lockfile.Inherit(lockFD)
 	if err != nil {
 		return nil, err
@@ -140,7 +136,7 @@ func open(d store.Dir, lockFD int, user wire.User, tell func(news)) (*supervisor
 	}
 	s := &supervisor{
 		dir: d, spec: spec, user: user, self: self, lock: lock, logTo: logTo, console: console,
-		log:     slog.New(slog.NewTextHandler(logTo, logOptions())),
+		log:     slog.New(slog.NewTextHandler(logTo, handoff.LogOptions())),
 		spawner: confine.NewSpawner(),
 		phase:   sandbox.Starting,
 		stopped: make(chan struct{}),
@@ -156,8 +152,8 @@ func (s *supervisor) close() error {
 }
 
 // setTell names who is told how far the start is.
-func (s *supervisor) setTell(tell func(news)) {
-	s.tell = func(n news) {
+func (s *supervisor) setTell(tell handoff.Report) {
+	s.tell = func(n handoff.StartEvent) {
 		if n.Stage != "" {
 			s.log.Debug(n.Stage)
 		}
@@ -174,13 +170,6 @@ func (s *supervisor) run(ctx context.Context, boot func(context.Context) error) 
 	}
 	s.setPhase(sandbox.Stopped)
 	return errors.Join(err, s.note(why))
-}
-
-func logOptions() *slog.HandlerOptions {
-	if os.Getenv("BAWN_DEBUG") != "" {
-		return &slog.HandlerOptions{Level: slog.LevelDebug}
-	}
-	return nil
 }
 
 // note writes down how far the sandbox is.
@@ -233,7 +222,7 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 	}
 	s.catchUp()
 	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "waited", s.waited, "accel", s.accel.Name(), "qemu", s.machine.Pid())
-	s.tell(news{Ready: true, Cold: !s.restored && !s.resumed})
+	s.tell(handoff.StartEvent{Ready: true, Cold: !s.restored && !s.resumed})
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go s.watchIdle(watching)
@@ -286,7 +275,7 @@ const endLimit = 5 * time.Second
 // whyNot is why a start failed. A machine that ends closes its ports first, and
 // what is said of those is not why.
 func (s *supervisor) whyNot(starting context.Context, err error) error {
-	if s.machine != nil && s.agent != nil && s.agent.err() != nil {
+	if s.machine != nil && s.agent != nil && s.agent.Err() != nil {
 		s.startWatch()
 		select {
 		case <-starting.Done():
@@ -327,7 +316,7 @@ func (s *supervisor) serveSSH(l net.Listener) {
 			return
 		}
 		go func() {
-			g, err := s.agent.open(wire.StreamHeader{Kind: wire.StreamSSH})
+			g, err := s.agent.Open(wire.StreamHeader{Kind: wire.StreamSSH})
 			if err != nil {
 				s.log.Warn("ssh", "error", err)
 				c.Close()
@@ -411,7 +400,7 @@ func (s *supervisor) shutDown(force bool) {
 		_ = s.note("") // for who lists; the lock is what counts
 		ctx, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
-		if err := s.agent.call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
+		if err := s.agent.Call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
 			s.log.Warn("the guest does not shut down by itself", "error", err)
 			s.machine.Kill()
 		}

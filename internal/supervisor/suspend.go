@@ -16,6 +16,9 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/shareserver"
+	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/meminfo"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -131,13 +134,13 @@ func (s *supervisor) suspend(ctx context.Context) error {
 func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk func(context.Context) error, memory func() error) (*snapshot.Meta, error) {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
-	if err := s.agent.call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
+	if err := s.agent.Call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
 		return nil, errors.Join(err, s.wake(ctx))
 	}
 	if err := s.machine.Pause(ctx); err != nil { // QEMU may still carry it out
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
-	shares, err := takeOut(ctx, s.machine, s.shares)
+	shares, err := shareserver.Detach(ctx, s.machine, s.shares)
 	if err != nil {
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
@@ -161,7 +164,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
 	ctx, cancel := afterCapture(ctx)
 	defer cancel()
-	if err := putBack(ctx, s.machine, s.shares, shares); err != nil {
+	if err := shareserver.Attach(ctx, s.machine, s.shares, shares); err != nil {
 		s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
 		s.machine.Kill()
 		return err
@@ -191,7 +194,7 @@ func (s *supervisor) wake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.agent.call(ctx, wire.OpResume, id, nil)
+	return s.agent.Call(ctx, wire.OpResume, id, nil)
 }
 
 // syncDisk makes sure that the disk is on the host's before a memory that
@@ -206,7 +209,7 @@ func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, er
 		return false, nil
 	}
 	if err == nil {
-		s.tell(news{Stage: "resuming"})
+		s.tell(handoff.StartEvent{Stage: "resuming"})
 		if err = s.resume(ctx, m, snap); err == nil {
 			return true, nil
 		}
@@ -215,7 +218,7 @@ func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, er
 		return false, context.Cause(ctx)
 	}
 	s.log.Warn("cannot resume: cold start", "error", err)
-	s.tell(news{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
+	s.tell(handoff.StartEvent{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
 	return false, s.forget()
 }
 
@@ -236,8 +239,8 @@ func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.
 		s.killShares()
 		return err
 	}
-	from := &origin{what: "suspended machine", source: snap, before: func(ctx context.Context, p *qemu.Process) error {
-		if err := putBack(ctx, p, s.shares, snap.Meta.Shares); err != nil {
+	from := &vm.Origin{What: "suspended machine", Source: snap, Before: func(ctx context.Context, p *qemu.Process) error {
+		if err := shareserver.Attach(ctx, p, s.shares, snap.Meta.Shares); err != nil {
 			return err
 		}
 		return s.forget() // from here on the disk changes
@@ -259,11 +262,11 @@ func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spe
 
 // fitting says whether this sandbox's machine can go on from the snapshot, and
 // with which shares.
-func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]sharePlan, error) {
+func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
 	if snap.Meta.Kind != s.kind {
 		return nil, errors.New("QEMU, the kernel, the host's processor or the sandbox's settings have changed since")
 	}
-	plans, err := s.sharePlans()
+	plans, err := shareserver.Plans(s.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +274,7 @@ func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]sharePlan, error) {
 		return nil, errors.New("it has other mounts now")
 	}
 	for i, p := range plans {
-		var was sharePlan
+		var was shareserver.Plan
 		if err := json.Unmarshal(snap.Meta.Shares[i].Plan, &was); err != nil {
 			return nil, fmt.Errorf("%w: %w", snapshot.ErrDamaged, err)
 		}
@@ -353,7 +356,7 @@ func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (sti
 	if draft.Shares(path) {
 		return func(ctx context.Context) error { return draft.Disk(ctx, path) }, func() {}, nil
 	}
-	tracked, err := s.machine.TrackDisk(ctx, serialDisk)
+	tracked, err := s.machine.TrackDisk(ctx, vm.SerialDisk)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -104,7 +104,7 @@ func (n *network) processes(ctx context.Context, list []wire.ProcessRequest) ([]
 		return nil, nil
 	}
 	var replies []wire.ProcessReply
-	if err := a.call(ctx, wire.OpProcess, list, &replies); err != nil {
+	if err := a.Call(ctx, wire.OpProcess, list, &replies); err != nil {
 		return nil, err
 	}
 	return replies, nil

@@ -26,7 +26,7 @@ import (
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/share"
-	"bawn.dev/bawn/internal/supervisor"
+	"bawn.dev/bawn/internal/supervisor/handoff"
 )
 
 // The benchmarks compare two things in one run, in turns, and report the ratio
@@ -467,7 +467,7 @@ func (m *bare) plugBawn(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Getenv("BAWN"), supervisor.ShareVerb, fmt.Sprintf(`{"root":%q}`, m.share))
+	cmd := exec.Command(os.Getenv("BAWN"), handoff.ShareVerb, fmt.Sprintf(`{"root":%q}`, m.share))
 	cmd.ExtraFiles = []*os.File{server}
 	cmd.Stderr = os.Stderr
 	if err := m.spawner.Start(cmd); err != nil {

@@ -120,7 +120,7 @@ func processes(dir string) map[int]string {
 			continue
 		}
 		line := strings.ReplaceAll(string(cmd), "\x00", " ")
-		if !strings.Contains(line, "__supervise") && !strings.Contains(line, "__share") && !strings.Contains(line, "__wait") &&
+		if !strings.Contains(line, "__supervise") && !strings.Contains(line, "__share") && !strings.Contains(line, "__pool-member") &&
 			!strings.Contains(line, "qemu-system") && !strings.Contains(line, "__confine") {
 			continue
 		}

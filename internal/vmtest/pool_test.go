@@ -53,7 +53,7 @@ func poolProcesses(t testing.TB) map[int]string {
 	t.Helper()
 	found := processes(filepath.Join(base, "state/bawn/pool/"))
 	for pid, line := range found { // one that was taken has the folder in its command line still
-		if fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)); strings.Contains(line, "__wait") && !inPool(fds) {
+		if fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)); strings.Contains(line, "__pool-member") && !inPool(fds) {
 			delete(found, pid)
 		}
 	}

@@ -1,4 +1,6 @@
-package supervisor
+// Package agent is the host's side of the conversation with a guest's agent: calls over
+// the control port and streams over the mux port (package wire).
+package agent
 
 import (
 	"bufio"
@@ -19,13 +21,13 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// agent is the host's end of the two virtio-serial ports (package wire).
+// Client is the host's end of the two virtio-serial ports (package wire).
 //
 // The guest is hostile: a line that is too long, that is not JSON or that
 // nobody asked for ends the port for good (every later call fails), and
 // nothing the guest sends makes the host hold more than one line and the mux's
 // windows.
-type agent struct {
+type Client struct {
 	control net.Conn
 	muxConn net.Conn
 	log     *slog.Logger
@@ -38,14 +40,16 @@ type agent struct {
 	mux *yamux.Session
 }
 
-func newAgent(control, mux net.Conn, log *slog.Logger) *agent {
-	a := &agent{control: control, muxConn: mux, log: log, waiting: map[uint64]chan wire.Reply{}}
+// New returns a client that reads replies from control until that is closed. The caller
+// owns both connections.
+func New(control, mux net.Conn, log *slog.Logger) *Client {
+	a := &Client{control: control, muxConn: mux, log: log, waiting: map[uint64]chan wire.Reply{}}
 	go a.read()
 	return a
 }
 
 // read hands each reply to who waits for it, until the port ends.
-func (a *agent) read() {
+func (a *Client) read() {
 	sc := bufio.NewScanner(a.control)
 	sc.Buffer(make([]byte, 0, 4096), wire.MaxLine)
 	for sc.Scan() {
@@ -70,7 +74,7 @@ func (a *agent) read() {
 	a.fail(fmt.Errorf("control port ended: %w", err))
 }
 
-func (a *agent) fail(err error) {
+func (a *Client) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.broken != nil {
@@ -83,14 +87,14 @@ func (a *agent) fail(err error) {
 	}
 }
 
-func (a *agent) err() error {
+func (a *Client) Err() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.broken
 }
 
-// call asks the agent and waits for its reply; out may be nil.
-func (a *agent) call(ctx context.Context, op wire.Op, body, out any) error {
+// Call asks the agent and waits for its reply; out may be nil.
+func (a *Client) Call(ctx context.Context, op wire.Op, body, out any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -116,9 +120,9 @@ func (a *agent) call(ctx context.Context, op wire.Op, body, out any) error {
 	case r, ok := <-ch:
 		switch {
 		case !ok:
-			return a.err()
+			return a.Err()
 		case r.Error != "":
-			return fmt.Errorf("guest agent: %s: %s", op, printable(r.Error))
+			return fmt.Errorf("guest agent: %s: %s", op, Printable(r.Error))
 		case out == nil:
 			return nil
 		}
@@ -131,8 +135,8 @@ func (a *agent) call(ctx context.Context, op wire.Op, body, out any) error {
 	}
 }
 
-// printable keeps control characters of the guest's words off a terminal.
-func printable(s string) string {
+// Printable keeps control characters of the guest's words off a terminal.
+func Printable(s string) string {
 	if len(s) > 2000 {
 		s = s[:2000]
 	}
@@ -148,13 +152,13 @@ func printable(s string) string {
 // session, in bytes: an earlier session's windows, and no more.
 const maxStale = 64 << 20
 
-// startMux begins a mux session (see package wire).
-func (a *agent) startMux(ctx context.Context) error {
+// StartMux begins a mux session (see package wire).
+func (a *Client) StartMux(ctx context.Context) error {
 	nonce := make([]byte, wire.NonceLen)
 	if _, err := rand.Read(nonce); err != nil {
 		return err
 	}
-	if err := a.call(ctx, wire.OpMux, wire.MuxRequest{Nonce: nonce}, nil); err != nil {
+	if err := a.Call(ctx, wire.OpMux, wire.MuxRequest{Nonce: nonce}, nil); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = a.muxConn.SetDeadline(time.Unix(1, 0)) })
@@ -202,8 +206,8 @@ func skipPast(r io.Reader, nonce []byte) error {
 	return errors.New("guest agent did not begin the session")
 }
 
-// open opens a stream of the kind.
-func (a *agent) open(h wire.StreamHeader) (net.Conn, error) {
+// Open opens a stream of the kind.
+func (a *Client) Open(h wire.StreamHeader) (net.Conn, error) {
 	s, err := a.mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
@@ -219,9 +223,9 @@ func (a *agent) open(h wire.StreamHeader) (net.Conn, error) {
 	return s, nil
 }
 
-// dialTCP opens a stream to a TCP port on the guest's loopback.
-func (a *agent) dialTCP(port uint16) (net.Conn, error) {
-	s, err := a.open(wire.StreamHeader{Kind: wire.StreamTCP, Port: port})
+// DialTCP opens a stream to a TCP port on the guest's loopback.
+func (a *Client) DialTCP(port uint16) (net.Conn, error) {
+	s, err := a.Open(wire.StreamHeader{Kind: wire.StreamTCP, Port: port})
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +233,7 @@ func (a *agent) dialTCP(port uint16) (net.Conn, error) {
 	if err == nil {
 		var r wire.StreamReply
 		if err = json.Unmarshal(line, &r); err == nil && r.Error != "" {
-			err = errors.New(printable(r.Error))
+			err = errors.New(Printable(r.Error))
 		}
 	}
 	if err != nil {
@@ -258,8 +262,8 @@ func readLine(r io.Reader) ([]byte, error) {
 // muxLogger turns yamux's log lines into ours.
 type muxLogger struct{ log *slog.Logger }
 
-func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", printable(fmt.Sprint(v...))) }
+func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", Printable(fmt.Sprint(v...))) }
 func (l muxLogger) Printf(f string, v ...any) {
-	l.log.Debug("mux", "message", printable(fmt.Sprintf(f, v...)))
+	l.log.Debug("mux", "message", Printable(fmt.Sprintf(f, v...)))
 }
-func (l muxLogger) Println(v ...any) { l.log.Debug("mux", "message", printable(fmt.Sprintln(v...))) }
+func (l muxLogger) Println(v ...any) { l.log.Debug("mux", "message", Printable(fmt.Sprintln(v...))) }

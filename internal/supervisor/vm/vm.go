@@ -1,4 +1,8 @@
-package supervisor
+// Package vm describes the machine of a sandbox to QEMU: its devices, its disks, the
+// kind of template that it can start from, and the settings that all guests of a kind
+// share. It starts a machine from a saved state; what the machine is used for is up to
+// its callers (supervisor, templatebuild).
+package vm
 
 import (
 	"context"
@@ -19,9 +23,9 @@ import (
 // Serial numbers of the virtio-blk disks, by which the agent finds them
 // (20 bytes at most, virtio 1.2 section 5.2.6.1).
 const (
-	serialImage   = "bawn-image"
-	serialDisk    = "bawn-disk"
-	serialModules = "bawn-modules"
+	SerialImage   = "bawn-image"
+	SerialDisk    = "bawn-disk"
+	SerialModules = "bawn-modules"
 )
 
 // cardMAC is the address that every machine's card starts with. The agent then
@@ -29,9 +33,9 @@ const (
 // in any case.
 const cardMAC = "02:62:72:69:67:02"
 
-// describe is the machine of a spec, without the disks, channels and memory that
+// Describe returns the machine of a spec, without the disks, channels and memory that
 // make it a particular one.
-func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
+func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 	parameters := kernel.Parameters
 	if spec.CPUs > 1 && a.StaleCode() {
 		parameters = slices.Concat(kernel.OneCPU(), parameters)
@@ -41,37 +45,38 @@ func describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 		CPUs: spec.CPUs, Memory: spec.Memory,
 		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: parameters,
 		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
-		NIC:   &qemu.NIC{MAC: cardMAC, MTU: linkMTU},
+		NIC:   &qemu.NIC{MAC: cardMAC, MTU: LinkMTU},
 		// Each place costs the guest some 40 ms of its boot under emulation.
 		Plugs: 1 + len(spec.Mounts), Balloon: true,
 	}
 }
 
-// channels are the host's ends of what leads into a machine.
-type channels struct {
-	console, control, mux, link net.Conn
+// Channels are the host's ends of what leads into a machine.
+type Channels struct {
+	Console, Control, Mux, Link net.Conn
 }
 
-func (c *channels) close() {
-	for _, conn := range []net.Conn{c.console, c.control, c.mux, c.link} {
+// Close closes all channels.
+func (c *Channels) Close() {
+	for _, conn := range []net.Conn{c.Console, c.Control, c.Mux, c.Link} {
 		if conn != nil {
 			conn.Close()
 		}
 	}
 }
 
-// fit gives the machine its channels: socket pairs, so that QEMU neither makes
+// Connect gives the machine its channels: socket pairs, so that QEMU neither makes
 // sockets nor finds them by name.
-func fit(m *qemu.Machine) (*channels, error) {
-	var c channels
+func Connect(m *qemu.Machine) (*Channels, error) {
+	var c Channels
 	var theirs [4]*os.File
-	for i, conn := range []*net.Conn{&c.console, &c.control, &c.mux, &c.link} {
+	for i, conn := range []*net.Conn{&c.Console, &c.Control, &c.Mux, &c.Link} {
 		var err error
 		if *conn, theirs[i], err = qemu.SocketPair(); err != nil {
 			for _, f := range theirs[:i] {
 				f.Close()
 			}
-			c.close()
+			c.Close()
 			return nil, err
 		}
 	}
@@ -84,9 +89,9 @@ func fit(m *qemu.Machine) (*channels, error) {
 	return &c, nil
 }
 
-// openDisks opens what the machine boots from and its own disk, so that QEMU
+// OpenDisks opens what the machine boots from and its own disk, so that QEMU
 // needs no rights to the paths.
-func openDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(), err error) {
+func OpenDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(), err error) {
 	closeAll = func() {
 		for _, d := range disks {
 			d.File.Close()
@@ -96,9 +101,9 @@ func openDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(),
 		serial, path string
 		flag         int
 	}{
-		{serialImage, b.Image, os.O_RDONLY},
-		{serialModules, b.Modules, os.O_RDONLY},
-		{serialDisk, own, os.O_RDWR},
+		{SerialImage, b.Image, os.O_RDONLY},
+		{SerialModules, b.Modules, os.O_RDONLY},
+		{SerialDisk, own, os.O_RDWR},
 	} {
 		f, err := os.OpenFile(d.path, d.flag, 0)
 		if err != nil {
@@ -110,8 +115,8 @@ func openDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(),
 	return disks, closeAll, nil
 }
 
-// kindOf is the kind of template that the machine can start from.
-func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRequest) (string, error) {
+// Kind returns the kind of template that the machine can start from.
+func Kind(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRequest) (string, error) {
 	text, err := json.Marshal(struct {
 		Setup wire.SetupRequest
 		Disk  int64 // whose size the guest keeps in mind
@@ -122,35 +127,35 @@ func kindOf(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.Setup
 	return template.Kind(q, m, []string{spec.Boot.Image, spec.Boot.Modules}, string(text))
 }
 
-// source is where a machine was saved: a template or a snapshot.
-type source interface {
+// Source is where a machine was saved: a template or a snapshot.
+type Source interface {
 	Unpack(ram *os.File) error
 	State() (io.ReadCloser, error)
 }
 
-// atPoint is a template at a point.
-type atPoint struct {
-	t  *template.Template
-	at template.Point
+// AtPoint is a template at a point.
+type AtPoint struct {
+	Template *template.Template
+	Point    template.Point
 }
 
-func (p atPoint) Unpack(ram *os.File) error     { return p.t.Unpack(p.at, ram) }
-func (p atPoint) State() (io.ReadCloser, error) { return p.t.State(p.at) }
+func (p AtPoint) Unpack(ram *os.File) error     { return p.Template.Unpack(p.Point, ram) }
+func (p AtPoint) State() (io.ReadCloser, error) { return p.Template.State(p.Point) }
 
-// origin is what a machine goes on from.
-type origin struct {
-	what   string // for errors
-	source source
-	// before, if not nil, does what is to be done between loading the machine
+// Origin is what a machine goes on from.
+type Origin struct {
+	What   string // for errors
+	Source Source
+	// Before, if not nil, does what is to be done between loading the machine
 	// and letting it go on.
-	before func(context.Context, *qemu.Process) error
+	Before func(context.Context, *qemu.Process) error
 }
 
-// restore starts the machine as what was saved.
-func (o *origin) restore(ctx context.Context, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
+// Restore starts the machine as what was saved.
+func (o *Origin) Restore(ctx context.Context, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
 	filled := make(chan error, 1)
 	ram := m.RAM
-	go func() { filled <- o.source.Unpack(ram) }()
+	go func() { filled <- o.Source.Unpack(ram) }()
 	m.Incoming = true
 	p, err := start(m)
 	if ferr := <-filled; err == nil { // QEMU does not touch the memory before LoadState
@@ -164,13 +169,13 @@ func (o *origin) restore(ctx context.Context, m *qemu.Machine, start func(*qemu.
 			p.Kill()
 			_ = p.Wait() // killed: nothing to learn
 		}
-		return nil, fmt.Errorf("restore the %s: %w", o.what, err)
+		return nil, fmt.Errorf("restore the %s: %w", o.What, err)
 	}
 	return p, nil
 }
 
-func (o *origin) load(ctx context.Context, p *qemu.Process) error {
-	state, err := o.source.State()
+func (o *Origin) load(ctx context.Context, p *qemu.Process) error {
+	state, err := o.Source.State()
 	if err != nil {
 		return err
 	}
@@ -178,8 +183,8 @@ func (o *origin) load(ctx context.Context, p *qemu.Process) error {
 	if err := p.LoadState(ctx, state); err != nil {
 		return err
 	}
-	if o.before != nil {
-		if err := o.before(ctx, p); err != nil {
+	if o.Before != nil {
+		if err := o.Before(ctx, p); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,69 @@
+// Package handoff is what a process passes to a supervisor that it starts, or to a pool
+// member that it turns into a sandbox, and what it hears back: the hidden verbs, the
+// inherited descriptors, the environment, the start events and the claim.
+//
+// Launchers (packages launch and pool) and the daemon (package supervisor) both import
+// it, so neither needs the other.
+package handoff
+
+import (
+	"log/slog"
+	"os"
+)
+
+// The hidden verbs of bawn whose processes belong to running sandboxes.
+const (
+	SuperviseVerb  = "__supervise"   // the supervisor of a sandbox
+	ShareVerb      = "__share"       // the server of one shared directory
+	TemplateVerb   = "__template"    // builds a template, then tops up the pool
+	PoolMemberVerb = "__pool-member" // the supervisor of a pool member
+	TopUpVerb      = "__top-up"      // tops up the pool
+)
+
+// Inherited descriptors: the first after standard error (os/exec, ExtraFiles).
+const (
+	EventFD = 3 // the pipe on which a supervisor reports start events to its launcher
+	LockFD  = 4 // the sandbox's lock
+	ShareFD = 3 // the socket on which a share server takes its orders
+)
+
+// keptEnv are the variables that a supervisor inherits: where things lie and
+// how names resolve. Whatever else the person has set (tokens among it) stays
+// out of a process that lives for weeks. So does LOCALDOMAIN: with it, Go's own
+// resolver forgets the host's search domains.
+var keptEnv = []string{
+	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
+	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
+	"BAWN_ACCEL", "BAWN_DEBUG", templateEnv, "GODEBUG", "RES_OPTIONS",
+}
+
+// templateEnv turns templates off where it is "off".
+const templateEnv = "BAWN_TEMPLATES"
+
+// Env returns the environment of a supervisor, taken from this process's.
+func Env() []string {
+	var env []string
+	for _, k := range keptEnv {
+		if v, ok := os.LookupEnv(k); ok {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
+
+// TemplatesEnabled reports whether sandboxes may start from templates.
+func TemplatesEnabled() bool { return os.Getenv(templateEnv) != "off" }
+
+// LogOptions returns the options of a supervisor's log: with BAWN_DEBUG set, debug
+// messages are logged too.
+func LogOptions() *slog.HandlerOptions {
+	if os.Getenv("BAWN_DEBUG") != "" {
+		return &slog.HandlerOptions{Level: slog.LevelDebug}
+	}
+	return nil
+}
+
+// BackgroundNice is the priority of a session that prepares a machine nobody waits for
+// (sched(7), autogroup): it gets a third of an ordinary session's share, so that it comes
+// to an end also on a host that is always busy.
+const BackgroundNice = 5

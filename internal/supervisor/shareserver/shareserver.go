@@ -1,0 +1,186 @@
+// Package shareserver runs the processes that serve shared directories to a machine: one
+// process for each directory, confined to it (package share).
+package shareserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+
+	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// Plan is one share to be: what it serves and where the guest mounts it.
+type Plan struct {
+	Options share.Options `json:"options"`
+	Mount   wire.Mount    `json:"mount"`
+}
+
+// Tag is what the guest knows the i-th share by.
+func Tag(i int) string { return fmt.Sprintf("share%d", i) }
+
+// Plans returns the shares of a spec: its directory first, then its mounts.
+func Plans(spec *sandbox.Spec) ([]Plan, error) {
+	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
+	var plans []Plan
+	for i, m := range all {
+		fi, err := os.Stat(m.Source)
+		if err != nil {
+			return nil, fmt.Errorf("share %s: %w", m.Source, err)
+		}
+		p := Plan{
+			Options: share.Options{Root: m.Source, ReadOnly: m.ReadOnly},
+			Mount:   wire.Mount{Tag: Tag(i), Path: m.Target, ReadOnly: m.ReadOnly},
+		}
+		switch {
+		case fi.Mode().IsRegular():
+			p.Options.Root, p.Options.File = filepath.Split(m.Source)
+			p.Options.Root = filepath.Clean(p.Options.Root)
+			p.Mount.File = p.Options.File
+		case !fi.IsDir():
+			return nil, fmt.Errorf("share %s: neither a directory nor a regular file", m.Source)
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// Server is one process that serves one directory.
+type Server struct {
+	Plan    Plan
+	cmd     *exec.Cmd
+	control *share.Control
+	exited  chan struct{}
+	ending  atomic.Bool // we end it
+}
+
+// Kill ends the process and returns when it is gone.
+func (sh *Server) Kill() {
+	sh.ending.Store(true)
+	_ = sh.cmd.Process.Kill() // already gone is as good
+	<-sh.exited
+	sh.control.Close()
+}
+
+// connect gives the server its next QEMU, and returns QEMU's end of the socket.
+func (sh *Server) connect(ctx context.Context) (*os.File, error) {
+	conn, theirs, err := qemu.SocketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	unix, ok := conn.(*net.UnixConn)
+	if !ok {
+		theirs.Close()
+		return nil, errors.New("socket pair: not a Unix socket")
+	}
+	ours, err := unix.File()
+	if err == nil {
+		err = sh.control.Serve(ctx, ours)
+	}
+	if err != nil {
+		theirs.Close()
+		return nil, err
+	}
+	return theirs, nil
+}
+
+// Start starts a share's server; lost is called if it ends by itself.
+func Start(self string, spawner *confine.Spawner, p Plan, lost func(error)) (*Server, error) {
+	options, err := json.Marshal(p.Options)
+	if err != nil {
+		return nil, err
+	}
+	control, theirs, err := share.NewControl()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := exec.Command(self, handoff.ShareVerb, string(options)) //nolint:noctx // it lives as long as the machine
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = os.Stderr
+	if err := spawner.Start(cmd); err != nil {
+		control.Close()
+		return nil, fmt.Errorf("start its server: %w", err)
+	}
+	sh := &Server{Plan: p, cmd: cmd, control: control, exited: make(chan struct{})}
+	go func() {
+		err := cmd.Wait()
+		close(sh.exited)
+		if !sh.ending.Load() {
+			lost(err)
+		}
+	}()
+	return sh, nil
+}
+
+// Plug gives the machine a device that the server serves.
+func (sh *Server) Plug(ctx context.Context, m *qemu.Process) error {
+	theirs, err := sh.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return m.PlugShare(ctx, sh.Plan.Mount.Tag, theirs)
+}
+
+// Detach takes shares out of a paused machine and returns what is needed to put
+// them back, here or elsewhere. After an error they are in it still, or Attach
+// has been tried.
+func Detach(ctx context.Context, m *qemu.Process, servers []*Server) (saved []snapshot.Share, err error) {
+	for _, sh := range servers {
+		v := snapshot.Share{}
+		if v.Plan, err = json.Marshal(sh.Plan); err != nil {
+			return nil, err
+		}
+		if v.Device, err = m.FreezeShare(sh.Plan.Mount.Tag); err != nil {
+			return nil, err
+		}
+		if v.State, err = sh.control.Save(ctx); err != nil {
+			return nil, fmt.Errorf("share %s: %w", sh.Plan.Options.Root, err)
+		}
+		saved = append(saved, v)
+	}
+	for i, sh := range servers {
+		if err := m.EjectShare(ctx, sh.Plan.Mount.Tag); err != nil {
+			return nil, errors.Join(err, Attach(ctx, m, servers[:i], saved[:i]))
+		}
+	}
+	return saved, nil
+}
+
+// Attach puts shares into a paused machine.
+func Attach(ctx context.Context, m *qemu.Process, servers []*Server, saved []snapshot.Share) error {
+	for i, sh := range servers {
+		theirs, err := sh.connect(ctx)
+		if err != nil {
+			return err
+		}
+		if err := m.ThawShare(ctx, saved[i].Device, theirs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Load gives a new server the state of the one whose place it takes. With moved, its
+// directory is a copy of that one's.
+func (sh *Server) Load(ctx context.Context, state json.RawMessage, moved bool) error {
+	if err := sh.control.Load(ctx, state, moved); err != nil {
+		return fmt.Errorf("share %s: %w", sh.Plan.Options.Root, err)
+	}
+	return nil
+}
