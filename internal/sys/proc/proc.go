@@ -1,0 +1,87 @@
+// Package proc runs child processes that do not outlive this one, and finds programs.
+//
+// The kernel sends a child its parent-death signal when the *thread* that forked it
+// ends (prctl(2), PR_SET_PDEATHSIG), and the Go runtime ends threads as it likes. So
+// Run keeps its thread until the child ends, and a Spawner keeps one for good. The
+// signal does not reach grandchildren, and a child loses it by executing a program
+// that is set-user-ID or has file capabilities.
+package proc
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// Run is cmd.Run, and the kernel kills the command when this process dies, even by
+// SIGKILL. The signal is cmd.SysProcAttr.Pdeathsig where that is set, else SIGKILL.
+func Run(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	diesWithUs(cmd)
+	return cmd.Run()
+}
+
+// CombinedOutput is cmd.CombinedOutput of a command that dies with this process, as
+// under Run.
+func CombinedOutput(cmd *exec.Cmd) ([]byte, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	diesWithUs(cmd)
+	return cmd.CombinedOutput()
+}
+
+func diesWithUs(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	if cmd.SysProcAttr.Pdeathsig == 0 {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+}
+
+// A Spawner starts processes that the kernel kills when this process dies, even by
+// SIGKILL. Its methods may be called by several goroutines at once.
+type Spawner struct{ work chan func() }
+
+// NewSpawner takes a thread, which is never given back: make one per process.
+func NewSpawner() *Spawner {
+	s := &Spawner{work: make(chan func())}
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		for f := range s.work {
+			f()
+		}
+	}()
+	return s
+}
+
+// Start is cmd.Start for a leader of a session and process group of its own, so that
+// no signal of a terminal reaches it. It dies with this process as under Run. Wait and
+// Process.Kill are used as usual.
+func (s *Spawner) Start(cmd *exec.Cmd) error {
+	diesWithUs(cmd)
+	cmd.SysProcAttr.Setsid = true
+	done := make(chan error, 1)
+	s.work <- func() { done <- cmd.Start() }
+	return <-done
+}
+
+// Find returns the path of a program that may be one of the system administrator's,
+// whose folders are not on an ordinary user's PATH: from PATH, else /usr/sbin or /sbin.
+// A program that is nowhere is returned as it is, so that running it fails with
+// exec.ErrNotFound.
+func Find(program string) string {
+	if p, err := exec.LookPath(program); err == nil {
+		return p
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		p := filepath.Join(dir, program)
+		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() {
+			return p
+		}
+	}
+	return program
+}
