@@ -16,9 +16,9 @@
 // ends in internal/netstack, where internal/egress decides about every flow by
 // the rules of internal/policy.
 //
-// In the guest, process 1 is the agent (cmd/bawn-guest, internal/guest). What
-// crosses between it and the supervisor is internal/wire. Everything from there
-// is hostile.
+// In the guest, process 1 is the agent (cmd/bawn-guest, internal/guest; each of its
+// jobs is a package below). What crosses between it and the supervisor is
+// internal/wire. Everything from there is hostile.
 //
 // internal/vmtest runs all of it in real machines. docs/architecture.md says
 // more, SECURITY.md what it is good for.

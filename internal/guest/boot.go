@@ -2,127 +2,14 @@ package guest
 
 import (
 	"fmt"
-	"io/fs"
-	"log"
-	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/wire"
+	"bawn.dev/bawn/internal/guest/kmod"
 )
-
-// agent is process 1.
-type agent struct {
-	version   string
-	events    *uevents
-	processes *processes
-	logins    *logins
-	ssh       *sshServer
-	mux       *mux
-	docker    *docker
-	trace     trace
-	disk      *os.File     // root of the sandbox's own disk, once mounted
-	prepared  bool         // image and modules are mounted
-	net       *wire.Net    // once set up, where there is a card
-	link      netlink.Link // the card
-	addresses []string     // that it has from us, in CIDR notation
-	machineID string       // that this machine goes by
-	off       sync.Mutex
-}
-
-// runAgent is the life of process 1. It returns when the control port fails,
-// which ends the machine.
-func runAgent(version string) {
-	log.SetFlags(0)
-	log.SetPrefix("bawn: ")
-	if err := bootstrap(); err != nil {
-		log.Fatal(err)
-	}
-	events, err := listenUevents()
-	if err != nil {
-		log.Fatal(err)
-	}
-	logins := &logins{}
-	a := &agent{version: version, events: events, processes: newProcesses(), logins: logins}
-	if a.processes.group, err = openGroup(); err != nil {
-		log.Fatal(err)
-	}
-	a.ssh = newSSHServer(logins, a.processes)
-	a.docker = &docker{processes: a.processes}
-	a.watchSignals()
-
-	control, err := openPort(events, wire.PortControl)
-	if err != nil {
-		log.Fatal(err)
-	}
-	muxPort, err := openPort(events, wire.PortMux)
-	if err != nil {
-		log.Fatal(err)
-	}
-	a.mux = &mux{port: muxPort, serve: a.serveStream}
-	log.Fatal(serveControl(control, a.lanes()...))
-}
-
-func (a *agent) lanes() []lane {
-	return []lane{a.machine(), {
-		wire.OpMount:   handle(a.mount),
-		wire.OpUnmount: handle(a.unmount),
-	}, {
-		wire.OpMux: handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
-	}, {
-		wire.OpProcess: handle(a.process),
-	}, {
-		wire.OpTime: handle(keepTime),
-	}, {
-		wire.OpShutdown: handle(a.shutdown),
-	}}
-}
-
-// machine are the requests that make this machine what it is, one after the other.
-func (a *agent) machine() lane {
-	return lane{
-		wire.OpHello:    handle(a.hello),
-		wire.OpPrepare:  handle(a.prepare),
-		wire.OpSetup:    handle(a.setup),
-		wire.OpIdentify: handle(a.identify),
-		wire.OpSuspend:  handle(a.suspend),
-		wire.OpResume:   handle(a.resume),
-		wire.OpQuiesce:  handle(func(struct{}) (any, error) { unix.Sync(); return nil, nil }),
-	}
-}
-
-func (a *agent) hello(struct{}) (any, error) {
-	return wire.HelloReply{Version: a.version, Kernel: release()}, nil
-}
-
-// release is uname -r.
-func release() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
-}
-
-// serveStream serves one stream of the mux session.
-func (a *agent) serveStream(c net.Conn) {
-	h, err := readHeader(c)
-	switch {
-	case err == nil && h.Kind == wire.StreamSSH:
-		a.ssh.serve(c)
-	case err == nil && h.Kind == wire.StreamTCP:
-		serveTCP(c, h.Port)
-	default:
-		c.Close()
-	}
-}
 
 // kernelMounts are what a Linux system has from the start.
 var kernelMounts = []struct {
@@ -163,7 +50,7 @@ func bootstrap() error {
 			return err
 		}
 	}
-	if err := loadBootModules(); err != nil {
+	if err := kmod.LoadAll(bootModules); err != nil {
 		return err
 	}
 	// Descriptors: the usual soft limit is for programs that use select(2),
@@ -176,59 +63,3 @@ func bootstrap() error {
 
 // bootModules is initramfs.ModulesFolder; that package is the host's.
 const bootModules = "/lib/modules-boot"
-
-// loadBootModules loads what the host packed, in order of names.
-func loadBootModules() error {
-	list, err := os.ReadDir(bootModules)
-	if err != nil {
-		return fmt.Errorf("boot modules: %w", err)
-	}
-	for _, e := range list {
-		_, file, _ := strings.Cut(e.Name(), "-") // behind its number
-		if err := loadModule(filepath.Join(bootModules, e.Name()), moduleName(file)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// watchSignals reaps children, and keeps everything else from ending process 1.
-// Handlers, unlike ignored signals, are not inherited by children.
-func (a *agent) watchSignals() {
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, syscall.SIGCHLD)
-	go func() {
-		for range children {
-			a.processes.reap()
-		}
-	}()
-	others := make(chan os.Signal, 1)
-	signal.Notify(others, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTSTP,
-		syscall.SIGTTIN, syscall.SIGTTOU)
-	off := make(chan os.Signal, 1)
-	signal.Notify(off, offSignals...)
-	go func() {
-		<-off
-		a.powerOff()
-	}()
-}
-
-// offSignals are what poweroff, halt and reboot send to process 1: those of
-// busybox (TERM, USR1, USR2), of systemd (SIGRTMIN+3 to +5), the kernel's own
-// (INT for Ctrl-Alt-Del, PWR). The machine ends in each case; it is the host's
-// to start it again.
-var offSignals = []os.Signal{
-	syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGPWR,
-	syscall.Signal(37), syscall.Signal(38), syscall.Signal(39),
-}
-
-// owner is who a file belongs to.
-func owner(fi fs.FileInfo) (uid, gid int) {
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return -1, -1
-	}
-	return int(st.Uid), int(st.Gid)
-}
-
-const oNonblock = syscall.O_NONBLOCK

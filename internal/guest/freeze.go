@@ -3,16 +3,14 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"log"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/guest/netif"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -61,7 +59,7 @@ func (a *agent) resume(r wire.Identity) (any, error) {
 	fork := r.MachineID != a.machineID
 	_, err := a.identify(r)
 	if fork {
-		dropConnections(r.Addresses)
+		netif.DropConnections(r.Addresses)
 		err = errors.Join(err, changeBootID())
 	}
 	return nil, errors.Join(err, setFrozen(false))
@@ -103,33 +101,5 @@ func awaitState(group, state string, deadline time.Time) error {
 			return fmt.Errorf("a process in %s does not come to rest", filepath.Base(group))
 		}
 		time.Sleep(freezePoll)
-	}
-}
-
-// dropConnections ends the TCP connections that this machine has with the world
-// from addresses that are no longer its own: nobody would answer them.
-func dropConnections(keep []string) {
-	own := map[string]bool{}
-	for _, s := range keep {
-		if ip, _, err := net.ParseCIDR(s); err == nil {
-			own[ip.String()] = true
-		}
-	}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := netlink.SocketDiagTCP(family)
-		if err != nil {
-			log.Printf("connections: %v", err)
-			continue
-		}
-		for _, s := range sockets {
-			if s.ID.Source.IsLoopback() || s.ID.Source.IsUnspecified() || own[s.ID.Source.String()] || s.ID.DestinationPort == 0 {
-				continue
-			}
-			from := &net.TCPAddr{IP: s.ID.Source, Port: int(s.ID.SourcePort)}
-			to := &net.TCPAddr{IP: s.ID.Destination, Port: int(s.ID.DestinationPort)}
-			if err := netlink.SocketDestroy(from, to); err != nil {
-				log.Printf("end the connection to %s: %v", to, err)
-			}
-		}
 	}
 }

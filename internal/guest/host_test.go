@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/wire"
 )
@@ -192,7 +193,7 @@ func TestStreamToAPort(t *testing.T) {
 	}
 	_, err = io.WriteString(c, "hello")
 	must(t, err)
-	must(t, c.(writeCloser).CloseWrite())
+	must(t, c.(interface{ CloseWrite() error }).CloseWrite())
 	if got, err := io.ReadAll(r); err != nil || string(got) != "hello" {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -219,33 +220,38 @@ func FuzzReadHeader(f *testing.F) {
 	})
 }
 
-// fakeClass makes a folder as sysfs has them: a device each, with one attribute.
-func fakeClass(t *testing.T, attribute string, devices map[string]string) string {
+func must(t *testing.T, err error) {
 	t.Helper()
-	dir := t.TempDir()
-	for name, value := range devices {
-		must(t, os.Mkdir(dir+"/"+name, 0o755))
-		must(t, os.WriteFile(dir+"/"+name+"/"+attribute, []byte(value), 0o644))
+	if err != nil {
+		t.Fatal(err)
 	}
-	must(t, os.Mkdir(dir+"/other", 0o755))
-	return dir
 }
 
-func TestDevicesAreFoundByName(t *testing.T) {
-	ports := fakeClass(t, "name", map[string]string{"vport1p1": wire.PortMux + "\n", "vport1p2": wire.PortControl + "\n"})
-	if got := findPort(ports, wire.PortControl); got != "/dev/vport1p2" {
-		t.Errorf("port: %q", got)
+// pair is a connected pair of sockets.
+func pair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	conns := make([]net.Conn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		conns[i], err = net.FileConn(f)
+		f.Close()
+		must(t, err)
 	}
-	disks := fakeClass(t, "serial", map[string]string{"vda": "bawn-image", "vdb": "bawn-disk\x00\x00"})
-	if got := diskOf(disks, "bawn-disk"); got != "/dev/vdb" {
-		t.Errorf("disk: %q", got)
-	}
-	tags := fakeClass(t, "tag", map[string]string{"0": "share0\n"})
-	if !hasTag(tags, "share0") || hasTag(tags, "share") {
-		t.Error("tags")
-	}
-	none := t.TempDir()
-	if findPort(none, "x") != "" || diskOf(none, "x") != "" || hasTag(none+"/missing", "x") {
-		t.Error("found what is not there")
+	t.Cleanup(func() { conns[0].Close(); conns[1].Close() })
+	return conns[0], conns[1]
+}
+
+func serveEcho(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(c, c)
+			c.Close()
+		}()
 	}
 }

@@ -13,15 +13,12 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// shareClass lists the virtiofs devices with their tags.
-const shareClass = "/sys/fs/virtiofs"
-
 // sharesDir is where shares of one file are mounted, each under its tag.
 const sharesDir = "/run/bawn/shares"
 
 // mount mounts one share.
 func (a *agent) mount(m wire.Mount) (any, error) {
-	if err := a.awaitShare(m.Tag); err != nil {
+	if err := a.devices.Share(m.Tag); err != nil {
 		return nil, err
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
@@ -59,28 +56,6 @@ func setReadAhead(path string) error {
 	return nil
 }
 
-// awaitShare waits until the kernel has a share's device.
-func (a *agent) awaitShare(tag string) error {
-	if err := a.events.until(deviceLimit, func() bool { return hasTag(shareClass, tag) }); err != nil {
-		return fmt.Errorf("share %s: %w", tag, err)
-	}
-	return nil
-}
-
-func hasTag(class, tag string) bool {
-	entries, err := os.ReadDir(class)
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(class, e.Name(), "tag"))
-		if err == nil && strings.TrimSpace(string(b)) == tag {
-			return true
-		}
-	}
-	return false
-}
-
 // mountFile mounts a share of one file out of sight and binds the file.
 func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 	dir := filepath.Join(sharesDir, m.Tag)
@@ -96,7 +71,7 @@ func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 	if err := a.makePoint(filepath.Dir(m.Path)); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(m.Path, os.O_CREATE|os.O_RDONLY|oNonblock, 0o644)
+	f, err := os.OpenFile(m.Path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", m.Path, err)
 	}
@@ -117,9 +92,7 @@ func (a *agent) makePoint(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("mount %s: not an absolute path", path)
 	}
-	a.logins.mu.Lock()
-	user := a.logins.user
-	a.logins.mu.Unlock()
+	user := a.logins.User()
 	var missing []string
 	for p := filepath.Clean(path); !exists(p) && p != "/"; p = filepath.Dir(p) {
 		missing = append(missing, p)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/guest/kmod"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -20,12 +21,12 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 		return nil, err
 	}
 	for _, tag := range r.Tags {
-		if err := a.awaitShare(tag); err != nil {
+		if err := a.devices.Share(tag); err != nil {
 			return nil, err
 		}
 	}
-	a.late(modulesDir(modulesDisk))
-	if err := readyMachine(modulesDir(modulesDisk)); err != nil {
+	a.late(kmod.Dir(kmod.DiskDir))
+	if err := readyMachine(kmod.Dir(kmod.DiskDir)); err != nil {
 		return nil, err
 	}
 	a.warm()
@@ -44,13 +45,13 @@ func readyMachine(modules string) error {
 // late starts what a sandbox need not wait for: notes of connections, and the module
 // that lists connections, for a fork to end those that are not its own.
 func (a *agent) late(modules string) {
-	a.trace.begin()
+	a.owners.Begin()
 	loadLate(modules, "tcp_diag")
 }
 
 // loadLate loads a module without which a sandbox works, too.
 func loadLate(modules, name string) {
-	if err := probe(modules, name); err != nil {
+	if err := kmod.Probe(modules, name); err != nil {
 		log.Print(err)
 	}
 }
@@ -83,7 +84,7 @@ func (a *agent) runInImage(argv []string) error {
 		return err
 	}
 	defer null.Close()
-	p, err := a.processes.start(argv[0], argv, &syscall.ProcAttr{
+	p, err := a.processes.Start(argv[0], argv, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent"},
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd()},
 		Sys:   &syscall.SysProcAttr{Chroot: imageDir, Setsid: true},
@@ -92,11 +93,11 @@ func (a *agent) runInImage(argv []string) error {
 		return err
 	}
 	select {
-	case <-p.done:
+	case <-p.Done:
 		return nil
 	case <-time.After(warmLimit):
-		a.processes.signalGroup(p, syscall.SIGKILL)
-		<-p.done
+		a.processes.SignalGroup(p, syscall.SIGKILL)
+		<-p.Done
 		return errors.New("took too long")
 	}
 }

@@ -30,7 +30,7 @@ func (a *agent) shutdown(struct{}) (any, error) {
 // powerOff ends the machine. Whoever comes second waits for the first.
 func (a *agent) powerOff() {
 	a.off.Lock()
-	a.docker.end(dockerGrace)
+	a.docker.Stop(dockerGrace)
 	_ = syscall.Kill(-1, syscall.SIGTERM) // everyone but process 1; ESRCH means nobody
 	_ = syscall.Kill(-1, syscall.SIGCONT)
 	_ = syscall.Kill(-1, syscall.SIGHUP) // shells heed it where they do not heed SIGTERM
@@ -75,7 +75,7 @@ func endMachine(name string, args []string) (status int) {
 // alone waits until process 1 has no children left.
 func (a *agent) alone(limit time.Duration) bool {
 	for end := time.Now().Add(limit); ; time.Sleep(endLook) {
-		if !a.processes.reap() {
+		if !a.processes.Reap() {
 			return true
 		}
 		if time.Now().After(end) {

@@ -8,36 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"bawn.dev/bawn/internal/wire"
 	"golang.org/x/crypto/ssh"
 )
-
-// signals are those that SSH can carry (RFC 4254 section 6.10) and their
-// numbers on Linux (signal(7)).
-var signals = map[ssh.Signal]syscall.Signal{
-	ssh.SIGABRT: syscall.SIGABRT,
-	ssh.SIGALRM: syscall.SIGALRM,
-	ssh.SIGFPE:  syscall.SIGFPE,
-	ssh.SIGHUP:  syscall.SIGHUP,
-	ssh.SIGILL:  syscall.SIGILL,
-	ssh.SIGINT:  syscall.SIGINT,
-	ssh.SIGKILL: syscall.SIGKILL,
-	ssh.SIGPIPE: syscall.SIGPIPE,
-	ssh.SIGQUIT: syscall.SIGQUIT,
-	ssh.SIGSEGV: syscall.SIGSEGV,
-	ssh.SIGTERM: syscall.SIGTERM,
-	ssh.SIGUSR1: syscall.SIGUSR1,
-	ssh.SIGUSR2: syscall.SIGUSR2,
-	// Beyond the RFC; the agent names them likewise.
-	"BUS":   syscall.SIGBUS,
-	"TRAP":  syscall.SIGTRAP,
-	"SYS":   syscall.SIGSYS,
-	"XCPU":  syscall.SIGXCPU,
-	"XFSZ":  syscall.SIGXFSZ,
-	"STOP":  syscall.SIGSTOP,
-	"TSTP":  syscall.SIGTSTP,
-	"CONT":  syscall.SIGCONT,
-	"WINCH": syscall.SIGWINCH,
-}
 
 // Forwarded are the signals that bawn passes on to a command.
 var Forwarded = []os.Signal{
@@ -45,8 +18,17 @@ var Forwarded = []os.Signal{
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
 }
 
+// signalName is the name of a signal on an SSH channel; empty where it has none.
+func signalName(sig os.Signal) string {
+	n, ok := sig.(syscall.Signal)
+	if !ok {
+		return ""
+	}
+	return wire.SignalName(n)
+}
+
 func signalNumber(s ssh.Signal) int {
-	if n, ok := signals[s]; ok {
+	if n, ok := wire.SignalByName(string(s)); ok {
 		return int(n)
 	}
 	return int(syscall.SIGKILL) // a signal without a name in SSH: dead all the same
@@ -87,10 +69,8 @@ func (f *forwarder) run(from <-chan os.Signal) {
 				return // it ended before it began
 			}
 		}
-		for name, n := range signals {
-			if n == sig {
-				_ = s.Signal(name) // the session is over if this fails
-			}
+		if name := signalName(sig); name != "" {
+			_ = s.Signal(ssh.Signal(name)) // fails only when the session is over
 		}
 	}
 }

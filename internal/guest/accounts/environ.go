@@ -1,0 +1,41 @@
+package accounts
+
+import (
+	"slices"
+	"strings"
+)
+
+// Default search paths, as Debian's login has them.
+const (
+	userPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+	RootPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// environment is KEY=VALUE, each key once.
+type environment []string
+
+// set adds or replaces; what is no KEY=VALUE is left out.
+func (e *environment) set(vars ...string) {
+	for _, v := range vars {
+		key, _, ok := strings.Cut(v, "=")
+		if !ok || key == "" || strings.ContainsRune(v, 0) {
+			continue
+		}
+		i := slices.IndexFunc(*e, func(o string) bool { return strings.HasPrefix(o, key+"=") })
+		if i < 0 {
+			*e = append(*e, v)
+		} else {
+			(*e)[i] = v
+		}
+	}
+}
+
+// Getenv returns the value of a variable in a list of KEY=VALUE; "" where it is not set.
+func Getenv(env []string, key string) string {
+	for _, v := range env {
+		if s, ok := strings.CutPrefix(v, key+"="); ok {
+			return s
+		}
+	}
+	return ""
+}

@@ -1,0 +1,205 @@
+// Package cacert makes the programs of an image trust a certificate of the host.
+package cacert
+
+import (
+	"bytes"
+	"crypto/sha1" //nolint:gosec // a file name of OpenSSL's, no protection
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"bawn.dev/bawn/internal/guest/etc"
+)
+
+// ourCA is where Debian's update-ca-certificates(8) looks for what a machine
+// trusts besides Debian's own list, so that it survives that program.
+const ourCA = "/usr/local/share/ca-certificates/bawn.crt"
+
+// bundles are the files in which distributions keep all trusted certificates.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora
+	"/etc/ssl/ca-bundle.pem",                            // openSUSE
+	"/etc/ssl/cert.pem",                                 // Alpine's libressl
+}
+
+// hashDir is where OpenSSL looks a certificate up by a hash of its name.
+const hashDir = "/etc/ssl/certs"
+
+// Install adds certificates, in PEM, to those that the image's programs trust,
+// and returns the environment variables (KEY=VALUE) that sessions need for programs
+// with a list of their own. Certificates that an earlier call added are removed: whoever
+// has the key of a trusted certificate can impersonate any server. Lists of Java and of
+// containers are not changed. With an empty certPEM it does nothing.
+func Install(certPEM []byte) (env []string, err error) {
+	if len(certPEM) == 0 {
+		return nil, nil
+	}
+	// That file is written last: what it holds is trusted already, and to look at
+	// certificates takes a tenth of a second of each start.
+	if old := etc.Read(ourCA); !bytes.Equal(old, certPEM) {
+		if err := addCertificates(certPEM, old); err != nil {
+			return nil, err
+		}
+	}
+	return caEnv(bundleOf()), nil
+}
+
+// addCertificates puts certificates in the place of the old ones.
+func addCertificates(certPEM, old []byte) error {
+	certs, err := parseCerts(certPEM)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, path := range bundles {
+		file, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue // another distribution's
+		}
+		if err := etc.Replace(file, withCert(etc.Read(file), old, certPEM), 0o644); err != nil {
+			return err
+		}
+		found = true
+	}
+	if !found { // an image without any list: ours is the first
+		if err := etc.Replace(bundles[0], certPEM, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, c := range certs {
+		if err := hashLink(hashDir, c); err != nil {
+			return err
+		}
+	}
+	return etc.Replace(ourCA, certPEM, 0o644)
+}
+
+// bundleOf is the image's file of all trusted certificates.
+func bundleOf() string {
+	for _, path := range bundles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return bundles[0]
+}
+
+// parseCerts reads all certificates, of which there must be one.
+func parseCerts(in []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, in = pem.Decode(in); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, errors.New("certificate: PEM of something else")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate: %w", err)
+		}
+		certs = append(certs, c)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("certificate: no PEM")
+	}
+	return certs, nil
+}
+
+// withCert is a bundle without the old certificate and with the new one last.
+func withCert(bundle, old, cert []byte) []byte {
+	if len(old) > 0 {
+		bundle = bytes.ReplaceAll(bundle, old, nil)
+	}
+	bundle = bytes.ReplaceAll(bundle, cert, nil)
+	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
+		bundle = append(bundle, '\n')
+	}
+	return append(bundle, cert...)
+}
+
+// caEnv tells programs that bring a list of their own about ours: Node.js as
+// npm or an installer brings it, Python's requests and pip, AWS's tools, Deno.
+func caEnv(bundle string) []string {
+	return []string{
+		"NODE_EXTRA_CA_CERTS=" + ourCA,
+		"REQUESTS_CA_BUNDLE=" + bundle,
+		"PIP_CERT=" + bundle,
+		"AWS_CA_BUNDLE=" + bundle,
+		"DENO_TLS_CA_STORE=system",
+	}
+}
+
+// hashLink makes the link HASH.N by which OpenSSL finds the certificate
+// (openssl-rehash(1)), at the first N that no other certificate has.
+func hashLink(dir string, cert *x509.Certificate) error {
+	hash, err := subjectHash(cert)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for n := range 100 {
+		link := fmt.Sprintf("%s/%08x.%d", dir, hash, n)
+		if target, err := os.Readlink(link); err == nil && target == ourCA {
+			return nil
+		}
+		if err := os.Symlink(ourCA, link); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return fmt.Errorf("certificate: too many of the same name in %s", dir)
+}
+
+// subjectHash is OpenSSL's hash of a certificate's subject
+// (X509_NAME_hash_ex(3)): the first four bytes of SHA-1, little-endian, over
+// the name's parts without the sequence around them, each value as UTF-8
+// with its ASCII letters in lower case and its white space made single.
+func subjectHash(cert *x509.Certificate) (uint32, error) {
+	type part struct {
+		Type  asn1.ObjectIdentifier
+		Value asn1.RawValue
+	}
+	var parts []asn1.RawValue
+	if _, err := asn1.Unmarshal(cert.RawSubject, &parts); err != nil {
+		return 0, fmt.Errorf("certificate: subject: %w", err)
+	}
+	var canonical []byte
+	for _, set := range parts {
+		var one part
+		if _, err := asn1.Unmarshal(set.Bytes, &one); err != nil {
+			return 0, fmt.Errorf("certificate: subject: %w", err)
+		}
+		text := bytes.Join(bytes.FieldsFunc(lowerASCII(one.Value.Bytes), isSpace), []byte(" "))
+		one.Value = asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: text}
+		der, err := asn1.Marshal([]part{one}) // a sequence of one; as a set, its tag differs
+		if err != nil {
+			return 0, fmt.Errorf("certificate: subject: %w", err)
+		}
+		der[0] = asn1.TagSet | 0x20
+		canonical = append(canonical, der...)
+	}
+	sum := sha1.Sum(canonical) //nolint:gosec // a file name
+	return binary.LittleEndian.Uint32(sum[:4]), nil
+}
+
+func lowerASCII(b []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, b)
+}
+
+// isSpace is isspace(3) in the C locale.
+func isSpace(r rune) bool { return r == ' ' || r >= '\t' && r <= '\r' }

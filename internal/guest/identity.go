@@ -1,0 +1,94 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// identify makes this machine, a copy of another, one of its own. What makes
+// copies alike comes first: random numbers and time.
+func (a *agent) identify(r wire.Identity) (any, error) {
+	if a.disk == nil {
+		return nil, errors.New("the guest is not set up")
+	}
+	if err := seedRandom(r.Seed); err != nil {
+		return nil, err
+	}
+	if err := setClock(r.Time); err != nil {
+		return nil, err
+	}
+	return nil, a.assume(&r)
+}
+
+// assume takes on keys, names and addresses, on two processors where there are:
+// somebody waits for it.
+func (a *agent) assume(r *wire.Identity) error {
+	a.logins.StartIn(r.Workdir)
+	if err := a.ssh.Configure(r.HostKey, r.AuthorizedKeys); err != nil {
+		return err
+	}
+	named := make(chan error, 1)
+	go func() { named <- a.assumeNames(r) }()
+	var err error
+	if a.card != nil && r.MAC != "" {
+		err = a.card.Assign(r)
+	}
+	return errors.Join(<-named, err)
+}
+
+// assumeNames leaves a machine alone that has its names already: the files may
+// have been edited since.
+func (a *agent) assumeNames(r *wire.Identity) error {
+	if r.MachineID == a.machineID {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
+		return fmt.Errorf("hostname: %w", err)
+	}
+	files := map[string]string{
+		"/etc/hostname":   r.Hostname + "\n",
+		"/etc/machine-id": r.MachineID + "\n",
+		"/etc/hosts":      hostsFile(r.Hostname),
+	}
+	for path, text := range files {
+		if err := etc.Overwrite(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	a.machineID = r.MachineID
+	return nil
+}
+
+// rndAddEntropy and rndReseed are ioctls of random(4).
+const (
+	rndAddEntropy = 0x40085203
+	rndReseed     = 0x5207
+)
+
+// seedRandom credits bytes from the host to the kernel's generator.
+func seedRandom(seed []byte) error {
+	if len(seed) == 0 || len(seed) > 4096 {
+		return errors.New("seed: none, or too long")
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	defer f.Close()
+	// struct rand_pool_info: bits, bytes, the bytes as 32-bit words.
+	words := make([]uint32, 2+(len(seed)+3)/4)
+	words[0], words[1] = uint32(len(seed)*8), uint32(len(seed))
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&words[2])), len(seed)), seed)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&words[0]))); errno != 0 {
+		return fmt.Errorf("seed: %w", errno)
+	}
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseed, 0) // sooner than by itself, where the kernel can
+	return nil
+}

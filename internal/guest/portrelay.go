@@ -1,0 +1,45 @@
+package guest
+
+import (
+	"encoding/json"
+	"net"
+	"strconv"
+
+	"bawn.dev/bawn/internal/guest/relay"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// dialLoopback connects to a TCP port on the guest's loopback, of whichever
+// family listens there.
+func dialLoopback(port uint16) (net.Conn, error) {
+	p := strconv.Itoa(int(port))
+	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // to the loopback: at once, or not
+	if err == nil {
+		return c, nil
+	}
+	if c, err6 := net.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil { //nolint:noctx // likewise
+		return c, nil
+	}
+	return nil, err
+}
+
+// serveTCP relays a stream to a TCP port of the guest.
+func serveTCP(s net.Conn, port uint16) {
+	defer s.Close()
+	c, err := dialLoopback(port)
+	var r wire.StreamReply
+	if err != nil {
+		r.Error = err.Error()
+	}
+	line, merr := json.Marshal(r)
+	if merr != nil {
+		panic(merr) // one string always marshals
+	}
+	if _, werr := s.Write(append(line, '\n')); werr != nil || err != nil {
+		if c != nil {
+			c.Close()
+		}
+		return
+	}
+	relay.Both(s, c)
+}

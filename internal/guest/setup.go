@@ -1,0 +1,79 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"bawn.dev/bawn/internal/guest/cacert"
+	"bawn.dev/bawn/internal/guest/device"
+	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/netif"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// setup makes a sandbox of this machine.
+func (a *agent) setup(r wire.SetupRequest) (any, error) {
+	if a.disk != nil {
+		return nil, errors.New("the guest is set up already")
+	}
+	if err := seedRandom(r.Seed); err != nil {
+		return nil, err
+	}
+	if err := setClock(r.Time); err != nil {
+		return nil, err
+	}
+	if err := a.mountRoot(&r); err != nil {
+		return nil, err
+	}
+	if err := a.enterRoot(); err != nil {
+		return nil, err
+	}
+	if err := a.furnish(&r); err != nil {
+		return nil, err
+	}
+	a.logins.Configure(r.User, r.ImageEnv)
+	for _, m := range r.Mounts {
+		if _, err := a.mount(m); err != nil {
+			return nil, err
+		}
+	}
+	if r.Net != nil {
+		if err := a.configureNet(r.Net); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.assume(&r.Identity); err != nil {
+		return nil, err
+	}
+	if err := readyMachine(kmod.Dir("")); err != nil {
+		return nil, err
+	}
+	go a.late(kmod.Dir(""))
+	return nil, a.docker.Listen()
+}
+
+// configureNet brings the network card up, without addresses, and writes what depends
+// on the network: the resolver's file and the host's certificate.
+func (a *agent) configureNet(n *wire.Net) error {
+	var c *netif.Card
+	if err := a.devices.WaitFor(device.Limit, func() bool { c = netif.FindCard(); return c != nil }); err != nil {
+		return fmt.Errorf("network card: %w", err)
+	}
+	if err := c.Configure(n); err != nil {
+		return err
+	}
+	a.card = c
+	env, err := cacert.Install(n.CACert)
+	a.logins.Trust(env)
+	return errors.Join(etc.Replace("/etc/resolv.conf", resolvFile(n.DNS), 0o644), err)
+}
+
+func resolvFile(servers []string) []byte {
+	var b strings.Builder
+	for _, s := range servers {
+		b.WriteString("nameserver " + s + "\n")
+	}
+	return []byte(b.String())
+}

@@ -1,0 +1,35 @@
+package sshd
+
+import (
+	"syscall"
+
+	"golang.org/x/crypto/ssh"
+
+	"bawn.dev/bawn/internal/wire"
+)
+
+// ending is the last request on a session channel (RFC 4254 section 6.10).
+type ending struct {
+	kind    string
+	payload []byte
+}
+
+func exitStatus(n uint32) ending {
+	return ending{"exit-status", ssh.Marshal(struct{ Status uint32 }{n})}
+}
+
+func endOf(st syscall.WaitStatus) ending {
+	if !st.Signaled() {
+		return exitStatus(uint32(st.ExitStatus()))
+	}
+	name := wire.SignalName(st.Signal())
+	if name == "" { // as a shell would say it
+		return exitStatus(128 + uint32(st.Signal()))
+	}
+	return ending{"exit-signal", ssh.Marshal(struct {
+		Signal     string
+		CoreDumped bool
+		Message    string
+		Language   string
+	}{name, st.CoreDump(), st.Signal().String(), ""})}
+}

@@ -1,0 +1,35 @@
+package sshd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pkg/sftp"
+)
+
+// SFTPMode is the name under which the agent executes itself to serve SFTP.
+const SFTPMode = "bawn-sftp"
+
+// stdio is the standard streams as one.
+type stdio struct{}
+
+func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+func (stdio) Close() error                { return errors.Join(os.Stdin.Close(), os.Stdout.Close()) }
+
+// ServeSFTP serves SFTP on the standard streams, with the rights of who runs it.
+func ServeSFTP() int {
+	// Relative paths start at this process's working directory. (With the
+	// option of that name, the targets of symbolic links would too.)
+	s, err := sftp.NewServer(stdio{})
+	if err == nil {
+		err = s.Serve()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintf(os.Stderr, "sftp: %v\n", err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,134 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/guest/accounts"
+	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/netif"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// furnish writes what a system needs to know about itself.
+func (a *agent) furnish(r *wire.SetupRequest) error {
+	if dir := kmod.Dir(""); exists(carriedModules) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(carriedModules, dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", dir, err)
+		}
+		if err := unix.Unmount(carriedModules, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", carriedModules, err)
+		}
+		_ = os.Remove(carriedModules)
+		if err := kmod.MakeNodes("/dev", dir); err != nil {
+			return err
+		}
+	}
+	if err := profilePath(r.ImageEnv); err != nil {
+		return err
+	}
+	if err := stickyDirs("/tmp", "/var/tmp"); err != nil {
+		return err
+	}
+	settings()
+	endCommands("/usr/local/sbin")
+	if err := netif.LoopbackUp(); err != nil {
+		return err
+	}
+	if err := replaceLink("/etc/resolv.conf"); err != nil {
+		return err
+	}
+	if r.Net == nil { // else configureNet writes it
+		if err := etc.Replace("/etc/resolv.conf", []byte("# no network\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := setTimezone(r.Timezone); err != nil {
+		return err
+	}
+	return errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User))
+}
+
+// profilePath keeps the image's search path in login shells, whose /etc/profile
+// would otherwise put Debian's own in its place.
+func profilePath(imageEnv []string) error {
+	const dir = "/etc/profile.d"
+	path := accounts.Getenv(imageEnv, "PATH")
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || path == "" {
+		return nil //nolint:nilerr // the image has no such folder
+	}
+	text := "# Written by bawn: the search path that the image wants.\nexport PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n"
+	return etc.Replace(dir+"/00-bawn-path.sh", []byte(text), 0o644)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func stickyDirs(dirs ...string) error {
+	for _, d := range dirs {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Chmod(d, 0o1777); err != nil {
+			return fmt.Errorf("%s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// settings are for development: a user may listen on port 80, and file watchers
+// watch large trees. They are conveniences; without one, life goes on.
+func settings() {
+	for name, value := range map[string]string{
+		"net/ipv4/ip_unprivileged_port_start": "0",
+		"net/ipv4/ping_group_range":           "0 2147483647",
+		"fs/inotify/max_user_watches":         "1048576",
+		"fs/inotify/max_user_instances":       "8192",
+		"vm/max_map_count":                    "1048576",
+		"kernel/printk":                       "4 4 1 7",
+	} {
+		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
+	}
+}
+
+func hostsFile(hostname string) string {
+	return fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
+}
+
+// replaceLink removes a symbolic link, such as to a resolver's file that nobody
+// writes here.
+func replaceLink(path string) error {
+	if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
+		return os.Remove(path)
+	}
+	return nil
+}
+
+// setTimezone points /etc/localtime at a zone that the image has; without one,
+// times are in UTC.
+func setTimezone(name string) error {
+	zone := filepath.Join("/usr/share/zoneinfo", filepath.Clean("/"+name))
+	if name == "" || !exists(zone) {
+		return nil
+	}
+	if err := etc.Replace("/etc/timezone", []byte(name+"\n"), 0o644); err != nil {
+		return err
+	}
+	tmp := "/etc/localtime.bawn-new"
+	_ = os.Remove(tmp)
+	if err := os.Symlink(zone, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, "/etc/localtime")
+}
