@@ -18,7 +18,6 @@ import (
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/supervisor"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
@@ -199,7 +198,7 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 				if err != nil {
 					return err
 				}
-				row := check(f, supervisor.CheckPolicy(set, f))
+				row := check(f, egress.Check(set, f))
 				denied = denied || !row.Allow
 				list = append(list, row)
 			}

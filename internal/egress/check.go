@@ -1,18 +1,52 @@
 package egress
 
-import "fmt"
+import (
+	"fmt"
 
-// Floor says why a bare address may not be dialled, whatever rule allows it: it is
-// on the floor, and no rule is about that part of it. It makes no traffic. Names
-// are judged when they are resolved; nil for them.
-func Floor(p Policy, to Target) error {
-	if to.Name != "" || to.Host {
+	"bawn.dev/bawn/internal/policy"
+)
+
+// Check decides on a flow as a gateway with these rules would, without any
+// traffic: the rules' decision, together with what holds whatever they say (the
+// page that the gateway serves itself, targets that lead nowhere, the reserved
+// ranges). To where a name leads is not looked up: its addresses are judged when it
+// is dialled.
+func Check(set *policy.Set, f policy.Flow) policy.Decision {
+	if ownPage(f) {
+		return policy.Decision{Allow: true, Reason: "bawn's own page, which every guest may read"}
+	}
+	d := set.Decide(f)
+	err := f.Unreachable()
+	if !d.Allow {
+		if err != nil && d.Rule == nil { // no rule would help
+			d.Reason = err.Error()
+		}
+		return d
+	}
+	if err == nil {
+		err = checkAddress(set, f)
+	}
+	if err != nil {
+		d.Allow, d.Reason = false, fmt.Sprintf("%v, whatever %q says", err, d.Rule)
+	}
+	return d
+}
+
+// checkAddress says why the reserved ranges forbid a bare address; nil for a name
+// and for the host's loopback.
+func checkAddress(set *policy.Set, f policy.Flow) error {
+	if f.Name != "" || f.Host {
 		return nil
 	}
-	var own hostAddrs
-	d := dialer{hostAddrs: own.list, decide: adapt(p).decide}
-	if err := d.permit(to.Addr, target{addr: to.Addr, port: to.Port, proto: to.Proto}); err != nil {
+	guard := addressGuard{hostAddrs: new(hostAddrs).list, decide: set.Decide}
+	if err := guard.permit(f.Addr, f); err != nil {
 		return fmt.Errorf("%w (a rule has to name such addresses)", err)
 	}
 	return nil
+}
+
+// ownPage says whether a flow goes to the page that the gateway serves itself.
+func ownPage(f policy.Flow) bool {
+	at := f.Name == InfoName || f.Addr == policy.Gateway4.Addr() || f.Addr == policy.Gateway6.Addr()
+	return at && f.Port == 80 && f.Proto == policy.TCP
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // A name is resolved here, on the host, at the moment of dialling; every address
@@ -29,22 +31,26 @@ const (
 	maxResolved = 1024
 )
 
-// deniedError is a dial that the policy or the floor forbids.
+// deniedError is a dial that a rule or the reserved ranges forbid.
 type deniedError struct {
-	reason  string
-	rule    string // that forbade it, if a rule did
-	suggest target // what a rule would have to name
+	policy.Decision
+	missing policy.Flow // a rule that allows it would help; zero if none would
 }
 
-func (e *deniedError) Error() string { return e.reason }
+func (e *deniedError) Error() string { return e.Reason }
+
+// asDenied finds a deniedError.
+func asDenied(err error) (*deniedError, bool) {
+	var d *deniedError
+	ok := errors.As(err, &d)
+	return d, ok
+}
 
 // dialer connects on the host. Safe for concurrent use.
 type dialer struct {
-	resolve   func(ctx context.Context, name string) ([]netip.Addr, error)
-	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
-	hostAddrs func() []netip.Addr
-	pools     []netip.Prefix
-	decide    func(target) verdict // of the policy in force now
+	resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	guard   addressGuard
 
 	mu    sync.Mutex
 	cache map[string]resolved
@@ -55,33 +61,33 @@ type resolved struct {
 	until time.Time
 }
 
-// connect dials a target. Errors: *deniedError, or the network's.
-func (d *dialer) connect(ctx context.Context, t target) (net.Conn, netip.Addr, error) {
+// connect dials a flow's target. Errors: *deniedError, or the network's.
+func (d *dialer) connect(ctx context.Context, to policy.Flow) (net.Conn, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	addrs, err := d.addresses(ctx, t)
+	addrs, err := d.addresses(ctx, to)
 	if err != nil {
 		return nil, netip.Addr{}, err
 	}
-	return d.race(ctx, t, addrs)
+	return d.race(ctx, to, addrs)
 }
 
 // addresses gives those that may be dialled, in the order to try.
-func (d *dialer) addresses(ctx context.Context, t target) ([]netip.Addr, error) {
-	if t.host {
+func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, error) {
+	if to.Host {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
-	all := []netip.Addr{t.addr}
-	if t.name != "" {
+	all := []netip.Addr{to.Addr}
+	if to.Name != "" {
 		var err error
-		if all, err = d.lookup(ctx, t.name); err != nil {
+		if all, err = d.lookup(ctx, to.Name); err != nil {
 			return nil, err
 		}
 	}
 	var good []netip.Addr
 	var denied error
 	for _, a := range all {
-		if err := d.permit(a, t); err != nil {
+		if err := d.guard.permit(a, to); err != nil {
 			denied = err
 			continue
 		}
@@ -91,29 +97,10 @@ func (d *dialer) addresses(ctx context.Context, t target) ([]netip.Addr, error) 
 		return nil, denied
 	}
 	if len(good) == 0 {
-		return nil, fmt.Errorf("%s has no address", t.name)
+		return nil, fmt.Errorf("%s has no address", to.Name)
 	}
 	good = interleave(good)
 	return good[:min(len(good), maxAttempts)], nil
-}
-
-// permit judges one address of a target: a rule that denies it wins, and the
-// floor holds unless a rule is about that part of it: "everything" (0.0.0.0/0)
-// does not mean the host's loopback.
-func (d *dialer) permit(a netip.Addr, t target) error {
-	byAddr := target{addr: a, port: t.port, proto: t.proto}
-	v := d.decide(byAddr)
-	if !v.allow && v.rule != "" {
-		return &deniedError{reason: fmt.Sprintf("its address %s is denied", a), rule: v.rule}
-	}
-	if slices.ContainsFunc(d.pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
-		return &deniedError{reason: fmt.Sprintf("its address %s is one of bawn's own", a)}
-	}
-	block, why := onFloor(a, d.hostAddrs)
-	if why == "" || v.allow && v.prefix.IsValid() && v.prefix.Bits() >= block.Bits() && block.Overlaps(v.prefix) {
-		return nil
-	}
-	return &deniedError{reason: fmt.Sprintf("its address %s is %s", a, why), suggest: byAddr}
 }
 
 // lookup resolves with a short memory.
@@ -170,9 +157,9 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 }
 
 // race dials the addresses one after another without waiting for a slow one.
-func (d *dialer) race(ctx context.Context, t target, addrs []netip.Addr) (net.Conn, netip.Addr, error) {
+func (d *dialer) race(ctx context.Context, to policy.Flow, addrs []netip.Addr) (net.Conn, netip.Addr, error) {
 	if len(addrs) == 1 { // most often: nobody to race with
-		conn, err := d.dial(ctx, t.proto, netip.AddrPortFrom(addrs[0], t.port).String())
+		conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(addrs[0], to.Port).String())
 		return conn, addrs[0], err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -184,7 +171,7 @@ func (d *dialer) race(ctx context.Context, t target, addrs []netip.Addr) (net.Co
 	}
 	results := make(chan result, len(addrs))
 	start := func(a netip.Addr) {
-		conn, err := d.dial(ctx, t.proto, netip.AddrPortFrom(a, t.port).String())
+		conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(a, to.Port).String())
 		results <- result{conn, a, err}
 	}
 	var errs []error
@@ -226,19 +213,4 @@ func (d *dialer) race(ctx context.Context, t target, addrs []netip.Addr) (net.Co
 // nsswitch, search domains, a corporate resolver.
 func hostResolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-}
-
-// asDenied finds a deniedError.
-func asDenied(err error) (*deniedError, bool) {
-	var d *deniedError
-	ok := errors.As(err, &d)
-	return d, ok
-}
-
-// target is what a rule would have to name to allow the dial of t.
-func (e *deniedError) target(t target) target {
-	if e.suggest != (target{}) {
-		return e.suggest
-	}
-	return t
 }

@@ -8,80 +8,45 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
-// fakeRules is a policy for tests: "name:port", "addr:port" or "CIDR:port", with
+// testRules is a policy for tests: "name:port", "addr:port" or "CIDR:port", with
 // "udp " before and " raw" after; "-" before denies.
-type fakeRules []string
+type testRules []string
 
-func (r fakeRules) decide(t target) verdict {
-	var v verdict
+// set compiles the rules as they would be written in a policy file; nil is no policy.
+func (r testRules) set() *policy.Set {
+	if r == nil {
+		return nil
+	}
+	var all []policy.Rule
 	for _, text := range r {
-		rule, deny := strings.CutPrefix(text, "-")
-		rule, raw := strings.CutSuffix(rule, " raw")
-		rule, udp := strings.CutPrefix(rule, "udp ")
-		i := strings.LastIndexByte(rule, ':')
-		host, port := rule[:i], rule[i+1:]
-		if udp != (t.proto == "udp") || port != "*" && port != itoa(t.port) {
-			continue
+		action := policy.Allow
+		text, deny := strings.CutPrefix(text, "-")
+		text, raw := strings.CutSuffix(text, " raw")
+		text, udp := strings.CutPrefix(text, "udp ")
+		i := strings.LastIndexByte(text, ':')
+		if host := text[:i]; strings.Contains(host, ":") {
+			addr, bits, _ := strings.Cut(host, "/")
+			text = "[" + addr + "]/" + bits + text[i:]
 		}
-		match := false
-		var prefix netip.Prefix
 		switch {
-		case t.host:
-			match = host == "host"
-		case t.name != "":
-			match = host == t.name || strings.HasPrefix(host, "*.") && strings.HasSuffix(t.name, host[1:])
-		default:
-			if p, err := netip.ParsePrefix(host); err == nil {
-				match, prefix = p.Contains(t.addr), p
-			} else if a, err := netip.ParseAddr(host); err == nil {
-				match, prefix = a == t.addr, netip.PrefixFrom(a, a.BitLen())
-			}
+		case deny:
+			action = policy.Deny
+		case raw:
+			text = "raw:" + text
+		case udp:
+			text = "udp:" + text
 		}
-		if match && deny {
-			return verdict{rule: text, reason: "denied"}
+		rules, err := policy.ParseRule(action, text)
+		if err != nil {
+			panic(err)
 		}
-		if match && !v.allow {
-			v = verdict{allow: true, raw: raw, rule: text, prefix: prefix}
-		}
+		all = append(all, rules...)
 	}
-	if !v.allow {
-		v.reason = "no rule allows it"
-	}
-	return v
-}
-
-func (r fakeRules) resolves(name string) bool {
-	for _, text := range r {
-		if strings.HasPrefix(text, "-") {
-			continue
-		}
-		text = strings.TrimPrefix(text, "udp ")
-		host := text[:strings.LastIndexByte(text, ':')]
-		if host == name || strings.HasPrefix(host, "*.") && strings.HasSuffix(name, host[1:]) || host == "host" && name == HostName {
-			return true
-		}
-	}
-	return false
-}
-
-func (r fakeRules) list() []string { return r }
-
-func (r fakeRules) suggest(t target) string {
-	host := t.name
-	if host == "" {
-		host = t.addr.String()
-	}
-	if t.host {
-		host = "host"
-	}
-	return host + ":" + itoa(t.port)
-}
-
-func itoa(n uint16) string {
-	_, port, _ := strings.Cut(netip.AddrPortFrom(netip.AddrFrom4([4]byte{}), n).String(), ":")
-	return port
+	return policy.Compile(all)
 }
 
 func addrs(texts ...string) []netip.Addr {
@@ -126,34 +91,37 @@ func (f *fakeNet) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return a, nil
 }
 
-func (f *fakeNet) dialer(r rules) *dialer {
+func (f *fakeNet) dialer(r testRules) *dialer {
 	return &dialer{
-		resolve: f.resolve, dial: f.dial, decide: r.decide,
-		hostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
-		pools:     []netip.Prefix{testPool4, testPool6},
+		resolve: f.resolve, dial: f.dial,
+		guard: addressGuard{
+			decide:    r.set().Decide,
+			hostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
+			pools:     []netip.Prefix{testPool4, testPool6},
+		},
 	}
 }
 
-func TestDialFloor(t *testing.T) {
-	want := target{name: "a.example", port: 443, proto: "tcp"}
+func TestDialReserved(t *testing.T) {
+	want := policy.Flow{Name: "a.example", Port: 443, Proto: "tcp"}
 	for _, bad := range []string{
 		"127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00::1", "::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
 		"64:ff9b::7f00:1", "2002:7f00:1::", "fe80::1%eth0", "203.0.113.200", "198.18.0.5", "0.0.0.0", "::",
 	} {
 		f := &fakeNet{answers: [][]netip.Addr{addrs(bad)}}
-		_, _, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), want)
+		_, _, err := f.dialer(testRules{"a.example:443"}).connect(t.Context(), want)
 		var denied *deniedError
 		if !errors.As(err, &denied) || len(f.dialled) != 0 {
 			t.Errorf("%s: %v, dialled %v", bad, err, f.dialled)
 		}
 	}
 	f := &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1", "::ffff:203.0.113.5")}}
-	_, got, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), want)
+	_, got, err := f.dialer(testRules{"a.example:443"}).connect(t.Context(), want)
 	if err != nil || got != netip.MustParseAddr("203.0.113.5") || len(f.dialled) != 1 {
 		t.Fatalf("a mixed answer: %v %v %v", got, err, f.dialled)
 	}
 	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
-	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:443"}).connect(t.Context(), want); err != nil {
+	if _, _, err := f.dialer(testRules{"a.example:443", "10.0.0.0/8:443"}).connect(t.Context(), want); err != nil {
 		t.Fatalf("a rule for the block: %v", err)
 	}
 	for addr, rule := range map[string]string{ // wider than the block: not about it
@@ -161,39 +129,39 @@ func TestDialFloor(t *testing.T) {
 		"203.0.113.200": "203.0.113.0/24", "::ffff:10.0.0.1": "0.0.0.0/0", "64:ff9b::7f00:1": "::/0",
 	} {
 		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
-		for _, to := range []target{want, {addr: netip.MustParseAddr(addr), port: 443, proto: "tcp"}} {
-			if _, _, err := f.dialer(fakeRules{"a.example:443", rule + ":443"}).connect(t.Context(), to); err == nil || len(f.dialled) != 0 {
+		for _, to := range []policy.Flow{want, {Addr: netip.MustParseAddr(addr), Port: 443, Proto: "tcp"}} {
+			if _, _, err := f.dialer(testRules{"a.example:443", rule + ":443"}).connect(t.Context(), to); err == nil || len(f.dialled) != 0 {
 				t.Errorf("the rule %s opened %s", rule, addr)
 			}
 		}
 	}
 	for addr, rule := range map[string]string{"127.0.0.1": "127.0.0.1", "169.254.1.1": "169.254.0.0/16", "203.0.113.200": "203.0.113.200/32", "fd00::1": "fd00::/8"} {
 		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
-		if _, _, err := f.dialer(fakeRules{"a.example:443", rule + ":443"}).connect(t.Context(), want); err != nil {
+		if _, _, err := f.dialer(testRules{"a.example:443", rule + ":443"}).connect(t.Context(), want); err != nil {
 			t.Errorf("the rule %s: %v", rule, err)
 		}
 	}
 	f = &fakeNet{answers: [][]netip.Addr{addrs("10.0.0.1")}}
-	if _, _, err := f.dialer(fakeRules{"a.example:443", "10.0.0.0/8:80"}).connect(t.Context(), want); err == nil {
-		t.Fatal("a rule for another port opened the floor")
+	if _, _, err := f.dialer(testRules{"a.example:443", "10.0.0.0/8:80"}).connect(t.Context(), want); err == nil {
+		t.Fatal("a rule for another port opened a reserved range")
 	}
 	f = &fakeNet{answers: [][]netip.Addr{addrs("203.0.113.5")}}
-	if _, _, err := f.dialer(fakeRules{"a.example:443", "-203.0.113.0/24:*"}).connect(t.Context(), want); err == nil {
+	if _, _, err := f.dialer(testRules{"a.example:443", "-203.0.113.0/24:*"}).connect(t.Context(), want); err == nil {
 		t.Fatal("an address that a rule denies was dialled")
 	}
 }
 
 func TestDialRebinding(t *testing.T) {
 	f := &fakeNet{answers: [][]netip.Addr{addrs("203.0.113.5"), addrs("127.0.0.1")}}
-	d := f.dialer(fakeRules{"a.example:443"})
+	d := f.dialer(testRules{"a.example:443"})
 	for range 3 {
-		_, got, err := d.connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"})
+		_, got, err := d.connect(t.Context(), policy.Flow{Name: "a.example", Port: 443, Proto: "tcp"})
 		if err != nil || got.String() != "203.0.113.5" {
 			t.Fatal(got, err)
 		}
 	}
 	d.cache = nil // time passes
-	if _, _, err := d.connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"}); err == nil {
+	if _, _, err := d.connect(t.Context(), policy.Flow{Name: "a.example", Port: 443, Proto: "tcp"}); err == nil {
 		t.Fatal("the new answer was dialled")
 	}
 	for _, a := range f.dialled {
@@ -212,7 +180,7 @@ func TestDialEyeballs(t *testing.T) {
 		hang:    map[string]bool{"[2001:db8::1]:443": true},
 		fail:    map[string]bool{"203.0.113.1:443": true},
 	}
-	_, got, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"})
+	_, got, err := f.dialer(testRules{"a.example:443"}).connect(t.Context(), policy.Flow{Name: "a.example", Port: 443, Proto: "tcp"})
 	if err != nil || got.String() != "2001:db8::2" {
 		t.Fatal(got, err, f.dialled)
 	}
@@ -221,14 +189,14 @@ func TestDialEyeballs(t *testing.T) {
 	}
 	f.fail = map[string]bool{"203.0.113.1:443": true, "203.0.113.2:443": true, "[2001:db8::1]:443": true, "[2001:db8::2]:443": true}
 	f.hang = nil
-	if _, _, err := f.dialer(fakeRules{"a.example:443"}).connect(t.Context(), target{name: "a.example", port: 443, proto: "tcp"}); err == nil {
+	if _, _, err := f.dialer(testRules{"a.example:443"}).connect(t.Context(), policy.Flow{Name: "a.example", Port: 443, Proto: "tcp"}); err == nil {
 		t.Fatal("connected to none")
 	}
 }
 
 func TestDialHost(t *testing.T) {
 	f := &fakeNet{fail: map[string]bool{"127.0.0.1:3000": true}}
-	_, got, err := f.dialer(fakeRules{"host:3000"}).connect(t.Context(), target{name: HostName, host: true, port: 3000, proto: "tcp"})
+	_, got, err := f.dialer(testRules{"host:3000"}).connect(t.Context(), policy.Flow{Name: HostName, Host: true, Port: 3000, Proto: "tcp"})
 	if err != nil || got != netip.IPv6Loopback() || strings.Join(f.dialled, " ") != "127.0.0.1:3000 [::1]:3000" {
 		t.Fatal(got, err, f.dialled)
 	}

@@ -36,7 +36,7 @@ const (
 type resolver struct {
 	names    *names
 	resolves func(name string) bool
-	info     func() []netip.Addr                             // addresses of InfoName
+	info     []netip.Addr                                    // of InfoName; none: it is a name like any other
 	seen     func(q dns.Question, name string, allowed bool) // each query of one question
 }
 
@@ -89,8 +89,8 @@ func (r *resolver) fill(out *dns.Msg, q dns.Question) {
 	}
 	var v4, v6 []netip.Addr
 	switch {
-	case name == InfoName && r.info != nil:
-		for _, a := range r.info() {
+	case name == InfoName && len(r.info) > 0:
+		for _, a := range r.info {
 			if a.Is4() {
 				v4 = append(v4, a)
 			} else {

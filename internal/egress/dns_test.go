@@ -19,9 +19,7 @@ func testResolver() (*resolver, *int) {
 	return &resolver{
 		names:    newNames(testPool4, testPool6),
 		resolves: func(name string) bool { return name == "good.example" || strings.HasSuffix(name, ".wild.example") },
-		info: func() []netip.Addr {
-			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}
-		},
+		info:     []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")},
 		seen: func(_ dns.Question, _ string, allowed bool) {
 			if !allowed {
 				*denied++

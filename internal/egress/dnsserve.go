@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 const (
@@ -34,23 +36,26 @@ func (g *Gateway) reply(query []byte, w *who) []byte {
 	return res.answer(query)
 }
 
-// sawQuery writes a query down.
+// sawQuery logs a query.
 func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, w *who) {
 	e := Entry{Verdict: Allowed, Proto: "dns", App: dns.TypeToString[q.Qtype], Name: name}
 	if allowed {
 		g.write(e, w)
 		return
 	}
-	t := target{name: name, port: 443, proto: "tcp"}
-	v := g.rules().decide(t)
-	if v.allow || v.rule == "" {
-		v = verdict{reason: "no rule allows this name"}
+	to := policy.Flow{Name: name, Port: 443, Proto: policy.TCP}
+	d, suggest := g.decide(to), ""
+	if d.Allow || d.Rule == nil {
+		d = policy.Decision{Reason: "no rule allows this name"}
+		if e.WantsHost() {
+			suggest = g.suggest(to)
+		}
 	}
-	g.deny(t, e, v, e.WantsHost(), w)
+	g.deny(e, d, suggest, w)
 }
 
 // serveDNS answers queries over TCP (RFC 7766).
-func (g *Gateway) serveDNS(w *who, req acceptor) {
+func (g *Gateway) serveDNS(w *who, req TCPRequest) {
 	if g.dnsTCP.Add(1) > maxResolverTCP {
 		g.dnsTCP.Add(-1)
 		req.Reject()
@@ -89,7 +94,7 @@ func (g *Gateway) serveDNS(w *who, req acceptor) {
 }
 
 // serveDNSPackets answers queries over UDP; each Read is one.
-func (g *Gateway) serveDNSPackets(w *who, req packetAcceptor) {
+func (g *Gateway) serveDNSPackets(w *who, req UDPRequest) {
 	defer g.dnsUDP.Add(-1)
 	if g.dnsUDP.Add(1) > maxResolverUDP {
 		req.Reject()

@@ -11,19 +11,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-)
 
-// settings are the Config after its defaults and adapters.
-type settings struct {
-	pool4, pool6 netip.Prefix
-	dns, info    []netip.AddrPort
-	resolve      func(ctx context.Context, name string) ([]netip.Addr, error)
-	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
-	hostAddrs    func() []netip.Addr
-	log          *Log
-	limits       Limits
-	process      ProcessFunc
-}
+	"bawn.dev/bawn/internal/policy"
+)
 
 // Denial is a flow or a query that was refused.
 type Denial struct {
@@ -49,90 +39,116 @@ const maxDenials = 128
 
 // Gateway decides on every flow of one sandbox. Safe for concurrent use.
 type Gateway struct {
-	set     settings
+	cfg     Config // with its defaults
 	names   *names
 	res     *resolver
 	dialer  *dialer
 	limiter *limiter
 	ctx     context.Context
 	cancel  context.CancelFunc
-	current atomic.Pointer[rules]
+	current atomic.Pointer[policy.Set] // the policy in force; nil lets nothing pass
 	nextID  atomic.Uint64
 	dnsTCP  atomic.Int32
 	dnsUDP  atomic.Int32
-	udpOpen atomic.Int32
 	traffic atomic.Int64  // bytes that passed, both ways
 	asked   chan struct{} // a place for each question without an answer
-	journal *journal      // nil without settings.process
+	journal *journal      // nil without Config.Process
 	wg      sync.WaitGroup
 
 	firstBytesTime time.Duration // tests shorten it
 
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
+	udpOpen int      // of the flows, those of UDP
 	denials []Denial // the latest last
 	closed  bool
 }
 
-// newGateway makes a gateway; r nil lets nothing pass.
-func newGateway(s settings, r rules) *Gateway {
-	g := &Gateway{set: s, names: newNames(s.pool4, s.pool6), limiter: newLimiter(s.limits), firstBytesTime: firstBytesTime, flows: map[*flow]struct{}{}}
+// New makes a gateway. Close it when the sandbox stops.
+func New(c Config) *Gateway {
+	c = c.withDefaults()
+	g := &Gateway{
+		cfg: c, names: newNames(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
+		firstBytesTime: firstBytesTime, flows: map[*flow]struct{}{},
+	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	if g.set.resolve == nil {
-		g.set.resolve = hostResolve
-	}
-	if g.set.dial == nil {
-		g.set.dial = new(net.Dialer).DialContext
-	}
-	if g.set.hostAddrs == nil {
-		g.set.hostAddrs = new(hostAddrs).list
-	}
-	g.dialer = &dialer{
-		resolve: g.set.resolve, dial: g.set.dial, hostAddrs: g.set.hostAddrs,
-		decide: func(t target) verdict { return g.rules().decide(t) },
-	}
-	for _, p := range []netip.Prefix{s.pool4, s.pool6} {
-		if p.IsValid() {
-			g.dialer.pools = append(g.dialer.pools, p.Masked())
-		}
-	}
+	g.dialer = &dialer{resolve: c.Resolve, dial: c.Dial, guard: addressGuard{hostAddrs: c.HostAddrs, pools: pools(c), decide: g.decide}}
 	g.res = &resolver{
 		names:    g.names,
-		resolves: func(name string) bool { return g.rules().resolves(name) },
+		resolves: g.resolves,
+		info:     infoAddrs(c.Info),
 		seen:     func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, nil) },
 	}
-	if len(s.info) > 0 {
-		g.res.info = func() []netip.Addr {
-			var out []netip.Addr
-			for _, a := range s.info {
-				out = append(out, a.Addr())
-			}
-			return out
-		}
+	if c.Process != nil {
+		g.asked, g.journal = make(chan struct{}, maxWho), newJournal(c.Log)
 	}
-	if s.process != nil {
-		g.asked, g.journal = make(chan struct{}, maxWho), newJournal(s.log)
-	}
-	g.setRules(r)
+	g.SetPolicy(c.Policy)
 	return g
 }
 
-func (g *Gateway) rules() rules { return *g.current.Load() }
-
-// setRules puts other rules in force and cuts what they forbid. A flow that
-// begins meanwhile is judged by one or the other and by the new one at last: it
-// is in the list before it asks for the rules.
-func (g *Gateway) setRules(r rules) {
-	if r == nil {
-		r = nothing{}
+// pools lists the ranges of synthetic addresses.
+func pools(c Config) (list []netip.Prefix) {
+	for _, p := range []netip.Prefix{c.Pool4, c.Pool6} {
+		if p.IsValid() {
+			list = append(list, p.Masked())
+		}
 	}
-	g.current.Store(&r)
+	return list
+}
+
+// infoAddrs lists the addresses that InfoName has.
+func infoAddrs(list []netip.AddrPort) (out []netip.Addr) {
+	for _, a := range list {
+		out = append(out, a.Addr())
+	}
+	return out
+}
+
+// SetPolicy puts another policy in force at once, and cuts the flows that it
+// forbids. nil lets nothing pass. A flow that begins meanwhile is judged by one or
+// the other and by the new one at last: it is in the list before it asks for the
+// policy.
+func (g *Gateway) SetPolicy(set *policy.Set) {
+	g.current.Store(set)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for f := range g.flows {
 		f.recheck()
 	}
 	g.denials = nil // what was denied may be allowed now, and is asked anew
+}
+
+// decide asks the policy in force.
+func (g *Gateway) decide(f policy.Flow) policy.Decision {
+	if set := g.current.Load(); set != nil {
+		return set.Decide(f)
+	}
+	return policy.Decision{Reason: "no policy is loaded"}
+}
+
+// resolves says whether the policy in force gives a name an address.
+func (g *Gateway) resolves(name string) bool {
+	set := g.current.Load()
+	return set != nil && set.Resolves(name)
+}
+
+// suggest returns the rule that would allow a flow; empty if none would.
+func (g *Gateway) suggest(f policy.Flow) string {
+	if set := g.current.Load(); set != nil {
+		return set.Suggest(f)
+	}
+	return ""
+}
+
+// ruleTexts lists the rules in force, for the agent to read.
+func (g *Gateway) ruleTexts() []string {
+	list := []string{}
+	if set := g.current.Load(); set != nil {
+		for _, r := range set.Rules() {
+			list = append(list, r.String())
+		}
+	}
+	return list
 }
 
 // Denials lists the recent denials, the latest first.
@@ -151,13 +167,6 @@ func (g *Gateway) CutAll(why string) {
 	for f := range g.flows {
 		f.cut(why)
 	}
-}
-
-// Flows is how many flows there are.
-func (g *Gateway) Flows() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.flows)
 }
 
 // Traffic is how many bytes have passed to and from the world.
@@ -186,6 +195,12 @@ func (g *Gateway) Close() {
 	}
 }
 
+// Dropped logs what the link layer did not let through: protocols other than TCP
+// and UDP, spoofed addresses, malformed frames.
+func (g *Gateway) Dropped(proto string, dst netip.Addr, why string) {
+	g.deny(Entry{Proto: proto, Addr: dst}, policy.Decision{Reason: why}, "", nil)
+}
+
 // Settle returns when the log has all that was decided before, or ctx ends: lines
 // wait a moment for the name of their process.
 func (g *Gateway) Settle(ctx context.Context) {
@@ -197,18 +212,16 @@ func (g *Gateway) Settle(ctx context.Context) {
 // write adds a line to the log; w may tell whose it is.
 func (g *Gateway) write(e Entry, w *who) {
 	if g.journal == nil {
-		g.set.log.Write(e)
+		g.cfg.Log.Write(e)
 		return
 	}
 	g.journal.write(e, w)
 }
 
-// deny writes a denial down, for good and for who asks what was denied lately.
-func (g *Gateway) deny(t target, e Entry, v verdict, help bool, w *who) {
-	e.Verdict, e.Reason, e.Rule = Denied, v.reason, v.rule
-	if help && v.rule == "" { // against a rule that denies no other helps
-		e.Suggest = g.rules().suggest(t)
-	}
+// deny logs a denial and adds it to the list of recent denials. suggest is the rule
+// that would allow the flow, or empty.
+func (g *Gateway) deny(e Entry, d policy.Decision, suggest string, w *who) {
+	e = e.denied(d, suggest)
 	g.write(e, w)
 	g.remember(Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1})
 }
@@ -226,47 +239,74 @@ func (g *Gateway) remember(d Denial) {
 	g.denials = append(g.denials, d)
 }
 
-// Destinations inside bawn's own networks that lead nowhere.
+// Why a flow is denied before the rules are asked: destinations inside bawn's own
+// networks that lead nowhere, and the limits.
 var (
-	errNoName  = errors.New("no name has this address: ask bawn's DNS first")
-	errGateway = errors.New("bawn's gateway offers names and its page, nothing else")
+	errNoName      = errors.New("no name has this address: ask bawn's DNS first")
+	errMapped      = errors.New("an IPv4 address in the form of IPv6: connect to the IPv4 address")
+	errGateway     = errors.New("bawn's gateway offers names and its page, nothing else")
+	errTooManyNew  = errors.New("too many new connections a second")
+	errTooManyOpen = errors.New("too many open connections")
 )
 
-// targetOf finds what a guest's destination stands for. release ends the hold on
+// admit begins a flow from the guest to dst; nil if it may not even be judged,
+// which is logged then. The caller ends the flow.
+func (g *Gateway) admit(w *who, dst netip.AddrPort, proto policy.Proto) *flow {
+	to, release, err := g.flowTo(dst, proto)
+	if err == nil && !g.limiter.flows.Allow() {
+		err = errTooManyNew
+	}
+	if err == nil {
+		if f := g.begin(to, release, w); f != nil {
+			return f
+		}
+		err = errTooManyOpen
+	}
+	release()
+	g.deny(entryOf(to, policy.Decision{}), policy.Decision{Reason: err.Error()}, "", w)
+	return nil
+}
+
+// flowTo finds what a guest's destination stands for. release ends the hold on
 // the name; it is never nil.
-func (g *Gateway) targetOf(dst netip.AddrPort, proto string) (t target, release func(), err error) {
-	// A mapped address stays one: it is on the floor.
-	t = target{addr: dst.Addr(), port: dst.Port(), proto: proto}
+func (g *Gateway) flowTo(dst netip.AddrPort, proto policy.Proto) (to policy.Flow, release func(), err error) {
+	to = policy.Flow{Addr: dst.Addr(), Port: dst.Port(), Proto: proto}
 	release = func() {}
-	for _, own := range slices.Concat(g.set.dns, g.set.info) {
-		if own.Addr() == t.addr {
-			return t, release, errGateway
+	if to.Addr.Is4In6() {
+		return to, release, errMapped
+	}
+	for _, own := range slices.Concat(g.cfg.DNS, g.cfg.Info) {
+		if own.Addr() == to.Addr {
+			return to, release, errGateway
 		}
 	}
-	if g.names.contains(t.addr) {
-		if t.name, release = g.names.hold(t.addr); t.name == "" {
-			return t, release, errNoName
+	if g.names.contains(to.Addr) {
+		if to.Name, release = g.names.hold(to.Addr); to.Name == "" {
+			return to, release, errNoName
 		}
-		t.host = t.name == HostName
+		to.Addr, to.Host = netip.Addr{}, to.Name == HostName
 	}
-	return t, release, nil
+	return to, release, nil
 }
 
 // flow is one connection or UDP association from its first packet to its end.
 type flow struct {
 	g     *Gateway
 	id    uint64
-	t     target
+	to    policy.Flow
 	who   *who
 	start time.Time
-	sent  atomic.Int64
-	got   atomic.Int64
+
+	release func() // ends the hold on the name's address
+
+	sent atomic.Int64
+	got  atomic.Int64
 
 	ctx    context.Context
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
-	v      verdict
+	d      policy.Decision // if judged
 	judged bool
 	app    string
 	dialed netip.Addr
@@ -276,13 +316,17 @@ type flow struct {
 	why    string // it was cut
 }
 
-// begin lists a flow; nil when there are too many.
-func (g *Gateway) begin(t target, w *who) *flow {
-	f := &flow{g: g, id: g.nextID.Add(1), t: t, who: w, start: time.Now()}
+// begin lists a flow; nil when there are too many. release is called when the flow
+// ends.
+func (g *Gateway) begin(to policy.Flow, release func(), w *who) *flow {
+	f := &flow{g: g, id: g.nextID.Add(1), to: to, release: release, who: w, start: time.Now()}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || len(g.flows) >= g.limiter.conns {
+	if g.closed || len(g.flows) >= g.limiter.conns || to.Proto == policy.UDP && g.udpOpen >= maxUDP {
 		return nil
+	}
+	if to.Proto == policy.UDP {
+		g.udpOpen++
 	}
 	f.ctx, f.cancel = context.WithCancel(g.ctx)
 	g.flows[f] = struct{}{}
@@ -307,54 +351,65 @@ func (f *flow) end() {
 	}
 	f.g.mu.Lock()
 	delete(f.g.flows, f)
+	if f.to.Proto == policy.UDP {
+		f.g.udpOpen--
+	}
 	f.g.mu.Unlock()
+	f.release()
 	f.g.wg.Done()
 }
 
 // entry is what every line about the flow has. f.mu is held.
 func (f *flow) entry() Entry {
-	e := Entry{Flow: f.id, Proto: f.t.proto, App: f.app, Name: f.t.name, Addr: f.dialed, Port: f.t.port, Rule: f.v.rule}
-	if e.Name == "" && !e.Addr.IsValid() {
-		e.Addr = f.t.addr
+	e := entryOf(f.to, f.d)
+	e.Flow, e.App = f.id, f.app
+	if f.dialed.IsValid() {
+		e.Addr = f.dialed
 	}
 	return e
 }
 
 // judge asks the rules about the flow.
-func (f *flow) judge() verdict {
+func (f *flow) judge() policy.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Under the lock: recheck must find either no judgement or this one.
-	f.v, f.judged = f.g.rules().decide(f.t), true
-	return f.v
+	f.d, f.judged = f.g.decide(f.to), true
+	return f.d
 }
 
-// deny writes a denial of the flow. help: a rule could allow it.
-func (f *flow) deny(v verdict, help bool) {
+// deny logs a denial of the flow. suggest is the rule that would allow it, or
+// empty.
+func (f *flow) deny(d policy.Decision, suggest string) {
 	f.mu.Lock()
 	e := f.entry()
 	f.mu.Unlock()
-	f.g.deny(f.t, e, v, help, f.who)
+	f.g.deny(e, d, suggest, f.who)
+}
+
+// refused logs a denial by the gateway itself, which no rule decided.
+func (f *flow) refused(reason string) {
+	f.deny(policy.Decision{Reason: reason}, "")
 }
 
 // recheck cuts the flow if the rules now in force forbid it, or want to look at
 // bytes that went by unseen.
 func (f *flow) recheck() {
 	f.mu.Lock()
-	judged, old, dialed, also := f.judged, f.v, f.dialed, f.also
+	judged, old, dialed, also := f.judged, f.d, f.dialed, f.also
 	f.mu.Unlock()
 	if !judged {
 		return // it asks after this
 	}
-	v := f.g.rules().decide(f.t)
+	d := f.g.decide(f.to)
 	switch {
-	case !v.allow:
-		f.cut("the rules changed: " + v.reason)
-	case old.raw && !v.raw:
+	case !d.Allow:
+		f.cut("the rules changed: " + d.Reason)
+	case old.Raw && !d.Raw:
 		f.cut("the rules changed: no longer raw")
-	case also != "" && !f.g.rules().decide(target{name: also, port: f.t.port, proto: f.t.proto}).allow:
+	case also != "" && !f.g.decide(policy.Flow{Name: also, Port: f.to.Port, Proto: f.to.Proto}).Allow:
 		f.cut("the rules changed: " + also + " is not allowed")
-	case dialed.IsValid() && !f.t.host && f.g.dialer.permit(dialed, f.t) != nil:
+	case dialed.IsValid() && !f.to.Host && f.g.dialer.guard.permit(dialed, f.to) != nil:
 		f.cut("the rules changed: its address is not allowed")
 	}
 }
@@ -393,9 +448,9 @@ func (f *flow) setApp(app string) {
 }
 
 // connect dials the flow's target and counts what passes. Errors: *deniedError,
-// which is written down already, or the network's.
+// which is logged already, or the network's.
 func (f *flow) connect() (net.Conn, error) {
-	c, addr, err := f.g.dialer.connect(f.ctx, f.t)
+	c, addr, err := f.g.dialer.connect(f.ctx, f.to)
 	f.mu.Lock()
 	if err == nil {
 		f.dialed, f.opened = addr, true
@@ -417,10 +472,19 @@ func (f *flow) connect() (net.Conn, error) {
 	return counted, nil
 }
 
-// failed writes down why a dial did not succeed.
+// suggestFor returns the rule that would have let a denied dial through; empty if
+// none would.
+func (g *Gateway) suggestFor(d *deniedError) string {
+	if d.missing == (policy.Flow{}) {
+		return ""
+	}
+	return g.suggest(d.missing)
+}
+
+// failed logs why a dial did not succeed.
 func (f *flow) failed(e Entry, err error) {
 	if d, ok := asDenied(err); ok {
-		f.g.deny(d.target(f.t), e, verdict{reason: d.reason, rule: d.rule}, d.suggest != target{}, f.who)
+		f.g.deny(e, d.Decision, f.g.suggestFor(d), f.who)
 		return
 	}
 	e.Verdict, e.Event, e.Reason = Allowed, EventClose, "not reached: "+err.Error()

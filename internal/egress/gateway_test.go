@@ -45,17 +45,18 @@ var (
 	testInfo  = netip.MustParseAddrPort("192.0.2.1:80")
 )
 
-func newLab(t *testing.T, r rules, change ...func(*settings)) *lab {
+func newLab(t *testing.T, r testRules, change ...func(*Config)) *lab {
 	l := &lab{t: t, zone: map[string][]netip.Addr{}, route: map[string]string{}}
 	l.path = filepath.Join(t.TempDir(), "net.log")
 	log, err := OpenLog(l.path, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := settings{
-		pool4: testPool4, pool6: testPool6, dns: []netip.AddrPort{testDNS}, info: []netip.AddrPort{testInfo},
-		log: log,
-		resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
+	conf := Config{
+		Policy: r.set(),
+		Pool4:  testPool4, Pool6: testPool6, DNS: []netip.AddrPort{testDNS}, Info: []netip.AddrPort{testInfo},
+		Log: log,
+		Resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if a, ok := l.zone[name]; ok {
@@ -63,7 +64,7 @@ func newLab(t *testing.T, r rules, change ...func(*settings)) *lab {
 			}
 			return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 		},
-		dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			l.mu.Lock()
 			real, ok := l.route[addr]
 			l.mu.Unlock()
@@ -72,12 +73,12 @@ func newLab(t *testing.T, r rules, change ...func(*settings)) *lab {
 			}
 			return new(net.Dialer).DialContext(ctx, network, real)
 		},
-		hostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
+		HostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
 	}
 	for _, c := range change {
-		c(&s)
+		c(&conf)
 	}
-	l.Gateway = newGateway(s, r)
+	l.Gateway = New(conf)
 	t.Cleanup(func() {
 		l.Close()
 		log.Close()
@@ -129,7 +130,7 @@ func socketPair() (a, b net.Conn, err error) {
 // dialAddr connects like the guest; errRejected is a reset.
 func (l *lab) dialAddr(dst netip.AddrPort) (net.Conn, error) {
 	r := &guestRequest{accepted: make(chan net.Conn, 1), rejected: make(chan struct{})}
-	go l.tcp(l.whose("tcp", testGuest, dst), dst, r)
+	go l.TCP(testGuest, dst, r)
 	select {
 	case c := <-r.accepted:
 		l.t.Cleanup(func() { c.Close() })
@@ -239,7 +240,7 @@ func get(t *testing.T, c *http.Client, url string) (int, string) {
 }
 
 func TestTLS(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:443", "bad.example:443", "raw.example:443 raw"})
+	l := newLab(t, testRules{"good.example:443", "bad.example:443", "raw.example:443 raw"})
 	s := newCounter(t, true, nil)
 	l.serve("good.example", "203.0.113.1:443", s.addr())
 	l.serve("raw.example", "203.0.113.2:443", s.addr())
@@ -288,7 +289,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestDeniedConnections(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:443", "192.0.2.55:8080", "10.0.0.0/8:443"})
+	l := newLab(t, testRules{"good.example:443", "192.0.2.55:8080", "10.0.0.0/8:443"})
 	s := newCounter(t, false, nil)
 	for _, a := range []string{"203.0.113.1:22", "203.0.113.1:80", "203.0.113.9:443", "198.18.77.77:443", "169.254.169.254:80", "127.0.0.1:443", "192.0.2.1:22"} {
 		l.serve("", a, s.addr())
@@ -306,7 +307,7 @@ func TestDeniedConnections(t *testing.T) {
 		t.Error("an unknown name resolves")
 	}
 	// Port 80 of a known name explains itself.
-	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "bawn policy allow good.example:80") {
+	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "bawn policy allow good.example\n") {
 		t.Error(code, body)
 	}
 	if s.conns.Load() != 0 {
@@ -318,13 +319,13 @@ func TestDeniedConnections(t *testing.T) {
 }
 
 func TestDeniedByFloor(t *testing.T) {
-	l := newLab(t, fakeRules{"inside.example:80", "inside.example:443", "inside.example:22", "none.example:80"})
+	l := newLab(t, testRules{"inside.example:80", "inside.example:443", "inside.example:22", "none.example:80"})
 	s := newCounter(t, false, nil)
 	for _, port := range []string{"80", "443", "22"} {
 		l.serve("inside.example", "10.0.0.1:"+port, s.addr())
 	}
 	code, body := get(t, l.client(), "http://inside.example/")
-	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1:80") {
+	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1\n") {
 		t.Error(code, body)
 	}
 	c := l.mustDial("inside.example", 443)
@@ -344,7 +345,7 @@ func TestDeniedByFloor(t *testing.T) {
 }
 
 func TestHTTPAuthority(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80", "other.example:80", "203.0.113.7:80"})
+	l := newLab(t, testRules{"good.example:80", "other.example:80", "203.0.113.7:80"})
 	s := newCounter(t, false, nil)
 	l.serve("good.example", "203.0.113.1:80", s.addr())
 	l.serve("", "203.0.113.7:80", s.addr())
@@ -395,7 +396,7 @@ func TestHTTPAuthority(t *testing.T) {
 }
 
 func TestHTTPStreaming(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80", "good.example:8080"})
+	l := newLab(t, testRules{"good.example:80", "good.example:8080"})
 	step := make(chan struct{})
 	s := newCounter(t, false, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -498,7 +499,7 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestHTTPUpgrade(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80"})
+	l := newLab(t, testRules{"good.example:80"})
 	var upgrades atomic.Int32
 	s := newCounter(t, false, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
@@ -538,7 +539,7 @@ func TestHTTPUpgrade(t *testing.T) {
 }
 
 func TestHTTP2Clear(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80", "good.example:50051"})
+	l := newLab(t, testRules{"good.example:80", "good.example:50051"})
 	s := newCounter(t, false, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %s", r.Proto, r.Host, b)
@@ -578,7 +579,7 @@ func TestHTTP2Clear(t *testing.T) {
 }
 
 func TestServerSpeaksFirst(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:22", "good.example:5432", "good.example:9000", "closed.example:22"})
+	l := newLab(t, testRules{"good.example:22", "good.example:5432", "good.example:9000", "closed.example:22"})
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
 	go func() {
@@ -630,7 +631,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 }
 
 func TestOddPorts(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:9443", "good.example:9080"})
+	l := newLab(t, testRules{"good.example:9443", "good.example:9080"})
 	s, p := newCounter(t, true, nil), newCounter(t, false, nil)
 	l.serve("good.example", "203.0.113.1:9443", s.addr())
 	l.serve("good.example", "203.0.113.1:9080", p.addr())
@@ -655,7 +656,7 @@ func TestOddPorts(t *testing.T) {
 }
 
 func TestSetRulesCuts(t *testing.T) {
-	all := fakeRules{"a.example:80", "b.example:22", "c.example:22 raw", "d.example:22", "10.0.0.0/8:22", "203.0.113.9:22"}
+	all := testRules{"a.example:80", "b.example:22", "c.example:22 raw", "d.example:22", "10.0.0.0/8:22", "203.0.113.9:22"}
 	l := newLab(t, all)
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
@@ -700,13 +701,13 @@ func TestSetRulesCuts(t *testing.T) {
 		}
 	}
 	check("before", "b.example", "c.example", "d.example", "ip")
-	l.setRules(fakeRules{"b.example:22", "c.example:22 raw", "d.example:22", "203.0.113.9:22"})
+	l.SetPolicy(testRules{"b.example:22", "c.example:22 raw", "d.example:22", "203.0.113.9:22"}.set())
 	check("without the block", "b.example", "c.example", "ip")
-	l.setRules(fakeRules{"b.example:22", "c.example:22", "203.0.113.9:22"})
+	l.SetPolicy(testRules{"b.example:22", "c.example:22", "203.0.113.9:22"}.set())
 	check("no longer raw", "b.example", "ip")
-	l.setRules(fakeRules{"b.example:22"})
+	l.SetPolicy(testRules{"b.example:22"}.set())
 	check("without the address", "b.example")
-	l.setRules(nil)
+	l.SetPolicy(nil)
 	check("without rules")
 	if _, err := l.dialName("b.example", 22); err == nil {
 		t.Error("a flow without rules")
@@ -725,8 +726,8 @@ func TestSetRulesCuts(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	l := newLab(t, fakeRules{"b.example:22 raw"}, func(s *settings) {
-		s.limits = Limits{Conns: 2, BytesPerSecond: 1 << 30}
+	l := newLab(t, testRules{"b.example:22 raw"}, func(c *Config) {
+		c.Limits = Limits{Conns: 2, BytesPerSecond: 1 << 30}
 	})
 	l.limiter.flows = rate.NewLimiter(0, 3)
 	l.limiter.dns = rate.NewLimiter(0, 2)
@@ -755,7 +756,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestHostLoopback(t *testing.T) {
-	l := newLab(t, fakeRules{"host:3000"})
+	l := newLab(t, testRules{"host:3000"})
 	s := newCounter(t, false, nil)
 	l.serve("", "127.0.0.1:3000", s.addr())
 	l.serve("", "127.0.0.1:3001", s.addr())
@@ -771,7 +772,7 @@ func TestHostLoopback(t *testing.T) {
 }
 
 func TestInfoPage(t *testing.T) {
-	empty := newLab(t, fakeRules{})
+	empty := newLab(t, testRules{})
 	if _, body := get(t, empty.client(), "http://192.0.2.1/"); !strings.Contains(body, "none: nothing passes") {
 		t.Error(body)
 	}
@@ -780,7 +781,7 @@ func TestInfoPage(t *testing.T) {
 			t.Error(body)
 		}
 	}
-	l := newLab(t, fakeRules{"good.example:443"})
+	l := newLab(t, testRules{"good.example:443"})
 	_, _ = l.dialName("evil.example", 443)
 	code, body := get(t, l.client(), "http://bawn.internal/")
 	if code != 200 || !strings.Contains(body, "good.example:443") || !strings.Contains(body, "evil.example") {
@@ -792,7 +793,7 @@ func TestInfoPage(t *testing.T) {
 }
 
 func TestDNSOverTCP(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:443"})
+	l := newLab(t, testRules{"good.example:443"})
 	c, err := l.dialAddr(testDNS)
 	if err != nil {
 		t.Fatal(err)
@@ -843,7 +844,7 @@ func (l *lab) packets(dst netip.AddrPort) (net.Conn, error) {
 		return nil, err
 	}
 	r := &packetRequest{b, inner, make(chan struct{}), make(chan struct{})}
-	go l.udp(l.whose("udp", testGuest, dst), dst, r)
+	go l.UDP(testGuest, dst, r)
 	l.t.Cleanup(func() { b.Close(); inner.Close() })
 	select {
 	case <-r.accepted:
@@ -854,7 +855,7 @@ func (l *lab) packets(dst netip.AddrPort) (net.Conn, error) {
 }
 
 func TestUDP(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:443", "udp time.example:123"})
+	l := newLab(t, testRules{"good.example:443", "udp time.example:123"})
 	s, _ := net.ListenPacket("udp", "127.0.0.1:0")
 	defer s.Close()
 	var seen atomic.Int32
@@ -924,7 +925,7 @@ func (c slowConn) Write(b []byte) (int, error) {
 }
 
 func TestSlowClient(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80", "good.example:443", "good.example:9000", "good.example:9443"})
+	l := newLab(t, testRules{"good.example:80", "good.example:443", "good.example:9000", "good.example:9443"})
 	echo := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
 	p, s := newCounter(t, false, echo), newCounter(t, true, echo)
 	for port, server := range map[uint16]*counter{80: p, 9000: p, 443: s, 9443: s} {
@@ -951,7 +952,7 @@ func TestSlowClient(t *testing.T) {
 
 func TestTLSThrough(t *testing.T) {
 	// Bytes both ways at once, then half-close, inside TLS that bawn only passes.
-	l := newLab(t, fakeRules{"good.example:443"})
+	l := newLab(t, testRules{"good.example:443"})
 	s := newCounter(t, true, nil) // only for its certificate
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -988,14 +989,14 @@ func TestTLSThrough(t *testing.T) {
 
 // TestDenialsAreCounted: a denial is kept once, and anew after the rules changed.
 func TestDenialsAreCounted(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:443"})
+	l := newLab(t, testRules{"good.example:443"})
 	for range 5 {
 		_, _ = l.dialName("good.example", 22)
 	}
 	if d := l.Denials(); len(d) != 1 || d[0].Count != 5 || d[0].Suggest != "good.example:22" {
 		t.Errorf("%+v", d)
 	}
-	l.setRules(fakeRules{"good.example:443", "good.example:23"})
+	l.SetPolicy(testRules{"good.example:443", "good.example:23"}.set())
 	_, _ = l.dialName("good.example", 22)
 	if d := l.Denials(); len(d) != 1 || d[0].Count != 1 { // under other rules it is another
 		t.Errorf("%+v", d)
@@ -1028,25 +1029,11 @@ func TestWithoutPolicy(t *testing.T) {
 	}
 }
 
-// openPolicy is a Policy by the exported interface: one name, one block.
-type openPolicy struct{ name string }
-
-func (p openPolicy) Decide(t Target) Verdict {
-	if t.Name == p.name && p.name != "" || t.Name == "" && netip.MustParsePrefix("203.0.113.0/24").Contains(t.Addr) {
-		return Verdict{Allow: true, Rule: "open"}
-	}
-	return Verdict{Reason: "no"}
-}
-func (p openPolicy) Resolves(name string) bool { return name == p.name }
-func (p openPolicy) Rules() []string           { return []string{p.name} }
-func (p openPolicy) Suggest(t Target) string   { return t.Name }
-
 // TestAddressRule: a connection to an address by an IP rule may name that
 // address, nothing, or a name that the rules allow; and with the name's rule it
 // ends.
 func TestAddressRule(t *testing.T) {
-	l := newLab(t, nil)
-	l.SetPolicy(openPolicy{"good.example"})
+	l := newLab(t, testRules{"203.0.113.0/24:*", "good.example:*"})
 	s, p := newCounter(t, true, nil), newCounter(t, false, nil)
 	l.serve("", "203.0.113.1:443", s.addr())
 	l.serve("", "203.0.113.1:80", p.addr())
@@ -1075,7 +1062,7 @@ func TestAddressRule(t *testing.T) {
 			t.Errorf("HTTP for %q: %q", host, got)
 		}
 	}
-	l.SetPolicy(openPolicy{"third.example"})
+	l.SetPolicy(testRules{"203.0.113.0/24:*", "third.example:*"}.set())
 	if _, err := open["good.example"].Read(make([]byte, 1)); err == nil {
 		t.Error("the connection lived on without the name's rule")
 	}
@@ -1092,7 +1079,7 @@ func TestAddressRule(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	s := newCounter(t, false, nil)
 	port := netip.MustParseAddrPort(s.addr()).Port()
-	g := New(Config{Policy: openPolicy{"localhost"}, Pool4: testPool4, Pool6: testPool6})
+	g := New(Config{Policy: testRules{"**:*"}.set(), Pool4: testPool4, Pool6: testPool6})
 	defer g.Close()
 	l := &lab{Gateway: g, t: t}
 	if _, err := l.dialName("localhost", port); !errors.Is(err, errRejected) {

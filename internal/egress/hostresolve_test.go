@@ -17,6 +17,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // inNamespace says that the test runs in namespaces of its own.
@@ -139,10 +141,10 @@ func TestHostResolver(t *testing.T) {
 	server := serveNames(t, "127.0.0.53:53", company)
 
 	var dialled []string
-	allowed := fakeRules{"wiki:443", "build:443", "www.test:443", "rebind.test:443", "slow.test:443", "pinned.test:443", "gone.test:443", "moved.test:443"}
-	l := newLab(t, allowed, func(s *settings) {
-		s.resolve = nil // the host's
-		s.dial = func(_ context.Context, _, addr string) (net.Conn, error) {
+	allowed := testRules{"wiki:443", "build:443", "www.test:443", "rebind.test:443", "slow.test:443", "pinned.test:443", "gone.test:443", "moved.test:443"}
+	l := newLab(t, allowed, func(c *Config) {
+		c.Resolve = nil // the host's
+		c.Dial = func(_ context.Context, _, addr string) (net.Conn, error) {
 			dialled = append(dialled, addr)
 			return nil, errors.New("only asked")
 		}
@@ -150,7 +152,7 @@ func TestHostResolver(t *testing.T) {
 	try := func(name string) (string, error) {
 		dialled = nil
 		l.dialer.cache = nil // time passes
-		_, _, err := l.dialer.connect(t.Context(), target{name: name, port: 443, proto: "tcp"})
+		_, _, err := l.dialer.connect(t.Context(), policy.Flow{Name: name, Port: 443, Proto: "tcp"})
 		return strings.Join(dialled, " "), err
 	}
 	for name, want := range map[string]string{

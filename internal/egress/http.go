@@ -282,10 +282,7 @@ func (h *httpRelay) connect() error {
 		status, reason := 502, "the server was not reached: "+err.Error()
 		suggest := ""
 		if d, ok := asDenied(err); ok {
-			status, reason = 403, d.reason
-			if d.suggest != (target{}) {
-				suggest = h.f.g.rules().suggest(d.suggest)
-			}
+			status, reason, suggest = 403, d.Reason, h.f.g.suggestFor(d)
 		}
 		refuse(h.conn, errorPage(status, reason, suggest))
 		return errRefused
@@ -298,7 +295,7 @@ func (h *httpRelay) connect() error {
 // refuse answers a request that may not pass, after the answers to those before
 // it. Nothing of it has gone to the server, but perhaps its first word.
 func (h *httpRelay) refuse(he *headError) {
-	h.f.deny(verdict{reason: he.why}, false)
+	h.f.refused(he.why)
 	if h.opaque {
 		abort(h.up)
 		abort(h.conn)
@@ -586,7 +583,7 @@ func (f *flow) checkRequest(q *request) error {
 
 // page is an answer about the flow itself: which rule would let it through.
 func (f *flow) page(reason string) []byte {
-	return errorPage(http.StatusForbidden, reason, f.g.rules().suggest(f.t))
+	return errorPage(http.StatusForbidden, reason, f.g.suggest(f.to))
 }
 
 // errorPage is an answer of bawn's own, for people and agents to read. suggest

@@ -81,7 +81,7 @@ func (f *flow) serveHTTP2(c net.Conn, head []byte, dial func() (net.Conn, error)
 	var he *headError
 	switch {
 	case errors.As(err, &he):
-		f.deny(verdict{reason: he.why}, false)
+		f.refused(he.why)
 		abort(up)
 		abort(c) // a refusal that could be told has closed it already
 	case errors.Is(err, io.EOF):

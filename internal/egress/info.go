@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // The page that the agent in the guest reads: what it may reach, and what was
@@ -16,12 +18,12 @@ import (
 const maxInfoHead = 8 << 10
 
 // serveInfo answers one connection to the gateway's own address.
-func (g *Gateway) serveInfo(req acceptor) {
+func (g *Gateway) serveInfo(req TCPRequest) {
 	if !g.limiter.flows.Allow() {
 		req.Reject()
 		return
 	}
-	f := g.begin(target{}, nil)
+	f := g.begin(policy.Flow{}, func() {}, nil)
 	if f == nil {
 		req.Reject()
 		return
@@ -56,7 +58,7 @@ func (g *Gateway) infoHandler() http.Handler {
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
 			"Nothing in here can change the rules. Ask the person to run on the host: bawn policy allow HOST:PORT\n"+
 			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
-		list := g.rules().list()
+		list := g.ruleTexts()
 		for _, rule := range list {
 			fmt.Fprintf(w, "  %s\n", printable(rule))
 		}
@@ -70,7 +72,7 @@ func (g *Gateway) infoHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /policy.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"rules": append([]string{}, g.rules().list()...)})
+		_ = json.NewEncoder(w).Encode(map[string]any{"rules": g.ruleTexts()})
 	})
 	mux.HandleFunc("GET /denials.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")

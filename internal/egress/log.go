@@ -21,6 +21,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/time/rate"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // The audit log is JSON lines in a file of bounded size and one older file
@@ -71,6 +73,22 @@ type Entry struct {
 	Lasted  time.Duration `json:"lasted_ns,omitempty"`
 	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
+}
+
+// entryOf is what a flow and the decision about it tell a line of the log.
+func entryOf(to policy.Flow, d policy.Decision) Entry {
+	e := Entry{Proto: string(to.Proto), Name: to.Name, Port: to.Port, Rule: d.RuleText()}
+	if to.Name == "" {
+		e.Addr = to.Addr
+	}
+	return e
+}
+
+// denied makes the entry one of a denial. suggest is the rule that would allow the
+// flow, or empty.
+func (e Entry) denied(d policy.Decision, suggest string) Entry {
+	e.Verdict, e.Reason, e.Rule, e.Suggest = Denied, d.Reason, d.RuleText(), suggest
+	return e
 }
 
 // WantsHost says whether the guest connected, or asked for a host's address in

@@ -18,10 +18,12 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 func TestUnendingFirstLine(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:9000"})
+	l := newLab(t, testRules{"good.example:9000"})
 	l.firstBytesTime = time.Millisecond
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
@@ -50,7 +52,7 @@ func TestUnendingFirstLine(t *testing.T) {
 // TestFirstWord: a protocol whose first word has no line end is answered, and a
 // request in single bytes arrives whole, once, or not at all.
 func TestFirstWord(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:2181", "good.example:9000", "good.example:9001"})
+	l := newLab(t, testRules{"good.example:2181", "good.example:9000", "good.example:9001"})
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
 	go func() {
@@ -132,7 +134,7 @@ func (c writeConn) Write(b []byte) (int, error) { return c.w.Write(b) }
 // TestLongMethod: what a lenient server would read as a request is looked at,
 // however long its first word is.
 func TestLongMethod(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:9000"})
+	l := newLab(t, testRules{"good.example:9000"})
 	s := newCounter(t, false, nil)
 	l.serve("good.example", "203.0.113.1:9000", s.addr())
 	for _, n := range []int{20, 70, 5000} {
@@ -163,7 +165,7 @@ func TestTooManyPieces(t *testing.T) {
 // TestBlindAnswers: answers whose ends cannot be told are passed on, for as many
 // requests as come, and a denial among them is quick: a reset.
 func TestBlindAnswers(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80"})
+	l := newLab(t, testRules{"good.example:80"})
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
 	go func() {
@@ -216,7 +218,7 @@ func TestBlindAnswers(t *testing.T) {
 }
 
 func TestUpstreamBreaks(t *testing.T) {
-	l := newLab(t, fakeRules{"good.example:80", "good.example:22"})
+	l := newLab(t, testRules{"good.example:80", "good.example:22"})
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
 	for _, port := range []string{"80", "22"} {
@@ -320,9 +322,9 @@ func passHTTP2(f *flow, in []byte) ([]byte, error) {
 }
 
 func testFlow(t testing.TB) *flow {
-	g := newGateway(settings{pool4: testPool4, pool6: testPool6}, fakeRules{"good.example:80"})
+	g := New(Config{Policy: testRules{"good.example:80"}.set(), Pool4: testPool4, Pool6: testPool6})
 	t.Cleanup(g.Close)
-	return &flow{g: g, t: target{name: "good.example", port: 80, proto: "tcp"}}
+	return &flow{g: g, to: policy.Flow{Name: "good.example", Port: 80, Proto: "tcp"}}
 }
 
 func TestHTTP2Frames(t *testing.T) {
@@ -402,7 +404,7 @@ func TestIdleMemory(t *testing.T) {
 			ready <- c
 		}
 	}()
-	l := newLab(t, fakeRules{"good.example:22"})
+	l := newLab(t, testRules{"good.example:22"})
 	l.limiter.flows.SetBurst(2 * n)
 	l.serve("good.example", "203.0.113.1:22", ln.Addr().String())
 	var before, after runtime.MemStats
@@ -446,7 +448,7 @@ func BenchmarkThroughput(b *testing.B) {
 					b.Fatal(err)
 				}
 			} else {
-				go g.tcp(nil, dst, ready{inner})
+				go g.TCP(netip.AddrPort{}, dst, ready{inner})
 			}
 			defer c.Close()
 			size := 1 << 20 * b.N
@@ -518,7 +520,7 @@ func benchGateway(b *testing.B, kind string) (*Gateway, netip.AddrPort) {
 	case "http":
 		port, rule = 80, "203.0.113.1:80"
 	}
-	g := newGateway(settings{pool4: testPool4, pool6: testPool6, dial: dialTo(real.String())}, fakeRules{rule, "good.example:80"})
+	g := New(Config{Policy: testRules{rule, "good.example:80"}.set(), Pool4: testPool4, Pool6: testPool6, Dial: dialTo(real.String())})
 	b.Cleanup(g.Close)
 	return g, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), port)
 }

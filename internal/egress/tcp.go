@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // How a TCP connection is looked at
@@ -48,56 +50,39 @@ const (
 	maxFirstReads = 1024
 )
 
-// acceptor is a TCP connection that the guest wants (netstack.TCPRequest).
-type acceptor interface {
-	Accept() (net.Conn, error)
-	Reject()
-}
-
-// tcp serves one connection; it returns when that is over.
-func (g *Gateway) tcp(w *who, dst netip.AddrPort, req acceptor) {
+// TCP decides on a connection from src to dst and serves it to its end.
+func (g *Gateway) TCP(src, dst netip.AddrPort, req TCPRequest) {
+	w := g.whose("tcp", src, dst)
 	switch {
-	case slices.Contains(g.set.dns, dst):
+	case slices.Contains(g.cfg.DNS, dst):
 		g.serveDNS(w, req)
 		return
-	case slices.Contains(g.set.info, dst):
+	case slices.Contains(g.cfg.Info, dst):
 		g.serveInfo(req)
 		return
 	}
-	t, release, err := g.targetOf(dst, "tcp")
-	defer release()
-	e := Entry{Proto: "tcp", Name: t.name, Port: t.port}
-	if t.name == "" {
-		e.Addr = t.addr
-	}
-	if err != nil {
-		g.deny(t, e, verdict{reason: err.Error()}, false, w)
-		req.Reject()
-		return
-	}
-	if !g.limiter.flows.Allow() {
-		g.deny(t, e, verdict{reason: "too many new connections a second"}, false, w)
-		req.Reject()
-		return
-	}
-	f := g.begin(t, w)
+	f := g.admit(w, dst, policy.TCP)
 	if f == nil {
-		g.deny(t, e, verdict{reason: "too many open connections"}, false, w)
 		req.Reject()
 		return
 	}
 	defer f.end()
-	v := f.judge()
-	switch {
-	case !v.allow && t.port == httpPort && t.name != "":
-		f.deny(v, true)
-		f.explain(req, v)
-	case !v.allow:
-		f.deny(v, true)
-		req.Reject()
-	case v.raw || t.host:
+	f.serveTCP(req)
+}
+
+// serveTCP judges a connection and serves it.
+func (f *flow) serveTCP(req TCPRequest) {
+	switch d := f.judge(); {
+	case !d.Allow:
+		f.deny(d, f.g.suggest(f.to))
+		if f.to.Port != httpPort || f.to.Name == "" {
+			req.Reject()
+			return
+		}
+		f.explain(req, d)
+	case d.Raw || f.to.Host:
 		f.through(req)
-	case slices.Contains(tlsPorts, t.port) || t.port == httpPort:
+	case slices.Contains(tlsPorts, f.to.Port) || f.to.Port == httpPort:
 		f.clientFirst(req)
 	default:
 		f.eitherFirst(req)
@@ -105,7 +90,7 @@ func (g *Gateway) tcp(w *who, dst netip.AddrPort, req acceptor) {
 }
 
 // explain accepts a denied connection to port 80 only to say why, in HTTP.
-func (f *flow) explain(req acceptor, v verdict) {
+func (f *flow) explain(req TCPRequest, d policy.Decision) {
 	c, err := req.Accept()
 	if err != nil || !f.add(c) {
 		return
@@ -119,11 +104,11 @@ func (f *flow) explain(req acceptor, v verdict) {
 	// The head is read to its end: a client that is still sending would not
 	// see the answer.
 	p := &prefixed{Conn: c, head: head}
-	refuse(p, f.page(v.reason))
+	refuse(p, f.page(d.Reason))
 }
 
 // through relays without a look.
-func (f *flow) through(req acceptor) {
+func (f *flow) through(req TCPRequest) {
 	f.setApp("raw")
 	up, err := f.connect()
 	if err != nil {
@@ -170,7 +155,7 @@ func (f *flow) up(client io.Reader, conn, up net.Conn, filter func([]byte) ([]by
 	})
 	switch {
 	case refused:
-		f.deny(verdict{reason: err.Error()}, false)
+		f.refused(err.Error())
 		abort(conn)
 		abort(up)
 	case err != nil:
@@ -244,7 +229,7 @@ func looks(b []byte) (k kind, maybe bool) {
 }
 
 // clientFirst checks the client's first bytes before it dials.
-func (f *flow) clientFirst(req acceptor) {
+func (f *flow) clientFirst(req TCPRequest) {
 	c, err := req.Accept()
 	if err != nil || !f.add(c) {
 		return
@@ -260,22 +245,22 @@ func (f *flow) clientFirst(req acceptor) {
 	switch {
 	case kind == kindTLS:
 		f.serveTLS(c, head, nil, false)
-	case kind == kindHTTP && f.t.port == httpPort:
+	case kind == kindHTTP && f.to.Port == httpPort:
 		_ = c.SetReadDeadline(time.Time{})
 		f.serveHTTP(c, head, f.connect)
-	case kind == kindHTTP2 && f.t.port == httpPort:
+	case kind == kindHTTP2 && f.to.Port == httpPort:
 		_ = c.SetReadDeadline(time.Time{})
 		f.serveHTTP2(c, head, f.connect)
 	case kind == kindHTTP:
-		v := verdict{reason: fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw lets that through", f.t.port)}
-		f.deny(v, false)
-		refuse(&prefixed{Conn: c, head: head}, errorPage(http.StatusForbidden, v.reason, ""))
+		why := fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw lets that through", f.to.Port)
+		f.refused(why)
+		refuse(&prefixed{Conn: c, head: head}, errorPage(http.StatusForbidden, why, ""))
 	default:
 		what := "TLS"
-		if f.t.port == httpPort {
+		if f.to.Port == httpPort {
 			what = "HTTP"
 		}
-		f.deny(verdict{reason: fmt.Sprintf("not %s on port %d: only a rule with raw lets that through", what, f.t.port)}, false)
+		f.refused(fmt.Sprintf("not %s on port %d: only a rule with raw lets that through", what, f.to.Port))
 		abort(c)
 	}
 }
@@ -296,7 +281,7 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 		why = f.checkName(h)
 	}
 	if why != "" {
-		f.deny(verdict{reason: why}, false)
+		f.refused(why)
 		word := alert(alertUnrecognizedName)
 		if err != nil {
 			word = alert(alertUnexpectedMessage)
@@ -391,7 +376,7 @@ func (f *flow) checkName(h hello) string {
 	switch {
 	case h.ech:
 		return "the TLS handshake hides its server name (ECH): switch ECH off in the client, or use a rule with raw"
-	case h.serverName == "" && f.t.name != "":
+	case h.serverName == "" && f.to.Name != "":
 		return "the TLS handshake names no server: only a rule with raw lets that through"
 	case h.serverName == "":
 		return "" // an address by an IP rule: clients name no server then (RFC 6066, section 3)
@@ -403,22 +388,22 @@ func (f *flow) checkName(h hello) string {
 // why it is refused, or "". A flow to an address may name the address, or a name
 // that the rules allow on this port. port 0 is none.
 func (f *flow) checkHost(host string, port uint16, where string) string {
-	if port != 0 && port != f.t.port {
-		return fmt.Sprintf("%s names port %d, the connection goes to port %d", where, port, f.t.port)
+	if port != 0 && port != f.to.Port {
+		return fmt.Sprintf("%s names port %d, the connection goes to port %d", where, port, f.to.Port)
 	}
-	if f.t.name != "" {
-		if host != f.t.name {
-			return fmt.Sprintf("%s names %.255q, the connection goes to %s", where, host, f.t.name)
+	if f.to.Name != "" {
+		if host != f.to.Name {
+			return fmt.Sprintf("%s names %.255q, the connection goes to %s", where, host, f.to.Name)
 		}
 		return ""
 	}
-	if a, err := netip.ParseAddr(host); err == nil && a == f.t.addr {
+	if a, err := netip.ParseAddr(host); err == nil && a == f.to.Addr {
 		return ""
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if v := f.g.rules().decide(target{name: host, port: f.t.port, proto: f.t.proto}); !v.allow {
-		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.t.addr)
+	if v := f.g.decide(policy.Flow{Name: host, Port: f.to.Port, Proto: f.to.Proto}); !v.Allow {
+		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.to.Addr)
 	}
 	f.also = host
 	return ""
@@ -426,7 +411,7 @@ func (f *flow) checkHost(host string, port uint16, where string) string {
 
 // eitherFirst dials, then lets both sides speak, and looks at the client's first
 // bytes as they come.
-func (f *flow) eitherFirst(req acceptor) {
+func (f *flow) eitherFirst(req TCPRequest) {
 	up, err := f.connect()
 	if err != nil {
 		req.Reject()
@@ -450,7 +435,7 @@ func (f *flow) eitherFirst(req acceptor) {
 	kind, head, sent, err := f.firstBytes(c, up)
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {
-		f.deny(verdict{reason: "the first line, which may become an HTTP request, does not end: only a rule with raw lets that through"}, false)
+		f.refused("the first line, which may become an HTTP request, does not end: only a rule with raw lets that through")
 		f.drop(c, up, nil)
 		return
 	}
@@ -474,7 +459,7 @@ func (f *flow) eitherFirst(req acceptor) {
 			f.serveHTTP2(c, head, func() (net.Conn, error) { return &resumed{src, head[:sent]}, nil })
 			up.Close()
 		} else {
-			f.deny(verdict{reason: "HTTP/2 to a server that spoke first"}, false)
+			f.refused("HTTP/2 to a server that spoke first")
 			abort(c)
 			abort(up)
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 const (
@@ -18,49 +20,27 @@ const (
 	maxUDP = 256
 )
 
-// packetAcceptor is a UDP association that the guest begins
-// (netstack.UDPRequest).
-type packetAcceptor interface {
-	Accept() (net.Conn, error)
-	Reject()
-}
-
-// udp serves one association. Nothing but DNS passes without a rule for UDP.
-func (g *Gateway) udp(w *who, dst netip.AddrPort, req packetAcceptor) {
-	if slices.Contains(g.set.dns, dst) {
+// UDP decides on an association from src to dst and serves it to its end. Nothing
+// but DNS passes without a rule for UDP.
+func (g *Gateway) UDP(src, dst netip.AddrPort, req UDPRequest) {
+	w := g.whose("udp", src, dst)
+	if slices.Contains(g.cfg.DNS, dst) {
 		g.serveDNSPackets(w, req)
 		return
 	}
-	t, release, err := g.targetOf(dst, "udp")
-	defer release()
-	e := Entry{Proto: "udp", Name: t.name, Port: t.port}
-	if t.name == "" {
-		e.Addr = t.addr
-	}
-	refuse := func(reason string) {
-		g.deny(t, e, verdict{reason: reason}, false, w)
-		req.Reject()
-	}
-	switch {
-	case err != nil:
-		refuse(err.Error())
-		return
-	case !g.limiter.flows.Allow():
-		refuse("too many new connections a second")
-		return
-	}
-	defer g.udpOpen.Add(-1)
-	f := (*flow)(nil)
-	if g.udpOpen.Add(1) <= maxUDP {
-		f = g.begin(t, w)
-	}
+	f := g.admit(w, dst, policy.UDP)
 	if f == nil {
-		refuse("too many open connections")
+		req.Reject()
 		return
 	}
 	defer f.end()
-	if v := f.judge(); !v.allow {
-		f.deny(v, true)
+	f.serveUDP(req)
+}
+
+// serveUDP judges an association and serves it.
+func (f *flow) serveUDP(req UDPRequest) {
+	if d := f.judge(); !d.Allow {
+		f.deny(d, f.g.suggest(f.to))
 		req.Reject()
 		return
 	}

@@ -38,7 +38,7 @@ type who struct {
 // whose asks, if there is someone to ask, a line to put the answer in, and not
 // too much to answer already.
 func (g *Gateway) whose(proto string, src, dst netip.AddrPort) *who {
-	if g.set.process == nil || !g.set.log.room() {
+	if g.cfg.Process == nil || !g.cfg.Log.room() {
 		return nil
 	}
 	select {
@@ -48,7 +48,7 @@ func (g *Gateway) whose(proto string, src, dst netip.AddrPort) *who {
 	}
 	w := &who{done: make(chan struct{})}
 	go func() {
-		w.name = processName(g.set.process(g.ctx, proto, src, dst))
+		w.name = processName(g.cfg.Process(g.ctx, proto, src, dst))
 		close(w.done)
 		<-g.asked
 	}()

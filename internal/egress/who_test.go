@@ -17,8 +17,8 @@ import (
 // tells, made safe; no decision waits for it.
 func TestProcess(t *testing.T) {
 	answer := make(chan struct{})
-	l := newLab(t, fakeRules{"good.example:443"}, func(s *settings) {
-		s.process = func(ctx context.Context, proto string, src, dst netip.AddrPort) string {
+	l := newLab(t, testRules{"good.example:443"}, func(c *Config) {
+		c.Process = func(ctx context.Context, proto string, src, dst netip.AddrPort) string {
 			<-answer
 			if src != testGuest || dst.Port() == 0 {
 				t.Errorf("asked about %s to %s", src, dst)
@@ -43,8 +43,8 @@ func TestProcess(t *testing.T) {
 
 // TestProcessOfAllowed: a query, and both lines of a connection.
 func TestProcessOfAllowed(t *testing.T) {
-	l := newLab(t, fakeRules{"udp time.example:123"}, func(s *settings) {
-		s.process = func(_ context.Context, proto string, _, dst netip.AddrPort) string {
+	l := newLab(t, testRules{"udp time.example:123"}, func(c *Config) {
+		c.Process = func(_ context.Context, proto string, _, dst netip.AddrPort) string {
 			return fmt.Sprintf("%s%d[7]", proto, dst.Port())
 		}
 	})
@@ -89,8 +89,8 @@ func TestProcessOfAllowed(t *testing.T) {
 // the log says all the rest in order.
 func TestProcessNeverTold(t *testing.T) {
 	var asked atomic.Int32
-	l := newLab(t, fakeRules{}, func(s *settings) {
-		s.process = func(ctx context.Context, _ string, _, _ netip.AddrPort) string {
+	l := newLab(t, testRules{}, func(c *Config) {
+		c.Process = func(ctx context.Context, _ string, _, _ netip.AddrPort) string {
 			asked.Add(1)
 			<-ctx.Done()
 			return "too late"
@@ -132,7 +132,7 @@ func TestProcessColumn(t *testing.T) {
 
 // TestSuggestOnlyHosts: no rule is suggested for what is not a host's name.
 func TestSuggestOnlyHosts(t *testing.T) {
-	l := newLab(t, fakeRules{})
+	l := newLab(t, testRules{})
 	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeSRV)
 	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeA)
 	ask(t, l.res, "deb.example.", dns.TypeTXT)
@@ -152,15 +152,15 @@ func TestSuggestOnlyHosts(t *testing.T) {
 // TestProcessOfFlood: in a flood, whose lines only say how many were alike, nobody
 // is asked.
 func TestProcessOfFlood(t *testing.T) {
-	l := newLab(t, fakeRules{}, func(s *settings) {
-		s.process = func(context.Context, string, netip.AddrPort, netip.AddrPort) string { return "flood[7]" }
+	l := newLab(t, testRules{}, func(c *Config) {
+		c.Process = func(context.Context, string, netip.AddrPort, netip.AddrPort) string { return "flood[7]" }
 	})
 	dst := netip.MustParseAddrPort("203.0.113.9:443")
 	if l.whose("tcp", testGuest, dst) == nil {
 		t.Error("nobody is asked before the flood")
 	}
-	l.set.log.bucket.SetLimit(0)
-	l.set.log.bucket.AllowN(time.Now(), int(l.set.log.bucket.Tokens()))
+	l.cfg.Log.bucket.SetLimit(0)
+	l.cfg.Log.bucket.AllowN(time.Now(), int(l.cfg.Log.bucket.Tokens()))
 	if l.whose("tcp", testGuest, dst) != nil {
 		t.Error("asked for a line that is not written")
 	}

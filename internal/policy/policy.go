@@ -110,25 +110,31 @@ func (r *Rule) covers(proto Proto, port uint16) bool {
 	return false
 }
 
-// Flow is what a guest wants to reach.
+// Flow is what a guest wants to reach: a name, a bare address, or a service on the
+// host's own loopback. Rules are matched against it. It is comparable.
 type Flow struct {
-	Name  string     // in lower case without a final dot; empty for a bare address
-	Addr  netip.Addr // of a flow without a name
+	// Name is in lower case without a final dot, and empty for a bare address. Of
+	// a Host flow it is only how the guest spelled it: no rule looks at it.
+	Name string
+	// Addr is the address of a flow without a name. An IPv4 address mapped into
+	// IPv6 is judged by the rules about the IPv4 address.
+	Addr  netip.Addr
 	Port  uint16
 	Proto Proto
 	Host  bool // a service on the host's own loopback
 }
 
 func (f Flow) target() string {
+	a := f.Addr.Unmap()
 	switch {
 	case f.Host:
 		return "host"
 	case f.Name != "":
 		return f.Name
-	case f.Addr.Is6():
-		return "[" + f.Addr.String() + "]"
+	case a.Is6():
+		return "[" + a.String() + "]"
 	}
-	return f.Addr.String()
+	return a.String()
 }
 
 func (f Flow) String() string {
@@ -139,12 +145,12 @@ func (f Flow) String() string {
 	return s
 }
 
-// Suggest is the rule that would allow a flow and nothing else of its target's, as
-// a person would type it. It is empty for a flow that no rule can allow, and for a
-// name that would mean something else as a rule: a guest asks DNS for any bytes,
-// "**" and "host:5432" among them.
+// Suggest returns the narrowest rule, in the syntax users type, that allows the
+// flow. It is empty for a flow that no rule can allow, and for a name that would
+// mean something else as a rule: a guest asks DNS for any bytes, "**" and
+// "host:5432" among them.
 func Suggest(f Flow) string {
-	if name, ok := CleanName(f.Name); f.Name != "" && (!ok || name != f.Name || isHost(name)) {
+	if name, ok := CleanName(f.Name); !f.Host && f.Name != "" && (!ok || name != f.Name || isHost(name)) {
 		return ""
 	}
 	text := f.String()
@@ -166,18 +172,28 @@ func (f Flow) Unreachable() error {
 	case f.Name != "":
 		r.labels = strings.Split(f.Name, ".")
 	default:
-		r.prefix = netip.PrefixFrom(f.Addr, f.Addr.BitLen())
+		a := f.Addr.Unmap()
+		r.prefix = netip.PrefixFrom(a, a.BitLen())
 	}
 	return r.matchless()
 }
 
-// Decision is what a Set says of a flow.
+// Decision is the answer to a Flow, by a Set or by what holds whatever the rules
+// say. The zero value denies.
 type Decision struct {
 	Allow  bool
-	Rule   *Rule // that decided; nil is the default
-	Raw    bool  // the rule wants no look at the bytes
-	Reason string
-	// Prefix is the narrowest block of addresses by which the flow is allowed;
-	// not valid for a name.
+	Rule   *Rule  // the rule that decided; nil if none did
+	Raw    bool   // the rule wants the bytes not to be inspected
+	Reason string // for people: why it is denied or allowed
+	// Prefix is the narrowest block of addresses by which the flow is allowed; not
+	// valid for a name.
 	Prefix netip.Prefix
+}
+
+// RuleText returns the deciding rule with its action, or "" if no rule decided.
+func (d Decision) RuleText() string {
+	if d.Rule == nil {
+		return ""
+	}
+	return d.Rule.String()
 }

@@ -478,3 +478,40 @@ func BenchmarkDecide(b *testing.B) {
 		s.Decide(flows[i%len(flows)])
 	}
 }
+
+// TestSuggestOfSet: a name that a rule denies is not offered as one to allow.
+func TestSuggestOfSet(t *testing.T) {
+	s := set(t, "deny a.test")
+	if r := s.Suggest(Flow{Name: "a.test", Port: 443, Proto: TCP}); r != "" {
+		t.Errorf("%q", r)
+	}
+	if r := s.Suggest(Flow{Name: "b.test", Port: 443, Proto: TCP}); r != "b.test" {
+		t.Errorf("%q", r)
+	}
+}
+
+// TestFlowAtTheGateway: flows as the guest makes them, not as people write them: the
+// host by its name, and IPv4 mapped into IPv6.
+func TestFlowAtTheGateway(t *testing.T) {
+	s := set(t, "allow host:22\nallow 192.0.2.0/24:80\nallow **:443\ndeny 198.51.100.1")
+	host := Flow{Name: HostName, Host: true, Port: 22, Proto: TCP}
+	mapped := Flow{Addr: netip.MustParseAddr("::ffff:192.0.2.7"), Port: 80, Proto: TCP}
+	for _, f := range []Flow{host, mapped} {
+		if d := s.Decide(f); !d.Allow || d.RuleText() == "" {
+			t.Errorf("%v: %+v", f, d)
+		}
+	}
+	if d := s.Decide(Flow{Addr: netip.MustParseAddr("::ffff:198.51.100.1"), Port: 80, Proto: TCP}); d.Allow || d.RuleText() != "deny 198.51.100.1" {
+		t.Errorf("%+v", d)
+	}
+	host.Port, mapped.Port = 23, 81
+	for f, want := range map[Flow]string{host: "host:23", mapped: "192.0.2.7:81"} {
+		if d := s.Decide(f); d.Allow || d.RuleText() != "" || s.Suggest(f) != want {
+			t.Errorf("%v: %+v, suggests %q", f, d, s.Suggest(f))
+		}
+	}
+	// ** is about names that resolve somewhere, not about the host's loopback.
+	if !s.Resolves(HostName) || set(t, "allow **:443").Resolves(HostName) {
+		t.Error("the host's name does not follow the rules about the host")
+	}
+}

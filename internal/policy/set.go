@@ -121,12 +121,12 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 	case f.Name != "":
 		s.names.about(f.Name, use)
 	default:
-		bits := s.bits4
-		if f.Addr.Is6() {
+		a, bits := f.Addr.Unmap(), s.bits4
+		if a.Is6() {
 			bits = s.bits6
 		}
 		for _, b := range bits {
-			p, err := f.Addr.Prefix(b)
+			p, err := a.Prefix(b)
 			if err != nil {
 				continue
 			}
@@ -194,9 +194,21 @@ func (s *Set) Overruled(r *Rule) *Rule {
 	return by
 }
 
+// Suggest is the package's Suggest, and empty if a rule of the set denies the flow:
+// deny wins, so that no other rule helps.
+func (s *Set) Suggest(f Flow) string {
+	if d := s.Decide(f); d.Rule != nil && !d.Allow {
+		return ""
+	}
+	return Suggest(f)
+}
+
 // Resolves says whether a name may have an address for the guest: some port of it
-// is allowed.
+// is allowed. For HostName that is some port of the host's own loopback.
 func (s *Set) Resolves(name string) bool {
+	if name == HostName {
+		return s.HasHost()
+	}
 	allowed := map[Proto]bool{}
 	denied := map[Proto]bool{}
 	s.about(Flow{Name: name}, func(r *Rule) {

@@ -125,7 +125,7 @@ func (n *network) reload() error {
 		n.gate.SetPolicy(nil)
 		return fmt.Errorf("nothing passes until this is mended: %w", err)
 	}
-	n.gate.SetPolicy(ruleSet{policy.Compile(slices.Concat(rules, n.once))})
+	n.gate.SetPolicy(policy.Compile(slices.Concat(rules, n.once)))
 	return nil
 }
 
@@ -212,80 +212,4 @@ func resolver(hosts []sandbox.Host) func(context.Context, string) ([]netip.Addr,
 		}
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
-}
-
-// ruleSet is a policy as egress asks for it.
-type ruleSet struct{ set *policy.Set }
-
-func flowOf(t egress.Target) policy.Flow {
-	f := policy.Flow{Name: t.Name, Addr: t.Addr.Unmap(), Port: t.Port, Proto: policy.Proto(t.Proto), Host: t.Host}
-	if t.Host {
-		f.Name = ""
-	}
-	return f
-}
-
-// CheckPolicy is what rules say of a flow, with what holds whatever they say: the
-// address floor of a bare address, and names that lead nowhere.
-func CheckPolicy(set *policy.Set, f policy.Flow) policy.Decision {
-	if ownPage(f) {
-		return policy.Decision{Allow: true, Reason: "bawn's own page, which every guest may read"}
-	}
-	d := set.Decide(f)
-	err := f.Unreachable()
-	if !d.Allow {
-		if err != nil && d.Rule == nil { // no rule would help
-			d.Reason = err.Error()
-		}
-		return d
-	}
-	if err == nil {
-		err = egress.Floor(ruleSet{set}, egress.Target{Name: f.Name, Addr: f.Addr, Port: f.Port, Proto: string(f.Proto), Host: f.Host})
-	}
-	if err != nil {
-		d.Allow, d.Reason = false, fmt.Sprintf("%v, whatever %q says", err, d.Rule)
-	}
-	return d
-}
-
-// ownPage says whether a flow goes to the page that the gateway serves itself.
-func ownPage(f policy.Flow) bool {
-	at := f.Name == egress.InfoName || f.Addr == vm.Gateway4.Addr() || f.Addr == vm.Gateway6.Addr()
-	return at && f.Port == 80 && f.Proto == policy.TCP
-}
-
-// Decide implements egress.Policy.
-func (r ruleSet) Decide(t egress.Target) egress.Verdict {
-	d := r.set.Decide(flowOf(t))
-	v := egress.Verdict{Allow: d.Allow, Raw: d.Raw, Reason: d.Reason, Prefix: d.Prefix}
-	if d.Rule != nil {
-		v.Rule = d.Rule.String()
-	}
-	return v
-}
-
-// Resolves implements egress.Policy.
-func (r ruleSet) Resolves(name string) bool {
-	if name == egress.HostName {
-		return r.set.HasHost()
-	}
-	return r.set.Resolves(name)
-}
-
-// Rules implements egress.Policy.
-func (r ruleSet) Rules() []string {
-	var list []string
-	for _, rule := range r.set.Rules() {
-		list = append(list, rule.String())
-	}
-	return list
-}
-
-// Suggest implements egress.Policy. Against a rule that denies no other helps.
-func (r ruleSet) Suggest(t egress.Target) string {
-	f := flowOf(t)
-	if d := r.set.Decide(f); d.Rule != nil && !d.Allow {
-		return ""
-	}
-	return policy.Suggest(f)
 }

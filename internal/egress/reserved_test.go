@@ -19,8 +19,8 @@ func TestFloor(t *testing.T) {
 		"2001:db8::1%eth0", "fec0::1", "ff02::1", "2001:db8::5efe:7f00:1", "2001:db8::200:5efe:a00:1",
 		"198.51.100.77", "2001:db8::77",
 	} {
-		if _, why := onFloor(netip.MustParseAddr(text), own); why == "" {
-			t.Errorf("%s is not on the floor", text)
+		if _, why := reservedFor(netip.MustParseAddr(text), own); why == "" {
+			t.Errorf("%s is not reserved", text)
 		}
 	}
 	for _, text := range []string{
@@ -28,11 +28,11 @@ func TestFloor(t *testing.T) {
 		"192.0.2.1", "198.51.100.1", "203.0.113.9", "198.17.255.255", "198.20.0.1", "223.255.255.255",
 		"2606:4700::1111", "2001:4860:4860::8888", "2001:db8::1", "2a00::1",
 	} {
-		if _, why := onFloor(netip.MustParseAddr(text), own); why != "" {
-			t.Errorf("%s is on the floor: %s", text, why)
+		if _, why := reservedFor(netip.MustParseAddr(text), own); why != "" {
+			t.Errorf("%s is reserved: %s", text, why)
 		}
 	}
-	if _, why := onFloor(netip.Addr{}, own); why == "" {
+	if _, why := reservedFor(netip.Addr{}, own); why == "" {
 		t.Error("no address passes")
 	}
 }
@@ -41,8 +41,8 @@ func TestHostAddrs(t *testing.T) {
 	own := new(hostAddrs)
 	list := append(own.list(), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback())
 	for _, a := range list {
-		if _, why := onFloor(a, own.list); why == "" {
-			t.Errorf("own address %s is not on the floor", a)
+		if _, why := reservedFor(a, own.list); why == "" {
+			t.Errorf("own address %s is not reserved", a)
 		}
 	}
 }

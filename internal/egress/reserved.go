@@ -1,25 +1,32 @@
 package egress
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
-// floorRange is one block of addresses that no name may lead to.
-type floorRange struct {
+// The reserved ranges are the blocks of addresses that no name may lead to: the
+// host's own networks, the cloud's metadata, addresses that hide another one. Only
+// a rule about addresses of such a block opens it.
+
+// reservedRange is one block of addresses that no name may lead to.
+type reservedRange struct {
 	prefix netip.Prefix
 	why    string
 }
 
-// floorRanges are the blocks that a name rule never opens; only an IP or CIDR
-// rule does that lies in the block. Source: the IANA special-purpose registries (RFC 6890 and
-// its updates). The documentation ranges (RFC 5737, RFC 3849) are left to the
+// reservedRanges are the blocks that a name rule never opens; only an IP or CIDR
+// rule that lies in the block does. Source: the IANA special-purpose registries (RFC
+// 6890 and its updates). The documentation ranges (RFC 5737, RFC 3849) are left to the
 // rules: nothing lives there.
-var floorRanges = []floorRange{
+var reservedRanges = []reservedRange{
 	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "shared by carriers (CGNAT)"},
@@ -61,7 +68,7 @@ var isatap = [2][4]byte{{0x00, 0x00, 0x5e, 0xfe}, {0x02, 0x00, 0x5e, 0xfe}}
 // onFloor says why an address may not be reached by a name, or "", and the block
 // for which that is so. own are the host's addresses. An address with a zone is
 // always on the floor: it means a link of the host.
-func onFloor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
+func reservedFor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 	itself := netip.PrefixFrom(a, a.BitLen()) // drops a zone
 	if !a.IsValid() {
 		return itself, "no address"
@@ -72,7 +79,7 @@ func onFloor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 	if slices.Contains(own(), a.Unmap()) {
 		return itself, "the host's own address"
 	}
-	for _, r := range floorRanges {
+	for _, r := range reservedRanges {
 		// Contains never matches a mapped address with an IPv4 block, nor the
 		// other way round: mapped ones have a block of their own.
 		if r.prefix.Contains(a) {
@@ -86,6 +93,37 @@ func onFloor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 		}
 	}
 	return netip.Prefix{}, ""
+}
+
+// addressGuard judges the addresses that a flow is dialled at. Safe for concurrent
+// use.
+type addressGuard struct {
+	hostAddrs func() []netip.Addr
+	pools     []netip.Prefix                    // of synthetic addresses
+	decide    func(policy.Flow) policy.Decision // of the policy in force now
+}
+
+// permit judges one address of a flow's target; nil lets it be dialled. A rule that
+// denies the address wins. The reserved ranges hold unless a rule is about that
+// part of them: "everything" (0.0.0.0/0) does not mean the host's loopback. Errors
+// are *deniedError.
+func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
+	byAddr := policy.Flow{Addr: a, Port: to.Port, Proto: to.Proto}
+	d := g.decide(byAddr)
+	deny := func(rule *policy.Rule, missing policy.Flow, format string, args ...any) error {
+		return &deniedError{policy.Decision{Rule: rule, Reason: fmt.Sprintf(format, args...)}, missing}
+	}
+	if !d.Allow && d.Rule != nil {
+		return deny(d.Rule, policy.Flow{}, "its address %s is denied", a)
+	}
+	if slices.ContainsFunc(g.pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return deny(nil, policy.Flow{}, "its address %s is one of bawn's own", a)
+	}
+	block, why := reservedFor(a, g.hostAddrs)
+	if why == "" || d.Allow && d.Prefix.IsValid() && d.Prefix.Bits() >= block.Bits() && block.Overlaps(d.Prefix) {
+		return nil
+	}
+	return deny(nil, byAddr, "its address %s is %s", a, why)
 }
 
 // ownTime is how long a list of the host's addresses holds: hosts change
@@ -114,7 +152,7 @@ func (h *hostAddrs) list() []netip.Addr {
 	var out []netip.Addr
 	for _, a := range list {
 		text, _, _ := strings.Cut(a.String(), "/")
-		if addr, err := netip.ParseAddr(text); err == nil && !addr.IsLoopback() { // that is on the floor by itself
+		if addr, err := netip.ParseAddr(text); err == nil && !addr.IsLoopback() { // loopback is reserved anyway
 			out = append(out, addr.Unmap().WithZone(""))
 		}
 	}
