@@ -14,7 +14,7 @@ import (
 	"bawn.dev/bawn/internal/guest/attrib"
 	"bawn.dev/bawn/internal/guest/device"
 	"bawn.dev/bawn/internal/guest/dockerd"
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/netif"
 	"bawn.dev/bawn/internal/guest/process"
 	"bawn.dev/bawn/internal/guest/sshd"
@@ -101,7 +101,7 @@ func (a *agent) machine() lane {
 }
 
 func (a *agent) hello(struct{}) (any, error) {
-	return wire.HelloReply{Version: a.version, Kernel: kmod.Release()}, nil
+	return wire.HelloReply{Version: a.version, Kernel: modprobe.Release()}, nil
 }
 
 // serveStream serves one stream of the mux session.

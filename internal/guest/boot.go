@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 )
 
 // kernelMounts are what a Linux system has from the start.
@@ -50,7 +50,7 @@ func bootstrap() error {
 			return err
 		}
 	}
-	if err := kmod.LoadAll(bootModules); err != nil {
+	if err := modprobe.LoadNumbered(bootModules); err != nil {
 		return err
 	}
 	// Descriptors: the usual soft limit is for programs that use select(2),

@@ -37,7 +37,7 @@ import (
 	"path/filepath"
 
 	"bawn.dev/bawn/internal/guest/dockerd"
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/sshd"
 )
 
@@ -62,7 +62,7 @@ func Main(version string) int {
 	case dockerd.ActivateMode:
 		return dockerd.Activate(os.Args[1:])
 	case modeModprobe:
-		return kmod.Modprobe(os.Args[1:])
+		return modprobe.Main(os.Args[1:])
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "bawn-guest is process 1 of bawn's virtual machines and does nothing elsewhere")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/yamux"
 
+	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -124,22 +125,15 @@ func skipPast(r io.ByteReader, mark []byte) error {
 	return nil
 }
 
-// maxHeader bounds a StreamHeader, in bytes: it has two short fields.
+// maxHeader bounds the line of a StreamHeader, in bytes: it has two short fields.
 const maxHeader = 4096
 
-// readHeader reads a stream's first line, and nothing after it.
+// readHeader reads a stream's first line, and no byte after it.
 func readHeader(r io.Reader) (wire.StreamHeader, error) {
 	var h wire.StreamHeader
-	line := make([]byte, 0, 64)
-	one := make([]byte, 1)
-	for len(line) < maxHeader {
-		if _, err := io.ReadFull(r, one); err != nil {
-			return h, err
-		}
-		if one[0] == '\n' {
-			return h, json.Unmarshal(line, &h)
-		}
-		line = append(line, one[0]) //nolint:gosec // an array of one
+	line, err := lines.ReadExact(r, maxHeader)
+	if err != nil {
+		return h, fmt.Errorf("stream header: %w", err)
 	}
-	return h, errors.New("stream header too long")
+	return h, json.Unmarshal(line, &h)
 }

@@ -5,7 +5,7 @@ import (
 	"net"
 	"strconv"
 
-	"bawn.dev/bawn/internal/guest/relay"
+	"bawn.dev/bawn/internal/sys/relay"
 	"bawn.dev/bawn/internal/wire"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -25,8 +25,8 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 			return nil, err
 		}
 	}
-	a.late(kmod.Dir(kmod.DiskDir))
-	if err := readyMachine(kmod.Dir(kmod.DiskDir)); err != nil {
+	a.late(modprobe.Dir(modprobe.DiskDir))
+	if err := readyMachine(modprobe.Dir(modprobe.DiskDir)); err != nil {
 		return nil, err
 	}
 	a.warm()
@@ -51,7 +51,7 @@ func (a *agent) late(modules string) {
 
 // loadLate loads a module without which a sandbox works, too.
 func loadLate(modules, name string) {
-	if err := kmod.Probe(modules, name); err != nil {
+	if err := modprobe.Load(modules, name); err != nil {
 		log.Print(err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/guest/dockerd"
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -42,7 +42,7 @@ func (a *agent) mountCommon(image, modules string) error {
 		return err
 	}
 	if modules != "" {
-		if err := a.mountDisk(modules, kmod.DiskDir, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		if err := a.mountDisk(modules, modprobe.DiskDir, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 			return err
 		}
 	}
@@ -99,7 +99,7 @@ func (a *agent) enterRoot() error {
 			return fmt.Errorf("mount %s: %w", d, err)
 		}
 	}
-	for from, to := range map[string]string{diskDir + dockerd.DataDir: dockerd.DataDir, kmod.Dir(kmod.DiskDir): carriedModules} {
+	for from, to := range map[string]string{diskDir + dockerd.DataDir: dockerd.DataDir, modprobe.Dir(modprobe.DiskDir): carriedModules} {
 		if _, err := os.Stat(from); err != nil {
 			continue // no modules
 		}

@@ -8,7 +8,7 @@ import (
 	"bawn.dev/bawn/internal/guest/cacert"
 	"bawn.dev/bawn/internal/guest/device"
 	"bawn.dev/bawn/internal/guest/etc"
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/netif"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -47,10 +47,10 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
-	if err := readyMachine(kmod.Dir("")); err != nil {
+	if err := readyMachine(modprobe.Dir("")); err != nil {
 		return nil, err
 	}
-	go a.late(kmod.Dir(""))
+	go a.late(modprobe.Dir(""))
 	return nil, a.docker.Listen()
 }
 

@@ -11,14 +11,14 @@ import (
 
 	"bawn.dev/bawn/internal/guest/accounts"
 	"bawn.dev/bawn/internal/guest/etc"
-	"bawn.dev/bawn/internal/guest/kmod"
+	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/netif"
 	"bawn.dev/bawn/internal/wire"
 )
 
 // furnish writes what a system needs to know about itself.
 func (a *agent) furnish(r *wire.SetupRequest) error {
-	if dir := kmod.Dir(""); exists(carriedModules) {
+	if dir := modprobe.Dir(""); exists(carriedModules) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 			return fmt.Errorf("unmount %s: %w", carriedModules, err)
 		}
 		_ = os.Remove(carriedModules)
-		if err := kmod.MakeNodes("/dev", dir); err != nil {
+		if err := modprobe.MakeNodes("/dev", dir); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/guest/accounts"
-	"bawn.dev/bawn/internal/guest/relay"
+	"bawn.dev/bawn/internal/sys/relay"
 )
 
 // forwards carries the connections that an SSH client wants made in the guest,

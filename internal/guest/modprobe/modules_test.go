@@ -1,4 +1,4 @@
-package kmod
+package modprobe
 
 import (
 	"os"
@@ -19,12 +19,12 @@ func TestModulesInOrder(t *testing.T) {
 		"pci:v00001AF4d1000sv1": "k/e.ko.xz",
 		"char-major-10-7":       "k/d.ko",
 	} {
-		got, err := needed(dir, name)
+		got, err := filesToLoad(dir, name)
 		if err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	if _, err := needed(dir, "unknown"); err == nil {
+	if _, err := filesToLoad(dir, "unknown"); err == nil {
 		t.Error("an unknown name was found")
 	}
 }
