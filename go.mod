@@ -32,6 +32,8 @@ require (
 
 require github.com/coder/websocket v1.8.15
 
+require github.com/google/renameio/v2 v2.0.2
+
 require (
 	github.com/containerd/cgroups/v3 v3.1.3 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect

@@ -24,26 +24,22 @@ type Lock struct{ f *os.File }
 // if need be. It waits while another process holds the lock, and gives up with the
 // context's cause when ctx ends. A symbolic link at path is an error.
 func Acquire(ctx context.Context, path string) (*Lock, error) {
-	if l, err := lock(path, unix.F_OFD_SETLK); !errors.Is(err, unix.EAGAIN) {
-		return l, err
+	f, err := open(path)
+	if err != nil {
+		return nil, err
 	}
-	type result struct {
-		l   *Lock
-		err error
+	if err := lock(f, unix.F_OFD_SETLK); err == nil || !errors.Is(err, unix.EAGAIN) {
+		return held(f, err)
 	}
-	ch := make(chan result, 1)
-	go func() {
-		l, err := lock(path, unix.F_OFD_SETLKW)
-		ch <- result{l, err}
-	}()
+	done := make(chan error, 1)
+	go func() { done <- lock(f, unix.F_OFD_SETLKW) }()
 	select {
-	case r := <-ch:
-		return r.l, r.err
+	case err := <-done:
+		return held(f, err)
 	case <-ctx.Done():
-		go func() { // release the lock if it is granted later
-			if r := <-ch; r.l != nil {
-				r.l.Close()
-			}
+		go func() { // f cannot be closed while the system call uses it
+			<-done
+			f.Close()
 		}()
 		return nil, fmt.Errorf("waiting for another bawn: %w", context.Cause(ctx))
 	}
@@ -51,7 +47,13 @@ func Acquire(ctx context.Context, path string) (*Lock, error) {
 
 // TryAcquire is Acquire without waiting: its error is EAGAIN while another process
 // holds the lock.
-func TryAcquire(path string) (*Lock, error) { return lock(path, unix.F_OFD_SETLK) }
+func TryAcquire(path string) (*Lock, error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	return held(f, lock(f, unix.F_OFD_SETLK))
+}
 
 // Inherit returns the lock that the parent process took and passed on as the
 // descriptor fd. It sets close-on-exec, so that no child inherits it further.
@@ -89,18 +91,22 @@ func Held(path string) (bool, error) {
 	return fl.Type != unix.F_UNLCK, nil
 }
 
-// lock opens the file and takes the lock. how is F_OFD_SETLK or F_OFD_SETLKW.
-func lock(path string, how int) (*Lock, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
+func open(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+}
+
+// lock takes the lock. how is F_OFD_SETLK or F_OFD_SETLKW.
+func lock(f *os.File, how int) error {
 	for {
-		err = unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: unix.F_WRLCK})
+		err := unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: unix.F_WRLCK})
 		if !errors.Is(err, unix.EINTR) {
-			break
+			return err
 		}
 	}
+}
+
+// held returns the Lock of f, or closes f where err says that lock failed.
+func held(f *os.File, err error) (*Lock, error) {
 	if err != nil {
 		f.Close()
 		return nil, err

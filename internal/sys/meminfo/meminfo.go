@@ -8,13 +8,17 @@ import (
 	"strings"
 )
 
-// Available is what programs can still have without swapping, in bytes, as
-// the kernel estimates it (proc_meminfo(5)); -1 when it does not say.
+// Available returns how many bytes programs can still use without swapping, as the
+// kernel estimates it (proc_meminfo(5)), or -1 where that is not known.
 func Available() int64 {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return -1
 	}
+	return parse(b)
+}
+
+func parse(b []byte) int64 {
 	for line := range bytes.Lines(b) {
 		if rest, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
 			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
