@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -18,7 +18,7 @@ import (
 // keep makes a snapshot of a sandbox, whose disk holds the text.
 func keep(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapshot {
 	t.Helper()
-	ram, err := qemu.NewRAM(1 << 20)
+	ram, err := memory.New(1 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}

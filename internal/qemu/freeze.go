@@ -26,9 +26,9 @@ import (
 //
 // Only x86 has those ports; elsewhere Freezable is false.
 
-// Frozen is a share's device as the guest's driver has set it up. It is the
-// guest's word: nothing but a device of the same guest is made of it.
-type Frozen struct {
+// frozen is a share's device as the guest's driver has set it up. The guest chose its
+// values: they are used for nothing but a device of the same guest.
+type frozen struct {
 	Tag  string `json:"tag"`
 	Plug int    `json:"plug"`
 
@@ -197,13 +197,23 @@ func (f function) msix() (at uint8, table uint64, entries int) {
 	return at, f.bar(uint8(place&7)) + uint64(place&^7), min(n, maxVectors)
 }
 
-// FreezeShare reads the state of a share's device. The guest must be paused.
-func (p *Process) FreezeShare(tag string) (*Frozen, error) {
+// FreezeShare reads the state of a share's device, for ThawShare here or in a machine
+// that is restored from the same state. Only ThawShare reads what it returns. The guest
+// must be paused.
+func (p *Process) FreezeShare(tag string) (json.RawMessage, error) {
+	z, err := p.readShare(tag)
+	if err != nil {
+		return nil, fmt.Errorf("save share %s: %w", tag, err)
+	}
+	return json.Marshal(z)
+}
+
+func (p *Process) readShare(tag string) (*frozen, error) {
 	at, err := p.pluggedAt("share-" + tag)
 	if err != nil {
 		return nil, err
 	}
-	z := &Frozen{Tag: tag, Plug: at.plug}
+	z := &frozen{Tag: tag, Plug: at.plug}
 	err = p.quietly(func(r *registers) error {
 		f := behind(r, at.plug)
 		for _, o := range headerAt {
@@ -228,13 +238,10 @@ func (p *Process) FreezeShare(tag string) (*Frozen, error) {
 		z.readCommon(r, common)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("save share %s: %w", tag, err)
-	}
-	return z, nil
+	return z, err
 }
 
-func (z *Frozen) readCommon(r *registers, at uint64) {
+func (z *frozen) readCommon(r *registers, at uint64) {
 	z.FeatureSelect = [2]uint32{r.read32(at + cfgDeviceFeatureSelect), r.read32(at + cfgDriverFeatureSelect)}
 	z.QueueSelect = r.read16(at + cfgQueueSelect)
 	z.Status = r.read8(at + cfgDeviceStatus)
@@ -258,7 +265,7 @@ func (z *Frozen) readCommon(r *registers, at uint64) {
 	z.writeSelects(r, at)
 }
 
-func (z *Frozen) writeSelects(r *registers, at uint64) {
+func (z *frozen) writeSelects(r *registers, at uint64) {
 	r.write32(at+cfgDeviceFeatureSelect, z.FeatureSelect[0])
 	r.write32(at+cfgDriverFeatureSelect, z.FeatureSelect[1])
 	r.write16(at+cfgQueueSelect, z.QueueSelect)
@@ -326,10 +333,15 @@ func (p *Process) hotplugSelector(ctx context.Context, plug int) (uint32, error)
 // ThawShare puts a share's device back into a paused machine, as FreezeShare
 // found it. f is as for PlugShare; its back end must take the queues up where
 // the used rings say.
-func (p *Process) ThawShare(ctx context.Context, z *Frozen, f *os.File) (err error) {
-	if err := z.check(); err != nil {
+func (p *Process) ThawShare(ctx context.Context, device json.RawMessage, f *os.File) error {
+	var z frozen
+	err := json.Unmarshal(device, &z)
+	if err == nil {
+		err = z.check()
+	}
+	if err != nil {
 		f.Close()
-		return fmt.Errorf("put back share %s: %w", clean(z.Tag), err)
+		return fmt.Errorf("put back share %s: its saved state is damaged: %w", clean(z.Tag), err)
 	}
 	if err := p.plugShare(ctx, z.Tag, z.Plug, f); err != nil {
 		return err
@@ -356,15 +368,15 @@ func takeBackNotice(r *registers, selector uint32) {
 	r.out8(uint16(pm)+pmEvents, eventHotplug)
 }
 
-// check refuses what FreezeShare would not have said.
-func (z *Frozen) check() error {
+// check refuses what FreezeShare would not have returned.
+func (z *frozen) check() error {
 	if len(z.Header) != len(headerAt) || len(z.Vectors) > maxVectors || len(z.Queues) > maxShareQueues || z.Plug < 0 || z.Plug >= maxPlugs {
-		return errors.New("its saved state is damaged")
+		return errors.New("a number is out of range")
 	}
 	return nil
 }
 
-func (z *Frozen) write(r *registers) error {
+func (z *frozen) write(r *registers) error {
 	f := behind(r, z.Plug)
 	for i := len(headerAt) - 1; i >= 0; i-- {
 		f.set(headerAt[i], z.Header[i]&^statusBits(headerAt[i]))
@@ -397,7 +409,7 @@ func statusBits(at uint8) uint32 {
 }
 
 // writeCommon plays the driver's initialisation (virtio 1.2, 3.1.1).
-func (z *Frozen) writeCommon(r *registers, at uint64) {
+func (z *frozen) writeCommon(r *registers, at uint64) {
 	status := func(bits uint8) { r.write8(at+cfgDeviceStatus, z.Status&bits) }
 	status(statusAcknowledge)
 	status(statusAcknowledge | statusDriver)

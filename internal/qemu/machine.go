@@ -61,7 +61,7 @@ type Machine struct {
 
 	CPUs   int
 	Memory int64    // bytes, a multiple of 1 MiB
-	RAM    *os.File // the guest's memory: a memfd of Memory bytes (NewRAM)
+	RAM    *os.File // the guest's memory: a memfd of Memory bytes (package memory)
 
 	Kernel  string   // absolute path: on amd64 a vmlinux with a PVH note, or a bzImage
 	Initrd  string   // absolute path

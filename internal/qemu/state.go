@@ -16,7 +16,7 @@ import (
 // capability x-ignore-shared keeps the memory out of that stream. It goes
 // through a pipe, so QEMU needs no file and no newer form of "migrate".
 //
-// Order matters. Save: Pause, SaveState, CopyRAM (or keep the memfd), then
+// Order matters. Save: Pause, SaveState, copy the memory (or keep the memfd), then
 // Resume or Kill. Load: fill the memfd, Start with Incoming, LoadState, then
 // Resume. A share may not be plugged at either (plug.go).
 

@@ -24,6 +24,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/virtiofs"
 
 	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/memory"
 )
 
 // Tests in a real VM need a kernel: BAWN_TEST_KERNEL names a vmlinux (or
@@ -137,14 +138,14 @@ func describe(t testing.TB, v *vm) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const memory = 512 * mib
-	ram, err := NewRAM(memory)
+	const size = 512 * mib
+	ram, err := memory.New(size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ram.Close() })
 	m := &Machine{
-		Binary: bin.Path, CPUs: 2, Memory: memory, RAM: ram,
+		Binary: bin.Path, CPUs: 2, Memory: size, RAM: ram,
 		Kernel: kernel, Initrd: lab.initrd,
 		Plugs: 4,
 	}
@@ -503,7 +504,7 @@ func TestSaveLoad(t *testing.T) {
 	defer template.Close()
 	must(t, template.Truncate(m.Memory))
 	began = time.Now()
-	n, err := CopyRAM(t.Context(), template, m.RAM)
+	n, err := memory.Copy(t.Context(), template, m.RAM)
 	must(t, err)
 	t.Logf("copy out: %v, %d MB", time.Since(began).Round(time.Millisecond), n>>20)
 
@@ -517,10 +518,10 @@ func TestSaveLoad(t *testing.T) {
 	for i := range 2 {
 		var w vm
 		began := time.Now()
-		ram, err := NewRAM(m.Memory)
+		ram, err := memory.New(m.Memory)
 		must(t, err)
 		defer ram.Close()
-		_, err = CopyRAM(t.Context(), ram, template)
+		_, err = memory.Copy(t.Context(), ram, template)
 		must(t, err)
 		copied := time.Now()
 		copy := *m
@@ -551,7 +552,7 @@ func TestSaveLoad(t *testing.T) {
 
 	// A damaged state is refused, and says so.
 	var w vm
-	ram, err := NewRAM(m.Memory)
+	ram, err := memory.New(m.Memory)
 	must(t, err)
 	defer ram.Close()
 	copy := *m

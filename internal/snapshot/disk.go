@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/memory"
 )
 
 // CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing
@@ -47,7 +47,7 @@ func CopyDisk(ctx context.Context, to, from string) (err error) {
 	if err := dst.Truncate(fi.Size()); err != nil {
 		return err
 	}
-	_, err = qemu.CopyRAM(ctx, dst, src)
+	_, err = memory.Copy(ctx, dst, src)
 	return err
 }
 
@@ -71,7 +71,7 @@ func sumDisk(ctx context.Context, path string) (File, error) {
 	}
 	d := File{Size: fi.Size()}
 	var place [8]byte
-	err = qemu.EachPage(ctx, f, func(b []byte, at int64) {
+	err = memory.EachPage(ctx, f, func(b []byte, at int64) {
 		binary.LittleEndian.PutUint64(place[:], uint64(at))
 		d.Sum = crc32.Update(crc32.Update(d.Sum, castagnoli, place[:]), castagnoli, b)
 	})

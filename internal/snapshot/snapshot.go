@@ -3,7 +3,7 @@
 //
 // # Theory of operation
 //
-// A snapshot is a folder: the machine's memory, packed (qemu.PackRAM); the state
+// A snapshot is a folder: the machine's memory, packed (memory.Pack); the state
 // of its devices; what its shares' servers and its network knew; and for
 // snapshots that are more than a suspension, a copy of the sandbox's disk. It is
 // written under another name and renamed when whole, so a kill leaves nothing
@@ -44,7 +44,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
 )
 
@@ -94,8 +94,8 @@ type Meta struct {
 
 // Share is a share of the machine.
 type Share struct {
-	Plan   json.RawMessage `json:"plan"`   // what it serves and where, in the supervisor's words
-	Device *qemu.Frozen    `json:"device"` // as the guest's driver had it
+	Plan   json.RawMessage `json:"plan"`   // what it serves and where, as the supervisor writes it
+	Device json.RawMessage `json:"device"` // how the guest's driver had set it up, as the machine's back end writes it
 	State  json.RawMessage `json:"state"`  // what the guest knew of it (share.Control.Save)
 }
 
@@ -145,7 +145,7 @@ func (d *Draft) Discard() { _ = os.RemoveAll(d.path) }
 func (d *Draft) RAM(ram *os.File) error {
 	return d.write(ramFile, func(w io.Writer) error {
 		c := s2.NewWriter(w, s2.WriterConcurrency(coders), s2.WriterBlockSize(block))
-		_, err := qemu.PackRAM(c, ram)
+		_, err := memory.Pack(c, ram)
 		return errors.Join(err, c.Close())
 	})
 }
@@ -388,7 +388,7 @@ func (s *Snapshot) Unpack(ram *os.File) error {
 		_, err := s2.NewReader(f, s2.ReaderMaxBlockSize(block)).DecodeConcurrent(w, coders)
 		w.CloseWithError(err)
 	}()
-	if err := qemu.UnpackStream(ram, r); err != nil {
+	if err := memory.UnpackStream(ram, r); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return nil

@@ -10,15 +10,15 @@ import (
 	"path/filepath"
 	"testing"
 
-	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
 )
 
 const size = 1 << 20
 
-func memory(t *testing.T, b byte) *os.File {
+func newMemory(t *testing.T, b byte) *os.File {
 	t.Helper()
-	ram, err := qemu.NewRAM(size)
+	ram, err := memory.New(size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func commit(t *testing.T, path string, b byte) {
 		t.Fatal(err)
 	}
 	defer d.Discard()
-	if err := d.RAM(memory(t, b)); err != nil {
+	if err := d.RAM(newMemory(t, b)); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.State(func(w io.Writer) error { _, err := w.Write([]byte{'s', b}); return err }); err != nil {
@@ -54,7 +54,7 @@ func commit(t *testing.T, path string, b byte) {
 
 func first(t *testing.T, s *Snapshot) byte {
 	t.Helper()
-	ram := memory(t, 0)
+	ram := newMemory(t, 0)
 	if err := s.Unpack(ram); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestDamageShows(t *testing.T) {
 		if err := harm(path); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Unpack(memory(t, 0)); !errors.Is(err, ErrDamaged) {
+		if err := s.Unpack(newMemory(t, 0)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -149,7 +149,7 @@ func withDisk(t *testing.T, path string) *Snapshot {
 		t.Fatal(err)
 	}
 	defer d.Discard()
-	err = errors.Join(d.RAM(memory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), d.Disk(t.Context(), disk))
+	err = errors.Join(d.RAM(newMemory(t, 1)), d.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), d.Disk(t.Context(), disk))
 	if err == nil {
 		err = d.Commit(t.Context(), path, Meta{Spec: &sandbox.Spec{ID: "1"}})
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -304,7 +305,7 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *vm.Origi
 	}
 	defer closeDisks()
 	m.Disks = disks
-	ram, err := qemu.NewRAM(m.Memory)
+	ram, err := memory.New(m.Memory)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -330,7 +331,7 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 		if mirror == nil {
 			return draft.RAM(s.ram)
 		}
-		_, err := qemu.UpdateRAM(mirror, s.ram)
+		_, err := memory.Update(mirror, s.ram)
 		return err
 	})
 	if err != nil {
@@ -389,11 +390,11 @@ func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 		s.log.Info("the machine stands still while its memory is written: no room for a copy", "free", free)
 		return nil, nil //nolint:nilnil // no copy is no error
 	}
-	mirror, err := qemu.NewRAM(st.Size)
+	mirror, err := memory.New(st.Size)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := qemu.CopyRAM(ctx, mirror, s.ram); err != nil {
+	if _, err := memory.Copy(ctx, mirror, s.ram); err != nil {
 		mirror.Close()
 		return nil, err
 	}

@@ -4,7 +4,7 @@
 //
 // A template is a machine that has booted and readied what all sandboxes of its
 // kind have in common, and was saved on the way: its memory, packed
-// (qemu.PackRAM), and the state of its devices. It has seen no project and no
+// (memory.Pack), and the state of its devices. It has seen no project and no
 // secret. A sandbox gets a copy of the memory and goes on from there, as itself:
 // it is given its own random seed, keys, names, addresses and shares before
 // anything of the sandbox runs.
@@ -43,7 +43,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/cache"
-	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/memory"
 )
 
 // kind is what templates are called in the cache.
@@ -92,31 +92,41 @@ type Template struct {
 	entry *cache.Entry
 }
 
-// Kind is the kind of machine that m is: what Lookup and Make call it. disks are
-// the read-only ones, which m need not have yet; setup is whatever else the
-// machine is told while it readies itself.
-func Kind(q qemu.Binary, m *qemu.Machine, disks []string, setup string) (string, error) {
+// Machine is what must be the same of a machine when it is saved and when it is
+// restored, apart from what Kind looks up by itself.
+type Machine struct {
+	Monitor   string   // the program that runs it and its version, as that reports them
+	Files     []string // paths of the monitor and of all that the machine reads: kernel, initrd, read-only disks
+	Accel     string   // how its code runs
+	OnHostCPU bool     // the guest sees the host's processor, not an emulated one
+	Arguments []string // the whole description of its devices
+	Setup     string   // what it is told while it is set up, up to its last point
+}
+
+// Kind returns the name of the kind of machine that m is, under which Lookup and Make
+// know its template. It reads the files' attributes, not their contents.
+func Kind(m Machine) (string, error) {
 	h := sha256.New()
-	say := func(what string, v any) { fmt.Fprintf(h, "%s %q\n", what, fmt.Sprint(v)) }
-	say("setup", setup)
-	say("format", format)
-	say("qemu", q.Build)
-	for _, path := range append([]string{q.Path, m.Kernel, m.Initrd}, disks...) {
+	add := func(what string, v any) { fmt.Fprintf(h, "%s %q\n", what, fmt.Sprint(v)) }
+	add("setup", m.Setup)
+	add("format", format)
+	add("monitor", m.Monitor)
+	for _, path := range m.Files {
 		id, err := identity(path)
 		if err != nil {
 			return "", fmt.Errorf("kind of machine: %w", err)
 		}
-		say(path, id)
+		add(path, id)
 	}
-	say("accel", m.Accel.Kind)
-	if m.Accel.OK() {
+	add("accel", m.Accel)
+	if m.OnHostCPU {
 		id, err := hostIdentity()
 		if err != nil {
 			return "", fmt.Errorf("kind of machine: %w", err)
 		}
-		say("host", id)
+		add("host", id)
 	}
-	say("arguments", m.Args())
+	add("arguments", m.Arguments)
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
@@ -187,7 +197,7 @@ func (t *Template) unpack(name string, to *os.File) error {
 		return err
 	}
 	defer f.Close()
-	return qemu.UnpackRAM(to, f)
+	return memory.Unpack(to, f)
 }
 
 // State opens the state of a point's devices.
@@ -196,10 +206,10 @@ func (t *Template) State(p Point) (io.ReadCloser, error) { return os.Open(t.entr
 // Draft is a template in the making.
 type Draft struct{ dir string }
 
-// Save pauses the machine and keeps it as a point. disk is its own disk, nil
-// for Bare. The machine stays paused.
-func (d *Draft) Save(ctx context.Context, p Point, m *qemu.Process, ram, disk *os.File) error {
-	err := d.write(p.stateFile(), func(f *os.File) error { return m.SaveState(ctx, f) })
+// Save keeps a paused machine as a point. state writes the state of its devices; ram is
+// its memory; disk is its own disk, nil for Bare.
+func (d *Draft) Save(p Point, state func(io.Writer) error, ram, disk *os.File) error {
+	err := d.write(p.stateFile(), func(f *os.File) error { return state(f) })
 	if err != nil {
 		return err
 	}
@@ -211,7 +221,7 @@ func (d *Draft) Save(ctx context.Context, p Point, m *qemu.Process, ram, disk *o
 
 func (d *Draft) pack(name string, from *os.File) error {
 	return d.write(name, func(f *os.File) error {
-		_, err := qemu.PackRAM(f, from)
+		_, err := memory.Pack(f, from)
 		return err
 	})
 }

@@ -24,6 +24,7 @@ import (
 
 	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/supervisor/handoff"
@@ -397,10 +398,10 @@ type bare struct {
 
 func (l *lab) boot(b *testing.B, plugs int) *bare {
 	b.Helper()
-	const memory = 1 << 30
+	const size = 1 << 30
 	m := &bare{b: b, spawner: l.spawner, share: b.TempDir()}
 	var err error
-	if m.ram, err = qemu.NewRAM(memory); err != nil {
+	if m.ram, err = memory.New(size); err != nil {
 		b.Fatal(err)
 	}
 	console, theirs, err := qemu.SocketPair()
@@ -409,7 +410,7 @@ func (l *lab) boot(b *testing.B, plugs int) *bare {
 	}
 	m.console, m.lines = console, bufio.NewReader(console)
 	machine := &qemu.Machine{
-		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: memory, RAM: m.ram,
+		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: size, RAM: m.ram,
 		Kernel: l.kernel, Initrd: l.initrd, Console: theirs, Plugs: plugs,
 	}
 	if l.disk != "" {

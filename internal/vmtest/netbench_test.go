@@ -25,6 +25,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 )
 
@@ -266,8 +267,8 @@ func newNetLab(b *testing.B) *lab {
 // which is on slirp. QEMU is not confined: slirp makes the connections itself.
 func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 	b.Helper()
-	const memory = 1 << 30
-	ram, err := qemu.NewRAM(memory)
+	const size = 1 << 30
+	ram, err := memory.New(size)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 	defer registers.Close()
 	defer registersEnd.Close()
 	machine := &qemu.Machine{
-		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: memory, RAM: ram,
+		Binary: l.binary, Accel: l.accel, CPUs: 2, Memory: size, RAM: ram,
 		Kernel: l.kernel, Initrd: l.initrd, Console: consoleEnd, Append: []string{bareNet + "=1"},
 	}
 	if err := machine.Check(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 )
 
@@ -101,12 +102,12 @@ func (l *lab) floor(b *testing.B, packed string) time.Duration {
 		b.Fatal(err)
 	}
 	defer from.Close()
-	ram, err := qemu.NewRAM(1 << 30)
+	ram, err := memory.New(1 << 30)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer ram.Close()
-	if err := qemu.UnpackRAM(ram, from); err != nil {
+	if err := memory.Unpack(ram, from); err != nil {
 		b.Fatal(err)
 	}
 	m := &qemu.Machine{

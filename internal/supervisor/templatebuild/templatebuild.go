@@ -23,6 +23,7 @@ import (
 
 	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -248,7 +249,7 @@ func (b *builder) save(ctx context.Context, d *template.Draft, p template.Point,
 			return nil, err
 		}
 	}
-	return frozen, d.Save(ctx, p, b.process, b.machine.RAM, disk)
+	return frozen, d.Save(p, func(w io.Writer) error { return b.process.SaveState(ctx, w) }, b.machine.RAM, disk)
 }
 
 // setup is a sandbox's, but for its identity: keys and addresses are missing,
@@ -283,7 +284,7 @@ func (b *builder) openDisks() (own *os.File, err error) {
 
 // boot brings the machine up, until its agent answers.
 func (b *builder) boot(ctx context.Context) error {
-	ram, err := qemu.NewRAM(b.spec.Memory)
+	ram, err := memory.New(b.spec.Memory)
 	if err != nil {
 		return err
 	}

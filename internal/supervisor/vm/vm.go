@@ -124,7 +124,14 @@ func Kind(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRe
 	if err != nil {
 		return "", err
 	}
-	return template.Kind(q, m, []string{spec.Boot.Image, spec.Boot.Modules}, string(text))
+	return template.Kind(template.Machine{
+		Monitor:   q.Build,
+		Files:     []string{q.Path, m.Kernel, m.Initrd, spec.Boot.Image, spec.Boot.Modules},
+		Accel:     m.Accel.Kind,
+		OnHostCPU: m.Accel.OK(),
+		Arguments: m.Args(),
+		Setup:     string(text),
+	})
 }
 
 // Source is where a machine was saved: a template or a snapshot.

@@ -1,4 +1,4 @@
-package qemu
+package memory
 
 import (
 	"bytes"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUpdateRAM: whatever the guest did after the copy, it is right again: pages
+// TestUpdate: whatever the guest did after the copy, it is right again: pages
 // written, emptied, given back, and new ones, at the ends and in the middle.
-func TestUpdateRAM(t *testing.T) {
+func TestUpdate(t *testing.T) {
 	const pages = 4096
 	r := rand.New(rand.NewPCG(1, 2)) // the same each time
 	some := func() []byte {
@@ -39,18 +39,18 @@ func TestUpdateRAM(t *testing.T) {
 		}
 	}
 	change(3000)
-	if _, err := CopyRAM(t.Context(), dst, src); err != nil {
+	if _, err := Copy(t.Context(), dst, src); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
 		change(500)
-		if _, err := UpdateRAM(dst, src); err != nil {
+		if _, err := Update(dst, src); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(contents(t, src, pages*page), contents(t, dst, pages*page)) {
 			t.Fatal("the copy is another")
 		}
-		if n, err := UpdateRAM(dst, src); n != 0 || err != nil {
+		if n, err := Update(dst, src); n != 0 || err != nil {
 			t.Fatalf("%d bytes differ again, %v", n, err)
 		}
 	}
@@ -61,29 +61,29 @@ func TestUpdateRAM(t *testing.T) {
 	}
 	_, _ = src.WriteAt([]byte{1}, 0)
 	_, _ = src.WriteAt([]byte{1}, pages*page-1)
-	if n, err := UpdateRAM(dst, src); n != 2*page || err != nil {
+	if n, err := Update(dst, src); n != 2*page || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
 	}
-	if _, err := UpdateRAM(newTestRAM(t, page), src); err == nil {
+	if _, err := Update(newTestRAM(t, page), src); err == nil {
 		t.Error("memories of two sizes were taken")
 	}
 }
 
-// BenchmarkUpdateRAM: how long a guest stands still that has changed little since it
+// BenchmarkUpdate: how long a guest stands still that has changed little since it
 // was copied, against the copy.
-func BenchmarkUpdateRAM(b *testing.B) {
+func BenchmarkUpdate(b *testing.B) {
 	const size = 512 << 20
 	src, dst := newTestRAM(b, size), newTestRAM(b, size)
 	for at := int64(0); at < size; at += 1 << 20 {
 		_, _ = src.WriteAt(bytes.Repeat([]byte{byte(at >> 20), 1}, 1<<19), at)
 	}
-	if _, err := CopyRAM(b.Context(), dst, src); err != nil {
+	if _, err := Copy(b.Context(), dst, src); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("update", func(b *testing.B) {
 		b.SetBytes(size)
 		for range b.N {
-			if _, err := UpdateRAM(dst, src); err != nil {
+			if _, err := Update(dst, src); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -91,7 +91,7 @@ func BenchmarkUpdateRAM(b *testing.B) {
 	b.Run("copy", func(b *testing.B) {
 		b.SetBytes(size)
 		for range b.N {
-			if _, err := CopyRAM(b.Context(), newTestRAM(b, size), src); err != nil {
+			if _, err := Copy(b.Context(), newTestRAM(b, size), src); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -1,4 +1,21 @@
-package qemu
+// Package memory makes, copies and packs the memory of a guest, and whatever else is
+// mostly holes and zeros, such as its disk.
+//
+// # Theory of operation
+//
+// The memory of a guest is a memfd (New) which the machine maps. A page that the guest
+// never wrote is a hole and takes no room on the host. Every function here keeps it that
+// way: it asks the file where its data is and does not read the holes, because to read a
+// hole of a memfd through a mapping fills it; and it leaves out pages of zeros.
+//
+// Memory at rest is kept packed (Pack, Unpack): the pages that hold anything, after a
+// table of their places. A machine that runs is copied in two steps (Copy, then Update):
+// the copy is made while the guest writes, so it is torn; when the guest is paused, the
+// pages that differ are copied once more, which takes a fraction of the time.
+//
+// Sizes and offsets are in bytes. No function here may run on a file to which another
+// goroutine writes, except Copy on the memory of a running guest, as described.
+package memory
 
 import (
 	"context"
@@ -10,10 +27,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewRAM makes the memory of a guest: a memfd of size bytes, which takes host
-// memory only as it is written. Its size is sealed, so that a QEMU which was
-// broken into cannot cut it short beneath others who map it.
-func NewRAM(size int64) (*os.File, error) {
+// New makes the memory of a guest: a memfd of size bytes, which takes host
+// memory only as it is written. Its size is sealed, so that a machine that was
+// broken into cannot cut it short under others who map it. The caller closes it.
+func New(size int64) (*os.File, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate("bawn-ram", flags|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
@@ -34,16 +51,16 @@ func NewRAM(size int64) (*os.File, error) {
 	return f, nil
 }
 
-// copyChunk is how much CopyRAM moves at once, in bytes.
+// copyChunk is how much is read at once, in bytes.
 const copyChunk = 1 << 20
 
 // page is the unit in which zeros are left out, in bytes.
 const page = 4096
 
-// CopyRAM copies guest memory between memfds and files, leaving holes for pages
-// that hold nothing but zeros. dst must be empty (all holes) and is not grown.
-// It returns how much was written, in bytes. When ctx ends, so does it, with its cause.
-func CopyRAM(ctx context.Context, dst, src *os.File) (written int64, err error) {
+// Copy copies src to dst and leaves holes for pages of zeros. dst must be all holes and
+// as long as src. It returns the number of bytes written. When ctx ends, Copy stops with
+// ctx's cause.
+func Copy(ctx context.Context, dst, src *os.File) (written int64, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("copy guest memory: %w", err)
@@ -61,10 +78,10 @@ func CopyRAM(ctx context.Context, dst, src *os.File) (written int64, err error) 
 	return written, err
 }
 
-// EachPage calls do for each page of a file, of which the last may be short, that
-// holds anything, with where it begins, in bytes. So two files with the same
-// contents give the same pages, wherever their holes are. When ctx ends, so does it,
-// with its cause.
+// EachPage calls do for each page of a file that is not all zeros, in order, with the
+// page's offset. The last page may be short. So two files with the same contents give the
+// same calls, wherever their holes are. do must not keep b. When ctx ends, EachPage stops
+// with ctx's cause.
 func EachPage(ctx context.Context, f *os.File, do func(b []byte, at int64)) error {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -80,7 +97,7 @@ func EachPage(ctx context.Context, f *os.File, do func(b []byte, at int64)) erro
 	})
 }
 
-// eachData calls do for what is no hole, some pages at a time.
+// eachData calls do for the data of a file, some pages at a time, and leaves out holes.
 func eachData(ctx context.Context, f *os.File, size int64, do func(b []byte, at int64) error) error {
 	runs, err := dataRuns(f, size)
 	if err != nil {
@@ -105,8 +122,8 @@ func eachData(ctx context.Context, f *os.File, size int64, do func(b []byte, at 
 	return nil
 }
 
-// dataRuns lists where a file of size bytes is not a hole, in whole pages: the
-// blocks of its file system may be smaller.
+// dataRuns lists the parts of a file of size bytes that are not holes, in whole pages:
+// the blocks of its file system may be smaller.
 func dataRuns(f *os.File, size int64) (runs []run, err error) {
 	for at := int64(0); at < size; {
 		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
@@ -127,7 +144,7 @@ func dataRuns(f *os.File, size int64) (runs []run, err error) {
 	return runs, nil
 }
 
-// writeNonZero writes the runs of pages in b that hold anything.
+// writeNonZero writes the pages of b that are not all zeros, to their place in dst.
 func writeNonZero(dst *os.File, b []byte, at int64) (written int64, err error) {
 	for i := 0; i < len(b); {
 		for i < len(b) && zero(b[i:min(i+page, len(b))]) {

@@ -1,4 +1,4 @@
-package qemu
+package memory
 
 import (
 	"bytes"
@@ -6,17 +6,16 @@ import (
 	"os"
 	"runtime"
 	"sort"
+	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// UpdateRAM makes dst what src is now, and returns how much it wrote, in bytes. dst
-// is a copy that CopyRAM made of src while the guest ran: torn where the guest
-// wrote meanwhile, and nearly right everywhere. The guest must be paused, but not
-// for long: to compare memory takes a fraction of the time that it takes to get new
-// memory and fill it.
-func UpdateRAM(dst, src *os.File) (written int64, err error) {
+// Update makes dst equal to src, and returns the number of bytes written. dst is a copy
+// that Copy made of src while the guest ran: torn where the guest wrote meanwhile, and
+// the same nearly everywhere. The guest must be paused, but not for long: to compare
+// memory takes a fraction of the time that it takes to get new memory and fill it.
+func Update(dst, src *os.File) (written int64, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("update the copy of guest memory: %w", err)
@@ -46,28 +45,33 @@ func UpdateRAM(dst, src *os.File) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	g := errgroup.Group{}
+	return updateRuns(to, from, now, was), nil
+}
+
+// updateRuns copies the pages that differ, on all processors: now lists the data of from,
+// was that of to. It returns the number of bytes written.
+func updateRuns(to, from []byte, now, was []run) (written int64) {
 	parts := split(now, runtime.GOMAXPROCS(0))
 	wrote := make([]int64, len(parts))
+	var wg sync.WaitGroup
 	for i, part := range parts {
-		g.Go(func() error {
+		wg.Go(func() {
 			for _, r := range part {
-				// Not a fault for each page. Before Linux 5.14 there is one.
+				// One call instead of a fault for each page. Linux before 5.14 has it not.
 				_ = unix.Madvise(from[r.at:r.at+r.length], unix.MADV_POPULATE_READ)
 				wrote[i] += updateRun(to, from, r, was)
 			}
-			return nil
 		})
 	}
-	_ = g.Wait() // nothing in it fails
+	wg.Wait()
 	for _, n := range wrote {
 		written += n
 	}
-	return written, nil
+	return written
 }
 
-// updateRun copies the pages of a run that differ. Where dst has a hole it is not
-// read, which would fill it, and zeros are left out.
+// updateRun copies the pages of one run that differ. Where dst has a hole it is not read,
+// because that would fill it, and pages of zeros are left out.
 func updateRun(to, from []byte, r run, was []run) (written int64) {
 	was = was[sort.Search(len(was), func(i int) bool { return was[i].at+was[i].length > r.at }):]
 	for p := r.at; p < r.at+r.length; p += page {
@@ -85,7 +89,7 @@ func updateRun(to, from []byte, r run, was []run) (written int64) {
 	return written
 }
 
-// punchBetween makes a hole of all that lies between the runs.
+// punchBetween makes holes of everything between the runs.
 func punchBetween(f *os.File, runs []run, size int64) error {
 	at := int64(0)
 	for _, r := range append(runs[:len(runs):len(runs)], run{at: size}) {
@@ -102,7 +106,7 @@ func punchBetween(f *os.File, runs []run, size int64) error {
 // splitRun is the longest piece that split gives one worker at a time, in bytes.
 const splitRun = 4 << 20
 
-// split deals runs out to n workers, each of which gets them in order.
+// split divides runs among n workers. Each worker gets its pieces in order.
 func split(runs []run, n int) [][]run {
 	parts := make([][]run, n)
 	next := 0

@@ -1,4 +1,4 @@
-package qemu
+package memory
 
 import (
 	"encoding/binary"
@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packed memory. A guest's memory at rest is mostly holes and zeros, and so is a
-// fresh disk; packed it holds what is neither, as a table of runs and then the runs' pages:
+// The format of packed memory is a table of runs of pages, and then their contents:
 //
 //	8 bytes  packMagic
 //	8 bytes  size of the memory, in bytes
@@ -37,14 +36,15 @@ const (
 	joinGap = 4 * page
 )
 
-// ErrPacked means that packed memory is not what PackRAM wrote.
-var ErrPacked = errors.New("packed guest memory is damaged")
+// ErrDamaged means that packed memory is not what Pack wrote.
+var ErrDamaged = errors.New("packed guest memory is damaged")
 
+// run is a number of pages next to each other; both in bytes.
 type run struct{ at, length int64 }
 
-// PackRAM writes what ram holds to w, and returns how much that was, in bytes.
-// The guest must be paused, or its memory is torn.
-func PackRAM(w io.Writer, ram *os.File) (int64, error) {
+// Pack writes the pages of ram that are not all zeros to w, and returns the number of
+// bytes written. The guest must be paused, or its memory is torn.
+func Pack(w io.Writer, ram *os.File) (int64, error) {
 	m, err := mapFile(ram, unix.PROT_READ)
 	if err != nil {
 		return 0, fmt.Errorf("pack guest memory: %w", err)
@@ -82,8 +82,8 @@ func packTable(size int64, runs []run) []byte {
 	return b[:cap(b)]
 }
 
-// findRuns lists the pages that hold anything. Holes are not looked at, since
-// reading them through the mapping would fill them.
+// findRuns lists the pages that are not all zeros. It does not look at holes, since
+// to read them through the mapping would fill them.
 func findRuns(ram *os.File, m []byte) ([]run, error) {
 	data, err := dataRuns(ram, int64(len(m)))
 	if err != nil {
@@ -105,9 +105,9 @@ func findRuns(ram *os.File, m []byte) ([]run, error) {
 	return runs, nil
 }
 
-// UnpackRAM fills ram, which must be all holes and of the size that was packed,
-// from a file that PackRAM wrote. Errors other than the system's are ErrPacked.
-func UnpackRAM(ram, from *os.File) error {
+// Unpack fills ram, which must be all holes and of the size that was packed, from a file
+// that Pack wrote. It returns ErrDamaged for a file that Pack did not write.
+func Unpack(ram, from *os.File) error {
 	m, err := mapFile(from, unix.PROT_READ)
 	if err != nil {
 		return fmt.Errorf("unpack guest memory: %w", err)
@@ -126,30 +126,30 @@ func UnpackRAM(ram, from *os.File) error {
 
 func readTable(m []byte, size int64) (runs []run, data []byte, err error) {
 	if len(m) < packHeader {
-		return nil, nil, ErrPacked
+		return nil, nil, ErrDamaged
 	}
 	length, err := tableLength(m, size)
 	if err != nil || length > int64(len(m)) {
-		return nil, nil, ErrPacked
+		return nil, nil, ErrDamaged
 	}
 	runs, total, err := readRuns(m[packHeader:length], binary.LittleEndian.Uint64(m[16:]), size)
 	if err != nil {
 		return nil, nil, err
 	}
 	if data = m[length:]; int64(len(data)) != total {
-		return nil, nil, ErrPacked
+		return nil, nil, ErrDamaged
 	}
 	return runs, data, nil
 }
 
-// tableLength is how many bytes come before the pages.
+// tableLength returns how many bytes come before the pages.
 func tableLength(header []byte, size int64) (int64, error) {
 	if string(header[:8]) != packMagic || binary.LittleEndian.Uint64(header[8:]) != uint64(size) {
-		return 0, ErrPacked
+		return 0, ErrDamaged
 	}
 	count := binary.LittleEndian.Uint64(header[16:])
 	if count > maxRuns {
-		return 0, ErrPacked
+		return 0, ErrDamaged
 	}
 	return (packHeader + packRun*int64(count) + page - 1) / page * page, nil
 }
@@ -161,7 +161,7 @@ func readRuns(table []byte, count uint64, size int64) (runs []run, total int64, 
 		b := table[packRun*i:]
 		r := run{int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))}
 		if r.at < last || r.length <= 0 || r.at%page != 0 || r.length%page != 0 || r.at > size || r.length > size-r.at {
-			return nil, 0, ErrPacked
+			return nil, 0, ErrDamaged
 		}
 		last = r.at + r.length
 		total += r.length
@@ -170,8 +170,8 @@ func readRuns(table []byte, count uint64, size int64) (runs []run, total int64, 
 	return runs, total, nil
 }
 
-// UnpackStream is UnpackRAM from a stream. Its end must come where PackRAM's did.
-// Errors of the stream are returned as they are.
+// UnpackStream is Unpack from a stream, which must end where Pack's output did. It
+// returns an error of the stream as it is.
 func UnpackStream(ram *os.File, from io.Reader) error {
 	m, err := mapFile(ram, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
@@ -200,7 +200,7 @@ func UnpackStream(ram *os.File, from io.Reader) error {
 		}
 	}
 	if n, err := from.Read(header[:1]); n != 0 || !errors.Is(err, io.EOF) {
-		return errors.Join(ErrPacked, err)
+		return errors.Join(ErrDamaged, err)
 	}
 	return nil
 }
@@ -209,13 +209,13 @@ func UnpackStream(ram *os.File, from io.Reader) error {
 func readWhole(from io.Reader, b []byte) error {
 	_, err := io.ReadFull(from, b)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrPacked
+		return ErrDamaged
 	}
 	return err
 }
 
-// unpackRuns writes the runs from two threads: the time goes into the kernel's
-// making and clearing of pages, which two processors do side by side.
+// unpackRuns writes the runs from two threads. Most of the time goes to the kernel, which
+// allocates and clears pages; two processors do that side by side.
 func unpackRuns(ram *os.File, runs []run, data []byte) error {
 	const workers = 2
 	half := int64(len(data)) / workers
@@ -250,7 +250,7 @@ func mapFile(f *os.File, prot int) ([]byte, error) {
 		return nil, err
 	}
 	if fi.Size() == 0 {
-		return nil, ErrPacked
+		return nil, ErrDamaged
 	}
 	m, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), prot, unix.MAP_SHARED)
 	if err != nil {

@@ -1,4 +1,4 @@
-package qemu
+package memory
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 
 func newTestRAM(t testing.TB, size int64) *os.File {
 	t.Helper()
-	f, err := NewRAM(size)
+	f, err := New(size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func packed(t testing.TB, ram *os.File) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := PackRAM(f, ram); err != nil {
+	if _, err := Pack(f, ram); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -41,7 +41,7 @@ func unpack(t testing.TB, path string, size int64) (*os.File, error) {
 	}
 	defer from.Close()
 	ram := newTestRAM(t, size)
-	return ram, UnpackRAM(ram, from)
+	return ram, Unpack(ram, from)
 }
 
 // unpackStream is unpack from a stream.
@@ -146,10 +146,10 @@ func TestDamagedPackedMemoryIsRefused(t *testing.T) {
 			if err := os.WriteFile(path, damage(bytes.Clone(good)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := unpack(t, path, size); !errors.Is(err, ErrPacked) {
+			if _, err := unpack(t, path, size); !errors.Is(err, ErrDamaged) {
 				t.Errorf("got %v", err)
 			}
-			if _, err := unpackStream(t, path, size); !errors.Is(err, ErrPacked) {
+			if _, err := unpackStream(t, path, size); !errors.Is(err, ErrDamaged) {
 				t.Errorf("as a stream: got %v", err)
 			}
 		})
@@ -158,12 +158,12 @@ func TestDamagedPackedMemoryIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unpack(t, path, 2*size); !errors.Is(err, ErrPacked) {
+	if _, err := unpack(t, path, 2*size); !errors.Is(err, ErrDamaged) {
 		t.Errorf("memory of another size: got %v", err)
 	}
 }
 
-func BenchmarkUnpackRAM(b *testing.B) {
+func BenchmarkUnpack(b *testing.B) {
 	const size = 1 << 30
 	ram := newTestRAM(b, size)
 	buf := make([]byte, 120<<20)
@@ -178,11 +178,11 @@ func BenchmarkUnpackRAM(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		to, err := NewRAM(size)
+		to, err := New(size)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := UnpackRAM(to, from); err != nil {
+		if err := Unpack(to, from); err != nil {
 			b.Fatal(err)
 		}
 		from.Close()
