@@ -23,15 +23,15 @@ import (
 
 // Status is what a supervisor tells of its sandbox.
 type Status struct {
-	Name    string          `json:"name"`
-	Phase   sandbox.Phase   `json:"phase"`
-	PID     int             `json:"pid"`     // of the supervisor
-	QEMUPID int             `json:"qemuPid"` // of the machine
-	Since   time.Time       `json:"since"`
-	Accel   string          `json:"accel"`
-	Kernel  string          `json:"kernel"`
-	Ports   []sandbox.Port  `json:"ports"`
-	Mounts  []sandbox.Mount `json:"mounts"`
+	Name       string          `json:"name"`
+	Phase      sandbox.Phase   `json:"phase"`
+	PID        int             `json:"pid"`        // of the supervisor
+	MachinePID int             `json:"machinePid"` // of the process that runs the machine
+	Since      time.Time       `json:"since"`
+	Accel      string          `json:"accel"` // how the guest's code runs: "kvm" or "tcg"
+	Kernel     string          `json:"kernel"`
+	Ports      []sandbox.Port  `json:"ports"`
+	Mounts     []sandbox.Mount `json:"mounts"`
 	// Attached is how many commands, shells and clients of SSH work in it.
 	Attached int `json:"attached"`
 	// Resumed: it was suspended and went on, and did not boot.

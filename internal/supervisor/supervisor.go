@@ -360,7 +360,7 @@ func (s *supervisor) Status() control.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return control.Status{
-		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), QEMUPID: s.machine.Pid(), Since: s.since,
+		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: s.since,
 		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.list(), Mounts: append([]sandbox.Mount{}, s.spec.Mounts...),
 		Attached: s.sessions, Resumed: s.resumed, Starved: s.machine.Starved(),
 	}

@@ -145,7 +145,7 @@ func TestKilled(t *testing.T) {
 	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "echo kept > ~/kept; sync")
 	victims := map[string]func() int{
 		"supervisor": func() int { return inspect(t, dir).State.PID },
-		"qemu":       func() int { return inspect(t, dir).Status.QEMUPID },
+		"qemu":       func() int { return inspect(t, dir).Status.MachinePID },
 		"share": func() int {
 			for pid, line := range shares(dir) {
 				_ = line

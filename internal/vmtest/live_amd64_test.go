@@ -27,7 +27,7 @@ func TestLiveConfinement(t *testing.T) {
 		pid  int
 		path string // that it may open: what it opens after its start
 	}{
-		"qemu":  {inspect(t, dir).Status.QEMUPID, "/dev/null"},
+		"qemu":  {inspect(t, dir).Status.MachinePID, "/dev/null"},
 		"share": {0, dir},
 	}
 	for pid := range shares(dir) {

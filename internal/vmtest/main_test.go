@@ -322,8 +322,8 @@ type status struct {
 		PID   int
 	}
 	Status struct {
-		QEMUPID int
-		Accel   string
+		MachinePID int
+		Accel      string
 	}
 	DiskUsed, SnapshotsUsed int64
 }

@@ -326,7 +326,7 @@ func TestSessionStandsStill(t *testing.T) {
 	}
 	x := openTerminal(t, dir, "run", "--", "sh", "-c", "echo re''ady; exec sleep 4245")
 	x.expect("ready")
-	qemu := inspect(t, dir).Status.QEMUPID
+	qemu := inspect(t, dir).Status.MachinePID
 	if err := syscall.Kill(qemu, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func TestVerbs(t *testing.T) {
 	if got := must(t, "/", "ls"); !strings.Contains(got, "shared") || !strings.Contains(got, dir) {
 		t.Errorf("ls: %s", got)
 	}
-	if s := inspect(t, dir); s.State.Phase != "running" || s.Status.QEMUPID == 0 {
+	if s := inspect(t, dir); s.State.Phase != "running" || s.Status.MachinePID == 0 {
 		t.Errorf("inspect: %+v", s)
 	}
 	sh(t, dir, "echo seen on the console | sudo tee /dev/console")

@@ -364,7 +364,7 @@ func TestAttackOtherUser(t *testing.T) {
 	}
 	// Neither may others look into QEMU, which has the guest's memory.
 	s := inspect(t, shared(t))
-	for _, pid := range []int{s.State.PID, s.Status.QEMUPID} {
+	for _, pid := range []int{s.State.PID, s.Status.MachinePID} {
 		if os.Getuid() == 0 {
 			c := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", fmt.Sprintf("/proc/%d/fd", pid))
 			if err := c.Run(); err == nil {

@@ -589,7 +589,7 @@ func TestMemoryComesBack(t *testing.T) {
 func guestMemory(t testing.TB, dir string) (n int64) {
 	t.Helper()
 	r := bawnAt(t.Context(), dir, nil, nil, "inspect")
-	pid := regexp.MustCompile(`"qemuPid": (\d+)`).FindStringSubmatch(r.out)
+	pid := regexp.MustCompile(`"machinePid": (\d+)`).FindStringSubmatch(r.out)
 	if pid == nil {
 		t.Fatalf("inspect: %+v", r)
 	}
