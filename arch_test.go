@@ -79,10 +79,10 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
 	{"internal/supervisor/templatebuild", "confine image memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
 	{"internal/supervisor", "confine control egress image memory netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "progress sandbox sandbox/store"},
+	{"internal/engine", "control egress policy progress sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/templatebuild transfer wire workcopy"},
+	{"cmd/bawn", "cache confine control engine image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/templatebuild transfer wire workcopy"},
 }
 
 // folders are the folders with Go code in them.

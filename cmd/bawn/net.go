@@ -9,15 +9,12 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func netCommand() *cobra.Command {
@@ -42,27 +39,24 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 		Example: `  bawn net log -f --denied
   bawn net log --json | jq 'select(.event == "close") | [.name, .sent]'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			d, err := sandboxDir(name)
+			e, of, err := (&scope{name: name}).open()
 			if err != nil {
 				return err
 			}
 			if !asJSON {
-				fmt.Fprintln(c.OutOrStdout(), egress.Heading)
+				fmt.Fprintln(c.OutOrStdout(), engine.LogHeading)
 			}
-			show := func(e egress.Entry) error {
-				if denied && e.Verdict != egress.Denied {
+			read := e.ReadNetLog
+			if follow {
+				read = e.FollowNetLog
+			}
+			err = read(c.Context(), of.Sandbox, func(entry engine.LogEntry) error {
+				if denied && entry.Verdict != engine.Denied {
 					return nil
 				}
-				return printEntry(c.OutOrStdout(), e, asJSON)
-			}
-			file := d.File(store.NetLogFile)
-			if follow {
-				err = egress.FollowLog(c.Context(), file, show)
-			} else {
-				settleLog(c.Context(), d)
-				err = egress.ReadLog(file, show)
-			}
-			if errors.Is(err, os.ErrNotExist) || errors.Is(err, context.Canceled) || errors.Is(err, egress.ErrLogGone) {
+				return printEntry(c.OutOrStdout(), entry, asJSON)
+			})
+			if errors.Is(err, context.Canceled) || engine.ReasonOf(err) == engine.NotFound {
 				return nil // there is no more to show
 			}
 			return err
@@ -75,30 +69,7 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 	return c
 }
 
-// settleLimit is how long the log's last lines are waited for.
-const settleLimit = time.Second
-
-// settleLog lets a sandbox that runs write down what it has decided, which may wait
-// for the name of a process.
-func settleLog(ctx context.Context, d store.Dir) {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
-	_ = control.NewClient(d).SettleLog(ctx) // one that is stopped has written all
-}
-
-func sandboxDir(name string) (store.Dir, error) {
-	sandboxes, err := store.Open()
-	if err != nil {
-		return store.Dir{}, err
-	}
-	spec, err := lookup(sandboxes, name)
-	if err != nil {
-		return store.Dir{}, err
-	}
-	return sandboxes.Dir(spec.Name), nil
-}
-
-func printEntry(w io.Writer, e egress.Entry, asJSON bool) error {
+func printEntry(w io.Writer, e engine.LogEntry, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(e)
 	}
@@ -119,77 +90,62 @@ sandbox has to try again.`,
 			if !isTerminal(os.Stdin) {
 				return errors.New("net ask wants a terminal: unattended, what is denied stays denied")
 			}
-			_, d, err := s.file()
+			e, of, err := s.open()
 			if err != nil {
 				return err
 			}
-			if d == nil {
-				return errors.New("--all: a log belongs to one sandbox")
-			}
-			return ask(c.Context(), *d, s.name, os.Stdin, c.OutOrStdout())
+			return s.hint(ask(c.Context(), e, of.Sandbox, os.Stdin, c.OutOrStdout()))
 		},
 	}
 	c.Flags().StringVar(&s.name, "name", "", "`NAME` of the sandbox (default: this directory's)")
 	return c
 }
 
-// ask follows the log from now on and asks about each rule that is missing, once.
-func ask(ctx context.Context, d store.Dir, name string, in *os.File, out io.Writer) error {
-	began := time.Now()
-	person := &typist{tty: in, r: bufio.NewReader(in)}
-	asked := map[string]bool{}
+// ask asks about each rule that is missing, until in ends or ctx does.
+func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io.Writer) error {
+	denials := e.Denials(ctx, name)
+	person := &prompter{tty: in, r: bufio.NewReader(in)}
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
-	err := egress.FollowLog(ctx, d.File(store.NetLogFile), func(e egress.Entry) error {
-		if e.Verdict != egress.Denied || e.Suggest == "" || asked[e.Suggest] || e.Time.Before(began) || !e.WantsHost() {
+	for d, err := range denials {
+		if engine.ReasonOf(err) == engine.NotFound {
+			fmt.Fprintln(out, "The sandbox was removed.")
 			return nil
 		}
-		rules, err := d.Rules()
 		if err != nil {
 			return err
 		}
-		f, err := missing(e)
-		if err != nil || suggestion(f, policy.Compile(rules).Decide(f)) == "" {
-			return nil //nolint:nilerr // a rule decides about it since
-		}
-		asked[e.Suggest] = true
-		person.forget() // what was typed before is no answer to this
-		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", e.Text(), e.Suggest)
+		person.discard() // what was typed before is no answer to this
+		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", d.Entry.Text(), d.Rule)
 		line, err := person.line(ctx)
 		if err != nil {
 			fmt.Fprintln(out)
+			if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+				return nil
+			}
 			return err
 		}
-		if err := obey(ctx, d, name, e.Suggest, strings.TrimSpace(line), out); err != nil {
-			// The sandbox is gone, say: the next answer may have a better end.
-			fmt.Fprintf(out, "  %s\n", visibleText(err.Error()))
+		if err := applyAnswer(ctx, e, name, d.Rule, strings.TrimSpace(line), out); err != nil {
+			fmt.Fprintf(out, "  %s\n", visibleText(err.Error())) // the next answer may succeed
 		}
-		return nil
-	})
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, io.EOF):
-		return nil
-	case errors.Is(err, egress.ErrLogGone):
-		fmt.Fprintln(out, "The sandbox was removed.")
-		return nil
 	}
-	return err
+	return nil
 }
 
-// typist is a person at a terminal, who is listened to only while a question is
-// open.
-type typist struct {
+// prompter reads answers of a person at a terminal.
+type prompter struct {
 	tty *os.File
 	r   *bufio.Reader
 }
 
-// forget drops what was typed and not read (termios(3), tcflush).
-func (p *typist) forget() {
+// discard drops what was typed and not read (termios(3), tcflush).
+func (p *prompter) discard() {
 	_, _ = p.r.Discard(p.r.Buffered())
 	_ = unix.IoctlSetInt(int(p.tty.Fd()), unix.TCFLSH, unix.TCIFLUSH)
 }
 
-// line is what is typed from now on. When ctx ends first, nobody listens any more.
-func (p *typist) line(ctx context.Context) (string, error) {
+// line reads the next line. When ctx ends first, the read goes on unobserved: it cannot be
+// interrupted.
+func (p *prompter) line(ctx context.Context) (string, error) {
 	type read struct {
 		text string
 		err  error
@@ -207,26 +163,27 @@ func (p *typist) line(ctx context.Context) (string, error) {
 	}
 }
 
-// obey does what was answered, and says what holds now.
-func obey(ctx context.Context, d store.Dir, name, rule, answer string, out io.Writer) error {
+// applyAnswer changes the rules as a person answered, and prints the result.
+func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer string, out io.Writer) error {
+	change := engine.RuleChange{Action: policy.Allow, Rules: []string{rule}}
 	var err error
-	var holds string
+	var result string
 	switch strings.ToLower(answer) {
 	case "o", "once":
-		holds = "allowed until the sandbox stops"
-		err = control.NewClient(d).AllowOnce(ctx, rule)
+		result = "allowed until the sandbox stops"
+		err = e.AllowOnce(ctx, name, rule)
 	case "s", "sandbox":
-		holds = "allowed for this sandbox"
-		err = (&scope{name: name}).change(ctx, policy.Allow, []string{rule}, false)
+		result = "allowed for this sandbox"
+		err = (&scope{name: name}).change(ctx, change)
 	case "a", "always":
-		holds = "allowed for all your sandboxes"
-		err = (&scope{all: true}).change(ctx, policy.Allow, []string{rule}, false)
+		result = "allowed for all your sandboxes"
+		err = (&scope{all: true}).change(ctx, change)
 	default:
-		holds = "stays denied"
+		result = "stays denied"
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "  %s %s\n", rule, holds)
+	fmt.Fprintf(out, "  %s %s\n", rule, result)
 	return nil
 }

@@ -6,20 +6,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/sys/atomicfile"
-	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 func policyCommand() *cobra.Command {
@@ -41,7 +36,7 @@ Changes take effect at once, also on connections that are open.`,
 	return c
 }
 
-// scope is whose rules a verb is about.
+// scope is whose rules a verb is about, as its flags say it.
 type scope struct {
 	name string
 	all  bool
@@ -63,62 +58,50 @@ func (s *scope) arguments() string {
 	return ""
 }
 
-// file is where the scope's rules stand, and the sandbox's folder.
-func (s *scope) file() (file string, d *store.Dir, err error) {
-	if s.all {
-		file, err = store.CommonPolicy()
-		return file, nil, err
-	}
+// open finds the sandbox that the flags mean.
+func (s *scope) open() (*engine.Engine, engine.Scope, error) {
 	sandboxes, err := store.Open()
 	if err != nil {
-		return "", nil, err
+		return nil, engine.Scope{}, err
+	}
+	e := engine.New(sandboxes, engine.Options{})
+	if s.all {
+		return e, engine.Scope{All: true}, nil
 	}
 	spec, err := lookup(sandboxes, s.name)
 	if err != nil {
-		return "", nil, err
+		return nil, engine.Scope{}, err
 	}
-	dir := sandboxes.Dir(spec.Name)
-	return dir.File(store.PolicyFile), &dir, nil
+	return e, engine.Scope{Sandbox: spec.Name}, nil
 }
 
-// inForce are the rules that a sandbox obeys, or those common to all.
-func (s *scope) inForce(ctx context.Context) ([]policy.Rule, error) {
-	file, d, err := s.file()
-	if err != nil {
-		return nil, err
+// hint adds the next step to an error about rules.
+func (s *scope) hint(err error) error {
+	var e *engine.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	if d == nil {
-		rules, err := store.RulesIn(file)
-		return rules, s.mend(err)
+	switch e.Reason {
+	case engine.RulesSyntax:
+		flags := s.arguments()
+		if e.Sandbox == "" { // the common file
+			flags = "--all"
+		}
+		return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or bawn policy reset %s", e.Path, flags)))
+	case engine.InvalidRule:
+		return hint(err, "bawn policy --help")
+	case engine.RuleNotFound:
+		return hint(err, "bawn policy show")
 	}
-	rules, err := d.Rules()
-	if err != nil {
-		return nil, s.mend(err)
-	}
-	once, err := rulesOnce(ctx, *d)
-	return append(rules, once...), err
-}
-
-// rulesOnce are those that a running sandbox has until it stops (bawn net ask).
-func rulesOnce(ctx context.Context, d store.Dir) ([]policy.Rule, error) {
-	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
-		return nil, err
-	}
-	texts, err := control.NewClient(d).AllowedOnce(ctx)
-	var rules []policy.Rule
-	for _, t := range texts {
-		r, perr := policy.ParseRule(policy.Allow, t)
-		rules, err = append(rules, r...), errors.Join(err, perr)
-	}
-	return rules, err
+	return err
 }
 
 type ruleRow struct {
 	Action string `json:"action"`
 	Rule   string `json:"rule"`
 	Preset string `json:"preset,omitempty"`
-	File   string `json:"file"`
-	Line   int    `json:"line"` // and the file is empty of what is allowed until the sandbox stops
+	File   string `json:"file"` // empty if it is allowed until the sandbox stops
+	Line   int    `json:"line"`
 	Column int    `json:"column"`
 }
 
@@ -126,7 +109,7 @@ func rowOf(r policy.Rule) ruleRow {
 	return ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line, r.Source.Column}
 }
 
-// from says where the rule stands.
+// from is where the rule is written.
 func (r ruleRow) from() string {
 	if r.File == "" {
 		return "allowed until the sandbox stops"
@@ -144,9 +127,13 @@ func policyShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "List the rules in force", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			rules, err := s.inForce(c.Context())
+			e, of, err := s.open()
 			if err != nil {
 				return err
+			}
+			rules, err := e.Rules(c.Context(), of)
+			if err != nil {
+				return s.hint(err)
 			}
 			rows := []ruleRow{}
 			for _, r := range rules {
@@ -186,21 +173,19 @@ exit status is 0 when all are allowed and 1 when one is not.`,
   bawn policy check udp:time.example.org:123 '[2001:db8::1]:22'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			rules, err := s.inForce(c.Context())
+			e, of, err := s.open()
 			if err != nil {
 				return err
 			}
-			set := policy.Compile(rules)
+			verdicts, err := e.Decide(c.Context(), of, args)
+			if err != nil {
+				return s.hint(err)
+			}
 			var list []checkRow
 			denied := false
-			for _, a := range args {
-				f, err := policy.ParseFlow(a)
-				if err != nil {
-					return err
-				}
-				row := check(f, egress.Check(set, f))
-				denied = denied || !row.Allow
-				list = append(list, row)
+			for _, v := range verdicts {
+				denied = denied || !v.Allow
+				list = append(list, checkRowOf(v))
 			}
 			if asJSON {
 				err = printJSON(c.OutOrStdout(), list)
@@ -227,10 +212,10 @@ type checkRow struct {
 	Suggest string   `json:"suggest,omitempty"` // the rule that is missing
 }
 
-func check(f policy.Flow, d policy.Decision) checkRow {
-	row := checkRow{Target: f.String(), Allow: d.Allow, Reason: d.Reason, Suggest: suggestion(f, d)}
-	if d.Rule != nil {
-		r := rowOf(*d.Rule)
+func checkRowOf(v engine.Verdict) checkRow {
+	row := checkRow{Target: v.Target.String(), Allow: v.Allow, Reason: v.Reason, Suggest: v.Missing}
+	if v.Rule != nil {
+		r := rowOf(*v.Rule)
 		row.Rule = &r
 	}
 	return row
@@ -251,14 +236,6 @@ func (s *scope) printChecks(w io.Writer, list []checkRow) {
 			fmt.Fprintf(w, "  try: bawn policy allow %s%s\n", s.arguments(), row.Suggest)
 		}
 	}
-}
-
-// suggestion is the missing rule, when that is all that is missing.
-func suggestion(f policy.Flow, d policy.Decision) string {
-	if d.Allow || d.Rule != nil {
-		return ""
-	}
-	return policy.Suggest(f)
 }
 
 const ruleHelp = `
@@ -286,7 +263,7 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 		Example: fmt.Sprintf("  bawn policy %[1]s example.org '**.example.net:443,8000-8100'\n  bawn policy %[1]s --remove example.org", action),
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return s.change(c.Context(), action, args, remove)
+			return s.change(c.Context(), engine.RuleChange{Action: action, Rules: args, Remove: remove})
 		},
 	}
 	s.register(c)
@@ -294,167 +271,26 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 	return c
 }
 
-// change adds or removes lines of the scope's file.
-func (s *scope) change(ctx context.Context, action policy.Action, texts []string, remove bool) error {
-	file, d, err := s.file()
+// change changes the scope's rules and prints which of them have no effect.
+func (s *scope) change(ctx context.Context, change engine.RuleChange) error {
+	e, of, err := s.open()
 	if err != nil {
 		return err
 	}
-	var lines []string
-	for _, t := range texts {
-		line, err := ruleLine(action, t)
-		if err != nil {
-			return err
-		}
-		lines = append(lines, line)
+	overruled, err := e.ChangeRules(ctx, of, change)
+	for _, o := range overruled {
+		fmt.Fprintf(os.Stderr, "bawn: %s stays denied, since deny wins: %q (%s)\n", o.Rule.Text, &o.By, rowOf(o.By).from())
 	}
-	if err := s.edit(ctx, file, func(old []string) ([]string, error) {
-		if !remove {
-			return addLines(old, lines), nil
-		}
-		for _, l := range lines {
-			if !hasLine(old, l) {
-				return nil, hint(fmt.Errorf("there is no rule %q in %s", l, file), "bawn policy show")
-			}
-		}
-		return slices.DeleteFunc(old, func(l string) bool { return slices.Contains(lines, ruleOf(l)) }), nil
-	}); err != nil {
-		return err
-	}
-	if action == policy.Allow && !remove {
-		s.warnOverruled(ctx, texts)
-	}
-	return s.reload(ctx, d)
+	return s.hint(err)
 }
 
-// warnOverruled tells the person who allows something that it stays denied.
-func (s *scope) warnOverruled(ctx context.Context, texts []string) {
-	all, err := s.inForce(ctx)
-	if err != nil {
-		return // which the reload says
+// warnRules warns the user of a sandbox that its rules cannot be loaded: without a network
+// most commands fail in ways that do not say so.
+func warnRules(sandboxes *store.Store, name string) {
+	if err := engine.New(sandboxes, engine.Options{}).CheckRules(name); err != nil {
+		s := scope{name: name}
+		report(os.Stderr, s.hint(fmt.Errorf("nothing passes to the network: %w", err)))
 	}
-	set := policy.Compile(all)
-	for _, t := range texts {
-		rules, err := policy.ParseRule(policy.Allow, t)
-		if err != nil || len(rules) != 1 {
-			continue
-		}
-		if by := set.Overruled(&rules[0]); by != nil {
-			fmt.Fprintf(os.Stderr, "bawn: %s stays denied, since deny wins: %q (%s)\n", rules[0].Text, by, rowOf(*by).from())
-		}
-	}
-}
-
-// ruleLine is a rule as a line of a file, in one way of writing.
-func ruleLine(action policy.Action, text string) (string, error) {
-	text, err := policy.Canonical(action, text)
-	return action.String() + " " + text, hint(err, "bawn policy --help")
-}
-
-// ruleOf is a line as ruleLine writes it, without its comment; a line that is no
-// rule stays.
-func ruleOf(line string) string {
-	code, _, _ := strings.Cut(line, "#")
-	words := strings.Fields(code)
-	if len(words) != 2 {
-		return line
-	}
-	for _, a := range []policy.Action{policy.Allow, policy.Deny} {
-		if words[0] != a.String() {
-			continue
-		}
-		if text, err := policy.Canonical(a, words[1]); err == nil {
-			return a.String() + " " + text
-		}
-	}
-	return line
-}
-
-func hasLine(lines []string, rule string) bool {
-	return slices.ContainsFunc(lines, func(l string) bool { return ruleOf(l) == rule })
-}
-
-func addLines(old, lines []string) []string {
-	for _, l := range lines {
-		if !hasLine(old, l) {
-			old = append(old, l)
-		}
-	}
-	return old
-}
-
-// mend is what to do about a file that makes no sense.
-func (s *scope) mend(err error) error {
-	var wrong *policy.SyntaxError
-	if !errors.As(err, &wrong) {
-		return err
-	}
-	flags := s.arguments()
-	if common, cerr := store.CommonPolicy(); cerr == nil && common == wrong.File {
-		flags = "--all"
-	}
-	return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or bawn policy reset %s", wrong.File, flags)))
-}
-
-// warnRules tells who uses a sandbox that its rules cannot be loaded: without a
-// network most commands fail in ways that do not say so.
-func warnRules(d store.Dir) {
-	if _, err := d.Rules(); err != nil {
-		s := scope{name: nameOf(d)}
-		report(os.Stderr, s.mend(fmt.Errorf("nothing passes to the network: %w", err)))
-	}
-}
-
-// edit changes a file of rules under a lock; what is not a rule stays. The
-// result must make sense, or the file stays as it was.
-func (s *scope) edit(ctx context.Context, file string, edit func([]string) ([]string, error)) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	l, err := lockfile.Acquire(ctx, file+".lock")
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	b, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	var lines []string
-	if len(b) > 0 {
-		lines = strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-	}
-	if lines, err = edit(lines); err != nil {
-		return err
-	}
-	text := []byte(strings.Join(lines, "\n") + "\n")
-	if _, err := policy.ParseFile(file, text); err != nil {
-		return s.mend(err)
-	}
-	return atomicfile.Write(file, text)
-}
-
-// reload puts the rules in force where sandboxes run.
-func (s *scope) reload(ctx context.Context, d *store.Dir) error {
-	if d != nil {
-		return reloadPolicy(ctx, *d)
-	}
-	sandboxes, err := store.Open()
-	if err != nil {
-		return err
-	}
-	names, err := sandboxes.Names()
-	for _, n := range names {
-		err = errors.Join(err, reloadPolicy(ctx, sandboxes.Dir(n)))
-	}
-	return err
-}
-
-func reloadPolicy(ctx context.Context, d store.Dir) error {
-	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
-		return err
-	}
-	return control.NewClient(d).ReloadPolicy(ctx)
 }
 
 func policyResetCommand() *cobra.Command {
@@ -462,58 +298,25 @@ func policyResetCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "reset", Short: "Remove the sandbox's own rules, also those allowed once",
 		Long: `Remove the sandbox's own rules, also those allowed once; with --all, the rules
-that hold for all your sandboxes. What is left is said.`,
+that hold for all your sandboxes. bawn prints which other rules stay in force.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			file, d, err := s.file()
+			e, of, err := s.open()
 			if err != nil {
 				return err
 			}
-			if err := removeRules(c.Context(), file); err != nil {
-				return err
+			left, err := e.ResetRules(c.Context(), of)
+			if left.Project {
+				fmt.Fprintln(os.Stderr, "bawn: the rules of the project's bawn.yaml stay (bawn trust --forget withdraws them)")
 			}
-			if d == nil {
-				return s.reload(c.Context(), nil)
+			if left.Common {
+				fmt.Fprintln(os.Stderr, "bawn: the rules for all sandboxes stay (bawn policy reset --all removes them)")
 			}
-			s.sayLeft(*d)
-			if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
-				return err
-			}
-			return control.NewClient(*d).ForgetOnce(c.Context())
+			return err
 		},
 	}
 	s.register(c)
 	return c
-}
-
-// removeRules removes a file of rules, not in the middle of somebody's change.
-func removeRules(ctx context.Context, file string) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	l, err := lockfile.Acquire(ctx, file+".lock")
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// sayLeft tells which rules a reset of a sandbox leaves in force.
-func (s *scope) sayLeft(d store.Dir) {
-	if r, err := store.RulesIn(d.File(store.ProjectPolicyFile)); err != nil || len(r) > 0 {
-		fmt.Fprintln(os.Stderr, "bawn: the rules of the project's bawn.yaml stay (bawn trust --forget withdraws them)")
-	}
-	common, err := store.CommonPolicy()
-	if err != nil {
-		return
-	}
-	if r, err := store.RulesIn(common); err != nil || len(r) > 0 {
-		fmt.Fprintln(os.Stderr, "bawn: the rules for all sandboxes stay (bawn policy reset --all removes them)")
-	}
 }
 
 func policyPresetsCommand() *cobra.Command {
@@ -555,66 +358,31 @@ network log shows denied, as lines to add. They are added when you agree.`,
 			if s.all {
 				return errors.New("--all: a log belongs to one sandbox")
 			}
-			file, d, err := s.file()
+			e, of, err := s.open()
 			if err != nil {
 				return err
 			}
-			rules, err := d.Rules()
+			proposal, err := e.ProposeRules(c.Context(), of.Sandbox)
 			if err != nil {
-				return err
+				return s.hint(err)
 			}
-			settleLog(c.Context(), *d)
-			flows, err := deniedFlows(d.File(store.NetLogFile))
-			if err != nil {
-				return err
-			}
-			proposal := policy.Compile(rules).Propose(flows)
-			if len(proposal) == 0 {
+			if len(proposal.Rules) == 0 {
 				fmt.Fprintln(c.OutOrStdout(), "nothing to add: the log shows no denial that a rule would lift")
 				return nil
 			}
-			fmt.Fprintf(c.OutOrStdout(), "--- %s\n", file)
-			for _, p := range proposal {
+			fmt.Fprintf(c.OutOrStdout(), "--- %s\n", proposal.File)
+			for _, p := range proposal.Rules {
 				fmt.Fprintf(c.OutOrStdout(), "+allow %s\n", p)
 			}
 			if !yes && !confirm("Add these rules?") {
 				return nil
 			}
-			return s.change(c.Context(), policy.Allow, proposal, false)
+			return s.change(c.Context(), engine.RuleChange{Action: policy.Allow, Rules: proposal.Rules})
 		},
 	}
 	s.register(c)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "add them without asking")
 	return c
-}
-
-// deniedFlows are what the log shows denied for want of a rule. A name of which
-// only the address was asked for was meant for HTTPS, most likely.
-func deniedFlows(log string) ([]policy.Flow, error) {
-	var flows []policy.Flow
-	err := egress.ReadLog(log, func(e egress.Entry) error {
-		if e.Verdict != egress.Denied || e.Suggest == "" || !e.WantsHost() {
-			return nil
-		}
-		if f, err := missing(e); err == nil && !slices.Contains(flows, f) {
-			flows = append(flows, f)
-		}
-		return nil
-	})
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return flows, err
-}
-
-// missing is the flow that a denial is about. What it suggests may be about an
-// address behind its name, and names neither of the usual ports.
-func missing(e egress.Entry) (policy.Flow, error) {
-	f, err := policy.ParseFlow(e.Suggest)
-	if e.Port != 0 {
-		f.Port = e.Port
-	}
-	return f, err
 }
 
 // confirm asks the person; without a terminal the answer is no.

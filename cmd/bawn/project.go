@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -244,7 +245,7 @@ func syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	default:
 		err = atomicfile.Write(file, text)
 	}
-	return errors.Join(err, reloadPolicy(ctx, d))
+	return errors.Join(err, engine.ReloadRules(ctx, d))
 }
 
 // syncProject is syncRules for all sandboxes of a project directory.

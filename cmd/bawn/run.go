@@ -214,7 +214,7 @@ func userOr(name string) string {
 // invoke runs one command in a running sandbox and returns its exit status as
 // an exitStatus.
 func invoke(ctx context.Context, sandboxes *store.Store, spec *sandbox.Spec, inv invocation, early *handshake) error {
-	warnRules(sandboxes.Dir(spec.Name))
+	warnRules(sandboxes, spec.Name)
 	env, err := commandEnv(inv.env)
 	if err != nil {
 		return err

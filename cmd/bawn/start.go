@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/initramfs"
 	"bawn.dev/bawn/internal/kernel"
@@ -300,27 +301,30 @@ func (f *specFlags) applyRules(ctx context.Context, name string) error {
 		return nil
 	}
 	s := scope{name: name}
-	if len(f.allow) > 0 {
-		if err := s.change(ctx, policy.Allow, f.allow, false); err != nil {
+	for _, c := range f.ruleChanges() {
+		if err := s.change(ctx, c); err != nil {
 			return err
 		}
-	}
-	if len(f.deny) > 0 {
-		return s.change(ctx, policy.Deny, f.deny, false)
 	}
 	return nil
 }
 
+// ruleChanges are the rules of --allow and --deny.
+func (f *specFlags) ruleChanges() (list []engine.RuleChange) {
+	if len(f.allow) > 0 {
+		list = append(list, engine.RuleChange{Action: policy.Allow, Rules: f.allow})
+	}
+	if len(f.deny) > 0 {
+		list = append(list, engine.RuleChange{Action: policy.Deny, Rules: f.deny})
+	}
+	return list
+}
+
 // checkRules finds mistakes in --allow and --deny before anything is made.
 func (f *specFlags) checkRules() error {
-	for _, r := range f.allow {
-		if _, err := ruleLine(policy.Allow, r); err != nil {
-			return err
-		}
-	}
-	for _, r := range f.deny {
-		if _, err := ruleLine(policy.Deny, r); err != nil {
-			return err
+	for _, c := range f.ruleChanges() {
+		if err := c.Check(); err != nil {
+			return (&scope{}).hint(err)
 		}
 	}
 	return nil

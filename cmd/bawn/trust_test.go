@@ -14,6 +14,8 @@ import (
 	"github.com/creack/pty"
 	"github.com/spf13/pflag"
 
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -281,7 +283,7 @@ func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := scope{name: "shop"}
-	if err := own.change(ctx, 1, []string{"own.test"}, false); err != nil {
+	if err := own.change(ctx, engine.RuleChange{Action: policy.Allow, Rules: []string{"own.test"}}); err != nil {
 		t.Fatal(err)
 	}
 	want := func(texts ...string) {

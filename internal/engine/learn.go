@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"context"
+	"slices"
+
+	"bawn.dev/bawn/internal/policy"
+)
+
+// Proposal are rules that would have allowed what a sandbox was denied.
+type Proposal struct {
+	File  string   // that they would be added to
+	Rules []string // to allow, as ChangeRules takes them; nil if no rule would help
+}
+
+// ProposeRules returns the smallest set of rules that would have allowed what a sandbox's
+// network log shows denied for want of a rule. It changes nothing.
+func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error) {
+	s := Scope{Sandbox: name}
+	file, d, err := e.rulesFile(s)
+	if err != nil {
+		return Proposal{}, err
+	}
+	rules, err := d.Rules()
+	if err != nil {
+		return Proposal{}, s.syntax(err)
+	}
+	flows, err := e.deniedFlows(ctx, name)
+	if err != nil {
+		return Proposal{}, err
+	}
+	return Proposal{file, policy.Compile(rules).Propose(flows)}, nil
+}
+
+// deniedFlows are the flows that the log shows denied for want of a rule, each once. A
+// name of which only the address was asked for is taken to be meant for HTTPS.
+func (e *Engine) deniedFlows(ctx context.Context, name string) (flows []policy.Flow, err error) {
+	err = e.ReadNetLog(ctx, name, func(entry LogEntry) error {
+		if !lacksRule(entry) {
+			return nil
+		}
+		if f, err := deniedFlow(entry); err == nil && !slices.Contains(flows, f) {
+			flows = append(flows, f)
+		}
+		return nil
+	})
+	return flows, err
+}

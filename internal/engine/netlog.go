@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox/store"
+)
+
+// LogEntry is one decision on a sandbox's traffic.
+type LogEntry = egress.Entry
+
+// LogHeading is a line to print above lines made by LogEntry.Text.
+var LogHeading = egress.Heading
+
+// Verdicts of a LogEntry.
+const (
+	Allowed = egress.Allowed
+	Denied  = egress.Denied
+)
+
+// settleLimit is how long ReadNetLog waits for the last entries.
+const settleLimit = time.Second
+
+// ReadNetLog calls each for the entries of a sandbox's network log, the oldest first, up
+// to the decisions made before the call. An error of each ends it and is returned.
+func (e *Engine) ReadNetLog(ctx context.Context, name string, each func(LogEntry) error) error {
+	d, err := e.dirOf(name)
+	if err != nil {
+		return err
+	}
+	settleNetLog(ctx, d)
+	return egress.ReadLog(d.File(store.NetLogFile), each)
+}
+
+// FollowNetLog is ReadNetLog, and then calls each for new entries until ctx ends, when it
+// returns nil. If the sandbox is removed it returns NotFound.
+func (e *Engine) FollowNetLog(ctx context.Context, name string, each func(LogEntry) error) error {
+	d, err := e.dirOf(name)
+	if err != nil {
+		return err
+	}
+	err = egress.FollowLog(ctx, d.File(store.NetLogFile), each)
+	if errors.Is(err, egress.ErrLogGone) {
+		return &Error{Reason: NotFound, Sandbox: name, Err: fmt.Errorf("sandbox %s was removed", name)}
+	}
+	return err
+}
+
+// settleNetLog waits until a running sandbox has logged its decisions of before the call:
+// an entry is held back until the name of its process is known.
+func settleNetLog(ctx context.Context, d store.Dir) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	_ = control.NewClient(d).SettleLog(ctx) // one that is stopped has logged all
+}
+
+// Denial is a decision that a rule would turn.
+type Denial struct {
+	Entry LogEntry
+	Rule  string // the rule that is missing, as AllowOnce and ChangeRules take it
+}
+
+// Denials yields what a sandbox is denied from now on for want of a rule: each missing
+// rule once, and not if a rule decides about it by the time that it is reached. It ends
+// when ctx ends; on a failure, the last element is the error (NotFound if the sandbox was
+// removed).
+func (e *Engine) Denials(ctx context.Context, name string) iter.Seq2[Denial, error] {
+	began := time.Now()
+	return func(yield func(Denial, error) bool) {
+		reported := map[string]bool{}
+		err := e.FollowNetLog(ctx, name, func(entry LogEntry) error {
+			if reported[entry.Suggest] || entry.Time.Before(began) {
+				return nil
+			}
+			missing, err := e.stillMissing(name, entry)
+			if err != nil || !missing {
+				return err
+			}
+			reported[entry.Suggest] = true
+			if !yield(Denial{entry, entry.Suggest}, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) && ctx.Err() == nil {
+			yield(Denial{}, err)
+		}
+	}
+}
+
+// errStop ends the reading of a log because the caller wants no more.
+var errStop = errors.New("stop")
+
+// stillMissing reports whether a rule would turn an entry's decision, and none decides
+// about it by now.
+func (e *Engine) stillMissing(name string, entry LogEntry) (bool, error) {
+	if !lacksRule(entry) {
+		return false, nil
+	}
+	rules, err := e.sandboxes.Dir(name).Rules()
+	if err != nil {
+		return false, Scope{Sandbox: name}.syntax(err)
+	}
+	f, err := deniedFlow(entry)
+	return err == nil && missingRule(f, policy.Compile(rules).Decide(f)) != "", nil
+}
+
+// lacksRule reports whether an entry is a denial for want of a rule.
+func lacksRule(entry LogEntry) bool {
+	return entry.Verdict == egress.Denied && entry.Suggest != "" && entry.WantsHost()
+}
+
+// deniedFlow is the flow that a denial is about. Suggest leaves out the usual ports, and
+// may be about an address behind the name.
+func deniedFlow(entry LogEntry) (policy.Flow, error) {
+	f, err := policy.ParseFlow(entry.Suggest)
+	if entry.Port != 0 {
+		f.Port = entry.Port
+	}
+	return f, err
+}

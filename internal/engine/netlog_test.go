@@ -1,0 +1,144 @@
+package engine_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"testing"
+
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sandbox/store"
+)
+
+// netLog opens the log of a sandbox for writing.
+func netLog(t *testing.T, d store.Dir) *egress.Log {
+	t.Helper()
+	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+// TestProposeOnlyHosts: what is proposed was connected to, or its address was asked
+// for; names of services never were.
+func TestProposeOnlyHosts(t *testing.T) {
+	e, _, shop := userPlace(t)
+	log := netLog(t, shop)
+	for _, entry := range []egress.Entry{
+		{Proto: "dns", App: "A", Name: "four.example"},
+		{Proto: "dns", App: "AAAA", Name: "six.example"},
+		{Proto: "dns", App: "SRV", Name: "_http._tcp.deb.example"},
+		{Proto: "dns", App: "A", Name: "_http._tcp.deb.example"},
+		{Proto: "dns", App: "AAAA", Name: "mail._domainkey.example"},
+		{Proto: "dns", App: "TXT", Name: "text.example"},
+		{Proto: "dns", App: "HTTPS", Name: "https.example"},
+		{Proto: "tcp", Name: "dialled.example", Port: 443},
+		{Proto: "tcp", Name: "plain.example", Port: 80},
+		{Proto: "tcp", Name: "my_host.example", Port: 443},
+	} {
+		entry.Verdict, entry.Suggest = egress.Denied, entry.Name
+		log.Write(entry)
+	}
+	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "allowed.example", Port: 443, Suggest: "allowed.example"})
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "hopeless.example", Port: 443})
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.ProposeRules(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(p.Rules)
+	if want := []string{"dialled.example:443", "four.example:443", "my_host.example:443", "plain.example:80", "six.example:443"}; !slices.Equal(p.Rules, want) {
+		t.Errorf("%q, want %q", p.Rules, want)
+	}
+	if p.File != shop.File(store.PolicyFile) {
+		t.Errorf("the file is %s", p.File)
+	}
+	change(t, e, shopRules, allow(p.Rules...))
+	if p, err = e.ProposeRules(t.Context(), "shop"); err != nil || p.Rules != nil {
+		t.Errorf("after they were added: %q, %v", p.Rules, err)
+	}
+}
+
+// TestProposeNothing: a sandbox that never started has no log, and needs no rule.
+func TestProposeNothing(t *testing.T) {
+	e, _, _ := userPlace(t)
+	if p, err := e.ProposeRules(t.Context(), "shop"); err != nil || p.Rules != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := e.ProposeRules(t.Context(), "nope"); engine.ReasonOf(err) != engine.NotFound {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDenials: each missing rule is reported once, not if a rule decides by now, and not
+// what was denied before.
+func TestDenials(t *testing.T) {
+	e, _, shop := userPlace(t)
+	log := netLog(t, shop)
+	deny := func(name string) {
+		log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: name, Port: 443, Suggest: name})
+	}
+	deny("past.test")
+	denials := e.Denials(t.Context(), "shop")
+	deny("one.test")
+	deny("one.test")
+	change(t, e, shopRules, allow("allowed.test"))
+	deny("allowed.test")
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "dns", App: "SRV", Name: "_x._tcp.test", Suggest: "_x._tcp.test"})
+	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
+	deny("two.test")
+	var got []string
+	for d, err := range denials {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, d.Rule); d.Entry.Name != d.Rule {
+			t.Errorf("%+v", d)
+		}
+		if len(got) == 1 { // the caller allows while it reads
+			change(t, e, shopRules, allow("later.test"))
+			deny("later.test")
+			deny("three.test")
+		}
+		if d.Rule == "three.test" {
+			break
+		}
+	}
+	if want := []string{"one.test", "two.test", "three.test"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestDenialsEnd with the context, without an error, and with the sandbox, with one.
+func TestDenialsEnd(t *testing.T) {
+	e, _, shop := userPlace(t)
+	log := netLog(t, shop)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	denials := e.Denials(ctx, "shop")
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "a.test", Port: 443, Suggest: "a.test"})
+	for _, err := range denials {
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+		cancel()
+	}
+	denials = e.Denials(t.Context(), "shop")
+	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "b.test", Port: 443, Suggest: "b.test"})
+	var last error
+	for _, err := range denials {
+		if last = err; err == nil {
+			if err := os.RemoveAll(shop.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if engine.ReasonOf(last) != engine.NotFound {
+		t.Errorf("%v", last)
+	}
+}

@@ -1,0 +1,300 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+)
+
+// Rules of the network. A sandbox obeys the rules of up to three files (store.Dir.Rules):
+// those common to all sandboxes, those of the approved bawn.yaml, and its own; while it
+// runs, also those that were allowed until it stops. Methods that change a file put it in
+// force in every running sandbox that it is about before they return.
+
+// The reasons about rules.
+const (
+	// RulesSyntax: a file of rules makes no sense, so that nothing passes (Path of the
+	// file; Sandbox unless it is the common file). Err holds each policy.SyntaxError.
+	RulesSyntax Reason = "rules-syntax"
+	// InvalidRule: a rule that was given makes no sense.
+	InvalidRule Reason = "rule-invalid"
+	// RuleNotFound: a rule that shall be removed is not in the file (Path of the file).
+	RuleNotFound Reason = "rule-not-found"
+	// InvalidTarget: what shall be checked is no target of a connection.
+	InvalidTarget Reason = "target-invalid"
+)
+
+// Scope is whose rules a method is about: those of one sandbox, or those common to all.
+type Scope struct {
+	Sandbox string // name
+	All     bool   // the common ones; Sandbox is empty
+}
+
+// rulesFile is the file with the scope's rules, and the sandbox's folder, nil for the
+// common ones.
+func (e *Engine) rulesFile(s Scope) (file string, d *store.Dir, err error) {
+	if s.All {
+		file, err = store.CommonPolicy()
+		return file, nil, err
+	}
+	dir, err := e.dirOf(s.Sandbox)
+	return dir.File(store.PolicyFile), &dir, err
+}
+
+// dirOf is the folder of a sandbox that exists.
+func (e *Engine) dirOf(name string) (store.Dir, error) {
+	if err := sandbox.CheckName(name); err != nil {
+		return store.Dir{}, err
+	}
+	d := e.sandboxes.Dir(name)
+	_, err := d.Spec()
+	if store.IsNotFound(err) {
+		err = &Error{Reason: NotFound, Sandbox: name, Err: err}
+	}
+	return d, err
+}
+
+// Rules returns the rules in force in a sandbox, also those allowed until it stops, which
+// have no Source.File; or the common ones. A file that makes no sense is RulesSyntax: no
+// rule is in force then.
+func (e *Engine) Rules(ctx context.Context, s Scope) ([]policy.Rule, error) {
+	file, d, err := e.rulesFile(s)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
+		rules, err := store.RulesIn(file)
+		return rules, s.syntax(err)
+	}
+	rules, err := d.Rules()
+	if err != nil {
+		return nil, s.syntax(err)
+	}
+	once, err := rulesOnce(ctx, *d)
+	return append(rules, once...), err
+}
+
+// CheckRules returns RulesSyntax if a file of a sandbox's rules makes no sense.
+func (e *Engine) CheckRules(name string) error {
+	_, err := e.sandboxes.Dir(name).Rules()
+	return Scope{Sandbox: name}.syntax(err)
+}
+
+// rulesOnce are those that a running sandbox has until it stops.
+func rulesOnce(ctx context.Context, d store.Dir) ([]policy.Rule, error) {
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+		return nil, err
+	}
+	texts, err := control.NewClient(d).AllowedOnce(ctx)
+	var rules []policy.Rule
+	for _, t := range texts {
+		r, perr := policy.ParseRule(policy.Allow, t)
+		rules, err = append(rules, r...), errors.Join(err, perr)
+	}
+	return rules, err
+}
+
+// syntax gives the syntax errors of a file their reason. Other errors stay as they are.
+func (s Scope) syntax(err error) error {
+	var wrong *policy.SyntaxError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	name := s.Sandbox
+	if common, cerr := store.CommonPolicy(); cerr == nil && common == wrong.File {
+		name = ""
+	}
+	return &Error{Reason: RulesSyntax, Sandbox: name, Path: wrong.File, Err: err}
+}
+
+// Verdict is what the rules say of one target.
+type Verdict struct {
+	Target policy.Flow
+	policy.Decision
+	Missing string // the rule that would allow it, if only that is missing
+}
+
+// Decide says what the rules in force say of targets, in the syntax of policy.ParseFlow,
+// without any traffic. A target that makes no sense is InvalidTarget.
+func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdict, error) {
+	rules, err := e.Rules(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	set := policy.Compile(rules)
+	var list []Verdict
+	for _, t := range targets {
+		f, err := policy.ParseFlow(t)
+		if err != nil {
+			return nil, &Error{Reason: InvalidTarget, Err: err}
+		}
+		d := egress.Check(set, f)
+		list = append(list, Verdict{f, d, missingRule(f, d)})
+	}
+	return list, nil
+}
+
+// missingRule is the rule that would allow a flow; "" if no rule would.
+func missingRule(f policy.Flow, d policy.Decision) string {
+	if d.Allow || d.Rule != nil {
+		return ""
+	}
+	return policy.Suggest(f)
+}
+
+// RuleChange adds rules to a file, or removes them.
+type RuleChange struct {
+	Action policy.Action
+	Rules  []string // in the syntax of policy.ParseRule
+	Remove bool
+}
+
+// lines are the rules as lines of a file, in their canonical form.
+func (c RuleChange) lines() ([]string, error) {
+	var lines []string
+	for _, text := range c.Rules {
+		text, err := policy.Canonical(c.Action, text)
+		if err != nil {
+			return nil, &Error{Reason: InvalidRule, Err: err}
+		}
+		lines = append(lines, c.Action.String()+" "+text)
+	}
+	return lines, nil
+}
+
+// Check finds mistakes in the rules: InvalidRule.
+func (c RuleChange) Check() error {
+	_, err := c.lines()
+	return err
+}
+
+// Overruled is a rule that was just added, to allow something, and has no effect: deny
+// wins.
+type Overruled struct {
+	Rule, By policy.Rule
+}
+
+// ChangeRules changes a scope's file and puts it in force. Rules that are there already
+// are not added again, however they are written. To remove one that is not there is
+// RuleNotFound, and changes nothing; so does a file that makes no sense: RulesSyntax.
+//
+// The error may also be about a running sandbox that did not take the change: the file is
+// changed then, and the rest of the result is right.
+func (e *Engine) ChangeRules(ctx context.Context, s Scope, c RuleChange) ([]Overruled, error) {
+	file, d, err := e.rulesFile(s)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := c.lines()
+	if err != nil {
+		return nil, err
+	}
+	if err := editRules(ctx, file, func(old ruleLines) (ruleLines, error) {
+		if !c.Remove {
+			return old.add(lines), nil
+		}
+		for _, l := range lines {
+			if !old.has(l) {
+				return nil, &Error{Reason: RuleNotFound, Sandbox: s.Sandbox, Path: file, Err: fmt.Errorf("there is no rule %q in %s", l, file)}
+			}
+		}
+		return old.remove(lines), nil
+	}); err != nil {
+		return nil, s.syntax(err)
+	}
+	var without []Overruled
+	if c.Action == policy.Allow && !c.Remove {
+		without = e.overruled(ctx, s, c.Rules)
+	}
+	return without, e.reload(ctx, d)
+}
+
+// overruled are the rules among those given that stay without effect.
+func (e *Engine) overruled(ctx context.Context, s Scope, texts []string) (list []Overruled) {
+	all, err := e.Rules(ctx, s)
+	if err != nil {
+		return nil // the reload returns it
+	}
+	set := policy.Compile(all)
+	for _, t := range texts {
+		rules, err := policy.ParseRule(policy.Allow, t)
+		if err != nil || len(rules) != 1 { // a preset
+			continue
+		}
+		if by := set.Overruled(&rules[0]); by != nil {
+			list = append(list, Overruled{rules[0], *by})
+		}
+	}
+	return list
+}
+
+// reload puts the rules in force in a sandbox, or in all, if they run.
+func (e *Engine) reload(ctx context.Context, d *store.Dir) error {
+	if d != nil {
+		return ReloadRules(ctx, *d)
+	}
+	names, err := e.sandboxes.Names()
+	for _, n := range names {
+		err = errors.Join(err, ReloadRules(ctx, e.sandboxes.Dir(n)))
+	}
+	return err
+}
+
+// ReloadRules puts the rules in the files of a sandbox in force, if it runs.
+func ReloadRules(ctx context.Context, d store.Dir) error {
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+		return err
+	}
+	return control.NewClient(d).ReloadPolicy(ctx)
+}
+
+// RulesLeft says which other files have rules, or mistakes, after a reset.
+type RulesLeft struct {
+	Project bool // those of the approved bawn.yaml
+	Common  bool // those for all sandboxes
+}
+
+// ResetRules removes the file of a scope, also one that makes no sense, and what a
+// sandbox allows until it stops. What is left in force is in the result, which is empty
+// for the common rules.
+func (e *Engine) ResetRules(ctx context.Context, s Scope) (left RulesLeft, err error) {
+	file, d, err := e.rulesFile(s)
+	if err != nil {
+		return left, err
+	}
+	if err := removeRules(ctx, file); err != nil {
+		return left, err
+	}
+	if d == nil {
+		return left, e.reload(ctx, nil)
+	}
+	left.Project = hasRules(d.File(store.ProjectPolicyFile))
+	if common, err := store.CommonPolicy(); err == nil {
+		left.Common = hasRules(common)
+	}
+	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
+		return left, err
+	}
+	return left, control.NewClient(*d).ForgetOnce(ctx)
+}
+
+// hasRules reports whether a file has rules, or cannot be read.
+func hasRules(file string) bool {
+	r, err := store.RulesIn(file)
+	return err != nil || len(r) > 0
+}
+
+// AllowOnce allows what a rule says in a running sandbox, until it stops.
+func (e *Engine) AllowOnce(ctx context.Context, name, rule string) error {
+	d, err := e.dirOf(name)
+	if err != nil {
+		return err
+	}
+	return control.NewClient(d).AllowOnce(ctx, rule)
+}
