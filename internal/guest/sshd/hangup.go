@@ -8,52 +8,50 @@ import (
 	"bawn.dev/bawn/internal/guest/process"
 )
 
-// Grace of a command that was hung up until it is killed, and how often to look
-// whether it has ended.
+// hangUpGrace is how long a command that was hung up may take to end before it is
+// killed; hangUpPoll is how often its session is looked at meanwhile.
 const (
 	hangUpGrace = 3 * time.Second
-	hangUpLook  = 50 * time.Millisecond
+	hangUpPoll  = 50 * time.Millisecond
 )
 
-// hangUp ends the command's session.
-func (s *shell) hangUp() {
+// hangUp ends the processes of the command's session after the client has gone: SIGHUP,
+// and SIGKILL after hangUpGrace. With a terminal, processes other than the command itself
+// are spared if they ignore SIGHUP (nohup). Processes that have left the session
+// (setsid, tmux) are never found. A command with pipes that has ended has nothing to
+// hang up: what it left in the background goes on.
+func (s *session) hangUp() {
 	p := s.running
 	select {
 	case <-p.Done:
-		if s.pty == nil {
-			return // what it left behind in the background goes on
+		if s.terminal == nil {
+			return
 		}
 	default:
 	}
 	for _, m := range process.Session(p.PID) {
 		_ = syscall.Kill(m.PID, syscall.SIGHUP)
-		_ = syscall.Kill(m.PID, syscall.SIGCONT) // a stopped process would not hear
+		_ = syscall.Kill(m.PID, syscall.SIGCONT) // a stopped process handles no signal
 	}
-	if s.pty == nil {
-		for _, f := range s.stdio {
-			f.Close()
-		}
+	if s.pipes != nil {
+		s.pipes.close()
 	}
-	for end := time.Now().Add(hangUpGrace); time.Now().Before(end); time.Sleep(hangUpLook) {
-		if len(s.doomed()) == 0 {
+	for end := time.Now().Add(hangUpGrace); time.Now().Before(end); time.Sleep(hangUpPoll) {
+		if len(s.toKill()) == 0 {
 			return
 		}
 	}
-	for {
-		list := s.doomed()
+	for list := s.toKill(); len(list) > 0; list = s.toKill() {
 		for _, m := range list {
 			_ = syscall.Kill(m.PID, syscall.SIGKILL)
 		}
-		if len(list) == 0 {
-			return
-		}
-		time.Sleep(hangUpLook)
+		time.Sleep(hangUpPoll)
 	}
 }
 
-// doomed are the processes of the session that are not spared.
-func (s *shell) doomed() []process.Member {
+// toKill returns the processes of the session that are not spared.
+func (s *session) toKill() []process.Member {
 	return slices.DeleteFunc(process.Session(s.running.PID), func(m process.Member) bool {
-		return s.pty != nil && m.PID != s.running.PID && m.IgnoresHangup()
+		return s.terminal != nil && m.PID != s.running.PID && m.IgnoresHangup()
 	})
 }

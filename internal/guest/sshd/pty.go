@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal modes of RFC 4254 section 8: an opcode and a 32-bit value each, up to
-// opcode 0 or one that is not understood.
+// Terminal modes (RFC 4254, section 8) are an opcode and a 32-bit value each. They end
+// with opcode 0 or one from 160 on.
 const (
 	opEnd = 0
 	opMax = 160
@@ -37,12 +37,13 @@ var outputFlags = map[byte]uint32{
 
 var controlFlags = map[byte]uint32{90: unix.CS7, 91: unix.CS8, 92: unix.PARENB, 93: unix.PARODD}
 
-// unset is the value of a control character that is switched off.
+// unset is the value of a control character that no key has.
 const unset = 255
 
-// openTTY makes a pseudo-terminal (pty(7)). Its files' descriptors are not taken
-// out by Fd, which would make reads of the master block beyond any deadline.
-func openTTY() (master, tty *os.File, err error) {
+// openPTY opens a pseudo-terminal (pty(7)). It does not use creack/pty: that takes the
+// master's descriptor by os.File.Fd, which puts the file into blocking mode, and a
+// read that blocks has no deadline (see terminal.carry).
+func openPTY() (master, tty *os.File, err error) {
 	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +67,7 @@ func openTTY() (master, tty *os.File, err error) {
 	return master, os.NewFile(uintptr(peer), "tty"), nil
 }
 
-// withFD calls f with the file's descriptor, which stays as it is.
+// withFD calls f with the file's descriptor, and leaves the file in non-blocking mode.
 func withFD(file *os.File, f func(fd int) error) error {
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -77,14 +78,20 @@ func withFD(file *os.File, f func(fd int) error) error {
 	return errors.Join(err, ferr)
 }
 
-func resize(f *os.File, cols, rows, width, height uint32) error {
-	size := &unix.Winsize{Col: short(cols), Row: short(rows), Xpixel: short(width), Ypixel: short(height)}
+// window is the size of a terminal, in characters and in pixels, as pty-req and
+// window-change have it (RFC 4254, sections 6.2 and 6.7).
+type window struct{ Columns, Rows, Width, Height uint32 }
+
+// resize sets a terminal's size. Sizes that the kernel cannot hold are cut.
+func resize(f *os.File, w window) error {
+	size := &unix.Winsize{Col: short(w.Columns), Row: short(w.Rows), Xpixel: short(w.Width), Ypixel: short(w.Height)}
 	return withFD(f, func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, size) })
 }
 
 func short(n uint32) uint16 { return uint16(min(n, 0xffff)) }
 
-// setModes gives a terminal the modes that the client's has.
+// setModes gives a terminal the modes of the client's terminal, in the encoding of RFC
+// 4254, section 8.
 func setModes(tty *os.File, modes string) error {
 	return withFD(tty, func(fd int) error {
 		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -96,6 +103,8 @@ func setModes(tty *os.File, modes string) error {
 	})
 }
 
+// applyModes changes t by encoded modes. Opcodes that it does not know are skipped; an
+// opcode of 160 and above, which has no defined length, ends it.
 func applyModes(t *unix.Termios, modes []byte) {
 	for len(modes) >= 5 && modes[0] != opEnd && modes[0] < opMax {
 		op, v := modes[0], binary.BigEndian.Uint32(modes[1:])

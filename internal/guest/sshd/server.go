@@ -1,6 +1,12 @@
 // Package sshd is the guest's SSH server: it runs commands and shells (session.go,
-// command.go) with or without a terminal (pty.go), serves SFTP (sftp.go), and carries
-// TCP and Unix connections both ways (sshforward.go).
+// command.go, start.go) with a terminal (pty.go, terminal.go) or with pipes (pipes.go),
+// serves SFTP (sftp.go), and carries TCP and Unix connections in both directions
+// (sshforward.go).
+//
+// It uses golang.org/x/crypto/ssh and no framework on top of it. What github.com/
+// gliderlabs/ssh adds (0.2 MB) would have to be replaced: it drops the client's terminal
+// modes, cannot report the signal that ended a command, does not bound the environment
+// that a client sends, and knows no forwarding to Unix sockets.
 package sshd
 
 import (
@@ -16,25 +22,30 @@ import (
 	"bawn.dev/bawn/internal/guest/process"
 )
 
-// Server serves SSH connections: sessions, SFTP and forwards.
+// Server serves SSH connections: sessions, SFTP and forwards. Its methods may be called
+// concurrently.
 type Server struct {
 	logins    *accounts.Logins
 	processes *process.Table
 
-	ready chan struct{} // closed when it has a host key
+	ready chan struct{} // closed when there is a host key
 	once  sync.Once
 	mu    sync.Mutex
 	host  ssh.Signer
 	keys  [][]byte // authorized, in wire form
 }
 
-func New(l *accounts.Logins, p *process.Table) *Server {
-	return &Server{logins: l, processes: p, ready: make(chan struct{})}
+// New returns a server that waits to be configured. Users are those of logins; commands
+// are children in the table.
+func New(logins *accounts.Logins, processes *process.Table) *Server {
+	return &Server{logins: logins, processes: processes, ready: make(chan struct{})}
 }
 
-// Configure sets the host key and the keys that may log in, as any user.
+// Configure sets the host key (PEM) and the keys (authorized_keys lines) that may log in
+// as any user. It holds for connections that begin later. Without a host key the server
+// goes on waiting: a template serves nobody.
 func (s *Server) Configure(hostKey []byte, authorized []string) error {
-	var host ssh.Signer // none: a template's server serves nobody
+	var host ssh.Signer
 	if len(hostKey) > 0 {
 		var err error
 		if host, err = ssh.ParsePrivateKey(hostKey); err != nil {
@@ -58,11 +69,12 @@ func (s *Server) Configure(hostKey []byte, authorized []string) error {
 	return nil
 }
 
-// maxAuthTries lets a client with many keys in its agent get to the right one.
+// maxAuthTries is the number of keys that a client may offer: one with many keys in its
+// agent offers them all.
 const maxAuthTries = 100
 
-// config waits until the server has been configured: somebody may be quicker than
-// the host that says who this machine is.
+// config waits until the server is configured, since a client may connect before the
+// host has sent this machine's identity.
 func (s *Server) config() *ssh.ServerConfig {
 	<-s.ready
 	s.mu.Lock()
@@ -86,25 +98,25 @@ func (s *Server) config() *ssh.ServerConfig {
 	return cfg
 }
 
-// Serve serves one connection until it ends.
+// Serve serves one connection until it ends, and closes it.
 func (s *Server) Serve(c net.Conn) {
 	defer c.Close()
 	conn, channels, requests, err := ssh.NewServerConn(c, s.config())
 	if err != nil {
-		return // the client has been told
+		return // the handshake has reported it to the client
 	}
 	defer conn.Close()
-	who, err := s.logins.Find(conn.User())
+	login, err := s.logins.Find(conn.User())
 	if err != nil {
 		return
 	}
-	f := newForwards(conn, who)
+	f := newForwards(conn)
 	defer f.close()
 	go f.serveRequests(requests)
 	for ch := range channels {
 		switch ch.ChannelType() {
 		case "session":
-			go s.serveSession(ch, who)
+			go s.serveSession(ch, login)
 		case "direct-tcpip":
 			go f.directTCP(ch)
 		case "direct-streamlocal@openssh.com":
@@ -115,10 +127,10 @@ func (s *Server) Serve(c net.Conn) {
 	}
 }
 
-func (s *Server) serveSession(ch ssh.NewChannel, who *accounts.Login) {
+func (s *Server) serveSession(ch ssh.NewChannel, login *accounts.Login) {
 	c, requests, err := ch.Accept()
 	if err != nil {
 		return
 	}
-	(&shell{server: s, who: who, channel: c}).serve(requests)
+	(&session{server: s, login: login, channel: c}).serve(requests)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -402,6 +403,66 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestRefusedRequests: the channel stays usable after each of them.
+func TestRefusedRequests(t *testing.T) {
+	s := newBench(t).session()
+	name := func(n string) []byte { return ssh.Marshal(struct{ Name string }{n}) }
+	pty := ssh.Marshal(struct {
+		Term                         string
+		Columns, Rows, Width, Height uint32
+		Modes                        string
+	}{"xterm", 80, 24, 0, 0, ""})
+	for _, c := range []struct {
+		kind    string
+		payload []byte
+		want    bool
+	}{
+		{"env", ssh.Marshal(struct{ Name, Value string }{"A", "1"}), true},
+		{"env", ssh.Marshal(struct{ Name, Value string }{"A=B", "1"}), false},
+		{"env", []byte{0, 0}, false},
+		{"window-change", ssh.Marshal(window{80, 24, 0, 0}), false}, // no terminal
+		{"signal", name("TERM"), false},                             // no command
+		{"subsystem", name("netconf"), false},
+		{"auth-agent-req@openssh.com", nil, false},
+		{"x11-req", nil, false},
+		{"pty-req", pty[:6], false},
+		{"pty-req", pty, true},
+		{"pty-req", pty, false}, // a second one
+		{"window-change", []byte{0}, false},
+		{"window-change", ssh.Marshal(window{1 << 20, 24, 0, 0}), true},
+	} {
+		if ok, err := s.SendRequest(c.kind, true, c.payload); ok != c.want || err != nil {
+			t.Errorf("%s %q: %v, %v; want %v", c.kind, c.payload, ok, err, c.want)
+		}
+	}
+	out, err := s.Output("echo $A; stty size")
+	if err != nil || string(out) != "1\r\n24 65535\r\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/bin/tool", 0o755)) // a folder is no program
+	must(t, os.WriteFile(dir+"/tool", nil, 0o644))
+	for _, c := range []struct {
+		name, path string
+		want       []string
+	}{
+		{"tool", dir + "/bin:" + dir, []string{dir + "/tool"}},
+		{"tool", "", nil},
+		{"tool", dir + "/bin:", []string{"./tool"}},
+		{"tool", "bin/..", []string{"bin/../tool"}},
+		{"other", dir, nil},
+		{"", dir, nil},
+		{"./no/such", dir, []string{"./no/such"}},
+	} {
+		if got := candidates(c.name, dir, c.path); !slices.Equal(got, c.want) {
+			t.Errorf("%q in %q: %q, want %q", c.name, c.path, got, c.want)
+		}
+	}
 }
 
 func TestSFTP(t *testing.T) {

@@ -3,151 +3,149 @@ package sshd
 import (
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/guest/accounts"
 	"bawn.dev/bawn/internal/guest/process"
 	"bawn.dev/bawn/internal/wire"
 )
 
-// shell is one SSH session channel and the command that runs in it.
+// session is one SSH session channel and the command that runs in it.
 //
-// Theory of operation. The command leads a session of its own (setsid(2)), under
-// a pseudo-terminal or with three pipes. Without a terminal, the channel is
-// closed when the command has ended and all its output has been read, which is
-// when the last process that holds it has let go, as with a pipe or sshd. With
-// a terminal it is closed when the command has ended and what it wrote has been
-// read: the terminal goes with its session's leader.
+// Theory of operation. A client sends requests on the channel: first what the command
+// shall have (env, pty-req), then one that starts it (exec, shell or subsystem), then
+// what happens to it (signal, window-change). serve answers them one after the other, in
+// one goroutine, which alone uses the fields up to `once`.
 //
-// When the channel goes first, because the client died, closed it, or lost its
-// connection, the command is hung up: SIGHUP to its session, and SIGKILL a
-// little later. Only processes under a terminal that ignore SIGHUP are spared
-// (nohup), and those that left the session (setsid, tmux).
-type shell struct {
+// The command leads a session of its own in the sense of setsid(2), with a
+// pseudo-terminal or with three pipes as its streams. Its end is reported by finish, in a
+// second goroutine:
+//
+//   - With pipes, the channel is closed when the command has ended and its output has
+//     ended too, which is when the last process that holds the pipes has closed them. A
+//     pipeline in a shell and OpenSSH's server behave so as well.
+//   - With a terminal, the channel is closed when the command has ended and its output
+//     has been read. A process in the background that keeps the terminal open is not
+//     waited for, since the kernel hangs the terminal up when its session's leader ends.
+//
+// When the channel ends first, because the client ended or lost its connection, the
+// command is hung up (hangup.go).
+type session struct {
 	server  *Server
-	who     *accounts.Login
+	login   *accounts.Login
 	channel ssh.Channel
 
-	env     []string
-	term    string
-	pty     *os.File // master; nil without a terminal
-	tty     *os.File // slave, until the command has it
-	running *process.Process
-	stdio   []*os.File // our ends
-	once    sync.Once
+	env      []string // KEY=VALUE from the client
+	terminal *terminal
+	pipes    *pipes
+	running  *process.Process // nil until the command is started
+
+	once sync.Once // reports the end
 }
 
-// maxEnv bounds what a client may set, in variables.
+// maxEnv bounds the variables that a client may set.
 const maxEnv = 4096
 
-// serve answers the channel's requests until it is closed.
-func (s *shell) serve(requests <-chan *ssh.Request) {
+// serve answers the channel's requests until the channel is closed.
+func (s *session) serve(requests <-chan *ssh.Request) {
 	for r := range requests {
-		ok := s.request(r)
+		ok := s.answer(r)
 		if r.WantReply {
-			_ = r.Reply(ok, nil) // shows as a closed channel
+			_ = r.Reply(ok, nil) // fails only when the channel is closed
 		}
-		if ok && s.running == nil && starts(r.Type) {
+		if ok && s.running == nil && startsCommand(r.Type) {
 			s.begin(r)
 		}
 	}
-	// The client is gone, or has seen the end.
+	// The client has closed the channel, or its connection is lost.
 	if s.running != nil {
 		go s.hangUp()
-	} else {
-		s.closeTTY()
+	} else if s.terminal != nil {
+		s.terminal.close()
 	}
 	s.channel.Close()
 }
 
-func starts(kind string) bool { return kind == "exec" || kind == "shell" || kind == "subsystem" }
+func startsCommand(request string) bool {
+	return request == "exec" || request == "shell" || request == "subsystem"
+}
 
-// request answers one; those that start a command are only checked here, since
-// their reply must precede the command's output.
-func (s *shell) request(r *ssh.Request) bool {
+// answer handles one request and reports whether it was successful. A request that
+// starts a command is only checked here: its reply must precede the command's output.
+func (s *session) answer(r *ssh.Request) bool {
 	switch r.Type {
 	case "env":
-		var v struct{ Name, Value string }
-		if ssh.Unmarshal(r.Payload, &v) != nil || len(s.env) >= maxEnv || strings.ContainsAny(v.Name, "=\x00") {
-			return false
-		}
-		s.env = append(s.env, v.Name+"="+v.Value)
-		return true
+		return s.setEnv(r.Payload)
 	case "pty-req":
-		return s.running == nil && s.pty == nil && s.openTTY(r.Payload) == nil
+		return s.openTerminal(r.Payload)
 	case "window-change":
-		var v struct{ Columns, Rows, Width, Height uint32 }
-		if ssh.Unmarshal(r.Payload, &v) != nil || s.pty == nil {
-			return false
-		}
-		return resize(s.pty, v.Columns, v.Rows, v.Width, v.Height) == nil
+		return s.changeWindow(r.Payload)
 	case "signal":
-		var v struct{ Name string }
-		if ssh.Unmarshal(r.Payload, &v) != nil || s.running == nil {
-			return false
-		}
-		sig, ok := wire.SignalByName(v.Name)
-		if ok {
-			s.signal(sig)
-		}
-		return ok
+		return s.passSignal(r.Payload)
 	case "exec", "shell":
 		return s.running == nil
 	case "subsystem":
 		var v struct{ Name string }
 		return s.running == nil && ssh.Unmarshal(r.Payload, &v) == nil && v.Name == "sftp"
 	}
-	return false // auth-agent-req@openssh.com, x11-req and the unknown
+	return false // auth-agent-req@openssh.com, x11-req and unknown ones
 }
 
-func (s *shell) openTTY(payload []byte) error {
-	var v struct {
-		Term                         string
-		Columns, Rows, Width, Height uint32
-		Modes                        string
+func (s *session) setEnv(payload []byte) bool {
+	var v struct{ Name, Value string }
+	if ssh.Unmarshal(payload, &v) != nil || len(s.env) >= maxEnv || strings.ContainsAny(v.Name, "=\x00") {
+		return false
 	}
-	if err := ssh.Unmarshal(payload, &v); err != nil {
-		return err
-	}
-	master, tty, err := openTTY()
-	if err != nil {
-		return err
-	}
-	err = resize(master, v.Columns, v.Rows, v.Width, v.Height)
-	err = errors.Join(err, setModes(tty, v.Modes))
-	if os.Geteuid() == 0 {
-		// Group tty (5) may write to it, as write(1) needs (Debian's policy;
-		// devpts is mounted with the same number).
-		err = errors.Join(err, tty.Chown(int(s.who.UID), 5), tty.Chmod(0o620))
-	}
-	if err != nil {
-		master.Close()
-		tty.Close()
-		return err
-	}
-	s.pty, s.tty, s.term = master, tty, v.Term
-	return nil
+	s.env = append(s.env, v.Name+"="+v.Value)
+	return true
 }
 
-func (s *shell) closeTTY() {
-	if s.tty != nil {
-		s.tty.Close()
-		s.tty = nil
+func (s *session) openTerminal(payload []byte) bool {
+	if s.running != nil || s.terminal != nil {
+		return false
 	}
-	if s.pty != nil {
-		s.pty.Close()
+	t, err := newTerminal(payload, s.login.UID)
+	if err != nil {
+		return false
 	}
+	s.terminal = t
+	return true
+}
+
+func (s *session) changeWindow(payload []byte) bool {
+	var w window
+	if ssh.Unmarshal(payload, &w) != nil || s.terminal == nil {
+		return false
+	}
+	return resize(s.terminal.master, w) == nil
+}
+
+// passSignal sends a signal to the command's process group, and to the group in the
+// foreground of its terminal.
+func (s *session) passSignal(payload []byte) bool {
+	var v struct{ Name string }
+	if ssh.Unmarshal(payload, &v) != nil || s.running == nil {
+		return false
+	}
+	sig, ok := wire.SignalByName(v.Name)
+	if !ok {
+		return false
+	}
+	s.server.processes.SignalGroup(s.running, sig)
+	if s.terminal != nil {
+		if group := s.terminal.foreground(); group > 1 && group != s.running.PID {
+			_ = syscall.Kill(-group, sig) // the group may have ended
+		}
+	}
+	return true
 }
 
 // begin starts the command of the request.
-func (s *shell) begin(r *ssh.Request) {
+func (s *session) begin(r *ssh.Request) {
 	cmd, err := s.command(r)
 	if err == nil {
 		err = s.start(cmd)
@@ -159,110 +157,39 @@ func (s *shell) begin(r *ssh.Request) {
 	go s.finish()
 }
 
-// fail tells the client why its command does not run.
-func (s *shell) fail(err error) {
+// fail reports to the client why its command does not run.
+func (s *session) fail(err error) {
 	var se *startError
 	if !errors.As(err, &se) {
 		se = &startError{statusNotExecutable, err.Error()}
 	}
 	end := "\n"
-	if s.pty != nil {
+	if s.terminal != nil {
 		end = "\r\n"
 	}
 	_, _ = io.WriteString(s.channel.Stderr(), "bawn: "+se.text+end)
-	s.closeTTY()
+	if s.terminal != nil {
+		s.terminal.close()
+	}
 	s.exit(exitStatus(se.status))
 }
 
-// finish carries the command's streams, and tells the client how it ended.
-func (s *shell) finish() {
-	var outputs sync.WaitGroup
-	if s.pty != nil {
-		go func() { _, _ = io.Copy(s.pty, s.channel) }()
-		outputs.Add(1)
-		go func() {
-			defer outputs.Done()
-			_, _ = io.Copy(s.channel, s.pty)
-			s.drainTTY()
-		}()
-		<-s.running.Done
-		// Wakes the copy, also when a process in the background keeps the
-		// terminal open.
-		_ = s.pty.SetReadDeadline(time.Unix(1, 0))
+// finish carries the command's streams until it has ended, and reports how it ended.
+func (s *session) finish() {
+	if s.terminal != nil {
+		s.terminal.carry(s.channel, s.running.Done)
 	} else {
-		go func() {
-			_, _ = io.Copy(s.stdio[0], s.channel)
-			s.stdio[0].Close()
-		}()
-		outputs.Add(2)
-		for i, w := range []io.Writer{s.channel, s.channel.Stderr()} {
-			go func() {
-				defer outputs.Done()
-				_, _ = io.Copy(w, s.stdio[1+i])
-				// Whoever still writes gets SIGPIPE: nobody will read it.
-				s.stdio[1+i].Close()
-			}()
-		}
+		s.pipes.carry(s.channel)
 		<-s.running.Done
-	}
-	outputs.Wait()
-	if s.pty != nil {
-		s.pty.Close()
 	}
 	s.exit(endOf(s.running.Status))
 }
 
-// drainTTY sends what is left after the deadline has cut the copy short. A read
-// that would block first flushes what the kernel has under way (n_tty_read), so
-// nothing of the ended command is missed.
-func (s *shell) drainTTY() {
-	_ = s.pty.SetReadDeadline(time.Time{})
-	raw, err := s.pty.SyscallConn()
-	if err != nil {
-		return
-	}
-	buf := make([]byte, 32<<10)
-	for {
-		var n int
-		var rerr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, rerr = unix.Read(int(fd), buf)
-			return true
-		})
-		if errors.Is(rerr, unix.EINTR) {
-			continue
-		}
-		if err != nil || rerr != nil || n <= 0 {
-			return
-		}
-		if _, err := s.channel.Write(buf[:n]); err != nil {
-			return
-		}
-	}
-}
-
-func (s *shell) exit(e ending) {
+// exit reports the command's end to the client and closes the channel, once.
+func (s *session) exit(e ending) {
 	s.once.Do(func() {
 		_ = s.channel.CloseWrite()
 		_, _ = s.channel.SendRequest(e.kind, false, e.payload)
 		s.channel.Close()
-	})
-}
-
-// signal sends sig to the command's process group, and with a terminal also to
-// the one in the foreground.
-func (s *shell) signal(sig syscall.Signal) {
-	s.server.processes.SignalGroup(s.running, sig)
-	if s.pty == nil {
-		return
-	}
-	raw, err := s.pty.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if pgrp, err := unix.IoctlGetInt(int(fd), unix.TIOCGPGRP); err == nil && pgrp > 1 && pgrp != s.running.PID {
-			_ = syscall.Kill(-pgrp, sig)
-		}
 	})
 }

@@ -7,28 +7,28 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"bawn.dev/bawn/internal/guest/accounts"
 	"bawn.dev/bawn/internal/sys/relay"
 )
 
-// forwards carries the connections that an SSH client wants made in the guest,
-// and those made to ports that it listens on there (RFC 4254 section 7).
+// forwards carries one client's connections (RFC 4254, section 7): those that the client
+// opens to addresses in the guest (ssh -L), and those that programs in the guest open to
+// ports on which the client listens there (ssh -R).
 type forwards struct {
 	conn *ssh.ServerConn
-	who  *accounts.Login
 
 	mu        sync.Mutex
 	listeners map[string]net.Listener
 	closed    bool
 }
 
-// maxListeners bounds what one client may listen on.
+// maxListeners bounds the ports on which one client may listen.
 const maxListeners = 256
 
-func newForwards(conn *ssh.ServerConn, who *accounts.Login) *forwards {
-	return &forwards{conn: conn, who: who, listeners: map[string]net.Listener{}}
+func newForwards(conn *ssh.ServerConn) *forwards {
+	return &forwards{conn: conn, listeners: map[string]net.Listener{}}
 }
 
+// close ends all listening, for good.
 func (f *forwards) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -38,7 +38,7 @@ func (f *forwards) close() {
 	}
 }
 
-// serveRequests answers what concerns the whole connection.
+// serveRequests answers the requests that concern the whole connection.
 func (f *forwards) serveRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		ok, payload := false, []byte(nil)
@@ -51,12 +51,12 @@ func (f *forwards) serveRequests(requests <-chan *ssh.Request) {
 			ok = true
 		}
 		if r.WantReply {
-			_ = r.Reply(ok, payload) // shows as a closed connection
+			_ = r.Reply(ok, payload) // fails only when the connection is closed
 		}
 	}
 }
 
-// listenRequest is the payload of tcpip-forward and its opposite.
+// listenRequest is the payload of tcpip-forward and cancel-tcpip-forward.
 type listenRequest struct {
 	Addr string
 	Port uint32
@@ -64,8 +64,7 @@ type listenRequest struct {
 
 func (r listenRequest) key() string { return net.JoinHostPort(r.Addr, strconv.Itoa(int(r.Port))) }
 
-// address is where to listen: "" and "*" are all addresses, "localhost" is the
-// loopback.
+// address returns the address to listen on: "" and "*" mean all addresses.
 func (r listenRequest) address() string {
 	host := r.Addr
 	if host == "*" {
@@ -74,12 +73,14 @@ func (r listenRequest) address() string {
 	return net.JoinHostPort(host, strconv.Itoa(int(r.Port)))
 }
 
+// listen opens a port for the client. Where the client asked for port 0, the reply
+// carries the port that was chosen.
 func (f *forwards) listen(payload []byte) (bool, []byte) {
 	var r listenRequest
 	if ssh.Unmarshal(payload, &r) != nil || r.Port > 65535 {
 		return false, nil
 	}
-	l, err := net.Listen("tcp", r.address()) //nolint:noctx // nothing to wait for
+	l, err := net.Listen("tcp", r.address()) //nolint:noctx // does not block
 	if err != nil {
 		return false, nil
 	}
@@ -126,7 +127,7 @@ func (f *forwards) accept(l net.Listener, r listenRequest) {
 	}
 }
 
-// offer hands a connection to the client.
+// offer opens a channel to the client for a connection, and relays the two.
 func (f *forwards) offer(c net.Conn, r listenRequest) {
 	host, port, err := net.SplitHostPort(c.RemoteAddr().String())
 	n, perr := strconv.ParseUint(port, 10, 16)
@@ -148,7 +149,7 @@ func (f *forwards) offer(c net.Conn, r listenRequest) {
 	relay.Both(ch, c)
 }
 
-// directTCP connects to where the client says.
+// directTCP connects a channel to a TCP address.
 func (f *forwards) directTCP(n ssh.NewChannel) {
 	var r struct {
 		Host       string
@@ -163,7 +164,7 @@ func (f *forwards) directTCP(n ssh.NewChannel) {
 	f.connect(n, "tcp", net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))))
 }
 
-// directUnix connects to a socket by its path.
+// directUnix connects a channel to a Unix socket.
 func (f *forwards) directUnix(n ssh.NewChannel) {
 	var r struct {
 		Path      string
