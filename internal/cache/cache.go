@@ -7,25 +7,24 @@
 // SHA-256 of each. Once in place it never changes: a newer version is another
 // key. A Pointer is a small file of JSON whose "key" names the one to use now.
 //
-// Building: the builder holds the entry's lock (flock(2), which the kernel
-// releases however the process ends), works in a folder of its own under tmp,
-// and the finished folder, its files flushed to the disk, is renamed into
-// place. A process killed at any moment leaves either the old state or the new
-// one, and perhaps a folder in tmp, which the next builder of that entry
-// removes.
+// Building: the builder holds the entry's lock (package lockfile; the kernel releases
+// it however the process ends) and works in a folder of its own under tmp. The
+// finished folder, its files flushed to the disk, is renamed into place. A process
+// killed at any moment leaves either the old state or the new one, and perhaps a
+// folder in tmp, which the next builder of that entry removes.
 //
 // Checking: hashing a gigabyte at each start would cost seconds. The stamp file
 // therefore records, for each file, the size, inode, modification and change
 // time that it had when its hash was last seen right. While these are the same
 // nothing wrote to the file through this kernel (only the clock's owner can set
 // a change time), and the check is one stat per file. When one differs the file
-// is hashed again: right, the stamp is renewed; wrong, the entry is damaged,
-// and whoever needs it builds it again.
+// is hashed again: if the hash is right, the stamp is renewed; if not, the entry is
+// damaged and is built again when it is next needed.
 //
-// Not safe: damage below the file system (a failing disk) leaves the stamp
-// right; Verify hashes regardless. Whoever can write to the folder as this user
-// can replace manifest and file together: the cache protects against accidents,
-// the folder's mode (0700) against other users.
+// Not safe: damage below the file system (a failing disk) leaves the stamp as it is
+// and is not noticed. Whoever can write to the folder as this user can replace
+// manifest and file together: the cache protects against accidents, the folder's mode
+// (0700) against other users.
 package cache
 
 import (
@@ -46,6 +45,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/atomicfile"
 )
 
 // Names in the cache and in an entry.
@@ -57,10 +57,6 @@ const (
 	pointers     = "current"
 	oldSuffix    = ".old"
 )
-
-// lockPoll is how often a waiting process asks for a lock again. flock(2) has
-// no form that can be cancelled.
-const lockPoll = 50 * time.Millisecond
 
 // ErrAbsent means that the entry is not there.
 var ErrAbsent = errors.New("not in the cache")
@@ -88,7 +84,7 @@ type Entry struct {
 	Kind  string          `json:"kind"`
 	Key   string          `json:"key"`
 	Files map[string]File `json:"files"`
-	// Meta is what the builder wants to know again.
+	// Meta is what the builder saved beside the files: any JSON value.
 	Meta json.RawMessage `json:"meta,omitempty"`
 
 	path string
@@ -109,8 +105,8 @@ func checkName(names ...string) error {
 	return nil
 }
 
-// Lookup returns the entry when it is whole. It takes no lock. The error is
-// ErrAbsent or ErrDamaged, or what the system said.
+// Lookup returns the entry when it is whole. It takes no lock. The error wraps
+// ErrAbsent or ErrDamaged, or is one of the file system.
 func (d Dir) Lookup(kind, key string) (*Entry, error) {
 	if err := checkName(kind, key); err != nil {
 		return nil, err
@@ -119,19 +115,10 @@ func (d Dir) Lookup(kind, key string) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e, e.check(false)
-}
-
-// Verify hashes every file of the entry, whatever its stamp says.
-func (d Dir) Verify(kind, key string) (*Entry, error) {
-	if err := checkName(kind, key); err != nil {
+	if err := e.check(); err != nil {
 		return nil, err
 	}
-	e, err := d.read(kind, key)
-	if err != nil {
-		return nil, err
-	}
-	return e, e.check(true)
+	return e, nil
 }
 
 // read reads and checks the manifest alone: the hash of the JSON on the first
@@ -159,7 +146,7 @@ func (d Dir) read(kind, key string) (*Entry, error) {
 	return e, nil
 }
 
-// stamp is what a file looked like when its hash was right.
+// stamp is the state of a file when its hash was last found right.
 type stamp struct {
 	Ino   uint64 `json:"ino"`
 	Size  int64  `json:"size"`
@@ -178,9 +165,9 @@ func stampOf(path string) (stamp, error) {
 	return stamp{Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, nil
 }
 
-// check compares the files with the manifest, hashing those that changed since
-// they were last hashed, or all.
-func (e *Entry) check(all bool) error {
+// check compares the files with the manifest and hashes those that changed since they
+// were last hashed.
+func (e *Entry) check() error {
 	stamps := map[string]stamp{}
 	if b, err := os.ReadFile(filepath.Join(e.path, stampFile)); err == nil {
 		_ = json.Unmarshal(b, &stamps) // unreadable: everything is hashed
@@ -192,7 +179,7 @@ func (e *Entry) check(all bool) error {
 		if err != nil || now.Size != want.Size {
 			return fmt.Errorf("%s: %w", path, ErrDamaged)
 		}
-		if !all && stamps[name] == now {
+		if stamps[name] == now {
 			continue
 		}
 		sum, err := hashFile(path)
@@ -215,45 +202,57 @@ func (e *Entry) check(all bool) error {
 // goes into Entry.Meta (nil for nothing).
 type Build func(ctx context.Context, dir string) (meta any, err error)
 
-// Ensure returns the entry, building it when it is absent or damaged. Two
-// processes that want the same entry build it once: the second waits, and says
-// so through r.
+// Ensure returns the entry, and builds it when it is absent or damaged. Two processes
+// that want the same entry build it once: the second waits, and reports so to r.
 func (d Dir) Ensure(ctx context.Context, kind, key string, r progress.Reporter, build Build) (*Entry, error) {
-	if e, err := d.Lookup(kind, key); err == nil {
-		return e, nil
-	} else if !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrDamaged) {
-		return nil, err
+	present := func() (*Entry, error) { return d.Lookup(kind, key) }
+	if e, err := present(); err == nil || !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrDamaged) {
+		return e, err
 	}
-	l, err := d.Lock(ctx, kind+"-"+key, r)
+	return Once(ctx, d, kind+"-"+key, r, present, func(dir string) (*Entry, error) {
+		meta, err := build(ctx, dir)
+		if err != nil {
+			return nil, err
+		}
+		return d.Commit(kind, key, dir, meta)
+	})
+}
+
+// Once returns what present finds. When present fails it takes the lock of that name in
+// d, asks present again, since another process may have built it meanwhile, and then
+// calls build with an empty folder on the cache's file system, which is removed
+// afterwards. Waiting for the lock is reported to r and ends with ctx.
+func Once[T any](ctx context.Context, d Dir, lock string, r progress.Reporter, present func() (T, error), build func(dir string) (T, error)) (T, error) {
+	var none T
+	if v, err := present(); err == nil {
+		return v, nil
+	}
+	l, err := d.Lock(ctx, lock, r)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer l.Unlock()
-	if e, err := d.Lookup(kind, key); err == nil {
-		return e, nil // built while this process waited
+	if v, err := present(); err == nil {
+		return v, nil
 	}
 	dir, err := l.Scratch()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer RemoveAll(dir)
-	meta, err := build(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	return d.Commit(kind, key, dir, meta)
+	return build(dir)
 }
 
-// Commit makes the folder dir, which must be on the cache's file system, the
-// entry kind/key. What is in its place is replaced. The caller holds a lock
-// that covers the key.
+// Commit makes the folder dir, which must be on the cache's file system, the entry
+// kind/key. An entry that is there is replaced. The caller holds a lock that covers
+// the key. meta becomes Entry.Meta; nil is none.
 func (d Dir) Commit(kind, key, dir string, meta any) (*Entry, error) {
 	return d.commit(kind, dir, meta, func(*Entry) string { return key })
 }
 
 // CommitByContent is Commit under the SHA-256 of one of the folder's files as
-// key. Entries by content need no lock of their own: who replaces one replaces
-// it by the same.
+// key. Entries by content need no lock of their own: an entry is only ever replaced by
+// one with the same content.
 func (d Dir) CommitByContent(kind, dir, name string, meta any) (*Entry, error) {
 	return d.commit(kind, dir, meta, func(e *Entry) string { return e.Files[name].SHA256 })
 }
@@ -316,7 +315,7 @@ func seal(dir, kind string, key func(*Entry) string, meta any) (*Entry, error) {
 	if err := writeStamps(dir, stamps); err != nil {
 		return nil, err
 	}
-	if err := WriteFile(filepath.Join(dir, manifestFile), []byte(hashString(string(body))+"\n"+string(body)), 0o400); err != nil {
+	if err := atomicfile.WriteMode(filepath.Join(dir, manifestFile), []byte(hashString(string(body))+"\n"+string(body)), 0o400); err != nil {
 		return nil, err
 	}
 	return e, syncDir(dir)
@@ -343,7 +342,7 @@ func sealFile(path string) (File, stamp, error) {
 	return File{Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}, st, err
 }
 
-// place renames dir to path, taking away what was there.
+// place renames dir to path and removes what was there.
 func place(dir, path string) error {
 	err := os.Rename(dir, path)
 	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
@@ -377,15 +376,15 @@ func (d Dir) Remove(kind, key string) error {
 	return os.RemoveAll(path)
 }
 
-// Used notes that an entry was used now, for Trim. Where the cache can only be read
-// there is no Trim either.
+// Used records that the entry was used now, for Trim. In a cache that cannot be written
+// it does nothing, and neither can Trim.
 func (e *Entry) Used() {
 	now := time.Now()
 	_ = os.Chtimes(e.path, now, now)
 }
 
-// Trim removes the entries of a kind that were unused longest, beyond the number
-// to keep.
+// Trim removes entries of a kind until no more than keep are left, those unused for the
+// longest time first.
 func (d Dir) Trim(kind string, keep int) error {
 	keys, err := d.Keys(kind)
 	if err != nil {
@@ -430,7 +429,7 @@ func (d Dir) Peek(kind, key string) (*Entry, error) {
 	return d.read(kind, key)
 }
 
-// Point writes the pointer name of a kind; v is any JSON value.
+// Point writes the pointer name of a kind; v is any value that JSON can hold.
 func (d Dir) Point(kind, name string, v any) error {
 	if err := checkName(kind, name); err != nil {
 		return err
@@ -443,12 +442,11 @@ func (d Dir) Point(kind, name string, v any) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o600)
+	return atomicfile.Write(filepath.Join(dir, name), append(b, '\n'))
 }
 
-// Pointer reads the pointer name of a kind into v. The error is ErrAbsent when
-// there is none; one that cannot be read counts as absent, as nothing but a
-// key is lost with it.
+// Pointer reads the pointer name of a kind into v. The error is ErrAbsent when there is
+// none. A damaged one counts as absent, since nothing but a key is lost with it.
 func (d Dir) Pointer(kind, name string, v any) error {
 	if err := checkName(kind, name); err != nil {
 		return err

@@ -8,34 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"bawn.dev/bawn/internal/sys/atomicfile"
 )
 
-// WriteFile replaces a file in one step: readers see the old content or the
-// new, also after a crash.
-func WriteFile(path string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // does nothing once renamed
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// RemoveAll removes a folder of the cache, also one with read-only folders in
-// it. What cannot be removed stays for the next time.
+// RemoveAll removes a folder of the cache, even one that holds read-only folders. What
+// cannot be removed stays: the next builder of the same entry tries again.
 func RemoveAll(path string) {
 	if os.RemoveAll(path) == nil {
 		return
@@ -54,7 +32,7 @@ func writeStamps(dir string, s map[string]stamp) error {
 	if err != nil {
 		return err
 	}
-	return WriteFile(filepath.Join(dir, stampFile), b, 0o600)
+	return atomicfile.Write(filepath.Join(dir, stampFile), b)
 }
 
 func syncDir(path string) error {
