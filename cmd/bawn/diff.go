@@ -1,96 +1,65 @@
 package main
 
-import "strings"
+import (
+	"bytes"
+	"fmt"
+	"strings"
 
-// diffLine is one line of a difference: ' ', '-', '+', or '@' where lines that
-// are the same were left out.
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// diffLine is one line of a difference. Its sign is ' ' for a line of both texts, '-' and
+// '+' for one of the old and the new, or '@' in place of equal lines that are left out.
 type diffLine struct {
 	sign rune
 	text string
 }
 
-// diffContext is how many lines stand around a change.
-const diffContext = 3
+// noNewline marks a last line without a newline.
+const noNewline = " (no newline at the end)"
 
-// maxDiff bounds the work of a comparison, in pairs of lines. bawn.yaml has at
-// most 2000 lines; what is longer is shown as all taken away and all new.
-const maxDiff = 5_000_000
-
-// splitLines are the lines of a text; a last one without an end says so.
+// splitLines returns the lines of a text.
 func splitLines(text []byte) []string {
 	var lines []string
 	for l := range strings.Lines(string(text)) {
 		whole, ended := strings.CutSuffix(l, "\n")
 		if !ended {
-			whole += " (no newline at the end)"
+			whole += noNewline
 		}
 		lines = append(lines, whole)
 	}
 	return lines
 }
 
-// diffLines is what changed between two texts, by their longest common
-// subsequence.
-func diffLines(old, now []string) []diffLine {
-	var all []diffLine
-	if len(old)*len(now) > maxDiff {
-		for _, l := range old {
-			all = append(all, diffLine{'-', l})
-		}
-		for _, l := range now {
-			all = append(all, diffLine{'+', l})
-		}
-		return all
-	}
-	// common[i][j] is the length for old[i:] and now[j:].
-	common := make([][]int32, len(old)+1)
-	for i := range common {
-		common[i] = make([]int32, len(now)+1)
-	}
-	for i := len(old) - 1; i >= 0; i-- {
-		for j := len(now) - 1; j >= 0; j-- {
-			if old[i] == now[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
-	i, j := 0, 0
-	for i < len(old) || j < len(now) {
-		switch {
-		case i < len(old) && j < len(now) && old[i] == now[j]:
-			all = append(all, diffLine{' ', old[i]})
-			i, j = i+1, j+1
-		case j == len(now) || i < len(old) && common[i+1][j] >= common[i][j+1]:
-			all = append(all, diffLine{'-', old[i]})
-			i++
-		default:
-			all = append(all, diffLine{'+', now[j]})
-			j++
-		}
-	}
-	return aroundChanges(all)
-}
-
-// aroundChanges leaves out what is far from every change.
-func aroundChanges(all []diffLine) []diffLine {
-	near := make([]bool, len(all))
-	for i, l := range all {
-		if l.sign != ' ' {
-			for k := max(0, i-diffContext); k <= min(len(all)-1, i+diffContext); k++ {
-				near[k] = true
-			}
-		}
-	}
+// diffLines returns what changed between two texts, with three lines around each change.
+// It takes n log n time for n lines, so a hostile text cannot make it slow.
+func diffLines(old, now []byte) []diffLine {
 	var list []diffLine
-	for i, l := range all {
-		switch {
-		case near[i]:
-			list = append(list, l)
-		case i == 0 || near[i-1]:
-			list = append(list, diffLine{'@', "..."})
+	const header = 3 // lines of a unified diff before its first hunk
+	lines := splitLines(diff.Diff("", old, "", now))
+	end := 0 // of the last hunk, in lines of the old text
+	for _, l := range lines[min(header, len(lines)):] {
+		switch sign, text := rune(l[0]), l[1:]; sign {
+		case '@':
+			start, count := hunk(l)
+			if start > 1 {
+				list = append(list, diffLine{'@', "..."})
+			}
+			end = max(0, start+count-1)
+		case '\\': // "\ No newline at end of file", about the line before
+			list[len(list)-1].text += noNewline
+		default:
+			list = append(list, diffLine{sign, text})
 		}
+	}
+	if len(list) > 0 && end < bytes.Count(old, []byte("\n")) {
+		list = append(list, diffLine{'@', "..."})
 	}
 	return list
+}
+
+// hunk reads where a hunk begins in the old text, from 1, and how many lines it has there.
+func hunk(line string) (start, count int) {
+	_, _ = fmt.Sscanf(line, "@@ -%d,%d ", &start, &count) // the library writes nothing else
+	return start, count
 }

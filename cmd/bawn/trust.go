@@ -168,7 +168,7 @@ func showCheck(w io.Writer, c *project.Check) {
 			word = "is gone"
 		}
 		fmt.Fprintf(w, "%s %s since you approved it:\n\n", file, word)
-		for _, l := range diffLines(splitLines(c.Approved), splitLines(c.Text)) {
+		for _, l := range diffLines(c.Approved, c.Text) {
 			fmt.Fprintf(w, "  %c %s\n", l.sign, visibleText(l.text))
 		}
 	}

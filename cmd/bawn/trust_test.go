@@ -321,25 +321,3 @@ func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
 	}
 	want("allow own.test")
 }
-
-func TestDiffLines(t *testing.T) {
-	var old, now []string
-	for i := range 20 {
-		old = append(old, string(rune('a'+i)))
-	}
-	now = slices.Concat(old[:10], []string{"new"}, old[11:])
-	var got strings.Builder
-	for _, l := range diffLines(old, now) {
-		got.WriteString(string(l.sign) + l.text + ";")
-	}
-	if want := "@...; h; i; j;-k;+new; l; m; n;@...;"; got.String() != want {
-		t.Errorf("%s, want %s", &got, want)
-	}
-	if got := diffLines(splitLines([]byte("a")), splitLines([]byte("a\n"))); len(got) != 2 {
-		t.Errorf("a missing newline is not shown: %v", got)
-	}
-	long := make([]string, 5000)
-	if got := diffLines(long, long); len(got) != 10000 {
-		t.Errorf("%d lines", len(got))
-	}
-}
