@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	"bawn.dev/bawn/internal/progress"
 )
 
-// TestBuildIsInterrupted: a build ends when it is no longer wanted, also while
-// mmdebstrap ignores signals, and leaves no process.
+// TestBuildIsInterrupted: a build ends with its context, also while mmdebstrap ignores
+// signals, and leaves no process.
 func TestBuildIsInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	pids := filepath.Join(dir, "pids")
@@ -73,5 +74,51 @@ func TestFreeSubordinates(t *testing.T) {
 	}
 	if got := freeSubordinates("/nonexistent"); got != 100_000 {
 		t.Error(got)
+	}
+}
+
+// runs reports whether a process lives; one that ended and was not waited for does not.
+func runs(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+// TestMmdebstrapProgress: the log of mmdebstrap becomes tasks with the totals that it
+// announced.
+func TestMmdebstrapProgress(t *testing.T) {
+	log := `I: running apt-get update...
+0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.
+After this operation, 98.9 MB of additional disk space will be used.
+Get:1 http://mirror.test trixie/main amd64 libc6 amd64 2.41 [2,843 kB]
+Get:2 http://mirror.test trixie/main amd64 dash amd64 0.5 [98 kB]
+Unpacking libc6:amd64 (2.41) ...
+Setting up libc6:amd64 (2.41) ...
+Unpacking dash (0.5) ...
+0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.
+After this operation, 1,178 MB of additional disk space will be used.
+Get:1 http://mirror.test trixie/main amd64 git amd64 2.47 [9 MB]
+Setting up git (2.47) ...
+I: creating tarball...
+`
+	r := &recorder{}
+	p := newMmdebstrapProgress(r)
+	p.read(strings.NewReader(log))
+	_, _ = byteCounter{p}.Write(make([]byte, 1000))
+	p.done(nil)
+	want := `Preparing the default image: 0 of 0, 0 notes, ended 1, <nil>
+Fetching the base system: 2 of 2, 2 notes, ended 1, <nil>
+Installing the base system: 3 of 4, 3 notes, ended 1, <nil>
+Fetching packages: 1 of 1, 1 notes, ended 1, <nil>
+Installing packages: 1 of 2, 1 notes, ended 1, <nil>
+Writing the image: 1000 of 1276900000, 0 notes, ended 1, <nil>
+`
+	if got := r.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	if got := p.lastLines(); !strings.HasSuffix(got, "I: creating tarball...") || strings.Contains(got, "\n\n") {
+		t.Errorf("the last lines are %q", got)
 	}
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +56,7 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	defer layers.Close()
 	stop := context.AfterFunc(ctx, func() { layers.Close() })
 	defer stop()
-	if err := s.flatten(&told{layers, task}, filepath.Join(dir, imageFile)); err != nil {
+	if err := s.flatten(&counted{layers, task}, filepath.Join(dir, imageFile)); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -69,7 +68,7 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	}, nil
 }
 
-// open finds the image that a reference names.
+// open returns the image that a reference names.
 func open(ctx context.Context, ref string) (v1.Image, error) {
 	if path, ok := strings.CutPrefix(ref, archivePrefix); ok {
 		img, err := tarball.ImageFromPath(path, nil)
@@ -101,7 +100,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 
 func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
-// fromLayout takes the image for this platform, or the only one.
+// fromLayout returns the image for this platform from an OCI image layout.
 func fromLayout(path string) (v1.Image, error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
@@ -148,85 +147,14 @@ func fromIndex(index v1.ImageIndex, depth int) (v1.Image, error) {
 	return nil, fmt.Errorf("no image for linux/%s in it", runtime.GOARCH)
 }
 
-// told is a reader that tells how far it is.
-type told struct {
+// counted is a reader that adds the bytes it reads to a task.
+type counted struct {
 	r    io.Reader
 	task progress.Task
 }
 
-func (t *told) Read(b []byte) (int, error) {
-	n, err := t.r.Read(b)
-	t.task.Add(int64(n))
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.task.Add(int64(n))
 	return n, err
-}
-
-// flatten makes an ext4 file of the layers' tar stream.
-func (s *Store) flatten(layers io.Reader, out string) error {
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(s.clean(layers, pw)) }()
-	err := toExt4(pr, out, s.limits.Bytes)
-	pr.CloseWithError(err) // ends the writer, whatever it does
-	return err
-}
-
-// errTooLarge means that an image is beyond Limits.
-var errTooLarge = errors.New("larger than bawn takes")
-
-// clean copies a tar stream without what a guest has no use for or could be led
-// astray by. Hard links come last: the layers are read from the top, so the file
-// that one means may still be to come.
-func (s *Store) clean(in io.Reader, out io.Writer) error {
-	r, w := tar.NewReader(in), tar.NewWriter(out)
-	var links []*tar.Header
-	seen := map[string]bool{}
-	var bytes int64
-	for n := 0; ; n++ {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if bytes += h.Size; n >= s.limits.Entries || bytes > s.limits.Bytes || h.Size < 0 {
-			return errTooLarge
-		}
-		var ok bool
-		if h.Name, ok = inside(h.Name); !ok {
-			continue
-		}
-		switch h.Typeflag {
-		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeFifo:
-			seen[h.Name] = true
-		case tar.TypeLink:
-			if h.Linkname, ok = inside(h.Linkname); ok {
-				links = append(links, h)
-			}
-			continue
-		default:
-			continue // devices: the guest's kernel makes its own
-		}
-		if err := w.WriteHeader(h); err != nil {
-			return err
-		}
-		if _, err := io.Copy(w, r); err != nil { //nolint:gosec // what is written is bounded by the caller
-			return err
-		}
-	}
-	for _, h := range links {
-		if !seen[h.Linkname] {
-			continue // to a file that a later layer took away
-		}
-		if err := w.WriteHeader(h); err != nil {
-			return err
-		}
-	}
-	return w.Close()
-}
-
-// inside is a path below the root, written in one way. The root itself is not
-// among them.
-func inside(path string) (string, bool) {
-	clean := strings.TrimPrefix(filepath.Clean("/"+path), "/")
-	return clean, clean != "" && !strings.ContainsRune(clean, 0)
 }

@@ -13,15 +13,15 @@ import (
 	"bawn.dev/bawn/internal/progress"
 )
 
-// LocalPrefix is of references to images that were saved here.
+// LocalPrefix begins references to images that Save made.
 const LocalPrefix = "local:"
 
 var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// errNothing: who packs has ended without a word.
+// errNothing means that the tar stream is empty.
 var errNothing = errors.New("there are no files to make it of")
 
-// CheckLocal says whether an image can be saved under the name.
+// CheckLocal returns an error when no image can be saved under the name.
 func CheckLocal(name string) error {
 	if !localName.MatchString(name) {
 		return fmt.Errorf("invalid image name %q: use 1 to 63 lower-case letters, digits, dots, hyphens and underscores, not at the beginning", name)
@@ -29,20 +29,20 @@ func CheckLocal(name string) error {
 	return nil
 }
 
-// Save makes an image of a file tree, which comes as a tar stream, and of the
-// environment that it is to have. From then on "local:NAME" stands for it. The stream
-// may be a hostile guest's: it is bounded by Limits and by most, in bytes. When
-// tree ends with an error nothing is kept.
-func (s *Store) Save(ctx context.Context, name string, tree io.Reader, env []string, most int64, r progress.Reporter) (*Image, error) {
+// Save makes an image of a file tree, given as a tar stream, with env as the environment
+// of its programs. From then on the reference "local:NAME" stands for it. The stream may
+// come from a hostile guest: it is bounded by Limits and by limit, in bytes. When tree
+// ends with an error, nothing is kept.
+func (s *Store) Save(ctx context.Context, name string, tree io.Reader, env []string, limit int64, r progress.Reporter) (*Image, error) {
 	if err := CheckLocal(name); err != nil {
 		return nil, err
 	}
 	bounded := *s
-	bounded.limits.Bytes = min(s.limits.Bytes, most)
+	bounded.limits.Bytes = min(s.limits.Bytes, limit)
 	return s.locked(ctx, LocalPrefix+name, r, nil, func(_ context.Context, dir, ref string, r progress.Reporter) (_ *meta, err error) {
 		task := r.Start("Packing "+ref, 0, progress.Bytes)
 		defer func() { task.Done(err) }()
-		in := bufio.NewReader(&told{tree, task})
+		in := bufio.NewReader(&counted{tree, task})
 		if _, err := in.Peek(1); errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("image %s: %w", ref, errNothing)
 		}

@@ -1,16 +1,16 @@
 // Package image turns a reference into the read-only disk image that sandboxes
-// boot from, and makes the disks that they write to.
+// boot from.
 //
 // There are two sources. The default image is a Debian built on this host by
 // mmdebstrap; any OCI image is fetched and flattened. Both end as one ext4 file,
 // named by its own SHA-256 and shared by all sandboxes, in bawn's cache (see
 // package cache for how that survives crashes, damage and a second bawn). A
-// pointer says which file a reference stands for at present. Everything works
-// without rights: ext4 is written directly, never mounted.
+// pointer names the file that a reference stands for at present. All of it works
+// without privileges: ext4 is written directly, never mounted.
 //
-// Not safe: an OCI image's contents are hostile, and stay so: flattening only
-// makes sure that they end up in the file system and nowhere else, within
-// limits. What the image runs, it runs inside the sandbox.
+// Not safe: an OCI image's contents are hostile, and stay so: flattening only makes sure
+// that they end up in the file system and nowhere else, within limits. Programs of the
+// image run inside the sandbox only.
 package image
 
 import (
@@ -46,7 +46,7 @@ var ErrGone = errors.New("the image is not in the cache any more")
 
 // Image is a root file system to boot from.
 type Image struct {
-	Ref    string `json:"ref"`    // what it was asked for as
+	Ref    string `json:"ref"`    // the reference that it was asked for by
 	Digest string `json:"digest"` // sha256:HEX of the file at Path
 	Path   string `json:"path"`   // ext4, read-only
 	Size   int64  `json:"size"`   // bytes
@@ -61,17 +61,17 @@ type Image struct {
 	Superseded bool `json:"superseded,omitempty"`
 }
 
-// meta is what the cache keeps beside the file.
+// meta is the cache's metadata of an image.
 type meta struct {
 	Ref        string    `json:"ref"`
-	Source     string    `json:"source"` // what identifies it where it came from
+	Source     string    `json:"source"` // its identity at its origin: a digest
 	Env        []string  `json:"env,omitempty"`
 	WorkingDir string    `json:"workingDir,omitempty"`
 	User       string    `json:"user,omitempty"`
 	Created    time.Time `json:"created"`
 }
 
-// pointer says what a reference stands for.
+// pointer names the image that a reference stands for.
 type pointer struct {
 	Ref    string `json:"ref"`
 	Key    string `json:"key"`
@@ -84,13 +84,13 @@ type Store struct {
 	limits Limits
 }
 
-// Open names the store in bawn's cache folder.
+// Open returns the store in bawn's cache folder, which need not exist.
 func Open(path string) *Store {
 	return &Store{cache: cache.Open(path), limits: DefaultLimits}
 }
 
-// pointerName is a file name for a reference: readable for the default image, a
-// hash for what a user typed.
+// pointerName returns the file name of a reference's pointer: a readable one for the
+// default image, a hash for references that a user typed.
 func pointerName(ref string) string {
 	if ref == DefaultRef {
 		return ref + "-" + debian.Arch()
@@ -102,7 +102,7 @@ func pointerName(ref string) string {
 // Get returns the image that a reference stands for: "" and "default" are the
 // default image, "sha256:HEX" is one in the cache, "oci:PATH" and
 // "docker-archive:PATH" are on this host, and anything else is in a registry.
-// What is in the cache is used without the network.
+// An image that is in the cache is used without the network.
 //
 // The error for a digest that is not in the cache is ErrGone.
 func (s *Store) Get(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
@@ -116,8 +116,8 @@ func (s *Store) Get(ctx context.Context, ref string, r progress.Reporter) (*Imag
 	}
 }
 
-// Refresh builds or fetches the image that ref stands for anew. Sandboxes made
-// from the one before keep that: it stays in the cache until Remove.
+// Refresh builds or fetches the image that ref stands for again. Sandboxes made from the
+// earlier one keep it: it stays in the cache until Remove.
 func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
 	switch {
 	case ref == "" || ref == DefaultRef:
@@ -134,53 +134,40 @@ func (s *Store) Default(ctx context.Context, r progress.Reporter) (*Image, error
 	return s.locked(ctx, DefaultRef, r, upToDate, s.build)
 }
 
-// HasDefault says whether the default image of this bawn is in the cache, whole.
+// HasDefault reports whether the default image of this bawn is in the cache, whole.
 func (s *Store) HasDefault() bool {
 	_, err := s.cached(DefaultRef, upToDate)
 	return err == nil
 }
 
-// upToDate says of a default image whether this bawn would build the same.
+// upToDate reports whether this bawn would build the same default image.
 func upToDate(p pointer) bool { return p.Source == recipeDigest() }
 
-// make builds what ref stands for in the scratch folder dir: the file imageFile
-// and what to keep beside it.
+// maker makes the image of ref in the scratch folder dir, as the file imageFile, and
+// returns its metadata.
 type maker func(ctx context.Context, dir, ref string, r progress.Reporter) (*meta, error)
 
-// locked returns the image that ref points to when want agrees and it is whole,
-// else makes it under the reference's lock. A nil want always makes.
+// locked returns the image that ref points to when want accepts the pointer and the image
+// is whole, else makes it under the reference's lock. A nil want accepts none.
 func (s *Store) locked(ctx context.Context, ref string, r progress.Reporter, want func(pointer) bool, mk maker) (*Image, error) {
-	if i, err := s.cached(ref, want); err == nil {
-		return i, nil
-	}
 	name := pointerName(ref)
-	l, err := s.cache.Lock(ctx, kind+"-"+name, r)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Unlock()
-	if i, err := s.cached(ref, want); err == nil {
-		return i, nil // another bawn made it meanwhile
-	}
-	dir, err := l.Scratch()
-	if err != nil {
-		return nil, err
-	}
-	defer cache.RemoveAll(dir)
-	m, err := mk(ctx, dir, ref, r)
-	if err != nil {
-		return nil, err
-	}
-	task := r.Start("Keeping the image", 0, progress.Steps)
-	e, err := s.cache.CommitByContent(kind, dir, imageFile, m)
-	task.Done(err)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.cache.Point(kind, name, pointer{Ref: ref, Key: e.Key, Source: m.Source}); err != nil {
-		return nil, err
-	}
-	return fromEntry(e)
+	present := func() (*Image, error) { return s.cached(ref, want) }
+	return cache.Once(ctx, s.cache, kind+"-"+name, r, present, func(dir string) (*Image, error) {
+		m, err := mk(ctx, dir, ref, r)
+		if err != nil {
+			return nil, err
+		}
+		task := r.Start("Keeping the image", 0, progress.Steps)
+		e, err := s.cache.CommitByContent(kind, dir, imageFile, m)
+		task.Done(err)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.cache.Point(kind, name, pointer{Ref: ref, Key: e.Key, Source: m.Source}); err != nil {
+			return nil, err
+		}
+		return fromEntry(e)
+	})
 }
 
 func (s *Store) cached(ref string, want func(pointer) bool) (*Image, error) {
@@ -202,8 +189,8 @@ func (s *Store) cached(ref string, want func(pointer) bool) (*Image, error) {
 	return i, err
 }
 
-// byDigest finds an image by its content. One that was damaged is made again
-// from where it came from, which serves if the result is the same.
+// byDigest returns the image with that content. A damaged one is made again from its
+// reference, which is an error when the result is another image.
 func (s *Store) byDigest(ctx context.Context, digest string, r progress.Reporter) (*Image, error) {
 	key := strings.TrimPrefix(digest, digestPrefix)
 	e, err := s.cache.Lookup(kind, key)
@@ -234,7 +221,7 @@ func (s *Store) byDigest(ctx context.Context, digest string, r progress.Reporter
 	return i, nil
 }
 
-// refOf is the reference that points to a key, or empty.
+// refOf returns the reference that points to a key, or "".
 func (s *Store) refOf(key string) string {
 	names, err := s.cache.Pointers(kind)
 	if err != nil {
@@ -260,8 +247,8 @@ func fromEntry(e *cache.Entry) (*Image, error) {
 	}, nil
 }
 
-// List returns the images in the cache: for each reference its present image,
-// then those that no reference means any more. Damaged ones are left out.
+// List returns the images in the cache: for each reference its present image, then those
+// that no reference stands for any more. Damaged ones are left out.
 func (s *Store) List() ([]Image, error) {
 	refs := map[string][]string{} // key to references
 	names, err := s.cache.Pointers(kind)
@@ -311,57 +298,65 @@ func (s *Store) List() ([]Image, error) {
 	return list, nil
 }
 
-// ErrInUse means that a sandbox's disk is laid over the image.
+// ErrInUse means that the disk of a sandbox is an overlay over the image.
 var ErrInUse = errors.New("a sandbox uses the image")
 
-// Remove forgets a reference or digest, and deletes the image when nothing else
-// refers to it. Of a digest the beginning is enough, if no other has it. An image
-// that is in use is an error, ErrInUse, and stays.
+// Remove removes a reference, or all references to a digest, and deletes the image when
+// no reference to it is left. A digest may be shortened to a beginning that no other
+// has. An image that is in use stays: the error wraps ErrInUse.
 func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
 	if ref == "" {
 		ref = DefaultRef
 	}
-	key, isDigest := strings.CutPrefix(ref, digestPrefix)
-	if !isDigest {
-		var p pointer
-		if err := s.cache.Pointer(kind, pointerName(ref), &p); errors.Is(err, cache.ErrAbsent) {
-			return fmt.Errorf("no image %s is in the cache", ref)
-		} else if err != nil {
-			return err
-		}
-		key = p.Key
-	} else {
-		var err error
-		if key, err = s.begins(key); err != nil {
-			return err
-		}
+	key, isDigest, err := s.keyOf(ref)
+	if err != nil {
+		return err
 	}
 	if inUse != nil && inUse(digestPrefix+key) {
 		return fmt.Errorf("%s: %w", ref, ErrInUse)
 	}
-	others := 0
-	names, err := s.cache.Pointers(kind)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		var p pointer
-		if s.cache.Pointer(kind, n, &p) != nil || p.Key != key {
-			continue
-		}
-		if isDigest || p.Ref == ref {
-			err = errors.Join(err, s.cache.Unpoint(kind, n))
-		} else {
-			others++
-		}
-	}
-	if others > 0 || err != nil {
+	left, err := s.unpoint(key, func(of string) bool { return isDigest || of == ref })
+	if left > 0 || err != nil {
 		return err
 	}
 	return s.cache.Remove(kind, key)
 }
 
-// begins finds the one key in the cache that begins so.
+// keyOf returns the key of the image that a reference or a digest stands for.
+func (s *Store) keyOf(ref string) (key string, isDigest bool, err error) {
+	if part, ok := strings.CutPrefix(ref, digestPrefix); ok {
+		key, err = s.begins(part)
+		return key, true, err
+	}
+	var p pointer
+	err = s.cache.Pointer(kind, pointerName(ref), &p)
+	if errors.Is(err, cache.ErrAbsent) {
+		err = fmt.Errorf("no image %s is in the cache", ref)
+	}
+	return p.Key, false, err
+}
+
+// unpoint removes the pointers to a key of those references that remove accepts, and
+// returns how many pointers to it are left.
+func (s *Store) unpoint(key string, remove func(ref string) bool) (left int, err error) {
+	names, err := s.cache.Pointers(kind)
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range names {
+		var p pointer
+		switch {
+		case s.cache.Pointer(kind, n, &p) != nil || p.Key != key:
+		case remove(p.Ref):
+			err = errors.Join(err, s.cache.Unpoint(kind, n))
+		default:
+			left++
+		}
+	}
+	return left, err
+}
+
+// begins returns the one key in the cache that begins with part.
 func (s *Store) begins(part string) (key string, err error) {
 	keys, err := s.cache.Keys(kind)
 	if err != nil {

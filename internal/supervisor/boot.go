@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
 
-	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/disk"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -199,7 +199,7 @@ func (s *supervisor) ownDisk(t *template.Template, p template.Point) error {
 		}
 	}
 	if t == nil || p != template.Ready {
-		if err := image.EnsureDisk(path, s.spec.Disk); err != nil {
+		if err := disk.Ensure(path, s.spec.Disk); err != nil {
 			return fmt.Errorf("disk of the sandbox: %w", err)
 		}
 		return nil

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/confine"
-	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/disk"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
@@ -270,7 +270,7 @@ func (b *builder) openDisks() (own *os.File, err error) {
 	}
 	defer os.RemoveAll(dir) // it stays open
 	path := filepath.Join(dir, store.DiskFile)
-	if err := image.NewDisk(path, b.spec.Disk); err != nil {
+	if err := disk.New(path, b.spec.Disk); err != nil {
 		return nil, err
 	}
 	disks, closeDisks, err := vm.OpenDisks(&b.spec.Boot, path)

@@ -1,4 +1,4 @@
-package image
+package disk
 
 import (
 	"errors"
@@ -11,16 +11,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/diskuse"
 )
 
-// makerEnv names the disk that the test program makes when it plays who is killed.
+// makerEnv names the disk that the test program makes when it runs as the process that is
+// killed.
 const makerEnv = "BAWN_TEST_MAKES_DISK"
 
-// TestDiskMakerIsKilled: whoever makes a disk may be killed on the way. There is
-// no disk then, mke2fs ends too, and the next one makes it and leaves nothing else.
+// TestDiskMakerIsKilled: a process that makes a disk is killed on the way. Then there is
+// no disk, mke2fs ends too, and the next process makes the disk and leaves nothing else.
 func TestDiskMakerIsKilled(t *testing.T) {
 	if path := os.Getenv(makerEnv); path != "" {
-		t.Fatalf("it was not killed: %v", EnsureDisk(path, MinDisk))
+		t.Fatalf("it was not killed: %v", Ensure(path, MinSize))
 	}
 	bin, dir := t.TempDir(), t.TempDir()
 	path, began := filepath.Join(dir, "disk.raw"), filepath.Join(bin, "began")
@@ -52,22 +55,49 @@ func TestDiskMakerIsKilled(t *testing.T) {
 			t.Errorf("a disk is there: %v", err)
 		}
 	}
-	if err := EnsureDisk(path, MinDisk); err != nil {
+	if err := Ensure(path, MinSize); err != nil {
 		t.Fatal(err)
 	}
-	if got := inspect(t, path, "stat /"); !strings.Contains(got, "Type: directory") {
-		t.Errorf("%q", got)
+	out, err := exec.Command("/sbin/debugfs", "-R", "stat /", path).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Type: directory") {
+		t.Errorf("%v: %q", err, out)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
-// runs says whether a process lives; who waits for orphans here may be slow.
+// runs reports whether a process lives; one that ended and was not waited for does not.
 func runs(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
 	}
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+func TestEnsure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	size := func() int64 {
+		t.Helper()
+		fi, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Size()
+	}
+	if err := Ensure(path, MinSize-1); err == nil {
+		t.Error("a disk that is too small")
+	}
+	for _, c := range []struct{ ask, want int64 }{{MinSize, MinSize}, {2 * MinSize, 2 * MinSize}, {MinSize, 2 * MinSize}} {
+		if err := Ensure(path, c.ask); err != nil || size() != c.want {
+			t.Errorf("asked for %d: %d bytes, %v", c.ask, size(), err)
+		}
+	}
+	if err := New(path, MinSize); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over a disk: %v", err)
+	}
+	if used := diskuse.Of(path); used > 16<<20 {
+		t.Errorf("an empty disk takes %d bytes", used)
+	}
 }
