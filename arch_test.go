@@ -80,10 +80,10 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
 	{"internal/supervisor/templatebuild", "confine disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
 	{"internal/supervisor", "confine control disk egress memory netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "control egress policy progress sandbox sandbox/store"},
+	{"internal/engine", "cache confine control egress image kernel policy progress qemu sandbox sandbox/store"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "cache confine control engine image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/templatebuild transfer wire workcopy"},
+	{"cmd/bawn", "confine control engine image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/templatebuild transfer wire workcopy"},
 }
 
 // folders are the folders with Go code in them.

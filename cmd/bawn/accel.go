@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
-// tellAccel tells the person, once per boot of this host, that guests run
-// under software emulation and why.
+// tellAccel prints, once per boot of this host, that guests run under software emulation
+// and why.
 func tellAccel(a qemu.Accel) {
 	cache, err := xdg.Cache()
 	if a.OK() || err != nil {
@@ -28,15 +29,12 @@ func tellAccel(a qemu.Accel) {
 		return
 	}
 	writeAccel(os.Stderr, a, os.Getenv("BAWN_DEBUG") != "")
-	// Not being able to write it down only means saying it again.
+	// If the marker cannot be written, the message only appears again.
 	_ = atomicfile.Write(marker, boot)
 }
 
-// slower is what KVM is missed for.
-const slower = "using software emulation, about 20 times slower"
-
 func writeAccel(w io.Writer, a qemu.Accel, debug bool) {
-	fmt.Fprintf(w, "bawn: %s; %s\n", a.Reason, slower)
+	fmt.Fprintf(w, "bawn: %s; %s\n", a.Reason, engine.SlowWithoutKVM)
 	if a.Remedy != "" {
 		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(a.Remedy))
 	}
