@@ -15,12 +15,12 @@ import (
 	"bawn.dev/bawn/internal/sys/atomicfile"
 )
 
-// HostAlias is the name under which known_hosts has a sandbox's key.
+// HostAlias returns the host name under which a sandbox's key is in known_hosts.
 func HostAlias(name string) string { return "bawn-" + name }
 
-// MakeKeys makes the sandbox's keys if they do not stand yet: one for the
-// host's side, one for the guest's SSH server, and a known_hosts file that
-// binds the two for OpenSSH clients.
+// MakeKeys makes the keys of the sandbox in d that do not exist yet: one for the host's
+// side, one for the guest's SSH server. It also writes a known_hosts file with the
+// guest's key, for OpenSSH clients. A key file that cannot be read as a key is an error.
 func MakeKeys(d store.Dir, name string) error {
 	for _, f := range []string{store.ClientKeyFile, store.HostKeyFile} {
 		if _, err := Signer(d, f); err == nil {
@@ -52,7 +52,8 @@ func makeKey(path, comment string) error {
 	return atomicfile.Write(path, pem.EncodeToMemory(block))
 }
 
-// Signer reads one of the sandbox's private keys.
+// Signer reads one of the sandbox's private keys: store.ClientKeyFile or
+// store.HostKeyFile. A file that does not exist is fs.ErrNotExist.
 func Signer(d store.Dir, file string) (ssh.Signer, error) {
 	b, err := os.ReadFile(d.File(file))
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"time"
 
-	"bawn.dev/bawn/internal/wire"
 	"golang.org/x/crypto/ssh"
+
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Forwarded are the signals that bawn passes on to a command.
@@ -18,78 +19,81 @@ var Forwarded = []os.Signal{
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
 }
 
-// signalName is the name of a signal on an SSH channel; empty where it has none.
-func signalName(sig os.Signal) string {
-	n, ok := sig.(syscall.Signal)
-	if !ok {
-		return ""
+// signalNumber returns the number of a signal that ended a command. One that is not in
+// the table counts as SIGKILL: the command is dead all the same.
+func signalNumber(name string) int {
+	if sig, ok := wire.SignalByName(name); ok {
+		return int(sig)
 	}
-	return wire.SignalName(n)
+	return int(syscall.SIGKILL)
 }
 
-func signalNumber(s ssh.Signal) int {
-	if n, ok := wire.SignalByName(string(s)); ok {
-		return int(n)
-	}
-	return int(syscall.SIGKILL) // a signal without a name in SSH: dead all the same
-}
-
-// StillError is Run's answer when a signal was to end the command, and the guest
-// gave no sign of life after it. The command ends when the guest goes on.
+// StillError is Run's answer when the guest did not answer after a signal that was to end
+// the command. The command gets the signal if the guest goes on.
 type StillError struct{ Signal syscall.Signal }
 
 func (e StillError) Error() string {
 	return fmt.Sprintf("the sandbox stands still and does not take signal %d (%v)", int(e.Signal), e.Signal)
 }
 
-// answerLimit is how long a guest may take to answer after a signal that is to end
+// defaultAnswerLimit is how long a guest may take to answer after a signal that is to end
 // a command. Under software emulation a busy one takes seconds.
-const answerLimit = 10 * time.Second
+const defaultAnswerLimit = 10 * time.Second
 
-// forwarder passes a person's signals on to the command of a session. A guest that
-// stands still, as when the host's disk is full, takes none, nor Ctrl-C as a key: who
-// wants to end the command must still get away.
+// forwarder passes a person's signals on to the command of a session. A guest that stands
+// still, as when the host's disk is full, handles neither signals nor Ctrl-C as a key. So
+// after each of them an answer is expected, or else the person could not get away.
 type forwarder struct {
 	client     *Client
-	session    chan *ssh.Session // gives the session once it has begun
+	session    chan *ssh.Session // gives the session once its command is started
 	asking     sync.Mutex        // held while an answer is waited for
 	unanswered atomic.Int32      // the signal after which the guest did not answer
 }
 
-// run passes signals on until the channel is closed.
-func (f *forwarder) run(from <-chan os.Signal) {
-	var s *ssh.Session
-	for sig := range from {
+// run passes signals on until Run is over, or the channel of signals is closed.
+func (f *forwarder) run(from <-chan os.Signal, over <-chan struct{}) {
+	var s *ssh.Session // once there was a signal
+	for {
+		var received os.Signal
+		select {
+		case received = <-from:
+		case <-over:
+			return
+		}
+		sig, ok := received.(syscall.Signal)
+		if !ok {
+			return // closed
+		}
 		switch sig {
 		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
-			go f.expectAnswer(sig.(syscall.Signal))
+			go f.expectAnswer(sig)
 		}
 		if s == nil {
 			if s = <-f.session; s == nil {
-				return // it ended before it began
+				return // the command was not started
 			}
 		}
-		if name := signalName(sig); name != "" {
+		if name := wire.SignalName(sig); name != "" {
 			_ = s.Signal(ssh.Signal(name)) // fails only when the session is over
 		}
 	}
 }
 
-// expectAnswer ends the connection if the guest does not answer.
+// expectAnswer ends the connection if the guest does not answer within the client's limit.
 func (f *forwarder) expectAnswer(sig syscall.Signal) {
 	if !f.asking.TryLock() {
-		return // a key that is held down
+		return // one at a time: a key may be held down
 	}
 	defer f.asking.Unlock()
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		// By a name that no server knows: all answer, if by a refusal.
+		// Every server answers: one that does not know the name refuses.
 		_, _, _ = f.client.ssh.SendRequest("keepalive@openssh.com", true, nil)
 	}()
 	select {
 	case <-answered: // or the connection has ended
-	case <-time.After(answerLimit):
+	case <-time.After(f.client.answerLimit):
 		f.unanswered.CompareAndSwap(0, int32(sig))
 		f.client.Close()
 	}

@@ -14,19 +14,20 @@ import (
 	"golang.org/x/term"
 )
 
-// Terminal is the person's terminal.
+// Terminal is the person's terminal. In and Out may be the same file; both stay open.
 type Terminal struct {
 	In, Out *os.File
 	Type    string // $TERM
 }
 
-// modes are those settings of the person's terminal that a program can be
-// surprised by: which keys mean what, and that characters may have many bytes.
+// modes returns the settings of a terminal that the guest's terminal must have too: which
+// keys mean what, and whether characters may have several bytes (UTF-8). Of a file that
+// is no terminal it returns none.
 func modes(f *os.File) ssh.TerminalModes {
 	m := ssh.TerminalModes{}
 	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	if err != nil {
-		return m // the guest's own
+		return m
 	}
 	for op, i := range map[uint8]int{
 		ssh.VINTR: unix.VINTR, ssh.VQUIT: unix.VQUIT, ssh.VERASE: unix.VERASE, ssh.VKILL: unix.VKILL, ssh.VEOF: unix.VEOF,
@@ -47,24 +48,25 @@ func modes(f *os.File) ssh.TerminalModes {
 	return m
 }
 
-// heed calls interrupted whenever the person presses the key that interrupts. The
-// key goes to the guest as every other: what it means is decided there.
-func (t *Terminal) heed(in io.Reader, interrupted func()) io.Reader {
+// watchInterrupt returns in, and calls interrupted whenever the person presses the
+// terminal's interrupt key. The key goes to the guest like every other, whose terminal
+// decides what it means.
+func (t *Terminal) watchInterrupt(in io.Reader, interrupted func()) io.Reader {
 	m, err := unix.IoctlGetTermios(int(t.In.Fd()), unix.TCGETS)
 	if err != nil || m.Cc[unix.VINTR] == 0 { // 0 is off (termios(3), _POSIX_VDISABLE)
 		return in
 	}
-	return keys{in, m.Cc[unix.VINTR], interrupted}
+	return interruptReader{in, m.Cc[unix.VINTR], interrupted}
 }
 
-// keys is what a person types.
-type keys struct {
+// interruptReader calls pressed for each read that contains the key.
+type interruptReader struct {
 	from    io.Reader
 	key     byte
 	pressed func()
 }
 
-func (k keys) Read(b []byte) (int, error) {
+func (k interruptReader) Read(b []byte) (int, error) {
 	n, err := k.from.Read(b)
 	if bytes.IndexByte(b[:n], k.key) >= 0 {
 		k.pressed()
@@ -72,8 +74,9 @@ func (k keys) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// attach asks for a terminal in the guest of the same size and type, sets the
-// person's to raw mode and keeps the sizes equal. What it returns undoes that.
+// attach gives the session a terminal of the same size and type in the guest, sets the
+// person's terminal to raw mode, and passes changes of its size on until restore is
+// called or ctx ends. restore also gives the person's terminal its mode back.
 func (t *Terminal) attach(ctx context.Context, s *ssh.Session) (restore func(), err error) {
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH) // before the size is read: no change is missed
@@ -91,23 +94,27 @@ func (t *Terminal) attach(ctx context.Context, s *ssh.Session) (restore func(), 
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
 	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-resized:
-				if w, h, err := term.GetSize(int(t.Out.Fd())); err == nil {
-					_ = s.WindowChange(h, w)
-				}
-			case <-done:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	go t.passSize(ctx, s, resized, done)
 	return func() {
 		signal.Stop(resized)
 		close(done)
 		_ = term.Restore(int(t.In.Fd()), was)
 	}, nil
+}
+
+// passSize passes the terminal's size on to the session at each signal, until done is
+// closed or ctx ends.
+func (t *Terminal) passSize(ctx context.Context, s *ssh.Session, resized <-chan os.Signal, done <-chan struct{}) {
+	for {
+		select {
+		case <-resized:
+			if w, h, err := term.GetSize(int(t.Out.Fd())); err == nil {
+				_ = s.WindowChange(h, w)
+			}
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
