@@ -11,21 +11,21 @@ import (
 // ExecRequest. The byte 0x01 cannot begin a command that a person types.
 const execPrefix = "\x01bawn-exec:"
 
-// ExecRequest is a command to be run exactly as given, without a shell.
+// ExecRequest is a command that the guest runs exactly as given, without a shell.
 //
-// SSH has only a command string for that, which a login shell would take apart
-// (RFC 4254 section 6.5); so bawn's own commands cross as ExecCommand, and what
-// any other client sends is left to the shell.
+// SSH carries a command as one string, which servers give to the login shell (RFC 4254,
+// section 6.5). So bawn's own commands are encoded in such a string (ExecCommand), and the
+// string of any other client is left to the shell.
 type ExecRequest struct {
 	// Argv is the program and its arguments; empty is the user's login shell.
 	Argv []string `json:"argv,omitempty"`
-	// Dir is where to run it; empty is SetupRequest.Workdir or else the home.
+	// Dir is the working directory. Empty is Identity.Workdir, or else the home directory.
 	Dir string `json:"dir,omitempty"`
-	// Env is KEY=VALUE, over what the login gives.
+	// Env is KEY=VALUE, over the variables of a login.
 	Env []string `json:"env,omitempty"`
 }
 
-// ExecCommand is the SSH command string that carries r.
+// ExecCommand returns the SSH command string that carries r.
 func ExecCommand(r ExecRequest) string {
 	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env)})
 	if err != nil {
@@ -34,8 +34,9 @@ func ExecCommand(r ExecRequest) string {
 	return execPrefix + base64.RawURLEncoding.EncodeToString(b)
 }
 
-// ParseExecCommand is the inverse of ExecCommand. ok is false, with no error,
-// for a command string of another client.
+// ParseExecCommand is the inverse of ExecCommand. For the command string of another client
+// ok is false and err is nil. For a string with the prefix of ExecCommand ok is true, and
+// err tells whether the rest is well formed.
 func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	enc, ok := strings.CutPrefix(s, execPrefix)
 	if !ok {
@@ -52,8 +53,8 @@ func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	return ExecRequest{Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env)}, true, nil
 }
 
-// rawExec is an ExecRequest whose strings are bytes: JSON would mend what is
-// not UTF-8, and arguments and paths need not be.
+// rawExec is an ExecRequest with bytes for strings. Arguments and paths need not be UTF-8,
+// and JSON strings would replace what is not.
 type rawExec struct {
 	Argv [][]byte `json:"argv,omitempty"`
 	Dir  []byte   `json:"dir,omitempty"`

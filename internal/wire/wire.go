@@ -1,19 +1,30 @@
-// Package wire is what crosses the virtio-serial ports between the supervisor
-// on the host and the agent (PID 1) in the guest.
+// Package wire is the protocol between the supervisor on the host and the agent
+// (process 1) in the guest: what crosses the two virtio-serial ports that join them.
 //
-// Two ports exist. PortControl carries JSON, one message a line: the host asks
-// (Request), the guest answers (Reply), in order. PortMux carries one yamux
-// session at a time; the host opens each stream and writes a one-line JSON
-// StreamHeader first, after which the stream is raw bytes.
+// PortControl carries JSON, one message a line. The host sends a Request; the guest
+// answers each with a Reply of the same ID. Requests about the machine as a whole are
+// answered in the order in which they came. The others (OpMount and OpUnmount, OpMux,
+// OpProcess, OpTime, OpShutdown) may be answered before an earlier one, each group in its
+// own order. The guest never sends a line that is not a Reply.
 //
-// A port has no notion of a connection: bytes of an earlier session may still
-// be under way after a snapshot was restored or a supervisor replaced. Each mux
-// session therefore begins with a nonce that the host chose and named in
-// OpMux: each side throws away what it reads until it has seen the nonce.
+// PortMux carries one yamux session at a time, in which the host is the client: it opens
+// each stream and writes a StreamHeader first, as one line of JSON. After that the stream
+// is raw bytes (StreamSSH), or a StreamReply and then raw bytes (StreamTCP).
 //
-// Not safe: the guest is hostile. The host must treat every byte from either
-// port as an attacker's: lines longer than MaxLine, unknown fields of the wrong
-// type and unasked replies end the port, never the supervisor.
+// A port has no notion of a connection: bytes of an earlier session may still be under way
+// after a snapshot was restored or a supervisor replaced. Each mux session therefore
+// begins with a nonce, which the host chooses and names in OpMux. The host writes it on
+// PortMux, the guest writes it back, and each side discards what it reads until it has
+// seen the nonce. On PortControl, a line that the guest cannot parse is skipped, and a
+// Reply whose ID the host did not send is an error.
+//
+// An agent outlives the bawn that built it: it is part of templates, suspended sandboxes
+// and snapshots. So names of operations and JSON keys do not change, a field that is added
+// may be missing in what the other side sends, and unknown fields are ignored.
+//
+// Not safe: the guest is hostile. The host must treat every byte from either port as an
+// attacker's. A line longer than MaxLine, a field of the wrong type and a Reply that
+// nobody asked for end the port, never the supervisor.
 package wire
 
 import (
@@ -29,7 +40,7 @@ const (
 	PortMux     = "dev.bawn.mux"
 )
 
-// MaxLine bounds a line on PortControl and a StreamHeader, in bytes.
+// MaxLine bounds a line on PortControl and a StreamHeader, in bytes, newline included.
 const MaxLine = 1 << 20
 
 // NonceLen is the length in bytes of a mux session's nonce (MuxRequest.Nonce).
@@ -39,73 +50,75 @@ const NonceLen = 32
 type Op string
 
 const (
-	// OpHello asks for HelloReply; the agent answers as soon as it runs.
+	// OpHello has no body. Answered with a HelloReply as soon as the agent runs.
 	OpHello Op = "hello"
-	// OpPrepare carries PrepareRequest: ready what every sandbox of a kind has
-	// in common, before the machine is saved as their template.
+	// OpPrepare carries a PrepareRequest: the guest readies what all sandboxes of a kind
+	// have in common, before the machine is saved as their template. Before OpSetup only.
 	OpPrepare Op = "prepare"
-	// OpSetup carries SetupRequest: make a sandbox of this VM. Once per boot.
+	// OpSetup carries a SetupRequest: the guest makes this machine a sandbox. Once per
+	// boot; a second one is an error.
 	OpSetup Op = "setup"
-	// OpIdentify carries Identity: who this VM is from now on, after it was
-	// restored as a copy of one that was set up.
+	// OpIdentify carries an Identity: the guest takes it on, in a machine that was
+	// restored as a copy of one that was set up. After OpSetup only.
 	OpIdentify Op = "identify"
-	// OpMount carries Mount: mount one virtiofs share that the host plugged.
-	// Answered when mounted.
+	// OpMount carries a Mount: the guest mounts a share that the host has plugged.
+	// Answered when it is mounted.
 	OpMount Op = "mount"
-	// OpUnmount carries Mount: let go of a share.
+	// OpUnmount carries a Mount: the guest unmounts the share, also while it is in use.
+	// No error where it is not mounted.
 	OpUnmount Op = "unmount"
-	// OpMux carries MuxRequest: drop the mux session, if any, and start anew.
-	// The guest answers, then reads the nonce from PortMux and echoes it.
+	// OpMux carries a MuxRequest: the guest ends the mux session, if there is one, and
+	// answers. Then it waits for the nonce on PortMux, echoes it, and begins a session.
 	OpMux Op = "mux"
-	// OpQuiesce flushes file systems before a snapshot.
+	// OpQuiesce has no body. The guest writes file systems out before a snapshot.
 	OpQuiesce Op = "quiesce"
-	// OpSuspend holds everything in the guest but the agent, and flushes file
-	// systems: the machine is about to be saved.
+	// OpSuspend has no body. The guest freezes all processes but the agent and writes file
+	// systems out: the machine is about to be saved. After an error nothing is frozen.
 	OpSuspend Op = "suspend"
-	// OpResume carries Identity: the machine goes on, as the same sandbox or as a
-	// copy of it. What OpSuspend held goes on when it is who it shall be.
+	// OpResume carries an Identity: the guest takes it on, as the same sandbox or as a
+	// copy (another MachineID), and thaws what OpSuspend froze, also after an error.
 	OpResume Op = "resume"
-	// OpProcess carries a list of ProcessRequest: whose are these connections.
-	// Answered with a ProcessReply for each, out of turn and without touching a
-	// mounted file.
+	// OpProcess carries a list of ProcessRequest: the guest looks for the processes that
+	// use these connections. Answered with a list of ProcessReply of the same length and
+	// order, without access to any file of a share.
 	OpProcess Op = "process"
-	// OpTime carries a time.Time: what the host's clock says.
+	// OpTime carries a time.Time, the host's clock: the guest corrects its own.
 	OpTime Op = "time"
-	// OpShutdown ends all processes, unmounts, powers off. Answered at once.
+	// OpShutdown has no body. Answered at once; then the guest ends all processes, writes
+	// file systems out, and powers the machine off.
 	OpShutdown Op = "shutdown"
 )
 
 // Request is one line from host to guest.
 type Request struct {
-	ID   uint64          `json:"id"`
+	ID   uint64          `json:"id"` // chosen by the host, never 0, once per port
 	Op   Op              `json:"op"`
-	Body json.RawMessage `json:"body,omitempty"`
+	Body json.RawMessage `json:"body,omitempty"` // as the Op says
 }
 
-// Reply is one line from guest to host, with the ID of its Request.
-// Error is empty on success.
+// Reply is one line from guest to host.
 type Reply struct {
-	ID    uint64          `json:"id"`
-	Error string          `json:"error,omitempty"`
-	Body  json.RawMessage `json:"body,omitempty"`
+	ID    uint64          `json:"id"`              // of the Request
+	Error string          `json:"error,omitempty"` // empty on success
+	Body  json.RawMessage `json:"body,omitempty"`  // where the Op has an answer of its own
 }
 
-// HelloReply says which agent answers.
+// HelloReply identifies the agent and the kernel.
 type HelloReply struct {
 	Version string `json:"version"` // of bawn that built the agent
 	Kernel  string `json:"kernel"`  // uname -r
 }
 
-// PrepareRequest names the disks that all sandboxes of a kind have: the image
-// and the kernel's modules, by serial as in SetupRequest.
+// PrepareRequest names the devices that all sandboxes of a kind have: the disks of the
+// image and of the kernel's modules, by serial as in SetupRequest, and the shares.
 type PrepareRequest struct {
 	ImageSerial   string `json:"imageSerial"`
 	ModulesSerial string `json:"modulesSerial"`
-	// Tags are those of the shares that are plugged.
+	// Tags are the tags of the shares that are plugged. The guest waits for their devices.
 	Tags []string `json:"tags,omitempty"`
 }
 
-// Identity is what no two sandboxes have in common.
+// Identity is what differs between any two sandboxes.
 type Identity struct {
 	Hostname  string    `json:"hostname"`
 	MachineID string    `json:"machineID"` // 32 lower-case hex digits, machine-id(5)
@@ -118,12 +131,12 @@ type Identity struct {
 	MAC       string   `json:"mac,omitempty"`       // of the network card; empty without one
 	Addresses []string `json:"addresses,omitempty"` // of the network card, in CIDR notation
 
-	// Workdir is where shells and commands start that name no place; empty is
-	// the home directory. It is used only where it exists.
+	// Workdir is the working directory of shells and commands that name none. Where it is
+	// empty or does not exist, they start in the user's home directory.
 	Workdir string `json:"workdir,omitempty"`
 }
 
-// SetupRequest makes a sandbox of the booted VM.
+// SetupRequest describes the sandbox that a booted machine becomes.
 type SetupRequest struct {
 	Identity
 	Timezone string `json:"timezone,omitempty"` // an IANA name; empty is UTC
@@ -137,11 +150,11 @@ type SetupRequest struct {
 
 	ImageEnv []string `json:"imageEnv,omitempty"` // KEY=VALUE from the OCI image's configuration
 
-	Mounts []Mount `json:"mounts,omitempty"` // those already plugged; others come by OpMount
-	Net    *Net    `json:"net,omitempty"`
+	Mounts []Mount `json:"mounts,omitempty"` // shares that are plugged already; others come by OpMount
+	Net    *Net    `json:"net,omitempty"`    // nil without a network card
 }
 
-// User is the unprivileged user inside.
+// User is the unprivileged user in the guest. UID 0 means that there is none beside root.
 type User struct {
 	Name  string `json:"name"`
 	UID   uint32 `json:"uid"`
@@ -165,48 +178,46 @@ type MuxRequest struct {
 	Nonce []byte `json:"nonce"` // NonceLen bytes
 }
 
-// ProcessRequest names a connection or association of the guest by its ends, as
-// the host sees them.
+// ProcessRequest names a connection of the guest by its two ends, as the host sees them.
 type ProcessRequest struct {
 	Proto string         `json:"proto"` // "tcp", "udp"
 	Src   netip.AddrPort `json:"src"`   // the guest's end
 	Dst   netip.AddrPort `json:"dst"`
 }
 
-// ProcessReply says whose it is; PID 0 is not known.
+// ProcessReply is the process that uses a connection. PID 0 means that none was found.
 type ProcessReply struct {
-	PID  int    `json:"pid,omitempty"`  // of the agent's own namespace
+	PID  int    `json:"pid,omitempty"`  // in the agent's PID namespace
 	Name string `json:"name,omitempty"` // proc_pid_comm(5)
 }
 
 // Net configures the one network card; its addresses are in Identity.
 type Net struct {
-	MTU      int      `json:"mtu"`
-	Gateways []string `json:"gateways"`
-	DNS      []string `json:"dns"`
-	// CACert, PEM, is added to the guest's trust store where not empty.
+	MTU      int      `json:"mtu"`      // bytes; 0 leaves the card's own
+	Gateways []string `json:"gateways"` // addresses, one for each IP version
+	DNS      []string `json:"dns"`      // addresses of name servers
+	// CACert holds certificates in PEM that the guest's programs shall trust; may be empty.
 	CACert []byte `json:"caCert,omitempty"`
 }
 
-// StreamKind names what a mux stream is for.
+// StreamKind is the purpose of a mux stream.
 type StreamKind string
 
 const (
-	// StreamSSH reaches the agent's SSH server.
+	// StreamSSH is a connection to the agent's SSH server.
 	StreamSSH StreamKind = "ssh"
-	// StreamTCP reaches a TCP port on the guest's loopback (published ports).
-	// The guest answers one line, a StreamReply, before the raw bytes.
+	// StreamTCP is a connection to a TCP port on the guest's loopback (published ports).
+	// The guest sends one line, a StreamReply, before the raw bytes.
 	StreamTCP StreamKind = "tcp"
 )
 
-// StreamHeader is the first line that the host writes on a stream.
+// StreamHeader is the first line on a stream, from the host.
 type StreamHeader struct {
 	Kind StreamKind `json:"kind"`
 	Port uint16     `json:"port,omitempty"` // StreamTCP
 }
 
-// StreamReply is the guest's line on a StreamTCP stream. Error is empty when
-// the connection stands.
+// StreamReply is the guest's line on a StreamTCP stream. The stream ends after an error.
 type StreamReply struct {
-	Error string `json:"error,omitempty"`
+	Error string `json:"error,omitempty"` // empty when the port was connected
 }
