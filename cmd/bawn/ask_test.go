@@ -23,9 +23,18 @@ import (
 
 // pretender is what a supervisor is asked for, written down.
 type pretender struct {
-	mu    sync.Mutex
-	calls []string
+	control.Service // nil: no other method is called
+	mu              sync.Mutex
+	calls           []string
 }
+
+func (p *pretender) ReloadPolicy() error { p.took("reload"); return nil }
+
+func (p *pretender) AllowOnce(rule string) error { p.took("once " + rule); return nil }
+
+func (p *pretender) ForgetOnce() error { p.took("forget"); return nil }
+
+func (p *pretender) AllowedOnce() ([]string, error) { return []string{"once.test"}, nil }
 
 func (p *pretender) took(what string) {
 	p.mu.Lock()
@@ -59,23 +68,7 @@ func pretend(t *testing.T, sandboxes *store.Store, dir string) (store.Dir, *pret
 		t.Fatal(err)
 	}
 	p := &pretender{}
-	mux := http.NewServeMux()
-	control.Handle(mux, "POST /policy/reload", func(context.Context, struct{}) (struct{}, error) {
-		p.took("reload")
-		return struct{}{}, nil
-	})
-	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
-		p.took("once " + rule)
-		return struct{}{}, nil
-	})
-	control.Handle(mux, "POST /policy/forget", func(context.Context, struct{}) (struct{}, error) {
-		p.took("forget")
-		return struct{}{}, nil
-	})
-	control.Handle(mux, "GET /policy/once", func(context.Context, struct{}) ([]string, error) {
-		return []string{"once.test"}, nil
-	})
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Handler: control.Handler(p), ReadHeaderTimeout: time.Minute}
 	t.Cleanup(func() { s.Close() })
 	go func() { _ = s.Serve(l) }()
 	return d, p

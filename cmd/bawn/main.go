@@ -118,6 +118,8 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "  try: df -h, to see which disk is full; bawn ls and bawn image ls name what bawn could do without")
 	case errors.As(err, &h):
 		fmt.Fprintln(w, "  try:", printable(h.hint))
+	case controlHint(err) != "":
+		fmt.Fprintln(w, "  try:", controlHint(err))
 	}
 	return exitFailed
 }

@@ -56,7 +56,7 @@ func describe(ctx context.Context, sandboxes *store.Store, name string) (*row, e
 	if st.Phase == sandbox.Running {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		if s, err := control.NewClient(d).Status(ctx); err == nil {
+		if s, err := control.NewClient(d.DialControl).Status(ctx); err == nil {
 			r.Status = &s
 		}
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -89,7 +87,7 @@ func changePorts(c *cobra.Command, d store.Dir, add []sandbox.Port, drop []uint1
 	if err != nil {
 		return nil, err
 	}
-	client := control.NewClient(d)
+	client := control.NewClient(d.DialControl)
 	running := st.Phase == sandbox.Running
 	open := spec.Ports
 	if running {
@@ -99,17 +97,15 @@ func changePorts(c *cobra.Command, d store.Dir, add []sandbox.Port, drop []uint1
 		}
 		open = st.Ports
 	}
-	var dropped []sandbox.Port
 	for _, h := range drop {
 		i := slices.IndexFunc(open, func(p sandbox.Port) bool { return p.Host == h })
 		if i < 0 {
 			return nil, hint(fmt.Errorf("port %d is not published", h), "bawn port")
 		}
-		dropped = append(dropped, open[i])
 		spec.Ports = withoutPort(spec.Ports, open[i])
 	}
 	if running {
-		if add, err = swapPorts(c.Context(), client, dropped, add); err != nil {
+		if add, err = client.ChangePorts(c.Context(), add, drop); err != nil {
 			return nil, err
 		}
 	}
@@ -130,47 +126,6 @@ func changePorts(c *cobra.Command, d store.Dir, add []sandbox.Port, drop []uint1
 	}
 	now, err := client.Status(c.Context())
 	return now.Ports, err
-}
-
-// swapPorts closes some ports of a running sandbox and opens others: all, or none.
-func swapPorts(ctx context.Context, client *control.Client, drop, add []sandbox.Port) ([]sandbox.Port, error) {
-	for i, p := range drop {
-		if err := client.Unpublish(ctx, p.Host); err != nil {
-			_, again := publish(context.WithoutCancel(ctx), client, drop[:i])
-			return nil, errors.Join(err, again)
-		}
-	}
-	opened, err := publish(ctx, client, add)
-	if err != nil {
-		_, again := publish(context.WithoutCancel(ctx), client, drop)
-		return nil, errors.Join(err, again)
-	}
-	return opened, nil
-}
-
-// publish opens ports of a running sandbox, all or none, and returns them as they
-// are open. Those that are open already stay.
-func publish(ctx context.Context, client *control.Client, ports []sandbox.Port) (opened []sandbox.Port, err error) {
-	if len(ports) == 0 {
-		return nil, nil
-	}
-	before, err := client.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range ports {
-		o, err := client.Publish(ctx, p)
-		if err != nil {
-			for _, o := range opened {
-				if !slices.Contains(before.Ports, o) {
-					err = errors.Join(err, client.Unpublish(context.WithoutCancel(ctx), o.Host))
-				}
-			}
-			return nil, err
-		}
-		opened = append(opened, o)
-	}
-	return opened, nil
 }
 
 // withoutPort leaves a published port out, or what it was published for: any

@@ -335,34 +335,39 @@ func startedAgain(ctx context.Context, sandboxes *store.Store, name string) bool
 	return launch.AwaitExit(ending, sandboxes.Dir(name)) == nil && ensureRunning(ctx, sandboxes, name) == nil
 }
 
-// spacePoll is how often a running command's sandbox is asked whether it stands
-// still because the host's disk is full.
-const spacePoll = 3 * time.Second
-
-// watchSpace tells the person when that begins and when it is over: the guest,
-// and with it the command, can say nothing then.
+// watchSpace prints when the sandbox begins to stand still because the host's disk is
+// full, and when it goes on: the guest, and with it the command, cannot say anything then.
 func watchSpace(ctx context.Context, d store.Dir, raw bool) {
 	end := "\n"
 	if raw { // the terminal is the guest's, and does not return by itself
 		end = "\r\n"
 	}
 	starved := false
-	for {
-		select {
-		case <-ctx.Done():
+	show := func(now bool) {
+		if now == starved {
 			return
-		case <-time.After(spacePoll):
 		}
-		s, err := control.NewClient(d).Status(ctx)
-		if err != nil || s.Starved == starved {
-			continue
-		}
-		if starved = s.Starved; !starved {
+		if starved = now; !starved {
 			fmt.Fprintf(os.Stderr, "bawn: there is room again; the sandbox goes on%s", end)
-			continue
+			return
 		}
 		fmt.Fprintf(os.Stderr, "bawn: the host's disk is full; the sandbox waits for room%s  try: free some on the file system of %s, or bawn stop --force %s%s",
 			end, d.Path, filepath.Base(d.Path), end)
+	}
+	for again := true; again; {
+		again = false
+		for e, err := range control.NewClient(d.DialControl).Events(ctx) {
+			switch {
+			case err != nil:
+				return
+			case e.Kind == control.KindStatus:
+				show(e.Status.Starved)
+			case e.Kind == control.KindSpace:
+				show(e.Starved)
+			case e.Kind == control.KindLagged:
+				again = true
+			}
+		}
 	}
 }
 

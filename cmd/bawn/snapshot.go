@@ -91,7 +91,7 @@ func capture(ctx context.Context, sandboxes *store.Store, name, path string) err
 // putToRest ends a sandbox that was started for a moment, as it was before: suspended,
 // or stopped. Somebody who has come to work in it meanwhile keeps it.
 func putToRest(ctx context.Context, d store.Dir) {
-	st, err := control.NewClient(d).Status(ctx)
+	st, err := control.NewClient(d.DialControl).Status(ctx)
 	switch {
 	case err != nil:
 	case st.Attached > 0:
@@ -111,7 +111,7 @@ func save(ctx context.Context, sandboxes *store.Store, name, path string) error 
 	bar := newBars(os.Stderr)
 	defer bar.close()
 	task := bar.Start("Saving "+name, 0, progress.Steps)
-	client := control.NewClient(sandboxes.Dir(name))
+	client := control.NewClient(sandboxes.Dir(name).DialControl)
 	err := client.Snapshot(ctx, path)
 	if errors.Is(err, syscall.ECONNREFUSED) && startedAgain(ctx, sandboxes, name) { // nothing was begun
 		err = client.Snapshot(ctx, path)

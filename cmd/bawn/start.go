@@ -25,9 +25,9 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
-	"bawn.dev/bawn/internal/supervisor"
 	"bawn.dev/bawn/internal/supervisor/launch"
 	"bawn.dev/bawn/internal/supervisor/pool"
+	"bawn.dev/bawn/internal/supervisor/publish"
 	"bawn.dev/bawn/internal/supervisor/templatebuild"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/size"
@@ -281,7 +281,7 @@ func (f *specFlags) portsFree(spec *sandbox.Spec) error {
 		given, _ = parsePorts(f.ports) // they were read before
 	}
 	for _, p := range spec.Ports {
-		err := supervisor.TryPort(p)
+		err := publish.Check(p)
 		switch {
 		case err == nil:
 		case slices.Contains(given, p):
@@ -370,7 +370,7 @@ func noFlags() *specFlags {
 
 // publishNew opens the ports of the spec that are not open yet and keeps the spec.
 func publishNew(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
-	if _, err := publish(ctx, control.NewClient(d), spec.Ports); err != nil {
+	if _, err := control.NewClient(d.DialControl).OpenPorts(ctx, spec.Ports); err != nil {
 		return err
 	}
 	return d.WriteSpec(spec)
@@ -608,7 +608,7 @@ func halt(ctx context.Context, d store.Dir, force bool) error {
 func shutDown(ctx context.Context, d store.Dir, limit time.Duration) error {
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := errors.Join(control.NewClient(d).Stop(asking, false), launch.AwaitExit(asking, d))
+	err := errors.Join(control.NewClient(d.DialControl).Stop(asking, false), launch.AwaitExit(asking, d))
 	if asking.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("the supervisor of %s does not answer", nameOf(d))
 	}
@@ -620,7 +620,7 @@ func shutDown(ctx context.Context, d store.Dir, limit time.Duration) error {
 func pullPlug(ctx context.Context, d store.Dir, limit time.Duration) error {
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := control.NewClient(d).Stop(asking, true)
+	err := control.NewClient(d.DialControl).Stop(asking, true)
 	if err == nil {
 		err = launch.AwaitExit(asking, d)
 	}

@@ -57,7 +57,10 @@ func suspend(ctx context.Context, d store.Dir, force bool) error {
 		return fmt.Errorf("sandbox %s is %s", nameOf(d), st.Phase)
 	}
 	return showing("Suspending "+nameOf(d), func() error {
-		if err := control.NewClient(d).Suspend(ctx, force); err != nil {
+		if err := control.NewClient(d.DialControl).Suspend(ctx, force); err != nil {
+			if control.ReasonOf(err) == control.ReasonAttached { // report has a better hint
+				return err
+			}
 			return hint(err, "bawn logs --supervisor %s", nameOf(d))
 		}
 		return launch.AwaitExit(ctx, d)

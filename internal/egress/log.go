@@ -171,6 +171,7 @@ type Log struct {
 	counted map[Entry]int
 	timer   *time.Timer
 	closed  bool
+	notify  func(Entry) // may be nil
 }
 
 // OpenLog opens or makes the log at path; max bounds each of the two files
@@ -184,6 +185,14 @@ func OpenLog(path string, max int64) (*Log, error) {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
 	return l, nil
+}
+
+// Notify lets f be called for each line of the log from now on, one call at a time. f must
+// not block, nor use the log.
+func (l *Log) Notify(f func(Entry)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.notify = f
 }
 
 func (l *Log) open() error {
@@ -261,6 +270,9 @@ func (l *Log) flush() {
 
 // put writes one line and turns the files over when the current one is full.
 func (l *Log) put(e Entry) {
+	if l.notify != nil {
+		l.notify(e)
+	}
 	if l.lost > 0 {
 		n := l.lost
 		l.lost = 0

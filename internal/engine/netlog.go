@@ -58,7 +58,7 @@ func (e *Engine) FollowNetLog(ctx context.Context, name string, each func(LogEnt
 func settleNetLog(ctx context.Context, d store.Dir) {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	_ = control.NewClient(d).SettleLog(ctx) // one that is stopped has logged all
+	_ = control.NewClient(d.DialControl).SettleLog(ctx) // one that is stopped has logged all
 }
 
 // Denial is a decision that a rule would turn.

@@ -91,7 +91,7 @@ func rulesOnce(ctx context.Context, d store.Dir) ([]policy.Rule, error) {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return nil, err
 	}
-	texts, err := control.NewClient(d).AllowedOnce(ctx)
+	texts, err := control.NewClient(d.DialControl).AllowedOnce(ctx)
 	var rules []policy.Rule
 	for _, t := range texts {
 		r, perr := policy.ParseRule(policy.Allow, t)
@@ -251,7 +251,7 @@ func ReloadRules(ctx context.Context, d store.Dir) error {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return err
 	}
-	return control.NewClient(d).ReloadPolicy(ctx)
+	return control.NewClient(d.DialControl).ReloadPolicy(ctx)
 }
 
 // RulesLeft says which other files have rules, or mistakes, after a reset.
@@ -281,7 +281,7 @@ func (e *Engine) ResetRules(ctx context.Context, s Scope) (left RulesLeft, err e
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return left, err
 	}
-	return left, control.NewClient(*d).ForgetOnce(ctx)
+	return left, control.NewClient(d.DialControl).ForgetOnce(ctx)
 }
 
 // hasRules reports whether a file has rules, or cannot be read.
@@ -296,5 +296,5 @@ func (e *Engine) AllowOnce(ctx context.Context, name, rule string) error {
 	if err != nil {
 		return err
 	}
-	return control.NewClient(d).AllowOnce(ctx, rule)
+	return control.NewClient(d.DialControl).AllowOnce(ctx, rule)
 }

@@ -50,9 +50,21 @@ func userPlace(t *testing.T) (e *engine.Engine, home string, shop store.Dir) {
 
 // supervisor is a process that only answers for a sandbox, and keeps what it is asked.
 type supervisor struct {
+	control.Service // nil: no other method is called
+
 	mu    sync.Mutex
 	calls []string
 }
+
+func (s *supervisor) ReloadPolicy() error { s.add("reload"); return nil }
+
+func (s *supervisor) AllowOnce(rule string) error { s.add("once " + rule); return nil }
+
+func (s *supervisor) ForgetOnce() error { s.add("forget"); return nil }
+
+func (s *supervisor) AllowedOnce() ([]string, error) { return []string{"once.test"}, nil }
+
+func (s *supervisor) SettleLog(context.Context) error { s.add("settle"); return nil }
 
 func (s *supervisor) add(call string) {
 	s.mu.Lock()
@@ -82,19 +94,7 @@ func run(t *testing.T, d store.Dir) *supervisor {
 		t.Fatal(err)
 	}
 	s := &supervisor{}
-	mux := http.NewServeMux()
-	done := func(call string) func(context.Context, struct{}) (struct{}, error) {
-		return func(context.Context, struct{}) (struct{}, error) { s.add(call); return struct{}{}, nil }
-	}
-	control.Handle(mux, "POST /policy/reload", done("reload"))
-	control.Handle(mux, "POST /policy/forget", done("forget"))
-	control.Handle(mux, "POST /net/settle", done("settle"))
-	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
-		s.add("once " + rule)
-		return struct{}{}, nil
-	})
-	control.Handle(mux, "GET /policy/once", func(context.Context, struct{}) ([]string, error) { return []string{"once.test"}, nil })
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: control.Handler(s), ReadHeaderTimeout: time.Minute}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() { server.Close(); serving.Wait() })

@@ -23,8 +23,10 @@ import (
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/publish"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/sys/text"
 	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
@@ -64,7 +66,7 @@ func (s *supervisor) moveIn(ctx context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
-	s.ports = newPorts(s.agent.DialTCP, s.log)
+	s.ports = publish.New(s.agent.DialTCP, s.log)
 	switch {
 	case s.resumed:
 		return s.reach(ctx)
@@ -106,7 +108,7 @@ func (s *supervisor) discard() error {
 	s.closeSSH()
 	s.killShares()
 	if s.ports != nil {
-		s.ports.close()
+		s.ports.Close()
 	}
 	if s.network != nil {
 		s.network.close()
@@ -140,25 +142,6 @@ func (s *supervisor) reach(ctx context.Context) error {
 		return err
 	}
 	return s.openSSH()
-}
-
-func (s *supervisor) openSSH() error {
-	l, err := s.dir.Listen(store.SSHSocket)
-	if err != nil {
-		return err
-	}
-	s.ssh = l
-	go s.serveSSH(l)
-	s.tell(handoff.StartEvent{Reachable: true})
-	return nil
-}
-
-func (s *supervisor) closeSSH() {
-	if s.ssh != nil {
-		s.ssh.Close()
-		_ = os.Remove(s.dir.File(store.SSHSocket))
-		s.ssh = nil
-	}
 }
 
 // startMachine starts QEMU, as it was suspended, or from the template of the
@@ -345,12 +328,15 @@ func (s *supervisor) bringUp(ctx context.Context, m qemu.Machine, from *vm.Origi
 
 // openNetwork serves what the guest sends to its network.
 func (s *supervisor) openNetwork() (err error) {
-	if s.network, err = newNetwork(s.link, s.dir, s.spec, s.names, s.log); err != nil {
+	if s.network, err = newNetwork(s.link, s.dir, s.spec, s.names, s.log, s.reportDenial); err != nil {
 		return err
 	}
 	s.network.agent.Store(s.agent)
 	return nil
 }
+
+// maxKernelName bounds the name that a guest gives its kernel, in characters.
+const maxKernelName = 200
 
 // greet waits until the agent runs.
 func (s *supervisor) greet(ctx context.Context) error {
@@ -358,7 +344,7 @@ func (s *supervisor) greet(ctx context.Context) error {
 	if err := s.agent.Call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
 		return err
 	}
-	s.kernel = agent.Printable(hello.Kernel)
+	s.kernel = text.Short(hello.Kernel, maxKernelName)
 	return nil
 }
 

@@ -37,7 +37,7 @@ func (s *supervisor) usage() (usage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return usage{
-		at: time.Now(), attached: s.sessions > 0 || s.ports.conns.Load() > 0,
+		at: time.Now(), attached: s.sessions > 0 || s.ports.Conns() > 0,
 		traffic: s.network.gate.Traffic(), work: work,
 	}, err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,11 +43,13 @@ type network struct {
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
 // pass. names are those that the guest knows addresses of already.
-func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger) (*network, error) {
+// logged is called for each line of the network log (egress.Log.Notify).
+func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger, logged func(egress.Entry)) (*network, error) {
 	audit, err := egress.OpenLog(d.File(store.NetLogFile), egress.LogBytes)
 	if err != nil {
 		return nil, fmt.Errorf("network log: %w", err)
 	}
+	audit.Notify(logged)
 	n := &network{dir: d, audit: audit, log: log}
 	n.who.ask = n.processes
 	n.gate = egress.New(egress.Config{
@@ -123,7 +124,7 @@ func (n *network) reload() error {
 	n.loaded, n.failed = rules, err != nil
 	if err != nil {
 		n.gate.SetPolicy(nil)
-		return fmt.Errorf("nothing passes until this is mended: %w", err)
+		return control.Errorf(control.ReasonPolicy, "nothing passes until this is mended: %w", err)
 	}
 	n.gate.SetPolicy(policy.Compile(slices.Concat(rules, n.once)))
 	return nil
@@ -133,7 +134,7 @@ func (n *network) reload() error {
 func (n *network) allowOnce(text string) error {
 	r, err := policy.ParseRule(policy.Allow, text)
 	if err != nil {
-		return err
+		return control.Errorf(control.ReasonRule, "%w", err)
 	}
 	n.mu.Lock()
 	for _, rule := range r {
@@ -173,26 +174,6 @@ func (n *network) close() {
 	}
 	n.gate.Close()
 	_ = n.audit.Close()
-}
-
-// routes are what the command line asks of the network.
-func (n *network) routes(mux *http.ServeMux) {
-	control.Handle(mux, "POST /log/settle", func(ctx context.Context, _ struct{}) (struct{}, error) {
-		n.gate.Settle(ctx)
-		return struct{}{}, nil
-	})
-	control.Handle(mux, "POST /policy/reload", func(context.Context, struct{}) (struct{}, error) {
-		return struct{}{}, n.reload()
-	})
-	control.Handle(mux, "POST /policy/once", func(_ context.Context, rule string) (struct{}, error) {
-		return struct{}{}, n.allowOnce(rule)
-	})
-	control.Handle(mux, "GET /policy/once", func(context.Context, struct{}) ([]string, error) {
-		return n.allowedOnce(), nil
-	})
-	control.Handle(mux, "POST /policy/forget", func(context.Context, struct{}) (struct{}, error) {
-		return struct{}{}, n.forgetOnce()
-	})
 }
 
 // resolver answers for the names of --add-host, and asks the host for the rest.

@@ -74,16 +74,14 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 			go func() { _, _ = io.Copy(c, c); c.Close() }()
 		}
 	}()
-	mux := http.NewServeMux()
-	n.routes(mux)
 	ctl, err := d.Listen(store.ControlSocket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Handler: control.Handler(&supervisor{network: n}), ReadHeaderTimeout: time.Minute}
 	t.Cleanup(func() { s.Close() })
 	go func() { _ = s.Serve(ctl) }()
-	return n, netip.MustParseAddrPort(l.Addr().String()), control.NewClient(d)
+	return n, netip.MustParseAddrPort(l.Addr().String()), control.NewClient(d.DialControl)
 }
 
 // connect opens a connection through the gateway; nil when it is refused.

@@ -18,6 +18,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/publish"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -180,8 +181,7 @@ func (s *supervisor) setPriority(nice int) {
 // await returns when somebody has taken the machine, or it has ended.
 func (w *poolMember) await(ctx context.Context) error {
 	s := w.s
-	s.setPhase(sandbox.Running)
-	s.since = time.Now().UTC()
+	s.setRunning()
 	if err := s.note(""); err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (w *poolMember) enter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.ports = newPorts(s.agent.DialTCP, s.log)
+	s.ports = publish.New(s.agent.DialTCP, s.log)
 	s.waited = true
 	s.tell(handoff.StartEvent{Stage: "setting up"})
 	g, ctx := errgroup.WithContext(ctx)

@@ -2,9 +2,8 @@ package supervisor
 
 import (
 	"bytes"
-	"strings"
 
-	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // printed is the end of what one machine printed on its console. Who reads it
@@ -36,5 +35,5 @@ func (p *printed) panic() string {
 		return ""
 	}
 	line, _, _ := bytes.Cut(p.b[i:], []byte("\n"))
-	return strings.TrimSpace(agent.Printable(string(line)))
+	return text.Short(string(line), printedSize)
 }

@@ -12,7 +12,7 @@ func TestPrintedPanic(t *testing.T) {
 		{"Linux version\nreboot: Restarting system\n", ""},
 		{"[ 1.0] Kernel panic - not syncing: one\r\n[ 1.0] CPU: 0\n", "Kernel panic - not syncing: one"},
 		{"[ 1.0] Kernel panic - not syncing: cut", "Kernel panic - not syncing: cut"},
-		{"Kernel panic - said by a program\nKernel panic - not syncing: two\x1b[2J\n", "Kernel panic - not syncing: two [2J"},
+		{"Kernel panic - said by a program\nKernel panic - not syncing: two\x1b[2J\n", "Kernel panic - not syncing: two\\x1b[2J"},
 	} {
 		p := &printed{end: make(chan struct{})}
 		_, _ = io.Copy(p, strings.NewReader(strings.Repeat("x", 3*printedSize)+"\n"+c.console))

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -35,7 +34,9 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/supervisor/publish"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
+	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -78,10 +79,10 @@ type supervisor struct {
 	waited   bool     // for this sandbox (pool.go)
 	shares   []*shareserver.Server
 	agent    *agent.Client
-	ports    *ports
+	ports    *publish.Ports
 	link     net.Conn // the guest's network
 	network  *network
-	ssh      net.Listener
+	ssh      *accept.Group
 	names    map[string]uint32 // that the guest knew before it was suspended
 	since    time.Time
 	kernel   string
@@ -91,6 +92,8 @@ type supervisor struct {
 	sessions int // ssh connections
 
 	saving sync.Mutex // one at a time writes the machine down
+
+	events control.Broadcaster // for clients of the control socket
 
 	watched bool          // the machine
 	stopped chan struct{} // closed when the machine is gone
@@ -191,10 +194,19 @@ func (s *supervisor) catchUp() {
 	}
 }
 
+// setRunning makes the phase Running, since now.
+func (s *supervisor) setRunning() {
+	s.mu.Lock()
+	s.since = time.Now().UTC()
+	s.mu.Unlock()
+	s.setPhase(sandbox.Running)
+}
+
 func (s *supervisor) setPhase(p sandbox.Phase) {
 	s.mu.Lock()
 	s.phase = p
 	s.mu.Unlock()
+	s.events.Send(control.Event{Kind: control.KindPhase, Phase: p})
 }
 
 // live brings the sandbox up, serves it, and tears it down. It returns why it
@@ -210,13 +222,10 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 		return "", err
 	}
 	defer closeSockets()
-	for _, p := range s.spec.Ports {
-		if _, err := s.ports.publish(p); err != nil {
-			return "", err
-		}
+	if _, err := s.ports.Change(s.spec.Ports, nil); err != nil {
+		return "", err
 	}
-	s.since = time.Now().UTC()
-	s.setPhase(sandbox.Running)
+	s.setRunning()
 	if err := s.note(""); err != nil {
 		return "", err
 	}
@@ -227,6 +236,7 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 	defer stopWatching()
 	go s.watchIdle(watching)
 	go s.watchClock(watching)
+	go s.watchSpace(watching)
 	if s.spec.Throwaway {
 		go s.watchOwner(watching)
 	}
@@ -243,6 +253,7 @@ func (s *supervisor) live(ctx context.Context, boot func(context.Context) error)
 		}
 	}
 	s.log.Info("ending", "why", why)
+	s.events.Send(control.Event{Kind: control.KindPhase, Phase: sandbox.Stopping, Message: why})
 	return why, nil
 }
 
@@ -288,137 +299,11 @@ func (s *supervisor) whyNot(starting context.Context, err error) error {
 	return err
 }
 
-// listen opens the control socket.
-func (s *supervisor) listen() (closeAll func(), err error) {
-	ctl, err := s.dir.Listen(store.ControlSocket)
-	if err != nil {
-		return nil, err
-	}
-	routes := control.Routes(s)
-	s.network.routes(routes)
-	server := &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(ctl) }()
-	return func() {
-		// A Stop request that ended the sandbox still wants its answer.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = server.Shutdown(ctx)
-		server.Close()
-		_ = os.Remove(s.dir.File(store.ControlSocket))
-	}, nil
-}
-
-// serveSSH joins each connection to the guest's SSH server.
-func (s *supervisor) serveSSH(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			g, err := s.agent.Open(wire.StreamHeader{Kind: wire.StreamSSH})
-			if err != nil {
-				s.log.Warn("ssh", "error", err)
-				c.Close()
-				return
-			}
-			s.attached(1)
-			left := sync.OnceFunc(func() { s.attached(-1) })
-			defer left()
-			relay(&leaving{c, left}, g)
-		}()
-	}
-}
-
-// leaving tells as soon as its other end has gone. The guest may take a while to
-// see it.
-type leaving struct {
-	net.Conn
-	left func()
-}
-
-func (l *leaving) Read(b []byte) (int, error) {
-	n, err := l.Conn.Read(b)
-	if err != nil {
-		l.left()
-	}
-	return n, err
-}
-
-// CloseWrite ends one direction (relay).
-func (l *leaving) CloseWrite() error { closeWrite(l.Conn); return nil }
-
-// attached counts who works in the sandbox.
-func (s *supervisor) attached(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sessions += n
-}
-
-// Status implements control.Service.
-func (s *supervisor) Status() control.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return control.Status{
-		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: s.since,
-		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.list(), Mounts: append([]sandbox.Mount{}, s.spec.Mounts...),
-		Attached: s.sessions, Resumed: s.resumed, Starved: s.machine.Starved(),
-	}
-}
-
-// Publish implements control.Service.
-func (s *supervisor) Publish(p sandbox.Port) (sandbox.Port, error) { return s.ports.publish(p) }
-
-// Unpublish implements control.Service.
-func (s *supervisor) Unpublish(host uint16) error { return s.ports.unpublish(host) }
-
-// Stop implements control.Service.
-func (s *supervisor) Stop(ctx context.Context, force bool) error {
-	done := make(chan struct{})
-	go func() { s.shutDown(force); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done(): // the machine goes on shutting down
-		return context.Cause(ctx)
-	}
-}
-
-// shutDown ends the machine: by asking the guest, and by force if it does not
-// listen. It returns when the machine is gone.
-func (s *supervisor) shutDown(force bool) {
-	s.mu.Lock()
-	again := s.phase == sandbox.Stopping
-	s.phase = sandbox.Stopping
-	s.mu.Unlock()
-	if force {
-		s.machine.Kill()
-		<-s.stopped
-		return
-	}
-	if !again {
-		_ = s.note("") // for who lists; the lock is what counts
-		ctx, cancel := context.WithTimeout(context.Background(), grace)
-		defer cancel()
-		if err := s.agent.Call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
-			s.log.Warn("the guest does not shut down by itself", "error", err)
-			s.machine.Kill()
-		}
-	}
-	select {
-	case <-s.stopped:
-	case <-time.After(grace):
-		s.log.Warn("the guest did not power off in time: pulling the plug")
-		s.machine.Kill()
-		<-s.stopped
-	}
-}
-
 // tearDown ends whatever was brought up, and waits for it.
 func (s *supervisor) tearDown() {
 	s.closeSSH()
 	if s.ports != nil {
-		s.ports.close()
+		s.ports.Close()
 	}
 	if s.machine != nil {
 		s.machine.Kill()

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
@@ -43,7 +44,7 @@ const pauseLimit = 2 * time.Minute
 // Suspend implements control.Service.
 func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 	if !s.saving.TryLock() {
-		return errors.New("the sandbox is being saved already")
+		return control.Errorf(control.ReasonSaving, "the sandbox is being saved already")
 	}
 	defer s.saving.Unlock()
 	if !force {
@@ -85,14 +86,14 @@ func (s *supervisor) claim(force bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase != sandbox.Running {
-		return fmt.Errorf("the sandbox is %s", s.phase)
+		return control.Errorf(control.ReasonPhase, "the sandbox is %s", s.phase)
 	}
 	if s.sessions > 0 && !force {
 		who := "a command or shell is"
 		if s.sessions > 1 {
 			who = fmt.Sprintf("%d commands or shells are", s.sessions)
 		}
-		return fmt.Errorf("%s attached, and would be ended (--force does)", who)
+		return control.Errorf(control.ReasonAttached, "%s attached, and would be ended", who)
 	}
 	s.phase = sandbox.Stopping
 	return nil
@@ -302,11 +303,11 @@ func syncFile(path string) error {
 // runs; it stands still while what they have become since is copied once more.
 func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	if !s.saving.TryLock() {
-		return errors.New("the sandbox is being saved already")
+		return control.Errorf(control.ReasonSaving, "the sandbox is being saved already")
 	}
 	defer s.saving.Unlock()
 	if st := s.Status(); st.Phase != sandbox.Running {
-		return fmt.Errorf("the sandbox is %s", st.Phase)
+		return control.Errorf(control.ReasonPhase, "the sandbox is %s", st.Phase)
 	}
 	// What takes long is given up when who asked for it is gone; what stops the machine
 	// is not.

@@ -127,13 +127,13 @@ func TestFork(t *testing.T) {
 	awaitTicks(t, dir, 3)
 	const name = "fork"
 	once := func(name string) []string { // what was allowed once
-		list, err := control.NewClient(store.Dir{Path: sandboxDir(name)}).AllowedOnce(t.Context())
+		list, err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowedOnce(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return list
 	}
-	if err := control.NewClient(store.Dir{Path: sandboxDir(name)}).AllowOnce(t.Context(), "once.test"); err != nil {
+	if err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowOnce(t.Context(), "once.test"); err != nil {
 		t.Fatal(err)
 	}
 	must(t, dir, "snapshot", "create", name, "first")

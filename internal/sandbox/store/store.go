@@ -456,6 +456,10 @@ func (d Dir) Dial(ctx context.Context, name string) (net.Conn, error) {
 	return c, err
 }
 
+// DialControl connects to the control socket of the sandbox's supervisor (package
+// control).
+func (d Dir) DialControl(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, ControlSocket) }
+
 // short gives f a path of the file that fits into a socket address, which is
 // limited to 108 bytes (unix(7)), however long the folder's path is.
 func (d Dir) short(name string, f func(path string) error) error {

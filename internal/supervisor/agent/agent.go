@@ -18,37 +18,59 @@ import (
 
 	"github.com/hashicorp/yamux"
 
+	"bawn.dev/bawn/internal/sys/lines"
+	"bawn.dev/bawn/internal/sys/text"
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Client is the host's end of the two virtio-serial ports (package wire).
+// Client is the host's end of the two virtio-serial ports (package wire). Its methods may
+// be called by several goroutines at once.
 //
 // The guest is hostile: a line that is too long, that is not JSON or that
 // nobody asked for ends the port for good (every later call fails), and
 // nothing the guest sends makes the host hold more than one line and the mux's
-// windows.
+// windows. A guest that does not read cannot hold a call either: whatever is sent to it
+// is given up when the call's context ends.
 type Client struct {
 	control net.Conn
 	muxConn net.Conn
 	log     *slog.Logger
 
+	turn chan struct{} // holds a token while a request is sent
+	rest []byte        // of a request whose sending was given up; with the token
+
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan wire.Reply
 	broken  error
+	mux     *yamux.Session
 
-	mux *yamux.Session
+	tasks sync.WaitGroup
 }
 
-// New returns a client that reads replies from control until that is closed. The caller
-// owns both connections.
+// New returns a client of the agent behind the two ports. It owns the connections; the
+// caller closes it.
 func New(control, mux net.Conn, log *slog.Logger) *Client {
-	a := &Client{control: control, muxConn: mux, log: log, waiting: map[uint64]chan wire.Reply{}}
-	go a.read()
+	a := &Client{control: control, muxConn: mux, log: log, turn: make(chan struct{}, 1), waiting: map[uint64]chan wire.Reply{}}
+	a.tasks.Go(a.read)
 	return a
 }
 
-// read hands each reply to who waits for it, until the port ends.
+// Close closes both ports and the streams, and returns when nothing of the client runs any
+// more. Calls under way fail.
+func (a *Client) Close() {
+	a.control.Close()
+	a.mu.Lock()
+	mux := a.mux
+	a.mu.Unlock()
+	if mux != nil {
+		mux.Close()
+	}
+	a.muxConn.Close()
+	a.tasks.Wait()
+}
+
+// read hands each reply to the call that waits for it, until the port ends.
 func (a *Client) read() {
 	sc := bufio.NewScanner(a.control)
 	sc.Buffer(make([]byte, 0, 4096), wire.MaxLine)
@@ -74,6 +96,7 @@ func (a *Client) read() {
 	a.fail(fmt.Errorf("control port ended: %w", err))
 }
 
+// fail ends all calls, now and later, with err.
 func (a *Client) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -87,33 +110,31 @@ func (a *Client) fail(err error) {
 	}
 }
 
+// Err returns why the control port ended, or nil while it has not.
 func (a *Client) Err() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.broken
 }
 
-// Call asks the agent and waits for its reply; out may be nil.
+// Call sends a request to the agent and waits for its reply, which it decodes into out
+// unless that is nil. When ctx ends first it returns the cause; the agent may still do
+// what was asked.
 func (a *Client) Call(ctx context.Context, op wire.Op, body, out any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	ch := make(chan wire.Reply, 1)
-	a.mu.Lock()
-	if a.broken != nil {
-		defer a.mu.Unlock()
-		return a.broken
+	id, ch, err := a.register()
+	if err != nil {
+		return err
 	}
-	a.next++
-	id := a.next
-	a.waiting[id] = ch
 	line, err := json.Marshal(wire.Request{ID: id, Op: op, Body: b})
 	if err == nil {
-		_, err = a.control.Write(append(line, '\n'))
+		err = a.send(ctx, append(line, '\n'))
 	}
-	a.mu.Unlock()
 	if err != nil {
+		a.forget(id)
 		return fmt.Errorf("guest agent: %s: %w", op, err)
 	}
 	select {
@@ -122,31 +143,95 @@ func (a *Client) Call(ctx context.Context, op wire.Op, body, out any) error {
 		case !ok:
 			return a.Err()
 		case r.Error != "":
-			return fmt.Errorf("guest agent: %s: %s", op, Printable(r.Error))
+			return fmt.Errorf("guest agent: %s: %s", op, reported(r.Error))
 		case out == nil:
 			return nil
 		}
 		return json.Unmarshal(r.Body, out)
 	case <-ctx.Done():
-		a.mu.Lock()
-		delete(a.waiting, id)
-		a.mu.Unlock()
+		a.forget(id)
 		return fmt.Errorf("guest agent: %s: %w", op, context.Cause(ctx))
 	}
 }
 
-// Printable keeps control characters of the guest's words off a terminal.
-func Printable(s string) string {
-	if len(s) > 2000 {
-		s = s[:2000]
+// register makes a call known before it is sent.
+func (a *Client) register() (id uint64, reply chan wire.Reply, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.broken != nil {
+		return 0, nil, a.broken
 	}
-	return string(bytes.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, []byte(s)))
+	a.next++
+	reply = make(chan wire.Reply, 1)
+	a.waiting[a.next] = reply
+	return a.next, reply, nil
 }
+
+// forget drops a call that was given up.
+func (a *Client) forget(id uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, id)
+}
+
+// send writes a line to the control port, one call after the other, until ctx ends. What
+// is left of a line that was begun is sent before the next one: the agent then does what
+// nobody waits for any more, and the port stays usable.
+func (a *Client) send(ctx context.Context, line []byte) error {
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	release := interruptible(ctx, a.control.SetWriteDeadline)
+	defer release()
+	for len(a.rest) > 0 {
+		n, err := a.control.Write(a.rest)
+		a.rest = a.rest[n:]
+		if err != nil {
+			return sendError(ctx, err)
+		}
+	}
+	n, err := a.control.Write(line)
+	if err == nil {
+		return nil
+	}
+	if n > 0 {
+		a.rest = line[n:]
+	}
+	return sendError(ctx, err)
+}
+
+// sendError is why a write failed: the end of ctx, if that ended it.
+func sendError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// interruptible lets the end of ctx interrupt what a deadline bounds. The caller releases
+// it before the connection is used for anything else.
+func interruptible(ctx context.Context, setDeadline func(time.Time) error) (release func()) {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = setDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-interrupted
+			_ = setDeadline(time.Time{})
+		}
+	}
+}
+
+// reported is a message of the guest's, harmless on a terminal and of bounded length.
+func reported(message string) string { return text.Short(message, 2000) }
 
 // maxStale bounds what may lie in the mux port before the nonce of a new
 // session, in bytes: an earlier session's windows, and no more.
@@ -161,13 +246,13 @@ func (a *Client) StartMux(ctx context.Context) error {
 	if err := a.Call(ctx, wire.OpMux, wire.MuxRequest{Nonce: nonce}, nil); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = a.muxConn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	release := interruptible(ctx, a.muxConn.SetDeadline)
+	defer release()
 	if _, err := a.muxConn.Write(nonce); err != nil {
-		return fmt.Errorf("mux port: %w", err)
+		return fmt.Errorf("mux port: %w", sendError(ctx, err))
 	}
 	if err := skipPast(a.muxConn, nonce); err != nil {
-		return fmt.Errorf("mux port: %w", err)
+		return fmt.Errorf("mux port: %w", sendError(ctx, err))
 	}
 	cfg := yamux.DefaultConfig()
 	cfg.AcceptBacklog = 1 // the guest has no business opening streams
@@ -182,6 +267,8 @@ func (a *Client) StartMux(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mux port: %w", err)
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.mux = s
 	return nil
 }
@@ -206,9 +293,38 @@ func skipPast(r io.Reader, nonce []byte) error {
 	return errors.New("guest agent did not begin the session")
 }
 
-// Open opens a stream of the kind.
-func (a *Client) Open(h wire.StreamHeader) (net.Conn, error) {
-	s, err := a.mux.OpenStream()
+// Open opens a stream of the kind. StartMux must have succeeded. When ctx ends first it
+// returns the cause; a stream that opens later is closed.
+func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error) {
+	type opened struct {
+		stream net.Conn
+		err    error
+	}
+	done := make(chan opened)
+	a.tasks.Go(func() { // it ends with the session, whose writes have no deadline
+		s, err := a.openStream(h)
+		select {
+		case done <- opened{s, err}:
+		case <-ctx.Done():
+			if err == nil {
+				s.Close()
+			}
+		}
+	})
+	select {
+	case o := <-done:
+		return o.stream, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// openStream opens a stream, however long the guest does not read.
+func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
+	a.mu.Lock()
+	mux := a.mux
+	a.mu.Unlock()
+	s, err := mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
 	}
@@ -223,47 +339,37 @@ func (a *Client) Open(h wire.StreamHeader) (net.Conn, error) {
 	return s, nil
 }
 
-// DialTCP opens a stream to a TCP port on the guest's loopback.
-func (a *Client) DialTCP(port uint16) (net.Conn, error) {
-	s, err := a.Open(wire.StreamHeader{Kind: wire.StreamTCP, Port: port})
+// maxStreamReply bounds the line in which the guest answers to a stream's header, in bytes.
+const maxStreamReply = 4096
+
+// DialTCP opens a stream to a TCP port on the guest's loopback. When ctx ends first it
+// returns the cause.
+func (a *Client) DialTCP(ctx context.Context, port uint16) (net.Conn, error) {
+	s, err := a.Open(ctx, wire.StreamHeader{Kind: wire.StreamTCP, Port: port})
 	if err != nil {
 		return nil, err
 	}
-	line, err := readLine(s)
+	release := interruptible(ctx, s.SetReadDeadline)
+	line, err := lines.ReadExact(s, maxStreamReply)
+	release()
 	if err == nil {
 		var r wire.StreamReply
 		if err = json.Unmarshal(line, &r); err == nil && r.Error != "" {
-			err = errors.New(Printable(r.Error))
+			err = errors.New(reported(r.Error))
 		}
 	}
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("guest port %d: %w", port, err)
+		return nil, fmt.Errorf("guest port %d: %w", port, sendError(ctx, err))
 	}
 	return s, nil
-}
-
-// readLine reads one short line, taking nothing after it.
-func readLine(r io.Reader) ([]byte, error) {
-	var line []byte
-	one := make([]byte, 1)
-	for len(line) < 4096 {
-		if _, err := io.ReadFull(r, one); err != nil {
-			return nil, err
-		}
-		if one[0] == '\n' {
-			return line, nil
-		}
-		line = append(line, one[0]) //nolint:gosec // an array of one
-	}
-	return nil, errors.New("line too long")
 }
 
 // muxLogger turns yamux's log lines into ours.
 type muxLogger struct{ log *slog.Logger }
 
-func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", Printable(fmt.Sprint(v...))) }
+func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", reported(fmt.Sprint(v...))) }
 func (l muxLogger) Printf(f string, v ...any) {
-	l.log.Debug("mux", "message", Printable(fmt.Sprintf(f, v...)))
+	l.log.Debug("mux", "message", reported(fmt.Sprintf(f, v...)))
 }
-func (l muxLogger) Println(v ...any) { l.log.Debug("mux", "message", Printable(fmt.Sprintln(v...))) }
+func (l muxLogger) Println(v ...any) { l.log.Debug("mux", "message", reported(fmt.Sprintln(v...))) }

@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/yamux"
 
+	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/agent/agenttest"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -106,7 +109,7 @@ func TestMuxSkipsStaleBytes(t *testing.T) {
 	if err := a.StartMux(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.DialTCP(80); err == nil {
+	if _, err := a.DialTCP(context.Background(), 80); err == nil {
 		t.Fatal("a malformed stream reply was taken")
 	}
 }
@@ -124,4 +127,119 @@ func FuzzReplies(f *testing.F) {
 		var hello wire.HelloReply
 		_ = a.Call(context.Background(), wire.OpHello, nil, &hello)
 	})
+}
+
+// TestAGuestThatDoesNotReadHoldsNoCall: a call that cannot be sent ends with its context,
+// and so does one that waits for its turn behind it. When the guest reads again, the line
+// that was cut off is completed, and later calls succeed.
+func TestAGuestThatDoesNotReadHoldsNoCall(t *testing.T) {
+	a, g := agenttest.New(t)
+	stuck, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { first <- a.Call(stuck, wire.OpTime, "the first", nil) }()
+	begun := make([]byte, 5)
+	if _, err := io.ReadFull(g.Control, begun); err != nil { // from here on the guest hangs
+		t.Fatal(err)
+	}
+	behind, cancelBehind := context.WithCancel(t.Context())
+	second := make(chan error, 1)
+	go func() { second <- a.Call(behind, wire.OpTime, "the second", nil) }()
+	cancelBehind()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("the second: %v", err)
+	}
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first: %v", err)
+	}
+
+	done := make(chan error, 1)
+	go func() { done <- a.Call(t.Context(), wire.OpTime, "the third", nil) }()
+	in := bufio.NewScanner(io.MultiReader(bytes.NewReader(begun), g.Control))
+	for _, want := range []string{`"the first"`, `"the third"`} {
+		var r wire.Request
+		if !in.Scan() {
+			t.Fatal("the host sent nothing")
+		}
+		if err := json.Unmarshal(in.Bytes(), &r); err != nil || string(r.Body) != want {
+			t.Fatalf("%q, %v, want %s", in.Bytes(), err, want)
+		}
+		if want == `"the third"` {
+			g.Done(r)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the third: %v", err)
+	}
+}
+
+// session lets the guest take part in a mux session, and hands its streams to serve.
+func session(t *testing.T, a *agent.Client, g *agenttest.Guest, serve func(*yamux.Stream)) {
+	t.Helper()
+	go func() {
+		r := g.Request(t)
+		var m wire.MuxRequest
+		_ = json.Unmarshal(r.Body, &m)
+		g.Done(r)
+		_, _ = io.ReadFull(g.Mux, make([]byte, len(m.Nonce)))
+		_, _ = g.Mux.Write(m.Nonce)
+		s, err := yamux.Server(g.Mux, yamux.DefaultConfig())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for {
+			st, err := s.AcceptStream()
+			if err != nil {
+				return
+			}
+			go serve(st)
+		}
+	}()
+	if err := a.StartMux(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDialEndsWithItsContext: of a guest that takes the stream and never answers.
+func TestDialEndsWithItsContext(t *testing.T) {
+	a, g := agenttest.New(t)
+	taken := make(chan struct{})
+	session(t, a, g, func(*yamux.Stream) { close(taken) })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-taken; cancel() }()
+	if _, err := a.DialTCP(ctx, 80); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+// TestCloseEndsEverything: a call, a dial and a stream that is being opened, and every
+// goroutine of the client.
+func TestCloseEndsEverything(t *testing.T) {
+	before := runtime.NumGoroutine()
+	a, g := agenttest.New(t)
+	taken := make(chan struct{}, 2)
+	session(t, a, g, func(*yamux.Stream) { taken <- struct{}{} })
+	ends := make(chan error, 3)
+	go func() { ends <- a.Call(context.Background(), wire.OpHello, nil, nil) }()
+	g.Request(t)
+	go func() { _, err := a.DialTCP(context.Background(), 80); ends <- err }()
+	<-taken
+	a.Close()
+	for range 2 {
+		if err := <-ends; err == nil {
+			t.Error("it succeeded")
+		}
+	}
+	if _, err := a.Open(context.Background(), wire.StreamHeader{Kind: wire.StreamSSH}); err == nil {
+		t.Error("a stream opened after Close")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+		runtime.Gosched()
+	}
 }

@@ -35,6 +35,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/text"
 	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
@@ -282,6 +283,9 @@ func (b *builder) openDisks() (own *os.File, err error) {
 	return disks[len(disks)-1].File, nil
 }
 
+// maxKernelName bounds the name that a guest gives its kernel, in characters.
+const maxKernelName = 200
+
 // boot brings the machine up, until its agent answers.
 func (b *builder) boot(ctx context.Context) error {
 	ram, err := memory.New(b.spec.Memory)
@@ -305,7 +309,7 @@ func (b *builder) boot(ctx context.Context) error {
 	if err := b.agent.Call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
 		return err
 	}
-	b.kernel = agent.Printable(hello.Kernel)
+	b.kernel = text.Short(hello.Kernel, maxKernelName)
 	return nil
 }
 

@@ -27,12 +27,13 @@ func New(t *testing.T) (*agent.Client, *Guest) {
 	m1, m2 := net.Pipe()
 	g := &Guest{Control: c2, Mux: m2, in: bufio.NewScanner(c2)}
 	g.in.Buffer(nil, wire.MaxLine)
+	a := agent.New(c1, m1, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
-		for _, c := range []net.Conn{c1, c2, m1, m2} {
-			c.Close()
-		}
+		c2.Close()
+		m2.Close()
+		a.Close()
 	})
-	return agent.New(c1, m1, slog.New(slog.DiscardHandler)), g
+	return a, g
 }
 
 // Request reads the client's next request.

@@ -1,0 +1,149 @@
+package control
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// Kind is what an Event is about. Its values are stable.
+type Kind string
+
+// The kinds of events. Which fields of Event each one fills is said beside it.
+const (
+	// KindStatus is the first event of every stream (Status).
+	KindStatus Kind = "status"
+	// KindPhase: the sandbox came into another phase (Phase; Message when it ended by
+	// itself).
+	KindPhase Kind = "phase"
+	// KindAttached: a command, a shell or a client of SSH came (Attached).
+	KindAttached Kind = "attached"
+	// KindDetached: one of them went (Attached).
+	KindDetached Kind = "detached"
+	// KindDenial: something that the guest wanted of the network was denied (Denial).
+	KindDenial Kind = "denial"
+	// KindSpace: the machine stands still because the host's disk is full, or goes on
+	// again (Starved).
+	KindSpace Kind = "space"
+	// KindLagged is the last event of a stream whose subscriber did not keep up: later
+	// events were lost. The subscriber may subscribe again.
+	KindLagged Kind = "lagged"
+)
+
+// Event is something that happened to a sandbox.
+type Event struct {
+	Kind     Kind          `json:"kind"`
+	Time     time.Time     `json:"time"`
+	Status   *Status       `json:"status,omitempty"`
+	Phase    sandbox.Phase `json:"phase,omitempty"`
+	Message  string        `json:"message,omitempty"`
+	Attached int           `json:"attached,omitempty"` // how many are attached now
+	Denial   *Denial       `json:"denial,omitempty"`
+	Starved  bool          `json:"starved,omitempty"`
+}
+
+// Denial is something that the policy denied. The guest chose parts of it.
+type Denial struct {
+	Proto   string     `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
+	App     string     `json:"app,omitempty"`   // tls, http, http2, or the type of a DNS query
+	Name    string     `json:"name,omitempty"`
+	Addr    netip.Addr `json:"addr,omitzero"`
+	Port    uint16     `json:"port,omitempty"`
+	Rule    string     `json:"rule,omitempty"` // that denied; empty is the default denial
+	Reason  string     `json:"reason,omitempty"`
+	Suggest string     `json:"suggest,omitempty"` // the rule that would allow it
+	Process string     `json:"process,omitempty"` // name and number, as the guest tells: it may lie
+	Count   int        `json:"count,omitempty"`   // how many alike, if more than one
+}
+
+// maxPending bounds the events that wait for one subscriber.
+const maxPending = 256
+
+// Broadcaster passes events to subscribers. Send never blocks: a subscriber that does not
+// keep up is dropped. Its methods may be called by several goroutines at once. The zero
+// value is ready.
+type Broadcaster struct {
+	mu     sync.Mutex
+	subs   map[*Subscription]bool
+	closed bool
+}
+
+// Send passes an event to all subscribers. An event without a time gets the present.
+func (b *Broadcaster) Send(e Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := range b.subs {
+		select {
+		case s.events <- e:
+		default:
+			s.lagged = true
+			b.end(s)
+		}
+	}
+}
+
+// Subscribe begins a subscription to all events from now on. The first one is that of the
+// status, which is called while no event is sent: what happens before it is in the status,
+// and what happens later is an event. So Send must not be called with a lock held that
+// status needs. The caller closes the subscription.
+func (b *Broadcaster) Subscribe(status func() Status) *Subscription {
+	s := &Subscription{from: b, events: make(chan Event, maxPending)}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := status()
+	s.events <- Event{Kind: KindStatus, Time: time.Now(), Status: &now}
+	if b.closed {
+		close(s.events)
+		return s
+	}
+	if b.subs == nil {
+		b.subs = map[*Subscription]bool{}
+	}
+	b.subs[s] = true
+	return s
+}
+
+// Close ends all subscriptions, once their subscribers have the events sent before, and
+// those that begin later.
+func (b *Broadcaster) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for s := range b.subs {
+		b.end(s)
+	}
+}
+
+// end ends a subscription; b.mu is held.
+func (b *Broadcaster) end(s *Subscription) {
+	if b.subs[s] {
+		delete(b.subs, s)
+		close(s.events)
+	}
+}
+
+// Subscription is one subscriber's stream of events.
+type Subscription struct {
+	from   *Broadcaster
+	events chan Event
+	lagged bool // written before events is closed
+}
+
+// Events returns the channel of events. It is closed when the sandbox ends, when the
+// subscription is closed, or when the subscriber did not keep up (Lagged).
+func (s *Subscription) Events() <-chan Event { return s.events }
+
+// Lagged reports whether events were lost. It is valid once Events is closed.
+func (s *Subscription) Lagged() bool { return s.lagged }
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.from.mu.Lock()
+	defer s.from.mu.Unlock()
+	s.from.end(s)
+}

@@ -1,0 +1,206 @@
+// Package publish publishes ports of a guest on the host's loopback.
+package publish
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sort"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/accept"
+	"bawn.dev/bawn/internal/sys/relay"
+)
+
+// maxConns bounds the connections that are open at once through one published port.
+const maxConns = 512
+
+// Dial connects to a port of the guest's loopback.
+type Dial func(ctx context.Context, port uint16) (net.Conn, error)
+
+// Ports are the published ports of one sandbox. Its methods may be called by several
+// goroutines at once.
+type Ports struct {
+	dial  Dial
+	log   *slog.Logger
+	conns atomic.Int64 // open connections through all of them
+	serve *accept.Group
+
+	mu   sync.Mutex
+	open map[uint16]*published // by the number on the host
+}
+
+// published is one published port.
+type published struct {
+	port     sandbox.Port
+	free     bool // no number on the host was asked for
+	listener net.Listener
+	guest    *atomic.Uint32 // where new connections of the listener go
+}
+
+// New returns the ports of a sandbox, none of which is published yet. The caller closes
+// them.
+func New(dial Dial, log *slog.Logger) *Ports {
+	return &Ports{dial: dial, log: log, serve: accept.NewGroup(), open: map[uint16]*published{}}
+}
+
+// Change closes the ports of the host in remove and publishes those in add: all, or after
+// an error none. A Host of 0 picks a free port, or stays with the one that was picked for
+// that guest port before. A port that is published so already stays. It returns the ports
+// of add as they are published, in order. Connections through a closed port go on.
+func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := change{next: map[uint16]*published{}, removed: map[uint16]*published{}}
+	for host, o := range p.open {
+		c.next[host] = o
+	}
+	for _, host := range remove {
+		o, ok := c.next[host]
+		if !ok {
+			return nil, control.PortErrorf(control.ReasonPortNotPublished, sandbox.Port{Host: host}, "port %d is not published", host)
+		}
+		delete(c.next, host)
+		c.removed[host] = o
+	}
+	var opened []sandbox.Port
+	for _, port := range add {
+		o, err := c.publish(port)
+		if err != nil {
+			for _, o := range c.fresh {
+				o.listener.Close()
+			}
+			return nil, err
+		}
+		opened = append(opened, o)
+	}
+	p.open = c.next
+	for _, o := range c.removed {
+		o.listener.Close()
+	}
+	for _, r := range c.reused {
+		r.guest.Store(uint32(r.port.Guest))
+	}
+	for _, o := range c.fresh {
+		p.serve.Serve(o.listener, maxConns, func(ctx context.Context, conn net.Conn) { p.forward(ctx, conn, uint16(o.guest.Load())) })
+	}
+	return opened, nil
+}
+
+// change is a change of the published ports that is not made yet.
+type change struct {
+	next    map[uint16]*published // published after it
+	removed map[uint16]*published // whose listeners are not needed any more
+	reused  []*published          // those with the listener of one that is removed
+	fresh   []*published          // those with a listener of their own
+}
+
+// publish adds one port to the change.
+func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
+	if port.Guest == 0 {
+		return port, control.PortErrorf(control.ReasonRequest, port, "guest port 0 cannot be published")
+	}
+	if was, ok := c.next[port.Host]; ok && port.Host != 0 {
+		if was.port == port {
+			return port, nil
+		}
+		return port, control.PortErrorf(control.ReasonPortPublished, port, "port %d is already published as %s", port.Host, was.port)
+	}
+	for _, was := range c.next {
+		if port.Host == 0 && was.free && was.port.Guest == port.Guest {
+			return was.port, nil
+		}
+	}
+	if was, ok := c.removed[port.Host]; ok {
+		o := &published{port: port, listener: was.listener, guest: was.guest}
+		delete(c.removed, port.Host)
+		c.next[port.Host] = o
+		c.reused = append(c.reused, o)
+		return port, nil
+	}
+	o := &published{free: port.Host == 0, guest: new(atomic.Uint32)}
+	var err error
+	if o.listener, err = listen(port); err != nil {
+		return port, err
+	}
+	port.Host = uint16(o.listener.Addr().(*net.TCPAddr).Port)
+	o.port = port
+	o.guest.Store(uint32(port.Guest))
+	c.next[port.Host] = o
+	c.fresh = append(c.fresh, o)
+	return port, nil
+}
+
+// Check returns why a port could not be published now, or nil.
+func Check(port sandbox.Port) error {
+	l, err := listen(port)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func listen(port sandbox.Port) (net.Listener, error) {
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, control.PortErrorf(control.ReasonPortInUse, port, "port %d of the host is in use by another program", port.Host)
+	case errors.Is(err, syscall.EACCES):
+		return nil, control.PortErrorf(control.ReasonPortPrivileged, port, "port %d of the host is reserved to root", port.Host)
+	}
+	return nil, control.PortErrorf("", port, "publish port %d: %w", port.Host, err)
+}
+
+// List returns the published ports, by their number on the host.
+func (p *Ports) List() []sandbox.Port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]sandbox.Port, 0, len(p.open))
+	for _, o := range p.open {
+		list = append(list, o.port)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Host < list[j].Host })
+	return list
+}
+
+// Conns returns how many connections are open through published ports.
+func (p *Ports) Conns() int64 { return p.conns.Load() }
+
+// Close closes all ports and the connections through them, and returns when nothing is
+// forwarded any more.
+func (p *Ports) Close() {
+	p.serve.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.open)
+}
+
+// forward joins a connection to a port of the guest.
+func (p *Ports) forward(ctx context.Context, c net.Conn, guest uint16) {
+	p.conns.Add(1)
+	defer p.conns.Add(-1)
+	g, err := p.dial(ctx, guest)
+	if err != nil {
+		p.log.Info("published port", "guest", guest, "error", err)
+		reset(c)
+		return
+	}
+	relay.Both(c, g)
+}
+
+// reset closes a connection with RST, so that the client sees a refusal and
+// not an empty answer.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	c.Close()
+}

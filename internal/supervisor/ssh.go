@@ -1,0 +1,86 @@
+package supervisor
+
+import (
+	"context"
+	"net"
+	"os"
+	"sync"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/sys/accept"
+	"bawn.dev/bawn/internal/sys/relay"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// maxSSH bounds the connections that are open at once to the guest's SSH server.
+const maxSSH = 1024
+
+// openSSH makes the guest's SSH server reachable over the sandbox's SSH socket. The
+// launcher may connect while the rest of the sandbox is made ready.
+func (s *supervisor) openSSH() error {
+	l, err := s.dir.Listen(store.SSHSocket)
+	if err != nil {
+		return err
+	}
+	s.ssh = accept.NewGroup()
+	s.ssh.Serve(l, maxSSH, s.forwardSSH)
+	s.tell(handoff.StartEvent{Reachable: true})
+	return nil
+}
+
+// closeSSH closes the SSH socket and the connections through it, and returns when none is
+// forwarded any more.
+func (s *supervisor) closeSSH() {
+	if s.ssh != nil {
+		s.ssh.Close()
+		_ = os.Remove(s.dir.File(store.SSHSocket))
+		s.ssh = nil
+	}
+}
+
+// forwardSSH joins a connection to the guest's SSH server.
+func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
+	g, err := s.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH})
+	if err != nil {
+		s.log.Warn("ssh", "error", err)
+		return
+	}
+	s.attached(1)
+	left := sync.OnceFunc(func() { s.attached(-1) })
+	defer left()
+	relay.Both(&leaving{c, left}, g)
+}
+
+// leaving calls left as soon as its other end has gone. The guest may take a while to
+// notice.
+type leaving struct {
+	net.Conn
+	left func()
+}
+
+func (l *leaving) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if err != nil {
+		l.left()
+	}
+	return n, err
+}
+
+// CloseWrite ends one direction (package relay).
+func (l *leaving) CloseWrite() error { return relay.CloseWrite(l.Conn) }
+
+// attached counts the clients that work in the sandbox: n is 1 for one that came, and -1
+// for one that went.
+func (s *supervisor) attached(n int) {
+	s.mu.Lock()
+	s.sessions += n
+	now := s.sessions
+	s.mu.Unlock()
+	kind := control.KindAttached
+	if n < 0 {
+		kind = control.KindDetached
+	}
+	s.events.Send(control.Event{Kind: kind, Attached: now})
+}
