@@ -18,6 +18,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // The test program plays three parts: the tests, the hidden verb, and the
@@ -412,10 +414,10 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// parent starts a child under a Spawner, prints its pid, and is killed by the
+// parent starts a child under a proc.Spawner, prints its pid, and is killed by the
 // test. Goroutines that lock and leave make the runtime drop threads meanwhile.
 func parent() {
-	s := NewSpawner()
+	s := proc.NewSpawner()
 	cmd := exec.Command("sleep", "1000")
 	if err := s.Start(cmd); err != nil {
 		fmt.Println(err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // The format of packed memory is a table of runs of pages, and then their contents:
@@ -92,7 +94,7 @@ func findRuns(ram *os.File, m []byte) ([]run, error) {
 	var runs []run
 	for _, d := range data {
 		for p := d.at / page * page; p < d.at+d.length; p += page {
-			if zero(m[p : p+page]) {
+			if sparse.IsZero(m[p : p+page]) {
 				continue
 			}
 			if last := len(runs) - 1; last >= 0 && runs[last].at+runs[last].length+joinGap >= p && p-joinGap >= d.at {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 func newTestRAM(t testing.TB, size int64) *os.File {
@@ -107,7 +109,7 @@ func randomBytes(r *rand.Rand, b []byte) {
 // writeAll leaves holes where there is nothing.
 func writeAll(f *os.File, b []byte) error {
 	for at := 0; at < len(b); at += page {
-		if p := b[at : at+page]; !zero(p) {
+		if p := b[at : at+page]; !sparse.IsZero(p) {
 			if _, err := f.WriteAt(p, int64(at)); err != nil {
 				return err
 			}

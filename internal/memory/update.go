@@ -9,10 +9,12 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // Update makes dst equal to src, and returns the number of bytes written. dst is a copy
-// that Copy made of src while the guest ran: torn where the guest wrote meanwhile, and
+// that sparse.CopyData made of src while the guest ran: torn where the guest wrote meanwhile, and
 // the same nearly everywhere. The guest must be paused, but not for long: to compare
 // memory takes a fraction of the time that it takes to get new memory and fill it.
 func Update(dst, src *os.File) (written int64, err error) {
@@ -80,7 +82,7 @@ func updateRun(to, from []byte, r run, was []run) (written int64) {
 		}
 		hole := len(was) == 0 || p < was[0].at
 		now := from[p : p+page]
-		if hole && zero(now) || !hole && bytes.Equal(now, to[p:p+page]) {
+		if hole && sparse.IsZero(now) || !hole && bytes.Equal(now, to[p:p+page]) {
 			continue
 		}
 		copy(to[p:p+page], now)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // TestUpdate: whatever the guest did after the copy, it is right again: pages
@@ -39,7 +41,7 @@ func TestUpdate(t *testing.T) {
 		}
 	}
 	change(3000)
-	if _, err := Copy(t.Context(), dst, src); err != nil {
+	if _, err := sparse.CopyData(t.Context(), dst, src); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
@@ -77,7 +79,7 @@ func BenchmarkUpdate(b *testing.B) {
 	for at := int64(0); at < size; at += 1 << 20 {
 		_, _ = src.WriteAt(bytes.Repeat([]byte{byte(at >> 20), 1}, 1<<19), at)
 	}
-	if _, err := Copy(b.Context(), dst, src); err != nil {
+	if _, err := sparse.CopyData(b.Context(), dst, src); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("update", func(b *testing.B) {
@@ -91,7 +93,7 @@ func BenchmarkUpdate(b *testing.B) {
 	b.Run("copy", func(b *testing.B) {
 		b.SetBytes(size)
 		for range b.N {
-			if _, err := Copy(b.Context(), newTestRAM(b, size), src); err != nil {
+			if _, err := sparse.CopyData(b.Context(), newTestRAM(b, size), src); err != nil {
 				b.Fatal(err)
 			}
 		}

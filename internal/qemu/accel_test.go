@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/atomicfile"
 )
 
 // The proof's guest must boot where guests do boot, or the proof says nothing.
@@ -16,7 +18,7 @@ func TestProofBoots(t *testing.T) {
 		t.Skip(err)
 	}
 	began := time.Now()
-	failed, err := boots(t.Context(), bin.Path, TCG, time.Minute)
+	failed, err := bootProof(t.Context(), bin.Path, TCG, time.Minute)
 	if err != nil || failed != nil {
 		t.Fatalf("the proof's guest does not run under TCG: %+v, %v", failed, err)
 	}
@@ -40,7 +42,7 @@ func TestProofFails(t *testing.T) {
 		{program("echo 'kvm_buf_set_msrs: Assertion failed' >&2; kill -ABRT $$"), "QEMU stopped with SIGABRT", "kvm_buf_set_msrs: Assertion failed", time.Minute},
 		{program("exec sleep 1000"), "it was not done within 50ms", "", 50 * time.Millisecond},
 	} {
-		failed, err := boots(t.Context(), c.qemu, TCG, c.limit)
+		failed, err := bootProof(t.Context(), c.qemu, TCG, c.limit)
 		if err != nil || failed == nil || failed.cause != c.cause || failed.said != c.said {
 			t.Errorf("%+v, %v, want %q and %q", failed, err, c.cause, c.said)
 		}
@@ -48,10 +50,10 @@ func TestProofFails(t *testing.T) {
 	sleeper := program("exec sleep 1000")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := boots(ctx, sleeper, TCG, time.Minute); err == nil {
+	if _, err := bootProof(ctx, sleeper, TCG, time.Minute); err == nil {
 		t.Error("a proof that was given up counts")
 	}
-	if _, err := boots(t.Context(), "/nonexistent", TCG, time.Minute); err == nil {
+	if _, err := bootProof(t.Context(), "/nonexistent", TCG, time.Minute); err == nil {
 		t.Error("no QEMU at all counts as a proof")
 	}
 }
@@ -123,14 +125,14 @@ func TestAccelerator(t *testing.T) {
 	// A kept answer is used; one of another boot, or damaged, is not.
 	lie := kept
 	lie.Works, lie.Cause = !kept.Works, "a lie"
-	if err := replaceJSON(path, lie); err != nil {
+	if err := atomicfile.WriteJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a.OK() == first.OK() {
 		t.Errorf("the kept answer was not used: %+v, %v", a, err)
 	}
 	lie.BootID = "another"
-	if err := replaceJSON(path, lie); err != nil {
+	if err := atomicfile.WriteJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a != first {

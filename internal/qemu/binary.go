@@ -10,13 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
-// Oldest QEMU that has all that is used here: 7.2 brought -netdev stream.
+// oldest is the first QEMU that has everything used here: 7.2 brought -netdev stream.
 var oldest = Version{7, 2, 0}
 
 // Version is QEMU's version.
@@ -24,7 +24,7 @@ type Version struct{ Major, Minor, Micro int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Micro) }
 
-// Less orders versions.
+// Less reports whether v is older than w.
 func (v Version) Less(w Version) bool {
 	if v.Major != w.Major {
 		return v.Major < w.Major
@@ -44,34 +44,18 @@ type Binary struct {
 
 func (b Binary) String() string { return fmt.Sprintf("QEMU %s (%s)", b.Version, b.Path) }
 
-// Program is the name of the QEMU for this machine's architecture.
-func Program() string {
-	if runtime.GOARCH == "arm64" {
-		return "qemu-system-aarch64"
-	}
-	return "qemu-system-x86_64"
-}
-
-// Package is the Debian and Ubuntu package that has Program.
-func Package() string {
-	if runtime.GOARCH == "arm64" {
-		return "qemu-system-arm"
-	}
-	return "qemu-system-x86"
-}
-
-// ErrMissing is within Find's error when there is no QEMU at all.
+// ErrMissing means that there is no QEMU at all.
 var ErrMissing = errors.New("QEMU is not installed")
 
-// Find finds QEMU on the PATH and checks its version, which is asked once for
-// each file and kept in cacheDir, or asked in any case where that is empty. Its
-// errors name the next step.
+// Find finds QEMU on the PATH and checks its version. It asks each QEMU once for its
+// version and keeps the answer in cacheDir; where cacheDir is empty, it asks each time.
+// Its errors name the next step; ErrMissing is among them.
 func Find(ctx context.Context, cacheDir string) (Binary, error) {
-	path, err := look(Program())
+	path, err := lookPath(Program())
 	if err != nil {
 		return Binary{}, fmt.Errorf("%w: there is no %s on the PATH; install it with: sudo apt-get install %s", ErrMissing, Program(), Package())
 	}
-	out, err := ask(ctx, path, cacheDir)
+	out, err := versionText(ctx, path, cacheDir)
 	if err != nil {
 		return Binary{}, fmt.Errorf("ask %s for its version: %w", path, err)
 	}
@@ -87,26 +71,27 @@ func Find(ctx context.Context, cacheDir string) (Binary, error) {
 	return Binary{Path: path, Version: v, Build: string(first)}, nil
 }
 
-// versionFile keeps what the QEMU that was last found says of itself. To run it
+// versionFile keeps the version of the QEMU that was last found. To ask QEMU for it
 // takes longer than to restore a machine.
 const versionFile = "qemu-version"
 
-type saidVersion struct {
-	File string `json:"file"` // what tells this QEMU from another
-	Said string `json:"said"`
+// versionRecord is the content of versionFile.
+type versionRecord struct {
+	File string `json:"file"` // identity of the program's file (fileid.Exact)
+	Said string `json:"said"` // what it printed
 }
 
-// ask returns what the program prints for --version.
-func ask(ctx context.Context, path, cacheDir string) ([]byte, error) {
+// versionText returns what the program prints for --version.
+func versionText(ctx context.Context, path, cacheDir string) ([]byte, error) {
 	if cacheDir == "" {
 		return exec.CommandContext(ctx, path, "--version").Output()
 	}
 	keptIn := filepath.Join(cacheDir, versionFile)
-	id, err := identity(path)
+	id, err := fileid.Exact(path)
 	if err != nil {
 		return nil, err
 	}
-	var kept saidVersion
+	var kept versionRecord
 	if b, err := os.ReadFile(keptIn); err == nil && json.Unmarshal(b, &kept) == nil && kept.File == id {
 		return []byte(kept.Said), nil
 	}
@@ -114,25 +99,13 @@ func ask(ctx context.Context, path, cacheDir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not being able to keep it only costs the next start a moment.
-	_ = replaceJSON(keptIn, saidVersion{id, string(out)})
+	// A failure to keep it only costs the next start a moment.
+	_ = atomicfile.WriteJSON(keptIn, versionRecord{id, string(out)})
 	return out, nil
 }
 
-// identity tells a file from another, and from itself before an upgrade.
-func identity(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil {
-		return "", fmt.Errorf("%s: %w", real, err)
-	}
-	return fmt.Sprintf("%s %d %d %d %d", real, st.Dev, st.Ino, st.Size, st.Ctim.Nano()), nil
-}
-
-func look(program string) (string, error) {
+// lookPath returns the absolute path of a program on the PATH.
+func lookPath(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return "", err

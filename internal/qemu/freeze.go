@@ -9,22 +9,22 @@ import (
 )
 
 // Shares across a save. QEMU refuses to save a machine with a vhost-user-fs
-// device in it, and a guest that was asked to let go of one would have to
-// unmount it. So the device is taken out behind the guest's back, while its
-// processors stand still, and put back before they go on:
+// device in it, and a guest that was asked to release one would have to
+// unmount it. So the device is detached without the guest's knowledge, while its
+// processors are paused, and attached again before they go on:
 //
 //	Pause, FreezeShare, EjectShare, SaveState, ThawShare, Resume
 //
 // FreezeShare reads what the guest's driver wrote into the device's registers:
-// where it lies in memory, its interrupts, its queues. EjectShare does what the
+// its place in memory, its interrupts, its queues. EjectShare does what the
 // guest's firmware does at the end of an unplug: it writes to the eject register
 // of the ACPI hot-plug controller. ThawShare plugs a fresh device into the same
-// place and plays the driver's part of the initialisation again, with the same
-// values (virtio 1.2, 3.1.1), and takes back the notice that a device came. The
-// guest finds everything as it was; the queues go on where the used ring says,
+// place, does the driver's part of the initialisation again, with the same
+// values (virtio 1.2, 3.1.1), and clears the event that announces a new device. The
+// guest finds everything as it was; the queues go on at the index of the used ring,
 // which the back end must look up by itself (vhostuser.Device.Resumed).
 //
-// Only x86 has those ports; elsewhere Freezable is false.
+// Only x86 has those ports; elsewhere CanDetachShares is false.
 
 // frozen is a share's device as the guest's driver has set it up. The guest chose its
 // values: they are used for nothing but a device of the same guest.
@@ -74,8 +74,8 @@ const (
 	commandActive = 0x6 // memory space, bus master
 )
 
-// headerAt are the dwords that a guest's kernel writes, the command first in the
-// order of reading and last in that of writing.
+// headerAt are the dwords that a guest's kernel writes. The command comes first: it is
+// read first and written last.
 var headerAt = []uint8{pciCommand, pciCacheLine, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, pciInterrupt}
 
 // Common configuration of a virtio device (virtio 1.2, 4.1.4.3).
@@ -108,9 +108,9 @@ const (
 	acpiSelect = acpiPorts + 0x10
 )
 
-// The bridge at 00:1f.0 of q35 says where its power management registers are, the
-// general-purpose events among them: writing ones takes them back (Intel ICH9
-// datasheet, 13.1.14 and 13.8.3.7). QEMU tells of a hot-plug with the second event
+// The bridge at 00:1f.0 of q35 has the address of its power management registers, the
+// general-purpose events among them: writing ones clears them (Intel ICH9
+// datasheet, 13.1.14 and 13.8.3.7). QEMU announces a hot-plug with the second event
 // (hw/acpi/pcihp.c).
 const (
 	lpcDev       = 0x1f
@@ -120,19 +120,13 @@ const (
 	eventHotplug = 1 << 1
 )
 
-// Freezable says whether shares of this machine can be taken out and put back.
-func (m *Machine) Freezable() bool { return m.arch() == "amd64" }
+// errCannotDetach is the error of a machine without CanDetachShares.
+var errCannotDetach = errors.New("only machines on x86 can be saved with their shares; stop the sandbox instead")
 
-// CanFreeze says the same of all machines on this host.
-func CanFreeze() bool { return new(Machine).Freezable() }
-
-// errNotFreezable names the remedy.
-var errNotFreezable = errors.New("only machines on x86 can be saved with their shares; stop the sandbox instead")
-
-// quietly runs f and leaves the two selecting ports as the guest had them.
-func (p *Process) quietly(f func(r *registers) error) error {
+// keepingSelectors runs f and leaves the two selector ports as the guest had set them.
+func (p *Process) keepingSelectors(f func(r *registers) error) error {
 	if p.registers == nil {
-		return errNotFreezable
+		return errCannotDetach
 	}
 	r := p.registers
 	config, acpi := r.in32(pciAddress), r.in32(acpiSelect)
@@ -142,13 +136,14 @@ func (p *Process) quietly(f func(r *registers) error) error {
 	return errors.Join(r.failed(), err)
 }
 
-// behind is the device behind a root port.
-func behind(r *registers, plug int) function {
-	bridge := function{r: r, dev: uint8(addrPlugs + plug/8), fn: uint8(plug % 8)}
+// deviceIn is the device behind a root port.
+func deviceIn(r *registers, plug int) function {
+	bridge := function{r: r}
+	bridge.dev, bridge.fn = plugAddr(plug)
 	return function{r: r, bus: bridge.byte(pciSecondary + 1)}
 }
 
-// capability finds a capability for which ok holds; 0 is none.
+// capability returns the place of the first capability for which ok holds, 0 if none.
 func (f function) capability(ok func(at uint8) bool) uint8 {
 	at := f.byte(pciCaps) &^ 3
 	for range maxCaps {
@@ -160,7 +155,7 @@ func (f function) capability(ok func(at uint8) bool) uint8 {
 	return 0
 }
 
-// bar is the address that the guest gave a BAR.
+// bar returns the address that the guest gave a BAR.
 func (f function) bar(i uint8) uint64 {
 	low := f.get(pciBAR0 + 4*i)
 	at := uint64(low & barAddress)
@@ -170,7 +165,7 @@ func (f function) bar(i uint8) uint64 {
 	return at
 }
 
-// common is where the virtio registers lie in memory, 0 for nowhere.
+// common returns the address of the virtio registers, 0 if there are none.
 func (f function) common() uint64 {
 	at := f.capability(func(at uint8) bool { return f.byte(at) == capVendor && f.byte(at+3) == virtioCommon })
 	if at == 0 {
@@ -183,7 +178,8 @@ func (f function) common() uint64 {
 	return f.bar(bar) + uint64(f.get(at+8))
 }
 
-// msix is the capability and where its table lies in memory.
+// msix returns the place of the capability, the address of its table, and the number of
+// entries; at is 0 if there is none.
 func (f function) msix() (at uint8, table uint64, entries int) {
 	at = f.capability(func(at uint8) bool { return f.byte(at) == capMSIX })
 	if at == 0 {
@@ -209,13 +205,13 @@ func (p *Process) FreezeShare(tag string) (json.RawMessage, error) {
 }
 
 func (p *Process) readShare(tag string) (*frozen, error) {
-	at, err := p.pluggedAt("share-" + tag)
+	plug, err := p.findPlug(shareID(tag))
 	if err != nil {
 		return nil, err
 	}
-	z := &frozen{Tag: tag, Plug: at.plug}
-	err = p.quietly(func(r *registers) error {
-		f := behind(r, at.plug)
+	z := &frozen{Tag: tag, Plug: plug}
+	err = p.keepingSelectors(func(r *registers) error {
+		f := deviceIn(r, plug)
 		for _, o := range headerAt {
 			z.Header = append(z.Header, f.get(o))
 		}
@@ -271,26 +267,26 @@ func (z *frozen) writeSelects(r *registers, at uint64) {
 	r.write16(at+cfgQueueSelect, z.QueueSelect)
 }
 
-// EjectShare takes a share's device out of a paused machine. The guest is not
-// asked and must not run before ThawShare.
+// EjectShare detaches a share's device from a paused machine. The guest does not learn
+// of it and must not run before ThawShare.
 func (p *Process) EjectShare(ctx context.Context, tag string) (err error) {
-	device := "share-" + tag
+	device := shareID(tag)
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("take out share %s: %w", tag, err)
+			err = fmt.Errorf("detach share %s: %w", tag, err)
 		}
 	}()
-	at, err := p.pluggedAt(device)
+	plug, err := p.findPlug(device)
 	if err != nil {
 		return err
 	}
-	selector, err := p.hotplugSelector(ctx, at.plug)
+	selector, err := p.hotplugSelector(ctx, plug)
 	if err != nil {
 		return err
 	}
 	gone, stop := p.Watch(func(e Event) bool { return e.Name == "DEVICE_DELETED" && deviceOf(e) == device })
 	defer stop()
-	err = p.quietly(func(r *registers) error {
+	err = p.keepingSelectors(func(r *registers) error {
 		r.out32(acpiSelect, selector)
 		r.out32(acpiEject, 1) // slot 0, the only one behind a root port
 		return nil
@@ -320,7 +316,7 @@ func deviceOf(e Event) string {
 	return d.Device
 }
 
-// hotplugSelector is the number by which the ACPI controller knows the bus
+// hotplugSelector returns the number by which the ACPI controller knows the bus
 // behind a root port.
 func (p *Process) hotplugSelector(ctx context.Context, plug int) (uint32, error) {
 	var n uint32
@@ -330,9 +326,9 @@ func (p *Process) hotplugSelector(ctx context.Context, plug int) (uint32, error)
 	return n, err
 }
 
-// ThawShare puts a share's device back into a paused machine, as FreezeShare
-// found it. f is as for PlugShare; its back end must take the queues up where
-// the used rings say.
+// ThawShare attaches a share's device to a paused machine again, as FreezeShare
+// found it. f is as for PlugShare; its back end must take the queues up at the index of
+// the used rings.
 func (p *Process) ThawShare(ctx context.Context, device json.RawMessage, f *os.File) error {
 	var z frozen
 	err := json.Unmarshal(device, &z)
@@ -341,29 +337,29 @@ func (p *Process) ThawShare(ctx context.Context, device json.RawMessage, f *os.F
 	}
 	if err != nil {
 		f.Close()
-		return fmt.Errorf("put back share %s: its saved state is damaged: %w", clean(z.Tag), err)
+		return fmt.Errorf("attach share %s: its saved state is damaged: %w", clean(z.Tag), err)
 	}
 	if err := p.plugShare(ctx, z.Tag, z.Plug, f); err != nil {
 		return err
 	}
 	selector, err := p.hotplugSelector(ctx, z.Plug)
 	if err == nil {
-		err = p.quietly(func(r *registers) error {
-			takeBackNotice(r, selector)
+		err = p.keepingSelectors(func(r *registers) error {
+			clearHotplugEvent(r, selector)
 			return z.write(r)
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("put back share %s: %w", z.Tag, err)
+		return fmt.Errorf("attach share %s: %w", z.Tag, err)
 	}
 	return nil
 }
 
-// takeBackNotice keeps the guest from learning that a device came: from looking
-// for it, and from being told to look.
-func takeBackNotice(r *registers, selector uint32) {
+// clearHotplugEvent keeps the guest from learning that a device was plugged: it clears
+// the list of new devices, and the event that makes the guest read it.
+func clearHotplugEvent(r *registers, selector uint32) {
 	r.out32(acpiSelect, selector)
-	r.in32(acpiUp) // reading it empties it
+	r.in32(acpiUp) // reading it clears it
 	pm := function{r: r, dev: lpcDev}.get(lpcPMBase) & lpcPMMask
 	r.out8(uint16(pm)+pmEvents, eventHotplug)
 }
@@ -377,7 +373,7 @@ func (z *frozen) check() error {
 }
 
 func (z *frozen) write(r *registers) error {
-	f := behind(r, z.Plug)
+	f := deviceIn(r, z.Plug)
 	for i := len(headerAt) - 1; i >= 0; i-- {
 		f.set(headerAt[i], z.Header[i]&^statusBits(headerAt[i]))
 	}
@@ -399,8 +395,8 @@ func (z *frozen) write(r *registers) error {
 	return nil
 }
 
-// statusBits are those of a dword of the configuration space that writing ones
-// to clears.
+// statusBits are the bits of a dword of the configuration space that are cleared by
+// writing ones to them.
 func statusBits(at uint8) uint32 {
 	if at == pciCommand {
 		return 0xffff0000
@@ -408,7 +404,7 @@ func statusBits(at uint8) uint32 {
 	return 0
 }
 
-// writeCommon plays the driver's initialisation (virtio 1.2, 3.1.1).
+// writeCommon does the driver's part of the initialisation (virtio 1.2, 3.1.1).
 func (z *frozen) writeCommon(r *registers, at uint64) {
 	status := func(bits uint8) { r.write8(at+cfgDeviceStatus, z.Status&bits) }
 	status(statusAcknowledge)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,48 @@ func TestArgs(t *testing.T) {
 			}
 			checkGolden(t, "args-"+arch+"-least", oneALine(m.Args()))
 		})
+	}
+}
+
+// TestArchs: every architecture's entry is whole, whichever this host's is.
+func TestArchs(t *testing.T) {
+	for name, a := range archs {
+		if a.program == "" || a.pkg == "" || a.board == "" || len(a.firmware) == 0 || len(a.firmware) != len(a.bundled) || len(a.parameters) == 0 {
+			t.Errorf("%s: %+v", name, a)
+		}
+		if guest := a.proofGuest(); len(guest) < 4096 {
+			t.Errorf("%s: the proof's guest has %d bytes; QEMU reads at least a page", name, len(guest))
+		}
+		checkGolden(t, "proof-"+name, oneALine(proofArgs(a, KVM, "/boot/proof")))
+	}
+}
+
+// TestProfile: QEMU may read what it boots from and its own files, write nothing, and
+// open the one device only if it needs it.
+func TestProfile(t *testing.T) {
+	for name, c := range map[string]struct {
+		binary, arch, accel string
+		read, device        string // must be there
+		not                 string // must not
+	}{
+		"packaged":           {"/usr/bin/qemu", "amd64", TCG, "/usr/share/seabios", "/dev/null", "/dev/kvm"},
+		"with KVM":           {"/usr/bin/qemu", "amd64", KVM, "/usr/share/qemu", "/dev/kvm", "/usr/local"},
+		"arm64":              {"/usr/bin/qemu", "arm64", TCG, "/usr/share/qemu", "/dev/null", "/usr/share/seabios"},
+		"of its own":         {"/opt/qemu/bin/qemu", "amd64", TCG, "/opt/qemu/share/seabios", "/dev/null", "/opt"},
+		"of a package store": {"/nix/store/x-qemu/bin/qemu", "amd64", TCG, "/nix/store", "/dev/null", "/nix"},
+	} {
+		m := fullMachine(c.arch, c.accel)
+		m.Binary = c.binary
+		p := m.Profile()
+		all := slices.Concat(p.Read, p.ReadExec, p.Devices)
+		for _, path := range []string{m.Kernel, m.Initrd, m.Binary, c.read, c.device} {
+			if !slices.Contains(all, path) {
+				t.Errorf("%s: %s is not allowed", name, path)
+			}
+		}
+		if slices.Contains(all, c.not) || len(p.Write) != 0 || !p.NoNetwork || !p.NoAttributes {
+			t.Errorf("%s: too much is allowed: %+v", name, p)
+		}
 	}
 }
 

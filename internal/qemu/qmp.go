@@ -11,17 +11,19 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/lines"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // maxAnswer bounds one line from QEMU, in bytes. The longest asked for here
 // (query-migrate) has about 1,000.
 const maxAnswer = 1 << 20
 
-// eventBacklog is how many matching events a Watch holds. More are dropped: a
-// flood must cost no memory, and must not stop the answers.
+// eventBacklog is how many matching events a Watch holds. Further ones are dropped: a
+// flood must cost no memory, and must not delay the answers.
 const eventBacklog = 16
 
 // QMP is a connection to QEMU's monitor (QEMU Machine Protocol specification).
@@ -39,7 +41,7 @@ type QMP struct {
 	closed  chan struct{} // closed once err is set
 }
 
-// Event is what QEMU reports unasked. Data may hold anything.
+// Event is a message that QEMU sends unasked. Data may hold anything.
 type Event struct {
 	Name string
 	Data json.RawMessage
@@ -80,7 +82,7 @@ type message struct {
 	ID    *uint64         `json:"id"`
 }
 
-// newQMP greets QEMU on conn, which it owns from now on.
+// newQMP begins to talk to QEMU on conn, which the QMP owns from now on.
 func newQMP(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 	q := &QMP{
 		conn:    conn,
@@ -89,7 +91,7 @@ func newQMP(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 		closed:  make(chan struct{}),
 	}
 	go q.read()
-	// The greeting needs no waiting for: QEMU reads the command after it.
+	// There is no need to wait for the greeting: QEMU reads the command after it.
 	if err := q.Execute(ctx, "qmp_capabilities", nil, nil); err != nil {
 		q.Close()
 		return nil, err
@@ -100,8 +102,8 @@ func newQMP(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 // Close ends the connection. QEMU runs on.
 func (q *QMP) Close() { q.end(net.ErrClosed) }
 
-// Closed is closed when the connection has ended: with QEMU, or over an answer
-// that no QEMU gives.
+// Closed returns a channel that is closed when the connection has ended: with QEMU, or
+// because of a message that no QEMU sends.
 func (q *QMP) Closed() <-chan struct{} { return q.closed }
 
 func (q *QMP) end(err error) {
@@ -119,7 +121,7 @@ func (q *QMP) end(err error) {
 func (q *QMP) read() {
 	r := bufio.NewReaderSize(q.conn, 16<<10)
 	for {
-		line, err := readLine(r, maxAnswer)
+		line, err := lines.Read(r, maxAnswer)
 		if err == nil {
 			err = q.take(line)
 		}
@@ -130,23 +132,7 @@ func (q *QMP) read() {
 	}
 }
 
-// readLine reads up to and including a newline, and at most limit bytes.
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > limit {
-			return nil, fmt.Errorf("a line of more than %d bytes", limit)
-		}
-		line = append(line, part...)
-		if errors.Is(err, bufio.ErrBufferFull) {
-			continue
-		}
-		return line, err
-	}
-}
-
-// take deals with one line. An error means that no QEMU would have sent it.
+// take handles one line. An error means that no QEMU would have sent it.
 func (q *QMP) take(line []byte) error {
 	if line = bytes.TrimSpace(line); len(line) == 0 {
 		return nil
@@ -200,28 +186,14 @@ func (q *QMP) reply(m message) error {
 	return nil
 }
 
-// maxWords bounds what of QEMU's words is shown, in characters.
+// maxWords bounds how much text from QEMU is shown, in characters.
 const maxWords = 500
 
-// clean makes words from QEMU fit for a terminal and a log.
-func clean(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > maxWords {
-			b.WriteString("...")
-			break
-		}
-		if !unicode.IsPrint(r) {
-			r = ' '
-		}
-		b.WriteRune(r)
-	}
-	return strings.TrimSpace(b.String())
-}
+// clean makes text from QEMU fit for a terminal and a log, as one line.
+func clean(s string) string { return text.Short(strings.Join(strings.Fields(s), " "), maxWords) }
 
 // Watch collects the events that match, from now until stop is called. match
-// runs on the reader's goroutine and must neither block nor call the QMP.
+// runs on the reader's goroutine and must neither block nor call methods of the QMP.
 func (q *QMP) Watch(match func(Event) bool) (events <-chan Event, stop func()) {
 	w := &watch{match: match, ch: make(chan Event, eventBacklog)}
 	q.mu.Lock()
@@ -235,8 +207,8 @@ func (q *QMP) Watch(match func(Event) bool) (events <-chan Event, stop func()) {
 }
 
 // Execute runs a command and decodes its answer into out, unless that is nil.
-// A refusal is an *Error. When ctx ends first, the command may still be carried
-// out.
+// A refusal is an *Error. When ctx ends first, its cause is the error, and QEMU may
+// still carry the command out.
 func (q *QMP) Execute(ctx context.Context, command string, args, out any) error {
 	return q.execute(ctx, command, args, nil, out)
 }
@@ -247,61 +219,80 @@ func (q *QMP) ExecuteFile(ctx context.Context, command string, args any, file *o
 	return q.execute(ctx, command, args, file, out)
 }
 
+// execute runs a command and decodes its answer.
 func (q *QMP) execute(ctx context.Context, command string, args any, file *os.File, out any) error {
-	if err := context.Cause(ctx); err != nil {
+	a, err := q.ask(ctx, command, args, file)
+	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
-	ch := make(chan answer, 1)
-	q.mu.Lock()
-	if q.err != nil {
-		q.mu.Unlock()
-		return fmt.Errorf("%s: %w", command, q.err)
+	if a.err != nil {
+		a.err.Command = command
+		return a.err
 	}
-	q.lastID++
-	id := q.lastID
-	q.waiting[id] = ch
-	q.mu.Unlock()
-	defer func() {
-		q.mu.Lock()
-		delete(q.waiting, id)
-		q.mu.Unlock()
-	}()
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(a.body, out); err != nil {
+		return fmt.Errorf("%s: an unexpected answer: %s", command, clean(err.Error()))
+	}
+	return nil
+}
 
+// ask sends a command and returns its answer.
+func (q *QMP) ask(ctx context.Context, command string, args any, file *os.File) (answer, error) {
+	if err := context.Cause(ctx); err != nil {
+		return answer{}, err
+	}
+	id, answers, err := q.expect()
+	if err != nil {
+		return answer{}, err
+	}
+	defer q.forget(id)
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
 		ID        uint64 `json:"id"`
 	}{command, args, id})
 	if err != nil {
-		return fmt.Errorf("%s: %w", command, err)
+		return answer{}, err
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- q.send(append(line, '\n'), file) }()
+	go func() { sent <- q.send(append(line, '\n'), file) }() // a QEMU that hangs reads nothing
 	for {
 		select {
 		case err := <-sent:
 			if err != nil {
-				return fmt.Errorf("%s: %w", command, err)
+				return answer{}, err
 			}
 			sent = nil
-		case a := <-ch:
-			if a.err != nil {
-				a.err.Command = command
-				return a.err
-			}
-			if out == nil {
-				return nil
-			}
-			if err := json.Unmarshal(a.body, out); err != nil {
-				return fmt.Errorf("%s: an unexpected answer: %s", command, clean(err.Error()))
-			}
-			return nil
+		case a := <-answers:
+			return a, nil
 		case <-q.closed:
-			return fmt.Errorf("%s: %w", command, q.err)
+			return answer{}, q.err
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", command, context.Cause(ctx))
+			return answer{}, context.Cause(ctx)
 		}
 	}
+}
+
+// expect gives a command its ID, and the channel on which its answer will come.
+func (q *QMP) expect() (id uint64, answers <-chan answer, err error) {
+	ch := make(chan answer, 1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		return 0, nil, q.err
+	}
+	q.lastID++
+	q.waiting[q.lastID] = ch
+	return q.lastID, ch, nil
+}
+
+// forget drops the answer of a command, if it has not come yet.
+func (q *QMP) forget(id uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.waiting, id)
 }
 
 // send writes one line, with a descriptor beside its first byte.

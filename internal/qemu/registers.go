@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/lines"
 )
 
 // registers reads and writes the machine's I/O ports and memory-mapped registers
 // from outside, as its processor would (QEMU's qtest protocol, softmmu/qtest.c:
-// one line asked, one line answered). It is used only while the guest is paused,
+// a command a line, an answer a line). It is used only while the guest is paused,
 // so that the two never meet.
 type registers struct {
 	mu   sync.Mutex
@@ -35,7 +37,8 @@ func (r *registers) close() {
 	}
 }
 
-// ask gives one command and returns the answer's value, 0 where it has none.
+// ask sends one command and returns the answer's value, 0 where it has none or after an
+// error (failed).
 func (r *registers) ask(format string, args ...any) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +57,7 @@ func (r *registers) exchange(command string) (uint64, error) {
 	if _, err := r.conn.Write([]byte(command + "\n")); err != nil {
 		return 0, fmt.Errorf("registers: %w", err)
 	}
-	line, err := readLine(r.in, 4096)
+	line, err := lines.Read(r.in, 4096)
 	if err != nil {
 		return 0, fmt.Errorf("registers: %w", err)
 	}

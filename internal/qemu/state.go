@@ -18,9 +18,9 @@ import (
 //
 // Order matters. Save: Pause, SaveState, copy the memory (or keep the memfd), then
 // Resume or Kill. Load: fill the memfd, Start with Incoming, LoadState, then
-// Resume. A share may not be plugged at either (plug.go).
+// Resume. No share may be plugged during either (freeze.go).
 
-// maxState bounds a saved state, in bytes. Measured are 50 to 300 KB, and
+// maxState bounds a saved state, in bytes. States of 50 to 300 KB were measured, and
 // unshared memory (firmware) can add a few MB; a QEMU that was broken into
 // could write for ever.
 const maxState = 64 * mib
@@ -33,41 +33,21 @@ var capabilities = map[string]any{"capabilities": []map[string]any{
 
 // SaveState pauses the guest and writes the state of its devices and
 // processors to w. The guest stays paused: its memory is what belongs to that
-// state until Resume.
+// state until Resume. After an error, w has a part of the state or none.
 func (p *Process) SaveState(ctx context.Context, w io.Writer) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("save the machine's state: %w", err)
 		}
 	}()
-	r, theirs, err := os.Pipe()
+	r, err := p.openStatePipe(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	copied := make(chan error, 1)
-	err = func() error {
-		defer theirs.Close() // QEMU has its own by then; the pipe ends with that
-		if err := p.Pause(ctx); err != nil {
-			return err
-		}
-		if err := p.Execute(ctx, "migrate-set-capabilities", capabilities, nil); err != nil {
-			return err
-		}
-		// The default of 128 MiB/s is for networks.
-		if err := p.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil); err != nil {
-			return err
-		}
-		return p.ExecuteFile(ctx, "getfd", map[string]any{"fdname": "state"}, theirs, nil)
-	}()
-	if err != nil {
-		return err
-	}
 	go func() {
-		n, err := io.Copy(w, io.LimitReader(r, maxState+1))
-		if err == nil && n > maxState {
-			err = fmt.Errorf("it is longer than %d bytes", maxState)
-		}
+		err := copyState(w, r)
 		if err != nil {
 			r.Close() // QEMU's write fails, and with it the migration
 		}
@@ -77,7 +57,7 @@ func (p *Process) SaveState(ctx context.Context, w io.Writer) (err error) {
 		r.Close()
 		return errors.Join(err, <-copied)
 	}
-	// QEMU has written all, and closes its end soon after.
+	// QEMU has written everything, and closes its end soon after.
 	select {
 	case err := <-copied:
 		return err
@@ -85,6 +65,40 @@ func (p *Process) SaveState(ctx context.Context, w io.Writer) (err error) {
 		r.Close()
 		return errors.Join(context.Cause(ctx), <-copied)
 	}
+}
+
+// openStatePipe pauses the guest and gives QEMU a pipe to write its state to. The pipe
+// ends when QEMU closes its end.
+func (p *Process) openStatePipe(ctx context.Context) (r *os.File, err error) {
+	r, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close() // QEMU has its own by then
+	err = p.Pause(ctx)
+	if err == nil {
+		err = p.Execute(ctx, "migrate-set-capabilities", capabilities, nil)
+	}
+	if err == nil { // the default of 128 MiB/s is for networks
+		err = p.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil)
+	}
+	if err == nil {
+		err = p.ExecuteFile(ctx, "getfd", map[string]any{"fdname": "state"}, theirs, nil)
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// copyState copies a state of at most maxState bytes.
+func copyState(w io.Writer, r io.Reader) error {
+	n, err := io.Copy(w, io.LimitReader(r, maxState+1))
+	if err == nil && n > maxState {
+		err = fmt.Errorf("it is longer than %d bytes", maxState)
+	}
+	return err
 }
 
 // LoadState reads what SaveState wrote. The machine must have been started with
@@ -96,41 +110,45 @@ func (p *Process) LoadState(ctx context.Context, state io.Reader) (err error) {
 			err = fmt.Errorf("load the machine's state: %w", err)
 		}
 	}()
-	theirs, w, err := os.Pipe()
+	w, err := p.openIncomingPipe(ctx)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	err = func() error {
-		defer theirs.Close()
-		if err := p.Execute(ctx, "migrate-set-capabilities", capabilities, nil); err != nil {
-			return err
-		}
-		// No gratuitous ARP: there is no switch that has to learn anything.
-		if err := p.Execute(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}, nil); err != nil {
-			return err
-		}
-		return p.ExecuteFile(ctx, "getfd", map[string]any{"fdname": "state"}, theirs, nil)
-	}()
-	if err != nil {
-		return err
-	}
-	copied := make(chan error, 1)
+	copied := make(chan struct{})
 	go func() {
-		_, err := io.Copy(w, state)
+		defer close(copied)
+		_, _ = io.Copy(w, state) // an error shows as a state that QEMU refuses
 		w.Close()
-		copied <- err
 	}()
-	if err := p.migrate(ctx, "migrate-incoming", "fd:state"); err != nil {
-		w.Close()
-		return err
-	}
-	// QEMU may stop reading before the end; what is left is not part of it.
+	err = p.migrate(ctx, "migrate-incoming", "fd:state")
+	// QEMU may stop reading before the end; what is left is not part of the state.
 	w.Close()
-	return nil
+	<-copied
+	return err
 }
 
-// migrate runs one direction and waits until QEMU says how it ended.
+// openIncomingPipe gives QEMU a pipe to read its state from.
+func (p *Process) openIncomingPipe(ctx context.Context) (w *os.File, err error) {
+	theirs, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close() // QEMU has its own by then
+	err = p.Execute(ctx, "migrate-set-capabilities", capabilities, nil)
+	if err == nil { // no gratuitous ARP: there is no switch that has to learn anything
+		err = p.Execute(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}, nil)
+	}
+	if err == nil {
+		err = p.ExecuteFile(ctx, "getfd", map[string]any{"fdname": "state"}, theirs, nil)
+	}
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// migrate runs one direction and waits for QEMU's report of how it ended.
 func (p *Process) migrate(ctx context.Context, command, uri string) error {
 	ends, stop := p.Watch(func(e Event) bool {
 		s := migrationStatus(e)
@@ -147,7 +165,7 @@ func (p *Process) migrate(ctx context.Context, command, uri string) error {
 		}
 		return nil
 	case <-p.Closed():
-		// An incoming migration that fails ends QEMU; its words say why.
+		// An incoming migration that fails ends QEMU, which prints why.
 		select {
 		case <-p.done:
 			if p.err != nil {

@@ -11,32 +11,32 @@ import (
 // Copying the disk of a machine that runs.
 //
 // A large disk takes long to copy, and a copy made while the guest writes is torn. So
-// QEMU marks what is written (a dirty bitmap) while the caller copies the file. Then
-// the machine is paused, and QEMU copies what was marked (a backup job by that
-// bitmap), which takes as long as that is large. The job could go on while the guest
-// runs, but then a target without room would be an error of the guest's disk.
+// QEMU marks the blocks that are written (a dirty bitmap) while the caller copies the
+// file. Then the machine is paused, and QEMU copies the marked blocks (a backup job by
+// that bitmap), which takes the longer the more of them there are. The job could go on
+// while the guest runs, but then a full target would be an error of the guest's disk.
 //
 // QEMU's documentation: docs/interop/bitmaps.rst, qapi/block-core.json
 // (block-dirty-bitmap-add, blockdev-backup), qapi/job.json.
 
 const (
-	// trackGrain is what is marked, and so copied, at once, in bytes: what a backup
-	// job copies at least.
+	// trackGrain is the size of a block that is marked and copied, in bytes: the least
+	// that a backup job copies.
 	trackGrain = 64 << 10
-	// trackName is the bitmap, the copy's node and the job: one at a time.
+	// trackName names the bitmap, the copy's node and the job: there is one at a time.
 	trackName = "copy"
-	// fdsetCopy is the descriptor set of the copy, beyond those of disks.
-	fdsetCopy = 2 * fdsetHot
+	// fdsetCopy is the descriptor set of the copy. Those of disks count from 0.
+	fdsetCopy = 1000
 )
 
-// Tracked is a disk of which QEMU marks what is written.
+// Tracked is a disk whose written blocks QEMU marks.
 type Tracked struct {
 	p    *Process
 	node string
 }
 
-// TrackDisk begins to mark what is written to a disk. What is written when it
-// returns is marked as well. End it with Forget; one disk at a time.
+// TrackDisk begins to mark the blocks that are written to a disk, the ones under way
+// included. End it with Forget; one disk at a time.
 func (p *Process) TrackDisk(ctx context.Context, serial string) (*Tracked, error) {
 	t := &Tracked{p, nodeName(serial)}
 	err := p.Execute(ctx, "block-dirty-bitmap-add", map[string]any{"node": t.node, "name": trackName, "granularity": trackGrain}, nil)
@@ -51,11 +51,11 @@ func (t *Tracked) Forget(ctx context.Context) error {
 	return t.p.Execute(ctx, "block-dirty-bitmap-remove", map[string]any{"node": t.node, "name": trackName}, nil)
 }
 
-// Update makes a copy of the disk, which was begun after TrackDisk, what the disk is
-// now. The machine must be paused, and not saved yet (SaveState lets go of disks).
-// The file must be open for reading and writing and as long as the disk; it stays
-// the caller's. After an error the copy is worth nothing, and the machine is
-// as it was.
+// Update brings a copy of the disk that was begun after TrackDisk up to date, by writing
+// the blocks changed since. The machine must be paused, and its state not saved yet
+// (SaveState releases the disks). The file must be open for reading and writing and as
+// long as the disk; it stays the caller's. After an error the copy is unusable, and the
+// machine is as it was.
 func (t *Tracked) Update(ctx context.Context, f *os.File) (err error) {
 	defer func() {
 		if err != nil {
@@ -73,26 +73,32 @@ func (t *Tracked) Update(ctx context.Context, f *os.File) (err error) {
 
 func (p *Process) addCopy(ctx context.Context, f *os.File) (err error) {
 	var back undo
-	defer func() { back.run(ctx, &err) }()
+	defer back.runIf(ctx, &err)
 	if err := p.ExecuteFile(ctx, "add-fd", map[string]any{"fdset-id": fdsetCopy}, f, nil); err != nil {
 		return err
 	}
-	back.add(func(ctx context.Context) { _ = p.removeSet(ctx, fdsetCopy) })
+	back.add(p.removeCopySet)
 	return p.Execute(ctx, "blockdev-add", copyNode(), nil)
 }
 
-// removeCopy lets go of the copy, as far as QEMU still answers.
+// removeCopy closes the copy, as far as QEMU still answers.
 func (p *Process) removeCopy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	_ = p.removeNode(ctx, trackName)
-	_ = p.removeSet(ctx, fdsetCopy)
+	_ = p.Execute(ctx, "blockdev-del", map[string]any{"node-name": trackName}, nil)
+	p.removeCopySet(ctx)
 }
 
-// copyNode is the -blockdev of the copy. Nobody else has the file.
+// removeCopySet removes the descriptor set of the copy. QEMU may refuse, because it has
+// removed the set itself when the last user of its descriptors was gone.
+func (p *Process) removeCopySet(ctx context.Context) {
+	_ = p.Execute(ctx, "remove-fd", map[string]any{"fdset-id": fdsetCopy}, nil)
+}
+
+// copyNode is the block device of the copy. Nobody else has the file.
 func copyNode() map[string]any {
 	return map[string]any{
-		"driver": "file", "node-name": trackName, "filename": fmt.Sprintf("/dev/fdset/%d", fdsetCopy),
+		"driver": "file", "node-name": trackName, "filename": fdsetPath(fdsetCopy),
 		"aio": "threads", "locking": "off", "discard": "unmap",
 	}
 }
@@ -133,7 +139,7 @@ func jobConcluded(e Event) bool {
 	return e.Name == "JOB_STATUS_CHANGE" && json.Unmarshal(e.Data, &d) == nil && d.ID == trackName && d.Status == "concluded"
 }
 
-// jobError is why a job that has concluded failed, or nil.
+// jobError returns why a job that has concluded failed, or nil.
 func (p *Process) jobError(ctx context.Context) error {
 	var jobs []struct{ ID, Status, Error string }
 	if err := p.Execute(ctx, "query-jobs", nil, &jobs); err != nil {

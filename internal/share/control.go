@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // Besides the guest's requests, a share's server answers the supervisor's orders,
@@ -74,32 +76,11 @@ type Control struct {
 // NewControl makes a socket pair: the supervisor's end, and the server's, which the
 // caller closes when the server has it.
 func NewControl() (*Control, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketpair.New()
 	if err != nil {
 		return nil, nil, fmt.Errorf("control of a share: %w", err)
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "control")
-	conn, err := unixConn(os.NewFile(uintptr(fds[0]), "control"))
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
 	return &Control{conn: conn}, theirs, nil
-}
-
-// unixConn makes a connection of a file, which it closes.
-func unixConn(f *os.File) (*net.UnixConn, error) {
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("control of a share: %w", err)
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, errors.New("control of a share: not a Unix socket")
-	}
-	return u, nil
 }
 
 // Close closes the connection. The server ends when its QEMU does. An order under

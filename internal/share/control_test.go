@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // newControlTest makes a Control and the connection of a stand-in for its server.
@@ -20,7 +22,7 @@ func newControlTest(t *testing.T) (*Control, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	server, err := unixConn(file)
+	server, err := socketpair.Conn(file)
 	if err != nil {
 		t.Fatal(err)
 	}

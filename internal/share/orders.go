@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // Serve serves the share to one QEMU after the other, as the supervisor names them on
@@ -14,9 +16,9 @@ import (
 // nil when the supervisor is gone, or when a QEMU has hung up and no other is named;
 // an error when a QEMU or its guest breaks the protocol, and ctx's when that ends.
 func (p *Prepared) Serve(ctx context.Context, control *os.File) error {
-	conn, err := unixConn(control)
+	conn, err := socketpair.Conn(control)
 	if err != nil {
-		return err
+		return fmt.Errorf("control of a share: %w", err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

@@ -8,9 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 
-	"golang.org/x/sys/unix"
-
-	"bawn.dev/bawn/internal/memory"
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing
@@ -28,10 +26,6 @@ func CopyDisk(ctx context.Context, to, from string) (err error) {
 		return err
 	}
 	defer src.Close()
-	fi, err := src.Stat()
-	if err != nil {
-		return err
-	}
 	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -41,19 +35,7 @@ func CopyDisk(ctx context.Context, to, from string) (err error) {
 			_ = os.Remove(to)
 		}
 	}()
-	if clone(dst, src) {
-		return nil
-	}
-	if err := dst.Truncate(fi.Size()); err != nil {
-		return err
-	}
-	_, err = memory.Copy(ctx, dst, src)
-	return err
-}
-
-// clone makes dst share all blocks with src, where the file system can.
-func clone(dst, src *os.File) bool {
-	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
+	return sparse.Copy(ctx, dst, src)
 }
 
 // sumDisk says what a disk is. Only pages that hold anything are summed, each with
@@ -71,18 +53,9 @@ func sumDisk(ctx context.Context, path string) (File, error) {
 	}
 	d := File{Size: fi.Size()}
 	var place [8]byte
-	err = memory.EachPage(ctx, f, func(b []byte, at int64) {
+	err = sparse.EachPage(ctx, f, func(b []byte, at int64) {
 		binary.LittleEndian.PutUint64(place[:], uint64(at))
 		d.Sum = crc32.Update(crc32.Update(d.Sum, castagnoli, place[:]), castagnoli, b)
 	})
 	return d, err
-}
-
-// allocated is how many bytes a file takes on the host, holes left out.
-func allocated(path string) int64 {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return 0
-	}
-	return st.Blocks * 512 // stat(2)
 }

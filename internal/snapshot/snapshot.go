@@ -46,6 +46,8 @@ import (
 
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/diskuse"
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // Names of a snapshot's files.
@@ -183,7 +185,7 @@ func (d *Draft) Shares(path string) bool {
 	}
 	defer try.Close()
 	_ = os.Remove(try.Name())
-	return clone(try, src)
+	return sparse.Clone(try, src)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -367,7 +369,7 @@ func (s *Snapshot) Verify(ctx context.Context) error {
 func (s *Snapshot) Size() int64 {
 	var n int64
 	for _, name := range []string{metaFile, ramFile, stateFile, diskFile} {
-		n += allocated(filepath.Join(s.Path, name))
+		n += diskuse.Of(filepath.Join(s.Path, name))
 	}
 	return n
 }

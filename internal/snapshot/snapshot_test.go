@@ -12,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/diskuse"
 )
 
 const size = 1 << 20
@@ -226,7 +227,7 @@ func TestVerify(t *testing.T) {
 	if err := withDisk(t, s.Path).Clone(clone); err != nil {
 		t.Fatal(err)
 	}
-	if c := open(t, clone); c.Meta.Disk != nil || allocated(c.Disk()) != 0 {
+	if c := open(t, clone); c.Meta.Disk != nil || diskuse.Of(c.Disk()) != 0 {
 		t.Errorf("a clone, which has no disk, claims %+v", c.Meta.Disk)
 	}
 }
@@ -272,8 +273,8 @@ func TestCopyDiskKeepsHoles(t *testing.T) {
 	if _, err := g.ReadAt(b, 512<<20); err != nil || string(b) != "data" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if fi, err := g.Stat(); err != nil || fi.Size() != 1<<30 || allocated(to) > 1<<20 {
-		t.Errorf("%v bytes, %d taken, %v", fi.Size(), allocated(to), err)
+	if fi, err := g.Stat(); err != nil || fi.Size() != 1<<30 || diskuse.Of(to) > 1<<20 {
+		t.Errorf("%v bytes, %d taken, %v", fi.Size(), diskuse.Of(to), err)
 	}
 	if err := CopyDisk(t.Context(), to, from); err == nil {
 		t.Error("a copy over what is there")

@@ -51,7 +51,7 @@ func (u usage) busySince(before usage) bool {
 // watchIdle suspends the sandbox when it was idle for as long as its spec says,
 // which may change at any time.
 func (s *supervisor) watchIdle(ctx context.Context) {
-	if !qemu.CanFreeze() {
+	if !qemu.CanDetachShares() {
 		return
 	}
 	var last usage

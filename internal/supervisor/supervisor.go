@@ -5,7 +5,7 @@
 // (Launch) and hears from it through a pipe until the sandbox is ready. From
 // then on the supervisor stands alone. It holds the sandbox's lock while it
 // lives. All its children are forked from one thread with a parent-death
-// signal (confine.Spawner), so the kernel ends them when the supervisor dies,
+// signal (proc.Spawner), so the kernel ends them when the supervisor dies,
 // even by SIGKILL; guest memory lies in a memfd and the guest's ports on
 // socket pairs, so nothing is left on disk but two dead sockets, which the next
 // start replaces, and a state note that no longer counts because nobody holds
@@ -27,7 +27,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
@@ -38,6 +37,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -63,7 +63,7 @@ type supervisor struct {
 	log            *slog.Logger
 	logTo, console *logFile
 
-	spawner *confine.Spawner
+	spawner *proc.Spawner
 	tell    handoff.Report
 
 	accel    qemu.Accel
@@ -140,7 +140,7 @@ func open(d store.Dir, lockFD int, user wire.User, tell handoff.Report) (*superv
 	s := &supervisor{
 		dir: d, spec: spec, user: user, self: self, lock: lock, logTo: logTo, console: console,
 		log:     slog.New(slog.NewTextHandler(logTo, handoff.LogOptions())),
-		spawner: confine.NewSpawner(),
+		spawner: proc.NewSpawner(),
 		phase:   sandbox.Starting,
 		stopped: make(chan struct{}),
 		end:     make(chan string, 8),

@@ -22,6 +22,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/meminfo"
+	"bawn.dev/bawn/internal/sys/sparse"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -395,7 +396,7 @@ func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := memory.Copy(ctx, mirror, s.ram); err != nil {
+	if _, err := sparse.CopyData(ctx, mirror, s.ram); err != nil {
 		mirror.Close()
 		return nil, err
 	}

@@ -44,6 +44,7 @@ import (
 
 	"bawn.dev/bawn/internal/cache"
 	"bawn.dev/bawn/internal/memory"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // kind is what templates are called in the cache.
@@ -112,7 +113,7 @@ func Kind(m Machine) (string, error) {
 	add("format", format)
 	add("monitor", m.Monitor)
 	for _, path := range m.Files {
-		id, err := identity(path)
+		id, err := fileid.Version(path)
 		if err != nil {
 			return "", fmt.Errorf("kind of machine: %w", err)
 		}
@@ -128,19 +129,6 @@ func Kind(m Machine) (string, error) {
 	}
 	add("arguments", m.Arguments)
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
-}
-
-// identity tells versions of a file apart without reading it.
-func identity(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil {
-		return "", fmt.Errorf("%s: %w", real, err)
-	}
-	return fmt.Sprintf("%s %d %d %d", real, st.Size, st.Ino, st.Mtim.Nano()), nil
 }
 
 // hostIdentity is what a guest on KVM sees of the host: the processor with all

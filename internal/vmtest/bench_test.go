@@ -22,12 +22,13 @@ import (
 	"github.com/cavaliergopher/cpio"
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // The benchmarks compare two things in one run, in turns, and report the ratio
@@ -289,7 +290,7 @@ func BenchmarkShare(b *testing.B) {
 type lab struct {
 	kernel, initrd string
 	disk           string
-	spawner        *confine.Spawner
+	spawner        *proc.Spawner
 	accel          qemu.Accel
 	binary         string
 }
@@ -306,7 +307,7 @@ func newLab(b *testing.B, files map[string]string) *lab {
 		b.Fatalf("virtio_blk: %v, %v", modules, err)
 	}
 	files["virtio_blk.ko"] = modules[0]
-	l := &lab{kernel: kernels[0], initrd: filepath.Join(b.TempDir(), "initrd"), spawner: confine.NewSpawner()}
+	l := &lab{kernel: kernels[0], initrd: filepath.Join(b.TempDir(), "initrd"), spawner: proc.NewSpawner()}
 	if err := os.WriteFile(l.initrd, archive(b, files), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -388,7 +389,7 @@ func shellFiles(b *testing.B) map[string]string {
 type bare struct {
 	b       *testing.B
 	p       *qemu.Process
-	spawner *confine.Spawner
+	spawner *proc.Spawner
 	console net.Conn
 	lines   *bufio.Reader
 	ram     *os.File
@@ -404,7 +405,7 @@ func (l *lab) boot(b *testing.B, plugs int) *bare {
 	if m.ram, err = memory.New(size); err != nil {
 		b.Fatal(err)
 	}
-	console, theirs, err := qemu.SocketPair()
+	console, theirs, err := socketpair.New()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -455,11 +456,11 @@ func (m *bare) end() {
 
 func (m *bare) plugBawn(b *testing.B) {
 	b.Helper()
-	conn, theirs, err := qemu.SocketPair()
+	conn, theirs, err := socketpair.New()
 	if err != nil {
 		b.Fatal(err)
 	}
-	ours, err := conn.(*net.UnixConn).File()
+	ours, err := conn.File()
 	conn.Close()
 	if err != nil {
 		b.Fatal(err)

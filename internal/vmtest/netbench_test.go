@@ -27,6 +27,7 @@ import (
 
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // The network benchmarks run this very program in two guests of one kernel: in a
@@ -273,17 +274,17 @@ func (l *lab) bootSlirp(b *testing.B) *bareSlirp {
 		b.Fatal(err)
 	}
 	defer ram.Close()
-	console, consoleEnd, err := qemu.SocketPair()
+	console, consoleEnd, err := socketpair.New()
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer consoleEnd.Close()
-	qmp, qmpEnd, err := qemu.SocketPair()
+	qmp, qmpEnd, err := socketpair.New()
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer qmpEnd.Close()
-	registers, registersEnd, err := qemu.SocketPair()
+	registers, registersEnd, err := socketpair.New()
 	if err != nil {
 		b.Fatal(err)
 	}

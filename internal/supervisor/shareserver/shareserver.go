@@ -7,18 +7,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 
-	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/handoff"
+	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/socketpair"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -76,17 +76,12 @@ func (sh *Server) Kill() {
 
 // connect gives the server its next QEMU, and returns QEMU's end of the socket.
 func (sh *Server) connect(ctx context.Context) (*os.File, error) {
-	conn, theirs, err := qemu.SocketPair()
+	conn, theirs, err := socketpair.New()
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	unix, ok := conn.(*net.UnixConn)
-	if !ok {
-		theirs.Close()
-		return nil, errors.New("socket pair: not a Unix socket")
-	}
-	ours, err := unix.File()
+	ours, err := conn.File()
 	if err == nil {
 		err = sh.control.Serve(ctx, ours)
 	}
@@ -98,7 +93,7 @@ func (sh *Server) connect(ctx context.Context) (*os.File, error) {
 }
 
 // Start starts a share's server; lost is called if it ends by itself.
-func Start(self string, spawner *confine.Spawner, p Plan, lost func(error)) (*Server, error) {
+func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Server, error) {
 	options, err := json.Marshal(p.Options)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/disk"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/qemu"
@@ -34,6 +33,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/launch"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/text"
 	"bawn.dev/bawn/internal/sys/xdg"
@@ -78,7 +78,7 @@ func Make(ctx context.Context, spec *sandbox.Spec, user wire.User) error {
 	if err != nil {
 		return err
 	}
-	b := &builder{spec: spec, user: user, self: self, spawner: confine.NewSpawner(), saved: map[template.Point]json.RawMessage{}, log: slog.New(slog.NewTextHandler(os.Stderr, handoff.LogOptions()))}
+	b := &builder{spec: spec, user: user, self: self, spawner: proc.NewSpawner(), saved: map[template.Point]json.RawMessage{}, log: slog.New(slog.NewTextHandler(os.Stderr, handoff.LogOptions()))}
 	defer b.close()
 	if err := b.prepare(ctx, cache); err != nil {
 		return err
@@ -122,7 +122,7 @@ type builder struct {
 	spec    *sandbox.Spec
 	user    wire.User
 	self    string
-	spawner *confine.Spawner
+	spawner *proc.Spawner
 	log     *slog.Logger
 	binary  qemu.Binary
 	machine *qemu.Machine
@@ -202,7 +202,7 @@ func (b *builder) build(ctx context.Context, d *template.Draft) (template.Meta, 
 // plugShares plugs as many shares as the sandbox has, of an empty directory, where they
 // can be detached again for a save. It returns their tags.
 func (b *builder) plugShares(ctx context.Context) (tags []string, err error) {
-	if !b.machine.Freezable() {
+	if !b.machine.CanDetachShares() {
 		return nil, nil
 	}
 	dir, err := os.MkdirTemp("", "bawn-template-*")

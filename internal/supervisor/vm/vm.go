@@ -16,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/kernel"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/socketpair"
 	"bawn.dev/bawn/internal/template"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -71,14 +72,15 @@ func Connect(m *qemu.Machine) (*Channels, error) {
 	var c Channels
 	var theirs [4]*os.File
 	for i, conn := range []*net.Conn{&c.Console, &c.Control, &c.Mux, &c.Link} {
-		var err error
-		if *conn, theirs[i], err = qemu.SocketPair(); err != nil {
+		ours, file, err := socketpair.New()
+		if err != nil {
 			for _, f := range theirs[:i] {
 				f.Close()
 			}
 			c.Close()
 			return nil, err
 		}
+		*conn, theirs[i] = ours, file
 	}
 	m.Console = theirs[0]
 	m.Ports = slices.Clone(m.Ports)

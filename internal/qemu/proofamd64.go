@@ -5,16 +5,16 @@ import (
 	"encoding/binary"
 )
 
-// proofExit is QEMU's exit status when the guest reached its end: isa-debug-exit
+// proofExitAMD64 is QEMU's exit status when the guest reached its end: isa-debug-exit
 // ends QEMU with twice what was written to it, plus one.
-const proofExit = 0x10<<1 | 1
+const proofExitAMD64 = 0x10<<1 | 1
 
-// proofCode runs at proofEntry, in 32-bit protected mode without paging, as
+// proofCodeAMD64 runs at proofEntryAMD64, in 32-bit protected mode without paging, as
 // the PVH boot protocol has it. It turns on paging and long mode, where an
 // ordinary kernel lives, and executes instructions that half-working hosts were
 // seen to stumble over (SSE, CPUID, BMI2 where CPUID tells of it), then writes
 // to isa-debug-exit. Page tables lie at 0x102000 and up.
-var proofCode = []byte{
+var proofCodeAMD64 = []byte{
 	0xfc,                         // cld
 	0xbf, 0x00, 0x20, 0x10, 0x00, // mov $0x102000, %edi
 	0x0f, 0x22, 0xdf, // mov %edi, %cr3
@@ -64,11 +64,11 @@ var proofCode = []byte{
 	0x0f, 0x00, 0xa8, 0x00, 0x10, 0x00,
 }
 
-const proofEntry = 0x100000
+const proofEntryAMD64 = 0x100000
 
-// proofGuest is an ELF kernel of one segment and the note that names its PVH
+// proofGuestAMD64 is an ELF kernel of one segment and the note that names its PVH
 // entry (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
-func proofGuest() []byte {
+func proofGuestAMD64() []byte {
 	const (
 		header  = 64
 		program = 56
@@ -84,16 +84,16 @@ func proofGuest() []byte {
 	b.WriteString("\x7fELF\x02\x01\x01")
 	b.Write(make([]byte, 9))
 	put(uint16(2), uint16(62), uint32(1), // executable, x86-64, version
-		uint64(proofEntry), uint64(header), uint64(0), uint32(0),
+		uint64(proofEntryAMD64), uint64(header), uint64(0), uint32(0),
 		uint16(header), uint16(program), uint16(2), uint16(0), uint16(0), uint16(0))
-	size := uint64(len(proofCode))
-	put(uint32(1), uint32(7), uint64(code), uint64(proofEntry), uint64(proofEntry), size, size, uint64(0x1000))
+	size := uint64(len(proofCodeAMD64))
+	put(uint32(1), uint32(7), uint64(code), uint64(proofEntryAMD64), uint64(proofEntryAMD64), size, size, uint64(0x1000))
 	put(uint32(4), uint32(4), uint64(note), uint64(0), uint64(0), uint64(24), uint64(24), uint64(4))
 	put(uint32(4), uint32(8), uint32(18))
 	b.WriteString("Xen\x00")
-	put(uint64(proofEntry))
+	put(uint64(proofEntryAMD64))
 	b.Write(make([]byte, code-b.Len()))
-	b.Write(proofCode)
+	b.Write(proofCodeAMD64)
 	b.Write(make([]byte, 2*code-b.Len())) // QEMU looks at the first 8 KiB
 	return b.Bytes()
 }

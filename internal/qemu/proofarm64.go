@@ -2,13 +2,13 @@ package qemu
 
 import "encoding/binary"
 
-// proofExit is QEMU's exit status when the guest powered off.
-const proofExit = 0
+// proofExitARM64 is QEMU's exit status when the guest powered off.
+const proofExitARM64 = 0
 
-// proofGuest is a flat image that powers off by PSCI (Arm DEN 0022,
+// proofGuestARM64 is a flat image that powers off by PSCI (Arm DEN 0022,
 // SYSTEM_OFF). Without a kernel's header QEMU loads it as it is. Untested on
 // real hardware.
-func proofGuest() []byte {
+func proofGuestARM64() []byte {
 	var b []byte
 	for _, op := range []uint32{
 		0x52800100, // mov w0, #0x0008
