@@ -4,7 +4,6 @@ go 1.26.8
 
 require (
 	github.com/Microsoft/hcsshim v0.15.0
-	github.com/cavaliergopher/cpio v1.0.1
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/creack/pty v1.1.24
 	github.com/google/go-containerregistry v0.22.1

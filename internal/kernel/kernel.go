@@ -4,9 +4,9 @@
 // The package comes through apt, which checks Debian's signatures. From it are
 // made, without any rights:
 //
-//   - the uncompressed kernel. On x86-64 that is the ELF vmlinux inside the
-//     bzImage, which QEMU enters by the PVH protocol: under software emulation
-//     the kernel would take a second to unpack itself. On arm64 it is the Image.
+//   - the uncompressed kernel. On x86-64 that is the ELF vmlinux inside the bzImage,
+//     which QEMU enters by the PVH protocol: under software emulation the kernel would
+//     take a second to unpack itself. On arm64 it is the Image.
 //   - a read-only ext4 disk with lib/modules/VERSION, modules uncompressed (the
 //     guest would spend longer on xz than on loading), without the signatures
 //     that the guest would check (apt has checked the package), and indexed by
@@ -24,8 +24,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/cache"
@@ -33,7 +35,7 @@ import (
 	"bawn.dev/bawn/internal/progress"
 )
 
-// recipe changes when what is made from the package changes: kernels made by an
+// recipe changes when bawn makes other files from the same package: kernels made by an
 // older bawn are then made again.
 const recipe = "2"
 
@@ -52,7 +54,7 @@ var rootModules = []string{"virtio_blk", "overlay", "virtio_net"}
 
 // Kernel is what a guest boots.
 type Kernel struct {
-	Version     string   // as uname -r says
+	Version     string   // as uname -r prints it
 	Image       string   // path of the kernel for QEMU's -kernel
 	Modules     string   // path of the read-only ext4 disk that holds lib/modules/VERSION
 	BootModules []string // paths of the modules to load first, in this order
@@ -65,18 +67,18 @@ type Store struct {
 	arch  string // Debian's name
 }
 
-// Open names the store in bawn's cache folder.
+// Open returns the store in bawn's cache folder, which need not exist.
 func Open(path string) *Store {
 	return &Store{cache: cache.Open(path), arch: debian.Arch()}
 }
 
-// meta is what the cache keeps about a kernel beside its files.
+// meta is the cache's metadata of a kernel.
 type meta struct {
 	Version string `json:"version"`
 	Package string `json:"package"` // version of the Debian package
 }
 
-// pointer names the entry in use. Recipe is kept to notice an older bawn's.
+// pointer names the entry in use. Recipe is that of the bawn that wrote it.
 type pointer struct {
 	Key    string `json:"key"`
 	Recipe string `json:"recipe"`
@@ -84,38 +86,28 @@ type pointer struct {
 
 func (s *Store) pointerName() string { return current + "-" + s.arch }
 
-// Kernel returns the kernel in the cache, without the network, or fetches it if
-// there is none or it is damaged.
+// Kernel returns the kernel in the cache, without the network. It fetches the newest one
+// if there is none or it is damaged.
 func (s *Store) Kernel(ctx context.Context, r progress.Reporter) (*Kernel, error) {
-	if k, err := s.cached(); err == nil {
-		return k, nil
-	}
-	l, err := s.cache.Lock(ctx, s.pointerName(), r)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Unlock()
-	if k, err := s.cached(); err == nil {
-		return k, nil // another bawn was quicker
-	}
-	return s.fetch(ctx, l, r)
+	return s.fetchUnless(ctx, s.cached, r)
 }
 
-// Refresh fetches the newest kernel of the Debian release. Sandboxes that run
-// keep theirs until they are started again. The error is nil when the one in
-// the cache is the newest.
+// Refresh fetches the newest kernel of the Debian release, or does nothing if the cache
+// has it. Sandboxes that run keep theirs until they are started again.
 func (s *Store) Refresh(ctx context.Context, r progress.Reporter) (*Kernel, error) {
-	l, err := s.cache.Lock(ctx, s.pointerName(), r)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Unlock()
-	return s.fetch(ctx, l, r)
+	return s.fetchUnless(ctx, func() (*Kernel, error) { return nil, cache.ErrAbsent }, r)
 }
 
-// At returns the kernel whose image lies at the path: the one that a suspended
-// machine runs, which may not be the newest. The error for one that the cache does
-// not have any more is cache.ErrAbsent.
+// fetchUnless returns what present finds, or makes the newest kernel the current one.
+func (s *Store) fetchUnless(ctx context.Context, present func() (*Kernel, error), r progress.Reporter) (*Kernel, error) {
+	return cache.Once(ctx, s.cache, s.pointerName(), r, present, func(dir string) (*Kernel, error) {
+		return s.fetch(ctx, dir, r)
+	})
+}
+
+// At returns the kernel whose image is the file at path: that of a suspended machine,
+// which may not be the newest. The error wraps cache.ErrAbsent when the cache does not
+// hold it any more.
 func (s *Store) At(path string) (*Kernel, error) {
 	e, err := s.cache.Lookup(kind, filepath.Base(filepath.Dir(path)))
 	if err != nil {
@@ -128,7 +120,7 @@ func (s *Store) At(path string) (*Kernel, error) {
 	return k, err
 }
 
-// Has says whether the kernel that Kernel returns is in the cache, whole.
+// Has reports whether the cache holds the kernel that Kernel returns, whole.
 func (s *Store) Has() bool {
 	_, err := s.cached()
 	return err == nil
@@ -149,13 +141,9 @@ func (s *Store) cached() (*Kernel, error) {
 	return fromEntry(e)
 }
 
-// fetch makes the newest kernel the current one. The caller holds the lock.
-func (s *Store) fetch(ctx context.Context, l *cache.Lock, r progress.Reporter) (*Kernel, error) {
-	dir, err := l.Scratch()
-	if err != nil {
-		return nil, err
-	}
-	defer cache.RemoveAll(dir)
+// fetch makes the newest kernel the current one, with dir to work in. The caller holds the
+// lock.
+func (s *Store) fetch(ctx context.Context, dir string, r progress.Reporter) (*Kernel, error) {
 	p, err := s.find(ctx, dir, r)
 	if err != nil {
 		return nil, fmt.Errorf("guest kernel: %w", err)
@@ -176,8 +164,8 @@ func (s *Store) fetch(ctx context.Context, l *cache.Lock, r progress.Reporter) (
 	return fromEntry(e)
 }
 
-// keep is how many kernels stay: the newest, and those before it that sandboxes may
-// run still. One is some 170 MB.
+// keep is how many kernels stay in the cache: the newest, and earlier ones that sandboxes
+// may still run. One takes some 170 MB.
 const keep = 3
 
 // pkg is the kernel package to fetch.
@@ -229,7 +217,7 @@ func (s *Store) find(ctx context.Context, dir string, r progress.Reporter) (_ *p
 	return p, err
 }
 
-// make fetches and unpacks the package, and keeps the result.
+// make fetches and converts the package, and puts the result into the cache.
 func (s *Store) make(ctx context.Context, dir string, p *pkg, r progress.Reporter) (*cache.Entry, error) {
 	task := r.Start("Fetching the guest kernel", p.size, progress.Bytes)
 	task.Note(p.name)
@@ -251,7 +239,7 @@ func (s *Store) make(ctx context.Context, dir string, p *pkg, r progress.Reporte
 	return s.cache.Commit(kind, p.key(s.arch), out, meta{Version: version, Package: p.version})
 }
 
-// advance turns percentages into what a task of that total counts.
+// advance returns a function that takes percentages and adds to a task of that total.
 func advance(task progress.Task, total int64) func(percent float64) {
 	var done int64
 	return func(percent float64) {
@@ -277,7 +265,7 @@ func fromEntry(e *cache.Entry) (*Kernel, error) {
 	return k, nil
 }
 
-// digest is over the names and hashes of the entry's files, in order.
+// digest returns a digest of the names and hashes of the entry's files.
 func digest(e *cache.Entry) string {
 	h := sha256.New()
 	for _, name := range fileNames(e) {
@@ -285,3 +273,6 @@ func digest(e *cache.Entry) string {
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
+
+// fileNames returns the names of the entry's files, sorted.
+func fileNames(e *cache.Entry) []string { return slices.Sorted(maps.Keys(e.Files)) }

@@ -6,15 +6,15 @@ import (
 	"os"
 )
 
-// A module's signature stands behind it (include/linux/module_signature.h): the
+// A module's signature follows it (include/linux/module_signature.h): the
 // signature, a header that ends with its length, and this text.
 const (
 	signatureText   = "~Module signature appended~\n"
 	signatureHeader = 12 // bytes, of which the last four are the length, big-endian
 )
 
-// unsign takes the signature off a module of so many bytes, if it has one. Under
-// software emulation the guest takes some 40 ms to check one.
+// unsign removes the signature of a module of size bytes, if it has one. Under software
+// emulation the guest takes some 40 ms to check one.
 func unsign(f *os.File, size int64) error {
 	const end = signatureHeader + len(signatureText)
 	if size < int64(end) {

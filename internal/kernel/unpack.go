@@ -8,20 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
-	"sort"
 	"strings"
 
-	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"bawn.dev/bawn/internal/cache"
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/progress"
 )
@@ -34,8 +29,8 @@ const (
 	maxPackage = 2 << 30 // bytes
 )
 
-// convert makes the kernel's files in the folder out from a package, working in
-// the folder tree, and returns the kernel's version.
+// convert makes the kernel's files in the folder out from the package deb, and returns
+// the kernel's version. It unpacks the package in the folder tree, which it makes.
 func convert(ctx context.Context, deb, tree, out string, task progress.Task) (string, error) {
 	if err := os.MkdirAll(filepath.Join(tree, "usr/lib"), 0o700); err != nil {
 		return "", err
@@ -140,8 +135,8 @@ func unpackTar(r io.Reader, tree string) (vmlinuz []byte, err error) {
 	}
 }
 
-// modulesPath is where a member of the package goes below tree, or empty for
-// what is no part of the modules.
+// modulesPath returns the path below tree of a member of the package, or "" for one that
+// does not belong to the modules.
 func modulesPath(name string) string {
 	name = strings.TrimPrefix(name, "usr/")
 	if !strings.HasPrefix(name, "lib/modules/") {
@@ -158,7 +153,8 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// unpackModule writes one file, a compressed module under its plain name.
+// unpackModule writes one file, uncompressed and without its signature, and returns its
+// size before that.
 func unpackModule(root *os.Root, name string, r io.Reader) (int64, error) {
 	if plain, ok := strings.CutSuffix(name, ".xz"); ok {
 		d, err := xz.NewReader(bufio.NewReaderSize(r, 64<<10))
@@ -189,201 +185,4 @@ func unpackModule(root *os.Root, name string, r io.Reader) (int64, error) {
 		err = unsign(f, n)
 	}
 	return n, errors.Join(err, f.Close())
-}
-
-// versionOf is the one folder below usr/lib/modules.
-func versionOf(tree string) (string, error) {
-	des, err := os.ReadDir(filepath.Join(tree, "usr/lib/modules"))
-	if err != nil || len(des) != 1 {
-		return "", fmt.Errorf("the package holds the modules of %d kernels, not of one", len(des))
-	}
-	return des[0].Name(), nil
-}
-
-func depmod(ctx context.Context, tree, version string) error {
-	cmd := exec.CommandContext(ctx, lookup("depmod"), "-b", tree, version)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	err := debian.Run(cmd)
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return errors.New("depmod is missing: install the package kmod")
-	}
-	if err != nil {
-		return fmt.Errorf("depmod: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	if _, err := os.Stat(filepath.Join(tree, "usr/lib/modules", version, "modules.dep")); err != nil {
-		return fmt.Errorf("depmod made no index: %w", err)
-	}
-	return nil
-}
-
-// lookup finds a program of the system administrator's, whose folder is not on
-// an ordinary user's PATH.
-func lookup(name string) string {
-	if p, err := exec.LookPath(name); err == nil {
-		return p
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if p := filepath.Join(dir, name); isFile(p) {
-			return p
-		}
-	}
-	return name
-}
-
-func isFile(p string) bool {
-	fi, err := os.Stat(p)
-	return err == nil && fi.Mode().IsRegular()
-}
-
-// copyBootModules copies the modules that the guest loads first, numbered in
-// load order.
-func copyBootModules(lib, out string) error {
-	dep, err := os.ReadFile(filepath.Join(lib, "modules.dep"))
-	if err != nil {
-		return err
-	}
-	builtin, err := os.ReadFile(filepath.Join(lib, "modules.builtin"))
-	if err != nil {
-		return err
-	}
-	order, err := loadOrder(parseDep(dep), parseBuiltin(builtin), rootModules)
-	if err != nil {
-		return err
-	}
-	for i, m := range order {
-		b, err := os.ReadFile(filepath.Join(lib, filepath.FromSlash(m)))
-		if err != nil {
-			return err
-		}
-		name := fmt.Sprintf("%02d-%s", i, path.Base(m))
-		if err := os.WriteFile(filepath.Join(out, name), b, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// parseDep reads modules.dep(5): "kernel/a.ko: kernel/b.ko kernel/c.ko", where a
-// needs b and c.
-func parseDep(b []byte) map[string][]string {
-	deps := map[string][]string{}
-	for line := range strings.Lines(string(b)) {
-		file, needs, ok := strings.Cut(line, ":")
-		if ok {
-			deps[file] = strings.Fields(needs)
-		}
-	}
-	return deps
-}
-
-func parseBuiltin(b []byte) map[string]bool {
-	names := map[string]bool{}
-	for line := range strings.Lines(string(b)) {
-		names[moduleName(strings.TrimSpace(line))] = true
-	}
-	return names
-}
-
-// moduleName is the name of the module in a file: "-" and "_" are the same
-// (modprobe(8)).
-func moduleName(file string) string {
-	name, _, _ := strings.Cut(path.Base(file), ".ko")
-	return strings.ReplaceAll(name, "-", "_")
-}
-
-// loadOrder lists the files of the wanted modules and of what they need, each
-// after what it needs.
-func loadOrder(deps map[string][]string, builtin map[string]bool, wanted []string) ([]string, error) {
-	files := map[string]string{}
-	for f := range deps {
-		files[moduleName(f)] = f
-	}
-	var order []string
-	var add func(file string, depth int) error
-	add = func(file string, depth int) error {
-		if slices.Contains(order, file) {
-			return nil
-		}
-		if depth > 32 {
-			return fmt.Errorf("module %s needs itself", file)
-		}
-		for _, need := range deps[file] {
-			if err := add(need, depth+1); err != nil {
-				return err
-			}
-		}
-		order = append(order, file)
-		return nil
-	}
-	for _, w := range wanted {
-		if builtin[w] {
-			continue
-		}
-		f, ok := files[w]
-		if !ok {
-			return nil, fmt.Errorf("the kernel has no module %s", w)
-		}
-		if err := add(f, 0); err != nil {
-			return nil, err
-		}
-	}
-	return order, nil
-}
-
-// modulesDisk writes an ext4 file system with lib/modules/VERSION. The files
-// belong to root and have no times, so that equal packages make equal disks.
-func modulesDisk(lib, version, out string) error {
-	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(tarModules(pw, lib, "lib/modules/"+version)) }()
-	err = tar2ext4.ConvertTarToExt4(pr, f)
-	pr.CloseWithError(err)
-	return errors.Join(err, f.Close())
-}
-
-func tarModules(w io.Writer, lib, prefix string) error {
-	t := tar.NewWriter(w)
-	err := filepath.WalkDir(lib, func(p string, de fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(lib, p)
-		if err != nil {
-			return err
-		}
-		h := &tar.Header{Name: path.Join(prefix, filepath.ToSlash(rel)), Mode: 0o644, Typeflag: tar.TypeReg, Format: tar.FormatPAX}
-		if de.IsDir() {
-			h.Name, h.Mode, h.Typeflag = h.Name+"/", 0o755, tar.TypeDir
-			return t.WriteHeader(h)
-		}
-		if !de.Type().IsRegular() {
-			return nil // the package's links to a source tree that is not there
-		}
-		b, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		h.Size = int64(len(b))
-		if err := t.WriteHeader(h); err != nil {
-			return err
-		}
-		_, err = t.Write(b)
-		return err
-	})
-	return errors.Join(err, t.Close())
-}
-
-func fileNames(e *cache.Entry) []string {
-	names := make([]string, 0, len(e.Files))
-	for n := range e.Files {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }

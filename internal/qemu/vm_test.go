@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cavaliergopher/cpio"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/hanwen/go-fuse/v2/virtiofs"
+	"github.com/u-root/u-root/pkg/cpio"
 
 	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/memory"
@@ -83,33 +83,34 @@ func buildLab() error {
 		return fmt.Errorf("build the guest: %w: %s", err, out)
 	}
 	var b bytes.Buffer
-	w := cpio.NewWriter(&b)
-	add := func(name, from string) error {
+	w, number := cpio.Newc.Writer(&b), uint64(0)
+	add := func(r cpio.Record) error {
+		number++
+		r.Ino, r.NLink = number, 1
+		return w.WriteRecord(r)
+	}
+	addFile := func(name, from string) error {
 		data, err := os.ReadFile(from)
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&cpio.Header{Name: name, Mode: cpio.TypeReg | 0o755, Size: int64(len(data))}); err != nil {
-			return err
-		}
-		_, err = w.Write(data)
-		return err
+		return add(cpio.StaticRecord(data, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o755}))
 	}
 	for _, d := range []string{"dev", "modules"} {
-		if err := w.WriteHeader(&cpio.Header{Name: d, Mode: cpio.TypeDir | 0o755}); err != nil {
+		if err := add(cpio.Directory(d, 0o755)); err != nil {
 			return err
 		}
 	}
-	if err := add("init", guest); err != nil {
+	if err := addFile("init", guest); err != nil {
 		return err
 	}
 	for i, m := range guestModules {
 		name := fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m))
-		if err := add(name, filepath.Join(os.Getenv("BAWN_TEST_MODULES"), "kernel", m)); err != nil {
+		if err := addFile(name, filepath.Join(os.Getenv("BAWN_TEST_MODULES"), "kernel", m)); err != nil {
 			return err
 		}
 	}
-	if err := w.Close(); err != nil {
+	if err := cpio.WriteTrailer(w); err != nil {
 		return err
 	}
 	lab.initrd = filepath.Join(dir, "initrd")

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cavaliergopher/cpio"
+	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/debian"
@@ -322,21 +322,26 @@ func newLab(b *testing.B, files map[string]string) *lab {
 	return l
 }
 
+// archive makes an initramfs of files of the host, by their names in the guest.
 func archive(b *testing.B, files map[string]string) []byte {
 	b.Helper()
 	var out bytes.Buffer
-	w := cpio.NewWriter(&out)
+	w := cpio.Newc.Writer(&out)
 	made := map[string]bool{}
+	add := func(r cpio.Record) {
+		r.Ino, r.NLink = uint64(len(made))+1, 1
+		made[r.Name] = true
+		if err := w.WriteRecord(r); err != nil {
+			b.Fatal(err)
+		}
+	}
 	var dirs func(p string)
 	dirs = func(p string) {
 		if p == "." || made[p] {
 			return
 		}
 		dirs(filepath.Dir(p))
-		made[p] = true
-		if err := w.WriteHeader(&cpio.Header{Name: p, Mode: cpio.TypeDir | 0o755}); err != nil {
-			b.Fatal(err)
-		}
+		add(cpio.Directory(p, 0o755))
 	}
 	for _, d := range []string{"dev", "proc", "sys", "mnt"} {
 		dirs(d)
@@ -347,14 +352,9 @@ func archive(b *testing.B, files map[string]string) []byte {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := w.WriteHeader(&cpio.Header{Name: name, Mode: cpio.TypeReg | 0o755, Size: int64(len(data))}); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := w.Write(data); err != nil {
-			b.Fatal(err)
-		}
+		add(cpio.StaticRecord(data, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o755}))
 	}
-	if err := w.Close(); err != nil {
+	if err := cpio.WriteTrailer(w); err != nil {
 		b.Fatal(err)
 	}
 	return out.Bytes()
