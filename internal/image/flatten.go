@@ -4,18 +4,17 @@ import (
 	"archive/tar"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+	"bawn.dev/bawn/internal/ext4"
 )
 
 // flatten makes an ext4 file of the layers' tar stream.
 func (s *Store) flatten(layers io.Reader, out string) error {
 	pr, pw := io.Pipe()
 	go func() { pw.CloseWithError(s.clean(layers, pw)) }()
-	err := toExt4(pr, out, s.limits.Bytes)
+	err := ext4.FromTar(pr, out, s.limits.Bytes)
 	pr.CloseWithError(err) // ends the writer, whatever it does
 	return err
 }
@@ -80,15 +79,4 @@ func (s *Store) clean(in io.Reader, out io.Writer) error {
 func inside(path string) (string, bool) {
 	clean := strings.TrimPrefix(filepath.Clean("/"+path), "/")
 	return clean, clean != "" && !strings.ContainsRune(clean, 0)
-}
-
-// toExt4 turns a tar stream into an ext4 file of at most limit bytes. The stream is
-// trusted, or was cleaned.
-func toExt4(r io.Reader, out string, limit int64) error {
-	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	err = tar2ext4.ConvertTarToExt4(r, f, tar2ext4.MaximumDiskSize(limit))
-	return errors.Join(err, f.Close())
 }

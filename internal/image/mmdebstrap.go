@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/ext4"
 	"bawn.dev/bawn/internal/progress"
 )
 
@@ -71,7 +72,7 @@ func buildTo(ctx context.Context, cmd *exec.Cmd, out string, r progress.Reporter
 		defer close(read)
 		show.read(p.stderr)
 	}()
-	cerr := toExt4(io.TeeReader(p.stdout, byteCounter{show}), out, maxDefault)
+	cerr := ext4.FromTar(io.TeeReader(p.stdout, byteCounter{show}), out, maxDefault)
 	_, _ = io.Copy(io.Discard, p.stdout) // mmdebstrap must be able to finish, also after an error here
 	<-read
 	err = cmd.Wait()

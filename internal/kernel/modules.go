@@ -14,9 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
-
 	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/ext4"
 	"bawn.dev/bawn/internal/sys/kmod"
 	"bawn.dev/bawn/internal/sys/proc"
 )
@@ -93,16 +92,11 @@ func bootOrder(lib string) ([]string, error) {
 // modulesDisk writes an ext4 file system with lib/modules/VERSION. The files belong to
 // root and have no times, so that equal packages make equal disks.
 func modulesDisk(lib, version, out string) error {
-	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	pr, pw := io.Pipe()
 	go func() { pw.CloseWithError(tarModules(pw, lib, "lib/modules/"+version)) }()
-	err = tar2ext4.ConvertTarToExt4(pr, f)
-	pr.CloseWithError(err)
-	return errors.Join(err, f.Close())
+	err := ext4.FromTar(pr, out, maxDisk)
+	pr.CloseWithError(err) // ends the writer, whatever it does
+	return err
 }
 
 func tarModules(w io.Writer, lib, prefix string) error {

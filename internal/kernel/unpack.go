@@ -27,6 +27,7 @@ const (
 	maxModule  = 64 << 20 // bytes
 	maxFiles   = 20000
 	maxPackage = 2 << 30 // bytes
+	maxDisk    = 16 << 30
 )
 
 // convert makes the kernel's files in the folder out from the package deb, and returns
