@@ -1,9 +1,7 @@
 package egress
 
 import (
-	"encoding/binary"
-	"io"
-	"net"
+	"context"
 	"time"
 
 	"github.com/miekg/dns"
@@ -22,25 +20,25 @@ const (
 )
 
 // reply answers a query within the rate; beyond it, REFUSED from the header
-// alone.
-func (g *Gateway) reply(query []byte, w *who) []byte {
+// alone. nil is no answer.
+func (g *Gateway) reply(query []byte, h *processHint) []byte {
 	if !g.limiter.dns.Allow() {
 		if len(query) < dnsHeader || query[2]&0x80 != 0 {
 			return nil
 		}
-		g.write(Entry{Verdict: Denied, Proto: "dns", Reason: "too many queries a second"}, w)
+		g.write(Entry{Verdict: Denied, Proto: "dns", Reason: "too many queries a second"}, h)
 		return bareReply(query, dns.RcodeRefused)
 	}
-	res := *g.res // which knows whose query it is
-	res.seen = func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, w) }
+	res := *g.res // one that knows the process that asks
+	res.seen = func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, h) }
 	return res.answer(query)
 }
 
 // sawQuery logs a query.
-func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, w *who) {
+func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, h *processHint) {
 	e := Entry{Verdict: Allowed, Proto: "dns", App: dns.TypeToString[q.Qtype], Name: name}
 	if allowed {
-		g.write(e, w)
+		g.write(e, h)
 		return
 	}
 	to := policy.Flow{Name: name, Port: 443, Proto: policy.TCP}
@@ -51,60 +49,55 @@ func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, w *who) {
 			suggest = g.suggest(to)
 		}
 	}
-	g.deny(e, d, suggest, w)
+	g.deny(e, d, suggest, h)
 }
 
 // serveDNS answers queries over TCP (RFC 7766).
-func (g *Gateway) serveDNS(w *who, req TCPRequest) {
-	if g.dnsTCP.Add(1) > maxResolverTCP {
-		g.dnsTCP.Add(-1)
+func (g *Gateway) serveDNS(h *processHint, req TCPRequest) {
+	defer g.dnsTCP.Add(-1)
+	if g.dnsTCP.Add(1) > maxResolverTCP || !g.enter() {
 		req.Reject()
 		return
 	}
-	defer g.dnsTCP.Add(-1)
+	defer g.wg.Done()
 	c, err := req.Accept()
 	if err != nil {
 		return
 	}
 	defer c.Close()
-	stop := closeOn(g, c)
-	defer stop()
-	var size [2]byte
+	defer context.AfterFunc(g.ctx, func() { c.Close() })()
+	framed := dns.Conn{Conn: c}
+	query := make([]byte, maxQuery)
 	for {
 		_ = c.SetDeadline(time.Now().Add(dnsIdle))
-		if _, err := io.ReadFull(c, size[:]); err != nil {
+		n, err := framed.Read(query) // a query that is longer is an error
+		if err != nil || n < dnsHeader {
 			return
 		}
-		n := int(binary.BigEndian.Uint16(size[:]))
-		if n < dnsHeader || n > maxQuery {
-			return
-		}
-		query := make([]byte, n)
-		if _, err := io.ReadFull(c, query); err != nil {
-			return
-		}
-		out := g.reply(query, w)
+		out := g.reply(query[:n], h)
 		if out == nil {
 			return
 		}
-		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...)); err != nil {
+		if _, err := framed.Write(out); err != nil {
 			return
 		}
 	}
 }
 
 // serveDNSPackets answers queries over UDP; each Read is one.
-func (g *Gateway) serveDNSPackets(w *who, req UDPRequest) {
+func (g *Gateway) serveDNSPackets(h *processHint, req UDPRequest) {
 	defer g.dnsUDP.Add(-1)
-	if g.dnsUDP.Add(1) > maxResolverUDP {
+	if g.dnsUDP.Add(1) > maxResolverUDP || !g.enter() {
 		req.Reject()
 		return
 	}
+	defer g.wg.Done()
 	c, err := req.Accept()
 	if err != nil {
 		return
 	}
 	defer c.Close()
+	defer context.AfterFunc(g.ctx, func() { c.Close() })()
 	buf := make([]byte, maxQuery+1)
 	for g.ctx.Err() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(dnsUDPIdle))
@@ -112,23 +105,10 @@ func (g *Gateway) serveDNSPackets(w *who, req UDPRequest) {
 		if err != nil {
 			return
 		}
-		if out := g.reply(buf[:n], w); out != nil {
+		if out := g.reply(buf[:n], h); out != nil {
 			if _, err := c.Write(out); err != nil {
 				return
 			}
 		}
 	}
-}
-
-// closeOn closes a connection when the gateway closes.
-func closeOn(g *Gateway, c net.Conn) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-g.ctx.Done():
-			c.Close()
-		case <-done:
-		}
-	}()
-	return func() { close(done) }
 }

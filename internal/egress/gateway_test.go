@@ -25,6 +25,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/http2"
 	"golang.org/x/time/rate"
+
+	"bawn.dev/bawn/internal/egress/tlshello"
 )
 
 var errRejected = errors.New("rejected")
@@ -266,7 +268,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	c := l.mustDial("good.example", 443)
-	if got := send(t, c, string(handmade(sni("good.example"), []byte{0xfe, 0x0d, 0, 1, 0}))); got != string(alert(alertUnrecognizedName)) {
+	if got := send(t, c, string(handmadeHello("good.example", []byte{0xfe, 0x0d, 0, 1, 0}))); got != string(tlshello.Alert(tlshello.AlertUnrecognizedName)) {
 		t.Errorf("ECH: %q", got)
 	}
 	c = l.mustDial("good.example", 443)
@@ -622,7 +624,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 	if got := talk(9000, "GET / HTTP/1.1\r\nHost: other.example\r\n\r\n"); strings.Contains(got, "other") {
 		t.Error(got)
 	}
-	if got := talk(9000, string(handmade(sni("other.example")))); strings.Contains(got, "other") {
+	if got := talk(9000, string(handmadeHello("other.example"))); strings.Contains(got, "other") {
 		t.Error(got)
 	}
 	if _, err := l.dialName("closed.example", 22); !errors.Is(err, errRejected) {
@@ -910,6 +912,18 @@ func TestUDP(t *testing.T) {
 	if err != nil || buf[3]&0xf != 0 || n < dnsHeader {
 		t.Fatal(n, err)
 	}
+}
+
+// handmadeHello is a ClientHello with a server name and other extensions.
+func handmadeHello(name string, exts ...[]byte) []byte {
+	n := len(name)
+	all := append([]byte{0, 0, 0, byte(n + 5), 0, byte(n + 3), 0, 0, byte(n)}, name...)
+	all = append(all, bytes.Join(exts, nil)...)
+	body := append([]byte{3, 3}, make([]byte, 32)...)
+	body = append(body, 0, 0, 2, 0x13, 0x01, 1, 0, byte(len(all)>>8), byte(len(all)))
+	body = append(body, all...)
+	msg := append([]byte{1, 0, byte(len(body) >> 8), byte(len(body))}, body...)
+	return append([]byte{22, 3, 1, byte(len(msg) >> 8), byte(len(msg))}, msg...)
 }
 
 // slowConn writes byte by byte.

@@ -2,37 +2,33 @@ package egress
 
 import (
 	"bufio"
-	"encoding/binary"
+	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"bawn.dev/bawn/internal/egress/httpwire"
+	"bawn.dev/bawn/internal/sys/relay"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // HTTP/2 in the clear (gRPC without TLS). Frames are passed on as they came;
 // header blocks are held until they are whole, decoded, and their authority is
 // compared. A refused request ends the connection: the server's header table
 // would no longer match the client's.
+//
+// Frames are measured and passed on here, since http2.Framer would hold each one
+// whole, up to 16 MiB of it. The Framer reads the header blocks, which are bounded.
 
 const (
 	frameHeader = 9 // bytes (RFC 9113, section 4.1)
-
-	frameData         = 0x0
-	frameHeaders      = 0x1
-	frameSettings     = 0x4
-	framePushPromise  = 0x5
-	frameGoAway       = 0x7
-	frameContinuation = 0x9
-
-	flagEndStream  = 0x1
-	flagEndHeaders = 0x4
-	flagPadded     = 0x8
-	flagPriority   = 0x20
 
 	// maxTable is the largest header table that a client may ask for, in bytes.
 	maxTable = 64 << 10
@@ -43,16 +39,29 @@ const (
 
 // http2Relay is one connection that speaks HTTP/2.
 type http2Relay struct {
-	f       *flow
-	conn    net.Conn
+	f    *flow
+	conn net.Conn
+
+	block   bytes.Reader // the header block that is decoded
+	framer  *http2.Framer
 	decoder *hpack.Decoder
-	fields  []field
+	fields  []httpwire.Field
 	size    int // of the fields of one block, in bytes
 
 	turn    chan struct{} // held while a frame goes to the client
-	spoke   bool          // the server's SETTINGS went to the client; with turn
-	framed  bool          // what the server sends is frames; with turn
-	refused bool          // with turn
+	spoke   bool          // the server's SETTINGS went to the client; guarded by turn
+	framed  bool          // what the server sends is frames; guarded by turn
+	refused bool          // the client's side belongs to the refusal; guarded by turn
+}
+
+func (f *flow) newHTTP2(c net.Conn) *http2Relay {
+	h := &http2Relay{f: f, conn: c, turn: make(chan struct{}, 1), framed: true}
+	h.framer = http2.NewFramer(nil, &h.block)
+	h.framer.SetMaxReadFrameSize(httpwire.MaxHead)
+	h.decoder = hpack.NewDecoder(4096, h.field)
+	h.decoder.SetMaxStringLength(httpwire.MaxHead)
+	h.decoder.SetAllowedMaxDynamicTableSize(maxTable)
+	return h
 }
 
 // serveHTTP2 relays a connection that begins with the HTTP/2 preface.
@@ -65,28 +74,25 @@ func (f *flow) serveHTTP2(c net.Conn, head []byte, dial func() (net.Conn, error)
 		abort(c)
 		return
 	}
-	h := &http2Relay{f: f, conn: c, turn: make(chan struct{}, 1), framed: true}
-	h.decoder = hpack.NewDecoder(4096, h.field)
-	h.decoder.SetMaxStringLength(maxHead)
-	h.decoder.SetAllowedMaxDynamicTableSize(maxTable)
+	h := f.newHTTP2(c)
 	w := bufio.NewWriterSize(up, smallBuffer)
-	r := bufio.NewReaderSize(&flushReader{&prefixed{Conn: c, head: head}, w}, httpBuffer)
+	r := bufio.NewReaderSize(&httpwire.FlushReader{R: &prefixed{Conn: c, head: head}, W: w}, httpBuffer)
 	var answers sync.WaitGroup
 	answers.Go(func() { h.answers(up) })
 	defer answers.Wait()
-	err = copyLength(w, r, int64(len(http2Preface)))
+	err = httpwire.CopyLength(w, r, int64(len(http2Preface)))
 	for err == nil {
 		err = h.frame(w, r)
 	}
-	var he *headError
+	var he *httpwire.Error
 	switch {
 	case errors.As(err, &he):
-		f.refused(he.why)
+		f.refused(he.Why)
 		abort(up)
-		abort(c) // a refusal that could be told has closed it already
+		abort(c) // closed already, if the refusal could be sent
 	case errors.Is(err, io.EOF):
 		if w.Flush() == nil {
-			_ = closeWrite(up)
+			_ = relay.CloseWrite(up)
 		}
 	default:
 		abort(up)
@@ -103,133 +109,127 @@ func (h *http2Relay) frame(w *bufio.Writer, r *bufio.Reader) error {
 		}
 		return err
 	}
-	switch head[3] {
-	case frameHeaders:
-		return h.block(w, r)
-	case framePushPromise, frameContinuation:
-		return malformed("an HTTP/2 frame of type %d where none may be", head[3])
+	switch fh := parseFrameHeader(head); fh.Type {
+	case http2.FrameHeaders:
+		return h.headers(w, r)
+	case http2.FramePushPromise, http2.FrameContinuation:
+		return httpwire.Malformed("an HTTP/2 frame of type %d where none may be", fh.Type)
+	default:
+		err = httpwire.CopyLength(w, r, int64(frameHeader+fh.Length))
 	}
-	err = copyLength(w, r, int64(frameHeader+frameLength(head)))
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
 }
 
-func frameLength(head []byte) int { return int(head[0])<<16 | int(head[1])<<8 | int(head[2]) }
+// parseFrameHeader reads the type, flags and length in a header of frameHeader
+// bytes. Unlike http2.ReadFrameHeader it allocates nothing.
+func parseFrameHeader(b []byte) http2.FrameHeader {
+	return http2.FrameHeader{
+		Length: uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
+		Type:   http2.FrameType(b[3]), Flags: http2.Flags(b[4]),
+	}
+}
 
-// block reads HEADERS with its CONTINUATIONs, checks them and passes them on.
-func (h *http2Relay) block(w *bufio.Writer, r *bufio.Reader) error {
-	var raw, block []byte
-	var stream uint32
-	for {
-		start := len(raw)
-		var err error
-		if raw, err = readFrame(r, raw); err != nil {
-			return err
-		}
-		head, payload := raw[start:start+frameHeader], raw[start+frameHeader:]
-		kind, flags, id := head[3], head[4], binary.BigEndian.Uint32(head[5:])&0x7fffffff
-		switch {
-		case start == 0:
-			stream = id
-			if payload, err = stripHeaders(payload, flags); err != nil {
-				return err
-			}
-		case kind != frameContinuation || id != stream:
-			return malformed("an HTTP/2 header block that is interrupted")
-		}
-		block = append(block, payload...)
-		if flags&flagEndHeaders != 0 {
-			break
-		}
+// headers reads a header block, checks it and passes it on.
+func (h *http2Relay) headers(w *bufio.Writer, r *bufio.Reader) error {
+	raw, err := readBlock(r)
+	if err != nil {
+		return err
 	}
-	h.fields, h.size = h.fields[:0], 0
-	_, err := h.decoder.Write(block)
-	if err == nil {
-		err = h.decoder.Close()
-	}
-	if err != nil || h.size > maxHead {
-		return malformed("a malformed HTTP/2 header block")
+	stream, err := h.decode(raw)
+	if err != nil {
+		return err
 	}
 	if err := h.f.checkFields(h.fields); err != nil {
-		var he *headError
+		var he *httpwire.Error
 		if errors.As(err, &he) {
 			h.tell(stream, he)
 		}
 		return err
 	}
 	if _, err := w.Write(raw); err != nil {
-		return &writeError{err}
+		return &httpwire.WriteError{Err: err}
 	}
 	return nil
 }
 
-// readFrame appends one frame to b, which may not grow beyond maxHead.
-func readFrame(r *bufio.Reader, b []byte) ([]byte, error) {
-	head, err := r.Peek(frameHeader)
-	if err != nil {
-		return b, io.ErrUnexpectedEOF
+// readBlock reads a HEADERS frame and its CONTINUATIONs as they came, at most
+// httpwire.MaxHead bytes. Where another frame comes in between it ends with that
+// one, which decode refuses.
+func readBlock(r *bufio.Reader) (raw []byte, err error) {
+	for {
+		head, err := r.Peek(frameHeader)
+		if err != nil {
+			return nil, io.ErrUnexpectedEOF
+		}
+		fh, start := parseFrameHeader(head), len(raw)
+		n := frameHeader + int(fh.Length)
+		if start+n > httpwire.MaxHead {
+			return nil, httpwire.Malformed("an HTTP/2 header block longer than %d bytes", httpwire.MaxHead)
+		}
+		raw = append(raw, make([]byte, n)...)
+		if _, err := io.ReadFull(r, raw[start:]); err != nil {
+			return nil, io.ErrUnexpectedEOF
+		}
+		if fh.Flags.Has(http2.FlagHeadersEndHeaders) || start > 0 && fh.Type != http2.FrameContinuation {
+			return raw, nil
+		}
 	}
-	n := frameHeader + frameLength(head)
-	if len(b)+n > maxHead {
-		return b, malformed("an HTTP/2 header block longer than %d bytes", maxHead)
-	}
-	start := len(b)
-	b = append(b, make([]byte, n)...)
-	if _, err := io.ReadFull(r, b[start:]); err != nil {
-		return b, io.ErrUnexpectedEOF
-	}
-	return b, nil
 }
 
-// stripHeaders takes padding and priority off a HEADERS payload.
-func stripHeaders(p []byte, flags byte) ([]byte, error) {
-	pad := 0
-	bad := malformed("a malformed HTTP/2 HEADERS frame")
-	if flags&flagPadded != 0 {
-		if len(p) < 1 {
-			return nil, bad
+// decode sets the fields to those of a block. The Framer takes padding and priority
+// off, and refuses a block that is interrupted.
+func (h *http2Relay) decode(raw []byte) (stream uint32, err error) {
+	bad := httpwire.Malformed("a malformed HTTP/2 header block")
+	h.block.Reset(raw)
+	h.fields, h.size = h.fields[:0], 0
+	for h.block.Len() > 0 {
+		frame, err := h.framer.ReadFrame()
+		if err != nil {
+			return 0, bad
 		}
-		pad, p = int(p[0]), p[1:]
-	}
-	if flags&flagPriority != 0 {
-		if len(p) < 5 {
-			return nil, bad
+		f, ok := frame.(interface{ HeaderBlockFragment() []byte })
+		if !ok {
+			return 0, bad
 		}
-		p = p[5:]
+		stream = frame.Header().StreamID
+		if _, err := h.decoder.Write(f.HeaderBlockFragment()); err != nil {
+			return 0, bad
+		}
 	}
-	if pad > len(p) {
-		return nil, bad
+	if err := h.decoder.Close(); err != nil || h.size > httpwire.MaxHead {
+		return 0, bad
 	}
-	return p[:len(p)-pad], nil
+	return stream, nil
 }
 
 // field takes one decoded field; beyond the bound they are counted only.
 func (h *http2Relay) field(f hpack.HeaderField) {
 	h.size += len(f.Name) + len(f.Value) + 32 // as RFC 7541, 4.1 counts
-	if h.size <= maxHead {
-		h.fields = append(h.fields, field{f.Name, f.Value})
+	if h.size <= httpwire.MaxHead {
+		h.fields = append(h.fields, httpwire.Field{Name: f.Name, Value: f.Value})
 	}
 }
 
 // checkFields judges a header block: a request, or a trailer. Errors are
-// *headError.
-func (f *flow) checkFields(fields []field) error {
+// *httpwire.Error.
+func (f *flow) checkFields(fields []httpwire.Field) error {
 	var method, protocol string
 	var authorities []string
 	pseudo := 0
 	for _, x := range fields {
-		name := strings.ToLower(strings.ReplaceAll(x.name, "_", "-"))
+		name := strings.ToLower(strings.ReplaceAll(x.Name, "_", "-"))
 		switch {
-		case x.name == ":method":
-			method = x.value
-		case x.name == ":protocol":
-			protocol = x.value
+		case x.Name == ":method":
+			method = x.Value
+		case x.Name == ":protocol":
+			protocol = x.Value
 		case name == ":authority" || name == "host":
-			authorities = append(authorities, x.value)
+			authorities = append(authorities, x.Value)
 		}
-		if strings.HasPrefix(x.name, ":") {
+		if strings.HasPrefix(x.Name, ":") {
 			pseudo++
 		}
 	}
@@ -237,17 +237,13 @@ func (f *flow) checkFields(fields []field) error {
 	case pseudo == 0 && len(authorities) == 0:
 		return nil // a trailer
 	case method == "CONNECT" && protocol == "":
-		return &headError{403, "CONNECT is not let through: connect to the name itself, bawn needs no proxy"}
+		return httpwire.ErrConnect
 	case len(authorities) == 0:
-		return &headError{403, "the request names no host"}
+		return httpwire.ErrNoHost
 	}
 	for _, a := range authorities {
-		host, port, err := splitAuthority(a)
-		if err != nil {
+		if err := f.checkAuthority(a); err != nil {
 			return err
-		}
-		if why := f.checkHost(host, port, "the request"); why != "" {
-			return &headError{403, why}
 		}
 	}
 	return nil
@@ -257,8 +253,8 @@ func (f *flow) checkFields(fields []field) error {
 // be put between two.
 func (h *http2Relay) answers(up net.Conn) {
 	w := bufio.NewWriterSize(h.conn, smallBuffer)
-	r := bufio.NewReaderSize(&flushReader{up, w}, httpBuffer)
-	err := error(nil)
+	r := bufio.NewReaderSize(&httpwire.FlushReader{R: up, W: w}, httpBuffer)
+	var err error
 	for err == nil {
 		err = h.answerFrame(w, r)
 	}
@@ -273,7 +269,7 @@ func (h *http2Relay) answers(up net.Conn) {
 	switch {
 	case refused:
 	case errors.Is(err, io.EOF):
-		_ = closeWrite(h.conn)
+		_ = relay.CloseWrite(h.conn)
 		_ = h.conn.SetReadDeadline(time.Now().Add(oneWayTime))
 	default:
 		abort(h.conn)
@@ -288,21 +284,21 @@ func (h *http2Relay) answerFrame(w *bufio.Writer, r *bufio.Reader) error {
 	switch {
 	case h.refused:
 		return errRefused
-	case !h.framed || err != nil && len(head) > 0 || err == nil && !h.spoke && head[3] != frameSettings:
+	case !h.framed || err != nil && len(head) > 0 || err == nil && !h.spoke && parseFrameHeader(head).Type != http2.FrameSettings:
 		h.framed = false // not HTTP/2: as it is until it ends
-		return copyRest(w, r)
+		return httpwire.CopyRest(w, r)
 	case err != nil:
 		return err
 	}
 	h.spoke = true
-	if err := copyLength(w, r, int64(frameHeader+frameLength(head))); err != nil {
+	if err := httpwire.CopyLength(w, r, int64(frameHeader+parseFrameHeader(head).Length)); err != nil {
 		return io.ErrUnexpectedEOF
 	}
 	return w.Flush()
 }
 
-// tell answers a refused request in its own stream, and says goodbye.
-func (h *http2Relay) tell(stream uint32, he *headError) {
+// tell answers a refused request in its own stream, and ends the connection.
+func (h *http2Relay) tell(stream uint32, he *httpwire.Error) {
 	select {
 	case h.turn <- struct{}{}:
 	case <-time.After(injectTime):
@@ -313,30 +309,23 @@ func (h *http2Relay) tell(stream uint32, he *headError) {
 		return
 	}
 	h.refused = true
-	var b []byte
-	if !h.spoke {
-		b = appendFrame(b, frameSettings, 0, 0, nil)
-	}
-	// Fields that touch no header table (RFC 7541, 6.2.2): 8 is :status, 31 is
-	// content-type.
-	block := append([]byte{0x08, 3}, fmt.Sprintf("%03d", he.status)...)
-	block = append(block, 0x0f, 31-15, byte(len("text/plain")))
-	block = append(block, "text/plain"...)
-	b = appendFrame(b, frameHeaders, flagEndHeaders, stream, block)
-	b = appendFrame(b, frameData, flagEndStream, stream, []byte("bawn: "+printable(he.why)+"\n"))
-	b = appendFrame(b, frameGoAway, 0, 0, binary.BigEndian.AppendUint32(nil, stream), make([]byte, 4))
-	refuse(h.conn, b)
+	refuse(h.conn, http2Refusal(stream, !h.spoke, he))
 }
 
-func appendFrame(b []byte, kind, flags byte, stream uint32, payload ...[]byte) []byte {
-	n := 0
-	for _, p := range payload {
-		n += len(p)
+// http2Refusal returns the frames that answer a stream and end the connection.
+// settings: they are the first ones that the client gets.
+func http2Refusal(stream uint32, settings bool, he *httpwire.Error) []byte {
+	var out, block bytes.Buffer // writing to them cannot fail
+	fr, fields := http2.NewFramer(&out, nil), hpack.NewEncoder(&block)
+	if settings {
+		_ = fr.WriteSettings()
 	}
-	b = append(b, byte(n>>16), byte(n>>8), byte(n), kind, flags)
-	b = binary.BigEndian.AppendUint32(b, stream)
-	for _, p := range payload {
-		b = append(b, p...)
+	for _, f := range []hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(he.Status)}, {Name: "content-type", Value: "text/plain"}} {
+		f.Sensitive = true // the client's header table belongs to the server
+		_ = fields.WriteField(f)
 	}
-	return b
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})
+	_ = fr.WriteData(stream, true, []byte("bawn: "+text.Line(he.Why)+"\n"))
+	_ = fr.WriteGoAway(stream, http2.ErrCodeNo, nil)
+	return out.Bytes()
 }

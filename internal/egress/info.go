@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // The page that the agent in the guest reads: what it may reach, and what was
@@ -60,7 +61,7 @@ func (g *Gateway) infoHandler() http.Handler {
 			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.ruleTexts()
 		for _, rule := range list {
-			fmt.Fprintf(w, "  %s\n", printable(rule))
+			fmt.Fprintf(w, "  %s\n", text.Line(rule))
 		}
 		if len(list) == 0 {
 			fmt.Fprint(w, "  none: nothing passes\n")
@@ -85,11 +86,6 @@ func plain(w http.ResponseWriter, kind string) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-}
-
-// Text is a denial as one line for the agent, safe to print.
-func (d Denial) Text() string {
-	return Entry{Time: d.Time, Verdict: Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.text(false)
 }
 
 // oneListener gives out one connection and then waits for its end.

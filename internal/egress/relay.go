@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/relay"
 )
 
 const (
@@ -92,14 +94,6 @@ func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error
 	}
 }
 
-// closeWrite ends one direction, so that the peer sees the end and may go on.
-func closeWrite(c net.Conn) error {
-	if h, ok := c.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return c.Close()
-}
-
 // abort ends a connection with a reset, where the connection can.
 func abort(c net.Conn) {
 	switch h := c.(type) {
@@ -115,7 +109,7 @@ func abort(c net.Conn) {
 // close with unread bytes would reset it on the way.
 func refuse(c net.Conn, word []byte) {
 	_ = c.SetDeadline(time.Now().Add(lingerTime))
-	if _, err := c.Write(word); err == nil && closeWrite(c) == nil {
+	if _, err := c.Write(word); err == nil && relay.CloseWrite(c) == nil {
 		_, _ = io.CopyN(io.Discard, c, 1<<20)
 	}
 	c.Close()
@@ -136,4 +130,63 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
+}
+
+// through relays without a look.
+func (f *flow) through(req TCPRequest) {
+	f.setApp("raw")
+	up, err := f.connect()
+	if err != nil {
+		req.Reject()
+		return
+	}
+	c, err := req.Accept()
+	if err != nil || !f.add(c) {
+		return
+	}
+	f.relay(c, c, up, nil)
+}
+
+// relay copies both ways until both have ended, or one has failed. client is
+// where the guest's bytes are read from.
+func (f *flow) relay(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
+	var down sync.WaitGroup
+	down.Go(func() { f.down(conn, up, up) })
+	f.up(client, conn, up, filter)
+	down.Wait()
+}
+
+// down copies what the server sends.
+func (f *flow) down(conn, up net.Conn, src io.Reader) {
+	if err := copyStream(conn, src, nil); err != nil {
+		abort(conn)
+		abort(up)
+		return
+	}
+	_ = relay.CloseWrite(conn)
+	_ = conn.SetReadDeadline(time.Now().Add(oneWayTime))
+}
+
+// up copies what the client sends. A filter's error is a denial.
+func (f *flow) up(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
+	refused := false
+	err := copyStream(up, client, func(b []byte) ([]byte, error) {
+		if filter == nil {
+			return b, nil
+		}
+		out, err := filter(b)
+		refused = err != nil
+		return out, err
+	})
+	switch {
+	case refused:
+		f.refused(err.Error())
+		abort(conn)
+		abort(up)
+	case err != nil:
+		abort(conn)
+		abort(up)
+	default:
+		_ = relay.CloseWrite(up)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http/httputil"
 	"net/netip"
 	"os"
 	"runtime"
@@ -17,8 +16,11 @@ import (
 	"testing/iotest"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"bawn.dev/bawn/internal/egress/httpwire"
+	"bawn.dev/bawn/internal/egress/tlshello"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -49,7 +51,7 @@ func TestUnendingFirstLine(t *testing.T) {
 	}
 }
 
-// TestFirstWord: a protocol whose first word has no line end is answered, and a
+// TestFirstWord: a protocol attribute first word has no line end is answered, and a
 // request in single bytes arrives whole, once, or not at all.
 func TestFirstWord(t *testing.T) {
 	l := newLab(t, testRules{"good.example:2181", "good.example:9000", "good.example:9001"})
@@ -157,12 +159,12 @@ func TestTooManyPieces(t *testing.T) {
 		}
 	}
 	hello := []byte{22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc}
-	if _, _, err := readHello(iotest.OneByteReader(bytes.NewReader(append(hello, make([]byte, 9000)...))), nil); !errors.Is(err, errHello) {
+	if _, _, err := tlshello.Read(iotest.OneByteReader(bytes.NewReader(append(hello, make([]byte, 9000)...))), nil); !errors.Is(err, tlshello.ErrRefused) {
 		t.Error(err)
 	}
 }
 
-// TestBlindAnswers: answers whose ends cannot be told are passed on, for as many
+// TestBlindAnswers: answers attribute ends cannot be told are passed on, for as many
 // requests as come, and a denial among them is quick: a reset.
 func TestBlindAnswers(t *testing.T) {
 	l := newLab(t, testRules{"good.example:80"})
@@ -243,55 +245,11 @@ func TestUpstreamBreaks(t *testing.T) {
 	}
 }
 
-func chunked(strict bool, in []byte) (out []byte, rest int, err error) {
-	r := bufio.NewReader(bytes.NewReader(in))
-	var b bytes.Buffer
-	w := bufio.NewWriter(&b)
-	err = copyChunked(w, r, strict)
-	w.Flush()
-	left, _ := io.ReadAll(r)
-	return b.Bytes(), len(left), err
-}
-
-func TestChunked(t *testing.T) {
-	out, rest, err := chunked(true, []byte("5;x=y\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nNEXT"))
-	if err != nil || rest != 4 || string(out) != "5\r\nhello\r\na\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\n" {
-		t.Fatalf("%q %d %v", out, rest, err)
-	}
-	for _, in := range []string{
-		"5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-5\r\n", "0x5\r\nhello\r\n", "+5\r\n", "\r\n", " 5\r\nhello\r\n", "5\rX\r\nhello",
-		"fffffffffffffffff\r\n", "5;\x00\r\nhello\r\n", "0\r\nHost: evil\r\n\r\n", "0\r\nContent-Length: 1\r\n\r\n", "0\r\nTransfer_Encoding: x\r\n\r\n", "0\r\n folded\r\n\r\n", "0\r\nX: y\n\r\n",
-		"5;" + strings.Repeat("x", maxChunkLine) + "\r\n", "0\r\n" + strings.Repeat("A: b\r\n", maxTrailer) + "\r\n",
-	} {
-		var he *headError
-		if _, _, err := chunked(true, []byte(in)); !errors.As(err, &he) {
-			t.Errorf("%.40q: %v", in, err)
-		}
-	}
-	if _, _, err := chunked(true, []byte("5\r\nhel")); !errors.Is(err, io.EOF) {
-		t.Error(err)
-	}
-}
-
-// FuzzChunked: what passes ends where net/http would end it.
-func FuzzChunked(f *testing.F) {
-	f.Add([]byte("5;x=y\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nNEXT"))
-	f.Add([]byte("5\nhello\n0\n\n"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		_, _, _ = chunked(false, in)
-		out, _, err := chunked(true, in)
-		if err != nil {
-			return
-		}
-		r := bufio.NewReader(bytes.NewReader(append(out, "NEXT"...)))
-		if _, err := io.Copy(io.Discard, httputil.NewChunkedReader(r)); err != nil {
-			t.Fatalf("net/http refuses %q: %v", out, err)
-		}
-		left, _ := io.ReadAll(r) // the trailer and what follows
-		if !bytes.HasSuffix(left, []byte("\r\nNEXT")) || bytes.Count(out, []byte("\r\n\r\n")) == 0 {
-			t.Fatalf("another end: %q", left)
-		}
-	})
+// appendFrame appends a frame as it stands on the wire, of any contents.
+func appendFrame(b []byte, kind http2.FrameType, flags http2.Flags, stream uint32, payload ...[]byte) []byte {
+	p := bytes.Join(payload, nil)
+	b = append(b, byte(len(p)>>16), byte(len(p)>>8), byte(len(p)), byte(kind), byte(flags))
+	return append(binary.BigEndian.AppendUint32(b, stream), p...)
 }
 
 // http2Client encodes what a client sends.
@@ -306,10 +264,8 @@ func http2Client(fields ...string) []byte {
 
 // pass runs frames through the check and returns what would go to the server.
 func passHTTP2(f *flow, in []byte) ([]byte, error) {
-	h := &http2Relay{f: f, turn: make(chan struct{}, 1)}
-	h.decoder = hpack.NewDecoder(4096, h.field)
-	h.decoder.SetMaxStringLength(maxHead)
-	h.decoder.SetAllowedMaxDynamicTableSize(maxTable)
+	h := f.newHTTP2(nil)
+	h.framed = false // there is no client to answer
 	var out bytes.Buffer
 	w := bufio.NewWriter(&out)
 	r := bufio.NewReader(bytes.NewReader(in))
@@ -335,17 +291,17 @@ func TestHTTP2Frames(t *testing.T) {
 	none := http2Client(":method", "POST", ":scheme", "http", ":path", "/")
 	tunnel := http2Client(":method", "CONNECT", ":authority", "good.example:80")
 	trailer := http2Client("grpc-status", "0")
-	headers := func(stream uint32, flags byte, block []byte) []byte {
-		return appendFrame(nil, frameHeaders, flags, stream, block)
+	headers := func(stream uint32, flags http2.Flags, block []byte) []byte {
+		return appendFrame(nil, http2.FrameHeaders, flags, stream, block)
 	}
-	padded := appendFrame(nil, frameHeaders, flagEndHeaders|flagPadded|flagPriority, 1, []byte{3, 0, 0, 0, 0, 9}, good, []byte{0, 0, 0})
-	split := append(headers(1, 0, good[:5]), appendFrame(nil, frameContinuation, flagEndHeaders, 1, good[5:])...)
+	padded := appendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersPadded|http2.FlagHeadersPriority, 1, []byte{3, 0, 0, 0, 0, 9}, good, []byte{0, 0, 0})
+	split := append(headers(1, 0, good[:5]), appendFrame(nil, http2.FrameContinuation, http2.FlagHeadersEndHeaders, 1, good[5:])...)
 	for name, in := range map[string][]byte{
-		"request":     headers(1, flagEndHeaders, good),
+		"request":     headers(1, http2.FlagHeadersEndHeaders, good),
 		"padded":      padded,
 		"split":       split,
-		"with body":   append(headers(1, flagEndHeaders, good), appendFrame(nil, frameData, flagEndStream, 1, bytes.Repeat([]byte("x"), 100_000))...),
-		"trailer":     append(headers(1, flagEndHeaders, good), headers(1, flagEndHeaders|flagEndStream, trailer)...),
+		"with body":   append(headers(1, http2.FlagHeadersEndHeaders, good), appendFrame(nil, http2.FrameData, http2.FlagHeadersEndStream, 1, bytes.Repeat([]byte("x"), 100_000))...),
+		"trailer":     append(headers(1, http2.FlagHeadersEndHeaders, good), headers(1, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, trailer)...),
 		"other frame": appendFrame(nil, 0x8, 0, 0, []byte{0, 0, 1, 0}),
 	} {
 		out, err := passHTTP2(f, in)
@@ -354,22 +310,22 @@ func TestHTTP2Frames(t *testing.T) {
 		}
 	}
 	for name, in := range map[string][]byte{
-		"another authority": headers(1, flagEndHeaders, evil),
-		"two authorities":   headers(1, flagEndHeaders, both),
-		"none":              headers(1, flagEndHeaders, none),
-		"CONNECT":           headers(1, flagEndHeaders, tunnel),
-		"interrupted":       append(headers(1, 0, good[:5]), appendFrame(nil, frameData, 0, 1, []byte("x"))...),
-		"other stream":      append(headers(1, 0, good[:5]), appendFrame(nil, frameContinuation, flagEndHeaders, 3, good[5:])...),
-		"continuation":      appendFrame(nil, frameContinuation, flagEndHeaders, 1, good),
-		"push":              appendFrame(nil, framePushPromise, flagEndHeaders, 1, good),
-		"bad padding":       appendFrame(nil, frameHeaders, flagEndHeaders|flagPadded, 1, []byte{200}, good),
-		"bad index":         headers(1, flagEndHeaders, []byte{0xff, 0x7f}),
-		"endless":           bytes.Repeat(append(headers(1, 0, good), appendFrame(nil, frameContinuation, 0, 1, good)...), 3000),
-		"bomb":              headers(1, flagEndHeaders, append(http2Client("x", strings.Repeat("y", 4000)), bytes.Repeat([]byte{0xbe}, 1000)...)),
-		"second evil":       append(headers(1, flagEndHeaders, good), headers(3, flagEndHeaders, evil)...),
+		"another authority": headers(1, http2.FlagHeadersEndHeaders, evil),
+		"two authorities":   headers(1, http2.FlagHeadersEndHeaders, both),
+		"none":              headers(1, http2.FlagHeadersEndHeaders, none),
+		"CONNECT":           headers(1, http2.FlagHeadersEndHeaders, tunnel),
+		"interrupted":       append(headers(1, 0, good[:5]), appendFrame(nil, http2.FrameData, 0, 1, []byte("x"))...),
+		"other stream":      append(headers(1, 0, good[:5]), appendFrame(nil, http2.FrameContinuation, http2.FlagHeadersEndHeaders, 3, good[5:])...),
+		"continuation":      appendFrame(nil, http2.FrameContinuation, http2.FlagHeadersEndHeaders, 1, good),
+		"push":              appendFrame(nil, http2.FramePushPromise, http2.FlagHeadersEndHeaders, 1, good),
+		"bad padding":       appendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersPadded, 1, []byte{200}, good),
+		"bad index":         headers(1, http2.FlagHeadersEndHeaders, []byte{0xff, 0x7f}),
+		"endless":           bytes.Repeat(append(headers(1, 0, good), appendFrame(nil, http2.FrameContinuation, 0, 1, good)...), 3000),
+		"bomb":              headers(1, http2.FlagHeadersEndHeaders, append(http2Client("x", strings.Repeat("y", 4000)), bytes.Repeat([]byte{0xbe}, 1000)...)),
+		"second evil":       append(headers(1, http2.FlagHeadersEndHeaders, good), headers(3, http2.FlagHeadersEndHeaders, evil)...),
 	} {
 		out, err := passHTTP2(f, in)
-		var he *headError
+		var he *httpwire.Error
 		if !errors.As(err, &he) || bytes.Contains(out, evil) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -378,8 +334,8 @@ func TestHTTP2Frames(t *testing.T) {
 
 func FuzzHTTP2(f *testing.F) {
 	good := http2Client(":method", "GET", ":scheme", "http", ":path", "/", ":authority", "good.example")
-	f.Add(appendFrame(nil, frameHeaders, flagEndHeaders, 1, good))
-	f.Add(append(appendFrame(nil, frameHeaders, 0, 1, good[:4]), appendFrame(nil, frameContinuation, flagEndHeaders, 1, good[4:])...))
+	f.Add(appendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, good))
+	f.Add(append(appendFrame(nil, http2.FrameHeaders, 0, 1, good[:4]), appendFrame(nil, http2.FrameContinuation, http2.FlagHeadersEndHeaders, 1, good[4:])...))
 	fl := testFlow(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		out, err := passHTTP2(fl, in)

@@ -23,12 +23,12 @@ const (
 // UDP decides on an association from src to dst and serves it to its end. Nothing
 // but DNS passes without a rule for UDP.
 func (g *Gateway) UDP(src, dst netip.AddrPort, req UDPRequest) {
-	w := g.whose("udp", src, dst)
+	h := g.attribute("udp", src, dst)
 	if slices.Contains(g.cfg.DNS, dst) {
-		g.serveDNSPackets(w, req)
+		g.serveDNSPackets(h, req)
 		return
 	}
-	f := g.admit(w, dst, policy.UDP)
+	f := g.admit(h, dst, policy.UDP)
 	if f == nil {
 		req.Reject()
 		return

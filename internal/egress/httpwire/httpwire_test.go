@@ -1,4 +1,4 @@
-package egress
+package httpwire
 
 import (
 	"bufio"
@@ -11,11 +11,11 @@ import (
 )
 
 func TestParseRequest(t *testing.T) {
-	q, err := parseRequest([]byte("POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y:  z \r\nTransfer-Encoding: Chunked\r\n\r\n"))
-	if err != nil || q.method != "POST" || q.length != lengthChunked || q.upgrade {
+	q, err := ParseRequest([]byte("POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y:  z \r\nTransfer-Encoding: Chunked\r\n\r\n"))
+	if err != nil || q.Method != "POST" || q.Length != LengthChunked || q.Upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.bytes()); got != "POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y: z\r\nTransfer-Encoding: Chunked\r\n\r\n" {
+	if got := string(q.Bytes()); got != "POST /a?b HTTP/1.1\r\nHost: Example.org:80\r\nX-Y: z\r\nTransfer-Encoding: Chunked\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 	for head, want := range map[string]string{
@@ -23,15 +23,15 @@ func TestParseRequest(t *testing.T) {
 		"GET http://a.example:80/x HTTP/1.1\r\nHost: A.example:80\r\n\r\n":                  "a.example:80",
 		"GET http://a.example?x HTTP/1.1\r\n\r\n":                                           "a.example",
 		"OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n":                                     "a.example",
-		"GET http://a.example@b.example/ HTTP/1.1\r\n\r\n":                                  "a.example@b.example",  // refused by splitAuthority
-		"GET http://a.example\\@b.example/ HTTP/1.1\r\nHost: a.example\\@b.example\r\n\r\n": `a.example\@b.example`, // refused by splitAuthority
+		"GET http://a.example@b.example/ HTTP/1.1\r\n\r\n":                                  "a.example@b.example",  // refused by SplitAuthority
+		"GET http://a.example\\@b.example/ HTTP/1.1\r\nHost: a.example\\@b.example\r\n\r\n": `a.example\@b.example`, // refused by SplitAuthority
 	} {
-		q, err := parseRequest([]byte(head))
+		q, err := ParseRequest([]byte(head))
 		if err != nil {
 			t.Errorf("%q: %v", head, err)
 			continue
 		}
-		if got, err := q.authority(); err != nil || got != want {
+		if got, err := q.Authority(); err != nil || got != want {
 			t.Errorf("%q: %q, %v", head, got, err)
 		}
 	}
@@ -67,9 +67,9 @@ func TestParseRequestRefuses(t *testing.T) {
 		"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Host\r\n\r\n",
 		"G\x00T / HTTP/1.1\r\nHost: a\r\n\r\n",
-		"GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", maxFields+1) + "\r\n",
+		"GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", MaxFields+1) + "\r\n",
 	} {
-		if q, err := parseRequest([]byte(head)); err == nil {
+		if q, err := ParseRequest([]byte(head)); err == nil {
 			t.Errorf("%.60q passes: %+v", head, q)
 		}
 	}
@@ -83,29 +83,29 @@ func TestParseRequestRefuses(t *testing.T) {
 		"GET a HTTP/1.1\r\nHost: a\r\n\r\n",
 		"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
 	} {
-		q, err := parseRequest([]byte(head))
+		q, err := ParseRequest([]byte(head))
 		if err != nil {
 			t.Fatalf("%q: %v", head, err)
 		}
-		if got, err := q.authority(); err == nil {
+		if got, err := q.Authority(); err == nil {
 			t.Errorf("%q passes as %q", head, got)
 		}
 	}
 }
 
 func TestUpgradeFilter(t *testing.T) {
-	q, err := parseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n"))
-	if err != nil || q.upgrade {
+	q, err := ParseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n"))
+	if err != nil || q.Upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" {
+	if got := string(q.Bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
-	q, err = parseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2, websocket\r\nUpgrade: H2C\r\n\r\n"))
-	if err != nil || !q.upgrade {
+	q, err = ParseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2, websocket\r\nUpgrade: H2C\r\n\r\n"))
+	if err != nil || !q.Upgrade {
 		t.Fatalf("%+v, %v", q, err)
 	}
-	if got := string(q.bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" {
+	if got := string(q.Bytes()); got != "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 }
@@ -118,13 +118,13 @@ func TestSplitAuthority(t *testing.T) {
 		"Example.ORG.": {"example.org", 0}, "a:80": {"a", 80}, "a:": {"a", 0}, "[2001:DB8::1]:8080": {"2001:db8::1", 8080},
 		"192.0.2.1:1": {"192.0.2.1", 1}, "a_b.example": {"a_b.example", 0},
 	} {
-		host, port, err := splitAuthority(in)
+		host, port, err := SplitAuthority(in)
 		if err != nil || host != want.host || port != want.port {
 			t.Errorf("%q: %q %d %v", in, host, port, err)
 		}
 	}
 	for _, in := range []string{"", ":80", "a:b", "a:80:80", "a@b", `a\@b`, "a/b", "a b", "a,b", "[::1", "[::1]80", "[fe80::1%25eth0]", "a:0", "a:70000", "a:+80", ".", "a%00"} {
-		if host, port, err := splitAuthority(in); err == nil {
+		if host, port, err := SplitAuthority(in); err == nil {
 			t.Errorf("%q passes as %q %d", in, host, port)
 		}
 	}
@@ -163,7 +163,7 @@ func TestLooksHTTP(t *testing.T) {
 
 		strings.Repeat("A", 70) + " / HTTP/1.1\n": {true, false},
 	} {
-		if yes, maybe := looksHTTP([]byte(in)); yes != want[0] || maybe != want[1] {
+		if yes, maybe := Looks([]byte(in)); yes != want[0] || maybe != want[1] {
 			t.Errorf("%q: %v %v", in, yes, maybe)
 		}
 	}
@@ -171,41 +171,41 @@ func TestLooksHTTP(t *testing.T) {
 
 func TestReadHead(t *testing.T) {
 	r := bufio.NewReaderSize(strings.NewReader("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest"), 16)
-	head, err := readHead(r)
+	head, err := ReadHead(r)
 	if err != nil || string(head) != "GET / HTTP/1.1\r\nHost: a\r\n\r\n" {
 		t.Fatalf("%q, %v", head, err)
 	}
-	if _, err := readHead(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := ReadHead(r); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatal(err)
 	}
-	if _, err := readHead(r); !errors.Is(err, io.EOF) {
+	if _, err := ReadHead(r); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	var he *headError
-	if _, err := readHead(bufio.NewReader(strings.NewReader("GET /" + strings.Repeat("a", maxHead)))); !errors.As(err, &he) || he.status != 431 {
+	var he *Error
+	if _, err := ReadHead(bufio.NewReader(strings.NewReader("GET /" + strings.Repeat("a", MaxHead)))); !errors.As(err, &he) || he.Status != 431 {
 		t.Fatal(err)
 	}
 }
 
 func TestParseAnswer(t *testing.T) {
-	for head, want := range map[string]answer{
+	for head, want := range map[string]Answer{
 		"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n": {200, 7},
-		"HTTP/1.0 200\n\n": {200, lengthUntilEOF},
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n":                  {200, lengthChunked},
-		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n":   {200, lengthChunked},
+		"HTTP/1.0 200\n\n": {200, LengthUntilEOF},
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n":                  {200, LengthChunked},
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n":   {200, LengthChunked},
 		"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n":                       {304, 0},
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n":               {101, 0},
 		"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 7\r\nX: y: z\r\n\r\n": {200, 7},
 	} {
-		if got, err := parseAnswer([]byte(head), "GET"); err != nil || got != want {
+		if got, err := ParseAnswer([]byte(head), "GET"); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", head, got, err)
 		}
 	}
-	if got, err := parseAnswer([]byte("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), "HEAD"); err != nil || got.length != 0 {
+	if got, err := ParseAnswer([]byte("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), "HEAD"); err != nil || got.Length != 0 {
 		t.Errorf("HEAD: %+v, %v", got, err)
 	}
 	for _, head := range []string{"ICY 200 OK\r\n\r\n", "HTTP/1.1 x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"} {
-		if got, err := parseAnswer([]byte(head), "GET"); err == nil {
+		if got, err := ParseAnswer([]byte(head), "GET"); err == nil {
 			t.Errorf("%q passes: %+v", head, got)
 		}
 	}
@@ -218,41 +218,41 @@ func FuzzHTTPHead(f *testing.F) {
 	f.Add([]byte("GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc"))
 	f.Add([]byte("\r\nGET / HTTP/1.0\nHost: a\n\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		looksHTTP(b)
-		_, _ = parseAnswer(b, "GET")
-		head, err := readHead(bufio.NewReader(bytes.NewReader(b)))
+		Looks(b)
+		_, _ = ParseAnswer(b, "GET")
+		head, err := ReadHead(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
 			return
 		}
-		if len(head) > maxHead {
+		if len(head) > MaxHead {
 			t.Fatalf("a head of %d bytes", len(head))
 		}
-		q, err := parseRequest(head)
+		q, err := ParseRequest(head)
 		if err != nil {
 			return
 		}
-		authority, err := q.authority()
+		authority, err := q.Authority()
 		if err != nil {
 			return
 		}
-		host, _, err := splitAuthority(authority)
+		host, _, err := SplitAuthority(authority)
 		if err != nil {
 			return
 		}
-		out := q.bytes()
-		if yes, _ := looksHTTP(out); !yes {
+		out := q.Bytes()
+		if yes, _ := Looks(out); !yes {
 			t.Fatalf("%q passes but does not look like HTTP", out)
 		}
 		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(out)))
 		if err != nil {
 			return // net/http is stricter here and there
 		}
-		got, _, err := splitAuthority(req.Host)
+		got, _, err := SplitAuthority(req.Host)
 		if err != nil || got != host {
 			t.Fatalf("host %q, but net/http reads %q from %q", host, req.Host, out)
 		}
-		if q.length >= 0 && req.ContentLength != q.length || q.length == lengthChunked && len(req.TransferEncoding) != 1 {
-			t.Fatalf("length %d, but net/http reads %d from %q", q.length, req.ContentLength, out)
+		if q.Length >= 0 && req.ContentLength != q.Length || q.Length == LengthChunked && len(req.TransferEncoding) != 1 {
+			t.Fatalf("length %d, but net/http reads %d from %q", q.Length, req.ContentLength, out)
 		}
 	})
 }

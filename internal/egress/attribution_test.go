@@ -26,7 +26,7 @@ func TestProcess(t *testing.T) {
 			return "cu\x1b rl[7]" + strings.Repeat("x", 1000)
 		}
 	})
-	l.journal.time = time.Minute
+	l.pending.time = time.Minute
 	if _, err := l.dialAddr(netip.MustParseAddrPort("203.0.113.9:443")); err == nil {
 		t.Fatal("not denied")
 	}
@@ -35,7 +35,7 @@ func TestProcess(t *testing.T) {
 	}
 	close(answer) // only now: the denial did not wait
 	l.Settle(t.Context())
-	want := "cu??rl[7]" + strings.Repeat("x", maxWhoName-9)
+	want := "cu??rl[7]" + strings.Repeat("x", maxProcessName-9)
 	if got := readAll(t, l.path); len(got) != 1 || got[0].Verdict != Denied || got[0].Process != want {
 		t.Errorf("%+v", got)
 	}
@@ -48,7 +48,7 @@ func TestProcessOfAllowed(t *testing.T) {
 			return fmt.Sprintf("%s%d[7]", proto, dst.Port())
 		}
 	})
-	l.journal.time = time.Minute
+	l.pending.time = time.Minute
 	s, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestProcessOfAllowed(t *testing.T) {
 	}
 }
 
-// TestProcessNeverTold: a guest that does not answer is asked maxWho times, and
+// TestProcessNeverTold: a guest that does not answer is asked maxHints times, and
 // the log says all the rest in order.
 func TestProcessNeverTold(t *testing.T) {
 	var asked atomic.Int32
@@ -96,7 +96,7 @@ func TestProcessNeverTold(t *testing.T) {
 			return "too late"
 		}
 	})
-	const n = 3 * maxWho
+	const n = 3 * maxHints
 	for i := range n {
 		if _, err := l.dialAddr(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(1+i))); err == nil {
 			t.Fatal("not denied")
@@ -113,8 +113,8 @@ func TestProcessNeverTold(t *testing.T) {
 			t.Errorf("line %d: %+v", i, e)
 		}
 	}
-	if got := asked.Load(); got != maxWho {
-		t.Errorf("asked %d times, want %d", got, maxWho)
+	if got := asked.Load(); got != maxHints {
+		t.Errorf("asked %d times, want %d", got, maxHints)
 	}
 }
 
@@ -149,19 +149,19 @@ func TestSuggestOnlyHosts(t *testing.T) {
 	}
 }
 
-// TestProcessOfFlood: in a flood, whose lines only say how many were alike, nobody
+// TestProcessOfFlood: in a flood, attribute lines only say how many were alike, nobody
 // is asked.
 func TestProcessOfFlood(t *testing.T) {
 	l := newLab(t, testRules{}, func(c *Config) {
 		c.Process = func(context.Context, string, netip.AddrPort, netip.AddrPort) string { return "flood[7]" }
 	})
 	dst := netip.MustParseAddrPort("203.0.113.9:443")
-	if l.whose("tcp", testGuest, dst) == nil {
+	if l.attribute("tcp", testGuest, dst) == nil {
 		t.Error("nobody is asked before the flood")
 	}
 	l.cfg.Log.bucket.SetLimit(0)
 	l.cfg.Log.bucket.AllowN(time.Now(), int(l.cfg.Log.bucket.Tokens()))
-	if l.whose("tcp", testGuest, dst) != nil {
+	if l.attribute("tcp", testGuest, dst) != nil {
 		t.Error("asked for a line that is not written")
 	}
 }

@@ -1,4 +1,4 @@
-package egress
+package tlshello
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ func clientHello(t testing.TB, cfg *tls.Config) []byte {
 	for {
 		n, err := b.Read(buf)
 		out = append(out, buf[:n]...)
-		if _, perr := parseHello(out); !errors.Is(perr, errShort) {
+		if _, perr := Parse(out); !errors.Is(perr, ErrShort) {
 			return out
 		}
 		if err != nil {
@@ -51,14 +51,14 @@ func sni(name string) []byte {
 	return append([]byte{0, 0, 0, byte(n + 5), 0, byte(n + 3), 0, 0, byte(n)}, name...)
 }
 
-func TestParseHello(t *testing.T) {
+func TestParse(t *testing.T) {
 	raw := clientHello(t, &tls.Config{ServerName: "API.Example.org"})
-	h, err := parseHello(raw)
-	if err != nil || h.serverName != "api.example.org" || h.ech {
+	h, err := Parse(raw)
+	if err != nil || h.ServerName != "api.example.org" || h.ECH {
 		t.Fatalf("got %+v, %v", h, err)
 	}
 	for n := range len(raw) {
-		if _, err := parseHello(raw[:n]); !errors.Is(err, errShort) {
+		if _, err := Parse(raw[:n]); !errors.Is(err, ErrShort) {
 			t.Fatalf("%d of %d bytes: %v", n, len(raw), err)
 		}
 	}
@@ -67,18 +67,18 @@ func TestParseHello(t *testing.T) {
 	for _, c := range raw[recordHeader:] {
 		split = append(split, record([]byte{c})...)
 	}
-	if h, err := parseHello(split); err != nil || h.serverName != "api.example.org" {
+	if h, err := Parse(split); err != nil || h.ServerName != "api.example.org" {
 		t.Fatalf("split over records: %+v, %v", h, err)
 	}
-	if h, err := parseHello(clientHello(t, &tls.Config{InsecureSkipVerify: true})); err != nil || h.serverName != "" {
+	if h, err := Parse(clientHello(t, &tls.Config{InsecureSkipVerify: true})); err != nil || h.ServerName != "" {
 		t.Fatalf("without a name: %+v, %v", h, err)
 	}
-	if h, err := parseHello(handmade(sni("a.example"), []byte{0xfe, 0x0d, 0, 1, 0})); err != nil || !h.ech || h.serverName != "a.example" {
+	if h, err := Parse(handmade(sni("a.example"), []byte{0xfe, 0x0d, 0, 1, 0})); err != nil || !h.ECH || h.ServerName != "a.example" {
 		t.Fatalf("with ECH: %+v, %v", h, err)
 	}
 }
 
-func TestParseHelloRefuses(t *testing.T) {
+func TestParseRefuses(t *testing.T) {
 	two := append([]byte{0, 0, 0, 12, 0, 10}, []byte{0, 0, 2, 'a', 'b', 0, 0, 2, 'c', 'd'}...)
 	for name, b := range map[string][]byte{
 		"plain text":      []byte("GET / HTTP/1.1\r\n\r\n"),
@@ -92,15 +92,15 @@ func TestParseHelloRefuses(t *testing.T) {
 		"huge":            record([]byte{1, 0xff, 0xff, 0xff}),
 		"SSLv2":           {0x80, 0x2e, 1, 0, 2},
 	} {
-		if _, err := parseHello(b); err == nil || errors.Is(err, errShort) {
+		if _, err := Parse(b); err == nil || errors.Is(err, ErrShort) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-func TestHelloGuard(t *testing.T) {
-	check := func(h hello) error {
-		if h.serverName != "good.example" {
+func TestGuard(t *testing.T) {
+	check := func(h Hello) error {
+		if h.ServerName != "good.example" {
 			return errors.New("wrong name")
 		}
 		return nil
@@ -130,13 +130,13 @@ func TestHelloGuard(t *testing.T) {
 		"record too long":              {[]byte{22, 3, 3, 0xff, 0xff, 1}, true},
 	} {
 		for _, step := range []int{1, 7, 1 << 20} {
-			g := &helloGuard{check: check}
+			g := &Guard{Check: check}
 			var out []byte
 			var err error
 			for rest := tc.in; len(rest) > 0 && err == nil; {
 				n := min(step, len(rest))
 				var pass []byte
-				pass, err = g.write(rest[:n])
+				pass, err = g.Filter(rest[:n])
 				out = append(out, pass...)
 				rest = rest[n:]
 			}
@@ -158,14 +158,14 @@ func FuzzClientHello(f *testing.F) {
 	f.Add(handmade(sni("a.example"), []byte{0xfe, 0x0d, 0, 1, 0}))
 	f.Add([]byte("GET / HTTP/1.1\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := parseHello(b)
-		if err == nil && h.serverName != strings.ToLower(h.serverName) {
-			t.Fatalf("name %q is not in lower case", h.serverName)
+		h, err := Parse(b)
+		if err == nil && h.ServerName != strings.ToLower(h.ServerName) {
+			t.Fatalf("name %q is not in lower case", h.ServerName)
 		}
-		g := &helloGuard{check: func(hello) error { return nil }}
+		g := &Guard{Check: func(Hello) error { return nil }}
 		for rest := b; len(rest) > 0; {
 			n := min(11, len(rest))
-			if _, err := g.write(rest[:n]); err != nil {
+			if _, err := g.Filter(rest[:n]); err != nil {
 				break
 			}
 			if len(g.held) > maxRecord+512+recordHeader {

@@ -1,0 +1,115 @@
+package egress
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
+)
+
+// Verdicts and events of an Entry.
+const (
+	Allowed = "allow"
+	Denied  = "deny"
+
+	EventOpen  = "open"  // a connection begins
+	EventClose = "close" // it ended: bytes and duration are known
+)
+
+// Entry is one line of the audit log.
+type Entry struct {
+	Time    time.Time     `json:"time"`
+	Verdict string        `json:"verdict"`         // Allowed or Denied
+	Event   string        `json:"event,omitempty"` // EventOpen, EventClose; empty for a single decision
+	Flow    uint64        `json:"flow,omitempty"`  // joins the open and the close of a connection
+	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
+	App     string        `json:"app,omitempty"`   // tls, http, http2, or the type of a DNS query
+	Name    string        `json:"name,omitempty"`
+	Addr    netip.Addr    `json:"addr,omitzero"` // dialled; for a denial the one the guest asked for
+	Port    uint16        `json:"port,omitempty"`
+	Rule    string        `json:"rule,omitempty"`    // that decided; empty is the default denial
+	Reason  string        `json:"reason,omitempty"`  // of a denial, or of an end that was not the peers' own
+	Suggest string        `json:"suggest,omitempty"` // the rule that would allow it
+	Sent    int64         `json:"sent,omitempty"`    // bytes from the guest
+	Got     int64         `json:"got,omitempty"`     // bytes to the guest
+	Lasted  time.Duration `json:"lasted_ns,omitempty"`
+	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
+	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
+}
+
+// entryOf is what a flow and the decision about it tell a line of the log.
+func entryOf(to policy.Flow, d policy.Decision) Entry {
+	e := Entry{Proto: string(to.Proto), Name: to.Name, Port: to.Port, Rule: d.RuleText()}
+	if to.Name == "" {
+		e.Addr = to.Addr
+	}
+	return e
+}
+
+// denied makes the entry one of a denial. suggest is the rule that would allow the
+// flow, or empty.
+func (e Entry) denied(d policy.Decision, suggest string) Entry {
+	e.Verdict, e.Reason, e.Rule, e.Suggest = Denied, d.Reason, d.RuleText(), suggest
+	return e
+}
+
+// WantsHost says whether the guest connected, or asked for a host's address in
+// order to. Names of services (_http._tcp.example.org, RFC 2782) and questions
+// for other records lead to no connection: a rule would not help.
+func (e Entry) WantsHost() bool {
+	if e.Proto != "dns" {
+		return true
+	}
+	address := e.App == dns.TypeToString[dns.TypeA] || e.App == dns.TypeToString[dns.TypeAAAA]
+	return address && !strings.HasPrefix(e.Name, "_") && !strings.Contains(e.Name, "._")
+}
+
+// Heading goes above lines made by Text.
+var Heading = fmt.Sprintf("%-12s %-7s %-5s %-*s %s", "TIME", "VERDICT", "PROTO", processWidth, "PROCESS", "TARGET")
+
+// processWidth holds the longest name that Linux keeps (15 bytes) and a number.
+const processWidth = 20
+
+// Text is an entry as one line for people, safe to print: the guest chose
+// parts of it.
+func (e Entry) Text() string { return e.text(true) }
+
+func (e Entry) text(process bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %-7s %-5s", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Proto)
+	if process {
+		fmt.Fprintf(&b, " %-*s", processWidth, cmp.Or(e.Process, "-"))
+	}
+	target := e.Name
+	if target == "" && e.Addr.IsValid() {
+		target = e.Addr.String()
+	}
+	if e.Port != 0 {
+		target = fmt.Sprintf("%s:%d", target, e.Port)
+	}
+	fmt.Fprintf(&b, " %s", target)
+	for _, part := range []string{e.App, e.Event, e.Reason} {
+		if part != "" {
+			fmt.Fprintf(&b, " %s", part)
+		}
+	}
+	if e.Rule != "" {
+		fmt.Fprintf(&b, " [%s]", e.Rule)
+	}
+	if e.Event == EventClose {
+		fmt.Fprintf(&b, " sent %d got %d in %s", e.Sent, e.Got, e.Lasted.Round(time.Millisecond))
+	}
+	if e.Verdict == Denied && e.Suggest != "" {
+		fmt.Fprintf(&b, " (bawn policy allow %s)", e.Suggest)
+	}
+	if e.Count > 1 {
+		fmt.Fprintf(&b, " x%d", e.Count)
+	}
+	return text.Line(b.String())
+}

@@ -1,0 +1,189 @@
+package httpwire
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Request is the checked head of an HTTP/1 request.
+type Request struct {
+	Method, Target, Proto string
+	Fields                []Field
+	Length                int64 // of the body, in bytes, or LengthChunked
+	Upgrade               bool  // it asks to leave HTTP/1 for something that is let through
+}
+
+// ParseRequest reads a head strictly. Errors are *Error.
+func ParseRequest(head []byte) (*Request, error) {
+	text, ok := strings.CutSuffix(string(head), "\r\n\r\n")
+	if !ok {
+		return nil, Malformed("lines of a request must end in CR LF")
+	}
+	lines := strings.Split(text, "\r\n")
+	if len(lines)-1 > MaxFields {
+		return nil, &Error{431, fmt.Sprintf("more than %d header fields", MaxFields)}
+	}
+	parts := strings.Split(lines[0], " ")
+	if len(parts) != 3 || !isToken(parts[0]) || len(parts[0]) > 32 || !isVisible(parts[1]) ||
+		(parts[2] != "HTTP/1.1" && parts[2] != "HTTP/1.0") {
+		return nil, Malformed("a malformed request line")
+	}
+	q := &Request{Method: parts[0], Target: parts[1], Proto: parts[2]}
+	for _, line := range lines[1:] {
+		f, err := parseField(line)
+		if err != nil {
+			return nil, err
+		}
+		q.Fields = append(q.Fields, f)
+	}
+	if err := q.frame(); err != nil {
+		return nil, err
+	}
+	q.filterUpgrade()
+	return q, nil
+}
+
+// parseField reads "Name: value" strictly: no folding, no blank before the colon.
+func parseField(line string) (Field, error) {
+	name, value, ok := strings.Cut(line, ":")
+	if !ok || !isToken(name) {
+		return Field{}, Malformed("a malformed header field")
+	}
+	value = strings.Trim(value, " \t")
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return Field{}, Malformed("a control character in a header field")
+		}
+	}
+	return Field{name, value}, nil
+}
+
+// frame finds where the body ends, and refuses what two servers may read
+// differently (request smuggling).
+func (q *Request) frame() error {
+	var lengths, codings []string
+	for _, f := range q.Fields {
+		switch f.canonical() {
+		case "content-length":
+			lengths = append(lengths, f.Value)
+		case "transfer-encoding":
+			codings = append(codings, f.Value)
+		case "connection":
+			for _, option := range strings.Split(f.Value, ",") {
+				switch strings.ToLower(strings.Trim(option, " \t")) {
+				case "host", "content-length", "transfer-encoding":
+					return Malformed("a Connection field that removes %s", strings.TrimSpace(option))
+				}
+			}
+		default:
+			continue
+		}
+		if strings.Contains(f.Name, "_") {
+			return Malformed("a header field named %s", f.Name)
+		}
+	}
+	switch {
+	case len(codings) > 0 && len(lengths) > 0:
+		return Malformed("both Transfer-Encoding and Content-Length")
+	case len(codings) > 1 || len(lengths) > 1:
+		return Malformed("Transfer-Encoding or Content-Length stands twice")
+	case len(codings) == 1:
+		if !strings.EqualFold(codings[0], "chunked") || q.Proto != "HTTP/1.1" {
+			return Malformed("a Transfer-Encoding other than chunked in HTTP/1.1")
+		}
+		q.Length = LengthChunked
+	case len(lengths) == 1:
+		n, err := parseLength(lengths[0])
+		if err != nil {
+			return err
+		}
+		q.Length = n
+	}
+	return nil
+}
+
+// parseLength reads a Content-Length: digits only.
+func parseLength(s string) (int64, error) {
+	if s == "" || len(s) > 18 || strings.Trim(s, "0123456789") != "" {
+		return 0, Malformed("a malformed Content-Length")
+	}
+	return strconv.ParseInt(s, 10, 64)
+}
+
+// filterUpgrade takes out the offers to go on in a protocol that hides later
+// authorities: HTTP/2 (clients send its requests over the same connection
+// afterwards; a client that wants it starts with its preface) and TLS. A client
+// must cope with a server that ignores an offer. Others (WebSocket) stay.
+func (q *Request) filterUpgrade() {
+	offers := q.offers()
+	q.Upgrade = len(offers) > 0
+	out := q.Fields[:0]
+	wrote := false
+	for _, f := range q.Fields {
+		switch {
+		case f.Is("HTTP2-Settings"):
+			continue
+		case f.Is("Upgrade"):
+			if wrote || !q.Upgrade {
+				continue
+			}
+			f.Value, wrote = strings.Join(offers, ", "), true
+		case f.Is("Connection"):
+			if f.Value = keptOptions(f.Value, q.Upgrade); f.Value == "" {
+				continue
+			}
+		}
+		out = append(out, f)
+	}
+	q.Fields = out
+}
+
+// offers lists the protocols to upgrade to that are let through.
+func (q *Request) offers() (keep []string) {
+	for _, f := range q.Fields {
+		if !f.Is("Upgrade") {
+			continue
+		}
+		for p := range strings.SplitSeq(f.Value, ",") {
+			p = strings.Trim(p, " \t")
+			low := strings.ToLower(p)
+			if p == "" || strings.HasPrefix(low, "h2") || strings.HasPrefix(low, "http/2") || strings.HasPrefix(low, "tls") {
+				continue
+			}
+			keep = append(keep, p)
+		}
+	}
+	return keep
+}
+
+// keptOptions is the value of a Connection field without the options that belong
+// to the offers taken out.
+func keptOptions(value string, upgrade bool) string {
+	var keep []string
+	for o := range strings.SplitSeq(value, ",") {
+		o = strings.Trim(o, " \t")
+		if o == "" || strings.EqualFold(o, "HTTP2-Settings") || strings.EqualFold(o, "upgrade") && !upgrade {
+			continue
+		}
+		keep = append(keep, o)
+	}
+	return strings.Join(keep, ", ")
+}
+
+// Bytes returns the head as it goes upstream.
+func (q *Request) Bytes() []byte {
+	b := []byte(q.Method)
+	b = append(b, ' ')
+	b = append(b, q.Target...)
+	b = append(b, ' ')
+	b = append(b, q.Proto...)
+	b = append(b, "\r\n"...)
+	for _, f := range q.Fields {
+		b = append(b, f.Name...)
+		b = append(b, ": "...)
+		b = append(b, f.Value...)
+		b = append(b, "\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}

@@ -1,0 +1,32 @@
+package egress
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"bawn.dev/bawn/internal/sys/text"
+)
+
+// page returns an HTTP answer about the flow itself: the rule that would let it
+// through.
+func (f *flow) page(reason string) []byte {
+	return errorPage(http.StatusForbidden, reason, f.g.suggest(f.to))
+}
+
+// errorPage returns an HTTP answer of bawn's own, for people and agents to read.
+// suggest is the rule that is missing, or empty.
+func errorPage(status int, reason, suggest string) []byte {
+	var body bytes.Buffer
+	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
+	if suggest != "" && status == 403 {
+		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: bawn policy allow %s\n", text.Line(suggest), text.Line(suggest))
+	}
+	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", InfoName)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
+		status, http.StatusText(status), body.Len())
+	b.Write(body.Bytes())
+	return b.Bytes()
+}
