@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -22,6 +21,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/sparse"
 )
 
 // Copy copies the directory from to the path to, where nothing may exist yet: the error
@@ -153,7 +154,7 @@ func (c *copier) entry(src, dst *os.Root, name, rel string) error {
 	if was, ok := c.linked[id]; ok && st.Nlink > 1 {
 		return c.fail(rel, c.top.Link(was, rel))
 	}
-	made, err := leaf(src, dst, name, fi.Mode(), st)
+	made, err := leaf(c.ctx, src, dst, name, fi.Mode(), st)
 	if made && st.Nlink > 1 {
 		c.linked[id] = rel
 	}
@@ -181,9 +182,9 @@ func (c *copier) subdir(src, dst *os.Root, name, rel string) error {
 }
 
 // leaf copies an entry other than a directory. made reports whether it still existed.
-func leaf(src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) (made bool, err error) {
+func leaf(ctx context.Context, src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) (made bool, err error) {
 	if mode.IsRegular() {
-		return regular(src, dst, name)
+		return regular(ctx, src, dst, name)
 	}
 	at, err := dst.Open(".")
 	if err != nil {
@@ -213,8 +214,9 @@ func leaf(src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) 
 	return true, unix.UtimesNanoAt(to, name, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// regular copies a regular file. made reports whether it still existed as one.
-func regular(src, dst *os.Root, name string) (made bool, err error) {
+// regular copies a regular file, which may grow and shrink meanwhile. made reports whether
+// it still existed as one.
+func regular(ctx context.Context, src, dst *os.Root, name string) (made bool, err error) {
 	from, err := src.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -230,48 +232,11 @@ func regular(src, dst *os.Root, name string) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = copyContents(to, from)
+	err = sparse.Copy(ctx, to, from)
 	if err == nil {
 		err = copyMetadata(to, from)
 	}
 	return true, errors.Join(err, to.Close())
-}
-
-// copyContents copies the bytes of a file, which may grow and shrink meanwhile, with its
-// holes.
-func copyContents(to, from *os.File) error {
-	if unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) == nil {
-		return nil
-	}
-	for at := int64(0); ; {
-		data, err := from.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no more data
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if at, err = from.Seek(data, unix.SEEK_HOLE); errors.Is(err, unix.ENXIO) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := from.Seek(data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := to.Seek(data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := io.Copy(to, io.LimitReader(from, at-data)); err != nil {
-			return err
-		}
-	}
-	size, err := from.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	return to.Truncate(size)
 }
 
 // copyMetadata gives a copy the owner, extended attributes, mode and times of a file or
