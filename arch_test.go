@@ -85,10 +85,11 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor/templatebuild", "disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
 	{"internal/supervisor/publish", "control sandbox"},
 	{"internal/supervisor", "control disk egress memory netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/publish supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "cache confine control egress image kernel policy progress qemu sandbox sandbox/store"},
+	{"internal/engine", "cache confine control egress image initramfs kernel policy progress project qemu sandbox sandbox/store session snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild wire"},
+	{"internal/process", "confine engine sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "confine control engine image initramfs kernel policy progress project qemu sandbox sandbox/store session share snapshot supervisor supervisor/handoff supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer wire workcopy"},
+	{"cmd/bawn", "control engine image kernel policy process progress project qemu sandbox sandbox/store session snapshot supervisor/launch transfer workcopy"},
 }
 
 // folders are the folders with Go code in them.

@@ -15,7 +15,8 @@ import (
 
 // tellAccel prints, once per boot of this host, that guests run under software emulation
 // and why.
-func tellAccel(a qemu.Accel) {
+func tellAccel(n engine.Notice) {
+	a := qemu.Accel{Reason: n.Text, Remedy: n.Remedy, Said: n.Detail}
 	cache, err := xdg.Cache()
 	if a.OK() || err != nil {
 		return

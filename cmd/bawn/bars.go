@@ -9,13 +9,15 @@ import (
 
 	"golang.org/x/term"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
-// bars draws progress on standard error: on a terminal one line that is drawn
-// over, elsewhere a line at the start and the end of each task. A task that is
-// over within the quiet time is never shown.
+// bars shows the engine's events on standard error. Notices are printed at once. Tasks
+// are drawn on a terminal as one line that is drawn over, elsewhere as a line at the
+// start and the end of each. A task that is over within the quiet time is never shown.
 type bars struct {
 	out *os.File
 	tty bool
@@ -23,38 +25,91 @@ type bars struct {
 	mu    sync.Mutex
 	tasks []*bar
 	drawn bool
-	stop  chan struct{}
-	done  sync.WaitGroup
+	raw   bool          // a command has the terminal, which does not return by itself
+	stop  chan struct{} // ends the drawing; nil while there is no task
+	done  chan struct{} // it has ended
+}
+
+// bar is one task.
+type bar struct {
+	engine.TaskStarted
+	at       int64
+	detail   string
+	reported bool // that it began
 }
 
 // quiet is how long work may take before it shows; below, a line would only
 // flicker.
 const quiet = 300 * time.Millisecond
 
-func newBars(out *os.File) *bars {
-	b := &bars{out: out, tty: isTerminal(out), stop: make(chan struct{})}
-	b.done.Add(1)
-	go b.loop()
-	return b
+func newBars(out *os.File) *bars { return &bars{out: out, tty: isTerminal(out)} }
+
+// openEngine opens the user's sandboxes. What happens is shown on standard error.
+func openEngine() (*engine.Engine, *bars, error) {
+	b := newBars(os.Stderr)
+	e, err := engine.Open(engine.Options{Version: version(), Events: b.show})
+	return e, b, err
 }
 
-// close ends the drawing and wipes the line.
-func (b *bars) close() {
-	close(b.stop)
-	b.done.Wait()
+// show shows one event (engine.Options.Events).
+func (b *bars) show(ev engine.Event) {
+	switch ev := ev.(type) {
+	case engine.TaskStarted:
+		b.begin(ev)
+	case engine.TaskAdvanced:
+		b.advance(ev)
+	case engine.TaskEnded:
+		b.end(ev)
+	case engine.Notice:
+		b.around(func() { b.notice(ev) })
+	}
+}
+
+func (b *bars) begin(ev engine.TaskStarted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.wipe()
+	b.tasks = append(b.tasks, &bar{TaskStarted: ev})
+	if b.stop == nil {
+		b.stop, b.done = make(chan struct{}), make(chan struct{})
+		go b.loop(b.stop, b.done)
+	}
 }
 
-// showing shows that f is under way, if it takes long.
-func showing(label string, f func() error) error {
-	b := newBars(os.Stderr)
-	defer b.close()
-	task := b.Start(label, 0, progress.Steps)
-	err := f()
-	task.Done(err)
-	return err
+func (b *bars) advance(ev engine.TaskAdvanced) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range b.tasks {
+		if t.Task == ev.Task {
+			t.at, t.detail = ev.Done, ev.Detail
+		}
+	}
+}
+
+// end takes a task away. With the last one the drawing ends, and its line is wiped.
+func (b *bars) end(ev engine.TaskEnded) {
+	b.mu.Lock()
+	for i, t := range b.tasks {
+		if t.Task != ev.Task {
+			continue
+		}
+		b.tasks = append(b.tasks[:i:i], b.tasks[i+1:]...)
+		if took := time.Since(t.At); ev.Err == nil && took >= time.Second {
+			b.wipe()
+			fmt.Fprintf(b.out, "bawn: %s: done in %s\n", t.Label, took.Round(100*time.Millisecond))
+		}
+		break
+	}
+	var done chan struct{}
+	if len(b.tasks) == 0 && b.stop != nil {
+		close(b.stop)
+		done, b.stop = b.done, nil
+	}
+	b.mu.Unlock()
+	if done == nil {
+		return
+	}
+	<-done
+	b.around(func() {})
 }
 
 // around runs f, which writes to the terminal, with no bar drawn.
@@ -65,67 +120,33 @@ func (b *bars) around(f func()) {
 	f()
 }
 
-type bar struct {
-	all   *bars
-	label string
-	total int64
-	unit  progress.Unit
-	begun time.Time
+// setRaw says whether a command of the guest's has the terminal.
+func (b *bars) setRaw(raw bool) { b.around(func() { b.raw = raw }) }
 
-	// guarded by all.mu
-	at     int64
-	detail string
-	said   bool
-}
-
-// Start implements progress.Reporter.
-func (b *bars) Start(label string, total int64, unit progress.Unit) progress.Task {
-	t := &bar{all: b, label: label, total: total, unit: unit, begun: time.Now()}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.tasks = append(b.tasks, t)
-	return t
-}
-
-// Add implements progress.Task.
-func (t *bar) Add(n int64) {
-	t.all.mu.Lock()
-	t.at += n
-	t.all.mu.Unlock()
-}
-
-// Note implements progress.Task.
-func (t *bar) Note(detail string) {
-	t.all.mu.Lock()
-	t.detail = detail
-	t.all.mu.Unlock()
-}
-
-// Done implements progress.Task.
-func (t *bar) Done(err error) {
-	b := t.all
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for i, o := range b.tasks {
-		if o == t {
-			b.tasks = append(b.tasks[:i:i], b.tasks[i+1:]...)
-		}
-	}
-	took := time.Since(t.begun)
-	if err != nil || took < time.Second {
+// notice prints a notice.
+func (b *bars) notice(n engine.Notice) {
+	if n.Reason == engine.SoftwareEmulation {
+		tellAccel(n)
 		return
 	}
-	b.wipe()
-	fmt.Fprintf(b.out, "bawn: %s: done in %s\n", t.label, took.Round(100*time.Millisecond))
+	said, step := noticeWords(n)
+	said = "bawn: " + said + "\n"
+	if step != "" {
+		said += "  try: " + step + "\n"
+	}
+	if b.raw {
+		said = strings.ReplaceAll(said, "\n", "\r\n")
+	}
+	fmt.Fprint(b.out, said)
 }
 
-func (b *bars) loop() {
-	defer b.done.Done()
+func (b *bars) loop(stop, done chan struct{}) {
+	defer close(done)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
-		case <-b.stop:
+		case <-stop:
 			return
 		case <-tick.C:
 		}
@@ -139,13 +160,13 @@ func (b *bars) loop() {
 func (b *bars) draw(n int) {
 	for i := len(b.tasks) - 1; i >= 0; i-- {
 		t := b.tasks[i]
-		if time.Since(t.begun) < quiet {
+		if time.Since(t.At) < quiet {
 			continue
 		}
 		if !b.tty {
-			if !t.said && time.Since(t.begun) > time.Second {
-				t.said = true
-				fmt.Fprintf(b.out, "bawn: %s...\n", t.label)
+			if !t.reported && time.Since(t.At) > time.Second {
+				t.reported = true
+				fmt.Fprintf(b.out, "bawn: %s...\n", t.Label)
 			}
 			return
 		}
@@ -172,19 +193,19 @@ const barWidth = 24 // columns
 
 // line is the task in at most width columns.
 func (t *bar) line(n, width int) string {
-	s := spinner[n%len(spinner)] + " " + t.label
-	if t.total > 0 {
-		full := int(min(t.at, t.total) * barWidth / t.total)
-		s += fmt.Sprintf("  %s%s %3d%%", strings.Repeat("━", full), strings.Repeat("─", barWidth-full), min(t.at, t.total)*100/t.total)
-		if t.unit == progress.Bytes {
-			s += " of " + size.Format(t.total)
+	s := spinner[n%len(spinner)] + " " + t.Label
+	if t.Total > 0 {
+		full := int(min(t.at, t.Total) * barWidth / t.Total)
+		s += fmt.Sprintf("  %s%s %3d%%", strings.Repeat("━", full), strings.Repeat("─", barWidth-full), min(t.at, t.Total)*100/t.Total)
+		if t.Unit == progress.Bytes {
+			s += " of " + size.Format(t.Total)
 		}
-	} else if t.unit == progress.Bytes && t.at > 0 {
+	} else if t.Unit == progress.Bytes && t.at > 0 {
 		s += "  " + size.Format(t.at)
 	}
-	s += fmt.Sprintf("  %ds", int(time.Since(t.begun).Seconds()))
+	s += fmt.Sprintf("  %ds", int(time.Since(t.At).Seconds()))
 	if t.detail != "" {
-		s += "  " + strings.ReplaceAll(printable(t.detail), "\n", " ") // names, the guest's among them
+		s += "  " + text.Line(t.detail) // names, the guest's among them
 	}
 	if r := []rune(s); len(r) > width {
 		s = string(r[:width])

@@ -7,18 +7,18 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/engine"
 )
 
 // What the shell completes (bawn completion).
 
 // completeNames are the sandboxes that the command line does not name yet.
 func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	sandboxes, err := store.Open()
+	e, _, err := openEngine()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	names, err := sandboxes.Names()
+	names, err := e.Names()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
@@ -57,7 +57,7 @@ func completePlaces(c *cobra.Command, _ []string, word string) ([]string, cobra.
 }
 
 func completeUsers(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return []string{"root", guestUser().Name}, cobra.ShellCompDirectiveNoFileComp
+	return []string{"root", engine.GuestUser().Name}, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeEnv are the variables that are set here.

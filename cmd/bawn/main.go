@@ -1,6 +1,7 @@
 // Command bawn runs coding agents, or any command, in a virtual machine of
-// their own. Each verb is a file of this package; none holds more than the
-// reading of its flags and what a person sees.
+// their own. It is the command-line front end of package engine: each verb is a file of this
+// package that reads its flags, calls the engine and shows the result. hints.go has the
+// words for what the engine reports, bars.go draws its progress.
 package main
 
 import (
@@ -10,11 +11,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // exitFailed is bawn's own failure, as docker-run(1) has it. A command's exit
@@ -43,7 +45,7 @@ func (interruption) Is(target error) bool { return target == context.Canceled }
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	heed(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	notifyUnlessIgnored(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		select {
 		case sig := <-signals:
@@ -54,9 +56,9 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	return ctx, func() { signal.Stop(signals); cancel(nil) }
 }
 
-// heed sends signals to c, but those that whoever started bawn made it ignore, as
-// nohup(1) and a shell's "&" do.
-func heed(c chan<- os.Signal, signals ...os.Signal) {
+// notifyUnlessIgnored sends signals to c, except those that bawn was started to ignore, as
+// nohup(1) and a shell's "&" have it.
+func notifyUnlessIgnored(c chan<- os.Signal, signals ...os.Signal) {
 	for _, s := range signals {
 		if !signal.Ignored(s) {
 			signal.Notify(c, s)
@@ -79,26 +81,9 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// hinted is an error with the next step to take.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Unwrap() error { return h.error }
-
-// hint adds the next step to an error.
-func hint(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	return hinted{err, fmt.Sprintf(format, args...)}
-}
-
 // report tells the person what went wrong and returns the exit status.
 func report(w io.Writer, err error) int {
 	var status exitStatus
-	var h hinted
 	var by interruption
 	switch {
 	case err == nil:
@@ -112,22 +97,11 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "bawn: interrupted")
 		return exitFailed
 	}
-	fmt.Fprintln(w, "bawn:", printable(err.Error()))
-	switch {
-	case diskFull(err): // whatever failed because of it
-		fmt.Fprintln(w, "  try: df -h, to see which disk is full; bawn ls and bawn image ls name what bawn could do without")
-	case errors.As(err, &h):
-		fmt.Fprintln(w, "  try:", printable(h.hint))
-	case controlHint(err) != "":
-		fmt.Fprintln(w, "  try:", controlHint(err))
+	fmt.Fprintln(w, "bawn:", message(err))
+	if step := nextStep(err); step != "" {
+		fmt.Fprintln(w, "  try:", text.Block(step))
 	}
 	return exitFailed
-}
-
-// diskFull says whether an error comes of a full disk of the host's. A
-// supervisor's, or a program's that it ran, comes as words.
-func diskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
 }
 
 func rootCommand() *cobra.Command {
@@ -165,7 +139,8 @@ network that you allow.
 	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), trustCommand())
 	add("bawn", doctorCommand(), versionCommand())
-	root.AddCommand(superviseCommand(), templateCommand(), waitCommand(), fillCommand(), shareCommand(), confineCommand(), sshProxyCommand())
+	root.AddCommand(hiddenCommands()...)
+	root.AddCommand(sshProxyCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("bawn")
 	root.SetCompletionCommandGroupID("bawn")

@@ -284,15 +284,6 @@ func (s *scope) change(ctx context.Context, change engine.RuleChange) error {
 	return s.hint(err)
 }
 
-// warnRules warns the user of a sandbox that its rules cannot be loaded: without a network
-// most commands fail in ways that do not say so.
-func warnRules(sandboxes *store.Store, name string) {
-	if err := engine.New(sandboxes, engine.Options{}).CheckRules(name); err != nil {
-		s := scope{name: name}
-		report(os.Stderr, s.hint(fmt.Errorf("nothing passes to the network: %w", err)))
-	}
-}
-
 func policyResetCommand() *cobra.Command {
 	var s scope
 	c := &cobra.Command{

@@ -118,7 +118,7 @@ func TestReport(t *testing.T) {
 		{errors.New("no"), 125, "bawn: no\n"},
 		{hint(errors.New("no"), "bawn %s", "yes"), 125, "bawn: no\n  try: bawn yes\n"},
 		{fmt.Errorf("outer: %w", hint(errors.New("no"), "yes")), 125, "bawn: outer: no\n  try: yes\n"},
-		{errors.New("a\x1b]0;b\u009bc\nd"), 125, "bawn: a^[]0;b?c\nd\n"},
+		{errors.New("a\x1b]0;b\u009bc\nd"), 125, "bawn: a\\x1b]0;b\\u009bc\nd\n"},
 		{fmt.Errorf("x: %w", context.Canceled), 125, "bawn: interrupted\n"},
 		{fmt.Errorf("x: %w", interruption{syscall.SIGINT}), 130, "bawn: interrupted\n"},
 		{interruption{syscall.SIGTERM}, 143, "bawn: interrupted\n"},

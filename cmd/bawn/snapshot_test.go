@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/memory"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -161,9 +162,9 @@ func TestListCountsAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func() *row {
+	look := func() *engine.Info {
 		t.Helper()
-		r, err := describe(t.Context(), sandboxes, "shop")
+		r, err := engineOf(sandboxes).Describe(t.Context(), "shop")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +182,7 @@ func TestListCountsAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := look()
-	if r.SnapshotsUsed != was.SnapshotsUsed || r.SuspendedUsed > 8192 || r.State.Phase != sandbox.Suspended || !r.Suspended || stateWords(r) != "suspended" {
+	if r.SnapshotsUsed != was.SnapshotsUsed || r.SuspendedUsed > 3*4096 || r.State.Phase != sandbox.Suspended || !r.Suspended || stateWords(r) != "suspended" {
 		t.Errorf("suspended where the snapshot was made: %+v", r)
 	}
 	keep(t, d, "two", "disk")

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"net"
+	"bufio"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/spf13/pflag"
+	"github.com/creack/pty"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -69,42 +67,6 @@ func TestOnlyNamedVariablesGoIn(t *testing.T) {
 	}
 }
 
-// TestPortsFree: who finds a port taken is told what to do about it, which depends on
-// where the port comes from.
-func TestPortsFree(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	taken := sandbox.Port{Host: uint16(l.Addr().(*net.TCPAddr).Port), Guest: 80}
-	given := noFlags()
-	given.ports = []string{fmt.Sprintf("%d:80", taken.Host)}
-	for name, c := range map[string]struct {
-		f    *specFlags
-		spec sandbox.Spec
-		try  string
-	}{
-		"a flag":             {given, sandbox.Spec{Ports: []sandbox.Port{taken}}, ""},
-		"an earlier command": {nil, sandbox.Spec{Name: "shop", Ports: []sandbox.Port{taken}}, fmt.Sprintf("bawn port --name shop --remove %d, to go without it", taken.Host)},
-		"bawn.yaml": {
-			noFlags(), sandbox.Spec{Ports: []sandbox.Port{taken}, Project: sandbox.Added{Ports: []sandbox.Port{taken}}},
-			"another in bawn.yaml, then bawn trust; or --no-project-file to go without",
-		},
-	} {
-		var h hinted
-		err := c.f.portsFree(&c.spec)
-		if err == nil || !strings.Contains(err.Error(), "in use by another program") {
-			t.Errorf("%s: %v", name, err)
-		} else if errors.As(err, &h); h.hint != c.try {
-			t.Errorf("%s: %q", name, h.hint)
-		}
-	}
-	if err := noFlags().portsFree(&sandbox.Spec{Ports: []sandbox.Port{{Guest: 80}}}); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestParsePlace(t *testing.T) {
 	for in, want := range map[string]place{
 		"file":       {path: "file"},
@@ -125,10 +87,24 @@ func TestParsePlace(t *testing.T) {
 }
 
 func TestConsoleIsShownHarmlessly(t *testing.T) {
-	var b strings.Builder
-	_, _ = (&visible{w: &b}).Write([]byte("a\x1b]0;evil\x07\r\n\tb\x7f"))
-	if got := b.String(); got != "a^[]0;evil^G\n\tb^?" {
-		t.Errorf("%q", got)
+	log := filepath.Join(t.TempDir(), "console.log")
+	if err := os.WriteFile(log, []byte("a\x1b]0;evil\x07\r\n\tb\x7f\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	if err := showLog(t.Context(), slave, log, false); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(master)
+	for _, want := range []string{"a\\x1b]0;evil\\x07\r\n", "\tb\\x7f\r\n"} {
+		if got, err := r.ReadString('\n'); err != nil || got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
 	}
 }
 
@@ -170,27 +146,14 @@ func TestSSHConfigFolders(t *testing.T) {
 
 func TestRateFlag(t *testing.T) {
 	for in, want := range map[string]int64{"2m": 2 << 20, "0": 0} {
-		var f specFlags
-		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
-		f.register(flags)
-		if err := flags.Parse([]string{"--rate", in}); err != nil {
-			t.Fatal(err)
-		}
-		spec := sandbox.Spec{Rate: 5000}
-		if changed, err := f.apply(&spec, sandbox.Added{}); err != nil || spec.Rate != want || !slices.Equal(changed, []string{"--rate"}) {
-			t.Errorf("--rate %s: %d, %q, %v", in, spec.Rate, changed, err)
-		}
-		if _, err := f.newSpec("box", t.TempDir()); err != nil {
-			t.Errorf("--rate %s: %v", in, err)
+		c, err := flagsOf(t, "--rate", in).change()
+		if err != nil || c.Rate == nil || *c.Rate != want {
+			t.Errorf("--rate %s: %v, %v", in, c.Rate, err)
 		}
 	}
-	var f specFlags
-	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
-	f.register(flags)
-	if err := flags.Parse([]string{"--rate", "10"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.newSpec("box", t.TempDir()); err == nil || !strings.Contains(err.Error(), "--rate") {
+	_, dir := projectPlace(t)
+	err := runIn(t.Context(), flagsOf(t, "-C", dir, "--rate", "10"), false, invocation{argv: []string{"true"}})
+	if err == nil || !strings.Contains(message(err), "--rate 10 B is too little") {
 		t.Errorf("10 bytes a second: %v", err)
 	}
 }

@@ -7,15 +7,14 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 func trustCommand() *cobra.Command {
@@ -37,24 +36,20 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 				_, err := c.OutOrStdout().Write(project.Schema)
 				return err
 			}
-			sandboxes, err := store.Open()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			dir, err := trustedDirectory(sandboxes, args)
-			if err != nil {
-				return err
-			}
-			approvals, err := project.Open()
+			dir, err := trustedDirectory(e, args)
 			if err != nil {
 				return err
 			}
 			if forget {
-				return errors.Join(approvals.Forget(dir), syncProject(c.Context(), sandboxes, dir))
+				return e.Forget(c.Context(), dir)
 			}
-			check, err := approvals.Look(dir)
+			check, err := e.CheckProject(dir)
 			if err != nil {
-				return hint(err, "bawn trust --forget %s", pathArgument(dir))
+				return err
 			}
 			if err := printCheck(c.OutOrStdout(), check, asJSON); err != nil {
 				return err
@@ -65,7 +60,7 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 				}
 				return nil
 			}
-			return decide(c.Context(), sandboxes, approvals, check, yes)
+			return decide(c.Context(), e, check, yes)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
@@ -79,35 +74,51 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 
 // trustedDirectory is the directory that is named, or that whose sandbox would
 // be used from here.
-func trustedDirectory(sandboxes *store.Store, args []string) (string, error) {
+func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 	if len(args) == 1 {
-		f := specFlags{dir: args[0]}
-		return f.directory()
+		return projectDir(args[0])
 	}
-	dir, err := (&specFlags{}).directory()
+	dir, err := projectDir("")
 	if err != nil {
 		return "", err
 	}
-	if spec, err := sandboxes.Find(dir); err == nil {
+	if spec, err := e.Find(dir); err == nil {
 		return spec.Dir, nil
 	}
 	return dir, nil
 }
 
 // decide asks, unless yes says so already, and approves.
-func decide(ctx context.Context, sandboxes *store.Store, approvals *project.Approvals, c *project.Check, yes bool) error {
+func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes bool) error {
 	switch {
 	case c.Settled():
 		return nil
 	case c.Err != nil:
 		return hint(c.Err, "mend it; until then bawn run --no-project-file goes without")
-	case !yes && (!isTerminal(os.Stdin) || !isTerminal(os.Stderr)):
+	case !yes && !attended():
 		return hint(errors.New("nothing is approved unattended"), "bawn trust --yes %s", pathArgument(c.Dir))
 	case !yes && !askYes(trustQuestion(c)):
 		fmt.Fprintln(os.Stderr, "bawn: not approved: nothing changes")
 		return exitStatus(1)
 	}
-	return approve(ctx, sandboxes, approvals, c)
+	return e.Approve(ctx, c)
+}
+
+// attended says whether a person can be asked.
+func attended() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
+
+// askApproval shows a bawn.yaml that is not approved and asks about it. It returns nil
+// if it is approved now, and the engine's error if not.
+func askApproval(ctx context.Context, e *engine.Engine, notApproved error) error {
+	c := engine.As(notApproved).Check
+	if !attended() {
+		return notApproved
+	}
+	showCheck(os.Stderr, c)
+	if !askYes(trustQuestion(c)) {
+		return notApproved
+	}
+	return e.Approve(ctx, c)
 }
 
 func trustQuestion(c *project.Check) string {
@@ -115,14 +126,6 @@ func trustQuestion(c *project.Check) string {
 		return "Go on without it?"
 	}
 	return "Use this?"
-}
-
-// approve keeps what was read as approved and puts its rules in force.
-func approve(ctx context.Context, sandboxes *store.Store, approvals *project.Approvals, c *project.Check) error {
-	if err := approvals.Approve(c); err != nil {
-		return err
-	}
-	return syncProject(ctx, sandboxes, c.Dir)
 }
 
 func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
@@ -148,7 +151,7 @@ func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
 // showCheck shows a person the file, or what has changed in it, and what it
 // asks for in plain words. No byte of it reaches the terminal as it is.
 func showCheck(w io.Writer, c *project.Check) {
-	file := visibleText(c.File())
+	file := text.Line(c.File())
 	switch c.Status {
 	case project.None:
 		fmt.Fprintf(w, "%s: none there, and nothing approved\n", file)
@@ -160,7 +163,7 @@ func showCheck(w io.Writer, c *project.Check) {
 		}
 		fmt.Fprintf(w, "%s %s. It says:\n\n", file, word)
 		for _, l := range splitLines(c.Text) {
-			fmt.Fprintf(w, "  | %s\n", visibleText(l))
+			fmt.Fprintf(w, "  | %s\n", text.Line(l))
 		}
 	case project.Changed, project.Removed:
 		word := "has changed"
@@ -169,20 +172,20 @@ func showCheck(w io.Writer, c *project.Check) {
 		}
 		fmt.Fprintf(w, "%s %s since you approved it:\n\n", file, word)
 		for _, l := range diffLines(c.Approved, c.Text) {
-			fmt.Fprintf(w, "  %c %s\n", l.sign, visibleText(l.text))
+			fmt.Fprintf(w, "  %c %s\n", l.sign, text.Line(l.text))
 		}
 	}
 	fmt.Fprintln(w)
 	if c.Err != nil {
 		for l := range strings.Lines(c.Err.Error()) {
-			fmt.Fprintf(w, "It cannot be used: %s\n", visibleText(strings.TrimSuffix(l, "\n")))
+			fmt.Fprintf(w, "It cannot be used: %s\n", text.Line(strings.TrimSuffix(l, "\n")))
 		}
 		return
 	}
 	if c.Proposal != nil {
 		fmt.Fprintln(w, "It asks for:")
 		for _, l := range plainWords(c.Dir, c.Proposal) {
-			fmt.Fprintf(w, "  %s\n", visibleText(l))
+			fmt.Fprintf(w, "  %s\n", text.Line(l))
 		}
 		fmt.Fprintln(w)
 	}
@@ -252,28 +255,4 @@ func mountWords(dir string, p *project.Proposal) []string {
 		list = append(list, s)
 	}
 	return list
-}
-
-// visibleText shows what a terminal would obey, or not show, as an escape.
-func visibleText(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r == '\r':
-			b.WriteString(`\r`)
-		case r < 0x80:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-		s = s[n:]
-	}
-	return b.String()
 }

@@ -2,12 +2,9 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -15,9 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/engine"
-	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/project"
-	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
@@ -75,15 +70,25 @@ func bawnTrust(t *testing.T, args ...string) (string, int) {
 	return out.String() + errs.String(), status
 }
 
+// consent is the check of a project's bawn.yaml that bawn run makes.
+func consent(t *testing.T, e *engine.Engine, args ...string) error {
+	t.Helper()
+	r, err := flagsOf(t, args...).request(false, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.CheckConsent(r)
+}
+
 func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
+	e := engineOf(sandboxes)
 	ctx := t.Context()
 	refused := func(say string) {
 		t.Helper()
-		err := flagsOf(t).consent(ctx, sandboxes, false)
-		var h hinted
-		if !errors.As(err, &h) || !strings.Contains(err.Error(), say) || !strings.Contains(h.hint, "bawn trust "+dir) {
-			t.Errorf("%v, %+v; want %q", err, h, say)
+		err := consent(t, e)
+		if err == nil || !strings.Contains(err.Error(), say) || !strings.Contains(nextStep(err), "bawn trust "+dir) {
+			t.Errorf("%v; want %q", err, say)
 		}
 		var none bytes.Buffer
 		if code := report(&none, err); code != exitFailed {
@@ -92,7 +97,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	}
 	agreed := func(args ...string) {
 		t.Helper()
-		if err := flagsOf(t, args...).consent(ctx, sandboxes, false); err != nil {
+		if err := consent(t, e, args...); err != nil {
 			t.Error(err)
 		}
 	}
@@ -127,6 +132,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 
 func TestAskedOnATerminal(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
+	e := engineOf(sandboxes)
 	for _, answer := range []string{"n", "", "y"} {
 		propose(t, dir, "cpus: 2 # "+answer+"\n")
 		master, slave, err := pty.Open()
@@ -136,7 +142,9 @@ func TestAskedOnATerminal(t *testing.T) {
 		in, errs := os.Stdin, os.Stderr
 		os.Stdin, os.Stderr = slave, slave
 		_, _ = master.WriteString(answer + "\n")
-		err = flagsOf(t).consent(t.Context(), sandboxes, false)
+		if err = consent(t, e); engine.ReasonOf(err) == engine.NotApproved {
+			err = askApproval(t.Context(), e, err)
+		}
 		os.Stdin, os.Stderr = in, errs
 		if (err == nil) != (answer == "y") {
 			t.Errorf("answer %q: %v", answer, err)
@@ -217,107 +225,4 @@ func TestAHostileFileForgesNothing(t *testing.T) {
 			t.Error(code)
 		}
 	}
-}
-
-func TestFlagsOverrideTheProjectFile(t *testing.T) {
-	_, dir := projectPlace(t)
-	trust := func(text string) {
-		t.Helper()
-		propose(t, dir, text)
-		if out, code := bawnTrust(t, "--yes"); code != 0 {
-			t.Fatal(out)
-		}
-	}
-	trust("cpus: 3\nmemory: 1g\nimage: img.test/a\nmounts: [data]\nports: [3000, 4000]\n")
-	s, err := flagsOf(t, "--memory", "2g", "-p", "3000:33").newSpec("shop", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := sandbox.Mount{Source: dir + "/data", Target: dir + "/data"}
-	if s.CPUs != 3 || s.Memory != 2<<30 || s.Image != "img.test/a" || !slices.Equal(s.Mounts, []sandbox.Mount{data}) ||
-		!slices.Equal(s.Ports, []sandbox.Port{{Host: 3000, Guest: 33}, {Host: 4000, Guest: 4000}}) {
-		t.Errorf("%+v", s)
-	}
-
-	// A running sandbox keeps what it has, and its own flags are no change.
-	trust("memory: 3g\nports: [5000]\n")
-	if changed, err := specChange(s, flagsOf(t, "--memory", "2g"), sandbox.Running); err != nil || len(changed) != 0 || s.CPUs != 3 || len(s.Ports) != 2 {
-		t.Errorf("%v, %v, %+v", changed, err, s)
-	}
-	if changed, err := specChange(s, flagsOf(t, "--cpus", "5"), sandbox.Running); err != nil || !slices.Equal(changed, []string{"--cpus"}) {
-		t.Errorf("%v, %v", changed, err)
-	}
-
-	// At a start, what the file no longer says is gone, and a person's stays.
-	s.Boot.ImageDigest = "sha256:1"
-	if _, err := specChange(s, nil, sandbox.Stopped); err != nil {
-		t.Fatal(err)
-	}
-	if s.CPUs != 5 || s.Memory != 2<<30 || s.Image != "img.test/a" || len(s.Mounts) != 0 ||
-		!slices.Equal(s.Ports, []sandbox.Port{{Host: 3000, Guest: 33}, {Host: 5000, Guest: 5000}}) {
-		t.Errorf("%+v", s)
-	}
-
-	// A change that nobody approved changes nothing, nor does a file left aside.
-	propose(t, dir, "ports: [6000]\nmounts: [~/.ssh]\n")
-	if _, err := specChange(s, nil, sandbox.Stopped); err != nil || len(s.Mounts) != 0 || s.Ports[1].Host != 5000 {
-		t.Errorf("%v, %+v", err, s)
-	}
-	if _, err := specChange(s, flagsOf(t, "--no-project-file"), sandbox.Stopped); err != nil || len(s.Ports) != 1 || !s.NoProject {
-		t.Errorf("%v, %+v", err, s)
-	}
-	if _, err := specChange(s, nil, sandbox.Stopped); err != nil || len(s.Ports) != 1 {
-		t.Errorf("%v, %+v", err, s)
-	}
-}
-
-func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
-	sandboxes, dir := projectPlace(t)
-	ctx := context.Background()
-	s, err := flagsOf(t).newSpec("shop", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := sandboxes.Create(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := scope{name: "shop"}
-	if err := own.change(ctx, engine.RuleChange{Action: policy.Allow, Rules: []string{"own.test"}}); err != nil {
-		t.Fatal(err)
-	}
-	want := func(texts ...string) {
-		t.Helper()
-		rules, err := d.Rules()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, r := range rules {
-			got = append(got, r.String())
-		}
-		if !slices.Equal(got, texts) {
-			t.Errorf("%q, want %q", got, texts)
-		}
-	}
-	propose(t, dir, "allow: [a.test]\ndeny: [b.test]\n")
-	want("allow own.test")
-	if _, code := bawnTrust(t, "--yes"); code != 0 {
-		t.Fatal(code)
-	}
-	want("allow a.test", "deny b.test", "allow own.test")
-	propose(t, dir, "allow: [evil.test]\n")
-	if err := syncRules(ctx, d, s); err != nil {
-		t.Fatal(err)
-	}
-	want("allow a.test", "deny b.test", "allow own.test")
-	propose(t, dir, "allow: [c.test]\n")
-	if _, code := bawnTrust(t, "--yes"); code != 0 {
-		t.Fatal(code)
-	}
-	want("allow c.test", "allow own.test")
-	if _, code := bawnTrust(t, "--forget"); code != 0 {
-		t.Fatal(code)
-	}
-	want("allow own.test")
 }

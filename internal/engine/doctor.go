@@ -171,11 +171,10 @@ func checkLandlock() Finding {
 }
 
 func checkMemory() Finding {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
+	total := HostMemory()
+	if total == 0 {
 		return Finding{Check: CheckMemory, Detail: "not known", Remedy: Remedy{Kind: GiveMemory}}
 	}
-	total := int64(si.Totalram) * int64(si.Unit)
 	f := Finding{Check: CheckMemory, OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", size.Format(total), runtime.NumCPU())}
 	if !f.OK {
 		f.Remedy = Remedy{Kind: LessMemory}

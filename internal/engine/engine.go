@@ -25,11 +25,14 @@ import (
 // by several goroutines at once.
 type Engine struct {
 	sandboxes *store.Store
+	version   string
 	events    func(Event)
 }
 
 // Options are what a front end wants of an Engine. The zero value is a silent one.
 type Options struct {
+	// Version is bawn's, which new sandboxes note.
+	Version string
 	// Events receives what happens while methods run, in order. It is called by one
 	// goroutine at a time and must not block or call the Engine. Nil drops events.
 	Events func(Event)
@@ -46,7 +49,7 @@ func Open(o Options) (*Engine, error) {
 
 // New returns an Engine for the sandboxes in a store.
 func New(sandboxes *store.Store, o Options) *Engine {
-	return &Engine{sandboxes: sandboxes, events: serialize(o.Events)}
+	return &Engine{sandboxes: sandboxes, version: o.Version, events: serialize(o.Events)}
 }
 
 // Sandboxes is the store that the Engine works on, for reading.

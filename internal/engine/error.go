@@ -4,32 +4,138 @@ import (
 	"errors"
 	"fmt"
 
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // Reason is why something failed, or what a Notice is about, for programs to branch on.
 // Its value is stable: front ends put it into machine-readable output.
 type Reason string
 
-// The reasons. Which fields of Error each one fills is said beside it.
+// The reasons of errors. The fields of Error that each one fills are in parentheses.
 const (
 	// NotFound: there is no such sandbox (Sandbox, or Path of the directory that has
 	// none).
 	NotFound Reason = "sandbox-not-found"
 	// Exists: a sandbox of that name exists already (Sandbox).
 	Exists Reason = "sandbox-exists"
+	// OtherDirectory: the sandbox belongs to another directory than the one that was
+	// named (Sandbox, Path of the one that was named).
+	OtherDirectory Reason = "sandbox-of-another-directory"
+	// Damaged: a file of the sandbox cannot be read (Path of the file).
+	Damaged Reason = "sandbox-damaged"
+	// StillRunning: the sandbox must not run for this (Sandbox).
+	StillRunning Reason = "sandbox-running"
+	// WrongPhase: nothing can be done while the sandbox is in this phase (Sandbox).
+	WrongPhase Reason = "sandbox-in-wrong-phase"
+	// NotSuspended: the sandbox does not run and is not suspended (Sandbox).
+	NotSuspended Reason = "sandbox-not-suspended"
+
+	// NoDirectory: the project directory does not exist (Path).
+	NoDirectory Reason = "project-directory-not-found"
+	// NotADirectory: the project directory is something else (Path).
+	NotADirectory Reason = "project-not-a-directory"
+	// DirectoryGone: a directory that the sandbox or its bawn.yaml shares does not exist
+	// any more (Sandbox, Path).
+	DirectoryGone Reason = "directory-gone"
+	// MountGone: the source of a mount that an earlier change gave does not exist any
+	// more (Sandbox, Path).
+	MountGone Reason = "mount-gone"
+	// NoMountSource: the source of a mount that is asked for does not exist (Path).
+	NoMountSource Reason = "mount-source-not-found"
+
+	// InvalidSpec: a value of a spec is not possible (Fields has its name).
+	InvalidSpec Reason = "invalid-spec"
+	// NeedsRestart: the sandbox runs, and what is asked for takes effect at a start
+	// (Sandbox, Fields). As a notice: bawn.yaml says something that waits for a start.
+	NeedsRestart Reason = "needs-restart"
+	// ImageFixed: the sandbox's disk is laid over its image, which cannot change
+	// (Sandbox). As a notice: bawn.yaml names another image.
+	ImageFixed Reason = "image-fixed"
+	// DiskCannotShrink: the sandbox's disk is larger than what is asked for (Sandbox).
+	DiskCannotShrink Reason = "disk-cannot-shrink"
+
+	// PortInUse: another program has the port of the host (Port; Origin and Sandbox at a
+	// start).
+	PortInUse = Reason(control.ReasonPortInUse)
+	// PortPrivileged: the port of the host is reserved to root (as PortInUse).
+	PortPrivileged = Reason(control.ReasonPortPrivileged)
+	// PortPublished: the port of the host leads to another port of the guest (Port, the
+	// one that is published).
+	PortPublished = Reason(control.ReasonPortPublished)
+	// PortNotPublished: the sandbox does not publish that port (Port.Host, Sandbox).
+	PortNotPublished = Reason(control.ReasonPortNotPublished)
+
+	// Attached: commands or shells are attached, which would be ended.
+	Attached = Reason(control.ReasonAttached)
+	// OtherVersion: the sandbox was started by another version of bawn.
+	OtherVersion = Reason(control.ReasonVersion)
+
+	// NotApproved: the project's bawn.yaml is not as a person approved it (Path of its
+	// directory, Check). As a notice: it has no effect.
+	NotApproved Reason = "project-not-approved"
+	// ProjectInvalid: the project's bawn.yaml cannot be used (Path of its directory,
+	// Check where it was just read).
+	ProjectInvalid Reason = "project-invalid"
+	// ApprovalInvalid: what was approved cannot be used any more (Path of the project
+	// directory).
+	ApprovalInvalid Reason = "approval-invalid"
+	// ApprovalUnreadable: the file that holds the approval cannot be read (Path of the
+	// project directory).
+	ApprovalUnreadable Reason = "approval-unreadable"
+
+	// NoQEMU: no usable QEMU is installed.
+	NoQEMU Reason = "qemu-missing"
+	// NoMemory: the host has too little memory left for a start.
+	NoMemory Reason = "host-memory-low"
+	// LimitReached: the limits on all sandboxes together leave no room.
+	LimitReached Reason = "limit-reached"
+	// StartFailed: the sandbox did not start (Sandbox, if it is still there; Throwaway).
+	StartFailed Reason = "start-failed"
+	// StopFailed: the sandbox did not stop (Sandbox).
+	StopFailed Reason = "stop-failed"
+	// SuspendFailed: the sandbox was not suspended (Sandbox).
+	SuspendFailed Reason = "suspend-failed"
+
+	// NoGuestUser: the guest has no user of that name, or lets them not in (Sandbox).
+	NoGuestUser Reason = "guest-user-unknown"
+	// NotAnswering: the guest does not answer (Sandbox, if it is there to be looked at).
+	NotAnswering Reason = "guest-not-answering"
+	// CommandFailed: the command was not run to its end, because of bawn or of the
+	// sandbox (Sandbox, if it is still there; Throwaway).
+	CommandFailed Reason = "command-not-run"
+
+	// InvalidPoolSize: that many machines cannot be kept ready.
+	InvalidPoolSize Reason = "invalid-pool-size"
+	// PoolSizeDamaged: the file with the size of the pool makes no sense (Path).
+	PoolSizeDamaged Reason = "pool-size-damaged"
+)
+
+// Origin is who asked for a part of a spec.
+type Origin string
+
+// The origins.
+const (
+	FromRequest Origin = "request" // what is being asked for now
+	FromSandbox Origin = "sandbox" // an earlier request, kept in the sandbox's spec
+	FromProject Origin = "project" // the approved bawn.yaml
 )
 
 // Error is a failure with what a front end needs to say the next step. Its text is the
 // text of Err: what happened, in plain words, without a hint.
 type Error struct {
-	Reason   Reason
-	Sandbox  string       // name
-	Snapshot string       // name
-	Path     string       // on the host
-	Field    string       // of a spec, by its name in bawn.yaml
-	Port     sandbox.Port // published
-	Err      error
+	Reason    Reason
+	Sandbox   string       // name
+	Throwaway bool         // the sandbox is removed with its command
+	Snapshot  string       // name
+	Path      string       // on the host
+	Fields    []string     // of a spec, by their names in bawn.yaml or SpecChange
+	Port      sandbox.Port // published
+	Origin    Origin       // of what failed
+	Check     *project.Check
+	Err       error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -37,11 +143,34 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReasonOf returns the reason of the outermost Error in err's tree, or "" if there is
-// none.
-func ReasonOf(err error) Reason {
+// As returns the outermost Error in err's tree. An error of a package below that has a
+// meaning here becomes one: a sandbox that is not there or damaged, a value of a spec
+// that is not possible, an answer of a supervisor (with its control.Reason). It is nil if
+// there is none.
+func As(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
+		return e
+	}
+	var damaged *store.DamagedError
+	var field *sandbox.FieldError
+	var answer *control.Error
+	switch {
+	case errors.As(err, &answer):
+		return &Error{Reason: Reason(answer.Reason), Port: answer.Port, Err: err}
+	case errors.As(err, &field):
+		return &Error{Reason: InvalidSpec, Fields: []string{field.Field}, Err: err}
+	case errors.As(err, &damaged):
+		return &Error{Reason: Damaged, Path: damaged.File, Err: err}
+	case store.IsNotFound(err):
+		return &Error{Reason: NotFound, Err: err}
+	}
+	return nil
+}
+
+// ReasonOf returns the reason of As(err), or "" if there is none.
+func ReasonOf(err error) Reason {
+	if e := As(err); e != nil {
 		return e.Reason
 	}
 	return ""
@@ -50,4 +179,12 @@ func ReasonOf(err error) Reason {
 // failf is an Error about a sandbox with a text of its own; %w keeps a cause.
 func failf(r Reason, name, format string, args ...any) *Error {
 	return &Error{Reason: r, Sandbox: name, Err: fmt.Errorf(format, args...)}
+}
+
+// because gives an error about a sandbox a reason; nil stays nil.
+func because(r Reason, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Reason: r, Sandbox: name, Err: err}
 }

@@ -40,10 +40,35 @@ type TaskEnded struct {
 // Notice is something that a person should know and that is no error.
 type Notice struct {
 	Reason  Reason
-	Sandbox string // that it is about; may be empty
-	Text    string // in plain words, without the next step
-	Err     error  // the cause, if there is one
+	Sandbox string   // that it is about; may be empty
+	Path    string   // that it is about, on the host; may be empty
+	Fields  []string // of a spec, that it is about
+	Text    string   // in plain words, without the next step
+	Remedy  string   // what to do about it on the host, if that is no matter of bawn's
+	Detail  string   // for those who look for the cause; may be empty
+	Err     error    // the cause, if there is one
 }
+
+// The reasons of notices. Those of errors (error.go) are reasons of notices too.
+const (
+	// SoftwareEmulation: guests run without KVM (Remedy, Detail).
+	SoftwareEmulation Reason = "software-emulation"
+	// PoolMemberFailed: a pre-started machine could not be used; another is started.
+	PoolMemberFailed Reason = "pool-member-failed"
+	// StartRepeated: a start crashed, and is tried once more.
+	StartRepeated Reason = "start-repeated"
+	// StartNote: something that a supervisor reported while it started.
+	StartNote Reason = "start-note"
+	// StopSlow: a guest takes long to shut down.
+	StopSlow Reason = "stop-slow"
+	// RuleOverruled: a rule was added and has no effect, since deny wins.
+	RuleOverruled Reason = "rule-overruled"
+	// HostDiskFull: the sandbox waits until the host's disk has room (Path of its
+	// folder).
+	HostDiskFull Reason = "host-disk-full"
+	// HostDiskFreed: there is room again, and the sandbox goes on.
+	HostDiskFreed Reason = "host-disk-freed"
+)
 
 func (TaskStarted) event()  {}
 func (TaskAdvanced) event() {}
@@ -66,6 +91,9 @@ func serialize(f func(Event)) func(Event) {
 // reporter is the Engine's events as a progress.Reporter, for the packages that do slow
 // work.
 type reporter struct{ emit func(Event) }
+
+// Reporter reports progress as events.
+func Reporter(emit func(Event)) progress.Reporter { return reporter{emit} }
 
 var lastTask atomic.Int64
 
@@ -107,6 +135,9 @@ func (t *task) Done(err error) { t.emit(TaskEnded{t.id, err}) }
 
 // progress reports slow work as events.
 func (e *Engine) progress() progress.Reporter { return reporter{e.events} }
+
+// notify reports something that a person should know.
+func (e *Engine) notify(n Notice) { e.events(n) }
 
 // during reports f as a task with the label.
 func (e *Engine) during(label string, f func() error) error {

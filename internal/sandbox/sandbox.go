@@ -158,7 +158,19 @@ func NameFor(dir string) string {
 	return "sandbox"
 }
 
-// Check says what is wrong with the spec, in words for the person who typed it.
+// FieldError says that a value of a spec is not possible.
+type FieldError struct {
+	Field   string // its name in JSON and in bawn.yaml, such as "cpus"
+	Problem string // the value and what is wrong with it: "0: want 1 to 255"
+}
+
+func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
+
+func badField(field, format string, args ...any) error {
+	return &FieldError{field, fmt.Sprintf(format, args...)}
+}
+
+// Check says what is wrong with the spec. An error about one value is a *FieldError.
 func (s *Spec) Check() error {
 	if err := CheckName(s.Name); err != nil {
 		return err
@@ -167,32 +179,22 @@ func (s *Spec) Check() error {
 		return fmt.Errorf("project directory %q is not an absolute path", s.Dir)
 	}
 	if s.CPUs < 1 || s.CPUs > MaxCPUs {
-		return fmt.Errorf("--cpus %d: want 1 to %d", s.CPUs, MaxCPUs)
+		return badField("cpus", "%d: want 1 to %d", s.CPUs, MaxCPUs)
 	}
 	if s.Memory < MinMemory {
-		return fmt.Errorf("--memory %s is too little: want at least %s", size.Format(s.Memory), size.Format(MinMemory))
+		return badField("memory", "%s is too little: want at least %s", size.Format(s.Memory), size.Format(MinMemory))
 	}
 	if s.Disk < MinDisk || s.Disk > MaxDisk {
-		return fmt.Errorf("--disk %s: want %s to %s", size.Format(s.Disk), size.Format(MinDisk), size.Format(MaxDisk))
+		return badField("disk", "%s: want %s to %s", size.Format(s.Disk), size.Format(MinDisk), size.Format(MaxDisk))
 	}
 	if s.Rate != 0 && s.Rate < MinRate {
-		return fmt.Errorf("--rate %s is too little: want at least %s a second, or 0 for no limit", size.Format(s.Rate), size.Format(MinRate))
+		return badField("rate", "%s is too little: want at least %s a second, or 0 for no limit", size.Format(s.Rate), size.Format(MinRate))
 	}
 	if s.Idle != 0 && s.Idle < MinIdle {
-		return fmt.Errorf("--idle %s: want at least %s, or 0 for never", s.Idle, MinIdle)
+		return badField("idle", "%s: want at least %s, or 0 for never", s.Idle, MinIdle)
 	}
-	targets := map[string]string{s.GuestDir(): s.Dir}
-	for _, m := range s.Mounts {
-		if err := checkTarget(m.Target); err != nil {
-			return fmt.Errorf("--mount %s: %w", m, err)
-		}
-		if other, ok := targets[m.Target]; ok {
-			return fmt.Errorf("--mount %s: %s is already mounted at %s", m, other, m.Target)
-		}
-		if m.Target != m.Source && Beneath(m.Target, s.GuestDir()) {
-			return fmt.Errorf("--mount %s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.GuestDir(), filepath.Base(m.Source))
-		}
-		targets[m.Target] = m.Source
+	if err := s.checkMounts(); err != nil {
+		return err
 	}
 	hosts := map[uint16]Port{}
 	for _, p := range s.Ports {
@@ -200,6 +202,23 @@ func (s *Spec) Check() error {
 			return fmt.Errorf("port %d is published twice: %s and %s", p.Host, other, p)
 		}
 		hosts[p.Host] = p
+	}
+	return nil
+}
+
+func (s *Spec) checkMounts() error {
+	targets := map[string]string{s.GuestDir(): s.Dir}
+	for _, m := range s.Mounts {
+		if err := checkTarget(m.Target); err != nil {
+			return badField("mounts", "%s: %v", m, err)
+		}
+		if other, ok := targets[m.Target]; ok {
+			return badField("mounts", "%s: %s is already mounted at %s", m, other, m.Target)
+		}
+		if m.Target != m.Source && Beneath(m.Target, s.GuestDir()) {
+			return badField("mounts", "%s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.GuestDir(), filepath.Base(m.Source))
+		}
+		targets[m.Target] = m.Source
 	}
 	return nil
 }

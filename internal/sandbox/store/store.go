@@ -118,7 +118,7 @@ func (d Dir) LockPath() string { return d.File(lockFile) }
 // File is the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 
-// sandbox.Spec reads the sandbox's spec.
+// Spec reads the sandbox's spec.
 func (d Dir) Spec() (*sandbox.Spec, error) {
 	b, err := os.ReadFile(d.File(specFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -476,9 +476,21 @@ var errNotFound = errors.New("no such sandbox")
 // IsNotFound says whether err means that the sandbox does not exist.
 func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
 
-func decode(b []byte, v any, what string) error {
+// DamagedError says that a file of a sandbox makes no sense: all that can be done is to
+// remove the sandbox.
+type DamagedError struct {
+	File string
+	Err  error
+}
+
+func (e *DamagedError) Error() string { return fmt.Sprintf("%s is damaged (%v)", e.File, e.Err) }
+
+// Unwrap returns the cause.
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+func decode(b []byte, v any, file string) error {
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s is damaged (%w): remove the sandbox with 'bawn rm --force'", what, err)
+		return &DamagedError{file, err}
 	}
 	return nil
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// find finds a sandbox by name; an empty name means that of this directory.
+func find(e *engine.Engine, name string) (*sandbox.Spec, error) {
+	if name != "" {
+		return e.Named(name)
+	}
+	dir, err := projectDir("")
+	if err != nil {
+		return nil, err
+	}
+	return e.Find(dir)
+}
+
+// namedSandbox opens the engine and finds the sandbox of the optional argument.
+func namedSandbox(args []string) (*engine.Engine, *sandbox.Spec, error) {
+	e, _, err := openEngine()
+	if err != nil {
+		return nil, nil, err
+	}
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	spec, err := find(e, name)
+	return e, spec, err
+}
+
+// each does f for the named sandboxes, for all, or for this directory's, and goes on
+// after a failure. It returns the last one and prints those before it.
+func each(args []string, all bool, f func(*engine.Engine, string) error) error {
+	e, _, err := openEngine()
+	if err != nil {
+		return err
+	}
+	if all {
+		if args, err = e.Names(); err != nil {
+			return err
+		}
+	} else if len(args) == 0 {
+		args = []string{""}
+	}
+	var failed error
+	for _, a := range args {
+		spec, err := find(e, a)
+		if all && err != nil { // damaged: it can yet be stopped or removed
+			err = f(e, a)
+		} else if err == nil {
+			err = f(e, spec.Name)
+		}
+		if failed != nil && err != nil {
+			fmt.Fprintln(os.Stderr, "bawn:", message(failed))
+		}
+		if err != nil {
+			failed = err
+		}
+	}
+	return failed
+}

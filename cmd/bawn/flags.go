@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/size"
+)
+
+// specFlags are the flags that say which sandbox is meant and what it should be.
+type specFlags struct {
+	flags  *pflag.FlagSet
+	dir    string
+	name   string
+	image  string
+	cpus   int
+	memory string
+	disk   string
+	rate   string
+	idle   time.Duration
+	mounts []string
+	ports  []string
+	env    []string
+	hosts  []string
+	allow  []string
+	deny   []string
+
+	noProject bool
+}
+
+func (f *specFlags) register(flags *pflag.FlagSet) {
+	f.flags = flags
+	flags.StringVarP(&f.dir, "dir", "C", "", "project `DIRECTORY` (default: this one, or its parent that has a sandbox)")
+	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: after the directory)")
+	flags.StringVar(&f.image, "image", "", "OCI image `REFERENCE` (default: bawn's own Debian 13)")
+	flags.IntVar(&f.cpus, "cpus", 0, fmt.Sprintf("virtual CPUs (default: %d)", engine.DefaultCPUs()))
+	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", size.Format(engine.DefaultMemory())))
+	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", size.Format(engine.DefaultDisk)))
+	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
+	flags.DurationVar(&f.idle, "idle", engine.DefaultIdle, fmt.Sprintf("suspend the sandbox after a `TIME` without use, at least %s; 0 is never", sandbox.MinIdle))
+	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVar(&f.hosts, "add-host", nil, "where a name leads, instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
+	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
+	flags.StringArrayVar(&f.deny, "deny", nil, "deny what `RULE` says, whatever else allows it (repeatable)")
+	flags.BoolVar(&f.noProject, "no-project-file", false, "leave the project's bawn.yaml aside, from now on (=false: no longer)")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
+}
+
+// request is what the flags ask of the engine.
+func (f *specFlags) request(throwaway bool, user string) (engine.Request, error) {
+	change, err := f.change()
+	if err != nil {
+		return engine.Request{}, err
+	}
+	dir, err := projectDir(f.dir)
+	return engine.Request{Dir: dir, Name: f.name, OnlyDir: f.dir != "", Throwaway: throwaway, Change: change, User: user}, err
+}
+
+// projectDir is the project directory that is named, or the working directory.
+func projectDir(dir string) (string, error) {
+	if dir == "" {
+		wd, err := os.Getwd()
+		if err != nil {
+			return "", hint(fmt.Errorf("current directory: %w", err), "cd to one that is there, or name one by --dir")
+		}
+		dir = wd
+	}
+	return engine.ProjectDir(dir)
+}
+
+// change is what the flags ask a sandbox to be. Those that are not given change nothing.
+func (f *specFlags) change() (c engine.SpecChange, err error) {
+	c.NoProject = given(f, "no-project-file", f.noProject)
+	c.Image = given(f, "image", f.image)
+	c.CPUs = given(f, "cpus", f.cpus)
+	c.Idle = given(f, "idle", f.idle)
+	c.Allow, c.Deny = f.allow, f.deny
+	for _, s := range []struct {
+		flag, value string
+		into        **int64
+	}{{"memory", f.memory, &c.Memory}, {"disk", f.disk, &c.Disk}, {"rate", f.rate, &c.Rate}} {
+		if !f.flags.Changed(s.flag) {
+			continue
+		}
+		n, err := size.Parse(s.value)
+		if err != nil {
+			return c, fmt.Errorf("--%s: %w", s.flag, err)
+		}
+		*s.into = &n
+	}
+	if f.flags.Changed("mount") {
+		mounts, err := parseMounts(f.mounts)
+		if err != nil {
+			return c, err
+		}
+		c.Mounts = &mounts
+	}
+	if f.flags.Changed("add-host") {
+		hosts, err := parseHosts(f.hosts)
+		if err != nil {
+			return c, err
+		}
+		c.Hosts = &hosts
+	}
+	c.Publish, err = parsePorts(f.ports)
+	return c, err
+}
+
+// given is a flag's value, or nil if it was not given.
+func given[T any](f *specFlags, flag string, value T) *T {
+	if !f.flags.Changed(flag) {
+		return nil
+	}
+	return &value
+}
+
+// parsePorts reads what is given to --publish. A port of the host that is given
+// twice is a mistake, though a later command may give it anew.
+func parsePorts(list []string) ([]sandbox.Port, error) {
+	var ports []sandbox.Port
+	for _, given := range list {
+		p, err := sandbox.ParsePort(given)
+		if err != nil {
+			return nil, fmt.Errorf("--publish: %w", err)
+		}
+		for _, o := range ports {
+			if o.Host == p.Host && o != p && p.Host != 0 {
+				return nil, fmt.Errorf("--publish %s: port %d of this machine leads to the guest's port %d already; write another HOST:%d", given, p.Host, o.Guest, p.Guest)
+			}
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+// parseMounts reads SRC[:DST][:ro] of --mount. A single empty one is none at all.
+func parseMounts(list []string) ([]sandbox.Mount, error) {
+	var mounts []sandbox.Mount
+	if len(list) == 1 && list[0] == "" {
+		return nil, nil
+	}
+	for _, given := range list {
+		m, err := sandbox.ParseMount(given)
+		if err != nil {
+			return nil, fmt.Errorf("--%w", err) // it begins with "mount"
+		}
+		if m, err = engine.ResolveMount(m); err != nil {
+			return nil, fmt.Errorf("--mount %q: %w", given, err)
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, nil
+}
+
+// parseHosts reads NAME:ADDRESS; an IPv6 address may stand in brackets.
+func parseHosts(list []string) ([]sandbox.Host, error) {
+	var hosts []sandbox.Host
+	for _, h := range list {
+		name, addr, _ := strings.Cut(h, ":")
+		clean, ok := policy.CleanName(name)
+		a, err := netip.ParseAddr(strings.Trim(addr, "[]"))
+		if !ok || err != nil || a.Zone() != "" {
+			return nil, fmt.Errorf("--add-host %q: write NAME:ADDRESS", h)
+		}
+		hosts = append(hosts, sandbox.Host{Name: clean, Addr: a.Unmap()})
+	}
+	return hosts, nil
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"bawn.dev/bawn/internal/engine"
+)
+
+func stopCommand() *cobra.Command {
+	var force, all bool
+	c := &cobra.Command{
+		Use:               "stop [NAME...]",
+		Short:             "Stop sandboxes; their disks stay",
+		ValidArgsFunction: completeNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			return each(args, all, func(e *engine.Engine, name string) error {
+				return e.Stop(c.Context(), name, force)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "pull the plug: do not let the guest shut down")
+	c.Flags().BoolVarP(&all, "all", "a", false, "stop all sandboxes")
+	return c
+}
+
+func rmCommand() *cobra.Command {
+	var force, all bool
+	c := &cobra.Command{
+		Use: "rm [NAME...]", Aliases: []string{"remove"},
+		Short:             "Remove sandboxes with their disks and snapshots; project files stay",
+		ValidArgsFunction: completeNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			return each(args, all, func(e *engine.Engine, name string) error {
+				snapshots, _ := snapshotsOf(e.Sandboxes().Dir(name)) // no reason not to remove it
+				if err := e.Remove(c.Context(), name, force); err != nil {
+					return err
+				}
+				if n := len(snapshots); n > 0 {
+					fmt.Fprintf(c.ErrOrStderr(), "bawn: %s of %s went with it\n", count(n, "snapshot", "snapshots"), name)
+				}
+				fmt.Fprintln(c.OutOrStdout(), name)
+				return nil
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "remove them even while they run or are damaged")
+	c.Flags().BoolVarP(&all, "all", "a", false, "remove all sandboxes")
+	return c
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/lockfile"
+)
+
+// ProjectDir makes a path the name of a project directory: absolute and free of
+// symbolic links, so that one directory has one sandbox.
+func ProjectDir(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", &Error{Reason: NoDirectory, Path: abs, Err: fmt.Errorf("project directory: %s does not exist", abs)}
+	} else if err != nil {
+		return "", fmt.Errorf("project directory: %w", err)
+	}
+	fi, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("project directory: %w", err)
+	}
+	if !fi.IsDir() {
+		return "", &Error{Reason: NotADirectory, Path: real, Err: fmt.Errorf("project directory: %s is not a directory", real)}
+	}
+	return real, nil
+}
+
+// Find returns the sandbox of a directory (ProjectDir), or of the nearest parent that
+// has one.
+func (e *Engine) Find(dir string) (*sandbox.Spec, error) {
+	spec, err := e.sandboxes.Find(dir)
+	if store.IsNotFound(err) {
+		return nil, &Error{Reason: NotFound, Path: dir, Err: err}
+	}
+	return spec, err
+}
+
+// Named returns the sandbox of that name.
+func (e *Engine) Named(name string) (*sandbox.Spec, error) {
+	if err := sandbox.CheckName(name); err != nil {
+		return nil, err
+	}
+	spec, err := e.sandboxes.Dir(name).Spec()
+	if store.IsNotFound(err) {
+		return nil, because(NotFound, name, err)
+	}
+	return spec, err
+}
+
+// Request is which sandbox a person wants to use, and how. A sandbox that does not
+// exist is made.
+type Request struct {
+	// Dir is the project directory (ProjectDir).
+	Dir string
+	// Name is the sandbox's. If it is empty, the sandbox is that of Dir or of the
+	// nearest parent that has one; a new one is named after Dir.
+	Name string
+	// OnlyDir refuses the sandbox of that Name if it belongs to another directory.
+	OnlyDir bool
+	// Throwaway makes a new sandbox, which is removed when it is closed.
+	Throwaway bool
+	// Change is applied to the sandbox.
+	Change SpecChange
+	// User is whom to log in as; empty is the person's own name.
+	User string
+}
+
+// existing is the sandbox that is meant, if it exists.
+func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
+	if r.Name == "" && !r.Throwaway {
+		return e.sandboxes.Find(r.Dir)
+	}
+	if r.Name == "" {
+		return nil, e.notFound(r.Dir)
+	}
+	if err := sandbox.CheckName(r.Name); err != nil {
+		return nil, err
+	}
+	spec, err := e.sandboxes.Dir(r.Name).Spec()
+	if err != nil {
+		return nil, err
+	}
+	if r.Throwaway {
+		return nil, &Error{Reason: Exists, Sandbox: r.Name, Throwaway: true, Err: fmt.Errorf("a sandbox named %s exists already, and would be removed with its command", r.Name)}
+	}
+	if r.OnlyDir && spec.Dir != r.Dir {
+		return nil, &Error{Reason: OtherDirectory, Sandbox: spec.Name, Path: r.Dir, Err: fmt.Errorf("sandbox %s belongs to %s, not to %s", spec.Name, spec.Dir, r.Dir)}
+	}
+	return spec, nil
+}
+
+// notFound is the not-found error of a name that cannot exist.
+func (e *Engine) notFound(dir string) error {
+	_, err := e.sandboxes.Dir(".none").Spec()
+	return fmt.Errorf("%s: %w", dir, err)
+}
+
+// found is the sandbox that a request means.
+type found struct {
+	spec  *sandbox.Spec
+	made  bool           // just now
+	owner *lockfile.Lock // of a throwaway, to be held until it is removed
+}
+
+// resolve finds the sandbox that is meant, or makes it.
+func (e *Engine) resolve(ctx context.Context, r *Request) (found, error) {
+	l, err := e.sandboxes.LockNames(ctx)
+	if err != nil {
+		return found{}, err
+	}
+	defer l.Close()
+	spec, err := e.existing(r)
+	if err == nil || !store.IsNotFound(err) {
+		return found{spec: spec}, err
+	}
+	return e.create(r)
+}
+
+// create makes the sandbox that is meant. The caller holds the names' lock.
+func (e *Engine) create(r *Request) (found, error) {
+	name, err := e.newName(r)
+	if err != nil {
+		return found{}, err
+	}
+	spec, err := e.newSpec(name, r.Dir, &r.Change)
+	if err != nil {
+		return found{}, err
+	}
+	spec.Throwaway = r.Throwaway
+	if err := e.checkShares(spec); err != nil {
+		return found{}, err
+	}
+	n := found{spec: spec, made: true}
+	if r.Throwaway {
+		n.owner, err = e.sandboxes.CreateOwned(spec)
+	} else {
+		_, err = e.sandboxes.Create(spec)
+	}
+	return n, err
+}
+
+func (e *Engine) newName(r *Request) (string, error) {
+	if r.Name != "" {
+		return r.Name, nil
+	}
+	base := sandbox.NameFor(r.Dir)
+	if r.Throwaway {
+		base += "-" + sandbox.NewID()[:6]
+	}
+	return e.sandboxes.FreeName(base)
+}
+
+// unmake removes a sandbox that was just made and did not start, if no machine of it
+// was tried: it holds nothing, and what it was refused for would be asked of it again.
+func (e *Engine) unmake(name string) error {
+	d := e.sandboxes.Dir(name)
+	switch _, err := os.Stat(d.File(store.SupervisorLogFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return e.Remove(context.Background(), name, false)
+	case err != nil:
+		return err
+	}
+	l, err := d.LockStart(context.Background())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return takeBack(d, &sandbox.Spec{})
+}
+
+// takeBack gives a sandbox whose start failed the mounts and ports that it had
+// before: a start fails because of them, and would do so again. What did not
+// change is not touched. The caller holds the start lock.
+func takeBack(d store.Dir, was *sandbox.Spec) error {
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	spec.Mounts, spec.Project.Mounts = was.Mounts, was.Project.Mounts
+	spec.Ports, spec.Project.Ports = was.Ports, was.Project.Ports
+	return d.WriteSpec(spec)
+}
+
+// nameOf is the name of the sandbox in a folder.
+func nameOf(d store.Dir) string { return filepath.Base(d.Path) }

@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/diskuse"
+)
+
+// Info is all that is known of a sandbox now. Its JSON form is stable: it is what
+// `bawn inspect` and `bawn ls --json` print.
+type Info struct {
+	*sandbox.Spec
+	State  sandbox.State   `json:"state"`
+	Status *control.Status `json:"status,omitempty"` // while it runs and answers
+
+	// Bytes on the host: of its disk, its snapshots, and the memory that it is
+	// suspended with, where that is not a snapshot's.
+	DiskUsed      int64 `json:"diskUsed"`
+	SnapshotsUsed int64 `json:"snapshotsUsed"`
+	SuspendedUsed int64 `json:"suspendedUsed"`
+
+	Suspended bool `json:"suspended"` // it goes on where it was
+}
+
+// statusLimit is how long a supervisor may take to answer while sandboxes are listed.
+const statusLimit = 2 * time.Second
+
+// Describe returns what is known of a sandbox.
+func (e *Engine) Describe(ctx context.Context, name string) (*Info, error) {
+	d := e.sandboxes.Dir(name)
+	spec, err := d.Spec()
+	if err != nil {
+		return nil, err
+	}
+	st, err := d.State()
+	if err != nil {
+		return nil, err
+	}
+	i := &Info{Spec: spec, State: st}
+	var used diskuse.Counter // counts files once that have several names
+	i.DiskUsed = used.Add(d.File(store.DiskFile))
+	i.SnapshotsUsed = used.Add(d.File(store.SnapshotsFolder))
+	i.SuspendedUsed = used.Add(d.File(store.SuspendedFolder))
+	if st.Phase == sandbox.Stopped && suspended(d) {
+		i.Suspended, i.State.Phase = true, sandbox.Suspended
+	}
+	if st.Phase == sandbox.Running {
+		ctx, cancel := context.WithTimeout(ctx, statusLimit)
+		defer cancel()
+		if s, err := control.NewClient(d.DialControl).Status(ctx); err == nil {
+			i.Status = &s
+		}
+	}
+	return i, nil
+}
+
+// List describes all sandboxes, in the order of their names. Those that cannot be
+// described are in failed, by name.
+func (e *Engine) List(ctx context.Context) (list []*Info, failed map[string]error, err error) {
+	names, err := e.Names()
+	if err != nil {
+		return nil, nil, err
+	}
+	failed = map[string]error{}
+	for _, n := range names {
+		i, err := e.Describe(ctx, n)
+		switch {
+		case err == nil:
+			list = append(list, i)
+		case !store.IsNotFound(err): // or it was removed meanwhile
+			failed[n] = err
+		}
+	}
+	return list, failed, nil
+}
+
+// Names lists the names of all sandboxes, sorted, those of damaged ones among them.
+func (e *Engine) Names() ([]string, error) { return e.sandboxes.Names() }
+
+// LogFiles are the logs of a sandbox, which rotate (package rotate): what its guest
+// printed on the console, which is hostile text, and its supervisor's own.
+func (e *Engine) LogFiles(name string) (console, supervisor string) {
+	d := e.sandboxes.Dir(name)
+	return d.File(store.ConsoleFile), d.File(store.SupervisorLogFile)
+}

@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox/store"
+)
+
+// newProject is an engine in a home of its own, and a project directory there.
+func newProject(t *testing.T) (e *Engine, dir string) {
+	t.Helper()
+	home, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("HOME", home)
+	dir = filepath.Join(home, "shop")
+	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sandboxes, err := store.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(sandboxes, Options{}), dir
+}
+
+// propose writes a project's bawn.yaml.
+func propose(t *testing.T, dir, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, project.Name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// approve approves a project's bawn.yaml as it is now.
+func approve(t *testing.T, e *Engine, dir string) {
+	t.Helper()
+	c, err := e.CheckProject(dir)
+	if err == nil {
+		err = e.Approve(t.Context(), c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

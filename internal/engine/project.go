@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+)
+
+// A project's bawn.yaml is a proposal: the guest can write to it. What counts is the
+// copy that a person approved (package project). This file asks whether the two agree,
+// and puts what was approved into specs and rules.
+
+// CheckProject compares a project's bawn.yaml with what was approved.
+func (e *Engine) CheckProject(dir string) (*project.Check, error) {
+	approvals, err := project.Open()
+	if err != nil {
+		return nil, err
+	}
+	c, err := approvals.Look(dir)
+	if err != nil {
+		return nil, &Error{Reason: ApprovalUnreadable, Path: dir, Err: err}
+	}
+	return c, nil
+}
+
+// Approve keeps what the Check has read as approved, and puts its rules in force for
+// all sandboxes of the directory. The rest takes effect at their next start.
+func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
+	if c.Err != nil {
+		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
+	}
+	approvals, err := project.Open()
+	if err != nil {
+		return err
+	}
+	if err := approvals.Approve(c); err != nil {
+		return err
+	}
+	return e.syncProject(ctx, c.Dir)
+}
+
+// Forget withdraws the approval of a project's bawn.yaml, and its rules.
+func (e *Engine) Forget(ctx context.Context, dir string) error {
+	approvals, err := project.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(approvals.Forget(dir), e.syncProject(ctx, dir))
+}
+
+// CheckConsent is an Error unless the bawn.yaml of the request's project is as it was
+// approved, or is left aside.
+func (e *Engine) CheckConsent(r Request) error {
+	dir, aside, err := e.projectOf(&r)
+	if err != nil || aside {
+		return err
+	}
+	c, err := e.CheckProject(dir)
+	switch {
+	case err != nil || c.Settled():
+		return err
+	case c.Err != nil:
+		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
+	}
+	return notApproved(c)
+}
+
+// projectOf is the project directory that is meant, and whether its bawn.yaml is left
+// aside.
+func (e *Engine) projectOf(r *Request) (dir string, aside bool, err error) {
+	dir = r.Dir
+	spec, err := e.existing(r)
+	switch {
+	case err == nil:
+		dir, aside = spec.Dir, spec.NoProject
+	case !store.IsNotFound(err):
+		return "", false, err
+	}
+	put(&aside, r.Change.NoProject)
+	return dir, aside, nil
+}
+
+func notApproved(c *project.Check) *Error {
+	what := map[project.Status]string{
+		project.New:     "asks for settings that you have not approved",
+		project.Changed: "has changed since you approved it",
+		project.Removed: "is gone since you approved it",
+	}[c.Status]
+	return &Error{Reason: NotApproved, Path: c.Dir, Check: c, Err: fmt.Errorf("%s %s", c.File(), what)}
+}
+
+// warnProject reports that a sandbox's bawn.yaml is not approved as it is now. Nothing
+// of it takes effect, so the work may go on.
+func (e *Engine) warnProject(spec *sandbox.Spec) {
+	if spec.NoProject {
+		return
+	}
+	c, err := e.CheckProject(spec.Dir)
+	if err != nil || c.Settled() {
+		return // what cannot be read is an error where it is used
+	}
+	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved as it is now and has no effect"})
+}
+
+// approvedProposal is what a person has approved for the spec's project.
+func approvedProposal(spec *sandbox.Spec) (*project.Proposal, error) {
+	if spec.NoProject {
+		return &project.Proposal{}, nil
+	}
+	approvals, err := project.Open()
+	if err != nil {
+		return nil, err
+	}
+	p, err := approvals.Proposal(spec.Dir)
+	if err != nil {
+		return nil, &Error{Reason: ApprovalInvalid, Path: spec.Dir, Err: err}
+	}
+	return p, nil
+}
+
+// approvedAdditions is what it adds to the spec.
+func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
+	p, err := approvedProposal(spec)
+	if err != nil {
+		return sandbox.Added{}, err
+	}
+	mounts, err := p.Resolve(spec.Dir)
+	if err != nil {
+		return sandbox.Added{}, &Error{Reason: ProjectInvalid, Path: spec.Dir, Err: fmt.Errorf("%s: %w", project.Name, err)}
+	}
+	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Ports: p.Ports}, nil
+}
+
+// withdraw takes out of a spec what bawn.yaml has added.
+func withdraw(s *sandbox.Spec) {
+	a := s.Project
+	s.Project = sandbox.Added{}
+	if a.Image != "" {
+		s.Image = ""
+	}
+	if a.CPUs != 0 {
+		s.CPUs = DefaultCPUs()
+	}
+	if a.Memory != 0 {
+		s.Memory = DefaultMemory()
+	}
+	if a.Disk != 0 {
+		s.Disk = DefaultDisk
+	}
+	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Mount) bool { return slices.Contains(a.Mounts, m) })
+	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
+}
+
+// contribute puts into a spec what bawn.yaml adds. What a person has asked for stays:
+// single values, ports of the host and places in the guest.
+func contribute(s *sandbox.Spec, a sandbox.Added) {
+	given := func(key string) bool { return slices.Contains(s.Given, key) }
+	if a.Image != "" && !given("image") {
+		s.Image, s.Project.Image = a.Image, a.Image
+	}
+	if a.CPUs != 0 && !given("cpus") {
+		s.CPUs, s.Project.CPUs = a.CPUs, a.CPUs
+	}
+	if a.Memory != 0 && !given("memory") {
+		s.Memory, s.Project.Memory = a.Memory, a.Memory
+	}
+	if a.Disk != 0 && !given("disk") {
+		s.Disk, s.Project.Disk = a.Disk, a.Disk
+	}
+	for _, m := range a.Mounts {
+		if !slices.ContainsFunc(s.Mounts, func(o sandbox.Mount) bool { return o.Target == m.Target }) {
+			s.Mounts = append(s.Mounts, m)
+			s.Project.Mounts = append(s.Project.Mounts, m)
+		}
+	}
+	for _, p := range a.Ports {
+		if !slices.ContainsFunc(s.Ports, func(o sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 }) {
+			s.Ports = append(s.Ports, p)
+			s.Project.Ports = append(s.Project.Ports, p)
+		}
+	}
+}
+
+// syncRunning gives a running sandbox what it takes of the approved bawn.yaml at once,
+// which is the rules, and reports what waits for the next start.
+func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
+	if err := syncRules(ctx, d, spec); err != nil {
+		return err
+	}
+	add, err := approvedAdditions(spec)
+	if err != nil { // the next start will fail with it; this one has happened
+		e.notify(Notice{Reason: ReasonOf(err), Sandbox: spec.Name, Path: spec.Dir, Text: err.Error(), Err: err})
+		return nil
+	}
+	if keys := awaitingStart(spec, add); len(keys) > 0 {
+		e.notify(Notice{Reason: NeedsRestart, Sandbox: spec.Name, Fields: keys,
+			Text: fmt.Sprintf("%s: what it says of %s takes effect at the next start", project.Name, strings.Join(keys, ", "))})
+	}
+	return nil
+}
+
+// awaitingStart are the keys of the approved bawn.yaml that a start would change.
+func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
+	next := *spec
+	withdraw(&next)
+	contribute(&next, add)
+	was, now := spec.Project, next.Project
+	if spec.Boot.ImageDigest != "" {
+		now.Image = was.Image // it waits for a new sandbox
+	}
+	for _, k := range []struct {
+		name    string
+		differs bool
+	}{
+		{"image", was.Image != now.Image},
+		{"cpus", was.CPUs != now.CPUs},
+		{"memory", was.Memory != now.Memory},
+		{"disk", was.Disk != now.Disk},
+		{"mounts", !slices.Equal(was.Mounts, now.Mounts)},
+		{"ports", !slices.Equal(was.Ports, now.Ports)},
+	} {
+		if k.differs {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}
+
+// syncRules puts the rules of the approved bawn.yaml in force for one sandbox. They
+// are in a file of their own, so that a rule that is taken out of bawn.yaml is gone.
+func syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
+	file := d.File(store.ProjectPolicyFile)
+	l, err := lockfile.Acquire(ctx, file+".lock")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	p, err := approvedProposal(spec)
+	if err != nil {
+		return err
+	}
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	text := p.Policy()
+	switch {
+	case string(old) == string(text):
+		return nil
+	case len(text) == 0:
+		err = os.Remove(file)
+	default:
+		err = atomicfile.Write(file, text)
+	}
+	return errors.Join(err, ReloadRules(ctx, d))
+}
+
+// syncProject is syncRules for all sandboxes of a project directory.
+func (e *Engine) syncProject(ctx context.Context, dir string) error {
+	names, err := e.sandboxes.Names()
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, n := range names {
+		d := e.sandboxes.Dir(n)
+		spec, err := d.Spec()
+		if err == nil && spec.Dir == dir {
+			err = syncRules(ctx, d, spec)
+		}
+		if !store.IsNotFound(err) { // removed meanwhile
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}

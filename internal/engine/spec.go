@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/size"
+)
+
+// Defaults of a new sandbox.
+const (
+	maxDefaultCPUs   = 4       // fewer where the host has fewer
+	maxDefaultMemory = 4 << 30 // bytes; half the host's where that is less
+
+	DefaultDisk = 32 << 30 // bytes, sparse: the host pays for what is written
+	DefaultIdle = time.Hour
+)
+
+// DefaultCPUs is the number of virtual CPUs of a new sandbox on this host.
+func DefaultCPUs() int { return min(maxDefaultCPUs, runtime.NumCPU()) }
+
+// DefaultMemory is the memory of a new sandbox on this host, in bytes.
+func DefaultMemory() int64 {
+	total := HostMemory()
+	if total == 0 {
+		return maxDefaultMemory
+	}
+	half := total / 2
+	half -= half % (256 << 20)
+	return max(sandbox.MinMemory, min(maxDefaultMemory, half))
+}
+
+// HostMemory is the host's memory, in bytes; 0 when it is not known.
+func HostMemory() int64 {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return 0
+	}
+	return int64(si.Totalram) * int64(si.Unit)
+}
+
+// SpecChange is what a person asks a sandbox to be from now on. A field that is nil
+// leaves what the sandbox has.
+type SpecChange struct {
+	Image  *string        // reference; empty is the default image
+	CPUs   *int           // virtual CPUs
+	Memory *int64         // bytes
+	Disk   *int64         // bytes, at most
+	Rate   *int64         // bytes a second; 0 is no limit
+	Idle   *time.Duration // 0 is never
+
+	Mounts *[]sandbox.Mount // all that is shared beside the project (ResolveMount)
+	Hosts  *[]sandbox.Host  // all names with an address of their own
+
+	Publish []sandbox.Port // published beside what is published already
+	Allow   []string       // rules that are added, as package policy reads them
+	Deny    []string
+
+	NoProject *bool // leave the project's bawn.yaml aside, or no longer
+}
+
+// empty says whether nothing is asked for.
+func (c *SpecChange) empty() bool {
+	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil
+}
+
+// rules are the changes of the sandbox's own rules.
+func (c *SpecChange) rules() (list []RuleChange) {
+	if c != nil && len(c.Allow) > 0 {
+		list = append(list, RuleChange{Action: policy.Allow, Rules: c.Allow})
+	}
+	if c != nil && len(c.Deny) > 0 {
+		list = append(list, RuleChange{Action: policy.Deny, Rules: c.Deny})
+	}
+	return list
+}
+
+// given are the keys of bawn.yaml that the change sets instead.
+func (c *SpecChange) given() []string {
+	var keys []string
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{{"image", c.Image != nil}, {"cpus", c.CPUs != nil}, {"memory", c.Memory != nil}, {"disk", c.Disk != nil}} {
+		if k.set {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}
+
+// apply changes the spec to what is asked for, with what bawn.yaml adds. It returns the
+// fields that the change sets to something else and that take effect at a start.
+func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string, err error) {
+	was := *s
+	withdraw(s)
+	if err := c.set(s); err != nil {
+		return nil, err
+	}
+	contribute(s, add)
+	for _, f := range []struct {
+		name         string
+		set, differs bool
+	}{
+		{"cpus", c.CPUs != nil, s.CPUs != was.CPUs},
+		{"disk", c.Disk != nil, s.Disk != was.Disk},
+		{"hosts", c.Hosts != nil, !slices.Equal(s.Hosts, was.Hosts)},
+		{"image", c.Image != nil, s.Image != was.Image},
+		{"memory", c.Memory != nil, s.Memory != was.Memory},
+		{"mounts", c.Mounts != nil, !slices.Equal(s.Mounts, was.Mounts)},
+		{"rate", c.Rate != nil, s.Rate != was.Rate},
+	} {
+		if f.set && f.differs {
+			changed = append(changed, f.name)
+		}
+	}
+	return changed, nil
+}
+
+// set puts what is asked for into the spec.
+func (c *SpecChange) set(s *sandbox.Spec) error {
+	for _, key := range c.given() {
+		if !slices.Contains(s.Given, key) {
+			s.Given = append(slices.Clone(s.Given), key)
+		}
+	}
+	put(&s.NoProject, c.NoProject)
+	put(&s.Image, c.Image)
+	put(&s.CPUs, c.CPUs)
+	put(&s.Memory, c.Memory)
+	put(&s.Disk, c.Disk)
+	put(&s.Rate, c.Rate)
+	put(&s.Idle, c.Idle) // takes effect at once
+	put(&s.Mounts, c.Mounts)
+	put(&s.Hosts, c.Hosts)
+	for _, p := range c.Publish {
+		s.Ports = addPort(s.Ports, p)
+	}
+	if total := HostMemory(); c.Memory != nil && total != 0 && *c.Memory > total { // no machine would start with it
+		return &sandbox.FieldError{Field: "memory", Problem: fmt.Sprintf("%s is more than the %s that this machine has: want at most that", size.Format(*c.Memory), size.Format(total))}
+	}
+	return nil
+}
+
+// put sets a field to what is asked for, if something is.
+func put[T any](field, asked *T) {
+	if asked != nil {
+		*field = *asked
+	}
+}
+
+// addPort publishes a port in place of another one at the same port of the host.
+func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
+	list = slices.Clone(list)
+	for i, o := range list {
+		if o == p || o.Host == p.Host && p.Host != 0 { // 0 means any that is free
+			list[i] = p
+			return list
+		}
+	}
+	return append(list, p)
+}
+
+// newSpec is the spec of a sandbox that does not exist yet.
+func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
+	s := &sandbox.Spec{
+		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: e.version, Fresh: true,
+		CPUs: DefaultCPUs(), Memory: DefaultMemory(), Disk: DefaultDisk, Idle: DefaultIdle,
+	}
+	put(&s.NoProject, c.NoProject)
+	add, err := approvedAdditions(s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.apply(s, add); err != nil {
+		return nil, err
+	}
+	return s, s.Check()
+}
+
+// changeSpec makes the spec what the change and the approved bawn.yaml say. While the
+// sandbox runs, what bawn.yaml added at its start stays. It returns what apply returns.
+func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Phase) (changed []string, err error) {
+	if c == nil {
+		c = &SpecChange{}
+	}
+	was := *spec
+	put(&spec.NoProject, c.NoProject)
+	add := spec.Project
+	if phase != sandbox.Running && phase != sandbox.Starting {
+		if add, err = approvedAdditions(spec); err != nil {
+			return nil, err
+		}
+	}
+	if changed, err = c.apply(spec, add); err != nil {
+		return nil, err
+	}
+	if err := e.keepDisk(spec, &was, changed); err != nil {
+		return nil, err
+	}
+	return changed, spec.Check()
+}
+
+// keepDisk leaves a sandbox that was started before its image and what its disk has
+// grown to: the disk is laid over that image. To ask for something else is an error;
+// what bawn.yaml says of it is passed over.
+func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
+	if s.Boot.ImageDigest == "" {
+		return nil
+	}
+	if slices.Contains(changed, "image") {
+		return failf(ImageFixed, s.Name, "sandbox %s was made from another image, which cannot be changed", s.Name)
+	}
+	if s.Disk < was.Disk && slices.Contains(changed, "disk") {
+		return failf(DiskCannotShrink, s.Name, "the disk of sandbox %s is %s and cannot shrink", s.Name, size.Format(was.Disk))
+	}
+	if s.Image != was.Image {
+		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Text: fmt.Sprintf("sandbox %s keeps the image that it was made from", s.Name)})
+		s.Image, s.Project.Image = was.Image, was.Project.Image
+	}
+	if s.Disk < was.Disk {
+		s.Disk, s.Project.Disk = was.Disk, was.Project.Disk
+	}
+	return nil
+}
+
+// checkShares says whether all that the spec shares may be shared, and is there.
+func (e *Engine) checkShares(spec *sandbox.Spec) error {
+	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
+	for i, m := range all {
+		err := e.sandboxes.CheckShare(m.Source, m.ReadOnly)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Project.Mounts, m):
+			return &Error{Reason: MountGone, Sandbox: spec.Name, Path: m.Source, Err: &sandbox.FieldError{Field: "mounts", Problem: fmt.Sprintf("%s: %s is gone", m, m.Source)}}
+		case errors.Is(err, fs.ErrNotExist):
+			return &Error{Reason: DirectoryGone, Sandbox: spec.Name, Path: m.Source, Err: fmt.Errorf("cannot share %s: it is gone", m.Source)}
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// ResolveMount makes the source of a mount absolute, from the working directory or, if
+// it begins with ~/, from the person's home, and free of symbolic links. A mount
+// without a target gets the source as it was named.
+func ResolveMount(m sandbox.Mount) (sandbox.Mount, error) {
+	src, err := filepath.Abs(expandHome(m.Source))
+	if err != nil {
+		return m, err
+	}
+	m.Source, err = filepath.EvalSymlinks(src)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, &Error{Reason: NoMountSource, Path: src, Err: fmt.Errorf("%s does not exist", src)}
+	} else if err != nil {
+		return m, err
+	}
+	if m.Target == "" {
+		m.Target = src
+	}
+	return m, nil
+}
+
+func expandHome(p string) string {
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return p
+}

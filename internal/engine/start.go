@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/supervisor/launch"
+	"bawn.dev/bawn/internal/sys/lockfile"
+)
+
+// This file brings a sandbox up:
+//
+//	EnsureRunning   returns at once if the sandbox runs; otherwise takes its start lock,
+//	                changes its spec, and
+//	boot            (boot.go) makes what it boots from, checks that there is room, and
+//	start           (boot.go) claims a pool machine or launches a supervisor.
+//
+// The start lock is held from the look at the phase until the sandbox runs, so that two
+// that start it at once do not get in each other's way.
+
+// EnsureRunning starts the sandbox if it does not run, and returns when it is ready. It
+// applies what is approved of the project's bawn.yaml; one that is not approved as it is
+// now is a notice.
+func (e *Engine) EnsureRunning(ctx context.Context, name string) error {
+	return e.ensureRunning(ctx, name, startup{})
+}
+
+// startup is how a sandbox is to be started.
+type startup struct {
+	// change is applied to its spec: at once what can be changed live, the rest only
+	// while it is stopped. It is nil if the sandbox was only named: then nobody was
+	// asked about its bawn.yaml.
+	change *SpecChange
+	// reachable, if not nil, is called if the sandbox is started, as soon as its guest
+	// can be dialled.
+	reachable func()
+}
+
+func (e *Engine) ensureRunning(ctx context.Context, name string, s startup) error {
+	d := e.sandboxes.Dir(name)
+	if s.change.empty() { // the common case takes no lock
+		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
+			return e.stayRunning(ctx, d, s)
+		}
+	}
+	for {
+		again, err := e.startLocked(ctx, d, s)
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// stayRunning checks a sandbox that runs and that nothing was asked of.
+func (e *Engine) stayRunning(ctx context.Context, d store.Dir, s startup) error {
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	if s.change == nil {
+		e.warnProject(spec)
+		return nil
+	}
+	return e.syncRunning(ctx, d, spec)
+}
+
+// startLocked applies the change and starts the sandbox, under its start lock. It asks
+// to be called again after it has waited for another process's start.
+func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again bool, err error) {
+	l, err := e.lockStart(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	spec, err := d.Spec()
+	if err != nil {
+		return false, err
+	}
+	was := *spec
+	if s.change == nil {
+		e.warnProject(spec)
+	}
+	st, err := d.State()
+	if err != nil {
+		return false, err
+	}
+	changed, err := e.changeSpec(spec, s.change, st.Phase)
+	if err != nil {
+		return false, err
+	}
+	if err := e.addRules(ctx, spec.Name, s.change); err != nil {
+		return false, err
+	}
+	switch st.Phase {
+	case sandbox.Running:
+		return false, e.changeRunning(ctx, d, spec, changed)
+	case sandbox.Starting: // the process that launched it was killed
+		return true, e.during("Waiting for the sandbox's start", func() error { return launch.AwaitStart(ctx, d) })
+	case sandbox.Stopping:
+		if err := e.during("Waiting for the sandbox's stop", func() error { return launch.AwaitExit(ctx, d) }); err != nil {
+			return false, err
+		}
+	}
+	return false, e.startStopped(ctx, d, spec, &was, s)
+}
+
+// lockStart takes the right to start, change or remove a sandbox.
+func (e *Engine) lockStart(ctx context.Context, d store.Dir) (l *lockfile.Lock, err error) {
+	err = e.during("Waiting for another bawn that starts or changes the sandbox", func() error {
+		l, err = d.LockStart(ctx)
+		return err
+	})
+	return l, err
+}
+
+// addRules adds the rules of a change to the sandbox's own.
+func (e *Engine) addRules(ctx context.Context, name string, c *SpecChange) error {
+	for _, change := range c.rules() {
+		overruled, err := e.ChangeRules(ctx, Scope{Sandbox: name}, change)
+		for _, o := range overruled {
+			e.notify(Notice{Reason: RuleOverruled, Sandbox: name, Text: fmt.Sprintf("%s stays denied, since deny wins: %q (%s)", o.Rule.Text, &o.By, ruleSource(&o.By))})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ruleSource says where a rule was read.
+func ruleSource(r *policy.Rule) string {
+	from := fmt.Sprintf("%s:%d", r.Source.File, r.Source.Line)
+	if r.Preset != "" {
+		from = "preset:" + r.Preset + ", " + from
+	}
+	return from
+}
+
+// warnRules reports that a sandbox's rules cannot be loaded: without a network most
+// commands fail in ways that do not say so.
+func (e *Engine) warnRules(name string) {
+	if err := e.CheckRules(name); err != nil {
+		e.notify(Notice{Reason: RulesSyntax, Sandbox: name, Text: "nothing passes to the network: " + err.Error(), Err: err})
+	}
+}
+
+// changeRunning makes a sandbox that runs what its changed spec says: its ports are
+// opened, and anything that takes effect at a start is an error.
+func (e *Engine) changeRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec, changed []string) error {
+	if len(changed) > 0 {
+		return &Error{Reason: NeedsRestart, Sandbox: spec.Name, Fields: changed,
+			Err: fmt.Errorf("sandbox %s is running, and %s takes effect at a start", spec.Name, strings.Join(changed, ", "))}
+	}
+	return e.during("Waiting for the sandbox to answer", func() error {
+		return errors.Join(publishNew(ctx, d, spec), e.syncRunning(ctx, d, spec))
+	})
+}
+
+// publishNew opens the ports of the spec that are not open yet and keeps the spec.
+func publishNew(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
+	if _, err := control.NewClient(d.DialControl).OpenPorts(ctx, spec.Ports); err != nil {
+		return err
+	}
+	return d.WriteSpec(spec)
+}
+
+// startStopped starts a sandbox that does not run. If that fails, it gets back the
+// mounts and ports that it had.
+func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandbox.Spec, s startup) error {
+	if err := syncRules(ctx, d, spec); err != nil {
+		return err
+	}
+	if err := portsFree(spec, s.change); err != nil {
+		return err
+	}
+	err := e.boot(ctx, spec, s.reachable)
+	if err != nil && ctx.Err() == nil {
+		return errors.Join(err, takeBack(d, was))
+	}
+	return err
+}

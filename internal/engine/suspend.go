@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/supervisor/launch"
+)
+
+// Suspend writes the machine of a sandbox to disk and ends it; the next start goes on
+// there. One that does not run stays as it is. The supervisor refuses while commands
+// or shells are attached, except with force, which ends them.
+func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
+	d := e.sandboxes.Dir(name)
+	l, err := d.LockStart(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	st, err := d.State()
+	if err != nil {
+		return err
+	}
+	switch st.Phase {
+	case sandbox.Running:
+	case sandbox.Stopped:
+		return nil // suspended or off, it takes no memory
+	default:
+		return failf(WrongPhase, name, "sandbox %s is %s", name, st.Phase)
+	}
+	return e.during("Suspending "+name, func() error {
+		err := control.NewClient(d.DialControl).Suspend(ctx, force)
+		if control.ReasonOf(err) == control.ReasonAttached { // which says more
+			return err
+		}
+		if err != nil {
+			return because(SuspendFailed, name, err)
+		}
+		return launch.AwaitExit(ctx, d)
+	})
+}
+
+// Resume lets a suspended sandbox go on. One that runs stays as it is.
+func (e *Engine) Resume(ctx context.Context, name string) error {
+	d := e.sandboxes.Dir(name)
+	if st, err := d.State(); err != nil || st.Phase == sandbox.Running {
+		return err
+	}
+	if !suspended(d) {
+		return failf(NotSuspended, name, "sandbox %s is not suspended", name)
+	}
+	return e.EnsureRunning(ctx, name)
+}
+
+// suspended says whether a sandbox that does not run would go on where it was.
+func suspended(d store.Dir) bool { return snapshot.Exists(d.File(store.SuspendedState)) }
+
+// forgetSuspended removes what a sandbox was suspended as: its next start boots.
+func forgetSuspended(d store.Dir) error {
+	s, err := snapshot.Open(d.File(store.SuspendedState))
+	if errors.Is(err, snapshot.ErrNone) {
+		return nil
+	}
+	if err != nil {
+		s = &snapshot.Snapshot{Path: d.File(store.SuspendedState)}
+	}
+	return s.Remove()
+}
