@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // Keyring holds the keys of Debian's archive (package debian-archive-keyring).
@@ -26,7 +28,7 @@ var errNoKeyring = fmt.Errorf("%s is missing: install the package debian-archive
 // Source is one suite of a mirror.
 type Source struct{ URI, Suite string }
 
-// Sources are the suites of the mirror that the guest's system is made from.
+// Sources returns the suites of the mirror that the guest's system is made from.
 func (m Mirror) Sources() []Source {
 	s := []Source{{m.Main, Suite}, {m.Main, Suite + "-updates"}}
 	if m.Security != "" {
@@ -35,7 +37,7 @@ func (m Mirror) Sources() []Source {
 	return s
 }
 
-// SourcesFile is the content of a deb822 file of sources.list(5) for them.
+// SourcesFile returns the content of a deb822 file of sources.list(5) for the sources.
 func SourcesFile(sources []Source) string {
 	var b strings.Builder
 	for i, s := range sources {
@@ -47,8 +49,9 @@ func SourcesFile(sources []Source) string {
 	return b.String()
 }
 
-// Apt is apt with configuration, lists and cache of its own in one folder, so
-// that it needs no rights and leaves the host's alone.
+// Apt is apt with a configuration, lists and a cache of its own in one folder, so that it
+// needs no privileges and does not touch the host's. Its methods run apt's programs; they
+// must not be called at the same time.
 type Apt struct {
 	dir     string
 	arch    string
@@ -56,9 +59,9 @@ type Apt struct {
 	config  []string
 }
 
-// NewApt prepares an Apt in the folder dir for the Debian architecture arch
-// ("amd64"). The host's way to the network (proxies, certificates, retries) is
-// taken over; its hooks, pins and trust are not.
+// NewApt prepares an Apt in the folder dir, which it makes, for the Debian architecture
+// arch ("amd64"). It takes over the host's network settings (proxies, certificates,
+// retries), but not its hooks, pins and keys.
 func NewApt(ctx context.Context, dir, arch string, m Mirror) (*Apt, error) {
 	if _, err := os.Stat(Keyring); err != nil {
 		return nil, errNoKeyring
@@ -84,8 +87,8 @@ func NewApt(ctx context.Context, dir, arch string, m Mirror) (*Apt, error) {
 
 func (a *Apt) path(name string) string { return filepath.Join(a.dir, name) }
 
-// conf is apt.conf(5). apt reads the file that APT_CONFIG names before all
-// others, and where to look for the others from there: nowhere.
+// conf returns the contents of apt.conf(5). apt reads the file that APT_CONFIG names
+// first, and this one makes it read no other.
 func (a *Apt) conf() string {
 	var b strings.Builder
 	set := func(k, v string) { fmt.Fprintf(&b, "%s %s;\n", k, quote(v)) }
@@ -108,7 +111,7 @@ func (a *Apt) conf() string {
 	set("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false")
 	set("Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled", "false")
 	if os.Geteuid() == 0 {
-		// apt's own user _apt cannot enter the cache's folders, which are root's.
+		// apt's own user _apt cannot enter the cache's folders, which belong to root.
 		set("APT::Sandbox::User", "root")
 	}
 	for _, l := range a.config {
@@ -117,15 +120,15 @@ func (a *Apt) conf() string {
 	return b.String()
 }
 
-// quote makes a value of apt.conf(5), which knows no escapes.
+// quote returns v as a value of apt.conf(5), which has no escapes.
 func quote(v string) string { return `"` + strings.ReplaceAll(v, `"`, "") + `"` }
 
-// inherited are the settings of the host's apt that say how to reach a mirror.
-// Not among them: whatever weakens the signatures' check, and hooks.
-var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::.*|Retries.*|Check-Valid-Until|Check-Date|Max-ValidTime|Queue-Mode|By-Hash|ForceIPv[46]) "[^"]*";$`)
+// inherited matches the settings of the host's apt that tell how to reach a mirror. It
+// matches no setting that weakens the check of signatures, and no hooks.
+var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::[^" ]*|Retries[^" ]*|Check-Valid-Until|Check-Date|Max-ValidTime|Queue-Mode|By-Hash|ForceIPv[46]) "[^"]*";$`)
 
-// HostConfig are the lines of the host's apt configuration that say how to
-// reach a mirror.
+// HostConfig returns the lines of the host's apt configuration that tell how to reach a
+// mirror.
 func HostConfig(ctx context.Context) ([]string, error) {
 	out, err := output(exec.CommandContext(ctx, "apt-config", "dump"))
 	if errors.Is(err, exec.ErrNotFound) {
@@ -154,8 +157,8 @@ func (a *Apt) command(ctx context.Context, name string, args ...string) *exec.Cm
 	return cmd
 }
 
-// Update fetches the lists of packages and checks their signatures. report gets
-// a percentage.
+// Update fetches the lists of packages and checks their signatures. It calls report with
+// the percentage done.
 func (a *Apt) Update(ctx context.Context, report func(percent float64)) error {
 	cmd := a.command(ctx, "apt-get", "update", "-q", "-oAPT::Update::Error-Mode=any")
 	if err := runStatus(cmd, report); err != nil {
@@ -164,10 +167,10 @@ func (a *Apt) Update(ctx context.Context, report func(percent float64)) error {
 	return nil
 }
 
-// dependency is a line of apt-cache(8) depends.
+// dependency matches a line of apt-cache(8) depends.
 var dependency = regexp.MustCompile(`(?m)^\s*(?:Pre)?Depends: (\S+)$`)
 
-// Depends are the packages that a package depends on directly.
+// Depends returns the packages that a package depends on directly.
 func (a *Apt) Depends(ctx context.Context, pkg string) ([]string, error) {
 	out, err := output(a.command(ctx, "apt-cache", "depends", "--important", "--", pkg))
 	if err != nil {
@@ -180,7 +183,7 @@ func (a *Apt) Depends(ctx context.Context, pkg string) ([]string, error) {
 	return names, nil
 }
 
-// Candidate is the version of a package that would be installed.
+// Candidate returns the version of a package that would be installed.
 func (a *Apt) Candidate(ctx context.Context, pkg string) (string, error) {
 	out, err := output(a.command(ctx, "apt-cache", "policy", "--", pkg))
 	if err != nil {
@@ -194,7 +197,7 @@ func (a *Apt) Candidate(ctx context.Context, pkg string) (string, error) {
 	return "", fmt.Errorf("the mirror has no package %s", pkg)
 }
 
-// Size is a package's size in bytes.
+// Size returns a package's size in bytes.
 func (a *Apt) Size(ctx context.Context, pkg string) (int64, error) {
 	out, err := output(a.command(ctx, "apt-cache", "show", "--no-all-versions", "--", pkg))
 	if err != nil {
@@ -208,8 +211,8 @@ func (a *Apt) Size(ctx context.Context, pkg string) (int64, error) {
 	return 0, fmt.Errorf("the mirror does not say how large %s is", pkg)
 }
 
-// Download fetches one package, whose hash apt checks against the signed lists,
-// and returns the path of the file.
+// Download fetches one package and returns the path of the file. apt checks its hash
+// against the signed lists. It calls report with the percentage done.
 func (a *Apt) Download(ctx context.Context, pkg string, report func(percent float64)) (string, error) {
 	cmd := a.command(ctx, "apt-get", "download", "-q", "--", pkg)
 	if err := runStatus(cmd, report); err != nil {
@@ -222,8 +225,8 @@ func (a *Apt) Download(ctx context.Context, pkg string, report func(percent floa
 	return found[0], nil
 }
 
-// statusFd is where the child finds the write end of its status pipe: the first
-// of exec.Cmd.ExtraFiles.
+// statusFd is the child's descriptor of its status pipe: the first of
+// exec.Cmd.ExtraFiles.
 const statusFd = "3"
 
 // runStatus runs an apt command and reports the percentages that it writes to
@@ -236,8 +239,8 @@ func runStatus(cmd *exec.Cmd, report func(percent float64)) error {
 	defer r.Close()
 	cmd.Args = append([]string{cmd.Args[0], "-oAPT::Status-Fd=" + statusFd}, cmd.Args[1:]...)
 	cmd.ExtraFiles = []*os.File{w}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -254,7 +257,7 @@ func runStatus(cmd *exec.Cmd, report func(percent float64)) error {
 	_ = r.SetReadDeadline(time.Now().Add(time.Second)) // a killed apt's methods may hold the other end a little longer
 	<-done
 	if err != nil {
-		return commandError(cmd, err, said.Bytes())
+		return commandError(cmd, err, stderr.Bytes())
 	}
 	return nil
 }
@@ -268,22 +271,15 @@ func percent(line string) (float64, bool) {
 	return p, err == nil
 }
 
-// Run runs a command that ends when this process does, even by SIGKILL: it then
-// gets SIGTERM (prctl(2), PR_SET_PDEATHSIG). That signal is tied to the thread
-// that forked, which this keeps until the command has ended.
+// Run runs a command of Debian's, which gets SIGTERM, and can clean up, when this process
+// dies. It is in a process group of its own: Ctrl-C in the terminal goes to bawn alone,
+// which ends the command by its context.
 func Run(cmd *exec.Cmd) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
-	// A group of its own: Ctrl-C in the terminal goes to bawn, which tells it.
-	cmd.SysProcAttr.Setpgid = true
-	return cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	return proc.Run(cmd)
 }
 
-// Arch is Debian's name for this host's architecture.
+// Arch returns Debian's name for this host's architecture.
 func Arch() string {
 	if runtime.GOARCH == "arm" {
 		return "armhf"
@@ -291,8 +287,8 @@ func Arch() string {
 	return runtime.GOARCH
 }
 
-// ReleaseDate fetches no more than the signed release files and returns the
-// newest of their dates: all packages that they list are older.
+// ReleaseDate fetches the signed release files alone and returns the newest of their
+// dates: all packages that they list are older.
 func (a *Apt) ReleaseDate(ctx context.Context) (time.Time, error) {
 	cmd := a.command(ctx, "apt-get", "update", "-q", "-oAPT::Update::Error-Mode=any",
 		"-oAcquire::IndexTargets::deb::Packages::DefaultEnabled=false")
@@ -319,7 +315,7 @@ func (a *Apt) ReleaseDate(ctx context.Context) (time.Time, error) {
 	return newest, nil
 }
 
-// releaseDate is the Date field of a Release file.
+// releaseDate returns the Date field of a Release file, or the zero time.
 func releaseDate(b []byte) time.Time {
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "Date: "); ok {

@@ -1,12 +1,12 @@
-// Package debian is where Debian packages come from: the mirror that the host
-// itself uses, and a private apt that reads it as an ordinary user.
+// Package debian fetches Debian packages: it finds the mirror that the host itself uses,
+// and runs a private apt that reads it as an ordinary user.
 //
-// No mirror is named in bawn. Mirror takes it from, in this order: the
-// environment (MirrorEnv), the host's own apt sources when the host is Debian,
-// and what mmdebstrap has built in.
+// No mirror is named in bawn. Host takes it from, in this order: the environment
+// (MirrorEnv), the host's own apt sources when the host is Debian, and the one that is
+// built into mmdebstrap.
 //
-// Whatever the mirror says is checked by apt against Debian's own keys, so that
-// a wrong or hostile mirror can withhold packages but not forge them.
+// apt checks all that a mirror sends against Debian's own keys, so that a wrong or hostile
+// mirror can withhold packages but not forge them.
 package debian
 
 import (
@@ -25,19 +25,20 @@ import (
 // Suite is the Debian release that the guest runs.
 const Suite = "trixie"
 
-// Environment variables that name a mirror, for hosts whose own sources do not.
+// Environment variables that name a mirror, for hosts whose own sources name none.
 const (
 	MirrorEnv   = "BAWN_DEBIAN_MIRROR"
 	SecurityEnv = "BAWN_DEBIAN_SECURITY_MIRROR"
 )
 
-// Mirror is where a Debian archive is.
+// Mirror is the addresses of a Debian archive.
 type Mirror struct {
 	Main     string // URI of the archive
 	Security string // URI of its security archive, empty when none is known
 }
 
-// Host finds the mirror of this host.
+// Host finds the mirror of this host. It may run apt-get and mmdebstrap, but uses no
+// network. The error tells the user to set MirrorEnv.
 func Host(ctx context.Context) (Mirror, error) {
 	if m := os.Getenv(MirrorEnv); m != "" {
 		return checked(Mirror{Main: m, Security: os.Getenv(SecurityEnv)})
@@ -54,7 +55,8 @@ func Host(ctx context.Context) (Mirror, error) {
 	return checked(m)
 }
 
-// checked refuses addresses that would end a line, or a field, of a sources file.
+// checked returns the mirror in its usual form. It refuses addresses that would end a line
+// or a field of a sources file.
 func checked(m Mirror) (Mirror, error) {
 	for _, s := range []*string{&m.Main, &m.Security} {
 		*s = strings.TrimRight(strings.TrimSpace(*s), "/")
@@ -72,7 +74,7 @@ func checked(m Mirror) (Mirror, error) {
 	return m, nil
 }
 
-// osID is the ID of os-release(5).
+// osID returns the ID field of os-release(5), or "".
 func osID(file string) string {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -86,9 +88,9 @@ func osID(file string) string {
 	return ""
 }
 
-// indexFormat asks apt-get(8) indextargets for one line an index. apt has then
-// read every format and option of sources.list(5) for us. Origin is known only
-// once the lists were fetched.
+// indexFormat makes apt-get(8) indextargets print one line for each index, so that every
+// format and option of sources.list(5) is apt's to read. Origin is known only once the
+// lists were fetched.
 const indexFormat = "$(CREATED_BY)|$(SITE)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)"
 
 func fromApt(ctx context.Context) (Mirror, error) {
@@ -108,8 +110,7 @@ func fromApt(ctx context.Context) (Mirror, error) {
 	return m, nil
 }
 
-// parseTargets picks the host's archive and security archive from lines of
-// indexFormat.
+// parseTargets returns the host's archive and security archive from lines of indexFormat.
 func parseTargets(out []byte) Mirror {
 	var m Mirror
 	var best, bestSecurity int
@@ -139,7 +140,7 @@ var debianReleases = map[string]bool{
 	"oldoldstable": true, "oldstable": true, "stable": true, "testing": true, "unstable": true,
 }
 
-// likeness says how surely a source is Debian's own archive; 0 is not at all.
+// likeness rates how likely a source is Debian's own archive; 0 is not at all.
 func likeness(site, release, origin string, security bool) int {
 	n := 0
 	switch origin {
@@ -164,8 +165,8 @@ func likeness(site, release, origin string, security bool) int {
 	return n
 }
 
-// resolveMirrorList turns a mirror list in a local file, which the guest would
-// not have, into its first address. Debian's cloud images have such lists.
+// resolveMirrorList replaces a mirror list in a local file, which the guest would not
+// have, by its first address. Debian's cloud images have such lists.
 func resolveMirrorList(uri string) (string, error) {
 	file, ok := strings.CutPrefix(uri, "mirror+file:")
 	if !ok {
@@ -184,14 +185,14 @@ func resolveMirrorList(uri string) (string, error) {
 	return "", fmt.Errorf("%s names no mirror", file)
 }
 
-// showSources is a hook that mmdebstrap runs when it has written the new
-// system's sources and fetched nothing yet. It ends the run.
+// showSources is a hook that mmdebstrap runs when it has written the new system's sources
+// and fetched nothing yet. It ends the run.
 const showSources = `cat "$1"/etc/apt/sources.list; exit 1`
 
 // fromMmdebstrap asks mmdebstrap which mirrors it would use.
 func fromMmdebstrap(ctx context.Context) (Mirror, error) {
-	// Nothing is installed, and chrootless needs no rights: the system's folder
-	// is a temporary one of mmdebstrap's own. The hook fails on purpose.
+	// Nothing is installed, and chrootless needs no privileges: mmdebstrap makes the
+	// system's folder and removes it. The hook fails on purpose.
 	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--mode=chrootless", "--variant=custom",
 		"--format=null", "--setup-hook="+showSources, Suite, "-")
 	out, err := cmd.CombinedOutput()
@@ -234,8 +235,8 @@ func parseOneLine(b []byte) Mirror {
 	return m
 }
 
-// output runs a command in the C locale and puts what it complained about into
-// the error.
+// output runs a command in the C locale and returns its standard output. The error holds
+// its standard error.
 func output(cmd *exec.Cmd) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -247,13 +248,13 @@ func output(cmd *exec.Cmd) ([]byte, error) {
 	return out, nil
 }
 
-// maxComplaint bounds what of a command's complaints goes into an error, in bytes.
-const maxComplaint = 2000
+// maxStderr bounds how much of a command's standard error an error holds, in bytes.
+const maxStderr = 2000
 
 func commandError(cmd *exec.Cmd, err error, stderr []byte) error {
 	s := bytes.TrimSpace(stderr)
-	if len(s) > maxComplaint {
-		s = s[len(s)-maxComplaint:]
+	if len(s) > maxStderr {
+		s = s[len(s)-maxStderr:]
 	}
 	if len(s) == 0 {
 		return fmt.Errorf("%s: %w", path.Base(cmd.Path), err)

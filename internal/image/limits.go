@@ -1,7 +1,7 @@
 package image
 
-// Limits bound what an OCI image may be, so that a hostile one cannot fill the
-// disk or the memory of the host.
+// Limits bound an OCI image, so that a hostile one cannot fill the disk or the memory of
+// the host.
 type Limits struct {
 	Bytes   int64 // of all files and layers, uncompressed
 	Entries int   // of all layers together

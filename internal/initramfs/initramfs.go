@@ -30,7 +30,7 @@ import (
 	"bawn.dev/bawn/internal/progress"
 )
 
-// Init and ModulesFolder are where the guest finds what Build packs.
+// Paths in the archive.
 const (
 	Init = "init"
 	// ModulesFolder holds NN-NAME.ko files, to be loaded in the order of their names.
@@ -52,8 +52,8 @@ var agents embed.FS
 // ErrNoAgent means that bawn was built without its guest agent.
 var ErrNoAgent = errors.New("this bawn was built without its guest agent: build bawn with make build")
 
-// Agent is the guest agent for this architecture, a static executable. The
-// error is ErrNoAgent when it was not built in.
+// Agent returns the guest agent for this architecture, a static executable. The error is
+// ErrNoAgent when it was not built in.
 func Agent() ([]byte, error) {
 	b, err := agents.ReadFile("agent/bawn-guest-linux-" + runtime.GOARCH)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
@@ -107,7 +107,7 @@ func file(name string, b []byte) cpio.Record {
 	return cpio.StaticRecord(b, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o644})
 }
 
-// parents are the folders that dir needs and that are not made yet.
+// parents returns records for dir and the folders above it that are not made yet.
 func parents(dir string, made map[string]bool) []cpio.Record {
 	if dir == "." || made[dir] {
 		return nil
@@ -116,7 +116,7 @@ func parents(dir string, made map[string]bool) []cpio.Record {
 	return append(parents(path.Dir(dir), made), cpio.Directory(dir, 0o755))
 }
 
-// plainName is the file's name without the number that a kernel store gave it.
+// plainName returns the file's name without the number that package kernel gave it.
 func plainName(p string) string {
 	name := filepath.Base(p)
 	if len(name) > 3 && name[2] == '-' && isDigit(name[0]) && isDigit(name[1]) {
@@ -136,14 +136,14 @@ func sorted(m map[string][]byte) []string {
 	return names
 }
 
-// Digest identifies an archive: sha256:HEX.
+// Digest returns the digest of an archive: sha256:HEX.
 func Digest(archive []byte) string {
 	sum := sha256.Sum256(archive)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// agentSum is a quick hash of the agent: it only has to tell builds of bawn
-// apart, and runs at each start.
+// agentSum returns a quick hash of the agent: it only has to tell builds of bawn apart, and
+// is computed at each start.
 var agentSum = sync.OnceValues(func() (string, error) {
 	a, err := Agent()
 	if err != nil {
@@ -152,11 +152,13 @@ var agentSum = sync.OnceValues(func() (string, error) {
 	return fmt.Sprintf("%x-%016x", len(a), xxhash.Sum64(a)), nil
 })
 
-// keep is how many archives stay: those of two versions of bawn and two kernels.
+// keep is how many archives stay in the cache: those of two versions of bawn and two
+// kernels.
 const keep = 4
 
-// Cached returns the path of the archive with this bawn's agent and those
-// modules, from the cache folder or made anew.
+// Cached returns the path of the archive with this bawn's agent and those modules, which it
+// makes if the cache in that folder does not have it. The path stays valid until keep
+// other archives were used. The error is ErrNoAgent when no agent was built in.
 func Cached(ctx context.Context, folder string, bootModules []string) (string, error) {
 	key, err := cacheKey(bootModules)
 	if err != nil {
@@ -186,7 +188,7 @@ func Cached(ctx context.Context, folder string, bootModules []string) (string, e
 	return e.File(initrdFile), err
 }
 
-// cacheKey is over the agent and the modules' contents.
+// cacheKey returns a key that differs with the agent and the modules' contents.
 func cacheKey(bootModules []string) (string, error) {
 	agent, err := agentSum()
 	if err != nil {

@@ -1,7 +1,5 @@
-// Package progress is how slow work tells a person how far it is.
-//
-// Work takes a Reporter; who draws it (a terminal, a log, a test) is the
-// caller's business.
+// Package progress lets slow work report how far it is. The work is given a Reporter; the
+// caller decides whether that draws bars, writes a log or does nothing.
 package progress
 
 // Unit says what a Task counts.
@@ -23,7 +21,7 @@ type Reporter interface {
 
 // Task is one piece of work under way.
 type Task interface {
-	// Add says that n more units are done.
+	// Add reports that n more units are done.
 	Add(n int64)
 	// Note replaces the detail shown beside the bar (the package being set up).
 	Note(detail string)
