@@ -12,7 +12,7 @@
 //
 // The supervisor runs QEMU (internal/qemu) under Landlock and seccomp
 // (internal/confine), and a share server (internal/share) for each directory,
-// which is a vhost-user device (internal/vhostuser). The guest's network card
+// which is a vhost-user device (internal/share/vhostuser). The guest's network card
 // ends in internal/netstack, where internal/egress decides about every flow by
 // the rules of internal/policy.
 //

@@ -388,6 +388,10 @@ func TestTrackDisk(t *testing.T) {
 	must(t, tracked.Forget(ctx))
 	must(t, v.Resume(ctx))
 	v.want("ok", "write own on")
+	fmt.Fprintln(v.port, "poweroff")
+	if err := v.Wait(); err != nil {
+		t.Errorf("after a power-off: %v; console: %s", err, v.console)
+	}
 }
 
 // Each share takes a place, and there are no more than were asked for.
@@ -404,10 +408,6 @@ func TestPlugs(t *testing.T) {
 		t.Errorf("one share too many: %v", err)
 	}
 	v.want("ok", "umount")
-	fmt.Fprintln(v.port, "poweroff")
-	if err := v.Wait(); err != nil {
-		t.Errorf("after a power-off: %v; console: %s", err, v.console)
-	}
 }
 
 // A share server that dies or hangs takes QEMU along, but not Kill.

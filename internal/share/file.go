@@ -1,9 +1,7 @@
 package share
 
 import (
-	"encoding/binary"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -66,7 +64,7 @@ func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
 	return h, nil
 }
 
-// handle returns an open file for use until done.
+// handle returns an open file for use. The caller ends that with done.
 func (f *fileSystem) handle(id uint64) (*handle, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,6 +79,23 @@ func (f *fileSystem) handle(id uint64) (*handle, error) {
 	return h, nil
 }
 
+// handleFor is handle for an operation on the open file's node, if the share allows it.
+func (f *fileSystem) handleFor(o operation, id uint64) (*handle, error) {
+	if err := f.checkShare(o); err != nil { // also for a file that is not open
+		return nil, err
+	}
+	h, err := f.handle(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.check(o, h.node, ""); err != nil {
+		f.done(h)
+		return nil, err
+	}
+	return h, nil
+}
+
+// done ends the use of a handle. It closes one that was released meanwhile.
 func (f *fileSystem) done(h *handle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,10 +135,11 @@ const passedFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
 func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	flags := int(in.Flags) & passedFlags
 	writable := flags&unix.O_ACCMODE != unix.O_RDONLY
-	if f.readOnly && (writable || flags&unix.O_TRUNC != 0) {
-		return fuse.EROFS
+	op := readNode
+	if writable || flags&unix.O_TRUNC != 0 {
+		op = modifyNode
 	}
-	n, err := f.tree.get(in.NodeId)
+	n, err := f.nodeFor(op, in.NodeId)
 	if err != nil {
 		return status(err)
 	}
@@ -151,7 +167,8 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	return fuse.OK
 }
 
-// unchanged says whether what the guest has in its page cache still holds.
+// unchanged reports whether the contents that the guest has in its page cache are still
+// right.
 func (f *fileSystem) unchanged(n *node, now stamp) bool {
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
@@ -162,10 +179,7 @@ func (f *fileSystem) unchanged(n *node, now stamp) bool {
 
 // Create implements fuse.RawFileSystem.
 func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	parent, err := f.tree.dir(in.NodeId)
-	if err == nil {
-		err = f.grow(parent, name)
-	}
+	parent, err := f.dirFor(createName, in.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
@@ -190,7 +204,7 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	return f.opened(parent, name, fd, st, flags, out)
 }
 
-// openExisting is Create on a name that somebody else took meanwhile.
+// openExisting is Create of a name that another process has made meanwhile.
 func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	at, err := unix.Openat(p.dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -216,7 +230,7 @@ func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name
 	return f.opened(parent, name, fd, st, flags, out)
 }
 
-// opened makes the answer to Create. It owns fd.
+// opened makes the answer to Create. It takes over fd.
 func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
 	if err := f.entry(parent, name, st, &out.EntryOut); err != nil {
 		unix.Close(fd)
@@ -237,10 +251,7 @@ func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t,
 
 // Tmpfile implements fuse.RawFileSystem.
 func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	parent, err := f.tree.dir(in.NodeId)
-	if err == nil {
-		err = f.grow(parent)
-	}
+	parent, err := f.dirFor(createUnnamed, in.NodeId, "")
 	if err != nil {
 		return status(err)
 	}
@@ -284,7 +295,7 @@ func (c *content) Bytes(buf []byte) ([]byte, fuse.Status) {
 	return buf[:max(n, 0)], status(err)
 }
 
-// Readv is asked by go-fuse in place of Bytes.
+// Readv is called by go-fuse in place of Bytes.
 func (c *content) Readv(dst [][]byte) (int, fuse.Status) {
 	n, err := unix.Preadv(c.h.fd, dst, c.off)
 	return max(n, 0), status(err)
@@ -309,9 +320,11 @@ const rwfAppend = 0x10
 
 // Writev implements fuse.RawFileSystem.
 func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
-	if f.readOnly {
-		return 0, fuse.EROFS
+	h, err := f.handleFor(modifyNode, in.Fh)
+	if err != nil {
+		return 0, status(err)
 	}
+	defer f.done(h)
 	total := 0
 	for _, d := range data {
 		total += len(d)
@@ -319,11 +332,6 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	if err := f.space.take(total); err != nil {
 		return 0, status(err)
 	}
-	h, err := f.handle(in.Fh)
-	if err != nil {
-		return 0, status(err)
-	}
-	defer f.done(h)
 	flags := 0
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
@@ -352,15 +360,12 @@ const maxCopy = 256 << 20
 
 // CopyFileRange implements fuse.RawFileSystem.
 func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	if f.readOnly {
-		return 0, fuse.EROFS
-	}
-	from, err := f.handle(in.FhIn)
+	from, err := f.handleFor(readNode, in.FhIn)
 	if err != nil {
 		return 0, status(err)
 	}
 	defer f.done(from)
-	to, err := f.handle(in.FhOut)
+	to, err := f.handleFor(modifyNode, in.FhOut)
 	if err != nil {
 		return 0, status(err)
 	}
@@ -374,7 +379,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	return uint32(max(n, 0)), status(err)
 }
 
-// Flush is not needed: nothing is held back.
+// Flush is not needed: all writes are passed on at once.
 func (f *fileSystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 // Access is not needed: the guest's kernel decides by mode and owner.
@@ -403,10 +408,7 @@ func (f *fileSystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Sta
 
 // Fallocate implements fuse.RawFileSystem.
 func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	if f.readOnly {
-		return fuse.EROFS
-	}
-	h, err := f.handle(in.Fh)
+	h, err := f.handleFor(modifyNode, in.Fh)
 	if err != nil {
 		return status(err)
 	}
@@ -417,144 +419,4 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 		}
 	}
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
-}
-
-// OpenDir implements fuse.RawFileSystem.
-func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	n, err := f.tree.dir(in.NodeId)
-	if err != nil {
-		return status(err)
-	}
-	place, st, err := f.open(n)
-	if err != nil {
-		return status(err)
-	}
-	defer unix.Close(place)
-	fd, err := reopen(place, unix.O_RDONLY|unix.O_DIRECTORY, st)
-	if err != nil {
-		return status(err)
-	}
-	h, err := f.add(n, fd, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		unix.Close(fd)
-		return status(err)
-	}
-	out.Fh = h.id
-	return fuse.OK
-}
-
-// dirReader is the position in an open directory.
-type dirReader struct {
-	mu   sync.Mutex
-	at   uint64 // cookie of the next entry in rest
-	rest []byte
-	buf  []byte
-}
-
-// dirent is one entry of getdents64(2).
-type dirent struct {
-	fuse.DirEntry
-	size int // in the buffer
-}
-
-// Layout of struct linux_dirent64 (getdents(2)).
-const (
-	direntOff    = 8
-	direntLen    = 16
-	direntType   = 18
-	direntName   = 19
-	direntBuffer = 32 << 10
-	typeShift    = 12 // from DT_* to S_IFMT
-)
-
-// next returns the entry at the cookie, without taking it. ok is false at the
-// end.
-func (d *dirReader) next(fd int) (e dirent, ok bool, err error) {
-	if len(d.rest) == 0 {
-		if d.buf == nil {
-			d.buf = make([]byte, direntBuffer)
-		}
-		n, err := unix.Getdents(fd, d.buf)
-		if err != nil || n == 0 {
-			return e, false, err
-		}
-		d.rest = d.buf[:n]
-	}
-	b := d.rest
-	e.size = int(binary.NativeEndian.Uint16(b[direntLen:]))
-	e.Ino = binary.NativeEndian.Uint64(b)
-	e.Off = binary.NativeEndian.Uint64(b[direntOff:])
-	e.Mode = uint32(b[direntType]) << typeShift
-	name := b[direntName:e.size]
-	for i, c := range name {
-		if c == 0 {
-			name = name[:i]
-			break
-		}
-	}
-	e.Name = string(name)
-	return e, true, nil
-}
-
-func (d *dirReader) take(e dirent) {
-	d.rest = d.rest[e.size:]
-	d.at = e.Off
-}
-
-// seek goes to a cookie that an entry had.
-func (d *dirReader) seek(fd int, cookie uint64) error {
-	if cookie == d.at {
-		return nil
-	}
-	d.rest = nil
-	d.at = cookie
-	_, err := unix.Seek(fd, int64(cookie), 0)
-	return err
-}
-
-// list hands the entries from an offset on to put until it wants no more.
-func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) fuse.Status {
-	h, err := f.handle(in.Fh)
-	if err != nil {
-		return status(err)
-	}
-	defer f.done(h)
-	if !h.node.isDir() {
-		return fuse.ENOTDIR
-	}
-	h.dir.mu.Lock()
-	defer h.dir.mu.Unlock()
-	if err := h.dir.seek(h.fd, in.Offset); err != nil {
-		return status(err)
-	}
-	for {
-		e, ok, err := h.dir.next(h.fd)
-		if err != nil || !ok || !put(h, e) {
-			return status(err)
-		}
-		h.dir.take(e)
-	}
-}
-
-// ReadDir implements fuse.RawFileSystem.
-func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.list(in, func(_ *handle, e dirent) bool { return out.AddDirEntry(e.DirEntry) })
-}
-
-// ReadDirPlus implements fuse.RawFileSystem.
-func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.list(in, func(h *handle, e dirent) bool {
-		entry := out.AddDirLookupEntry(e.DirEntry)
-		if entry == nil {
-			return false
-		}
-		if e.Name == "." || e.Name == ".." {
-			return true
-		}
-		if st, err := statAt(h.fd, e.Name); err == nil {
-			out.FixMode(uint32(st.Mode))
-			_ = f.entry(h.node, e.Name, st, entry) // without it, the guest looks it up
-		}
-		return true
-	})
 }

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// fileSystem answers requests. What it does not name, go-fuse answers ENOSYS.
+// fileSystem answers the guest's requests. go-fuse answers ENOSYS to those that have no
+// method here. Its methods are called by many goroutines at once.
 type fileSystem struct {
 	fuse.RawFileSystem
 
@@ -26,7 +26,8 @@ type fileSystem struct {
 	maxHandles int
 }
 
-// Shares of the process's file descriptors.
+// Bounds on what the guest may have open or known. Those of descriptors are lower where
+// the process may have fewer (newFileSystem).
 const (
 	maxOpenDirs = 16384
 	maxHandles  = 65536
@@ -61,7 +62,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 
 func (f *fileSystem) String() string { return "bawn" }
 
-// status turns an error of a system call into FUSE's.
+// status turns an error of a system call into one of FUSE.
 func status(err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
@@ -71,46 +72,6 @@ func status(err error) fuse.Status {
 		return fuse.Status(errno)
 	}
 	return fuse.EIO
-}
-
-// change says whether a directory may be changed.
-func (f *fileSystem) change(dir *node, names ...string) error {
-	if f.readOnly {
-		return unix.EROFS
-	}
-	for _, n := range names {
-		if err := checkName(n); err != nil {
-			return err
-		}
-	}
-	if f.file != "" && dir == f.tree.root {
-		return unix.EPERM
-	}
-	return nil
-}
-
-// grow is change for what takes up room.
-func (f *fileSystem) grow(dir *node, names ...string) error {
-	if err := f.change(dir, names...); err != nil {
-		return err
-	}
-	return f.space.takeInode()
-}
-
-func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t) {
-	a.Ino = f.tree.inode(keyOf(st))
-	a.Size, a.Blocks, a.Blksize = st.Size, st.Blocks, st.Blksize
-	a.Mode, a.Nlink = uint32(st.Mode), st.Nlink
-	a.Uid, a.Gid = st.Uid, st.Gid
-	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
-	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
-	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
-	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
-}
-
-func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t) {
-	f.fill(&out.Attr, st)
-	out.SetTimeout(staleAfter)
 }
 
 // entry makes the answer to a name that was found.
@@ -140,15 +101,9 @@ func (f *fileSystem) find(p place, parent *node, name string, out *fuse.EntryOut
 
 // Lookup implements fuse.RawFileSystem.
 func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	parent, err := f.tree.dir(h.NodeId)
-	if err == nil {
-		err = checkName(name)
-	}
+	parent, err := f.dirFor(lookupName, h.NodeId, name)
 	if err != nil {
 		return status(err)
-	}
-	if f.file != "" && parent == f.tree.root && name != f.file {
-		return fuse.ENOENT
 	}
 	p, err := f.tree.in(parent)
 	if err != nil {
@@ -213,7 +168,7 @@ func (f *fileSystem) openPlace(n *node) (int, *unix.Statx_t, error) {
 	return fd, st, nil
 }
 
-// magic is the path of an open descriptor: what it leads to cannot change.
+// magic is a path that leads to the file of an open descriptor, whatever its name is now.
 func magic(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // reopen opens the file or directory at an O_PATH descriptor.
@@ -244,124 +199,9 @@ func (f *fileSystem) stat(n *node) (*unix.Statx_t, error) {
 	return st, err
 }
 
-// GetAttr implements fuse.RawFileSystem.
-func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, err := f.tree.get(in.NodeId)
-	if err != nil {
-		return status(err)
-	}
-	st, err := f.stat(n)
-	if err != nil {
-		return status(err)
-	}
-	f.fillAttr(out, st)
-	return fuse.OK
-}
-
-// SetAttr implements fuse.RawFileSystem.
-func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	if f.readOnly {
-		return fuse.EROFS
-	}
-	n, err := f.tree.get(in.NodeId)
-	if err != nil {
-		return status(err)
-	}
-	fd, st, err := f.open(n)
-	if err != nil {
-		return status(err)
-	}
-	defer unix.Close(fd)
-	for _, set := range []func(int, *unix.Statx_t, *fuse.SetAttrIn) error{checkOwner, setMode, f.setSize, setTimes} {
-		if err := set(fd, st, in); err != nil {
-			return status(err)
-		}
-	}
-	if st, err = statFD(fd); err != nil {
-		return status(err)
-	}
-	f.fillAttr(out, st)
-	return fuse.OK
-}
-
-// checkOwner lets nothing be given away.
-func checkOwner(_ int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != st.Uid || in.Valid&fuse.FATTR_GID != 0 && in.Gid != st.Gid {
-		return unix.EPERM
-	}
-	return nil
-}
-
-// Permission bits that a guest may set: no program may run as its owner because
-// of a guest.
-const (
-	permissions    = 0o777
-	dirPermissions = permissions | unix.S_ISGID | unix.S_ISVTX
-)
-
-func setMode(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&fuse.FATTR_MODE == 0 {
-		return nil
-	}
-	mode, allowed := in.Mode&0o7777, uint32(permissions|unix.S_ISVTX)
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		allowed = dirPermissions
-	case unix.S_IFLNK:
-		return unix.EOPNOTSUPP
-	}
-	if mode&^allowed&^uint32(st.Mode) != 0 {
-		return unix.EPERM
-	}
-	return unix.Chmod(magic(fd), mode)
-}
-
-func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&fuse.FATTR_SIZE == 0 {
-		return nil
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return unix.EISDIR
-	}
-	if h, ok := in.GetFh(); ok { // which may write what a new descriptor may not
-		if h, err := f.handle(h); err == nil {
-			defer f.done(h)
-			if h.writable() {
-				return unix.Ftruncate(h.fd, int64(in.Size))
-			}
-		}
-	}
-	w, err := reopen(fd, unix.O_WRONLY, st)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(w)
-	return unix.Ftruncate(w, int64(in.Size))
-}
-
-func setTimes(fd int, _ *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME|fuse.FATTR_ATIME_NOW|fuse.FATTR_MTIME_NOW) == 0 {
-		return nil
-	}
-	at := func(set, now uint32, sec uint64, nsec uint32) unix.Timespec {
-		switch {
-		case in.Valid&now != 0:
-			return unix.Timespec{Nsec: unix.UTIME_NOW}
-		case in.Valid&set != 0:
-			return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
-		}
-		return unix.Timespec{Nsec: unix.UTIME_OMIT}
-	}
-	ts := []unix.Timespec{
-		at(fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
-		at(fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
-	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, magic(fd), ts, 0)
-}
-
 // Readlink implements fuse.RawFileSystem.
 func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	n, err := f.tree.get(h.NodeId)
+	n, err := f.nodeFor(readNode, h.NodeId)
 	if err != nil {
 		return nil, status(err)
 	}
@@ -389,87 +229,4 @@ func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 		Bsize: uint32(st.Bsize), NameLen: unix.NAME_MAX, Frsize: uint32(st.Frsize),
 	}
 	return fuse.OK
-}
-
-// Limits of what is left of the host's file system: a guest that fills it up
-// stops at the reserve, as an ordinary user does at root's (mke2fs(8), -m).
-const (
-	reserveShare   = 20       // one part in so many
-	maxReserve     = 4 << 30  // bytes
-	maxInodesKept  = 10000    //
-	spaceFresh     = 16 << 20 // bytes that may be written before looking again
-	spaceFreshTime = 250 * time.Millisecond
-)
-
-// space watches how much room the host has.
-type space struct {
-	fd int
-
-	mu     sync.Mutex
-	looked time.Time
-	budget int64
-	inodes bool // there are enough
-}
-
-func newSpace(fd int) *space { return &space{fd: fd} }
-
-// look asks the host, and takes the reserve off.
-func (s *space) look() (unix.Statfs_t, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(s.fd, &st); err != nil {
-		return st, err
-	}
-	reserve := min(st.Blocks/reserveShare, maxReserve/uint64(max(st.Bsize, 1)))
-	st.Bavail -= min(st.Bavail, reserve)
-	keep := min(st.Files/reserveShare, maxInodesKept)
-	if st.Files > 0 {
-		st.Ffree -= min(st.Ffree, keep)
-	}
-	return st, nil
-}
-
-// refresh brings budget and inodes up to date. The caller holds the mutex.
-func (s *space) refresh() {
-	if time.Since(s.looked) < spaceFreshTime && s.budget > 0 {
-		return
-	}
-	st, err := s.look()
-	if err != nil {
-		return // the write itself will say
-	}
-	s.looked = time.Now()
-	s.budget = min(int64(st.Bavail)*st.Bsize, spaceFresh)
-	s.inodes = st.Files == 0 || st.Ffree > 0
-}
-
-// take is asked before n bytes are written.
-func (s *space) take(n int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refresh()
-	if s.budget <= 0 {
-		return unix.ENOSPC
-	}
-	s.budget -= int64(n)
-	return nil
-}
-
-// room says whether n bytes would fit, without looking at the budget.
-func (s *space) room(n uint64) error {
-	st, err := s.look()
-	if err == nil && st.Bavail*uint64(st.Bsize) < n {
-		err = unix.ENOSPC
-	}
-	return err
-}
-
-// takeInode is asked before a file is made.
-func (s *space) takeInode() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refresh()
-	if s.budget <= 0 || !s.inodes {
-		return unix.ENOSPC
-	}
-	return nil
 }

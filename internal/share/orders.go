@@ -55,6 +55,9 @@ func (p *Prepared) serveOrders(c *net.UnixConn, next chan<- *os.File) {
 
 // carryOut does what an order says and returns the state for its answer.
 func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.RawMessage, error) {
+	if f != nil && o.Verb != verbServe {
+		f.Close()
+	}
 	switch o.Verb {
 	case verbSave:
 		return p.marshal()

@@ -2,6 +2,7 @@ package share
 
 import (
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,7 @@ func raiseFileLimit() {
 		return
 	}
 	l.Cur = l.Max
-	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // as it was, then
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // after an error it stays as it was
 }
 
 // fileLimit is how many files may be open.
@@ -26,12 +27,12 @@ func fileLimit() int {
 	return int(l.Cur)
 }
 
-// keptCapabilities are those that let root do what an owner may: without
+// keptCapabilities let root do what a file's owner may do, and no more: without
 // CAP_FSETID the kernel takes setuid bits away when a file is written, and
 // without CAP_MKNOD there are no devices (capabilities(7)).
 const keptCapabilities = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER
 
-// dropCapabilities gives up what root has beyond files.
+// dropCapabilities gives up all other capabilities of root.
 func dropCapabilities() error {
 	if unix.Geteuid() != 0 {
 		return nil
@@ -44,7 +45,8 @@ func dropCapabilities() error {
 	var data [2]unix.CapUserData
 	data[0].Effective = now[0].Permitted & keptCapabilities
 	data[0].Permitted = data[0].Effective
-	_, _, errno := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	// In every thread: capabilities belong to threads, not to processes.
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
 	runtime.KeepAlive(&header)
 	runtime.KeepAlive(&data)
 	if errno != 0 {

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Saved is what a guest knows of a share, for a server that takes its place
-// later: the numbers of nodes with where they lie, the files that are open, and
-// how the two agreed to speak (FUSE_INIT). It names files by place and inode; one
-// that is elsewhere or another by then is stale, as after any change on the host.
-// A file that was deleted while open is lost with its last server.
+// Saved is what a guest knows of a share, for a server that takes over later: the numbers
+// and places of nodes, the files that are open, and the settings of the protocol
+// (FUSE_INIT). It names files by place and inode; one that was moved or replaced by then
+// is stale, as after any change on the host. A file that was deleted while open is lost
+// with its last server.
 type Saved struct {
 	Init    []byte        `json:"init,omitempty"`
 	Next    uint64        `json:"next"`
@@ -40,7 +40,7 @@ type savedHandle struct {
 	Flags int    `json:"f"` // of open(2)
 }
 
-// save writes down what the guest knows. It must not be asking anything.
+// save returns what the guest knows. No request may be under way (vhostuser.Device.Idle).
 func (f *fileSystem) save() *Saved {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,9 +60,9 @@ func (f *fileSystem) save() *Saved {
 	return s
 }
 
-// load makes a new file system know what another knew. With moved, the share's
-// directory is a copy of the one that was saved: nodes are what now lies at
-// their places.
+// load fills a new file system with what another one saved. With moved, the share's
+// directory is a copy of the saved one: each node becomes the inode that now lies at its
+// place.
 func (f *fileSystem) load(s *Saved, moved bool) error {
 	if len(s.Nodes) > maxNodes || len(s.Handles) > f.maxHandles {
 		return errors.New("saved share: too much is open")
@@ -81,17 +81,17 @@ func (f *fileSystem) load(s *Saved, moved bool) error {
 	return nil
 }
 
-// loadHandle opens a file again; one that cannot be answers ESTALE.
+// loadHandle opens a file again. One that cannot be opened answers ESTALE from now on.
 func (f *fileSystem) loadHandle(v savedHandle) error {
 	n, err := f.tree.get(v.Node)
 	if err != nil {
 		return fmt.Errorf("saved share: an open file without a node: %w", err)
 	}
 	flags := v.Flags &^ (unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL)
-	if f.readOnly && flags&unix.O_ACCMODE != unix.O_RDONLY {
-		return errors.New("saved share: a file open for writing, but the share is read-only now")
-	}
 	h := &handle{id: v.ID, node: n, fd: -1, flags: flags}
+	if h.writable() && f.check(modifyNode, n, "") != nil {
+		return errors.New("saved share: a file is open for writing, which the share does not allow now")
+	}
 	if place, st, err := f.openPlace(n); err == nil {
 		if fd, err := reopen(place, flags, st); err == nil {
 			h.fd = fd
@@ -141,7 +141,7 @@ func (t *tree) load(s *Saved, moved bool) error {
 	for _, v := range s.Nodes {
 		if n := t.byID[v.ID]; n != nil && n != t.root {
 			if moved {
-				t.adopt(n)
+				t.rebind(n)
 			}
 			t.byKey[n.key] = n
 		}
@@ -149,11 +149,11 @@ func (t *tree) load(s *Saved, moved bool) error {
 	return nil
 }
 
-// adopt makes a node the inode that now lies at its place, those above it
-// first. The caller holds the mutex.
-func (t *tree) adopt(n *node) {
+// rebind gives a node the identity of the inode that now lies at its place, after the
+// nodes above it. The caller holds the mutex.
+func (t *tree) rebind(n *node) {
 	var way []*node
-	for at := n; at != nil && at != t.root && !at.adopted; at = at.parent {
+	for at := n; at != nil && at != t.root && !at.rebound; at = at.parent {
 		way = append(way, at)
 		if len(way) > depthLimit {
 			return
@@ -161,7 +161,7 @@ func (t *tree) adopt(n *node) {
 	}
 	for i := len(way) - 1; i >= 0; i-- {
 		at := way[i]
-		at.adopted = true
+		at.rebound = true
 		if at.parent == nil {
 			continue
 		}
@@ -179,7 +179,8 @@ func (t *tree) adopt(n *node) {
 // opInit is FUSE_INIT (linux/fuse.h).
 const opInit = 26
 
-// replay lets the protocol's server agree again to what the guest once asked.
+// replay repeats the guest's FUSE_INIT, so that the protocol's server has the settings
+// that both agreed on.
 func (h *handler) replay(init []byte) error {
 	if init == nil {
 		return nil // the guest never mounted it
@@ -195,10 +196,10 @@ func (h *handler) replay(init []byte) error {
 	return nil
 }
 
-// marshal is the state as one document.
+// marshal returns the state of the share (Saved) as JSON.
 func (p *Prepared) marshal() ([]byte, error) {
 	if !p.device.Idle() {
-		return nil, errors.New("the share is busy: a request takes long")
+		return nil, errors.New("the share is busy: a request is still being answered")
 	}
 	s := p.fs.save()
 	if init := p.handler.init.Load(); init != nil {
@@ -207,6 +208,7 @@ func (p *Prepared) marshal() ([]byte, error) {
 	return json.Marshal(s)
 }
 
+// unmarshal takes a state over; see Control.Load.
 func (p *Prepared) unmarshal(state []byte, moved bool) error {
 	var s Saved
 	if err := json.Unmarshal(state, &s); err != nil {

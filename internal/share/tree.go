@@ -13,8 +13,8 @@ import (
 // rootID is the node of the share's root (FUSE_ROOT_ID).
 const rootID = 1
 
-// key tells inodes apart. Numbers are used again after a file is gone; the
-// birth time tells, where the file system has one.
+// key identifies an inode. Its number is used again after the file is gone; the
+// birth time then differs, where the file system has one.
 type key struct {
 	dev, ino uint64
 	birth    int64 // ns
@@ -33,7 +33,7 @@ type node struct {
 	kids    int    // nodes with this parent
 	handles map[*handle]struct{}
 	stamp   stamp // of the contents that the guest may have cached
-	adopted bool  // while loading: key is of what lies here now
+	rebound bool  // while loading: key is that of the inode that lies here now
 
 	fd      *dirFD // directories: nil, or in the list of open ones
 	element *list.Element
@@ -41,7 +41,7 @@ type node struct {
 
 func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
 
-// dirFD is an O_PATH descriptor that is closed when nobody uses it.
+// dirFD is an O_PATH descriptor that is closed when its last user is done.
 type dirFD struct {
 	fd    int
 	users int // guarded by the tree's mutex
@@ -144,7 +144,7 @@ func (t *tree) gone(parent *node, name string, k key) {
 	t.drop(n)
 }
 
-// forget takes back lookups.
+// forget subtracts lookups that the guest has forgotten.
 func (t *tree) forget(id, count uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,8 +156,8 @@ func (t *tree) forget(id, count uint64) {
 	t.drop(n)
 }
 
-// drop removes a node that nobody needs, and then perhaps its parents. The
-// caller holds the mutex.
+// drop removes a node that is not in use any more, and then its parents for which the same
+// is true. The caller holds the mutex.
 func (t *tree) drop(n *node) {
 	for n != nil && n != t.root && n.lookups == 0 && n.kids == 0 && len(n.handles) == 0 && t.byID[n.id] == n {
 		delete(t.byID, n.id)
@@ -174,7 +174,7 @@ func (t *tree) drop(n *node) {
 	}
 }
 
-// closeFD lets go of a node's descriptor. The caller holds the mutex.
+// closeFD gives up a node's descriptor. The caller holds the mutex.
 func (t *tree) closeFD(n *node) {
 	if n.fd == nil || n == t.root {
 		return
@@ -289,8 +289,8 @@ func walk(dir int, n *node) (int, error) {
 	return fd, nil
 }
 
-// stale turns "the place has changed" into the answer that makes the guest look
-// again.
+// stale turns errors that mean "the place has changed" into the one that makes the guest
+// look the name up again.
 func stale(err error) error {
 	switch err {
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: //nolint:errorlint // a bare errno
@@ -323,8 +323,8 @@ func keyOf(st *unix.Statx_t) key {
 	return k
 }
 
-// checkName says whether a name is one component. The kernel of the guest sends
-// no others; the guest may not run its own kernel.
+// checkName refuses a name that is not one component of a path. An honest kernel sends no
+// others, but the guest may run a kernel of its own making.
 func checkName(name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
@@ -337,8 +337,8 @@ func checkName(name string) error {
 
 var inoSeed = maphash.MakeSeed()
 
-// inode is the number that the guest sees. Where other file systems are mounted
-// below the root, their numbers could be the root's over again.
+// inode returns the inode number that the guest sees. File systems mounted below the root
+// may use the same numbers as the root's, so theirs are hashed.
 func (t *tree) inode(k key) uint64 {
 	if k.dev == t.root.key.dev {
 		return k.ino

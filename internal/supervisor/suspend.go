@@ -284,7 +284,7 @@ func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]shareserver.Plan, error
 		if s.forkOf(snap) && i == 0 {
 			was.Options.Root = p.Options.Root // a fork may have a copy of the project
 		}
-		if p != was {
+		if !p.Equal(was) {
 			return nil, fmt.Errorf("the mount %s has changed", p.Mount.Path)
 		}
 	}

@@ -28,6 +28,9 @@ type Plan struct {
 	Mount   wire.Mount    `json:"mount"`
 }
 
+// Equal reports whether two plans are the same for a guest.
+func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount == q.Mount }
+
 // Tag is what the guest knows the i-th share by.
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 

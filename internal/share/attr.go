@@ -1,0 +1,135 @@
+package share
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// fill writes attributes into a part of an answer.
+func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t) {
+	a.Ino = f.tree.inode(keyOf(st))
+	a.Size, a.Blocks, a.Blksize = st.Size, st.Blocks, st.Blksize
+	a.Mode, a.Nlink = uint32(st.Mode), st.Nlink
+	a.Uid, a.Gid = st.Uid, st.Gid
+	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
+	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
+	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
+}
+
+func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t) {
+	f.fill(&out.Attr, st)
+	out.SetTimeout(staleAfter)
+}
+
+// GetAttr implements fuse.RawFileSystem.
+func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := f.nodeFor(readNode, in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	st, err := f.stat(n)
+	if err != nil {
+		return status(err)
+	}
+	f.fillAttr(out, st)
+	return fuse.OK
+}
+
+// SetAttr implements fuse.RawFileSystem.
+func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := f.nodeFor(modifyNode, in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	fd, st, err := f.open(n)
+	if err != nil {
+		return status(err)
+	}
+	defer unix.Close(fd)
+	for _, set := range []func(int, *unix.Statx_t, *fuse.SetAttrIn) error{checkOwner, setMode, f.setSize, setTimes} {
+		if err := set(fd, st, in); err != nil {
+			return status(err)
+		}
+	}
+	if st, err = statFD(fd); err != nil {
+		return status(err)
+	}
+	f.fillAttr(out, st)
+	return fuse.OK
+}
+
+// checkOwner refuses to give a file to another owner.
+func checkOwner(_ int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
+	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != st.Uid || in.Valid&fuse.FATTR_GID != 0 && in.Gid != st.Gid {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// Permission bits that a guest may set: no program may run as its owner because
+// of a guest.
+const (
+	permissions    = 0o777
+	dirPermissions = permissions | unix.S_ISGID | unix.S_ISVTX
+)
+
+func setMode(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
+	if in.Valid&fuse.FATTR_MODE == 0 {
+		return nil
+	}
+	mode, allowed := in.Mode&0o7777, uint32(permissions|unix.S_ISVTX)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		allowed = dirPermissions
+	case unix.S_IFLNK:
+		return unix.EOPNOTSUPP
+	}
+	if mode&^allowed&^uint32(st.Mode) != 0 {
+		return unix.EPERM
+	}
+	return unix.Chmod(magic(fd), mode)
+}
+
+func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
+	if in.Valid&fuse.FATTR_SIZE == 0 {
+		return nil
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EISDIR
+	}
+	if h, ok := in.GetFh(); ok { // which may write what a new descriptor may not
+		if h, err := f.handle(h); err == nil {
+			defer f.done(h)
+			if h.writable() {
+				return unix.Ftruncate(h.fd, int64(in.Size))
+			}
+		}
+	}
+	w, err := reopen(fd, unix.O_WRONLY, st)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(w)
+	return unix.Ftruncate(w, int64(in.Size))
+}
+
+func setTimes(fd int, _ *unix.Statx_t, in *fuse.SetAttrIn) error {
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME|fuse.FATTR_ATIME_NOW|fuse.FATTR_MTIME_NOW) == 0 {
+		return nil
+	}
+	at := func(set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+		switch {
+		case in.Valid&now != 0:
+			return unix.Timespec{Nsec: unix.UTIME_NOW}
+		case in.Valid&set != 0:
+			return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+		}
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	ts := []unix.Timespec{
+		at(fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+		at(fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, magic(fd), ts, 0)
+}

@@ -1,0 +1,83 @@
+package share
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// userAttributes is the name space that a guest may use. The others mean something to
+// the host: capabilities, labels, access lists.
+const userAttributes = "user."
+
+// maxAttributeList is XATTR_LIST_MAX (linux/limits.h), in bytes.
+const maxAttributeList = 65536
+
+// onAttributes opens a node for a system call on its extended attributes, if the share
+// allows the operation.
+func (f *fileSystem) onAttributes(o operation, id uint64, call func(path string) (int, error)) (int, fuse.Status) {
+	n, err := f.nodeFor(o, id)
+	if err != nil {
+		return 0, status(err)
+	}
+	fd, _, err := f.open(n)
+	if err != nil {
+		return 0, status(err)
+	}
+	defer unix.Close(fd)
+	got, err := call(magic(fd))
+	return max(got, 0), status(err)
+}
+
+// GetXAttr implements fuse.RawFileSystem.
+func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if !strings.HasPrefix(name, userAttributes) {
+		return 0, fuse.Status(unix.EOPNOTSUPP)
+	}
+	n, st := f.onAttributes(readNode, h.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
+	return uint32(n), st
+}
+
+// ListXAttr implements fuse.RawFileSystem.
+func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	buf := make([]byte, maxAttributeList)
+	n, st := f.onAttributes(readNode, h.NodeId, func(path string) (int, error) { return unix.Listxattr(path, buf) })
+	if st != fuse.OK {
+		return 0, st
+	}
+	var list []byte
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if strings.HasPrefix(name, userAttributes) {
+			list = append(append(list, name...), 0)
+		}
+	}
+	if len(dest) > 0 && len(list) > len(dest) {
+		return uint32(len(list)), fuse.ERANGE
+	}
+	copy(dest, list)
+	return uint32(len(list)), fuse.OK
+}
+
+// SetXAttr implements fuse.RawFileSystem.
+func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+	if !strings.HasPrefix(name, userAttributes) {
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	_, st := f.onAttributes(modifyNode, in.NodeId, func(path string) (int, error) {
+		if err := f.space.take(len(data)); err != nil {
+			return 0, err
+		}
+		return 0, unix.Setxattr(path, name, data, int(in.Flags))
+	})
+	return st
+}
+
+// RemoveXAttr implements fuse.RawFileSystem.
+func (f *fileSystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if !strings.HasPrefix(name, userAttributes) {
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	_, st := f.onAttributes(modifyNode, h.NodeId, func(path string) (int, error) { return 0, unix.Removexattr(path, name) })
+	return st
+}
