@@ -21,7 +21,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// agent is process 1.
+// agent is process 1. Fields without a lock of their own are used by the machine lane only
+// (see lanes), whose requests are answered one after the other.
 type agent struct {
 	version   string
 	devices   *device.Events
@@ -31,15 +32,15 @@ type agent struct {
 	mux       *mux
 	docker    *dockerd.Daemon
 	owners    attrib.Finder
-	disk      *os.File    // root of the sandbox's own disk, once mounted
+	disk      *os.File    // root of the sandbox's own disk; nil before setup
 	prepared  bool        // image and modules are mounted
 	card      *netif.Card // nil without a network, and before setup
 	machineID string      // as of the last setup or identify
-	off       sync.Mutex
+	off       sync.Mutex  // held for ever by the first powerOff
 }
 
-// runAgent is the life of process 1. It returns when the control port fails,
-// which ends the machine.
+// runAgent runs process 1. It ends the process when the control port fails, and so the
+// machine.
 func runAgent(version string) {
 	log.SetFlags(0)
 	log.SetPrefix("bawn: ")
@@ -72,6 +73,8 @@ func runAgent(version string) {
 	log.Fatal(serveControl(control, a.lanes()...))
 }
 
+// lanes returns the agent's requests by what may hold them up: a share's mount, for
+// instance, must not delay the answer to whose a connection is, nor a shutdown.
 func (a *agent) lanes() []lane {
 	return []lane{a.machine(), {
 		wire.OpMount:   handle(a.mount),
@@ -87,7 +90,7 @@ func (a *agent) lanes() []lane {
 	}}
 }
 
-// machine are the requests that make this machine what it is, one after the other.
+// machine returns the requests that change the machine as a whole.
 func (a *agent) machine() lane {
 	return lane{
 		wire.OpHello:    handle(a.hello),
@@ -104,7 +107,7 @@ func (a *agent) hello(struct{}) (any, error) {
 	return wire.HelloReply{Version: a.version, Kernel: modprobe.Release()}, nil
 }
 
-// serveStream serves one stream of the mux session.
+// serveStream serves one stream of the mux session, and closes it.
 func (a *agent) serveStream(c net.Conn) {
 	h, err := readHeader(c)
 	switch {
@@ -117,8 +120,9 @@ func (a *agent) serveStream(c net.Conn) {
 	}
 }
 
-// watchSignals reaps children, and keeps everything else from ending process 1.
-// Handlers, unlike ignored signals, are not inherited by children.
+// watchSignals reaps children at SIGCHLD, powers the machine off at offSignals, and handles
+// other signals by doing nothing. They are handled and not ignored, since children inherit
+// what is ignored.
 func (a *agent) watchSignals() {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
@@ -138,10 +142,9 @@ func (a *agent) watchSignals() {
 	}()
 }
 
-// offSignals are what poweroff, halt and reboot send to process 1: those of
-// busybox (TERM, USR1, USR2), of systemd (SIGRTMIN+3 to +5), the kernel's own
-// (INT for Ctrl-Alt-Del, PWR). The machine ends in each case; it is the host's
-// to start it again.
+// offSignals are the signals that poweroff, halt and reboot send to process 1: those of
+// busybox (TERM, USR1, USR2), of systemd (SIGRTMIN+3 to +5), and the kernel's own (INT for
+// Ctrl-Alt-Del, PWR). Each of them powers the machine off; only the host starts it again.
 var offSignals = []os.Signal{
 	syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGPWR,
 	syscall.Signal(37), syscall.Signal(38), syscall.Signal(39),

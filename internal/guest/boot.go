@@ -11,7 +11,7 @@ import (
 	"bawn.dev/bawn/internal/guest/modprobe"
 )
 
-// kernelMounts are what a Linux system has from the start.
+// kernelMounts are the file systems of the kernel that programs expect in any Linux system.
 var kernelMounts = []struct {
 	source, target, fstype string
 	flags                  uintptr
@@ -27,7 +27,8 @@ var kernelMounts = []struct {
 	{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 }
 
-// bootstrap makes the initramfs a place to work in.
+// bootstrap mounts the kernel's file systems in the initramfs and loads the modules that
+// the host packed there.
 func bootstrap() error {
 	for _, m := range kernelMounts {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
@@ -39,7 +40,7 @@ func bootstrap() error {
 	}
 	for link, target := range map[string]string{
 		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2", "/dev/ptmx": "pts/ptmx",
-		// Where the kernel looks when it needs a module (kernel.modprobe).
+		// The program that the kernel runs when it needs a module (kernel.modprobe).
 		"/sbin/modprobe": "/init",
 	} {
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
@@ -53,13 +54,12 @@ func bootstrap() error {
 	if err := modprobe.LoadNumbered(bootModules); err != nil {
 		return err
 	}
-	// Descriptors: the usual soft limit is for programs that use select(2),
-	// of which few are left.
+	// The usual soft limit of 1024 is for programs that use select(2).
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 65536, Max: 1 << 20}); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
 	}
 	return nil
 }
 
-// bootModules is initramfs.ModulesFolder; that package is the host's.
+// bootModules is initramfs.ModulesFolder, a package that only the host has.
 const bootModules = "/lib/modules-boot"

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A guest's clock runs by itself from when it was set: it stands still while the
-// host sleeps, and under software emulation it is as exact as its first guess of
-// the processor's speed. So the host tells the time now and then.
+// A guest's clock runs by itself once it is set. It stands still while the host sleeps,
+// and under software emulation it is as exact as the guest's first estimate of the
+// processor's speed. So the host sends the time now and then (wire.OpTime).
 
+// setClock sets the clock in one step.
 func setClock(t time.Time) error {
 	if t.IsZero() {
 		return errors.New("clock: no time given")
@@ -23,14 +24,14 @@ func setClock(t time.Time) error {
 	return nil
 }
 
-// slewLimit is the largest error that is mended without a step, by a clock that
-// runs 0.5 ms in a second faster or slower (adjtime(3)).
+// slewLimit is the largest error that is corrected without a step: the clock then runs
+// 0.5 ms in a second faster or slower until it is right (adjtime(3)).
 const slewLimit = 250 * time.Millisecond
 
-// singleShot makes adjtimex(2) what adjtime(3) is (ADJ_OFFSET_SINGLESHOT).
+// singleShot makes adjtimex(2) work like adjtime(3) (ADJ_OFFSET_SINGLESHOT).
 const singleShot = 0x8001
 
-// keepTime mends the clock, which was t when the host looked.
+// keepTime corrects the clock; t was the time when the host sent it.
 func keepTime(t time.Time) (any, error) {
 	wrong := time.Until(t)
 	if wrong.Abs() > slewLimit {

@@ -10,7 +10,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// handler answers one request; what it returns becomes Reply.Body.
+// handler answers one request. Its result becomes Reply.Body, its error Reply.Error.
 type handler func(body json.RawMessage) (any, error)
 
 // handle makes a handler of a function with a typed request.
@@ -26,22 +26,23 @@ func handle[In any](f func(In) (any, error)) handler {
 	}
 }
 
-// queued bounds a lane's requests that wait for an earlier one.
+// queued bounds the requests of a lane that wait for an earlier one. Reading stops there.
 const queued = 64
 
-// lane is a set of requests that are answered in order and hold up no others.
+// lane is a set of requests that are answered one after the other, independently of those
+// of other lanes.
 type lane map[wire.Op]handler
 
-// serveControl answers the requests on the port until it ends, each lane's by
-// itself: who uses a connection is told while a share is mounted, and a machine is
-// shut down also while that hangs.
+// serveControl answers the requests on the port until reading fails. Requests of
+// different lanes are answered at the same time. An unknown request is answered with an
+// error, in the first lane.
 func serveControl(port io.ReadWriter, lanes ...lane) error {
 	var mu sync.Mutex
 	answer := func(r wire.Request, h handler) {
 		line := reply(r, h)
 		mu.Lock()
 		defer mu.Unlock()
-		_, _ = port.Write(line) // a host that is gone shows when reading
+		_, _ = port.Write(line) // if the host is gone, reading fails too
 	}
 	var first chan<- func()
 	queues := map[wire.Op]chan<- func(){}
@@ -61,8 +62,7 @@ func serveControl(port io.ReadWriter, lanes ...lane) error {
 	for sc.Scan() {
 		var r wire.Request
 		if err := json.Unmarshal(sc.Bytes(), &r); err != nil {
-			// Half a line of an earlier host, perhaps: the next one counts.
-			continue
+			continue // such as half a line of an earlier host
 		}
 		q, h := queues[r.Op], handlers[r.Op]
 		if h == nil {
@@ -73,7 +73,8 @@ func serveControl(port io.ReadWriter, lanes ...lane) error {
 	return sc.Err()
 }
 
-// inOrder runs what is sent to it, one after the other.
+// inOrder returns a channel of functions, which one goroutine calls one after the other
+// until the channel is closed.
 func inOrder() chan<- func() {
 	queue := make(chan func(), queued)
 	go func() {
@@ -84,6 +85,7 @@ func inOrder() chan<- func() {
 	return queue
 }
 
+// reply calls the handler and returns the line to send.
 func reply(r wire.Request, h handler) []byte {
 	out := wire.Reply{ID: r.ID}
 	v, err := h(r.Body)

@@ -11,23 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kernel rewrites its own code when a feature is used first or no more (its static
-// keys). Where QEMU may then go on with the old code, which ends in a panic, the
-// machine starts with one CPU (kernel.OneCPU), which cannot run what it is
-// just rewriting. The agent starts the others when the kernel is done, and has it do
-// before what it would do later in code that runs all the time: whatever the first
-// container brings, kept in use for as long as the machine lives (docs/adr/0013).
+// The kernel patches its own code when a feature is first used or no longer used (static
+// keys). Under software emulation, QEMU may go on running the old code on another CPU,
+// which ends in a panic. There a machine starts with one CPU (kernel.OneCPU), which cannot
+// run code while it patches it, and the agent starts the others once the kernel has done
+// its patching. Before that, the agent causes the patches that would come later in code
+// that always runs: it uses the features that the first container needs, and keeps them in
+// use as long as the machine lives (docs/adr/0013).
 
-// cpuFolder is where the kernel tells of CPUs (Documentation/admin-guide/cputopology.rst).
+// cpuFolder has a folder for each CPU (Documentation/admin-guide/cputopology.rst).
 const cpuFolder = "/sys/devices/system/cpu"
 
-// keptGroup is a control group that stays empty and keeps features in use.
+// keptGroup is a control group without processes, which keeps features in use.
 const keptGroup = cgroups + "/bawn-kept"
 
-// offlineCPUs are the switches of the CPUs that do not run.
+// offlineCPUs returns the files that switch on the CPUs that are off.
 func offlineCPUs() []string {
 	var off []string
-	files, _ := filepath.Glob(cpuFolder + "/cpu[0-9]*/online") // the first CPU often has none
+	files, _ := filepath.Glob(cpuFolder + "/cpu[0-9]*/online") // the first CPU often has no such file
 	for _, f := range files {
 		if b, err := os.ReadFile(f); err == nil && len(b) > 0 && b[0] == '0' {
 			off = append(off, f)
@@ -36,26 +37,27 @@ func offlineCPUs() []string {
 	return off
 }
 
-// startCPUs starts the CPUs that the machine started without. One that does not
-// start is an error: the person asked for it.
+// startCPUs starts the CPUs that are off. One that does not start is an error: the person
+// asked for that many.
 func startCPUs() error {
 	off := offlineCPUs()
 	if len(off) == 0 {
 		return nil
 	}
 	if err := keepGroups(); err != nil {
-		log.Print(err) // the first container does it then
+		log.Print(err) // the first container causes the patches then
 	}
 	for _, f := range off {
 		if err := os.WriteFile(f, []byte("1"), 0); err != nil {
 			return fmt.Errorf("start a CPU: %w", err)
 		}
 	}
-	runtime.SetDefaultGOMAXPROCS() // now, not when the runtime looks next
+	runtime.SetDefaultGOMAXPROCS() // else the runtime notices only later
 	return nil
 }
 
-// keepGroups has the kernel do what it does when a container is made first.
+// keepGroups causes the patches of the first container: controllers, a group, and a device
+// filter.
 func keepGroups() error {
 	if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+cpuset +memory"), 0); err != nil {
 		return fmt.Errorf("control groups: %w", err)
@@ -66,8 +68,8 @@ func keepGroups() error {
 	return keepDeviceFilter()
 }
 
-// keepDeviceFilter attaches a program to the kept group that allows each device: what
-// a container's runtime does with its list.
+// keepDeviceFilter attaches a BPF program to the kept group that allows every device.
+// Container runtimes attach one with their list of devices.
 func keepDeviceFilter() error {
 	group, err := unix.Open(keptGroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -76,7 +78,7 @@ func keepDeviceFilter() error {
 	defer func() { _ = unix.Close(group) }()
 	program := [...]uint64{0x1_0000_00b7, 0x95} // r0 = 1; exit (RFC 9669, section 4)
 	license := [...]byte{'G', 'P', 'L', 0}
-	load := struct { // union bpf_attr (linux/bpf.h), as far as it is needed
+	load := struct { // the beginning of union bpf_attr (linux/bpf.h)
 		kind, count      uint32
 		program, license unsafe.Pointer
 	}{unix.BPF_PROG_TYPE_CGROUP_DEVICE, uint32(len(program)), unsafe.Pointer(&program), unsafe.Pointer(&license)}

@@ -14,25 +14,35 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Everything in the guest but the agent lives in control groups below the root:
-// what the agent starts in guestGroup, containers in Docker's. Before the machine
-// is saved they are all frozen (Linux's cgroup-v2.rst, cgroup.freeze); they go on
-// when it has been told who it is, what time it is and what is random. So no
-// program sees a copy that has not been told yet.
+// Theory of operation. A machine that is saved may be restored more than once: as the same
+// sandbox later, as a fork, or as a snapshot gone back to. Each restored machine needs its
+// own random seed, time, keys and addresses before any program runs in it; otherwise two
+// machines would draw the same random numbers, and open connections from an address that
+// is another's.
+//
+// So all processes but the agent are frozen before the machine is saved (OpSuspend), by
+// the kernel's freezer for control groups (cgroup-v2.rst, cgroup.freeze). The agent itself
+// is in the root group, which cannot be frozen. Its children start in guestGroup, and
+// Docker makes groups of its own for containers, so every group directly below the root is
+// frozen. After the restore the agent takes on the identity that the host sends, and then
+// thaws them (OpResume).
+//
+// Freezing takes as long as a process needs to leave the kernel, such as from a read of a
+// disk. If it does not succeed in freezeLimit, everything is thawed and the host is told.
 
 const (
 	cgroups    = "/sys/fs/cgroup"
 	guestGroup = "bawn"
 )
 
-// freezeLimit is how long processes may take to come to rest: one that waits for
-// a disk does so first.
+// freezeLimit is how long processes may take to freeze; freezePoll is how often the groups
+// are looked at meanwhile.
 const (
 	freezeLimit = 20 * time.Second
 	freezePoll  = 5 * time.Millisecond
 )
 
-// openGroup makes the group for what the agent starts.
+// openGroup makes the group of the agent's children and opens it.
 func openGroup() (*os.File, error) {
 	path := filepath.Join(cgroups, guestGroup)
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -41,7 +51,8 @@ func openGroup() (*os.File, error) {
 	return os.Open(path)
 }
 
-// suspend holds everything and writes file systems out.
+// suspend freezes all processes and writes file systems out. After an error nothing is
+// frozen.
 func (a *agent) suspend(struct{}) (any, error) {
 	if a.disk == nil {
 		return nil, errors.New("the guest is not set up")
@@ -53,8 +64,9 @@ func (a *agent) suspend(struct{}) (any, error) {
 	return nil, nil
 }
 
-// resume makes this machine who it shall be, and lets everything go on. It lets
-// it go on after an error as well: a machine that stands still helps nobody.
+// resume takes on the identity and thaws all processes, also after an error, since nobody
+// could repair a frozen guest. A machine with another machine ID is a fork: it also drops
+// the original's connections and gets a boot ID of its own.
 func (a *agent) resume(r wire.Identity) (any, error) {
 	fork := r.MachineID != a.machineID
 	_, err := a.identify(r)
@@ -65,7 +77,7 @@ func (a *agent) resume(r wire.Identity) (any, error) {
 	return nil, errors.Join(err, setFrozen(false))
 }
 
-// setFrozen freezes or thaws all groups, and waits until they are.
+// setFrozen freezes or thaws all groups and waits until they are.
 func setFrozen(frozen bool) error {
 	groups, err := filepath.Glob(filepath.Join(cgroups, "*", "cgroup.freeze"))
 	if err != nil {
@@ -88,6 +100,7 @@ func setFrozen(frozen bool) error {
 	return failed
 }
 
+// awaitState waits until the group's events file has the line, or the group is gone.
 func awaitState(group, state string, deadline time.Time) error {
 	for {
 		b, err := os.ReadFile(filepath.Join(group, "cgroup.events"))
@@ -98,7 +111,7 @@ func awaitState(group, state string, deadline time.Time) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("a process in %s does not come to rest", filepath.Base(group))
+			return fmt.Errorf("a process in %s cannot be frozen", filepath.Base(group))
 		}
 		time.Sleep(freezePoll)
 	}

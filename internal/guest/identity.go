@@ -12,8 +12,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// identify makes this machine, a copy of another, one of its own. What makes
-// copies alike comes first: random numbers and time.
+// identify gives a restored machine its identity. Random numbers and time come first:
+// everything after may use them.
 func (a *agent) identify(r wire.Identity) (any, error) {
 	if a.disk == nil {
 		return nil, errors.New("the guest is not set up")
@@ -27,8 +27,8 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 	return nil, a.assume(&r)
 }
 
-// assume takes on keys, names and addresses, on two processors where there are:
-// somebody waits for it.
+// assume takes on keys, names and addresses. It uses two CPUs where it can, since a person
+// waits for it.
 func (a *agent) assume(r *wire.Identity) error {
 	a.logins.StartIn(r.Workdir)
 	if err := a.ssh.Configure(r.HostKey, r.AuthorizedKeys); err != nil {
@@ -43,8 +43,8 @@ func (a *agent) assume(r *wire.Identity) error {
 	return errors.Join(<-named, err)
 }
 
-// assumeNames leaves a machine alone that has its names already: the files may
-// have been edited since.
+// assumeNames sets the host name and the machine ID. A machine that has the ID already is
+// left as it is: a user may have edited the files since.
 func (a *agent) assumeNames(r *wire.Identity) error {
 	if r.MachineID == a.machineID {
 		return nil
@@ -72,7 +72,8 @@ const (
 	rndReseed     = 0x5207
 )
 
-// seedRandom credits bytes from the host to the kernel's generator.
+// seedRandom adds bytes from the host to the kernel's random number generator, and counts
+// them as entropy.
 func seedRandom(seed []byte) error {
 	if len(seed) == 0 || len(seed) > 4096 {
 		return errors.New("seed: none, or too long")
@@ -82,13 +83,13 @@ func seedRandom(seed []byte) error {
 		return fmt.Errorf("seed: %w", err)
 	}
 	defer f.Close()
-	// struct rand_pool_info: bits, bytes, the bytes as 32-bit words.
+	// struct rand_pool_info: count of bits, count of bytes, the bytes as 32-bit words.
 	words := make([]uint32, 2+(len(seed)+3)/4)
 	words[0], words[1] = uint32(len(seed)*8), uint32(len(seed))
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&words[2])), len(seed)), seed)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&words[0]))); errno != 0 {
 		return fmt.Errorf("seed: %w", errno)
 	}
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseed, 0) // sooner than by itself, where the kernel can
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseed, 0) // older kernels reseed by themselves, later
 	return nil
 }

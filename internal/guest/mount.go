@@ -13,10 +13,10 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// sharesDir is where shares of one file are mounted, each under its tag.
+// sharesDir is where shares of one file are mounted, each in a folder named by its tag.
 const sharesDir = "/run/bawn/shares"
 
-// mount mounts one share.
+// mount mounts one share. It waits for the share's device.
 func (a *agent) mount(m wire.Mount) (any, error) {
 	if err := a.devices.Share(m.Tag); err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	if m.File != "" {
 		return nil, a.mountFile(m, flags)
 	}
-	if err := a.makePoint(m.Path); err != nil {
+	if err := a.makeMountPoint(m.Path); err != nil {
 		return nil, err
 	}
 	if err := unix.Mount(m.Tag, m.Path, "virtiofs", flags, ""); err != nil {
@@ -37,13 +37,13 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	return nil, setReadAhead(m.Path)
 }
 
-// readAhead is how far ahead of a program that reads a share from one end to the
-// other the kernel reads, in KiB: the most that one request may ask for
-// (internal/share, maxIO). The kernel's own 128 KiB make eight times as many
-// requests, and each takes a way through QEMU.
+// readAhead is how far the kernel reads ahead of a program that reads a file of a share
+// sequentially, in KiB. It is the most that one request may ask for (internal/share,
+// maxIO). The kernel's default of 128 KiB makes eight times as many requests, each of which
+// passes through QEMU.
 const readAhead = 1024
 
-// setReadAhead sets that for the share mounted at path.
+// setReadAhead sets readAhead for the share mounted at path.
 func setReadAhead(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -56,7 +56,7 @@ func setReadAhead(path string) error {
 	return nil
 }
 
-// mountFile mounts a share of one file out of sight and binds the file.
+// mountFile mounts a share of one file below sharesDir, and binds the file to its path.
 func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 	dir := filepath.Join(sharesDir, m.Tag)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -68,7 +68,7 @@ func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 	if err := setReadAhead(dir); err != nil {
 		return err
 	}
-	if err := a.makePoint(filepath.Dir(m.Path)); err != nil {
+	if err := a.makeMountPoint(filepath.Dir(m.Path)); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(m.Path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK, 0o644)
@@ -87,8 +87,9 @@ func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 	return nil
 }
 
-// makePoint makes a directory and those above it; the user's in their home.
-func (a *agent) makePoint(path string) error {
+// makeMountPoint makes a directory and its missing parents. Those in the user's home
+// belong to the user.
+func (a *agent) makeMountPoint(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("mount %s: not an absolute path", path)
 	}
@@ -110,11 +111,11 @@ func (a *agent) makePoint(path string) error {
 	return nil
 }
 
-// unmount lets go of a share, also while somebody works in it.
+// unmount unmounts a share, also while it is in use. It is no error if it is not mounted.
 func (a *agent) unmount(m wire.Mount) (any, error) {
 	err := unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		err = nil // it is gone
+		err = nil
 	}
 	if m.File != "" {
 		err = errors.Join(err, unix.Unmount(filepath.Join(sharesDir, m.Tag), unix.MNT_DETACH))

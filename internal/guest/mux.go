@@ -19,13 +19,13 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// deadlines is a port whose reads and writes can be cut short.
+// deadlines is a port whose reads and writes can be interrupted.
 type deadlines interface {
 	io.ReadWriter
 	SetDeadline(time.Time) error
 }
 
-// mux owns the mux port: at most one session lives on it.
+// mux owns the mux port, on which there is at most one session at a time.
 type mux struct {
 	port  deadlines
 	serve func(net.Conn) // called for each stream, in a goroutine
@@ -34,8 +34,8 @@ type mux struct {
 	current *muxEnd
 }
 
-// restart ends the session, if any, and begins one when the host has sent the
-// nonce. It returns before that.
+// restart ends the session, if there is one, and starts a goroutine that begins another
+// when the host has sent the nonce. It does not wait for that.
 func (m *mux) restart(nonce []byte) error {
 	if len(nonce) != wire.NonceLen {
 		return fmt.Errorf("a nonce of %d bytes, not %d", len(nonce), wire.NonceLen)
@@ -49,8 +49,6 @@ func (m *mux) restart(nonce []byte) error {
 	if err := m.port.SetDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("mux port: %w", err)
 	}
-	// The host's window is at most 1 MiB a stream; one buffer of it suffices
-	// to read ahead of the nonce.
 	end := &muxEnd{port: m.port, in: bufio.NewReaderSize(m.port, 64<<10), done: make(chan struct{})}
 	m.current = end
 	go func() {
@@ -62,8 +60,8 @@ func (m *mux) restart(nonce []byte) error {
 	return nil
 }
 
-// muxEnd is one session's view of the port. Closing it cuts its reads and
-// writes short, but leaves the port open for the next.
+// muxEnd is one session's use of the port. Closing it interrupts its reads and writes; the
+// port stays open for the next session.
 type muxEnd struct {
 	port deadlines
 	in   *bufio.Reader
@@ -74,6 +72,7 @@ func (e *muxEnd) Read(b []byte) (int, error)  { return e.in.Read(b) }
 func (e *muxEnd) Write(b []byte) (int, error) { return e.port.Write(b) }
 func (e *muxEnd) Close() error                { return e.port.SetDeadline(time.Unix(1, 0)) }
 
+// run waits for the nonce, echoes it, and serves the session's streams until it ends.
 func (e *muxEnd) run(nonce []byte, serve func(net.Conn)) error {
 	if err := skipPast(e.in, nonce); err != nil {
 		return err
@@ -99,8 +98,8 @@ func muxConfig() *yamux.Config {
 	cfg := yamux.DefaultConfig()
 	cfg.EnableKeepAlive = false
 	cfg.MaxStreamWindowSize = 1 << 20
-	// The host may be paused, and the machine saved and restored later: time
-	// that passes is no sign of a dead peer.
+	// The host may be paused, and the machine saved and restored much later: silence does
+	// not mean that the peer is dead.
 	const year = 365 * 24 * time.Hour
 	cfg.ConnectionWriteTimeout = year
 	cfg.StreamCloseTimeout = year
@@ -109,7 +108,7 @@ func muxConfig() *yamux.Config {
 	return cfg
 }
 
-// skipPast reads up to and with the mark, and nothing after it.
+// skipPast reads up to the end of the mark, and nothing after it.
 func skipPast(r io.ByteReader, mark []byte) error {
 	last := make([]byte, 0, 2*len(mark))
 	for !bytes.Equal(last, mark) {

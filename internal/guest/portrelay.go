@@ -9,11 +9,10 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// dialLoopback connects to a TCP port on the guest's loopback, of whichever
-// family listens there.
+// dialLoopback connects to a TCP port on the guest's loopback, by IPv4 or else IPv6.
 func dialLoopback(port uint16) (net.Conn, error) {
 	p := strconv.Itoa(int(port))
-	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // to the loopback: at once, or not
+	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // the loopback answers at once
 	if err == nil {
 		return c, nil
 	}
@@ -23,7 +22,8 @@ func dialLoopback(port uint16) (net.Conn, error) {
 	return nil, err
 }
 
-// serveTCP relays a stream to a TCP port of the guest.
+// serveTCP relays a stream to a TCP port of the guest, after a line that reports whether
+// the port was connected. It closes the stream.
 func serveTCP(s net.Conn, port uint16) {
 	defer s.Close()
 	c, err := dialLoopback(port)

@@ -13,9 +13,9 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// prepare readies this machine to be saved as a template: what all sandboxes of
-// a kind have is mounted, and what their first command reads is in memory.
-// Nothing here may depend on a project, a person or the time.
+// prepare readies this machine to be saved as a template: it mounts the disks that all
+// sandboxes of a kind have, and brings the files that their first command reads into
+// memory. Nothing here may depend on a project, a person or the time.
 func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return nil, err
@@ -25,8 +25,8 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 			return nil, err
 		}
 	}
-	a.late(modprobe.Dir(modprobe.DiskDir))
-	if err := readyMachine(modprobe.Dir(modprobe.DiskDir)); err != nil {
+	a.loadOptional(modprobe.Dir(modprobe.DiskDir))
+	if err := finishBoot(modprobe.Dir(modprobe.DiskDir)); err != nil {
 		return nil, err
 	}
 	a.warm()
@@ -34,30 +34,31 @@ func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	return nil, nil
 }
 
-// readyMachine loads the driver that tells the host which memory is free, so that the
-// host has it again, and starts the other CPUs: in this order, as for the driver the
-// kernel rewrites how it frees memory (see cpus.go).
-func readyMachine(modules string) error {
-	loadLate(modules, "virtio_balloon")
+// finishBoot loads the driver that reports free memory to the host, so that the host can
+// use it, and then starts the other CPUs. In this order, because the driver makes the
+// kernel patch how it frees memory (see cpus.go).
+func finishBoot(modules string) error {
+	loadModule(modules, "virtio_balloon")
 	return startCPUs()
 }
 
-// late starts what a sandbox need not wait for: notes of connections, and the module
-// that lists connections, for a fork to end those that are not its own.
-func (a *agent) late(modules string) {
+// loadOptional starts what a sandbox need not wait for: the kernel's notes of connections,
+// and the module that lists connections, by which a fork ends those of the original.
+func (a *agent) loadOptional(modules string) {
 	a.owners.Begin()
-	loadLate(modules, "tcp_diag")
+	loadModule(modules, "tcp_diag")
 }
 
-// loadLate loads a module without which a sandbox works, too.
-func loadLate(modules, name string) {
+// loadModule loads a module that a sandbox can do without: a failure is only logged.
+func loadModule(modules, name string) {
 	if err := modprobe.Load(modules, name); err != nil {
 		log.Print(err)
 	}
 }
 
-// warmCommands are run in the image, for the pages and directory entries that
-// they read. An image that lacks one starts as well, a little later.
+// warmCommands are run in the image so that the pages and directory entries that they read
+// are in the template's memory. A sandbox of an image that lacks one starts as well, a
+// little slower.
 var warmCommands = [][]string{
 	{"/bin/sh", "-c", "ls / >/dev/null; cat /etc/passwd >/dev/null; true"},
 	{"/bin/bash", "-lc", "true"},
@@ -65,9 +66,10 @@ var warmCommands = [][]string{
 	{"/usr/bin/id"},
 }
 
-// warmLimit bounds one of them.
+// warmLimit bounds the run of one command.
 const warmLimit = time.Minute
 
+// warm runs warmCommands. A failure is only logged.
 func (a *agent) warm() {
 	for _, argv := range warmCommands {
 		if err := a.runInImage(argv); err != nil {
@@ -76,8 +78,8 @@ func (a *agent) warm() {
 	}
 }
 
-// runInImage runs a command at the image's root, which is read-only and has no
-// /proc, /dev or network yet.
+// runInImage runs a command in the image's root, which is read-only and has no /proc, /dev
+// or network yet.
 func (a *agent) runInImage(argv []string) error {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {

@@ -11,14 +11,26 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Where the root is put together in the initramfs.
+// Theory of operation. The root of a sandbox is an overlay: the image, read-only and shared
+// with other sandboxes, below; the sandbox's own disk above. Both are virtio-blk disks,
+// found by their serial numbers. Docker's data is a plain folder of the sandbox's disk, as
+// Docker cannot put an overlay on top of an overlay.
+//
+// The overlay is put together in the initramfs (mountRoot). Then the agent makes it the
+// root (enterRoot): an initramfs cannot be left by pivot_root(2), so the overlay is moved
+// over / (MS_MOVE) and entered by chroot(2). The initramfs stays below it with some
+// megabytes, and the kernel's helper processes (modprobe) run there, in the root that the
+// kernel booted with. That is why the kernel's file systems are bound into the new root and
+// not moved, and why the disk of modules stays mounted in both.
+//
+// Folders in the initramfs:
 const (
 	imageDir = "/image" // the image, read-only
 	diskDir  = "/disk"  // the sandbox's own disk
-	newRoot  = "/root"
+	newRoot  = "/root"  // the overlay of both, before it becomes /
 )
 
-// mountDisk mounts the ext4 disk with a serial number.
+// mountDisk mounts the ext4 disk with a serial number. It waits for the disk.
 func (a *agent) mountDisk(serial, at string, flags uintptr, options string) error {
 	dev, err := a.devices.Disk(serial)
 	if err != nil {
@@ -33,7 +45,8 @@ func (a *agent) mountDisk(serial, at string, flags uintptr, options string) erro
 	return nil
 }
 
-// mountCommon mounts what all sandboxes of a kind have.
+// mountCommon mounts the disks that all sandboxes of a kind have, once: in a machine from a
+// template they are mounted.
 func (a *agent) mountCommon(image, modules string) error {
 	if a.prepared {
 		return nil
@@ -50,12 +63,12 @@ func (a *agent) mountCommon(image, modules string) error {
 	return nil
 }
 
-// mountRoot lays the sandbox's disk over the image.
+// mountRoot mounts the overlay of image and disk at newRoot.
 func (a *agent) mountRoot(r *wire.SetupRequest) error {
 	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return err
 	}
-	// With discard, what is deleted inside leaves the host's disk too.
+	// With discard, deleting a file in the guest frees its space on the host.
 	if err := a.mountDisk(r.DiskSerial, diskDir, 0, "discard"); err != nil {
 		return err
 	}
@@ -65,7 +78,7 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 			return err
 		}
 	}
-	// The root's own attributes are the image's: / of some is 0700.
+	// The mode of / is the image's. Some have 0700.
 	if fi, err := os.Stat(imageDir); err == nil {
 		_ = os.Chmod(upper, fi.Mode().Perm())
 	}
@@ -81,20 +94,17 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 	return nil
 }
 
-// carriedModules is where the modules wait, while the root is entered, for
-// their place: in the image /lib may be a link, which only leads there once the
-// image is the root.
+// carriedModules is where the folder of modules is bound while the root is entered. It can
+// be bound to /lib/modules only afterwards: in an image /lib may be a link, which leads to
+// the right place only once the image is the root.
 const carriedModules = "/run/bawn/modules"
 
-// enterRoot moves the kernel's file systems into the new root and makes it /.
-// An initramfs cannot be left by pivot_root(2); what stays behind costs some
-// megabytes and serves the kernel's helpers.
+// enterRoot binds the kernel's file systems into the new root and makes it /.
 func (a *agent) enterRoot() error {
 	for _, d := range []string{"/proc", "/sys", "/dev", "/run"} {
 		if err := makeDir(newRoot + d); err != nil {
 			return err
 		}
-		// Bound, not moved: the kernel's helpers in the initramfs need them too.
 		if err := unix.Mount(d, newRoot+d, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", d, err)
 		}
@@ -122,14 +132,14 @@ func (a *agent) enterRoot() error {
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
-	// So that containers and unshare(1) work as under any init.
+	// Containers and unshare(1) expect a shared root, as any init makes it.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share the root's mounts: %w", err)
 	}
 	return nil
 }
 
-// makeDir makes a directory, in place of whatever else an image has there.
+// makeDir makes a directory. A file or link of the name is replaced.
 func makeDir(path string) error {
 	if fi, err := os.Lstat(path); err == nil && !fi.IsDir() {
 		if err := os.Remove(path); err != nil {

@@ -13,7 +13,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// setup makes a sandbox of this machine.
+// setup makes this machine a sandbox, once. Random numbers and time come first; the last
+// step opens Docker's socket.
 func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if a.disk != nil {
 		return nil, errors.New("the guest is set up already")
@@ -30,7 +31,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.enterRoot(); err != nil {
 		return nil, err
 	}
-	if err := a.furnish(&r); err != nil {
+	if err := a.configureSystem(&r); err != nil {
 		return nil, err
 	}
 	a.logins.Configure(r.User, r.ImageEnv)
@@ -47,10 +48,10 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.assume(&r.Identity); err != nil {
 		return nil, err
 	}
-	if err := readyMachine(modprobe.Dir("")); err != nil {
+	if err := finishBoot(modprobe.Dir("")); err != nil {
 		return nil, err
 	}
-	go a.late(modprobe.Dir(""))
+	go a.loadOptional(modprobe.Dir(""))
 	return nil, a.docker.Listen()
 }
 
@@ -70,6 +71,7 @@ func (a *agent) configureNet(n *wire.Net) error {
 	return errors.Join(etc.Replace("/etc/resolv.conf", resolvFile(n.DNS), 0o644), err)
 }
 
+// resolvFile returns a resolv.conf(5) with the name servers.
 func resolvFile(servers []string) []byte {
 	var b strings.Builder
 	for _, s := range servers {

@@ -12,58 +12,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long processes may take to end when asked to; Docker gives its
-// containers ten seconds.
+// How long processes may take to end. Docker gives its containers ten seconds.
 const (
 	endGrace    = 5 * time.Second
 	dockerGrace = 15 * time.Second
 	killGrace   = 5 * time.Second
-	endLook     = 20 * time.Millisecond
+	endPoll     = 20 * time.Millisecond
 )
 
-// shutdown answers at once and powers off soon.
+// shutdown answers at once; powering off goes on in the background.
 func (a *agent) shutdown(struct{}) (any, error) {
 	go a.powerOff()
 	return nil, nil
 }
 
-// powerOff ends the machine. Whoever comes second waits for the first.
+// powerOff ends all processes, writes the disk out and powers the machine off. It does not
+// return; a second call waits for ever.
 func (a *agent) powerOff() {
 	a.off.Lock()
 	a.docker.Stop(dockerGrace)
-	_ = syscall.Kill(-1, syscall.SIGTERM) // everyone but process 1; ESRCH means nobody
+	_ = syscall.Kill(-1, syscall.SIGTERM) // all but process 1; ESRCH means that there are none
 	_ = syscall.Kill(-1, syscall.SIGCONT)
-	_ = syscall.Kill(-1, syscall.SIGHUP) // shells heed it where they do not heed SIGTERM
+	_ = syscall.Kill(-1, syscall.SIGHUP) // interactive shells ignore SIGTERM
 	if !a.alone(endGrace) {
 		_ = syscall.Kill(-1, syscall.SIGKILL)
 		a.alone(killGrace)
 	}
 	unix.Sync()
-	a.freeze()
+	a.freezeDisk()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		log.Fatalf("power off: %v", err)
 	}
 }
 
-// endCommands puts the commands that end the machine where root finds them: this
-// program, by other names. What the image or the person has there stays. They are a
-// convenience; without them, life goes on.
-func endCommands(dir string) {
+// linkEndCommands makes the commands poweroff, halt, reboot and shutdown in dir: links to
+// this program, which runs endMachine by these names. Files of these names stay as they
+// are. A failure is ignored, since nothing else needs them.
+func linkEndCommands(dir string) {
 	_ = os.MkdirAll(dir, 0o755)
 	for _, name := range []string{modePowerOff, modeHalt, modeReboot, modeShutdown} {
 		_ = os.Symlink("/proc/1/exe", filepath.Join(dir, name))
 	}
 }
 
-// endMachine is such a command. All of them power the machine off: it is the host's to
-// start it again.
+// endMachine is one of the commands poweroff, halt, reboot and shutdown. All of them power
+// the machine off; only the host can start it again. It returns the exit status.
 func endMachine(name string, args []string) (status int) {
 	if name == modeShutdown && !slices.Contains(args, "now") && !slices.Contains(args, "+0") {
-		fmt.Fprintln(os.Stderr, "shutdown: only at once: shutdown -h now")
+		fmt.Fprintln(os.Stderr, "shutdown works only at once: use shutdown -h now")
 		return 1
 	}
 	if name == modeReboot || slices.Contains(args, "-r") {
-		fmt.Fprintf(os.Stderr, "%s: powering off; the next bawn run starts the machine again\n", name)
+		fmt.Fprintf(os.Stderr, "%s: powering off; bawn run starts the machine again\n", name)
 	}
 	if err := syscall.Kill(1, syscall.SIGUSR2); err != nil { // see offSignals
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
@@ -72,9 +72,10 @@ func endMachine(name string, args []string) (status int) {
 	return 0
 }
 
-// alone waits until process 1 has no children left.
+// alone waits until process 1 has no children left, up to the limit, and reports whether
+// that is so.
 func (a *agent) alone(limit time.Duration) bool {
-	for end := time.Now().Add(limit); ; time.Sleep(endLook) {
+	for end := time.Now().Add(limit); ; time.Sleep(endPoll) {
 		if !a.processes.Reap() {
 			return true
 		}
@@ -87,9 +88,9 @@ func (a *agent) alone(limit time.Duration) bool {
 // fiFreeze is FIFREEZE (ioctl_fifreeze(2)).
 const fiFreeze = 0xc0045877
 
-// freeze writes everything to the sandbox's disk and lets nothing more change
-// it: as good as unmounting, which what is still open would refuse.
-func (a *agent) freeze() {
+// freezeDisk writes everything to the sandbox's disk and blocks further changes. It does
+// what unmounting would do, which fails while files are open.
+func (a *agent) freezeDisk() {
 	if a.disk == nil {
 		return
 	}

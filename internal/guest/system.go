@@ -16,8 +16,9 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// furnish writes what a system needs to know about itself.
-func (a *agent) furnish(r *wire.SetupRequest) error {
+// configureSystem writes the configuration that a system has after its installation:
+// modules, search path, time zone, accounts, kernel settings.
+func (a *agent) configureSystem(r *wire.SetupRequest) error {
 	if dir := modprobe.Dir(""); exists(carriedModules) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -39,15 +40,15 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 	if err := stickyDirs("/tmp", "/var/tmp"); err != nil {
 		return err
 	}
-	settings()
-	endCommands("/usr/local/sbin")
+	kernelSettings()
+	linkEndCommands("/usr/local/sbin")
 	if err := netif.LoopbackUp(); err != nil {
 		return err
 	}
-	if err := replaceLink("/etc/resolv.conf"); err != nil {
+	if err := removeLink("/etc/resolv.conf"); err != nil {
 		return err
 	}
-	if r.Net == nil { // else configureNet writes it
+	if r.Net == nil { // otherwise configureNet writes it
 		if err := etc.Replace("/etc/resolv.conf", []byte("# no network\n"), 0o644); err != nil {
 			return err
 		}
@@ -58,8 +59,8 @@ func (a *agent) furnish(r *wire.SetupRequest) error {
 	return errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User))
 }
 
-// profilePath keeps the image's search path in login shells, whose /etc/profile
-// would otherwise put Debian's own in its place.
+// profilePath keeps the image's search path in login shells: Debian's /etc/profile would
+// replace it by its own.
 func profilePath(imageEnv []string) error {
 	const dir = "/etc/profile.d"
 	path := accounts.Getenv(imageEnv, "PATH")
@@ -70,11 +71,13 @@ func profilePath(imageEnv []string) error {
 	return etc.Replace(dir+"/00-bawn-path.sh", []byte(text), 0o644)
 }
 
+// exists reports whether there is anything at path, also a link that leads nowhere.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
 
+// stickyDirs makes directories in which everyone may write.
 func stickyDirs(dirs ...string) error {
 	for _, d := range dirs {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -87,9 +90,9 @@ func stickyDirs(dirs ...string) error {
 	return nil
 }
 
-// settings are for development: a user may listen on port 80, and file watchers
-// watch large trees. They are conveniences; without one, life goes on.
-func settings() {
+// kernelSettings sets kernel parameters for development: a user may listen on port 80, and
+// file watchers may watch large trees. Failures are ignored, since nothing else needs them.
+func kernelSettings() {
 	for name, value := range map[string]string{
 		"net/ipv4/ip_unprivileged_port_start": "0",
 		"net/ipv4/ping_group_range":           "0 2147483647",
@@ -102,21 +105,22 @@ func settings() {
 	}
 }
 
+// hostsFile returns a hosts(5) file.
 func hostsFile(hostname string) string {
 	return fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
 }
 
-// replaceLink removes a symbolic link, such as to a resolver's file that nobody
-// writes here.
-func replaceLink(path string) error {
+// removeLink removes what is not a regular file, such as a link to the file of a resolver
+// daemon that does not run here.
+func removeLink(path string) error {
 	if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() {
 		return os.Remove(path)
 	}
 	return nil
 }
 
-// setTimezone points /etc/localtime at a zone that the image has; without one,
-// times are in UTC.
+// setTimezone points /etc/localtime at the zone. If the image does not have the zone,
+// nothing changes.
 func setTimezone(name string) error {
 	zone := filepath.Join("/usr/share/zoneinfo", filepath.Clean("/"+name))
 	if name == "" || !exists(zone) {

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Default search paths, as Debian's login has them.
+// userPath and RootPath are the default search paths of Debian's login.
 const (
 	userPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 	RootPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// environment is KEY=VALUE, each key once.
+// environment is a list of KEY=VALUE, each key once.
 type environment []string
 
-// set adds or replaces; what is no KEY=VALUE is left out.
+// set adds variables, or replaces their values. What is not KEY=VALUE is left out.
 func (e *environment) set(vars ...string) {
 	for _, v := range vars {
 		key, _, ok := strings.Cut(v, "=")

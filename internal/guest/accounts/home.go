@@ -11,8 +11,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// MakeHome makes root's home directory and the user's, if there is none, the latter
-// from /etc/skel. Small images have neither.
+// MakeHome makes the home directories of root and of the user below root, if they do not
+// exist; the user's as a copy of /etc/skel. Small images have none.
 func MakeHome(root string, u wire.User) error {
 	if err := os.MkdirAll(filepath.Join(root, "/root"), 0o700); err != nil {
 		return fmt.Errorf("home directory: %w", err)
@@ -27,7 +27,7 @@ func MakeHome(root string, u wire.User) error {
 	if err := os.MkdirAll(filepath.Dir(home), 0o755); err != nil {
 		return fmt.Errorf("home directory: %w", err)
 	}
-	// Under another name until it is whole: a start that is cut off begins
+	// It has another name until it is complete, so that a start that was killed begins
 	// again.
 	tmp := home + ".bawn-new"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -39,7 +39,8 @@ func MakeHome(root string, u wire.User) error {
 	return os.Rename(tmp, home)
 }
 
-// copySkeleton copies regular files, directories and links; src may be missing.
+// copySkeleton copies regular files, directories and links, and gives them to the user.
+// src may be missing.
 func copySkeleton(src, dst string, u wire.User) error {
 	if err := os.Mkdir(dst, 0o755); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package accounts is who can log in to the guest: it reads the image's passwd and
-// group files, adds the sandbox's user to them, and makes what a session starts with.
+// Package accounts knows the guest's users: it reads the image's passwd and group files,
+// adds the sandbox's user to them, and makes the environment that a session starts with.
 //
 // The files are the image's, and later the guest's own users write them. They are read
 // with a bound and line by line; a line that is malformed is skipped, never half used:
@@ -19,13 +19,14 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Login is who a session runs as.
+// Login is a user as a session needs it.
 type Login struct {
 	account
 	groups []uint32 // supplementary
 }
 
-// Credential is what a child runs with; nil when that is who we are.
+// Credential returns the credential of the user's processes; nil where this process is
+// not root's, and so can only run them as itself.
 func (l *Login) Credential() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
@@ -33,7 +34,7 @@ func (l *Login) Credential() *syscall.Credential {
 	return &syscall.Credential{Uid: l.UID, Gid: l.GID, Groups: l.groups}
 }
 
-// Logins finds accounts, and knows what sessions start with.
+// Logins finds users, and makes their environment. Its methods may be called concurrently.
 type Logins struct {
 	root string // of the file system with /etc; "" is /
 
@@ -47,30 +48,28 @@ type Logins struct {
 // NewLogins returns the accounts of the file system at root, "" for /.
 func NewLogins(root string) *Logins { return &Logins{root: root} }
 
-// Configure says who the unprivileged user is and what the image wants in the
-// environment of sessions.
+// Configure sets the unprivileged user and the variables (KEY=VALUE) of the image.
 func (ls *Logins) Configure(user wire.User, imageEnv []string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.user, ls.imageEnv = user, imageEnv
 }
 
-// StartIn says where sessions start.
+// StartIn sets the directory in which sessions start, where it exists.
 func (ls *Logins) StartIn(workdir string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.workdir = workdir
 }
 
-// Trust says what sessions need in their environment to trust the host's
-// certificate.
+// Trust sets the variables (KEY=VALUE) that make programs trust the host's certificate.
 func (ls *Logins) Trust(env []string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.caEnv = env
 }
 
-// User returns the unprivileged user; its zero value before configure.
+// User returns the unprivileged user; its zero value before Configure.
 func (ls *Logins) User() wire.User {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -79,9 +78,8 @@ func (ls *Logins) User() wire.User {
 
 var errNoUser = errors.New("no such user in the guest")
 
-// Find looks name up in the guest's files. The unprivileged user and root are
-// found even when those files are damaged, or the sandbox could not be
-// repaired.
+// Find returns the user of the name from the guest's files. The unprivileged user and root
+// are found even where those files are damaged: somebody must be able to repair them.
 func (ls *Logins) Find(name string) (*Login, error) {
 	user := ls.User()
 	l := &Login{}
@@ -108,15 +106,16 @@ func (ls *Logins) Find(name string) (*Login, error) {
 	return l, nil
 }
 
-// Environ is what a session starts with: what the image says, what a login
-// gives, what the client sent. Later ones win.
+// Environ returns the variables of a session: those of the host's certificate, of the
+// image, of a login, and of the client. Later ones replace earlier ones. An empty term
+// sets no TERM.
 func (ls *Logins) Environ(l *Login, term string, client []string) []string {
 	ls.mu.Lock()
 	image, ca := ls.imageEnv, ls.caEnv
 	ls.mu.Unlock()
 	e := environment{}
-	// Where installers put what a user adds; Debian's ~/.profile has it too,
-	// but not every command is run by a login shell.
+	// Installers put a user's programs into ~/.local/bin. Debian's ~/.profile adds it too,
+	// but only for login shells.
 	e.set("PATH=" + l.Home + "/.local/bin:" + userPath)
 	if l.UID == 0 {
 		e.set("PATH=" + RootPath)
@@ -131,7 +130,7 @@ func (ls *Logins) Environ(l *Login, term string, client []string) []string {
 	return e
 }
 
-// StartDir is where a session starts that names no place.
+// StartDir returns the directory in which a session starts that names none.
 func (ls *Logins) StartDir(l *Login) string {
 	ls.mu.Lock()
 	workdir := ls.workdir

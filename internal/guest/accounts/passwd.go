@@ -33,6 +33,7 @@ func (g group) line() string {
 	return fmt.Sprintf("%s:x:%d:%s", g.name, g.GID, strings.Join(g.members, ","))
 }
 
+// parsePasswd returns the accounts of a passwd file. Malformed lines are left out.
 func parsePasswd(b []byte) []account {
 	var list []account
 	for line := range strings.Lines(string(b)) {
@@ -56,6 +57,7 @@ func parseAccount(line string) (account, bool) {
 	return account{name: f[0], UID: uint32(uid), GID: uint32(gid), gecos: f[4], Home: f[5], Shell: f[6]}, true
 }
 
+// parseGroup returns the groups of a group file. Malformed lines are left out.
 func parseGroup(b []byte) []group {
 	var list []group
 	for line := range strings.Lines(string(b)) {

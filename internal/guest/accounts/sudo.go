@@ -8,8 +8,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// AllowSudo lets the user become root without a password, where the image has
-// sudo. The number is named, since the name may need quoting (sudoers(5)).
+// AllowSudo lets the user become root without a password, where the image below root has
+// sudo. The rule names the user by number, since a name may need quoting (sudoers(5)).
 func AllowSudo(root string, u wire.User) error {
 	dir := root + "/etc/sudoers.d"
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || u.UID == 0 {

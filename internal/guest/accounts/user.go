@@ -11,8 +11,8 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// table is a file of lines, each beginning with a name and a colon. Lines that
-// nobody asks about stay as they are.
+// table is a file of lines that begin with a name and a colon. Changing one line leaves the
+// others as they are, byte for byte.
 type table []string
 
 func parseTable(b []byte) table {
@@ -34,7 +34,7 @@ func (t table) index(name string) int {
 	return slices.IndexFunc(t, func(l string) bool { return strings.HasPrefix(l, name+":") })
 }
 
-// rename gives the entry of the name another one, which is free.
+// rename gives the entry of the name another name, which is free.
 func (t table) rename(name string) {
 	i := t.index(name)
 	if i < 0 {
@@ -47,14 +47,13 @@ func (t table) rename(name string) {
 	t[i] = to + strings.TrimPrefix(t[i], name)
 }
 
-// DockerGroup may use Docker's socket.
+// DockerGroup is the group whose members may use Docker's socket.
 const DockerGroup = "docker"
 
-// AddUser makes the user in the image's account files under root, without
-// taking any of the image's own users away: the numbers and the name are the
-// host's and not ours to choose, so an entry that has the name with another
-// number gets another name, and one that has the number stays as a second name
-// of it. It may be run any number of times.
+// AddUser adds the user to the account files below root, and removes none of the image's
+// users. Name and numbers are those of the person on the host and cannot be changed. So an
+// entry of that name with another number is renamed, and one of that number stays as a
+// second name for it. A second call changes nothing.
 func AddUser(root string, u wire.User) error {
 	passwd := parseTable(etc.Read(root + "/etc/passwd"))
 	shadow := parseTable(etc.Read(root + "/etc/shadow"))
@@ -81,6 +80,7 @@ func AddUser(root string, u wire.User) error {
 	)
 }
 
+// putUser adds the user's entries, and renames those that conflict.
 func putUser(root string, passwd, shadow table, u wire.User) (table, table) {
 	ours := account{name: u.Name, UID: u.UID, GID: u.GID, Home: u.Home, Shell: anyShell(root)}
 	i := passwd.index(u.Name)
@@ -88,8 +88,7 @@ func putUser(root string, passwd, shadow table, u wire.User) (table, table) {
 		was, ok := parseAccount(passwd[i])
 		switch {
 		case ok && was.UID == u.UID:
-			// The image's own, or ours of the last start; a shell that was
-			// chosen stays.
+			// The image's own, or ours of the last start. A shell that was chosen stays.
 			ours.gecos = was.gecos
 			if was.Shell != "" && isProgram(root+was.Shell) {
 				ours.Shell = was.Shell
@@ -100,8 +99,8 @@ func putUser(root string, passwd, shadow table, u wire.User) (table, table) {
 			shadow.rename(u.Name)
 		}
 	}
-	// The first entry of a number is the one whose name `id` shows. Root's
-	// stays first, for programs that take the first line for it.
+	// `id` shows the name of the first entry of a number. Root's entry stays first, since
+	// some programs take the first line for root's.
 	at := passwd.index("root") + 1
 	passwd = slices.Insert(passwd, at, ours.line())
 	if shadow.index(u.Name) < 0 {
@@ -111,7 +110,7 @@ func putUser(root string, passwd, shadow table, u wire.User) (table, table) {
 	return passwd, shadow
 }
 
-// putGroup makes the user's primary group, if the number has no name yet.
+// putGroup adds the user's primary group, unless a group has its number.
 func putGroup(groups table, u wire.User) table {
 	list := parseGroup(groups.bytes())
 	if slices.ContainsFunc(list, func(g group) bool { return g.GID == u.GID }) {
@@ -127,7 +126,7 @@ func putGroup(groups table, u wire.User) table {
 	return append(groups, group{name: name, GID: u.GID}.line())
 }
 
-// putDocker makes the group docker, if there is none, and the user a member.
+// putDocker adds the group docker, unless there is one, and makes the user a member.
 func putDocker(groups table, u wire.User) table {
 	g := group{name: DockerGroup}
 	i := groups.index(DockerGroup)
@@ -147,8 +146,8 @@ func putDocker(groups table, u wire.User) table {
 	return groups
 }
 
-// freeSystemGID is the highest group number below 1000 that is free, where
-// Debian's adduser looks too (adduser.conf(5), LAST_SYSTEM_GID).
+// freeSystemGID returns the highest free group number below 1000, which is how Debian's
+// adduser chooses (adduser.conf(5), LAST_SYSTEM_GID).
 func freeSystemGID(list []group) uint32 {
 	for gid := uint32(999); gid > 100; gid-- {
 		if !slices.ContainsFunc(list, func(g group) bool { return g.GID == gid }) {
@@ -158,8 +157,8 @@ func freeSystemGID(list []group) uint32 {
 	return 65533
 }
 
-// anyShell is the best shell that the image has, or what passwd(5) means by
-// none.
+// anyShell returns the best shell that the image has; /bin/sh if it has none, which is what
+// an empty field means (passwd(5)).
 func anyShell(root string) string {
 	for _, s := range []string{"/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"} {
 		if isProgram(root + s) {
@@ -169,14 +168,15 @@ func anyShell(root string) string {
 	return "/bin/sh"
 }
 
-// isProgram follows symbolic links from our own root, so a link such as
-// /bin -> /usr/bin is only right once root is "".
+// isProgram reports whether path is an executable file. It follows symbolic links from this
+// process's root, so absolute links in an image are right only once the image is the root.
 func isProgram(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
 }
 
-// writeAccounts replaces the file whole, if it differs; mode is for a new one.
+// writeAccounts replaces the file, if it differs; mode is for a new one. An empty table is
+// not written.
 func writeAccounts(path string, t table, mode fs.FileMode) error {
 	b := t.bytes()
 	if len(b) == 0 {

@@ -10,27 +10,27 @@ import (
 	"time"
 )
 
-// The kernel's trace buffer as it lies in memory (Documentation/trace/
-// ring-buffer-design.rst; the layout is what events/header_page and
-// events/header_event say). Reading it so spares the kernel the text and us the
-// reading of that: together a twentieth of the cost of a connection under emulation.
+// The kernel's trace buffer is read in its binary form (Documentation/trace/
+// ring-buffer-design.rst; events/header_page and events/header_event state the layout).
+// Its text form would cost both sides more: a twentieth of a connection under emulation.
 //
-// A page is a time in ns, a length, and events. An event begins with 32 bits, of
-// which five are its kind and 27 the time since the event before.
+// A page is a time in ns, a length, and events. An event begins with 32 bits: five for its
+// kind, 27 for the time since the event before.
 
 const (
 	pageHeader = 16 // bytes: time and length
-	// lengthMask leaves out the flags that say that events were lost.
+	// lengthMask leaves out the flags for events that were lost.
 	lengthMask = 1<<30 - 1
 
 	kindLong    = 0 // the length follows; kinds up to 28 are a length in words
 	kindPadding = 29
-	kindExtend  = 30 // more bits of the time since
-	kindStamp   = 31 // the time itself
+	kindExtend  = 30 // more bits of the time since the event before
+	kindStamp   = 31 // an absolute time
 	deltaBits   = 27
 )
 
-// eachEvent gives the events of a page and their times. What makes no sense ends it.
+// eachEvent calls event with the time and data of each event of a page, and stops at data
+// that makes no sense. Times are of the buffer's clock.
 func eachEvent(page []byte, event func(at time.Duration, data []byte)) {
 	if len(page) < pageHeader {
 		return
@@ -42,51 +42,72 @@ func eachEvent(page []byte, event func(at time.Duration, data []byte)) {
 		page = page[:length]
 	}
 	for len(page) >= 4 {
-		head := binary.NativeEndian.Uint32(page)
-		kind, delta := head&31, uint64(head>>5)
-		data := page[4:]
-		var word uint64 // the next, which some kinds have
-		if kind == kindLong || kind >= kindPadding {
-			if len(data) < 4 {
-				return
-			}
-			word = uint64(binary.NativeEndian.Uint32(data))
-		}
-		size, skip := word, uint64(4) // of the data, of which so much is no event's
-		switch kind {
-		case kindExtend:
-			at += word<<deltaBits + delta
-			size = 4
-		case kindStamp:
-			at = word<<deltaBits + delta
-			size = 4
-		case kindPadding:
-			if delta == 0 {
-				return // to the end
-			}
-		case kindLong:
-			at += delta
-		default:
-			at += delta
-			size, skip = uint64(kind)*4, 0
-		}
-		if size < skip || size > uint64(len(data)) {
+		e, ok := readEvent(page[4:], binary.NativeEndian.Uint32(page), at)
+		if !ok {
 			return
 		}
-		if kind < kindPadding {
-			event(time.Duration(at), data[skip:size])
+		at = e.at
+		if e.data != nil {
+			event(time.Duration(at), e.data)
 		}
-		page = data[min((size+3)&^3, uint64(len(data))):]
+		page = page[4+e.size:]
 	}
 }
 
-// layout is where the fields of an event of ours are.
-type layout struct {
-	proto           string
-	pid, port, comm int // offsets; comm's is of a word: offset, and length above 16 bits
+// ringEvent is an event of a page.
+type ringEvent struct {
+	at   uint64 // ns
+	data []byte // nil where it only changes the time or fills the page
+	size uint64 // of all that follows its first word
 }
 
-// parseLayout reads an event's format file.
+// readEvent reads the event that begins with the word head and goes on in rest; at is the
+// time of the event before. It is false at the end of the events.
+func readEvent(rest []byte, head uint32, at uint64) (ringEvent, bool) {
+	kind, delta := head&31, uint64(head>>5)
+	var word uint64 // that some kinds have after head
+	if kind == kindLong || kind >= kindPadding {
+		if len(rest) < 4 {
+			return ringEvent{}, false
+		}
+		word = uint64(binary.NativeEndian.Uint32(rest))
+	}
+	e := ringEvent{at: at, size: word}
+	skip := uint64(4) // where the data begins
+	switch kind {
+	case kindExtend:
+		e.at += word<<deltaBits + delta
+		e.size = 4
+	case kindStamp:
+		e.at = word<<deltaBits + delta
+		e.size = 4
+	case kindPadding:
+		if delta == 0 {
+			return ringEvent{}, false // padding to the end of the page
+		}
+	case kindLong:
+		e.at += delta
+	default:
+		e.at += delta
+		e.size, skip = uint64(kind)*4, 0
+	}
+	if e.size < skip || e.size > uint64(len(rest)) {
+		return ringEvent{}, false
+	}
+	if kind < kindPadding {
+		e.data = rest[skip:e.size]
+	}
+	e.size = min((e.size+3)&^3, uint64(len(rest)))
+	return e, true
+}
+
+// layout is the positions of the fields in one kind of event.
+type layout struct {
+	proto           string
+	pid, port, comm int // offsets; at comm is a word: the name's offset, and above 16 bits its length
+}
+
+// parseLayout reads the format file of an event.
 func parseLayout(proto, format string) (layout, error) {
 	offsets := map[string]int{}
 	for line := range strings.Lines(format) {
@@ -109,7 +130,7 @@ func parseLayout(proto, format string) (layout, error) {
 	return l, nil
 }
 
-// note reads an event.
+// note reads one event. It is false for an event that does not fit the layout.
 func (l layout) note(at time.Duration, data []byte) (tracedPort, note, bool) {
 	if len(data) < l.pid+4 || len(data) < l.port+2 || len(data) < l.comm+4 {
 		return tracedPort{}, note{}, false
@@ -124,7 +145,7 @@ func (l layout) note(at time.Duration, data []byte) (tracedPort, note, bool) {
 	return tracedPort{l.proto, binary.NativeEndian.Uint16(data[l.port:])}, n, n.task > 0
 }
 
-// eventID is the number by which an event begins.
+// eventID returns the number of an event's kind, with which its data begins.
 func eventID(data []byte) (uint16, bool) {
 	if len(data) < 2 {
 		return 0, false
@@ -132,7 +153,7 @@ func eventID(data []byte) (uint16, bool) {
 	return binary.NativeEndian.Uint16(data), true
 }
 
-// parseID reads an event's id file.
+// parseID reads the id file of an event.
 func parseID(text string) (uint16, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
 	if err != nil {

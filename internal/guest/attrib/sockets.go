@@ -43,16 +43,16 @@ func (c *Finder) Find(list []wire.ProcessRequest) []wire.ProcessReply {
 	return out
 }
 
-// procfs is a proc file system; tests make their own.
+// procfs is the path of a proc file system.
 type procfs string
 
-// owner finds the process at the guest's end of a connection; PID 0 if it is
-// gone, or not to be seen.
+// owner returns the process at the guest's end of a connection; PID 0 if there is none, or
+// none that can be found.
 func (p procfs) owner(r wire.ProcessRequest) wire.ProcessReply {
 	pids := p.pids()
 	inode := p.socket("self", r, true)
 	if inode == 0 {
-		inode = p.elsewhere(pids, r)
+		inode = p.otherNamespaces(pids, r)
 	}
 	if inode == 0 {
 		return wire.ProcessReply{}
@@ -66,10 +66,10 @@ func (p procfs) owner(r wire.ProcessRequest) wire.ProcessReply {
 	return wire.ProcessReply{}
 }
 
-// elsewhere looks into the other network namespaces, those of containers. The
-// guest gives their connections its own address on the way out, and keeps their
-// port if it is free.
-func (p procfs) elsewhere(pids []int, r wire.ProcessRequest) uint64 {
+// otherNamespaces looks for the connection in the network namespaces of containers, and
+// returns its inode or 0. The kernel replaces the address of their connections by the
+// guest's own, and keeps the port if it is free.
+func (p procfs) otherNamespaces(pids []int, r wire.ProcessRequest) uint64 {
 	own, _ := os.Readlink(filepath.Join(string(p), "self", "ns", "net"))
 	seen := []string{own}
 	for _, pid := range pids {
@@ -86,7 +86,7 @@ func (p procfs) elsewhere(pids []int, r wire.ProcessRequest) uint64 {
 	return 0
 }
 
-// pids lists the processes, the youngest first, more or less: it began the flow.
+// pids lists the processes by falling number: a connection is most likely a young process's.
 func (p procfs) pids() []int {
 	dir, err := os.Open(string(p))
 	if err != nil {
@@ -105,7 +105,7 @@ func (p procfs) pids() []int {
 	return pids
 }
 
-// holds says whether a process has the link among its descriptors.
+// holds reports whether a process has the link among its descriptors.
 func (p procfs) holds(pid int, link string) bool {
 	path := filepath.Join(string(p), strconv.Itoa(pid), "fd")
 	dir, err := os.Open(path)
@@ -120,13 +120,14 @@ func (p procfs) holds(pid int, link string) bool {
 	})
 }
 
+// name returns the name of a process; "" if it has ended.
 func (p procfs) name(pid int) string {
 	b, _ := os.ReadFile(filepath.Join(string(p), strconv.Itoa(pid), "comm"))
 	return strings.TrimSuffix(string(b), "\n")
 }
 
-// socket gives the inode of the connection's socket in a process's network
-// namespace, or 0. exact: it has the guest's own address.
+// socket returns the inode of the connection's socket in a process's network namespace, or
+// 0. With exact, the socket must have the guest's address.
 func (p procfs) socket(pid string, r wire.ProcessRequest, exact bool) uint64 {
 	for _, table := range []string{r.Proto, r.Proto + "6"} {
 		if !slices.Contains([]string{"tcp", "udp", "tcp6", "udp6"}, table) {
@@ -134,7 +135,7 @@ func (p procfs) socket(pid string, r wire.ProcessRequest, exact bool) uint64 {
 		}
 		f, err := os.Open(filepath.Join(string(p), pid, "net", table))
 		if err != nil {
-			continue // no IPv6, or it ended
+			continue // there is no IPv6, or the process has ended
 		}
 		sc := bufio.NewScanner(f)
 		var inode uint64
@@ -157,8 +158,8 @@ type socket struct {
 	inode         uint64
 }
 
-// serves says whether the connection may be this socket's. One for datagrams
-// need not have a remote end, nor an address of its own.
+// serves reports whether the connection may be this socket's. A UDP socket need not have a
+// remote end, nor an address of its own.
 func (s socket) serves(r wire.ProcessRequest, exact bool) bool {
 	if s.inode == 0 || s.local.Port() != r.Src.Port() {
 		return false

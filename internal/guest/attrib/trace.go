@@ -15,57 +15,59 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// A connection that is denied is gone before anyone can look for its socket in
-// /proc. So the kernel notes who connects and who sends, as it happens: probes
-// on three of its functions write to a ring of memory (Documentation/trace/
-// fprobetrace.rst), which is read only when the host asks. That also tells
-// containers apart, and costs less than a walk through /proc.
+// A connection that is denied has ended before its socket can be looked for in /proc. So
+// the kernel records each connect and each datagram when it happens: probes on three of its
+// functions write an event to a ring buffer (Documentation/trace/fprobetrace.rst), which is
+// read only when the host asks. That also works for containers, and costs less than a
+// search of /proc. A kernel that lacks this has no ring buffer to read, and /proc is
+// searched.
 //
-// Not every kernel can do it: /proc is asked then.
+// Words: an event is what the kernel writes; a note is an event that was read, kept by
+// protocol and local port; a task is a thread by its number and name.
 
 const (
-	// traceRing is the ring's size for each CPU, in KiB: some thousand sends.
+	// traceRing is the size of the ring buffer for each CPU, in KiB: some thousand events.
 	traceRing = "64"
-	// traceAge is how long a note stands for its port. The question follows the
-	// first packet at once; later the port may be another's.
+	// traceAge is how long a note is valid. The host asks right after the first packet;
+	// later the port may be another process's.
 	traceAge = 10 * time.Second
-	// traceNotes bounds the notes kept.
+	// traceNotes bounds the notes that are kept.
 	traceNotes = 8192
-	// traceSweep is how often old notes are thrown away.
+	// traceSweep is how often old notes are removed.
 	traceSweep = time.Second
-	// taskAge is how long the process of a thread is believed to stay what it
-	// was: /proc tells it slowly, and a busy thread connects again and again.
+	// taskAge is how long the process of a task is kept: reading it from /proc is slow, and
+	// a busy thread connects again and again.
 	taskAge = time.Second
-	// maxTasks bounds the threads whose process is kept.
+	// maxTasks bounds the tasks whose process is kept.
 	maxTasks = 256
 )
 
-// traceProbes are the functions, in whose context the caller's process runs and
-// the socket has its port already.
+// traceProbes are the kernel functions that are probed. They run in the context of the
+// calling process, and the socket has its port by then.
 var traceProbes = []struct{ event, function string }{
 	{"tcp", "tcp_connect"}, {"udp", "udp_sendmsg"}, {"udp6", "udpv6_sendmsg"},
 }
 
-// trace is the kernel's notes of who used which port.
+// trace keeps the kernel's notes of which task used which port. Its methods may be called
+// concurrently.
 type trace struct {
 	once   sync.Once
 	mu     sync.Mutex
-	rings  []int // the ring of each CPU, to read from
+	rings  []int // descriptors of each CPU's ring buffer; nil before start
 	events map[uint16]layout
 	page   []byte
 	notes  map[tracedPort]note
-	swept  time.Duration // when old notes were thrown away
+	swept  time.Duration // when old notes were last removed
 	tasks  map[tracedTask]known
 }
 
-// tracedTask is a thread by its name too: one that runs another program has
-// another.
+// tracedTask is a thread by number and name. Its name changes when it runs another program.
 type tracedTask struct {
 	task int
 	name string
 }
 
-// known is a thread's process.
+// known is the process of a task, and when it was read.
 type known struct {
 	process wire.ProcessReply
 	at      time.Time
@@ -82,7 +84,7 @@ type note struct {
 	at   time.Duration // of the monotonic clock
 }
 
-// begin starts the notes, unless that was done. Without them /proc is asked.
+// begin starts the notes, once. A failure is only logged: /proc is searched then.
 func (t *trace) begin() {
 	t.once.Do(func() {
 		if err := t.start(); err != nil {
@@ -91,41 +93,60 @@ func (t *trace) begin() {
 	})
 }
 
-// start sets the probes. The file system that it takes is mounted nowhere.
+// setting is a value to write to a file of the tracefs.
+type setting struct{ file, value string }
+
+// traceDir is our instance of the tracer.
+const traceDir = "instances/bawn"
+
+// probeSettings define the probes, for all instances.
+func probeSettings() []setting {
+	list := []setting{{"options/record-cmd", "0"}} // else the kernel records every switch of tasks
+	for _, p := range traceProbes {
+		list = append(list, setting{"dynamic_events", fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
+	}
+	return list
+}
+
+// instanceSettings set our instance up and enable the probes in it.
+func instanceSettings() []setting {
+	list := []setting{{traceDir + "/buffer_size_kb", traceRing}, {traceDir + "/trace_clock", "mono"}}
+	for _, p := range traceProbes {
+		list = append(list, setting{traceDir + "/events/bawn/" + p.event + "/enable", "1"})
+	}
+	return list
+}
+
+func writeAll(root int, list []setting) error {
+	for _, s := range list {
+		if err := writeAt(root, s.file, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start sets the probes, by way of a tracefs that is mounted nowhere.
 func (t *trace) start() error {
 	root, err := mountTracefs()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(root) }()
-	const dir = "instances/bawn"
-	type setting struct{ file, value string }
-	list := []setting{{"options/record-cmd", "0"}} // or each switch of tasks costs
-	for _, p := range traceProbes {
-		list = append(list, setting{"dynamic_events", fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
+	if err := writeAll(root, probeSettings()); err != nil {
+		return err
 	}
-	for _, s := range list {
-		if err := writeAt(root, s.file, s.value); err != nil {
-			return err
-		}
-	}
-	if err := unix.Mkdirat(root, dir, 0o700); err != nil {
+	if err := unix.Mkdirat(root, traceDir, 0o700); err != nil {
 		return fmt.Errorf("trace: %w", err)
 	}
-	list = []setting{{dir + "/buffer_size_kb", traceRing}, {dir + "/trace_clock", "mono"}}
-	for _, p := range traceProbes {
-		list = append(list, setting{dir + "/events/bawn/" + p.event + "/enable", "1"})
+	if err := writeAll(root, instanceSettings()); err != nil {
+		return err
 	}
-	for _, s := range list {
-		if err := writeAt(root, s.file, s.value); err != nil {
-			return err
-		}
-	}
-	events, err := readLayouts(root, dir)
+	events, err := readLayouts(root, traceDir)
 	if err != nil {
 		return err
 	}
-	rings, err := openRings(root, dir+"/per_cpu")
+	rings, err := openRings(root, traceDir+"/per_cpu")
 	if err != nil {
 		return err
 	}
@@ -136,7 +157,7 @@ func (t *trace) start() error {
 	return nil
 }
 
-// readLayouts asks what the events look like, by their numbers.
+// readLayouts returns the layout of each kind of event, by its number.
 func readLayouts(root int, dir string) (map[uint16]layout, error) {
 	events := map[uint16]layout{}
 	for _, p := range traceProbes {
@@ -160,8 +181,8 @@ func readLayouts(root int, dir string) (map[uint16]layout, error) {
 	return events, nil
 }
 
-// openRings opens the ring of each CPU. They are bare descriptors, as an os.File's
-// reads would wait for more.
+// openRings opens the ring buffer of each CPU. It returns bare descriptors, since reads of
+// an os.File would wait for more.
 func openRings(root int, dir string) (rings []int, err error) {
 	fd, err := unix.Openat(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -186,6 +207,7 @@ func openRings(root int, dir string) (rings []int, err error) {
 	return rings, nil
 }
 
+// mountTracefs opens a tracefs and returns a descriptor of its root.
 func mountTracefs() (int, error) {
 	fs, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -202,7 +224,7 @@ func mountTracefs() (int, error) {
 	return root, nil
 }
 
-// writeAt writes a setting below a folder; a file of events takes another line.
+// writeAt writes a setting to a file below a folder. To a file with a list it adds a line.
 func writeAt(root int, file, value string) error {
 	fd, err := unix.Openat(root, file, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -230,7 +252,8 @@ func readAt(root int, file string) (string, error) {
 	return string(b), nil
 }
 
-// user is who used a port last, if that was lately; PID 0 is not known.
+// user returns the task that last used a port, not longer ago than traceAge; 0 if there is
+// none.
 func (t *trace) user(proto string, port uint16) (task int, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -245,7 +268,7 @@ func (t *trace) user(proto string, port uint16) (task int, name string) {
 	return n.task, n.name
 }
 
-// process is a thread's process by /proc, or by what /proc said just now.
+// process returns a task's process from p, or as it was read less than taskAge ago.
 func (t *trace) process(p procfs, task int, name string) wire.ProcessReply {
 	key := tracedTask{task, name}
 	t.mu.Lock()
@@ -264,11 +287,11 @@ func (t *trace) process(p procfs, task int, name string) wire.ProcessReply {
 	return k.process
 }
 
-// drain takes the rings' contents in and forgets what is old, now and then. It
-// returns the time on the notes' clock.
+// drain reads the ring buffers, and removes old notes now and then. It returns the time on
+// the notes' clock.
 func (t *trace) drain() time.Duration {
 	for _, ring := range t.rings {
-		for range 1 << 10 { // senders may be as quick as this
+		for range 1 << 10 { // a bound, since events may come as fast as they are read
 			n, err := unix.Read(ring, t.page)
 			if err != nil || n <= 0 {
 				break
@@ -289,13 +312,13 @@ func (t *trace) drain() time.Duration {
 	return at
 }
 
-// take keeps an event as a note, unless a later one of that port, from another
-// CPU's ring, is there.
+// take keeps an event as a note, unless there is a later one for its port, from another
+// CPU's ring buffer.
 func (t *trace) take(at time.Duration, data []byte) {
 	id, _ := eventID(data)
 	l, ok := t.events[id]
 	if !ok {
-		return // the kernel's own
+		return // not one of ours
 	}
 	k, n, ok := l.note(at, data)
 	if ok && len(t.notes) < traceNotes && t.notes[k].at <= at {
@@ -303,6 +326,7 @@ func (t *trace) take(at time.Duration, data []byte) {
 	}
 }
 
+// forget removes the notes that are too old.
 func (t *trace) forget(now time.Duration) {
 	for k, n := range t.notes {
 		if now-n.at > traceAge {
@@ -311,7 +335,7 @@ func (t *trace) forget(now time.Duration) {
 	}
 }
 
-// process gives the process of a thread, and its name; the thread's own where it
+// process returns the process of a task and its name; the task's own number and name if it
 // has ended.
 func (p procfs) process(task int, name string) wire.ProcessReply {
 	b, _ := os.ReadFile(string(p) + "/" + strconv.Itoa(task) + "/status")

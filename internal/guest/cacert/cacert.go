@@ -17,8 +17,8 @@ import (
 	"bawn.dev/bawn/internal/guest/etc"
 )
 
-// ourCA is where Debian's update-ca-certificates(8) looks for what a machine
-// trusts besides Debian's own list, so that it survives that program.
+// ourCA is the file of the host's certificates. It is where Debian's
+// update-ca-certificates(8) looks for certificates to add, so they stay when that runs.
 const ourCA = "/usr/local/share/ca-certificates/bawn.crt"
 
 // bundles are the files in which distributions keep all trusted certificates.
@@ -29,7 +29,7 @@ var bundles = []string{
 	"/etc/ssl/cert.pem",                                 // Alpine's libressl
 }
 
-// hashDir is where OpenSSL looks a certificate up by a hash of its name.
+// hashDir is where OpenSSL looks for a certificate by a hash of its name.
 const hashDir = "/etc/ssl/certs"
 
 // Install adds certificates, in PEM, to those that the image's programs trust,
@@ -41,17 +41,17 @@ func Install(certPEM []byte) (env []string, err error) {
 	if len(certPEM) == 0 {
 		return nil, nil
 	}
-	// That file is written last: what it holds is trusted already, and to look at
-	// certificates takes a tenth of a second of each start.
+	// ourCA is written last, so what it holds is installed already. Parsing certificates
+	// takes a tenth of a second of each start.
 	if old := etc.Read(ourCA); !bytes.Equal(old, certPEM) {
 		if err := addCertificates(certPEM, old); err != nil {
 			return nil, err
 		}
 	}
-	return caEnv(bundleOf()), nil
+	return caEnv(currentBundle()), nil
 }
 
-// addCertificates puts certificates in the place of the old ones.
+// addCertificates replaces the old certificates by others in all lists of the image.
 func addCertificates(certPEM, old []byte) error {
 	certs, err := parseCerts(certPEM)
 	if err != nil {
@@ -81,8 +81,8 @@ func addCertificates(certPEM, old []byte) error {
 	return etc.Replace(ourCA, certPEM, 0o644)
 }
 
-// bundleOf is the image's file of all trusted certificates.
-func bundleOf() string {
+// currentBundle returns the image's file of all trusted certificates.
+func currentBundle() string {
 	for _, path := range bundles {
 		if _, err := os.Stat(path); err == nil {
 			return path
@@ -91,7 +91,7 @@ func bundleOf() string {
 	return bundles[0]
 }
 
-// parseCerts reads all certificates, of which there must be one.
+// parseCerts returns the certificates of a PEM text. None is an error.
 func parseCerts(in []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for {
@@ -114,7 +114,7 @@ func parseCerts(in []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// withCert is a bundle without the old certificate and with the new one last.
+// withCert returns a bundle without the old certificate and with the new one at the end.
 func withCert(bundle, old, cert []byte) []byte {
 	if len(old) > 0 {
 		bundle = bytes.ReplaceAll(bundle, old, nil)
@@ -126,8 +126,8 @@ func withCert(bundle, old, cert []byte) []byte {
 	return append(bundle, cert...)
 }
 
-// caEnv tells programs that bring a list of their own about ours: Node.js as
-// npm or an installer brings it, Python's requests and pip, AWS's tools, Deno.
+// caEnv returns the variables that make programs with a list of their own use the bundle:
+// Node.js unless it is the image's, Python's requests and pip, AWS's tools, Deno.
 func caEnv(bundle string) []string {
 	return []string{
 		"NODE_EXTRA_CA_CERTS=" + ourCA,
@@ -160,7 +160,7 @@ func hashLink(dir string, cert *x509.Certificate) error {
 	return fmt.Errorf("certificate: too many of the same name in %s", dir)
 }
 
-// subjectHash is OpenSSL's hash of a certificate's subject
+// subjectHash returns OpenSSL's hash of a certificate's subject
 // (X509_NAME_hash_ex(3)): the first four bytes of SHA-1, little-endian, over
 // the name's parts without the sequence around them, each value as UTF-8
 // with its ASCII letters in lower case and its white space made single.

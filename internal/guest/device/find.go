@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Limit is how long a device may take to appear that the host says is
-// there; under software emulation on a busy host seconds are usual.
+// Limit is how long a device that the host has plugged may take to appear. Under software
+// emulation on a busy host it takes seconds.
 const Limit = 5 * time.Minute
 
-// shareClass lists the virtiofs devices with their tags.
+// shareClass is the folder of the virtiofs devices, with their tags.
 const shareClass = "/sys/fs/virtiofs"
 
 // Disk waits for the virtio-blk disk with the serial number and returns its device file.
@@ -28,6 +28,7 @@ func (u *Events) Disk(serial string) (string, error) {
 	return dev, nil
 }
 
+// diskOf returns the device file of the disk with the serial number, or "".
 func diskOf(class, serial string) string {
 	entries, err := os.ReadDir(class)
 	if err != nil {
@@ -50,6 +51,7 @@ func (u *Events) Share(tag string) error {
 	return nil
 }
 
+// hasTag reports whether there is a virtiofs device with the tag.
 func hasTag(class, tag string) bool {
 	entries, err := os.ReadDir(class)
 	if err != nil {

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Events wakes who waits for a device, when the kernel announces one.
+// Events receives the kernel's announcements of devices (netlink(7), NETLINK_KOBJECT_UEVENT).
+// One WaitFor at a time sees all of them; others look again every recheck.
 type Events struct {
 	fd int
 }
 
-// Listen subscribes to the kernel's announcements.
+// Listen subscribes to announcements.
 func Listen() (*Events, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -30,20 +31,20 @@ func Listen() (*Events, error) {
 
 const (
 	forever = time.Duration(1<<63 - 1)
-	// recheck is how often to look even though nothing was announced: an
-	// announcement is sent before some attributes can be read.
+	// recheck is how often to look without an announcement: some attributes can be read
+	// only a little later.
 	recheck = 100 * time.Millisecond
 )
 
 var errNoDevice = errors.New("no such device")
 
-// WaitFor returns when ready does, or errNoDevice after the limit. What was
-// announced before the call does not get lost: ready is asked first.
+// WaitFor calls ready, again after each announcement, until it returns true. After the
+// limit it returns an error. A device that appeared before the call is not missed.
 func (u *Events) WaitFor(limit time.Duration, ready func() bool) error {
 	start := time.Now()
 	buf := make([]byte, 4096)
 	for {
-		// Forget what was announced so far, then look, then wait for more.
+		// Discard the announcements so far, then look, then wait for more.
 		for {
 			if _, _, err := unix.Recvfrom(u.fd, buf, 0); errors.Is(err, unix.EAGAIN) {
 				break

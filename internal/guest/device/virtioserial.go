@@ -11,7 +11,7 @@ import (
 
 const portClass = "/sys/class/virtio-ports"
 
-// findPort returns the device of the virtio-serial port of the name, or "".
+// findPort returns the device file of the virtio-serial port of the name, or "".
 func findPort(class, name string) string {
 	entries, err := os.ReadDir(class)
 	if err != nil {
@@ -26,8 +26,9 @@ func findPort(class, name string) string {
 	return ""
 }
 
-// Port opens the virtio-serial port of the name, waiting until the kernel has found it.
-func (u *Events) Port(name string) (*port, error) {
+// Port opens the virtio-serial port of the name. It waits, without a limit, until the
+// kernel has found the port.
+func (u *Events) Port(name string) (*SerialPort, error) {
 	var dev string
 	if err := u.WaitFor(forever, func() bool { dev = findPort(portClass, name); return dev != "" }); err != nil {
 		return nil, err
@@ -36,19 +37,19 @@ func (u *Events) Port(name string) (*port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &port{f}, nil
+	return &SerialPort{f}, nil
 }
 
-// hostPause is how long to wait for a host that is not there: between QEMU's
-// start and its chardev's connection, or around a saved machine's restart.
+// hostPause is how often a read looks for a host that has not opened its end: between
+// QEMU's start and the supervisor's connection, or after a saved machine was restored.
 const hostPause = 10 * time.Millisecond
 
-// port is a virtio-serial port. It never ends: while nobody holds the host's
-// end, the kernel reports end of file, and the port waits.
-type port struct{ *os.File }
+// SerialPort is a virtio-serial port. It has no end: while the host's side is closed the
+// kernel reports end of file, and Read waits.
+type SerialPort struct{ *os.File }
 
-// Read waits for the host's bytes.
-func (p *port) Read(b []byte) (int, error) {
+// Read waits until the host has sent something.
+func (p *SerialPort) Read(b []byte) (int, error) {
 	for {
 		n, err := p.File.Read(b)
 		if n > 0 || !errors.Is(err, io.EOF) {

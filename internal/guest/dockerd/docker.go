@@ -24,8 +24,7 @@ const (
 	dockerLog    = "/var/log/docker.log"
 	listenFD     = 3 // SD_LISTEN_FDS_START (sd_listen_fds(3))
 
-	// restartPause keeps a daemon that cannot start from being started all the
-	// time.
+	// restartPause limits how often a daemon that cannot start is started.
 	restartPause = time.Second
 )
 
@@ -33,11 +32,12 @@ const (
 // that takes over a listening socket.
 const ActivateMode = "bawn-activate"
 
-// Daemon starts the image's Docker daemon when somebody first asks for it.
+// Daemon is the image's Docker daemon, which is started when a client first connects to its
+// socket. Its methods may be called concurrently.
 //
-// The agent holds the listening socket, and the daemon inherits it, as with
-// systemd's socket activation: the first client waits in the socket's queue
-// until the daemon takes it. While no daemon runs, the agent waits for a client.
+// The agent holds the listening socket, and the daemon inherits it, as with systemd's
+// socket activation. The first client waits in the socket's queue until the daemon accepts
+// it. While no daemon runs, the agent waits for the socket to become readable.
 type Daemon struct {
 	processes *process.Table
 
@@ -46,10 +46,11 @@ type Daemon struct {
 	ending  bool
 }
 
-// New returns a daemon that is not yet asked for; it starts as a child of the table.
+// New returns a daemon that will run as a child in the table, after Listen.
 func New(processes *process.Table) *Daemon { return &Daemon{processes: processes} }
 
-// Listen opens the socket, if the image has a daemon.
+// Listen opens the socket and waits for clients in the background. It does nothing if the
+// image has no daemon.
 func (d *Daemon) Listen() error {
 	daemon, err := exec.LookPath("dockerd")
 	if err != nil {
@@ -78,6 +79,7 @@ func (d *Daemon) Listen() error {
 	return nil
 }
 
+// serve starts the daemon for a client that waits, again whenever it has ended.
 func (d *Daemon) serve(socket *os.File, daemon string) {
 	fd := int(socket.Fd())
 	for {
@@ -99,6 +101,7 @@ func (d *Daemon) serve(socket *os.File, daemon string) {
 	}
 }
 
+// waitReadable waits until a client connects to the listening socket.
 func waitReadable(fd int) error {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
@@ -109,7 +112,7 @@ func waitReadable(fd int) error {
 	}
 }
 
-// start starts the daemon; nil when the machine is about to end.
+// start starts the daemon. It returns nil, nil after Stop.
 func (d *Daemon) start(socket *os.File, daemon string) (*process.Process, error) {
 	out, err := os.OpenFile(dockerLog, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
 	if err != nil {
@@ -135,9 +138,9 @@ func (d *Daemon) start(socket *os.File, daemon string) (*process.Process, error)
 	return d.running, err
 }
 
-// Stop has the daemon stop its containers and itself, and waits for that up to
-// the limit. It comes before anything else is ended, since the daemon stops
-// containers through helpers that would be gone.
+// Stop makes the daemon stop its containers and itself, waits for that up to the limit, and
+// prevents another start. Call it before other processes are ended: the daemon stops
+// containers through helper processes.
 func (d *Daemon) Stop(limit time.Duration) {
 	d.mu.Lock()
 	d.ending = true
@@ -154,8 +157,9 @@ func (d *Daemon) Stop(limit time.Duration) {
 	}
 }
 
-// Activate becomes the program of its arguments, telling it about the socket
-// that it inherits.
+// Activate replaces this process by the program in argv, and passes it the socket at
+// descriptor 3 by the protocol of sd_listen_fds(3). It returns, with an exit status, only if
+// that fails.
 func Activate(argv []string) int {
 	if len(argv) == 0 {
 		return 2

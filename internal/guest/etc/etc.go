@@ -14,11 +14,11 @@ import (
 	"syscall"
 )
 
-// maxAccounts bounds the files that are read here, in bytes.
-const maxAccounts = 1 << 20
+// maxSize bounds what Read reads of a file, in bytes.
+const maxSize = 1 << 20
 
-// Read reads a file of the image, up to maxAccounts; what cannot be read
-// is empty. It does not wait for a pipe that lies in the file's place.
+// Read returns the contents of a file, up to maxSize. Of what is missing, cannot be read,
+// or is no regular file, it returns nil. It does not wait for a writer of a pipe.
 func Read(path string) []byte {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -28,12 +28,12 @@ func Read(path string) []byte {
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return nil
 	}
-	b, _ := io.ReadAll(io.LimitReader(f, maxAccounts)) // what was read counts
+	b, _ := io.ReadAll(io.LimitReader(f, maxSize)) // what was read counts
 	return b
 }
 
-// Overwrite is replaceFile for what is written again after a crash in any
-// case: it changes the file in place, which takes a tenth of the steps.
+// Overwrite changes a file in place, where there is one, and is Replace otherwise. It is
+// much faster, for files that a start after a crash writes again in any case.
 func Overwrite(path string, b []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -53,9 +53,13 @@ func Overwrite(path string, b []byte, mode fs.FileMode) error {
 	return err
 }
 
-// Replace writes a file anew, through a name beside it so that a reader
-// sees the old or the new; owner and mode of an existing one are kept. Nothing
-// is written where nothing changes.
+// Replace replaces a file by rename(2): readers see the old contents or the new. It keeps
+// owner and mode of an existing file; mode is for a new one, whose folder it makes. A file
+// with the same contents is left as it is. On a full disk the file stays as it was, which
+// is logged and no error: the machine must start, or nobody could make room.
+//
+// It does not sync, unlike package atomicfile: a start writes a dozen of these files, and
+// the next start writes them again if a crash lost them.
 func Replace(path string, b []byte, mode fs.FileMode) error {
 	if old := Read(path); bytes.Equal(old, b) && old != nil {
 		return nil
@@ -63,13 +67,21 @@ func Replace(path string, b []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tmp := path + ".bawn-new"
-	_ = os.Remove(tmp) // of a start that was cut off
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	err := replace(path, b, mode)
 	if errors.Is(err, syscall.ENOSPC) {
 		log.Printf("%s stays as it was: the disk is full", path)
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func replace(path string, b []byte, mode fs.FileMode) error {
+	tmp := path + ".bawn-new"
+	_ = os.Remove(tmp) // left by a start that was killed
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -88,17 +100,11 @@ func Replace(path string, b []byte, mode fs.FileMode) error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
-		if errors.Is(err, syscall.ENOSPC) {
-			// The machine must start for anybody to make room on its disk.
-			log.Printf("%s stays as it was: the disk is full", path)
-			return nil
-		}
-		return fmt.Errorf("%s: %w", path, err)
 	}
-	return nil
+	return err
 }
 
-// owner is who a file belongs to.
+// owner returns the owner and group of a file; -1 where they are not known.
 func owner(fi fs.FileInfo) (uid, gid int) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {

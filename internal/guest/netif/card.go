@@ -16,7 +16,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Card is the machine's one network card.
+// Card is the machine's one network card. Its methods must not be called concurrently.
 type Card struct {
 	link      netlink.Link
 	gateways  []string
@@ -47,7 +47,7 @@ func configureLink(link netlink.Link, n *wire.Net) error {
 	name := link.Attrs().Name
 	for s, v := range map[string]string{
 		"accept_ra": "0", "autoconf": "0", "accept_dad": "0",
-		"addr_gen_mode": "1", // no link-local address: it would be the same in all copies of a machine
+		"addr_gen_mode": "1", // no link-local address, which would be the same in all copies of a machine
 	} {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+s, []byte(v), 0)
 	}
@@ -87,8 +87,7 @@ func (c *Card) Assign(r *wire.Identity) error {
 	return addRoutes(c.link, c.gateways)
 }
 
-// dropAddresses takes addresses away from the card. Somebody may have done so
-// already.
+// dropAddresses removes addresses from the card. It is no error if one is not there.
 func dropAddresses(link netlink.Link, list []string) error {
 	for _, s := range list {
 		addr, err := netlink.ParseAddr(s)
@@ -117,8 +116,7 @@ func FindCard() *Card {
 	return nil
 }
 
-// setMAC gives the card the sandbox's own address: a restored machine's card
-// has its template's.
+// setMAC sets the card's MAC address. A restored machine's card has its template's.
 func setMAC(link netlink.Link, mac net.HardwareAddr) error {
 	if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
 		return fmt.Errorf("network: address %s: %w", mac, err)
@@ -143,8 +141,8 @@ func addAddresses(link netlink.Link, list []string) error {
 	return nil
 }
 
-// addRoutes sends everything through the gateways, which are on no network of
-// the card's: nobody else is.
+// addRoutes routes everything through the gateways. They are in no network of the card, so
+// each needs a route of its own first.
 func addRoutes(link netlink.Link, gateways []string) error {
 	index := link.Attrs().Index
 	for _, s := range gateways {
@@ -168,8 +166,9 @@ func addRoutes(link netlink.Link, gateways []string) error {
 	return nil
 }
 
-// DropConnections ends the TCP connections that this machine has with the world
-// from addresses that are no longer its own: nobody would answer them.
+// DropConnections ends the TCP connections from addresses that are not in keep (CIDR
+// notation), except those on the loopback: they were the original's of this fork, and
+// nobody would answer them. Failures are logged.
 func DropConnections(keep []string) {
 	own := map[string]bool{}
 	for _, s := range keep {

@@ -7,17 +7,17 @@ import (
 	"syscall"
 )
 
-// Member is a process found by its session.
+// Member is a process of a session.
 type Member struct {
 	PID     int
 	ignores uint64 // signals, bit n-1 for signal n
 }
 
-// IgnoresHangup reports whether it was told to outlive its terminal (nohup).
+// IgnoresHangup reports whether the process ignores SIGHUP, as one started by nohup does.
 func (m Member) IgnoresHangup() bool { return m.ignores&(1<<(uint(syscall.SIGHUP)-1)) != 0 }
 
-// Session lists the living processes of a session, by walking /proc. A session
-// number stays taken while one process is in it.
+// Session lists the living processes of a session (setsid(2)), from /proc. The number is
+// not used again for another session while it has a process.
 func Session(sid int) []Member {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -38,13 +38,13 @@ func Session(sid int) []Member {
 		if s, state := statSession(string(b)); s != sid || state == "Z" || state == "X" {
 			continue
 		}
-		status, _ := os.ReadFile("/proc/" + n + "/status") // without it, it ignores nothing
+		status, _ := os.ReadFile("/proc/" + n + "/status") // missing, it ignores none
 		list = append(list, Member{pid, ignored(string(status))})
 	}
 	return list
 }
 
-// statSession takes session and state from /proc/PID/stat (proc_pid_stat(5)):
+// statSession returns session and state from /proc/PID/stat (proc_pid_stat(5)):
 // after the name in parentheses come state, parent, group, session.
 func statSession(stat string) (sid int, state string) {
 	i := strings.LastIndexByte(stat, ')')
@@ -62,6 +62,7 @@ func statSession(stat string) (sid int, state string) {
 	return sid, f[0]
 }
 
+// ignored returns the set of signals that a process ignores, from /proc/PID/status.
 func ignored(status string) uint64 {
 	_, rest, ok := strings.Cut(status, "\nSigIgn:")
 	if !ok {

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Table starts and reaps children.
+// Table starts and reaps children. Its methods may be called concurrently.
 //
-// Theory of operation. Process 1 inherits every orphan and must reap it, which
-// only wait4(-1) can do for children that it does not know; and wait4(-1) takes
-// the statuses of its own children as well. So there is exactly one place that
-// waits, reap, and os/exec and os.Process.Wait are not used in this package.
-// reap hands the status to who started the child, or drops it.
+// Theory of operation. Process 1 inherits every orphan and must reap it. It does not know
+// their numbers, so it must use wait4(-1), which also returns the statuses of the children
+// that it started itself. So there is exactly one place that waits, Reap, and the agent
+// uses neither os/exec nor os.Process.Wait. Reap gives the status to the Process of that
+// number, or drops it.
 //
-// A child may be gone before start has noted its number. While any start is
-// under way, reap keeps the statuses of the unknown, and start looks there. The
-// lock is not held over the fork: executing a file on a slow share takes long,
-// and reaping and killing go on meanwhile.
+// A child may end before Start has noted its number. While a Start is under way, Reap keeps
+// the statuses of unknown numbers, and Start looks for its child's there. The lock is not
+// held over the fork: executing a file on a slow share takes long, and reaping and
+// signalling go on meanwhile.
 //
-// A number is killed only under the lock and before it was reaped, so it cannot
+// A process is signalled only under the lock and before it was reaped, so its number cannot
 // have become another process's.
 type Table struct {
 	mu       sync.Mutex
@@ -32,16 +32,16 @@ type Table struct {
 	starting int
 	early    map[int]syscall.WaitStatus // reaped while starting > 0
 	group    *os.File                   // control group of all children; nil in tests
-	// each, when set, waits for each child by its number: for tests, whose
-	// process has other children that are not ours.
+	// OwnOnly, when set, waits for each child by its number instead of by Reap: for
+	// a process with other children, such as that of a test. Set it before Start.
 	OwnOnly bool
 }
 
-// Self is this program, to be executed anew. It stays valid after the root
-// was changed.
+// Self is the path of this program, for executing it again. It is valid also after the
+// root was changed.
 const Self = "/proc/self/exe"
 
-// Process is one child.
+// Process is a child.
 type Process struct {
 	PID    int
 	Done   chan struct{} // closed when it was reaped
@@ -54,7 +54,8 @@ func NewTable(group *os.File) *Table {
 	return &Table{group: group, running: map[int]*Process{}, early: map[int]syscall.WaitStatus{}}
 }
 
-// Start executes path. Errors are plain errnos of the failed step.
+// Start executes path in a new process. Its errors are the plain errnos of fork(2),
+// execve(2) and what attr asks for.
 func (ps *Table) Start(path string, argv []string, attr *syscall.ProcAttr) (*Process, error) {
 	ps.mu.Lock()
 	ps.starting++
@@ -85,7 +86,8 @@ func (ps *Table) Start(path string, argv []string, attr *syscall.ProcAttr) (*Pro
 	return p, nil
 }
 
-// inGroup has a child begin in the group, so that nothing of it is ever outside.
+// inGroup returns attr with the control group: the child is born in it, so that freezing
+// the group cannot miss it.
 func (ps *Table) inGroup(attr *syscall.ProcAttr) *syscall.ProcAttr {
 	if ps.group == nil {
 		return attr
@@ -99,8 +101,8 @@ func (ps *Table) inGroup(attr *syscall.ProcAttr) *syscall.ProcAttr {
 	return &inside
 }
 
-// Reap collects all children that have ended; it reports whether any child is
-// left.
+// Reap collects the statuses of all children that have ended, and reports whether any child
+// is left.
 func (ps *Table) Reap() (left bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -146,11 +148,11 @@ func (ps *Table) waitOne(p *Process) {
 	ps.ended(p.PID, st)
 }
 
-// SignalGroup sends sig to the process group that p leads, if p still runs.
+// SignalGroup sends sig to the process group that p leads, if p has not ended.
 func (ps *Table) SignalGroup(p *Process, sig syscall.Signal) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.running[p.PID] == p {
-		_ = syscall.Kill(-p.PID, sig) // the group may be gone this moment
+		_ = syscall.Kill(-p.PID, sig) // the group may have ended
 	}
 }
