@@ -85,6 +85,12 @@ func stepFor(e *engine.Error) string {
 		return fmt.Sprintf("mkdir %s, or bawn run --name %s --mount '' to go without what --mount has shared", path, name)
 	case engine.NoMountSource:
 		return fmt.Sprintf("mkdir %s, or another --mount", path)
+	case engine.ShareOfBawn:
+		return "run bawn in a project directory"
+	case engine.ShareOfHome:
+		return "run bawn in a project directory below it"
+	case engine.ShareNotReadOnly:
+		return fmt.Sprintf("run bawn in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path)
 	case engine.NeedsRestart:
 		return fmt.Sprintf("bawn stop %s, then again", name)
 	case engine.ImageFixed:
@@ -124,7 +130,7 @@ func stepFor(e *engine.Error) string {
 		return "bawn suspend another sandbox (bawn ls)"
 	case engine.LimitReached:
 		return fmt.Sprintf("bawn suspend another one (bawn ls), or a larger %s or %s", engine.MaxSandboxesEnv, engine.MaxMemoryEnv)
-	case engine.StartFailed, engine.CommandFailed:
+	case engine.StartFailed, engine.SupervisorDied, engine.CommandFailed:
 		return lookInto(e)
 	case engine.StopFailed:
 		return "bawn stop --force " + name
@@ -166,6 +172,8 @@ func lookInto(e *engine.Error) string {
 		return "the same without --rm, which keeps the sandbox and its logs"
 	case e.Sandbox == "":
 		return "bawn ls"
+	case e.Reason == engine.SupervisorDied:
+		return "bawn logs --supervisor " + e.Sandbox
 	}
 	return "bawn ls, then bawn logs " + e.Sandbox
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/initramfs"
@@ -132,10 +133,13 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 	for _, n := range how.Notes {
 		e.notify(Notice{Reason: StartNote, Sandbox: spec.Name, Text: n})
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+	case errors.Is(err, launch.ErrNoReason):
+		return e.lost(SupervisorDied, spec, err)
+	case err != nil:
 		return e.lost(StartFailed, spec, err)
-	}
-	if err == nil {
+	default:
 		e.prepareNext(d, how.Cold)
 	}
 	return err

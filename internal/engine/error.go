@@ -46,6 +46,13 @@ const (
 	// NoMountSource: the source of a mount that is asked for does not exist (Path).
 	NoMountSource Reason = "mount-source-not-found"
 
+	// ShareOfBawn, ShareOfHome, ShareOfKernel and ShareNotReadOnly: a directory that is to
+	// be shared must not be (Path; store.ShareRefusal).
+	ShareOfBawn      = Reason(store.OwnShare)
+	ShareOfHome      = Reason(store.HomeShare)
+	ShareOfKernel    = Reason(store.KernelShare)
+	ShareNotReadOnly = Reason(store.ReadOnlyShare)
+
 	// InvalidSpec: a value of a spec is not possible (Fields has its name).
 	InvalidSpec Reason = "invalid-spec"
 	// NeedsRestart: the sandbox runs, and what is asked for takes effect at a start
@@ -94,6 +101,8 @@ const (
 	LimitReached Reason = "limit-reached"
 	// StartFailed: the sandbox did not start (Sandbox, if it is still there; Throwaway).
 	StartFailed Reason = "start-failed"
+	// SupervisorDied: as StartFailed, and only the supervisor's log may say why.
+	SupervisorDied Reason = "supervisor-died"
 	// StopFailed: the sandbox did not stop (Sandbox).
 	StopFailed Reason = "stop-failed"
 	// SuspendFailed: the sandbox was not suspended (Sandbox).
@@ -145,7 +154,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // As returns the outermost Error in err's tree. An error of a package below that has a
 // meaning here becomes one: a sandbox that is not there or damaged, a value of a spec
-// that is not possible, an answer of a supervisor (with its control.Reason). It is nil if
+// that is not possible, a refusal to share, an answer of a supervisor (with its
+// control.Reason). It is nil if
 // there is none.
 func As(err error) *Error {
 	var e *Error
@@ -155,7 +165,10 @@ func As(err error) *Error {
 	var damaged *store.DamagedError
 	var field *sandbox.FieldError
 	var answer *control.Error
+	var share *store.ShareError
 	switch {
+	case errors.As(err, &share):
+		return &Error{Reason: Reason(share.Reason), Path: share.Path, Err: err}
 	case errors.As(err, &answer):
 		return &Error{Reason: Reason(answer.Reason), Port: answer.Port, Err: err}
 	case errors.As(err, &field):

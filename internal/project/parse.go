@@ -246,7 +246,7 @@ func (p *parser) image(n *yaml.Node) {
 	switch {
 	case !ok:
 	case strings.HasPrefix(s, "docker-archive:"), strings.HasPrefix(s, "oci:"):
-		p.failAt(n, "an image on this host is named by --image, not here")
+		p.failAt(n, "an image on this host is named when a sandbox is made, not here")
 	case !imageRule.MatchString(s) || len(s) > 512:
 		p.failAt(n, "%q is no image reference", s)
 	default:

@@ -382,10 +382,30 @@ func (s *Store) FreeName(base string) (string, error) {
 	return "", fmt.Errorf("too many sandboxes named %s", base)
 }
 
+// ShareRefusal is why a path of the host must not be shared.
+type ShareRefusal string
+
+// The refusals. A path of ReadOnlyShare may be shared read-only.
+const (
+	OwnShare      ShareRefusal = "share-of-bawn"       // it holds, or lies in, bawn's own folders
+	HomeShare     ShareRefusal = "share-of-home"       // it holds the whole home directory
+	KernelShare   ShareRefusal = "share-of-kernel"     // it lies in a file system of the kernel's
+	ReadOnlyShare ShareRefusal = "share-not-read-only" // the host's system needs it unchanged
+)
+
+// ShareError says that a path of the host must not be shared with a guest.
+type ShareError struct {
+	Path   string
+	Reason ShareRefusal
+	why    string
+}
+
+func (e *ShareError) Error() string { return fmt.Sprintf("cannot share %s: %s", e.Path, e.why) }
+
 // CheckShare says whether a host path may be shared with a guest: it must
 // exist, and it must not hold, nor lie within, bawn's own state (keys, policy)
 // or the system's roots, nor be the whole home directory. Read-only, a
-// directory of the system's may be.
+// directory of the system's may be. A refusal is a *ShareError.
 func (s *Store) CheckShare(path string, readOnly bool) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("cannot share %s: %w", path, err)
@@ -399,19 +419,19 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 	for _, o := range own {
 		o = resolved(o)
 		if sandbox.Beneath(path, o) || sandbox.Beneath(o, path) {
-			return fmt.Errorf("cannot share %s: bawn keeps policy, keys and images in folders such as %s, which no guest may reach; run bawn in a project directory", path, o)
+			return &ShareError{path, OwnShare, fmt.Sprintf("bawn keeps policy, keys and images in folders such as %s, which no guest may reach", o)}
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil && sandbox.Beneath(path, home) {
-		return fmt.Errorf("cannot share %s: it holds your home directory with its credentials; run bawn in a project directory below it", path)
+		return &ShareError{path, HomeShare, "it holds your home directory with its credentials"}
 	}
 	for _, sys := range append([]string{"/run"}, sandbox.KernelDirs...) {
 		if sandbox.Beneath(sys, path) {
-			return fmt.Errorf("cannot share %s: it belongs to the host's system", path)
+			return &ShareError{path, KernelShare, "it belongs to the host's system"}
 		}
 	}
 	if !readOnly && slices.Contains(sandbox.SystemDirs, path) {
-		return fmt.Errorf("cannot share %s: the host's system needs it; run bawn in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path, path)
+		return &ShareError{path, ReadOnlyShare, "the host's system needs it"}
 	}
 	return nil
 }

@@ -132,8 +132,12 @@ func Follow(r *os.File, on Progress) (how Result, err error) {
 		}
 		on.Stage(n.Stage)
 	}
-	return how, errors.New("the supervisor ended without a word (see its log: bawn logs --supervisor)")
+	return how, ErrNoReason
 }
+
+// ErrNoReason means that a supervisor ended during a start and did not report why. Its log
+// may say more.
+var ErrNoReason = errors.New("the supervisor ended without giving a reason")
 
 // crashError is why a start failed in which the guest's kernel or QEMU crashed.
 type crashError string

@@ -20,7 +20,7 @@ func TestFollow(t *testing.T) {
 		"ready":         {says: []handoff.StartEvent{{Stage: "one"}, {Note: "look"}, {Reachable: true}, {Ready: true, Cold: true}}, cold: true},
 		"failed":        {says: []handoff.StartEvent{{Stage: "one"}, {Note: "look"}, {Error: "no disk"}}, fails: "no disk"},
 		"panicked":      {says: []handoff.StartEvent{{Stage: "one"}, {Note: "look"}, {Error: "not syncing", Crashed: true}}, fails: "not syncing", crashed: true},
-		"without words": {says: []handoff.StartEvent{{Stage: "one"}, {Note: "look"}}, fails: "without a word"},
+		"without words": {says: []handoff.StartEvent{{Stage: "one"}, {Note: "look"}}, fails: "without giving a reason"},
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {
