@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
@@ -141,13 +141,13 @@ func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <
 func TestAsk(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, p := pretend(t, sandboxes, dir)
-	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	deny := func(name string) {
-		log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: name, Port: 443, Reason: "no rule allows it", Suggest: name})
+		log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: name, Port: 443, Reason: "no rule allows it", Suggest: name})
 	}
 	deny("past.test") // before anybody asked
 	ctx, stop := context.WithCancel(t.Context())
@@ -187,10 +187,10 @@ func TestAsk(t *testing.T) {
 	for _, name := range []string{"one.test", "no.test", "box.test", "ever.test"} {
 		deny(name)
 	}
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "dns", App: "SRV", Name: "_http._tcp.deb.test", Suggest: "_http._tcp.deb.test"})
-	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "dns", App: "SRV", Name: "_http._tcp.deb.test", Suggest: "_http._tcp.deb.test"})
+	log.Write(audit.Entry{Verdict: audit.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
 	deny("last\x1b[2J.test") // which no rule can be about
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "last\u202e.test", Port: 22, Reason: "\x1b[2J", Suggest: "last.test:22"})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "last\u202e.test", Port: 22, Reason: "\x1b[2J", Suggest: "last.test:22"})
 	person.until("allow last.test:22? [o]nce, [s]andbox, [a]lways, [N]o: ")
 	stop() // Ctrl-C, with the question open
 	if err := <-ended; err != nil {
@@ -252,11 +252,11 @@ func TestOnceIsShownAndReset(t *testing.T) {
 func TestLearnAsks(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, _ := pretend(t, sandboxes, dir)
-	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
 	log.Close()
 	own := d.File(store.PolicyFile)
 	for _, c := range []struct{ answer, want string }{{"n", ""}, {"", ""}, {"y", "allow a.test:22\n"}} {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -34,7 +35,7 @@ func (g *Gateway) admit(h *processHint, dst netip.AddrPort, proto policy.Proto) 
 		err = errTooManyOpen
 	}
 	release()
-	g.deny(entryOf(to, policy.Decision{}), policy.Decision{Reason: err.Error()}, "", h)
+	g.deny(audit.EntryOf(to, policy.Decision{}), policy.Decision{Reason: err.Error()}, "", h)
 	return nil
 }
 

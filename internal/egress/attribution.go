@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/egress/audit"
 )
 
 // Attribution: which process in the guest began a flow, only the guest can tell. Its
@@ -41,7 +43,7 @@ type processHint struct {
 // attribute asks which process began a flow; nil if there is nobody to ask, no line
 // of the log to put the answer in, or too much unanswered already.
 func (g *Gateway) attribute(proto string, src, dst netip.AddrPort) *processHint {
-	if g.cfg.Process == nil || !g.cfg.Log.room() {
+	if g.cfg.Process == nil || !g.cfg.Log.Room() {
 		return nil
 	}
 	select {
@@ -110,7 +112,7 @@ func processName(s string) string {
 // process is known. A crash loses the entries that wait: those of hintTime. Safe for
 // concurrent use.
 type pendingLog struct {
-	log   *Log
+	log   *audit.Log
 	lines chan pendingLine
 	hurry chan struct{} // closed: no line waits any more
 	done  chan struct{} // closed: all lines are written
@@ -122,13 +124,13 @@ type pendingLog struct {
 
 // pendingLine is an entry that waits for its hint, or a mark in the queue.
 type pendingLine struct {
-	e       Entry
+	e       audit.Entry
 	hint    *processHint
 	settled chan struct{} // of a mark: closed when all lines before are written
 }
 
 // newPendingLog starts a pendingLog, which does not own the log.
-func newPendingLog(log *Log) *pendingLog {
+func newPendingLog(log *audit.Log) *pendingLog {
 	p := &pendingLog{
 		log: log, lines: make(chan pendingLine, pendingQueue),
 		hurry: make(chan struct{}), done: make(chan struct{}), time: hintTime,
@@ -150,7 +152,7 @@ func (p *pendingLog) run() {
 }
 
 // write adds an entry with the time of now. It never waits.
-func (p *pendingLog) write(e Entry, h *processHint) {
+func (p *pendingLog) write(e audit.Entry, h *processHint) {
 	e.Time = time.Now()
 	p.mu.RLock()
 	defer p.mu.RUnlock()

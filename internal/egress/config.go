@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -26,7 +27,7 @@ type Config struct {
 	// run concurrently.
 	HostAddrs func() []netip.Addr
 
-	Log    *Log // nil: no audit log; the caller closes it after the gateway
+	Log    *audit.Log // nil: no audit log; the caller closes it after the gateway
 	Limits Limits
 	// Process names the process that began a flow, for the log alone: see
 	// attribution.go. nil: the log has no process names.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -41,8 +42,8 @@ func (g *Gateway) Denials() []Denial {
 
 // deny logs a denial and adds it to the list of recent denials. suggest is the rule
 // that would allow the flow, or empty.
-func (g *Gateway) deny(e Entry, d policy.Decision, suggest string, h *processHint) {
-	e = e.denied(d, suggest)
+func (g *Gateway) deny(e audit.Entry, d policy.Decision, suggest string, h *processHint) {
+	e = e.Deny(d, suggest)
 	g.write(e, h)
 	g.remember(Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1})
 }
@@ -62,5 +63,5 @@ func (g *Gateway) remember(d Denial) {
 
 // Text is a denial as one line for the agent, safe to print.
 func (d Denial) Text() string {
-	return Entry{Time: d.Time, Verdict: Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.text(false)
+	return audit.Entry{Time: d.Time, Verdict: audit.Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Brief()
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -26,7 +27,7 @@ func (g *Gateway) reply(query []byte, h *processHint) []byte {
 		if len(query) < dnsHeader || query[2]&0x80 != 0 {
 			return nil
 		}
-		g.write(Entry{Verdict: Denied, Proto: "dns", Reason: "too many queries a second"}, h)
+		g.write(audit.Entry{Verdict: audit.Denied, Proto: "dns", Reason: "too many queries a second"}, h)
 		return bareReply(query, dns.RcodeRefused)
 	}
 	res := *g.res // one that knows the process that asks
@@ -36,7 +37,7 @@ func (g *Gateway) reply(query []byte, h *processHint) []byte {
 
 // sawQuery logs a query.
 func (g *Gateway) sawQuery(q dns.Question, name string, allowed bool, h *processHint) {
-	e := Entry{Verdict: Allowed, Proto: "dns", App: dns.TypeToString[q.Qtype], Name: name}
+	e := audit.Entry{Verdict: audit.Allowed, Proto: "dns", App: dns.TypeToString[q.Qtype], Name: name}
 	if allowed {
 		g.write(e, h)
 		return

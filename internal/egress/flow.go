@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/relay"
 )
@@ -51,7 +52,7 @@ func (f *flow) end() {
 		c.Close()
 	}
 	if opened {
-		e.Verdict, e.Event, e.Reason = Allowed, EventClose, why
+		e.Verdict, e.Event, e.Reason = audit.Allowed, audit.EventClose, why
 		e.Sent, e.Got, e.Lasted = f.sent.Load(), f.got.Load(), time.Since(f.start)
 		f.g.write(e, f.hint)
 	}
@@ -66,8 +67,8 @@ func (f *flow) end() {
 }
 
 // entry returns what every line about the flow has. f.mu is held.
-func (f *flow) entry() Entry {
-	e := entryOf(f.to, f.d)
+func (f *flow) entry() audit.Entry {
+	e := audit.EntryOf(f.to, f.d)
 	e.Flow, e.App = f.id, f.app
 	if f.dialed.IsValid() {
 		e.Addr = f.dialed
@@ -173,7 +174,7 @@ func (f *flow) connect() (net.Conn, error) {
 	}
 	// The rules may have changed between the judgement of the address and now.
 	f.recheck()
-	e.Verdict, e.Event = Allowed, EventOpen
+	e.Verdict, e.Event = audit.Allowed, audit.EventOpen
 	f.g.write(e, f.hint)
 	return counted, nil
 }
@@ -188,12 +189,12 @@ func (g *Gateway) suggestFor(d *deniedError) string {
 }
 
 // failed logs why a dial did not succeed.
-func (f *flow) failed(e Entry, err error) {
+func (f *flow) failed(e audit.Entry, err error) {
 	if d, ok := asDenied(err); ok {
 		f.g.deny(e, d.Decision, f.g.suggestFor(d), f.hint)
 		return
 	}
-	e.Verdict, e.Event, e.Reason = Allowed, EventClose, "not reached: "+err.Error()
+	e.Verdict, e.Event, e.Reason = audit.Allowed, audit.EventClose, "not reached: "+err.Error()
 	f.g.write(e, f.hint)
 }
 

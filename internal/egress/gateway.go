@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -175,7 +176,7 @@ func (g *Gateway) Close() {
 // Dropped logs what the link layer did not let through: protocols other than TCP
 // and UDP, spoofed addresses, malformed frames.
 func (g *Gateway) Dropped(proto string, dst netip.Addr, why string) {
-	g.deny(Entry{Proto: proto, Addr: dst}, policy.Decision{Reason: why}, "", nil)
+	g.deny(audit.Entry{Proto: proto, Addr: dst}, policy.Decision{Reason: why}, "", nil)
 }
 
 // Settle returns when the log has all that was decided before, or ctx ends: lines
@@ -187,7 +188,7 @@ func (g *Gateway) Settle(ctx context.Context) {
 }
 
 // write adds a line to the log; h names its process.
-func (g *Gateway) write(e Entry, h *processHint) {
+func (g *Gateway) write(e audit.Entry, h *processHint) {
 	if g.pending == nil {
 		g.cfg.Log.Write(e)
 		return

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/time/rate"
 
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/egress/tlshello"
 )
 
@@ -50,7 +51,7 @@ var (
 func newLab(t *testing.T, r testRules, change ...func(*Config)) *lab {
 	l := &lab{t: t, zone: map[string][]netip.Addr{}, route: map[string]string{}}
 	l.path = filepath.Join(t.TempDir(), "net.log")
-	log, err := OpenLog(l.path, 0)
+	log, err := audit.Open(l.path, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +87,16 @@ func newLab(t *testing.T, r testRules, change ...func(*Config)) *lab {
 		log.Close()
 	})
 	return l
+}
+
+// readAll returns the entries of a log.
+func readAll(t *testing.T, path string) []audit.Entry {
+	t.Helper()
+	var all []audit.Entry
+	if err := audit.Read(path, func(e audit.Entry) error { all = append(all, e); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // serve routes addr:port to a server, under a name if there is one.
@@ -716,8 +727,8 @@ func TestSetRulesCuts(t *testing.T) {
 	}
 	l.Close()
 	cut := 0
-	_ = ReadLog(l.path, func(e Entry) error {
-		if e.Event == EventClose && strings.HasPrefix(e.Reason, "the rules changed") && e.Sent >= 5 && e.Got >= 5 {
+	_ = audit.Read(l.path, func(e audit.Entry) error {
+		if e.Event == audit.EventClose && strings.HasPrefix(e.Reason, "the rules changed") && e.Sent >= 5 && e.Got >= 5 {
 			cut++
 		}
 		return nil
@@ -1017,8 +1028,8 @@ func TestDenialsAreCounted(t *testing.T) {
 	}
 	// The audit log has each of them.
 	n := 0
-	_ = ReadLog(l.path, func(e Entry) error {
-		if e.Verdict == Denied && e.Port == 22 && e.Suggest == "good.example:22" {
+	_ = audit.Read(l.path, func(e audit.Entry) error {
+		if e.Verdict == audit.Denied && e.Port == 22 && e.Suggest == "good.example:22" {
 			n++
 		}
 		return nil

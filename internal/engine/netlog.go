@@ -8,21 +8,21 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // LogEntry is one decision on a sandbox's traffic.
-type LogEntry = egress.Entry
+type LogEntry = audit.Entry
 
 // LogHeading is a line to print above lines made by LogEntry.Text.
-var LogHeading = egress.Heading
+var LogHeading = audit.Heading
 
 // Verdicts of a LogEntry.
 const (
-	Allowed = egress.Allowed
-	Denied  = egress.Denied
+	Allowed = audit.Allowed
+	Denied  = audit.Denied
 )
 
 // settleLimit is how long ReadNetLog waits for the last entries.
@@ -36,7 +36,7 @@ func (e *Engine) ReadNetLog(ctx context.Context, name string, each func(LogEntry
 		return err
 	}
 	settleNetLog(ctx, d)
-	return egress.ReadLog(d.File(store.NetLogFile), each)
+	return audit.Read(d.File(store.NetLogFile), each)
 }
 
 // FollowNetLog is ReadNetLog, and then calls each for new entries until ctx ends, when it
@@ -46,8 +46,8 @@ func (e *Engine) FollowNetLog(ctx context.Context, name string, each func(LogEnt
 	if err != nil {
 		return err
 	}
-	err = egress.FollowLog(ctx, d.File(store.NetLogFile), each)
-	if errors.Is(err, egress.ErrLogGone) {
+	err = audit.Follow(ctx, d.File(store.NetLogFile), each)
+	if errors.Is(err, audit.ErrGone) {
 		return &Error{Reason: NotFound, Sandbox: name, Err: fmt.Errorf("sandbox %s was removed", name)}
 	}
 	return err
@@ -114,7 +114,7 @@ func (e *Engine) stillMissing(name string, entry LogEntry) (bool, error) {
 
 // lacksRule reports whether an entry is a denial for want of a rule.
 func lacksRule(entry LogEntry) bool {
-	return entry.Verdict == egress.Denied && entry.Suggest != "" && entry.WantsHost()
+	return entry.Verdict == audit.Denied && entry.Suggest != "" && entry.WantsHost()
 }
 
 // deniedFlow is the flow that a denial is about. Suggest leaves out the usual ports, and

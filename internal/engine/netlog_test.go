@@ -6,15 +6,15 @@ import (
 	"slices"
 	"testing"
 
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // netLog opens the log of a sandbox for writing.
-func netLog(t *testing.T, d store.Dir) *egress.Log {
+func netLog(t *testing.T, d store.Dir) *audit.Log {
 	t.Helper()
-	log, err := egress.OpenLog(d.File(store.NetLogFile), 0)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func netLog(t *testing.T, d store.Dir) *egress.Log {
 func TestProposeOnlyHosts(t *testing.T) {
 	e, _, shop := userPlace(t)
 	log := netLog(t, shop)
-	for _, entry := range []egress.Entry{
+	for _, entry := range []audit.Entry{
 		{Proto: "dns", App: "A", Name: "four.example"},
 		{Proto: "dns", App: "AAAA", Name: "six.example"},
 		{Proto: "dns", App: "SRV", Name: "_http._tcp.deb.example"},
@@ -39,11 +39,11 @@ func TestProposeOnlyHosts(t *testing.T) {
 		{Proto: "tcp", Name: "plain.example", Port: 80},
 		{Proto: "tcp", Name: "my_host.example", Port: 443},
 	} {
-		entry.Verdict, entry.Suggest = egress.Denied, entry.Name
+		entry.Verdict, entry.Suggest = audit.Denied, entry.Name
 		log.Write(entry)
 	}
-	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "allowed.example", Port: 443, Suggest: "allowed.example"})
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "hopeless.example", Port: 443})
+	log.Write(audit.Entry{Verdict: audit.Allowed, Proto: "tcp", Name: "allowed.example", Port: 443, Suggest: "allowed.example"})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "hopeless.example", Port: 443})
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestDenials(t *testing.T) {
 	e, _, shop := userPlace(t)
 	log := netLog(t, shop)
 	deny := func(name string) {
-		log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: name, Port: 443, Suggest: name})
+		log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: name, Port: 443, Suggest: name})
 	}
 	deny("past.test")
 	denials := e.Denials(t.Context(), "shop")
@@ -89,8 +89,8 @@ func TestDenials(t *testing.T) {
 	deny("one.test")
 	change(t, e, shopRules, allow("allowed.test"))
 	deny("allowed.test")
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "dns", App: "SRV", Name: "_x._tcp.test", Suggest: "_x._tcp.test"})
-	log.Write(egress.Entry{Verdict: egress.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "dns", App: "SRV", Name: "_x._tcp.test", Suggest: "_x._tcp.test"})
+	log.Write(audit.Entry{Verdict: audit.Allowed, Proto: "tcp", Name: "good.test", Port: 443})
 	deny("two.test")
 	var got []string
 	for d, err := range denials {
@@ -121,7 +121,7 @@ func TestDenialsEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	denials := e.Denials(ctx, "shop")
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "a.test", Port: 443, Suggest: "a.test"})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "a.test", Port: 443, Suggest: "a.test"})
 	for _, err := range denials {
 		if err != nil {
 			t.Errorf("%v", err)
@@ -129,7 +129,7 @@ func TestDenialsEnd(t *testing.T) {
 		cancel()
 	}
 	denials = e.Denials(t.Context(), "shop")
-	log.Write(egress.Entry{Verdict: egress.Denied, Proto: "tcp", Name: "b.test", Port: 443, Suggest: "b.test"})
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "b.test", Port: 443, Suggest: "b.test"})
 	var last error
 	for _, err := range denials {
 		if last = err; err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
@@ -28,7 +29,7 @@ type network struct {
 	dir   store.Dir
 	gate  *egress.Gateway
 	stack *netstack.Stack
-	audit *egress.Log
+	audit *audit.Log
 	agent atomic.Pointer[agent.Client] // once the guest is set up
 	who   asker
 	log   *slog.Logger
@@ -43,17 +44,17 @@ type network struct {
 
 // newNetwork serves the guest's link. A policy that cannot be read lets nothing
 // pass. names are those that the guest knows addresses of already.
-// logged is called for each line of the network log (egress.Log.Notify).
-func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger, logged func(egress.Entry)) (*network, error) {
-	audit, err := egress.OpenLog(d.File(store.NetLogFile), egress.LogBytes)
+// logged is called for each line of the network log (audit.Log.Notify).
+func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger, logged func(audit.Entry)) (*network, error) {
+	netLog, err := audit.Open(d.File(store.NetLogFile), audit.LogBytes)
 	if err != nil {
 		return nil, fmt.Errorf("network log: %w", err)
 	}
-	audit.Notify(logged)
-	n := &network{dir: d, audit: audit, log: log}
+	netLog.Notify(logged)
+	n := &network{dir: d, audit: netLog, log: log}
 	n.who.ask = n.processes
 	n.gate = egress.New(egress.Config{
-		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: audit, Resolve: resolver(spec.Hosts), Process: n.who.process,
+		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: netLog, Resolve: resolver(spec.Hosts), Process: n.who.process,
 		Limits: egress.Limits{BytesPerSecond: spec.Rate},
 		DNS:    []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)},
 		Info:   []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)},

@@ -15,6 +15,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
 )
@@ -53,12 +54,12 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 	if err := os.Mkdir(d.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	audit, err := egress.OpenLog(d.File(store.NetLogFile), 0)
+	netLog, err := audit.Open(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n = &network{dir: d, audit: audit, log: slog.New(slog.DiscardHandler)}
-	n.gate = egress.New(egress.Config{Pool4: vm.Pool4, Pool6: vm.Pool6, Log: audit})
+	n = &network{dir: d, audit: netLog, log: slog.New(slog.DiscardHandler)}
+	n.gate = egress.New(egress.Config{Pool4: vm.Pool4, Pool6: vm.Pool6, Log: netLog})
 	t.Cleanup(n.close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

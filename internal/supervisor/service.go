@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress"
+	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/wire"
@@ -124,8 +124,8 @@ func (s *supervisor) shutDown(force bool) {
 }
 
 // reportDenial passes what was denied to the subscribers of events.
-func (s *supervisor) reportDenial(e egress.Entry) {
-	if e.Verdict != egress.Denied {
+func (s *supervisor) reportDenial(e audit.Entry) {
+	if e.Verdict != audit.Denied {
 		return
 	}
 	s.events.Send(control.Event{Kind: control.KindDenial, Time: e.Time, Denial: &control.Denial{

@@ -1,4 +1,4 @@
-package egress
+package audit
 
 import (
 	"cmp"
@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/text"
@@ -43,8 +41,9 @@ type Entry struct {
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
 }
 
-// entryOf is what a flow and the decision about it tell a line of the log.
-func entryOf(to policy.Flow, d policy.Decision) Entry {
+// EntryOf returns the part of a line that a flow and the decision about it
+// determine. Verdict and Event are the caller's to set.
+func EntryOf(to policy.Flow, d policy.Decision) Entry {
 	e := Entry{Proto: string(to.Proto), Name: to.Name, Port: to.Port, Rule: d.RuleText()}
 	if to.Name == "" {
 		e.Addr = to.Addr
@@ -52,22 +51,21 @@ func entryOf(to policy.Flow, d policy.Decision) Entry {
 	return e
 }
 
-// denied makes the entry one of a denial. suggest is the rule that would allow the
+// Deny returns the entry as that of a denial. suggest is the rule that would allow the
 // flow, or empty.
-func (e Entry) denied(d policy.Decision, suggest string) Entry {
+func (e Entry) Deny(d policy.Decision, suggest string) Entry {
 	e.Verdict, e.Reason, e.Rule, e.Suggest = Denied, d.Reason, d.RuleText(), suggest
 	return e
 }
 
-// WantsHost says whether the guest connected, or asked for a host's address in
+// WantsHost reports whether the guest connected, or asked for a host's address in
 // order to. Names of services (_http._tcp.example.org, RFC 2782) and questions
 // for other records lead to no connection: a rule would not help.
 func (e Entry) WantsHost() bool {
 	if e.Proto != "dns" {
 		return true
 	}
-	address := e.App == dns.TypeToString[dns.TypeA] || e.App == dns.TypeToString[dns.TypeAAAA]
-	return address && !strings.HasPrefix(e.Name, "_") && !strings.Contains(e.Name, "._")
+	return (e.App == "A" || e.App == "AAAA") && !strings.HasPrefix(e.Name, "_") && !strings.Contains(e.Name, "._")
 }
 
 // Heading goes above lines made by Text.
@@ -76,9 +74,12 @@ var Heading = fmt.Sprintf("%-12s %-7s %-5s %-*s %s", "TIME", "VERDICT", "PROTO",
 // processWidth holds the longest name that Linux keeps (15 bytes) and a number.
 const processWidth = 20
 
-// Text is an entry as one line for people, safe to print: the guest chose
-// parts of it.
+// Text returns the entry as one line for people, below Heading, safe to print: the
+// guest chose parts of it.
 func (e Entry) Text() string { return e.text(true) }
+
+// Brief is Text without the column of the process, for the guest to read.
+func (e Entry) Brief() string { return e.text(false) }
 
 func (e Entry) text(process bool) string {
 	var b strings.Builder

@@ -1,4 +1,13 @@
-package egress
+// Package audit is the log of a sandbox's network: one entry for each decision, and
+// for the end of each connection that was let through.
+//
+// It is JSON lines in a file of bounded size and one older file beside it (NAME.1).
+// A guest that floods must not push out what it did before: beyond a burst, entries
+// that look alike are counted and written as one.
+//
+// An Entry is made of a policy.Flow and a policy.Decision; what they get to tell more
+// about a request has its place there.
+package audit
 
 import (
 	"bytes"
@@ -14,10 +23,6 @@ import (
 	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/rotate"
 )
-
-// The audit log is JSON lines in a file of bounded size and one older file
-// beside it (NAME.1). A guest that floods must not push out what it did before:
-// beyond a burst, entries that look alike are counted and written as one.
 
 const (
 	// LogBytes bounds the current file; the older one is as long. In bytes.
@@ -47,9 +52,9 @@ type Log struct {
 	closed  bool
 }
 
-// OpenLog opens or makes the log at path; max bounds each of its two files, in
+// Open opens or makes the log at path; max bounds each of its two files, in
 // bytes (0 is LogBytes). Only the user may read it. Close it.
-func OpenLog(path string, max int64) (*Log, error) {
+func Open(path string, max int64) (*Log, error) {
 	if max <= 0 {
 		max = LogBytes
 	}
@@ -92,8 +97,8 @@ func (l *Log) Write(e Entry) {
 	l.count(e)
 }
 
-// room reports whether an entry would get a line of its own now.
-func (l *Log) room() bool { return l != nil && l.bucket.Tokens() >= 1 }
+// Room reports whether an entry would get a line of its own now.
+func (l *Log) Room() bool { return l != nil && l.bucket.Tokens() >= 1 }
 
 // count adds an entry to those that look alike.
 func (l *Log) count(e Entry) {
@@ -169,35 +174,48 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
-// ReadLog calls each for the entries of the log at path, the oldest first; no
-// log is no entry. Lines that cannot be read are passed over. An error of each ends
-// it.
-func ReadLog(path string, each func(Entry) error) error {
-	if err := rotate.Read(path, entries(each)); err != nil {
-		return fmt.Errorf("read the audit log: %w", err)
-	}
-	return nil
+// Read calls each for the entries of the log at path, the oldest first; no log is
+// no entry. Lines that cannot be read are passed over. An error of each ends it and
+// is returned.
+func Read(path string, each func(Entry) error) error {
+	r := newReader(each)
+	return r.ended("read", rotate.Read(path, r))
 }
 
-// ErrLogGone means that the folder of a log was removed.
-var ErrLogGone = rotate.ErrGone
+// ErrGone means that the folder of a log was removed.
+var ErrGone = rotate.ErrGone
 
-// FollowLog is ReadLog, and then waits for more until ctx is done, when it returns
-// nil, or the log's folder is removed: ErrLogGone.
-func FollowLog(ctx context.Context, path string, each func(Entry) error) error {
-	if err := rotate.Follow(ctx, path, entries(each)); err != nil {
-		return fmt.Errorf("follow the audit log: %w", err)
-	}
-	return nil
+// Follow is Read, and then waits for more until ctx is done, when it returns nil, or
+// the log's folder is removed: ErrGone.
+func Follow(ctx context.Context, path string, each func(Entry) error) error {
+	r := newReader(each)
+	return r.ended("follow", rotate.Follow(ctx, path, r))
 }
 
-// entries returns a writer that calls each for the entries in what is written to it.
-func entries(each func(Entry) error) io.Writer {
-	return &lines.Splitter{Limit: maxLogLine, Each: func(line []byte) error {
+// reader finds the entries in what is written to it.
+type reader struct {
+	lines.Splitter
+	err error // of the caller's function
+}
+
+func newReader(each func(Entry) error) *reader {
+	r := &reader{}
+	r.Limit = maxLogLine
+	r.Each = func(line []byte) error {
 		var e Entry
 		if json.Unmarshal(bytes.TrimSpace(line), &e) != nil || e.Time.IsZero() {
 			return nil
 		}
-		return each(e)
-	}}
+		r.err = each(e)
+		return r.err
+	}
+	return r
+}
+
+// ended returns the error with which reading ended: the caller's own as it is.
+func (r *reader) ended(what string, err error) error {
+	if err == nil || r.err != nil {
+		return r.err
+	}
+	return fmt.Errorf("%s the audit log: %w", what, err)
 }
