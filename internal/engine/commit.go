@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"sync"
+
+	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/session"
+)
+
+// GuestMessage is a notice: a line that a program in the guest printed (Sandbox). The guest
+// chose its bytes.
+const GuestMessage Reason = "guest-message"
+
+// packScript writes the guest's root as a tar stream to standard output. Its arguments
+// are tar's. The root is bind-mounted at another place, where nothing hides parts of it.
+const packScript = `
+sync
+at=$(mktemp -d /run/commit.XXXXXX)
+trap 'rmdir "$at"' EXIT
+flags=
+if tar --help 2>&1 | grep -q -- --xattrs-include; then flags='--numeric-owner --xattrs --xattrs-include=security.capability'; fi
+unshare -m sh -euc 'at=$1; shift; mount --bind / "$at"; exec tar -C "$at" -cf - "$@" .' sh "$at" $flags "$@"
+`
+
+// tarDiffers is tar's exit status when a file changed while it was read (tar(1)).
+const tarDiffers = 1
+
+// CommitImage makes an image of what a sandbox has on its disk, except its shares and what
+// is temporary. New sandboxes start from it by the reference "local:NAME". The sandbox is
+// started if need be and goes on running.
+func (e *Engine) CommitImage(ctx context.Context, sandboxName, name string) (*Image, error) {
+	if err := image.CheckLocal(name); err != nil {
+		return nil, err
+	}
+	s, err := e.images()
+	if err != nil {
+		return nil, err
+	}
+	d, err := e.dirOf(sandboxName)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.EnsureRunning(ctx, sandboxName); err != nil {
+		return nil, err
+	}
+	spec, err := d.Spec() // with what it was started from
+	if err != nil {
+		return nil, err
+	}
+	tree, err := e.packGuest(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	limit := spec.Disk
+	if fi, err := os.Stat(spec.Boot.Image); err == nil {
+		limit += fi.Size()
+	}
+	return s.Save(ctx, name, tree, spec.Boot.ImageEnv, limit, e.progress())
+}
+
+// guestTree is a running guest's root as a tar stream.
+type guestTree struct {
+	*io.PipeReader
+	client *session.Client
+	packed sync.WaitGroup
+}
+
+// Close ends the connection, and with it the packing.
+func (t *guestTree) Close() error {
+	err := errors.Join(t.PipeReader.Close(), t.client.Close())
+	t.packed.Wait()
+	return err
+}
+
+// packGuest has a running guest pack its root. A failure of that is the error with which
+// the stream ends. The caller closes the stream.
+func (e *Engine) packGuest(ctx context.Context, spec *sandbox.Spec) (*guestTree, error) {
+	client, err := e.Dial(ctx, spec.Name, "root")
+	if err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	t := &guestTree{PipeReader: r, client: client}
+	t.packed.Go(func() {
+		messages := &lineNotices{engine: e, sandbox: spec.Name}
+		exit, err := client.Run(ctx, session.Command{
+			Argv: append([]string{"sh", "-euc", packScript, "sh"}, excludeArgs(spec)...), Dir: "/",
+			Stdout: w, Stderr: messages,
+		})
+		messages.flush()
+		if err == nil && exit.Status > tarDiffers {
+			err = fmt.Errorf("the guest could not pack its files (exit status %d): it needs tar, unshare and mount", exit.Status)
+		}
+		w.CloseWithError(err) // nil becomes io.EOF
+	})
+	return t, nil
+}
+
+// excludeArgs are tar's arguments for what is not part of an image: shares, and what is
+// lost at a start anyway.
+func excludeArgs(spec *sandbox.Spec) (args []string) {
+	exclude := []string{"/tmp/*", "/run/*", "/var/tmp/*", spec.GuestDir()}
+	for _, m := range spec.Mounts {
+		exclude = append(exclude, m.Target)
+	}
+	for _, p := range exclude {
+		args = append(args, "--exclude=."+path.Clean(p))
+	}
+	return args
+}
+
+// Limits on what a guest's program may report: the length of a line in bytes, and lines.
+const (
+	maxGuestLine  = 1000
+	maxGuestLines = 50
+)
+
+// lineNotices is a writer that reports each line as a GuestMessage, within limits.
+type lineNotices struct {
+	engine  *Engine
+	sandbox string
+	line    []byte
+	count   int
+}
+
+// Write implements io.Writer. It never fails.
+func (l *lineNotices) Write(b []byte) (int, error) {
+	for part := range bytes.Lines(b) {
+		text, ended := bytes.CutSuffix(part, []byte("\n"))
+		l.line = append(l.line, text[:min(len(text), maxGuestLine-len(l.line))]...)
+		if ended {
+			l.flush()
+		}
+	}
+	return len(b), nil
+}
+
+// flush reports what is left of an unfinished line.
+func (l *lineNotices) flush() {
+	if len(l.line) > 0 && l.count < maxGuestLines {
+		l.engine.notify(Notice{Reason: GuestMessage, Sandbox: l.sandbox, Text: string(l.line)})
+	}
+	l.count++
+	l.line = l.line[:0]
+}

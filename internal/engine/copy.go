@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/transfer"
+)
+
+// The reasons about copies.
+const (
+	// PathEscapes: a symbolic link or ".." leads out of a directory that a sandbox can
+	// change.
+	PathEscapes Reason = "path-escapes"
+	// SpecialDestination: the destination on the host is a device, a pipe or a socket
+	// (Sandbox, Path of the source in the guest).
+	SpecialDestination Reason = "special-destination"
+	// NotCopied is a notice: an entry of a directory is a device, a pipe or a socket, and
+	// is left out (Sandbox).
+	NotCopied Reason = "entry-not-copied"
+)
+
+// CopyRequest says what to copy between this host and a sandbox.
+type CopyRequest struct {
+	Sandbox string
+	User    string // in the guest; empty is the person's own
+	ToGuest bool   // otherwise from it
+
+	// Sources are files and directories. In the guest, a relative path begins at the home
+	// directory of User.
+	Sources []string
+	// Destination is a directory, to copy into, or with one source also the path of the
+	// copy. Then nothing or a file may be there.
+	Destination string
+}
+
+// Copy copies files and directories, with modes, times of change and symbolic links. A
+// sandbox that does not run is started. It returns how many entries it left out, each of
+// which is a notice (NotCopied). What was copied before a failure stays.
+func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) {
+	if _, err := e.dirOf(r.Sandbox); err != nil {
+		return 0, err
+	}
+	writable, err := e.writableByGuests()
+	if err != nil {
+		return 0, err
+	}
+	if err := e.EnsureRunning(ctx, r.Sandbox); err != nil {
+		return 0, err
+	}
+	client, err := e.Dial(ctx, r.Sandbox, r.User)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	stop := context.AfterFunc(ctx, func() { client.Close() }) // SFTP knows no contexts
+	defer stop()
+	ft, err := client.SFTP()
+	if err != nil {
+		return 0, err
+	}
+	task := e.progress().Start("Copying", 0, progress.Bytes)
+	t := transfer.Transfer{Guest: ft, Sandbox: r.Sandbox, Writable: writable, Progress: task, Skipped: func(err error) {
+		left++
+		e.notify(Notice{Reason: NotCopied, Sandbox: r.Sandbox, Err: err, Text: fmt.Sprintf("left out %v", err)})
+	}}
+	err = r.copyAll(ctx, &t)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	task.Done(err)
+	return left, err
+}
+
+// copyAll copies the sources one after the other.
+func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
+	run := t.Download
+	if r.ToGuest {
+		run = t.Upload
+	}
+	for _, source := range r.Sources {
+		err := run(ctx, source, r.Destination, len(r.Sources) > 1)
+		switch {
+		case errors.Is(err, transfer.ErrEscapes):
+			return &Error{Reason: PathEscapes, Sandbox: r.Sandbox, Err: err}
+		case errors.Is(err, transfer.ErrSpecial):
+			return &Error{Reason: SpecialDestination, Sandbox: r.Sandbox, Path: source, Err: err}
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// writableByGuests are the directories of the host that the guest of any sandbox can
+// change.
+func (e *Engine) writableByGuests() ([]string, error) {
+	names, err := e.sandboxes.Names()
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, n := range names {
+		spec, err := e.sandboxes.Dir(n).Spec()
+		if err != nil {
+			continue // damaged: it cannot run
+		}
+		dirs = append(dirs, spec.Dir)
+		for _, m := range spec.Mounts {
+			if !m.ReadOnly {
+				dirs = append(dirs, m.Source)
+			}
+		}
+	}
+	return dirs, nil
+}
