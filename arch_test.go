@@ -86,11 +86,11 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor/templatebuild", "disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
 	{"internal/supervisor/publish", "control sandbox"},
 	{"internal/supervisor", "control disk egress egress/audit memory netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/publish supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "cache confine control egress egress/audit image initramfs kernel policy progress project qemu sandbox sandbox/store session snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild wire"},
+	{"internal/engine", "cache confine control egress egress/audit image initramfs kernel policy progress project qemu sandbox sandbox/store session snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer wire workcopy"},
 	{"internal/process", "confine engine sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "control engine image kernel policy process progress project qemu sandbox sandbox/store session snapshot supervisor/launch transfer workcopy"},
+	{"cmd/bawn", "engine policy process progress project sandbox session"},
 }
 
 // folders are the folders with Go code in them.

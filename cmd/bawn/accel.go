@@ -8,17 +8,15 @@ import (
 	"strings"
 
 	"bawn.dev/bawn/internal/engine"
-	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
-// tellAccel prints, once per boot of this host, that guests run under software emulation
-// and why.
-func tellAccel(n engine.Notice) {
-	a := qemu.Accel{Reason: n.Text, Remedy: n.Remedy, Said: n.Detail}
+// noticeEmulation prints, once per boot of this host, that guests run under software
+// emulation and why.
+func noticeEmulation(n engine.Notice) {
 	cache, err := xdg.Cache()
-	if a.OK() || err != nil {
+	if err != nil {
 		return
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -29,17 +27,19 @@ func tellAccel(n engine.Notice) {
 	if was, err := os.ReadFile(marker); err == nil && string(was) == string(boot) {
 		return
 	}
-	writeAccel(os.Stderr, a, os.Getenv("BAWN_DEBUG") != "")
+	writeEmulation(os.Stderr, n, os.Getenv("BAWN_DEBUG") != "")
 	// If the marker cannot be written, the message only appears again.
 	_ = atomicfile.Write(marker, boot)
 }
 
-func writeAccel(w io.Writer, a qemu.Accel, debug bool) {
-	fmt.Fprintf(w, "bawn: %s; %s\n", a.Reason, engine.SlowWithoutKVM)
-	if a.Remedy != "" {
-		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(a.Remedy))
+// writeEmulation prints what does not work and what to do; with debug also what QEMU
+// printed.
+func writeEmulation(w io.Writer, n engine.Notice, debug bool) {
+	fmt.Fprintf(w, "bawn: %s; %s\n", n.Text, engine.SlowWithoutKVM)
+	if n.Remedy != "" {
+		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(n.Remedy))
 	}
-	if debug && a.Said != "" {
-		fmt.Fprintf(w, "  QEMU said: %s\n", a.Said)
+	if debug && n.Detail != "" {
+		fmt.Fprintf(w, "  QEMU said: %s\n", n.Detail)
 	}
 }

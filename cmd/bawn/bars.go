@@ -126,7 +126,7 @@ func (b *bars) setRaw(raw bool) { b.around(func() { b.raw = raw }) }
 // notice prints a notice.
 func (b *bars) notice(n engine.Notice) {
 	if n.Reason == engine.SoftwareEmulation {
-		tellAccel(n)
+		noticeEmulation(n)
 		return
 	}
 	said, step := noticeWords(n)

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"bawn.dev/bawn/internal/progress"
-	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/transfer"
+	"bawn.dev/bawn/internal/engine"
 )
 
 func cpCommand() *cobra.Command {
@@ -74,91 +71,38 @@ func parsePlace(s string) place {
 	return place{remote: true, name: name, path: p}
 }
 
-func copyFiles(ctx context.Context, sources []string, dest, user string) error {
+// copyRequest says what the arguments of cp mean. name is the sandbox's; it is empty for
+// that of this directory.
+func copyRequest(sources []string, dest string) (name string, r engine.CopyRequest, err error) {
 	to := parsePlace(dest)
-	from := make([]place, len(sources))
+	r.ToGuest, r.Destination = to.remote, to.path
+	name = to.name
 	for i, s := range sources {
-		from[i] = parsePlace(s)
-		if from[i].remote == to.remote || from[i].name != from[0].name {
-			return hint(errors.New("one side must be in a sandbox (NAME:PATH) and the other on the host"), "bawn cp --help")
+		from := parsePlace(s)
+		if i == 0 && !to.remote {
+			name = from.name
 		}
-	}
-	sandboxes, err := store.Open()
-	if err != nil {
-		return err
-	}
-	spec, err := lookup(sandboxes, to.name+from[0].name)
-	if err != nil {
-		return err
-	}
-	shares, err := writable(sandboxes)
-	if err != nil {
-		return err
-	}
-	if err := ensureRunning(ctx, sandboxes, spec.Name); err != nil {
-		return err
-	}
-	client, err := dial(ctx, sandboxes, spec.Name, user)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	stop := context.AfterFunc(ctx, func() { client.Close() })
-	defer stop()
-	ft, err := client.SFTP()
-	if err != nil {
-		return err
-	}
-	bar := newBars(os.Stderr)
-	defer bar.close()
-	task := bar.Start("Copying", 0, progress.Bytes)
-	defer task.Done(nil)
-	skipped := 0
-	t := transfer.Transfer{Guest: ft, Sandbox: spec.Name, Writable: shares, Progress: task, Skipped: func(err error) {
-		skipped++
-		bar.around(func() { fmt.Fprintf(os.Stderr, "bawn: left out %s\n", printable(err.Error())) })
-	}}
-	run := t.Download
-	if to.remote {
-		run = t.Upload
-	}
-	for _, f := range from {
-		err := run(ctx, f.path, to.path, len(from) > 1)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, transfer.ErrEscapes):
-			return hint(err, "name the place that it leads to, if you mean that")
-		case errors.Is(err, transfer.ErrSpecial):
-			return hint(err, "bawn exec %s -- cat %s", spec.Name, pathArgument(f.path))
-		case err != nil:
-			return err
+		if from.remote == to.remote || from.remote && from.name != name {
+			return "", r, hint(errors.New("one side must be in a sandbox (NAME:PATH) and the other on the host"), "bawn cp --help")
 		}
+		r.Sources = append(r.Sources, from.path)
 	}
-	if skipped > 0 {
-		return fmt.Errorf("%s could not be copied; everything else was", count(skipped, "entry", "entries"))
-	}
-	return nil
+	return name, r, nil
 }
 
-// writable are the directories that the guest of any sandbox can change.
-func writable(sandboxes *store.Store) ([]string, error) {
-	names, err := sandboxes.Names()
+func copyFiles(ctx context.Context, sources []string, dest, user string) error {
+	name, r, err := copyRequest(sources, dest)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var dirs []string
-	for _, n := range names {
-		spec, err := sandboxes.Dir(n).Spec()
-		if err != nil {
-			continue // damaged: it cannot run
-		}
-		dirs = append(dirs, spec.Dir)
-		for _, m := range spec.Mounts {
-			if !m.ReadOnly {
-				dirs = append(dirs, m.Source)
-			}
-		}
+	e, spec, err := namedSandbox([]string{name})
+	if err != nil {
+		return err
 	}
-	return dirs, nil
+	r.Sandbox, r.User = spec.Name, user
+	left, err := e.Copy(ctx, r)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%s could not be copied; everything else was", count(left, "entry", "entries"))
+	}
+	return err
 }

@@ -67,6 +67,7 @@ func stepFor(e *engine.Error) string {
 		if e.Throwaway {
 			return "bawn run --rm without --name"
 		}
+		return fmt.Sprintf("bawn rm %s, or another name", name)
 	case engine.OtherDirectory:
 		return "another --name"
 	case engine.Damaged:
@@ -124,6 +125,28 @@ func stepFor(e *engine.Error) string {
 		return "bawn policy show"
 	case engine.RulesSyntax:
 		return fmt.Sprintf("mend %s by hand, or bawn policy reset %s", path, scopeArguments(name))
+	case engine.SnapshotExists:
+		return fmt.Sprintf("bawn snapshot rm %s %s, or another name", name, e.Snapshot)
+	case engine.SnapshotNotFound:
+		return "bawn snapshot ls " + name
+	case engine.SnapshotDamaged:
+		return "another of bawn snapshot ls " + name
+	case engine.SnapshotFailed:
+		return "bawn logs --supervisor " + name
+	case engine.StateWouldBeLost:
+		return fmt.Sprintf("--force, or bawn snapshot create %s first", name)
+	case engine.ProjectCopyExists:
+		return "another name for the fork, or move what is there"
+	case engine.ImageInUse:
+		return "bawn ls, and bawn rm what has it"
+	case engine.ImageNotRemoved:
+		return "bawn image ls"
+	case engine.PathEscapes:
+		return "name the place that it leads to, if you mean that"
+	case engine.SpecialDestination:
+		return fmt.Sprintf("bawn exec %s -- cat %s", name, path)
+	case engine.SSHConfigQuoting:
+		return "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there"
 	case engine.NoQEMU:
 		return "bawn doctor"
 	case engine.NoMemory:

@@ -1,19 +1,15 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/image"
-	"bawn.dev/bawn/internal/kernel"
-	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sys/size"
-	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 func imageCommand() *cobra.Command {
@@ -26,29 +22,21 @@ func imageCommand() *cobra.Command {
 	return c
 }
 
-func images() (*image.Store, error) {
-	cache, err := xdg.Cache()
-	if err != nil {
-		return nil, err
-	}
-	return image.Open(cache), nil
-}
-
 func imageLsCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "ls", Short: "List the images in the cache", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := images()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			list, err := s.List()
+			list, err := e.Images()
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), append([]image.Image{}, list...))
+				return printJSON(c.OutOrStdout(), append([]engine.Image{}, list...))
 			}
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE\tCREATED")
@@ -71,17 +59,11 @@ func imagePullCommand() *cobra.Command {
 		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, ahead of its first use (see update)",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := images()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			ref := ""
-			if len(args) == 1 {
-				ref = args[0]
-			}
-			bar := newBars(os.Stderr)
-			i, err := s.Get(c.Context(), ref, bar)
-			bar.close()
+			i, err := e.PullImage(c.Context(), strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
@@ -102,26 +84,24 @@ New sandboxes get the new image. Those that exist keep theirs, for their disks a
 laid over it: update what is in them from within (apt-get), or make them anew. An
 image that has been superseded stays until bawn image prune.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			cache, err := xdg.Cache()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			bar := newBars(os.Stderr)
-			defer bar.close()
 			if len(args) == 0 {
-				args = []string{image.DefaultRef}
-				k, err := kernel.Open(cache).Refresh(c.Context(), bar)
+				args = []string{engine.DefaultImage}
+				version, err := e.UpdateKernel(c.Context())
 				if err != nil {
 					return err
 				}
-				bar.around(func() { fmt.Fprintf(c.OutOrStdout(), "kernel\t%s\n", k.Version) })
+				fmt.Fprintf(c.OutOrStdout(), "kernel\t%s\n", version)
 			}
 			for _, ref := range args {
-				i, err := image.Open(cache).Refresh(c.Context(), ref, bar)
+				i, err := e.UpdateImage(c.Context(), ref)
 				if err != nil {
 					return err
 				}
-				bar.around(func() { fmt.Fprintf(c.OutOrStdout(), "%s\t%s\n", ref, i.Digest) })
+				fmt.Fprintf(c.OutOrStdout(), "%s\t%s\n", ref, i.Digest)
 			}
 			return nil
 		},
@@ -132,21 +112,11 @@ func imageRmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm REFERENCE...", Short: "Remove images that no sandbox uses", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			s, inUse, err := imagesAndUse()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			var failed error
-			for _, a := range args {
-				err := s.Remove(a, inUse)
-				if errors.Is(err, image.ErrInUse) {
-					err = hint(err, "bawn ls, and bawn rm what has it")
-				} else {
-					err = hint(err, "bawn image ls")
-				}
-				failed = errors.Join(failed, err)
-			}
-			return failed
+			return e.RemoveImages(args)
 		},
 	}
 }
@@ -155,53 +125,15 @@ func imagePruneCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "prune", Short: "Remove images that have been superseded and that no sandbox uses", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, inUse, err := imagesAndUse()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			list, err := s.List()
-			if err != nil {
-				return err
-			}
-			for _, i := range list {
-				if !i.Superseded || inUse(i.Digest) {
-					continue
-				}
-				if err := s.Remove(i.Digest, nil); err != nil {
-					return err
-				}
+			removed, err := e.PruneImages()
+			for _, i := range removed {
 				fmt.Fprintf(c.OutOrStdout(), "%.19s\t%s\n", i.Digest, size.Format(i.Size))
 			}
-			return nil
+			return err
 		},
 	}
-}
-
-// imagesAndUse are the images and what is known of their use.
-func imagesAndUse() (s *image.Store, inUse func(digest string) bool, err error) {
-	if s, err = images(); err != nil {
-		return nil, nil, err
-	}
-	sandboxes, err := store.Open()
-	if err != nil {
-		return nil, nil, err
-	}
-	used, err := imagesInUse(sandboxes)
-	return s, func(digest string) bool { return used[digest] }, err
-}
-
-// imagesInUse are the digests that a sandbox's disk is laid over. A sandbox
-// that cannot be read is an error: its image might be among those.
-func imagesInUse(sandboxes *store.Store) (map[string]bool, error) {
-	used := map[string]bool{}
-	names, err := sandboxes.Names()
-	for _, n := range names {
-		spec, serr := sandboxes.Dir(n).Spec()
-		if serr == nil {
-			used[spec.Boot.ImageDigest] = true
-		} else if !store.IsNotFound(serr) {
-			err = errors.Join(err, serr)
-		}
-	}
-	return used, err
 }

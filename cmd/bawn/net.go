@@ -15,6 +15,7 @@ import (
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 func netCommand() *cobra.Command {
@@ -94,7 +95,7 @@ sandbox has to try again.`,
 			if err != nil {
 				return err
 			}
-			return s.hint(ask(c.Context(), e, of.Sandbox, os.Stdin, c.OutOrStdout()))
+			return ask(c.Context(), e, of.Sandbox, os.Stdin, c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVar(&s.name, "name", "", "`NAME` of the sandbox (default: this directory's)")
@@ -125,7 +126,7 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 			return err
 		}
 		if err := applyAnswer(ctx, e, name, d.Rule, strings.TrimSpace(line), out); err != nil {
-			fmt.Fprintf(out, "  %s\n", visibleText(err.Error())) // the next answer may succeed
+			fmt.Fprintf(out, "  %s\n", text.Line(err.Error())) // the next answer may succeed
 		}
 	}
 	return nil

@@ -14,7 +14,6 @@ import (
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 func policyCommand() *cobra.Command {
@@ -58,42 +57,17 @@ func (s *scope) arguments() string {
 	return ""
 }
 
-// open finds the sandbox that the flags mean.
+// open opens the engine and finds the sandbox that the flags mean.
 func (s *scope) open() (*engine.Engine, engine.Scope, error) {
-	sandboxes, err := store.Open()
-	if err != nil {
-		return nil, engine.Scope{}, err
+	e, _, err := openEngine()
+	if err != nil || s.all {
+		return e, engine.Scope{All: true}, err
 	}
-	e := engine.New(sandboxes, engine.Options{})
-	if s.all {
-		return e, engine.Scope{All: true}, nil
-	}
-	spec, err := lookup(sandboxes, s.name)
+	spec, err := find(e, s.name)
 	if err != nil {
 		return nil, engine.Scope{}, err
 	}
 	return e, engine.Scope{Sandbox: spec.Name}, nil
-}
-
-// hint adds the next step to an error about rules.
-func (s *scope) hint(err error) error {
-	var e *engine.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Reason {
-	case engine.RulesSyntax:
-		flags := s.arguments()
-		if e.Sandbox == "" { // the common file
-			flags = "--all"
-		}
-		return hint(err, "%s", strings.TrimSpace(fmt.Sprintf("mend %s by hand, or bawn policy reset %s", e.Path, flags)))
-	case engine.InvalidRule:
-		return hint(err, "bawn policy --help")
-	case engine.RuleNotFound:
-		return hint(err, "bawn policy show")
-	}
-	return err
 }
 
 type ruleRow struct {
@@ -133,7 +107,7 @@ func policyShowCommand() *cobra.Command {
 			}
 			rules, err := e.Rules(c.Context(), of)
 			if err != nil {
-				return s.hint(err)
+				return err
 			}
 			rows := []ruleRow{}
 			for _, r := range rules {
@@ -179,7 +153,7 @@ exit status is 0 when all are allowed and 1 when one is not.`,
 			}
 			verdicts, err := e.Decide(c.Context(), of, args)
 			if err != nil {
-				return s.hint(err)
+				return err
 			}
 			var list []checkRow
 			denied := false
@@ -281,7 +255,7 @@ func (s *scope) change(ctx context.Context, change engine.RuleChange) error {
 	for _, o := range overruled {
 		fmt.Fprintf(os.Stderr, "bawn: %s stays denied, since deny wins: %q (%s)\n", o.Rule.Text, &o.By, rowOf(o.By).from())
 	}
-	return s.hint(err)
+	return err
 }
 
 func policyResetCommand() *cobra.Command {
@@ -355,7 +329,7 @@ network log shows denied, as lines to add. They are added when you agree.`,
 			}
 			proposal, err := e.ProposeRules(c.Context(), of.Sandbox)
 			if err != nil {
-				return s.hint(err)
+				return err
 			}
 			if len(proposal.Rules) == 0 {
 				fmt.Fprintln(c.OutOrStdout(), "nothing to add: the log shows no denial that a rule would lift")

@@ -1,24 +1,15 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/progress"
-	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/snapshot"
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sys/size"
 )
 
@@ -39,10 +30,6 @@ afterwards.`,
 	return c
 }
 
-func snapshotPath(d store.Dir, name string) string {
-	return filepath.Join(d.File(store.SnapshotsFolder), name)
-}
-
 func snapshotCreateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "create SANDBOX [SNAPSHOT]",
@@ -50,74 +37,18 @@ func snapshotCreateCommand() *cobra.Command {
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			name := time.Now().Format("20060102-150405")
-			if len(args) > 1 {
-				name = args[1]
-			}
-			if err := sandbox.CheckName(name); err != nil {
-				return fmt.Errorf("snapshot: %w", err)
-			}
-			sandboxes, spec, err := named(args[:1])
+			e, spec, err := namedSandbox(args[:1])
 			if err != nil {
 				return err
 			}
-			path := snapshotPath(sandboxes.Dir(spec.Name), name)
-			if snapshot.Exists(path) {
-				return hint(fmt.Errorf("sandbox %s has a snapshot %s already", spec.Name, name), "bawn snapshot rm %s %s, or another name", spec.Name, name)
-			}
-			if err := capture(c.Context(), sandboxes, spec.Name, path); err != nil {
+			name, err := e.CreateSnapshot(c.Context(), spec.Name, strings.Join(args[1:], ""))
+			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), name)
 			return nil
 		},
 	}
-}
-
-// capture saves a sandbox at path. One that does not run is started for that, and is
-// then again what it was.
-func capture(ctx context.Context, sandboxes *store.Store, name, path string) error {
-	started := false
-	if err := bringUp(ctx, sandboxes, name, nil, func() { started = true }); err != nil {
-		return err
-	}
-	err := save(ctx, sandboxes, name, path)
-	if started {
-		putToRest(ctx, sandboxes.Dir(name))
-	}
-	return err
-}
-
-// putToRest ends a sandbox that was started for a moment, as it was before: suspended,
-// or stopped. Somebody who has come to work in it meanwhile keeps it.
-func putToRest(ctx context.Context, d store.Dir) {
-	st, err := control.NewClient(d.DialControl).Status(ctx)
-	switch {
-	case err != nil:
-	case st.Attached > 0:
-		err = errors.New("somebody works in it")
-	case st.Resumed:
-		err = suspend(ctx, d, false)
-	default:
-		err = stop(ctx, d, false)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bawn: sandbox %s, which was started for this, goes on running: %s\n", nameOf(d), printable(err.Error()))
-	}
-}
-
-// save has the supervisor write a snapshot.
-func save(ctx context.Context, sandboxes *store.Store, name, path string) error {
-	bar := newBars(os.Stderr)
-	defer bar.close()
-	task := bar.Start("Saving "+name, 0, progress.Steps)
-	client := control.NewClient(sandboxes.Dir(name).DialControl)
-	err := client.Snapshot(ctx, path)
-	if errors.Is(err, syscall.ECONNREFUSED) && startedAgain(ctx, sandboxes, name) { // nothing was begun
-		err = client.Snapshot(ctx, path)
-	}
-	task.Done(err)
-	return hint(err, "bawn logs --supervisor %s", name)
 }
 
 // snapshotRow is one snapshot in a list.
@@ -137,25 +68,17 @@ func snapshotListCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			sandboxes, err := store.Open()
+			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			if len(args) > 0 {
-				_, err = lookup(sandboxes, args[0])
-			} else {
-				args, err = sandboxes.Names()
-			}
+			list, err := e.Snapshots(strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
 			rows := []snapshotRow{}
-			for _, name := range args {
-				r, err := snapshotsOf(sandboxes.Dir(name))
-				if err != nil {
-					return err
-				}
-				rows = append(rows, r...)
+			for _, s := range list {
+				rows = append(rows, snapshotRowOf(s))
 			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), rows)
@@ -167,32 +90,12 @@ func snapshotListCommand() *cobra.Command {
 	return c
 }
 
-func snapshotsOf(d store.Dir) ([]snapshotRow, error) {
-	removeForked(d)
-	entries, err := os.ReadDir(d.File(store.SnapshotsFolder))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+func snapshotRowOf(s engine.Snapshot) snapshotRow {
+	r := snapshotRow{Sandbox: s.Sandbox, Name: s.Name, Made: s.Made, Size: s.Size}
+	if s.Err != nil {
+		r.Error = s.Err.Error()
 	}
-	if err != nil {
-		return nil, err
-	}
-	var rows []snapshotRow
-	for _, e := range entries {
-		if snapshot.IsDraft(e.Name()) || strings.HasPrefix(e.Name(), forkedPrefix) {
-			continue
-		}
-		r := snapshotRow{Sandbox: nameOf(d), Name: e.Name()}
-		s, err := snapshot.Open(snapshotPath(d, e.Name()))
-		if err == nil {
-			r.Made, r.Size = s.Meta.Made, s.Size()
-			err = s.Probe()
-		}
-		if err != nil {
-			r.Error = err.Error()
-		}
-		rows = append(rows, r)
-	}
-	return rows, nil
+	return r
 }
 
 func listSnapshots(w io.Writer, rows []snapshotRow) error {
@@ -220,92 +123,15 @@ snapshot is verified first; one that is damaged changes nothing.`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			sandboxes, spec, err := named(args[:1])
+			e, spec, err := namedSandbox(args[:1])
 			if err != nil {
 				return err
 			}
-			if err := restoreSnapshot(c.Context(), sandboxes.Dir(spec.Name), args[1], force); err != nil {
-				return err
-			}
-			return ensureRunning(c.Context(), sandboxes, spec.Name)
+			return e.RestoreSnapshot(c.Context(), spec.Name, args[1], force)
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "also while the sandbox runs: it is ended")
 	return c
-}
-
-// openSnapshot finds a snapshot of a sandbox by name.
-func openSnapshot(d store.Dir, name string) (*snapshot.Snapshot, error) {
-	if err := sandbox.CheckName(name); err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	s, err := snapshot.Open(snapshotPath(d, name))
-	return s, hint(err, "bawn snapshot ls %s", nameOf(d))
-}
-
-// verified finds a snapshot whose memory and disk are what was written.
-func verified(ctx context.Context, d store.Dir, name string) (*snapshot.Snapshot, error) {
-	s, err := openSnapshot(d, name)
-	if err != nil {
-		return nil, err
-	}
-	err = showing("Checking snapshot "+name, func() error { return s.Verify(ctx) })
-	return s, hint(err, "another of bawn snapshot ls %s", nameOf(d))
-}
-
-// restoreSnapshot puts a snapshot in the place of what the sandbox is. Nothing of
-// that is given up before the snapshot has been verified and its disk copied. Then
-// the sandbox is whole at each step: first without a memory to go on from, then with
-// the other disk, then with the memory of that disk.
-func restoreSnapshot(ctx context.Context, d store.Dir, name string, force bool) error {
-	l, err := d.LockStart(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if err := mustBeOff(d); err != nil && !force {
-		return err
-	}
-	s, err := verified(ctx, d, name)
-	if err != nil {
-		return err
-	}
-	fresh := d.File(store.DiskFile) + ".restored"
-	_ = os.Remove(fresh) // of a restore that was killed
-	defer os.Remove(fresh)
-	if err := showing("Copying the disk", func() error { return snapshot.CopyDisk(ctx, fresh, s.Disk()) }); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := mustBeOff(d); err != nil {
-		if !force {
-			return err
-		}
-		if err := halt(ctx, d, true); err != nil {
-			return err
-		}
-	}
-	if err := forgetSuspended(d); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, d.File(store.DiskFile)); err != nil {
-		return err
-	}
-	if err := d.WriteSpec(s.Meta.Spec); err != nil {
-		return err
-	}
-	return s.Clone(d.File(store.SuspendedState))
-}
-
-// mustBeOff is an error while the sandbox runs.
-func mustBeOff(d store.Dir) error {
-	st, err := d.State()
-	if err != nil || st.Phase == sandbox.Stopped || st.Phase == sandbox.Dead {
-		return err
-	}
-	return hint(fmt.Errorf("sandbox %s is %s, and what it is now would be lost", nameOf(d), st.Phase), "--force, or bawn snapshot create %s first", nameOf(d))
 }
 
 func snapshotRemoveCommand() *cobra.Command {
@@ -315,30 +141,15 @@ func snapshotRemoveCommand() *cobra.Command {
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			sandboxes, spec, err := named(args[:1])
+			e, spec, err := namedSandbox(args[:1])
 			if err != nil {
 				return err
 			}
-			d := sandboxes.Dir(spec.Name)
-			l, err := d.LockStart(c.Context())
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			for _, name := range args[1:] {
-				if err := sandbox.CheckName(name); err != nil {
-					return fmt.Errorf("snapshot: %w", err)
-				}
-				path := snapshotPath(d, name)
-				if _, err := os.Lstat(path); err != nil {
-					return hint(fmt.Errorf("%w: %s", snapshot.ErrNone, name), "bawn snapshot ls %s", spec.Name)
-				}
-				if err := (&snapshot.Snapshot{Path: path}).Remove(); err != nil {
-					return err
-				}
+			removed, err := e.RemoveSnapshots(c.Context(), spec.Name, args[1:])
+			for _, name := range removed {
 				fmt.Fprintln(c.OutOrStdout(), name)
 			}
-			return nil
+			return err
 		},
 	}
 }

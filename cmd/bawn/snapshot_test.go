@@ -32,7 +32,7 @@ func keep(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := snapshotPath(d, name)
+	path := filepath.Join(d.File(store.SnapshotsFolder), name)
 	draft, err := snapshot.Begin(filepath.Dir(path))
 	if err != nil {
 		t.Fatal(err)
@@ -61,65 +61,6 @@ func bawnRun(t *testing.T, args ...string) (string, error) {
 	root.SetArgs(args)
 	err := root.ExecuteContext(t.Context())
 	return out.String(), err
-}
-
-// TestRestoreVerifiesFirst: a damaged snapshot ends nothing, even with --force.
-func TestRestoreVerifiesFirst(t *testing.T) {
-	sandboxes, dir := projectPlace(t)
-	d, p := pretend(t, sandboxes, dir)
-	own := d.File(store.DiskFile)
-	if err := os.WriteFile(own, []byte("now"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for file, harm := range map[string]func(path string) error{
-		"machine.ram":   func(path string) error { return os.WriteFile(path, []byte("other"), 0o600) },
-		"machine.state": os.Remove,
-		"disk.raw":      func(path string) error { return os.WriteFile(path, []byte("Then"), 0o600) },
-	} {
-		s := keep(t, d, "one", "then")
-		if err := harm(filepath.Join(s.Path, file)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bawnRun(t, "snapshot", "restore", "--force", "shop", "one"); !errors.Is(err, snapshot.ErrDamaged) {
-			t.Errorf("%s: %v", file, err)
-		}
-		if st, err := d.State(); err != nil || st.Phase != sandbox.Running || len(p.all()) > 0 {
-			t.Errorf("%s: the sandbox is %s, %v; asked of it: %q", file, st.Phase, err, p.all())
-		}
-		if _, err := bawnRun(t, "fork", "shop", "--from", "one", "other"); !errors.Is(err, snapshot.ErrDamaged) {
-			t.Errorf("fork, %s: %v", file, err)
-		}
-	}
-	if b, err := os.ReadFile(own); err != nil || string(b) != "now" {
-		t.Errorf("the disk is %q, %v", b, err)
-	}
-	keep(t, d, "one", "then")
-	if _, err := bawnRun(t, "snapshot", "restore", "shop", "one"); err == nil || !strings.Contains(err.Error(), "lost") {
-		t.Errorf("while it runs: %v", err)
-	}
-}
-
-func TestRestorePutsAllBack(t *testing.T) {
-	sandboxes, dir := projectPlace(t)
-	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keep(t, d, "one", "then")
-	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 4}), os.WriteFile(d.File(store.DiskFile), []byte("now"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if err := restoreSnapshot(t.Context(), d, "one", false); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(d.File(store.DiskFile))
-	spec, err2 := d.Spec()
-	if err != nil || string(b) != "then" || err2 != nil || spec.CPUs != 3 || !suspended(d) {
-		t.Errorf("disk %q, %v; spec %+v, %v; suspended %v", b, err, spec, err2, suspended(d))
-	}
-	if left, _ := filepath.Glob(d.File("*.restored")); len(left) > 0 {
-		t.Errorf("left: %q", left)
-	}
 }
 
 // TestListShowsDamage: what a look at the files' sizes finds.
@@ -164,7 +105,7 @@ func TestListCountsAll(t *testing.T) {
 	}
 	look := func() *engine.Info {
 		t.Helper()
-		r, err := engineOf(sandboxes).Describe(t.Context(), "shop")
+		r, err := engine.New(sandboxes, engine.Options{}).Describe(t.Context(), "shop")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/session"
 )
 
 func sshConfigCommand() *cobra.Command {
@@ -26,22 +22,15 @@ host "bawn-NAME". A sandbox that is stopped is started by the connection.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
-			sandboxes, spec, err := named(args)
+			e, spec, err := namedSandbox(args)
 			if err != nil {
-				return err
-			}
-			d := sandboxes.Dir(spec.Name)
-			if err := session.MakeKeys(d, spec.Name); err != nil {
 				return err
 			}
 			self, err := os.Executable()
 			if err != nil {
 				return err
 			}
-			text, err := session.SSHConfig(d, spec.Name, guestUser().Name, proxyCommand(self, spec.Name))
-			if errors.Is(err, session.ErrUnquotable) {
-				return hint(err, "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there")
-			}
+			text, err := e.SSHConfig(spec.Name, proxyCommand(self, spec.Name))
 			if err != nil {
 				return err
 			}
@@ -76,14 +65,11 @@ func sshProxyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "__ssh-proxy NAME", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			sandboxes, spec, err := named(args)
+			e, spec, err := namedSandbox(args)
 			if err != nil {
 				return err
 			}
-			if err := ensureRunning(c.Context(), sandboxes, spec.Name); err != nil {
-				return err
-			}
-			conn, err := sandboxes.Dir(spec.Name).Dial(c.Context(), store.SSHSocket)
+			conn, err := e.DialSSH(c.Context(), spec.Name)
 			if err != nil {
 				return err
 			}

@@ -33,7 +33,7 @@ func rmCommand() *cobra.Command {
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
-				snapshots, _ := snapshotsOf(e.Sandboxes().Dir(name)) // no reason not to remove it
+				snapshots, _ := e.Snapshots(name) // no reason not to remove it
 				if err := e.Remove(c.Context(), name, force); err != nil {
 					return err
 				}

@@ -82,7 +82,7 @@ func consent(t *testing.T, e *engine.Engine, args ...string) error {
 
 func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
-	e := engineOf(sandboxes)
+	e := engine.New(sandboxes, engine.Options{Version: version()})
 	ctx := t.Context()
 	refused := func(say string) {
 		t.Helper()
@@ -132,7 +132,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 
 func TestAskedOnATerminal(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
-	e := engineOf(sandboxes)
+	e := engine.New(sandboxes, engine.Options{Version: version()})
 	for _, answer := range []string{"n", "", "y"} {
 		propose(t, dir, "cpus: 2 # "+answer+"\n")
 		master, slave, err := pty.Open()

@@ -99,7 +99,7 @@ func (e *Engine) capture(ctx context.Context, name, path string) error {
 // putBack ends a sandbox that was started for a moment, as it was before: suspended or
 // stopped. One that somebody has come to use goes on running.
 func (e *Engine) putBack(ctx context.Context, name string) {
-	st, err := control.NewClient(e.sandboxes.Dir(name)).Status(ctx)
+	st, err := control.NewClient(e.sandboxes.Dir(name).DialControl).Status(ctx)
 	switch {
 	case err != nil:
 	case st.Attached > 0:
@@ -118,7 +118,7 @@ func (e *Engine) putBack(ctx context.Context, name string) {
 // run is started again.
 func (e *Engine) save(ctx context.Context, name, path string) error {
 	return e.during("Saving "+name, func() error {
-		client := control.NewClient(e.sandboxes.Dir(name))
+		client := control.NewClient(e.sandboxes.Dir(name).DialControl)
 		err := client.Snapshot(ctx, path)
 		if errors.Is(err, syscall.ECONNREFUSED) && e.startedAgain(ctx, name) { // nothing was begun
 			err = client.Snapshot(ctx, path)
@@ -133,7 +133,9 @@ func (e *Engine) Snapshots(name string) ([]Snapshot, error) {
 	names := []string{name}
 	var err error
 	if name != "" {
-		_, err = e.dirOf(name)
+		if _, err = e.dirOf(name); ReasonOf(err) == Damaged { // its snapshots may be whole
+			err = nil
+		}
 	} else {
 		names, err = e.sandboxes.Names()
 	}
