@@ -15,7 +15,7 @@ import (
 // Verb is the hidden command of the program whose body is Main.
 const Verb = "__confine"
 
-// order is what Command tells Main, as one JSON argument.
+// order is passed from Command to Main, as one JSON argument.
 type order struct {
 	Profile Profile `json:"profile"`
 	// Keep is the number of descriptors after standard error that the program
@@ -28,10 +28,10 @@ type order struct {
 // Command builds the command that runs argv under a Profile. self is the path
 // of this program (os.Executable); argv[0] must be an absolute path that the
 // profile lets execute. files become descriptors 3, 4, ... of the program. The
-// environment starts out empty of everything but PATH and LANG, and the working
-// directory is the root, so that nothing of the caller's is held.
+// environment has PATH and LANG only, and the working directory is the root, so that
+// nothing of the caller's is passed on.
 //
-// The caller may set Stdin, Stdout, Stderr, and starts it with Spawner.Start.
+// The caller may set Stdin, Stdout and Stderr, and starts it with proc.Spawner.
 func Command(self string, p Profile, argv []string, files ...*os.File) (*exec.Cmd, error) {
 	if len(argv) == 0 {
 		return nil, errors.New("confine: no program to run")
@@ -40,7 +40,7 @@ func Command(self string, p Profile, argv []string, files ...*os.File) (*exec.Cm
 	if err != nil {
 		return nil, fmt.Errorf("confine: write the profile: %w", err)
 	}
-	cmd := exec.Command(self, append([]string{Verb, string(text), "--"}, argv...)...) //nolint:noctx // it lives as long as who asked wants
+	cmd := exec.Command(self, append([]string{Verb, string(text), "--"}, argv...)...) //nolint:noctx // the caller decides how long it lives
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = files
@@ -77,8 +77,8 @@ func Main(args []string) error {
 }
 
 // dieWith asks for SIGKILL at the parent's death once more. The kernel keeps
-// that wish for each thread (prctl(2), PR_SET_PDEATHSIG), and exec keeps the
-// calling thread's only, which need not be the one that Spawner set it for.
+// that setting for each thread (prctl(2), PR_SET_PDEATHSIG), and exec keeps that of the
+// calling thread, which need not be the one for which proc.Spawner set it.
 func dieWith(parent int) error {
 	runtime.LockOSThread() // never unlocked: exec follows
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
@@ -90,8 +90,8 @@ func dieWith(parent int) error {
 	return nil
 }
 
-// closeFrom lets exec close every descriptor from first on. What the caller's
-// own parents leaked without O_CLOEXEC ends here.
+// closeFrom lets exec close every descriptor from first on, also those that the caller
+// inherited without O_CLOEXEC.
 func closeFrom(first int) error {
 	err := unix.CloseRange(uint(first), ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 	if err == nil {

@@ -1,24 +1,27 @@
-// Package confine takes rights away from a process for good, before it meets
+// Package confine takes rights away from a process for good, before it reads
 // hostile input: QEMU and the share servers run under it.
 //
-// Two kernel features work together, because neither covers the other's holes.
+// # Theory of operation
+//
+// Two kernel features work together, because neither restricts everything.
 // Landlock decides which files may be opened and for what; it also keeps
 // signals, abstract sockets and (from ABI 4) TCP from reaching outside. A
-// seccomp filter refuses what Landlock of ABI 7 does not see: UDP, raw and
+// seccomp filter refuses what Landlock of ABI 7 does not restrict: UDP, raw and
 // vsock sockets, connecting to a Unix socket by path (a session bus, an SSH
 // agent, Docker's socket), changing the mode, owner or times of a file that the
 // user owns, and kernel interfaces that no emulator needs.
 //
-// A parent describes the rights in a Profile and starts the child with Command,
+// A parent describes the rights in a Profile and makes the child with Command,
 // which runs this same program as `bawn __confine PROFILE -- argv...`; Main is
-// the body of that verb: it applies the Profile to itself and becomes the
-// child. Spawner starts children so that they die with their parent, however it
-// dies.
+// the body of that verb: it applies the Profile to itself and then executes argv.
+// The parent starts it with proc.Spawner, so that the child dies with the parent.
 //
-// Not safe: what was open before Apply stays usable, and so do the descriptors
+// # Not safe
+//
+// Files that were open before Apply stay usable, and so do the descriptors
 // passed on purpose. Paths can still be probed for existence (stat is not
 // restricted). A kernel without Landlock gives no file protection at all:
-// Level says so, and the caller must tell the person.
+// Level reports that, and the caller must tell the person.
 package confine
 
 import (
@@ -34,10 +37,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Profile lists what a process keeps. What is not listed is lost. Paths must be
-// absolute; each names one file, or a directory with all beneath it. A path
-// that does not exist grants nothing and is no error. Symlinks are followed
-// when the profile is applied, and the rights belong to what they led to.
+// Profile lists the rights that a process keeps; it loses all others. Paths must be
+// absolute; each names one file, or a directory with everything beneath it. A path
+// that does not exist grants nothing and is no error. Symbolic links are followed
+// when the profile is applied, and the rights belong to their targets.
 type Profile struct {
 	Read     []string `json:"read,omitempty"`     // read files, list directories
 	ReadExec []string `json:"readExec,omitempty"` // as Read, and execute or map as code
@@ -61,10 +64,10 @@ type Profile struct {
 	NoAttributes bool `json:"noAttributes,omitempty"`
 }
 
-// Level says how much of a Profile this kernel can hold.
+// Level says how much of a Profile this kernel enforces.
 type Level struct {
 	ABI     int      // Landlock ABI in force; 0 is none
-	Missing []string // what is therefore not enforced, in words for a person
+	Missing []string // what is therefore not enforced, as text for a person
 }
 
 // Full reports whether everything is enforced.
@@ -82,11 +85,11 @@ func (l Level) String() string {
 	return s
 }
 
-// gaps names what is missing below each ABI (landlock(7), "VERSIONS", and the
+// gaps lists what is missing below each ABI (landlock(7), "VERSIONS", and the
 // kernel's userspace-api/landlock.rst).
 var gaps = []struct {
 	below  int
-	words  string
+	text   string
 	needed func(Profile) bool
 }{
 	{1, "files are not restricted: boot a kernel with Landlock (5.13 or later, lsm=landlock,...)", nil},
@@ -96,7 +99,7 @@ var gaps = []struct {
 	{6, "signals to the user's other processes are not restricted", nil},
 }
 
-// Probe says which Level a Profile would get here, without applying it. A
+// Probe returns the Level that a Profile would get here, without applying it. A
 // parent uses it to report on the children that it starts.
 func Probe(p Profile) Level {
 	abi, err := ll.LandlockGetABIVersion()
@@ -110,10 +113,10 @@ func levelFor(abi int, p Profile) Level {
 	l := Level{ABI: abi}
 	for _, g := range gaps {
 		if abi < g.below && (g.needed == nil || g.needed(p)) {
-			l.Missing = append(l.Missing, g.words)
+			l.Missing = append(l.Missing, g.text)
 		}
 		if abi == 0 {
-			break // the first gap says it all
+			break // the first gap includes the others
 		}
 	}
 	return l
@@ -130,11 +133,11 @@ const (
 	device = ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSIoctlDev
 )
 
-// Apply restricts the current process, all its threads and what it starts,
-// for good: no_new_privs, no core dumps, Landlock, seccomp. What the kernel's
-// Landlock lacks is left out and named in the Level. Everything else that
-// cannot be put in force is an error, after which the process is in an unknown
-// state and must end.
+// Apply restricts the current process, all its threads and all that it starts,
+// for good: no_new_privs, no core dumps, Landlock, seccomp. Restrictions that the
+// kernel's Landlock lacks are left out and listed in the Level. If another one cannot
+// be applied, Apply returns an error; the process is then in an unknown state and must
+// end.
 func Apply(p Profile) (Level, error) {
 	// A core limit of 1 stops dumps into a file and, unlike 0, into a
 	// core_pattern pipe too (core(5); fs/coredump.c treats 1 as special). A

@@ -3,23 +3,24 @@ package confine
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The filter is a list of refusals, not of permissions: QEMU and Go change the
-// calls they use from one version to the next, and Landlock already holds the
-// files. A refusal is an errno, so that a program which merely probes goes on.
+// The filter is a list of refusals, not of permissions: the calls that QEMU and Go use
+// differ from one version to the next, and Landlock already protects the files. A
+// refusal is an errno, so that a program that merely probes goes on.
 
-// refusal is one system call that the filter turns down.
+// refusal is one system call that the filter refuses.
 type refusal struct {
 	nr    uint32
 	errno unix.Errno
 }
 
-// always are refused under every Profile: doors out of a confined process, or
-// much kernel code that an emulator or file server never needs.
+// always is refused under every Profile: ways out of a confined process, and interfaces
+// to much kernel code that an emulator or file server never needs.
 var always = []refusal{
 	{unix.SYS_PTRACE, unix.EPERM},
 	{unix.SYS_PROCESS_VM_READV, unix.EPERM},
@@ -65,12 +66,13 @@ var always = []refusal{
 	// clone3 keeps its flags in memory, where the filter cannot see them.
 	// ENOSYS makes the C library use clone, whose flags are checked.
 	{unix.SYS_CLONE3, unix.ENOSYS},
-	// io_uring makes sockets and opens files behind the filter's back.
+	// io_uring makes sockets and opens files without system calls.
 	{unix.SYS_IO_URING_SETUP, unix.ENOSYS},
 	{unix.SYS_IO_URING_ENTER, unix.ENOSYS},
 	{unix.SYS_IO_URING_REGISTER, unix.ENOSYS},
 }
 
+// network is refused with NoNetwork.
 var network = []refusal{
 	{unix.SYS_SOCKET, unix.EPERM},
 	{unix.SYS_CONNECT, unix.EPERM},
@@ -78,8 +80,8 @@ var network = []refusal{
 	{unix.SYS_LISTEN, unix.EPERM},
 }
 
-// attributes are those that both architectures have; oldAttributes (per
-// architecture) adds the older forms.
+// attributes is refused with NoAttributes. It has the calls of both architectures;
+// oldAttributes (per architecture) adds the older forms.
 var attributes = []refusal{
 	{unix.SYS_FCHMOD, unix.EPERM},
 	{unix.SYS_FCHMODAT, unix.EPERM},
@@ -115,65 +117,97 @@ const (
 	dataArgs = 16
 )
 
+// The instructions of a filter (linux/bpf_common.h).
+
+func statement(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
+
+// jump skips yes instructions if the comparison with k holds, else no.
+func jump(comparison uint16, k uint32, yes, no uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | comparison | unix.BPF_K, Jt: yes, Jf: no, K: k}
+}
+
+// load reads 4 bytes of struct seccomp_data.
+func load(offset uint32) unix.SockFilter {
+	return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset)
+}
+
+func refuse(e unix.Errno) unix.SockFilter {
+	return statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ERRNO|uint32(e))
+}
+
+func allow() unix.SockFilter { return statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW) }
+
 // program builds the filter of a Profile.
 func program(p Profile) []unix.SockFilter {
-	stmt := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
-	jump := func(code uint16, k uint32, yes, no uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | code | unix.BPF_K, Jt: yes, Jf: no, K: k}
-	}
-	load := func(off uint32) unix.SockFilter { return stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, off) }
-	refuse := func(e unix.Errno) unix.SockFilter {
-		return stmt(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ERRNO|uint32(e))
-	}
-	allow := stmt(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW)
-
-	prog := []unix.SockFilter{
-		// Calls of another architecture (32-bit on amd64) have other numbers.
-		load(dataArch),
-		jump(unix.BPF_JEQ, auditArch, 1, 0),
-		refuse(unix.ENOSYS),
-		load(dataNr),
-	}
+	prog := foreignCalls()
+	prog = append(prog, load(dataNr))
 	if x32Bit != 0 {
 		prog = append(prog,
 			jump(unix.BPF_JGE, x32Bit, 0, 1),
 			refuse(unix.ENOSYS))
 	}
-	list := always
-	if p.NoNetwork {
-		list = append(list[:len(list):len(list)], network...)
-	}
-	if p.NoAttributes {
-		list = append(list[:len(list):len(list)], attributes...)
-		list = append(list, oldAttributes...)
-	}
-	for _, r := range list {
+	for _, r := range p.refusals() {
 		prog = append(prog, jump(unix.BPF_JEQ, r.nr, 0, 1), refuse(r.errno))
 	}
-	prog = append(prog,
+	prog = append(prog, namespaceClones()...)
+	if p.NoNetwork {
+		prog = append(prog, datagramPairs()...)
+	}
+	return append(prog, allow())
+}
+
+// refusals are the system calls that a Profile refuses whatever their arguments.
+func (p Profile) refusals() []refusal {
+	list := slices.Clone(always)
+	if p.NoNetwork {
+		list = append(list, network...)
+	}
+	if p.NoAttributes {
+		list = append(list, attributes...)
+		list = append(list, oldAttributes...)
+	}
+	return list
+}
+
+// foreignCalls refuses calls of another architecture (32-bit on amd64), which have other
+// numbers.
+func foreignCalls() []unix.SockFilter {
+	return []unix.SockFilter{
+		load(dataArch),
+		jump(unix.BPF_JEQ, auditArch, 1, 0),
+		refuse(unix.ENOSYS),
+	}
+}
+
+// namespaceClones refuses clone(2) with a new namespace, and allows it otherwise. The
+// number of the call must be loaded.
+func namespaceClones() []unix.SockFilter {
+	return []unix.SockFilter{
 		jump(unix.BPF_JEQ, unix.SYS_CLONE, 0, 4),
 		load(dataArgs), // flags: the first argument on amd64 and arm64 (clone(2))
 		jump(unix.BPF_JSET, newNamespaces, 0, 1),
 		refuse(unix.EPERM),
-		allow,
-	)
-	if p.NoNetwork {
-		// A datagram pair could be aimed at any Unix socket by sendto.
-		prog = append(prog,
-			jump(unix.BPF_JEQ, unix.SYS_SOCKETPAIR, 0, 6),
-			load(dataArgs+8), // type
-			stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0xf),
-			jump(unix.BPF_JEQ, unix.SOCK_STREAM, 2, 0),
-			jump(unix.BPF_JEQ, unix.SOCK_SEQPACKET, 1, 0),
-			refuse(unix.EPERM),
-			allow,
-		)
+		allow(),
 	}
-	return append(prog, allow)
 }
 
-// filterSyscalls installs the filter on every thread. The threads must not have
-// filters of their own that differ.
+// datagramPairs refuses socketpair(2) but for streams, and allows those: a datagram pair
+// could be aimed at any Unix socket by sendto. The number of the call must be loaded.
+func datagramPairs() []unix.SockFilter {
+	const typeMask = 0xf // without SOCK_CLOEXEC and SOCK_NONBLOCK (linux/net.h, SOCK_TYPE_MASK)
+	return []unix.SockFilter{
+		jump(unix.BPF_JEQ, unix.SYS_SOCKETPAIR, 0, 6),
+		load(dataArgs + 8), // type
+		statement(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, typeMask),
+		jump(unix.BPF_JEQ, unix.SOCK_STREAM, 2, 0),
+		jump(unix.BPF_JEQ, unix.SOCK_SEQPACKET, 1, 0),
+		refuse(unix.EPERM),
+		allow(),
+	}
+}
+
+// filterSyscalls installs the filter of a Profile on every thread. No thread may have a
+// filter of its own.
 func filterSyscalls(p Profile) error {
 	prog := program(p)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}

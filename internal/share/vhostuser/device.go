@@ -1,25 +1,28 @@
 // Package vhostuser is the back end of a vhost-user device: a process of its
-// own that serves virtio queues out of the guest's memory, told by QEMU over a
-// socket where memory and queues lie. It knows nothing of what the requests
+// own that serves virtio queues in the guest's memory. QEMU tells it over a
+// socket where memory and queues are. It does not know what the requests
 // mean; a Handler answers them.
 //
-// Theory of operation. Serve reads QEMU's messages one after the other
-// (message.go). SET_MEM_TABLE maps the guest's memory (memory.go); the
-// SET_VRING messages describe a queue and hand over two eventfds, kick (the
-// guest has added requests) and call (we have answered some). A queue runs one
-// goroutine that takes requests off the ring (ring.go) and answers them in
-// turn; a request that may block is answered in a goroutine of its own, so that
-// it holds nobody up. A queue ends with GET_VRING_BASE, which is answered within
-// haltLimit: QEMU's main loop stands still until then, and with it the machine. A
-// request that is still being answered afterwards keeps the old memory mapped;
-// its answer is given when the queue goes on.
+// # Theory of operation
 //
-// Not safe: the guest owns the rings and may change anything at any time. What
-// is read from them is read once, and each address and length is checked
-// against the memory that QEMU named. The data of a request itself stays in
-// guest memory: a Handler must copy what it checks before it uses it. A guest
-// that breaks the rules of the ring ends Serve with an error; it can do itself
-// no other harm. QEMU is trusted with no more than its own guest's memory.
+// Serve reads QEMU's messages one after the other (message.go). SET_MEM_TABLE maps
+// the guest's memory (memory.go); the SET_VRING messages describe a queue and pass
+// two eventfds, kick (the guest has added requests) and call (some were answered: an
+// interrupt). A queue runs one goroutine that takes requests off the ring (ring.go)
+// and answers them in turn; a request that may block is answered in a goroutine of
+// its own, so that it delays no other. GET_VRING_BASE halts a queue and is answered
+// within haltLimit: QEMU's main loop waits for it, and with it the machine. A
+// request that is still being answered afterwards keeps the old memory mapped;
+// its completion is published when the queue goes on.
+//
+// # Not safe
+//
+// The guest owns the rings and may change anything at any time. Each value is
+// read from them once, and each address and length is checked against the memory
+// that QEMU named. The data of a request itself stays in guest memory: a Handler
+// must copy what it checks before it uses it. A guest that breaks the rules of
+// the ring ends Serve with an error, and harms only itself. QEMU is trusted with
+// no more than its own guest's memory.
 package vhostuser
 
 import (
@@ -31,6 +34,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"bawn.dev/bawn/internal/sys/socketpair"
 )
 
 // Handler answers requests. Its methods are called by many goroutines at once.
@@ -39,8 +44,7 @@ type Handler interface {
 	// and returns the number of bytes written. The slices lie in guest memory
 	// and are valid only until it returns.
 	Handle(in, out [][]byte) int
-	// Blocks says whether answering may take longer than reading or writing a
-	// file does.
+	// Blocks reports whether the answer may take longer than to read or write a file.
 	Blocks(in [][]byte) bool
 }
 
@@ -50,16 +54,16 @@ type Device struct {
 	Queues  int // how many virtqueues the device has
 	Handler Handler
 
-	// Resumed says that the guest used the device before QEMU connected here: a
-	// saved machine goes on. QEMU does not know how far its queues were; a used
-	// ring does, once all that was asked has been answered (Idle).
+	// Resumed means that the guest used the device before QEMU connected here: a
+	// saved machine goes on. QEMU does not know the state of its queues then; the used
+	// rings have it, if all requests had been answered (Idle).
 	Resumed bool
 
 	unanswered atomic.Int64
 }
 
-// Idle says whether everything that was taken from the queues has been answered,
-// so that the rings in the guest's memory say all that there is to know.
+// Idle reports whether all requests that were taken from the queues have been answered,
+// so that the rings in the guest's memory hold the whole state of the device.
 func (d *Device) Idle() bool { return d.unanswered.Load() == 0 }
 
 // Feature bits offered (virtio 1.2 section 6, QEMU's docs/interop/vhost-user).
@@ -80,15 +84,9 @@ const (
 // Serve serves the device on a connected socket, which it closes, until QEMU
 // hangs up (nil), ctx ends, or one of the two breaks the rules (an error).
 func Serve(ctx context.Context, socket *os.File, d *Device) error {
-	c, err := net.FileConn(socket)
-	socket.Close()
+	conn, err := socketpair.Conn(socket)
 	if err != nil {
 		return fmt.Errorf("vhost-user: %w", err)
-	}
-	conn, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return errors.New("vhost-user: not a Unix socket")
 	}
 	b := &backend{device: d, conn: conn, broken: make(chan error, 1)}
 	for i := range d.Queues {
@@ -177,7 +175,7 @@ func (b *backend) serve() error {
 	}
 }
 
-// answer obeys one message. A nil reply means that the message has none.
+// answer carries out one message. A nil reply means that the message has none.
 func (b *backend) answer(m *message) (reply []byte, err error) {
 	switch m.request {
 	case reqGetFeatures:
@@ -240,7 +238,7 @@ func (b *backend) setMemory(m *message) error {
 	return nil
 }
 
-// answerState obeys the messages whose payload is a queue's index and a number.
+// answerState carries out the messages whose payload is a queue's index and a number.
 func (b *backend) answerState(m *message) ([]byte, error) {
 	index, num, err := m.state()
 	if err != nil {

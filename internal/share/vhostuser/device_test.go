@@ -342,7 +342,7 @@ func FuzzRing(f *testing.F) {
 			for _, s := range c.in {
 				n += len(s)
 			}
-			r.give(c.head, n)
+			r.put(c.head, n)
 		}
 	})
 }

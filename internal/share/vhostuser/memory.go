@@ -12,13 +12,13 @@ import (
 
 // region is a part of the guest's memory, mapped here.
 type region struct {
-	guest uint64 // where the guest sees it
-	user  uint64 // where QEMU sees it
+	guest uint64 // its address in the guest
+	user  uint64 // its address in QEMU
 	data  []byte
 	raw   []byte // the whole mapping, from the file's beginning
 }
 
-// memory is the guest's memory. It stays mapped until nobody uses it.
+// memory is the guest's memory. It stays mapped until its last user has released it.
 type memory struct {
 	regions []region
 	users   atomic.Int64
@@ -95,8 +95,8 @@ func (m *memory) atUser(addr, n uint64) ([]byte, error) {
 	return nil, errOutside
 }
 
-// atGuest appends to list what lies at a guest address, which may go over from
-// one region to the next.
+// atGuest appends the n bytes at a guest address to list, in several parts where they span
+// regions.
 func (m *memory) atGuest(list [][]byte, addr, n uint64) ([][]byte, error) {
 	for n > 0 {
 		part := m.from(addr)
@@ -113,7 +113,8 @@ func (m *memory) atGuest(list [][]byte, addr, n uint64) ([][]byte, error) {
 	return list, nil
 }
 
-// from is what lies from a guest address to the end of its region.
+// from returns the memory from a guest address to the end of its region, nil if there is
+// none.
 func (m *memory) from(addr uint64) []byte {
 	for i := range m.regions {
 		r := &m.regions[i]

@@ -46,7 +46,7 @@ const (
 	flagReply     = 0x4
 	flagNeedReply = 0x8
 
-	maxPayload = 4096 // bytes; the largest that is understood here has 264
+	maxPayload = 4096 // bytes; the largest message that is handled here has 264
 	maxFiles   = 8    // VHOST_MEMORY_BASELINE_NREGIONS
 
 	vringIndexMask = 0xff
@@ -110,11 +110,11 @@ func files(oob []byte) ([]*os.File, error) {
 	for _, c := range list {
 		fds, err := unix.ParseUnixRights(&c)
 		if err != nil {
-			continue // credentials, which nobody asked for
+			continue // credentials, which were not asked for
 		}
 		for _, fd := range fds {
 			unix.CloseOnExec(fd)
-			// The poller needs it so, and QEMU's eventfds are.
+			// Go's poller needs it, and QEMU's eventfds are non-blocking already.
 			if err := unix.SetNonblock(fd, true); err != nil {
 				return out, err
 			}

@@ -10,44 +10,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// haltLimit is how long a queue's end waits for the requests being answered.
+// haltLimit is how long halt waits for requests that are being answered.
 const haltLimit = 2 * time.Second
 
-// queue is one virtqueue. Its fields belong to the connection's goroutine; what
-// a run of it uses is handed over in run.
+// queue is one virtqueue. Only the connection's goroutine uses its fields, except those
+// below mu; a run has copies of what it needs.
 type queue struct {
 	index   int
 	backend *backend
 
 	size    uint32
-	base    uint16 // where to go on
+	base    uint16 // index in the available ring of the next request
 	address address
 	enabled bool
 	kick    *os.File
-	resumed bool // where to go on is in the used ring
+	resumed bool // base is unknown: the used ring has it
 	run     *run
 
 	mu   sync.Mutex
 	call *os.File
-	live *run    // run, for answers that come late
-	late []given // answers that came when no run was live
+	live *run         // the run that takes completions, nil while the queue is halted
+	late []completion // those that came while it was halted
 }
 
-// given is an answer that was not yet given: a descriptor's number, and bytes.
-type given struct {
+// completion is a request that has been answered: the number of its first descriptor,
+// and of the bytes written. It belongs to the ring at address.
+type completion struct {
 	address address
 	head    uint16
 	n       int
 }
 
-// run is a queue at work, from its start to GET_VRING_BASE.
+// run is the working time of a queue, from its start to its halt.
 type run struct {
 	queue   *queue
 	ring    *ring
 	kick    *os.File
 	address address
 	done    chan struct{}
-	stop    atomic.Bool // take no more
+	stop    atomic.Bool // take no more requests
 
 	mu      sync.Mutex // guards the ring's used side and over
 	over    bool
@@ -70,7 +71,7 @@ func (q *queue) setCall(f *os.File) {
 	q.call = f
 }
 
-// tryStart starts the queue if all that it needs is known.
+// tryStart starts the queue if everything that it needs is known.
 func (q *queue) tryStart() {
 	if q.run != nil || !q.enabled || q.kick == nil || q.size == 0 || q.backend.memory == nil {
 		return
@@ -86,51 +87,53 @@ func (q *queue) tryStart() {
 	if q.resumed {
 		q.resumed = false
 		r.lastAvail = r.lastUsed
-		q.tell() // an interrupt may have been lost; one too many does no harm
+		q.notifyGuest() // a notification may have been lost; one too many does no harm
 	}
-	q.goLive(q.run)
+	q.publishLate(q.run)
 	go q.run.work()
 }
 
-// goLive gives what came late to the run that has just begun.
-func (q *queue) goLive(r *run) {
+// publishLate publishes late completions in the run that has just begun.
+func (q *queue) publishLate(r *run) {
 	q.mu.Lock()
 	late := q.late
 	q.late, q.live = nil, r
 	q.mu.Unlock()
-	for _, g := range late {
-		r.give(g)
+	for _, c := range late {
+		r.complete(c)
 	}
 }
 
-// give hands an answer to the guest, or keeps it if the run is over.
-func (r *run) give(g given) {
+// complete publishes a completion to the guest, or passes it to the next run if this one is
+// over.
+func (r *run) complete(c completion) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over {
-		r.queue.keep(g)
+		r.queue.completeLater(c)
 		return
 	}
 	r.queue.backend.device.unanswered.Add(-1)
-	if g.address == r.address && r.ring.give(g.head, g.n) { // else it is another ring by now
-		r.queue.tell()
+	if c.address == r.address && r.ring.put(c.head, c.n) { // else it is another ring by now
+		r.queue.notifyGuest()
 	}
 }
 
-// keep gives an answer to the run that has begun meanwhile, or the next.
-func (q *queue) keep(g given) {
+// completeLater passes a completion to the run that has begun meanwhile, or to the next.
+func (q *queue) completeLater(c completion) {
 	q.mu.Lock()
 	r := q.live
 	if r == nil {
-		q.late = append(q.late, g)
+		q.late = append(q.late, c)
 	}
 	q.mu.Unlock()
 	if r != nil {
-		r.give(g)
+		r.complete(c)
 	}
 }
 
-// halt stops the queue, if it runs, and notes where it was.
+// halt stops the queue, if it runs, and sets base. It waits at most haltLimit for requests
+// that are being answered.
 func (q *queue) halt() (ran bool) {
 	r := q.run
 	if r == nil {
@@ -174,7 +177,7 @@ func (r *run) work() {
 		if r.stop.Load() {
 			return
 		}
-		if r.listen() {
+		if r.askForKick() {
 			continue
 		}
 		if _, err := r.kick.Read(event); err != nil {
@@ -186,16 +189,17 @@ func (r *run) work() {
 	}
 }
 
-func (r *run) listen() bool {
+// askForKick asks the guest for a kick, and reports whether a request has come meanwhile.
+func (r *run) askForKick() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ring.listen()
+	return r.ring.enableKicks()
 }
 
-// drain answers what is in the queue.
+// drain answers the requests in the queue.
 func (r *run) drain() error {
 	r.mu.Lock()
-	r.ring.quiet()
+	r.ring.disableKicks()
 	r.mu.Unlock()
 	for !r.stop.Load() {
 		c, ok, err := r.ring.take()
@@ -220,14 +224,14 @@ func (r *run) drain() error {
 }
 
 func (r *run) answer(h Handler, c chain) {
-	r.give(given{r.address, c.head, h.Handle(c.in, c.out)})
+	r.complete(completion{r.address, c.head, h.Handle(c.in, c.out)})
 }
 
-// one is what is written to an eventfd (eventfd(2)).
+// one is the number that is written to an eventfd (eventfd(2)).
 var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
-// tell tells the guest that there are answers.
-func (q *queue) tell() {
+// notifyGuest interrupts the guest, because there are new completions.
+func (q *queue) notifyGuest() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.call == nil {
@@ -237,6 +241,6 @@ func (q *queue) tell() {
 	if err != nil {
 		return
 	}
-	// EAGAIN means that the counter is full: it has been told.
+	// EAGAIN means that the counter is full: the guest was notified before.
 	_ = raw.Write(func(fd uintptr) bool { _, _ = unix.Write(int(fd), one); return true })
 }

@@ -24,13 +24,13 @@ const (
 	availNoInterrupt = 1
 	usedNoNotify     = 1
 
-	// maxSegments bounds what one request may consist of: 1 MiB in pages, with
-	// headers and room to spare.
+	// maxSegments bounds the buffers of one request: 1 MiB in pages, with headers and
+	// room to spare.
 	maxSegments = 1024
 )
 
-// ring is a virtqueue's place in guest memory. take is for one goroutine, give
-// for one at a time.
+// ring is a virtqueue in guest memory. take is for one goroutine; the other methods, which
+// use the used ring, are for one at a time.
 type ring struct {
 	memory   *memory
 	size     uint16
@@ -40,8 +40,8 @@ type ring struct {
 
 	lastAvail uint16
 	lastUsed  uint16
-	signalled uint16 // lastUsed when the guest was last asked to be told
-	valid     bool   // signalled means something
+	signalled uint16 // lastUsed when wantsInterrupt was last called
+	valid     bool   // signalled is set
 	fence     atomic.Uint32
 }
 
@@ -60,7 +60,7 @@ func newRing(m *memory, a address, size uint32, base uint16, eventIdx bool) (*ri
 	if e := errors.Join(err[:]...); e != nil {
 		return nil, fmt.Errorf("a ring: %w", e)
 	}
-	// What was answered before a stop is all that was taken.
+	// A halted queue has answered every request that it took (Device.Idle).
 	_, r.lastUsed = split(atomic.LoadUint32(word(r.used)))
 	return r, nil
 }
@@ -78,22 +78,22 @@ func (r *ring) pending() bool {
 	return idx != r.lastAvail
 }
 
-// quiet asks the guest not to tell of new requests; it need not listen.
-func (r *ring) quiet() {
+// disableKicks asks the guest for no kicks; it need not comply.
+func (r *ring) disableKicks() {
 	if !r.eventIdx {
 		r.setUsedFlags(usedNoNotify)
 	}
 }
 
-// listen asks the guest to tell of the next request, and reports whether one
-// has come meanwhile.
-func (r *ring) listen() bool {
+// enableKicks asks the guest for a kick with the next request, and reports whether a
+// request has come meanwhile.
+func (r *ring) enableKicks() bool {
 	if r.eventIdx {
 		binary.LittleEndian.PutUint16(r.used[ringHead+int(r.size)*usedLen:], r.lastAvail)
 	} else {
 		r.setUsedFlags(0)
 	}
-	r.fence.Add(1) // the guest must see that before we look
+	r.fence.Add(1) // the guest must see this before the other ring is read
 	return r.pending()
 }
 
@@ -107,7 +107,7 @@ type chain struct {
 	in, out [][]byte
 }
 
-// take takes the next request. ok is false when there is none.
+// take returns the next request. ok is false when there is none.
 func (r *ring) take() (c chain, ok bool, err error) {
 	_, idx := split(atomic.LoadUint32(word(r.avail)))
 	waiting := idx - r.lastAvail
@@ -123,7 +123,7 @@ func (r *ring) take() (c chain, ok bool, err error) {
 	return c, true, r.gather(&c, r.desc, c.head, false)
 }
 
-// gather follows the descriptors from the one numbered at on.
+// gather adds the buffers of the descriptors from number at on to a chain.
 func (r *ring) gather(c *chain, table []byte, at uint16, inner bool) error {
 	count := len(table) / descLen
 	for range count {
@@ -145,6 +145,7 @@ func (r *ring) gather(c *chain, table []byte, at uint16, inner bool) error {
 	return errors.New("descriptors in a circle")
 }
 
+// add adds the buffer of one descriptor, or those of the indirect table that it names.
 func (r *ring) add(c *chain, addr uint64, n uint32, flags uint16, inner bool) (err error) {
 	switch {
 	case flags&descIndirect != 0:
@@ -172,22 +173,22 @@ func (r *ring) add(c *chain, addr uint64, n uint32, flags uint16, inner bool) (e
 	return err
 }
 
-// give hands an answer of n bytes back, and reports whether the guest wants to
-// be told.
-func (r *ring) give(head uint16, n int) (tell bool) {
+// put adds a request that was answered with n bytes to the used ring, and reports whether
+// the guest wants an interrupt for it.
+func (r *ring) put(head uint16, n int) (interrupt bool) {
 	at := ringHead + int(r.lastUsed%r.size)*usedLen
 	binary.LittleEndian.PutUint32(r.used[at:], uint32(head))
 	binary.LittleEndian.PutUint32(r.used[at+4:], uint32(n))
 	r.lastUsed++
 	flags, _ := split(atomic.LoadUint32(word(r.used)))
 	atomic.StoreUint32(word(r.used), uint32(flags)|uint32(r.lastUsed)<<16)
-	r.fence.Add(1) // the guest must see that before we look
-	return r.wanted()
+	r.fence.Add(1) // the guest must see this before the other ring is read
+	return r.wantsInterrupt()
 }
 
-// wanted says whether the guest wants to be told of what was given since it was
-// last told (virtio 1.2 section 2.7.7.2).
-func (r *ring) wanted() bool {
+// wantsInterrupt reports whether the guest wants an interrupt for what was put since the
+// last call (virtio 1.2 section 2.7.7.2).
+func (r *ring) wantsInterrupt() bool {
 	if !r.eventIdx {
 		flags, _ := split(atomic.LoadUint32(word(r.avail)))
 		return flags&availNoInterrupt == 0
