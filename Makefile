@@ -15,7 +15,7 @@ export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 .PHONY: setup
 setup: ## Install what is missing to build, run and test
@@ -42,6 +42,10 @@ test: setup ## Install what is missing and run all tests, as this user and (when
 	@$(MAKE) --no-print-directory build
 	@scripts/test
 
+.PHONY: check
+check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
+	@scripts/check
+
 .PHONY: unit
 unit: $(AGENT) ## Run the tests that need no machine
 	$$(scripts/go) test ./...
@@ -51,8 +55,16 @@ race: $(AGENT) ## Run the unit tests under the race detector
 	CGO_ENABLED=1 $$(scripts/go) test -race ./...
 
 .PHONY: fuzz
-fuzz: ## Fuzz each parser of hostile bytes for a short while
+fuzz: ## Fuzz each parser of hostile bytes for a short while (FUZZTIME=20s)
 	@scripts/fuzz
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what bawn calls, if the database is reachable
+	@scripts/vuln
+
+.PHONY: licenses
+licenses: ## Check the licences of all that is linked into bawn
+	@scripts/licenses check
 
 .PHONY: bench
 bench: setup build ## Measure, and print ratios within one run
@@ -67,6 +79,14 @@ install: build ## Put bawn on the PATH (PREFIX=$HOME/.local, or /usr/local as ro
 	install -D -m 0755 bin/bawn $(DESTDIR)$(PREFIX)/bin/bawn
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
 
+.PHONY: dist
+dist: ## Build a release of HEAD twice into dist/: archives, packages, SBOMs, checksums
+	@scripts/dist
+
+.PHONY: dist-test
+dist-test: ## Install dist/'s package in fresh Debian 12 and 13 roots and run a sandbox there (root)
+	@scripts/dist-test
+
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin internal/initramfs/agent/bawn-guest-*
+	rm -rf bin dist internal/initramfs/agent/bawn-guest-*
