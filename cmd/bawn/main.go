@@ -23,8 +23,6 @@ import (
 // status is passed on as it is; 126 and 127 come from the guest.
 const exitFailed = 125
 
-func main() { os.Exit(Main()) }
-
 // Main runs bawn and returns its exit status (testscript runs it as a function).
 func Main() int {
 	ctx, stop := untilSignal(context.Background())
