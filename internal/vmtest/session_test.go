@@ -5,22 +5,17 @@ package vmtest
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-
-	"time"
 
 	"github.com/creack/pty"
 )
@@ -370,167 +365,4 @@ func catches(pid int, sig syscall.Signal) bool {
 	line, _, _ := strings.Cut(after, "\n")
 	set, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
 	return err == nil && set>>(sig-1)&1 == 1
-}
-
-// TestKernelIsFinished: what the first container uses makes the kernel rewrite none of
-// its code any more, where that could end in a panic (docs/adr/0013).
-func TestKernelIsFinished(t *testing.T) {
-	dir := shared(t)
-	if !strings.Contains(sh(t, dir, "cat /proc/cmdline"), "maxcpus=1") {
-		t.Skip("not under software emulation")
-	}
-	if got := strings.TrimSpace(sh(t, dir, "nproc")); got != "2" {
-		t.Errorf("%s CPUs", got)
-	}
-	got := sh(t, dir, `sudo sh -ec '
-		trace=$(mktemp -d)
-		mount -t tracefs tracefs "$trace"
-		count() { awk "\$1 == \"rewrite\" {print \$2}" "$trace/kprobe_profile"; }
-		echo p:rewrite text_poke_bp_batch >>"$trace/kprobe_events"
-		echo 1 >"$trace/events/kprobes/rewrite/enable"
-		echo before $(count)
-		mkdir -p /sys/fs/cgroup/first
-		echo +memory +cpuset >/sys/fs/cgroup/first/cgroup.subtree_control
-		mkdir -p /sys/fs/cgroup/first/container
-		echo containers $(count)
-		rmdir /sys/fs/cgroup/first/container /sys/fs/cgroup/first
-		echo 1 >"$trace/events/kmem/kmem_cache_free/enable"
-		echo 0 >"$trace/events/kmem/kmem_cache_free/enable"
-		[ $(count) -gt 0 ] && echo counted
-		echo 0 >"$trace/events/kprobes/rewrite/enable"
-		echo -:rewrite >>"$trace/kprobe_events"
-		umount "$trace"'`)
-	if want := "before 0\ncontainers 0\ncounted\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
-
-func TestVerbs(t *testing.T) {
-	dir := shared(t)
-	var list []struct{ Name, Dir string }
-	if err := json.Unmarshal([]byte(must(t, "/", "ls", "--json")), &list); err != nil || len(list) == 0 {
-		t.Errorf("ls --json: %v, %v", list, err)
-	}
-	if got := must(t, "/", "ls"); !strings.Contains(got, "shared") || !strings.Contains(got, dir) {
-		t.Errorf("ls: %s", got)
-	}
-	if s := inspect(t, dir); s.State.Phase != "running" || s.Status.MachinePID == 0 {
-		t.Errorf("inspect: %+v", s)
-	}
-	sh(t, dir, "echo seen on the console | sudo tee /dev/console")
-	wait(t, "what the guest prints on its console", func() bool {
-		return strings.Contains(must(t, dir, "logs"), "seen on the console")
-	})
-	var v struct{ Version string }
-	if err := json.Unmarshal([]byte(must(t, "/", "version", "--json")), &v); err != nil || v.Version == "" {
-		t.Errorf("version --json: %+v, %v", v, err)
-	}
-	if got := must(t, "/", "completion", "bash"); !strings.Contains(got, "bawn") {
-		t.Error("completion bash prints nothing of use")
-	}
-	if r := bawn(t, "/", "doctor"); !strings.Contains(r.out, "QEMU") {
-		t.Errorf("doctor: %s%s", r.out, r.err)
-	}
-}
-
-func TestCopy(t *testing.T) {
-	dir := temp(t)
-	src := filepath.Join(dir, "tree")
-	if err := os.MkdirAll(filepath.Join(src, "sub"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(src, "a b\xff"), "one")
-	writeFile(t, filepath.Join(src, "sub", "run.sh"), "#!/bin/sh\n")
-	if err := os.Chmod(filepath.Join(src, "sub", "run.sh"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("sub/run.sh", filepath.Join(src, "link")); err != nil {
-		t.Fatal(err)
-	}
-	then := time.Unix(1_000_000_000, 0)
-	for _, f := range []string{"sub/run.sh", "sub"} {
-		if err := os.Chtimes(filepath.Join(src, f), time.Time{}, then); err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(t, dir, "cp", src, "shared:/tmp/copied")
-	if got := must(t, dir, "exec", "shared", "--", "sh", "-c", "cd /tmp/copied; ls -R; stat -c '%a %Y' sub/run.sh; stat -c %Y sub; readlink link"); !strings.Contains(got, "755 1000000000\n1000000000\nsub/run.sh\n") {
-		t.Errorf("%q", got)
-	}
-	back := filepath.Join(base, "back")
-	must(t, dir, "cp", ":/tmp/copied", back)
-	if got := readFile(t, filepath.Join(back, "a b\xff")); got != "one" {
-		t.Errorf("%q", got)
-	}
-	if fi, err := os.Stat(filepath.Join(back, "sub")); err != nil || !fi.ModTime().Equal(then) {
-		t.Errorf("%v, %v", fi, err)
-	}
-	if fi, err := os.Stat(filepath.Join(back, "sub", "run.sh")); err != nil || fi.Mode().Perm() != 0o755 || !fi.ModTime().Equal(then) {
-		t.Errorf("%v, %v", fi, err)
-	}
-	fails(t, dir, 125, "shared:/no/such/file", "cp", "shared:/no/such/file", back)
-	fails(t, dir, 125, "neither a file", "cp", "shared:/dev/null", back)
-	fails(t, dir, 125, "/dev/full is neither a file", "cp", "shared:/etc/hosts", "/dev/full")
-	sh(t, dir, "mkdir -p ~/special/sub && mkfifo ~/special/pipe ~/special/sub/pipe && chmod 750 ~/special && echo kept > ~/special/sub/file")
-	fails(t, dir, 125, "left out shared:special/sub/pipe", "cp", ":~/special", back+"-special")
-	if fi, err := os.Stat(back + "-special"); err != nil || fi.Mode().Perm() != 0o750 || readFile(t, filepath.Join(back+"-special", "sub", "file")) != "kept\n" {
-		t.Errorf("%v, %v", fi, err)
-	}
-	fails(t, dir, 125, "no such user", "cp", "-u", "nobody-here", "shared:/etc/hosts", back)
-	// Into a directory that is there, with a link in the project that leads out.
-	must(t, dir, "cp", filepath.Join(src, "sub"), ":/tmp/copied")
-	must(t, dir, "cp", ":/tmp/copied/sub/run.sh", ".")
-	if fi, err := os.Stat(filepath.Join(dir, "run.sh")); err != nil || fi.Mode().Perm() != 0o755 {
-		t.Errorf("%v, %v", fi, err)
-	}
-	sh(t, dir, "ln -s "+back+" out; head -c 3000000 /dev/urandom > /tmp/copied/large")
-	fails(t, dir, 125, "leads out of", "cp", ":/tmp/copied/large", "out/")
-	must(t, dir, "cp", ":/tmp/copied/large", "large") // also over the share: the same bytes
-	must(t, dir, "cp", "large", ":/tmp/copied/again")
-	sh(t, dir, "cmp large /tmp/copied/large && cmp large /tmp/copied/again")
-	must(t, dir, "exec", "shared", "--", "rm", "-rf", "/tmp/copied")
-}
-
-// TestNames: one sandbox for each directory, another by --name, one to throw
-// away by --rm.
-func TestNames(t *testing.T) {
-	dir := project(t, "names")
-	must(t, dir, "run", "--", "touch", "/tmp/first")
-	if r := bawn(t, dir, "run", "--rm", "--", "ls", "/tmp/first"); r.code == 0 {
-		t.Error("--rm used the directory's own sandbox")
-	}
-	if got := must(t, "/", "ls"); strings.Contains(got, "names-") {
-		t.Errorf("the throwaway is still there:\n%s", got)
-	}
-	begin := func(said io.Writer, args ...string) *exec.Cmd {
-		c := command(t.Context(), dir, append(args, "--", "sh", "-c", "echo ready; exec sleep 1000")...)
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Stderr = said
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	c := begin(nil, "run", "--rm")
-	kill9(t, c.Process.Pid)
-	_ = c.Wait()
-	wait(t, "the end of a throwaway whose owner was killed", func() bool { return !strings.Contains(must(t, "/", "ls"), "names-") })
-	must(t, dir, "run", "--name", "other", "--", "sh", "-c", "test ! -e /tmp/first && touch /tmp/second")
-	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "other") })
-	must(t, dir, "run", "--", "test", "-e", "/tmp/first")
-	must(t, dir, "stop", "other")
-	must(t, dir, "run", "--name", "other", "--", "test", "-e", "/tmp/second")
-	var said strings.Builder
-	c = begin(&said, "exec", "other")
-	must(t, dir, "rm", "--force", "other")
-	if _ = c.Wait(); c.ProcessState.ExitCode() != 125 || !strings.HasSuffix(said.String(), "it was removed\n  try: bawn ls\n") {
-		t.Errorf("%v: %q", c.ProcessState, said.String())
-	}
-	fails(t, dir, 125, "no such sandbox", "exec", "other", "--", "true")
 }

@@ -1,0 +1,211 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// result is how a command ended.
+type result struct {
+	out, err string
+	code     int
+}
+
+func environment(extra ...string) []string {
+	return append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(base, "home"), "USER=" + os.Getenv("USER"),
+		"XDG_STATE_HOME=" + filepath.Join(base, "state"), "XDG_CACHE_HOME=" + os.Getenv("BAWN_TEST_CACHE"),
+		"TERM=xterm", "LANG=C.UTF-8", templatesEnv + "=" + os.Getenv(templatesEnv),
+	}, extra...)
+}
+
+func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, os.Getenv("BAWN"), args...)
+	c.Dir = dir
+	c.Env = environment()
+	return c
+}
+
+func bawnAt(ctx context.Context, dir string, stdin io.Reader, env []string, args ...string) result {
+	c := command(ctx, dir, args...)
+	c.Env = append(c.Env, env...)
+	var out, errs bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = stdin, &out, &errs
+	err := c.Run()
+	r := result{out.String(), errs.String(), 0}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		r.code, r.err = -1, err.Error()
+	}
+	return r
+}
+
+// bawn runs bawn in a directory.
+func bawn(t *testing.T, dir string, args ...string) result {
+	t.Helper()
+	return bawnAt(t.Context(), dir, nil, nil, args...)
+}
+
+// must is bawn that succeeds; it returns standard output.
+func must(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	r := bawn(t, dir, args...)
+	if r.code != 0 {
+		t.Fatalf("bawn %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
+	}
+	return r.out
+}
+
+// sh runs a shell script in the directory's sandbox and wants it to succeed.
+func sh(t *testing.T, dir, script string) string {
+	t.Helper()
+	return must(t, dir, "run", "--", "sh", "-euc", script)
+}
+
+// fails wants bawn to end with a status and to say something.
+func fails(t *testing.T, dir string, code int, say string, args ...string) {
+	t.Helper()
+	r := bawn(t, dir, args...)
+	if r.code != code || !strings.Contains(r.err, say) {
+		t.Errorf("bawn %q: exit status %d, want %d; it must say %q:\n%s", args, r.code, code, say, r.err)
+	}
+}
+
+// logs are the ends of a sandbox's logs, for a failure's report.
+func logs(dir string) string {
+	r := bawnAt(context.Background(), dir, nil, nil, "logs", "--supervisor")
+	c := bawnAt(context.Background(), dir, nil, nil, "logs")
+	tail := func(s string) string { return s[max(0, len(s)-2000):] }
+	return "\n-- supervisor:\n" + tail(r.out) + "\n-- console:\n" + tail(c.out)
+}
+
+// project makes an empty project directory whose sandbox goes with the test.
+func project(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(base, "home", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			logTails(t, sandboxDir(name))
+		}
+		if r := bawnAt(context.Background(), dir, nil, nil, "rm", "--force"); r.code != 0 && !strings.Contains(r.err, "no such sandbox") {
+			t.Errorf("bawn rm: %s", r.err)
+		}
+		waitGone(t, filepath.Join(base, "state", "bawn", "sandboxes", name))
+	})
+	return dir
+}
+
+// logTails shows what a failed test's sandbox said last, before it goes.
+func logTails(t *testing.T, dir string) {
+	for _, glob := range []string{"*.log", "*.log.1"} {
+		files, _ := filepath.Glob(filepath.Join(dir, glob))
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			t.Logf("the end of %s:\n%s", f, b[max(0, len(b)-4096):])
+		}
+	}
+}
+
+// wait waits for a condition; only a test's own limit ends it otherwise.
+func wait(t *testing.T, what string, ready func() bool) {
+	t.Helper()
+	ctx := t.Context()
+	deadline := time.Now().Add(3 * time.Minute)
+	for !ready() {
+		if ctx.Err() != nil && time.Now().After(deadline) || time.Now().After(deadline) {
+			t.Fatalf("waiting for %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+var sharedOnce sync.Once
+
+// shared is the project of the sandbox that most tests use.
+func shared(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(base, "home", "shared")
+	sharedOnce.Do(func() {
+		for _, d := range []string{"shared", "extra"} {
+			if err := os.MkdirAll(filepath.Join(base, "home", d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(base, "home", "extra", "file"), []byte("extra\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		must(t, dir, "run", "--memory", "2G", "--mount", filepath.Join(base, "home", "extra")+":ro",
+			"--mount", filepath.Join(base, "home", "extra", "file")+":/etc/bawn-file:ro", "--", "true")
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return dir
+}
+
+// temp makes a folder for one test in the shared project.
+func temp(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(shared(t), strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// status is what `bawn inspect` says.
+type status struct {
+	State struct {
+		Phase string
+		PID   int
+	}
+	Status struct {
+		MachinePID int
+		Accel      string
+	}
+	DiskUsed, SnapshotsUsed int64
+}
+
+func inspect(t *testing.T, dir string) status {
+	t.Helper()
+	var s status
+	if err := json.Unmarshal([]byte(must(t, dir, "inspect")), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -1,0 +1,168 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// started is what a sandbox's supervisor wrote at its last start.
+func started(t testing.TB, name string) (kind string, template bool) {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(sandboxDir(name), "supervisor.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := regexp.MustCompile(`msg=running.* kind=(\S+).* template=(\S+)`).FindAllStringSubmatch(string(log), -1)
+	if len(all) == 0 {
+		t.Fatalf("%s never ran:\n%s", name, log)
+	}
+	last := all[len(all)-1]
+	return last[1], last[2] == "true"
+}
+
+// newSandbox makes a sandbox, which goes with the test, and runs a script there.
+func newSandbox(t *testing.T, dir, name, script string, flags ...string) (out string, template bool) {
+	t.Helper()
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
+	args := slices.Concat([]string{"run", "--name", name}, flags, []string{"--", "sh", "-ec", script})
+	r := bawnAt(t.Context(), dir, nil, nil, args...)
+	if r.code != 0 {
+		t.Fatalf("bawn %q: %d\n%s%s", args, r.code, r.out, r.err)
+	}
+	_, template = started(t, name)
+	return r.out, template
+}
+
+// awaitTemplate waits until new sandboxes with these flags start from a template.
+func awaitTemplate(t *testing.T, dir string, flags ...string) {
+	t.Helper()
+	limit := time.Now().Add(10 * time.Minute)
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("%s-first-%d", filepath.Base(dir), i)
+		_, template := newSandbox(t, dir, name, "true", flags...)
+		must(t, dir, "rm", "-f", name)
+		if template {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatal("no template is made")
+		}
+		time.Sleep(2 * time.Second) // it is made in the background
+	}
+}
+
+// TestRestores: of a hundred restores, two at a time, none is lost, and no two
+// are alike.
+func TestRestores(t *testing.T) {
+	dir := project(t, "restores")
+	flags := []string{"--memory", "1G"}
+	awaitTemplate(t, dir, flags...)
+	const restores, workers = 100, 2
+	var mu sync.Mutex
+	seen := map[string]int{}
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range workers {
+		wg.Go(func() {
+			for i := range next {
+				name := fmt.Sprintf("restore-%d", i)
+				args := slices.Concat([]string{"run", "--name", name}, flags, []string{"--", "sh", "-c", "cat /proc/sys/kernel/random/uuid; pwd"})
+				r := bawnAt(t.Context(), dir, nil, nil, args...)
+				id, pwd, _ := strings.Cut(r.out, "\n")
+				if r.code != 0 || pwd != dir+"\n" {
+					t.Errorf("restore %d: %+v", i, r)
+				} else if _, template := started(t, name); !template {
+					t.Errorf("restore %d booted instead", i)
+				}
+				mu.Lock()
+				if was, ok := seen[id]; ok {
+					t.Errorf("restores %d and %d both made %q", was, i, id)
+				}
+				seen[id] = i
+				mu.Unlock()
+				if r := bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name); r.code != 0 {
+					t.Errorf("rm %s: %+v", name, r)
+				}
+			}
+		})
+	}
+	for i := range restores {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+// TestTemplate: the making of a template is killed, a template is damaged; both
+// times the next sandbox boots, and a template is made anew.
+func TestTemplate(t *testing.T) {
+	dir := project(t, "template")
+	flags := []string{"--memory", "1100M", "--cpus", "1"} // a kind that no other test wants
+	kind := killMaker(t, dir, flags)
+	folder := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)
+	awaitTemplate(t, dir, flags...)
+	if err := flip(filepath.Join(folder, "ready.ram"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, template := newSandbox(t, dir, "template-b", "true", flags...); template {
+		t.Error("a damaged template was used")
+	}
+	awaitTemplate(t, dir, flags...)
+}
+
+// killMaker kills the process that makes the template of new sandboxes with these
+// flags, unless there is one from an earlier run, and returns their kind.
+func killMaker(t *testing.T, dir string, flags []string) (kind string) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Minute); time.Now().Before(limit); {
+		_, template := newSandbox(t, dir, "template-a", "true", flags...)
+		kind, _ = started(t, "template-a")
+		if template {
+			return kind
+		}
+		// It does nothing while another is made.
+		for soon := time.Now().Add(10 * time.Second); time.Now().Before(soon); time.Sleep(20 * time.Millisecond) {
+			maker := makerOf(sandboxDir("template-a"))
+			if maker == 0 {
+				continue
+			}
+			machines := children(maker)
+			if len(machines) == 0 {
+				continue
+			}
+			kill9(t, maker)
+			wait(t, "the end of its machine", func() bool { return !slices.ContainsFunc(machines, lives) })
+			if _, err := os.Stat(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)); err == nil {
+				t.Error("half a template is in place")
+			}
+			return kind
+		}
+		must(t, dir, "rm", "-f", "template-a")
+	}
+	t.Fatal("no template is ever made")
+	return ""
+}
+
+// makerOf is the process that makes a template for a sandbox, 0 for none.
+func makerOf(sandbox string) int {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, l := range lines {
+		b, err := os.ReadFile(l)
+		if err == nil && strings.HasSuffix(string(b), "\x00__template\x00"+sandbox+"\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(l)))
+			return pid
+		}
+	}
+	return 0
+}
