@@ -48,7 +48,7 @@ func ReadExact(r io.Reader, limit int) ([]byte, error) {
 		if one[0] == '\n' {
 			return line, nil
 		}
-		line = append(line, one[0])
+		line = append(line, one[:]...)
 	}
 	return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
 }

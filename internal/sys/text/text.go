@@ -19,6 +19,7 @@ package text
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -68,10 +69,10 @@ func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 // Write writes the escaped form of b. On an error it returns 0: how much of b
 // was written is not known.
 func (w *Writer) Write(b []byte) (int, error) {
-	all := append(w.part, b...)
+	all := slices.Concat(w.part, b)
 	cut := len(all) - partial(all)
 	out := Block(string(all[:cut]))
-	w.part = append([]byte(nil), all[cut:]...)
+	w.part = all[cut:]
 	if _, err := io.WriteString(w.w, out); err != nil {
 		return 0, err
 	}
