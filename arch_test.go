@@ -64,7 +64,8 @@ var may = []struct{ name, imports string }{
 	{"internal/egress/tlshello", ""},
 	{"internal/egress/httpwire", ""},
 	{"internal/egress/audit", "policy"},
-	{"internal/egress", "egress/audit egress/httpwire egress/tlshello policy"},
+	{"internal/egress/nameserver", "policy"},
+	{"internal/egress", "egress/audit egress/httpwire egress/nameserver egress/tlshello policy"},
 	{"internal/guest/process", ""},
 	{"internal/guest/etc", ""},
 	{"internal/guest/device", ""},
@@ -164,7 +165,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/google/go-containerreg": {"internal/image"},
 		"github.com/Microsoft/hcsshim":      {"internal/ext4"},
 		"github.com/spf13/cobra":            {"cmd/bawn"},
-		"github.com/miekg/dns":              {"internal/egress"},
+		"github.com/miekg/dns":              {"internal/egress/nameserver"},
 		"github.com/vishvananda/netlink":    {"internal/guest/netif"},
 		"go.yaml.in/yaml":                   {"internal/project"},
 	}

@@ -52,8 +52,8 @@ func (g *Gateway) flowTo(dst netip.AddrPort, proto policy.Proto) (to policy.Flow
 			return to, release, errGateway
 		}
 	}
-	if g.names.contains(to.Addr) {
-		if to.Name, release = g.names.hold(to.Addr); to.Name == "" {
+	if g.names.Contains(to.Addr) {
+		if to.Name, release = g.names.Hold(to.Addr); to.Name == "" {
 			return to, release, errNoName
 		}
 		to.Addr, to.Host = netip.Addr{}, to.Name == HostName

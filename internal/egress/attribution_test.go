@@ -70,7 +70,7 @@ func TestProcessOfAllowed(t *testing.T) {
 	if _, err := r.Read(make([]byte, 512)); err != nil {
 		t.Fatal(err)
 	}
-	clock, _, _ := l.names.addresses("time.example")
+	clock, _, _ := l.names.Addresses("time.example")
 	if _, err := l.packets(netip.AddrPortFrom(clock, 123)); err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +123,10 @@ func TestProcessNeverTold(t *testing.T) {
 // TestSuggestOnlyHosts: no rule is suggested for what is not a host's name.
 func TestSuggestOnlyHosts(t *testing.T) {
 	l := newLab(t, testRules{})
-	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeSRV)
-	ask(t, l.res, "_http._tcp.deb.example.", dns.TypeA)
-	ask(t, l.res, "deb.example.", dns.TypeTXT)
-	ask(t, l.res, "deb.example.", dns.TypeA)
+	l.ask("_http._tcp.deb.example.", dns.TypeSRV)
+	l.ask("_http._tcp.deb.example.", dns.TypeA)
+	l.ask("deb.example.", dns.TypeTXT)
+	l.ask("deb.example.", dns.TypeA)
 	l.Close()
 	all := readAll(t, l.path)
 	if len(all) != 4 {

@@ -7,17 +7,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/nameserver"
 	"bawn.dev/bawn/internal/policy"
 )
 
 // Gateway decides on every flow of one sandbox. Safe for concurrent use.
 type Gateway struct {
 	cfg     Config // with its defaults
-	names   *names
-	res     *resolver
+	names   *nameserver.Table
+	dns     *nameserver.Resolver
 	dialer  *dialer
 	limiter *limiter
 	ctx     context.Context // ends with Close
@@ -46,15 +45,12 @@ type Gateway struct {
 func New(c Config) *Gateway {
 	c = c.withDefaults()
 	g := &Gateway{
-		cfg: c, names: newNames(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
+		cfg: c, names: nameserver.NewTable(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
 		firstBytesTime: firstBytesTime, flows: map[*flow]struct{}{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.dialer = &dialer{resolve: c.Resolve, dial: c.Dial, guard: addressGuard{hostAddrs: c.HostAddrs, pools: pools(c), decide: g.decide}}
-	g.res = &resolver{
-		names: g.names, resolves: g.resolves, info: infoAddrs(c.Info),
-		seen: func(q dns.Question, name string, allowed bool) { g.sawQuery(q, name, allowed, nil) },
-	}
+	g.dns = &nameserver.Resolver{Table: g.names, Resolves: g.resolves, Info: infoAddrs(c.Info)}
 	if c.Process != nil {
 		g.asked, g.pending = make(chan struct{}, maxHints), newPendingLog(c.Log)
 	}
@@ -141,10 +137,10 @@ func (g *Gateway) Traffic() int64 { return g.traffic.Load() }
 
 // Names returns the names that have synthetic addresses, for a gateway that takes
 // this one's place: the guest may keep those addresses.
-func (g *Gateway) Names() map[string]uint32 { return g.names.save() }
+func (g *Gateway) Names() map[string]uint32 { return g.names.Save() }
 
 // SetNames gives names the addresses that they had. Call it before the first flow.
-func (g *Gateway) SetNames(m map[string]uint32) { g.names.load(m) }
+func (g *Gateway) SetNames(m map[string]uint32) { g.names.Load(m) }
 
 // enter counts a goroutine that Close waits for; it calls g.wg.Done at its end.
 // false: the gateway is closed, and the goroutine may not start.

@@ -32,6 +32,11 @@ import (
 
 var errRejected = errors.New("rejected")
 
+var (
+	testPool4 = netip.MustParsePrefix("198.18.0.0/16")
+	testPool6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+)
+
 // lab is a gateway between a test's clients and counting servers on loopback.
 type lab struct {
 	*Gateway
@@ -153,9 +158,25 @@ func (l *lab) dialAddr(dst netip.AddrPort) (net.Conn, error) {
 	}
 }
 
+// ask queries the gateway's DNS server.
+func (l *lab) ask(name string, qtype uint16) *dns.Msg {
+	l.t.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion(name, qtype)
+	b, err := q.Pack()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var out dns.Msg
+	if err := out.Unpack(l.reply(b, nil)); err != nil {
+		l.t.Fatal(err)
+	}
+	return &out
+}
+
 // dialName looks the name up as the guest does, and connects.
 func (l *lab) dialName(name string, port uint16) (net.Conn, error) {
-	m := ask(l.t, l.res, name+".", dns.TypeA)
+	m := l.ask(name+".", dns.TypeA)
 	if m.Rcode == dns.RcodeNameError {
 		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 	}
@@ -747,7 +768,7 @@ func TestLimits(t *testing.T) {
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")
 	defer ln.Close()
 	l.serve("b.example", "203.0.113.1:22", ln.Addr().String())
-	a, _, _ := l.names.addresses("b.example")
+	a, _, _ := l.names.Addresses("b.example")
 	dst := netip.AddrPortFrom(a, 22)
 	for i, want := range []error{nil, nil, errRejected, errRejected} {
 		if _, err := l.dialAddr(dst); !errors.Is(err, want) {
@@ -888,8 +909,8 @@ func TestUDP(t *testing.T) {
 	}
 	l.serve("good.example", "203.0.113.1:443", s.LocalAddr().String())
 	l.serve("time.example", "203.0.113.2:123", s.LocalAddr().String())
-	good, _, _ := l.names.addresses("good.example")
-	clock, _, _ := l.names.addresses("time.example")
+	good, _, _ := l.names.Addresses("good.example")
+	clock, _, _ := l.names.Addresses("time.example")
 	for _, dst := range []netip.AddrPort{
 		netip.AddrPortFrom(good, 443), netip.AddrPortFrom(clock, 124),
 		netip.MustParseAddrPort("203.0.113.3:53"), netip.MustParseAddrPort("198.18.99.99:123"),
@@ -920,7 +941,7 @@ func TestUDP(t *testing.T) {
 	b, _ := q.Pack()
 	_, _ = c.Write(b)
 	n, err := c.Read(buf)
-	if err != nil || buf[3]&0xf != 0 || n < dnsHeader {
+	if err != nil || buf[3]&0xf != 0 || n < 12 { // a DNS header
 		t.Fatal(n, err)
 	}
 }
@@ -1009,6 +1030,30 @@ func TestTLSThrough(t *testing.T) {
 		if !c.ConnectionState().HandshakeComplete || c.ConnectionState().Version != version {
 			t.Errorf("version %x", c.ConnectionState().Version)
 		}
+	}
+}
+
+// TestCloseEndsDNS: Close ends the connections of DNS clients, and waits for that.
+func TestCloseEndsDNS(t *testing.T) {
+	l := newLab(t, testRules{"good.example:443"})
+	c, err := l.dialAddr(testDNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	r := &guestRequest{accepted: make(chan net.Conn, 1), rejected: make(chan struct{})}
+	go func() { l.UDP(testGuest, testDNS, r); close(served) }()
+	defer (<-r.accepted).Close()
+	l.Close()
+	if l.dnsUDP.Load() != 0 || l.dnsTCP.Load() != 0 {
+		t.Error("Close did not wait for the DNS clients")
+	}
+	<-served
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("a DNS connection goes on")
+	}
+	if _, err := l.dialAddr(testDNS); !errors.Is(err, errRejected) {
+		t.Error("a DNS connection after Close:", err)
 	}
 }
 

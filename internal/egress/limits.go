@@ -15,11 +15,10 @@ type Limits struct {
 }
 
 const (
-	defaultConns   = 4096
-	defaultRate    = 500
-	burstFactor    = 2
-	minBytesBurst  = 256 << 10 // bytes; so that short exchanges are quick at any rate
-	maxResolverTCP = 64        // open DNS connections over TCP
+	defaultConns  = 4096
+	defaultRate   = 500
+	burstFactor   = 2
+	minBytesBurst = 256 << 10 // bytes; so that short exchanges are quick at any rate
 )
 
 // limiter holds the buckets of a sandbox.

@@ -1,4 +1,4 @@
-package egress
+package nameserver
 
 import (
 	"net/netip"
@@ -14,21 +14,20 @@ var (
 	testPool6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
 )
 
-func testResolver() (*resolver, *int) {
-	denied := new(int)
-	return &resolver{
-		names:    newNames(testPool4, testPool6),
-		resolves: func(name string) bool { return name == "good.example" || strings.HasSuffix(name, ".wild.example") },
-		info:     []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")},
-		seen: func(_ dns.Question, _ string, allowed bool) {
+func testResolver() (r *Resolver, seen func(Question, bool), denied *int) {
+	denied = new(int)
+	return &Resolver{
+			Table:    NewTable(testPool4, testPool6),
+			Resolves: func(name string) bool { return name == "good.example" || strings.HasSuffix(name, ".wild.example") },
+			Info:     []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")},
+		}, func(_ Question, allowed bool) {
 			if !allowed {
 				*denied++
 			}
-		},
-	}, denied
+		}, denied
 }
 
-func ask(t testing.TB, r *resolver, name string, qtype uint16) *dns.Msg {
+func ask(t testing.TB, r *Resolver, seen func(Question, bool), name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	q := new(dns.Msg)
 	q.SetQuestion(name, qtype)
@@ -38,7 +37,7 @@ func ask(t testing.TB, r *resolver, name string, qtype uint16) *dns.Msg {
 		t.Fatal(err)
 	}
 	var out dns.Msg
-	if err := out.Unpack(r.answer(b)); err != nil {
+	if err := out.Unpack(r.Answer(b, seen)); err != nil {
 		t.Fatal(err)
 	}
 	if out.Id != q.Id || !out.Response || len(out.Question) != 1 || out.Question[0].Name != name {
@@ -48,37 +47,37 @@ func ask(t testing.TB, r *resolver, name string, qtype uint16) *dns.Msg {
 }
 
 func TestDNSAllowed(t *testing.T) {
-	r, denied := testResolver()
-	a := ask(t, r, "Good.eXample.", dns.TypeA).Answer[0].(*dns.A)
-	aaaa := ask(t, r, "good.example.", dns.TypeAAAA).Answer[0].(*dns.AAAA)
+	r, seen, denied := testResolver()
+	a := ask(t, r, seen, "Good.eXample.", dns.TypeA).Answer[0].(*dns.A)
+	aaaa := ask(t, r, seen, "good.example.", dns.TypeAAAA).Answer[0].(*dns.AAAA)
 	v4, _ := netip.AddrFromSlice(a.A.To4())
 	v6, _ := netip.AddrFromSlice(aaaa.AAAA)
-	if !testPool4.Contains(v4) || !testPool6.Contains(v6) || r.names.name(v4) != "good.example" || r.names.name(v6) != "good.example" {
+	if !testPool4.Contains(v4) || !testPool6.Contains(v6) || r.Table.Name(v4) != "good.example" || r.Table.Name(v6) != "good.example" {
 		t.Fatalf("%v %v", v4, v6)
 	}
-	if again := ask(t, r, "good.example.", dns.TypeA).Answer[0].(*dns.A); !again.A.Equal(a.A) {
+	if again := ask(t, r, seen, "good.example.", dns.TypeA).Answer[0].(*dns.A); !again.A.Equal(a.A) {
 		t.Fatal("the address changed")
 	}
-	if other := ask(t, r, "x.wild.example.", dns.TypeA).Answer[0].(*dns.A); other.A.Equal(a.A) {
+	if other := ask(t, r, seen, "x.wild.example.", dns.TypeA).Answer[0].(*dns.A); other.A.Equal(a.A) {
 		t.Fatal("two names, one address")
 	}
 	for _, qtype := range []uint16{dns.TypeTXT, dns.TypeMX, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCNAME, dns.TypeNULL, dns.TypeNS, dns.TypeSRV, dns.TypeAXFR, 65280} {
-		m := ask(t, r, "good.example.", qtype)
+		m := ask(t, r, seen, "good.example.", qtype)
 		if m.Rcode != dns.RcodeSuccess || len(m.Answer) != 0 || len(m.Ns) != 1 {
 			t.Errorf("type %d: %v", qtype, m)
 		}
 	}
-	if m := ask(t, r, "good.example.", dns.TypeANY); len(m.Answer) != 2 {
+	if m := ask(t, r, seen, "good.example.", dns.TypeANY); len(m.Answer) != 2 {
 		t.Errorf("ANY: %v", m)
 	}
 	for _, a := range []netip.Addr{v4, v6} {
 		arpa, _ := dns.ReverseAddr(a.String())
-		m := ask(t, r, arpa, dns.TypePTR)
+		m := ask(t, r, seen, arpa, dns.TypePTR)
 		if len(m.Answer) != 1 || m.Answer[0].(*dns.PTR).Ptr != "good.example." {
 			t.Errorf("PTR of %s: %v", a, m)
 		}
 	}
-	if m := ask(t, r, "bawn.internal.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.1" {
+	if m := ask(t, r, seen, "bawn.internal.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.1" {
 		t.Errorf("info: %v", m)
 	}
 	if *denied != 0 {
@@ -87,7 +86,7 @@ func TestDNSAllowed(t *testing.T) {
 }
 
 func TestDNSDenied(t *testing.T) {
-	r, denied := testResolver()
+	r, seen, denied := testResolver()
 	n := 0
 	for _, name := range []string{
 		"evil.example.", "wild.example.", "good.example.evil.", "xgood.example.", "localhost.", ".",
@@ -102,7 +101,7 @@ func TestDNSDenied(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 			var m dns.Msg
-			if err := m.Unpack(r.answer(b)); err != nil {
+			if err := m.Unpack(r.Answer(b, seen)); err != nil {
 				t.Fatal(err)
 			}
 			if m.Rcode != dns.RcodeNameError || len(m.Answer) != 0 {
@@ -114,18 +113,18 @@ func TestDNSDenied(t *testing.T) {
 	if *denied != n {
 		t.Errorf("%d of %d denials were told", *denied, n)
 	}
-	if len(r.names.byName) != 0 {
+	if len(r.Table.byName) != 0 {
 		t.Error("a denied name got an address")
 	}
 	for _, name := range []string{"1.2.3.4.in-addr.arpa.", "9.9.18.198.in-addr.arpa.", "x.in-addr.arpa.", "1.ip6.arpa."} {
-		if m := ask(t, r, name, dns.TypePTR); m.Rcode != dns.RcodeNameError {
+		if m := ask(t, r, seen, name, dns.TypePTR); m.Rcode != dns.RcodeNameError {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
 }
 
 func TestDNSMalformed(t *testing.T) {
-	r, _ := testResolver()
+	r, seen, _ := testResolver()
 	q := new(dns.Msg)
 	q.SetQuestion("good.example.", dns.TypeA)
 	good, _ := q.Pack()
@@ -145,7 +144,7 @@ func TestDNSMalformed(t *testing.T) {
 		"chaos":         {func(b []byte) []byte { b[len(b)-1] = 3; return b }, dns.RcodeRefused},
 	} {
 		b := tc.change(append([]byte(nil), good...))
-		out := r.answer(b)
+		out := r.Answer(b, seen)
 		if tc.rcode < 0 {
 			if out != nil {
 				t.Errorf("%s: %x", name, out)
@@ -159,7 +158,7 @@ func TestDNSMalformed(t *testing.T) {
 }
 
 func TestDNSVersion(t *testing.T) {
-	r, _ := testResolver()
+	r, seen, _ := testResolver()
 	q := new(dns.Msg)
 	q.SetQuestion("good.example.", dns.TypeA)
 	q.SetEdns0(4096, false)
@@ -169,19 +168,19 @@ func TestDNSVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m dns.Msg
-	if err := m.Unpack(r.answer(b)); err != nil || m.Rcode != dns.RcodeBadVers || len(m.Answer) != 0 {
+	if err := m.Unpack(r.Answer(b, seen)); err != nil || m.Rcode != dns.RcodeBadVers || len(m.Answer) != 0 {
 		t.Fatal(&m, err)
 	}
 }
 
 func TestNamesBounded(t *testing.T) {
-	n := newNames(netip.MustParsePrefix("198.18.0.0/29"), testPool6)
+	n := NewTable(netip.MustParsePrefix("198.18.0.0/29"), testPool6)
 	now := time.Unix(1, 0)
 	n.now = func() time.Time { return now }
 	seen := map[netip.Addr]bool{}
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-		v4, _, err := n.addresses(name)
-		if err != nil || seen[v4] || !n.contains(v4) {
+		v4, _, err := n.Addresses(name)
+		if err != nil || seen[v4] || !n.Contains(v4) {
 			t.Fatal(name, v4, err)
 		}
 		seen[v4] = true
@@ -190,30 +189,30 @@ func TestNamesBounded(t *testing.T) {
 	if seen[netip.MustParseAddr("198.18.0.0")] || seen[netip.MustParseAddr("198.18.0.7")] {
 		t.Error("network or broadcast address given out")
 	}
-	if _, _, err := n.addresses("g"); err == nil {
+	if _, _, err := n.Addresses("g"); err == nil {
 		t.Fatal("a seventh address out of six")
 	}
-	a, _, _ := n.addresses("a")
+	a, _, _ := n.Addresses("a")
 	now = now.Add(nameRest)
-	name, release := n.hold(at(n.pool4, 2))
+	name, release := n.Hold(at(n.pool4, 2))
 	if name != "b" {
 		t.Fatal(name)
 	}
-	g, _, err := n.addresses("g") // takes c's: a was asked for again, b is held
-	if err != nil || n.name(g) != "g" || n.byName["c"] != nil || n.name(a) != "a" || n.byName["b"] == nil {
+	g, _, err := n.Addresses("g") // takes c's: a was asked for again, b is held
+	if err != nil || n.Name(g) != "g" || n.byName["c"] != nil || n.Name(a) != "a" || n.byName["b"] == nil {
 		t.Fatal(g, err)
 	}
 	release()
-	if got := n.name(netip.MustParseAddr("fd62:7269:6700:1:1::1")); got != "" {
+	if got := n.Name(netip.MustParseAddr("fd62:7269:6700:1:1::1")); got != "" {
 		t.Fatal(got)
 	}
-	if got := n.name(netip.MustParseAddr("198.18.0.0")); got != "" {
+	if got := n.Name(netip.MustParseAddr("198.18.0.0")); got != "" {
 		t.Fatal(got)
 	}
 }
 
 func FuzzDNS(f *testing.F) {
-	r, _ := testResolver()
+	r, seen, _ := testResolver()
 	q := new(dns.Msg)
 	q.SetQuestion("good.example.", dns.TypeA)
 	q.SetEdns0(4096, true)
@@ -223,7 +222,7 @@ func FuzzDNS(f *testing.F) {
 	b, _ = q.Pack()
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		out := r.answer(b)
+		out := r.Answer(b, seen)
 		if out == nil {
 			return
 		}
@@ -237,7 +236,7 @@ func FuzzDNS(f *testing.F) {
 		if len(m.Answer) > 0 && m.Rcode != dns.RcodeSuccess {
 			t.Fatalf("a refusal with an answer: %v", &m)
 		}
-		if len(r.names.byName) > maxNames {
+		if len(r.Table.byName) > maxNames {
 			t.Fatal("the names are not bounded")
 		}
 	})

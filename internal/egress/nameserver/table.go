@@ -1,4 +1,4 @@
-package egress
+package nameserver
 
 import (
 	"encoding/binary"
@@ -19,8 +19,8 @@ const (
 	nameRest = 10 * answerTTL * time.Second
 )
 
-// errNamesFull says that each address is in use.
-var errNamesFull = errors.New("all synthetic addresses are in use")
+// ErrFull means that each synthetic address is in use.
+var ErrFull = errors.New("all synthetic addresses are in use")
 
 // synthetic is a name with its two addresses.
 type synthetic struct {
@@ -30,10 +30,10 @@ type synthetic struct {
 	flows int       // open connections
 }
 
-// names is the stable map between names and synthetic addresses. An address is
+// Table is the stable map between names and synthetic addresses. An address is
 // given to another name only when all are taken, the oldest unused one first.
 // Safe for concurrent use.
-type names struct {
+type Table struct {
 	pool4, pool6 netip.Prefix
 	size         uint32 // slots
 	now          func() time.Time
@@ -44,8 +44,10 @@ type names struct {
 	next   uint32
 }
 
-func newNames(pool4, pool6 netip.Prefix) *names {
-	n := &names{
+// NewTable returns an empty table of addresses in two ranges, of which either may be
+// missing (the zero Prefix).
+func NewTable(pool4, pool6 netip.Prefix) *Table {
+	n := &Table{
 		pool4: pool4.Masked(), pool6: pool6.Masked(), size: maxNames, now: time.Now,
 		byName: map[string]*synthetic{}, bySlot: map[uint32]*synthetic{},
 	}
@@ -59,8 +61,9 @@ func newNames(pool4, pool6 netip.Prefix) *names {
 	return n
 }
 
-// addresses gives a name's addresses, the same as before if it has some.
-func (n *names) addresses(name string) (v4, v6 netip.Addr, err error) {
+// Addresses returns a name's addresses, the same as before if it has some. The error
+// is ErrFull.
+func (n *Table) Addresses(name string) (v4, v6 netip.Addr, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()
@@ -68,7 +71,7 @@ func (n *names) addresses(name string) (v4, v6 netip.Addr, err error) {
 	if s == nil {
 		slot, ok := n.free(now)
 		if !ok {
-			return v4, v6, errNamesFull
+			return v4, v6, ErrFull
 		}
 		s = &synthetic{name: name, slot: slot}
 		n.byName[name], n.bySlot[slot] = s, s
@@ -78,7 +81,7 @@ func (n *names) addresses(name string) (v4, v6 netip.Addr, err error) {
 }
 
 // free finds a slot for a new name.
-func (n *names) free(now time.Time) (uint32, bool) {
+func (n *Table) free(now time.Time) (uint32, bool) {
 	if n.next < n.size {
 		n.next++
 		return n.next - 1, true
@@ -97,13 +100,13 @@ func (n *names) free(now time.Time) (uint32, bool) {
 	return oldest.slot, true
 }
 
-// contains says whether an address is one that names get.
-func (n *names) contains(a netip.Addr) bool {
+// Contains reports whether an address is one that names get.
+func (n *Table) Contains(a netip.Addr) bool {
 	return n.pool4.Contains(a) || n.pool6.Contains(a)
 }
 
-// name gives the name behind an address, or "".
-func (n *names) name(a netip.Addr) string {
+// Name returns the name behind an address, or "".
+func (n *Table) Name(a netip.Addr) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if s := n.find(a); s != nil {
@@ -112,8 +115,9 @@ func (n *names) name(a netip.Addr) string {
 	return ""
 }
 
-// hold keeps a name's address while a connection is open; release ends that.
-func (n *names) hold(a netip.Addr) (name string, release func()) {
+// Hold keeps a name's address while a connection is open; release ends that. name is
+// empty if no name has the address.
+func (n *Table) Hold(a netip.Addr) (name string, release func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.find(a)
@@ -130,7 +134,7 @@ func (n *names) hold(a netip.Addr) (name string, release func()) {
 	}
 }
 
-func (n *names) find(a netip.Addr) *synthetic {
+func (n *Table) find(a netip.Addr) *synthetic {
 	var base netip.Prefix
 	switch {
 	case n.pool4.Contains(a):
@@ -175,8 +179,8 @@ func offset(p netip.Prefix, a netip.Addr) (uint32, bool) {
 	return binary.BigEndian.Uint32(x[12:]) - binary.BigEndian.Uint32(y[12:]), true
 }
 
-// save writes down which name has which place.
-func (n *names) save() map[string]uint32 {
+// Save returns the place of each name, for Load.
+func (n *Table) Save() map[string]uint32 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := map[string]uint32{}
@@ -186,8 +190,8 @@ func (n *names) save() map[string]uint32 {
 	return m
 }
 
-// load gives names the places that they had, before any other has one.
-func (n *names) load(m map[string]uint32) {
+// Load gives names the places that they had. Call it before any other name has one.
+func (n *Table) Load(m map[string]uint32) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, slot := range m {

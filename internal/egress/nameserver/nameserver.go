@@ -1,4 +1,10 @@
-package egress
+// Package nameserver is the only DNS server that the guest has. It never asks
+// another one: a name that the policy allows gets a synthetic address out of a table,
+// any other name does not exist. So no query, whatever its labels or type, carries a
+// bit past the host. The real address is looked up when a connection is dialled.
+//
+// Queries are hostile bytes; their framing and parsing are miekg/dns's.
+package nameserver
 
 import (
 	"net/netip"
@@ -8,11 +14,6 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 )
-
-// bawn is the only resolver the guest has, and it never asks anyone: an allowed
-// name gets a synthetic address out of a table, any other name does not exist.
-// So no query, whatever its labels or type, carries a bit past the host. The
-// real address is looked up when bawn dials (dial.go).
 
 const (
 	// maxQuery is the longest query taken, in bytes. Ours are far shorter.
@@ -26,24 +27,25 @@ const (
 	negativeTTL = 1
 )
 
-// Names that bawn answers for itself.
-const (
-	InfoName = policy.InfoName
-	HostName = policy.HostName
-)
-
-// resolver answers the guest's queries. Safe for concurrent use.
-type resolver struct {
-	names    *names
-	resolves func(name string) bool
-	info     []netip.Addr                                    // of InfoName; none: it is a name like any other
-	seen     func(q dns.Question, name string, allowed bool) // each query of one question
+// Question is a query of one question, as the log shows it.
+type Question struct {
+	Name string // in lower case without a final dot; it may be no host name
+	Type string // "A", "AAAA", ...; empty for a type without a name
 }
 
-// answer gives the reply to one query, or nil to drop it.
-func (r *resolver) answer(query []byte) []byte {
-	if len(query) < dnsHeader || len(query) > maxQuery || query[2]&0x80 != 0 {
-		return nil // not a query: answering could loop
+// Resolver answers the guest's queries. Safe for concurrent use; the fields must not
+// change.
+type Resolver struct {
+	Table    *Table
+	Resolves func(name string) bool // whether a name gets addresses; may run concurrently
+	Info     []netip.Addr           // of policy.InfoName; none: it is a name like any other
+}
+
+// Answer returns the reply to one query, or nil to drop it. seen is called for a
+// question about a name that is allowed or denied.
+func (r *Resolver) Answer(query []byte, seen func(q Question, allowed bool)) []byte {
+	if len(query) > maxQuery || !isQuery(query) {
+		return nil // answering could loop
 	}
 	var in dns.Msg
 	if err := in.Unpack(query); err != nil {
@@ -67,7 +69,7 @@ func (r *resolver) answer(query []byte) []byte {
 	case in.Question[0].Qclass != dns.ClassINET && in.Question[0].Qclass != dns.ClassANY:
 		out.Rcode = dns.RcodeRefused
 	default:
-		r.fill(out, in.Question[0])
+		r.fill(out, in.Question[0], seen)
 	}
 	reply, err := out.Pack()
 	if err != nil {
@@ -76,54 +78,45 @@ func (r *resolver) answer(query []byte) []byte {
 	return reply
 }
 
-// fill answers one question of class IN.
-func (r *resolver) fill(out *dns.Msg, q dns.Question) {
-	name, ok := plainName(q.Name)
-	if !ok {
-		r.deny(out, q, strings.ToLower(strings.TrimSuffix(q.Name, ".")))
-		return
+// isQuery reports whether the header is whole and that of a query.
+func isQuery(b []byte) bool { return len(b) >= dnsHeader && b[2]&0x80 == 0 }
+
+// Refuse returns the reply REFUSED, made from the header of a query alone; nil for
+// what is no query.
+func Refuse(query []byte) []byte {
+	if !isQuery(query) {
+		return nil
 	}
-	if addr, ok := reverseAddr(name); ok {
+	return bareReply(query, dns.RcodeRefused)
+}
+
+// fill answers one question of class IN.
+func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool)) {
+	name, ok := plainName(q.Name)
+	question := Question{Name: name, Type: dns.TypeToString[q.Qtype]}
+	if addr, reverse := reverseAddr(name); ok && reverse {
 		r.reverse(out, q, addr)
 		return
 	}
-	var v4, v6 []netip.Addr
+	var addrs []netip.Addr
 	switch {
-	case name == InfoName && len(r.info) > 0:
-		for _, a := range r.info {
-			if a.Is4() {
-				v4 = append(v4, a)
-			} else {
-				v6 = append(v6, a)
-			}
-		}
-	case r.resolves(name):
-		a4, a6, err := r.names.addresses(name)
+	case ok && name == policy.InfoName && len(r.Info) > 0:
+		addrs = r.Info
+	case ok && r.Resolves(name):
+		v4, v6, err := r.Table.Addresses(name)
 		if err != nil {
 			out.Rcode = dns.RcodeServerFailure
 			return
 		}
-		v4, v6 = append(v4, a4), append(v6, a6)
-		r.seen(q, name, true)
+		addrs = []netip.Addr{v4, v6}
+		seen(question, true)
 	default:
-		r.deny(out, q, name)
+		out.Rcode = dns.RcodeNameError
+		out.Ns = []dns.RR{soa()}
+		seen(question, false)
 		return
 	}
-	head := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: answerTTL}
-	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeANY {
-		for _, a := range v4 {
-			if head.Rrtype = dns.TypeA; a.IsValid() {
-				out.Answer = append(out.Answer, &dns.A{Hdr: head, A: a.AsSlice()})
-			}
-		}
-	}
-	if q.Qtype == dns.TypeAAAA || q.Qtype == dns.TypeANY {
-		for _, a := range v6 {
-			if head.Rrtype = dns.TypeAAAA; a.IsValid() {
-				out.Answer = append(out.Answer, &dns.AAAA{Hdr: head, AAAA: a.AsSlice()})
-			}
-		}
-	}
+	out.Answer = records(q, addrs)
 	// Any other type has no data: no HTTPS or SVCB record (they carry ECH keys
 	// and other addresses), no TXT, no MX.
 	if len(out.Answer) == 0 {
@@ -131,15 +124,25 @@ func (r *resolver) fill(out *dns.Msg, q dns.Question) {
 	}
 }
 
-func (r *resolver) deny(out *dns.Msg, q dns.Question, name string) {
-	out.Rcode = dns.RcodeNameError
-	out.Ns = []dns.RR{soa()}
-	r.seen(q, name, false)
+// records returns those of the addresses that a question asks for.
+func records(q dns.Question, addrs []netip.Addr) (out []dns.RR) {
+	head := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: answerTTL}
+	for _, a := range addrs {
+		switch {
+		case a.Is4() && (q.Qtype == dns.TypeA || q.Qtype == dns.TypeANY):
+			head.Rrtype = dns.TypeA
+			out = append(out, &dns.A{Hdr: head, A: a.AsSlice()})
+		case a.Is6() && (q.Qtype == dns.TypeAAAA || q.Qtype == dns.TypeANY):
+			head.Rrtype = dns.TypeAAAA
+			out = append(out, &dns.AAAA{Hdr: head, AAAA: a.AsSlice()})
+		}
+	}
+	return out
 }
 
 // reverse answers PTR for synthetic addresses.
-func (r *resolver) reverse(out *dns.Msg, q dns.Question, a netip.Addr) {
-	known := r.names.name(a)
+func (r *Resolver) reverse(out *dns.Msg, q dns.Question, a netip.Addr) {
+	known := r.Table.Name(a)
 	if known == "" {
 		out.Rcode = dns.RcodeNameError
 		out.Ns = []dns.RR{soa()}
@@ -158,7 +161,7 @@ func (r *resolver) reverse(out *dns.Msg, q dns.Question, a netip.Addr) {
 func soa() dns.RR {
 	return &dns.SOA{
 		Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
-		Ns:  InfoName + ".", Mbox: "nobody." + InfoName + ".",
+		Ns:  policy.InfoName + ".", Mbox: "nobody." + policy.InfoName + ".",
 		Serial: 1, Refresh: 1, Retry: 1, Expire: 1, Minttl: negativeTTL,
 	}
 }
@@ -172,13 +175,10 @@ func bareReply(query []byte, rcode byte) []byte {
 	return b
 }
 
-// plainName gives a host name in lower case without its final dot; not ok if a
-// label has bytes that no host name has (they come escaped).
+// plainName returns a name in lower case without its final dot; not ok if it is
+// empty or a label has bytes that no host name has (they come escaped).
 func plainName(fqdn string) (string, bool) {
 	s := strings.ToLower(strings.TrimSuffix(fqdn, "."))
-	if s == "" {
-		return "", false
-	}
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
@@ -186,7 +186,7 @@ func plainName(fqdn string) (string, bool) {
 			return s, false
 		}
 	}
-	return s, true
+	return s, s != ""
 }
 
 // reverseAddr reads a name below in-addr.arpa or ip6.arpa.
