@@ -11,10 +11,10 @@ import (
 	"bawn.dev/bawn/internal/sys/sparse"
 )
 
-// CopyDisk makes a copy of a disk that nobody writes to, at a path where nothing
-// is. Where the file system can, the two share what neither has changed
-// (ioctl_ficlone(2)); else what is no hole is copied. When ctx ends, so does it, with
-// its cause, and nothing is left.
+// CopyDisk copies a disk to a path where nothing is. Where the file system can, the two
+// share the blocks that neither has changed (ioctl_ficlone(2)); else the data is copied
+// and the holes are left out. When ctx ends, CopyDisk stops with ctx's cause; after an
+// error, no file is left.
 func CopyDisk(ctx context.Context, to, from string) (err error) {
 	defer func() {
 		if err != nil {
@@ -38,9 +38,9 @@ func CopyDisk(ctx context.Context, to, from string) (err error) {
 	return sparse.Copy(ctx, dst, src)
 }
 
-// sumDisk says what a disk is. Only pages that hold anything are summed, each with
-// its place: reading a disk's holes would take as long as if it were full, and a
-// copy may have others.
+// sumDisk returns the size and checksum of a disk. The sum is over the pages that are not
+// all zeros, each with its offset: to read a disk's holes would take as long as if it
+// were full, and a copy may have other holes.
 func sumDisk(ctx context.Context, path string) (File, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -1,32 +1,34 @@
-// Package snapshot keeps a sandbox's machine at one point in time: suspended, or
-// as something to go back to or to fork from.
+// Package snapshot keeps a sandbox's machine at one point in time: one that is suspended,
+// and one to restore or to fork.
 //
 // # Theory of operation
 //
 // A snapshot is a folder: the machine's memory, packed (memory.Pack); the state
-// of its devices; what its shares' servers and its network knew; and for
+// of its devices; the state of its share servers and its network; and for
 // snapshots that are more than a suspension, a copy of the sandbox's disk. It is
-// written under another name and renamed when whole, so a kill leaves nothing
-// that looks like one.
+// written under another name and renamed when it is whole, so a process that is
+// killed leaves nothing that looks like a snapshot.
 //
 // Memory and disk belong together. A suspended machine's disk is the sandbox's
-// own, and is not written until it goes on; then the snapshot must be gone
-// (Remove), or a later start would go on with an old memory on a new disk.
+// own, and is not written until the machine goes on; before that the snapshot must
+// be removed (Remove), or a later start would use an old memory with a newer disk.
 //
-// Memory is compressed with S2, the fastest there is: a machine's memory shrinks to
-// a third, and both ways take less time than reading and writing the rest of it.
-// S2 carries checksums, and every file has one beside it, so that a host that
-// crashed while writing, or a bad disk, shows as ErrDamaged and never as a machine
-// with a torn memory or disk. The sums guard against accidents, not against people:
-// who can write here can as well write to the sandbox's disk.
+// Memory is compressed with S2, because it is fast: a machine's memory shrinks to
+// a third, and to compress takes less time than to write the rest would, to expand less
+// than to read it. S2 carries checksums, and snapshot.json has one of every file, so that
+// a crash of the host while writing, or a bad disk, shows as ErrDamaged and never as a
+// machine with a torn memory or disk. The sums protect against accidents, not against
+// attacks: a program that can write here can also write to the sandbox's disk.
 //
-// A disk is copied while the machine runs, or when it stands still where that takes no
-// time, and the copy is summed when the machine goes on (Commit). It is verified before
-// it is used, not while: so nothing has been given up for a snapshot that turns out to
-// be damaged.
+// A disk is copied while the machine runs, or while it is paused where a copy takes no
+// time (reflinks), and the sum of the copy is made when the machine runs again (Commit).
+// It is verified before a restore begins, so that nothing has been given up for a
+// snapshot that turns out to be damaged.
 //
-// Not safe: the memory of a machine holds whatever its programs held, and so does
-// a snapshot. Its folder is the sandbox's, which nobody else can enter.
+// # Not safe
+//
+// The memory of a machine holds whatever its programs held, and so does a snapshot. Its
+// folder is in the sandbox's, which only the user can enter.
 package snapshot
 
 import (
@@ -61,14 +63,13 @@ const (
 // format changes when snapshots are kept differently.
 const format = 2
 
-// S2 works on blocks of memory, in bytes, each by itself and some at a time.
+// S2 compresses blocks of memory independently of each other.
 const (
-	block  = 1 << 20
-	coders = 2
+	block  = 1 << 20 // bytes
+	coders = 2       // blocks at a time
 )
 
-// draftPrefix begins the names of folders that are not whole. No sandbox or
-// snapshot has such a name.
+// draftPrefix begins the names of drafts. No sandbox or snapshot has such a name.
 const draftPrefix = ".new-"
 
 var (
@@ -89,8 +90,8 @@ type Meta struct {
 	Network json.RawMessage `json:"network,omitempty"`
 
 	Files map[string]File `json:"files"`
-	// Disk is what the copy of the disk must be. A suspension has none, and nor have
-	// snapshots of bawn's before it was kept, of which only the rest is verified.
+	// Disk describes the copy of the disk. A suspension has none; nor has a snapshot that
+	// was made before this field was, whose disk cannot be verified.
 	Disk *File `json:"disk,omitempty"`
 }
 
@@ -98,10 +99,10 @@ type Meta struct {
 type Share struct {
 	Plan   json.RawMessage `json:"plan"`   // what it serves and where, as the supervisor writes it
 	Device json.RawMessage `json:"device"` // how the guest's driver had set it up, as the machine's back end writes it
-	State  json.RawMessage `json:"state"`  // what the guest knew of it (share.Control.Save)
+	State  json.RawMessage `json:"state"`  // what the guest knew of its files (share.Control.Save)
 }
 
-// File is what a file must be.
+// File is the size and checksum that a file must have.
 type File struct {
 	Size int64  `json:"size"` // bytes
 	Sum  uint32 `json:"crc32c"`
@@ -114,9 +115,9 @@ type Draft struct {
 	disk  bool
 }
 
-// Begin starts a snapshot that will lie beside others in the folder, which is
-// made if need be. What killed drafts left there is removed: the caller holds
-// the sandbox.
+// Begin starts a snapshot that will be among others in the folder, which is made if it
+// is missing. Drafts of processes that were killed are removed, so the caller must hold
+// the sandbox's lock. The caller ends the draft with Commit or Discard.
 func Begin(folder string) (*Draft, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
@@ -129,18 +130,18 @@ func Begin(folder string) (*Draft, error) {
 	return &Draft{path: path, files: map[string]File{}}, nil
 }
 
-// Clean removes drafts from a folder.
+// Clean removes all drafts from a folder, as far as it can.
 func Clean(folder string) {
 	old, err := filepath.Glob(filepath.Join(folder, draftPrefix+"*"))
 	if err != nil {
 		return
 	}
 	for _, p := range old {
-		_ = os.RemoveAll(p) // tried again next time
+		_ = os.RemoveAll(p) // the next Clean tries again
 	}
 }
 
-// Discard removes the draft.
+// Discard removes the draft. After Commit it does nothing.
 func (d *Draft) Discard() { _ = os.RemoveAll(d.path) }
 
 // RAM packs and compresses the memory of a paused machine.
@@ -155,14 +156,14 @@ func (d *Draft) RAM(ram *os.File) error {
 // State writes the state of the machine's devices.
 func (d *Draft) State(save func(io.Writer) error) error { return d.write(stateFile, save) }
 
-// Disk copies the disk at path. What a machine writes meanwhile may be in the copy or
-// not: Update makes it right. When ctx ends, so does it, with its cause.
+// Disk copies the disk at path. A block that the machine writes meanwhile may be in the
+// copy or not; Update corrects that. When ctx ends, Disk stops with ctx's cause.
 func (d *Draft) Disk(ctx context.Context, path string) error {
 	d.disk = true
 	return CopyDisk(ctx, filepath.Join(d.path, diskFile), path)
 }
 
-// Update calls do with the copy of the disk, to be changed.
+// Update lets do change the copy of the disk that Disk made.
 func (d *Draft) Update(do func(copied *os.File) error) error {
 	f, err := os.OpenFile(filepath.Join(d.path, diskFile), os.O_RDWR, 0)
 	if err != nil {
@@ -171,9 +172,9 @@ func (d *Draft) Update(do func(copied *os.File) error) error {
 	return errors.Join(do(f), f.Close())
 }
 
-// Shares says whether a copy of the disk at path takes no time, as it shares all
-// blocks with it.
-func (d *Draft) Shares(path string) bool {
+// CanClone reports whether a copy of the disk at path takes no time, because the file system
+// lets it share all blocks.
+func (d *Draft) CanClone(path string) bool {
 	src, err := os.Open(path)
 	if err != nil {
 		return false
@@ -195,7 +196,7 @@ func (d *Draft) write(name string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	s := &summer{w: f}
+	s := &checksum{w: f}
 	if err := errors.Join(write(s), f.Close()); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
@@ -203,23 +204,23 @@ func (d *Draft) write(name string, write func(io.Writer) error) error {
 	return nil
 }
 
-// summer sums what passes.
-type summer struct {
+// checksum passes bytes on to w and computes their size and sum.
+type checksum struct {
 	w    io.Writer
 	size int64
 	sum  uint32
 }
 
-func (s *summer) Write(b []byte) (int, error) {
+func (s *checksum) Write(b []byte) (int, error) {
 	n, err := s.w.Write(b)
 	s.size += int64(n)
 	s.sum = crc32.Update(s.sum, castagnoli, b[:n])
 	return n, err
 }
 
-// Commit makes the draft the snapshot at path, in place of one that is there.
-// It must be in the folder of Begin. A ctx that ends while the disk is read ends it,
-// with its cause, and what was at path stays.
+// Commit turns the draft into the snapshot at path, which must be in the folder of Begin,
+// and replaces one that is there. When ctx ends while the disk is read, Commit stops with
+// ctx's cause and leaves path as it was.
 func (d *Draft) Commit(ctx context.Context, path string, m Meta) error {
 	m.Format, m.Files, m.Disk = format, d.files, nil
 	if d.disk {
@@ -248,9 +249,9 @@ func (d *Draft) Commit(ctx context.Context, path string, m Meta) error {
 	return nil
 }
 
-// remove deletes a snapshot so that what is left of it never looks whole, not
-// even when the host loses power right after: a suspended memory that came back
-// beside a newer disk would be the end of that disk.
+// remove deletes a snapshot so that its remains never look like a snapshot, not even when
+// the host loses power right after: a suspended memory that came back beside a newer disk
+// would destroy the file system on that disk.
 func remove(path string) error {
 	gone := filepath.Join(filepath.Dir(path), draftPrefix+"gone-"+filepath.Base(path))
 	_ = os.RemoveAll(gone)
@@ -268,7 +269,7 @@ func remove(path string) error {
 	return nil
 }
 
-// syncFolder waits until the names in a folder are on the disk.
+// syncFolder waits until a folder's entries are on disk.
 func syncFolder(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -277,19 +278,20 @@ func syncFolder(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Snapshot is one that is there.
+// Snapshot is a snapshot that was opened.
 type Snapshot struct {
 	Path string
 	Meta Meta
 }
 
-// Exists says whether something lies at path that Open would look at.
+// Exists reports whether there is a snapshot at path, damaged or not.
 func Exists(path string) bool {
 	_, err := os.Lstat(filepath.Join(path, metaFile))
 	return err == nil
 }
 
-// Open reads the snapshot at path. Its files are looked at when they are used.
+// Open reads the description of the snapshot at path. It does not check the other files;
+// see Probe and Verify. Its errors are ErrNone and ErrDamaged, among others.
 func Open(path string) (*Snapshot, error) {
 	b, err := os.ReadFile(filepath.Join(path, metaFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -311,7 +313,8 @@ func Open(path string) (*Snapshot, error) {
 	return s, nil
 }
 
-// Probe finds what of a snapshot with a disk is missing or too short, at no cost.
+// Probe checks that the files of a snapshot with a disk are there and have their sizes,
+// which takes no time. It returns ErrDamaged if not.
 func (s *Snapshot) Probe() error {
 	for _, name := range []string{ramFile, stateFile} {
 		if err := s.probe(name, s.Meta.Files[name].Size); err != nil {
@@ -324,7 +327,7 @@ func (s *Snapshot) Probe() error {
 	return s.probe(diskFile, s.Meta.Disk.Size)
 }
 
-// probe looks for a file of that size; negative is any.
+// probe checks that a file has a size, or is there at all if the size is negative.
 func (s *Snapshot) probe(name string, size int64) error {
 	fi, err := os.Stat(filepath.Join(s.Path, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -336,8 +339,9 @@ func (s *Snapshot) probe(name string, size int64) error {
 	return err
 }
 
-// Verify reads all of a snapshot with a disk, and finds any damage (ErrDamaged). When
-// ctx ends while the disk is read, its cause is the error: nothing is known then.
+// Verify reads all of a snapshot with a disk, and returns ErrDamaged if any of it is not
+// as it was written. When ctx ends while the disk is read, its cause is the error, and
+// says nothing about the disk.
 func (s *Snapshot) Verify(ctx context.Context) error {
 	if err := s.Probe(); err != nil {
 		return err
@@ -365,7 +369,7 @@ func (s *Snapshot) Verify(ctx context.Context) error {
 	return nil
 }
 
-// Size is how much room it takes on the host, in bytes.
+// Size returns how much room the snapshot takes on the host, in bytes.
 func (s *Snapshot) Size() int64 {
 	var n int64
 	for _, name := range []string{metaFile, ramFile, stateFile, diskFile} {
@@ -374,10 +378,10 @@ func (s *Snapshot) Size() int64 {
 	return n
 }
 
-// Disk is the path of its disk's copy.
+// Disk returns the path of its copy of the disk.
 func (s *Snapshot) Disk() string { return filepath.Join(s.Path, diskFile) }
 
-// Unpack fills ram with its memory.
+// Unpack fills ram, which must be empty and of the machine's size, with its memory.
 func (s *Snapshot) Unpack(ram *os.File) error {
 	f, err := os.Open(filepath.Join(s.Path, ramFile))
 	if err != nil {
@@ -386,7 +390,7 @@ func (s *Snapshot) Unpack(ram *os.File) error {
 	defer f.Close()
 	r, w := io.Pipe()
 	defer r.Close()
-	go func() { // decompresses, and checks, while what came before is put in place
+	go func() { // decompresses and checks the next blocks while the last ones are copied
 		_, err := s2.NewReader(f, s2.ReaderMaxBlockSize(block)).DecodeConcurrent(w, coders)
 		w.CloseWithError(err)
 	}()
@@ -396,10 +400,10 @@ func (s *Snapshot) Unpack(ram *os.File) error {
 	return nil
 }
 
-// State opens the state of its devices.
+// State opens the state of its devices, after it has checked it. The caller closes it.
 func (s *Snapshot) State() (io.ReadCloser, error) { return s.open(stateFile) }
 
-// open opens a file that is what was written.
+// open opens a file and checks that it has its checksum.
 func (s *Snapshot) open(name string) (*os.File, error) {
 	want, ok := s.Meta.Files[name]
 	if !ok {
@@ -409,7 +413,7 @@ func (s *Snapshot) open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	sum := &summer{w: io.Discard}
+	sum := &checksum{w: io.Discard}
 	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, make([]byte, 1<<20))
 	if err == nil && (File{sum.size, sum.sum}) != want {
 		err = fmt.Errorf("%w: %s has %d bytes of %d, or others", ErrDamaged, name, sum.size, want.Size)
@@ -424,8 +428,8 @@ func (s *Snapshot) open(name string) (*os.File, error) {
 	return f, nil
 }
 
-// Clone makes another at path. Memory and state are the same files: they never
-// change.
+// Clone makes another snapshot at path, without the disk. Memory and state are hard
+// links: these files never change.
 func (s *Snapshot) Clone(path string) error {
 	d, err := Begin(filepath.Dir(path))
 	if err != nil {
@@ -441,9 +445,9 @@ func (s *Snapshot) Clone(path string) error {
 	return d.Commit(context.Background(), path, s.Meta) // there is no disk to sum
 }
 
-// Remove deletes it.
+// Remove deletes the snapshot. When it returns, the snapshot stays deleted also after a
+// power failure.
 func (s *Snapshot) Remove() error { return remove(s.Path) }
 
-// IsDraft says whether a name in a folder of snapshots is of one that is not
-// whole.
+// IsDraft reports whether a name in a folder of snapshots is that of a draft.
 func IsDraft(name string) bool { return strings.HasPrefix(name, draftPrefix) }

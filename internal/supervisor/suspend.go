@@ -356,7 +356,7 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
 	ctx := context.WithoutCancel(asked)
 	path := s.dir.File(store.DiskFile)
-	if draft.Shares(path) {
+	if draft.CanClone(path) {
 		return func(ctx context.Context) error { return draft.Disk(ctx, path) }, func() {}, nil
 	}
 	tracked, err := s.machine.TrackDisk(ctx, vm.SerialDisk)

@@ -2,27 +2,26 @@
 //
 // # Theory of operation
 //
-// A template is a machine that has booted and readied what all sandboxes of its
-// kind have in common, and was saved on the way: its memory, packed
-// (memory.Pack), and the state of its devices. It has seen no project and no
-// secret. A sandbox gets a copy of the memory and goes on from there, as itself:
-// it is given its own random seed, keys, names, addresses and shares before
-// anything of the sandbox runs.
+// A template is a machine that was booted and set up as far as all sandboxes of its
+// kind are the same, and saved then: its memory, packed (memory.Pack), and the state
+// of its devices. It has seen no project and no secret. A sandbox gets a copy of the
+// memory and goes on from there with an identity of its own: it gets its own random
+// seed, keys, names, addresses and shares before anything of the sandbox runs.
 //
-// It was saved at two points. Bare, it has booted and mounted what is read-only;
-// a sandbox whose disk has been used goes on from there. Ready, it has set up the
-// whole system on an empty disk, which is kept too; a new sandbox gets a copy of
-// that disk and goes on from there, which saves it most of the way.
+// It is saved at two points. At Bare it has booted and mounted the read-only disks;
+// a sandbox whose disk has been used goes on from there. At Ready it has set up the
+// whole system on an empty disk, which is saved too; a new sandbox gets a copy of
+// that disk and goes on from there, which skips most of a start.
 //
-// What kind a machine is of is one hash over everything that must be the same
-// when it is saved and restored: QEMU (the file and what it says of itself),
-// its whole argument list, the files it boots from, the accelerator and, with
-// KVM, the processor and the host's kernel. Whatever differs makes another kind;
-// nothing needs to be compared at a restore, and a stale template is one that
-// nobody asks for any more.
+// The kind of a machine is a hash over everything that must be the same when it is
+// saved and restored: the program that runs it (the file and its version), its whole
+// argument list, the files it boots from, the accelerator and, with KVM, the processor
+// and the host's kernel. A machine that differs in any of them is of another kind; so
+// nothing needs to be compared at a restore, and a stale template is never looked up
+// again, until Make deletes it.
 //
-// Templates are entries of the cache (package cache): digests, locks, and
-// whole or not there.
+// Templates are entries of the cache (package cache), which checks their files by
+// digests and holds locks. A template is there as a whole or not at all.
 package template
 
 import (
@@ -47,7 +46,7 @@ import (
 	"bawn.dev/bawn/internal/sys/fileid"
 )
 
-// kind is what templates are called in the cache.
+// kind is the name of templates in the cache.
 const kind = "template"
 
 // Point is how far a machine had come when it was saved.
@@ -59,18 +58,17 @@ const (
 	Ready Point = "ready"
 )
 
-// Names of a template's files: memory and state of each point, and the disk
-// that belongs to Ready.
+// Names of a template's files: memory and state of each point, and the disk of Ready.
 func (p Point) ramFile() string   { return string(p) + ".ram" }
 func (p Point) stateFile() string { return string(p) + ".state" }
 
 const diskFile = "ready.disk"
 
-// format changes when templates are readied or kept differently.
+// format changes when templates are set up or kept differently.
 const format = "2"
 
-// keep is how many templates stay; beyond, the longest unused goes. One is
-// some 300 MB.
+// keep is how many templates are kept; of more, the one unused for longest is deleted. A
+// template takes some 300 MB.
 const keep = 4
 
 // ErrNone means that there is no usable template of the kind.
@@ -78,14 +76,14 @@ var ErrNone = errors.New("no template")
 
 // Meta is what is known of a template without restoring it.
 type Meta struct {
-	Kernel string    `json:"kernel"` // uname -r, as the guest said
+	Kernel string    `json:"kernel"` // uname -r, as the guest reported it
 	Made   time.Time `json:"made"`
-	// Shares are the devices that were taken out for each point and are to be put
-	// back, in the supervisor's words.
+	// Shares are the shares that were detached at each point and have to be attached at a
+	// restore, as the supervisor writes them.
 	Shares map[Point]json.RawMessage `json:"shares,omitempty"`
 }
 
-// Template is one that is whole.
+// Template is a template in the cache.
 type Template struct {
 	Kind string
 	Meta Meta
@@ -131,8 +129,8 @@ func Kind(m Machine) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
-// hostIdentity is what a guest on KVM sees of the host: the processor with all
-// its flags and microcode, and the kernel that runs it.
+// hostIdentity describes the host as far as a guest on KVM depends on it: the processor
+// with all its flags and microcode, and the kernel.
 func hostIdentity() (string, error) {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -155,8 +153,8 @@ type Store struct{ cache cache.Dir }
 // Open returns the templates in the cache folder.
 func Open(folder string) Store { return Store{cache.Open(folder)} }
 
-// Lookup returns the template of the kind. The error is within ErrNone when
-// there is none, or it is damaged.
+// Lookup returns the template of the kind. The error is ErrNone when there is none, or
+// it is damaged.
 func (s Store) Lookup(k string) (*Template, error) {
 	e, err := s.cache.Lookup(kind, k)
 	if errors.Is(err, cache.ErrAbsent) || errors.Is(err, cache.ErrDamaged) {
@@ -173,10 +171,12 @@ func (s Store) Lookup(k string) (*Template, error) {
 	return t, nil
 }
 
-// Unpack fills ram with the memory of a point.
+// Unpack fills ram, which must be empty and of the machine's size, with the memory at a
+// point.
 func (t *Template) Unpack(p Point, ram *os.File) error { return t.unpack(p.ramFile(), ram) }
 
-// UnpackDisk fills an empty disk with what Ready's machine had on its own.
+// UnpackDisk fills an empty disk with the contents of the disk at Ready. The file must
+// have the size of that disk.
 func (t *Template) UnpackDisk(disk *os.File) error { return t.unpack(diskFile, disk) }
 
 func (t *Template) unpack(name string, to *os.File) error {
@@ -188,7 +188,7 @@ func (t *Template) unpack(name string, to *os.File) error {
 	return memory.Unpack(to, f)
 }
 
-// State opens the state of a point's devices.
+// State opens the state of the devices at a point.
 func (t *Template) State(p Point) (io.ReadCloser, error) { return os.Open(t.entry.File(p.stateFile())) }
 
 // Draft is a template in the making.
@@ -222,9 +222,10 @@ func (d *Draft) write(name string, write func(*os.File) error) error {
 	return errors.Join(write(f), f.Close())
 }
 
-// Make keeps what build saves as the template of the kind, unless there is one
-// by then. Only one template is made at a time: while another is, Make does
-// nothing, and a later cold start asks again.
+// Make lets build save a machine into a Draft and puts that into the cache as the
+// template of the kind, unless there is one by then. Only one template is made at a
+// time on the host: while another process makes one, Make does nothing and returns nil;
+// a later cold start tries again.
 func (s Store) Make(ctx context.Context, k string, build func(context.Context, *Draft) (Meta, error)) error {
 	l, err := s.cache.TryLock(kind)
 	if errors.Is(err, cache.ErrBusy) {
@@ -261,5 +262,5 @@ func (s Store) build(ctx context.Context, l *cache.Lock, k string, build func(co
 	return nil
 }
 
-// Remove deletes the template of a kind, which did not work.
+// Remove deletes the template of a kind, because it did not work.
 func (s Store) Remove(k string) error { return s.cache.Remove(kind, k) }
