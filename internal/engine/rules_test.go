@@ -81,6 +81,15 @@ func (s *supervisor) all() []string {
 // run makes a sandbox seem to run until the test ends. It allows once.test until it stops.
 func run(t *testing.T, d store.Dir) *supervisor {
 	t.Helper()
+	s := &supervisor{}
+	serve(t, d, s)
+	return s
+}
+
+// serve makes a sandbox seem to run, with a service that answers for its supervisor, until
+// the test ends or the lock is closed.
+func serve(t *testing.T, d store.Dir, s control.Service) *lockfile.Lock {
+	t.Helper()
 	lock, err := d.Lock()
 	if err != nil {
 		t.Fatal(err)
@@ -93,12 +102,11 @@ func run(t *testing.T, d store.Dir) *supervisor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &supervisor{}
 	server := &http.Server{Handler: control.Handler(s), ReadHeaderTimeout: time.Minute}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() { server.Close(); serving.Wait() })
-	return s
+	return lock
 }
 
 var (

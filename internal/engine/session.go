@@ -171,12 +171,17 @@ func (s *Session) removeThrowaway() error {
 // start to end.
 type handshake struct {
 	done   chan struct{} // nil if it was not begun
+	cancel context.CancelFunc
 	client *session.Client
 }
 
 // begin begins it, or begins anew with a machine that took the place of the first.
 func (h *handshake) begin(ctx context.Context, d store.Dir, user string) {
+	if h.cancel != nil {
+		h.cancel()
+	}
 	before, done := h.done, make(chan struct{})
+	ctx, h.cancel = context.WithCancel(ctx)
 	h.done = done
 	go func() {
 		defer close(done)
@@ -198,8 +203,11 @@ func (h *handshake) end() *session.Client {
 	return h.client
 }
 
-// discard closes a connection that nobody has taken.
+// discard ends it, and closes a connection that was not taken.
 func (h *handshake) discard() {
+	if h.cancel != nil {
+		h.cancel()
+	}
 	if c := h.end(); c != nil {
 		c.Close()
 	}
