@@ -52,6 +52,8 @@ func userPlace(t *testing.T) (e *engine.Engine, home string, shop store.Dir) {
 type supervisor struct {
 	control.Service // nil: no other method is called
 
+	snapshot func(path string) error // nil: no snapshot is made
+
 	mu    sync.Mutex
 	calls []string
 }
@@ -65,6 +67,11 @@ func (s *supervisor) ForgetOnce() error { s.add("forget"); return nil }
 func (s *supervisor) AllowedOnce() ([]string, error) { return []string{"once.test"}, nil }
 
 func (s *supervisor) SettleLog(context.Context) error { s.add("settle"); return nil }
+
+func (s *supervisor) Snapshot(_ context.Context, path string) error {
+	s.add("snapshot " + filepath.Base(path))
+	return s.snapshot(path)
+}
 
 func (s *supervisor) add(call string) {
 	s.mu.Lock()

@@ -135,3 +135,30 @@ func TestSnapshotNames(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestCreateSnapshot of a sandbox that runs: its supervisor makes it, and it goes on.
+func TestCreateSnapshot(t *testing.T) {
+	e, _, shop := userPlace(t)
+	s := run(t, shop)
+	s.snapshot = func(path string) error {
+		engine.KeepSnapshot(t, shop, filepath.Base(path), "disk")
+		return nil
+	}
+	if name, err := e.CreateSnapshot(t.Context(), "shop", "one"); err != nil || name != "one" {
+		t.Errorf("%q, %v", name, err)
+	}
+	unnamed, err := e.CreateSnapshot(t.Context(), "shop", "")
+	if err != nil || sandbox.CheckName(unnamed) != nil {
+		t.Errorf("%q, %v", unnamed, err)
+	}
+	if list, err := e.Snapshots("shop"); err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	s.snapshot = func(string) error { return errors.New("no room") }
+	if _, err := e.CreateSnapshot(t.Context(), "shop", "three"); engine.ReasonOf(err) != engine.SnapshotFailed || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("%v", err)
+	}
+	if got, want := s.all(), []string{"snapshot one", "snapshot " + unnamed, "snapshot three"}; !slices.Equal(got, want) {
+		t.Errorf("asked of the supervisor: %q, want %q", got, want)
+	}
+}
