@@ -20,6 +20,10 @@
 // jobs is a package below). What crosses between it and the supervisor is
 // internal/wire. Everything from there is hostile.
 //
+// internal/sys is the base layer below all of these: leaves that know nothing of
+// sandboxes, such as atomic files, locks, text that is safe for a terminal, sparse
+// copies and child processes. internal/ext4 and internal/disk write file systems.
+//
 // internal/vmtest runs all of it in real machines. docs/architecture.md says
 // more, SECURITY.md what it is good for.
 package bawn
