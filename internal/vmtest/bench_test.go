@@ -181,8 +181,8 @@ grep -q ^sshd: /etc/passwd || echo 'sshd:x:120:65534::/run/sshd:/usr/sbin/nologi
 func BenchmarkMemory(b *testing.B) {
 	dir := benchProject(b, "memory")
 	run(b, dir, "run", "--memory", "1G", "--", "true")
-	time.Sleep(2 * time.Second) // idle
-	for pid, line := range processes(filepath.Join(base, "state", "bawn", "sandboxes", "memory")) {
+	steady(b, "the memory of an idle sandbox", 1, func() float64 { return totalPSS(b, sandboxDir("memory")) })
+	for pid, line := range processes(sandboxDir("memory")) {
 		b.ReportMetric(pss(b, pid), kind(line)+"-MiB")
 	}
 	for pid := range shares(dir) {
@@ -502,13 +502,7 @@ func (m *bare) plugVirtiofsd(b *testing.B) bool {
 	m.ends = append(m.ends, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	var conn net.Conn
 	var err error
-	for range 500 {
-		if conn, err = net.Dial("unix", socket); err == nil {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err != nil {
+	if !poll(5*time.Second, func() bool { conn, err = net.Dial("unix", socket); return err == nil }) {
 		b.Logf("no comparison with C virtiofsd: %v", err)
 		return false
 	}
@@ -529,7 +523,7 @@ func bareInit() {
 	die := func(err error) {
 		if err != nil {
 			fmt.Println("failed:", err)
-			time.Sleep(time.Second)
+			_ = unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, 1) // until the console has it (tcdrain(3))
 			os.Exit(1)
 		}
 	}
@@ -558,9 +552,8 @@ func bareInit() {
 			if name == "disk" {
 				source, fs = "/dev/vda", "ext4"
 			}
-			for err = unix.ENODEV; err != nil; time.Sleep(50 * time.Millisecond) {
-				err = unix.Mount(source, dir, fs, 0, "")
-			}
+			poll(waitLimit, func() bool { err = unix.Mount(source, dir, fs, 0, ""); return err == nil })
+			die(err)
 			if name == "bawn" {
 				die(setReadAhead(dir))
 			}

@@ -205,6 +205,13 @@ func readRESP(r *bufio.Reader) ([]string, error) {
 	return args, err
 }
 
+// clientTest is a sandbox with real programs, and the servers that they talk to.
+type clientTest struct {
+	*clientServers
+	dir   string
+	repos string // of git, on the host
+}
+
 // TestClients: real programs work where a rule lets them, and nowhere else.
 func TestClients(t *testing.T) {
 	repos := t.TempDir()
@@ -221,113 +228,135 @@ func TestClients(t *testing.T) {
 		"--add-host", "good.test:"+serverAddr, "--add-host", "other.test:"+serverAddr, "--", "sh", "-euc", `
 sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-tools iodine ptunnel-ng iputils-ping hello >/dev/null
 git config --global user.name x && git config --global user.email x@y && git config --global init.defaultBranch main`)
+	c := &clientTest{s, dir, repos}
 
-	t.Run("registries", func(t *testing.T) { // packages through presets
-		got := must(t, dir, "run", "--", "sh", "-euc", `
+	t.Run("registries", c.registries)
+	t.Run("streams", func(t *testing.T) { streams(t, dir, st) })
+	t.Run("git https", c.gitHTTPS)
+	t.Run("git ssh", c.gitSSH)
+	t.Run("database", c.database)
+	t.Run("dns tunnel", c.dnsTunnel)
+	t.Run("ping tunnel", c.pingTunnel)
+	t.Run("faults", c.faults)
+	t.Run("ask", func(t *testing.T) { askOnce(t, dir, s) })
+}
+
+// registries installs packages through presets.
+func (c *clientTest) registries(t *testing.T) {
+	got := must(t, c.dir, "run", "--", "sh", "-euc", `
 hello && mkdir npm && cd npm && npm install --no-audit --no-fund is-odd ws @grpc/grpc-js >&2 && node -e 'console.log(require("is-odd")(3))'
 ! curl -sS -m 30 https://example.com`)
-		if !strings.Contains(got, "Hello, world!\ntrue\n") {
-			t.Errorf("%q", got)
-		}
-	})
-	t.Run("streams", func(t *testing.T) { streams(t, dir, st) })
-	t.Run("git https", func(t *testing.T) {
-		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(`
+	if !strings.Contains(got, "Hello, world!\ntrue\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+// gitHTTPS clones and pushes by HTTPS.
+func (c *clientTest) gitHTTPS(t *testing.T) {
+	must(t, c.dir, "run", "--", "sh", "-euc", fmt.Sprintf(`
 export GIT_SSL_CAINFO=$PWD/cert.pem; u=https://good.test:%d/repo.git
-git clone -q $u https; cd https; echo one > a; git add a; git commit -qm one; git push -q $u HEAD:main`, s.https))
-		got := s.gotHTTPS.Load()
-		r := bawn(t, dir, "run", "--", "sh", "-c", fmt.Sprintf("GIT_SSL_NO_VERIFY=1 git clone -q https://other.test:%d/repo.git no", s.https))
-		if r.code == 0 || s.gotHTTPS.Load() != got {
-			t.Errorf("by another name: %+v, %d requests", r, s.gotHTTPS.Load()-got)
-		}
-	})
-	t.Run("git ssh", func(t *testing.T) {
-		const with = `export GIT_SSH_COMMAND="ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"; `
-		must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf(with+`u=ssh://git@good.test:%d/repo.git
-git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git commit -qm two; git push -q $u HEAD:main`, s.ssh))
-		out, err := exec.Command("git", "-C", filepath.Join(repos, "repo.git"), "log", "--format=%s", "main").Output()
-		if err != nil || string(out) != "two\none\n" {
-			t.Errorf("the repository has %q, %v", out, err)
-		}
-		got := s.gotSSH.Load()
-		r := bawn(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@other.test:%d/repo.git no", s.ssh))
-		if r.code == 0 || s.gotSSH.Load() != got {
-			t.Errorf("by another name: %+v, %d connections", r, s.gotSSH.Load()-got)
-		}
-	})
-	t.Run("database", func(t *testing.T) {
-		out := must(t, dir, "run", "--", "sh", "-euc", fmt.Sprintf("redis-cli -h good.test -p %d set k v; redis-cli -h good.test -p %d get k", s.redis, s.redis))
-		if strings.Join(strings.Fields(out), " ") != "OK v" {
-			t.Errorf("%q", out)
-		}
-		got := s.gotDB.Load()
-		r := bawn(t, dir, "run", "--", "redis-cli", "-h", "good.test", "-p", strconv.Itoa(s.redis+1), "get", "k")
-		if r.code == 0 || !strings.Contains(r.err+r.out, "refused") || s.gotDB.Load() != got {
-			t.Errorf("at another port: %+v", r)
-		}
-	})
-	t.Run("dns tunnel", func(t *testing.T) {
-		var got atomic.Int64
-		if pc, err := net.ListenPacket("udp", serverAddr+":53"); err == nil { // root's runs
-			defer pc.Close()
-			go func() {
-				for b := make([]byte, 2048); ; got.Add(1) {
-					if _, _, err := pc.ReadFrom(b); err != nil {
-						return
-					}
+git clone -q $u https; cd https; echo one > a; git add a; git commit -qm one; git push -q $u HEAD:main`, c.https))
+	got := c.gotHTTPS.Load()
+	r := bawn(t, c.dir, "run", "--", "sh", "-c", fmt.Sprintf("GIT_SSL_NO_VERIFY=1 git clone -q https://other.test:%d/repo.git no", c.https))
+	if r.code == 0 || c.gotHTTPS.Load() != got {
+		t.Errorf("by another name: %+v, %d requests", r, c.gotHTTPS.Load()-got)
+	}
+}
+
+// gitSSH clones and pushes by SSH.
+func (c *clientTest) gitSSH(t *testing.T) {
+	const with = `export GIT_SSH_COMMAND="ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"; `
+	must(t, c.dir, "run", "--", "sh", "-euc", fmt.Sprintf(with+`u=ssh://git@good.test:%d/repo.git
+git clone -q $u ssh; cd ssh; test "$(cat a)" = one; echo two > b; git add b; git commit -qm two; git push -q $u HEAD:main`, c.ssh))
+	out, err := exec.Command("git", "-C", filepath.Join(c.repos, "repo.git"), "log", "--format=%s", "main").Output()
+	if err != nil || string(out) != "two\none\n" {
+		t.Errorf("the repository has %q, %v", out, err)
+	}
+	got := c.gotSSH.Load()
+	r := bawn(t, c.dir, "run", "--", "sh", "-c", fmt.Sprintf(with+"git clone -q ssh://git@other.test:%d/repo.git no", c.ssh))
+	if r.code == 0 || c.gotSSH.Load() != got {
+		t.Errorf("by another name: %+v, %d connections", r, c.gotSSH.Load()-got)
+	}
+}
+
+// database talks to a database, which speaks a protocol of its own.
+func (c *clientTest) database(t *testing.T) {
+	out := must(t, c.dir, "run", "--", "sh", "-euc", fmt.Sprintf("redis-cli -h good.test -p %d set k v; redis-cli -h good.test -p %d get k", c.redis, c.redis))
+	if strings.Join(strings.Fields(out), " ") != "OK v" {
+		t.Errorf("%q", out)
+	}
+	got := c.gotDB.Load()
+	r := bawn(t, c.dir, "run", "--", "redis-cli", "-h", "good.test", "-p", strconv.Itoa(c.redis+1), "get", "k")
+	if r.code == 0 || !strings.Contains(r.err+r.out, "refused") || c.gotDB.Load() != got {
+		t.Errorf("at another port: %+v", r)
+	}
+}
+
+// dnsTunnel tries to get data out by DNS: a real tunnel does not come up.
+func (c *clientTest) dnsTunnel(t *testing.T) {
+	var got atomic.Int64
+	if pc, err := net.ListenPacket("udp", serverAddr+":53"); err == nil { // root's runs
+		defer pc.Close()
+		go func() {
+			for b := make([]byte, 2048); ; got.Add(1) {
+				if _, _, err := pc.ReadFrom(b); err != nil {
+					return
 				}
-			}()
-		}
-		must(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200")
-		var all sync.WaitGroup // each waits most of the time
-		for _, server := range []string{"", serverAddr, "100.127.255.1"} {
-			all.Go(func() {
-				r := bawnAt(t.Context(), dir, nil, nil, "run", "--user", "root", "--", "sh", "-c", "timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
-				if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
-					t.Errorf("iodine %s: %+v", server, r)
-				}
-				if !strings.Contains(r.out, "tunnel.test") && !strings.Contains(r.out, "DNS") { // it got as far as asking
-					t.Errorf("iodine %s says %q", server, r.out)
-				}
-			})
-		}
-		all.Wait()
-		if got.Load() != 0 {
-			t.Errorf("%d packets arrived at the tunnel's server", got.Load())
-		}
-	})
-	t.Run("ping tunnel", func(t *testing.T) {
-		r := bawn(t, dir, "run", "--user", "root", "--", "ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "73656372657421", "-s", "1000", "192.0.2.99")
-		if r.code == 0 || !strings.Contains(r.out, "0 received") {
-			t.Errorf("%+v", r)
-		}
-		// A real tunnel: its far end would be told where to connect.
-		r = bawn(t, dir, "run", "--user", "root", "--", "sh", "-c", `ptunnel-ng -p192.0.2.98 -l8000 -r127.0.0.1 -R22 >/dev/null 2>&1 & p=$!
+			}
+		}()
+	}
+	must(t, c.dir, "run", "--user", "root", "--", "sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200")
+	var all sync.WaitGroup // each waits most of the time
+	for _, server := range []string{"", serverAddr, "100.127.255.1"} {
+		all.Go(func() {
+			r := bawnAt(t.Context(), c.dir, nil, nil, "run", "--user", "root", "--", "sh", "-c", "timeout 60 iodine -f -P x "+server+" tunnel.test 2>&1")
+			if r.code == 0 || strings.Contains(r.out, "Connection setup complete") {
+				t.Errorf("iodine %s: %+v", server, r)
+			}
+			if !strings.Contains(r.out, "tunnel.test") && !strings.Contains(r.out, "DNS") { // it got as far as asking
+				t.Errorf("iodine %s says %q", server, r.out)
+			}
+		})
+	}
+	all.Wait()
+	if got.Load() != 0 {
+		t.Errorf("%d packets arrived at the tunnel's server", got.Load())
+	}
+}
+
+// pingTunnel tries to get data out by ping: by hand, and by a real tunnel.
+func (c *clientTest) pingTunnel(t *testing.T) {
+	r := bawn(t, c.dir, "run", "--user", "root", "--", "ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "73656372657421", "-s", "1000", "192.0.2.99")
+	if r.code == 0 || !strings.Contains(r.out, "0 received") {
+		t.Errorf("%+v", r)
+	}
+	// A real tunnel: its far end would be told where to connect.
+	r = bawn(t, c.dir, "run", "--user", "root", "--", "sh", "-c", `ptunnel-ng -p192.0.2.98 -l8000 -r127.0.0.1 -R22 >/dev/null 2>&1 & p=$!
 until ss -Hltn 'sport = :8000' | grep -q .; do kill -0 $p || exit 9; sleep 0.2; done
 echo hello | curl -s -m 5 telnet://127.0.0.1:8000; echo "tunnel $?"; kill $p`)
-		if r.code != 0 || !strings.HasPrefix(r.out, "tunnel ") || strings.HasPrefix(r.out, "tunnel 0") {
-			t.Errorf("%+v", r)
+	if r.code != 0 || !strings.HasPrefix(r.out, "tunnel ") || strings.HasPrefix(r.out, "tunnel 0") {
+		t.Errorf("%+v", r)
+	}
+	log := must(t, c.dir, "net", "log", "--denied")
+	for _, addr := range []string{"192.0.2.99", "192.0.2.98"} {
+		if !strings.Contains(log, addr+" ping beyond the gateway") {
+			t.Errorf("the pings to %s are not in the log: %s", addr, log)
 		}
-		log := must(t, dir, "net", "log", "--denied")
-		for _, addr := range []string{"192.0.2.99", "192.0.2.98"} {
-			if !strings.Contains(log, addr+" ping beyond the gateway") {
-				t.Errorf("the pings to %s are not in the log: %s", addr, log)
-			}
-		}
-	})
-	t.Run("faults", func(t *testing.T) {
-		out := must(t, dir, "run", "--", "sh", "-c", fmt.Sprintf(`
+	}
+}
+
+// faults meets a server that does not answer, and a name that does not resolve.
+func (c *clientTest) faults(t *testing.T) {
+	out := must(t, c.dir, "run", "--", "sh", "-c", fmt.Sprintf(`
 curl -sk -m 10 https://good.test:%d/; echo "hang $?"
 curl -s -m 60 https://nowhere.test/; echo "nowhere $?"
-GIT_SSL_CAINFO=$PWD/cert.pem git ls-remote -q https://good.test:%d/repo.git | wc -l`, s.hang, s.https))
-		if !strings.Contains(out, "hang 28") || strings.Contains(out, "nowhere 28") || strings.Contains(out, "nowhere 0") || !strings.HasSuffix(out, "2\n") {
-			t.Errorf("%q", out)
-		}
-		if log := must(t, dir, "net", "log"); !strings.Contains(log, "nowhere.test") {
-			t.Errorf("a name that the host cannot resolve is not in the log: %s", log)
-		}
-	})
-	t.Run("ask", func(t *testing.T) { askOnce(t, dir, s) })
+GIT_SSL_CAINFO=$PWD/cert.pem git ls-remote -q https://good.test:%d/repo.git | wc -l`, c.hang, c.https))
+	if !strings.Contains(out, "hang 28") || strings.Contains(out, "nowhere 28") || strings.Contains(out, "nowhere 0") || !strings.HasSuffix(out, "2\n") {
+		t.Errorf("%q", out)
+	}
+	if log := must(t, c.dir, "net", "log"); !strings.Contains(log, "nowhere.test") {
+		t.Errorf("a name that the host cannot resolve is not in the log: %s", log)
+	}
 }
 
 // askOnce allows what was denied until the sandbox stops. script(1) is the

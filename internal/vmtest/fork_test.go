@@ -16,21 +16,14 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// TestFork: a fork goes on where the original is, as somebody else, and a
-// snapshot is what was.
+// TestFork: a fork goes on where the original is, with an identity of its own, and a
+// snapshot restores what was.
 func TestFork(t *testing.T) {
-	dir := project(t, "fork")
+	const name = "fork"
+	dir := project(t, name)
 	writeFile(t, filepath.Join(dir, "file"), "one\n")
 	must(t, dir, "run", "--allow", "example.test", "--", "sh", "-c", ticker+"; echo before | sudo tee /state")
 	awaitTicks(t, dir, 3)
-	const name = "fork"
-	once := func(name string) []string { // what was allowed once
-		list, err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowedOnce(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list
-	}
 	if err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowOnce(t.Context(), "once.test"); err != nil {
 		t.Fatal(err)
 	}
@@ -47,17 +40,44 @@ func TestFork(t *testing.T) {
 		}
 	})
 	awaitTicks(t, dir, 3)
+	forksAreOthers(t, dir, name, forks)
+	forksHaveCopies(t, dir, forks)
+	restoreSnapshot(t, dir, name)
+	snapshotsKeepThePhase(t, dir, name)
+	if r := bawn(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
+		t.Errorf("rm: %+v", r)
+	}
+}
+
+// allowedOnce is the list of what was allowed once in a sandbox.
+func allowedOnce(t *testing.T, name string) []string {
+	t.Helper()
+	list, err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowedOnce(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// forksAreOthers wants no two machines with the same identity. Forks have the original's
+// rules, but not what was allowed once.
+func forksAreOthers(t *testing.T, dir, name string, forks []string) {
 	seen := identities{}
 	for _, n := range append([]string{name}, forks...) {
 		seen.add(t, n, must(t, dir, "exec", n, "--", "sh", "-ec", identity))
 		if p := must(t, dir, "policy", "show", "--name", n); !strings.Contains(p, "example.test") {
 			t.Errorf("%s: policy %q", n, p)
 		}
-		if list := once(n); (len(list) == 1) != (n == name) {
+		if list := allowedOnce(t, n); (len(list) == 1) != (n == name) {
 			t.Errorf("%s: allowed once: %q", n, list)
 		}
 	}
-	for _, f := range forks { // a copy of the files, at the same place, with what runs there
+}
+
+// forksHaveCopies wants each fork to work on a copy of the project, at the same path in the
+// guest.
+func forksHaveCopies(t *testing.T, dir string, forks []string) {
+	for _, f := range forks {
 		own := dir + "-" + f
 		size := func() int64 { // the copy was made a moment later than the memory: numbers come twice
 			fi, err := os.Stat(filepath.Join(own, "deep/er/ticks"))
@@ -78,7 +98,11 @@ func TestFork(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(b) != "one\n" {
 		t.Errorf("the original has %q, %v", b, err)
 	}
+}
 
+// restoreSnapshot goes back to the snapshot first, which must be whole, and only if the
+// running sandbox may be lost.
+func restoreSnapshot(t *testing.T, dir, name string) {
 	if r := bawn(t, dir, "snapshot", "restore", name, "first"); r.code != 125 || !strings.Contains(r.err, "lost") {
 		t.Errorf("restore of a running sandbox: %+v", r)
 	}
@@ -101,7 +125,12 @@ func TestFork(t *testing.T) {
 		t.Errorf("snapshots: %s", out)
 	}
 	must(t, dir, "snapshot", "rm", name, "first")
-	for _, c := range [][2]string{{"suspend", "suspended"}, {"stop", "stopped"}} { // it is again what it was
+}
+
+// snapshotsKeepThePhase: a sandbox that is suspended or stopped is that also after a
+// snapshot.
+func snapshotsKeepThePhase(t *testing.T, dir, name string) {
+	for _, c := range [][2]string{{"suspend", "suspended"}, {"stop", "stopped"}} {
 		verb, phase := c[0], c[1]
 		must(t, dir, verb, name)
 		must(t, dir, "snapshot", "create", name, verb)
@@ -114,9 +143,6 @@ func TestFork(t *testing.T) {
 				t.Errorf("what was suspended has %q", out)
 			}
 		}
-	}
-	if r := bawn(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
-		t.Errorf("rm: %+v", r)
 	}
 }
 

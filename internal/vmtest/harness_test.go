@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,17 +125,52 @@ func logTails(t *testing.T, dir string) {
 	}
 }
 
-// wait waits for a condition; only a test's own limit ends it otherwise.
-func wait(t *testing.T, what string, ready func() bool) {
-	t.Helper()
-	ctx := t.Context()
-	deadline := time.Now().Add(3 * time.Minute)
-	for !ready() {
-		if ctx.Err() != nil && time.Now().After(deadline) || time.Now().After(deadline) {
-			t.Fatalf("waiting for %s", what)
+// pollEvery is how often a condition is looked at.
+const pollEvery = 20 * time.Millisecond
+
+// poll looks at a condition until it holds, and reports whether it did within the limit.
+// No test sleeps otherwise, except for a random moment at which something is killed.
+func poll(limit time.Duration, ready func() bool) bool {
+	for end := time.Now().Add(limit); !ready(); time.Sleep(pollEvery) {
+		if time.Now().After(end) {
+			return false
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
+	return true
+}
+
+// waitLimit bounds what takes seconds on an idle machine with KVM: under software
+// emulation everything is some 20 times slower.
+const waitLimit = 3 * time.Minute
+
+// wait waits until a condition holds, for at most waitLimit. Otherwise the test fails.
+func wait(t testing.TB, what string, ready func() bool) {
+	t.Helper()
+	waitWithin(t, waitLimit, what, ready)
+}
+
+// waitWithin is wait with another limit.
+func waitWithin(t testing.TB, limit time.Duration, what string, ready func() bool) {
+	t.Helper()
+	if !poll(limit, ready) {
+		t.Fatalf("waited %v for %s", limit, what)
+	}
+}
+
+// steadyFor is how long a measured value must not change to be steady.
+const steadyFor = 2 * time.Second
+
+// steady waits until a value that is measured again and again has not changed by more than
+// within, in its own unit, for steadyFor.
+func steady(t testing.TB, what string, within float64, measure func() float64) {
+	t.Helper()
+	was, since := measure(), time.Now()
+	wait(t, what+" to be steady", func() bool {
+		if now := measure(); math.Abs(now-was) > within {
+			was, since = now, time.Now()
+		}
+		return time.Since(since) >= steadyFor
+	})
 }
 
 var sharedOnce sync.Once

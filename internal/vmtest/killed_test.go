@@ -18,7 +18,7 @@ import (
 // next run works, with the disk as it was.
 func TestKilled(t *testing.T) {
 	dir := project(t, "killed")
-	state := filepath.Join(base, "state", "bawn", "sandboxes", "killed")
+	state := sandboxDir("killed")
 	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", "echo kept > ~/kept; sync")
 	victims := map[string]func() int{
 		"supervisor": func() int { return inspect(t, dir).State.PID },
@@ -46,114 +46,127 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
-	t.Run("stands still", func(t *testing.T) { // --force ends the supervisor, and QEMU with it
-		const start = "echo kept > ~/kept; sync"
-		stand := func() {
-			must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
-			if err := syscall.Kill(inspect(t, dir).State.PID, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-		}
-		stand()
-		c := command(t.Context(), dir, "exec", "killed", "--", "true") // says what it waits for
-		says, err := c.StderrPipe()
-		if err != nil {
+	t.Run("stands still", func(t *testing.T) { killStandingStill(t, dir, state) })
+	t.Run("settings", func(t *testing.T) { failedSettings(t, dir) })
+	t.Run("start", func(t *testing.T) { killStarting(t, dir, state) })
+	t.Run("interrupt", func(t *testing.T) { interruptStarting(t, dir, state) })
+}
+
+// killStandingStill tests that stop --force and rm --force end a supervisor that stands still, and QEMU with
+// it, and that exec says what it waits for.
+func killStandingStill(t *testing.T, dir, state string) {
+	const start = "echo kept > ~/kept; sync"
+	stand := func() {
+		must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
+		if err := syscall.Kill(inspect(t, dir).State.PID, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+	}
+	stand()
+	c := command(t.Context(), dir, "exec", "killed", "--", "true") // says what it waits for
+	says, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(says).ReadString('\n'); err != nil || !strings.Contains(line, "Waiting for the sandbox to answer") {
+		t.Errorf("%q, %v", line, err)
+	}
+	_ = c.Process.Signal(syscall.SIGINT)
+	_ = c.Wait() // its status is its own affair here
+	must(t, dir, "stop", "--force")
+	waitGone(t, state)
+	if s := inspect(t, dir); s.State.Phase != "stopped" {
+		t.Errorf("shown as %s", s.State.Phase)
+	}
+	stand()
+	must(t, dir, "rm", "--force")
+	waitGone(t, state)
+	must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
+}
+
+// failedSettings tests that settings with which a start fails are not kept.
+func failedSettings(t *testing.T, dir string) {
+	must(t, dir, "stop")
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+	fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true")
+	must(t, dir, "run", "--", "true")
+	fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
+	open, other := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
+	fails(t, dir, 125, "in use by another program", "run", "-p", open, "-p", port, "--", "true")
+	fails(t, dir, 125, "in use by another program", "port", open, port)
+	if got := must(t, dir, "port"); strings.Contains(got, open) {
+		t.Errorf("open: %s", got)
+	}
+	must(t, dir, "port", open)
+	fails(t, dir, 125, "in use by another program", "port", "--remove", open, other, port)
+	if got := must(t, dir, "port"); !strings.Contains(got, open) || strings.Contains(got, other) {
+		t.Errorf("open: %s", got)
+	}
+	must(t, dir, "port", "--remove", open)
+	must(t, dir, "stop")
+	fails(t, dir, 125, "in use by another program\n  try: another port of the host, with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
+	must(t, dir, "port", port)
+	fails(t, dir, 125, "try: bawn port --name killed --remove "+port, "exec", "killed", "--", "true")
+	must(t, dir, "port", "--remove", port)
+	fails(t, dir, 125, "not a directory", "run", "--mount", t.TempDir()+":/etc/hosts/x", "--", "true")
+	must(t, dir, "run", "--", "true")
+	if got := must(t, dir, "inspect"); strings.Contains(got, port) || strings.Contains(got, "/etc/hosts/x") {
+		t.Errorf("kept: %s", got)
+	}
+}
+
+// killStarting kills the CLI, and then the supervisor, while the sandbox starts.
+func killStarting(t *testing.T, dir, state string) {
+	must(t, dir, "stop")
+	for _, what := range []string{"cli", "supervisor"} {
+		c := command(t.Context(), dir, "run", "--", "true")
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if line, err := bufio.NewReader(says).ReadString('\n'); err != nil || !strings.Contains(line, "Waiting for the sandbox to answer") {
-			t.Errorf("%q, %v", line, err)
-		}
-		_ = c.Process.Signal(syscall.SIGINT)
-		_ = c.Wait() // its status is its own affair here
-		must(t, dir, "stop", "--force")
-		waitGone(t, state)
-		if s := inspect(t, dir); s.State.Phase != "stopped" {
-			t.Errorf("shown as %s", s.State.Phase)
-		}
-		stand()
-		must(t, dir, "rm", "--force")
-		waitGone(t, state)
-		must(t, dir, "run", "--memory", "1G", "--", "sh", "-c", start)
-	})
-	t.Run("settings", func(t *testing.T) { // that a start fails of are not kept
-		must(t, dir, "stop")
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
-		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true")
-		must(t, dir, "run", "--", "true")
-		fails(t, dir, 125, "in use by another program", "run", "-p", port, "--", "true") // while it runs
-		open, other := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
-		fails(t, dir, 125, "in use by another program", "run", "-p", open, "-p", port, "--", "true")
-		fails(t, dir, 125, "in use by another program", "port", open, port)
-		if got := must(t, dir, "port"); strings.Contains(got, open) {
-			t.Errorf("open: %s", got)
-		}
-		must(t, dir, "port", open)
-		fails(t, dir, 125, "in use by another program", "port", "--remove", open, other, port)
-		if got := must(t, dir, "port"); !strings.Contains(got, open) || strings.Contains(got, other) {
-			t.Errorf("open: %s", got)
-		}
-		must(t, dir, "port", "--remove", open)
-		must(t, dir, "stop")
-		fails(t, dir, 125, "in use by another program\n  try: another port of the host, with -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
-		must(t, dir, "port", port)
-		fails(t, dir, 125, "try: bawn port --name killed --remove "+port, "exec", "killed", "--", "true")
-		must(t, dir, "port", "--remove", port)
-		fails(t, dir, 125, "not a directory", "run", "--mount", t.TempDir()+":/etc/hosts/x", "--", "true")
-		must(t, dir, "run", "--", "true")
-		if got := must(t, dir, "inspect"); strings.Contains(got, port) || strings.Contains(got, "/etc/hosts/x") {
-			t.Errorf("kept: %s", got)
-		}
-	})
-	t.Run("start", func(t *testing.T) { // the CLI, and then the supervisor, while it starts
-		must(t, dir, "stop")
-		for _, what := range []string{"cli", "supervisor"} {
-			c := command(t.Context(), dir, "run", "--", "true")
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
-			if what == "cli" {
-				kill9(t, c.Process.Pid)
-			} else {
-				for pid, line := range processes(state) {
-					if strings.Contains(line, "__supervise") {
-						_ = syscall.Kill(pid, syscall.SIGKILL)
-					}
+		wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
+		if what == "cli" {
+			kill9(t, c.Process.Pid)
+		} else {
+			for pid, line := range processes(state) {
+				if strings.Contains(line, "__supervise") {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
 				}
 			}
-			_ = c.Wait()
-			if got := must(t, dir, "run", "--", "sh", "-c", "cat ~/kept"); got != "kept\n" {
-				t.Errorf("after killing the %s: %q", what, got)
-			}
-			must(t, dir, "stop")
-			waitGone(t, state)
 		}
-	})
-	t.Run("interrupt", func(t *testing.T) { // before the command runs, or just when it does
-		for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
-			c := command(t.Context(), dir, "run", "--", "sleep", "1000")
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
-			if err := c.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			if _ = c.Wait(); c.ProcessState.ExitCode() != want {
-				t.Errorf("%v: %v", sig, c.ProcessState)
-			}
-			_ = bawn(t, dir, "stop") // it may have been told before it ran
-			waitGone(t, state)
+		_ = c.Wait()
+		if got := must(t, dir, "run", "--", "sh", "-c", "cat ~/kept"); got != "kept\n" {
+			t.Errorf("after killing the %s: %q", what, got)
 		}
-	})
+		must(t, dir, "stop")
+		waitGone(t, state)
+	}
+}
+
+// interruptStarting interrupts the CLI before the command runs, or just when it does.
+func interruptStarting(t *testing.T, dir, state string) {
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		c := command(t.Context(), dir, "run", "--", "sleep", "1000")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "a supervisor", func() bool { return len(processes(state)) > 0 })
+		if err := c.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if _ = c.Wait(); c.ProcessState.ExitCode() != want {
+			t.Errorf("%v: %v", sig, c.ProcessState)
+		}
+		_ = bawn(t, dir, "stop") // it may have been told before it ran
+		waitGone(t, state)
+	}
 }
 
 // TestGuestEnds: a guest that panics, powers off or reboots ends the sandbox,
@@ -207,7 +220,7 @@ func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...str
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(rand.N(takes))
+	time.Sleep(rand.N(takes)) // a random moment, not a wait
 	what := []string{"__supervise", "qemu-system", "bawn"}[rand.N(3)]
 	if what == "bawn" {
 		_ = c.Process.Kill()

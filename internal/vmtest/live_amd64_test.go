@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -110,7 +109,7 @@ func seize(t *testing.T, pid int) *seized {
 	t.Helper()
 	runtime.LockOSThread()
 	p := &seized{t: t, pid: pid}
-	for range 1000 {
+	found := poll(waitLimit, func() bool {
 		err := unix.PtraceAttach(pid)
 		if errors.Is(err, unix.EPERM) {
 			runtime.UnlockOSThread()
@@ -130,13 +129,15 @@ func seize(t *testing.T, pid int) *seized {
 			if _, err := unix.PtracePeekData(pid, p.at, p.text); err != nil {
 				t.Fatal(err)
 			}
-			return p
+			return true
 		}
 		_ = unix.PtraceDetach(pid) // it was at work
-		time.Sleep(time.Millisecond)
+		return false
+	})
+	if !found {
+		t.Fatal("the process never waits")
 	}
-	t.Fatal("the process never waits")
-	return nil
+	return p
 }
 
 // wait waits until a signal stops it.

@@ -89,14 +89,9 @@ func sweep() error {
 			return fmt.Errorf("bawn rm %s: %s", s.Name, r.err)
 		}
 	}
-	for i := 0; ; i++ {
-		left := processes(base)
-		if len(left) == 0 {
-			return nil
-		}
-		if i == 100 {
-			return fmt.Errorf("left running: %v", left)
-		}
-		time.Sleep(100 * time.Millisecond)
+	var left map[int]string
+	if !poll(10*time.Second, func() bool { left = processes(base); return len(left) == 0 }) {
+		return fmt.Errorf("left running: %v", left)
 	}
+	return nil
 }

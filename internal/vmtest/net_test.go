@@ -136,18 +136,30 @@ func netProject(t *testing.T, s *servers) string {
 	return dir
 }
 
-// TestNetwork is attacks 1 to 7: what root in the guest tries fails at once, and
+// netTest is a sandbox and what it aims at.
+type netTest struct {
+	*servers
+	dir string
+}
+
+// TestNetwork is attacks on the network by root in the guest: each fails at once, and
 // nothing reaches what it was aimed at.
 func TestNetwork(t *testing.T) {
 	s := startServers(t)
-	dir := netProject(t, s)
-	writeFile(t, filepath.Join(dir, "net.py"), testdata(t, "net.py"))
-	out := must(t, dir, "run", "--user", "root", "--", "python3", "net.py", strconv.Itoa(s.tls), strconv.Itoa(s.http), strconv.Itoa(s.echo), strconv.Itoa(s.host))
-	got := map[string]string{}
-	for line := range strings.Lines(out) {
-		name, result, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		got[name] = result
-	}
+	n := &netTest{s, netProject(t, s)}
+	n.attacks(t)
+	n.denials(t)
+	t.Run("two sandboxes", n.twoSandboxes)
+	t.Run("redirect", n.redirect)
+	t.Run("reload", n.reload)
+	t.Run("learn", n.learn)
+	t.Run("ask", n.ask)
+	t.Run("broken", n.brokenPolicy)
+	t.Run("containers", n.containers)
+}
+
+// wantOfAttacks is what net.py prints of each attack, by its name: a part of the line.
+func (n *netTest) wantOfAttacks() map[string]string {
 	refused := "ConnectionRefusedError"
 	want := map[string]string{
 		"ok name": "True", "ok tls": "200 OK", "ok http": "served", "ok echo": "hello", "ok host": "hello", "ok page": "True", "still alive": "hello",
@@ -163,77 +175,99 @@ func TestNetwork(t *testing.T) {
 		"no host": "403 Forbidden", "user in the address": "403 Forbidden",
 		"gateway 22": refused, "gateway 1": refused, "gateway 6": refused, "host, other port": refused,
 	}
-	want[fmt.Sprintf("gateway %d", s.host)] = refused
+	want[fmt.Sprintf("gateway %d", n.host)] = refused
 	for _, q := range []int{1, 28, 16, 10, 5, 15, 255, 65} {
 		want[fmt.Sprintf("query %d", q)] = "rcode 3 answers 0"
 	}
-	for _, n := range []string{"meta", "private", "loop", "mapped", "nat64", "sixtofour", "ula"} {
-		want["floor "+n+".test"] = `\x15\x03` // a TLS alert
+	for _, x := range []string{"meta", "private", "loop", "mapped", "nat64", "sixtofour", "ula"} {
+		want["floor "+x+".test"] = `\x15\x03` // a TLS alert
 	}
-	for _, n := range []string{"in records", "in segments", "with a dot", "twice", "list"} {
-		want["sni "+n] = `\x15\x03`
+	for _, x := range []string{"in records", "in segments", "with a dot", "twice", "list"} {
+		want["sni "+x] = `\x15\x03`
 	}
-	for _, n := range []string{"two hosts", "folded host", "bare lf", "blank before colon", "blank before all", "long method", "coding", "two lengths"} {
-		want[n] = "HTTP/1.1 400"
+	for _, x := range []string{"two hosts", "folded host", "bare lf", "blank before colon", "blank before all", "long method", "coding", "two lengths"} {
+		want[x] = "HTTP/1.1 400"
 	}
-	for _, n := range []string{"authority", "continuation", "second stream", "two authorities"} {
-		want["h2 "+n] = "True"
+	for _, x := range []string{"authority", "continuation", "second stream", "two authorities"} {
+		want["h2 "+x] = "True"
 	}
-	for name, say := range want {
+	return want
+}
+
+// attacks is attacks 1 to 7: names, addresses, protocols and frames that no rule allows.
+// Each must fail quickly; a time-out could pass for a block.
+func (n *netTest) attacks(t *testing.T) {
+	writeFile(t, filepath.Join(n.dir, "net.py"), testdata(t, "net.py"))
+	out := must(t, n.dir, "run", "--user", "root", "--", "python3", "net.py", strconv.Itoa(n.tls), strconv.Itoa(n.http), strconv.Itoa(n.echo), strconv.Itoa(n.host))
+	got := map[string]string{}
+	for line := range strings.Lines(out) {
+		name, result, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		got[name] = result
+	}
+	for name, say := range n.wantOfAttacks() {
 		if !strings.HasPrefix(got[name], "quick: ") && !strings.HasPrefix(name, "ok ") || !strings.Contains(got[name], say) {
 			t.Errorf("%s: %q, want it quick and with %q", name, got[name], say)
 		}
 	}
-	if n := s.gotWrongName.Load(); n != 0 {
-		t.Errorf("%d requests with another name arrived", n)
+	if count := n.gotWrongName.Load(); count != 0 {
+		t.Errorf("%d requests with another name arrived", count)
 	}
-	if n := s.gotSecret.Load(); n != 0 {
-		t.Errorf("%d connections to a port that no rule names", n)
+	if count := n.gotSecret.Load(); count != 0 {
+		t.Errorf("%d connections to a port that no rule names", count)
 	}
-	if s.gotTLS.Load() != 1 || s.gotHost.Load() != 1 || s.gotEcho.Load() != 2 {
-		t.Errorf("arrived: %d TLS, %d host, %d echo", s.gotTLS.Load(), s.gotHost.Load(), s.gotEcho.Load())
+	if n.gotTLS.Load() != 1 || n.gotHost.Load() != 1 || n.gotEcho.Load() != 2 {
+		t.Errorf("arrived: %d TLS, %d host, %d echo", n.gotTLS.Load(), n.gotHost.Load(), n.gotEcho.Load())
 	}
+}
 
-	log := must(t, dir, "net", "log", "--denied")
+// denials wants the attacks in the log.
+func (n *netTest) denials(t *testing.T) {
+	log := must(t, n.dir, "net", "log", "--denied")
 	for _, want := range []string{"evil.test", "other.test", "source MAC", "not the guest's", "a fragment", "IP options", "extension header", "ECH", "malformed", "meta.test", "ping"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log of denials", want)
 		}
 	}
+}
 
-	t.Run("two sandboxes", func(t *testing.T) { // attack 21
-		const own = "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 scope global | awk '{print $4}' | sort"
-		mine := strings.Fields(sh(t, dir, own))
-		theirs := strings.Fields(sh(t, shared(t), own))
-		for i := range min(len(mine), len(theirs)) {
-			if mine[i] == theirs[i] {
-				t.Errorf("both have %s", mine[i])
-			}
+// twoSandboxes is attack 21: two sandboxes have no address in common, and attack 7: neither can reach
+// the other.
+func (n *netTest) twoSandboxes(t *testing.T) {
+	const own = "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 scope global | awk '{print $4}' | sort"
+	mine := strings.Fields(sh(t, n.dir, own))
+	theirs := strings.Fields(sh(t, shared(t), own))
+	for i := range min(len(mine), len(theirs)) {
+		if mine[i] == theirs[i] {
+			t.Errorf("both have %s", mine[i])
 		}
-		if len(mine) != 3 || len(theirs) != 3 {
-			t.Errorf("%q, %q", mine, theirs)
+	}
+	if len(mine) != 3 || len(theirs) != 3 {
+		t.Errorf("%q, %q", mine, theirs)
+	}
+	// Attack 7: the other one does not exist for this one.
+	for _, a := range theirs[1:] {
+		a, _, _ = strings.Cut(a, "/")
+		if strings.Contains(a, ":") {
+			a = "[" + a + "]"
 		}
-		// Attack 7: the other one does not exist for this one.
-		for _, a := range theirs[1:] {
-			a, _, _ = strings.Cut(a, "/")
-			if strings.Contains(a, ":") {
-				a = "[" + a + "]"
-			}
-			if r := bawn(t, dir, "run", "--", "curl", "-sS", "-m", "30", "telnet://"+a+":22"); r.code != 7 { // refused
-				t.Errorf("%s: %+v", a, r)
-			}
+		if r := bawn(t, n.dir, "run", "--", "curl", "-sS", "-m", "30", "telnet://"+a+":22"); r.code != 7 { // refused
+			t.Errorf("%s: %+v", a, r)
 		}
-	})
+	}
+}
 
-	t.Run("redirect", func(t *testing.T) { // attack 8
-		r := bawn(t, dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", s.http))
-		if r.code == 0 || !strings.Contains(r.err, "resolve host: other.test") || s.gotWrongName.Load() != 0 {
-			t.Errorf("%+v", r)
-		}
-	})
+// redirect is attack 8: a redirect to another host leads nowhere.
+func (n *netTest) redirect(t *testing.T) {
+	r := bawn(t, n.dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", n.http))
+	if r.code == 0 || !strings.Contains(r.err, "resolve host: other.test") || n.gotWrongName.Load() != 0 {
+		t.Errorf("%+v", r)
+	}
+}
 
-	t.Run("reload", func(t *testing.T) { // attack 10
-		c := command(t.Context(), dir, "run", "--", "python3", "-c", fmt.Sprintf(`
+// reload is attack 10: a rule that is taken back cuts the connections that it allowed, and attack
+// 3: an address that was learned earlier leads nowhere.
+func (n *netTest) reload(t *testing.T) {
+	c := command(t.Context(), n.dir, "run", "--", "python3", "-c", fmt.Sprintf(`
 import socket
 s = socket.create_connection(("good.test", %d))
 s.sendall(b"stay\n"); print(s.recv(9).decode().strip(), flush=True)
@@ -242,139 +276,142 @@ try: print("end", s.recv(9))
 except OSError as e: print(type(e).__name__)
 try: socket.create_connection(learned) # attack 3: an address learned earlier
 except OSError as e: print(type(e).__name__)
-`, s.echo))
-		pipe, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
+`, n.echo))
+	pipe, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	if !lines.Scan() || lines.Text() != "stay" {
+		t.Fatalf("%q", lines.Text())
+	}
+	begin := time.Now()
+	must(t, n.dir, "policy", "deny", fmt.Sprintf("good.test:%d", n.echo))
+	told := time.Since(begin)
+	for i, want := range []string{"ConnectionResetError", "ConnectionRefusedError"} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Errorf("%q, want %s", lines.Text(), want)
 		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
+		if i == 0 { // the guest's own time is in it; TestAChangeTakesLessThanASecond bounds the host's
+			t.Logf("the verb took %v, the guest saw its connection cut after %v", told, time.Since(begin))
 		}
-		lines := bufio.NewScanner(pipe)
-		if !lines.Scan() || lines.Text() != "stay" {
-			t.Fatalf("%q", lines.Text())
-		}
-		begin := time.Now()
-		must(t, dir, "policy", "deny", fmt.Sprintf("good.test:%d", s.echo))
-		told := time.Since(begin)
-		for i, want := range []string{"ConnectionResetError", "ConnectionRefusedError"} {
-			if !lines.Scan() || lines.Text() != want {
-				t.Errorf("%q, want %s", lines.Text(), want)
-			}
-			if i == 0 { // the guest's own time is in it; TestAChangeTakesLessThanASecond bounds the host's
-				t.Logf("the verb took %v, the guest saw its connection cut after %v", told, time.Since(begin))
-			}
-		}
-		_ = c.Wait()
-		fails(t, dir, 1, "", "policy", "check", fmt.Sprintf("good.test:%d", s.echo))
-		must(t, dir, "policy", "deny", "--remove", fmt.Sprintf("good.test:%d", s.echo))
-		must(t, dir, "policy", "check", fmt.Sprintf("good.test:%d", s.echo))
-		if got := sh(t, dir, fmt.Sprintf("printf 'x\\n' | python3 -c 'import socket,sys; s=socket.create_connection((\"good.test\",%d)); s.sendall(b\"x\\n\"); print(s.recv(9))'", s.echo)); !strings.Contains(got, "x") {
-			t.Errorf("%q", got)
-		}
-	})
+	}
+	_ = c.Wait()
+	fails(t, n.dir, 1, "", "policy", "check", fmt.Sprintf("good.test:%d", n.echo))
+	must(t, n.dir, "policy", "deny", "--remove", fmt.Sprintf("good.test:%d", n.echo))
+	must(t, n.dir, "policy", "check", fmt.Sprintf("good.test:%d", n.echo))
+	if got := sh(t, n.dir, fmt.Sprintf("printf 'x\\n' | python3 -c 'import socket,sys; s=socket.create_connection((\"good.test\",%d)); s.sendall(b\"x\\n\"); print(s.recv(9))'", n.echo)); !strings.Contains(got, "x") {
+		t.Errorf("%q", got)
+	}
+}
 
-	t.Run("learn", func(t *testing.T) {
-		sh(t, dir, "for n in a b c; do getent hosts $n.cdn.test || true; done")
-		wait(t, "the last name's line", func() bool { // which names its process, asked of the guest
-			return strings.Contains(must(t, dir, "net", "log", "--denied"), "c.cdn.test")
-		})
-		if got := must(t, dir, "policy", "learn"); !strings.Contains(got, "+allow *.cdn.test") {
-			t.Errorf("%s", got)
-		}
-		if got := must(t, dir, "policy", "show"); strings.Contains(got, "cdn.test") {
-			t.Error("a proposal took effect by itself")
-		}
+// learn is a check that learn proposes a rule for names that were denied, and applies none.
+func (n *netTest) learn(t *testing.T) {
+	sh(t, n.dir, "for n in a b c; do getent hosts $n.cdn.test || true; done")
+	wait(t, "the last name's line", func() bool { // which names its process, asked of the guest
+		return strings.Contains(must(t, n.dir, "net", "log", "--denied"), "c.cdn.test")
 	})
+	if got := must(t, n.dir, "policy", "learn"); !strings.Contains(got, "+allow *.cdn.test") {
+		t.Errorf("%s", got)
+	}
+	if got := must(t, n.dir, "policy", "show"); strings.Contains(got, "cdn.test") {
+		t.Error("a proposal took effect by itself")
+	}
+}
 
-	t.Run("ask", func(t *testing.T) { // what a person allows once passes at once, until the sandbox stops
-		try := func() result {
-			return bawn(t, dir, "run", "--", "python3", "-c", fmt.Sprintf(
-				"import socket; s=socket.create_connection(('other.test',%d)); s.sendall(b'asked\\n'); print(s.recv(9).decode())", s.echo))
-		}
-		before := s.gotEcho.Load()
-		master, slave, err := pty.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer master.Close()
-		c := command(t.Context(), dir, "net", "ask")
-		c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
-		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		slave.Close()
-		r := bufio.NewReader(master)
-		until := func(text string) {
-			t.Helper()
-			_ = master.SetReadDeadline(time.Now().Add(3 * time.Minute))
-			seen := ""
-			for !strings.HasSuffix(seen, text) {
-				b, err := r.ReadByte()
-				if err != nil {
-					t.Fatalf("waiting for %q: %v after %q", text, err, seen)
-				}
-				seen += string(b)
+// ask is a check that what a person allows once passes at once, until the sandbox stops.
+func (n *netTest) ask(t *testing.T) {
+	try := func() result {
+		return bawn(t, n.dir, "run", "--", "python3", "-c", fmt.Sprintf(
+			"import socket; s=socket.create_connection(('other.test',%d)); s.sendall(b'asked\\n'); print(s.recv(9).decode())", n.echo))
+	}
+	before := n.gotEcho.Load()
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	c := command(t.Context(), n.dir, "net", "ask")
+	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	slave.Close()
+	r := bufio.NewReader(master)
+	until := func(text string) {
+		t.Helper()
+		_ = master.SetReadDeadline(time.Now().Add(3 * time.Minute))
+		seen := ""
+		for !strings.HasSuffix(seen, text) {
+			b, err := r.ReadByte()
+			if err != nil {
+				t.Fatalf("waiting for %q: %v after %q", text, err, seen)
 			}
+			seen += string(b)
 		}
-		until("Ctrl-C.")
-		for _, rule := range []string{"other.test", fmt.Sprintf("other.test:%d", s.echo)} {
-			if got := try(); got.code == 0 || s.gotEcho.Load() != before {
-				t.Errorf("%+v", got)
-			}
-			until("allow " + rule + "? [o]nce, [s]andbox, [a]lways, [N]o: ")
-			if _, err := master.WriteString("o\n"); err != nil {
-				t.Fatal(err)
-			}
-			until(rule + " allowed until the sandbox stops")
-		}
-		if got := try(); got.code != 0 || !strings.Contains(got.out, "asked") || s.gotEcho.Load() != before+1 {
+	}
+	until("Ctrl-C.")
+	for _, rule := range []string{"other.test", fmt.Sprintf("other.test:%d", n.echo)} {
+		if got := try(); got.code == 0 || n.gotEcho.Load() != before {
 			t.Errorf("%+v", got)
 		}
-		if _, err := master.WriteString("\x03"); err != nil { // Ctrl-C
+		until("allow " + rule + "? [o]nce, [s]andbox, [a]lways, [N]o: ")
+		if _, err := master.WriteString("o\n"); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.Wait()
-		if got := must(t, dir, "policy", "check", fmt.Sprintf("other.test:%d", s.echo)); !strings.Contains(got, "allowed until the sandbox stops") {
-			t.Errorf("%s", got)
-		}
-	})
+		until(rule + " allowed until the sandbox stops")
+	}
+	if got := try(); got.code != 0 || !strings.Contains(got.out, "asked") || n.gotEcho.Load() != before+1 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := master.WriteString("\x03"); err != nil { // Ctrl-C
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+	if got := must(t, n.dir, "policy", "check", fmt.Sprintf("other.test:%d", n.echo)); !strings.Contains(got, "allowed until the sandbox stops") {
+		t.Errorf("%s", got)
+	}
+}
 
-	t.Run("broken", func(t *testing.T) { // a policy that cannot be loaded lets nothing pass
-		file := filepath.Join(base, "state", "bawn", "sandboxes", "net", "policy")
-		good := readFile(t, file)
-		writeFile(t, file, good+"allow no..name\n")
-		must(t, dir, "stop")
-		if r := bawn(t, dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", s.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
-			t.Errorf("%+v", r)
-		}
-		fails(t, dir, 125, "policy:", "policy", "show")
-		writeFile(t, file, good)
-		must(t, dir, "policy", "allow", "harmless.test")
-		fails(t, dir, 1, "", "policy", "check", fmt.Sprintf("other.test:%d", s.echo)) // once was until the stop
-		if got := sh(t, dir, fmt.Sprintf("curl -sS -m 30 http://good.test:%d/", s.http)); got != "served\n" {
-			t.Errorf("%q", got)
-		}
-	})
+// brokenPolicy is a check that a policy that cannot be loaded lets nothing pass.
+func (n *netTest) brokenPolicy(t *testing.T) {
+	file := filepath.Join(base, "state", "bawn", "sandboxes", "net", "policy")
+	good := readFile(t, file)
+	writeFile(t, file, good+"allow no..name\n")
+	must(t, n.dir, "stop")
+	if r := bawn(t, n.dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", n.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
+		t.Errorf("%+v", r)
+	}
+	fails(t, n.dir, 125, "policy:", "policy", "show")
+	writeFile(t, file, good)
+	must(t, n.dir, "policy", "allow", "harmless.test")
+	fails(t, n.dir, 1, "", "policy", "check", fmt.Sprintf("other.test:%d", n.echo)) // once was until the stop
+	if got := sh(t, n.dir, fmt.Sprintf("curl -sS -m 30 http://good.test:%d/", n.http)); got != "served\n" {
+		t.Errorf("%q", got)
+	}
+}
 
-	t.Run("containers", func(t *testing.T) { // attack 9
-		writeFile(t, filepath.Join(dir, "container.sh"), testdata(t, "container.sh"))
-		got := must(t, dir, "run", "--", "bash", "container.sh", strconv.Itoa(s.http))
-		want := []string{"namespace name: served", "namespace address: 7"}
-		for _, where := range []string{"build", "compose"} {
-			// curl: 7 is a refused connection, 6 a name that does not exist.
-			want = append(want, where+" name: served", where+" address: 7", where+" unknown: 6", where+" header: 403")
+// containers is attack 9: containers are bound by the same rules.
+func (n *netTest) containers(t *testing.T) {
+	writeFile(t, filepath.Join(n.dir, "container.sh"), testdata(t, "container.sh"))
+	got := must(t, n.dir, "run", "--", "bash", "container.sh", strconv.Itoa(n.http))
+	want := []string{"namespace name: served", "namespace address: 7"}
+	for _, where := range []string{"build", "compose"} {
+		// curl: 7 is a refused connection, 6 a name that does not exist.
+		want = append(want, where+" name: served", where+" address: 7", where+" unknown: 6", where+" header: 403")
+	}
+	for _, w := range want {
+		if !strings.Contains(got, w) {
+			t.Errorf("%q is missing in:\n%s", w, got)
 		}
-		for _, w := range want {
-			if !strings.Contains(got, w) {
-				t.Errorf("%q is missing in:\n%s", w, got)
-			}
-		}
-		if n := s.gotWrongName.Load(); n != 0 {
-			t.Errorf("%d requests with another name arrived", n)
-		}
-	})
+	}
+	if count := n.gotWrongName.Load(); count != 0 {
+		t.Errorf("%d requests with another name arrived", count)
+	}
 }
 
 // TestNetworkProcess: the log names who asked and who connected, also when it was

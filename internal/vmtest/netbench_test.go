@@ -109,7 +109,7 @@ func BenchmarkNetMemory(b *testing.B) {
 	if want := fmt.Sprintf("held %d\n", netHeld); line != want {
 		b.Fatalf("%q, %v: want %q", line, err, want)
 	}
-	time.Sleep(2 * time.Second) // idle
+	steady(b, "the supervisor's memory", 1, func() float64 { return supervisorPSS(b, filepath.Base(dir)) })
 	held := supervisorPSS(b, filepath.Base(dir))
 	in.Close()
 	if err := c.Wait(); err != nil {
@@ -335,10 +335,8 @@ func bareNetInit(die func(error)) {
 		f.Close()
 	}
 	var link netlink.Link
-	for link == nil {
-		link, _ = netlink.LinkByName("eth0")
-		time.Sleep(10 * time.Millisecond)
-	}
+	poll(waitLimit, func() bool { link, err = netlink.LinkByName("eth0"); return err == nil })
+	die(err)
 	addr, err := netlink.ParseAddr(slirpGuest)
 	die(err)
 	die(netlink.AddrAdd(link, addr))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,15 +40,13 @@ func BenchmarkNewSandbox(b *testing.B) {
 		return took, kind, restored
 	}
 	var kind string
-	for limit := time.Now().Add(10 * time.Minute); ; time.Sleep(5 * time.Second) { // made in the background
-		var restored bool
-		if _, kind, restored = made(); restored {
-			break
+	waitWithin(b, templateLimit, "a template", func() (restored bool) {
+		name := fmt.Sprintf("new-%d", i)
+		if _, kind, restored = made(); !restored { // it is made in the background
+			waitWithin(b, templateLimit, "the end of the making", func() bool { return makerOf(sandboxDir(name)) == 0 })
 		}
-		if time.Now().After(limit) {
-			b.Fatal("no template is made")
-		}
-	}
+		return restored
+	})
 	ram := filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind, "ready.ram")
 	lab := newLab(b, shellFiles(b))
 	var template, cold, floor []time.Duration
@@ -82,12 +81,8 @@ func measurePool(b *testing.B, dir string, start func() time.Duration) (took []t
 	b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "pool", "0") })
 	start() // after which the first is made ready
 	for range 10 {
-		for limit := time.Now().Add(5 * time.Minute); len(waiting(b)) == 0; time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(limit) {
-				b.Fatal("no machine waits")
-			}
-		}
-		time.Sleep(time.Second) // as it is when somebody comes later
+		waitWithin(b, 5*time.Minute, "a machine to wait", func() bool { return len(waiting(b)) > 0 })
+		steady(b, "the machine's work", 30, func() float64 { return cpuTime(b, poolProcesses(b)) }) // as when somebody comes later
 		took = append(took, start())
 	}
 	return took
@@ -189,7 +184,9 @@ func BenchmarkIdle(b *testing.B) {
 		b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
 		run(b, dir, "run", "--memory", "1G", "--name", name, "--", "true")
 	}
-	time.Sleep(15 * time.Second) // idle; what was freed goes back meanwhile
+	for i := range n { // what was freed goes back to the host meanwhile
+		steady(b, "the memory of an idle sandbox", 1, func() float64 { return totalPSS(b, sandboxDir(fmt.Sprintf("idle-%d", i))) })
+	}
 	var guest, other []float64
 	for i := range n {
 		folder := sandboxDir(fmt.Sprintf("idle-%d", i))
@@ -211,6 +208,31 @@ func BenchmarkIdle(b *testing.B) {
 	b.ReportMetric(guest[n/2], "guest-MiB")
 	b.ReportMetric(other[n/2], "processes-MiB")
 	b.ReportMetric(shared/n, "share-MiB")
+}
+
+// totalPSS is the sum of allPSS over the processes of a sandbox.
+func totalPSS(b *testing.B, folder string) (sum float64) {
+	b.Helper()
+	for pid := range processes(folder) {
+		sum += allPSS(b, pid)
+	}
+	return sum
+}
+
+// cpuTime is the processor time that processes have used, in clock ticks; those that have
+// ended count for nothing.
+func cpuTime(b *testing.B, of map[int]string) (ticks float64) {
+	b.Helper()
+	for pid := range of {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, _ := strings.Cut(string(stat), ") ") // behind the name (proc_pid_stat(5))
+		if f := strings.Fields(rest); len(f) > 12 {
+			user, _ := strconv.ParseFloat(f[11], 64)
+			system, _ := strconv.ParseFloat(f[12], 64)
+			ticks += user + system
+		}
+	}
+	return ticks
 }
 
 // allPSS is a process's proportional set size, guest memory included, in MiB.

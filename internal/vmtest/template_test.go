@@ -47,20 +47,21 @@ func newSandbox(t *testing.T, dir, name, script string, flags ...string) (out st
 // awaitTemplate waits until new sandboxes with these flags start from a template.
 func awaitTemplate(t *testing.T, dir string, flags ...string) {
 	t.Helper()
-	limit := time.Now().Add(10 * time.Minute)
-	for i := 0; ; i++ {
+	i := 0
+	waitWithin(t, templateLimit, "a template", func() bool {
 		name := fmt.Sprintf("%s-first-%d", filepath.Base(dir), i)
+		i++
 		_, template := newSandbox(t, dir, name, "true", flags...)
 		must(t, dir, "rm", "-f", name)
-		if template {
-			return
+		if !template { // it is made in the background
+			waitWithin(t, templateLimit, "the end of the making", func() bool { return makerOf(sandboxDir(name)) == 0 })
 		}
-		if time.Now().After(limit) {
-			t.Fatal("no template is made")
-		}
-		time.Sleep(2 * time.Second) // it is made in the background
-	}
+		return template
+	})
 }
+
+// templateLimit bounds the making of a template, also while another is made.
+const templateLimit = 10 * time.Minute
 
 // TestRestores: of a hundred restores, two at a time, none is lost, and no two
 // are alike.
@@ -125,33 +126,32 @@ func TestTemplate(t *testing.T) {
 // flags, unless there is one from an earlier run, and returns their kind.
 func killMaker(t *testing.T, dir string, flags []string) (kind string) {
 	t.Helper()
-	for limit := time.Now().Add(10 * time.Minute); time.Now().Before(limit); {
+	waitWithin(t, templateLimit, "the making of a template", func() bool {
 		_, template := newSandbox(t, dir, "template-a", "true", flags...)
-		kind, _ = started(t, "template-a")
-		if template {
-			return kind
+		if kind, _ = started(t, "template-a"); template {
+			return true
 		}
-		// It does nothing while another is made.
-		for soon := time.Now().Add(10 * time.Second); time.Now().Before(soon); time.Sleep(20 * time.Millisecond) {
-			maker := makerOf(sandboxDir("template-a"))
-			if maker == 0 {
-				continue
+		var maker int
+		var machines []int
+		begun := poll(10*time.Second, func() bool { // no machine is started while another template is made
+			maker = makerOf(sandboxDir("template-a"))
+			if maker != 0 {
+				machines = children(maker)
 			}
-			machines := children(maker)
-			if len(machines) == 0 {
-				continue
-			}
-			kill9(t, maker)
-			wait(t, "the end of its machine", func() bool { return !slices.ContainsFunc(machines, lives) })
-			if _, err := os.Stat(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)); err == nil {
-				t.Error("half a template is in place")
-			}
-			return kind
+			return len(machines) > 0
+		})
+		if !begun {
+			must(t, dir, "rm", "-f", "template-a")
+			return false
 		}
-		must(t, dir, "rm", "-f", "template-a")
-	}
-	t.Fatal("no template is ever made")
-	return ""
+		kill9(t, maker)
+		wait(t, "the end of its machine", func() bool { return !slices.ContainsFunc(machines, lives) })
+		if _, err := os.Stat(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "template", kind)); err == nil {
+			t.Error("half a template is in place")
+		}
+		return true
+	})
+	return kind
 }
 
 // makerOf is the process that makes a template for a sandbox, 0 for none.
