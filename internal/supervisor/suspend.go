@@ -138,12 +138,16 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
 	if err := s.agent.Call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
-		return nil, errors.Join(err, s.wake(ctx))
+		return nil, errors.Join(err, s.unpause(ctx))
 	}
 	if err := s.machine.Pause(ctx); err != nil { // QEMU may still carry it out
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
 	shares, err := shareserver.Detach(ctx, s.machine, s.shares)
+	if errors.Is(err, shareserver.ErrDetached) {
+		s.endIncomplete(err)
+		return nil, err
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
@@ -168,14 +172,20 @@ func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error
 	ctx, cancel := afterCapture(ctx)
 	defer cancel()
 	if err := shareserver.Attach(ctx, s.machine, s.shares, shares); err != nil {
-		s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
-		s.machine.Kill()
+		s.endIncomplete(err)
 		return err
 	}
 	return s.unpause(ctx)
 }
 
-// unpause lets a paused machine that has its shares go on.
+// endIncomplete ends a machine without all its shares: its guest must not run again.
+func (s *supervisor) endIncomplete(err error) {
+	s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
+	s.machine.Kill()
+}
+
+// unpause lets a machine that has all its shares, and what runs in its guest, go on. It
+// does no harm where they do already.
 func (s *supervisor) unpause(ctx context.Context) error {
 	ctx, cancel := afterCapture(ctx)
 	defer cancel()
@@ -191,8 +201,6 @@ func afterCapture(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // wake lets what runs in the guest go on.
 func (s *supervisor) wake(ctx context.Context) error {
-	ctx, cancel := afterCapture(ctx)
-	defer cancel()
 	id, err := s.identity()
 	if err != nil {
 		return err

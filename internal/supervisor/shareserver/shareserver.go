@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
@@ -135,9 +136,16 @@ func (sh *Server) Plug(ctx context.Context, m *qemu.Process) error {
 	return m.PlugShare(ctx, sh.Plan.Mount.Tag, theirs)
 }
 
-// Detach takes shares out of a paused machine and returns what is needed to put
-// them back, here or elsewhere. After an error they are in it still, or Attach
-// has been tried.
+// ErrDetached means that a machine has lost a share which could not be attached again. Its
+// guest must not run any more.
+var ErrDetached = errors.New("a share is detached")
+
+// attachLimit bounds the way back from a Detach that failed halfway.
+const attachLimit = time.Minute
+
+// Detach detaches shares from a paused machine and returns what Attach needs, here or in
+// a machine restored from the same state. After an error the machine has all its shares,
+// unless the error is ErrDetached.
 func Detach(ctx context.Context, m *qemu.Process, servers []*Server) (saved []snapshot.Share, err error) {
 	for _, sh := range servers {
 		v := snapshot.Share{}
@@ -154,13 +162,23 @@ func Detach(ctx context.Context, m *qemu.Process, servers []*Server) (saved []sn
 	}
 	for i, sh := range servers {
 		if err := m.EjectShare(ctx, sh.Plan.Mount.Tag); err != nil {
-			return nil, errors.Join(err, Attach(ctx, m, servers[:i], saved[:i]))
+			return nil, errors.Join(err, attachAgain(ctx, m, servers[:i], saved[:i]))
 		}
 	}
 	return saved, nil
 }
 
-// Attach puts shares into a paused machine.
+// attachAgain is Attach with a time of its own: ctx may have ended.
+func attachAgain(ctx context.Context, m *qemu.Process, servers []*Server, saved []snapshot.Share) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachLimit)
+	defer cancel()
+	if err := Attach(ctx, m, servers, saved); err != nil {
+		return fmt.Errorf("%w: %w", ErrDetached, err)
+	}
+	return nil
+}
+
+// Attach attaches detached shares to a paused machine. After an error some may be missing.
 func Attach(ctx context.Context, m *qemu.Process, servers []*Server, saved []snapshot.Share) error {
 	for i, sh := range servers {
 		theirs, err := sh.connect(ctx)
