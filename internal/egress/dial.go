@@ -72,7 +72,7 @@ func (d *dialer) connect(ctx context.Context, to policy.Flow) (net.Conn, netip.A
 	return d.race(ctx, to, addrs)
 }
 
-// addresses gives those that may be dialled, in the order to try.
+// addresses returns the addresses that may be dialled, in the order to try.
 func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, error) {
 	if to.Host {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
@@ -103,7 +103,7 @@ func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, e
 	return good[:min(len(good), maxAttempts)], nil
 }
 
-// lookup resolves with a short memory.
+// lookup resolves a name, or returns an answer that is at most resolveTTL old.
 func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	d.mu.Lock()
 	known, ok := d.cache[name]
@@ -131,8 +131,8 @@ func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	return plain, nil
 }
 
-// interleave puts the families in turn, that of the first address first (RFC
-// 8305, section 4).
+// interleave alternates the address families, beginning with that of the first
+// address (RFC 8305, section 4).
 func interleave(addrs []netip.Addr) []netip.Addr {
 	if len(addrs) == 0 {
 		return nil
@@ -156,24 +156,29 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// race dials the addresses one after another without waiting for a slow one.
+// attempt is the result of one dial.
+type attempt struct {
+	conn net.Conn
+	addr netip.Addr
+	err  error
+}
+
+// dialOne dials one address of a target.
+func (d *dialer) dialOne(ctx context.Context, to policy.Flow, a netip.Addr) attempt {
+	conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(a, to.Port).String())
+	return attempt{conn, a, err}
+}
+
+// race dials the addresses one after another without waiting for a slow one, and
+// returns the first connection.
 func (d *dialer) race(ctx context.Context, to policy.Flow, addrs []netip.Addr) (net.Conn, netip.Addr, error) {
-	if len(addrs) == 1 { // most often: nobody to race with
-		conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(addrs[0], to.Port).String())
-		return conn, addrs[0], err
+	if len(addrs) == 1 { // most often
+		r := d.dialOne(ctx, to, addrs[0])
+		return r.conn, r.addr, r.err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type result struct {
-		conn net.Conn
-		addr netip.Addr
-		err  error
-	}
-	results := make(chan result, len(addrs))
-	start := func(a netip.Addr) {
-		conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(a, to.Port).String())
-		results <- result{conn, a, err}
-	}
+	results := make(chan attempt, len(addrs))
 	var errs []error
 	next, running := 0, 0
 	timer := time.NewTimer(0)
@@ -185,21 +190,15 @@ func (d *dialer) race(ctx context.Context, to policy.Flow, addrs []netip.Addr) (
 		}
 		select {
 		case <-more:
-			go start(addrs[next])
+			a := addrs[next]
+			go func() { results <- d.dialOne(ctx, to, a) }()
 			next++
 			running++
 			timer.Reset(eyeballDelay)
 		case r := <-results:
 			running--
 			if r.err == nil {
-				// The losers are cancelled; one that made it all the same is closed.
-				go func(n int) {
-					for range n {
-						if late := <-results; late.conn != nil {
-							late.conn.Close()
-						}
-					}
-				}(running)
+				go closeLate(results, running)
 				return r.conn, r.addr, nil
 			}
 			errs = append(errs, r.err)
@@ -207,6 +206,16 @@ func (d *dialer) race(ctx context.Context, to policy.Flow, addrs []netip.Addr) (
 		}
 	}
 	return nil, netip.Addr{}, errors.Join(errs...)
+}
+
+// closeLate waits for the n dials that lost the race, which are cancelled, and closes
+// the connections of those that succeeded all the same.
+func closeLate(results <-chan attempt, n int) {
+	for range n {
+		if late := <-results; late.conn != nil {
+			late.conn.Close()
+		}
+	}
 }
 
 // hostResolve asks the host's resolver as any program there would: /etc/hosts,

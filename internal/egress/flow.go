@@ -99,14 +99,14 @@ func (f *flow) refused(reason string) {
 	f.deny(policy.Decision{Reason: reason}, "")
 }
 
-// recheck cuts the flow if the rules now in force forbid it, or want to look at
-// bytes that went by unseen.
+// recheck cuts the flow if the rules now in force forbid it, or want bytes inspected
+// that have passed uninspected.
 func (f *flow) recheck() {
 	f.mu.Lock()
 	judged, old, dialed, also := f.judged, f.d, f.dialed, f.also
 	f.mu.Unlock()
 	if !judged {
-		return // it asks after this
+		return // it asks the rules later
 	}
 	d := f.g.decide(f.to)
 	switch {

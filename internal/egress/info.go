@@ -12,8 +12,8 @@ import (
 	"bawn.dev/bawn/internal/sys/text"
 )
 
-// The page that the agent in the guest reads: what it may reach, and what was
-// denied lately. It holds nothing that the guest did not do or may not know.
+// The page for the agent in the guest: what it may reach, and its recent denials. It
+// shows nothing that the guest did not do or may not know.
 
 // maxInfoHead bounds a request to the page, in bytes.
 const maxInfoHead = 8 << 10
@@ -50,7 +50,7 @@ func (g *Gateway) serveInfo(req TCPRequest) {
 	_ = s.Serve(l) // ends when the connection does
 }
 
-// infoHandler is the page.
+// infoHandler serves the page.
 func (g *Gateway) infoHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -88,7 +88,8 @@ func plain(w http.ResponseWriter, kind string) {
 	w.Header().Set("Cache-Control", "no-store")
 }
 
-// oneListener gives out one connection and then waits for its end.
+// oneListener is a net.Listener of one connection; the second Accept waits for the
+// end of that one.
 type oneListener struct {
 	conn net.Conn
 	done chan struct{}

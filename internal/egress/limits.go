@@ -46,10 +46,10 @@ func newLimiter(l Limits) *limiter {
 	return out
 }
 
-// wait takes n bytes out of the bucket, as long as that takes.
+// wait takes n bytes out of the bucket, and blocks until they are there or ctx ends.
 func (l *limiter) wait(ctx context.Context, n int) error {
 	for l.bytes != nil && n > 0 {
-		some := min(n, l.bytes.Burst()) // more would never be there at once
+		some := min(n, l.bytes.Burst()) // WaitN fails beyond the burst
 		if err := l.bytes.WaitN(ctx, some); err != nil {
 			return err
 		}

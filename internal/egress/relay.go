@@ -24,8 +24,8 @@ const (
 	oneWayTime = 10 * time.Minute
 )
 
-// Both are of the heap: a buffer on the stack would make each goroutine's stack
-// grow past it, by twice its size.
+// The buffers are on the heap: one on the stack would make each goroutine's stack
+// grow to twice its size.
 var (
 	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
@@ -34,7 +34,7 @@ var (
 // largeInUse counts the large buffers that were handed out.
 var largeInUse atomic.Int32
 
-// takeLarge gives a large buffer; nil when too many are in use.
+// takeLarge returns a large buffer, for giveLarge; nil when too many are in use.
 func takeLarge() *[largeBuffer]byte {
 	if largeInUse.Add(1) > maxLarge {
 		largeInUse.Add(-1)
@@ -48,8 +48,8 @@ func giveLarge(b *[largeBuffer]byte) {
 	largeInUse.Add(-1)
 }
 
-// copyStream copies until the source ends: nil then. Each read is passed on at
-// once. filter may change or refuse what passes; nil passes all.
+// copyStream copies until the source ends, when it returns nil. Each read is passed
+// on at once. filter may change, hold or refuse what passes; nil passes all.
 func copyStream(dst io.Writer, src io.Reader, filter func([]byte) ([]byte, error)) error {
 	small := smallBuffers.Get().(*[smallBuffer]byte)
 	var large *[largeBuffer]byte
@@ -105,8 +105,8 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// refuse sends a last word and ends the connection so that the word arrives: a
-// close with unread bytes would reset it on the way.
+// refuse sends a last message (word) and ends the connection so that it arrives: a
+// close with unread bytes would reset the connection before.
 func refuse(c net.Conn, word []byte) {
 	_ = c.SetDeadline(time.Now().Add(lingerTime))
 	if _, err := c.Write(word); err == nil && relay.CloseWrite(c) == nil {
@@ -132,7 +132,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// through relays without a look.
+// through relays without inspection.
 func (f *flow) through(req TCPRequest) {
 	f.setApp("raw")
 	up, err := f.connect()

@@ -18,8 +18,8 @@ const (
 	maxLabel = 63
 	maxRule  = 1024
 	maxFile  = 4 << 20
-	// maxHostPorts is how many services of the host's own one rule may open: those
-	// that somebody thought of, not all that listen there.
+	// maxHostPorts is how many services of the host one rule may open: those that the
+	// person thought of, not all that listen there.
 	maxHostPorts = 64
 )
 
@@ -36,7 +36,7 @@ func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
 
-// Canonical is a rule in one way of writing. A preset stays one.
+// Canonical returns the rule's one way of writing. A preset stays one.
 func Canonical(action Action, text string) (string, error) {
 	r, err := ParseRule(action, text)
 	if err != nil {
@@ -56,7 +56,8 @@ func cutWord(s, word string) (rest string, ok bool) {
 	return s[len(word):], true
 }
 
-// urlMistake says what to write instead of a URL, or nil.
+// urlMistake is the error for a URL in place of a rule, which says what to write; nil
+// for what is no URL.
 func urlMistake(text string) error {
 	scheme, rest, ok := strings.Cut(text, "://")
 	if !ok {
@@ -66,7 +67,7 @@ func urlMistake(text string) error {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		host = rest[:i]
 	}
-	host = host[strings.LastIndexByte(host, '@')+1:] // who logs in is not the rule's
+	host = host[strings.LastIndexByte(host, '@')+1:] // the user of a URL has no place in a rule
 	if host == "" {
 		return errors.New("a rule names a host, not a URL")
 	}
@@ -165,24 +166,9 @@ func (r *Rule) setTarget(s string) error {
 		r.host = true
 		return nil
 	case strings.Contains(s, "/"):
-		p, err := netip.ParsePrefix(s)
-		if err != nil && strings.Count(s, ":") > 1 {
-			return fmt.Errorf("%q is no network: want ADDRESS/BITS, with ports [ADDRESS]/BITS:PORTS", s)
-		}
-		if err != nil {
-			return fmt.Errorf("%q is no network: want ADDRESS/BITS", s)
-		}
-		if p.Addr().Is4In6() {
-			if p.Bits() < 96 {
-				return fmt.Errorf("%s mixes IPv4 and IPv6 addresses", p)
-			}
-			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-		}
-		if p != p.Masked() {
-			return fmt.Errorf("%s has bits beyond its length: want %s", p, p.Masked())
-		}
+		p, err := parsePrefix(s)
 		r.prefix = p
-		return nil
+		return err
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.Zone() != "" {
@@ -204,7 +190,28 @@ func (r *Rule) setTarget(s string) error {
 	return err
 }
 
-// isHost says whether a target is the host's own loopback.
+// parsePrefix reads ADDRESS/BITS. A network of mapped addresses is the IPv4 one.
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil && strings.Count(s, ":") > 1 {
+		return p, fmt.Errorf("%q is no network: want ADDRESS/BITS, with ports [ADDRESS]/BITS:PORTS", s)
+	}
+	if err != nil {
+		return p, fmt.Errorf("%q is no network: want ADDRESS/BITS", s)
+	}
+	if p.Addr().Is4In6() {
+		if p.Bits() < 96 {
+			return p, fmt.Errorf("%s mixes IPv4 and IPv6 addresses", p)
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	if p != p.Masked() {
+		return p, fmt.Errorf("%s has bits beyond its length: want %s", p, p.Masked())
+	}
+	return p, nil
+}
+
+// isHost reports whether a target is the host's own loopback.
 func isHost(s string) bool { return strings.EqualFold(s, "host") }
 
 // profile is how browsers look names up (UTS #46), but for underscores, which
@@ -214,7 +221,7 @@ var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainNa
 // dots are what separates labels besides a full stop (UTS #46, section 2.3).
 var dots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
 
-// parseName makes a host name into labels in the form that DNS has.
+// parseName returns the labels of a host name, in the form that DNS has.
 func parseName(s string, wildcards bool) ([]string, error) {
 	s = strings.TrimSuffix(dots.Replace(s), ".")
 	parts := strings.Split(s, ".")
@@ -223,45 +230,63 @@ func parseName(s string, wildcards bool) ([]string, error) {
 	}
 	var labels []string
 	for i, p := range parts {
-		switch {
-		case wildcards && p == "*", wildcards && p == "**" && i == 0:
+		if wildcards && (p == "*" || p == "**" && i == 0) {
 			labels = append(labels, p)
 			continue
-		case p == "**":
-			return nil, errors.New("** stands only at the beginning")
-		case strings.Contains(p, "*"):
-			return nil, fmt.Errorf("%q: a wildcard stands for whole parts of a name", p)
 		}
-		l, err := profile.ToASCII(p)
+		l, err := parseLabel(p)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no part of a host name: %w", p, err)
-		}
-		// The library passes over some mistakes (bytes that are not UTF-8) that it
-		// finds in their ASCII form.
-		if again, err := profile.ToASCII(l); err != nil || again != l {
-			return nil, fmt.Errorf("%q is no part of a host name", p)
-		}
-		if l = strings.ToLower(l); !isLabel(l) {
-			return nil, fmt.Errorf("%q is no part of a host name", p)
+			return nil, err
 		}
 		labels = append(labels, l)
 	}
-	if last := labels[len(labels)-1]; last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }) {
-		return nil, fmt.Errorf("%q ends in a wildcard: anybody can register such a name", s)
-	}
-	if len(labels) == 1 && slices.Contains([]string{"udp", "raw", "preset"}, labels[0]) {
-		return nil, fmt.Errorf("%q is a word of the rules' own", s) // before a colon
-	}
-	if n := len(strings.Join(labels, ".")); n > maxName {
-		return nil, fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)
-	}
-	if isNumber(labels[len(labels)-1]) {
-		return nil, fmt.Errorf("%q is neither an address nor a name", s)
+	if err := checkName(s, labels); err != nil {
+		return nil, err
 	}
 	return labels, nil
 }
 
-// isNumber says whether a label at the end would make some programs read the
+// parseLabel returns one part of a host name, which is no wildcard, in the form that
+// DNS has.
+func parseLabel(p string) (string, error) {
+	switch {
+	case p == "**":
+		return "", errors.New("** stands only at the beginning")
+	case strings.Contains(p, "*"):
+		return "", fmt.Errorf("%q: a wildcard stands for whole parts of a name", p)
+	}
+	l, err := profile.ToASCII(p)
+	if err != nil {
+		return "", fmt.Errorf("%q is no part of a host name: %w", p, err)
+	}
+	// The library passes over some mistakes (bytes that are not UTF-8) that it
+	// finds in their ASCII form.
+	if again, err := profile.ToASCII(l); err != nil || again != l {
+		return "", fmt.Errorf("%q is no part of a host name", p)
+	}
+	if l = strings.ToLower(l); !isLabel(l) {
+		return "", fmt.Errorf("%q is no part of a host name", p)
+	}
+	return l, nil
+}
+
+// checkName refuses names of good labels that are no good as a whole.
+func checkName(s string, labels []string) error {
+	last := labels[len(labels)-1]
+	switch n := len(strings.Join(labels, ".")); {
+	case last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }):
+		return fmt.Errorf("%q ends in a wildcard: anybody can register such a name", s)
+	case len(labels) == 1 && slices.Contains([]string{"udp", "raw", "preset"}, last):
+		return fmt.Errorf("%q is a word of the rules' own", s) // before a colon
+	case n > maxName:
+		return fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)
+	case isNumber(last):
+		return fmt.Errorf("%q is neither an address nor a name", s)
+	}
+	return nil
+}
+
+// isNumber reports whether a label at the end would make some programs read the
 // whole as an IPv4 address, as inet_aton(3) reads 127.1 and 0x7f.0x1.
 func isNumber(l string) bool {
 	if hex, ok := strings.CutPrefix(l, "0x"); ok {
@@ -282,7 +307,7 @@ func isLabel(l string) bool {
 	return true
 }
 
-// CleanName is a host name as Flow has it. ok is false for what is none.
+// CleanName returns a host name as Flow has it. ok is false for what is none.
 func CleanName(s string) (name string, ok bool) {
 	labels, err := parseName(s, false)
 	return strings.Join(labels, "."), err == nil
@@ -321,7 +346,7 @@ func (r *Rule) setPorts(s string) error {
 	return nil
 }
 
-// countPorts is how many ports a tidy list has.
+// countPorts returns how many ports a tidy list has.
 func countPorts(list []PortRange) (n int) {
 	for _, p := range list {
 		n += int(p.Last) - int(p.First) + 1
@@ -329,8 +354,8 @@ func countPorts(list []PortRange) (n int) {
 	return n
 }
 
-// tidyPorts puts ports in order and joins what overlaps or touches; the default
-// set keeps its own order.
+// tidyPorts sorts ports and joins ranges that overlap or touch; the default set keeps
+// its own order.
 func tidyPorts(list []PortRange) []PortRange {
 	slices.SortFunc(list, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
 	out := list[:1]
@@ -372,7 +397,7 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// canonical writes the rule in one way.
+// canonical returns the rule's one way of writing.
 func (r *Rule) canonical() string {
 	var b strings.Builder
 	switch {

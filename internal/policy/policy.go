@@ -39,7 +39,7 @@ const (
 	UDP Proto = "udp"
 )
 
-// PortRange is some ports in a row.
+// PortRange is the ports from First to Last.
 type PortRange struct{ First, Last uint16 }
 
 func (r PortRange) String() string {
@@ -54,10 +54,10 @@ func (r PortRange) String() string {
 
 var allPorts = PortRange{1, 65535}
 
-// defaultPorts are those of an allow rule that names none: HTTPS and HTTP.
+// defaultPorts are the ports of an allow rule that names none: HTTPS and HTTP.
 var defaultPorts = []PortRange{{443, 443}, {80, 80}}
 
-// Source is where a rule stands.
+// Source is the place of a rule in a file.
 type Source struct {
 	File         string // empty: the command line
 	Line, Column int    // from 1
@@ -79,10 +79,10 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("%srule %q: %s", e.Source, e.Text, e.Msg) }
 
-// Rule is one rule.
+// Rule is one rule. It must not change once it is part of a Set.
 type Rule struct {
 	Action Action
-	Text   string // in one way of writing, without the action
+	Text   string // its canonical form, without the action
 	Source Source
 	Preset string // the preset it comes from, if any
 
@@ -97,7 +97,7 @@ type Rule struct {
 
 func (r *Rule) String() string { return r.Action.String() + " " + r.Text }
 
-// covers says whether the rule is about a port.
+// covers reports whether the rule is about a port.
 func (r *Rule) covers(proto Proto, port uint16) bool {
 	if r.proto != "" && r.proto != proto {
 		return false
@@ -163,7 +163,7 @@ func Suggest(f Flow) string {
 	return text
 }
 
-// Unreachable says why no rule can allow a flow, or nil.
+// Unreachable returns why no rule can allow the flow, or nil.
 func (f Flow) Unreachable() error {
 	r := Rule{host: f.Host}
 	switch {

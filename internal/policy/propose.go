@@ -12,10 +12,10 @@ import (
 // siblings is how many names below one parent make a wildcard of the proposal.
 const siblings = 3
 
-// Propose is a small set of allow rules for flows: those of a name together, names
-// of one parent as a wildcard when there are several, a preset where its rules
-// cover at least two flows and one of them is its own: no other preset covers it.
-// What the set allows already is left out, and what it denies: no rule helps there.
+// Propose returns a small list of allow rules for flows: those of a name together,
+// names of one parent as a wildcard when there are several, a preset where its rules
+// cover at least two flows, one of which no other preset covers. Flows that the set
+// allows already are left out, and those that it denies: no rule helps there.
 func (s *Set) Propose(flows []Flow) []string {
 	var open []Flow
 	for _, f := range flows {
@@ -23,14 +23,7 @@ func (s *Set) Propose(flows []Flow) []string {
 			open = append(open, f)
 		}
 	}
-	sets := map[string]*Set{}
-	for _, p := range presets {
-		rules, err := expand(Allow, p.Name, Source{})
-		if err != nil {
-			continue // a mistake of ours, which a test finds
-		}
-		sets[p.Name] = Compile(rules)
-	}
+	sets := presetSets()
 	covering := func(f Flow) (names []string) {
 		for name, set := range sets {
 			if set.Decide(f).Allow {
@@ -59,61 +52,90 @@ func (s *Set) Propose(flows []Flow) []string {
 	return append(out, proposeRest(open)...)
 }
 
-// proposeRest groups flows by target, then names by parent, unless that is a
-// suffix below which anybody can get a name.
-func proposeRest(open []Flow) []string {
-	type group struct {
-		target string
-		proto  Proto
-		ports  []uint16
+// presetSets compiles each preset by name.
+func presetSets() map[string]*Set {
+	sets := map[string]*Set{}
+	for _, p := range presets {
+		rules, err := expand(Allow, p.Name, Source{})
+		if err != nil {
+			continue // a mistake of ours, which a test finds
+		}
+		sets[p.Name] = Compile(rules)
 	}
-	var groups []group
-	for _, f := range open {
-		i := slices.IndexFunc(groups, func(g group) bool { return g.target == f.target() && g.proto == f.Proto })
+	return sets
+}
+
+// group is the flows to one target over one protocol.
+type group struct {
+	target string
+	proto  Proto
+	ports  []uint16 // in order
+}
+
+// groupFlows puts flows to the same target over the same protocol together.
+func groupFlows(flows []Flow) (groups []*group) {
+	for _, f := range flows {
+		i := slices.IndexFunc(groups, func(g *group) bool { return g.target == f.target() && g.proto == f.Proto })
 		if i < 0 {
-			groups = append(groups, group{target: f.target(), proto: f.Proto})
-			i = len(groups) - 1
+			i = len(groups)
+			groups = append(groups, &group{target: f.target(), proto: f.Proto})
 		}
 		if !slices.Contains(groups[i].ports, f.Port) {
 			groups[i].ports = append(groups[i].ports, f.Port)
 		}
 	}
-	for i := range groups {
-		slices.Sort(groups[i].ports)
-	}
-	count := map[string]int{} // of names below a parent, with the same ports
-	parent := func(g group) string {
-		_, up, ok := strings.Cut(g.target, ".")
-		if suffix, _ := publicsuffix.PublicSuffix(up); !ok || suffix == up || strings.Trim(g.target, "0123456789.") == "" || g.target[0] == '[' {
-			return ""
-		}
-		return fmt.Sprint("*.", up, g.proto, g.ports)
-	}
 	for _, g := range groups {
-		if p := parent(g); p != "" {
-			count[p]++
+		slices.Sort(g.ports)
+	}
+	return groups
+}
+
+// wildcard returns the wildcard for the names beside the group's; "" for an address,
+// and where anybody can get a name below the parent.
+func (g *group) wildcard() string {
+	_, parent, ok := strings.Cut(g.target, ".")
+	address := g.target[0] == '[' || strings.Trim(g.target, "0123456789.") == ""
+	if suffix, _ := publicsuffix.PublicSuffix(parent); !ok || address || suffix == parent {
+		return ""
+	}
+	return "*." + parent
+}
+
+// rule returns the text of the rule that allows the group, with another target if
+// there is one.
+func (g *group) rule(target string) string {
+	var ports []string
+	for _, p := range g.ports {
+		ports = append(ports, fmt.Sprint(p))
+	}
+	text := cmp.Or(target, g.target) + ":" + strings.Join(ports, ",")
+	if g.proto == UDP {
+		text = "udp:" + text
+	}
+	return text
+}
+
+// proposeRest returns rules for flows that no preset covers: grouped by target, and
+// names of one parent with the same ports as a wildcard.
+func proposeRest(open []Flow) []string {
+	groups := groupFlows(open)
+	count := map[string]int{} // groups by their rule as a wildcard
+	for _, g := range groups {
+		if w := g.wildcard(); w != "" {
+			count[g.rule(w)]++
 		}
 	}
 	var out []string
 	for _, g := range groups {
-		if p := parent(g); count[p] >= siblings {
-			_, up, _ := strings.Cut(g.target, ".")
-			g.target = "*." + up
+		text := g.rule("")
+		if w := g.wildcard(); w != "" && count[g.rule(w)] >= siblings {
+			text = g.rule(w)
 		}
-		var ports []string
-		for _, p := range g.ports {
-			ports = append(ports, fmt.Sprint(p))
-		}
-		text := g.target + ":" + strings.Join(ports, ",")
-		if g.proto == UDP {
-			text = "udp:" + text
-		}
-		if rules, err := ParseRule(Allow, text); err == nil && len(rules) == 1 {
-			if text = rules[0].Text; !slices.Contains(out, text) {
-				out = append(out, text)
-			}
+		rules, err := ParseRule(Allow, text)
+		if err == nil && len(rules) == 1 && !slices.Contains(out, rules[0].Text) {
+			out = append(out, rules[0].Text)
 		}
 	}
-	slices.SortFunc(out, cmp.Compare[string])
+	slices.Sort(out)
 	return out
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// What bawn keeps for itself, so that no rule can be about it.
+// Names that bawn keeps for itself, so that no rule can be about them.
 const (
 	// InfoName is the page that tells the agent in the guest what it may reach.
 	InfoName = "bawn.internal"
@@ -29,7 +29,7 @@ var (
 	Gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
 )
 
-// unreachable are blocks that no connection goes to, with why.
+// unreachable lists the blocks that no connection goes to, with why.
 var unreachable = []struct {
 	prefix netip.Prefix
 	why    string
@@ -45,7 +45,7 @@ var unreachable = []struct {
 	{Gateway6, "is bawn's own in there, which offers names and its page to every guest"},
 }
 
-// matchless says why a rule can never match, or nil.
+// matchless returns why the rule can never match, or nil.
 func (r *Rule) matchless() error {
 	if r.prefix.IsValid() {
 		for _, u := range unreachable {

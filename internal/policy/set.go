@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Set is compiled rules. It does not change; safe for concurrent use.
+// Set is compiled rules. It does not change, and is safe for concurrent use.
 //
 // Rules about names stand in a tree of labels, from the last one to the first: a
 // look-up goes down by the label and by * at each step, so its cost is that of the
@@ -22,7 +22,7 @@ type Set struct {
 	host  []*Rule
 }
 
-// Compile makes rules into a Set.
+// Compile returns the Set of the rules.
 func Compile(rules []Rule) *Set {
 	s := &Set{rules: append([]Rule{}, rules...), nets: map[netip.Prefix][]*Rule{}}
 	var seen4, seen6 [129]bool
@@ -137,7 +137,8 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 	}
 }
 
-// Decide says whether a flow may pass, and why.
+// Decide returns whether a flow may pass, and why. Deny wins over allow; what no rule
+// is about is denied.
 func (s *Set) Decide(f Flow) Decision {
 	var allow, deny *Rule
 	raw := false
@@ -166,9 +167,9 @@ func (s *Set) Decide(f Flow) Decision {
 	return Decision{Reason: "no rule allows it"}
 }
 
-// Overruled is the rule that keeps an allow rule from ever taking effect, since
-// deny wins, or nil. Only rules about one name, one address or the host are looked
-// at: of a wildcard something may be left.
+// Overruled returns the deny rule that keeps an allow rule from ever taking effect,
+// or nil. Only rules about one name, one address or the host are looked at: of what
+// a wildcard allows, something may be left.
 func (s *Set) Overruled(r *Rule) *Rule {
 	f := Flow{Name: strings.Join(r.labels, "."), Host: r.host, Proto: r.proto}
 	if r.prefix.IsValid() {
@@ -203,7 +204,7 @@ func (s *Set) Suggest(f Flow) string {
 	return Suggest(f)
 }
 
-// Resolves says whether a name may have an address for the guest: some port of it
+// Resolves reports whether a name may have an address for the guest: some port of it
 // is allowed. For HostName that is some port of the host's own loopback.
 func (s *Set) Resolves(name string) bool {
 	if name == HostName {
@@ -226,7 +227,7 @@ func (s *Set) Resolves(name string) bool {
 	return allowed[TCP] && !denied[TCP] || allowed[UDP] && !denied[UDP]
 }
 
-// HasHost says whether a service of the host's own loopback is allowed.
+// HasHost reports whether a service of the host's own loopback is allowed.
 func (s *Set) HasHost() bool {
 	for _, r := range s.host {
 		if r.Action == Allow {
@@ -236,5 +237,5 @@ func (s *Set) HasHost() bool {
 	return false
 }
 
-// Rules are all rules, in their order.
+// Rules returns all rules, in their order. The slice is the caller's.
 func (s *Set) Rules() []Rule { return append([]Rule{}, s.rules...) }
