@@ -1,30 +1,18 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
 
-// agent is a coding agent that npm installs.
-type agent struct {
-	pkg    string // its package
-	preset string // the rules that it needs at work
-}
+	"bawn.dev/bawn/internal/engine"
+)
 
-// agents are known by their command. A new sandbox has none of them: agents change by
-// the day, and which one to trust is the person's to choose.
-var agents = map[string]agent{
-	"claude":   {"@anthropic-ai/claude-code", "anthropic"},
-	"codex":    {"@openai/codex", "openai"},
-	"gemini":   {"@google/gemini-cli", "gemini"},
-	"opencode": {"opencode-ai", "opencode"},
-	"copilot":  {"@github/copilot", "copilot"},
-	"amp":      {"@sourcegraph/amp", "amp"},
-}
-
-// installHint says how to install an agent that a sandbox has not; "" for any other
-// command.
+// installHint is the next step when a guest has no such command: how to install it, if it
+// is a known agent; "" for any other command.
 func installHint(command, sandbox string) string {
-	a, ok := agents[command]
-	if !ok {
-		return ""
+	for _, a := range engine.Agents() {
+		if a.Command == command {
+			return fmt.Sprintf("  try: bawn policy allow --name %[1]s preset:npm preset:%[2]s && bawn exec %[1]s -- sudo npm install -g %[3]s\n", sandbox, a.Preset, a.Package)
+		}
 	}
-	return fmt.Sprintf("  try: bawn policy allow --name %[1]s preset:npm preset:%[2]s && bawn exec %[1]s -- sudo npm install -g %[3]s\n", sandbox, a.preset, a.pkg)
+	return ""
 }

@@ -5,17 +5,18 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
 )
 
-// TestAgents: what is hinted at is a preset that exists, and nothing is hinted at for
-// what is no agent.
+// TestAgents: the hint names a preset that exists, and there is none for other commands.
 func TestAgents(t *testing.T) {
-	for command, a := range agents {
-		if !slices.ContainsFunc(policy.Presets(), func(p policy.Preset) bool { return p.Name == a.preset }) {
-			t.Errorf("%s: there is no preset %s", command, a.preset)
+	for _, a := range engine.Agents() {
+		command := a.Command
+		if !slices.ContainsFunc(policy.Presets(), func(p policy.Preset) bool { return p.Name == a.Preset }) {
+			t.Errorf("%s: there is no preset %s", command, a.Preset)
 		}
-		if h := installHint(command, "shop"); !strings.Contains(h, "--name shop preset:npm preset:"+a.preset) || !strings.Contains(h, "exec shop -- sudo npm install -g "+a.pkg+"\n") {
+		if h := installHint(command, "shop"); !strings.Contains(h, "--name shop preset:npm preset:"+a.Preset) || !strings.Contains(h, "exec shop -- sudo npm install -g "+a.Package+"\n") {
 			t.Errorf("%q", h)
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
@@ -105,7 +103,7 @@ sandbox has to try again.`,
 // ask asks about each rule that is missing, until in ends or ctx does.
 func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io.Writer) error {
 	denials := e.Denials(ctx, name)
-	person := &prompter{tty: in, r: bufio.NewReader(in)}
+	person := newPrompter(in)
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
 	for d, err := range denials {
 		if engine.ReasonOf(err) == engine.NotFound {
@@ -132,38 +130,6 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 	return nil
 }
 
-// prompter reads answers of a person at a terminal.
-type prompter struct {
-	tty *os.File
-	r   *bufio.Reader
-}
-
-// discard drops what was typed and not read (termios(3), tcflush).
-func (p *prompter) discard() {
-	_, _ = p.r.Discard(p.r.Buffered())
-	_ = unix.IoctlSetInt(int(p.tty.Fd()), unix.TCFLSH, unix.TCIFLUSH)
-}
-
-// line reads the next line. When ctx ends first, the read goes on unobserved: it cannot be
-// interrupted.
-func (p *prompter) line(ctx context.Context) (string, error) {
-	type read struct {
-		text string
-		err  error
-	}
-	c := make(chan read, 1)
-	go func() {
-		text, err := p.r.ReadString('\n')
-		c <- read{text, err}
-	}()
-	select {
-	case r := <-c:
-		return r.text, r.err
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-}
-
 // applyAnswer changes the rules as a person answered, and prints the result.
 func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer string, out io.Writer) error {
 	change := engine.RuleChange{Action: policy.Allow, Rules: []string{rule}}
@@ -175,10 +141,10 @@ func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer strin
 		err = e.AllowOnce(ctx, name, rule)
 	case "s", "sandbox":
 		result = "allowed for this sandbox"
-		err = (&scope{name: name}).change(ctx, change)
+		err = changeRules(ctx, e, engine.Scope{Sandbox: name}, change)
 	case "a", "always":
 		result = "allowed for all your sandboxes"
-		err = (&scope{all: true}).change(ctx, change)
+		err = changeRules(ctx, e, engine.Scope{All: true}, change)
 	default:
 		result = "stays denied"
 	}
