@@ -54,121 +54,165 @@ func describe(err error) string {
 	return err.Error()
 }
 
-func try(what string, a []string) error {
-	switch what {
-	case "read":
-		_, err := os.ReadFile(a[0])
-		return err
-	case "list":
-		_, err := os.ReadDir(a[0])
-		return err
-	case "write":
-		f, err := os.OpenFile(a[0], os.O_WRONLY, 0)
-		if err == nil {
-			_, err = f.WriteString("x")
-		}
-		return err
-	case "create":
-		_, err := os.Create(a[0])
-		return err
-	case "truncate":
-		return os.Truncate(a[0], 0)
-	case "mkdir":
-		return os.Mkdir(a[0], 0o700)
-	case "fifo":
-		return unix.Mkfifo(a[0], 0o600)
-	case "device":
-		return unix.Mknod(a[0], unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3)))
-	case "remove":
-		return os.Remove(a[0])
-	case "rename":
-		return os.Rename(a[0], a[1])
-	case "link":
-		return os.Link(a[0], a[1])
-	case "chmod":
-		return os.Chmod(a[0], 0o777)
-	case "chown":
-		return os.Chown(a[0], os.Getuid(), os.Getgid())
-	case "utimes":
-		return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(1, 0))
-	case "setxattr":
-		return unix.Setxattr(a[0], "user.bawn", []byte("x"), 0)
-	case "exec":
+// attempts are the things that a confined program tries, by name.
+var attempts = map[string]func(a []string) error{
+	"read":     tryRead,
+	"list":     tryList,
+	"write":    tryWrite,
+	"create":   tryCreate,
+	"truncate": func(a []string) error { return os.Truncate(a[0], 0) },
+	"mkdir":    func(a []string) error { return os.Mkdir(a[0], 0o700) },
+	"fifo":     func(a []string) error { return unix.Mkfifo(a[0], 0o600) },
+	"device":   func(a []string) error { return unix.Mknod(a[0], unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) },
+	"remove":   func(a []string) error { return os.Remove(a[0]) },
+	"rename":   func(a []string) error { return os.Rename(a[0], a[1]) },
+	"link":     func(a []string) error { return os.Link(a[0], a[1]) },
+	"chmod":    func(a []string) error { return os.Chmod(a[0], 0o777) },
+	"chown":    func(a []string) error { return os.Chown(a[0], os.Getuid(), os.Getgid()) },
+	"utimes":   func(a []string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(1, 0)) },
+	"setxattr": func(a []string) error { return unix.Setxattr(a[0], "user.bawn", []byte("x"), 0) },
+	"exec": func(a []string) error {
 		return (&exec.Cmd{Path: a[0], Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin}).Run()
-	case "dial":
-		c, err := net.Dial(a[0], a[1])
-		if err == nil && a[0] == "udp" {
-			_, err = c.Write([]byte("x"))
-		}
-		return err
-	case "socket":
-		family, _ := strconv.Atoi(a[0])
-		kind, _ := strconv.Atoi(a[1])
-		_, err := unix.Socket(family, kind, 0)
-		return err
-	case "socketpair":
-		kind, _ := strconv.Atoi(a[0])
-		p, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
-		if err == nil {
-			_, err = unix.Write(p[0], []byte("x"))
-		}
-		return err
-	case "signal":
-		pid, _ := strconv.Atoi(a[0])
-		return unix.Kill(pid, 0)
-	case "ptrace":
-		pid, _ := strconv.Atoi(a[0])
-		return unix.PtraceAttach(pid)
-	case "unshare":
-		return unix.Unshare(unix.CLONE_NEWUSER)
-	case "clone":
-		// Given its own descriptors, os/exec need not open /dev/null.
-		return (&exec.Cmd{Path: "/proc/self/exe", Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin, SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}}).Run()
-	case "io_uring":
-		var params [120]byte
-		_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
-		if e != 0 {
-			return e
-		}
-		return nil
-	case "fdread": // an inherited descriptor
-		fd, _ := strconv.Atoi(a[0])
-		_, err := io.ReadAll(os.NewFile(uintptr(fd), "inherited"))
-		return err
-	case "selffd": // open an inherited descriptor anew, as QEMU does with its RAM
-		f, err := os.OpenFile("/proc/self/fd/"+a[0], os.O_RDWR, 0)
-		if err == nil {
-			_, err = f.WriteString("x")
-		}
-		return err
-	case "threads": // every thread is restricted, old and new
-		errs := make(chan error)
-		for range 20 {
-			go func() {
-				runtime.LockOSThread()
-				_, err := os.ReadFile(a[0])
-				errs <- err
-			}()
-		}
-		for range 20 {
-			if err := <-errs; describe(err) != "EACCES" {
-				return fmt.Errorf("a thread could read: %w", err)
-			}
-		}
-		return nil
-	case "status":
-		var core unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil {
-			return err
-		}
-		nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-		if err != nil {
-			return err
-		}
-		wd, _ := os.Getwd()
-		return fmt.Errorf("core %d/%d nnp %d wd %s env %v", core.Cur, core.Max, nnp, wd, os.Environ())
+	},
+	"dial":       tryDial,
+	"socket":     trySocket,
+	"socketpair": trySocketpair,
+	"signal":     trySignal,
+	"ptrace":     tryPtrace,
+	"unshare":    func([]string) error { return unix.Unshare(unix.CLONE_NEWUSER) },
+	"clone":      tryClone,
+	"io_uring":   tryIOURing,
+	"fdread":     tryReadInherited,
+	"selffd":     tryReopenInherited,
+	"threads":    tryThreads,
+	"status":     tryStatus,
+}
+
+// try makes one attempt and returns how it ended.
+func try(what string, a []string) error {
+	attempt, ok := attempts[what]
+	if !ok {
+		return errors.New("unknown " + what)
 	}
-	return errors.New("unknown " + what)
+	return attempt(a)
+}
+
+func tryRead(a []string) error {
+	_, err := os.ReadFile(a[0])
+	return err
+}
+
+func tryList(a []string) error {
+	_, err := os.ReadDir(a[0])
+	return err
+}
+
+func tryWrite(a []string) error {
+	f, err := os.OpenFile(a[0], os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("x")
+	}
+	return err
+}
+
+func tryCreate(a []string) error {
+	_, err := os.Create(a[0])
+	return err
+}
+
+func tryDial(a []string) error {
+	c, err := net.Dial(a[0], a[1])
+	if err == nil && a[0] == "udp" {
+		_, err = c.Write([]byte("x"))
+	}
+	return err
+}
+
+func trySocket(a []string) error {
+	family, _ := strconv.Atoi(a[0])
+	kind, _ := strconv.Atoi(a[1])
+	_, err := unix.Socket(family, kind, 0)
+	return err
+}
+
+func trySocketpair(a []string) error {
+	kind, _ := strconv.Atoi(a[0])
+	p, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
+	if err == nil {
+		_, err = unix.Write(p[0], []byte("x"))
+	}
+	return err
+}
+
+func trySignal(a []string) error {
+	pid, _ := strconv.Atoi(a[0])
+	return unix.Kill(pid, 0)
+}
+
+func tryPtrace(a []string) error {
+	pid, _ := strconv.Atoi(a[0])
+	return unix.PtraceAttach(pid)
+}
+
+func tryClone(_ []string) error {
+	// Given its own descriptors, os/exec need not open /dev/null.
+	return (&exec.Cmd{Path: "/proc/self/exe", Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin, SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}}).Run()
+}
+
+func tryIOURing(_ []string) error {
+	var params [120]byte
+	_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// tryReadInherited reads an inherited descriptor.
+func tryReadInherited(a []string) error {
+	fd, _ := strconv.Atoi(a[0])
+	_, err := io.ReadAll(os.NewFile(uintptr(fd), "inherited"))
+	return err
+}
+
+// tryReopenInherited opens an inherited descriptor again, as QEMU does with its memory.
+func tryReopenInherited(a []string) error {
+	f, err := os.OpenFile("/proc/self/fd/"+a[0], os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteString("x")
+	}
+	return err
+}
+
+// tryThreads reads from many threads: each must be restricted, old and new ones.
+func tryThreads(a []string) error {
+	errs := make(chan error)
+	for range 20 {
+		go func() {
+			runtime.LockOSThread()
+			_, err := os.ReadFile(a[0])
+			errs <- err
+		}()
+	}
+	for range 20 {
+		if err := <-errs; describe(err) != "EACCES" {
+			return fmt.Errorf("a thread could read: %w", err)
+		}
+	}
+	return nil
+}
+
+func tryStatus(_ []string) error {
+	var core unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil {
+		return err
+	}
+	nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil {
+		return err
+	}
+	wd, _ := os.Getwd()
+	return fmt.Errorf("core %d/%d nnp %d wd %s env %v", core.Cur, core.Max, nnp, wd, os.Environ())
 }
 
 // itself lets the test program run under a profile (with -race it is dynamic).
