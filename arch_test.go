@@ -1,6 +1,7 @@
 package bawn
 
 import (
+	"go/ast"
 	"go/build"
 	"go/doc"
 	"go/parser"
@@ -209,6 +210,50 @@ func TestPackagesAreDocumented(t *testing.T) {
 		}
 		if documented != 1 {
 			t.Errorf("%s has %d package comments, want 1", dir, documented)
+		}
+	}
+}
+
+// TestEngineIsNoFrontEnd: the engine and what is below it read no flags and take no signals,
+// and the engine has no terminal. The command line uses it and nothing that is behind it.
+func TestEngineIsNoFrontEnd(t *testing.T) {
+	terminal := []string{"os.Stdin", "os.Stdout", "os.Stderr", "os.Exit", "fmt.Print", "fmt.Println", "fmt.Printf"}
+	for _, dir := range folders(t) {
+		p, err := build.ImportDir(dir, 0)
+		if err != nil || dir == "cmd/bawn" {
+			continue // the other test says so
+		}
+		for _, i := range p.Imports {
+			if i == "github.com/spf13/cobra" || i == "github.com/spf13/pflag" || dir == "internal/engine" && slices.Contains([]string{"os/signal", "golang.org/x/term"}, i) {
+				t.Errorf("%s imports %s, which only a front end may", dir, i)
+			}
+		}
+		if dir != "internal/engine" {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, file), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok {
+					if x, ok := s.X.(*ast.Ident); ok && slices.Contains(terminal, x.Name+"."+s.Sel.Name) {
+						t.Errorf("%s/%s uses %s.%s: report an Event or return an Error", dir, file, x.Name, s.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+	for _, m := range may {
+		if m.name != "cmd/bawn" {
+			continue
+		}
+		for i := range strings.FieldsSeq(m.imports) {
+			if !slices.Contains([]string{"engine", "process", "session", "policy", "progress", "project", "sandbox"}, i) {
+				t.Errorf("cmd/bawn imports internal/%s, which is behind the engine", i)
+			}
 		}
 	}
 }

@@ -107,8 +107,8 @@ func (s *terminal) types(text string) {
 	}
 }
 
-// onTerminal runs bawn with a terminal until it ends.
-func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <-chan error) {
+// newTerminal opens a person's terminal; a program writes to and reads from slave.
+func newTerminal(t *testing.T) (person *terminal, slave *os.File) {
 	t.Helper()
 	blocking, slave, err := pty.Open()
 	if err != nil {
@@ -123,19 +123,23 @@ func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <
 		t.Fatal(err)
 	}
 	master := os.NewFile(uintptr(fd), "ptmx")
+	t.Cleanup(func() { slave.Close(); master.Close() })
+	return &terminal{t: t, master: master, r: bufio.NewReader(master)}, slave
+}
+
+// onTerminal runs bawn with a terminal until it ends.
+func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <-chan error) {
+	t.Helper()
+	person, slave := newTerminal(t)
 	in, errs := os.Stdin, os.Stderr
 	os.Stdin, os.Stderr = slave, slave
 	ended := make(chan error, 1)
-	t.Cleanup(func() {
-		os.Stdin, os.Stderr = in, errs
-		slave.Close()
-		master.Close()
-	})
+	t.Cleanup(func() { os.Stdin, os.Stderr = in, errs })
 	root := rootCommand()
 	root.SetOut(slave)
 	root.SetArgs(args)
 	go func() { ended <- root.ExecuteContext(ctx) }()
-	return &terminal{t: t, master: master, r: bufio.NewReader(master)}, ended
+	return person, ended
 }
 
 func TestAsk(t *testing.T) {

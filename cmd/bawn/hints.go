@@ -4,18 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/project"
-	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sys/text"
 )
 
-// The engine says what happened; this file has the words of the command line for it:
-// the names of flags, and the next step to take.
+// The engine says what happened. This file says what to do next, in terms of the command
+// line; words.go has the rest of its words.
 
 // hinted is an error with the next step to take.
 type hinted struct {
@@ -54,224 +52,105 @@ func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
 }
 
+// steps are the next steps after errors of the engine. {sandbox}, {snapshot} and {path}
+// stand for what the error is about, {parent} for the folder that the path is in, {host}
+// and {guest} for the numbers of its port, {scope} for the flags of bawn policy that mean
+// the rules. A reason that is not here has no step that fits every case, or its text says
+// it.
+var steps = map[engine.Reason]string{
+	engine.NotFound:       "bawn ls",
+	engine.Exists:         "bawn rm {sandbox}, or another name",
+	engine.OtherDirectory: "another --name",
+	engine.Damaged:        "bawn ls, and bawn rm --force for the one that cannot be read",
+	engine.StillRunning:   "bawn stop {sandbox}, or bawn rm --force {sandbox}",
+	engine.NotSuspended:   "bawn exec {sandbox} -- COMMAND starts it",
+
+	engine.NoDirectory:       "mkdir {path}, or another --dir",
+	engine.NotADirectory:     "the directory that it is in: --dir {parent}",
+	engine.DirectoryGone:     "mkdir {path}",
+	engine.MountGone:         "mkdir {path}, or bawn run --name {sandbox} --mount '' to go without what --mount has shared",
+	engine.NoMountSource:     "mkdir {path}, or another --mount",
+	engine.ShareOfBawn:       "run bawn in a project directory",
+	engine.ShareOfHome:       "run bawn in a project directory below it",
+	engine.ShareNotReadOnly:  "run bawn in a project directory, and share this one read-only if need be (--mount {path}:/mnt:ro)",
+	engine.NeedsRestart:      "bawn stop {sandbox}, then again",
+	engine.ImageFixed:        "bawn rm {sandbox}, or another --name",
+	engine.DiskCannotShrink:  "bawn rm {sandbox}, then again",
+	engine.PortInUse:         "another port of the host, with -p HOST:{guest}",
+	engine.PortPrivileged:    "a port of the host above 1023, with -p HOST:{guest}",
+	engine.PortPublished:     "bawn port --remove {host}, to close the one that is published",
+	engine.PortNotPublished:  "bawn port, which lists those that are",
+	engine.InvalidPoolSize:   "bawn pool 2",
+	engine.PoolSizeDamaged:   "bawn pool 0",
+	engine.ProjectCopyExists: "another name for the fork, or move what is there",
+
+	engine.NotApproved:        "bawn trust {path}, or --no-project-file to go without",
+	engine.ProjectInvalid:     "mend it, then bawn trust; or --no-project-file to go without",
+	engine.ApprovalInvalid:    "bawn trust {path}",
+	engine.ApprovalUnreadable: "bawn trust --forget {path}",
+	engine.InvalidRule:        "bawn policy --help",
+	engine.RuleNotFound:       "bawn policy show",
+	engine.RulesSyntax:        "mend {path} by hand, or bawn policy reset {scope}",
+
+	engine.NoQEMU:         "bawn doctor",
+	engine.NoMemory:       "bawn suspend another sandbox (bawn ls)",
+	engine.LimitReached:   "bawn suspend another one (bawn ls), or a larger " + engine.MaxSandboxesEnv + " or " + engine.MaxMemoryEnv,
+	engine.StartFailed:    "bawn ls, then bawn logs {sandbox}",
+	engine.SupervisorDied: "bawn logs --supervisor {sandbox}",
+	engine.CommandFailed:  "bawn ls, then bawn logs {sandbox}",
+	engine.StopFailed:     "bawn stop --force {sandbox}",
+	engine.SuspendFailed:  "bawn logs --supervisor {sandbox}",
+	engine.Attached:       "the same with --force, which ends them",
+	engine.OtherVersion:   "bawn stop, then the same again",
+	engine.NoGuestUser:    "--user root, or leave --user out",
+	engine.NotAnswering:   "bawn logs {sandbox}, or bawn stop --force {sandbox} and run again",
+
+	engine.SnapshotExists:   "bawn snapshot rm {sandbox} {snapshot}, or another name",
+	engine.SnapshotNotFound: "bawn snapshot ls {sandbox}",
+	engine.SnapshotDamaged:  "another of bawn snapshot ls {sandbox}",
+	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
+	engine.StateWouldBeLost: "--force, or bawn snapshot create {sandbox} first",
+
+	engine.ImageInUse:         "bawn ls, and bawn rm what has it",
+	engine.ImageNotRemoved:    "bawn image ls",
+	engine.PathEscapes:        "name the place that it leads to, if you mean that",
+	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",
+	engine.SSHConfigQuoting:   "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there",
+}
+
 // stepFor is the next step after an error of the engine.
 func stepFor(e *engine.Error) string {
-	name, path := e.Sandbox, pathArgument(e.Path)
-	switch e.Reason {
-	case engine.NotFound:
-		if e.Path != "" {
-			return "bawn ls, or bawn run to make one here"
-		}
-		return "bawn ls"
-	case engine.Exists:
-		if e.Throwaway {
-			return "bawn run --rm without --name"
-		}
-		return fmt.Sprintf("bawn rm %s, or another name", name)
-	case engine.OtherDirectory:
-		return "another --name"
-	case engine.Damaged:
-		return "bawn ls, and bawn rm --force for the one that cannot be read"
-	case engine.StillRunning:
-		return fmt.Sprintf("bawn stop %s, or bawn rm --force %s", name, name)
-	case engine.NotSuspended:
-		return fmt.Sprintf("bawn exec %s -- COMMAND starts it", name)
-	case engine.NoDirectory:
-		return fmt.Sprintf("mkdir %s, or another --dir", path)
-	case engine.NotADirectory:
-		return "the directory that it is in: --dir " + pathArgument(filepath.Dir(e.Path))
-	case engine.DirectoryGone:
-		return "mkdir " + path
-	case engine.MountGone:
-		return fmt.Sprintf("mkdir %s, or bawn run --name %s --mount '' to go without what --mount has shared", path, name)
-	case engine.NoMountSource:
-		return fmt.Sprintf("mkdir %s, or another --mount", path)
-	case engine.ShareOfBawn:
-		return "run bawn in a project directory"
-	case engine.ShareOfHome:
-		return "run bawn in a project directory below it"
-	case engine.ShareNotReadOnly:
-		return fmt.Sprintf("run bawn in a project directory, and share this one read-only if need be (--mount %s:/mnt:ro)", path)
-	case engine.NeedsRestart:
-		return fmt.Sprintf("bawn stop %s, then again", name)
-	case engine.ImageFixed:
-		return fmt.Sprintf("bawn rm %s, or another --name", name)
-	case engine.DiskCannotShrink:
-		return fmt.Sprintf("bawn rm %s, then again", name)
-	case engine.PortInUse, engine.PortPrivileged:
-		return portStep(e)
-	case engine.PortPublished:
-		return fmt.Sprintf("bawn port --remove %d, to close the one that is published", e.Port.Host)
-	case engine.PortNotPublished:
-		return "bawn port, which lists those that are"
-	case engine.Attached:
-		return "the same with --force, which ends them"
-	case engine.OtherVersion:
-		return "bawn stop, then the same again"
-	case engine.NotApproved:
-		return fmt.Sprintf("bawn trust %s, or --no-project-file to go without", path)
-	case engine.ProjectInvalid:
-		if e.Check != nil {
-			return fmt.Sprintf("mend it (bawn trust %s shows it), or --no-project-file to go without", path)
-		}
-		return "mend it, then bawn trust; or --no-project-file to go without"
-	case engine.ApprovalInvalid:
-		return "bawn trust " + path
-	case engine.ApprovalUnreadable:
-		return "bawn trust --forget " + path
-	case engine.InvalidRule:
-		return "bawn policy --help"
-	case engine.RuleNotFound:
-		return "bawn policy show"
-	case engine.RulesSyntax:
-		return fmt.Sprintf("mend %s by hand, or bawn policy reset %s", path, scopeArguments(name))
-	case engine.SnapshotExists:
-		return fmt.Sprintf("bawn snapshot rm %s %s, or another name", name, e.Snapshot)
-	case engine.SnapshotNotFound:
-		return "bawn snapshot ls " + name
-	case engine.SnapshotDamaged:
-		return "another of bawn snapshot ls " + name
-	case engine.SnapshotFailed:
-		return "bawn logs --supervisor " + name
-	case engine.StateWouldBeLost:
-		return fmt.Sprintf("--force, or bawn snapshot create %s first", name)
-	case engine.ProjectCopyExists:
-		return "another name for the fork, or move what is there"
-	case engine.ImageInUse:
-		return "bawn ls, and bawn rm what has it"
-	case engine.ImageNotRemoved:
-		return "bawn image ls"
-	case engine.PathEscapes:
-		return "name the place that it leads to, if you mean that"
-	case engine.SpecialDestination:
-		return fmt.Sprintf("bawn exec %s -- cat %s", name, path)
-	case engine.SSHConfigQuoting:
-		return "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there"
-	case engine.NoQEMU:
-		return "bawn doctor"
-	case engine.NoMemory:
-		return "bawn suspend another sandbox (bawn ls)"
-	case engine.LimitReached:
-		return fmt.Sprintf("bawn suspend another one (bawn ls), or a larger %s or %s", engine.MaxSandboxesEnv, engine.MaxMemoryEnv)
-	case engine.StartFailed, engine.SupervisorDied, engine.CommandFailed:
-		return lookInto(e)
-	case engine.StopFailed:
-		return "bawn stop --force " + name
-	case engine.SuspendFailed:
-		return "bawn logs --supervisor " + name
-	case engine.NoGuestUser:
-		return "--user root, or leave --user out"
-	case engine.NotAnswering:
-		if name == "" {
-			return "bawn ls"
-		}
-		return fmt.Sprintf("bawn logs %s, or bawn stop --force %s and run again", name, name)
-	case engine.InvalidPoolSize:
-		return "bawn pool 2"
-	case engine.PoolSizeDamaged:
-		return "bawn pool 0"
+	scope := "--all"
+	if e.Sandbox != "" {
+		scope = "--name " + e.Sandbox
 	}
-	return ""
+	return strings.NewReplacer(
+		"{sandbox}", e.Sandbox, "{snapshot}", e.Snapshot,
+		"{path}", pathArgument(e.Path), "{parent}", pathArgument(filepath.Dir(e.Path)),
+		"{host}", strconv.Itoa(int(e.Port.Host)), "{guest}", strconv.Itoa(int(e.Port.Guest)),
+		"{scope}", scope,
+	).Replace(stepIn(e))
 }
 
-// portStep depends on who asked for the port that is taken.
-func portStep(e *engine.Error) string {
+// stepIn is the entry of steps for an error, or the one that its other fields ask for.
+func stepIn(e *engine.Error) string {
+	port := e.Reason == engine.PortInUse || e.Reason == engine.PortPrivileged
+	lost := e.Reason == engine.StartFailed || e.Reason == engine.SupervisorDied || e.Reason == engine.CommandFailed
 	switch {
-	case e.Origin == engine.FromProject:
-		return fmt.Sprintf("another in %s, then bawn trust; or --no-project-file to go without", project.Name)
-	case e.Origin == engine.FromSandbox:
-		return fmt.Sprintf("bawn port --name %s --remove %d, to go without it", e.Sandbox, e.Port.Host)
-	case e.Reason == engine.PortPrivileged:
-		return fmt.Sprintf("a port of the host above 1023, with -p HOST:%d", e.Port.Guest)
-	}
-	return fmt.Sprintf("another port of the host, with -p HOST:%d", e.Port.Guest)
-}
-
-// lookInto is where to look when a sandbox failed: it, or what is left of it, will
-// be there when the person reads it.
-func lookInto(e *engine.Error) string {
-	switch {
-	case e.Throwaway:
-		return "the same without --rm, which keeps the sandbox and its logs"
-	case e.Sandbox == "":
-		return "bawn ls"
-	case e.Reason == engine.SupervisorDied:
-		return "bawn logs --supervisor " + e.Sandbox
-	}
-	return "bawn ls, then bawn logs " + e.Sandbox
-}
-
-// scopeArguments are the flags of bawn policy that mean a sandbox's rules, or those for
-// all.
-func scopeArguments(name string) string {
-	if name == "" {
-		return "--all"
-	}
-	return "--name " + name
-}
-
-// flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host"}
-
-func flagFor(field string) string {
-	if f, ok := flagOf[field]; ok {
-		return "--" + f
-	}
-	return "--" + field
-}
-
-// message is the text of an error, with flags in place of the names of fields.
-func message(err error) string {
-	said := err.Error()
-	var field *sandbox.FieldError
-	if errors.As(err, &field) {
-		said = strings.Replace(said, field.Error(), flagFor(field.Field)+" "+field.Problem, 1)
-	}
-	e := engine.As(err)
-	if e == nil {
-		return text.Block(said)
-	}
-	switch {
-	case e.Reason == engine.NeedsRestart:
-		var flags []string
-		for _, f := range e.Fields {
-			flags = append(flags, flagFor(f))
-		}
-		slices.Sort(flags)
-		said = strings.Replace(said, e.Error(), fmt.Sprintf("sandbox %s is running, and %s takes effect at a start", e.Sandbox, strings.Join(flags, ", ")), 1)
+	case e.Reason == engine.NotFound && e.Path != "":
+		return "bawn ls, or bawn run to make one here"
 	case e.Reason == engine.Exists && e.Throwaway:
-		said = strings.Replace(said, e.Error(), fmt.Sprintf("a sandbox named %s exists already, and --rm would remove it", e.Sandbox), 1)
+		return "bawn run --rm without --name"
+	case e.Reason == engine.ProjectInvalid && e.Check != nil:
+		return "mend it (bawn trust {path} shows it), or --no-project-file to go without"
+	case port && e.Origin == engine.FromProject:
+		return "another in " + project.Name + ", then bawn trust; or --no-project-file to go without"
+	case port && e.Origin == engine.FromSandbox:
+		return "bawn port --name {sandbox} --remove {host}, to go without it"
+	case lost && e.Throwaway:
+		return "the same without --rm, which keeps the sandbox and its logs"
+	case (lost || e.Reason == engine.NotAnswering) && e.Sandbox == "": // it is gone
+		return "bawn ls"
 	}
-	return text.Block(said)
-}
-
-// noticeWords is a notice as it is shown, and the next step, if that goes into a line of
-// its own.
-func noticeWords(n engine.Notice) (said, step string) {
-	said = n.Text
-	switch n.Reason {
-	case engine.NotApproved:
-		said += fmt.Sprintf(" (bawn trust %s)", pathArgument(n.Path))
-	case engine.ImageFixed:
-		said += fmt.Sprintf(" (bawn rm %s, then again, for what %s says now)", n.Sandbox, project.Name)
-	case engine.NeedsRestart:
-		said += fmt.Sprintf(" (bawn stop %s)", n.Sandbox)
-	case engine.PoolMemberFailed, engine.StartRepeated:
-		said += ": " + n.Err.Error()
-	case engine.StopSlow:
-		step = fmt.Sprintf("bawn stop --force %s, to do so now", n.Sandbox)
-	case engine.HostDiskFull:
-		step = fmt.Sprintf("free some on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
-	case engine.RulesSyntax:
-		step = nextStep(n.Err)
-	}
-	return text.Block(said), text.Line(step)
-}
-
-// pathArgument is a path as one types it to a shell.
-func pathArgument(path string) string {
-	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") != "" {
-		path = shellQuote(path)
-	}
-	return text.Line(path)
+	return steps[e.Reason]
 }

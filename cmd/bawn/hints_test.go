@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+func TestWordsOfErrors(t *testing.T) {
+	failed := errors.New("no")
+	taken := sandbox.Port{Host: 8080, Guest: 80}
+	cpus := &sandbox.FieldError{Field: "cpus", Problem: "0: want 1 to 255"}
+	for _, c := range []struct {
+		err        error
+		says, step string
+	}{
+		{failed, "no", ""},
+		{cpus, "--cpus 0: want 1 to 255", ""},
+		{fmt.Errorf("outer: %w", &sandbox.FieldError{Field: "mounts", Problem: "/a: it is gone"}), "outer: --mount /a: it is gone", ""},
+		{&engine.Error{Reason: engine.NotFound, Sandbox: "shop", Err: failed}, "no", "bawn ls"},
+		{&engine.Error{Reason: engine.NotFound, Path: "/p", Err: failed}, "no", "bawn ls, or bawn run to make one here"},
+		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Throwaway: true, Err: failed}, "a sandbox named shop exists already, and --rm would remove it", "bawn run --rm without --name"},
+		{&engine.Error{Reason: engine.StillRunning, Sandbox: "shop", Err: failed}, "no", "bawn stop shop, or bawn rm --force shop"},
+		{&engine.Error{Reason: engine.NoDirectory, Path: "/a b", Err: failed}, "no", "mkdir '/a b', or another --dir"},
+		{&engine.Error{Reason: engine.NotADirectory, Path: "/a/b", Err: failed}, "no", "the directory that it is in: --dir /a"},
+		{&engine.Error{Reason: engine.MountGone, Sandbox: "shop", Path: "/a\x1b", Err: failed}, "no", `mkdir '/a\x1b', or bawn run --name shop --mount '' to go without what --mount has shared`},
+		{&engine.Error{Reason: engine.ShareNotReadOnly, Path: "/etc", Err: failed}, "no", "run bawn in a project directory, and share this one read-only if need be (--mount /etc:/mnt:ro)"},
+		{
+			fmt.Errorf("outer: %w", &engine.Error{Reason: engine.NeedsRestart, Sandbox: "shop", Fields: []string{"cpus", "hosts"}, Err: failed}),
+			"outer: sandbox shop is running, and --add-host, --cpus takes effect at a start", "bawn stop shop, then again",
+		},
+		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromRequest, Err: failed}, "no", "another port of the host, with -p HOST:80"},
+		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromSandbox, Sandbox: "shop", Err: failed}, "no", "bawn port --name shop --remove 8080, to go without it"},
+		{&engine.Error{Reason: engine.PortPrivileged, Port: taken, Origin: engine.FromProject, Err: failed}, "no", "another in bawn.yaml, then bawn trust; or --no-project-file to go without"},
+		{&engine.Error{Reason: engine.NotApproved, Path: "/p", Err: errors.New("/p\n has changed")}, `/p\n has changed`, "bawn trust /p, or --no-project-file to go without"},
+		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Check: &project.Check{}, Err: failed}, "no", "mend it (bawn trust /p shows it), or --no-project-file to go without"},
+		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Err: failed}, "no", "mend it, then bawn trust; or --no-project-file to go without"},
+		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Sandbox: "shop", Err: failed}, "no", "mend /f by hand, or bawn policy reset --name shop"},
+		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: failed}, "no", "mend /f by hand, or bawn policy reset --all"},
+		{&engine.Error{Reason: engine.LimitReached, Err: failed}, "no", "bawn suspend another one (bawn ls), or a larger BAWN_MAX_SANDBOXES or BAWN_MAX_MEMORY"},
+		{&engine.Error{Reason: engine.StartFailed, Sandbox: "shop", Err: failed}, "no", "bawn ls, then bawn logs shop"},
+		{&engine.Error{Reason: engine.StartFailed, Sandbox: "shop", Throwaway: true, Err: failed}, "no", "the same without --rm, which keeps the sandbox and its logs"},
+		{&engine.Error{Reason: engine.CommandFailed, Err: failed}, "no", "bawn ls"},
+		{&engine.Error{Reason: engine.NotAnswering, Sandbox: "shop", Err: failed}, "no", "bawn logs shop, or bawn stop --force shop and run again"},
+		{&engine.Error{Reason: engine.SnapshotExists, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot rm shop one, or another name"},
+		// What a verb says about an error comes first.
+		{hint(&engine.Error{Reason: engine.StartFailed, Err: failed}, "look"), "no", "look"},
+	} {
+		if got := message(c.err); got != c.says {
+			t.Errorf("%#v: says %q, want %q", c.err, got, c.says)
+		}
+		if got := nextStep(c.err); got != c.step {
+			t.Errorf("%#v: try %q, want %q", c.err, got, c.step)
+		}
+	}
+}
+
+func TestWordsOfNotices(t *testing.T) {
+	for _, c := range []struct {
+		n          engine.Notice
+		says, step string
+	}{
+		{engine.Notice{Reason: engine.NotApproved, Path: "/a b", Text: "no\n"}, `no\n (bawn trust '/a b')`, ""},
+		{engine.Notice{Reason: engine.ImageFixed, Sandbox: "shop", Text: "no"}, "no (bawn rm shop, then again, for what bawn.yaml says now)", ""},
+		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no (bawn stop shop)", ""},
+		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
+		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop, to do so now"},
+		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free some on the file system of /s, or bawn stop --force shop"},
+		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "mend /f by hand, or bawn policy reset --all"},
+	} {
+		if says, step := noticeWords(c.n); says != c.says || step != c.step {
+			t.Errorf("%+v: %q, %q", c.n, says, step)
+		}
+	}
+}
+
+// noStep are the reasons of the engine that have no entry in steps: the text says what to
+// do, or they are reasons of notices.
+var noStep = []string{
+	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
+	"SoftwareEmulation", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
+	"GuestMessage", "NotCopied", "KeptRunning",
+}
+
+// TestEveryReasonHasAStep reads the names of the engine's reasons from its source.
+func TestEveryReasonHasAStep(t *testing.T) {
+	table, err := os.ReadFile("hints.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, name := range reasonNames(t) {
+		seen++
+		has := strings.Contains(string(table), "engine."+name+":")
+		if has == slices.Contains(noStep, name) {
+			t.Errorf("engine.%s: in steps %v, in noStep %v", name, has, !has)
+		}
+	}
+	if seen < 40 {
+		t.Errorf("only %d reasons were found", seen)
+	}
+}
+
+// reasonNames are the names of the constants of type engine.Reason.
+func reasonNames(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob("../../internal/engine/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if v, ok := n.(*ast.ValueSpec); ok && isReason(v) {
+				names = append(names, v.Names[0].Name)
+			}
+			return true
+		})
+	}
+	return names
+}
+
+// isReason reports whether a declaration is N Reason = "..." or N = Reason(...).
+func isReason(v *ast.ValueSpec) bool {
+	if id, ok := v.Type.(*ast.Ident); ok {
+		return id.Name == "Reason" && ast.IsExported(v.Names[0].Name)
+	}
+	if len(v.Values) != 1 {
+		return false
+	}
+	call, ok := v.Values[0].(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	id, ok := call.Fun.(*ast.Ident)
+	return ok && id.Name == "Reason"
+}
