@@ -171,8 +171,11 @@ func (q *QMP) reply(m message) error {
 	if m.Error != nil {
 		a.err = &Error{Class: clean(m.Error.Class), Desc: clean(m.Error.Desc)}
 	}
-	if m.ID == nil {
-		return fmt.Errorf("an answer to no command: %w", a.err)
+	switch {
+	case m.ID == nil && a.err != nil: // QEMU could not read a command
+		return fmt.Errorf("an error without a command: %s", a.err.Desc)
+	case m.ID == nil:
+		return errors.New("an answer to no command")
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
