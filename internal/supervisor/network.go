@@ -31,10 +31,11 @@ type network struct {
 	stack *netstack.Stack
 	audit *audit.Log
 	agent atomic.Pointer[agent.Client] // once the guest is set up
-	who   asker
+	attr  attribution
 	log   *slog.Logger
+	wg    sync.WaitGroup // goroutines that end with the link
 
-	watch *os.File // of the files of rules; nil if they cannot be watched
+	watch *fileWatch // of the files of rules; nil if they cannot be watched
 
 	mu     sync.Mutex
 	once   []policy.Rule // until the sandbox stops
@@ -52,9 +53,9 @@ func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string
 	}
 	netLog.Notify(logged)
 	n := &network{dir: d, audit: netLog, log: log}
-	n.who.ask = n.processes
+	n.attr.ask = n.processes
 	n.gate = egress.New(egress.Config{
-		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: netLog, Resolve: resolver(spec.Hosts), Process: n.who.process,
+		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: netLog, Resolve: resolver(spec.Hosts), Process: n.attr.process,
 		Limits: egress.Limits{BytesPerSecond: spec.Rate},
 		DNS:    []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)},
 		Info:   []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)},
@@ -78,17 +79,16 @@ func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string
 		n.close()
 		return nil, err
 	}
-	go func() {
+	n.wg.Go(func() {
 		if err := n.stack.Wait(); err != nil {
 			log.Error("the network link ended", "error", err)
 		}
-	}()
+	})
 	return n, nil
 }
 
-// watchRules puts the rules in force again when somebody edits a file of them by
-// hand.
-func (n *network) watchRules() (*os.File, error) {
+// watchRules reloads the rules when a person edits a file of them by hand.
+func (n *network) watchRules() (*fileWatch, error) {
 	files, err := n.dir.RuleFiles()
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (n *network) watchRules() (*os.File, error) {
 		return nil, err
 	}
 	return watchFiles(files, func() {
-		if n.asOnDisk() { // a verb said so already
+		if n.asOnDisk() { // a verb changed the file, and asked to reload it
 			return
 		}
 		if err := n.reload(); err != nil {
@@ -108,7 +108,7 @@ func (n *network) watchRules() (*os.File, error) {
 	})
 }
 
-// asOnDisk says whether the rules in force are those on disk.
+// asOnDisk reports whether the rules in force are those on disk.
 func (n *network) asOnDisk() bool {
 	rules, err := n.dir.Rules()
 	n.mu.Lock()
@@ -166,6 +166,7 @@ func (n *network) forgetOnce() error {
 	return n.reload()
 }
 
+// close cuts all connections, and returns when nothing of the network runs any more.
 func (n *network) close() {
 	if n.watch != nil {
 		n.watch.Close()
@@ -173,6 +174,7 @@ func (n *network) close() {
 	if n.stack != nil {
 		_ = n.stack.Close() // the link is gone, or goes now
 	}
+	n.wg.Wait()
 	n.gate.Close()
 	_ = n.audit.Close()
 }

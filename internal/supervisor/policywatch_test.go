@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestWatchFiles: a file that is written, replaced or removed is noticed, whether
@@ -39,6 +40,21 @@ func TestWatchFiles(t *testing.T) {
 		}
 		<-changes
 	}
+	// A file that is written slowly is reported when the writer closes it.
+	f, err := os.Create(filepath.Join(one, "policy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("allow a.test\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changes:
+		t.Error("reported before it was whole")
+	case <-time.After(2 * quietTime): // long enough, if the write were an event
+	}
+	f.Close()
+	<-changes
 	if _, err := watchFiles([]string{filepath.Join(one, "no/policy")}, func() {}); err == nil {
 		t.Error("a folder that is not there is watched")
 	}

@@ -13,16 +13,16 @@ import (
 // maxComm is the longest name that Linux keeps of a process, in bytes.
 const maxComm = 15
 
-// askDelay is how long a question waits for others to go with it: long enough
-// that the guest shakes hands with the server first, and much shorter than the log
-// waits for the answer. The guest's notes of who connected live for seconds.
+// askDelay is how long a question waits for others to go with it: long enough that
+// the guest's handshake with the server comes first, and much shorter than the log
+// waits for the answer. The guest remembers for seconds which process connected.
 const askDelay = 50 * time.Millisecond
 
-// asker asks whose flows are. One question is on its way at a time, and what comes
-// up meanwhile goes together in the next: a message to the guest wakes it up,
-// which takes longer than the answer, and a burst of connections is when the guest
-// has other things to do.
-type asker struct {
+// attribution asks the guest which processes began flows. One question is on its way
+// at a time, and those that come up meanwhile go together in the next: a message
+// wakes the guest up, which takes longer than the answer, and during a burst of
+// connections the guest has other work.
+type attribution struct {
 	ask func(context.Context, []wire.ProcessRequest) ([]wire.ProcessReply, error)
 
 	mu      sync.Mutex
@@ -35,10 +35,10 @@ type question struct {
 	reply   chan wire.ProcessReply // has room for it
 }
 
-// process implements egress.ProcessFunc. It waits for the reply as long as that
-// takes: egress counts the questions without one, so a guest that never answers
-// fills neither the port nor the list.
-func (a *asker) process(ctx context.Context, proto string, src, dst netip.AddrPort) string {
+// process implements egress.ProcessFunc. It waits for the reply until ctx ends:
+// egress bounds the questions without a reply, so a guest that never answers fills
+// neither the port nor the list.
+func (a *attribution) process(ctx context.Context, proto string, src, dst netip.AddrPort) string {
 	q := question{wire.ProcessRequest{Proto: proto, Src: src, Dst: dst}, make(chan wire.ProcessReply, 1)}
 	a.mu.Lock()
 	a.waiting = append(a.waiting, q)
@@ -49,15 +49,15 @@ func (a *asker) process(ctx context.Context, proto string, src, dst netip.AddrPo
 		go a.serve(ctx)
 	}
 	select {
-	case who := <-q.reply:
-		return processText(who)
+	case p := <-q.reply:
+		return processText(p)
 	case <-ctx.Done():
 		return ""
 	}
 }
 
-// serve asks until nothing waits.
-func (a *asker) serve(ctx context.Context) {
+// serve asks until no question waits.
+func (a *attribution) serve(ctx context.Context) {
 	for {
 		select {
 		case <-time.After(askDelay):
@@ -77,27 +77,27 @@ func (a *asker) serve(ctx context.Context) {
 		}
 		replies, err := a.ask(ctx, requests)
 		for i, q := range list {
-			var who wire.ProcessReply // a flow without a name is no event
+			var p wire.ProcessReply // a flow may stay without a name
 			if err == nil && i < len(replies) {
-				who = replies[i]
+				p = replies[i]
 			}
-			q.reply <- who
+			q.reply <- p
 		}
 	}
 }
 
-// processText is what the log says of a process.
-func processText(who wire.ProcessReply) string {
-	if who.PID <= 0 || who.Name == "" {
+// processText returns a process as the log shows it: NAME[PID].
+func processText(p wire.ProcessReply) string {
+	if p.PID <= 0 || p.Name == "" {
 		return ""
 	}
-	if len(who.Name) > maxComm {
-		who.Name = who.Name[:maxComm]
+	if len(p.Name) > maxComm {
+		p.Name = p.Name[:maxComm]
 	}
-	return fmt.Sprintf("%s[%d]", who.Name, who.PID)
+	return fmt.Sprintf("%s[%d]", p.Name, p.PID)
 }
 
-// processes asks the agent, once there is one.
+// processes asks the agent. Before there is one it returns nothing.
 func (n *network) processes(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
 	a := n.agent.Load()
 	if a == nil {

@@ -11,15 +11,15 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// TestAsker: what comes up while the guest is asked goes together in one question
+// TestAttribution: what comes up while the guest is asked goes together in one question
 // more, each caller gets the answer about its own flow, and a guest that answers
 // too little or never holds up nobody for good.
-func TestAsker(t *testing.T) {
+func TestAttribution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var sizes []int
 		answer := make(chan int) // how many of the next question
-		a := &asker{ask: func(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
+		a := &attribution{ask: func(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
 			sizes = append(sizes, len(list))
 			select {
 			case n := <-answer:
