@@ -51,7 +51,7 @@ func (p *pretender) all() []string {
 // pretend makes the sandbox "shop" of dir, which seems to run.
 func pretend(t *testing.T, sandboxes *store.Store, dir string) (store.Dir, *pretender) {
 	t.Helper()
-	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,8 +143,8 @@ func parsePorts(list []string) ([]sandbox.Port, error) {
 }
 
 // parseMounts reads SRC[:DST][:ro] of --mount. A single empty one is none at all.
-func parseMounts(list []string) ([]sandbox.Mount, error) {
-	var mounts []sandbox.Mount
+func parseMounts(list []string) ([]sandbox.Source, error) {
+	var mounts []sandbox.Source
 	if len(list) == 1 && list[0] == "" {
 		return nil, nil
 	}

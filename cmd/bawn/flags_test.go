@@ -21,12 +21,12 @@ func TestParseMounts(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	for in, want := range map[string]sandbox.Mount{
-		dir:               {Source: dir, Target: dir},
-		dir + ":/data":    {Source: dir, Target: "/data"},
-		dir + ":/data:ro": {Source: dir, Target: "/data", ReadOnly: true},
-		dir + ":ro":       {Source: dir, Target: dir, ReadOnly: true},
-		link + ":rw":      {Source: dir, Target: link},
+	for in, want := range map[string]sandbox.Source{
+		dir:               {Host: dir, Guest: dir},
+		dir + ":/data":    {Host: dir, Guest: "/data"},
+		dir + ":/data:ro": {Host: dir, Guest: "/data", Mode: sandbox.ReadOnly},
+		dir + ":ro":       {Host: dir, Guest: dir, Mode: sandbox.ReadOnly},
+		link + ":rw":      {Host: dir, Guest: link},
 	} {
 		got, err := parseMounts([]string{in})
 		if err != nil || got[0] != want {

@@ -241,5 +241,5 @@ func workdir(spec *sandbox.Spec, want string) string {
 			return place
 		}
 	}
-	return spec.GuestDir()
+	return spec.Project.Guest
 }

@@ -66,7 +66,7 @@ func bawnRun(t *testing.T, args ...string) (string, error) {
 // TestListShowsDamage: what a look at the files' sizes finds.
 func TestListShowsDamage(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
-	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestListShowsDamage(t *testing.T) {
 // that a sandbox is suspended, and how many snapshots go with it.
 func TestListCountsAll(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
-	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir})
+	d, err := sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}

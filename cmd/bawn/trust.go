@@ -241,16 +241,16 @@ func mountWords(dir string, p *project.Proposal) []string {
 	var list []string
 	for _, m := range mounts {
 		may := "read and CHANGE"
-		if m.ReadOnly {
+		if m.ReadOnly() {
 			may = "read"
 		}
 		where := "in the project"
-		if !sandbox.Beneath(dir, m.Source) {
+		if !sandbox.Beneath(dir, m.Host) {
 			where = "OUTSIDE THE PROJECT"
 		}
-		s := fmt.Sprintf("the guest may %s %s, which is %s", may, m.Source, where)
-		if m.Target != m.Source {
-			s += ", at " + m.Target
+		s := fmt.Sprintf("the guest may %s %s, which is %s", may, m.Host, where)
+		if m.Guest != m.Host {
+			s += ", at " + m.Guest
 		}
 		list = append(list, s)
 	}

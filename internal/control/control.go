@@ -17,15 +17,15 @@ import (
 
 // Status is how a running sandbox is.
 type Status struct {
-	Name       string          `json:"name"`
-	Phase      sandbox.Phase   `json:"phase"`
-	PID        int             `json:"pid"`        // of the supervisor
-	MachinePID int             `json:"machinePid"` // of the machine's process
-	Since      time.Time       `json:"since"`      // when it became ready
-	Accel      string          `json:"accel"`
-	Kernel     string          `json:"kernel"`
-	Ports      []sandbox.Port  `json:"ports"` // published now, by their number on the host
-	Mounts     []sandbox.Mount `json:"mounts"`
+	Name       string           `json:"name"`
+	Phase      sandbox.Phase    `json:"phase"`
+	PID        int              `json:"pid"`        // of the supervisor
+	MachinePID int              `json:"machinePid"` // of the machine's process
+	Since      time.Time        `json:"since"`      // when it became ready
+	Accel      string           `json:"accel"`
+	Kernel     string           `json:"kernel"`
+	Ports      []sandbox.Port   `json:"ports"` // published now, by their number on the host
+	Mounts     []sandbox.Source `json:"mounts"`
 	// Attached is how many commands, shells and clients of SSH work in it.
 	Attached int `json:"attached"`
 	// Resumed: it was suspended and went on, and did not boot.

@@ -217,7 +217,7 @@ func TestRoundTrip(t *testing.T) {
 func TestStatusRoundTrip(t *testing.T) {
 	want := control.Status{
 		Name: "box", Phase: sandbox.Running, PID: 1, MachinePID: 2, Since: time.Now().UTC(), Accel: "tcg", Kernel: "6.1",
-		Ports: []sandbox.Port{{Host: 1, Guest: 2}}, Mounts: []sandbox.Mount{{Source: "/a", Target: "/b", ReadOnly: true}},
+		Ports: []sandbox.Port{{Host: 1, Guest: 2}}, Mounts: []sandbox.Source{{Host: "/a", Guest: "/b", Mode: sandbox.ReadOnly}},
 		Attached: 3, Resumed: true, Starved: true,
 	}
 	for f := range reflect.ValueOf(want).NumField() {

@@ -108,9 +108,9 @@ func (e *Engine) packGuest(ctx context.Context, spec *sandbox.Spec) (*guestTree,
 // excludeArgs are tar's arguments for what is not part of an image: shares, and what is
 // lost at a start anyway.
 func excludeArgs(spec *sandbox.Spec) (args []string) {
-	exclude := []string{"/tmp/*", "/run/*", "/var/tmp/*", spec.GuestDir()}
+	exclude := []string{"/tmp/*", "/run/*", "/var/tmp/*", spec.Project.Guest}
 	for _, m := range spec.Mounts {
-		exclude = append(exclude, m.Target)
+		exclude = append(exclude, m.Guest)
 	}
 	for _, p := range exclude {
 		args = append(args, "--exclude=."+path.Clean(p))

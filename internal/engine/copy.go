@@ -107,10 +107,9 @@ func (e *Engine) writableByGuests() ([]string, error) {
 		if err != nil {
 			continue // damaged: it cannot run
 		}
-		dirs = append(dirs, spec.Dir)
-		for _, m := range spec.Mounts {
-			if !m.ReadOnly {
-				dirs = append(dirs, m.Source)
+		for _, m := range spec.Sources() {
+			if !m.ReadOnly() {
+				dirs = append(dirs, m.Host)
 			}
 		}
 	}

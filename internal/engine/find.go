@@ -187,8 +187,8 @@ func takeBack(d store.Dir, was *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	spec.Mounts, spec.Project.Mounts = was.Mounts, was.Project.Mounts
-	spec.Ports, spec.Project.Ports = was.Ports, was.Project.Ports
+	spec.Mounts, spec.Added.Mounts = was.Mounts, was.Added.Mounts
+	spec.Ports, spec.Added.Ports = was.Ports, was.Added.Ports
 	return d.WriteSpec(spec)
 }
 

@@ -202,12 +202,12 @@ func (e *Engine) makeFork(ctx context.Context, r *ForkRequest, source *snapshot.
 	was := source.Meta.Spec
 	spec := r.specOf(was, name)
 	if r.CopyProject {
-		if err := workcopy.Copy(ctx, was.Dir, spec.Dir); err != nil {
+		if err := workcopy.Copy(ctx, was.Project.Host, spec.Project.Host); err != nil {
 			return err
 		}
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, workcopy.Remove(spec.Dir))
+				err = errors.Join(err, workcopy.Remove(spec.Project.Host))
 			}
 		}()
 	}
@@ -240,7 +240,8 @@ func (r *ForkRequest) specOf(was *sandbox.Spec, name string) *sandbox.Spec {
 		spec.Ports = append(spec.Ports, sandbox.Port{Guest: p.Guest}) // the host's number is taken
 	}
 	if r.CopyProject {
-		spec.Dir, spec.Place = r.projectOf(was, name), was.GuestDir()
+		spec.Dir = r.projectOf(was, name)
+		spec.Project.Host = spec.Dir // at the original's place in the guest
 	}
 	return &spec
 }

@@ -21,7 +21,7 @@ func forkable(t *testing.T) (*Engine, *sandbox.Spec, *snapshot.Snapshot) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d, err := e.sandboxes.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir})
+	d, err := e.sandboxes.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestForkDefaultName(t *testing.T) {
 func TestForkFailure(t *testing.T) {
 	e, spec, s := forkable(t)
 	r := &ForkRequest{Sandbox: "shop", CopyProject: true}
-	other, err := e.sandboxes.Create(&sandbox.Spec{ID: "2", Name: "other", Dir: spec.Dir}) // since the names were checked
+	other, err := e.sandboxes.Create(&sandbox.Spec{ID: "2", Name: "other", Dir: spec.Dir, Project: sandbox.Source{Host: spec.Dir, Guest: spec.Dir}}) // since the names were checked
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,12 +136,12 @@ func TestForkOfSeveral(t *testing.T) {
 func TestRestorePutsAllBack(t *testing.T) {
 	e, _ := newEngine(t)
 	dir := t.TempDir()
-	d, err := e.sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 3})
+	d, err := e.sandboxes.Create(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
 	KeepSnapshot(t, d, "one", "then")
-	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, CPUs: 4}), os.WriteFile(d.File(store.DiskFile), []byte("now"), 0o600)); err != nil {
+	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 4}), os.WriteFile(d.File(store.DiskFile), []byte("now"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.restore(t.Context(), d, "one", false); err != nil {

@@ -90,7 +90,7 @@ func keepPorts(spec *sandbox.Spec, closed, added []sandbox.Port) {
 	}
 	for _, p := range added {
 		spec.Ports = addPort(spec.Ports, p)
-		spec.Project.Ports = slices.DeleteFunc(spec.Project.Ports, func(o sandbox.Port) bool { return o.Host == p.Host })
+		spec.Added.Ports = slices.DeleteFunc(spec.Added.Ports, func(o sandbox.Port) bool { return o.Host == p.Host })
 	}
 }
 
@@ -114,7 +114,7 @@ func portsFree(spec *sandbox.Spec, c *SpecChange) error {
 		switch {
 		case c != nil && slices.Contains(c.Publish, p):
 			failed.Origin = FromRequest
-		case slices.Contains(spec.Project.Ports, p):
+		case slices.Contains(spec.Added.Ports, p):
 			failed.Origin = FromProject
 		}
 		return failed

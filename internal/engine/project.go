@@ -142,8 +142,8 @@ func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
 
 // withdraw takes out of a spec what bawn.yaml has added.
 func withdraw(s *sandbox.Spec) {
-	a := s.Project
-	s.Project = sandbox.Added{}
+	a := s.Added
+	s.Added = sandbox.Added{}
 	if a.Image != "" {
 		s.Image = ""
 	}
@@ -156,7 +156,7 @@ func withdraw(s *sandbox.Spec) {
 	if a.Disk != 0 {
 		s.Disk = DefaultDisk
 	}
-	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Mount) bool { return slices.Contains(a.Mounts, m) })
+	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Source) bool { return slices.Contains(a.Mounts, m) })
 	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
 }
 
@@ -165,27 +165,27 @@ func withdraw(s *sandbox.Spec) {
 func contribute(s *sandbox.Spec, a sandbox.Added) {
 	given := func(key string) bool { return slices.Contains(s.Given, key) }
 	if a.Image != "" && !given("image") {
-		s.Image, s.Project.Image = a.Image, a.Image
+		s.Image, s.Added.Image = a.Image, a.Image
 	}
 	if a.CPUs != 0 && !given("cpus") {
-		s.CPUs, s.Project.CPUs = a.CPUs, a.CPUs
+		s.CPUs, s.Added.CPUs = a.CPUs, a.CPUs
 	}
 	if a.Memory != 0 && !given("memory") {
-		s.Memory, s.Project.Memory = a.Memory, a.Memory
+		s.Memory, s.Added.Memory = a.Memory, a.Memory
 	}
 	if a.Disk != 0 && !given("disk") {
-		s.Disk, s.Project.Disk = a.Disk, a.Disk
+		s.Disk, s.Added.Disk = a.Disk, a.Disk
 	}
 	for _, m := range a.Mounts {
-		if !slices.ContainsFunc(s.Mounts, func(o sandbox.Mount) bool { return o.Target == m.Target }) {
+		if !slices.ContainsFunc(s.Mounts, func(o sandbox.Source) bool { return o.Guest == m.Guest }) {
 			s.Mounts = append(s.Mounts, m)
-			s.Project.Mounts = append(s.Project.Mounts, m)
+			s.Added.Mounts = append(s.Added.Mounts, m)
 		}
 	}
 	for _, p := range a.Ports {
 		if !slices.ContainsFunc(s.Ports, func(o sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 }) {
 			s.Ports = append(s.Ports, p)
-			s.Project.Ports = append(s.Project.Ports, p)
+			s.Added.Ports = append(s.Added.Ports, p)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 	next := *spec
 	withdraw(&next)
 	contribute(&next, add)
-	was, now := spec.Project, next.Project
+	was, now := spec.Added, next.Added
 	if spec.Boot.ImageDigest != "" {
 		now.Image = was.Image // it waits for a new sandbox
 	}

@@ -41,7 +41,7 @@ func userPlace(t *testing.T) (e *engine.Engine, home string, shop store.Dir) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	shop, err = sandboxes.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir})
+	shop, err = sandboxes.Create(&sandbox.Spec{ID: "1", Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}

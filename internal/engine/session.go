@@ -314,11 +314,11 @@ func GuestPath(spec *sandbox.Spec, path string) (guest string, ok bool) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	if sandbox.Beneath(spec.Dir, path) {
-		return filepath.Join(spec.GuestDir(), strings.TrimPrefix(path, spec.Dir)), true
+	if sandbox.Beneath(spec.Project.Host, path) {
+		return filepath.Join(spec.Project.Guest, strings.TrimPrefix(path, spec.Project.Host)), true
 	}
 	for _, m := range spec.Mounts {
-		if m.Source == m.Target && sandbox.Beneath(m.Source, path) {
+		if m.Host == m.Guest && sandbox.Beneath(m.Host, path) {
 			return path, true
 		}
 	}

@@ -60,8 +60,8 @@ type SpecChange struct {
 	Rate   *int64         // bytes a second; 0 is no limit
 	Idle   *time.Duration // 0 is never
 
-	Mounts *[]sandbox.Mount // all that is shared beside the project (ResolveMount)
-	Hosts  *[]sandbox.Host  // all names with an address of their own
+	Mounts *[]sandbox.Source // all that is shared beside the project (ResolveMount)
+	Hosts  *[]sandbox.Host   // all names with an address of their own
 
 	Publish []sandbox.Port // published beside what is published already
 	Allow   []string       // rules that are added, as package policy reads them
@@ -176,7 +176,7 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 // newSpec is the spec of a sandbox that does not exist yet.
 func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
-		ID: sandbox.NewID(), Name: name, Dir: dir, Created: time.Now().UTC(), Version: e.version, Fresh: true,
+		ID: sandbox.NewID(), Name: name, Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, Created: time.Now().UTC(), Version: e.version, Fresh: true,
 		CPUs: DefaultCPUs(), Memory: DefaultMemory(), Disk: DefaultDisk, Idle: DefaultIdle,
 	}
 	put(&s.NoProject, c.NoProject)
@@ -198,7 +198,7 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 	}
 	was := *spec
 	put(&spec.NoProject, c.NoProject)
-	add := spec.Project
+	add := spec.Added
 	if phase != sandbox.Running && phase != sandbox.Starting {
 		if add, err = approvedAdditions(spec); err != nil {
 			return nil, err
@@ -228,24 +228,23 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 	}
 	if s.Image != was.Image {
 		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Text: fmt.Sprintf("sandbox %s keeps the image that it was made from", s.Name)})
-		s.Image, s.Project.Image = was.Image, was.Project.Image
+		s.Image, s.Added.Image = was.Image, was.Added.Image
 	}
 	if s.Disk < was.Disk {
-		s.Disk, s.Project.Disk = was.Disk, was.Project.Disk
+		s.Disk, s.Added.Disk = was.Disk, was.Added.Disk
 	}
 	return nil
 }
 
 // checkShares says whether all that the spec shares may be shared, and is there.
 func (e *Engine) checkShares(spec *sandbox.Spec) error {
-	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
-	for i, m := range all {
-		err := e.sandboxes.CheckShare(m.Source, m.ReadOnly)
+	for i, m := range spec.Sources() {
+		err := e.sandboxes.CheckShare(m.Host, m.ReadOnly())
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Project.Mounts, m):
-			return &Error{Reason: MountGone, Sandbox: spec.Name, Path: m.Source, Err: &sandbox.FieldError{Field: "mounts", Problem: fmt.Sprintf("%s: %s is gone", m, m.Source)}}
+		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Added.Mounts, m):
+			return &Error{Reason: MountGone, Sandbox: spec.Name, Path: m.Host, Err: &sandbox.FieldError{Field: "mounts", Problem: fmt.Sprintf("%s: %s is gone", m, m.Host)}}
 		case errors.Is(err, fs.ErrNotExist):
-			return &Error{Reason: DirectoryGone, Sandbox: spec.Name, Path: m.Source, Err: fmt.Errorf("cannot share %s: it is gone", m.Source)}
+			return &Error{Reason: DirectoryGone, Sandbox: spec.Name, Path: m.Host, Err: fmt.Errorf("cannot share %s: it is gone", m.Host)}
 		case err != nil:
 			return err
 		}
@@ -256,19 +255,19 @@ func (e *Engine) checkShares(spec *sandbox.Spec) error {
 // ResolveMount makes the source of a mount absolute, from the working directory or, if
 // it begins with ~/, from the person's home, and free of symbolic links. A mount
 // without a target gets the source as it was named.
-func ResolveMount(m sandbox.Mount) (sandbox.Mount, error) {
-	src, err := filepath.Abs(expandHome(m.Source))
+func ResolveMount(m sandbox.Source) (sandbox.Source, error) {
+	src, err := filepath.Abs(expandHome(m.Host))
 	if err != nil {
 		return m, err
 	}
-	m.Source, err = filepath.EvalSymlinks(src)
+	m.Host, err = filepath.EvalSymlinks(src)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, &Error{Reason: NoMountSource, Path: src, Err: fmt.Errorf("%s does not exist", src)}
 	} else if err != nil {
 		return m, err
 	}
-	if m.Target == "" {
-		m.Target = src
+	if m.Guest == "" {
+		m.Guest = src
 	}
 	return m, nil
 }

@@ -23,8 +23,8 @@ func TestChangeOverridesTheProjectFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := sandbox.Mount{Source: dir + "/data", Target: dir + "/data"}
-	if s.CPUs != 3 || s.Memory != 2<<30 || s.Image != "img.test/a" || !slices.Equal(s.Mounts, []sandbox.Mount{data}) ||
+	data := sandbox.Source{Host: dir + "/data", Guest: dir + "/data"}
+	if s.CPUs != 3 || s.Memory != 2<<30 || s.Image != "img.test/a" || !slices.Equal(s.Mounts, []sandbox.Source{data}) ||
 		!slices.Equal(s.Ports, []sandbox.Port{{Host: 3000, Guest: 33}, {Host: 4000, Guest: 4000}}) {
 		t.Errorf("%+v", s)
 	}

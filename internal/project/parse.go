@@ -292,11 +292,11 @@ func (p *parser) mount(n *yaml.Node) {
 		p.failAt(n, "%v", err)
 		return
 	}
-	if strings.HasPrefix(m.Source, "~") && m.Source != "~" && !strings.HasPrefix(m.Source, "~/") {
+	if strings.HasPrefix(m.Host, "~") && m.Host != "~" && !strings.HasPrefix(m.Host, "~/") {
 		p.failAt(n, "mount %q: only ~/ stands for a home directory", s)
 		return
 	}
-	if m.Source == "" || filepath.Clean(m.Source) == "." {
+	if m.Host == "" || filepath.Clean(m.Host) == "." {
 		p.failAt(n, "mount %q: the project itself is shared already", s)
 		return
 	}

@@ -37,14 +37,14 @@ var Schema []byte
 
 // Proposal is what a file asks for. A zero field asks for nothing.
 type Proposal struct {
-	Image  string          `json:"image,omitempty"`
-	CPUs   int             `json:"cpus,omitempty"`
-	Memory int64           `json:"memory,omitempty"` // bytes
-	Disk   int64           `json:"disk,omitempty"`   // bytes
-	Mounts []sandbox.Mount `json:"mounts,omitempty"` // as written; Resolve makes them absolute
-	Ports  []sandbox.Port  `json:"ports,omitempty"`
-	Allow  []string        `json:"allow,omitempty"` // rules in one way of writing
-	Deny   []string        `json:"deny,omitempty"`
+	Image  string           `json:"image,omitempty"`
+	CPUs   int              `json:"cpus,omitempty"`
+	Memory int64            `json:"memory,omitempty"` // bytes
+	Disk   int64            `json:"disk,omitempty"`   // bytes
+	Mounts []sandbox.Source `json:"mounts,omitempty"` // as written; Resolve makes them absolute
+	Ports  []sandbox.Port   `json:"ports,omitempty"`
+	Allow  []string         `json:"allow,omitempty"` // rules in one way of writing
+	Deny   []string         `json:"deny,omitempty"`
 }
 
 // Policy is the proposal's rules as a policy file. It is empty when there are
@@ -63,29 +63,29 @@ func (p *Proposal) Policy() []byte {
 // Resolve is the mounts with absolute paths. A path with a symbolic link in it
 // is refused: who may write to the link would choose what is shared, after the
 // approval.
-func (p *Proposal) Resolve(dir string) ([]sandbox.Mount, error) {
-	var list []sandbox.Mount
+func (p *Proposal) Resolve(dir string) ([]sandbox.Source, error) {
+	var list []sandbox.Source
 	targets := map[string]bool{dir: true}
 	for _, m := range p.Mounts {
-		src, err := absolute(dir, m.Source)
+		src, err := absolute(dir, m.Host)
 		if err != nil {
 			return nil, err
 		}
 		real, err := filepath.EvalSymlinks(src)
 		if err != nil {
-			return nil, fmt.Errorf("mount %q: %w", m.Source, err)
+			return nil, fmt.Errorf("mount %q: %w", m.Host, err)
 		}
 		if real != src {
-			return nil, fmt.Errorf("mount %q: %s goes over a symbolic link and leads to %s: write that path", m.Source, src, real)
+			return nil, fmt.Errorf("mount %q: %s goes over a symbolic link and leads to %s: write that path", m.Host, src, real)
 		}
-		m.Source = src
-		if m.Target == "" {
-			m.Target = src
+		m.Host = src
+		if m.Guest == "" {
+			m.Guest = src
 		}
-		if targets[m.Target] {
-			return nil, fmt.Errorf("mount %q: %s is mounted already", m.Source, m.Target)
+		if targets[m.Guest] {
+			return nil, fmt.Errorf("mount %q: %s is mounted already", m.Host, m.Guest)
 		}
-		targets[m.Target] = true
+		targets[m.Guest] = true
 		list = append(list, m)
 	}
 	return list, nil

@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 	}
 	want := &Proposal{
 		Image: "docker.io/library/debian:13", CPUs: 4, Memory: 4 << 30, Disk: 20 << 30,
-		Mounts: []sandbox.Mount{{Source: "../data", Target: "/data", ReadOnly: true}, {Source: "~/.cache/shop"}},
+		Mounts: []sandbox.Source{{Host: "../data", Guest: "/data", Mode: sandbox.ReadOnly}, {Host: "~/.cache/shop"}},
 		Ports:  []sandbox.Port{{Host: 3000, Guest: 3000}, {Host: 8080, Guest: 80}},
 		Allow:  []string{"preset:npm", "github.com:22,443"}, Deny: []string{"**.tracker.example"},
 	}
@@ -311,10 +311,10 @@ func TestMountsGoOverNoLink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := &Proposal{Mounts: []sandbox.Mount{{Source: "../data", Target: "/data"}, {Source: "~/data", ReadOnly: true}}}
+	p := &Proposal{Mounts: []sandbox.Source{{Host: "../data", Guest: "/data"}, {Host: "~/data", Mode: sandbox.ReadOnly}}}
 	got, err := p.Resolve(dir)
 	data := filepath.Join(home, "data")
-	if want := []sandbox.Mount{{Source: data, Target: "/data"}, {Source: data, Target: data, ReadOnly: true}}; err != nil || !slices.Equal(got, want) {
+	if want := []sandbox.Source{{Host: data, Guest: "/data"}, {Host: data, Guest: data, Mode: sandbox.ReadOnly}}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
 
@@ -322,7 +322,7 @@ func TestMountsGoOverNoLink(t *testing.T) {
 	if err := os.Symlink("../secret", filepath.Join(dir, "sub")); err != nil {
 		t.Fatal(err)
 	}
-	p = &Proposal{Mounts: []sandbox.Mount{{Source: "sub", Target: "/sub"}}}
+	p = &Proposal{Mounts: []sandbox.Source{{Host: "sub", Guest: "/sub"}}}
 	if got, err := p.Resolve(dir); err == nil || !strings.Contains(err.Error(), "leads to "+filepath.Join(home, "secret")) {
 		t.Errorf("%v, %v", got, err)
 	}

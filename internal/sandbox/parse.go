@@ -24,20 +24,22 @@ func ParsePort(s string) (Port, error) {
 
 // ParseMount reads SRC[:DST][:ro]. The source stays as it is written; without
 // DST the target is empty. A colon in a path cannot be written.
-func ParseMount(s string) (Mount, error) {
+func ParseMount(s string) (Source, error) {
 	parts := strings.Split(s, ":")
-	var m Mount
+	var m Source
 	if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
-		m.ReadOnly = parts[n-1] == "ro"
+		if parts[n-1] == "ro" {
+			m.Mode = ReadOnly
+		}
 		parts = parts[:n-1]
 	}
 	if len(parts) > 2 || parts[0] == "" {
 		return m, fmt.Errorf("mount %q: write SRC, SRC:DST or SRC:DST:ro", s)
 	}
-	m.Source = parts[0]
+	m.Host = parts[0]
 	if len(parts) == 2 {
-		m.Target = filepath.Clean(parts[1])
-		if !filepath.IsAbs(m.Target) || m.Target == "/" {
+		m.Guest = filepath.Clean(parts[1])
+		if !filepath.IsAbs(m.Guest) || m.Guest == "/" {
 			return m, fmt.Errorf("mount %q: the place in the guest must be an absolute path below /", s)
 		}
 	}

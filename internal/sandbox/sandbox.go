@@ -19,10 +19,10 @@ import (
 type Spec struct {
 	ID   string `json:"id"`   // 12 hex digits, never reused
 	Name string `json:"name"` // unique among the owner's sandboxes
-	Dir  string `json:"dir"`  // the project directory, absolute, symlinks resolved
-	// Place is where the project is in the guest; empty is at Dir. A fork with a
-	// copy of the project has it where the original had.
-	Place     string    `json:"place,omitempty"`
+	Dir  string `json:"dir"`  // the directory that the sandbox belongs to and is found by, absolute, symlinks resolved
+	// Project is what the guest sees of that directory. Its place in the guest is the
+	// same path, but in a fork with a copy of the project, where it is the original's.
+	Project   Source    `json:"project"`
 	Created   time.Time `json:"created"`
 	Version   string    `json:"version"` // of bawn that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
@@ -36,7 +36,7 @@ type Spec struct {
 	Disk   int64         `json:"disk"`            // bytes of the sandbox's own disk, at most
 	Rate   int64         `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
 	Idle   time.Duration `json:"idle,omitempty"`  // suspended after that; 0 is never
-	Mounts []Mount       `json:"mounts"`          // beside the project directory
+	Mounts []Source      `json:"mounts"`          // beside the project directory
 	Ports  []Port        `json:"ports"`           // published on the host's loopback
 	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
 	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
@@ -45,29 +45,24 @@ type Spec struct {
 	Given []string `json:"given,omitempty"`
 	// NoProject leaves the project's bawn.yaml aside.
 	NoProject bool `json:"noProject,omitempty"`
-	// Project is what of the above comes from the approved bawn.yaml.
-	Project Added `json:"project,omitzero"`
+	// Added is what of the above comes from the approved bawn.yaml.
+	Added Added `json:"added,omitzero"`
 
 	// Boot is what the last start boots from; its paths lie in the cache.
 	Boot Boot `json:"boot"`
 }
 
-// GuestDir is where the project is in the guest.
-func (s *Spec) GuestDir() string {
-	if s.Place != "" {
-		return s.Place
-	}
-	return s.Dir
-}
+// Sources returns all that the guest sees of the host: the project, then the mounts.
+func (s *Spec) Sources() []Source { return append([]Source{s.Project}, s.Mounts...) }
 
 // Added is what a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
-	Image  string  `json:"image,omitempty"`
-	CPUs   int     `json:"cpus,omitempty"`
-	Memory int64   `json:"memory,omitempty"`
-	Disk   int64   `json:"disk,omitempty"`
-	Mounts []Mount `json:"mounts,omitempty"`
-	Ports  []Port  `json:"ports,omitempty"`
+	Image  string   `json:"image,omitempty"`
+	CPUs   int      `json:"cpus,omitempty"`
+	Memory int64    `json:"memory,omitempty"`
+	Disk   int64    `json:"disk,omitempty"`
+	Mounts []Source `json:"mounts,omitempty"`
+	Ports  []Port   `json:"ports,omitempty"`
 }
 
 // Boot names the files that a sandbox boots from, all shared and read-only.
@@ -81,19 +76,31 @@ type Boot struct {
 	ImageEnv      []string `json:"imageEnv,omitempty"`
 }
 
-// Mount is a host directory or file seen in the guest.
-type Mount struct {
-	Source   string `json:"source"` // absolute, on the host
-	Target   string `json:"target"` // absolute, in the guest
-	ReadOnly bool   `json:"readOnly,omitempty"`
+// Source is a directory or file of the host that the guest sees, live.
+type Source struct {
+	Host  string `json:"host"`  // absolute path on the host
+	Guest string `json:"guest"` // absolute path in the guest
+	Mode  Mode   `json:"mode,omitempty"`
 }
 
-func (m Mount) String() string {
-	s := m.Source
-	if m.Target != m.Source {
-		s += ":" + m.Target
+// Mode is what the guest may do with a Source.
+type Mode string
+
+// The modes. The zero value is ReadWrite.
+const (
+	ReadWrite Mode = ""
+	ReadOnly  Mode = "read-only"
+)
+
+// ReadOnly reports whether the guest may only read the source.
+func (m Source) ReadOnly() bool { return m.Mode == ReadOnly }
+
+func (m Source) String() string {
+	s := m.Host
+	if m.Guest != m.Host {
+		s += ":" + m.Guest
 	}
-	if m.ReadOnly {
+	if m.ReadOnly() {
 		s += ":ro"
 	}
 	return s
@@ -178,6 +185,9 @@ func (s *Spec) Check() error {
 	if !filepath.IsAbs(s.Dir) {
 		return fmt.Errorf("project directory %q is not an absolute path", s.Dir)
 	}
+	if p := s.Project; !filepath.IsAbs(p.Host) || !filepath.IsAbs(p.Guest) {
+		return fmt.Errorf("project %q at %q in the guest: both must be absolute paths", p.Host, p.Guest)
+	}
 	if s.CPUs < 1 || s.CPUs > MaxCPUs {
 		return badField("cpus", "%d: want 1 to %d", s.CPUs, MaxCPUs)
 	}
@@ -207,18 +217,18 @@ func (s *Spec) Check() error {
 }
 
 func (s *Spec) checkMounts() error {
-	targets := map[string]string{s.GuestDir(): s.Dir}
+	targets := map[string]string{s.Project.Guest: s.Project.Host}
 	for _, m := range s.Mounts {
-		if err := checkTarget(m.Target); err != nil {
+		if err := checkTarget(m.Guest); err != nil {
 			return badField("mounts", "%s: %v", m, err)
 		}
-		if other, ok := targets[m.Target]; ok {
-			return badField("mounts", "%s: %s is already mounted at %s", m, other, m.Target)
+		if other, ok := targets[m.Guest]; ok {
+			return badField("mounts", "%s: %s is already mounted at %s", m, other, m.Guest)
 		}
-		if m.Target != m.Source && Beneath(m.Target, s.GuestDir()) {
-			return badField("mounts", "%s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.GuestDir(), filepath.Base(m.Source))
+		if m.Guest != m.Host && Beneath(m.Guest, s.Project.Guest) {
+			return badField("mounts", "%s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.Project.Guest, filepath.Base(m.Host))
 		}
-		targets[m.Target] = m.Source
+		targets[m.Guest] = m.Host
 	}
 	return nil
 }

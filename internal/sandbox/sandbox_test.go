@@ -34,3 +34,27 @@ func TestParsePort(t *testing.T) {
 		}
 	}
 }
+
+// TestProjectIsASource: where the project is in the guest is not where it is on the
+// host, and both must be there for a spec to be right.
+func TestProjectIsASource(t *testing.T) {
+	spec := func(host, guest string) *Spec {
+		return &Spec{
+			ID: "1", Name: "shop", Dir: "/src/shop", CPUs: 1, Memory: MinMemory, Disk: MinDisk,
+			Project: Source{Host: host, Guest: guest},
+			Mounts:  []Source{{Host: "/data", Guest: "/data", Mode: ReadOnly}},
+		}
+	}
+	s := spec("/src/shop-copy", "/src/shop")
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
+	if all := s.Sources(); len(all) != 2 || all[0] != s.Project || all[0].ReadOnly() || !all[1].ReadOnly() {
+		t.Errorf("sources %+v", all)
+	}
+	for _, p := range []*Spec{spec("", "/src/shop"), spec("/src/shop", ""), spec("src", "/src/shop"), spec("/src/data", "/data")} {
+		if err := p.Check(); err == nil {
+			t.Errorf("%+v passes", p.Project)
+		}
+	}
+}

@@ -422,7 +422,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(signer.PublicKey()))},
 		MAC:            vm.GuestMAC(s.spec.ID).String(),
 		Addresses:      []string{v4.String(), v6.String()},
-		Workdir:        s.spec.GuestDir(),
+		Workdir:        s.spec.Project.Guest,
 	}, nil
 }
 

@@ -45,7 +45,7 @@ func (s *supervisor) Status() control.Status {
 	defer s.mu.Unlock()
 	return control.Status{
 		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: s.since,
-		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Mount{}, s.spec.Mounts...),
+		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
 		Attached: s.sessions, Resumed: s.resumed, Starved: s.machine.Starved(),
 	}
 }

@@ -23,7 +23,7 @@ func store(t *testing.T) *Store {
 }
 
 func spec(name, dir string) *sandbox.Spec {
-	return &sandbox.Spec{ID: sandbox.NewID(), Name: name, Dir: dir, CPUs: 1, Memory: sandbox.MinMemory, Disk: sandbox.MinDisk, Created: time.Now()}
+	return &sandbox.Spec{ID: sandbox.NewID(), Name: name, Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 1, Memory: sandbox.MinMemory, Disk: sandbox.MinDisk, Created: time.Now()}
 }
 
 func TestFindFromSubdirectoryPrefersNearest(t *testing.T) {

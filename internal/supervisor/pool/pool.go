@@ -191,8 +191,9 @@ func (p *Pool) prewarm(ctx context.Context, like *sandbox.Spec, key string) (err
 		}
 	}()
 	spec.Dir = d.File(handoff.EmptyFolder)
+	spec.Project.Host = spec.Dir
 	for i := range spec.Mounts {
-		spec.Mounts[i].Source = spec.Dir
+		spec.Mounts[i].Host = spec.Dir
 	}
 	if err := os.Mkdir(spec.Dir, 0o700); err != nil {
 		return err
@@ -221,11 +222,11 @@ func warmUpSpec(like *sandbox.Spec) *sandbox.Spec {
 	now := time.Now().UTC()
 	id := sandbox.NewID()
 	spec := &sandbox.Spec{
-		ID: id, Name: fmt.Sprintf("%x-%s", now.Unix(), id[:6]), Place: handoff.WarmUpDir, Created: now, Fresh: true,
+		ID: id, Name: fmt.Sprintf("%x-%s", now.Unix(), id[:6]), Project: sandbox.Source{Guest: handoff.WarmUpDir}, Created: now, Fresh: true,
 		Image: like.Image, CPUs: like.CPUs, Memory: like.Memory, Disk: like.Disk, Boot: like.Boot,
 	}
 	for i := range like.Mounts {
-		spec.Mounts = append(spec.Mounts, sandbox.Mount{Target: handoff.WarmUpDir + strconv.Itoa(i)})
+		spec.Mounts = append(spec.Mounts, sandbox.Source{Guest: handoff.WarmUpDir + strconv.Itoa(i)})
 	}
 	return spec
 }

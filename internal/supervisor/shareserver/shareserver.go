@@ -37,24 +37,23 @@ func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // Plans returns the shares of a spec: its directory first, then its mounts.
 func Plans(spec *sandbox.Spec) ([]Plan, error) {
-	all := append([]sandbox.Mount{{Source: spec.Dir, Target: spec.GuestDir()}}, spec.Mounts...)
 	var plans []Plan
-	for i, m := range all {
-		fi, err := os.Stat(m.Source)
+	for i, m := range spec.Sources() {
+		fi, err := os.Stat(m.Host)
 		if err != nil {
-			return nil, fmt.Errorf("share %s: %w", m.Source, err)
+			return nil, fmt.Errorf("share %s: %w", m.Host, err)
 		}
 		p := Plan{
-			Options: share.Options{Root: m.Source, ReadOnly: m.ReadOnly},
-			Mount:   wire.Mount{Tag: Tag(i), Path: m.Target, ReadOnly: m.ReadOnly},
+			Options: share.Options{Root: m.Host, ReadOnly: m.ReadOnly()},
+			Mount:   wire.Mount{Tag: Tag(i), Path: m.Guest, ReadOnly: m.ReadOnly()},
 		}
 		switch {
 		case fi.Mode().IsRegular():
-			p.Options.Root, p.Options.File = filepath.Split(m.Source)
+			p.Options.Root, p.Options.File = filepath.Split(m.Host)
 			p.Options.Root = filepath.Clean(p.Options.Root)
 			p.Mount.File = p.Options.File
 		case !fi.IsDir():
-			return nil, fmt.Errorf("share %s: neither a directory nor a regular file", m.Source)
+			return nil, fmt.Errorf("share %s: neither a directory nor a regular file", m.Host)
 		}
 		plans = append(plans, p)
 	}
