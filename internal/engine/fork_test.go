@@ -53,7 +53,8 @@ func TestForkNames(t *testing.T) {
 func TestFork(t *testing.T) {
 	e, home, shop := userPlace(t)
 	t.Setenv("PATH", t.TempDir())
-	was := &sandbox.Spec{ID: "1", Name: "shop", Dir: filepath.Join(home, "shop"), CPUs: 3, Memory: 512 << 20, Disk: 4 << 30, Throwaway: true, Ports: []sandbox.Port{{Host: 8080, Guest: 80}}}
+	dir := filepath.Join(home, "shop")
+	was := &sandbox.Spec{ID: "1", Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 3, Memory: 512 << 20, Disk: 4 << 30, Throwaway: true, Ports: []sandbox.Port{{Host: 8080, Guest: 80}}}
 	if err := shop.WriteSpec(was); err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +78,8 @@ func TestFork(t *testing.T) {
 		if spec.Name != name || spec.ID == "1" || spec.CPUs != 3 || spec.Throwaway || !slices.Equal(spec.Ports, []sandbox.Port{{Guest: 80}}) {
 			t.Errorf("%+v", spec)
 		}
-		if spec.Dir != was.Dir+"-"+name || spec.GuestDir() != was.Dir || read(t, filepath.Join(spec.Dir, "file")) != "text" {
-			t.Errorf("the project of %s is %s, at %s in the guest", name, spec.Dir, spec.GuestDir())
+		if spec.Dir != was.Dir+"-"+name || spec.Project.Guest != was.Dir || read(t, filepath.Join(spec.Dir, "file")) != "text" {
+			t.Errorf("the project of %s is %s, at %s in the guest", name, spec.Dir, spec.Project.Guest)
 		}
 		if read(t, d.File(store.DiskFile)) != "disk" || read(t, d.File(store.PolicyFile)) != "allow a.test\n" {
 			t.Errorf("%s has another disk or other rules", name)

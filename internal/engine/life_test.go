@@ -61,7 +61,7 @@ func newPlace(t *testing.T) *place {
 // add makes a sandbox of a directory, which is stopped.
 func (p *place) add(t *testing.T, name, dir string, change func(*sandbox.Spec)) store.Dir {
 	t.Helper()
-	s := &sandbox.Spec{ID: sandbox.NewID(), Name: name, Dir: dir, CPUs: 2, Memory: sandbox.MinMemory, Disk: sandbox.MinDisk}
+	s := &sandbox.Spec{ID: sandbox.NewID(), Name: name, Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 2, Memory: sandbox.MinMemory, Disk: sandbox.MinDisk}
 	if change != nil {
 		change(s)
 	}
@@ -211,12 +211,12 @@ func TestResolveMount(t *testing.T) {
 		{"inner", "", p.inner, p.inner},
 		{"~/shop", "/data", p.shop, "/data"},
 	} {
-		got, err := engine.ResolveMount(sandbox.Mount{Source: m.source, Target: m.target, ReadOnly: true})
-		if want := (sandbox.Mount{Source: m.wantSource, Target: m.wantTarget, ReadOnly: true}); err != nil || got != want {
+		got, err := engine.ResolveMount(sandbox.Source{Host: m.source, Guest: m.target, Mode: sandbox.ReadOnly})
+		if want := (sandbox.Source{Host: m.wantSource, Guest: m.wantTarget, Mode: sandbox.ReadOnly}); err != nil || got != want {
 			t.Errorf("%s: %v, %v", m.source, got, err)
 		}
 	}
-	_, err := engine.ResolveMount(sandbox.Mount{Source: "none"})
+	_, err := engine.ResolveMount(sandbox.Source{Host: "none"})
 	if e := engine.As(err); e == nil || e.Reason != engine.NoMountSource || e.Path != filepath.Join(p.shop, "none") {
 		t.Errorf("%+v", e)
 	}
@@ -228,7 +228,7 @@ func TestRefusals(t *testing.T) {
 	p.add(t, "shop", p.shop, nil)
 	p.add(t, "gone", filepath.Join(p.shop, "gone"), nil)
 	p.add(t, "unmounted", p.shop, func(s *sandbox.Spec) {
-		s.Mounts = []sandbox.Mount{{Source: p.shop + "/gone", Target: "/data"}}
+		s.Mounts = []sandbox.Source{{Host: p.shop + "/gone", Guest: "/data"}}
 	})
 	home := filepath.Dir(p.shop)
 	one, much := 1, int64(1)<<60
@@ -407,7 +407,7 @@ func TestChangePorts(t *testing.T) {
 	for _, running := range []bool{false, true} {
 		p := newPlace(t)
 		d := p.add(t, "shop", p.shop, func(s *sandbox.Spec) {
-			s.Ports, s.Project.Ports = ports(2000, 3000), ports(3000)
+			s.Ports, s.Added.Ports = ports(2000, 3000), ports(3000)
 		})
 		if running {
 			start(t, d).ports = ports(2000, 3000)
@@ -437,8 +437,8 @@ func TestChangePorts(t *testing.T) {
 		want(got, err, 3000, 4000)
 		got, err = p.ChangePorts(t.Context(), "shop", ports(3000), nil)
 		want(got, err, 3000, 4000)
-		if spec, err := d.Spec(); err != nil || len(spec.Project.Ports) != 0 {
-			t.Errorf("a port that a person asked for is bawn.yaml's: %v, %v", spec.Project.Ports, err)
+		if spec, err := d.Spec(); err != nil || len(spec.Added.Ports) != 0 {
+			t.Errorf("a port that a person asked for is bawn.yaml's: %v, %v", spec.Added.Ports, err)
 		}
 	}
 }
@@ -554,7 +554,7 @@ func TestPoolSize(t *testing.T) {
 
 func TestGuestPath(t *testing.T) {
 	p := newPlace(t)
-	spec := &sandbox.Spec{Dir: p.shop, Place: "/work", Mounts: []sandbox.Mount{{Source: "/usr", Target: "/usr"}, {Source: "/etc", Target: "/host"}}}
+	spec := &sandbox.Spec{Dir: p.shop, Project: sandbox.Source{Host: p.shop, Guest: "/work"}, Mounts: []sandbox.Source{{Host: "/usr", Guest: "/usr"}, {Host: "/etc", Guest: "/host"}}}
 	for path, want := range map[string]string{p.shop: "/work", p.inner: "/work/inner", "/usr/lib": "/usr/lib", "/etc": "", filepath.Dir(p.shop): ""} {
 		if path == "/usr/lib" {
 			if real, err := filepath.EvalSymlinks(path); err != nil || real != path {
