@@ -14,7 +14,9 @@ import (
 // Its value is stable: front ends put it into machine-readable output.
 type Reason string
 
-// The reasons of errors. The fields of Error that each one fills are in parentheses.
+// The reasons of errors, with the fields of Error that each one fills in parentheses.
+// Those about rules, images, snapshots, forks and copies are beside their methods, and
+// those of notices in event.go.
 const (
 	// NotFound: there is no such sandbox (Sandbox, or Path of the directory that has
 	// none).

@@ -58,6 +58,12 @@ func (e *Engine) Named(name string) (*sandbox.Spec, error) {
 	return spec, err
 }
 
+// dirOf returns the folder of the sandbox of that name, as Named finds it.
+func (e *Engine) dirOf(name string) (store.Dir, error) {
+	_, err := e.Named(name)
+	return e.sandboxes.Dir(name), err
+}
+
 // Request is which sandbox a person wants to use, and how. A sandbox that does not
 // exist is made.
 type Request struct {

@@ -261,7 +261,7 @@ func syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	default:
 		err = atomicfile.Write(file, text)
 	}
-	return errors.Join(err, ReloadRules(ctx, d))
+	return errors.Join(err, reloadRules(ctx, d))
 }
 
 // syncProject is syncRules for all sandboxes of a project directory.

@@ -47,19 +47,6 @@ func (e *Engine) rulesFile(s Scope) (file string, d *store.Dir, err error) {
 	return dir.File(store.PolicyFile), &dir, err
 }
 
-// dirOf is the folder of a sandbox that exists.
-func (e *Engine) dirOf(name string) (store.Dir, error) {
-	if err := sandbox.CheckName(name); err != nil {
-		return store.Dir{}, err
-	}
-	d := e.sandboxes.Dir(name)
-	_, err := d.Spec()
-	if store.IsNotFound(err) {
-		err = &Error{Reason: NotFound, Sandbox: name, Err: err}
-	}
-	return d, err
-}
-
 // Rules returns the rules in force in a sandbox, also those allowed until it stops, which
 // have no Source.File; or the common ones. A file that makes no sense is RulesSyntax: no
 // rule is in force then.
@@ -237,17 +224,17 @@ func (e *Engine) overruled(ctx context.Context, s Scope, texts []string) (list [
 // reload puts the rules in force in a sandbox, or in all, if they run.
 func (e *Engine) reload(ctx context.Context, d *store.Dir) error {
 	if d != nil {
-		return ReloadRules(ctx, *d)
+		return reloadRules(ctx, *d)
 	}
 	names, err := e.sandboxes.Names()
 	for _, n := range names {
-		err = errors.Join(err, ReloadRules(ctx, e.sandboxes.Dir(n)))
+		err = errors.Join(err, reloadRules(ctx, e.sandboxes.Dir(n)))
 	}
 	return err
 }
 
-// ReloadRules puts the rules in the files of a sandbox in force, if it runs.
-func ReloadRules(ctx context.Context, d store.Dir) error {
+// reloadRules puts the rules in the files of a sandbox in force, if it runs.
+func reloadRules(ctx context.Context, d store.Dir) error {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return err
 	}
