@@ -57,8 +57,8 @@ func (a *agent) suspend(struct{}) (any, error) {
 	if a.disk == nil {
 		return nil, errors.New("the guest is not set up")
 	}
-	if err := setFrozen(true); err != nil {
-		return nil, errors.Join(err, setFrozen(false))
+	if err := setFrozen(cgroups, true, freezeLimit); err != nil {
+		return nil, errors.Join(err, setFrozen(cgroups, false, freezeLimit))
 	}
 	unix.Sync()
 	return nil, nil
@@ -74,12 +74,13 @@ func (a *agent) resume(r wire.Identity) (any, error) {
 		netif.DropConnections(r.Addresses)
 		err = errors.Join(err, changeBootID())
 	}
-	return nil, errors.Join(err, setFrozen(false))
+	return nil, errors.Join(err, setFrozen(cgroups, false, freezeLimit))
 }
 
-// setFrozen freezes or thaws all groups and waits until they are.
-func setFrozen(frozen bool) error {
-	groups, err := filepath.Glob(filepath.Join(cgroups, "*", "cgroup.freeze"))
+// setFrozen freezes or thaws all groups directly below root and waits, up to the limit,
+// until they are.
+func setFrozen(root string, frozen bool, limit time.Duration) error {
+	groups, err := filepath.Glob(filepath.Join(root, "*", "cgroup.freeze"))
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func setFrozen(frozen bool) error {
 			failed = errors.Join(failed, err)
 		}
 	}
-	deadline := time.Now().Add(freezeLimit)
+	deadline := time.Now().Add(limit)
 	for _, g := range groups {
 		failed = errors.Join(failed, awaitState(filepath.Dir(g), state, deadline))
 	}

@@ -18,11 +18,11 @@ import (
 	"bawn.dev/bawn/internal/guest/process"
 )
 
+// DataDir is Docker's folder of images and containers.
+const DataDir = "/var/lib/docker"
+
 const (
-	dockerSocket = "/run/docker.sock"
-	DataDir      = "/var/lib/docker"
-	dockerLog    = "/var/log/docker.log"
-	listenFD     = 3 // SD_LISTEN_FDS_START (sd_listen_fds(3))
+	listenFD = 3 // SD_LISTEN_FDS_START (sd_listen_fds(3))
 
 	// restartPause limits how often a daemon that cannot start is started.
 	restartPause = time.Second
@@ -39,7 +39,10 @@ const ActivateMode = "bawn-activate"
 // socket activation. The first client waits in the socket's queue until the daemon accepts
 // it. While no daemon runs, the agent waits for the socket to become readable.
 type Daemon struct {
-	processes *process.Table
+	processes    *process.Table
+	socket       string
+	log          string // the daemon's output, of its last start
+	restartPause time.Duration
 
 	mu      sync.Mutex
 	running *process.Process
@@ -47,7 +50,9 @@ type Daemon struct {
 }
 
 // New returns a daemon that will run as a child in the table, after Listen.
-func New(processes *process.Table) *Daemon { return &Daemon{processes: processes} }
+func New(processes *process.Table) *Daemon {
+	return &Daemon{processes: processes, socket: "/run/docker.sock", log: "/var/log/docker.log", restartPause: restartPause}
+}
 
 // Listen opens the socket and waits for clients in the background. It does nothing if the
 // image has no daemon.
@@ -58,8 +63,13 @@ func (d *Daemon) Listen() error {
 			return nil //nolint:nilerr // the image has none
 		}
 	}
-	_ = os.Remove(dockerSocket)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dockerSocket, Net: "unix"})
+	return d.listen(daemon)
+}
+
+// listen is Listen for a daemon at that path.
+func (d *Daemon) listen(daemon string) error {
+	_ = os.Remove(d.socket)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: d.socket, Net: "unix"})
 	if err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
@@ -70,9 +80,9 @@ func (d *Daemon) Listen() error {
 		return fmt.Errorf("docker: %w", err)
 	}
 	if gid, ok := accounts.GroupID("/etc/group", accounts.DockerGroup); ok {
-		_ = os.Chown(dockerSocket, 0, int(gid))
+		_ = os.Chown(d.socket, 0, int(gid))
 	}
-	if err := os.Chmod(dockerSocket, 0o660); err != nil {
+	if err := os.Chmod(d.socket, 0o660); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
 	go d.serve(f, daemon)
@@ -95,9 +105,9 @@ func (d *Daemon) serve(socket *os.File, daemon string) {
 			return
 		default:
 			<-p.Done
-			log.Printf("docker: the daemon ended: %s", dockerLog)
+			log.Printf("docker: the daemon ended: %s", d.log)
 		}
-		time.Sleep(restartPause)
+		time.Sleep(d.restartPause)
 	}
 }
 
@@ -114,7 +124,7 @@ func waitReadable(fd int) error {
 
 // start starts the daemon. It returns nil, nil after Stop.
 func (d *Daemon) start(socket *os.File, daemon string) (*process.Process, error) {
-	out, err := os.OpenFile(dockerLog, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
+	out, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
 	if err != nil {
 		return nil, err
 	}
