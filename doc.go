@@ -11,7 +11,8 @@
 // another one by SSH, end to end between the CLI (internal/session) and the guest.
 //
 // The supervisor runs QEMU (internal/qemu) under Landlock and seccomp
-// (internal/confine), and a share server (internal/share) for each directory,
+// (internal/confine), on memory that it can save and fill (internal/memory), and a
+// share server (internal/share) for each directory,
 // which is a vhost-user device (internal/share/vhostuser). The guest's network card
 // ends in internal/netstack, where internal/egress decides about every flow by
 // the rules of internal/policy.

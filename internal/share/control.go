@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/socketpair"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // Besides the guest's requests, a share's server answers the supervisor's orders,
@@ -27,6 +28,9 @@ import (
 // maxMessage bounds a message, in bytes. A share of two million files in use
 // makes some 200 MB.
 const maxMessage = 1 << 30
+
+// maxErrorText bounds the text of a server's error, in characters.
+const maxErrorText = 500
 
 // verb is what the supervisor wants.
 type verb string
@@ -111,8 +115,8 @@ func (c *Control) Load(ctx context.Context, state json.RawMessage, moved bool) e
 }
 
 // ask sends an order, with a descriptor beside it unless f is nil, and waits for the
-// answer until ctx ends or the limit passes. An error that the server reports is
-// returned as it is.
+// answer until ctx ends or the limit passes. An error that the server reports leaves the
+// connection usable.
 func (c *Control) ask(ctx context.Context, limit time.Duration, o order, f *os.File) (answer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,8 +141,8 @@ func (c *Control) ask(ctx context.Context, limit time.Duration, o order, f *os.F
 		}
 		return answer{}, fmt.Errorf("control of a share: %s: %w", o.Verb, err)
 	}
-	if a.Error != "" {
-		return answer{}, errors.New(a.Error)
+	if a.Error != "" { // a guest that broke out into the server may have chosen it
+		return answer{}, errors.New(text.Short(a.Error, maxErrorText))
 	}
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +116,27 @@ func TestEndedContextSendsNothing(t *testing.T) {
 	err := inTime(t, func() (err error) { state, err = c.Save(t.Context()); return err })
 	if err != nil || string(state) != `{"next":7}` {
 		t.Errorf("got %s, %v", state, err)
+	}
+}
+
+// TestErrorTextIsClean: a server's error is one line without control characters, and the
+// connection stays usable.
+func TestErrorTextIsClean(t *testing.T) {
+	c, server := newControlTest(t)
+	go func() {
+		for _, a := range []answer{{Error: "bad\x1b[2J\nnews"}, {State: json.RawMessage(`{}`)}} {
+			var o order
+			if _, err := receive(server, &o); err != nil {
+				return
+			}
+			_ = send(server, a, nil)
+		}
+	}()
+	if _, err := c.Save(t.Context()); err == nil || strings.ContainsAny(err.Error(), "\x1b\n") || !strings.HasPrefix(err.Error(), "bad") {
+		t.Errorf("got %q", err)
+	}
+	if state, err := c.Save(t.Context()); err != nil || string(state) != "{}" {
+		t.Errorf("the next order: %s, %v", state, err)
 	}
 }
 
