@@ -32,7 +32,7 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 	return d
 }
 
-// checkAddress says why the reserved ranges forbid a bare address; nil for a name
+// checkAddress returns why the reserved ranges forbid a bare address; nil for a name
 // and for the host's loopback.
 func checkAddress(set *policy.Set, f policy.Flow) error {
 	if f.Name != "" || f.Host {
@@ -45,7 +45,7 @@ func checkAddress(set *policy.Set, f policy.Flow) error {
 	return nil
 }
 
-// ownPage says whether a flow goes to the page that the gateway serves itself.
+// ownPage reports whether a flow goes to the page that the gateway serves itself.
 func ownPage(f policy.Flow) bool {
 	at := f.Name == InfoName || f.Addr == policy.Gateway4.Addr() || f.Addr == policy.Gateway6.Addr()
 	return at && f.Port == 80 && f.Proto == policy.TCP

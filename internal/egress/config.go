@@ -9,7 +9,7 @@ import (
 	"bawn.dev/bawn/internal/policy"
 )
 
-// Config says what a Gateway governs. The pools and DNS must be set.
+// Config is what a Gateway governs, and by what means. The pools and DNS must be set.
 type Config struct {
 	Policy       *policy.Set      // nil: nothing passes
 	Pool4, Pool6 netip.Prefix     // synthetic addresses handed out for names

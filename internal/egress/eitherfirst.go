@@ -209,7 +209,7 @@ func (s *split) read() io.Reader {
 		return nil
 	}
 	s.plain = true
-	if err != nil { // a reset is told once, and then looks like an end
+	if err != nil { // a reset is returned once; the next read returns an end
 		return io.MultiReader(bytes.NewReader(first), failed{err})
 	}
 	return &prefixed{Conn: s.up, head: first}

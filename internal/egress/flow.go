@@ -147,7 +147,7 @@ func (f *flow) add(c net.Conn) bool {
 	return true
 }
 
-// setApp says what the bytes look like.
+// setApp sets the protocol that the log shows.
 func (f *flow) setApp(app string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

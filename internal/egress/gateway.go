@@ -98,7 +98,7 @@ func (g *Gateway) decide(f policy.Flow) policy.Decision {
 	return policy.Decision{Reason: "no policy is loaded"}
 }
 
-// resolves says whether the policy in force gives a name an address.
+// resolves reports whether the policy in force gives a name an address.
 func (g *Gateway) resolves(name string) bool {
 	set := g.current.Load()
 	return set != nil && set.Resolves(name)

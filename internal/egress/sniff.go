@@ -23,7 +23,7 @@ const (
 var http2Preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 // sniff reads until the first bytes show what they are. It returns all that it
-// read; err says why a kindNone or a kindOther came about.
+// read. err is the error that ended the reading, of a kindNone or a kindOther.
 func sniff(r io.Reader, head []byte) (kind, []byte, error) {
 	buf := make([]byte, smallBuffer)
 	for reads := 0; ; reads++ {

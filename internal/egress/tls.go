@@ -87,7 +87,7 @@ func (f *flow) drop(c, up net.Conn, word []byte) {
 	abort(c)
 }
 
-// checkName says why a ClientHello is refused, or "".
+// checkName returns why a ClientHello is refused, or "".
 func (f *flow) checkName(h tlshello.Hello) string {
 	switch {
 	case h.ECH:

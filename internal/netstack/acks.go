@@ -7,14 +7,15 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// The stack acknowledges whatever arrives at once, in a frame of its own. Most
-// often an answer follows that says the same in passing, and each frame costs the
-// guest an interrupt and two processes a system call. So a bare acknowledgement
-// waits for a moment, and goes only if nothing else does (RFC 1122, section
-// 4.2.3.2, allows 500 ms, and wants one for every second segment).
+// Delayed acknowledgements. The stack acknowledges each segment at once, in a frame
+// of its own. Most often an answer follows that carries the same acknowledgement, and
+// each frame costs the guest an interrupt and two processes a system call. So a bare
+// acknowledgement is held for a moment, and dropped if another frame of the
+// connection carries it (RFC 1122, section 4.2.3.2, allows 500 ms, and wants one for
+// every second segment).
 //
-// What goes at once: one that acknowledges nothing new, since it is about the
-// window or about something lost, and the second while one waits.
+// Two are sent at once: one that acknowledges nothing new, since it is about the
+// window or a loss, and the second while one is held.
 
 const (
 	// ackDelay is how long an acknowledgement may wait: longer than a server of
@@ -28,11 +29,11 @@ type ackKey struct {
 	port, guestPt uint16
 }
 
-// ackFlow is what was acknowledged last on a connection.
+// ackFlow is the last acknowledgement on a connection.
 type ackFlow struct {
 	key  ackKey
 	ack  uint32
-	held []byte // a frame that waits; empty is none
+	held []byte // the frame that is held; empty: none
 }
 
 // acks holds acknowledgements back. Not safe for concurrent use.
@@ -41,9 +42,9 @@ type acks struct {
 	waiting int // flows that hold a frame
 }
 
-// hold is asked about each frame to the guest, with its length before it. It says
-// whether it keeps a copy instead, and gives a frame of another connection that
-// must go now, if there is one.
+// hold is called with each frame to the guest, with its length before it. held
+// means that acks has kept a copy, and the frame is not to be sent. other is a held
+// frame of another connection that must be sent now, if there is one.
 func (a *acks) hold(frame []byte) (held bool, other []byte) {
 	key, tcp, payload, ok := ackOf(frame[lengthLen:])
 	if !ok {
@@ -60,7 +61,7 @@ func (a *acks) hold(frame []byte) (held bool, other []byte) {
 		f.key, f.ack = key, ack
 		return false, other
 	case f.key == key && flags&header.TCPFlagRst != 0:
-		a.drop(f) // after this nothing is to be said
+		a.drop(f) // the connection ends
 		return false, nil
 	case f.key != key || flags&header.TCPFlagAck == 0 || int32(ack-f.ack) < 0:
 		return false, nil
@@ -70,11 +71,11 @@ func (a *acks) hold(frame []byte) (held bool, other []byte) {
 		return true, nil
 	}
 	f.ack = ack
-	a.drop(f) // this frame says it, too
+	a.drop(f) // this frame acknowledges it, too
 	return false, nil
 }
 
-// flow gives the place of a connection, which may be another's.
+// flow returns the place of a connection in the table, which may hold another's.
 func (a *acks) flow(k ackKey) *ackFlow {
 	h := binary.BigEndian.Uint32(k.addr[12:]) ^ uint32(k.port)<<16 ^ uint32(k.guestPt)
 	h *= 0x9e3779b1 // 2^32 divided by the golden ratio, which spreads well
@@ -97,7 +98,7 @@ func (a *acks) drop(f *ackFlow) {
 	}
 }
 
-// releaseAll appends all that waits.
+// releaseAll appends all held frames to out, and holds none.
 func (a *acks) releaseAll(out []byte) []byte {
 	if a.waiting == 0 {
 		return out

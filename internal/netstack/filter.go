@@ -9,7 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// verdict is what becomes of a frame.
+// verdict is what happens to a frame.
 type verdict int
 
 const (
@@ -52,11 +52,11 @@ const (
 	icmp6Echo      = 128
 	icmp6Solicit   = 135 // neighbour solicitation
 	icmp6Advertise = 136
-	icmp6LastInfo  = 127 // below are errors, which a guest may send about its own traffic
+	icmp6LastInfo  = 127 // types up to it are errors, which a guest may send about its own traffic
 )
 
-// inspect judges a frame of at least an Ethernet header. A Drop with an empty
-// Why is not worth telling: ordinary chatter of an ordinary guest.
+// inspect judges a frame of at least an Ethernet header. A Drop with an empty Why is
+// not reported: ordinary guests send such frames all the time.
 func (f *filter) inspect(frame []byte) (verdict, Drop) {
 	dst, src, typ := frame[0:6], frame[6:12], binary.BigEndian.Uint16(frame[12:])
 	if !bytes.Equal(src, f.guestMAC) {
@@ -86,7 +86,7 @@ func (f *filter) arp(p []byte) (verdict, Drop) {
 		return drop, Drop{Proto: "arp", Src: sender, Dst: target, Why: "an address that is not the guest's"}
 	}
 	if target != f.gateway4 {
-		return drop, Drop{} // there is nobody else here
+		return drop, Drop{} // the link has no other machine
 	}
 	return pass, Drop{}
 }

@@ -9,7 +9,7 @@ import (
 // ports (RFC 792), and enough for the sender to find its socket.
 const quoted = 64
 
-// prohibit tells the guest that its packet was not let through: "communication
+// prohibit sends the guest an ICMP error about a packet that was not let through: "communication
 // administratively prohibited" (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
 func (l *link) prohibit(packet []byte) {
 	if len(packet) == 0 {

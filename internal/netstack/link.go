@@ -44,7 +44,7 @@ func newLink(conn net.Conn, cfg *Config) *link {
 
 func (l *link) close() { l.once.Do(func() { l.conn.Close() }) }
 
-// errFrame means that QEMU, or who speaks for it, does not keep the protocol.
+// errFrame means that the peer, QEMU, does not keep the protocol.
 var errFrame = errors.New("netstack: a frame of impossible length")
 
 // read passes frames up until the link ends.
@@ -68,7 +68,7 @@ func (l *link) read() error {
 	}
 }
 
-// ended turns the ways in which a link may end in order into nil.
+// ended returns nil for the errors with which a link ends in order.
 func ended(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
 		return nil
@@ -136,7 +136,7 @@ func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	return list.Len(), nil
 }
 
-// put appends a frame to what is written next, unless it may wait.
+// put appends a frame to what is written next, unless it may wait (acks.go).
 func (l *link) put(pkt *stack.PacketBuffer) {
 	at := len(l.out)
 	l.out = append(l.out, 0, 0, 0, 0)
@@ -152,7 +152,7 @@ func (l *link) put(pkt *stack.PacketBuffer) {
 	l.out = append(l.out, before...)
 }
 
-// flush writes the acknowledgements that nothing has overtaken.
+// flush writes the acknowledgements that still wait.
 func (l *link) flush() {
 	l.writing.Lock()
 	defer l.writing.Unlock()

@@ -7,23 +7,23 @@
 // filter (filter.go), which lets through only what a well-behaved guest with one
 // address of each family sends: ARP and neighbour discovery about the gateway,
 // TCP and UDP from the guest's own address, echo requests to the gateway. The
-// rest is dropped and told of; for some of it the guest gets an ICMP error, so
-// that nothing waits for a time-out. So the stack behind the filter, which has
+// rest is dropped and reported (Config.Dropped); for some of it the guest gets an
+// ICMP error, so that nothing waits for a time-out. So the stack behind the filter, which has
 // to accept packets to every address in the world, never sees a forged source,
 // a fragment or an extension header.
 //
 // The stack takes every destination for its own (promiscuous, spoofing). A SYN
-// becomes a TCPRequest, the first datagram between two addresses a UDPRequest.
-// Until one is answered, nothing has been promised to the guest: Accept makes
-// the handshake, Reject sends a reset or an ICMP error.
+// becomes a TCPRequest, the first datagram between two addresses a UDPRequest. The
+// guest gets no answer before the caller decides: Accept makes the handshake, Reject
+// sends a reset or an ICMP error.
 //
-// What a connection may hold is bounded, and so is all together: a guest that asks
-// for much and takes nothing would otherwise fill the host's memory. The first
-// connections have room to be fast, the others have little (roomyConns), and one
-// that was closed counts until the guest has taken what was written.
+// The memory of a connection is bounded, and that of all together: a guest that asks
+// for much and reads nothing would otherwise fill the host's memory. The first
+// connections have large buffers to be fast, the others small ones (roomyConns), and
+// a closed one counts until the guest has read what was written.
 //
-// Not safe: a guest that does not read stalls its own link, and with it every
-// connection of its own; the writer waits.
+// Known limit: a guest that does not read stalls its own link, and with it all its
+// connections; the writer waits.
 package netstack
 
 import (
@@ -58,7 +58,7 @@ type Config struct {
 	Dropped              func(Drop)        // called by the reader: must be quick
 }
 
-// Drop is a packet that was not let through.
+// Drop describes a packet that was not let through.
 type Drop struct {
 	Proto    string // "arp", "icmp", "tcp", a number, ...
 	Src, Dst netip.Addr
@@ -78,25 +78,25 @@ const (
 	// maxUDPMore is how many more datagrams wait with the first.
 	maxUDPMore = 16
 
-	// roomyConns is how many connections may hold as much as a fast transfer
-	// wants: roomyBuffer each way, in bytes, of which startBuffer at first. Those
-	// opened while so many are open have tightBuffer. So all of defaultMaxTCP
-	// together hold half a GiB at most.
+	// roomyConns is how many connections may have the buffers of a fast transfer:
+	// roomyBuffer bytes each way, of which startBuffer at first. Those opened while
+	// so many are open have tightBuffer. So all of defaultMaxTCP together hold half
+	// a GiB at most.
 	roomyConns  = 128
 	roomyBuffer = 1 << 20
 	startBuffer = 256 << 10
 	tightBuffer = 32 << 10
 
-	// closeTime is how long a guest may take to take the last of a connection
-	// that was closed; then it is reset. closePoll is when that is first looked
-	// at, and then after twice the time, and so on.
+	// closeTime is how long a guest may take to read the last bytes of a closed
+	// connection; then it is reset. closePoll is the time until the first check,
+	// and doubles with each.
 	closeTime = time.Minute
 	closePoll = 50 * time.Millisecond
 
 	nicID = 1
 )
 
-// Stack is a running stack.
+// Stack is a running stack. Safe for concurrent use.
 type Stack struct {
 	cfg   Config
 	link  *link
@@ -113,7 +113,8 @@ type Stack struct {
 	err     error
 }
 
-// New runs a stack on a link, which it closes at the end.
+// New runs a stack on a link, which it owns and closes at the end. Call Close, also
+// after the link has ended.
 func New(conn net.Conn, cfg Config) (*Stack, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -173,7 +174,7 @@ func (s *Stack) configure() error {
 			Protocol:          a.proto,
 			AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(a.gateway.Addr()), PrefixLen: a.gateway.Bits()},
 		}, stack.AddressProperties{}))
-		// Fixed: the guest's word about neighbours is not asked for.
+		// Fixed: the guest is not asked about neighbours.
 		try("neighbour", s.stack.AddStaticNeighbor(nicID, a.proto, address(a.guest.Addr()), tcpip.LinkAddress(s.cfg.GuestMAC)))
 	}
 	try("promiscuous mode", s.stack.SetPromiscuousMode(nicID, true))
@@ -267,11 +268,11 @@ type Conn struct {
 	ep    tcpip.Endpoint
 	stack *Stack
 	roomy bool
-	once  sync.Once // closed
-	gone  sync.Once // counts no more
+	once  sync.Once // starts linger
+	gone  sync.Once // takes the connection off the counts
 }
 
-// size gives the connection its buffers.
+// size sets the size of the connection's buffers.
 func (c *Conn) size() {
 	if c.roomy = c.stack.roomy.Add(1) <= roomyConns; c.roomy {
 		return // as the stack's options say, and growing
@@ -291,8 +292,8 @@ func (c *Conn) ended() {
 	})
 }
 
-// Close ends the connection in order; what was written is still sent, if the
-// guest takes it within a minute.
+// Close ends the connection in order; what was written is still sent, if the guest
+// reads it within a minute (closeTime).
 func (c *Conn) Close() error {
 	err := c.TCPConn.Close()
 	c.once.Do(func() { c.linger(closePoll, time.Now().Add(c.stack.closeTime)) })
@@ -318,7 +319,7 @@ func (c *Conn) linger(poll time.Duration, until time.Time) {
 // Abort ends the connection with a reset.
 func (c *Conn) Abort() {
 	c.ep.Abort()
-	_ = c.TCPConn.Close() // wakes who reads
+	_ = c.TCPConn.Close() // wakes the readers
 	c.ended()
 }
 
@@ -332,9 +333,9 @@ type UDPRequest struct {
 	more     []*stack.PacketBuffer // guarded by the stack's mutex
 }
 
-// datagram is called by the reader for each that belongs to no association. What
-// comes before the answer waits with the first: a resolver asks for both families
-// at once.
+// datagram is called by the reader for each datagram that belongs to no association.
+// Those that come before the answer wait with the first: a resolver asks for both
+// families at once.
 func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -356,7 +357,7 @@ func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 	return true
 }
 
-// answered ends the wait and returns what came meanwhile.
+// answered ends the wait and returns the datagrams that came meanwhile.
 func (r *UDPRequest) answered() []*stack.PacketBuffer {
 	r.stack.mu.Lock()
 	defer r.stack.mu.Unlock()

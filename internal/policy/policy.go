@@ -1,4 +1,4 @@
-// Package policy says which hosts, addresses and ports a guest may reach. It is
+// Package policy decides which hosts, addresses and ports a guest may reach. It is
 // pure: rules are parsed (parse.go), made into a Set that decides (set.go), and
 // nothing here touches the network. docs/policy.md is the reference for people.
 //

@@ -78,7 +78,7 @@ func (n *node) add(r *Rule) {
 	n.exact = append(n.exact, r)
 }
 
-// about calls use for the rules about a name whose end the node is; rest is what
+// about calls use for the rules about a name that ends in the node; rest is what
 // stands before that.
 func (n *node) about(rest string, use func(*Rule)) {
 	for _, r := range n.below {

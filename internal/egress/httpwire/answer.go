@@ -12,7 +12,7 @@ type Answer struct {
 	Length int64 // of the body, in bytes, or LengthChunked or LengthUntilEOF
 }
 
-// Lengths of bodies that no number says.
+// Lengths of bodies that are not known from the head.
 const (
 	LengthChunked  = -1
 	LengthUntilEOF = -2

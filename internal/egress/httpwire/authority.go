@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Authority returns what the request says it is for. Errors are *Error: none, two
+// Authority returns the HOST[:PORT] that the request is for. Errors are *Error: none, two
 // that differ, or a request that asks for a tunnel.
 func (q *Request) Authority() (string, error) {
 	host, named, err := q.host()
@@ -41,7 +41,7 @@ var (
 	ErrNoHost  = &Error{403, "the request names no host"}
 )
 
-// host returns the value of the Host field; named says whether there is one.
+// host returns the value of the Host field; named reports whether there is one.
 func (q *Request) host() (value string, named bool, err error) {
 	for _, f := range q.Fields {
 		if f.canonical() != "host" {

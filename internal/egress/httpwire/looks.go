@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// isToken says whether s is a token of RFC 9110, 5.6.2.
+// isToken reports whether s is a token of RFC 9110, 5.6.2.
 func isToken(s string) bool {
 	for i := range len(s) {
 		if !isTokenByte(s[i]) {
@@ -19,7 +19,7 @@ func isTokenByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
-// isVisible says whether s has no blank and no control character.
+// isVisible reports whether s has no blank and no control character.
 func isVisible(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] == 0x7f {

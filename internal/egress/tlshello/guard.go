@@ -9,7 +9,7 @@ import (
 // record, until the plaintext handshake is over: after a HelloRetryRequest the
 // client sends a second ClientHello, and some server might believe that one.
 //
-// Neither an alert nor application data says that it is over: servers pass over
+// Neither an alert nor application data ends it: servers pass over
 // warnings, and over early data after a HelloRetryRequest (RFC 8446 section 4.2.10).
 // In TLS 1.3 all that follows looks like application data, so that the guard stays
 // to the end of the connection, and looks at the records' headers.
