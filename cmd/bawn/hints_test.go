@@ -54,6 +54,15 @@ func TestWordsOfErrors(t *testing.T) {
 		{&engine.Error{Reason: engine.CommandFailed, Err: failed}, "no", "bawn ls"},
 		{&engine.Error{Reason: engine.NotAnswering, Sandbox: "shop", Err: failed}, "no", "bawn logs shop, or bawn stop --force shop and run again"},
 		{&engine.Error{Reason: engine.SnapshotExists, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot rm shop one, or another name"},
+		{&engine.Error{Reason: engine.SnapshotNotFound, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot ls shop"},
+		{&engine.Error{Reason: engine.SnapshotDamaged, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "another of bawn snapshot ls shop"},
+		{&engine.Error{Reason: engine.SnapshotFailed, Sandbox: "shop", Err: failed}, "no", "bawn logs --supervisor shop"},
+		{&engine.Error{Reason: engine.StateWouldBeLost, Sandbox: "shop", Err: failed}, "no", "--force, or bawn snapshot create shop first"},
+		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Err: failed}, "no", "bawn rm shop, or another name"},
+		{&engine.Error{Reason: engine.ProjectCopyExists, Path: "/p-x", Err: failed}, "no", "another name for the fork, or move what is there"},
+		{&engine.Error{Reason: engine.ImageInUse, Err: failed}, "no", "bawn ls, and bawn rm what has it"},
+		{&engine.Error{Reason: engine.PathEscapes, Sandbox: "shop", Err: failed}, "no", "name the place that it leads to, if you mean that"},
+		{&engine.Error{Reason: engine.SpecialDestination, Sandbox: "shop", Path: "/a b", Err: failed}, "no", "bawn exec shop -- cat '/a b'"},
 		// What a verb says about an error comes first.
 		{hint(&engine.Error{Reason: engine.StartFailed, Err: failed}, "look"), "no", "look"},
 	} {
