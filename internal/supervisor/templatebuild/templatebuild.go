@@ -33,6 +33,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/launch"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/sys/diskuse"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/text"
@@ -195,7 +196,7 @@ func (b *builder) build(ctx context.Context, d *template.Draft) (template.Meta, 
 	if _, err := b.save(ctx, d, template.Ready, disk); err != nil {
 		return none, err
 	}
-	b.log.Info("template", "memory", size.Format(allocated(b.machine.RAM)))
+	b.log.Info("template", "memory", size.Format(diskuse.OfFile(b.machine.RAM)))
 	return template.Meta{Kernel: b.kernel, Made: time.Now().UTC(), Shares: b.saved}, nil
 }
 
@@ -327,7 +328,7 @@ func settle(ctx context.Context, ram *os.File) error {
 	last, quiet := int64(-1), 0
 	for quiet < settleQuiet {
 		quiet++
-		if now := allocated(ram); now != last {
+		if now := diskuse.OfFile(ram); now != last {
 			last, quiet = now, 0
 		}
 		select {
@@ -340,13 +341,4 @@ func settle(ctx context.Context, ram *os.File) error {
 		}
 	}
 	return nil
-}
-
-// allocated is how many bytes of a file are no holes.
-func allocated(f *os.File) int64 {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0
-	}
-	return st.Blocks * 512 // stat(2)
 }
