@@ -13,54 +13,64 @@ import (
 // maxComm is the longest name that Linux keeps of a process, in bytes.
 const maxComm = 15
 
-// askDelay is how long a question waits for others to go with it: long enough that
-// the guest's handshake with the server comes first, and much shorter than the log
-// waits for the answer. The guest remembers for seconds which process connected.
-const askDelay = 50 * time.Millisecond
+// queryDelay is how long a query waits for others to go with it: long enough that the
+// guest shakes hands with the server first, and much shorter than the log waits for the
+// answer. The guest's records of connections live for seconds.
+const queryDelay = 50 * time.Millisecond
 
-// attribution asks the guest which processes began flows. One question is on its way
-// at a time, and those that come up meanwhile go together in the next: a message
-// wakes the guest up, which takes longer than the answer, and during a burst of
-// connections the guest has other work.
+// processQuery asks the guest which processes flows belong to. The replies are in the order
+// of the requests.
+type processQuery func(context.Context, []wire.ProcessRequest) ([]wire.ProcessReply, error)
+
+// attribution finds the processes in the guest that flows belong to. One query is on its
+// way at a time, and what comes up meanwhile goes together in the next: a message to the
+// guest wakes it up, which takes longer than the answer, and a burst of connections is when
+// the guest has other things to do.
 type attribution struct {
-	ask func(context.Context, []wire.ProcessRequest) ([]wire.ProcessReply, error)
+	query processQuery
+	tasks sync.WaitGroup
 
 	mu      sync.Mutex
 	busy    bool
-	waiting []question
+	closed  bool
+	waiting []flowQuery
 }
 
-type question struct {
+// flowQuery is a query about one flow.
+type flowQuery struct {
 	request wire.ProcessRequest
 	reply   chan wire.ProcessReply // has room for it
 }
 
-// process implements egress.ProcessFunc. It waits for the reply until ctx ends:
-// egress bounds the questions without a reply, so a guest that never answers fills
-// neither the port nor the list.
+// process implements egress.ProcessFunc. It waits for the reply as long as that
+// takes: egress counts the queries without one, so a guest that never answers
+// fills neither the port nor the list.
 func (a *attribution) process(ctx context.Context, proto string, src, dst netip.AddrPort) string {
-	q := question{wire.ProcessRequest{Proto: proto, Src: src, Dst: dst}, make(chan wire.ProcessReply, 1)}
+	q := flowQuery{wire.ProcessRequest{Proto: proto, Src: src, Dst: dst}, make(chan wire.ProcessReply, 1)}
 	a.mu.Lock()
-	a.waiting = append(a.waiting, q)
-	first := !a.busy
-	a.busy = true
-	a.mu.Unlock()
-	if first {
-		go a.serve(ctx)
+	if a.closed {
+		a.mu.Unlock()
+		return ""
 	}
+	a.waiting = append(a.waiting, q)
+	if !a.busy {
+		a.busy = true
+		a.tasks.Go(func() { a.run(ctx) })
+	}
+	a.mu.Unlock()
 	select {
-	case p := <-q.reply:
-		return processText(p)
+	case hint := <-q.reply:
+		return processHint(hint)
 	case <-ctx.Done():
 		return ""
 	}
 }
 
-// serve asks until no question waits.
-func (a *attribution) serve(ctx context.Context) {
+// run queries until nothing waits.
+func (a *attribution) run(ctx context.Context) {
 	for {
 		select {
-		case <-time.After(askDelay):
+		case <-time.After(queryDelay):
 		case <-ctx.Done():
 		}
 		a.mu.Lock()
@@ -75,19 +85,28 @@ func (a *attribution) serve(ctx context.Context) {
 		for _, q := range list {
 			requests = append(requests, q.request)
 		}
-		replies, err := a.ask(ctx, requests)
+		replies, err := a.query(ctx, requests)
 		for i, q := range list {
-			var p wire.ProcessReply // a flow may stay without a name
+			var hint wire.ProcessReply // a flow without a process is no error
 			if err == nil && i < len(replies) {
-				p = replies[i]
+				hint = replies[i]
 			}
-			q.reply <- p
+			q.reply <- hint
 		}
 	}
 }
 
-// processText returns a process as the log shows it: NAME[PID].
-func processText(p wire.ProcessReply) string {
+// close returns when no query is on its way, and lets none begin. The contexts of all
+// callers must have ended.
+func (a *attribution) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.tasks.Wait()
+}
+
+// processHint is a process as the network log names it, or empty.
+func processHint(p wire.ProcessReply) string {
 	if p.PID <= 0 || p.Name == "" {
 		return ""
 	}
@@ -97,14 +116,10 @@ func processText(p wire.ProcessReply) string {
 	return fmt.Sprintf("%s[%d]", p.Name, p.PID)
 }
 
-// processes asks the agent. Before there is one it returns nothing.
-func (n *network) processes(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
-	a := n.agent.Load()
-	if a == nil {
-		return nil, nil
-	}
+// askProcesses asks the agent, and implements processQuery.
+func (s *supervisor) askProcesses(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
 	var replies []wire.ProcessReply
-	if err := a.Call(ctx, wire.OpProcess, list, &replies); err != nil {
+	if err := s.machine.agent.Call(ctx, wire.OpProcess, list, &replies); err != nil {
 		return nil, err
 	}
 	return replies, nil

@@ -11,7 +11,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// TestAttribution: what comes up while the guest is asked goes together in one question
+// TestAttribution: what comes up while the guest is asked goes together in one query
 // more, each caller gets the answer about its own flow, and a guest that answers
 // too little or never holds up nobody for good.
 func TestAttribution(t *testing.T) {
@@ -19,7 +19,7 @@ func TestAttribution(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var sizes []int
 		answer := make(chan int) // how many of the next question
-		a := &attribution{ask: func(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
+		a := &attribution{query: func(ctx context.Context, list []wire.ProcessRequest) ([]wire.ProcessReply, error) {
 			sizes = append(sizes, len(list))
 			select {
 			case n := <-answer:
@@ -42,7 +42,7 @@ func TestAttribution(t *testing.T) {
 			synctest.Wait()
 		}
 		ask(1)
-		time.Sleep(askDelay)
+		time.Sleep(queryDelay)
 		synctest.Wait()
 		for port := range uint16(3) {
 			ask(port + 2)
@@ -55,14 +55,14 @@ func TestAttribution(t *testing.T) {
 			}
 		}
 		ask(5)
-		time.Sleep(askDelay)
+		time.Sleep(queryDelay)
 		synctest.Wait()
 		ask(6)
 		cancel()
-		if a, b := <-got[5], <-got[6]; a != "" || b != "" {
-			t.Errorf("without an answer: %q, %q", a, b)
+		if five, six := <-got[5], <-got[6]; five != "" || six != "" {
+			t.Errorf("without an answer: %q, %q", five, six)
 		}
-		synctest.Wait()
+		a.close()
 		if s := fmt.Sprint(sizes); s != "[1 3 1 1]" && s != "[1 3 1]" {
 			t.Errorf("questions of %s", s)
 		}

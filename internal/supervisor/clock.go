@@ -61,9 +61,19 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 		if jumped {
 			s.log.Info("the host slept, or its clock was set: the guest is told the time")
 		}
-		if err := s.agent.Call(ctx, wire.OpTime, look().wall, nil); err != nil && ctx.Err() == nil {
+		if err := s.setClock(ctx, look().wall); err != nil && ctx.Err() == nil {
 			s.log.Warn("the guest's clock", "error", err)
 		}
 		told = now
 	}
+}
+
+// clockLimit is how long a guest may take to set its clock. One that is slower is told the
+// time again later.
+const clockLimit = time.Minute
+
+func (s *supervisor) setClock(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, clockLimit)
+	defer cancel()
+	return s.machine.agent.Call(ctx, wire.OpTime, now, nil)
 }

@@ -15,7 +15,7 @@ import (
 // set, and now and then, and is left alone otherwise.
 func TestKeepClock(t *testing.T) {
 	a, g := agenttest.New(t)
-	s := &supervisor{agent: a, log: slog.New(slog.DiscardHandler)}
+	s := &supervisor{machine: &machine{agent: a}, log: slog.New(slog.DiscardHandler)}
 	now := clocks{wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	ticks := make(chan time.Time)
 	ctx, cancel := context.WithCancel(t.Context())

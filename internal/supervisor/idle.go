@@ -34,10 +34,8 @@ type usage struct {
 
 func (s *supervisor) usage() (usage, error) {
 	work, err := processorTime(s.machine.Pid())
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return usage{
-		at: time.Now(), attached: s.sessions > 0 || s.ports.Conns() > 0,
+		at: time.Now(), attached: s.life.status().sessions > 0 || s.ports.Conns() > 0,
 		traffic: s.network.gate.Traffic(), work: work,
 	}, err
 }

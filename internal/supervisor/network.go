@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
@@ -20,74 +19,98 @@ import (
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/vm"
 )
 
-// network is the guest's way out.
-type network struct {
-	dir   store.Dir
-	gate  *egress.Gateway
-	stack *netstack.Stack
-	audit *audit.Log
-	agent atomic.Pointer[agent.Client] // once the guest is set up
-	attr  attribution
-	log   *slog.Logger
-	wg    sync.WaitGroup // goroutines that end with the link
+// The network of a sandbox.
+//
+// Theory of operation. The guest's network card is a socket of this process: what the
+// guest sends are frames on the link. Three parts pass them on:
+//
+//   - the stack (package netstack) makes connections and datagrams of frames, and drops
+//     what is none;
+//   - the gateway (package egress) decides about each by the policy, dials on the host, and
+//     relays; it also answers the guest's DNS queries;
+//   - the policy (package policy) is compiled from the files of rules and the rules that are
+//     allowed once, and replaced as a whole when any of them changes. A change cuts the
+//     flows that it forbids. While the files cannot be read, nothing passes.
+//
+// Decisions go to the network log, and denials to the subscribers of events. A line of the
+// log names the process in the guest that asked, if the guest tells (attribution.go): a
+// hint, since the guest may lie.
 
-	watch *fileWatch // of the files of rules; nil if they cannot be watched
+// network is the guest's way out. It belongs to one machine.
+type network struct {
+	dir         store.Dir
+	log         *slog.Logger
+	gate        *egress.Gateway
+	stack       *netstack.Stack
+	audit       *audit.Log
+	attribution attribution
+	files       *fileWatch // of the files of rules; nil if they cannot be watched
+	tasks       sync.WaitGroup
 
 	mu     sync.Mutex
-	once   []policy.Rule // until the sandbox stops
+	once   []policy.Rule // allowed until the sandbox stops
 	loaded []policy.Rule // from the files
-	failed bool          // to load them
+	failed bool          // the files could not be loaded
 }
 
-// newNetwork serves the guest's link. A policy that cannot be read lets nothing
-// pass. names are those that the guest knows addresses of already.
-// logged is called for each line of the network log (audit.Log.Notify).
-func newNetwork(link net.Conn, d store.Dir, spec *sandbox.Spec, names map[string]uint32, log *slog.Logger, logged func(audit.Entry)) (*network, error) {
-	netLog, err := audit.Open(d.File(store.NetLogFile), audit.LogBytes)
+// openNetwork serves the guest's link.
+func (s *supervisor) openNetwork() (err error) {
+	netLog, err := audit.Open(s.dir.File(store.NetLogFile), audit.LogBytes)
 	if err != nil {
-		return nil, fmt.Errorf("network log: %w", err)
+		return fmt.Errorf("network log: %w", err)
 	}
-	netLog.Notify(logged)
-	n := &network{dir: d, audit: netLog, log: log}
-	n.attr.ask = n.processes
-	n.gate = egress.New(egress.Config{
-		Pool4: vm.Pool4, Pool6: vm.Pool6, Log: netLog, Resolve: resolver(spec.Hosts), Process: n.attr.process,
-		Limits: egress.Limits{BytesPerSecond: spec.Rate},
-		DNS:    []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)},
-		Info:   []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)},
-	})
-	n.gate.SetNames(names)
+	netLog.Notify(s.reportDenial)
+	s.network = newNetwork(s.dir, netLog, egress.Config{
+		Resolve: resolver(s.spec.Hosts), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+	}, s.askProcesses, s.log)
+	s.network.gate.SetNames(s.names)
+	return s.network.connect(s.machine.link, s.spec.ID)
+}
+
+// newNetwork returns a network without a link, which connect gives it. A policy that
+// cannot be read lets nothing pass. c has what differs between sandboxes. The caller closes
+// the network, also after connect failed; it owns netLog.
+func newNetwork(d store.Dir, netLog *audit.Log, c egress.Config, ask processQuery, log *slog.Logger) *network {
+	n := &network{dir: d, audit: netLog, log: log, attribution: attribution{query: ask}}
+	c.Pool4, c.Pool6, c.Log, c.Process = vm.Pool4, vm.Pool6, netLog, n.attribution.process
+	c.DNS = []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)}
+	c.Info = []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)}
+	n.gate = egress.New(c)
 	if err := n.reload(); err != nil {
 		log.Error("no network: the policy cannot be loaded", "error", err)
 	}
-	if n.watch, err = n.watchRules(); err != nil {
+	var err error
+	if n.files, err = n.watchRules(); err != nil {
 		log.Warn("rules that are edited by hand take effect with the next bawn policy", "error", err)
 	}
-	guest4, guest6 := vm.GuestAddrs(spec.ID)
+	return n
+}
+
+// connect serves the link of the guest of the sandbox with that ID.
+func (n *network) connect(link net.Conn, id string) (err error) {
+	guest4, guest6 := vm.GuestAddrs(id)
 	n.stack, err = netstack.New(link, netstack.Config{
-		MTU: vm.LinkMTU, GatewayMAC: vm.GatewayMAC, GuestMAC: vm.GuestMAC(spec.ID),
+		MTU: vm.LinkMTU, GatewayMAC: vm.GatewayMAC, GuestMAC: vm.GuestMAC(id),
 		Gateway4: vm.Gateway4, Guest4: guest4, Gateway6: vm.Gateway6, Guest6: guest6,
 		TCP:     func(r *netstack.TCPRequest) { n.gate.TCP(r.Src, r.Dst, r) },
 		UDP:     func(r *netstack.UDPRequest) { n.gate.UDP(r.Src, r.Dst, r) },
 		Dropped: func(d netstack.Drop) { n.gate.Dropped(d.Proto, d.Dst, d.Why) },
 	})
 	if err != nil {
-		n.close()
-		return nil, err
+		return err
 	}
-	n.wg.Go(func() {
+	n.tasks.Go(func() {
 		if err := n.stack.Wait(); err != nil {
-			log.Error("the network link ended", "error", err)
+			n.log.Error("the network link ended", "error", err)
 		}
 	})
-	return n, nil
+	return nil
 }
 
-// watchRules reloads the rules when a person edits a file of them by hand.
+// watchRules puts the rules in force again when a file of them is edited by hand.
 func (n *network) watchRules() (*fileWatch, error) {
 	files, err := n.dir.RuleFiles()
 	if err != nil {
@@ -97,7 +120,7 @@ func (n *network) watchRules() (*fileWatch, error) {
 		return nil, err
 	}
 	return watchFiles(files, func() {
-		if n.asOnDisk() { // a verb changed the file, and asked to reload it
+		if n.asOnDisk() { // a request said so already
 			return
 		}
 		if err := n.reload(); err != nil {
@@ -116,8 +139,8 @@ func (n *network) asOnDisk() bool {
 	return err == nil && !n.failed && reflect.DeepEqual(rules, n.loaded)
 }
 
-// reload puts the rules on disk in force. On an error nothing passes until they
-// are mended.
+// reload puts the rules on disk in force, with those that are allowed once. After an error
+// nothing passes until the files are mended and loaded again.
 func (n *network) reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -147,7 +170,7 @@ func (n *network) allowOnce(text string) error {
 	return n.reload()
 }
 
-// allowedOnce lists these rules.
+// allowedOnce returns the rules of allowOnce.
 func (n *network) allowedOnce() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,7 +181,7 @@ func (n *network) allowedOnce() []string {
 	return list
 }
 
-// forgetOnce takes these rules back.
+// forgetOnce removes the rules of allowOnce.
 func (n *network) forgetOnce() error {
 	n.mu.Lock()
 	n.once = nil
@@ -166,16 +189,17 @@ func (n *network) forgetOnce() error {
 	return n.reload()
 }
 
-// close cuts all connections, and returns when nothing of the network runs any more.
+// close ends the network, and returns when no goroutine of it is left.
 func (n *network) close() {
-	if n.watch != nil {
-		n.watch.Close()
+	if n.files != nil {
+		n.files.Close()
 	}
 	if n.stack != nil {
 		_ = n.stack.Close() // the link is gone, or goes now
 	}
-	n.wg.Wait()
+	n.tasks.Wait()
 	n.gate.Close()
+	n.attribution.close()
 	_ = n.audit.Close()
 }
 

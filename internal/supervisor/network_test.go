@@ -225,7 +225,7 @@ func TestAllowedOnce(t *testing.T) {
 func TestAPolicyEditedByHand(t *testing.T) {
 	n, server, _ := policyPlace(t)
 	var err error
-	if n.watch, err = n.watchRules(); err != nil {
+	if n.files, err = n.watchRules(); err != nil {
 		t.Fatal(err)
 	}
 	edit := func(what, line string) {

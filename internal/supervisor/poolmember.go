@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -27,76 +26,80 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
+// A pool member is a supervisor that has a machine but no sandbox yet. Package pool has the
+// theory of operation. This file is the member's side: it restores a machine, warms it up,
+// makes the guest forget the warm-up, waits on the claim socket, and takes over the
+// sandbox's folder, lock and event pipe when it is claimed. From then on it is as any
+// other supervisor.
+
 // RunPoolMember is the life of a pool member, whose folder is d, and then of the sandbox
 // that it becomes. warmUp runs commands in the guest over the folder's SSH socket. It
 // returns when the member or the sandbox has ended.
 func RunPoolMember(ctx context.Context, d store.Dir, user wire.User, warmUp func(context.Context) error) error {
-	tell, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
-	s, err := open(d, handoff.LockFD, user, tell)
+	report, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
+	s, err := open(ctx, d, handoff.LockFD, user, report)
 	if err != nil {
-		tell(handoff.StartEvent{Error: err.Error()})
+		report(handoff.StartEvent{Error: err.Error()})
 		done()
 		return err
 	}
-	w := &poolMember{s: s}
-	err = w.getReady(ctx, warmUp)
+	m := &poolMember{s: s}
+	err = m.makeReady(s.life.ctx, warmUp)
 	if err == nil {
-		tell(handoff.StartEvent{Ready: true})
+		report(handoff.StartEvent{Ready: true})
 	} else {
-		tell(handoff.StartEvent{Error: err.Error()})
+		report(handoff.StartEvent{Error: err.Error()})
 	}
 	done()
 	if err == nil {
-		err = w.await(ctx)
+		err = m.awaitClaim(ctx)
 	}
-	if err != nil || !w.taken {
+	if err != nil || !m.claimed {
 		s.tearDown()
 		return errors.Join(err, d.Remove(), s.close())
 	}
-	defer w.done()
-	err = errors.Join(s.run(ctx, w.enter), s.close())
+	defer m.closeEvents()
+	err = errors.Join(s.run(ctx, m.prepare), s.close())
 	if err != nil {
-		s.tell(handoff.StartEvent{Error: err.Error()})
+		s.report(handoff.StartEvent{Error: err.Error()})
 	}
 	return err
 }
 
-// poolMember is a supervisor that is not a sandbox's yet (package pool).
+// poolMember is a supervisor that is not a sandbox's yet.
 type poolMember struct {
-	s     *supervisor
-	out   []snapshot.Share // that are to be put back
-	taken bool
-	done  func() // once taken: ends the news
+	s           *supervisor
+	detached    []snapshot.Share // which the sandbox's servers take over
+	claimed     bool
+	closeEvents func() // once claimed
 }
 
-// getReady restores the machine, warms it up, and makes the guest forget the warm-up.
-func (w *poolMember) getReady(ctx context.Context, warmUp func(context.Context) error) error {
-	s := w.s
+// makeReady restores the machine, warms it up, and makes the guest forget the warm-up.
+func (m *poolMember) makeReady(ctx context.Context, warmUp func(context.Context) error) error {
+	s := m.s
 	s.setPriority(handoff.BackgroundNice)
 	defer s.setPriority(0)
-	born, err := s.restoreReady(ctx)
+	saved, err := s.restoreReady(ctx)
 	if err != nil {
 		return err
 	}
-	s.startWatch()
+	s.machine.watch(s.machineEnded)
 	s.setPriority(handoff.BackgroundNice) // the machine's as well
-	if err := s.become(ctx); err != nil {
+	if err := s.configureGuest(ctx); err != nil {
 		return err
 	}
 	if err := warmUp(ctx); err != nil {
 		return fmt.Errorf("warm-up: %w", err)
 	}
 	s.closeSSH()
-	for _, sh := range s.shares {
-		if err := s.agent.Call(ctx, wire.OpUnmount, sh.Plan.Mount, nil); err != nil {
-			return err
-		}
-	}
-	if w.out, err = s.takeOutIdle(ctx); err != nil {
+	if err := s.unmountShares(ctx); err != nil {
 		return err
 	}
-	for i := range w.out {
-		w.out[i].State = born[i].State // what was mounted is forgotten
+	if m.detached, err = s.detachIdle(ctx); err != nil {
+		return err
+	}
+	for i := range m.detached {
+		m.detached[i].State = saved[i].State // the state before the warm-up's mount
 	}
 	s.killShares()
 	return nil
@@ -105,63 +108,51 @@ func (w *poolMember) getReady(ctx context.Context, warmUp func(context.Context) 
 // restoreReady starts the machine from its template, without a network. It returns
 // the shares as they were saved.
 func (s *supervisor) restoreReady(ctx context.Context) ([]snapshot.Share, error) {
+	plan, err := s.planMachine(ctx)
+	if err != nil {
+		return nil, err
+	}
 	cache, err := xdg.Cache()
 	if err != nil {
 		return nil, err
 	}
-	if s.accel, err = qemu.Accelerator(ctx, cache); err != nil {
-		return nil, err
-	}
-	if s.binary, err = qemu.Find(ctx, cache); err != nil {
-		return nil, err
-	}
-	plan := vm.Describe(s.binary, s.accel, s.spec)
-	if s.kind, err = vm.Kind(s.binary, plan, s.spec, vm.SetupRequest(s.spec, s.user)); err != nil {
-		return nil, err
-	}
 	t := s.findTemplate(template.Open(cache))
 	if t == nil || t.Meta.Shares[template.Ready] == nil {
-		return nil, errors.New("no template for a machine that waits")
+		return nil, errors.New("there is no template for a machine of the pool")
 	}
-	var born []snapshot.Share
-	if err := json.Unmarshal(t.Meta.Shares[template.Ready], &born); err != nil {
+	var saved []snapshot.Share
+	if err := json.Unmarshal(t.Meta.Shares[template.Ready], &saved); err != nil {
 		return nil, fmt.Errorf("shares of the template: %w", err)
 	}
-	return born, s.raise(ctx, *plan, t)
+	return saved, s.startOrRestore(ctx, plan, t)
 }
 
-// takeOutIdle takes the shares out as soon as the guest has said its last word to
-// them.
-func (s *supervisor) takeOutIdle(ctx context.Context) (out []snapshot.Share, err error) {
+// detachPoll is how soon it is tried again to detach shares that the guest still uses.
+const detachPoll = 50 * time.Millisecond
+
+// detachIdle detaches the shares as soon as the guest has sent its last request to them.
+func (s *supervisor) detachIdle(ctx context.Context) (detached []snapshot.Share, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
 	for {
-		err = s.still(ctx, func() error {
-			out, err = shareserver.Detach(ctx, s.machine, s.shares)
+		err = s.machine.paused(ctx, func() error {
+			detached, err = shareserver.Detach(ctx, s.machine.Process, s.shares)
 			return err
 		})
 		if err == nil || ctx.Err() != nil {
-			return out, err
+			return detached, err
 		}
-		select { // it was busy
-		case <-time.After(50 * time.Millisecond):
+		select {
+		case <-time.After(detachPoll):
 		case <-ctx.Done():
 			return nil, err
 		}
 	}
 }
 
-// still runs f while the guest's processors stand still.
-func (s *supervisor) still(ctx context.Context, f func() error) error {
-	if err := s.machine.Pause(ctx); err != nil {
-		return err
-	}
-	return errors.Join(f(), s.machine.Resume(ctx))
-}
-
-// setPriority is how much the machine's processes count beside others, where the
-// kernel makes groups of sessions (sched(7), autogroup). One that gets ready must
-// not slow down what a person waits for; one that has waited must not be slow.
+// setPriority sets how much the machine's processes count beside others, where the kernel
+// makes groups of sessions (sched(7), autogroup). A member that gets ready must not slow
+// down what a user waits for; a sandbox must not be slow.
 func (s *supervisor) setPriority(nice int) {
 	list := []int{os.Getpid()}
 	if s.machine != nil {
@@ -178,62 +169,62 @@ func (s *supervisor) setPriority(nice int) {
 	}
 }
 
-// await returns when somebody has taken the machine, or it has ended.
-func (w *poolMember) await(ctx context.Context) error {
-	s := w.s
-	s.setRunning()
-	if err := s.note(""); err != nil {
+// awaitClaim returns when the member was claimed, or is to end. After an error the member
+// is of no use.
+func (m *poolMember) awaitClaim(ctx context.Context) error {
+	s := m.s
+	s.life.setPhase(sandbox.Running, "")
+	if err := s.saveState(""); err != nil {
 		return err
 	}
 	l, err := s.dir.Listen(store.ClaimSocket)
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	s.log.Info("waiting", "kind", s.kind, "qemu", s.machine.Pid())
-	taken := make(chan error, 1)
-	go func() { taken <- w.accept(l) }()
-	select {
-	case err := <-taken:
+	s.log.Info("waiting", "kind", s.platform.kind, "qemu", s.machine.Pid())
+	stop := context.AfterFunc(s.life.ctx, func() { l.Close() })
+	defer stop()
+	err = m.serveClaims(l)
+	l.Close()
+	switch {
+	case m.claimed:
 		return err
-	case why := <-s.end:
-		return errors.New(why)
-	case <-ctx.Done():
+	case ctx.Err() != nil: // a signal
 		return nil
+	case s.life.ended():
+		return context.Cause(s.life.ctx)
 	}
+	return err
 }
 
-// accept answers one after the other until one has taken the machine.
-func (w *poolMember) accept(l *net.UnixListener) error {
+// serveClaims answers one claim after the other until one succeeds or l is closed.
+func (m *poolMember) serveClaims(l *net.UnixListener) error {
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
 			return err
 		}
-		err = w.agree(c)
+		err = m.serveClaim(c)
 		c.Close()
-		if err == nil {
-			return nil
-		}
-		if w.taken {
+		if err == nil || m.claimed {
 			return err
 		}
-		w.s.log.Warn("not handed over", "error", err)
+		m.s.log.Warn("not claimed", "error", err)
 	}
 }
 
-// agree takes a sandbox over.
-func (w *poolMember) agree(c *net.UnixConn) error {
+// serveClaim takes a sandbox over, if the machine fits and both sides agree.
+func (m *poolMember) serveClaim(c *net.UnixConn) error {
 	if err := c.SetDeadline(time.Now().Add(handoff.ClaimLimit)); err != nil {
 		return err
 	}
-	d, pipe, lock, err := handoff.ReceiveClaim(c)
+	d, events, lock, err := handoff.ReceiveClaim(c)
 	if err != nil {
 		return err
 	}
 	spec, err := d.Spec()
 	if err == nil {
-		err = w.suits(spec)
+		err = m.s.checkFits(spec)
 	}
 	if err == nil {
 		err = handoff.Agree(c)
@@ -242,51 +233,52 @@ func (w *poolMember) agree(c *net.UnixConn) error {
 		err = handoff.AwaitAgreement(c)
 	}
 	if err != nil {
-		return errors.Join(err, pipe.Close(), lock.Close())
+		return errors.Join(err, events.Close(), lock.Close())
 	}
-	w.taken = true
-	return w.moveIn(d, spec, pipe, lock)
+	m.claimed = true
+	return m.takeOver(d, spec, events, lock)
 }
 
-// suits says what of the spec this machine is not.
-func (w *poolMember) suits(spec *sandbox.Spec) error {
-	s := w.s
+// checkFits returns why the machine cannot become a sandbox of the spec, or nil.
+func (s *supervisor) checkFits(spec *sandbox.Spec) error {
 	if !spec.Fresh {
 		return errors.New("the sandbox has a disk of its own already")
 	}
-	kind, err := vm.Kind(s.binary, vm.Describe(s.binary, s.accel, spec), spec, vm.SetupRequest(spec, s.user))
-	if err == nil && kind != s.kind {
+	p := s.platform
+	kind, err := vm.Kind(p.binary, vm.Describe(p.binary, p.accel, spec), spec, vm.SetupRequest(spec, s.user))
+	if err == nil && kind != p.kind {
 		err = errors.New("the sandbox is of another kind")
 	}
 	return err
 }
 
-// moveIn makes the sandbox's folder this supervisor's.
-func (w *poolMember) moveIn(d store.Dir, spec *sandbox.Spec, pipe *os.File, lock *lockfile.Lock) error {
-	s := w.s
-	tell, done := handoff.EventWriter(pipe)
+// takeOver makes the sandbox's folder, spec, lock and event pipe this supervisor's, and
+// removes the member's folder. It owns events and lock.
+func (m *poolMember) takeOver(d store.Dir, spec *sandbox.Spec, events *os.File, lock *lockfile.Lock) error {
+	s := m.s
 	own := s.dir
-	w.done = done
-	s.setTell(tell)
+	report, closeEvents := handoff.EventWriter(events)
+	m.closeEvents = closeEvents
+	s.setReport(report)
 	err := errors.Join(
 		s.lock.Close(),
-		s.logTo.move(d.File(store.SupervisorLogFile)),
-		s.console.move(d.File(store.ConsoleFile)),
+		s.logFile.Move(d.File(store.SupervisorLogFile)),
+		s.console.Move(d.File(store.ConsoleFile)),
 		os.Rename(own.File(store.DiskFile), d.File(store.DiskFile)),
 	)
 	s.dir, s.spec, s.lock = d, spec, lock
-	s.setPhase(sandbox.Starting)
-	err = errors.Join(err, s.note(""), own.Remove())
+	s.life.setPhase(sandbox.Starting, "")
+	err = errors.Join(err, s.saveState(""), own.Remove())
 	if err != nil {
 		err = fmt.Errorf("take over the sandbox: %w", err)
-		tell(handoff.StartEvent{Error: err.Error()})
+		report(handoff.StartEvent{Error: err.Error()})
 	}
 	return err
 }
 
-// enter makes the machine the sandbox that it was taken for.
-func (w *poolMember) enter(ctx context.Context) error {
-	s := w.s
+// prepare makes the machine the sandbox that claimed it.
+func (m *poolMember) prepare(ctx context.Context) error {
+	s := m.s
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
@@ -294,20 +286,21 @@ func (w *poolMember) enter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.ports = publish.New(s.agent.DialTCP, s.log)
-	s.waited = true
-	s.tell(handoff.StartEvent{Stage: "setting up"})
+	s.ports = publish.New(s.machine.agent.DialTCP, s.log)
+	s.source.pool = true
+	s.report(handoff.StartEvent{Stage: "setting up"})
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.makeSandbox(ctx) })
+	g.Go(func() error { return s.identify(ctx) })
 	g.Go(s.openSSH)
 	g.Go(func() error {
-		if err := s.succeed(ctx, plans, w.out, false); err != nil {
+		if err := s.takeOverShares(ctx, plans, m.detached, false); err != nil {
 			return err
 		}
-		if err := s.still(ctx, func() error { return shareserver.Attach(ctx, s.machine, s.shares, w.out) }); err != nil {
+		attach := func() error { return shareserver.Attach(ctx, s.machine.Process, s.shares, m.detached) }
+		if err := s.machine.paused(ctx, attach); err != nil {
 			return err
 		}
-		return s.mountAll(ctx)
+		return s.mountShares(ctx)
 	})
 	return g.Wait()
 }

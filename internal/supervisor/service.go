@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
@@ -15,38 +16,66 @@ import (
 
 // The control socket: what a supervisor does for others while its sandbox runs.
 
-// listen serves the control socket until closeAll is called.
-func (s *supervisor) listen() (closeAll func(), err error) {
-	ctl, err := s.dir.Listen(store.ControlSocket)
+// grace is how long a guest may take to shut down before its machine is killed. Docker's
+// containers get ten seconds, and under software emulation the rest takes its time as
+// well.
+const grace = 60 * time.Second
+
+// serveControl serves the control socket until closeControl is called, which returns when
+// no request is served any more.
+func (s *supervisor) serveControl() (closeControl func(), err error) {
+	l, err := s.dir.Listen(store.ControlSocket)
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: control.Handler(s), ReadHeaderTimeout: 10 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(ctl)
-	}()
+	requests := &joinable{handler: control.Handler(s)}
+	server := &http.Server{Handler: requests, ReadHeaderTimeout: 10 * time.Second}
+	s.tasks.Go(func() { _ = server.Serve(l) })
 	return func() {
-		s.events.Close()
+		s.life.events.Close()
 		// A Stop request that ended the sandbox still wants its answer.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = server.Shutdown(ctx)
 		server.Close()
-		<-done
 		_ = os.Remove(s.dir.File(store.ControlSocket))
+		s.machine.Kill() // a request that is still served ends with the machine
+		requests.join()
 	}, nil
+}
+
+// joinable is a handler whose requests can be waited for, which http.Server.Close does not
+// do.
+type joinable struct {
+	handler http.Handler
+	gate    sync.RWMutex // read-locked by each request
+	closed  bool
+}
+
+func (j *joinable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	j.gate.RLock()
+	defer j.gate.RUnlock()
+	if j.closed {
+		http.Error(w, "the sandbox has ended", http.StatusServiceUnavailable)
+		return
+	}
+	j.handler.ServeHTTP(w, r)
+}
+
+// join returns when no request is served any more, and none will be.
+func (j *joinable) join() {
+	j.gate.Lock()
+	defer j.gate.Unlock()
+	j.closed = true
 }
 
 // Status implements control.Service.
 func (s *supervisor) Status() control.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	now := s.life.status()
 	return control.Status{
-		Name: s.spec.Name, Phase: s.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: s.since,
-		Accel: s.accel.Name(), Kernel: s.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
-		Attached: s.sessions, Resumed: s.resumed, Starved: s.machine.Starved(),
+		Name: s.spec.Name, Phase: now.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: now.since,
+		Accel: s.platform.accel.Name(), Kernel: s.machine.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
+		Attached: now.sessions, Resumed: s.source.resumed, Starved: s.machine.Starved(),
 	}
 }
 
@@ -74,52 +103,48 @@ func (s *supervisor) AllowedOnce() ([]string, error) { return s.network.allowedO
 func (s *supervisor) ForgetOnce() error { return s.network.forgetOnce() }
 
 // Subscribe implements control.Service.
-func (s *supervisor) Subscribe() *control.Subscription {
-	return s.events.Subscribe(s.Status)
-}
+func (s *supervisor) Subscribe() *control.Subscription { return s.life.events.Subscribe(s.Status) }
 
 // Stop implements control.Service.
 func (s *supervisor) Stop(ctx context.Context, force bool) error {
 	done := make(chan struct{})
-	go func() { s.shutDown(force); close(done) }()
+	s.tasks.Go(func() { // the machine goes on shutting down when nobody waits for it any more
+		defer close(done)
+		s.shutDown(force)
+	})
 	select {
 	case <-done:
 		return nil
-	case <-ctx.Done(): // the machine goes on shutting down
+	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// shutDown ends the machine: by asking the guest, and by force if it does not
-// listen. It returns when the machine is gone.
+// shutDown ends the machine: by asking the guest, and by force if it does not answer. It
+// returns when the machine is gone.
 func (s *supervisor) shutDown(force bool) {
-	s.mu.Lock()
-	again := s.phase == sandbox.Stopping
-	s.phase = sandbox.Stopping
-	s.mu.Unlock()
-	if !again {
-		s.events.Send(control.Event{Kind: control.KindPhase, Phase: sandbox.Stopping})
-	}
+	first := s.life.beginStop()
+	m := s.machine
 	if force {
-		s.machine.Kill()
-		<-s.stopped
+		m.Kill()
+		<-m.Done()
 		return
 	}
-	if !again {
-		_ = s.note("") // for who lists; the lock is what counts
+	if first {
+		_ = s.saveState("") // for bawn ls; the lock is what counts
 		ctx, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
-		if err := s.agent.Call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
+		if err := m.agent.Call(ctx, wire.OpShutdown, struct{}{}, nil); err != nil {
 			s.log.Warn("the guest does not shut down by itself", "error", err)
-			s.machine.Kill()
+			m.Kill()
 		}
 	}
 	select {
-	case <-s.stopped:
+	case <-m.Done():
 	case <-time.After(grace):
-		s.log.Warn("the guest did not power off in time: pulling the plug")
-		s.machine.Kill()
-		<-s.stopped
+		s.log.Warn("the guest did not power off in time: killing its machine")
+		m.Kill()
+		<-m.Done()
 	}
 }
 
@@ -128,7 +153,7 @@ func (s *supervisor) reportDenial(e audit.Entry) {
 	if e.Verdict != audit.Denied {
 		return
 	}
-	s.events.Send(control.Event{Kind: control.KindDenial, Time: e.Time, Denial: &control.Denial{
+	s.life.events.Send(control.Event{Kind: control.KindDenial, Time: e.Time, Denial: &control.Denial{
 		Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port,
 		Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest, Process: e.Process, Count: e.Count,
 	}})

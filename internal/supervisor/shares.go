@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/wire"
 )
 
-// plugAll serves and plugs every share.
-func (s *supervisor) plugAll(ctx context.Context) error {
+// plugShares starts a server for every share and gives the machine a device for each.
+func (s *supervisor) plugShares(ctx context.Context) error {
 	plans, err := shareserver.Plans(s.spec)
 	if err != nil {
 		return err
@@ -18,7 +19,7 @@ func (s *supervisor) plugAll(ctx context.Context) error {
 	for _, p := range plans {
 		sh, err := s.serveShare(p)
 		if err == nil {
-			err = sh.Plug(ctx, s.machine)
+			err = sh.Plug(ctx, s.machine.Process)
 		}
 		if err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)
@@ -27,10 +28,20 @@ func (s *supervisor) plugAll(ctx context.Context) error {
 	return nil
 }
 
-// mountAll lets the guest mount every share, which it has.
-func (s *supervisor) mountAll(ctx context.Context) error {
+// mountShares makes the guest mount every share. The machine has their devices.
+func (s *supervisor) mountShares(ctx context.Context) error {
 	for _, sh := range s.shares {
-		if err := s.agent.Call(ctx, wire.OpMount, sh.Plan.Mount, nil); err != nil {
+		if err := s.machine.agent.Call(ctx, wire.OpMount, sh.Plan.Mount, nil); err != nil {
+			return fmt.Errorf("share %s: %w", sh.Plan.Options.Root, err)
+		}
+	}
+	return nil
+}
+
+// unmountShares makes the guest unmount every share. The devices stay.
+func (s *supervisor) unmountShares(ctx context.Context) error {
+	for _, sh := range s.shares {
+		if err := s.machine.agent.Call(ctx, wire.OpUnmount, sh.Plan.Mount, nil); err != nil {
 			return fmt.Errorf("share %s: %w", sh.Plan.Options.Root, err)
 		}
 	}
@@ -39,7 +50,7 @@ func (s *supervisor) mountAll(ctx context.Context) error {
 
 // serveShare starts the share's server.
 func (s *supervisor) serveShare(p shareserver.Plan) (*shareserver.Server, error) {
-	sh, err := shareserver.Start(s.self, s.spawner, p, func(err error) { s.lost("the server of the shared directory "+p.Options.Root, err) })
+	sh, err := shareserver.Start(s.self, s.spawner, p, func(err error) { s.shareLost(p, err) })
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +58,22 @@ func (s *supervisor) serveShare(p shareserver.Plan) (*shareserver.Server, error)
 	return sh, nil
 }
 
+// takeOverShares starts servers that take the places of saved ones. With moved, the first
+// directory is a copy of the one that was served.
+func (s *supervisor) takeOverShares(ctx context.Context, plans []shareserver.Plan, saved []snapshot.Share, moved bool) error {
+	for i, p := range plans {
+		sh, err := s.serveShare(p)
+		if err != nil {
+			return fmt.Errorf("share %s: %w", p.Options.Root, err)
+		}
+		if err := sh.Load(ctx, saved[i].State, moved && i == 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killShares ends all servers and returns when they are gone.
 func (s *supervisor) killShares() {
 	for _, sh := range s.shares {
 		sh.Kill()
@@ -54,33 +81,13 @@ func (s *supervisor) killShares() {
 	s.shares = nil
 }
 
-// lost ends the sandbox because a part of it died: QEMU hangs with a
-// vhost-user backend that is gone, so it is ended too.
-func (s *supervisor) lost(what string, err error) {
-	select {
-	case <-s.stopped: // it ended because the machine did
-		return
-	default:
-	}
-	if err == nil { // it saw QEMU hang up, whose end tells why
+// shareLost ends the sandbox because a share's server died: QEMU hangs once a vhost-user
+// backend of its is gone. A server also ends, with a nil error, when QEMU hangs up; then
+// the end of QEMU tells why.
+func (s *supervisor) shareLost(p shareserver.Plan, err error) {
+	if err == nil || s.life.status().phase == sandbox.Stopping {
 		return
 	}
-	s.log.Error("lost "+what, "error", err)
-	s.end <- fmt.Sprintf("%s died: %v", what, err)
-	s.machine.Kill()
-}
-
-// succeed starts servers that take the places of saved ones. With moved, the
-// directories are copies of those.
-func (s *supervisor) succeed(ctx context.Context, plans []shareserver.Plan, saved []snapshot.Share, moved bool) error {
-	for i, p := range plans {
-		sh, err := s.serveShare(p)
-		if err != nil {
-			return fmt.Errorf("share %s: %w", p.Options.Root, err)
-		}
-		if err := sh.Load(ctx, saved[i].State, moved && i == 0); err != nil {
-			return fmt.Errorf("share %s: %w", p.Options.Root, err)
-		}
-	}
-	return nil
+	s.log.Error("lost a share's server", "root", p.Options.Root, "error", err)
+	s.life.end(fmt.Errorf("the server of the shared directory %s died: %w", p.Options.Root, err))
 }

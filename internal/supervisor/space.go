@@ -31,7 +31,7 @@ func (s *supervisor) reportSpace(ctx context.Context, starved func() bool, ticks
 		}
 		if now := starved(); now != last {
 			last = now
-			s.events.Send(control.Event{Kind: control.KindSpace, Starved: now})
+			s.life.events.Send(control.Event{Kind: control.KindSpace, Starved: now})
 		}
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
-	"sync"
 
-	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/handoff"
 	"bawn.dev/bawn/internal/sys/accept"
@@ -26,7 +24,7 @@ func (s *supervisor) openSSH() error {
 	}
 	s.ssh = accept.NewGroup()
 	s.ssh.Serve(l, maxSSH, s.forwardSSH)
-	s.tell(handoff.StartEvent{Reachable: true})
+	s.report(handoff.StartEvent{Reachable: true})
 	return nil
 }
 
@@ -42,13 +40,12 @@ func (s *supervisor) closeSSH() {
 
 // forwardSSH joins a connection to the guest's SSH server.
 func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
-	g, err := s.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH})
+	g, err := s.machine.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH})
 	if err != nil {
 		s.log.Warn("ssh", "error", err)
 		return
 	}
-	s.attached(1)
-	left := sync.OnceFunc(func() { s.attached(-1) })
+	left := s.life.attach()
 	defer left()
 	relay.Both(&leaving{c, left}, g)
 }
@@ -70,17 +67,3 @@ func (l *leaving) Read(b []byte) (int, error) {
 
 // CloseWrite ends one direction (package relay).
 func (l *leaving) CloseWrite() error { return relay.CloseWrite(l.Conn) }
-
-// attached counts the clients that work in the sandbox: n is 1 for one that came, and -1
-// for one that went.
-func (s *supervisor) attached(n int) {
-	s.mu.Lock()
-	s.sessions += n
-	now := s.sessions
-	s.mu.Unlock()
-	kind := control.KindAttached
-	if n < 0 {
-		kind = control.KindDetached
-	}
-	s.events.Send(control.Event{Kind: kind, Attached: now})
-}

@@ -1,43 +1,49 @@
-// Package supervisor is the process that owns one running sandbox: its QEMU,
-// its share servers, its published ports and its sockets.
+// Package supervisor is the process that owns one running sandbox: its machine, its share
+// servers, its network, its published ports and its sockets.
 //
-// Theory of operation. `bawn` launches a supervisor in a session of its own
-// (Launch) and hears from it through a pipe until the sandbox is ready. From
-// then on the supervisor stands alone. It holds the sandbox's lock while it
-// lives. All its children are forked from one thread with a parent-death
-// signal (proc.Spawner), so the kernel ends them when the supervisor dies,
-// even by SIGKILL; guest memory lies in a memfd and the guest's ports on
-// socket pairs, so nothing is left on disk but two dead sockets, which the next
-// start replaces, and a state note that no longer counts because nobody holds
-// the lock.
+// Theory of operation. A launcher (package launch) starts a supervisor in a session of its
+// own and hears start events through a pipe until the sandbox is ready. From then on the
+// supervisor stands alone. It holds the sandbox's lock while it lives. All its children
+// are forked from one thread with a parent-death signal (proc.Spawner), so the kernel
+// ends them when the supervisor dies, even by SIGKILL; guest memory lies in a memfd and
+// the guest's ports on socket pairs, so nothing is left on disk but two dead sockets,
+// which the next start replaces, and a state file that no longer counts because nobody
+// holds the lock.
 //
-// Run has three parts: bring up (boot.go), serve until something ends it, and
-// tear down, which is the same however it came to it. The four things that end
-// it are a Stop request, a signal, the machine's end and a share server's end.
+// Run has three parts: prepare gets a machine and makes it the sandbox (start.go), live
+// serves it until something ends it, and tearDown ends everything, in the same way however
+// it came to it. What ends a sandbox is a Stop or Suspend request (service.go,
+// suspend.go), a signal, the machine's end and a share server's end.
+//
+// The state is cut by life-time. A lifecycle (lifecycle.go) is the sandbox's, from the
+// first moment to the last. A machine (machine.go) is one QEMU process with its memory and
+// channels; a start may need two. The network (network.go), the shares (shares.go), the
+// published ports (package publish) and the SSH socket (ssh.go) belong to one machine's
+// time, and are opened anew with another. Every goroutine belongs to one of these, or to
+// supervisor.tasks, and is joined by tearDown.
+//
+// A pool member (poolmember.go) is a supervisor that gets its sandbox later.
 package supervisor
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/handoff"
 	"bawn.dev/bawn/internal/supervisor/publish"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/rotate"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -47,76 +53,71 @@ const (
 	maxSupervisorLog = 1 << 20
 )
 
-// grace is how long a guest may take to shut down before the plug is pulled.
-// Docker's containers get ten seconds, and under software emulation the rest
-// takes its time as well.
-const grace = 60 * time.Second
-
 // supervisor is one running sandbox.
 type supervisor struct {
-	dir  store.Dir
-	spec *sandbox.Spec
-	user wire.User
-	self string // path of this program
-
-	lock           *lockfile.Lock
-	log            *slog.Logger
-	logTo, console *logFile
-
+	// What the process has from its beginning. A pool member gets another folder, spec and
+	// lock when it is claimed.
+	dir     store.Dir
+	spec    *sandbox.Spec
+	user    wire.User
+	self    string // path of this program
+	lock    *lockfile.Lock
 	spawner *proc.Spawner
-	tell    handoff.Report
+	report  handoff.Report
+	log     *slog.Logger
+	logFile *rotate.File // of log
+	console *rotate.File // of the guest's console
 
-	accel    qemu.Accel
-	binary   qemu.Binary
-	machine  *qemu.Process
-	printed  *printed // by the machine
-	crashed  atomic.Bool
-	ram      *os.File // the machine's memory
-	kind     string   // of machine (template.Kind)
-	resumed  bool     // it was suspended
-	restored bool     // from a template
-	ready    bool     // from its point Ready
-	waited   bool     // for this sandbox (pool.go)
-	shares   []*shareserver.Server
-	agent    *agent.Client
-	ports    *publish.Ports
-	link     net.Conn // the guest's network
-	network  *network
-	ssh      *accept.Group
-	names    map[string]uint32 // that the guest knew before it was suspended
-	since    time.Time
-	kernel   string
+	life   *lifecycle
+	saving sync.Mutex // held while a snapshot is made or the sandbox is suspended
+	tasks  sync.WaitGroup
 
-	mu       sync.Mutex
-	phase    sandbox.Phase
-	sessions int // ssh connections
+	platform platform
+	source   source
+	crashed  atomic.Bool // the guest's kernel or QEMU crashed
 
-	saving sync.Mutex // one at a time writes the machine down
-
-	events control.Broadcaster // for clients of the control socket
-
-	watched bool          // the machine
-	stopped chan struct{} // closed when the machine is gone
-	end     chan string   // why to end, when not asked to
+	machine *machine
+	shares  []*shareserver.Server
+	network *network
+	names   map[string]uint32 // synthetic addresses that a resumed guest knows
+	ports   *publish.Ports
+	ssh     *accept.Group
 }
 
-// Run is the life of a supervisor. It returns when the sandbox has ended.
+// platform is what the machine runs on, found out once.
+type platform struct {
+	accel  qemu.Accel
+	binary qemu.Binary
+	kind   string // of the machine (vm.Kind)
+}
+
+// source is where the machine came from. The zero value is one that booted.
+type source struct {
+	resumed  bool // from its suspended state
+	template bool // from a template
+	ready    bool // from the template's point Ready, so that the guest is set up already
+	pool     bool // from the warm pool
+}
+
+// Run is the life of a supervisor. It returns when the sandbox has ended. user is the user
+// whom the guest gets. The process was started by package launch, which passed the
+// descriptors of package handoff on; Run may be called once in a process.
 func Run(ctx context.Context, d store.Dir, user wire.User) error {
-	tell, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
+	report, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
 	defer done()
-	s, err := open(d, handoff.LockFD, user, tell)
+	s, err := open(ctx, d, handoff.LockFD, user, report)
 	if err == nil {
-		err = errors.Join(s.run(ctx, s.boot), s.close())
+		err = errors.Join(s.run(ctx, s.prepare), s.close())
 	}
 	if err != nil {
-		tell(handoff.StartEvent{Error: err.Error(), Crashed: s != nil && s.crashed.Load()})
+		report(handoff.StartEvent{Error: err.Error(), Crashed: s != nil && s.crashed.Load()})
 	}
 	return err
 }
 
 // open makes a supervisor of what is in the folder, whose lock was inherited as the
 // descriptor. After an error this process has no more to do.
-func open(d store.Dir, lockFD int, user wire.User, tell handoff.Report) (*supervisor, error) {
+func open(ctx context.Context, d store.Dir, lockFD int, user wire.User, report handoff.Report) (*supervisor, error) {
 	lock, err := lockfile.Inherit(lockFD)
 	if err != nil {
 		return nil, err
@@ -129,228 +130,195 @@ func open(d store.Dir, lockFD int, user wire.User, tell handoff.Report) (*superv
 	if err != nil {
 		return nil, err
 	}
-	logTo, err := openLog(d.File(store.SupervisorLogFile), maxSupervisorLog)
+	logFile, err := rotate.Open(d.File(store.SupervisorLogFile), maxSupervisorLog)
 	if err != nil {
 		return nil, err
 	}
-	console, err := openLog(d.File(store.ConsoleFile), maxConsoleLog)
+	console, err := rotate.Open(d.File(store.ConsoleFile), maxConsoleLog)
 	if err != nil {
 		return nil, err
 	}
 	s := &supervisor{
-		dir: d, spec: spec, user: user, self: self, lock: lock, logTo: logTo, console: console,
-		log:     slog.New(slog.NewTextHandler(logTo, handoff.LogOptions())),
+		dir: d, spec: spec, user: user, self: self, lock: lock, logFile: logFile, console: console,
+		log:     slog.New(slog.NewTextHandler(rotate.Lossy(logFile), handoff.LogOptions())),
 		spawner: proc.NewSpawner(),
-		phase:   sandbox.Starting,
-		stopped: make(chan struct{}),
-		end:     make(chan string, 8),
+		life:    newLifecycle(ctx),
 	}
-	s.setTell(tell)
-	return s, s.note("")
+	s.setReport(report)
+	return s, s.saveState("")
 }
 
-// close lets go of the logs and, last, of the sandbox.
+// close closes the logs and, last, gives up the sandbox's lock.
 func (s *supervisor) close() error {
-	return errors.Join(s.console.Close(), s.logTo.Close(), s.dir.RemoveUnowned(), s.lock.Close())
+	s.life.end(nil)
+	return errors.Join(s.console.Close(), s.logFile.Close(), s.dir.RemoveUnowned(), s.lock.Close())
 }
 
-// setTell names who is told how far the start is.
-func (s *supervisor) setTell(tell handoff.Report) {
-	s.tell = func(n handoff.StartEvent) {
-		if n.Stage != "" {
-			s.log.Debug(n.Stage)
+// setReport sets where start events go.
+func (s *supervisor) setReport(report handoff.Report) {
+	s.report = func(e handoff.StartEvent) {
+		if e.Stage != "" {
+			s.log.Debug(e.Stage)
 		}
-		tell(n)
+		report(e)
 	}
 }
 
-// run is the life of the sandbox, which boot brings up.
-func (s *supervisor) run(ctx context.Context, boot func(context.Context) error) error {
-	why, err := s.live(ctx, boot)
+// run is the life of the sandbox, which prepare gets ready. It saves how the sandbox
+// ended.
+func (s *supervisor) run(ctx context.Context, prepare func(context.Context) error) error {
+	why, err := s.live(ctx, prepare)
 	if err != nil {
 		why = err.Error()
 		s.log.Error("start failed", "error", err)
 	}
-	s.setPhase(sandbox.Stopped)
-	return errors.Join(err, s.note(why))
+	s.life.setPhase(sandbox.Stopped, "")
+	return errors.Join(err, s.saveState(why))
 }
 
-// note writes down how far the sandbox is.
-func (s *supervisor) note(message string) error {
-	s.mu.Lock()
-	st := sandbox.State{Phase: s.phase, PID: os.Getpid(), Since: s.since, Accel: s.accel.Name(), Message: message}
-	s.mu.Unlock()
+// saveState writes the sandbox's state file. message is why it ended, if nobody asked for
+// it.
+func (s *supervisor) saveState(message string) error {
+	now := s.life.status()
+	st := sandbox.State{Phase: now.phase, PID: os.Getpid(), Since: now.since, Accel: s.platform.accel.Name(), Message: message}
 	if st.Phase == sandbox.Stopped {
 		st.PID = 0
 	}
 	return s.dir.WriteState(st)
 }
 
-// catchUp reads the rules again once the note says that the sandbox runs: who
-// changed them before had nobody to tell.
-func (s *supervisor) catchUp() {
+// live gets the sandbox ready, serves it until it ends, and tears it down. It returns why
+// it ended, when nobody asked for it.
+func (s *supervisor) live(ctx context.Context, prepare func(context.Context) error) (why string, err error) {
+	defer s.tearDown()
+	if err := prepare(s.life.ctx); err != nil { // whatever ends the sandbox ends its start
+		return "", s.startError(err)
+	}
+	s.machine.watch(s.machineEnded)
+	if _, err := s.ports.Change(s.spec.Ports, nil); err != nil {
+		return "", err
+	}
+	s.life.setPhase(sandbox.Running, "")
+	closeControl, err := s.serveControl()
+	if err != nil {
+		return "", err
+	}
+	defer closeControl()
+	if err := s.saveState(""); err != nil {
+		return "", err
+	}
+	s.reloadRules()
+	s.log.Info("running", "kind", s.platform.kind, "template", s.source.template, "resumed", s.source.resumed, "waited", s.source.pool,
+		"accel", s.platform.accel.Name(), "qemu", s.machine.Pid())
+	s.report(handoff.StartEvent{Ready: true, Cold: !s.source.template && !s.source.resumed})
+	s.startWatchers()
+	why = s.awaitEnd(ctx)
+	s.life.setPhase(sandbox.Stopping, why)
+	s.log.Info("ending", "why", why)
+	return why, nil
+}
+
+// startWatchers starts what looks after a running sandbox. The watchers end with its life.
+func (s *supervisor) startWatchers() {
+	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace}
+	if s.spec.Throwaway {
+		watchers = append(watchers, s.watchOwner)
+	}
+	for _, watch := range watchers {
+		s.tasks.Go(func() { watch(s.life.ctx) })
+	}
+}
+
+// awaitEnd returns when the sandbox is to end, or its machine has ended, and why, when
+// nobody asked for it. The end of ctx is a signal, on which the guest is shut down.
+func (s *supervisor) awaitEnd(ctx context.Context) (why string) {
+	select {
+	case <-s.machine.Done():
+		s.machine.watched.Wait() // it gives the cause
+	case <-s.life.ctx.Done():
+	}
+	switch {
+	case ctx.Err() != nil:
+		s.log.Info("told to end by a signal")
+		s.shutDown(false)
+		return ""
+	case s.life.ended():
+		return context.Cause(s.life.ctx).Error()
+	}
+	return "" // it was asked to end
+}
+
+// reloadRules reads the rules once more after the state file says that the sandbox runs: a
+// change made before could not be announced to this process.
+func (s *supervisor) reloadRules() {
 	if err := s.network.reload(); err != nil {
 		s.log.Error("the policy cannot be loaded", "error", err)
 	}
 }
 
-// setRunning makes the phase Running, since now.
-func (s *supervisor) setRunning() {
-	s.mu.Lock()
-	s.since = time.Now().UTC()
-	s.mu.Unlock()
-	s.setPhase(sandbox.Running)
-}
-
-func (s *supervisor) setPhase(p sandbox.Phase) {
-	s.mu.Lock()
-	s.phase = p
-	s.mu.Unlock()
-	s.events.Send(control.Event{Kind: control.KindPhase, Phase: p})
-}
-
-// live brings the sandbox up, serves it, and tears it down. It returns why it
-// ended, when nobody asked for it.
-func (s *supervisor) live(ctx context.Context, boot func(context.Context) error) (why string, err error) {
-	defer s.tearDown()
-	if err := s.start(ctx, boot); err != nil {
-		return "", err
+// machineEnded ends the sandbox if its machine ended by itself. err is how its process
+// ended.
+func (s *supervisor) machineEnded(err error) {
+	if s.life.status().phase == sandbox.Stopping {
+		return // it was to end
 	}
-	s.startWatch()
-	closeSockets, err := s.listen()
-	if err != nil {
-		return "", err
+	why, crashed := s.machine.whyEnded(err)
+	if crashed {
+		s.crashed.Store(true)
 	}
-	defer closeSockets()
-	if _, err := s.ports.Change(s.spec.Ports, nil); err != nil {
-		return "", err
-	}
-	s.setRunning()
-	if err := s.note(""); err != nil {
-		return "", err
-	}
-	s.catchUp()
-	s.log.Info("running", "kind", s.kind, "template", s.restored, "resumed", s.resumed, "waited", s.waited, "accel", s.accel.Name(), "qemu", s.machine.Pid())
-	s.tell(handoff.StartEvent{Ready: true, Cold: !s.restored && !s.resumed})
-	watching, stopWatching := context.WithCancel(ctx)
-	defer stopWatching()
-	go s.watchIdle(watching)
-	go s.watchClock(watching)
-	go s.watchSpace(watching)
-	if s.spec.Throwaway {
-		go s.watchOwner(watching)
-	}
-
-	select {
-	case why = <-s.end:
-	case <-ctx.Done():
-		s.log.Info("told to end by a signal")
-		s.shutDown(false)
-	case <-s.stopped:
-		select {
-		case why = <-s.end:
-		default: // it was to end
-		}
-	}
-	s.log.Info("ending", "why", why)
-	s.events.Send(control.Event{Kind: control.KindPhase, Phase: sandbox.Stopping, Message: why})
-	return why, nil
-}
-
-// start brings the sandbox up. Whatever ends the sandbox ends the start as well.
-func (s *supervisor) start(ctx context.Context, boot func(context.Context) error) error {
-	starting, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	booted, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case why := <-s.end:
-			s.end <- why // for who looks next
-			cancel(errors.New(why))
-		case <-booted:
-		}
-	}()
-	err := boot(starting)
-	if err != nil {
-		err = s.whyNot(starting, err)
-	}
-	close(booted)
-	<-done
-	return err
+	s.life.end(why)
 }
 
 // endLimit is how long a machine may take to end that has closed its ports.
 const endLimit = 5 * time.Second
 
-// whyNot is why a start failed. A machine that ends closes its ports first, and
-// what is said of those is not why.
-func (s *supervisor) whyNot(starting context.Context, err error) error {
-	if s.machine != nil && s.agent != nil && s.agent.Err() != nil {
-		s.startWatch()
+// startError returns why a start failed. A machine that ends closes its ports first, and
+// the errors of those are not the reason.
+func (s *supervisor) startError(err error) error {
+	if m := s.machine; m != nil && m.agent.Err() != nil {
+		m.watch(s.machineEnded)
 		select {
-		case <-starting.Done():
+		case <-s.life.ctx.Done():
 		case <-time.After(endLimit):
 		}
 	}
-	if c := context.Cause(starting); c != nil {
-		return c
+	if s.life.ended() {
+		return context.Cause(s.life.ctx)
 	}
 	return err
 }
 
-// tearDown ends whatever was brought up, and waits for it.
+// errTornDown ends what still looks after a sandbox that is torn down.
+var errTornDown = errors.New("the sandbox has ended")
+
+// tearDown ends all that belongs to the sandbox, and returns when no goroutine of it is
+// left.
 func (s *supervisor) tearDown() {
+	s.life.end(errTornDown)
 	s.closeSSH()
+	s.closePorts()
+	s.destroyMachine()
+	s.killShares()
+	s.closeNetwork()
+	s.tasks.Wait()
+}
+
+func (s *supervisor) closePorts() {
 	if s.ports != nil {
 		s.ports.Close()
 	}
+}
+
+// destroyMachine kills the machine, if there is one. The field keeps it: a request under
+// way may still use it, and fails.
+func (s *supervisor) destroyMachine() {
 	if s.machine != nil {
-		s.machine.Kill()
-		s.startWatch()
-		<-s.stopped
+		_ = s.machine.destroy() // watch has told why it ended
 	}
-	s.killShares()
+}
+
+func (s *supervisor) closeNetwork() {
 	if s.network != nil {
 		s.network.close()
 	}
-}
-
-// startWatch watches the machine from now on, if that was not begun. One from a
-// template is not watched until it is the sandbox's: its end would end the start,
-// which can go on with another.
-func (s *supervisor) startWatch() {
-	if !s.watched {
-		s.watched = true
-		go s.watch()
-	}
-}
-
-// watch reports a machine's end, and why if it was not to end.
-func (s *supervisor) watch() {
-	defer close(s.stopped)
-	err := s.machine.Wait()
-	s.mu.Lock()
-	asked := s.phase == sandbox.Stopping
-	s.mu.Unlock()
-	if !asked {
-		s.end <- s.whyEnded(err)
-	}
-}
-
-func (s *supervisor) whyEnded(err error) string {
-	if err == nil {
-		return "the guest powered off"
-	}
-	why := fmt.Sprintf("the machine ended: %v", err)
-	switch {
-	case errors.Is(err, qemu.ErrCrashed):
-		s.crashed.Store(true)
-	case errors.Is(err, qemu.ErrReset):
-		if said := s.printed.panic(); said != "" {
-			s.crashed.Store(true)
-			why += ": " + said
-		}
-	}
-	return why
 }

@@ -26,124 +26,134 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Suspending and going on.
+// Suspending, resuming, and snapshots.
 //
-// A sandbox is suspended in this order: the flows to the world are cut; what runs
-// in the guest is frozen by the agent (wire.OpSuspend); the machine is paused and
-// its shares are taken out; memory and devices are written to a snapshot; the
-// machine is killed. Up to the moment at which the snapshot is whole everything
-// can be undone, and is if anything fails.
+// Theory of operation. The words:
 //
-// It goes on in the reverse order. The snapshot is gone before the machine runs
-// again: from then on the disk is newer. What cannot go on (another QEMU, another
-// processor, a damaged file) boots from its disk instead, which the agent has
-// flushed: as after a power failure, and the person is told.
+//   - freeze: the agent stops all processes in the guest and flushes its disk
+//     (wire.OpSuspend); thaw is the opposite (wire.OpResume), and gives the guest the time
+//     and a fresh seed.
+//   - pause: QEMU stops the guest's processors.
+//   - detach, attach: the shares' devices leave and enter a paused machine, because QEMU
+//     cannot save a machine with vhost-user devices.
+//   - capture: freeze, pause, detach, and save the state of the devices. release is the
+//     opposite: attach, go on, thaw.
+//   - draft: what is being saved (package snapshot). It counts only once it is committed.
+//
+// A sandbox is suspended in this order: the flows to the world are cut; it is captured, and
+// its memory is written; the draft is committed; the machine is killed. Up to the commit
+// everything can be undone, and is if anything fails.
+//
+// It resumes in the reverse order. The saved state is removed before the machine runs
+// again: from then on the disk is newer. What cannot resume (another QEMU, another
+// processor, a damaged file) boots from its disk instead, which the agent has flushed: as
+// after a power failure, and the user is told.
+//
+// A snapshot is captured as well, but disk and memory were copied before, while the
+// machine ran. Only what changed since is copied while it is paused.
+//
+// Every request to the guest, to QEMU and to a share's server in this file has a limit, so
+// that a part that hangs cannot hold the guest paused for ever; and all of it ends with
+// the machine.
 
-// pauseLimit bounds each step in which the machine stands still for a person.
+// pauseLimit bounds each step during which the guest is paused.
 const pauseLimit = 2 * time.Minute
+
+// errSaving is the answer while the sandbox is being saved already.
+func errSaving() error {
+	return control.Errorf(control.ReasonSaving, "the sandbox is being suspended, or a snapshot of it is being made")
+}
 
 // Suspend implements control.Service.
 func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 	if !s.saving.TryLock() {
-		return control.Errorf(control.ReasonSaving, "the sandbox is being saved already")
+		return errSaving()
 	}
 	defer s.saving.Unlock()
 	if !force {
-		s.awaitLeave(ctx)
+		s.awaitDetached(ctx)
 	}
-	if err := s.claim(force); err != nil {
+	if err := s.life.beginSuspend(force); err != nil {
 		return err
 	}
-	err := s.suspend(context.WithoutCancel(ctx))
-	if err != nil {
-		s.unclaim()
+	alive, cancel := s.machine.whileAlive(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.suspend(alive); err != nil {
+		s.undoSuspend()
 		return fmt.Errorf("suspend: %w", err)
 	}
-	<-s.stopped
+	<-s.machine.Done()
 	return nil
 }
 
 // leaveLimit is how long somebody who has gone may still be counted as attached.
 const leaveLimit = time.Second
 
-// awaitLeave waits a moment for those who have just gone: "bawn run" that ended
-// right before.
-func (s *supervisor) awaitLeave(ctx context.Context) {
+// awaitDetached waits a moment for clients that have just gone: "bawn run" that ended right
+// before.
+func (s *supervisor) awaitDetached(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveLimit)
 	defer cancel()
-	for s.isAttached() && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func (s *supervisor) isAttached() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions > 0
-}
-
-// claim takes a running sandbox for a suspension.
-func (s *supervisor) claim(force bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.phase != sandbox.Running {
-		return control.Errorf(control.ReasonPhase, "the sandbox is %s", s.phase)
-	}
-	if s.sessions > 0 && !force {
-		who := "a command or shell is"
-		if s.sessions > 1 {
-			who = fmt.Sprintf("%d commands or shells are", s.sessions)
+	changes := s.life.events.Subscribe(s.Status)
+	defer changes.Close()
+	for s.life.status().sessions > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-changes.Events():
+			if !ok {
+				return
+			}
 		}
-		return control.Errorf(control.ReasonAttached, "%s attached, and would be ended", who)
 	}
-	s.phase = sandbox.Stopping
-	return nil
 }
 
-func (s *supervisor) unclaim() {
-	s.setPhase(sandbox.Running)
-	_ = s.note("") // for who lists; the lock is what counts
-	s.catchUp()
+// undoSuspend lets a sandbox that could not be suspended go on.
+func (s *supervisor) undoSuspend() {
+	if s.life.undoSuspend() {
+		_ = s.saveState("") // for bawn ls; the lock is what counts
+		s.reloadRules()
+	}
 }
 
-// suspend saves the machine and ends it.
+// suspend saves the machine and kills it.
 func (s *supervisor) suspend(ctx context.Context) error {
-	_ = s.note("")
-	folder := s.dir.File(store.SuspendedFolder)
-	draft, err := snapshot.Begin(folder)
+	_ = s.saveState("")
+	draft, err := snapshot.Begin(s.dir.File(store.SuspendedFolder))
 	if err != nil {
 		return err
 	}
 	defer draft.Discard()
 	s.network.gate.CutAll("the sandbox is suspended")
-	meta, err := s.capture(ctx, draft, func(context.Context) error { return nil }, func() error { return draft.RAM(s.ram) })
-	if err == nil {
-		if err = s.syncDisk(); err == nil {
-			err = draft.Commit(ctx, s.dir.File(store.SuspendedState), *meta)
-		}
-		if err == nil {
-			s.log.Info("suspended")
-			s.machine.Kill()
-			return nil
-		}
-		err = errors.Join(err, s.release(ctx, meta.Shares))
+	meta, err := s.capture(ctx, draft, func(context.Context) error { return nil }, func() error { return draft.RAM(s.machine.ram) })
+	if err != nil {
+		return err
 	}
-	return err
+	if err = s.syncDisk(); err == nil {
+		err = draft.Commit(ctx, s.dir.File(store.SuspendedState), *meta)
+	}
+	if err != nil {
+		return errors.Join(err, s.release(ctx, meta.Shares))
+	}
+	s.log.Info("suspended")
+	s.machine.Kill()
+	return nil
 }
 
-// capture stops the machine and writes its devices to the draft. After an error it
-// runs again; without, it stands still and has no shares (release). disk and memory are
-// called while it does, to keep what must be of that moment.
+// capture pauses the machine and writes its devices to the draft. After an error the
+// machine runs again; without one it is paused and has no shares (release). disk and memory
+// are called while it is paused, to save what must be of that moment.
 func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk func(context.Context) error, memory func() error) (*snapshot.Meta, error) {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
-	if err := s.agent.Call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
+	m := s.machine
+	if err := m.agent.Call(ctx, wire.OpSuspend, struct{}{}, nil); err != nil {
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
-	if err := s.machine.Pause(ctx); err != nil { // QEMU may still carry it out
+	if err := m.Pause(ctx); err != nil { // QEMU may still carry it out
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
-	shares, err := shareserver.Detach(ctx, s.machine, s.shares)
+	shares, err := shareserver.Detach(ctx, m.Process, s.shares)
 	if errors.Is(err, shareserver.ErrDetached) {
 		s.endIncomplete(err)
 		return nil, err
@@ -156,7 +166,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 		err = disk(ctx) // before the state: QEMU lets go of disks with that
 	}
 	if err == nil {
-		err = draft.State(func(w io.Writer) error { return s.machine.SaveState(ctx, w) })
+		err = draft.State(func(w io.Writer) error { return m.SaveState(ctx, w) })
 	}
 	if err == nil {
 		err = memory()
@@ -164,14 +174,14 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	if err != nil {
 		return nil, errors.Join(err, s.release(ctx, shares))
 	}
-	return &snapshot.Meta{Kind: s.kind, Spec: s.spec, Shares: shares, Network: names}, nil
+	return &snapshot.Meta{Kind: s.platform.kind, Spec: s.spec, Shares: shares, Network: names}, nil
 }
 
 // release lets a captured machine go on.
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
-	ctx, cancel := afterCapture(ctx)
+	ctx, cancel := s.afterCapture(ctx)
 	defer cancel()
-	if err := shareserver.Attach(ctx, s.machine, s.shares, shares); err != nil {
+	if err := shareserver.Attach(ctx, s.machine.Process, s.shares, shares); err != nil {
 		s.endIncomplete(err)
 		return err
 	}
@@ -180,48 +190,50 @@ func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error
 
 // endIncomplete ends a machine without all its shares: its guest must not run again.
 func (s *supervisor) endIncomplete(err error) {
-	s.end <- fmt.Sprintf("the machine cannot go on: %v", err)
+	s.life.end(fmt.Errorf("the machine cannot go on: %w", err))
 	s.machine.Kill()
 }
 
 // unpause lets a machine that has all its shares, and what runs in its guest, go on. It
 // does no harm where they do already.
 func (s *supervisor) unpause(ctx context.Context) error {
-	ctx, cancel := afterCapture(ctx)
+	ctx, cancel := s.afterCapture(ctx)
 	defer cancel()
-	return errors.Join(s.machine.Resume(ctx), s.wake(ctx))
+	return errors.Join(s.machine.Resume(ctx), s.thaw(ctx))
 }
 
 // afterCapture returns a context for steps that end a capture. They get a time of
 // their own, because the capture may have failed by using up the whole of its own, and
 // the guest must go on all the same.
-func afterCapture(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), pauseLimit)
+func (s *supervisor) afterCapture(ctx context.Context) (context.Context, context.CancelFunc) {
+	alive, cancelAlive := s.machine.whileAlive(context.WithoutCancel(ctx))
+	limited, cancel := context.WithTimeout(alive, pauseLimit)
+	return limited, func() { cancel(); cancelAlive() }
 }
 
-// wake lets what runs in the guest go on.
-func (s *supervisor) wake(ctx context.Context) error {
+// thaw lets what runs in the guest go on.
+func (s *supervisor) thaw(ctx context.Context) error {
 	id, err := s.identity()
 	if err != nil {
 		return err
 	}
-	return s.agent.Call(ctx, wire.OpResume, id, nil)
+	return s.machine.agent.Call(ctx, wire.OpResume, id, nil)
 }
 
 // syncDisk makes sure that the disk is on the host's before a memory that
 // believes so.
 func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(store.DiskFile)) }
 
-// goOn lets a suspended sandbox go on, if it is suspended. When it cannot, the
-// person is told, and it shall boot.
-func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, err error) {
+// resume lets a suspended sandbox go on. It reports false if the sandbox is not suspended,
+// or cannot resume; then the user is told, and the sandbox is to boot.
+func (s *supervisor) resume(ctx context.Context, plan *qemu.Machine) (resumed bool, err error) {
 	snap, err := snapshot.Open(s.dir.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
 		return false, nil
 	}
 	if err == nil {
-		s.tell(handoff.StartEvent{Stage: "resuming"})
-		if err = s.resume(ctx, m, snap); err == nil {
+		s.report(handoff.StartEvent{Stage: "resuming"})
+		if err = s.resumeFrom(ctx, plan, snap); err == nil {
 			return true, nil
 		}
 	}
@@ -229,24 +241,25 @@ func (s *supervisor) goOn(ctx context.Context, m qemu.Machine) (resumed bool, er
 		return false, context.Cause(ctx)
 	}
 	s.log.Warn("cannot resume: cold start", "error", err)
-	s.tell(handoff.StartEvent{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
-	return false, s.forget()
+	s.report(handoff.StartEvent{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
+	return false, s.removeSuspended()
 }
 
-// forget removes the suspended machine, whose disk is about to change.
-func (s *supervisor) forget() error {
+// removeSuspended removes the saved machine, whose disk is about to change.
+func (s *supervisor) removeSuspended() error {
 	return (&snapshot.Snapshot{Path: s.dir.File(store.SuspendedState)}).Remove()
 }
 
-func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.Snapshot) error {
-	plans, err := s.fitting(snap)
+// resumeFrom starts the machine that was saved. After an error nothing of it is left.
+func (s *supervisor) resumeFrom(ctx context.Context, plan *qemu.Machine, snap *snapshot.Snapshot) error {
+	plans, err := s.resumePlans(snap)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(snap.Meta.Network, &s.names); err != nil {
 		return fmt.Errorf("its network: %w", err)
 	}
-	if err := s.succeed(ctx, plans, snap.Meta.Shares, s.forkOf(snap)); err != nil {
+	if err := s.takeOverShares(ctx, plans, snap.Meta.Shares, s.forkOf(snap)); err != nil {
 		s.killShares()
 		return err
 	}
@@ -254,27 +267,22 @@ func (s *supervisor) resume(ctx context.Context, m qemu.Machine, snap *snapshot.
 		if err := shareserver.Attach(ctx, p, s.shares, snap.Meta.Shares); err != nil {
 			return err
 		}
-		return s.forget() // from here on the disk changes
+		return s.removeSuspended() // from here on the disk changes
 	}}
-	err = s.bringUp(ctx, m, from, func(ctx context.Context) error {
-		if err := s.greet(ctx); err != nil {
-			return err
-		}
-		return s.wake(ctx)
-	})
-	if err != nil {
+	if err := s.runMachine(ctx, plan, from, s.thaw); err != nil {
 		s.killShares()
+		return err
 	}
-	return err
+	return nil
 }
 
-// forkOf says whether the snapshot is another sandbox's.
+// forkOf reports whether the snapshot is another sandbox's.
 func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spec.ID != s.spec.ID }
 
-// fitting says whether this sandbox's machine can go on from the snapshot, and
-// with which shares.
-func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
-	if snap.Meta.Kind != s.kind {
+// resumePlans returns the shares with which this sandbox's machine can go on from the
+// snapshot, or why it cannot.
+func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
+	if snap.Meta.Kind != s.platform.kind {
 		return nil, errors.New("QEMU, the kernel, the host's processor or the sandbox's settings have changed since")
 	}
 	plans, err := shareserver.Plans(s.spec)
@@ -299,7 +307,7 @@ func (s *supervisor) fitting(snap *snapshot.Snapshot) ([]shareserver.Plan, error
 	return plans, nil
 }
 
-// syncFile waits until what was written to a file is on the disk.
+// syncFile returns when what was written to a file is on the disk.
 func syncFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -308,19 +316,20 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Snapshot implements control.Service. Disk and memory are copied while the machine
-// runs; it stands still while what they have become since is copied once more.
+// Snapshot implements control.Service.
 func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	if !s.saving.TryLock() {
-		return control.Errorf(control.ReasonSaving, "the sandbox is being saved already")
+		return errSaving()
 	}
 	defer s.saving.Unlock()
-	if st := s.Status(); st.Phase != sandbox.Running {
-		return control.Errorf(control.ReasonPhase, "the sandbox is %s", st.Phase)
+	if phase := s.life.status().phase; phase != sandbox.Running {
+		return control.Errorf(control.ReasonPhase, "the sandbox is %s", phase)
 	}
-	// What takes long is given up when who asked for it is gone; what stops the machine
-	// is not.
-	asked, ctx := ctx, context.WithoutCancel(ctx)
+	// Copying takes long, and is given up when the caller is. What pauses the machine is not.
+	asked, cancelAsked := s.machine.whileAlive(ctx)
+	defer cancelAsked()
+	ctx, cancel := s.machine.whileAlive(context.WithoutCancel(ctx))
+	defer cancel()
 	draft, err := snapshot.Begin(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -339,9 +348,9 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	began := time.Now()
 	meta, err := s.capture(ctx, draft, disk, func() error {
 		if mirror == nil {
-			return draft.RAM(s.ram)
+			return draft.RAM(s.machine.ram)
 		}
-		_, err := memory.Update(mirror, s.ram)
+		_, err := memory.Update(mirror, s.machine.ram)
 		return err
 	})
 	if err != nil {
@@ -359,21 +368,25 @@ func (s *supervisor) Snapshot(ctx context.Context, path string) error {
 	return draft.Commit(asked, path, *meta)
 }
 
-// copyDisk copies the disk of the running machine to the draft, where that takes time,
-// and returns what makes the copy right, or makes it, when the machine stands still.
-func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (still func(context.Context) error, forget func(), err error) {
-	ctx := context.WithoutCancel(asked)
+// copyDisk starts copying the disk of the running machine into the draft (where reflink is
+// instant it does nothing). complete completes the copy and must be called with the guest
+// paused; forget ends the tracking of changes and must be called afterwards.
+func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (complete func(context.Context) error, forget func(), err error) {
 	path := s.dir.File(store.DiskFile)
 	if draft.CanClone(path) {
 		return func(ctx context.Context) error { return draft.Disk(ctx, path) }, func() {}, nil
 	}
-	tracked, err := s.machine.TrackDisk(ctx, vm.SerialDisk)
+	limited, cancel := s.afterCapture(asked) // QEMU may do it although the caller has gone
+	defer cancel()
+	tracked, err := s.machine.TrackDisk(limited, vm.SerialDisk)
 	if err != nil {
 		return nil, nil, err
 	}
 	forget = func() {
+		ctx, cancel := s.afterCapture(asked)
+		defer cancel()
 		if err := tracked.Forget(ctx); err != nil {
-			s.log.Warn("the disk's changes are marked for ever", "error", err)
+			s.log.Warn("the disk's changes go on being tracked", "error", err)
 		}
 	}
 	if err := draft.Disk(asked, path); err != nil {
@@ -388,23 +401,23 @@ func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (sti
 // mirrorSpare is how much of the host's memory a mirror leaves free, in bytes.
 const mirrorSpare = 512 << 20
 
-// mirror is a copy of the memory of a machine that runs, from which it can be made
-// right in a moment; nil where the host has no room for a copy.
+// mirror copies the memory of the running machine. Bringing the copy up to date takes but a
+// moment once the machine is paused. It returns nil where the host has no room for a copy.
 func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(s.ram.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(s.machine.ram.Fd()), &st); err != nil {
 		return nil, err
 	}
 	const block = 512 // of st_blocks (stat(2))
 	if free := meminfo.Available(); free < st.Blocks*block+mirrorSpare {
-		s.log.Info("the machine stands still while its memory is written: no room for a copy", "free", free)
+		s.log.Info("the guest is paused while its memory is written: no room for a copy", "free", free)
 		return nil, nil //nolint:nilnil // no copy is no error
 	}
 	mirror, err := memory.New(st.Size)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sparse.CopyData(ctx, mirror, s.ram); err != nil {
+	if _, err := sparse.CopyData(ctx, mirror, s.machine.ram); err != nil {
 		mirror.Close()
 		return nil, err
 	}

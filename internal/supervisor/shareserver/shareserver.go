@@ -95,7 +95,8 @@ func (sh *Server) connect(ctx context.Context) (*os.File, error) {
 	return theirs, nil
 }
 
-// Start starts a share's server; lost is called if it ends by itself.
+// Start starts a share's server. lost is called, from another goroutine, if it ends by
+// itself; it must not wait for Kill. The caller kills the server.
 func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Server, error) {
 	options, err := json.Marshal(p.Options)
 	if err != nil {
@@ -116,10 +117,9 @@ func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Serve
 		return nil, fmt.Errorf("start its server: %w", err)
 	}
 	sh := &Server{Plan: p, cmd: cmd, control: control, exited: make(chan struct{})}
-	go func() {
-		err := cmd.Wait()
-		close(sh.exited)
-		if !sh.ending.Load() {
+	go func() { // Kill joins it
+		defer close(sh.exited)
+		if err := cmd.Wait(); !sh.ending.Load() {
 			lost(err)
 		}
 	}()

@@ -1,0 +1,49 @@
+package supervisor
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// identity returns what no other sandbox has: its name, keys and addresses, and a fresh seed
+// for the guest's random generator.
+func (s *supervisor) identity() (*wire.Identity, error) {
+	seed := make([]byte, 64)
+	if _, err := rand.Read(seed); err != nil {
+		return nil, err
+	}
+	hostKey, err := os.ReadFile(s.dir.File(store.HostKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	client, err := os.ReadFile(s.dir.File(store.ClientKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(client)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", store.ClientKeyFile, err)
+	}
+	v4, v6 := vm.GuestAddrs(s.spec.ID)
+	return &wire.Identity{
+		Hostname:       s.spec.Name,
+		MachineID:      vm.MachineID(s.spec.ID),
+		Seed:           seed,
+		Time:           time.Now(),
+		HostKey:        hostKey,
+		AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(signer.PublicKey()))},
+		MAC:            vm.GuestMAC(s.spec.ID).String(),
+		Addresses:      []string{v4.String(), v6.String()},
+		Workdir:        s.spec.Project.Guest,
+	}, nil
+}
+
+func (s *supervisor) common() wire.SetupRequest { return vm.SetupRequest(s.spec, s.user) }
