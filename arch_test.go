@@ -82,7 +82,7 @@ var may = []struct{ name, imports string }{
 	{"internal/supervisor/vm", "kernel netstack policy qemu sandbox template wire"},
 	{"internal/supervisor/agent", "wire"},
 	{"internal/supervisor/agent/agenttest", "supervisor/agent wire"},
-	{"internal/supervisor/shareserver", "qemu sandbox share snapshot supervisor/handoff wire"},
+	{"internal/supervisor/shareserver", "sandbox share snapshot supervisor/handoff wire"},
 	{"internal/supervisor/launch", "sandbox sandbox/store supervisor/handoff"},
 	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
 	{"internal/supervisor/templatebuild", "disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},

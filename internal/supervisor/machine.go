@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/supervisor/vm"
 )
 
@@ -18,7 +20,7 @@ import (
 // guest. A supervisor may have more than one after the other, where one from a template
 // does not work. Its methods may be called by several goroutines at once.
 type machine struct {
-	*qemu.Process
+	process
 	ram     *os.File
 	link    net.Conn // the guest's network
 	agent   *agent.Client
@@ -29,9 +31,24 @@ type machine struct {
 	watched  sync.WaitGroup
 }
 
+// process is what a supervisor needs of a QEMU process that runs (package qemu has the
+// contracts).
+type process interface {
+	shareserver.Machine
+	Pid() int
+	Kill()
+	Wait() error
+	Done() <-chan struct{}
+	Starved() bool
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	SaveState(ctx context.Context, w io.Writer) error
+	TrackDisk(ctx context.Context, serial string) (*qemu.Tracked, error)
+}
+
 // newMachine takes over a process and the host's ends of its channels.
-func newMachine(p *qemu.Process, ram *os.File, c *vm.Channels, out *console, log *slog.Logger) *machine {
-	return &machine{Process: p, ram: ram, link: c.Link, agent: agent.New(c.Control, c.Mux, log), console: out}
+func newMachine(p process, ram *os.File, c *vm.Channels, out *console, log *slog.Logger) *machine {
+	return &machine{process: p, ram: ram, link: c.Link, agent: agent.New(c.Control, c.Mux, log), console: out}
 }
 
 // watch calls ended, in a goroutine of the machine's, when its process has ended. Only the

@@ -136,7 +136,7 @@ func (s *supervisor) detachIdle(ctx context.Context) (detached []snapshot.Share,
 	defer cancel()
 	for {
 		err = s.machine.paused(ctx, func() error {
-			detached, err = shareserver.Detach(ctx, s.machine.Process, s.shares)
+			detached, err = shareserver.Detach(ctx, s.machine, s.shares)
 			return err
 		})
 		if err == nil || ctx.Err() != nil {
@@ -296,7 +296,7 @@ func (m *poolMember) prepare(ctx context.Context) error {
 		if err := s.takeOverShares(ctx, plans, m.detached, false); err != nil {
 			return err
 		}
-		attach := func() error { return shareserver.Attach(ctx, s.machine.Process, s.shares, m.detached) }
+		attach := func() error { return shareserver.Attach(ctx, s.machine, s.shares, m.detached) }
 		if err := s.machine.paused(ctx, attach); err != nil {
 			return err
 		}

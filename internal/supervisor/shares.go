@@ -19,7 +19,7 @@ func (s *supervisor) plugShares(ctx context.Context) error {
 	for _, p := range plans {
 		sh, err := s.serveShare(p)
 		if err == nil {
-			err = sh.Plug(ctx, s.machine.Process)
+			err = sh.Plug(ctx, s.machine)
 		}
 		if err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)

@@ -153,7 +153,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	if err := m.Pause(ctx); err != nil { // QEMU may still carry it out
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
-	shares, err := shareserver.Detach(ctx, m.Process, s.shares)
+	shares, err := shareserver.Detach(ctx, m, s.shares)
 	if errors.Is(err, shareserver.ErrDetached) {
 		s.endIncomplete(err)
 		return nil, err
@@ -181,7 +181,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
 	ctx, cancel := s.afterCapture(ctx)
 	defer cancel()
-	if err := shareserver.Attach(ctx, s.machine.Process, s.shares, shares); err != nil {
+	if err := shareserver.Attach(ctx, s.machine, s.shares, shares); err != nil {
 		s.endIncomplete(err)
 		return err
 	}

@@ -293,7 +293,7 @@ func skipPast(r io.Reader, nonce []byte) error {
 	return errors.New("guest agent did not begin the session")
 }
 
-// Open opens a stream of the kind. StartMux must have succeeded. When ctx ends first it
+// Open opens a stream of the kind. It fails unless StartMux has succeeded. When ctx ends first it
 // returns the cause; a stream that opens later is closed.
 func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error) {
 	type opened struct {
@@ -324,6 +324,9 @@ func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
 	a.mu.Lock()
 	mux := a.mux
 	a.mu.Unlock()
+	if mux == nil {
+		return nil, errors.New("guest: no session has begun")
+	}
 	s, err := mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)

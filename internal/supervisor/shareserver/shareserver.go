@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/snapshot"
@@ -126,8 +125,16 @@ func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Serve
 	return sh, nil
 }
 
+// Machine is what the shares need of a machine (package qemu has the contracts).
+type Machine interface {
+	PlugShare(ctx context.Context, tag string, f *os.File) error
+	FreezeShare(tag string) (json.RawMessage, error)
+	EjectShare(ctx context.Context, tag string) error
+	ThawShare(ctx context.Context, device json.RawMessage, f *os.File) error
+}
+
 // Plug gives the machine a device that the server serves.
-func (sh *Server) Plug(ctx context.Context, m *qemu.Process) error {
+func (sh *Server) Plug(ctx context.Context, m Machine) error {
 	theirs, err := sh.connect(ctx)
 	if err != nil {
 		return err
@@ -145,7 +152,7 @@ const attachLimit = time.Minute
 // Detach detaches shares from a paused machine and returns what Attach needs, here or in
 // a machine restored from the same state. After an error the machine has all its shares,
 // unless the error is ErrDetached.
-func Detach(ctx context.Context, m *qemu.Process, servers []*Server) (saved []snapshot.Share, err error) {
+func Detach(ctx context.Context, m Machine, servers []*Server) (saved []snapshot.Share, err error) {
 	for _, sh := range servers {
 		v := snapshot.Share{}
 		if v.Plan, err = json.Marshal(sh.Plan); err != nil {
@@ -168,7 +175,7 @@ func Detach(ctx context.Context, m *qemu.Process, servers []*Server) (saved []sn
 }
 
 // attachAgain is Attach with a time of its own: ctx may have ended.
-func attachAgain(ctx context.Context, m *qemu.Process, servers []*Server, saved []snapshot.Share) error {
+func attachAgain(ctx context.Context, m Machine, servers []*Server, saved []snapshot.Share) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachLimit)
 	defer cancel()
 	if err := Attach(ctx, m, servers, saved); err != nil {
@@ -178,7 +185,7 @@ func attachAgain(ctx context.Context, m *qemu.Process, servers []*Server, saved 
 }
 
 // Attach attaches detached shares to a paused machine. After an error some may be missing.
-func Attach(ctx context.Context, m *qemu.Process, servers []*Server, saved []snapshot.Share) error {
+func Attach(ctx context.Context, m Machine, servers []*Server, saved []snapshot.Share) error {
 	for i, sh := range servers {
 		theirs, err := sh.connect(ctx)
 		if err != nil {
