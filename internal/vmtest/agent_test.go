@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// fakeModel is an API of Anthropic's in which the model has been tricked: it wants one
-// command to be run, and then repeats what came of it.
+// fakeModel serves Anthropic's API with a model that was tricked: it asks for one command
+// to be run, and then repeats that command's result.
 type fakeModel struct {
 	command string
 	asked   atomic.Int64 // times
@@ -73,10 +73,9 @@ func (m *fakeModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestClaudeCode is what bawn is for: a coding agent, as npm has it today, without a
-// question, on a model that wants to do harm. It works on the project, and reaches
-// its API and nothing else. It takes some minutes, most of them npm's under
-// emulation, so only BAWN_TEST_AGENT=1 asks for it.
+// TestClaudeCode runs today's Claude Code from npm, without permission prompts, on a model
+// that wants to do harm. It works on the project, and reaches its API and nothing else.
+// Under emulation npm takes minutes, so it runs only with BAWN_TEST_AGENT=1.
 func TestClaudeCode(t *testing.T) {
 	if os.Getenv("BAWN_TEST_AGENT") == "" {
 		t.Skip("BAWN_TEST_AGENT=1 runs it")

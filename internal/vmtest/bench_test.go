@@ -40,8 +40,8 @@ func median(list []time.Duration) float64 {
 	return float64(list[len(list)/2].Microseconds()) / 1000
 }
 
-// ratio is the median of the ratios of each turn: the machine is quicker in one
-// minute than in another.
+// ratio is the median of the ratios of each turn, since the machine's speed changes from
+// minute to minute.
 func ratio(ours, theirs []time.Duration) float64 {
 	var list []float64
 	for i := range min(len(ours), len(theirs)) {
@@ -85,8 +85,8 @@ func benchProject(b *testing.B, name string) string {
 	return dir
 }
 
-// BenchmarkColdStart is a stopped sandbox's first output, against the same
-// kernel booted bare to a shell's first output.
+// BenchmarkColdStart measures a stopped sandbox up to its first output, against the same
+// kernel booted without bawn up to a shell's first output.
 func BenchmarkColdStart(b *testing.B) {
 	b.Setenv(templatesEnv, "off")
 	dir := benchProject(b, "cold")
@@ -107,7 +107,7 @@ func BenchmarkColdStart(b *testing.B) {
 	})
 }
 
-// BenchmarkExec is `true` in a running sandbox, against ssh to an sshd in the
+// BenchmarkExec measures `true` in a running sandbox, against ssh to Debian's sshd in the
 // same guest.
 func BenchmarkExec(b *testing.B) {
 	dir := benchProject(b, "exec")
@@ -176,8 +176,8 @@ grep -q ^sshd: /etc/passwd || echo 'sshd:x:120:65534::/run/sshd:/usr/sbin/nologi
 		"-o", "LogLevel=ERROR", "root@127.0.0.1"}
 }
 
-// BenchmarkMemory is what an idle sandbox takes on the host beside its guest's
-// memory, as proportional set sizes.
+// BenchmarkMemory measures what an idle sandbox takes of the host's memory beside its
+// guest's memory, as proportional set sizes.
 func BenchmarkMemory(b *testing.B) {
 	dir := benchProject(b, "memory")
 	run(b, dir, "run", "--memory", "1G", "--", "true")
@@ -201,7 +201,7 @@ func kind(line string) string {
 	return "qemu"
 }
 
-// pss sums a process's proportional set size but for guest memory, in MiB.
+// pss is a process's proportional set size without guest memory, in MiB.
 func pss(b *testing.B, pid int) float64 {
 	b.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
@@ -227,7 +227,7 @@ func pss(b *testing.B, pid int) float64 {
 	return float64(kib) / 1024
 }
 
-// BenchmarkShare is the share server, against the guest's own disk and, as root,
+// BenchmarkShare measures the share server, against the guest's own disk and, as root,
 // C virtiofsd on the same directory. All are measured in one bare guest.
 func BenchmarkShare(b *testing.B) {
 	self, err := os.Executable()
@@ -517,8 +517,8 @@ func (m *bare) plugVirtiofsd(b *testing.B) bool {
 	return true
 }
 
-// bareInit is process 1 of a bare guest: this very test program. What follows the
-// mounts is the share benchmark's.
+// bareInit is process 1 of a bare guest, which is this test program. After the mounts it
+// runs the share benchmark.
 func bareInit() {
 	die := func(err error) {
 		if err != nil {

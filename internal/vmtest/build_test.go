@@ -21,9 +21,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// TestBuildKilled is attack 20 on the first start, which fetches and builds for
-// minutes: whatever builds ends with bawn, nothing half-built is taken for an
-// image, and the next start begins anew, without what the last one left.
+// TestBuildKilled is attack 20 on the first start, which fetches and builds for minutes.
+// All processes that build end with bawn, nothing half-built is used as an image, and the
+// next start builds again and removes what the last one left.
 func TestBuildKilled(t *testing.T) {
 	dir := project(t, "building")
 	cache := filepath.Join(base, "cache")
@@ -75,7 +75,7 @@ func TestBuildKilled(t *testing.T) {
 	}
 }
 
-// builders are the processes that build for a cache, and the folders that they work in.
+// builders returns the processes that build for a cache, and their working folders.
 func builders(t *testing.T, cache string) (works []string, pids []string) {
 	t.Helper()
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
@@ -94,8 +94,8 @@ func builders(t *testing.T, cache string) (works []string, pids []string) {
 	return works, pids
 }
 
-// removeWork removes what the next build would have removed: as its owner, which
-// may be a subordinate user.
+// removeWork removes what the next build would remove, as its owner, which may be a
+// subordinate user.
 func removeWork(t *testing.T, works []string) {
 	for _, w := range works {
 		if os.RemoveAll(w) != nil {
@@ -131,8 +131,7 @@ func tinyCache(dir string) error {
 	})
 }
 
-// TestBuildDiskFull: the cache's disk is full before the image is whole, built or
-// fetched.
+// TestBuildDiskFull: the cache's disk fills up while an image is built or fetched.
 func TestBuildDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }

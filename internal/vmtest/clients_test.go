@@ -30,7 +30,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// clientServers are what real clients in the guest speak with.
+// clientServers are the servers for real clients in the guest.
 type clientServers struct {
 	https, ssh, redis, hang int // ports
 	cert                    []byte
@@ -88,7 +88,7 @@ func startClientServers(t *testing.T, dir string) *clientServers {
 	return s
 }
 
-// serveGitSSH lets anybody in who wants git.
+// serveGitSSH serves git by SSH, without authentication.
 func serveGitSSH(t *testing.T, l net.Listener, dir string, count *atomic.Int64) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -359,8 +359,8 @@ GIT_SSL_CAINFO=$PWD/cert.pem git ls-remote -q https://good.test:%d/repo.git | wc
 	}
 }
 
-// askOnce allows what was denied until the sandbox stops. script(1) is the
-// terminal.
+// askOnce answers `bawn net ask` under a terminal of script(1): what was denied is allowed
+// until the sandbox stops.
 func askOnce(t *testing.T, dir string, s *clientServers) {
 	script, err := exec.LookPath("script")
 	if err != nil {

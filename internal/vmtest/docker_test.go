@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestDocker uses the guest's own daemon, with an image made on the spot.
+// TestDocker uses the guest's own Docker daemon, with an image that it makes there.
 func TestDocker(t *testing.T) {
 	dir := temp(t)
 	port := freePort(t)

@@ -146,8 +146,8 @@ func snapshotsKeepThePhase(t *testing.T, dir, name string) {
 	}
 }
 
-// writer keeps a file on the disk and in its memory what the file must be. It writes
-// without end until it is asked whether the two agree.
+// writer changes a file on the disk without end, and keeps in memory what the file must be.
+// At SIGUSR1 it reports whether the two agree.
 const writer = `
 import os, random, signal, subprocess
 n, size = 16384, 4096
@@ -172,8 +172,8 @@ with open("/tmp/verdict.new", "w") as v: v.write("%d wrong after %d writes\n" % 
 os.rename("/tmp/verdict.new", "/tmp/verdict")
 `
 
-// TestSnapshotOfWriter: memory and disk are of one moment, also of a guest that writes
-// to its disk all the time.
+// TestSnapshotOfWriter: memory and disk of a snapshot are of the same moment, also if the
+// guest writes to its disk all the time.
 func TestSnapshotOfWriter(t *testing.T) {
 	dir := project(t, "writer")
 	writeFile(t, filepath.Join(dir, "writer.py"), writer)
@@ -190,8 +190,8 @@ func TestSnapshotOfWriter(t *testing.T) {
 	}
 }
 
-// TestCopiesKilled is attack 20 on snapshots and forks: whatever is killed while
-// one is made or gone back to, what is there is whole.
+// TestCopiesKilled is attack 20 on snapshots and forks: a process is killed while one is
+// made or restored. What is there afterwards is complete.
 func TestCopiesKilled(t *testing.T) {
 	dir := project(t, "copies")
 	const name, fork = "copies", "copies-fork"

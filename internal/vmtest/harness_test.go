@@ -78,7 +78,7 @@ func sh(t *testing.T, dir, script string) string {
 	return must(t, dir, "run", "--", "sh", "-euc", script)
 }
 
-// fails wants bawn to end with a status and to say something.
+// fails wants bawn to end with a status and a message that contains say.
 func fails(t *testing.T, dir string, code int, say string, args ...string) {
 	t.Helper()
 	r := bawn(t, dir, args...)
@@ -87,7 +87,7 @@ func fails(t *testing.T, dir string, code int, say string, args ...string) {
 	}
 }
 
-// logs are the ends of a sandbox's logs, for a failure's report.
+// logs returns the ends of a sandbox's logs, for the report of a failure.
 func logs(dir string) string {
 	r := bawnAt(context.Background(), dir, nil, nil, "logs", "--supervisor")
 	c := bawnAt(context.Background(), dir, nil, nil, "logs")
@@ -95,7 +95,7 @@ func logs(dir string) string {
 	return "\n-- supervisor:\n" + tail(r.out) + "\n-- console:\n" + tail(c.out)
 }
 
-// project makes an empty project directory whose sandbox goes with the test.
+// project makes an empty project directory. Its sandbox is removed at the end of the test.
 func project(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(base, "home", name)
@@ -114,7 +114,7 @@ func project(t *testing.T, name string) string {
 	return dir
 }
 
-// logTails shows what a failed test's sandbox said last, before it goes.
+// logTails prints the ends of the logs of a failed test's sandbox, before it is removed.
 func logTails(t *testing.T, dir string) {
 	for _, glob := range []string{"*.log", "*.log.1"} {
 		files, _ := filepath.Glob(filepath.Join(dir, glob))
@@ -224,7 +224,7 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
-// status is what `bawn inspect` says.
+// status is a part of what `bawn inspect` prints.
 type status struct {
 	State struct {
 		Phase string

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// identity prints everything that tells machines apart, one a line.
+// identity is a script that prints all that must differ between machines, one a line.
 const identity = `hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/e*/address
 ip -o addr show scope global | awk '{print $4}'; ip -o addr show scope link | awk '{print "link", $4}'
 head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid; python3 -c 'import random, secrets; print(random.random(), secrets.token_hex())'`
 
-// identities collects them and finds what two machines share.
+// identities collects these lines, and finds those that two machines have in common.
 type identities map[string]string
 
 func (seen identities) add(t *testing.T, name, lines string) {
@@ -45,8 +45,8 @@ func (seen identities) add(t *testing.T, name, lines string) {
 	}
 }
 
-// TestSiblings is attack 21: two sandboxes from one template, and a fork, share
-// nothing that tells machines apart.
+// TestSiblings is attack 21: two sandboxes from one template, and a fork, have no part of
+// their identities in common.
 func TestSiblings(t *testing.T) {
 	dir := project(t, "siblings")
 	flags := []string{"--memory", "1G"}

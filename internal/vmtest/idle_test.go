@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// TestWhenIdle: a sandbox in which nothing happens is suspended, one that works is
-// not.
+// TestWhenIdle: an idle sandbox is suspended, one that works is not.
 func TestWhenIdle(t *testing.T) {
 	dir := project(t, "idle")
 	witness := project(t, "idle-witness")

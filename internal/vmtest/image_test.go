@@ -31,7 +31,7 @@ ln -s dash "$root/bin/sh"
 tar -C "$root" -cf root.tar .
 rm -r "$root"`
 
-// saveTiny writes what docker save would of an image of tinyRoot.
+// saveTiny writes an image of tinyRoot in the format of docker save.
 func saveTiny(t *testing.T, to string) {
 	t.Helper()
 	dir := temp(t)
@@ -61,7 +61,7 @@ func saveTiny(t *testing.T, to string) {
 	}
 }
 
-// TestImages: a sandbox of an OCI image, and one of what the first has become.
+// TestImages: a sandbox of an OCI image, and one of an image that was made of the first.
 func TestImages(t *testing.T) {
 	t.Setenv(templatesEnv, "off") // each would be of use once
 	archive := "docker-archive:" + filepath.Join(t.TempDir(), "tiny.tar")

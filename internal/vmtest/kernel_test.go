@@ -13,8 +13,8 @@ import (
 	"bawn.dev/bawn/internal/cache"
 )
 
-// TestKernelIsFinished: what the first container uses makes the kernel rewrite none of
-// its code any more, where that could end in a panic (docs/adr/0013).
+// TestKernelIsFinished: the first container does not make the kernel patch its own code,
+// where that could end in a panic (docs/adr/0013).
 func TestKernelIsFinished(t *testing.T) {
 	dir := shared(t)
 	if !strings.Contains(sh(t, dir, "cat /proc/cmdline"), "maxcpus=1") {
@@ -46,8 +46,8 @@ func TestKernelIsFinished(t *testing.T) {
 	}
 }
 
-// TestNewerKernel: when a newer kernel has come, what is suspended goes on with its
-// own, and what is stopped starts with the new one.
+// TestNewerKernel: when there is a newer kernel, a suspended sandbox is resumed with its
+// own, and a stopped one starts with the newer one.
 func TestNewerKernel(t *testing.T) {
 	own := t.TempDir()
 	if out, err := exec.Command("sh", "-euc", `

@@ -52,8 +52,8 @@ func TestKilled(t *testing.T) {
 	t.Run("interrupt", func(t *testing.T) { interruptStarting(t, dir, state) })
 }
 
-// killStandingStill tests that stop --force and rm --force end a supervisor that stands still, and QEMU with
-// it, and that exec says what it waits for.
+// killStandingStill tests that stop --force and rm --force end a supervisor that does not
+// answer, and its QEMU, and that exec says what it waits for.
 func killStandingStill(t *testing.T, dir, state string) {
 	const start = "echo kept > ~/kept; sync"
 	stand := func() {
@@ -169,8 +169,8 @@ func interruptStarting(t *testing.T, dir, state string) {
 	}
 }
 
-// TestGuestEnds: a guest that panics, powers off or reboots ends the sandbox,
-// which says so and starts again.
+// TestGuestEnds: when the guest panics, powers off or reboots, the sandbox ends, reports
+// why, and can start again.
 func TestGuestEnds(t *testing.T) {
 	dir := project(t, "ends")
 	state := filepath.Join(base, "state", "bawn", "sandboxes", "ends")

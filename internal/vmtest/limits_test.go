@@ -41,9 +41,9 @@ func TestDiskLimit(t *testing.T) {
 	must(t, dir, "run", "--", "sh", "-c", "head -c 10000000 /dev/zero > ~/ok")
 }
 
-// TestRootHostDiskFull: the host's disk fills up under a sandbox. Its machine
-// stands still, the person hears why, and it goes on when there is room. Only
-// root can make a file system that is small.
+// TestRootHostDiskFull: the host's disk fills up under a sandbox. Its machine is paused,
+// the person is told why, and it goes on when there is room. Only root can make a small
+// file system.
 func TestRootHostDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("wants root, to mount a small file system")
@@ -170,7 +170,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestMemoryComesBack: what the guest frees, the host has again.
+// TestMemoryComesBack: memory that the guest frees is free on the host.
 func TestMemoryComesBack(t *testing.T) {
 	dir := shared(t)
 	was := guestMemory(t, dir)
@@ -183,7 +183,7 @@ func TestMemoryComesBack(t *testing.T) {
 	wait(t, "the memory to come back", func() bool { return guestMemory(t, dir) < full-300<<20 })
 }
 
-// guestMemory is how much memory of the host the guest of a project has, in bytes.
+// guestMemory is how much of the host's memory the guest of a project takes, in bytes.
 func guestMemory(t testing.TB, dir string) (n int64) {
 	t.Helper()
 	r := bawnAt(t.Context(), dir, nil, nil, "inspect")

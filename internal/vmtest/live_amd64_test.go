@@ -13,13 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A hostile guest's best case is to run code of its own in QEMU or in a share
-// server. The test does just that: it stops the live process as a debugger does,
-// makes it call the kernel, and looks at the answer. Where its code was before, it
-// goes on.
+// The worst that a hostile guest can reach is to run code of its own in QEMU or in a share
+// server. The test does that: it stops the live process by ptrace(2), makes it call the
+// kernel, and looks at the result. Then the process goes on where it was.
 
-// TestLiveConfinement: what QEMU and the share server may do to the host is what
-// they need, as long as they live.
+// TestLiveConfinement: QEMU and the share server can do to the host only what they need.
 func TestLiveConfinement(t *testing.T) {
 	dir := shared(t)
 	victims := map[string]struct {
@@ -94,7 +92,7 @@ func hasLandlock() bool {
 // atCWD is AT_FDCWD as a register holds it.
 const atCWD = ^uint64(99)
 
-// seized is a live process that a test calls the kernel from.
+// seized is a live process from which a test calls the kernel.
 type seized struct {
 	t    *testing.T
 	pid  int

@@ -84,7 +84,7 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// TestLongPaths: sockets lie deeper than their addresses can name (108 bytes,
+// TestLongPaths: paths of sockets are longer than a socket address holds (108 bytes,
 // unix(7)).
 func TestLongPaths(t *testing.T) {
 	dir := project(t, "long")
@@ -98,7 +98,7 @@ func TestLongPaths(t *testing.T) {
 	}
 }
 
-// TestDamagedCache: what no longer has its digest is made again.
+// TestDamagedCache: a file of the cache that no longer has its digest is made again.
 func TestDamagedCache(t *testing.T) {
 	dir := project(t, "damaged")
 	files, err := filepath.Glob(filepath.Join(os.Getenv("BAWN_TEST_CACHE"), "bawn", "initramfs", "*", "initrd"))

@@ -24,7 +24,7 @@ import (
 	"github.com/creack/pty"
 )
 
-// servers are what the guest aims at: they count who came.
+// servers are the guest's targets. They count the connections and requests that arrive.
 type servers struct {
 	tls, http, echo, host, secret                              int // ports
 	gotTLS, gotHTTP, gotEcho, gotHost, gotSecret, gotWrongName atomic.Int64
@@ -136,7 +136,7 @@ func netProject(t *testing.T, s *servers) string {
 	return dir
 }
 
-// netTest is a sandbox and what it aims at.
+// netTest is a sandbox and its targets.
 type netTest struct {
 	*servers
 	dir string
@@ -220,7 +220,7 @@ func (n *netTest) attacks(t *testing.T) {
 	}
 }
 
-// denials wants the attacks in the log.
+// denials tests that the attacks are in the log.
 func (n *netTest) denials(t *testing.T) {
 	log := must(t, n.dir, "net", "log", "--denied")
 	for _, want := range []string{"evil.test", "other.test", "source MAC", "not the guest's", "a fragment", "IP options", "extension header", "ECH", "malformed", "meta.test", "ping"} {
@@ -230,8 +230,8 @@ func (n *netTest) denials(t *testing.T) {
 	}
 }
 
-// twoSandboxes is attack 21: two sandboxes have no address in common, and attack 7: neither can reach
-// the other.
+// twoSandboxes is attack 21, that two sandboxes have no address in common, and attack 7,
+// that neither can reach the other.
 func (n *netTest) twoSandboxes(t *testing.T) {
 	const own = "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 scope global | awk '{print $4}' | sort"
 	mine := strings.Fields(sh(t, n.dir, own))
@@ -256,7 +256,7 @@ func (n *netTest) twoSandboxes(t *testing.T) {
 	}
 }
 
-// redirect is attack 8: a redirect to another host leads nowhere.
+// redirect is attack 8: a redirect to another host.
 func (n *netTest) redirect(t *testing.T) {
 	r := bawn(t, n.dir, "run", "--", "curl", "-sSL", "-m", "30", fmt.Sprintf("http://good.test:%d/redirect", n.http))
 	if r.code == 0 || !strings.Contains(r.err, "resolve host: other.test") || n.gotWrongName.Load() != 0 {
@@ -264,8 +264,8 @@ func (n *netTest) redirect(t *testing.T) {
 	}
 }
 
-// reload is attack 10: a rule that is taken back cuts the connections that it allowed, and attack
-// 3: an address that was learned earlier leads nowhere.
+// reload is attack 10, that a rule that is withdrawn cuts the connections that it allowed,
+// and attack 3, that an address that was learned earlier leads nowhere.
 func (n *netTest) reload(t *testing.T) {
 	c := command(t.Context(), n.dir, "run", "--", "python3", "-c", fmt.Sprintf(`
 import socket
@@ -308,7 +308,7 @@ except OSError as e: print(type(e).__name__)
 	}
 }
 
-// learn is a check that learn proposes a rule for names that were denied, and applies none.
+// learn tests that learn proposes a rule for names that were denied, and applies none.
 func (n *netTest) learn(t *testing.T) {
 	sh(t, n.dir, "for n in a b c; do getent hosts $n.cdn.test || true; done")
 	wait(t, "the last name's line", func() bool { // which names its process, asked of the guest
@@ -322,7 +322,7 @@ func (n *netTest) learn(t *testing.T) {
 	}
 }
 
-// ask is a check that what a person allows once passes at once, until the sandbox stops.
+// ask tests that what a person allows once passes at once, until the sandbox stops.
 func (n *netTest) ask(t *testing.T) {
 	try := func() result {
 		return bawn(t, n.dir, "run", "--", "python3", "-c", fmt.Sprintf(
@@ -377,7 +377,7 @@ func (n *netTest) ask(t *testing.T) {
 	}
 }
 
-// brokenPolicy is a check that a policy that cannot be loaded lets nothing pass.
+// brokenPolicy tests that a policy that cannot be loaded lets nothing pass.
 func (n *netTest) brokenPolicy(t *testing.T) {
 	file := filepath.Join(base, "state", "bawn", "sandboxes", "net", "policy")
 	good := readFile(t, file)
@@ -414,8 +414,8 @@ func (n *netTest) containers(t *testing.T) {
 	}
 }
 
-// TestNetworkProcess: the log names who asked and who connected, also when it was
-// denied and is gone.
+// TestNetworkProcess: the log names the process of a query and of a connection, also if it
+// was denied and has ended.
 func TestNetworkProcess(t *testing.T) {
 	s := startServers(t)
 	dir := netProject(t, s)

@@ -55,7 +55,7 @@ const (
 	bareNet = "BAWN_BARE_NET"
 )
 
-// BenchmarkNetwork is a sandbox's network with all rules in force, against slirp.
+// BenchmarkNetwork measures a sandbox's network with all rules in force, against slirp.
 func BenchmarkNetwork(b *testing.B) {
 	b.Setenv(templatesEnv, "off") // or one may be in the making
 	plain, secure := netServers(b)
@@ -87,8 +87,8 @@ func BenchmarkNetwork(b *testing.B) {
 	}
 }
 
-// BenchmarkNetMemory is the supervisor's memory with a thousand connections open
-// from the guest, as proportional set sizes.
+// BenchmarkNetMemory measures the supervisor's memory with a thousand open connections from
+// the guest, as proportional set sizes.
 func BenchmarkNetMemory(b *testing.B) {
 	plain, secure := netServers(b)
 	dir := netBenchProject(b, plain, secure)
@@ -191,8 +191,8 @@ func port(b *testing.B, l net.Listener) int {
 	return a.Port
 }
 
-// serveTransfer does what the first line asks for: "up N" takes N bytes and
-// answers, "down N" gives them, "stay" answers. It then waits for the end.
+// serveTransfer serves the request in the first line: "up N" reads N bytes and answers,
+// "down N" sends N bytes, "stay" answers. Then it waits for the end.
 func serveTransfer(c net.Conn) {
 	defer c.Close()
 	in := bufio.NewReader(c)
@@ -410,7 +410,7 @@ func timed(do func() error) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// ask opens a connection and says what it is for.
+// ask opens a connection and sends the request in its first line.
 func (c *client) ask(line string) (net.Conn, error) {
 	conn, err := net.Dial("tcp", c.plain)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// freePort is a TCP port of the loopback that nobody has now.
+// freePort returns a TCP port of the loopback that is free now.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,9 +12,8 @@ import (
 	"testing"
 )
 
-// processes are the command lines, by number, of supervisors, share servers and
-// machines that belong to this run: those that have the folder in their command
-// line or in an open file.
+// processes returns the command lines, by number, of the supervisors, share servers and
+// machines that have the folder in their command line or an open file in it.
 func processes(dir string) map[int]string {
 	found := map[int]string{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -58,7 +57,7 @@ func kill9(t *testing.T, pid int) {
 	}
 }
 
-// shares are the share servers of a project.
+// shares returns the share servers of a project.
 func shares(dir string) map[int]string {
 	found := map[int]string{}
 	for pid, line := range processes(dir) {
@@ -69,13 +68,13 @@ func shares(dir string) map[int]string {
 	return found
 }
 
-// lives says whether a process runs and is no zombie.
+// lives reports whether a process runs and is no zombie.
 func lives(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && len(b) > 0
 }
 
-// children are the processes that a process has started.
+// children returns the children of a process.
 func children(parent int) (list []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/status")
 	for _, f := range files {

@@ -12,8 +12,7 @@ import (
 	"testing"
 )
 
-// TestProjectFile: a bawn.yaml counts as it was approved, and in no other way,
-// whoever changes it.
+// TestProjectFile: a bawn.yaml takes effect only with the contents that were approved.
 func TestProjectFile(t *testing.T) {
 	allowed, other := &atomic.Int64{}, &atomic.Int64{}
 	la, pa := listen(t, "127.0.0.1:0")

@@ -25,10 +25,10 @@ import (
 // project's directory.
 const rebindEnv = "BAWN_TEST_REBIND"
 
-// TestRebinding is the second half of attack 5: the name's answer is a good
-// address and a bad one by turns, so that a check and a dial that asked each for
-// themselves would part. The host is one of its own network, where the resolver of
-// /etc/resolv.conf is the attacker's.
+// TestRebinding is the second half of attack 5: the name resolves to a good address and a
+// bad one by turns, so a check and a dial that both asked would get different answers. The
+// host has a network of its own, in which the resolver of /etc/resolv.conf is the
+// attacker's.
 func TestRebinding(t *testing.T) {
 	dir := project(t, "rebinding")
 	c := exec.CommandContext(t.Context(), "/proc/self/exe")
@@ -145,7 +145,7 @@ func upLoopback() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
 }
 
-// turns answers each question of rebind.test with the other address.
+// turns answers the questions for rebind.test with two addresses by turns.
 func turns() dns.HandlerFunc {
 	var n atomic.Int64
 	return func(w dns.ResponseWriter, q *dns.Msg) {

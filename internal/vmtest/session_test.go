@@ -167,7 +167,7 @@ func TestSessionManyAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// terminal is a command under a terminal of ours.
+// terminal is a bawn command under a pseudo-terminal.
 type terminal struct {
 	t    *testing.T
 	f    *os.File
@@ -270,8 +270,8 @@ echo ready; while :; do sleep 0.1; done`)
 	}
 }
 
-// TestSessionLost: the command goes with its client, under a terminal too; the
-// sandbox does not.
+// TestSessionLost: the command ends with its client, also under a terminal; the sandbox
+// does not.
 func TestSessionLost(t *testing.T) {
 	dir := shared(t)
 	gone := func(what string) {
@@ -302,8 +302,8 @@ func TestSessionLost(t *testing.T) {
 	gone("sleep 4243")
 }
 
-// TestSessionStandsStill: a guest that takes no signal, since it stands still, holds
-// up nobody who wants to end a command, and ends it when it goes on.
+// TestSessionStandsStill: in a guest that stands still a command gets no signal. The person
+// gets away all the same, and the command ends when the guest goes on.
 func TestSessionStandsStill(t *testing.T) {
 	dir := shared(t)
 	started := command(t.Context(), dir, "run", "--", "sh", "-c", "echo ready; exec sleep 4244")
@@ -355,7 +355,7 @@ func TestSessionStandsStill(t *testing.T) {
 	})
 }
 
-// catches says whether a process has a handler for a signal (proc(5), SigCgt).
+// catches reports whether a process has a handler for a signal (proc(5), SigCgt).
 func catches(pid int, sig syscall.Signal) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -52,7 +52,7 @@ func TestShareIsLikeADisk(t *testing.T) {
 	}
 }
 
-// TestShareOwner: what anybody in the guest makes belongs to who runs bawn.
+// TestShareOwner: files that any user in the guest makes belong to the person who runs bawn.
 func TestShareOwner(t *testing.T) {
 	dir := temp(t)
 	must(t, dir, "run", "--user", "root", "--", "sh", "-c", "mkdir d; touch d/byroot; ln -s x d/link; mkfifo d/fifo")
@@ -72,7 +72,7 @@ func TestShareOwner(t *testing.T) {
 	}
 }
 
-// TestShareIsLive: changes go both ways while programs run.
+// TestShareIsLive: changes of host and guest are seen by the other while programs run.
 func TestShareIsLive(t *testing.T) {
 	dir := temp(t)
 	file := filepath.Join(dir, "f")
@@ -305,8 +305,8 @@ i=0; while [ $i -lt 400 ]; do cat swap/f 2>/dev/null; echo; (echo x > swap/made-
 	}
 }
 
-// TestAttackDevices is part of attack 18: the guest's root takes its devices
-// apart. The sandbox may end, the host goes on, and the next run works.
+// TestAttackDevices is part of attack 18: root in the guest breaks its own devices. The
+// sandbox may end; the host goes on, and the next run works.
 func TestAttackDevices(t *testing.T) {
 	dir := project(t, "devices")
 	must(t, dir, "run", "--memory", "1G", "--", "true")
@@ -331,7 +331,7 @@ echo reset`)
 	}
 }
 
-// TestAttackOtherUser is attack 22: nothing of a sandbox's is open to others.
+// TestAttackOtherUser is attack 22: other users of the host have no access to a sandbox.
 func TestAttackOtherUser(t *testing.T) {
 	shared(t)
 	state := filepath.Join(base, "state", "bawn")

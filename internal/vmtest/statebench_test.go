@@ -19,13 +19,12 @@ import (
 	"bawn.dev/bawn/internal/qemu"
 )
 
-// templatesEnv is the supervisor's switch.
+// templatesEnv is the environment variable that switches templates off.
 const templatesEnv = "BAWN_TEMPLATES"
 
-// BenchmarkNewSandbox is a new sandbox to its first output, with the project
-// mounted: from a machine that waited, from a template, and cold, and the floor: a
-// copy of the template's memory, and then a start of the same QEMU up to its first
-// word.
+// BenchmarkNewSandbox measures a new sandbox up to its first output, with the project
+// mounted: from the warm pool, from a template, and cold. The floor is a copy of the
+// template's memory and a start of the same QEMU up to its first message.
 func BenchmarkNewSandbox(b *testing.B) {
 	dir := benchProject(b, "new")
 	i := 0
@@ -74,7 +73,7 @@ func BenchmarkNewSandbox(b *testing.B) {
 	b.ReportMetric(ratio(template, floor), "template/floor")
 }
 
-// measurePool is ten starts from machines that waited.
+// measurePool measures ten starts from the warm pool.
 func measurePool(b *testing.B, dir string, start func() time.Duration) (took []time.Duration) {
 	b.Helper()
 	run(b, dir, "pool", "1")
@@ -88,7 +87,7 @@ func measurePool(b *testing.B, dir string, start func() time.Duration) (took []t
 	return took
 }
 
-// floor is how long nothing but the copy of packed memory and a start of QEMU take.
+// floor measures a copy of packed memory and a start of QEMU.
 func (l *lab) floor(b *testing.B, packed string) time.Duration {
 	b.Helper()
 	start := time.Now()
@@ -119,9 +118,9 @@ func (l *lab) floor(b *testing.B, packed string) time.Duration {
 	return took
 }
 
-// BenchmarkSuspend is a sandbox with 500 MB in use: writing it to disk, going on
-// to the first output, keeping it as a snapshot, and forking from that, one fork
-// and ten in one go.
+// BenchmarkSuspend measures a sandbox with 500 MB in use: suspending it, resuming it up to
+// the first output, making a snapshot of it, and forking from that, one fork and ten at
+// once.
 func BenchmarkSuspend(b *testing.B) {
 	dir := benchProject(b, "state")
 	run(b, dir, "run", "--memory", "1G", "--", "sh", "-c", "head -c 500M /dev/urandom > /dev/shm/data; sync")
@@ -154,7 +153,7 @@ func BenchmarkSuspend(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// measureForks forks from the snapshot s0, ten times one and three times ten.
+// measureForks measures forks from the snapshot s0: ten times one, three times ten.
 func measureForks(b *testing.B, dir string, measure func(what string, args ...string)) {
 	b.Helper()
 	var forks []string
@@ -173,9 +172,9 @@ func measureForks(b *testing.B, dir string, measure func(what string, args ...st
 	}
 }
 
-// BenchmarkIdle is what one more idle sandbox of 1 GiB takes of the host's memory:
-// the proportional set sizes (PSS) of all its processes, its guest's memory among
-// them, with four that run.
+// BenchmarkIdle measures what one more idle sandbox of 1 GiB takes of the host's memory,
+// while four run: the proportional set sizes (PSS) of all its processes, including its
+// guest's memory.
 func BenchmarkIdle(b *testing.B) {
 	dir := benchProject(b, "idle-bench")
 	const n = 4

@@ -18,9 +18,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Streams. What is inspected must flow as if it were not: each of these servers
-// says the next thing only when the client has answered the one before, so that
-// whatever holds bytes back stands still, and the client's limit ends it.
+// Streams that are inspected must flow as if they were not. Each of these servers sends the
+// next message only after the client has answered the one before. If anything held bytes
+// back, both would wait until the client's time limit.
 
 // streamServers are the ports of one handler, with TLS and without, and of one
 // that answers when its client has said all.
@@ -56,7 +56,7 @@ func startStreamServers(t *testing.T) *streamServers {
 	return s
 }
 
-// serveCounts tells each client how much it said, once it has ended its half.
+// serveCounts sends each client the number of its bytes, after the client's end.
 func serveCounts(l net.Listener) {
 	for {
 		c, err := l.Accept()
@@ -118,7 +118,7 @@ func streamHandler() http.Handler {
 	return mux
 }
 
-// acked waits for a client's word on another connection.
+// acked waits for a client's acknowledgement on another connection.
 func acked(r *http.Request, acks <-chan string, want string) bool {
 	select {
 	case got := <-acks:
@@ -150,8 +150,8 @@ func grpcEcho(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
 }
 
-// streams lets real clients talk with the servers; npm has brought those that
-// the image lacks to the folder npm.
+// streams runs real clients against the servers. Those that the image lacks are in the
+// folder npm.
 func streams(t *testing.T, dir string, s *streamServers) {
 	writeFile(t, filepath.Join(dir, "streams.pem"), string(s.cert))
 	writeFile(t, filepath.Join(dir, "npm/streams.js"), testdata(t, "streams.js"))

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// ticker is what a sandbox does in the background: its working directory and an
+// ticker is a script that writes to a file in the background. Its working directory and an
 // open file are on the share.
 const ticker = `mkdir -p deep/er && cd deep/er && (exec 3>>ticks; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.1; done) >/dev/null 2>&1 </dev/null & echo $!`
 
@@ -41,7 +41,7 @@ func awaitTicks(t *testing.T, dir string, more int) {
 	wait(t, "the sandbox to tick", func() bool { return ticks(t, dir) >= start+more })
 }
 
-// TestSuspend: what runs in a sandbox goes on where it was, with its open files.
+// TestSuspend: after a suspension the processes of a sandbox go on, with their open files.
 func TestSuspend(t *testing.T) {
 	dir := project(t, "suspend")
 	pid := strings.TrimSpace(must(t, dir, "run", "--", "sh", "-c", ticker))

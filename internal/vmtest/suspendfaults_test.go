@@ -36,9 +36,9 @@ func flip(path string, at int64) error {
 	return err
 }
 
-// TestSaveKilled is attack 20 for saving and going on: the supervisor is killed at
-// random moments of both. The sandbox then goes on or boots, with its disk as it
-// was, and nothing is left of the attempt.
+// TestSaveKilled is attack 20 on suspending and resuming: the supervisor is killed at random
+// moments of both. The sandbox is then resumed or boots, with its disk as it was, and no
+// file is left of the attempt.
 func TestSaveKilled(t *testing.T) {
 	dir := project(t, "save-killed")
 	const name = "save-killed"
@@ -84,8 +84,8 @@ func lastStart(t *testing.T, name string) []string {
 	return strings.Fields(last)
 }
 
-// TestSaveDiskFull: where there is no room for a memory, suspending fails in words
-// and the sandbox goes on; with room it works.
+// TestSaveDiskFull: without room for the memory, suspending fails with a message and the
+// sandbox goes on; with room it works.
 func TestSaveDiskFull(t *testing.T) {
 	dir := project(t, "disk-full")
 	state := filepath.Join(base, "small-state")
@@ -118,8 +118,8 @@ ls -A "$XDG_STATE_HOME"/bawn/sandboxes/disk-full/suspended
 	}
 }
 
-// TestSuspendedChanges: what is suspended goes on once for all who want it, is not
-// taken into another machine, and sees the time of day whatever its clock said.
+// TestSuspendedChanges: several commands resume a suspended sandbox once, it boots if its
+// machine is another one now, and its clock is right afterwards, also if it was wrong.
 func TestSuspendedChanges(t *testing.T) {
 	dir := project(t, "suspended")
 	uptime := func() float64 {

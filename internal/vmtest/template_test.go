@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// started is what a sandbox's supervisor wrote at its last start.
+// started returns the kind of a sandbox's machine, and whether it was restored from a
+// template, as its supervisor logged it at the last start.
 func started(t testing.TB, name string) (kind string, template bool) {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(sandboxDir(name), "supervisor.log"))
@@ -31,7 +32,8 @@ func started(t testing.TB, name string) (kind string, template bool) {
 	return last[1], last[2] == "true"
 }
 
-// newSandbox makes a sandbox, which goes with the test, and runs a script there.
+// newSandbox makes a sandbox and runs a script there. The sandbox is removed at the end of
+// the test.
 func newSandbox(t *testing.T, dir, name, script string, flags ...string) (out string, template bool) {
 	t.Helper()
 	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", name) })
@@ -63,8 +65,8 @@ func awaitTemplate(t *testing.T, dir string, flags ...string) {
 // templateLimit bounds the making of a template, also while another is made.
 const templateLimit = 10 * time.Minute
 
-// TestRestores: of a hundred restores, two at a time, none is lost, and no two
-// are alike.
+// TestRestores: a hundred restores, two at a time, all succeed, and no two have the same
+// random numbers.
 func TestRestores(t *testing.T) {
 	dir := project(t, "restores")
 	flags := []string{"--memory", "1G"}
@@ -105,8 +107,8 @@ func TestRestores(t *testing.T) {
 	wg.Wait()
 }
 
-// TestTemplate: the making of a template is killed, a template is damaged; both
-// times the next sandbox boots, and a template is made anew.
+// TestTemplate: the process that makes a template is killed, and a template is damaged. Both
+// times the next sandbox boots, and a template is made again.
 func TestTemplate(t *testing.T) {
 	dir := project(t, "template")
 	flags := []string{"--memory", "1100M", "--cpus", "1"} // a kind that no other test wants
@@ -154,7 +156,7 @@ func killMaker(t *testing.T, dir string, flags []string) (kind string) {
 	return kind
 }
 
-// makerOf is the process that makes a template for a sandbox, 0 for none.
+// makerOf returns the process that makes a template for a sandbox; 0 for none.
 func makerOf(sandbox string) int {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, l := range lines {

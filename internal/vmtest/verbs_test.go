@@ -39,8 +39,7 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// TestNames: one sandbox for each directory, another by --name, one to throw
-// away by --rm.
+// TestNames: a directory has one sandbox, --name makes another, --rm a temporary one.
 func TestNames(t *testing.T) {
 	dir := project(t, "names")
 	must(t, dir, "run", "--", "touch", "/tmp/first")
