@@ -2,13 +2,17 @@
 // command, in a virtual machine of their own. There is no code here; this is the
 // two-minute tour.
 //
-// A person types `bawn run -- make test`. The CLI (cmd/bawn) finds or makes the
-// sandbox of the directory (internal/sandbox), asks about a bawn.yaml there
-// (internal/project), sees to what the machine boots from (internal/kernel,
-// internal/image, internal/initramfs, all kept by internal/cache and fetched by
-// internal/debian) and starts a supervisor (internal/supervisor), one for each
-// sandbox. The two talk over a Unix socket (internal/control); commands go over
-// another one by SSH, end to end between the CLI (internal/session) and the guest.
+// A person types `bawn run -- make test`. The CLI (cmd/bawn) reads the flags and calls
+// the engine (internal/engine), which is all that bawn does, as a Go API: another front
+// end would call it as well. The engine finds or makes the sandbox of the directory
+// (internal/sandbox, kept on disk by internal/sandbox/store), checks that a bawn.yaml
+// there is approved (internal/project), gets what the machine boots from
+// (internal/kernel, internal/image, internal/initramfs, all kept by internal/cache and
+// fetched by internal/debian) and launches a supervisor (internal/supervisor and the
+// packages below it), one for each sandbox. The two talk over a Unix socket
+// (internal/control); commands go over another one by SSH, end to end between the
+// engine (internal/session) and the guest. internal/process has the main functions of
+// supervisors and of the other processes that bawn starts of its own program.
 //
 // The supervisor runs QEMU (internal/qemu) under Landlock and seccomp
 // (internal/confine), on memory that it can save and fill (internal/memory), and a

@@ -25,9 +25,9 @@ type bars struct {
 	mu    sync.Mutex
 	tasks []*bar
 	drawn bool
-	raw   bool          // a command has the terminal, which does not return by itself
-	stop  chan struct{} // ends the drawing; nil while there is no task
-	done  chan struct{} // it has ended
+	raw   bool          // lines end in "\r\n" (setRaw)
+	stop  chan struct{} // closed to stop the drawing; nil while there is no task
+	done  chan struct{} // closed when the drawing has stopped
 }
 
 // bar is one task.
@@ -35,7 +35,7 @@ type bar struct {
 	engine.TaskStarted
 	at       int64
 	detail   string
-	reported bool // that it began
+	reported bool // its start was printed
 }
 
 // quiet is how long work may take before it shows; below, a line would only
@@ -85,7 +85,7 @@ func (b *bars) advance(ev engine.TaskAdvanced) {
 	}
 }
 
-// end takes a task away. With the last one the drawing ends, and its line is wiped.
+// end removes a task. After the last one the drawing stops and its line is wiped.
 func (b *bars) end(ev engine.TaskEnded) {
 	b.mu.Lock()
 	for i, t := range b.tasks {
@@ -120,7 +120,8 @@ func (b *bars) around(f func()) {
 	f()
 }
 
-// setRaw says whether a command of the guest's has the terminal.
+// setRaw sets whether a command in the guest has the terminal in raw mode: then lines end
+// in "\r\n".
 func (b *bars) setRaw(raw bool) { b.around(func() { b.raw = raw }) }
 
 // notice prints a notice.
@@ -129,15 +130,15 @@ func (b *bars) notice(n engine.Notice) {
 		noticeEmulation(n)
 		return
 	}
-	said, step := noticeWords(n)
-	said = "bawn: " + said + "\n"
+	msg, step := noticeWords(n)
+	msg = "bawn: " + msg + "\n"
 	if step != "" {
-		said += "  try: " + step + "\n"
+		msg += "  try: " + step + "\n"
 	}
 	if b.raw {
-		said = strings.ReplaceAll(said, "\n", "\r\n")
+		msg = strings.ReplaceAll(msg, "\n", "\r\n")
 	}
-	fmt.Fprint(b.out, said)
+	fmt.Fprint(b.out, msg)
 }
 
 func (b *bars) loop(stop, done chan struct{}) {

@@ -12,7 +12,7 @@ import (
 
 // What the shell completes (bawn completion).
 
-// completeNames are the sandboxes that the command line does not name yet.
+// completeNames completes names of sandboxes that are not in args yet.
 func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	e, _, err := openEngine()
 	if err != nil {
@@ -70,7 +70,7 @@ func completeEnv(*cobra.Command, []string, string) ([]string, cobra.ShellCompDir
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// complete says how the values of the flags are completed.
+// complete registers how the values of the flags are completed.
 func (f *specFlags) complete(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("name", completeNames)
 	_ = c.RegisterFlagCompletionFunc("env", completeEnv)

@@ -15,7 +15,7 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// specFlags are the flags that say which sandbox is meant and what it should be.
+// specFlags are the flags that select a sandbox and change its settings.
 type specFlags struct {
 	flags  *pflag.FlagSet
 	dir    string

@@ -12,8 +12,8 @@ import (
 	"bawn.dev/bawn/internal/project"
 )
 
-// The engine says what happened. This file says what to do next, in terms of the command
-// line; words.go has the rest of its words.
+// The engine reports what happened. This file has the next step, in terms of the command
+// line; words.go has the texts.
 
 // hinted is an error with the next step to take.
 type hinted struct {
@@ -31,7 +31,7 @@ func hint(err error, format string, args ...any) error {
 	return hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// nextStep is what to do about an error; empty if there is nothing to say.
+// nextStep is what to do about an error, or empty.
 func nextStep(err error) string {
 	var h hinted
 	switch {
@@ -46,8 +46,8 @@ func nextStep(err error) string {
 	return ""
 }
 
-// diskFull says whether an error comes of a full disk of the host's. A
-// supervisor's, or a program's that it ran, comes as words.
+// diskFull reports whether an error comes from a full disk of the host. The error of another
+// program is recognised by its text.
 func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
 }

@@ -31,15 +31,15 @@ func Main() int {
 	return report(os.Stderr, interruptedBy(ctx, err))
 }
 
-// interruption is why a context ended that a signal did.
+// interruption is the cause of a context that a signal ended.
 type interruption struct{ sig syscall.Signal }
 
 func (interruption) Error() string { return "interrupted" }
 
-// Is says that it is a cancellation like another.
+// Is makes an interruption match context.Canceled.
 func (interruption) Is(target error) bool { return target == context.Canceled }
 
-// untilSignal is a context that ends with the first signal that tells bawn to end.
+// untilSignal returns a context that ends with the first SIGINT, SIGTERM or SIGHUP.
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
@@ -64,8 +64,8 @@ func notifyUnlessIgnored(c chan<- os.Signal, signals ...os.Signal) {
 	}
 }
 
-// interruptedBy names the signal in an error that only says that something was
-// cancelled.
+// interruptedBy returns the interruption if err is no more than a cancelled context that a
+// signal ended, and err otherwise.
 func interruptedBy(ctx context.Context, err error) error {
 	var why interruption
 	if errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &why) {
@@ -79,7 +79,7 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// report tells the person what went wrong and returns the exit status.
+// report prints an error and the next step, and returns the exit status.
 func report(w io.Writer, err error) int {
 	var status exitStatus
 	var by interruption
@@ -88,7 +88,7 @@ func report(w io.Writer, err error) int {
 		return 0
 	case errors.As(err, &status):
 		return int(status)
-	case errors.As(err, &by): // as a shell has it of a command that a signal ended
+	case errors.As(err, &by): // the status that a shell gives to a command that a signal ended
 		fmt.Fprintln(w, "bawn: interrupted")
 		return 128 + int(by.sig)
 	case errors.Is(err, context.Canceled):
@@ -119,7 +119,7 @@ network that you allow.
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cobra.EnableCommandSorting = false // they are added in the order that a person needs them
+	cobra.EnableCommandSorting = false // help lists commands in the order of use
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
@@ -144,10 +144,10 @@ network that you allow.
 	root.SetCompletionCommandGroupID("bawn")
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
-	if c, _, err := root.Find([]string{"completion"}); err == nil { // it would take any shell's name
+	if c, _, err := root.Find([]string{"completion"}); err == nil { // cobra's own accepts any word as a shell
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
-	sayUsage(root)
+	addUsageHints(root)
 	return root
 }
 

@@ -130,8 +130,8 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	return use(ctx, shown, s, inv)
 }
 
-// acquire is Engine.Acquire, which asks the person about a bawn.yaml that is not
-// approved, if there is a terminal to ask at.
+// acquire calls Engine.Acquire. If the bawn.yaml is not approved and there is a terminal, it
+// asks and calls again.
 func acquire(ctx context.Context, e *engine.Engine, r engine.Request) (*engine.Session, error) {
 	for {
 		s, err := e.Acquire(ctx, r)
@@ -164,10 +164,10 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 	return use(ctx, shown, s, inv)
 }
 
-// use runs one command in a running sandbox and ends the use of it.
+// use runs one command and closes the session.
 func use(ctx context.Context, shown *bars, s *engine.Session, inv invocation) error {
 	err := invoke(ctx, shown, s, inv)
-	if s.Spec.Throwaway { // signals no longer matter
+	if s.Spec.Throwaway { // no signal may interrupt its removal
 		signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
 	}
 	if cerr := s.Close(); cerr != nil && s.Spec.Throwaway {
@@ -182,8 +182,8 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	if err != nil {
 		return err
 	}
-	// From here on signals are the command's, though as long as there is no
-	// connection they end bawn.
+	// From here on signals go to the command. Until there is a connection they also end
+	// ctx, and bawn with it.
 	signals := make(chan os.Signal, 16)
 	notifyUnlessIgnored(signals, session.Forwarded...)
 	defer signal.Stop(signals)
@@ -212,14 +212,14 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	return nil
 }
 
-// notRun is the error of a command that did not run to its end. That of a sandbox that
-// stands still is reported here, and becomes the signal that ended bawn.
+// notRun returns the error of a command that did not run to its end. If the sandbox does
+// not respond to a signal, it prints that and returns the signal as an interruption.
 func notRun(err error, spec *sandbox.Spec) error {
 	var still session.StillError
 	if !errors.As(err, &still) {
 		return err
 	}
-	if spec.Throwaway { // it is removed now
+	if spec.Throwaway { // which Close removes
 		fmt.Fprintf(os.Stderr, "bawn: %v\n", err)
 	} else {
 		fmt.Fprintf(os.Stderr, "bawn: %v: the command ends when it goes on\n  try: bawn ls, which says whether the host's disk is full; bawn stop --force %s\n", err, spec.Name)
@@ -227,11 +227,11 @@ func notRun(err error, spec *sandbox.Spec) error {
 	return interruption{still.Signal}
 }
 
-// notFound is the exit status of a command that the guest has not (POSIX XCU 2.8.2).
+// notFound is the exit status of a command that does not exist (POSIX XCU 2.8.2).
 const notFound = 127
 
-// workdir is where a command starts: the directory the person stands in when
-// the guest has it too, else the project's.
+// workdir is the directory in which a command starts: the working directory if the guest
+// has it too, else the project's.
 func workdir(spec *sandbox.Spec, want string) string {
 	if want != "" {
 		return want

@@ -72,8 +72,8 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 	return c
 }
 
-// trustedDirectory is the directory that is named, or that whose sandbox would
-// be used from here.
+// trustedDirectory is the directory in args, or else the project directory of the sandbox
+// that bawn run would use here.
 func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 	if len(args) == 1 {
 		return projectDir(args[0])
@@ -88,7 +88,7 @@ func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 	return dir, nil
 }
 
-// decide asks, unless yes says so already, and approves.
+// decide approves the proposal after asking, or without asking if yes is set.
 func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes bool) error {
 	switch {
 	case c.Settled():
@@ -104,7 +104,7 @@ func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes bool) e
 	return e.Approve(ctx, c)
 }
 
-// attended says whether a person can be asked.
+// attended reports whether there is a terminal to ask at.
 func attended() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
 
 // askApproval shows a bawn.yaml that is not approved and asks about it. It returns nil
@@ -191,7 +191,7 @@ func showCheck(w io.Writer, c *project.Check) {
 	}
 }
 
-// plainWords says what a proposal asks for.
+// plainWords lists what a proposal asks for.
 func plainWords(dir string, p *project.Proposal) []string {
 	var list []string
 	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
@@ -231,8 +231,8 @@ func plainWords(dir string, p *project.Proposal) []string {
 	return list
 }
 
-// mountWords tells which files of the host the guest would get, those outside
-// the project loudly.
+// mountWords lists the files of the host that the guest would get, with those outside the
+// project in capitals.
 func mountWords(dir string, p *project.Proposal) []string {
 	mounts, err := p.Resolve(dir)
 	if err != nil {

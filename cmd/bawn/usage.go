@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// sayUsage makes every mistake in the use of a command and those below it name
-// the next step, in words of bawn's own.
-func sayUsage(c *cobra.Command) {
+// addUsageHints gives errors about the arguments of a command, and of those below it, a
+// text of bawn's own and the next step.
+func addUsageHints(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
@@ -21,7 +21,7 @@ func sayUsage(c *cobra.Command) {
 		}
 	}
 	for _, sub := range c.Commands() {
-		sayUsage(sub)
+		addUsageHints(sub)
 	}
 }
 
@@ -54,8 +54,7 @@ func count(n int, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// flagError says what is wrong with a flag, without the words of the library
-// that converts numbers.
+// flagError is an error about a flag with the next step. It replaces the texts of strconv.
 func flagError(c *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
@@ -67,7 +66,7 @@ func flagError(c *cobra.Command, err error) error {
 	return hint(err, "%s --help", c.CommandPath())
 }
 
-// helpCommand shows the help of a command that exists.
+// helpCommand is cobra's help, with an error for a command that does not exist.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Show the help of a command",

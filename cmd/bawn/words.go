@@ -24,14 +24,14 @@ func flagFor(field string) string {
 
 // message is the text of an error, with flags in place of the names of fields.
 func message(err error) string {
-	said := err.Error()
+	msg := err.Error()
 	var field *sandbox.FieldError
 	if errors.As(err, &field) {
-		said = strings.Replace(said, field.Error(), flagFor(field.Field)+" "+field.Problem, 1)
+		msg = strings.Replace(msg, field.Error(), flagFor(field.Field)+" "+field.Problem, 1)
 	}
 	e := engine.As(err)
 	if e == nil {
-		return text.Block(said)
+		return text.Block(msg)
 	}
 	switch {
 	case e.Reason == engine.NeedsRestart:
@@ -40,36 +40,36 @@ func message(err error) string {
 			flags = append(flags, flagFor(f))
 		}
 		slices.Sort(flags)
-		said = strings.Replace(said, e.Error(), fmt.Sprintf("sandbox %s is running, and %s takes effect at a start", e.Sandbox, strings.Join(flags, ", ")), 1)
+		msg = strings.Replace(msg, e.Error(), fmt.Sprintf("sandbox %s is running, and %s takes effect at a start", e.Sandbox, strings.Join(flags, ", ")), 1)
 	case e.Reason == engine.Exists && e.Throwaway:
-		said = strings.Replace(said, e.Error(), fmt.Sprintf("a sandbox named %s exists already, and --rm would remove it", e.Sandbox), 1)
+		msg = strings.Replace(msg, e.Error(), fmt.Sprintf("a sandbox named %s exists already, and --rm would remove it", e.Sandbox), 1)
 	case e.Reason == engine.NotApproved: // it is one line, whatever the path
-		return text.Line(said)
+		return text.Line(msg)
 	}
-	return text.Block(said)
+	return text.Block(msg)
 }
 
 // noticeWords is a notice as it is shown, and the next step, if that goes into a line of
 // its own.
-func noticeWords(n engine.Notice) (said, step string) {
-	said = n.Text
+func noticeWords(n engine.Notice) (msg, step string) {
+	msg = n.Text
 	switch n.Reason {
 	case engine.NotApproved:
-		said += fmt.Sprintf(" (bawn trust %s)", pathArgument(n.Path))
+		msg += fmt.Sprintf(" (bawn trust %s)", pathArgument(n.Path))
 	case engine.ImageFixed:
-		said += fmt.Sprintf(" (bawn rm %s, then again, for what %s says now)", n.Sandbox, project.Name)
+		msg += fmt.Sprintf(" (bawn rm %s, then again, for what %s says now)", n.Sandbox, project.Name)
 	case engine.NeedsRestart:
-		said += fmt.Sprintf(" (bawn stop %s)", n.Sandbox)
+		msg += fmt.Sprintf(" (bawn stop %s)", n.Sandbox)
 	case engine.PoolMemberFailed, engine.StartRepeated:
-		said += ": " + n.Err.Error()
+		msg += ": " + n.Err.Error()
 	case engine.StopSlow:
 		step = fmt.Sprintf("bawn stop --force %s, to do so now", n.Sandbox)
 	case engine.HostDiskFull:
 		step = fmt.Sprintf("free some on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
 	case engine.RulesSyntax:
-		return text.Block(said), text.Block(nextStep(n.Err)) // a line for each mistake
+		return text.Block(msg), text.Block(nextStep(n.Err)) // a line for each mistake
 	}
-	return text.Line(said), text.Line(step)
+	return text.Line(msg), text.Line(step)
 }
 
 // pathArgument is a path as one types it to a shell.

@@ -82,8 +82,8 @@ func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool
 	}, nil
 }
 
-// kernelFor is the newest kernel, or the one that a suspended machine runs, as long as
-// the cache has it.
+// kernelFor returns the newest kernel or, for a suspended machine, the one that it runs if
+// the cache still has it.
 func (e *Engine) kernelFor(ctx context.Context, kernels *kernel.Store, spec *sandbox.Spec, suspended bool) (*kernel.Kernel, error) {
 	if suspended {
 		if k, err := kernels.At(spec.Boot.Kernel); err == nil {
@@ -145,8 +145,8 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 	return err
 }
 
-// lost is a failure of a sandbox, which says where to look: it names the sandbox if that
-// is still there.
+// lost returns the error of a sandbox that failed. It names the sandbox only if that still
+// exists, so that a front end does not point to logs that are gone.
 func (e *Engine) lost(r Reason, spec *sandbox.Spec, err error) error {
 	failed := &Error{Reason: r, Throwaway: spec.Throwaway, Err: err}
 	if _, err := e.sandboxes.Dir(spec.Name).Spec(); !store.IsNotFound(err) {

@@ -13,6 +13,11 @@
 //   - Where a person has to decide (an unapproved bawn.yaml, say), the method returns an
 //     Error that says so; the front end asks and calls again with the decision.
 //
+// Where things are: find.go finds and makes sandboxes; spec.go changes what a person asks
+// of them; project.go has the consent to a bawn.yaml; start.go and boot.go bring a sandbox
+// up, and limits.go and pool.go have their share in that; session.go uses a running one;
+// stop.go and suspend.go end it. list.go describes all. The other files have a verb each.
+//
 // Several engines, in one process or in many, may work on the same sandboxes at once:
 // the locks of package store order them.
 package engine

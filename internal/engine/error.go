@@ -58,7 +58,7 @@ const (
 	// InvalidSpec: a value of a spec is not possible (Fields has its name).
 	InvalidSpec Reason = "invalid-spec"
 	// NeedsRestart: the sandbox runs, and what is asked for takes effect at a start
-	// (Sandbox, Fields). As a notice: bawn.yaml says something that waits for a start.
+	// (Sandbox, Fields). As a notice: the approved bawn.yaml changes these at a start.
 	NeedsRestart Reason = "needs-restart"
 	// ImageFixed: the sandbox's disk is laid over its image, which cannot change
 	// (Sandbox). As a notice: bawn.yaml names another image.
@@ -103,14 +103,14 @@ const (
 	LimitReached Reason = "limit-reached"
 	// StartFailed: the sandbox did not start (Sandbox, if it is still there; Throwaway).
 	StartFailed Reason = "start-failed"
-	// SupervisorDied: as StartFailed, and only the supervisor's log may say why.
+	// SupervisorDied: as StartFailed, and the reason can only be in the supervisor's log.
 	SupervisorDied Reason = "supervisor-died"
 	// StopFailed: the sandbox did not stop (Sandbox).
 	StopFailed Reason = "stop-failed"
 	// SuspendFailed: the sandbox was not suspended (Sandbox).
 	SuspendFailed Reason = "suspend-failed"
 
-	// NoGuestUser: the guest has no user of that name, or lets them not in (Sandbox).
+	// NoGuestUser: the guest does not let a user of that name in (Sandbox).
 	NoGuestUser Reason = "guest-user-unknown"
 	// NotAnswering: the guest does not answer (Sandbox, if it is there to be looked at).
 	NotAnswering Reason = "guest-not-answering"
@@ -124,7 +124,7 @@ const (
 	PoolSizeDamaged Reason = "pool-size-damaged"
 )
 
-// Origin is who asked for a part of a spec.
+// Origin is where a part of a spec comes from.
 type Origin string
 
 // The origins.
@@ -134,7 +134,7 @@ const (
 	FromProject Origin = "project" // the approved bawn.yaml
 )
 
-// Error is a failure with what a front end needs to say the next step. Its text is the
+// Error is a failure with the fields that a front end needs to suggest the next step. Its text is the
 // text of Err: what happened, in plain words, without a hint.
 type Error struct {
 	Reason    Reason

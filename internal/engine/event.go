@@ -12,10 +12,10 @@ import (
 // TaskAdvanced, TaskEnded and Notice.
 type Event interface{ event() }
 
-// TaskID tells the tasks of one Engine apart.
+// TaskID identifies a task of an Engine.
 type TaskID int64
 
-// TaskStarted says that a piece of work began. A front end shows it if it takes long.
+// TaskStarted reports that a piece of work began. A front end shows it if it takes long.
 type TaskStarted struct {
 	Task  TaskID
 	Label string        // in the present participle: "Building the default image"
@@ -24,14 +24,14 @@ type TaskStarted struct {
 	At    time.Time
 }
 
-// TaskAdvanced says how far a task is.
+// TaskAdvanced reports how far a task is.
 type TaskAdvanced struct {
 	Task   TaskID
 	Done   int64  // so far
 	Detail string // what it is at, such as the package being unpacked; may be empty
 }
 
-// TaskEnded says that a task is over. A nil Err is success.
+// TaskEnded reports that a task is over. A nil Err is success.
 type TaskEnded struct {
 	Task TaskID
 	Err  error
@@ -45,7 +45,7 @@ type Notice struct {
 	Fields  []string // of a spec, that it is about
 	Text    string   // in plain words, without the next step
 	Remedy  string   // what to do about it on the host, if that is no matter of bawn's
-	Detail  string   // for those who look for the cause; may be empty
+	Detail  string   // the cause, in words of another program; may be empty
 	Err     error    // the cause, if there is one
 }
 

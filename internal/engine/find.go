@@ -82,7 +82,7 @@ type Request struct {
 	User string
 }
 
-// existing is the sandbox that is meant, if it exists.
+// existing returns the sandbox of a request, or a not-found error.
 func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
 	if r.Name == "" && !r.Throwaway {
 		return e.sandboxes.Find(r.Dir)
@@ -112,14 +112,14 @@ func (e *Engine) notFound(dir string) error {
 	return fmt.Errorf("%s: %w", dir, err)
 }
 
-// found is the sandbox that a request means.
+// found is the sandbox of a request.
 type found struct {
 	spec  *sandbox.Spec
 	made  bool           // just now
 	owner *lockfile.Lock // of a throwaway, to be held until it is removed
 }
 
-// resolve finds the sandbox that is meant, or makes it.
+// resolve finds the sandbox of a request, or makes it.
 func (e *Engine) resolve(ctx context.Context, r *Request) (found, error) {
 	l, err := e.sandboxes.LockNames(ctx)
 	if err != nil {
@@ -133,7 +133,7 @@ func (e *Engine) resolve(ctx context.Context, r *Request) (found, error) {
 	return e.create(r)
 }
 
-// create makes the sandbox that is meant. The caller holds the names' lock.
+// create makes the sandbox of a request. The caller holds the lock of names.
 func (e *Engine) create(r *Request) (found, error) {
 	name, err := e.newName(r)
 	if err != nil {
@@ -167,8 +167,9 @@ func (e *Engine) newName(r *Request) (string, error) {
 	return e.sandboxes.FreeName(base)
 }
 
-// unmake removes a sandbox that was just made and did not start, if no machine of it
-// was tried: it holds nothing, and what it was refused for would be asked of it again.
+// unmake undoes the making of a sandbox that did not start. It removes the sandbox if no
+// supervisor was launched: then its disk is empty, and the next request shall not inherit
+// its settings. Otherwise it only removes its mounts and ports.
 func (e *Engine) unmake(name string) error {
 	d := e.sandboxes.Dir(name)
 	switch _, err := os.Stat(d.File(store.SupervisorLogFile)); {
@@ -185,9 +186,9 @@ func (e *Engine) unmake(name string) error {
 	return takeBack(d, &sandbox.Spec{})
 }
 
-// takeBack gives a sandbox whose start failed the mounts and ports that it had
-// before: a start fails because of them, and would do so again. What did not
-// change is not touched. The caller holds the start lock.
+// takeBack restores the mounts and ports that a sandbox had before a start that failed:
+// starts fail because of them, and the next would fail again. The caller holds the start
+// lock.
 func takeBack(d store.Dir, was *sandbox.Spec) error {
 	spec, err := d.Spec()
 	if err != nil {

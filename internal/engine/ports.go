@@ -102,8 +102,8 @@ func withoutPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	})
 }
 
-// portsFree finds a port of the host that is taken before a machine is started for
-// nothing, and before the spec says that it is to be published.
+// portsFree returns an error if a port of the spec is taken on the host. It runs before the
+// machine is started and before the spec is saved.
 func portsFree(spec *sandbox.Spec, c *SpecChange) error {
 	for _, p := range spec.Ports {
 		err := publish.Check(p)

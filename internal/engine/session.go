@@ -241,18 +241,18 @@ func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, 
 	return nil, failed
 }
 
-// goneLimit is how long a sandbox that went away may take to say why.
+// goneLimit bounds the wait for the final state of a sandbox that went away.
 const goneLimit = 5 * time.Second
 
-// startedAgain starts a sandbox that went away between two looks at it: it was
-// suspended, being idle, or something killed it and its end was not seen yet.
+// startedAgain starts a sandbox that ended after it was seen to run: it was suspended
+// because it was idle, or it was killed. It reports whether it runs again.
 func (e *Engine) startedAgain(ctx context.Context, name string) bool {
 	ending, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
 	return launch.AwaitExit(ending, e.sandboxes.Dir(name)) == nil && e.EnsureRunning(ctx, name) == nil
 }
 
-// whyGone adds to the error that a sandbox has gone what is known of the reason.
+// whyGone adds the reason to the error of a sandbox that went away, if it is known.
 func whyGone(ctx context.Context, d store.Dir, gone error) error {
 	ctx, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()
@@ -277,8 +277,8 @@ func whyGone(ctx context.Context, d store.Dir, gone error) error {
 }
 
 // watchSpace reports when the sandbox begins to stand still because the host's disk is
-// full, and when it goes on, until ctx or the sandbox ends: the guest, and with it the
-// command, cannot say anything then.
+// full, and when it goes on, until ctx or the sandbox ends. The guest, and the command in
+// it, cannot report that.
 func (e *Engine) watchSpace(ctx context.Context, d store.Dir) {
 	starved := false
 	report := func(now bool) {

@@ -70,7 +70,7 @@ type SpecChange struct {
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
 }
 
-// empty says whether nothing is asked for.
+// empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
 		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil
@@ -213,9 +213,9 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 	return changed, spec.Check()
 }
 
-// keepDisk leaves a sandbox that was started before its image and what its disk has
-// grown to: the disk is laid over that image. To ask for something else is an error;
-// what bawn.yaml says of it is passed over.
+// keepDisk keeps the image and the disk size of a sandbox that was started before, because
+// its disk is a layer over that image. A change of them is an error if a person asked for
+// it (changed), and is ignored if it comes from bawn.yaml.
 func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 	if s.Boot.ImageDigest == "" {
 		return nil
@@ -236,7 +236,7 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 	return nil
 }
 
-// checkShares says whether all that the spec shares may be shared, and is there.
+// checkShares returns an error unless all that the spec shares exists and may be shared.
 func (e *Engine) checkShares(spec *sandbox.Spec) error {
 	for i, m := range spec.Sources() {
 		err := e.sandboxes.CheckShare(m.Host, m.ReadOnly())

@@ -57,7 +57,7 @@ func (e *Engine) ensureRunning(ctx context.Context, name string, s startup) erro
 	}
 }
 
-// stayRunning checks a sandbox that runs and that nothing was asked of.
+// stayRunning handles a sandbox that runs and whose spec does not change.
 func (e *Engine) stayRunning(ctx context.Context, d store.Dir, s startup) error {
 	spec, err := d.Spec()
 	if err != nil {
@@ -100,7 +100,7 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 	switch st.Phase {
 	case sandbox.Running:
 		return false, e.changeRunning(ctx, d, spec, changed)
-	case sandbox.Starting: // the process that launched it was killed
+	case sandbox.Starting: // the process that launched it was killed, and its lock is free
 		return true, e.during("Waiting for the sandbox's start", func() error { return launch.AwaitStart(ctx, d) })
 	case sandbox.Stopping:
 		if err := e.during("Waiting for the sandbox's stop", func() error { return launch.AwaitExit(ctx, d) }); err != nil {
@@ -133,7 +133,7 @@ func (e *Engine) addRules(ctx context.Context, name string, c *SpecChange) error
 	return nil
 }
 
-// ruleSource says where a rule was read.
+// ruleSource is the place where a rule was read.
 func ruleSource(r *policy.Rule) string {
 	from := fmt.Sprintf("%s:%d", r.Source.File, r.Source.Line)
 	if r.Preset != "" {
@@ -143,15 +143,15 @@ func ruleSource(r *policy.Rule) string {
 }
 
 // warnRules reports that a sandbox's rules cannot be loaded: without a network most
-// commands fail in ways that do not say so.
+// commands fail without a hint at the cause.
 func (e *Engine) warnRules(name string) {
 	if err := e.CheckRules(name); err != nil {
 		e.notify(Notice{Reason: RulesSyntax, Sandbox: name, Text: "nothing passes to the network: " + err.Error(), Err: err})
 	}
 }
 
-// changeRunning makes a sandbox that runs what its changed spec says: its ports are
-// opened, and anything that takes effect at a start is an error.
+// changeRunning applies a changed spec to a running sandbox: it opens the ports. A change
+// that takes effect at a start is an error.
 func (e *Engine) changeRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec, changed []string) error {
 	if len(changed) > 0 {
 		return &Error{Reason: NeedsRestart, Sandbox: spec.Name, Fields: changed,

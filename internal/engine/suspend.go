@@ -34,7 +34,7 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	}
 	return e.during("Suspending "+name, func() error {
 		err := control.NewClient(d.DialControl).Suspend(ctx, force)
-		if control.ReasonOf(err) == control.ReasonAttached { // which says more
+		if control.ReasonOf(err) == control.ReasonAttached { // the more specific reason
 			return err
 		}
 		if err != nil {
@@ -56,10 +56,10 @@ func (e *Engine) Resume(ctx context.Context, name string) error {
 	return e.EnsureRunning(ctx, name)
 }
 
-// suspended says whether a sandbox that does not run would go on where it was.
+// suspended reports whether the next start of a stopped sandbox resumes a saved machine.
 func suspended(d store.Dir) bool { return snapshot.Exists(d.File(store.SuspendedState)) }
 
-// forgetSuspended removes what a sandbox was suspended as: its next start boots.
+// forgetSuspended removes the saved machine of a suspended sandbox: its next start boots.
 func forgetSuspended(d store.Dir) error {
 	s, err := snapshot.Open(d.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
