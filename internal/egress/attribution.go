@@ -40,8 +40,9 @@ type processHint struct {
 	name string // once done is closed
 }
 
-// attribute asks which process began a flow; nil without Config.Process, when the log has no
-// line of its own for the flow, and while maxHints questions are unanswered.
+// attribute asks which process began a flow; nil without Config.Process, when the
+// log has no line of its own for the flow, and while maxHints questions are
+// unanswered.
 func (g *Gateway) attribute(proto string, src, dst netip.AddrPort) *processHint {
 	if g.cfg.Process == nil || !g.cfg.Log.Room() {
 		return nil

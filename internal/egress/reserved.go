@@ -65,9 +65,9 @@ var reservedRanges = []reservedRange{
 // may be set.
 var isatap = [2][4]byte{{0x00, 0x00, 0x5e, 0xfe}, {0x02, 0x00, 0x5e, 0xfe}}
 
-// reservedFor returns why an address may not be reached by a name, or "", and the block
-// for which that is so. own are the host's addresses. An address with a zone is
-// always reserved: it means a link of the host.
+// reservedFor returns why an address may not be reached by a name, or "", and the
+// block for which that holds. own lists the host's addresses. An address with a zone
+// is always reserved: it means a link of the host.
 func reservedFor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 	itself := netip.PrefixFrom(a, a.BitLen()) // drops a zone
 	if !a.IsValid() {
