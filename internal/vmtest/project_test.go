@@ -12,45 +12,69 @@ import (
 	"testing"
 )
 
+// counted is a server of the host that counts its connections.
+type counted struct {
+	port int
+	got  atomic.Int64
+}
+
+func startCounted(t *testing.T) *counted {
+	t.Helper()
+	c := &counted{}
+	var l net.Listener
+	l, c.port = listen(t, "127.0.0.1:0")
+	go echo(l, &c.got)
+	return c
+}
+
+// projectFileTest is a project with a bawn.yaml, and the servers that its rules are about.
+type projectFileTest struct {
+	dir, file       string
+	approved, other *counted
+	published       int // port of the host
+}
+
+// ask connects from the guest to a port of the host.
+func (p *projectFileTest) ask(t *testing.T, port int) result {
+	return bawn(t, p.dir, "exec", "projectfile", "--", "python3", "-c", fmt.Sprintf(
+		"import socket; s=socket.create_connection(('host.bawn.internal',%d)); s.sendall(b'hello\\n'); print(s.recv(9).decode())", port))
+}
+
 // TestProjectFile: a bawn.yaml takes effect only with the contents that were approved.
 func TestProjectFile(t *testing.T) {
-	allowed, other := &atomic.Int64{}, &atomic.Int64{}
-	la, pa := listen(t, "127.0.0.1:0")
-	lo, po := listen(t, "127.0.0.1:0")
-	go echo(la, allowed)
-	go echo(lo, other)
 	free, published := listen(t, "127.0.0.1:0")
 	free.Close()
-
-	dir := project(t, "projectfile")
-	file := filepath.Join(dir, "bawn.yaml")
-	good := fmt.Sprintf("memory: 1g\nports: ['%d:7000']\nallow:\n  - host:%d\n", published, pa)
-	writeFile(t, file, good)
-	fails(t, dir, 125, "bawn trust", "run", "--", "true")
-	if out := must(t, dir, "ls", "--quiet"); strings.Contains(out, "projectfile") {
+	p := &projectFileTest{approved: startCounted(t), other: startCounted(t), published: published}
+	p.dir = project(t, "projectfile")
+	p.file = filepath.Join(p.dir, "bawn.yaml")
+	writeFile(t, p.file, fmt.Sprintf("memory: 1g\nports: ['%d:7000']\nallow:\n  - host:%d\n", p.published, p.approved.port))
+	fails(t, p.dir, 125, "bawn trust", "run", "--", "true")
+	if out := must(t, p.dir, "ls", "--quiet"); strings.Contains(out, "projectfile") {
 		t.Errorf("a sandbox was made: %s", out)
 	}
+	must(t, p.dir, "trust", "--yes")
+	p.inForce(t)
+	p.changedByGuest(t)
+	p.removed(t)
+}
 
-	must(t, dir, "trust", "--yes")
-	ask := func(port int) result {
-		return bawn(t, dir, "exec", "projectfile", "--", "python3", "-c", fmt.Sprintf(
-			"import socket; s=socket.create_connection(('host.bawn.internal',%d)); s.sendall(b'hello\\n'); print(s.recv(9).decode())", port))
-	}
-	must(t, dir, "run", "--", "true")
-	if r := ask(pa); r.code != 0 || !strings.Contains(r.out, "hello") || allowed.Load() != 1 {
+// inForce tests that the approved file takes effect: rule, memory and port.
+func (p *projectFileTest) inForce(t *testing.T) {
+	must(t, p.dir, "run", "--", "true")
+	if r := p.ask(t, p.approved.port); r.code != 0 || !strings.Contains(r.out, "hello") || p.approved.got.Load() != 1 {
 		t.Errorf("the rule is not in force: %+v", r)
 	}
-	if !strings.Contains(must(t, dir, "inspect"), fmt.Sprint(1<<30)) {
+	if !strings.Contains(must(t, p.dir, "inspect"), fmt.Sprint(1<<30)) {
 		t.Error("the memory is not the file's")
 	}
-	sh(t, dir, `setsid python3 -c '
+	sh(t, p.dir, `setsid python3 -c '
 import socket
 l = socket.create_server(("127.0.0.1", 7000))
 print("ready", flush=True)
 while True:
     c, _ = l.accept(); c.sendall(b"published\n"); c.close()
 ' > /tmp/ready 2>&1 < /dev/null & until grep -q ready /tmp/ready; do sleep 0.1; done`)
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", published))
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.published))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,48 +83,52 @@ while True:
 	if n, err := c.Read(b); string(b[:n]) != "published\n" {
 		t.Errorf("the port: %q, %v", b[:n], err)
 	}
+}
 
-	// The guest asks for more.
-	sh(t, dir, fmt.Sprintf("echo '  - host:%d' >> bawn.yaml", po))
-	if r := ask(po); r.code == 0 || other.Load() != 0 || !strings.Contains(r.err, "has no effect") {
+// changedByGuest: the guest adds a rule, which takes effect only after it was approved.
+func (p *projectFileTest) changedByGuest(t *testing.T) {
+	sh(t, p.dir, fmt.Sprintf("echo '  - host:%d' >> bawn.yaml", p.other.port))
+	if r := p.ask(t, p.other.port); r.code == 0 || p.other.got.Load() != 0 || !strings.Contains(r.err, "has no effect") {
 		t.Errorf("the guest's rule is in force, or nobody says that it is not: %+v", r)
 	}
-	fails(t, dir, 125, "bawn trust", "run", "--", "true")
-	if r := ask(pa); r.code != 0 {
+	fails(t, p.dir, 125, "bawn trust", "run", "--", "true")
+	if r := p.ask(t, p.approved.port); r.code != 0 {
 		t.Errorf("what was approved is gone: %+v", r)
 	}
-	must(t, dir, "stop")
-	fails(t, dir, 125, "bawn trust", "run", "--", "true")
-	if r := ask(po); r.code == 0 || other.Load() != 0 { // exec starts it, as it was approved
+	must(t, p.dir, "stop")
+	fails(t, p.dir, 125, "bawn trust", "run", "--", "true")
+	if r := p.ask(t, p.other.port); r.code == 0 || p.other.got.Load() != 0 { // exec starts it, as it was approved
 		t.Errorf("after a start the guest's rule is in force: %+v", r)
 	}
 
-	show := bawn(t, dir, "trust", "--show")
-	if show.code != 1 || !strings.Contains(show.out, fmt.Sprintf("+   - host:%d", po)) {
+	show := bawn(t, p.dir, "trust", "--show")
+	if show.code != 1 || !strings.Contains(show.out, fmt.Sprintf("+   - host:%d", p.other.port)) {
 		t.Errorf("%+v", show)
 	}
-	must(t, dir, "trust", "--yes")
-	must(t, dir, "run", "--", "true")
-	if r := ask(po); r.code != 0 || other.Load() != 1 {
+	must(t, p.dir, "trust", "--yes")
+	must(t, p.dir, "run", "--", "true")
+	if r := p.ask(t, p.other.port); r.code != 0 || p.other.got.Load() != 1 {
 		t.Errorf("the rule is approved and not in force: %+v", r)
 	}
+}
 
-	// Its removal is a change as well; and a link in its place is no file.
-	if err := os.Remove(file); err != nil {
+// removed: removing the file is a change as well, and a link in its place is refused.
+func (p *projectFileTest) removed(t *testing.T) {
+	if err := os.Remove(p.file); err != nil {
 		t.Fatal(err)
 	}
-	fails(t, dir, 125, "is gone", "run", "--", "true")
-	sh2 := bawn(t, dir, "exec", "projectfile", "--", "ln", "-s", "/etc/passwd", filepath.Join(dir, "bawn.yaml"))
+	fails(t, p.dir, 125, "is gone", "run", "--", "true")
+	sh2 := bawn(t, p.dir, "exec", "projectfile", "--", "ln", "-s", "/etc/passwd", filepath.Join(p.dir, "bawn.yaml"))
 	if sh2.code != 0 {
 		t.Errorf("%+v", sh2)
 	}
-	fails(t, dir, 125, "symbolic link", "run", "--", "true")
-	if err := os.Remove(file); err != nil {
+	fails(t, p.dir, 125, "symbolic link", "run", "--", "true")
+	if err := os.Remove(p.file); err != nil {
 		t.Fatal(err)
 	}
-	must(t, dir, "trust", "--yes")
-	must(t, dir, "run", "--", "true")
-	if r := ask(pa); r.code == 0 {
+	must(t, p.dir, "trust", "--yes")
+	must(t, p.dir, "run", "--", "true")
+	if r := p.ask(t, p.approved.port); r.code == 0 {
 		t.Errorf("the rules of a file that is gone are in force: %+v", r)
 	}
 }

@@ -144,45 +144,7 @@ func TestSuspendedChanges(t *testing.T) {
 			}
 		}
 	})
-	t.Run("connection", func(t *testing.T) { // both ends see at once that it is cut
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		must(t, dir, "policy", "allow", "host:"+port)
-		must(t, dir, "run", "--", "sh", "-c", `python3 -c '
-import socket, sys
-s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-s.sendall(b"x")
-try: end = repr(s.recv(1))
-except OSError as e: end = type(e).__name__
-open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1 </dev/null &`)
-		if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		c, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if err := c.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(make([]byte, 1)); err != nil { // else the guest may still be connecting, and goes on with that
-			t.Fatal(err)
-		}
-		must(t, dir, "suspend")
-		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
-			t.Errorf("the server has %v", err)
-		}
-		must(t, dir, "resume")
-		wait(t, "the client to see it", func() bool { fi, err := os.Stat(filepath.Join(dir, "end")); return err == nil && fi.Size() > 0 })
-		if end := readFile(t, filepath.Join(dir, "end")); end != "ConnectionResetError\n" {
-			t.Errorf("the client saw %q", end)
-		}
-	})
+	t.Run("connection", func(t *testing.T) { suspendedConnection(t, dir) })
 	t.Run("three at once", func(t *testing.T) {
 		must(t, dir, "suspend")
 		var wg sync.WaitGroup
@@ -203,4 +165,45 @@ open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1
 			t.Errorf("with another machine: %+v", r)
 		}
 	})
+}
+
+// suspendedConnection tests that both ends of a connection see at once that it was cut.
+func suspendedConnection(t *testing.T, dir string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	must(t, dir, "policy", "allow", "host:"+port)
+	must(t, dir, "run", "--", "sh", "-c", `python3 -c '
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+s.sendall(b"x")
+try: end = repr(s.recv(1))
+except OSError as e: end = type(e).__name__
+open("end", "w").write(end + "\n")' `+policy.HostName+" "+port+` >/dev/null 2>&1 </dev/null &`)
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil { // else the guest may still be connecting, and goes on with that
+		t.Fatal(err)
+	}
+	must(t, dir, "suspend")
+	if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the server has %v", err)
+	}
+	must(t, dir, "resume")
+	wait(t, "the client to see it", func() bool { fi, err := os.Stat(filepath.Join(dir, "end")); return err == nil && fi.Size() > 0 })
+	if end := readFile(t, filepath.Join(dir, "end")); end != "ConnectionResetError\n" {
+		t.Errorf("the client saw %q", end)
+	}
 }
