@@ -83,7 +83,7 @@ func TestPool(t *testing.T) {
 	_, _ = newSandbox(t, dir, "pool-0", "true", flags...) // after which one is made ready
 	for _, name := range []string{"pool-a", "pool-b"} {
 		wait(t, "a machine to wait", func() bool { return len(waiting(t)) == 1 })
-		script := identity + "; cat here >&2; pwd >&2; echo made > " + name + "; sudo ls -A /run/bawn/rehearsal >&2"
+		script := identity + "; cat here >&2; pwd >&2; echo made > " + name + "; sudo ls -A /run/bawn/warm-up >&2"
 		out, _ := newSandbox(t, dir, name, script, append(flags, "--allow", "example.test", "-p", "0:8080")...)
 		if !waited(t, name) {
 			t.Errorf("%s did not start from a machine that waited", name)
@@ -98,9 +98,9 @@ func TestPool(t *testing.T) {
 		if got := must(t, dir, "exec", name, "--", "cat", dir+"/here"); got != "the project\n" {
 			t.Errorf("%s reads %q", name, got)
 		}
-		// The keys of the rehearsal open nothing, and it left no mount.
-		if got := must(t, dir, "exec", name, "--", "sh", "-c", "mount | grep -c rehearsal; true"); got != "0\n" {
-			t.Errorf("%s has %s mounts of the rehearsal", name, got)
+		// The keys of the warm-up open nothing, and it left no mount.
+		if got := must(t, dir, "exec", name, "--", "sh", "-c", "mount | grep -c warm-up; true"); got != "0\n" {
+			t.Errorf("%s has %s mounts of the warm-up", name, got)
 		}
 	}
 	// It lives on as any other.

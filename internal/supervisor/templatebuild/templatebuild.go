@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// makeLimit ends the making of a template that hangs. A boot at the lowest priority
+// makeLimit ends the building of a template that hangs. A boot at the lowest priority
 // beside busy sandboxes takes long under software emulation.
 const makeLimit = 15 * time.Minute
 
@@ -79,7 +80,10 @@ func Make(ctx context.Context, spec *sandbox.Spec, user wire.User) error {
 	if err != nil {
 		return err
 	}
-	b := &builder{spec: spec, user: user, self: self, spawner: proc.NewSpawner(), saved: map[template.Point]json.RawMessage{}, log: slog.New(slog.NewTextHandler(os.Stderr, handoff.LogOptions()))}
+	b := &builder{
+		spec: spec, user: user, self: self, spawner: proc.NewSpawner(), saved: map[template.Point]json.RawMessage{},
+		log: slog.New(slog.NewTextHandler(os.Stderr, handoff.LogOptions())),
+	}
 	defer b.close()
 	if err := b.prepare(ctx, cache); err != nil {
 		return err
@@ -131,11 +135,12 @@ type builder struct {
 	process *qemu.Process
 	agent   *agent.Client
 	kernel  string
-	shares  []*shareserver.Server // of nothing: so that the guest has the devices already
+	shares  []*shareserver.Server // of an empty directory: so that the guest has the devices
 	saved   map[template.Point]json.RawMessage
-	cleanup []func()
+	cleanup []func() // in reverse
 }
 
+// close ends the machine and all that was opened for it, and returns when it is gone.
 func (b *builder) close() {
 	if b.process != nil {
 		b.process.Kill()
@@ -167,7 +172,7 @@ func (b *builder) build(ctx context.Context, d *template.Draft) (template.Meta, 
 	if err != nil {
 		return none, err
 	}
-	if err := b.boot(ctx); err != nil {
+	if err := b.runMachine(ctx); err != nil {
 		return none, err
 	}
 	common := wire.PrepareRequest{ImageSerial: vm.SerialImage, ModulesSerial: vm.SerialModules}
@@ -177,11 +182,11 @@ func (b *builder) build(ctx context.Context, d *template.Draft) (template.Meta, 
 	if err := b.agent.Call(ctx, wire.OpPrepare, common, nil); err != nil {
 		return none, err
 	}
-	frozen, err := b.save(ctx, d, template.Bare, nil)
+	detached, err := b.save(ctx, d, template.Bare, nil)
 	if err != nil {
 		return none, err
 	}
-	if err := shareserver.Attach(ctx, b.process, b.shares, frozen); err != nil {
+	if err := shareserver.Attach(ctx, b.process, b.shares, detached); err != nil {
 		return none, err
 	}
 	if err := b.process.Resume(ctx); err != nil {
@@ -242,20 +247,20 @@ func (b *builder) save(ctx context.Context, d *template.Draft, p template.Point,
 	if err := b.process.Pause(ctx); err != nil {
 		return nil, err
 	}
-	frozen, err := shareserver.Detach(ctx, b.process, b.shares)
+	detached, err := shareserver.Detach(ctx, b.process, b.shares)
 	if err != nil {
 		return nil, err
 	}
-	if frozen != nil {
-		if b.saved[p], err = json.Marshal(frozen); err != nil {
+	if detached != nil {
+		if b.saved[p], err = json.Marshal(detached); err != nil {
 			return nil, err
 		}
 	}
-	return frozen, d.Save(p, func(w io.Writer) error { return b.process.SaveState(ctx, w) }, b.machine.RAM, disk)
+	return detached, d.Save(p, func(w io.Writer) error { return b.process.SaveState(ctx, w) }, b.machine.RAM, disk)
 }
 
-// setup is a sandbox's, but for its identity: keys and addresses are missing,
-// and the names are nobody's.
+// setup returns a sandbox's set-up with an identity that no sandbox has, and without keys
+// and addresses.
 func (b *builder) setup() wire.SetupRequest {
 	r := vm.SetupRequest(b.spec, b.user)
 	seed := make([]byte, 64)
@@ -287,8 +292,8 @@ func (b *builder) openDisks() (own *os.File, err error) {
 // maxKernelName bounds the name that a guest gives its kernel, in characters.
 const maxKernelName = 200
 
-// boot brings the machine up, until its agent answers.
-func (b *builder) boot(ctx context.Context) error {
+// runMachine boots the machine, and returns when its agent answers.
+func (b *builder) runMachine(ctx context.Context) error {
 	ram, err := memory.New(b.spec.Memory)
 	if err != nil {
 		return err
@@ -299,13 +304,16 @@ func (b *builder) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.cleanup = append(b.cleanup, c.Close)
-	go func() { _, _ = io.Copy(io.Discard, c.Console) }()
-	go func() { _, _ = io.Copy(io.Discard, c.Link) }()
+	var drains sync.WaitGroup // what the guest prints and sends to its network is of no use
+	for _, from := range []io.Reader{c.Console, c.Link} {
+		drains.Go(func() { _, _ = io.Copy(io.Discard, from) })
+	}
+	b.cleanup = append(b.cleanup, func() { c.Close(); drains.Wait() })
 	if b.process, err = b.machine.Start(ctx, b.self, b.spawner); err != nil {
 		return err
 	}
 	b.agent = agent.New(c.Control, c.Mux, b.log)
+	b.cleanup = append(b.cleanup, b.agent.Close)
 	var hello wire.HelloReply
 	if err := b.agent.Call(ctx, wire.OpHello, struct{}{}, &hello); err != nil {
 		return err
@@ -314,14 +322,15 @@ func (b *builder) boot(ctx context.Context) error {
 	return nil
 }
 
-// Settling: what the boot freed goes back to the host some seconds later (free
-// page reporting), and what has gone need not be copied at each restore.
+// The guest gives memory that the boot freed back to the host some seconds later (free page
+// reporting). A template is saved after that, because each restore copies what is left.
 const (
 	settlePoll  = 500 * time.Millisecond
 	settleQuiet = 6                // polls without a change
 	settleLimit = 30 * time.Second // whatever changes
 )
 
+// settle returns when the guest gives back no more memory, or after settleLimit.
 func settle(ctx context.Context, ram *os.File) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
