@@ -31,7 +31,7 @@
 // is seen when that is over. Writes are passed on at once. Locks hold between the
 // processes of the guest; the host's processes do not see them.
 //
-// A running server takes orders from the supervisor (control.go, orders.go): it saves
+// A running server takes orders from the supervisor (message.go, control.go, orders.go): it saves
 // what its guest knows (saved.go), and another one takes that over.
 //
 // # Not safe
