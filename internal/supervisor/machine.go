@@ -28,7 +28,7 @@ type machine struct {
 	kernel  string // version of the guest's kernel, as the agent tells; set by greet
 
 	watching sync.Once
-	watched  sync.WaitGroup
+	watched  sync.WaitGroup // goroutines that end with the process
 }
 
 // process is what a supervisor needs of a QEMU process that runs (package qemu has the

@@ -308,7 +308,11 @@ func (s *supervisor) startQEMU(ctx context.Context, plan qemu.Machine, from *vm.
 		out.wait()
 		return nil, err
 	}
-	return newMachine(p, ram, c, out, s.log), nil
+	m := newMachine(p, ram, c, out, s.log)
+	if err := s.serveGDB(m, p); err != nil {
+		s.log.Warn("no debugger can attach to the machine", "error", err)
+	}
+	return m, nil
 }
 
 // maxKernelName bounds the name that a guest gives its kernel, in characters.

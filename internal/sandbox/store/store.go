@@ -45,6 +45,7 @@ const (
 	SupervisorLogFile = "supervisor.log" // the supervisor's own log, bounded
 	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
 	SSHSocket         = "ssh.sock"       // raw bytes to the guest's SSH server
+	GDBSocket         = "gdb.sock"       // the machine's gdb stub, where BAWN_GDB is set
 	PolicyFile        = "policy"         // network rules of this sandbox
 	ProjectPolicyFile = "policy.project" // rules of the project's bawn.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded

@@ -34,7 +34,7 @@ const (
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
-	"BAWN_ACCEL", "BAWN_DEBUG", templateEnv, "GODEBUG", "RES_OPTIONS",
+	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
 }
 
 // templateEnv turns templates off where it is "off".
