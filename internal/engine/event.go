@@ -92,9 +92,6 @@ func serialize(f func(Event)) func(Event) {
 // work.
 type reporter struct{ emit func(Event) }
 
-// Reporter reports progress as events.
-func Reporter(emit func(Event)) progress.Reporter { return reporter{emit} }
-
 var lastTask atomic.Int64
 
 // Start implements progress.Reporter.

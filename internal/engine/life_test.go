@@ -28,6 +28,8 @@ type place struct {
 
 	mu      sync.Mutex
 	notices []engine.Notice
+
+	noticeC chan engine.Notice // the same, as they come; later ones are dropped
 }
 
 func newPlace(t *testing.T) *place {
@@ -41,7 +43,7 @@ func newPlace(t *testing.T) *place {
 	}
 	t.Setenv("HOME", home)
 	t.Setenv("PATH", t.TempDir())
-	p := &place{shop: filepath.Join(home, "shop"), inner: filepath.Join(home, "shop", "inner")}
+	p := &place{noticeC: make(chan engine.Notice, 16), shop: filepath.Join(home, "shop"), inner: filepath.Join(home, "shop", "inner")}
 	if err := os.MkdirAll(p.inner, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +52,10 @@ func newPlace(t *testing.T) *place {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.notices = append(p.notices, n)
+			select {
+			case p.noticeC <- n:
+			default:
+			}
 		}
 	}})
 	if err != nil {
@@ -108,10 +114,12 @@ type machine struct {
 	control.Service // nil: no other method is called
 	lock            *lockfile.Lock
 	d               store.Dir
+	events          control.Broadcaster
 
 	mu       sync.Mutex
 	ports    []sandbox.Port
 	attached bool
+	starved  bool
 	reloaded int
 }
 
@@ -125,7 +133,7 @@ func start(t *testing.T, d store.Dir) *machine {
 func (m *machine) Status() control.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return control.Status{Name: "shop", Phase: sandbox.Running, Ports: slices.Clone(m.ports)}
+	return control.Status{Name: "shop", Phase: sandbox.Running, Ports: slices.Clone(m.ports), Starved: m.starved}
 }
 
 func (m *machine) ChangePorts(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
@@ -148,6 +156,8 @@ func (m *machine) ReloadPolicy() error {
 	m.reloaded++
 	return nil
 }
+
+func (m *machine) Subscribe() *control.Subscription { return m.events.Subscribe(m.Status) }
 
 func (m *machine) AllowedOnce() ([]string, error) { return nil, nil }
 
