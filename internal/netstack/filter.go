@@ -33,26 +33,17 @@ func newFilter(c *Config) filter {
 	}
 }
 
-// Layouts: Ethernet II; ARP for IPv4 (RFC 826); IPv4 (RFC 791); IPv6 (RFC 8200);
-// neighbour discovery (RFC 4861).
+// Protocol numbers as they stand in a frame. Layouts: Ethernet II; ARP for IPv4 (RFC
+// 826); IPv4 (RFC 791); IPv6 (RFC 8200); neighbour discovery (RFC 4861).
 const (
-	ethTypeIPv4 = 0x0800
-	ethTypeARP  = 0x0806
-	ethTypeIPv6 = 0x86dd
+	ethTypeIPv4 = uint16(header.IPv4ProtocolNumber)
+	ethTypeARP  = uint16(header.ARPProtocolNumber)
+	ethTypeIPv6 = uint16(header.IPv6ProtocolNumber)
 
-	arpLen     = 28
-	ipv4Len    = 20
-	ipv6Len    = 40
-	protoICMP  = 1
-	protoTCP   = 6
-	protoUDP   = 17
-	protoICMP6 = 58
-
-	icmpEcho       = 8
-	icmp6Echo      = 128
-	icmp6Solicit   = 135 // neighbour solicitation
-	icmp6Advertise = 136
-	icmp6LastInfo  = 127 // types up to it are errors, which a guest may send about its own traffic
+	protoICMP  = byte(header.ICMPv4ProtocolNumber)
+	protoTCP   = byte(header.TCPProtocolNumber)
+	protoUDP   = byte(header.UDPProtocolNumber)
+	protoICMP6 = byte(header.ICMPv6ProtocolNumber)
 )
 
 // inspect judges a frame of at least an Ethernet header. A Drop with an empty Why is
@@ -78,7 +69,7 @@ func (f *filter) inspect(frame []byte) (verdict, Drop) {
 }
 
 func (f *filter) arp(p []byte) (verdict, Drop) {
-	if len(p) < arpLen || !bytes.Equal(p[0:6], []byte{0, 1, 8, 0, 6, 4}) {
+	if len(p) < header.ARPSize || !bytes.Equal(p[0:6], []byte{0, 1, 8, 0, 6, 4}) {
 		return drop, Drop{Proto: "arp", Why: "malformed"}
 	}
 	sender, target := netip.AddrFrom4([4]byte(p[14:18])), netip.AddrFrom4([4]byte(p[24:28]))
@@ -92,14 +83,14 @@ func (f *filter) arp(p []byte) (verdict, Drop) {
 }
 
 func (f *filter) ipv4(p []byte) (verdict, Drop) {
-	if len(p) < ipv4Len || p[0]>>4 != 4 || int(p[0]&0xf)*4 < ipv4Len {
+	if len(p) < header.IPv4MinimumSize || p[0]>>4 != 4 || int(p[0]&0xf)*4 < header.IPv4MinimumSize {
 		return drop, Drop{Proto: "ipv4", Why: "malformed"}
 	}
 	d := Drop{Proto: protoName(p[9]), Src: netip.AddrFrom4([4]byte(p[12:16])), Dst: netip.AddrFrom4([4]byte(p[16:20]))}
 	total := int(binary.BigEndian.Uint16(p[2:]))
 	fragment := binary.BigEndian.Uint16(p[6:])
 	switch {
-	case total < ipv4Len || total > len(p):
+	case total < header.IPv4MinimumSize || total > len(p):
 		d.Why = "malformed"
 	case d.Src != f.guest4:
 		d.Why = "a source address that is not the guest's"
@@ -113,7 +104,7 @@ func (f *filter) ipv4(p []byte) (verdict, Drop) {
 	if d.Why != "" {
 		return drop, d
 	}
-	return f.transport(p[9], p[ipv4Len:total], d)
+	return f.transport(p[9], p[header.IPv4MinimumSize:total], d)
 }
 
 // transport judges by what the packet carries.
@@ -132,14 +123,14 @@ func (f *filter) transport(proto byte, body []byte, d Drop) (verdict, Drop) {
 		}
 		return pass, Drop{}
 	case protoICMP:
-		if len(body) >= header.ICMPv4MinimumSize && body[0] == icmpEcho {
+		if len(body) >= header.ICMPv4MinimumSize && header.ICMPv4(body).Type() == header.ICMPv4Echo {
 			if d.Dst == f.gateway4 {
 				return pass, Drop{}
 			}
 			d.Why = "ping beyond the gateway"
 			return refuse, d
 		}
-		if len(body) > 0 && body[0] == 3 { // about our own packets
+		if len(body) > 0 && body[0] == byte(header.ICMPv4DstUnreachable) { // about our own packets
 			return drop, Drop{}
 		}
 		d.Why = "ICMP other than echo"
@@ -150,17 +141,17 @@ func (f *filter) transport(proto byte, body []byte, d Drop) (verdict, Drop) {
 }
 
 func (f *filter) ipv6(p []byte) (verdict, Drop) {
-	if len(p) < ipv6Len || p[0]>>4 != 6 {
+	if len(p) < header.IPv6MinimumSize || p[0]>>4 != 6 {
 		return drop, Drop{Proto: "ipv6", Why: "malformed"}
 	}
 	next := p[6]
 	d := Drop{Proto: protoName(next), Src: netip.AddrFrom16([16]byte(p[8:24])), Dst: netip.AddrFrom16([16]byte(p[24:40]))}
 	length := int(binary.BigEndian.Uint16(p[4:]))
-	if length > len(p)-ipv6Len {
+	if length > len(p)-header.IPv6MinimumSize {
 		d.Why = "malformed"
 		return drop, d
 	}
-	body := p[ipv6Len : ipv6Len+length]
+	body := p[header.IPv6MinimumSize : header.IPv6MinimumSize+length]
 	if next == protoICMP6 {
 		return f.icmp6(body, d)
 	}
@@ -196,20 +187,22 @@ func (f *filter) icmp6(body []byte, d Drop) (verdict, Drop) {
 		d.Why = "malformed"
 		return drop, d
 	}
-	switch typ := body[0]; {
-	case typ == icmp6Echo && d.Src == f.guest6 && d.Dst == f.gateway6:
+	switch typ := header.ICMPv6(body).Type(); {
+	case typ == header.ICMPv6EchoRequest && d.Src == f.guest6 && d.Dst == f.gateway6:
 		return pass, Drop{}
-	case typ == icmp6Echo && d.Src == f.guest6:
+	case typ == header.ICMPv6EchoRequest && d.Src == f.guest6:
 		d.Why = "ping beyond the gateway"
 		return refuse, d
-	case typ == icmp6Solicit && len(body) >= 24 && netip.AddrFrom16([16]byte(body[8:24])) == f.gateway6:
+	case typ == header.ICMPv6NeighborSolicit && len(body) >= 24 && netip.AddrFrom16([16]byte(body[8:24])) == f.gateway6:
 		if d.Src == f.guest6 || d.Src.IsLinkLocalUnicast() {
 			return pass, Drop{}
 		}
 		d.Why = "a source address that is not the guest's"
 		return drop, d
-	case typ <= icmp6LastInfo, typ >= 130 && typ <= icmp6Advertise, typ == 143:
-		return drop, Drop{} // errors, listener reports, solicitations for others
+	case typ < header.ICMPv6EchoRequest, // errors, which a guest may send about its own traffic
+		typ >= header.ICMPv6MulticastListenerQuery && typ <= header.ICMPv6NeighborAdvert,
+		typ == header.ICMPv6MulticastListenerV2Report:
+		return drop, Drop{} // also listener reports, and solicitations for others
 	}
 	d.Why = "ICMP other than echo"
 	return drop, d
