@@ -36,8 +36,7 @@ func TestMain(m *testing.M) {
 	// Signals that are ignored here (nohup, a shell's background) would be in
 	// the commands too; those with a handler are not.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
-	switch filepath.Base(os.Args[0]) {
-	case SFTPMode:
+	if filepath.Base(os.Args[0]) == SFTPMode {
 		os.Exit(ServeSFTP())
 	}
 	os.Exit(m.Run())
