@@ -63,7 +63,7 @@ func (r *registers) exchange(command string) (uint64, error) {
 	}
 	answer, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "OK")
 	if !ok {
-		return 0, fmt.Errorf("registers: %s: QEMU says %s", command, clean(string(line)))
+		return 0, fmt.Errorf("registers: %s: QEMU refused: %s", command, clean(string(line)))
 	}
 	if answer = strings.TrimSpace(answer); answer == "" {
 		return 0, nil

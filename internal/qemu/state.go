@@ -198,7 +198,7 @@ func (p *Process) migrationError(ctx context.Context, status string) error {
 		Desc string `json:"error-desc"`
 	}
 	if err := p.Execute(ctx, "query-migrate", nil, &info); err != nil || info.Desc == "" {
-		return fmt.Errorf("QEMU says it %s", clean(status))
+		return fmt.Errorf("QEMU reports that it %s", clean(status))
 	}
 	return errors.New(clean(info.Desc))
 }
