@@ -74,6 +74,9 @@ func ReceiveClaim(c *net.UnixConn) (d store.Dir, events *os.File, lock *lockfile
 		syscall.CloseOnExec(fd)
 	}
 	if err != nil || len(fds) != 2 {
+		for _, fd := range fds {
+			_ = syscall.Close(fd) // there is nothing to do about an error
+		}
 		return d, nil, nil, errors.Join(errors.New("two descriptors were expected"), err)
 	}
 	events = os.NewFile(uintptr(fds[0]), "launcher")

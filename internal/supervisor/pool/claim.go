@@ -25,6 +25,11 @@ func (p *Pool) Claim(ctx context.Context, d store.Dir, spec *sandbox.Spec, lock 
 	if err != nil {
 		return launch.Result{}, errors.Join(ErrNoMember, err)
 	}
+	return p.claim(ctx, key, d, lock, on)
+}
+
+// claim is Claim of a member with the key.
+func (p *Pool) claim(ctx context.Context, key string, d store.Dir, lock *lockfile.Lock, on launch.Progress) (launch.Result, error) {
 	names, err := p.Members.Names()
 	if err != nil {
 		return launch.Result{}, errors.Join(ErrNoMember, err)
