@@ -56,7 +56,7 @@ func (g *Gateway) flowTo(dst netip.AddrPort, proto policy.Proto) (to policy.Flow
 		if to.Name, release = g.names.Hold(to.Addr); to.Name == "" {
 			return to, release, errNoName
 		}
-		to.Addr, to.Host = netip.Addr{}, to.Name == HostName
+		to.Addr, to.Host = netip.Addr{}, to.Name == policy.HostName
 	}
 	return to, release, nil
 }

@@ -47,6 +47,6 @@ func checkAddress(set *policy.Set, f policy.Flow) error {
 
 // ownPage reports whether a flow goes to the page that the gateway serves itself.
 func ownPage(f policy.Flow) bool {
-	at := f.Name == InfoName || f.Addr == policy.Gateway4.Addr() || f.Addr == policy.Gateway6.Addr()
+	at := f.Name == policy.InfoName || f.Addr == policy.Gateway4.Addr() || f.Addr == policy.Gateway6.Addr()
 	return at && f.Port == 80 && f.Proto == policy.TCP
 }

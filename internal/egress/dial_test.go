@@ -196,7 +196,7 @@ func TestDialEyeballs(t *testing.T) {
 
 func TestDialHost(t *testing.T) {
 	f := &fakeNet{fail: map[string]bool{"127.0.0.1:3000": true}}
-	_, got, err := f.dialer(testRules{"host:3000"}).connect(t.Context(), policy.Flow{Name: HostName, Host: true, Port: 3000, Proto: "tcp"})
+	_, got, err := f.dialer(testRules{"host:3000"}).connect(t.Context(), policy.Flow{Name: policy.HostName, Host: true, Port: 3000, Proto: "tcp"})
 	if err != nil || got != netip.IPv6Loopback() || strings.Join(f.dialled, " ") != "127.0.0.1:3000 [::1]:3000" {
 		t.Fatal(got, err, f.dialled)
 	}

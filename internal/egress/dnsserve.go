@@ -21,12 +21,6 @@ const (
 	maxDNSUDP = 1024
 )
 
-// Names that bawn answers for itself.
-const (
-	InfoName = policy.InfoName
-	HostName = policy.HostName
-)
-
 // reply answers a query within the rate; beyond it, REFUSED from the header alone.
 // nil is no answer.
 func (g *Gateway) reply(query []byte, h *processHint) []byte {

@@ -68,7 +68,7 @@ func pools(c Config) (list []netip.Prefix) {
 	return list
 }
 
-// infoAddrs lists the addresses that InfoName has.
+// infoAddrs lists the addresses of the page for the agent.
 func infoAddrs(list []netip.AddrPort) (out []netip.Addr) {
 	for _, a := range list {
 		out = append(out, a.Addr())

@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/policy"
 )
 
 var errRejected = errors.New("rejected")
@@ -404,7 +405,7 @@ func TestHostLoopback(t *testing.T) {
 	if code, body := get(t, l.client(), "http://host.bawn.internal:3000/"); code != 200 || body != "hello host.bawn.internal:3000" {
 		t.Error(code, body)
 	}
-	if _, err := l.dialName(HostName, 3001); !errors.Is(err, errRejected) {
+	if _, err := l.dialName(policy.HostName, 3001); !errors.Is(err, errRejected) {
 		t.Error("another port of the host:", err)
 	}
 	if d := l.Denials(); len(d) != 1 || d[0].Suggest != "host:3001" {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -23,7 +24,7 @@ func errorPage(status int, reason, suggest string) []byte {
 	if suggest != "" && status == 403 {
 		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: bawn policy allow %s\n", text.Line(suggest), text.Line(suggest))
 	}
-	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", InfoName)
+	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", policy.InfoName)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
 		status, http.StatusText(status), body.Len())
