@@ -24,11 +24,14 @@ func logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			console, supervisor := e.LogFiles(spec.Name)
-			if own {
-				console = supervisor
+			log, supervisor, err := e.LogFiles(spec.Name)
+			if err != nil {
+				return err
 			}
-			return showLog(c.Context(), c.OutOrStdout(), console, follow)
+			if own {
+				log = supervisor
+			}
+			return showLog(c.Context(), c.OutOrStdout(), log, follow)
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more is printed")

@@ -58,6 +58,21 @@ func (e *Engine) Named(name string) (*sandbox.Spec, error) {
 	return spec, err
 }
 
+// folder returns the folder of the sandbox of that name, which may be damaged. A name may
+// come from outside, so every method that takes one goes through folder or Named, which
+// refuse a name that leads elsewhere.
+func (e *Engine) folder(name string) (store.Dir, error) {
+	if err := sandbox.CheckName(name); err != nil {
+		return store.Dir{}, err
+	}
+	d := e.sandboxes.Dir(name)
+	if _, err := os.Lstat(d.Path); errors.Is(err, fs.ErrNotExist) {
+		_, err := d.Spec()
+		return d, because(NotFound, name, err)
+	}
+	return d, nil
+}
+
 // dirOf returns the folder of the sandbox of that name, as Named finds it.
 func (e *Engine) dirOf(name string) (store.Dir, error) {
 	_, err := e.Named(name)

@@ -576,3 +576,40 @@ func TestGuestPath(t *testing.T) {
 		}
 	}
 }
+
+// TestNames: no method takes a name that leads elsewhere, or that nobody has.
+func TestNames(t *testing.T) {
+	p := newPlace(t)
+	ctx := t.Context()
+	outside := filepath.Join(p.Sandboxes().Root(), "outside")
+	if err := os.Mkdir(outside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(name string) error{
+		"EnsureRunning": func(n string) error { return p.EnsureRunning(ctx, n) },
+		"Attach":        func(n string) error { _, err := p.Attach(ctx, n, ""); return err },
+		"Acquire":       func(n string) error { _, err := p.Acquire(ctx, engine.Request{Dir: "/", Name: n}); return err },
+		"Dial":          func(n string) error { _, err := p.Dial(ctx, n, ""); return err },
+		"Stop":          func(n string) error { return p.Stop(ctx, n, true) },
+		"Suspend":       func(n string) error { return p.Suspend(ctx, n, true) },
+		"Resume":        func(n string) error { return p.Resume(ctx, n) },
+		"Remove":        func(n string) error { return p.Remove(ctx, n, true) },
+		"Describe":      func(n string) error { _, err := p.Describe(ctx, n); return err },
+		"ChangePorts":   func(n string) error { _, err := p.ChangePorts(ctx, n, nil, nil); return err },
+		"LogFiles":      func(n string) error { _, _, err := p.LogFiles(n); return err },
+	} {
+		if err := f("../outside"); err == nil || !strings.Contains(err.Error(), "invalid sandbox name") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name == "Acquire" { // which makes it
+			continue
+		}
+		err := f("nobody")
+		if e := engine.As(err); e == nil || e.Reason != engine.NotFound || e.Sandbox != "nobody" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Lstat(outside); err != nil {
+		t.Error(err)
+	}
+}

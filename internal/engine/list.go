@@ -31,7 +31,10 @@ const statusLimit = 2 * time.Second
 
 // Describe returns what is known of a sandbox.
 func (e *Engine) Describe(ctx context.Context, name string) (*Info, error) {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return nil, err
+	}
 	spec, err := d.Spec()
 	if err != nil {
 		return nil, err
@@ -83,7 +86,10 @@ func (e *Engine) Names() ([]string, error) { return e.sandboxes.Names() }
 
 // LogFiles are the logs of a sandbox, which rotate (package rotate): what its guest
 // printed on the console, which is hostile text, and its supervisor's own.
-func (e *Engine) LogFiles(name string) (console, supervisor string) {
-	d := e.sandboxes.Dir(name)
-	return d.File(store.ConsoleFile), d.File(store.SupervisorLogFile)
+func (e *Engine) LogFiles(name string) (console, supervisor string, err error) {
+	d, err := e.folder(name)
+	if err != nil {
+		return "", "", err
+	}
+	return d.File(store.ConsoleFile), d.File(store.SupervisorLogFile), nil
 }

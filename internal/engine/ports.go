@@ -16,7 +16,10 @@ import (
 // all of it, or nothing. It takes effect at once where the sandbox runs, and is kept for
 // the next start. It returns the ports that are then published.
 func (e *Engine) ChangePorts(ctx context.Context, name string, add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return nil, err
+	}
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return nil, err

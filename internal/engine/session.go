@@ -82,6 +82,9 @@ func (e *Engine) begin(ctx context.Context, in found, c *SpecChange, user string
 // Attach starts the sandbox of that name, if it does not run, and begins to connect as
 // user (empty: the person's own name).
 func (e *Engine) Attach(ctx context.Context, name, user string) (*Session, error) {
+	if _, err := e.folder(name); err != nil {
+		return nil, err
+	}
 	s := e.newSession(name, user)
 	if err := s.start(ctx, nil); err != nil {
 		return nil, err
@@ -216,7 +219,10 @@ func (h *handshake) discard() {
 // Dial connects to the guest of a running sandbox as user (empty: the person's own
 // name). A sandbox that went away since it was seen to run is started again.
 func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, error) {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return nil, err
+	}
 	var c *session.Client
 	connect := func() error {
 		return e.during("Waiting for the sandbox to answer", func() (err error) {
@@ -224,7 +230,7 @@ func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, 
 			return err
 		})
 	}
-	err := connect()
+	err = connect()
 	if err != nil && ctx.Err() == nil && !errors.Is(err, session.ErrUser) && e.startedAgain(ctx, name) {
 		err = connect()
 	}

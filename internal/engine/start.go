@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"bawn.dev/bawn/internal/control"
@@ -28,6 +29,9 @@ import (
 // applies what is approved of the project's bawn.yaml; one that is not approved as it is
 // now is a notice.
 func (e *Engine) EnsureRunning(ctx context.Context, name string) error {
+	if _, err := e.folder(name); err != nil {
+		return err
+	}
 	return e.ensureRunning(ctx, name, startup{})
 }
 
@@ -116,6 +120,9 @@ func (e *Engine) lockStart(ctx context.Context, d store.Dir) (l *lockfile.Lock, 
 		l, err = d.LockStart(ctx)
 		return err
 	})
+	if errors.Is(err, fs.ErrNotExist) { // the folder was removed meanwhile
+		_, err = d.Spec()
+	}
 	return l, err
 }
 

@@ -28,7 +28,10 @@ const (
 // the memory that it was suspended with. With force its machine is ended at once, as if
 // the plug were pulled, and its supervisor too if it does not answer.
 func (e *Engine) Stop(ctx context.Context, name string, force bool) error {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return err
+	}
 	st, err := d.State()
 	if err != nil {
 		return err
@@ -88,7 +91,10 @@ func pullPlug(ctx context.Context, d store.Dir, limit time.Duration) error {
 // Remove deletes a sandbox with its disk and snapshots. One that runs is an error, or
 // with force is ended first.
 func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return err
+	}
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err

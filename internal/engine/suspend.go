@@ -15,7 +15,10 @@ import (
 // there. One that does not run stays as it is. The supervisor refuses while commands
 // or shells are attached, except with force, which ends them.
 func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return err
+	}
 	l, err := d.LockStart(ctx)
 	if err != nil {
 		return err
@@ -46,7 +49,10 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 
 // Resume lets a suspended sandbox go on. One that runs stays as it is.
 func (e *Engine) Resume(ctx context.Context, name string) error {
-	d := e.sandboxes.Dir(name)
+	d, err := e.folder(name)
+	if err != nil {
+		return err
+	}
 	if st, err := d.State(); err != nil || st.Phase == sandbox.Running {
 		return err
 	}
