@@ -11,27 +11,27 @@ const (
 	// clockPoll is how soon a guest learns that the host has slept, or that its
 	// clock was set.
 	clockPoll = 5 * time.Second
-	// clockJump is what is worth telling at once.
+	// clockJump is the least change that the guest is told at once.
 	clockJump = 500 * time.Millisecond
 	// clockTell is how often a guest is told anyway. Under software emulation its clock was
 	// seen to be wrong by 400 parts in a million, a tenth of a second in this time.
 	clockTell = 5 * time.Minute
 )
 
-// clocks are the host's two: what the time is, and how long it has run. The latter
-// stands still while the host sleeps (clock_gettime(2), CLOCK_MONOTONIC).
+// clocks is a reading of the host's two clocks: the time, and how long the host has run. The
+// latter stands still while the host sleeps (clock_gettime(2), CLOCK_MONOTONIC).
 type clocks struct {
 	wall time.Time // without a monotonic reading
 	ran  time.Duration
 }
 
-// jumped says whether the time between two looks at the clocks passed otherwise
-// than it ran.
+// jumped reports whether the time changed by something else than its passing since an
+// earlier reading.
 func (c clocks) jumped(since clocks) bool {
 	return (c.wall.Sub(since.wall) - (c.ran - since.ran)).Abs() >= clockJump
 }
 
-// watchClock keeps the guest's clock as the host's until ctx ends.
+// watchClock keeps the guest's clock at the host's time until ctx ends.
 func (s *supervisor) watchClock(ctx context.Context) {
 	began := time.Now()
 	look := func() clocks {

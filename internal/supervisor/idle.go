@@ -11,20 +11,19 @@ import (
 	"bawn.dev/bawn/internal/qemu"
 )
 
-// Suspending by itself. A sandbox is in use while somebody is attached, while a
-// published port has a connection, while bytes pass between it and the world, and
-// while its processors work. When none of it was so for its idle time, it is
-// suspended as by `bawn suspend`.
+// Suspending an idle sandbox. A sandbox is in use while somebody is attached, a published
+// port has a connection, bytes pass between it and the world, or its processors work. One
+// that was not in use for its idle time is suspended, as on a Suspend request.
 
 const (
 	idlePoll    = 5 * time.Second
 	idlePollMin = 500 * time.Millisecond // for idle times that are short
-	// idleWork is how much of one processor a machine may take that does nothing:
-	// under software emulation an idle kernel takes some hundredths.
+	// idleWork is the share of one processor below which a machine counts as idle: under
+	// software emulation an idle kernel takes some hundredths.
 	idleWork = 0.15
 )
 
-// usage is what tells whether a sandbox is in use.
+// usage is a measurement from which it is seen whether a sandbox is in use.
 type usage struct {
 	at       time.Time
 	attached bool
@@ -40,14 +39,14 @@ func (s *supervisor) usage() (usage, error) {
 	}, err
 }
 
-// busySince says whether the sandbox was in use between before and u.
+// busySince reports whether the sandbox was in use between before and u.
 func (u usage) busySince(before usage) bool {
 	return u.attached || u.traffic != before.traffic ||
 		(u.work-before.work).Seconds() > idleWork*u.at.Sub(before.at).Seconds()
 }
 
-// watchIdle suspends the sandbox when it was idle for as long as its spec says,
-// which may change at any time.
+// watchIdle suspends the sandbox when it was idle for the time that its spec allows, which
+// may change at any time. It returns when ctx ends or the sandbox is suspended.
 func (s *supervisor) watchIdle(ctx context.Context) {
 	if !qemu.CanDetachShares() {
 		return
@@ -82,7 +81,8 @@ func (s *supervisor) watchIdle(ctx context.Context) {
 	}
 }
 
-// idleTime is what the spec on disk says, or what it said when it cannot be read.
+// idleTime returns the idle time in the spec on disk, or that of the start where the spec
+// cannot be read; 0 is never.
 func (s *supervisor) idleTime() time.Duration {
 	if spec, err := s.dir.Spec(); err == nil {
 		return spec.Idle
@@ -93,7 +93,7 @@ func (s *supervisor) idleTime() time.Duration {
 // tick is the unit of /proc/PID/stat, which is the same on all Linux (sysconf(3), _SC_CLK_TCK).
 const tick = 10 * time.Millisecond
 
-// processorTime is what a process has taken so far, in user and kernel mode.
+// processorTime returns how long a process has run so far, in user and kernel mode.
 func processorTime(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

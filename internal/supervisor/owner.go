@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// ownerPoll is how often a throwaway sandbox looks whether its owner lives.
+// ownerPoll is how often it is looked whether the owner of a throwaway sandbox lives.
 const ownerPoll = 2 * time.Second
 
-// watchOwner ends a throwaway sandbox when the bawn whose command it is for is gone
-// without having removed it: it was killed. What is left is removed by close.
+// watchOwner ends a throwaway sandbox when its owner, the bawn that runs a command in it,
+// was killed and so did not remove it. close removes what is left. It returns when ctx
+// ends.
 func (s *supervisor) watchOwner(ctx context.Context) {
 	for {
 		owned, err := s.dir.Owned()
@@ -18,7 +19,7 @@ func (s *supervisor) watchOwner(ctx context.Context) {
 			return
 		}
 		if !owned {
-			s.log.Info("the bawn that this sandbox was made for is gone")
+			s.log.Info("the bawn that owns this sandbox is gone")
 			s.shutDown(true)
 			return
 		}

@@ -15,8 +15,10 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// AwaitStart returns when a sandbox that starts, launched by another process,
-// has started or failed.
+// statePoll is how often the state file of a sandbox that starts is read.
+const statePoll = 10 * time.Millisecond
+
+// AwaitStart returns when a sandbox that another process starts has started or failed.
 func AwaitStart(ctx context.Context, d store.Dir) error {
 	for {
 		st, err := d.State()
@@ -26,24 +28,25 @@ func AwaitStart(ctx context.Context, d store.Dir) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(statePoll):
 		}
 	}
 }
 
-// AwaitExit returns when no supervisor holds the sandbox any more.
+// AwaitExit returns when no supervisor holds the sandbox's lock any more.
 func AwaitExit(ctx context.Context, d store.Dir) error {
 	return d.AwaitUnlock(ctx)
 }
 
-// Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL.
+// Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL, and returns when
+// it is gone. It does nothing where there is none.
 func Kill(ctx context.Context, d store.Dir) error {
 	st, err := d.State()
-	for err == nil && st.PID == 0 && st.Phase == sandbox.Starting { // it has not said yet
+	for err == nil && st.PID == 0 && st.Phase == sandbox.Starting { // it has not written its state yet
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(statePoll):
 		}
 		st, err = d.State()
 	}
@@ -58,7 +61,7 @@ func Kill(ctx context.Context, d store.Dir) error {
 		return fmt.Errorf("supervisor %d: %w", st.PID, err)
 	}
 	defer unix.Close(fd)
-	if !supervises(st.PID, d) { // the number was given to another process
+	if !supervises(st.PID, d) { // the PID belongs to another process by now
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -25,8 +25,7 @@ type Result struct {
 	Notes []string // messages for the user
 }
 
-// Progress is called while a start goes on, from another goroutine. Neither function may
-// block.
+// Progress is called while a start goes on. Neither function may block.
 type Progress struct {
 	Stage     func(string) // the name of the step that begins
 	Reachable func()       // the guest's SSH server answers; commands must wait for the end
@@ -49,10 +48,6 @@ const giveUpLimit = 30 * time.Second
 // StartVerb is Start with another hidden verb: the supervisor of a pool member.
 func StartVerb(ctx context.Context, verb string, d store.Dir, lock *lockfile.Lock, on Progress) (how Result, err error) {
 	defer lock.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return how, err
-	}
 	if err := d.WriteState(sandbox.State{Phase: sandbox.Starting}); err != nil {
 		return how, err
 	}
@@ -61,76 +56,97 @@ func StartVerb(ctx context.Context, verb string, d store.Dir, lock *lockfile.Loc
 		return how, err
 	}
 	defer r.Close()
+	cmd, err := startProcess(verb, d, w, lock.File()) // as package handoff numbers them
+	w.Close()
+	if err != nil {
+		return how, err
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	lock.Close() // the supervisor has it
+
+	how, err = Follow(ctx, r, on)
+	switch {
+	case err == nil:
+		return how, nil
+	case ctx.Err() == nil:
+		<-exited
+		return how, err
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(giveUpLimit):
+		_ = cmd.Process.Kill() // an error means that it is gone already
+		<-exited
+	}
+	return Result{}, context.Cause(ctx)
+}
+
+// startProcess starts a process of this program with a hidden verb, for the sandbox in d,
+// in a session of its own. It outlives this process, and gets files as descriptors from 3
+// on. What it prints goes to the supervisor's log.
+func startProcess(verb string, d store.Dir, files ...*os.File) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	out, err := os.OpenFile(d.File(store.SupervisorLogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		w.Close()
-		return how, err
+		return nil, err
 	}
 	defer out.Close()
 	cmd := exec.Command(self, verb, d.Path) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = handoff.Env()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w, lock.File()}
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return how, fmt.Errorf("start the supervisor: %w", err)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", verb, err)
 	}
-	exited := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(exited) }()
-	lock.Close() // the supervisor has it
-
-	result := make(chan error, 1)
-	go func() {
-		var err error
-		how, err = Follow(r, on)
-		result <- err
-	}()
-	select {
-	case err = <-result:
-		if err != nil {
-			<-exited
-		}
-		return how, err
-	case <-ctx.Done():
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-exited:
-		case <-time.After(giveUpLimit):
-			_ = cmd.Process.Kill() // an error means that it is gone already
-			<-exited
-		}
-		return Result{}, context.Cause(ctx)
-	}
+	return cmd, nil
 }
 
-// Follow reads a starting supervisor's events until it is ready or has failed.
-func Follow(r *os.File, on Progress) (how Result, err error) {
-	sc := bufio.NewScanner(r)
-	for sc.Scan() {
-		var n handoff.StartEvent
-		if err := json.Unmarshal(sc.Bytes(), &n); err != nil {
+// Beside starts a process with a hidden verb that outlives this one, for the sandbox in d,
+// and returns at once.
+func Beside(d store.Dir, verb string) error {
+	cmd, err := startProcess(verb, d)
+	if err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+// Follow reads a starting supervisor's events from r until it is ready or has failed, or
+// ctx ends; then it returns the cause. It calls on from the caller's goroutine.
+func Follow(ctx context.Context, r *os.File, on Progress) (how Result, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var e handoff.StartEvent
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return how, fmt.Errorf("supervisor: %w", err)
 		}
 		switch {
-		case n.Error != "" && n.Crashed:
-			return how, crashError(n.Error)
-		case n.Error != "":
-			return how, errors.New(n.Error)
-		case n.Note != "":
-			how.Notes = append(how.Notes, n.Note)
-			continue
-		case n.Ready:
-			how.Cold = n.Cold
+		case e.Error != "" && e.Crashed:
+			return how, crashError(e.Error)
+		case e.Error != "":
+			return how, errors.New(e.Error)
+		case e.Ready:
+			how.Cold = e.Cold
 			return how, nil
-		}
-		if n.Reachable {
+		case e.Note != "":
+			how.Notes = append(how.Notes, e.Note)
+		case e.Reachable:
 			on.Reachable()
-			continue
+		default:
+			on.Stage(e.Stage)
 		}
-		on.Stage(n.Stage)
+	}
+	if ctx.Err() != nil {
+		return how, context.Cause(ctx)
 	}
 	return how, ErrNoReason
 }

@@ -1,7 +1,9 @@
 package launch
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -34,7 +36,7 @@ func TestFollow(t *testing.T) {
 		w.Close()
 		var stages []string
 		reachable := 0
-		how, err := Follow(r, Progress{Stage: func(s string) { stages = append(stages, s) }, Reachable: func() { reachable++ }})
+		how, err := Follow(t.Context(), r, Progress{Stage: func(s string) { stages = append(stages, s) }, Reachable: func() { reachable++ }})
 		r.Close()
 		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) || Crashed(err) != c.crashed {
 			t.Errorf("%s: %v", name, err)
@@ -45,5 +47,24 @@ func TestFollow(t *testing.T) {
 		if (reachable == 1) != slices.Contains(c.says, handoff.StartEvent{Reachable: true}) {
 			t.Errorf("%s: reachable %d times", name, reachable)
 		}
+	}
+}
+
+// TestFollowEndsWithItsContext: of a supervisor that reports nothing.
+func TestFollowEndsWithItsContext(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	cause := errors.New("no longer wanted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	on := Progress{Stage: func(string) { cancel(cause) }, Reachable: func() {}}
+	if err := json.NewEncoder(w).Encode(handoff.StartEvent{Stage: "booting"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Follow(ctx, r, on); !errors.Is(err, cause) {
+		t.Errorf("%v", err)
 	}
 }

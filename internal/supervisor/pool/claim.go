@@ -51,25 +51,16 @@ func (p *Pool) claim(ctx context.Context, key string, d store.Dir, lock *lockfil
 }
 
 // follow reads the start events of a member that has taken the sandbox until it is ready.
+// After an error the member is gone.
 func follow(ctx context.Context, events *os.File, d store.Dir, on launch.Progress) (launch.Result, error) {
-	type outcome struct {
-		how launch.Result
-		err error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		how, err := launch.Follow(events, on)
-		done <- outcome{how, err}
-	}()
-	select {
-	case o := <-done:
-		if o.err != nil {
-			o.err = errors.Join(o.err, launch.AwaitExit(context.WithoutCancel(ctx), d))
-		}
-		return o.how, o.err
-	case <-ctx.Done():
+	how, err := launch.Follow(ctx, events, on)
+	switch {
+	case err == nil:
+		return how, nil
+	case ctx.Err() != nil:
 		return launch.Result{}, errors.Join(context.Cause(ctx), launch.Kill(context.WithoutCancel(ctx), d))
 	}
+	return how, errors.Join(err, launch.AwaitExit(context.WithoutCancel(ctx), d))
 }
 
 // handOver offers the sandbox in d to the member in m (package handoff, claim) and returns
