@@ -28,7 +28,7 @@ var errRejected = errors.New("rejected")
 
 var (
 	testPool4 = netip.MustParsePrefix("198.18.0.0/16")
-	testPool6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+	testPool6 = netip.MustParsePrefix("fd62:6177:6e00:1::/64")
 )
 
 // lab is a gateway between a test's clients and counting servers on loopback.

@@ -132,7 +132,7 @@ func TestBadRules(t *testing.T) {
 		"udp:224.0.0.0/8:5353":     "multicast",
 		"255.255.255.255":          "broadcast",
 		"198.18.0.0/16":            "about the name",
-		"fd62:7269:6700:1::7":      "about the name",
+		"fd62:6177:6e00:1::7":      "about the name",
 		"1.2.3":                    "neither an address nor a name",
 		"1.2.3.4.5":                "neither an address nor a name",
 		"10.0.0.1/8":               "want 10.0.0.0/8",

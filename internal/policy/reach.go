@@ -19,14 +19,14 @@ const (
 // 2544), which the Internet does not route, and of an ULA prefix (RFC 4193).
 var (
 	Synthetic4 = netip.MustParsePrefix("198.18.0.0/15")
-	Synthetic6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+	Synthetic6 = netip.MustParsePrefix("fd62:6177:6e00:1::/64")
 )
 
 // The gateway's addresses in every guest: of the shared address space (RFC 6598)
 // and of the ULA prefix.
 var (
 	Gateway4 = netip.MustParsePrefix("100.127.255.1/32")
-	Gateway6 = netip.MustParsePrefix("fd62:7269:6700::1/128")
+	Gateway6 = netip.MustParsePrefix("fd62:6177:6e00::1/128")
 )
 
 // unreachable lists the blocks that no connection goes to, with why.

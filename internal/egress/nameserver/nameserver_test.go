@@ -11,7 +11,7 @@ import (
 
 var (
 	testPool4 = netip.MustParsePrefix("198.18.0.0/16")
-	testPool6 = netip.MustParsePrefix("fd62:7269:6700:1::/64")
+	testPool6 = netip.MustParsePrefix("fd62:6177:6e00:1::/64")
 )
 
 func testResolver() (r *Resolver, seen func(Question, bool), denied *int) {
@@ -203,7 +203,7 @@ func TestNamesBounded(t *testing.T) {
 		t.Fatal(g, err)
 	}
 	release()
-	if got := n.Name(netip.MustParseAddr("fd62:7269:6700:1:1::1")); got != "" {
+	if got := n.Name(netip.MustParseAddr("fd62:6177:6e00:1:1::1")); got != "" {
 		t.Fatal(got)
 	}
 	if got := n.Name(netip.MustParseAddr("198.18.0.0")); got != "" {

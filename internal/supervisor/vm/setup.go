@@ -27,7 +27,7 @@ var (
 	Pool4    = policy.Synthetic4
 	Pool6    = policy.Synthetic6
 
-	GatewayMAC = net.HardwareAddr{0x02, 0x62, 0x72, 0x69, 0x67, 0x01}
+	GatewayMAC = net.HardwareAddr{0x02, 0x62, 0x61, 0x77, 0x6e, 0x01}
 )
 
 // LinkMTU is large, for speed: the link is a socket of this host's.

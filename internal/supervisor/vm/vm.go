@@ -32,7 +32,7 @@ const (
 // cardMAC is the address that every machine's card starts with. The agent then
 // sets the sandbox's own (guestMAC), since a restored card has its template's
 // in any case.
-const cardMAC = "02:62:72:69:67:02"
+const cardMAC = "02:62:61:77:6e:02"
 
 // Describe returns the machine of a spec, without the disks, channels and memory that
 // make it a particular one.

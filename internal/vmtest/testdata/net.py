@@ -3,7 +3,7 @@ address of good.test's TLS, HTTP and echo ports, and of a port on the host's loo
 import errno, json, os, socket, ssl, struct, sys, time
 
 TLS, HTTP, ECHO, HOSTPORT = map(int, sys.argv[1:5])
-GW, GW6 = "100.127.255.1", "fd62:7269:6700::1"
+GW, GW6 = "100.127.255.1", "fd62:6177:6e00::1"
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:  # the guest's own address
     u.connect((GW, 53))
     ME = u.getsockname()[0]
@@ -122,7 +122,7 @@ def frame(dst=None, src=None, typ=0x0800, payload=b""):
     s.bind(("eth0", 0))
     mac = lambda t: bytes.fromhex(t.replace(":", ""))
     own = open("/sys/class/net/eth0/address").read().strip()
-    s.send(mac(dst or "02:62:72:69:67:01") + mac(src or own) + struct.pack(">H", typ) + payload)
+    s.send(mac(dst or "02:62:61:77:6e:01") + mac(src or own) + struct.pack(">H", typ) + payload)
     return "sent"
 
 
@@ -265,6 +265,6 @@ attempt("still alive", lambda: tcp("good.test", ECHO, b"hello\n")[:5])
 for p in (HOSTPORT, 22, 1):
     attempt("gateway %d" % p, lambda: tcp(GW, p))
 attempt("another sandbox", lambda: tcp("100.127.1.2", 22))
-attempt("another sandbox 6", lambda: tcp("fd62:7269:6700::2:3", 22))
+attempt("another sandbox 6", lambda: tcp("fd62:6177:6e00::2:3", 22))
 attempt("gateway 6", lambda: tcp(GW6, HOSTPORT))
 attempt("host, other port", lambda: tcp("host.bawn.internal", 1))
