@@ -120,8 +120,10 @@ func (e *Engine) lockStart(ctx context.Context, d store.Dir) (l *lockfile.Lock, 
 		l, err = d.LockStart(ctx)
 		return err
 	})
-	if errors.Is(err, fs.ErrNotExist) { // the folder was removed meanwhile
-		_, err = d.Spec()
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, none := d.Spec(); store.IsNotFound(none) { // it was removed meanwhile
+			err = none
+		}
 	}
 	return l, err
 }
