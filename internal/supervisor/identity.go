@@ -45,5 +45,3 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		Workdir:        s.spec.Project.Guest,
 	}, nil
 }
-
-func (s *supervisor) common() wire.SetupRequest { return vm.SetupRequest(s.spec, s.user) }

@@ -17,10 +17,10 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// The addresses of a sandbox's own segment, on which there are the guest and the
-// gateway: shared address space (RFC 6598) and a unique local prefix (RFC 4193).
+// The addresses of a sandbox's own network segment, which has the guest and the gateway on
+// it: shared address space (RFC 6598) and a unique local prefix (RFC 4193).
 // Synthetic addresses of names come from the range for benchmarks (RFC 2544) and
-// from the same local prefix, so that no rule about real addresses means them.
+// from the same local prefix, so that no rule about real addresses applies to them.
 var (
 	Gateway4 = policy.Gateway4
 	Gateway6 = policy.Gateway6
@@ -33,7 +33,8 @@ var (
 // LinkMTU is large, for speed: the link is a socket of this host's.
 const LinkMTU = netstack.MaxMTU
 
-// GuestMAC is a sandbox's own: locally administered, and unlike any other's.
+// GuestMAC returns the MAC address of the sandbox with that ID: locally administered, and
+// different from any other sandbox's.
 func GuestMAC(id string) net.HardwareAddr {
 	mac := net.HardwareAddr{0x06, 0, 0, 0, 0, 0}
 	b, _ := hex.DecodeString(id) // 12 digits; what is missing stays 0
@@ -41,18 +42,18 @@ func GuestMAC(id string) net.HardwareAddr {
 	return mac
 }
 
-// GuestAddrs are a sandbox's own. No other machine sees them; they differ so that
-// what runs inside can tell two sandboxes apart.
+// GuestAddrs returns the addresses of the sandbox with that ID. No other machine sees them;
+// they differ so that programs inside can tell two sandboxes apart.
 func GuestAddrs(id string) (v4, v6 netip.Prefix) {
 	sum := sha256.Sum256([]byte("bawn addresses " + id))
-	four := [4]byte{100, 127, sum[0] & 0x7f, sum[1]} // 100.127.0.0/17, which has not the gateway
+	four := [4]byte{100, 127, sum[0] & 0x7f, sum[1]} // 100.127.0.0/17, which does not hold the gateway's
 	six := Gateway6.Addr().As16()
 	copy(six[8:], sum[2:10])
 	six[8] |= 2 // never the gateway's
 	return netip.PrefixFrom(netip.AddrFrom4(four), 32), netip.PrefixFrom(netip.AddrFrom16(six), 128)
 }
 
-// netSettings are what every guest is told of its card.
+// netSettings returns what every guest is told of its network.
 func netSettings() *wire.Net {
 	return &wire.Net{
 		MTU:      LinkMTU,
@@ -70,8 +71,8 @@ const localCAs = "/usr/local/share/ca-certificates/*.crt"
 // maxCAs bounds what is passed on, in bytes.
 const maxCAs = 256 << 10
 
-// hostCAs are the certificates in files, one after the other; what is none is
-// left out.
+// hostCAs returns the certificates in the files of a pattern as one PEM file. Whatever else
+// is in the files is left out.
 func hostCAs(pattern string) []byte {
 	files, err := filepath.Glob(pattern)
 	if err != nil {
@@ -117,7 +118,7 @@ func MachineID(id string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// timezone is the host's, as an IANA name; empty when unknown.
+// timezone returns the host's time zone as an IANA name, or "" if it is not known.
 func timezone() string {
 	if tz := os.Getenv("TZ"); tz != "" && !strings.ContainsAny(tz, ":,<") {
 		return tz

@@ -29,9 +29,8 @@ const (
 	SerialModules = "bawn-modules"
 )
 
-// cardMAC is the address that every machine's card starts with. The agent then
-// sets the sandbox's own (guestMAC), since a restored card has its template's
-// in any case.
+// cardMAC is the address that every machine's network card starts with. The agent then sets
+// the sandbox's own (GuestMAC), since a restored card has its template's in any case.
 const cardMAC = "02:62:61:77:6e:02"
 
 // Describe returns the machine of a spec, without the disks, channels and memory that
@@ -52,7 +51,7 @@ func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 	}
 }
 
-// Channels are the host's ends of what leads into a machine.
+// Channels are the host's ends of the connections into a machine.
 type Channels struct {
 	Console, Control, Mux, Link net.Conn
 }
@@ -67,7 +66,8 @@ func (c *Channels) Close() {
 }
 
 // Connect gives the machine its channels: socket pairs, so that QEMU neither makes
-// sockets nor finds them by name.
+// sockets nor finds them by name. The caller owns the channels; Machine.Start closes QEMU's
+// ends.
 func Connect(m *qemu.Machine) (*Channels, error) {
 	var c Channels
 	var theirs [4]*os.File
@@ -91,8 +91,8 @@ func Connect(m *qemu.Machine) (*Channels, error) {
 	return &c, nil
 }
 
-// OpenDisks opens what the machine boots from and its own disk, so that QEMU
-// needs no rights to the paths.
+// OpenDisks opens the disks that the machine boots from, and its own at the path, so that
+// QEMU needs no rights to the paths. The caller calls closeAll once QEMU has started.
 func OpenDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(), err error) {
 	closeAll = func() {
 		for _, d := range disks {
@@ -117,11 +117,12 @@ func OpenDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(),
 	return disks, closeAll, nil
 }
 
-// Kind returns the kind of template that the machine can start from.
+// Kind returns the kind of template that the machine can start from: machines of one kind
+// differ in nothing that a guest could have noticed before it gets its identity.
 func Kind(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRequest) (string, error) {
 	text, err := json.Marshal(struct {
 		Setup wire.SetupRequest
-		Disk  int64 // whose size the guest keeps in mind
+		Disk  int64 // the guest remembers its size
 	}{setup, spec.Disk})
 	if err != nil {
 		return "", err
@@ -136,7 +137,7 @@ func Kind(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRe
 	})
 }
 
-// Source is where a machine was saved: a template or a snapshot.
+// Source is a saved machine: a template or a snapshot.
 type Source interface {
 	Unpack(ram *os.File) error
 	State() (io.ReadCloser, error)
@@ -148,19 +149,22 @@ type AtPoint struct {
 	Point    template.Point
 }
 
-func (p AtPoint) Unpack(ram *os.File) error     { return p.Template.Unpack(p.Point, ram) }
+// Unpack implements Source.
+func (p AtPoint) Unpack(ram *os.File) error { return p.Template.Unpack(p.Point, ram) }
+
+// State implements Source.
 func (p AtPoint) State() (io.ReadCloser, error) { return p.Template.State(p.Point) }
 
-// Origin is what a machine goes on from.
+// Origin is the saved machine from which another one starts.
 type Origin struct {
 	What   string // for errors
 	Source Source
-	// Before, if not nil, does what is to be done between loading the machine
-	// and letting it go on.
+	// Before, if not nil, is called when the machine is loaded and still paused.
 	Before func(context.Context, *qemu.Process) error
 }
 
-// Restore starts the machine as what was saved.
+// Restore starts the machine, loads what was saved, and lets it go on. After an error
+// nothing of the machine is left.
 func (o *Origin) Restore(ctx context.Context, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
 	filled := make(chan error, 1)
 	ram := m.RAM
@@ -183,6 +187,7 @@ func (o *Origin) Restore(ctx context.Context, m *qemu.Machine, start func(*qemu.
 	return p, nil
 }
 
+// load loads what was saved into a process that waits for it.
 func (o *Origin) load(ctx context.Context, p *qemu.Process) error {
 	state, err := o.Source.State()
 	if err != nil {
