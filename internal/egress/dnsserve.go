@@ -2,6 +2,8 @@ package egress
 
 import (
 	"context"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"bawn.dev/bawn/internal/egress/audit"
@@ -52,36 +54,30 @@ func (g *Gateway) sawQuery(q nameserver.Question, allowed bool, h *processHint) 
 	g.deny(e, d, suggest, h)
 }
 
-// serveDNS answers queries over TCP.
-func (g *Gateway) serveDNS(h *processHint, req TCPRequest) {
-	if !g.enter() {
-		req.Reject()
-		return
-	}
-	defer g.wg.Done()
-	defer g.dnsTCP.Add(-1)
-	if g.dnsTCP.Add(1) > maxDNSTCP {
-		req.Reject()
-		return
-	}
-	c, err := req.Accept()
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	defer context.AfterFunc(g.ctx, func() { c.Close() })()
-	nameserver.ServeStream(c, dnsIdle, func(query []byte) []byte { return g.reply(query, h) })
+// serveDNSStream answers queries over TCP.
+func (g *Gateway) serveDNSStream(h *processHint, req TCPRequest) {
+	g.serveDNS(req, &g.dnsTCP, maxDNSTCP, func(c net.Conn) {
+		nameserver.ServeStream(c, dnsIdle, func(query []byte) []byte { return g.reply(query, h) })
+	})
 }
 
 // serveDNSPackets answers queries over UDP.
 func (g *Gateway) serveDNSPackets(h *processHint, req UDPRequest) {
+	g.serveDNS(req, &g.dnsUDP, maxDNSUDP, func(c net.Conn) {
+		nameserver.ServePackets(c, dnsUDPIdle, func(query []byte) []byte { return g.reply(query, h) })
+	})
+}
+
+// serveDNS accepts a DNS client, of which limit may be open, and serves it until it
+// or the gateway ends.
+func (g *Gateway) serveDNS(req TCPRequest, open *atomic.Int32, limit int32, serve func(net.Conn)) {
 	if !g.enter() {
 		req.Reject()
 		return
 	}
 	defer g.wg.Done()
-	defer g.dnsUDP.Add(-1)
-	if g.dnsUDP.Add(1) > maxDNSUDP {
+	defer open.Add(-1)
+	if open.Add(1) > limit {
 		req.Reject()
 		return
 	}
@@ -91,5 +87,5 @@ func (g *Gateway) serveDNSPackets(h *processHint, req UDPRequest) {
 	}
 	defer c.Close()
 	defer context.AfterFunc(g.ctx, func() { c.Close() })()
-	nameserver.ServePackets(c, dnsUDPIdle, func(query []byte) []byte { return g.reply(query, h) })
+	serve(c)
 }

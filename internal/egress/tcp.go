@@ -54,7 +54,7 @@ func (g *Gateway) TCP(src, dst netip.AddrPort, req TCPRequest) {
 	h := g.attribute("tcp", src, dst)
 	switch {
 	case slices.Contains(g.cfg.DNS, dst):
-		g.serveDNS(h, req)
+		g.serveDNSStream(h, req)
 		return
 	case slices.Contains(g.cfg.Info, dst):
 		g.serveInfo(req)

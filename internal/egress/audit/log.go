@@ -203,10 +203,9 @@ func newReader(each func(Entry) error) *reader {
 	r.Limit = maxLogLine
 	r.Each = func(line []byte) error {
 		var e Entry
-		if json.Unmarshal(bytes.TrimSpace(line), &e) != nil || e.Time.IsZero() {
-			return nil
+		if readable := json.Unmarshal(bytes.TrimSpace(line), &e) == nil && !e.Time.IsZero(); readable {
+			r.err = each(e)
 		}
-		r.err = each(e)
 		return r.err
 	}
 	return r
