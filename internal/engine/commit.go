@@ -59,7 +59,7 @@ func (e *Engine) CommitImage(ctx context.Context, sandboxName, name string) (*Im
 	if err != nil {
 		return nil, err
 	}
-	defer tree.Close()
+	defer func() { _ = tree.Close() }() // it was only read
 	limit := spec.Disk
 	if fi, err := os.Stat(spec.Boot.Image); err == nil {
 		limit += fi.Size()

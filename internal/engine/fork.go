@@ -22,8 +22,11 @@ import (
 // an identity of its own. The snapshot is a named one, or one made for the fork, which is
 // called its source here and removed when all forks are made.
 
-// ProjectCopyExists: what would be the copy of the project is there already (Path).
-const ProjectCopyExists Reason = "project-copy-exists"
+// The reasons about forks.
+const (
+	// ProjectCopyExists: what would be the copy of the project is there already (Path).
+	ProjectCopyExists Reason = "project-copy-exists"
+)
 
 // ForkRequest says which forks are to be made.
 type ForkRequest struct {

@@ -9,8 +9,11 @@ import (
 	"bawn.dev/bawn/internal/session"
 )
 
-// SSHConfigQuoting: ssh_config(5) cannot hold a path or the command.
-const SSHConfigQuoting Reason = "ssh-config-cannot-quote"
+// The reasons about SSH.
+const (
+	// SSHConfigQuoting: ssh_config(5) cannot hold a path or the command.
+	SSHConfigQuoting Reason = "ssh-config-cannot-quote"
+)
 
 // SSHConfig returns the Host block of ssh_config(5) with which OpenSSH clients reach a
 // sandbox as the person's own user. proxy is the shell command that joins its standard
