@@ -30,7 +30,7 @@ type Status struct {
 	Attached int `json:"attached"`
 	// Resumed: it was suspended and went on, and did not boot.
 	Resumed bool `json:"resumed,omitempty"`
-	// Starved: the machine stands still until the host's disk has room again.
+	// Starved: the machine is paused until the host's disk has room again.
 	Starved bool `json:"starved,omitempty"`
 }
 

@@ -11,7 +11,7 @@ import (
 // Kind is what an Event is about. Its values are stable.
 type Kind string
 
-// The kinds of events. Which fields of Event each one fills is said beside it.
+// The kinds of events. The fields of Event that each one fills stand beside it.
 const (
 	// KindStatus is the first event of every stream (Status).
 	KindStatus Kind = "status"
@@ -24,8 +24,8 @@ const (
 	KindDetached Kind = "detached"
 	// KindDenial: something that the guest wanted of the network was denied (Denial).
 	KindDenial Kind = "denial"
-	// KindSpace: the machine stands still because the host's disk is full, or goes on
-	// again (Starved).
+	// KindSpace: the machine is paused because the host's disk is full (Starved), or runs
+	// again.
 	KindSpace Kind = "space"
 	// KindLagged is the last event of a stream whose subscriber did not keep up: later
 	// events were lost. The subscriber may subscribe again.

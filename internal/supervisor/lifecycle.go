@@ -10,7 +10,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 )
 
-// lifecycle is how far a sandbox is, who works in it, and why it ends. Its methods may be
+// lifecycle is the phase of a sandbox, the number of clients in it, and why it ends. Its methods may be
 // called by several goroutines at once.
 //
 // The phases of one supervisor are Starting, Running, Stopping and Stopped, in this order;

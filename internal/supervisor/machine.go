@@ -73,7 +73,7 @@ func (m *machine) destroy() error {
 	return err
 }
 
-// paused runs f while the guest's processors stand still.
+// paused runs f while the guest is paused.
 func (m *machine) paused(ctx context.Context, f func() error) error {
 	if err := m.Pause(ctx); err != nil {
 		return err

@@ -28,7 +28,7 @@ import (
 // guest sends are frames on the link. Three parts pass them on:
 //
 //   - the stack (package netstack) makes connections and datagrams of frames, and drops
-//     what is none;
+//     all other frames;
 //   - the gateway (package egress) decides about each by the policy, dials on the host, and
 //     relays; it also answers the guest's DNS queries;
 //   - the policy (package policy) is compiled from the files of rules and the rules that are
@@ -120,7 +120,7 @@ func (n *network) watchRules() (*fileWatch, error) {
 		return nil, err
 	}
 	return watchFiles(files, func() {
-		if n.asOnDisk() { // a request said so already
+		if n.asOnDisk() { // a request has loaded them already
 			return
 		}
 		if err := n.reload(); err != nil {

@@ -86,7 +86,7 @@ func (s *supervisor) Suspend(ctx context.Context, force bool) error {
 	return nil
 }
 
-// leaveLimit is how long somebody who has gone may still be counted as attached.
+// leaveLimit is how long a client that has gone may still be counted as attached.
 const leaveLimit = time.Second
 
 // awaitDetached waits a moment for clients that have just gone: "bawn run" that ended right

@@ -50,8 +50,8 @@ const (
 	ProjectPolicyFile = "policy.project" // rules of the project's bawn.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 
-	PoolKeyFile = "key"        // of a machine that waits: which sandboxes it can become
-	ClaimSocket = "claim.sock" // where it is taken
+	PoolKeyFile = "key"        // of a pool member: which sandboxes it can become
+	ClaimSocket = "claim.sock" // of a pool member: where it is claimed
 
 	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
 	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile

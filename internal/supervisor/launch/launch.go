@@ -160,7 +160,7 @@ type crashError string
 
 func (e crashError) Error() string { return string(e) }
 
-// Crashed says whether a start failed because the guest's kernel panicked or QEMU
+// Crashed reports whether a start failed because the guest's kernel panicked or QEMU
 // crashed (qemu.ErrCrashed): under software emulation both were seen, once in some
 // hundred boots, and the next went well.
 func Crashed(err error) bool {
