@@ -51,10 +51,11 @@ func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 	var failed error
 	for _, a := range args {
 		spec, err := find(e, a)
-		if all && err != nil { // damaged: it can yet be stopped or removed
-			err = f(e, a)
-		} else if err == nil {
+		switch {
+		case err == nil:
 			err = f(e, spec.Name)
+		case all || engine.ReasonOf(err) == engine.Damaged: // it can still be stopped or removed
+			err = f(e, a)
 		}
 		if failed != nil && err != nil {
 			fmt.Fprintln(os.Stderr, "bawn:", message(failed))

@@ -61,7 +61,7 @@ var steps = map[engine.Reason]string{
 	engine.NotFound:       "bawn ls",
 	engine.Exists:         "bawn rm {sandbox}, or another name",
 	engine.OtherDirectory: "another --name",
-	engine.Damaged:        "bawn ls, and bawn rm --force for the one that cannot be read",
+	engine.Damaged:        "bawn rm --force {sandbox}",
 	engine.StillRunning:   "bawn stop {sandbox}, or bawn rm --force {sandbox}",
 	engine.NotSuspended:   "bawn exec {sandbox} -- COMMAND starts it",
 
@@ -107,7 +107,7 @@ var steps = map[engine.Reason]string{
 
 	engine.SnapshotExists:   "bawn snapshot rm {sandbox} {snapshot}, or another name",
 	engine.SnapshotNotFound: "bawn snapshot ls {sandbox}",
-	engine.SnapshotDamaged:  "another of bawn snapshot ls {sandbox}",
+	engine.SnapshotDamaged:  "another snapshot: bawn snapshot ls {sandbox} lists them",
 	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
 	engine.StateWouldBeLost: "--force, or bawn snapshot create {sandbox} first",
 

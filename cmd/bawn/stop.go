@@ -33,6 +33,9 @@ func rmCommand() *cobra.Command {
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
+				if _, err := e.Named(name); err != nil && !force && !all {
+					return err // a damaged one is removed with --force
+				}
 				snapshots, _ := e.Snapshots(name) // no reason not to remove it
 				if err := e.Remove(c.Context(), name, force); err != nil {
 					return err

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/project"
@@ -26,7 +27,8 @@ const (
 	// OtherDirectory: the sandbox belongs to another directory than the one that was
 	// named (Sandbox, Path of the one that was named).
 	OtherDirectory Reason = "sandbox-of-another-directory"
-	// Damaged: a file of the sandbox cannot be read (Path of the file).
+	// Damaged: a file of the sandbox makes no sense; it can only be removed (Sandbox, Path
+	// of the file).
 	Damaged Reason = "sandbox-damaged"
 	// StillRunning: the sandbox must not run for this (Sandbox).
 	StillRunning Reason = "sandbox-running"
@@ -176,7 +178,7 @@ func As(err error) *Error {
 	case errors.As(err, &field):
 		return &Error{Reason: InvalidSpec, Fields: []string{field.Field}, Err: err}
 	case errors.As(err, &damaged):
-		return &Error{Reason: Damaged, Path: damaged.File, Err: err}
+		return &Error{Reason: Damaged, Sandbox: filepath.Base(filepath.Dir(damaged.File)), Path: damaged.File, Err: err}
 	case store.IsNotFound(err):
 		return &Error{Reason: NotFound, Err: err}
 	}

@@ -462,7 +462,7 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, failed, err := p.List(t.Context())
-	if err != nil || len(list) != 2 || len(failed) != 1 || engine.ReasonOf(failed["bad"]) != engine.Damaged {
+	if err != nil || len(list) != 2 || len(failed) != 1 || engine.ReasonOf(failed["bad"]) != engine.Damaged || engine.As(failed["bad"]).Sandbox != "bad" {
 		t.Fatalf("%v, %v, %v", list, failed, err)
 	}
 	if off := list[0]; off.Name != "off" || off.State.Phase != sandbox.Stopped || off.Status != nil || off.Suspended {
