@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -471,5 +472,31 @@ func TestAttached(t *testing.T) {
 	want := []control.Kind{control.KindStatus, control.KindAttached, control.KindDetached, control.KindPhase}
 	if !slices.Equal(kinds, want) {
 		t.Errorf("%v", kinds)
+	}
+}
+
+// TestTearDownJoins: the sandbox has not ended before all that looks after it has, nor before
+// a request that is under way was answered.
+func TestTearDownJoins(t *testing.T) {
+	l := begin(t)
+	<-l.ready
+	var task, request atomic.Bool
+	l.s.tasks.Go(func() {
+		<-l.s.life.ctx.Done()
+		time.Sleep(50 * time.Millisecond) // as long as the rest of the end takes, and longer
+		task.Store(true)
+	})
+	stopped := make(chan error, 1)
+	go func() {
+		err := l.client.Stop(context.Background(), false)
+		request.Store(true)
+		stopped <- err
+	}()
+	<-l.ended
+	if !task.Load() {
+		t.Error("a task goes on after the end")
+	}
+	if err := <-stopped; err != nil || !request.Load() {
+		t.Errorf("the request: %v", err)
 	}
 }

@@ -169,3 +169,31 @@ func TestLifecycleEvents(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
+
+// TestStatusWhileThePhaseChanges: a status taken at any moment is whole: a running sandbox
+// has the time since when it runs. Under -race, all of it is seen to be under the lock.
+func TestStatusWhileThePhaseChanges(t *testing.T) {
+	l := newLifecycle(t.Context())
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for range 200 {
+			l.setPhase(sandbox.Running, "")
+			left := l.attach()
+			l.beginStop()
+			left()
+			l.setPhase(sandbox.Starting, "")
+		}
+	})
+	done := make(chan struct{})
+	go func() { changes.Wait(); close(done) }()
+	for {
+		if s := l.status(); s.phase == sandbox.Running && s.since.IsZero() || s.sessions < 0 || s.sessions > 1 {
+			t.Fatalf("%+v", s)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
