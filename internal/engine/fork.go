@@ -24,7 +24,7 @@ import (
 
 // The reasons about forks.
 const (
-	// ProjectCopyExists: what would be the copy of the project is there already (Path).
+	// ProjectCopyExists is the reason when a file is where a copy of the project would be (Path).
 	ProjectCopyExists Reason = "project-copy-exists"
 )
 

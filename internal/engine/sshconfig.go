@@ -11,7 +11,7 @@ import (
 
 // The reasons about SSH.
 const (
-	// SSHConfigQuoting: ssh_config(5) cannot hold a path or the command.
+	// SSHConfigQuoting is the reason when ssh_config(5) cannot hold a path or the command.
 	SSHConfigQuoting Reason = "ssh-config-cannot-quote"
 )
 

@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 // TestEqual: a server may take over from one of the same share, and from no other.
 func TestEqual(t *testing.T) {
 	o := Options{Root: "/a", File: "f", ReadOnly: true}
-	if !o.Equal(o) {
+	if same := o; !o.Equal(same) {
 		t.Error("a share is not itself")
 	}
 	for _, p := range []Options{{Root: "/b", File: "f", ReadOnly: true}, {Root: "/a", ReadOnly: true}, {Root: "/a", File: "f"}} {
