@@ -112,6 +112,7 @@ var steps = map[engine.Reason]string{
 	engine.StateWouldBeLost: "--force, or bawn snapshot create {sandbox} first",
 
 	engine.ImageInUse:         "bawn ls, and bawn rm what has it",
+	engine.ImageNotMade:       "bawn image ls, which lists those there are; bawn image commit SANDBOX {path} makes it",
 	engine.ImageNotRemoved:    "bawn image ls",
 	engine.PathEscapes:        "name the place that it leads to, if you mean that",
 	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",

@@ -68,11 +68,14 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 	return c
 }
 
+// allowCommand is the command that adds a rule, shown with the rule that is missing.
+const allowCommand = "bawn policy allow"
+
 func printEntry(w io.Writer, e engine.LogEntry, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(e)
 	}
-	_, err := fmt.Fprintln(w, e.Text())
+	_, err := fmt.Fprintln(w, e.Text(allowCommand))
 	return err
 }
 
@@ -114,7 +117,7 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 			return err
 		}
 		person.discard() // what was typed before is no answer to this
-		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", d.Entry.Text(), d.Rule)
+		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", d.Entry.Text(allowCommand), d.Rule)
 		line, err := person.line(ctx)
 		if err != nil {
 			fmt.Fprintln(out)

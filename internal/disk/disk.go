@@ -149,7 +149,7 @@ func run(cmd *exec.Cmd) error {
 	out, err := proc.CombinedOutput(cmd)
 	name := filepath.Base(cmd.Path)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is missing: bawn doctor says which package has it", name)
+		return fmt.Errorf("%s is missing: it comes with the package e2fsprogs", name)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))

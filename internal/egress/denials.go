@@ -63,5 +63,5 @@ func (g *Gateway) remember(d Denial) {
 
 // Text is a denial as one line for the agent, safe to print.
 func (d Denial) Text() string {
-	return audit.Entry{Time: d.Time, Verdict: audit.Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Brief()
+	return audit.Entry{Time: d.Time, Verdict: audit.Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Brief(allowCommand)
 }

@@ -57,7 +57,7 @@ func (g *Gateway) infoHandler() http.Handler {
 		plain(w, "text/plain; charset=utf-8")
 		fmt.Fprint(w, "This machine's network is governed by bawn, on the host. What no rule allows is denied at once:\n"+
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
-			"Nothing in here can change the rules. Ask the person to run on the host: bawn policy allow HOST:PORT\n"+
+			"Nothing in here can change the rules. Ask the person to run on the host: "+allowCommand+" HOST:PORT\n"+
 			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.ruleTexts()
 		for _, rule := range list {

@@ -10,6 +10,10 @@ import (
 	"bawn.dev/bawn/internal/sys/text"
 )
 
+// allowCommand is the command of the host that adds a rule. The pages that the guest reads
+// name it, so that an agent can ask for the rule that it needs.
+const allowCommand = "bawn policy allow"
+
 // page returns an HTTP answer about the flow itself: the rule that would let it
 // through.
 func (f *flow) page(reason string) []byte {
@@ -22,7 +26,7 @@ func errorPage(status int, reason, suggest string) []byte {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
 	if suggest != "" && status == 403 {
-		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: bawn policy allow %s\n", text.Line(suggest), text.Line(suggest))
+		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: %s %s\n", text.Line(suggest), allowCommand, text.Line(suggest))
 	}
 	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", policy.InfoName)
 	var b bytes.Buffer

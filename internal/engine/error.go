@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -170,7 +171,10 @@ func As(err error) *Error {
 	var field *sandbox.FieldError
 	var answer *control.Error
 	var share *store.ShareError
+	var notMade *image.NotMadeError
 	switch {
+	case errors.As(err, &notMade):
+		return &Error{Reason: ImageNotMade, Path: notMade.Name, Err: err}
 	case errors.As(err, &share):
 		return &Error{Reason: Reason(share.Reason), Path: share.Path, Err: err}
 	case errors.As(err, &answer):

@@ -14,6 +14,8 @@ import (
 const (
 	// ImageInUse: a sandbox's disk is laid over the image, which therefore stays.
 	ImageInUse Reason = "image-in-use"
+	// ImageNotMade: no image of that name was made of a sandbox (Path is its name).
+	ImageNotMade Reason = "image-not-made"
 	// ImageNotRemoved: the image is not there, or cannot be removed.
 	ImageNotRemoved Reason = "image-not-removed"
 )

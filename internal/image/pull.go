@@ -85,7 +85,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 		return img, nil
 	}
 	if local, ok := strings.CutPrefix(ref, LocalPrefix); ok {
-		return nil, fmt.Errorf("there is no image %s: bawn image ls lists those there are, bawn image commit SANDBOX %s makes one", ref, local)
+		return nil, &NotMadeError{Name: local}
 	}
 	n, err := name.ParseReference(ref)
 	if err != nil {

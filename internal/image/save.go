@@ -16,6 +16,11 @@ import (
 // LocalPrefix begins references to images that Save made.
 const LocalPrefix = "local:"
 
+// NotMadeError means that there is no image LocalPrefix+Name.
+type NotMadeError struct{ Name string }
+
+func (e *NotMadeError) Error() string { return "there is no image " + LocalPrefix + e.Name }
+
 var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // errNothing means that the tar stream is empty.

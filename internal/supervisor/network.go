@@ -84,7 +84,7 @@ func newNetwork(d store.Dir, netLog *audit.Log, c egress.Config, ask processQuer
 	}
 	var err error
 	if n.files, err = n.watchRules(); err != nil {
-		log.Warn("rules that are edited by hand take effect with the next bawn policy", "error", err)
+		log.Warn("the files of rules cannot be watched: rules that are edited by hand take effect when rules are changed by a command", "error", err)
 	}
 	return n
 }

@@ -132,7 +132,7 @@ func TestLogDiskFull(t *testing.T) {
 
 func TestEntryText(t *testing.T) {
 	e := Entry{Time: time.Now(), Verdict: Denied, Proto: "tcp", Name: "a\x1b[2Jb", Port: 8443, Reason: "no rule", Suggest: "a:8443", Count: 3}
-	text := e.Text()
+	text := e.Text("bawn policy allow")
 	if strings.ContainsAny(text, "\x1b\n") || !strings.Contains(text, "bawn policy allow a:8443") || !strings.HasSuffix(text, "x3") {
 		t.Fatalf("%q", text)
 	}
@@ -173,11 +173,11 @@ func TestFollowEnds(t *testing.T) {
 func TestProcessColumn(t *testing.T) {
 	e := Entry{Time: time.Now(), Verdict: Denied, Proto: "tcp", Name: "a.example", Port: 443, Process: "curl[7]"}
 	at := strings.Index(Heading, "PROCESS")
-	if text := e.Text(); !strings.HasPrefix(text[at:], "curl[7] ") || strings.Index(text, "a.example") != strings.Index(Heading, "TARGET") {
+	if text := e.Text("bawn policy allow"); !strings.HasPrefix(text[at:], "curl[7] ") || strings.Index(text, "a.example") != strings.Index(Heading, "TARGET") {
 		t.Errorf("%s\n%s", Heading, text)
 	}
 	e.Process = ""
-	if text := e.Text(); !strings.HasPrefix(text[at:], "- ") {
+	if text := e.Text("bawn policy allow"); !strings.HasPrefix(text[at:], "- ") {
 		t.Errorf("%s\n%s", Heading, text)
 	}
 }

@@ -75,13 +75,14 @@ var Heading = fmt.Sprintf("%-12s %-7s %-5s %-*s %s", "TIME", "VERDICT", "PROTO",
 const processWidth = 20
 
 // Text returns the entry as one line for people, below Heading, safe to print: the
-// guest chose parts of it.
-func (e Entry) Text() string { return e.text(true) }
+// guest chose parts of it. allow is the command that a front end has for adding a rule;
+// it is shown with the rule that is missing.
+func (e Entry) Text(allow string) string { return e.text(allow, true) }
 
 // Brief is Text without the column of the process, for the guest to read.
-func (e Entry) Brief() string { return e.text(false) }
+func (e Entry) Brief(allow string) string { return e.text(allow, false) }
 
-func (e Entry) text(process bool) string {
+func (e Entry) text(allow string, process bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-7s %-5s", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Proto)
 	if process {
@@ -107,7 +108,7 @@ func (e Entry) text(process bool) string {
 		fmt.Fprintf(&b, " sent %d got %d in %s", e.Sent, e.Got, e.Lasted.Round(time.Millisecond))
 	}
 	if e.Verdict == Denied && e.Suggest != "" {
-		fmt.Fprintf(&b, " (bawn policy allow %s)", e.Suggest)
+		fmt.Fprintf(&b, " (%s %s)", allow, e.Suggest)
 	}
 	if e.Count > 1 {
 		fmt.Fprintf(&b, " x%d", e.Count)
