@@ -150,7 +150,6 @@ type AtPoint struct {
 }
 
 // Unpack implements Source.
-// Unpack implements Source.
 func (p AtPoint) Unpack(ram *os.File) error { return p.Template.Unpack(p.Point, ram) }
 
 // State implements Source.
