@@ -22,11 +22,22 @@ func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t) {
 	out.SetTimeout(staleAfter)
 }
 
+// standInAttr answers with the attributes of the root of a share of one file: those of an
+// empty directory that anybody may pass through. Nothing in them is the host's.
+func (f *fileSystem) standInAttr(out *fuse.AttrOut) {
+	out.Ino, out.Nlink, out.Mode = rootID, 2, unix.S_IFDIR|0o555
+	out.SetTimeout(staleAfter)
+}
+
 // GetAttr implements fuse.RawFileSystem.
 func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, err := f.nodeFor(readNode, in.NodeId)
+	n, err := f.nodeFor(statNode, in.NodeId)
 	if err != nil {
 		return status(err)
+	}
+	if f.standIn(n) {
+		f.standInAttr(out)
+		return fuse.OK
 	}
 	st, err := f.stat(n)
 	if err != nil {

@@ -12,12 +12,13 @@ const (
 	changeName                     // remove the entry, or rename it or another to it
 	createUnnamed                  // make a file without a name
 	// Of a node itself.
-	readNode   // read its attributes, its target or its contents, or list it
+	statNode   // read the attributes that every file has (stat(2))
+	readNode   // read its target, contents or extended attributes, list it, or link to it
 	modifyNode // write its attributes or its contents
 )
 
 // modifies reports whether the operation changes anything on the host.
-func (o operation) modifies() bool { return o != lookupName && o != readNode }
+func (o operation) modifies() bool { return o != lookupName && o != statNode && o != readNode }
 
 // check returns the error with which the share refuses an operation on node n, or on a
 // name in directory n, and nil if it is allowed. It is the one place that knows the rules
@@ -29,15 +30,40 @@ func (f *fileSystem) check(o operation, n *node, name string) error {
 	if err := f.checkShare(o); err != nil {
 		return err
 	}
-	if f.file != "" && n == f.tree.root { // nothing is there but the one file
-		switch o {
-		case lookupName:
-			if name != f.file {
-				return unix.ENOENT
-			}
-		case createName, changeName, createUnnamed:
-			return unix.EPERM
+	if f.standIn(n) {
+		return f.checkStandIn(o, name)
+	}
+	return nil
+}
+
+// standIn reports whether a node is the root of a share of one file. The guest must have a
+// root to mount, but the directory that holds the file on the host is not shared: the
+// node stands in for it, with attributes of its own (standInAttr), and the file is the
+// only thing that can be done from it.
+func (f *fileSystem) standIn(n *node) bool { return f.file != "" && n == f.tree.root }
+
+// checkStandIn is the part of check for the root of a share of one file.
+func (f *fileSystem) checkStandIn(o operation, name string) error {
+	switch o {
+	case statNode:
+		return nil
+	case lookupName:
+		if name != f.file {
+			return unix.ENOENT
 		}
+		return nil
+	case readNode:
+		return unix.EACCES
+	}
+	return unix.EPERM
+}
+
+// checkType returns the error for a name in a directory whose file has the mode: in a share
+// of one file, nothing but a regular file can be that file, whatever the host or another
+// guest has put in its place.
+func (f *fileSystem) checkType(dir *node, mode uint16) error {
+	if f.standIn(dir) && mode&unix.S_IFMT != unix.S_IFREG {
+		return unix.ENOENT
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 
 // TestCheck: what a share allows, in its root and below.
 func TestCheck(t *testing.T) {
-	all := []operation{lookupName, createName, changeName, createUnnamed, readNode, modifyNode}
+	all := []operation{lookupName, createName, changeName, createUnnamed, statNode, readNode, modifyNode}
 	for name, c := range map[string]struct {
 		options Options
 		below   bool   // in a directory below the root
@@ -18,10 +18,10 @@ func TestCheck(t *testing.T) {
 	}{
 		"writable":                 {options: Options{}, name: "a"},
 		"read-only":                {options: Options{ReadOnly: true}, name: "a", want: map[operation]error{createName: unix.EROFS, changeName: unix.EROFS, createUnnamed: unix.EROFS, modifyNode: unix.EROFS}},
-		"the one file":             {options: Options{File: "a"}, name: "a", want: map[operation]error{createName: unix.EPERM, changeName: unix.EPERM, createUnnamed: unix.EPERM}},
-		"beside the one file":      {options: Options{File: "a"}, name: "b", want: map[operation]error{lookupName: unix.ENOENT, createName: unix.EPERM, changeName: unix.EPERM, createUnnamed: unix.EPERM}},
+		"the one file":             {options: Options{File: "a"}, name: "a", want: map[operation]error{createName: unix.EPERM, changeName: unix.EPERM, createUnnamed: unix.EPERM, readNode: unix.EACCES, modifyNode: unix.EPERM}},
+		"beside the one file":      {options: Options{File: "a"}, name: "b", want: map[operation]error{lookupName: unix.ENOENT, createName: unix.EPERM, changeName: unix.EPERM, createUnnamed: unix.EPERM, readNode: unix.EACCES, modifyNode: unix.EPERM}},
 		"a name like the one file": {options: Options{File: "a"}, below: true, name: "b"},
-		"the one file, read-only":  {options: Options{File: "a", ReadOnly: true}, name: "a", want: map[operation]error{createName: unix.EROFS, changeName: unix.EROFS, createUnnamed: unix.EROFS, modifyNode: unix.EROFS}},
+		"the one file, read-only":  {options: Options{File: "a", ReadOnly: true}, name: "a", want: map[operation]error{createName: unix.EROFS, changeName: unix.EROFS, createUnnamed: unix.EROFS, readNode: unix.EACCES, modifyNode: unix.EROFS}},
 	} {
 		f := newTest(t, c.options)
 		n := f.tree.root

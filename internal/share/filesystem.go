@@ -76,6 +76,9 @@ func status(err error) fuse.Status {
 
 // entry makes the answer to a name that was found.
 func (f *fileSystem) entry(parent *node, name string, st *unix.Statx_t, out *fuse.EntryOut) error {
+	if err := f.checkType(parent, st.Mode); err != nil {
+		return err
+	}
 	f.tree.mu.Lock()
 	full := len(f.tree.byID) >= maxNodes
 	f.tree.mu.Unlock()

@@ -67,7 +67,7 @@ func (f *fileSystem) load(s *Saved, moved bool) error {
 	if len(s.Nodes) > maxNodes || len(s.Handles) > f.maxHandles {
 		return errors.New("saved share: too much is open")
 	}
-	if err := f.tree.load(s, moved); err != nil {
+	if err := f.tree.load(s, moved, f.mayLie); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -92,7 +92,8 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 	if h.writable() && f.check(modifyNode, n, "") != nil {
 		return errors.New("saved share: a file is open for writing, which the share does not allow now")
 	}
-	if place, st, err := f.openPlace(n); err == nil {
+	if f.check(readNode, n, "") != nil { // stale
+	} else if place, st, err := f.openPlace(n); err == nil {
 		if fd, err := reopen(place, flags, st); err == nil {
 			h.fd = fd
 		}
@@ -108,7 +109,13 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 	return nil
 }
 
-func (t *tree) load(s *Saved, moved bool) error {
+// mayLie reports whether the share allows a saved node to lie where it says.
+func (f *fileSystem) mayLie(n, parent *node, name string) bool {
+	return checkName(name) == nil && f.check(lookupName, parent, name) == nil && f.checkType(parent, n.typ) == nil
+}
+
+// load fills the tree. A node that mayLie refuses has no place: it is stale.
+func (t *tree) load(s *Saved, moved bool, mayLie func(n, parent *node, name string) bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	was := map[uint64]savedNode{}
@@ -133,7 +140,7 @@ func (t *tree) load(s *Saved, moved bool) error {
 	}
 	for _, v := range s.Nodes {
 		n, parent := t.byID[v.ID], t.byID[v.Parent]
-		if n == nil || n == t.root || parent == nil || checkName(string(v.Name)) != nil {
+		if n == nil || n == t.root || parent == nil || !mayLie(n, parent, string(v.Name)) {
 			continue
 		}
 		t.place(n, parent, string(v.Name))
