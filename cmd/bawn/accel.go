@@ -40,6 +40,6 @@ func writeEmulation(w io.Writer, n engine.Notice, debug bool) {
 		fmt.Fprintf(w, "  try: %s\n", strings.TrimSpace(n.Remedy))
 	}
 	if debug && n.Detail != "" {
-		fmt.Fprintf(w, "  QEMU said: %s\n", n.Detail)
+		fmt.Fprintf(w, "  QEMU printed: %s\n", n.Detail)
 	}
 }

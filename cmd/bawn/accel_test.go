@@ -12,7 +12,7 @@ import (
 func TestEmulationNotice(t *testing.T) {
 	n := engine.Notice{Reason: engine.SoftwareEmulation, Text: "/dev/kvm is shy", Remedy: "be kind", Detail: "Assertion failed"}
 	want := "bawn: /dev/kvm is shy; using software emulation, about 20 times slower\n  try: be kind\n"
-	for debug, want := range map[bool]string{false: want, true: want + "  QEMU said: Assertion failed\n"} {
+	for debug, want := range map[bool]string{false: want, true: want + "  QEMU printed: Assertion failed\n"} {
 		var out strings.Builder
 		writeEmulation(&out, n, debug)
 		if out.String() != want {

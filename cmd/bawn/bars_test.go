@@ -36,7 +36,7 @@ func TestBarsInAFile(t *testing.T) {
 		"a long task":      {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Working", At: long}, engine.TaskEnded{Task: 1}}, "bawn: Working: done in 2s\n"},
 		"one that failed":  {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Working", At: long}, engine.TaskEnded{Task: 1, Err: errors.New("no")}}, ""},
 		"a notice":         {[]engine.Event{engine.Notice{Text: "look"}}, "bawn: look\n"},
-		"with a next step": {[]engine.Event{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "look"}}, "bawn: look\n  try: bawn stop --force shop, to do so now\n"},
+		"with a next step": {[]engine.Event{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "look"}}, "bawn: look\n  try: bawn stop --force shop turns it off at once\n"},
 		"of two, one":      {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Other", At: long}, engine.TaskStarted{Task: 2, Label: "Working", At: long}, engine.TaskEnded{Task: 2}}, "bawn: Working: done in 2s\n"},
 	} {
 		got := shownOf(t, func(b *bars) {
@@ -64,7 +64,7 @@ func TestBarsWhileRaw(t *testing.T) {
 		b.setRaw(false)
 		b.show(engine.Notice{Text: "free"})
 	})
-	if want := "bawn: full\r\n  try: free some on the file system of /s, or bawn stop --force shop\r\nbawn: free\n"; got != want {
+	if want := "bawn: full\r\n  try: free space on the file system of /s, or bawn stop --force shop\r\nbawn: free\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -8,11 +8,11 @@ import (
 
 func imageCommitCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "commit SANDBOX NAME", Short: "Make an image of what is installed in a sandbox",
-		Long: `Make an image of what a sandbox has on its disk: programs that were installed, and
-all that is in home directories, what an agent knows of you after a log-in among it.
-The project, other mounts, Docker's data and /tmp are left out. New sandboxes start
-from it with --image local:NAME.`,
+		Use: "commit SANDBOX NAME", Short: "Make an image from the disk of a sandbox",
+		Long: `Make an image from the disk of a sandbox: installed programs and all files in home
+directories, also the credentials that an agent stored there when you logged in. The
+project directory, other mounts, Docker's data and /tmp are left out. Start new
+sandboxes from the image with --image local:NAME.`,
 		Example: `  bawn run --allow preset:npm -- sudo npm install -g @openai/codex
   bawn image commit shop agents
   cd ../other && bawn run --image local:agents -- codex`,

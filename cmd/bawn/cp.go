@@ -19,10 +19,11 @@ func cpCommand() *cobra.Command {
 		Use:   "cp SOURCE... DESTINATION",
 		Short: "Copy files between the host and a sandbox",
 		Long: `Copy files and directories between the host and a sandbox. One side is
-NAME:PATH (or :PATH for this directory's sandbox); a relative PATH is taken from
-the home directory there. Directories are copied whole; modes, times of change
-and symbolic links are kept. Devices, pipes and sockets in them are left out, which
-bawn tells. A path of the host that holds a colon is written ./with:colon.
+NAME:PATH (or :PATH for this directory's sandbox); a relative PATH starts at the
+home directory there. Directories are copied with all files in them; modes,
+modification times and symbolic links are kept. Devices, pipes and sockets are left
+out; bawn prints a line for each. Write a path of the host with a colon in it as
+./with:colon.
 
 In a directory that the sandbox can change, bawn follows no symbolic link that
 leads out of it.`,
@@ -40,12 +41,12 @@ leads out of it.`,
 	return c
 }
 
-// copyFlagError says of the flags with which other programs copy directories that
-// none is needed.
+// copyFlagError reports that bawn cp does not need the flags with which other programs
+// copy directories.
 func copyFlagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) && slices.Contains([]string{"a", "p", "r", "R", "archive", "recursive"}, unknown.GetSpecifiedName()) {
-		return hint(fmt.Errorf("bawn cp copies directories whole, with modes and times, and has no %s", err.Error()[strings.LastIndexByte(err.Error(), ' ')+1:]), "the same without it")
+		return hint(fmt.Errorf("bawn cp has no %s: it always copies directories with all files, modes and times", err.Error()[strings.LastIndexByte(err.Error(), ' ')+1:]), "run the same command without it")
 	}
 	return flagError(c, err)
 }
@@ -83,7 +84,7 @@ func copyRequest(sources []string, dest string) (name string, r engine.CopyReque
 			name = from.name
 		}
 		if from.remote == to.remote || from.remote && from.name != name {
-			return "", r, hint(errors.New("one side must be in a sandbox (NAME:PATH) and the other on the host"), "bawn cp --help")
+			return "", r, hint(errors.New("bawn cp copies between a sandbox (NAME:PATH) and the host: exactly one side must be in a sandbox"), "bawn cp --help")
 		}
 		r.Sources = append(r.Sources, from.path)
 	}

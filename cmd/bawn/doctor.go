@@ -26,7 +26,7 @@ func doctorCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check this host and name a remedy for what is missing",
+		Short: "Check whether this host can run sandboxes, and how to fix what it lacks",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var found []finding
@@ -43,7 +43,7 @@ func doctorCommand() *cobra.Command {
 				return err
 			}
 			if failed {
-				return errors.New("bawn cannot run here yet; see the remedies above")
+				return errors.New("bawn cannot run on this host yet: fix the lines marked FAIL above, then run bawn doctor again")
 			}
 			return nil
 		},
@@ -77,17 +77,17 @@ var remedies = map[engine.RemedyKind]string{
 	engine.UseDebian:     "run bawn on Debian or Ubuntu",
 	engine.UseLinux:      "run bawn on Linux",
 	engine.UpdateKernel:  "boot Linux %s or later",
-	engine.EnableLSM:     "boot a newer kernel, with landlock among the lsm= modules",
-	engine.MoveState:     "set XDG_STATE_HOME to a folder of yours on a local disk",
-	engine.MoveCache:     "set XDG_CACHE_HOME to a folder of yours",
-	engine.MoveFolder:    "put it on another file system",
-	engine.FreeSpace:     "free some space there: %s is wanted",
-	engine.LessMemory:    "give sandboxes less: --memory 512m",
-	engine.GiveMemory:    "set how much a guest gets: --memory 2g",
-	engine.InstallQEMU:   "see qemu",
+	engine.EnableLSM:     "boot Linux 5.13 or later with landlock in the lsm= list of the kernel command line",
+	engine.MoveState:     "set XDG_STATE_HOME to a folder that you own, on a local disk",
+	engine.MoveCache:     "set XDG_CACHE_HOME to a folder that you own",
+	engine.MoveFolder:    "move that folder to another file system",
+	engine.FreeSpace:     "free disk space there until %s are free",
+	engine.LessMemory:    "give each sandbox less memory: --memory 512m",
+	engine.GiveMemory:    "set the memory of each sandbox: --memory 2g",
+	engine.InstallQEMU:   "install QEMU first (see qemu above)",
 	engine.FixAccel:      "fix the error above",
 	engine.RemoveCache:   "rm -r %s, while no sandbox runs",
-	engine.RefreshImages: "bawn image update, for the packages and the kernel of today",
+	engine.RefreshImages: "bawn image update builds it from today's packages, with today's kernel",
 }
 
 // remedyWords is what a person reads of a remedy; "" if nothing is to be done.

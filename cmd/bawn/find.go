@@ -34,7 +34,7 @@ func namedSandbox(args []string) (*engine.Engine, *sandbox.Spec, error) {
 	return e, spec, err
 }
 
-// each does f for the named sandboxes, for all, or for this directory's, and goes on
+// each calls f for the named sandboxes, for all, or for this directory's, and continues
 // after a failure. It returns the last one and prints those before it.
 func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 	e, _, err := openEngine()

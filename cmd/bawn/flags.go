@@ -38,24 +38,24 @@ type specFlags struct {
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
 	f.flags = flags
-	flags.StringVarP(&f.dir, "dir", "C", "", "project `DIRECTORY` (default: this one, or its parent that has a sandbox)")
-	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: after the directory)")
+	flags.StringVarP(&f.dir, "dir", "C", "", "project `DIRECTORY` (default: this one, or the nearest parent that has a sandbox)")
+	flags.StringVar(&f.name, "name", "", "`NAME` of the sandbox (default: made from the directory's name)")
 	flags.StringVar(&f.image, "image", "", "OCI image `REFERENCE` (default: bawn's own Debian 13)")
 	flags.IntVar(&f.cpus, "cpus", 0, fmt.Sprintf("virtual CPUs (default: %d)", engine.DefaultCPUs()))
 	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", size.Format(engine.DefaultMemory())))
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", size.Format(engine.DefaultDisk)))
-	flags.StringVar(&f.rate, "rate", "", "limit of network traffic, a second, both ways together: `SIZE` (default: none)")
-	flags.DurationVar(&f.idle, "idle", engine.DefaultIdle, fmt.Sprintf("suspend the sandbox after a `TIME` without use, at least %s; 0 is never", sandbox.MinIdle))
-	flags.StringArrayVar(&f.mounts, "mount", nil, "share another `SRC[:DST][:ro]` (repeatable; '' for none)")
-	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1: `[HOST:]GUEST` (repeatable)")
-	flags.StringArrayVar(&f.hosts, "add-host", nil, "where a name leads, instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
+	flags.StringVar(&f.rate, "rate", "", "limit network traffic to `SIZE` a second, both directions together (default: no limit)")
+	flags.DurationVar(&f.idle, "idle", engine.DefaultIdle, fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
+	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1 of the host: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
-	flags.StringArrayVar(&f.deny, "deny", nil, "deny what `RULE` says, whatever else allows it (repeatable)")
-	flags.BoolVar(&f.noProject, "no-project-file", false, "leave the project's bawn.yaml aside, from now on (=false: no longer)")
+	flags.StringArrayVar(&f.deny, "deny", nil, "deny `RULE`, even where another rule allows it (repeatable)")
+	flags.BoolVar(&f.noProject, "no-project-file", false, "ignore the project's bawn.yaml from now on (=false: use it again)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 
-// request is what the flags ask of the engine.
+// request returns the engine.Request that the flags describe.
 func (f *specFlags) request(throwaway bool, user string) (engine.Request, error) {
 	change, err := f.change()
 	if err != nil {
@@ -65,19 +65,19 @@ func (f *specFlags) request(throwaway bool, user string) (engine.Request, error)
 	return engine.Request{Dir: dir, Name: f.name, OnlyDir: f.dir != "", Throwaway: throwaway, Change: change, User: user}, err
 }
 
-// projectDir is the project directory that is named, or the working directory.
+// projectDir returns the project directory that is named, or the working directory.
 func projectDir(dir string) (string, error) {
 	if dir == "" {
 		wd, err := os.Getwd()
 		if err != nil {
-			return "", hint(fmt.Errorf("current directory: %w", err), "cd to one that is there, or name one by --dir")
+			return "", hint(fmt.Errorf("current directory: %w", err), "cd to a directory that exists, or name one with --dir")
 		}
 		dir = wd
 	}
 	return engine.ProjectDir(dir)
 }
 
-// change is what the flags ask a sandbox to be. Those that are not given change nothing.
+// change returns the changes that the flags describe. Flags that are not given change nothing.
 func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.NoProject = given(f, "no-project-file", f.noProject)
 	c.Image = given(f, "image", f.image)
@@ -115,7 +115,7 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 	return c, err
 }
 
-// given is a flag's value, or nil if it was not given.
+// given returns a flag's value, or nil if it was not given.
 func given[T any](f *specFlags, flag string, value T) *T {
 	if !f.flags.Changed(flag) {
 		return nil
@@ -134,7 +134,7 @@ func parsePorts(list []string) ([]sandbox.Port, error) {
 		}
 		for _, o := range ports {
 			if o.Host == p.Host && o != p && p.Host != 0 {
-				return nil, fmt.Errorf("--publish %s: port %d of this machine leads to the guest's port %d already; write another HOST:%d", given, p.Host, o.Guest, p.Guest)
+				return nil, fmt.Errorf("--publish %s: port %d of the host already leads to the guest's port %d; use another port of the host: HOST:%d", given, p.Host, o.Guest, p.Guest)
 			}
 		}
 		ports = append(ports, p)

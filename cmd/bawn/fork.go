@@ -12,14 +12,15 @@ func forkCommand() *cobra.Command {
 	var r engine.ForkRequest
 	c := &cobra.Command{
 		Use:   "fork SANDBOX [NEW...]",
-		Short: "Make copies of a sandbox as it is, with all that runs in it",
-		Long: `Make copies of a sandbox, or of a snapshot of it: memory with all that runs, disk
-and network rules. The copies have names, addresses, keys and random numbers of
-their own. They see the same project directory, or with --copy-project a copy of
-its files, made right after the snapshot. Published ports get other numbers on the
-host. Commands and shells that are attached to the sandbox are not in the copies. A
-sandbox that is stopped or suspended is started for this, and is that again afterwards.
-When one of several cannot be made or started, the others stay.`,
+		Short: "Make running copies of a sandbox, with its memory and disk",
+		Long: `Make running copies (forks) of a sandbox, or of one of its snapshots: memory with all
+running processes, disk and network rules. Each fork has its own name, addresses, keys
+and random numbers. All share the same project directory; with --copy-project, each
+fork gets a copy of its files, made right after the snapshot. Published ports get
+other numbers on the host. Commands and shells that are attached to the sandbox are
+not in the forks. bawn starts a stopped or suspended sandbox for this, and then stops
+or suspends it again. If one of several forks cannot be made or started, the others
+are kept.`,
 		Example: `  bawn fork web try-1 try-2
   bawn fork web --from prepared --copy-project`,
 		Args:              cobra.MinimumNArgs(1),
@@ -37,7 +38,7 @@ When one of several cannot be made or started, the others stay.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&r.From, "from", "", "fork from the `SNAPSHOT` instead of the sandbox as it is")
-	c.Flags().BoolVar(&r.CopyProject, "copy-project", false, "give each fork a copy of the project's files, in a directory beside it named after the fork")
+	c.Flags().StringVar(&r.From, "from", "", "fork from this `SNAPSHOT` instead of the sandbox's present state")
+	c.Flags().BoolVar(&r.CopyProject, "copy-project", false, "give each fork its own copy of the project directory, beside it and named after the fork")
 	return c
 }

@@ -36,7 +36,7 @@ func nextStep(err error) string {
 	var h hinted
 	switch {
 	case diskFull(err): // whatever failed because of it
-		return "df -h, to see which disk is full; bawn ls and bawn image ls name what bawn could do without"
+		return "df -h shows which disk is full; free space there, or remove sandboxes (bawn ls, bawn rm) or images (bawn image ls, bawn image prune)"
 	case errors.As(err, &h):
 		return h.hint
 	}
@@ -59,64 +59,64 @@ func diskFull(err error) bool {
 // it.
 var steps = map[engine.Reason]string{
 	engine.NotFound:       "bawn ls",
-	engine.Exists:         "bawn rm {sandbox}, or another name",
-	engine.OtherDirectory: "another --name",
+	engine.Exists:         "use another name, or bawn rm {sandbox} to remove that sandbox",
+	engine.OtherDirectory: "use another --name",
 	engine.Damaged:        "bawn rm --force {sandbox}",
 	engine.StillRunning:   "bawn stop {sandbox}, or bawn rm --force {sandbox}",
-	engine.NotSuspended:   "bawn exec {sandbox} -- COMMAND starts it",
+	engine.NotSuspended:   "bawn exec {sandbox} -- COMMAND, which starts it",
 
-	engine.NoDirectory:       "mkdir {path}, or another --dir",
-	engine.NotADirectory:     "the directory that it is in: --dir {parent}",
+	engine.NoDirectory:       "mkdir {path}, or use another --dir",
+	engine.NotADirectory:     "use the directory that holds it: --dir {parent}",
 	engine.DirectoryGone:     "mkdir {path}",
-	engine.MountGone:         "mkdir {path}, or bawn run --name {sandbox} --mount '' to go without what --mount has shared",
-	engine.NoMountSource:     "mkdir {path}, or another --mount",
+	engine.MountGone:         "mkdir {path}, or bawn run --name {sandbox} --mount '' to share no other directories",
+	engine.NoMountSource:     "mkdir {path}, or use another --mount",
 	engine.ShareOfBawn:       "run bawn in a project directory",
 	engine.ShareOfHome:       "run bawn in a project directory below it",
-	engine.ShareNotReadOnly:  "run bawn in a project directory, and share this one read-only if need be (--mount {path}:/mnt:ro)",
-	engine.NeedsRestart:      "bawn stop {sandbox}, then again",
-	engine.ImageFixed:        "bawn rm {sandbox}, or another --name",
-	engine.DiskCannotShrink:  "bawn rm {sandbox}, then again",
-	engine.PortInUse:         "another port of the host, with -p HOST:{guest}",
-	engine.PortPrivileged:    "a port of the host above 1023, with -p HOST:{guest}",
-	engine.PortPublished:     "bawn port --remove {host}, to close the one that is published",
-	engine.PortNotPublished:  "bawn port, which lists those that are",
+	engine.ShareNotReadOnly:  "run bawn in a project directory; to read this one in the sandbox, share it read-only (--mount {path}:/mnt:ro)",
+	engine.NeedsRestart:      "bawn stop {sandbox}, then run the same command again",
+	engine.ImageFixed:        "use another --name, or bawn rm {sandbox} and run the same command again",
+	engine.DiskCannotShrink:  "use another --name, or bawn rm {sandbox} and run the same command again",
+	engine.PortInUse:         "use another port of the host: -p HOST:{guest}",
+	engine.PortPrivileged:    "use a port of the host above 1023: -p HOST:{guest}",
+	engine.PortPublished:     "bawn port --remove {host} closes the port that is published now",
+	engine.PortNotPublished:  "bawn port lists the published ports",
 	engine.InvalidPoolSize:   "bawn pool 2",
 	engine.PoolSizeDamaged:   "bawn pool 0",
-	engine.ProjectCopyExists: "another name for the fork, or move what is there",
+	engine.ProjectCopyExists: "use another name for the fork, or move what is there",
 
-	engine.NotApproved:        "bawn trust {path}, or --no-project-file to go without",
-	engine.ProjectInvalid:     "mend it, then bawn trust; or --no-project-file to go without",
+	engine.NotApproved:        "bawn trust {path} to approve it, or --no-project-file to ignore it",
+	engine.ProjectInvalid:     "correct the file, then bawn trust; or --no-project-file to ignore it",
 	engine.ApprovalInvalid:    "bawn trust {path}",
 	engine.ApprovalUnreadable: "bawn trust --forget {path}",
-	engine.InvalidRule:        "bawn policy --help",
+	engine.InvalidRule:        "bawn policy allow --help explains how to write a rule",
 	engine.RuleNotFound:       "bawn policy show",
-	engine.RulesSyntax:        "mend {path} by hand, or bawn policy reset {scope}",
+	engine.RulesSyntax:        "correct {path} in an editor, or bawn policy reset {scope} to remove all its rules",
 
 	engine.NoQEMU:         "bawn doctor",
-	engine.NoMemory:       "bawn suspend another sandbox (bawn ls)",
-	engine.LimitReached:   "bawn suspend another one (bawn ls), or a larger " + engine.MaxSandboxesEnv + " or " + engine.MaxMemoryEnv,
+	engine.NoMemory:       "bawn suspend another sandbox (bawn ls lists them)",
+	engine.LimitReached:   "bawn suspend another sandbox (bawn ls lists them), or set a larger limit in " + engine.MaxSandboxesEnv + " or " + engine.MaxMemoryEnv,
 	engine.StartFailed:    "bawn ls, then bawn logs {sandbox}",
 	engine.SupervisorDied: "bawn logs --supervisor {sandbox}",
 	engine.CommandFailed:  "bawn ls, then bawn logs {sandbox}",
 	engine.StopFailed:     "bawn stop --force {sandbox}",
 	engine.SuspendFailed:  "bawn logs --supervisor {sandbox}",
-	engine.Attached:       "the same with --force, which ends them",
-	engine.OtherVersion:   "bawn stop, then the same again",
-	engine.NoGuestUser:    "--user root, or leave --user out",
-	engine.NotAnswering:   "bawn logs {sandbox}, or bawn stop --force {sandbox} and run again",
+	engine.Attached:       "run the same command with --force, which ends them",
+	engine.OtherVersion:   "bawn stop, then run the same command again",
+	engine.NoGuestUser:    "use --user root, or leave --user out",
+	engine.NotAnswering:   "bawn logs {sandbox}, or bawn stop --force {sandbox} and run the same command again",
 
-	engine.SnapshotExists:   "bawn snapshot rm {sandbox} {snapshot}, or another name",
+	engine.SnapshotExists:   "use another name, or bawn snapshot rm {sandbox} {snapshot}",
 	engine.SnapshotNotFound: "bawn snapshot ls {sandbox}",
-	engine.SnapshotDamaged:  "another snapshot: bawn snapshot ls {sandbox} lists them",
+	engine.SnapshotDamaged:  "use another snapshot (bawn snapshot ls {sandbox} lists them)",
 	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
-	engine.StateWouldBeLost: "--force, or bawn snapshot create {sandbox} first",
+	engine.StateWouldBeLost: "bawn snapshot create {sandbox} to save the present state first, or --force to discard it",
 
-	engine.ImageInUse:         "bawn ls, and bawn rm what has it",
-	engine.ImageNotMade:       "bawn image ls, which lists those there are; bawn image commit SANDBOX {path} makes it",
+	engine.ImageInUse:         "bawn rm the sandboxes that use it (bawn inspect NAME shows the image of a sandbox)",
+	engine.ImageNotMade:       "bawn image ls lists the images; bawn image commit SANDBOX {path} makes this one",
 	engine.ImageNotRemoved:    "bawn image ls",
-	engine.PathEscapes:        "name the place that it leads to, if you mean that",
+	engine.PathEscapes:        "if you mean the place that the path leads to, write that path",
 	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",
-	engine.SSHConfigQuoting:   "set XDG_STATE_HOME to a folder without line breaks and ${ in its name, and move bawn's there",
+	engine.SSHConfigQuoting:   "move bawn's state folder to a path without line breaks and ${, and set XDG_STATE_HOME to its parent",
 }
 
 // stepFor is the next step after an error of the engine.
@@ -139,17 +139,17 @@ func stepIn(e *engine.Error) string {
 	lost := e.Reason == engine.StartFailed || e.Reason == engine.SupervisorDied || e.Reason == engine.CommandFailed
 	switch {
 	case e.Reason == engine.NotFound && e.Path != "":
-		return "bawn ls, or bawn run to make one here"
+		return "bawn run -- COMMAND creates one here; bawn ls lists those of other directories"
 	case e.Reason == engine.Exists && e.Throwaway:
 		return "bawn run --rm without --name"
 	case e.Reason == engine.ProjectInvalid && e.Check != nil:
-		return "mend it (bawn trust {path} shows it), or --no-project-file to go without"
+		return "correct the file (bawn trust {path} shows it), or --no-project-file to ignore it"
 	case port && e.Origin == engine.FromProject:
-		return "another in " + project.Name + ", then bawn trust; or --no-project-file to go without"
+		return "write another port in " + project.Name + ", then bawn trust; or --no-project-file to ignore the file"
 	case port && e.Origin == engine.FromSandbox:
-		return "bawn port --name {sandbox} --remove {host}, to go without it"
+		return "bawn port --name {sandbox} --remove {host} to no longer publish it"
 	case lost && e.Throwaway:
-		return "the same without --rm, which keeps the sandbox and its logs"
+		return "run the same command without --rm, which keeps the sandbox and its logs"
 	case (lost || e.Reason == engine.NotAnswering) && e.Sandbox == "": // it is gone
 		return "bawn ls"
 	}

@@ -20,49 +20,49 @@ import (
 func TestWordsOfErrors(t *testing.T) {
 	failed := errors.New("no")
 	taken := sandbox.Port{Host: 8080, Guest: 80}
-	cpus := &sandbox.FieldError{Field: "cpus", Problem: "0: want 1 to 255"}
+	cpus := &sandbox.FieldError{Field: "cpus", Problem: "0: must be 1 to 255"}
 	for _, c := range []struct {
 		err        error
 		says, step string
 	}{
 		{failed, "no", ""},
-		{cpus, "--cpus 0: want 1 to 255", ""},
-		{fmt.Errorf("outer: %w", &sandbox.FieldError{Field: "mounts", Problem: "/a: it is gone"}), "outer: --mount /a: it is gone", ""},
+		{cpus, "--cpus 0: must be 1 to 255", ""},
+		{fmt.Errorf("outer: %w", &sandbox.FieldError{Field: "mounts", Problem: "/a: it no longer exists"}), "outer: --mount /a: it no longer exists", ""},
 		{&engine.Error{Reason: engine.NotFound, Sandbox: "shop", Err: failed}, "no", "bawn ls"},
-		{&engine.Error{Reason: engine.NotFound, Path: "/p", Err: failed}, "no", "bawn ls, or bawn run to make one here"},
+		{&engine.Error{Reason: engine.NotFound, Path: "/p", Err: failed}, "no", "bawn run -- COMMAND creates one here; bawn ls lists those of other directories"},
 		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Throwaway: true, Err: failed}, "a sandbox named shop exists already, and --rm would remove it", "bawn run --rm without --name"},
 		{&engine.Error{Reason: engine.Damaged, Sandbox: "shop", Path: "/s/shop/spec.json", Err: failed}, "no", "bawn rm --force shop"},
 		{&engine.Error{Reason: engine.StillRunning, Sandbox: "shop", Err: failed}, "no", "bawn stop shop, or bawn rm --force shop"},
-		{&engine.Error{Reason: engine.NoDirectory, Path: "/a b", Err: failed}, "no", "mkdir '/a b', or another --dir"},
-		{&engine.Error{Reason: engine.NotADirectory, Path: "/a/b", Err: failed}, "no", "the directory that it is in: --dir /a"},
-		{&engine.Error{Reason: engine.MountGone, Sandbox: "shop", Path: "/a\x1b", Err: failed}, "no", `mkdir '/a\x1b', or bawn run --name shop --mount '' to go without what --mount has shared`},
-		{&engine.Error{Reason: engine.ShareNotReadOnly, Path: "/etc", Err: failed}, "no", "run bawn in a project directory, and share this one read-only if need be (--mount /etc:/mnt:ro)"},
+		{&engine.Error{Reason: engine.NoDirectory, Path: "/a b", Err: failed}, "no", "mkdir '/a b', or use another --dir"},
+		{&engine.Error{Reason: engine.NotADirectory, Path: "/a/b", Err: failed}, "no", "use the directory that holds it: --dir /a"},
+		{&engine.Error{Reason: engine.MountGone, Sandbox: "shop", Path: "/a\x1b", Err: failed}, "no", `mkdir '/a\x1b', or bawn run --name shop --mount '' to share no other directories`},
+		{&engine.Error{Reason: engine.ShareNotReadOnly, Path: "/etc", Err: failed}, "no", "run bawn in a project directory; to read this one in the sandbox, share it read-only (--mount /etc:/mnt:ro)"},
 		{
 			fmt.Errorf("outer: %w", &engine.Error{Reason: engine.NeedsRestart, Sandbox: "shop", Fields: []string{"cpus", "hosts"}, Err: failed}),
-			"outer: sandbox shop is running, and --add-host, --cpus takes effect at a start", "bawn stop shop, then again",
+			"outer: sandbox shop is running; changes to --add-host, --cpus take effect at its next start", "bawn stop shop, then run the same command again",
 		},
-		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromRequest, Err: failed}, "no", "another port of the host, with -p HOST:80"},
-		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromSandbox, Sandbox: "shop", Err: failed}, "no", "bawn port --name shop --remove 8080, to go without it"},
-		{&engine.Error{Reason: engine.PortPrivileged, Port: taken, Origin: engine.FromProject, Err: failed}, "no", "another in bawn.yaml, then bawn trust; or --no-project-file to go without"},
-		{&engine.Error{Reason: engine.NotApproved, Path: "/p", Err: errors.New("/p\n has changed")}, `/p\n has changed`, "bawn trust /p, or --no-project-file to go without"},
-		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Check: &project.Check{}, Err: failed}, "no", "mend it (bawn trust /p shows it), or --no-project-file to go without"},
-		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Err: failed}, "no", "mend it, then bawn trust; or --no-project-file to go without"},
-		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Sandbox: "shop", Err: failed}, "no", "mend /f by hand, or bawn policy reset --name shop"},
-		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: failed}, "no", "mend /f by hand, or bawn policy reset --all"},
-		{&engine.Error{Reason: engine.LimitReached, Err: failed}, "no", "bawn suspend another one (bawn ls), or a larger BAWN_MAX_SANDBOXES or BAWN_MAX_MEMORY"},
+		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromRequest, Err: failed}, "no", "use another port of the host: -p HOST:80"},
+		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromSandbox, Sandbox: "shop", Err: failed}, "no", "bawn port --name shop --remove 8080 to no longer publish it"},
+		{&engine.Error{Reason: engine.PortPrivileged, Port: taken, Origin: engine.FromProject, Err: failed}, "no", "write another port in bawn.yaml, then bawn trust; or --no-project-file to ignore the file"},
+		{&engine.Error{Reason: engine.NotApproved, Path: "/p", Err: errors.New("/p\n has changed")}, `/p\n has changed`, "bawn trust /p to approve it, or --no-project-file to ignore it"},
+		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Check: &project.Check{}, Err: failed}, "no", "correct the file (bawn trust /p shows it), or --no-project-file to ignore it"},
+		{&engine.Error{Reason: engine.ProjectInvalid, Path: "/p", Err: failed}, "no", "correct the file, then bawn trust; or --no-project-file to ignore it"},
+		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Sandbox: "shop", Err: failed}, "no", "correct /f in an editor, or bawn policy reset --name shop to remove all its rules"},
+		{&engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: failed}, "no", "correct /f in an editor, or bawn policy reset --all to remove all its rules"},
+		{&engine.Error{Reason: engine.LimitReached, Err: failed}, "no", "bawn suspend another sandbox (bawn ls lists them), or set a larger limit in BAWN_MAX_SANDBOXES or BAWN_MAX_MEMORY"},
 		{&engine.Error{Reason: engine.StartFailed, Sandbox: "shop", Err: failed}, "no", "bawn ls, then bawn logs shop"},
-		{&engine.Error{Reason: engine.StartFailed, Sandbox: "shop", Throwaway: true, Err: failed}, "no", "the same without --rm, which keeps the sandbox and its logs"},
+		{&engine.Error{Reason: engine.StartFailed, Sandbox: "shop", Throwaway: true, Err: failed}, "no", "run the same command without --rm, which keeps the sandbox and its logs"},
 		{&engine.Error{Reason: engine.CommandFailed, Err: failed}, "no", "bawn ls"},
-		{&engine.Error{Reason: engine.NotAnswering, Sandbox: "shop", Err: failed}, "no", "bawn logs shop, or bawn stop --force shop and run again"},
-		{&engine.Error{Reason: engine.SnapshotExists, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot rm shop one, or another name"},
+		{&engine.Error{Reason: engine.NotAnswering, Sandbox: "shop", Err: failed}, "no", "bawn logs shop, or bawn stop --force shop and run the same command again"},
+		{&engine.Error{Reason: engine.SnapshotExists, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "use another name, or bawn snapshot rm shop one"},
 		{&engine.Error{Reason: engine.SnapshotNotFound, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot ls shop"},
-		{&engine.Error{Reason: engine.SnapshotDamaged, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "another snapshot: bawn snapshot ls shop lists them"},
+		{&engine.Error{Reason: engine.SnapshotDamaged, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "use another snapshot (bawn snapshot ls shop lists them)"},
 		{&engine.Error{Reason: engine.SnapshotFailed, Sandbox: "shop", Err: failed}, "no", "bawn logs --supervisor shop"},
-		{&engine.Error{Reason: engine.StateWouldBeLost, Sandbox: "shop", Err: failed}, "no", "--force, or bawn snapshot create shop first"},
-		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Err: failed}, "no", "bawn rm shop, or another name"},
-		{&engine.Error{Reason: engine.ProjectCopyExists, Path: "/p-x", Err: failed}, "no", "another name for the fork, or move what is there"},
-		{&engine.Error{Reason: engine.ImageInUse, Err: failed}, "no", "bawn ls, and bawn rm what has it"},
-		{&engine.Error{Reason: engine.PathEscapes, Sandbox: "shop", Err: failed}, "no", "name the place that it leads to, if you mean that"},
+		{&engine.Error{Reason: engine.StateWouldBeLost, Sandbox: "shop", Err: failed}, "no", "bawn snapshot create shop to save the present state first, or --force to discard it"},
+		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Err: failed}, "no", "use another name, or bawn rm shop to remove that sandbox"},
+		{&engine.Error{Reason: engine.ProjectCopyExists, Path: "/p-x", Err: failed}, "no", "use another name for the fork, or move what is there"},
+		{&engine.Error{Reason: engine.ImageInUse, Err: failed}, "no", "bawn rm the sandboxes that use it (bawn inspect NAME shows the image of a sandbox)"},
+		{&engine.Error{Reason: engine.PathEscapes, Sandbox: "shop", Err: failed}, "no", "if you mean the place that the path leads to, write that path"},
 		{&engine.Error{Reason: engine.SpecialDestination, Sandbox: "shop", Path: "/a b", Err: failed}, "no", "bawn exec shop -- cat '/a b'"},
 		// What a verb says about an error comes first.
 		{hint(&engine.Error{Reason: engine.StartFailed, Err: failed}, "look"), "no", "look"},
@@ -81,13 +81,13 @@ func TestWordsOfNotices(t *testing.T) {
 		n          engine.Notice
 		says, step string
 	}{
-		{engine.Notice{Reason: engine.NotApproved, Path: "/a b", Text: "no\n"}, `no\n (bawn trust '/a b')`, ""},
-		{engine.Notice{Reason: engine.ImageFixed, Sandbox: "shop", Text: "no"}, "no (bawn rm shop, then again, for what bawn.yaml says now)", ""},
-		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no (bawn stop shop)", ""},
+		{engine.Notice{Reason: engine.NotApproved, Path: "/a b", Text: "no\n"}, `no\n; to approve it: bawn trust '/a b'`, ""},
+		{engine.Notice{Reason: engine.ImageFixed, Sandbox: "shop", Text: "no"}, "no, which differs from the one in bawn.yaml; to use that one: bawn rm shop, then run the same command again", ""},
+		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no; to apply it now: bawn stop shop, then run the same command again", ""},
 		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
-		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop, to do so now"},
-		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free some on the file system of /s, or bawn stop --force shop"},
-		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "mend /f by hand, or bawn policy reset --all"},
+		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop turns it off at once"},
+		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free space on the file system of /s, or bawn stop --force shop"},
+		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "correct /f in an editor, or bawn policy reset --all to remove all its rules"},
 	} {
 		if says, step := noticeWords(c.n); says != c.says || step != c.step {
 			t.Errorf("%+v: %q, %q", c.n, says, step)

@@ -56,7 +56,7 @@ func imageLsCommand() *cobra.Command {
 
 func imagePullCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, ahead of its first use (see update)",
+		Use: "pull [REFERENCE]", Short: "Fetch an image, or build the default one, before its first use",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			e, _, err := openEngine()
@@ -75,14 +75,14 @@ func imagePullCommand() *cobra.Command {
 
 func imageUpdateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "update [REFERENCE...]", Short: "Fetch images anew, or build the default one from today's packages, with today's kernel",
-		Long: `Fetch images anew. Without a REFERENCE, build the default image from today's
-packages and fetch today's guest kernel, which stopped sandboxes start with from
-then on.
+		Use: "update [REFERENCE...]", Short: "Fetch newer images, or build a new default image and fetch a new kernel",
+		Long: `Fetch newer images. Without a REFERENCE, build a new default image from today's
+packages and fetch today's guest kernel; stopped sandboxes use the new kernel at
+their next start.
 
-New sandboxes get the new image. Those that exist keep theirs, for their disks are
-laid over it: update what is in them from within (apt-get), or make them anew. An
-image that has been superseded stays until bawn image prune.`,
+New sandboxes use the new image. Existing sandboxes keep theirs, because their disks
+are layers on top of it: update them from within (apt-get), or remove and create them
+again. A superseded image is kept until bawn image prune.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			e, _, err := openEngine()
 			if err != nil {

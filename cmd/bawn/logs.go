@@ -34,7 +34,7 @@ func logsCommand() *cobra.Command {
 			return showLog(c.Context(), c.OutOrStdout(), log, follow)
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more is printed")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new output")
 	c.Flags().BoolVar(&own, "supervisor", false, "show the supervisor's log instead")
 	return c
 }

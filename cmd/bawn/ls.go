@@ -23,8 +23,9 @@ func lsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ls", Aliases: []string{"list", "ps"},
 		Short: "List the sandboxes",
-		Long: `List the sandboxes. DISK is what a sandbox's disk takes here, of what it may take,
-and after a + what its snapshots and its suspended memory take beside it.`,
+		Long: `List the sandboxes. DISK is the space that a sandbox's disk takes on the host, and
+its largest size; the number after a + is the space of its snapshots and of its
+suspended memory.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			e, _, err := openEngine()
@@ -50,7 +51,7 @@ func inspectCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:               "inspect [NAME]",
-		Short:             "Show all of a sandbox, as JSON",
+		Short:             "Show the settings and the state of a sandbox as JSON",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -99,7 +100,7 @@ func diskWords(r *engine.Info) string {
 func stateWords(r *engine.Info) string {
 	s := r.State
 	if r.Status != nil && r.Status.Starved {
-		return "waiting: host disk full"
+		return "paused: host disk full"
 	}
 	if s.Phase == sandbox.Running && !s.Since.IsZero() {
 		return "running " + age(time.Since(s.Since))

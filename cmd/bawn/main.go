@@ -113,7 +113,7 @@ network that you allow.
   bawn run -- make test      run a command on this directory
   bawn run -- claude         run an agent on it
   bawn shell                 look around inside
-  bawn ls                    what runs`,
+  bawn ls                    list the sandboxes`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

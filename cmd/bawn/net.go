@@ -18,7 +18,7 @@ import (
 
 func netCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "net", Short: "Watch what a sandbox does on the network",
+		Use: "net", Short: "Show and decide what a sandbox does on the network",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -30,11 +30,12 @@ func netLogCommand() *cobra.Command {
 	var follow, denied, asJSON bool
 	var name string
 	c := &cobra.Command{
-		Use: "log", Short: "Show every decision on the sandbox's traffic", Args: cobra.NoArgs,
-		Long: `Show every decision on the sandbox's traffic: time, verdict, protocol, the
-process in the guest as the guest tells it, name or address and port, rule or
-reason; when a connection ends, bytes and duration. The log is bounded: the
-oldest goes first. docs/policy.md has the fields of --json.`,
+		Use: "log", Short: "Show every allowed and denied connection of a sandbox", Args: cobra.NoArgs,
+		Long: `Show every allowed and denied connection of a sandbox: time, verdict, protocol,
+the process in the guest, name or address and port, rule or reason; at the end of a
+connection, its bytes and duration. The guest reports the process, and may lie about
+it. The size of the log is limited; the oldest entries are dropped first.
+docs/policy.md lists the fields of --json.`,
 		Example: `  bawn net log -f --denied
   bawn net log --json | jq 'select(.event == "close") | [.name, .sent]'`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,8 +63,8 @@ oldest goes first. docs/policy.md has the fields of --json.`,
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "`NAME` of the sandbox (default: this directory's)")
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more comes")
-	c.Flags().BoolVar(&denied, "denied", false, "only what was denied")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new entries")
+	c.Flags().BoolVar(&denied, "denied", false, "show denials only")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return c
 }
@@ -82,15 +83,15 @@ func printEntry(w io.Writer, e engine.LogEntry, asJSON bool) error {
 func netAskCommand() *cobra.Command {
 	var s scope
 	c := &cobra.Command{
-		Use: "ask", Short: "Be asked about each new denial as it happens",
-		Long: `Be asked about each new denial as it happens, until interrupted: allow it until
-the sandbox stops (once), for this sandbox (sandbox), for all of yours (always),
-or leave it denied. What was denied meanwhile has failed; the command in the
+		Use: "ask", Short: "Ask about each new denial as it happens",
+		Long: `Ask about each new denial as it happens, until you press Ctrl-C: allow it until
+the sandbox stops (once), for this sandbox (sandbox), for all your sandboxes (always),
+or leave it denied. The denied connection has failed by then; the command in the
 sandbox has to try again.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !isTerminal(os.Stdin) {
-				return errors.New("net ask wants a terminal: unattended, what is denied stays denied")
+				return errors.New("bawn net ask needs a terminal; without one, denied traffic stays denied")
 			}
 			e, of, err := s.open()
 			if err != nil {

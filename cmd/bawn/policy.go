@@ -13,12 +13,13 @@ import (
 
 func policyCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "policy", Short: "Say what a sandbox may reach on the network",
-		Long: `Say what a sandbox may reach on the network. Nothing is allowed by default. A
-rule is HOST[:PORTS], ADDRESS[:PORTS], host:PORT (a service on this machine's
-loopback) or preset:NAME; * stands for one part of a name, ** for any number of
-them, also none.
-Changes take effect at once, also on connections that are open.`,
+		Use: "policy", Short: "Show and change what a sandbox may reach on the network",
+		Long: `Show and change what a sandbox may reach on the network. Nothing is allowed by
+default. A rule is HOST[:PORTS], ADDRESS[:PORTS], host:PORT (a service on the
+host's loopback address) or preset:NAME (a set of rules). In a HOST, * stands for
+one part of the name and ** for any number of parts, or none.
+
+Changes take effect at once, also for open connections.`,
 		Example: `  bawn policy allow preset:npm github.com:22,443
   bawn policy allow host:5432
   bawn policy check registry.example.org:443`,
@@ -30,7 +31,7 @@ Changes take effect at once, also on connections that are open.`,
 	return c
 }
 
-// scope is whose rules a verb is about, as its flags say it.
+// scope is the flags that select the rules of one sandbox or of all.
 type scope struct {
 	name string
 	all  bool
@@ -38,10 +39,10 @@ type scope struct {
 
 func (s *scope) register(c *cobra.Command) {
 	c.Flags().StringVar(&s.name, "name", "", "`NAME` of the sandbox (default: this directory's)")
-	c.Flags().BoolVar(&s.all, "all", false, "the rules that hold for all your sandboxes")
+	c.Flags().BoolVar(&s.all, "all", false, "use the rules for all your sandboxes")
 }
 
-// arguments are the flags that mean the same scope again.
+// arguments returns the scope as flags, for a command to suggest.
 func (s *scope) arguments() string {
 	switch {
 	case s.all:
@@ -69,21 +70,23 @@ const ruleHelp = `
 
 A rule is [udp:|raw:]TARGET[:PORTS]. TARGET is
   example.org          this name
-  *.example.org        one more part before it; * stands for one part anywhere
-  **.example.org       the domain and everything below it
+  *.example.org        names with one more part; * stands for one part, at any place
+  **.example.org       the domain and all names below it
   192.0.2.7, 10.0.0.0/8, 2001:db8::1, [2001:db8::]/32:22
-  host                 this machine's own loopback, with a port
+  host                 the host's loopback address, with a port (host:5432)
   preset:NAME          a set of rules (bawn policy presets)
 PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
-means 443 and 80, a deny rule all ports and protocols. udp: is about UDP; raw:
-lets bytes pass unseen. Deny wins. docs/policy.md has the reasons.`
+means 443 and 80; a deny rule without them means all ports and protocols. A rule
+with udp: is about UDP. One with raw: allows traffic that is neither TLS nor HTTP,
+without checking it. A deny rule wins over every allow rule. docs/policy.md has
+the reasons.`
 
 func policyChangeCommand(action policy.Action) *cobra.Command {
 	var s scope
 	var remove bool
 	short := map[policy.Action]string{
-		policy.Allow: "Allow hosts, addresses and ports, at once and from now on",
-		policy.Deny:  "Deny them, whatever else allows them",
+		policy.Allow: "Allow hosts, addresses and ports",
+		policy.Deny:  "Deny hosts, addresses and ports, even where another rule allows them",
 	}[action]
 	c := &cobra.Command{
 		Use: action.String() + " RULE...", Short: short, Long: short + "." + ruleHelp,
@@ -98,7 +101,7 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 		},
 	}
 	s.register(c)
-	c.Flags().BoolVar(&remove, "remove", false, "take the rules away again")
+	c.Flags().BoolVar(&remove, "remove", false, "remove these rules instead of adding them")
 	return c
 }
 
@@ -106,7 +109,7 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 func changeRules(ctx context.Context, e *engine.Engine, of engine.Scope, change engine.RuleChange) error {
 	overruled, err := e.ChangeRules(ctx, of, change)
 	for _, o := range overruled {
-		fmt.Fprintf(os.Stderr, "bawn: %s stays denied, since deny wins: %q (%s)\n", o.Rule.Text, &o.By, rowOf(o.By).from())
+		fmt.Fprintf(os.Stderr, "bawn: %s stays denied, because a deny rule wins: %q (%s)\n", o.Rule.Text, &o.By, rowOf(o.By).from())
 	}
 	return err
 }
@@ -115,8 +118,9 @@ func policyResetCommand() *cobra.Command {
 	var s scope
 	c := &cobra.Command{
 		Use: "reset", Short: "Remove the sandbox's own rules, also those allowed once",
-		Long: `Remove the sandbox's own rules, also those allowed once; with --all, the rules
-that hold for all your sandboxes. bawn prints which other rules stay in force.`,
+		Long: `Remove the sandbox's own rules, also those allowed once in bawn net ask; with
+--all, remove the rules for all your sandboxes. bawn prints which other rules stay
+in force.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			e, of, err := s.open()
@@ -125,10 +129,10 @@ that hold for all your sandboxes. bawn prints which other rules stay in force.`,
 			}
 			left, err := e.ResetRules(c.Context(), of)
 			if left.Project {
-				fmt.Fprintln(os.Stderr, "bawn: the rules of the project's bawn.yaml stay (bawn trust --forget withdraws them)")
+				fmt.Fprintln(os.Stderr, "bawn: the rules of the project's bawn.yaml stay in force (bawn trust --forget withdraws its approval)")
 			}
 			if left.Common {
-				fmt.Fprintln(os.Stderr, "bawn: the rules for all sandboxes stay (bawn policy reset --all removes them)")
+				fmt.Fprintln(os.Stderr, "bawn: the rules for all sandboxes stay in force (bawn policy reset --all removes them)")
 			}
 			return err
 		},

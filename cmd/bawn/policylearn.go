@@ -14,13 +14,13 @@ func policyLearnCommand() *cobra.Command {
 	var s scope
 	var yes bool
 	c := &cobra.Command{
-		Use: "learn", Short: "Propose the rules that would have allowed what the log shows denied",
-		Long: `Propose the smallest set of rules that would have allowed what this sandbox's
-network log shows denied, as lines to add. They are added when you agree.`,
+		Use: "learn", Short: "Propose rules that allow what the network log shows as denied",
+		Long: `Propose the smallest set of rules that allows what this sandbox's network log
+shows as denied. bawn asks before it adds them.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if s.all {
-				return errors.New("--all: a log belongs to one sandbox")
+				return errors.New("--all cannot be used here: each sandbox has a network log of its own (use --name)")
 			}
 			e, of, err := s.open()
 			if err != nil {
@@ -31,7 +31,7 @@ network log shows denied, as lines to add. They are added when you agree.`,
 				return err
 			}
 			if len(proposal.Rules) == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "nothing to add: the log shows no denial that a rule would lift")
+				fmt.Fprintln(c.OutOrStdout(), "no rules to propose: the network log has no denial that a rule could allow")
 				return nil
 			}
 			fmt.Fprintf(c.OutOrStdout(), "--- %s\n", proposal.File)

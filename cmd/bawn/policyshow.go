@@ -61,7 +61,7 @@ func policyShowCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "no rules: nothing passes")
+				fmt.Fprintln(c.OutOrStdout(), "no rules: all network traffic is denied")
 				return nil
 			}
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
@@ -81,12 +81,12 @@ func policyCheckCommand() *cobra.Command {
 	var s scope
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "check HOST[:PORT]...", Short: "Say whether a target is allowed, and by which rule, without any traffic",
-		Long: `Say whether a target is allowed, and by which rule, without any traffic. A
-target is HOST, ADDRESS or host with a port (443 if none is given); udp: before
-it asks about UDP. To where a name leads is not looked up: a name that leads to
-a private address, say, is denied when it is dialled, and the log says so. The
-exit status is 0 when all are allowed and 1 when one is not.`,
+		Use: "check HOST[:PORT]...", Short: "Show whether a target is allowed, and by which rule, without any traffic",
+		Long: `Show whether a target is allowed, and by which rule, without any traffic. A
+target is HOST, ADDRESS or host, with a port (443 if none is given); udp: before
+it means UDP. Names are not looked up, so a name that resolves to a private address
+is reported as allowed here; the connection is denied, and bawn net log shows why.
+The exit status is 0 if all targets are allowed and 1 if one is not.`,
 		Example: `  bawn policy check registry.example.org:443 host:5432
   bawn policy check udp:time.example.org:123 '[2001:db8::1]:22'`,
 		Args: cobra.MinimumNArgs(1),
@@ -172,7 +172,7 @@ func policyPresetsCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), list)
 			}
 			tw := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 3, ' ', 0)
-			fmt.Fprintln(tw, "PRESET\tFOR\tRULES")
+			fmt.Fprintln(tw, "PRESET\tPURPOSE\tRULES")
 			for _, p := range list {
 				fmt.Fprintf(tw, "%s\t%s\t%s\n", p.Name, p.Summary, strings.Join(p.Rules, " "))
 			}

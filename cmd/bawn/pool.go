@@ -16,13 +16,15 @@ func poolCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "pool [NUMBER]",
-		Short: "Keep machines ready, from which new sandboxes start at once",
-		Long: `Keep NUMBER machines restored and ready. A new sandbox with the processors,
-memory, disk and image of the last one that was started takes one of them, and
-another is made ready. Each takes the memory of an idle sandbox, and ends when the
-host does. 0, which is how it is at first, ends them all.
+		Short: "Keep pre-started machines ready, from which new sandboxes start at once",
+		Long: `Keep NUMBER pool machines ready: virtual machines that are started before they are
+needed. They have the CPUs, memory, disk and image of the sandbox that was started
+last. A new sandbox with the same settings takes one of them, and bawn starts
+another. Each pool machine uses as much memory as an idle sandbox. They end when the
+host shuts down; the next start of a sandbox starts them again. 0 (the default) ends
+them all.
 
-Without NUMBER: list the machines that are ready.`,
+Without NUMBER, list the pool machines.`,
 		Example: `  bawn pool 2
   bawn pool 0`,
 		Args: cobra.MaximumNArgs(1),
@@ -36,12 +38,12 @@ Without NUMBER: list the machines that are ready.`,
 			}
 			n, err := strconv.Atoi(args[0])
 			if err != nil {
-				return hint(fmt.Errorf("%q machines: want a number from 0 to %d", args[0], engine.MaxPool), "bawn pool 2")
+				return hint(fmt.Errorf("%q is not a number of pool machines: use 0 to %d", args[0], engine.MaxPool), "bawn pool 2")
 			}
 			if err := e.ResizePool(c.Context(), n); err != nil || n == 0 {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "bawn: after the next start, %s kept ready\n", count(n, "machine of this kind is", "machines of this kind are"))
+			fmt.Fprintf(c.ErrOrStderr(), "bawn: after the next start of a sandbox, bawn keeps %s like it ready\n", count(n, "pool machine", "pool machines"))
 			return nil
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -17,11 +17,11 @@ func portCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "port [flags] [[HOST:]GUEST...]",
-		Short: "Publish guest ports on 127.0.0.1, or list those that are",
+		Short: "Publish guest ports on 127.0.0.1 of the host, or list the published ports",
 		Example: `  bawn port 3000           guest port 3000 on 127.0.0.1:3000
   bawn port 8080:80        guest port 80 on 127.0.0.1:8080
-  bawn port --remove 8080  close it
-  bawn port                list`,
+  bawn port --remove 8080  close port 8080 of the host
+  bawn port                list the published ports`,
 		RunE: func(c *cobra.Command, args []string) error {
 			add, drop, err := portArguments(args, remove)
 			if err != nil {
@@ -64,7 +64,7 @@ func portArguments(args, remove []string) (add []sandbox.Port, drop []uint16, er
 	for _, r := range remove {
 		n, err := strconv.ParseUint(r, 10, 16)
 		if err != nil {
-			return nil, nil, fmt.Errorf("--remove %q: want a port number of the host", r)
+			return nil, nil, fmt.Errorf("--remove %q: write a port number of the host", r)
 		}
 		drop = append(drop, uint16(n))
 	}

@@ -15,7 +15,7 @@ import (
 // confirm asks the person whether to add rules; without a terminal the answer is no.
 func confirm(question string) bool {
 	if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
-		fmt.Fprintln(os.Stderr, "bawn: nothing is added unattended (--yes adds them)")
+		fmt.Fprintln(os.Stderr, "bawn: no rules were added, since there is no terminal to ask at (--yes adds them without asking)")
 		return false
 	}
 	return askYes(question)

@@ -22,9 +22,9 @@ func runCommand() *cobra.Command {
 	var user string
 	c := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
-		Short: "Run a command in this directory's sandbox, making it if need be",
-		Long: `Run a command in this directory's sandbox. The first run makes the sandbox and
-starts it; later ones find it running, from any subdirectory.
+		Short: "Run a command in this directory's sandbox; create and start it if need be",
+		Long: `Run a command in this directory's sandbox. The first run creates the sandbox and
+starts it; later runs use it again, from any subdirectory.
 
 The exit status is the command's own; 125 if bawn failed, 126 if the command
 cannot be executed, 127 if it is not found.`,
@@ -40,7 +40,7 @@ cannot be executed, 127 if it is not found.`,
 	}
 	f.register(c.Flags())
 	f.complete(c)
-	c.Flags().BoolVar(&throwaway, "rm", false, "make a sandbox for this command only and remove it afterwards")
+	c.Flags().BoolVar(&throwaway, "rm", false, "create a sandbox for this command only and remove it afterwards")
 	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "do not give the command a terminal")
 	c.Flags().StringVarP(&user, "user", "u", "", "run as `USER`: root, or you (default)")
 	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
@@ -74,16 +74,16 @@ func execCommand() *cobra.Command {
 	var inv invocation
 	c := &cobra.Command{
 		Use:   "exec [flags] NAME [--] COMMAND [ARGUMENT...]",
-		Short: "Run a command in the sandbox NAME, starting it if need be",
+		Short: "Run a command in the sandbox NAME; start it if need be",
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 1 && args[1] == "--":
 				args = append(args[:1:1], args[2:]...)
 			case len(args) > 1 && strings.HasPrefix(args[1], "-"):
-				return hint(fmt.Errorf("%s stands after the sandbox's name, where the command begins", args[1]), "bawn exec %s ... %s -- COMMAND", args[1], args[0])
+				return hint(fmt.Errorf("%s stands after the sandbox's name, where the command begins; flags of bawn exec come before the name", args[1]), "bawn exec %s ... %s -- COMMAND", args[1], args[0])
 			}
 			if len(args) < 2 {
-				return hint(errors.New("want a sandbox and a command"), "bawn exec NAME -- COMMAND")
+				return hint(errors.New("bawn exec needs the name of a sandbox and a command"), "bawn exec NAME -- COMMAND")
 			}
 			inv.argv = args[1:]
 			return execIn(c.Context(), args[0], inv)
@@ -91,7 +91,7 @@ func execCommand() *cobra.Command {
 		ValidArgsFunction: completeExec,
 	}
 	c.Flags().StringArrayVarP(&inv.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
-	c.Flags().StringVarP(&inv.dir, "workdir", "w", "", "`DIRECTORY` to run in (default: this one where the guest has it, else the project's)")
+	c.Flags().StringVarP(&inv.dir, "workdir", "w", "", "`DIRECTORY` to run in (default: this one if it is shared with the sandbox, else the project directory)")
 	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
 	c.Flags().StringVarP(&inv.user, "user", "u", "", "run as `USER`: root, or you (default)")
 	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
@@ -222,7 +222,7 @@ func notRun(err error, spec *sandbox.Spec) error {
 	if spec.Throwaway { // which Close removes
 		fmt.Fprintf(os.Stderr, "bawn: %v\n", err)
 	} else {
-		fmt.Fprintf(os.Stderr, "bawn: %v: the command ends when it goes on\n  try: bawn ls, which says whether the host's disk is full; bawn stop --force %s\n", err, spec.Name)
+		fmt.Fprintf(os.Stderr, "bawn: %v; the command ends when the sandbox runs again\n  try: bawn ls shows whether the host's disk is full; bawn stop --force %s turns the sandbox off\n", err, spec.Name)
 	}
 	return interruption{still.Signal}
 }

@@ -122,7 +122,7 @@ func TestReport(t *testing.T) {
 		{fmt.Errorf("x: %w", context.Canceled), 125, "bawn: interrupted\n"},
 		{fmt.Errorf("x: %w", interruption{syscall.SIGINT}), 130, "bawn: interrupted\n"},
 		{interruption{syscall.SIGTERM}, 143, "bawn: interrupted\n"},
-		{hint(fmt.Errorf("f: %w", syscall.ENOSPC), "yes"), 125, "bawn: f: no space left on device\n  try: df -h, to see which disk is full; bawn ls and bawn image ls name what bawn could do without\n"},
+		{hint(fmt.Errorf("f: %w", syscall.ENOSPC), "yes"), 125, "bawn: f: no space left on device\n  try: df -h shows which disk is full; free space there, or remove sandboxes (bawn ls, bawn rm) or images (bawn image ls, bawn image prune)\n"},
 	} {
 		var out strings.Builder
 		if got := report(&out, c.err); got != c.status || out.String() != c.says {

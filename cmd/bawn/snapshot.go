@@ -16,13 +16,14 @@ import (
 func snapshotCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "snapshot",
-		Short: "Keep a sandbox as it is, and go back to it",
-		Long: `Keep a sandbox as it is: its memory with all that runs, and its disk. The project
-directory is not part of a snapshot; it stays what it is on the host. Commands and
-shells that are attached go on, but are not in what is restored or forked from it.
+		Short: "Save the state of a sandbox, and restore it later",
+		Long: `Save the state of a sandbox (its memory with all running processes, and its disk),
+and restore it later. The project directory is not part of a snapshot and is not
+restored. Commands and shells that are attached to the sandbox continue, but are not
+in the snapshot.
 
-A sandbox that is stopped or suspended is started for a snapshot, and is that again
-afterwards.`,
+For a snapshot of a stopped or suspended sandbox, bawn starts it and then stops or
+suspends it again.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -33,7 +34,7 @@ afterwards.`,
 func snapshotCreateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "create SANDBOX [SNAPSHOT]",
-		Short:             "Keep the sandbox as it is now, under a name (default: the time)",
+		Short:             "Save the present state of the sandbox under a name (default: the time)",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -55,7 +56,7 @@ func snapshotCreateCommand() *cobra.Command {
 type snapshotRow struct {
 	Sandbox string    `json:"sandbox"`
 	Name    string    `json:"name"`
-	Made    time.Time `json:"made"`
+	Made    time.Time `json:"created"`
 	Size    int64     `json:"size"`            // bytes on the host
 	Error   string    `json:"error,omitempty"` // why it cannot be used
 }
@@ -100,7 +101,7 @@ func snapshotRowOf(s engine.Snapshot) snapshotRow {
 
 func listSnapshots(w io.Writer, rows []snapshotRow) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "SANDBOX\tSNAPSHOT\tMADE\tSIZE")
+	fmt.Fprintln(tw, "SANDBOX\tSNAPSHOT\tCREATED\tSIZE")
 	for _, r := range rows {
 		made := r.Error
 		if made == "" {
@@ -115,11 +116,11 @@ func snapshotRestoreCommand() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "restore SANDBOX SNAPSHOT",
-		Short: "Make the sandbox what it was, and let it go on there",
-		Long: `Make the sandbox what it was when the snapshot was made: memory, disk and settings.
-What it is now is lost; the project directory stays as it is. A file of it that has been
-renamed, replaced or removed since is stale (ESTALE) to programs that had it open. The
-snapshot is verified first; one that is damaged changes nothing.`,
+		Short: "Restore the sandbox to a snapshot and resume it",
+		Long: `Restore memory, disk and settings of the sandbox from a snapshot, and resume it. Its
+present state is lost; the project directory is not changed. Programs that had a
+project file open which was renamed, replaced or removed since get an error (ESTALE)
+when they use it. bawn verifies the snapshot first; if it is damaged, nothing changes.`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -130,7 +131,7 @@ snapshot is verified first; one that is damaged changes nothing.`,
 			return e.RestoreSnapshot(c.Context(), spec.Name, args[1], force)
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "also while the sandbox runs: it is ended")
+	c.Flags().BoolVarP(&force, "force", "f", false, "restore even if the present state is lost by it: a running sandbox is ended")
 	return c
 }
 

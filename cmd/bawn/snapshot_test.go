@@ -132,7 +132,7 @@ func TestListCountsAll(t *testing.T) {
 	root.SetOut(&out)
 	root.SetErr(&errs)
 	root.SetArgs([]string{"rm", "shop"})
-	if err := root.ExecuteContext(t.Context()); err != nil || out.String() != "shop\n" || errs.String() != "bawn: 2 snapshots of shop went with it\n" {
+	if err := root.ExecuteContext(t.Context()); err != nil || out.String() != "shop\n" || errs.String() != "bawn: removed 2 snapshots of shop with it\n" {
 		t.Errorf("%v, %q, %q", err, out.String(), errs.String())
 	}
 }

@@ -13,10 +13,10 @@ import (
 func sshConfigCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ssh-config [NAME]",
-		Short: "Print the ssh_config that lets ssh, rsync, git and editors reach a sandbox",
+		Short: "Print the ssh_config for reaching a sandbox with ssh, rsync, git and editors",
 		Long: `Print the ssh_config(5) of a sandbox, or of this directory's. With it, ssh,
 sftp, rsync, git, VS Code Remote and JetBrains Gateway reach the sandbox as the
-host "bawn-NAME". A sandbox that is stopped is started by the connection.`,
+host "bawn-NAME". The connection starts the sandbox if it is stopped.`,
 		Example: `  bawn ssh-config >> ~/.ssh/config
   bawn ssh-config myproject > /tmp/c && rsync -e 'ssh -F /tmp/c' -a bawn-myproject:out/ out/`,
 		Args:              cobra.MaximumNArgs(1),

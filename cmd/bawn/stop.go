@@ -12,7 +12,7 @@ func stopCommand() *cobra.Command {
 	var force, all bool
 	c := &cobra.Command{
 		Use:               "stop [NAME...]",
-		Short:             "Stop sandboxes; their disks stay",
+		Short:             "Stop sandboxes; their disks are kept",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
@@ -20,7 +20,7 @@ func stopCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "pull the plug: do not let the guest shut down")
+	c.Flags().BoolVarP(&force, "force", "f", false, "turn the sandbox off at once, without shutting the guest down")
 	c.Flags().BoolVarP(&all, "all", "a", false, "stop all sandboxes")
 	return c
 }
@@ -29,7 +29,7 @@ func rmCommand() *cobra.Command {
 	var force, all bool
 	c := &cobra.Command{
 		Use: "rm [NAME...]", Aliases: []string{"remove"},
-		Short:             "Remove sandboxes with their disks and snapshots; project files stay",
+		Short:             "Remove sandboxes with their disks and snapshots; project files are kept",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
@@ -41,7 +41,7 @@ func rmCommand() *cobra.Command {
 					return err
 				}
 				if n := len(snapshots); n > 0 {
-					fmt.Fprintf(c.ErrOrStderr(), "bawn: %s of %s went with it\n", count(n, "snapshot", "snapshots"), name)
+					fmt.Fprintf(c.ErrOrStderr(), "bawn: removed %s of %s with it\n", count(n, "snapshot", "snapshots"), name)
 				}
 				fmt.Fprintln(c.OutOrStdout(), name)
 				return nil

@@ -10,15 +10,15 @@ func suspendCommand() *cobra.Command {
 	var force, all bool
 	c := &cobra.Command{
 		Use:   "suspend [NAME...]",
-		Short: "Write sandboxes with all that runs in them to disk; the next command goes on there",
-		Long: `Write sandboxes with all that runs in them to disk, and free their memory. The
-next run, exec or shell goes on there, in about a second. Programs do not notice,
-but for the time that has passed and for connections to the world, which are cut. A
-file of the project that is renamed, replaced or removed on the host meanwhile is
-stale (ESTALE) to those that have it open.
+		Short: "Save running sandboxes to disk and free their memory; the next command resumes them",
+		Long: `Save running sandboxes with all their processes to disk, and free their memory. The
+next run, exec or shell resumes them, in about a second. Processes continue where
+they were; network connections to the outside are cut. Programs that have a project
+file open which is renamed, replaced or removed on the host meanwhile get an error
+(ESTALE) when they use it.
 
-A sandbox in which a command or a shell is attached stays as it is, except with
---force, which ends them.`,
+A sandbox to which a command or a shell is attached is not suspended, except with
+--force, which ends these commands and shells.`,
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
@@ -27,14 +27,14 @@ A sandbox in which a command or a shell is attached stays as it is, except with
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "end the commands and shells that are attached")
-	c.Flags().BoolVarP(&all, "all", "a", false, "suspend all sandboxes that run")
+	c.Flags().BoolVarP(&all, "all", "a", false, "suspend all running sandboxes")
 	return c
 }
 
 func resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "resume [NAME]",
-		Short:             "Let a suspended sandbox go on, without running a command",
+		Short:             "Resume a suspended sandbox without running a command",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -21,15 +21,14 @@ func trustCommand() *cobra.Command {
 	var yes, show, forget, asJSON, schema bool
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
-		Short: "Look at what a project's bawn.yaml asks for, and approve it",
-		Long: `Look at what a project's bawn.yaml asks for, and approve it. The file is a
-proposal: the guest may write to it, so nothing in it counts until you have
-approved it, and any change, even its removal, must be approved again. After a
-change the difference is shown. What you approved is kept outside every shared
-directory.
+		Short: "Show what a project's bawn.yaml asks for, and approve it",
+		Long: `Show what a project's bawn.yaml asks for, and approve it. The file is only a
+proposal, because the guest can write to it: nothing in it takes effect until you
+approve it, and you must approve every later change, even its removal. After a change,
+bawn shows the difference. It keeps the approved text outside every shared directory.
 
-Rules take effect at once, the rest at the sandbox's next start. With --show the
-exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
+Rules take effect at once, all other settings at the next start of the sandbox. With
+--show, the exit status is 0 if there is nothing to approve, and 1 otherwise.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if schema {
@@ -64,7 +63,7 @@ exit status is 0 when nobody needs to be asked, and 1 otherwise.`,
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
-	c.Flags().BoolVar(&show, "show", false, "only show how things stand")
+	c.Flags().BoolVar(&show, "show", false, "only show the file and whether it is approved")
 	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
@@ -94,11 +93,11 @@ func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes bool) e
 	case c.Settled():
 		return nil
 	case c.Err != nil:
-		return hint(c.Err, "mend it; until then bawn run --no-project-file goes without")
+		return hint(c.Err, "correct the file; until then, bawn run --no-project-file ignores it")
 	case !yes && !attended():
-		return hint(errors.New("nothing is approved unattended"), "bawn trust --yes %s", pathArgument(c.Dir))
+		return hint(errors.New("not approved: there is no terminal to ask at"), "bawn trust --yes %s approves without asking", pathArgument(c.Dir))
 	case !yes && !askYes(trustQuestion(c)):
-		fmt.Fprintln(os.Stderr, "bawn: not approved: nothing changes")
+		fmt.Fprintln(os.Stderr, "bawn: not approved; nothing was changed")
 		return exitStatus(1)
 	}
 	return e.Approve(ctx, c)
@@ -123,9 +122,9 @@ func askApproval(ctx context.Context, e *engine.Engine, notApproved error) error
 
 func trustQuestion(c *project.Check) string {
 	if c.Status == project.Removed {
-		return "Go on without it?"
+		return "Continue without the file?"
 	}
-	return "Use this?"
+	return "Approve this?"
 }
 
 func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
@@ -154,7 +153,7 @@ func showCheck(w io.Writer, c *project.Check) {
 	file := text.Line(c.File())
 	switch c.Status {
 	case project.None:
-		fmt.Fprintf(w, "%s: none there, and nothing approved\n", file)
+		fmt.Fprintf(w, "%s does not exist, and no earlier one is approved\n", file)
 		return
 	case project.New, project.Approved:
 		word := "is not approved"
@@ -168,7 +167,7 @@ func showCheck(w io.Writer, c *project.Check) {
 	case project.Changed, project.Removed:
 		word := "has changed"
 		if c.Status == project.Removed {
-			word = "is gone"
+			word = "was removed"
 		}
 		fmt.Fprintf(w, "%s %s since you approved it:\n\n", file, word)
 		for _, l := range diffLines(c.Approved, c.Text) {
@@ -209,15 +208,15 @@ func plainWords(dir string, p *project.Proposal) []string {
 	}
 	list = append(list, mountWords(dir, p)...)
 	for _, port := range p.Ports {
-		host := fmt.Sprintf("port %d of this machine (127.0.0.1)", port.Host)
+		host := fmt.Sprintf("port %d of the host (127.0.0.1)", port.Host)
 		if port.Host == 0 {
-			host = "a free port of this machine (127.0.0.1)"
+			host = "a free port of the host (127.0.0.1)"
 		}
 		add("%s leads to the guest's port %d", host, port.Guest)
 	}
 	for _, r := range p.Allow {
 		if port, ok := strings.CutPrefix(r, "host:"); ok {
-			add("the guest may reach SERVICES OF THIS MACHINE on port %s", port)
+			add("the guest may reach SERVICES OF THE HOST on port %s", port)
 			continue
 		}
 		add("the guest may reach %s", r)

@@ -125,7 +125,7 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 	propose(t, dir, "cpus: [\n")
 	refused("bawn.yaml:")
 	os.Remove(filepath.Join(dir, project.Name))
-	refused("is gone")
+	refused("was removed")
 	propose(t, dir, "cpus: 2\n")
 	agreed()
 }
@@ -159,7 +159,7 @@ func TestAskedOnATerminal(t *testing.T) {
 
 func TestTrustShows(t *testing.T) {
 	_, dir := projectPlace(t)
-	if out, code := bawnTrust(t, "--show"); code != 0 || !strings.Contains(out, "none there") {
+	if out, code := bawnTrust(t, "--show"); code != 0 || !strings.Contains(out, "does not exist") {
 		t.Errorf("%d: %s", code, out)
 	}
 	propose(t, dir, "memory: 1g\nmounts: [data, ~/.ssh:ro]\nports: ['8080:80']\nallow: ['host:5432', preset:npm]\ndeny: [evil.test]\n")
@@ -168,7 +168,7 @@ func TestTrustShows(t *testing.T) {
 		"is not approved. It says:", "  | memory: 1g", "1 GiB of memory",
 		"may read and CHANGE " + dir + "/data, which is in the project",
 		"may read " + filepath.Dir(dir) + "/.ssh, which is OUTSIDE THE PROJECT",
-		"port 8080 of this machine (127.0.0.1) leads to the guest's port 80", "SERVICES OF THIS MACHINE on port 5432",
+		"port 8080 of the host (127.0.0.1) leads to the guest's port 80", "SERVICES OF THE HOST on port 5432",
 		"the guest may reach preset:npm", "the guest must not reach evil.test",
 	} {
 		if !strings.Contains(out, want) {
@@ -207,7 +207,7 @@ func TestTrustShows(t *testing.T) {
 
 func TestAHostileFileForgesNothing(t *testing.T) {
 	_, dir := projectPlace(t)
-	hostile := "cpus: 2\r\x1b[2J\x1b]0;x\a \u202e\u2028 \x9b \xff\nUse this? [y/N] y\n"
+	hostile := "cpus: 2\r\x1b[2J\x1b]0;x\a \u202e\u2028 \x9b \xff\nApprove this? [y/N] y\n"
 	for range 2 {
 		propose(t, dir, hostile)
 		out, code := bawnTrust(t)

@@ -39,7 +39,7 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 	case strings.HasPrefix(err.Error(), "requires at least"):
 		err = errors.New("an argument is missing")
 	case len(args) > 0 && !strings.Contains(c.Use, " "):
-		err = fmt.Errorf("%s takes no arguments, but was given %q", c.CommandPath(), args[0])
+		err = fmt.Errorf("%s takes no arguments, but %q was given", c.CommandPath(), args[0])
 	default:
 		err = fmt.Errorf("%s does not take %s", c.CommandPath(), count(len(args), "argument", "arguments"))
 	}
@@ -60,7 +60,7 @@ func flagError(c *cobra.Command, err error) error {
 	if errors.As(err, &invalid) {
 		want := map[string]string{"int": "a whole number", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
 		if want != "" {
-			err = fmt.Errorf("--%s %q: want %s", invalid.GetFlag().Name, invalid.GetValue(), want)
+			err = fmt.Errorf("--%s %q: must be %s", invalid.GetFlag().Name, invalid.GetValue(), want)
 		}
 	}
 	return hint(err, "%s --help", c.CommandPath())

@@ -22,7 +22,7 @@ func flagFor(field string) string {
 	return "--" + field
 }
 
-// message is the text of an error, with flags in place of the names of fields.
+// message returns the text of an error, with flags in place of the names of fields.
 func message(err error) string {
 	msg := err.Error()
 	var field *sandbox.FieldError
@@ -40,7 +40,7 @@ func message(err error) string {
 			flags = append(flags, flagFor(f))
 		}
 		slices.Sort(flags)
-		msg = strings.Replace(msg, e.Error(), fmt.Sprintf("sandbox %s is running, and %s takes effect at a start", e.Sandbox, strings.Join(flags, ", ")), 1)
+		msg = strings.Replace(msg, e.Error(), fmt.Sprintf("sandbox %s is running; changes to %s take effect at its next start", e.Sandbox, strings.Join(flags, ", ")), 1)
 	case e.Reason == engine.Exists && e.Throwaway:
 		msg = strings.Replace(msg, e.Error(), fmt.Sprintf("a sandbox named %s exists already, and --rm would remove it", e.Sandbox), 1)
 	case e.Reason == engine.NotApproved: // it is one line, whatever the path
@@ -49,30 +49,30 @@ func message(err error) string {
 	return text.Block(msg)
 }
 
-// noticeWords is a notice as it is shown, and the next step, if that goes into a line of
+// noticeWords returns a notice as it is shown, and the next step, if that goes into a line of
 // its own.
 func noticeWords(n engine.Notice) (msg, step string) {
 	msg = n.Text
 	switch n.Reason {
 	case engine.NotApproved:
-		msg += fmt.Sprintf(" (bawn trust %s)", pathArgument(n.Path))
+		msg += fmt.Sprintf("; to approve it: bawn trust %s", pathArgument(n.Path))
 	case engine.ImageFixed:
-		msg += fmt.Sprintf(" (bawn rm %s, then again, for what %s says now)", n.Sandbox, project.Name)
+		msg += fmt.Sprintf(", which differs from the one in %s; to use that one: bawn rm %s, then run the same command again", project.Name, n.Sandbox)
 	case engine.NeedsRestart:
-		msg += fmt.Sprintf(" (bawn stop %s)", n.Sandbox)
+		msg += fmt.Sprintf("; to apply it now: bawn stop %s, then run the same command again", n.Sandbox)
 	case engine.PoolMemberFailed, engine.StartRepeated:
 		msg += ": " + n.Err.Error()
 	case engine.StopSlow:
-		step = fmt.Sprintf("bawn stop --force %s, to do so now", n.Sandbox)
+		step = fmt.Sprintf("bawn stop --force %s turns it off at once", n.Sandbox)
 	case engine.HostDiskFull:
-		step = fmt.Sprintf("free some on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
+		step = fmt.Sprintf("free space on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
 	case engine.RulesSyntax:
 		return text.Block(msg), text.Block(nextStep(n.Err)) // a line for each mistake
 	}
 	return text.Line(msg), text.Line(step)
 }
 
-// pathArgument is a path as one types it to a shell.
+// pathArgument returns a path quoted for a shell.
 func pathArgument(path string) string {
 	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") != "" {
 		path = shellQuote(path)

@@ -101,7 +101,7 @@ func (e *Engine) checkAccelerator(ctx context.Context) error {
 		return err
 	}
 	var a qemu.Accel
-	err = e.during("Trying KVM", func() error {
+	err = e.during("Testing KVM", func() error {
 		a, err = qemu.Accelerator(ctx, cache)
 		return err
 	})
@@ -122,7 +122,7 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 	on := launch.Progress{Stage: task.Note, Reachable: reachable}
 	how, claimed, err := e.claim(ctx, spec, lock, on)
 	if claimed && err != nil && ctx.Err() == nil {
-		e.notify(Notice{Reason: PoolMemberFailed, Sandbox: spec.Name, Text: "could not use a pre-started machine, starting a new one", Err: err})
+		e.notify(Notice{Reason: PoolMemberFailed, Sandbox: spec.Name, Text: "could not use a pool machine, starting a new virtual machine", Err: err})
 		claimed = false
 		lock, err = d.Lock()
 	}
@@ -162,7 +162,7 @@ func (e *Engine) startTwice(ctx context.Context, d store.Dir, lock *lockfile.Loc
 	if !launch.Crashed(err) || ctx.Err() != nil {
 		return how, err
 	}
-	e.notify(Notice{Reason: StartRepeated, Sandbox: nameOf(d), Text: "starting it once more", Err: err})
+	e.notify(Notice{Reason: StartRepeated, Sandbox: nameOf(d), Text: "the start failed, trying once more", Err: err})
 	if lock, err = d.Lock(); err != nil {
 		return how, err
 	}

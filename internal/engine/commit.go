@@ -98,7 +98,7 @@ func (e *Engine) packGuest(ctx context.Context, spec *sandbox.Spec) (*guestTree,
 		})
 		messages.flush()
 		if err == nil && exit.Status > tarDiffers {
-			err = fmt.Errorf("the guest could not pack its files (exit status %d): it needs tar, unshare and mount", exit.Status)
+			err = fmt.Errorf("the guest could not pack its files (exit status %d): tar, unshare and mount must be installed in it", exit.Status)
 		}
 		w.CloseWithError(err) // nil becomes io.EOF
 	})

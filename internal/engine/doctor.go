@@ -123,7 +123,7 @@ func checkKVM(ctx context.Context, cacheFolder string, cacheErr error) Finding {
 	a, err := qemu.Accelerator(ctx, cacheFolder)
 	switch {
 	case errors.Is(err, qemu.ErrMissing):
-		f.Detail, f.Remedy = "not tried without QEMU", Remedy{Kind: InstallQEMU}
+		f.Detail, f.Remedy = "not tested, because QEMU is missing", Remedy{Kind: InstallQEMU}
 	case err != nil:
 		f.Detail, f.Remedy = err.Error(), Remedy{Kind: FixAccel}
 	case a.OK():
@@ -173,7 +173,7 @@ func checkLandlock() Finding {
 func checkMemory() Finding {
 	total := HostMemory()
 	if total == 0 {
-		return Finding{Check: CheckMemory, Detail: "not known", Remedy: Remedy{Kind: GiveMemory}}
+		return Finding{Check: CheckMemory, Detail: "the host's memory is unknown", Remedy: Remedy{Kind: GiveMemory}}
 	}
 	f := Finding{Check: CheckMemory, OK: total >= 2<<30, Detail: fmt.Sprintf("%s, %d CPUs", size.Format(total), runtime.NumCPU())}
 	if !f.OK {
@@ -207,14 +207,14 @@ func trySocket(root string) error {
 	d := store.Dir{Path: dir}
 	l, err := d.Listen(store.ControlSocket)
 	if err != nil {
-		return fmt.Errorf("%s holds no sockets: %w", root, err)
+		return fmt.Errorf("%s: its file system does not support Unix sockets: %w", root, err)
 	}
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c, err := d.Dial(ctx, store.ControlSocket)
 	if err != nil {
-		return fmt.Errorf("a socket in %s cannot be reached: %w", root, err)
+		return fmt.Errorf("cannot connect to a socket in %s: %w", root, err)
 	}
 	return c.Close()
 }
@@ -246,7 +246,7 @@ func checkCached(folder string) Finding {
 	}
 	f.OK, f.Detail = true, describeCache(items)
 	if age := defaultAge(folder); age > staleAfter {
-		f.Detail += fmt.Sprintf("; the default image is of %d days ago", int(age.Hours()/24))
+		f.Detail += fmt.Sprintf("; the default image is %d days old", int(age.Hours()/24))
 		f.Remedy = Remedy{Kind: RefreshImages}
 	}
 	return f
@@ -282,7 +282,7 @@ func describeCache(items []cache.Item) string {
 		words = append(words, fmt.Sprintf("%d %s (%s)", count[kind], what, size.Format(bytes[kind])))
 	}
 	if len(words) == 0 {
-		return "nothing yet: the first start fetches and builds for some minutes"
+		return "empty: the first start fetches and builds what it needs, which takes some minutes"
 	}
 	return strings.Join(words, ", ")
 }
@@ -299,7 +299,7 @@ func checkTools(folder string) []Finding {
 	for _, n := range image.Needs() {
 		f := Finding{Check: CheckID(n.What), OK: n.OK, Fatal: !hasImage, Detail: n.Detail}
 		if !n.OK {
-			f.Detail, f.Remedy = n.Detail+": the default image cannot be built", Remedy{RunThis, n.Remedy}
+			f.Detail, f.Remedy = n.Detail+": needed to build the default image", Remedy{RunThis, n.Remedy}
 		}
 		found = append(found, f)
 	}
@@ -316,7 +316,7 @@ func checkTool(tool CheckID, pkg, use string, fatal bool) Finding {
 			return f
 		}
 	}
-	f.Detail, f.Remedy = "not found; it "+use, Remedy{InstallDeb, pkg}
+	f.Detail, f.Remedy = "not found; bawn needs it: it "+use, Remedy{InstallDeb, pkg}
 	if pkg == "apt" { // it is no use elsewhere
 		f.Remedy = Remedy{Kind: UseDebian}
 	}

@@ -28,7 +28,7 @@ func TestDescribeCache(t *testing.T) {
 	if want := "2 images (1.5 GiB), 1 kernel (1 MiB)"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := describeCache(nil); !strings.HasPrefix(got, "nothing yet") {
+	if got := describeCache(nil); !strings.HasPrefix(got, "empty") {
 		t.Error(got)
 	}
 }

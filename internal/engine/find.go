@@ -113,7 +113,7 @@ func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
 		return nil, err
 	}
 	if r.Throwaway {
-		return nil, &Error{Reason: Exists, Sandbox: r.Name, Throwaway: true, Err: fmt.Errorf("a sandbox named %s exists already, and would be removed with its command", r.Name)}
+		return nil, &Error{Reason: Exists, Sandbox: r.Name, Throwaway: true, Err: fmt.Errorf("a sandbox named %s exists already, and would be removed after the command", r.Name)}
 	}
 	if r.OnlyDir && spec.Dir != r.Dir {
 		return nil, &Error{Reason: OtherDirectory, Sandbox: spec.Name, Path: r.Dir, Err: fmt.Errorf("sandbox %s belongs to %s, not to %s", spec.Name, spec.Dir, r.Dir)}

@@ -110,7 +110,7 @@ func (e *Engine) checkForkName(r *ForkRequest, spec *sandbox.Spec, name string) 
 	place := r.projectOf(spec, name)
 	_, err := os.Lstat(place)
 	if err == nil {
-		return &Error{Reason: ProjectCopyExists, Path: place, Err: fmt.Errorf("%s exists already: it would be the copy of the project", place)}
+		return &Error{Reason: ProjectCopyExists, Path: place, Err: fmt.Errorf("cannot copy the project to %s: it exists already", place)}
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -141,11 +141,11 @@ func (e *Engine) forkAll(ctx context.Context, r *ForkRequest, source *snapshot.S
 	}
 	for _, name := range made {
 		if e := start(name); e != nil {
-			err = errors.Join(err, fmt.Errorf("%s is made, but does not start: %w", name, e))
+			err = errors.Join(err, fmt.Errorf("fork %s was made, but did not start: %w", name, e))
 		}
 	}
 	if err != nil && len(names) > 1 {
-		err = fmt.Errorf("%w (made: %s)", err, cmp.Or(strings.Join(made, ", "), "none"))
+		err = fmt.Errorf("%w (forks made: %s)", err, cmp.Or(strings.Join(made, ", "), "none"))
 	}
 	return made, err
 }

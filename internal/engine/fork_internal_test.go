@@ -111,7 +111,7 @@ func TestForkOfSeveral(t *testing.T) {
 	if want := []string{"a", "b"}; !slices.Equal(made, want) || !slices.Equal(started, want) {
 		t.Errorf("made %q, started %q", made, started)
 	}
-	for _, want := range []string{"fork c:", "a is made, but does not start: too many run", "(made: a, b)"} {
+	for _, want := range []string{"fork c:", "fork a was made, but did not start: too many run", "(forks made: a, b)"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("not said: %q in %s", want, err)
 		}

@@ -31,7 +31,7 @@ func TestForkNames(t *testing.T) {
 		{"x shop", "a sandbox named shop exists already", engine.Exists, false},
 		{"x Y", "invalid sandbox name", "", false},
 		{"taken", "", engine.SnapshotNotFound, false},
-		{"x taken", "it would be the copy of the project", engine.ProjectCopyExists, true},
+		{"x taken", "cannot copy the project to", engine.ProjectCopyExists, true},
 	} {
 		made, err := e.Fork(t.Context(), engine.ForkRequest{Sandbox: "shop", Names: strings.Fields(c.names), From: "none", CopyProject: c.copies})
 		if err == nil || engine.ReasonOf(err) != c.reason || !strings.Contains(err.Error(), c.says) || len(made) > 0 {
@@ -66,7 +66,7 @@ func TestFork(t *testing.T) {
 	}
 	change(t, e, shopRules, allow("a.test"))
 	made, err := e.Fork(t.Context(), engine.ForkRequest{Sandbox: "shop", Names: []string{"one", "two"}, CopyProject: true})
-	if !slices.Equal(made, []string{"one", "two"}) || engine.ReasonOf(err) != engine.NoQEMU || !strings.Contains(err.Error(), "two is made, but does not start") {
+	if !slices.Equal(made, []string{"one", "two"}) || engine.ReasonOf(err) != engine.NoQEMU || !strings.Contains(err.Error(), "fork two was made, but did not start") {
 		t.Errorf("%q, %v", made, err)
 	}
 	for _, name := range made {

@@ -36,7 +36,7 @@ func limits() (store.Limits, error) {
 	if v := os.Getenv(MaxSandboxesEnv); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {
-			return l, fmt.Errorf("%s=%s: want a number, at least 1", MaxSandboxesEnv, v)
+			return l, fmt.Errorf("%s=%s: must be a number, at least 1", MaxSandboxesEnv, v)
 		}
 		l.Sandboxes = n
 	}
@@ -84,7 +84,7 @@ func (e *Engine) freeMemory(ctx context.Context, name string) error {
 	if err := e.emptyPool(ctx); err != nil || !memoryLow() {
 		return err
 	}
-	return failf(NoMemory, name, "this machine has only %s of memory left, and a sandbox takes %s to start",
+	return failf(NoMemory, name, "the host has only %s of memory left, and a sandbox needs %s to start",
 		size.Format(meminfo.Available()), size.Format(startMemory))
 }
 

@@ -38,7 +38,7 @@ func (e *Engine) PoolSize() (int, error) {
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || n < 0 || n > MaxPool {
-		return 0, &Error{Reason: PoolSizeDamaged, Path: file, Err: fmt.Errorf("%s: %q is not a number of machines", file, b)}
+		return 0, &Error{Reason: PoolSizeDamaged, Path: file, Err: fmt.Errorf("%s: %q is not a number of pool machines", file, b)}
 	}
 	return n, nil
 }
@@ -49,7 +49,7 @@ func (e *Engine) poolSizeFile() string { return filepath.Join(e.sandboxes.Root()
 // that are.
 func (e *Engine) ResizePool(ctx context.Context, n int) error {
 	if n < 0 || n > MaxPool {
-		return &Error{Reason: InvalidPoolSize, Err: fmt.Errorf("%d machines: want a number from 0 to %d", n, MaxPool)}
+		return &Error{Reason: InvalidPoolSize, Err: fmt.Errorf("%d pool machines: must be 0 to %d", n, MaxPool)}
 	}
 	p, l, err := e.lockPool(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (e *Engine) ResizePool(ctx context.Context, n int) error {
 	if err := atomicfile.Write(e.poolSizeFile(), fmt.Appendln(nil, n)); err != nil || n > 0 {
 		return err
 	}
-	return e.during("Ending the machines that are kept ready", func() error { return p.Empty(ctx) })
+	return e.during("Ending the pool machines", func() error { return p.Empty(ctx) })
 }
 
 // warmPool is the pool of the engine's sandboxes.

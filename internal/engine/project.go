@@ -93,7 +93,7 @@ func notApproved(c *project.Check) *Error {
 	what := map[project.Status]string{
 		project.New:     "asks for settings that you have not approved",
 		project.Changed: "has changed since you approved it",
-		project.Removed: "is gone since you approved it",
+		project.Removed: "was removed since you approved it",
 	}[c.Status]
 	return &Error{Reason: NotApproved, Path: c.Dir, Check: c, Err: fmt.Errorf("%s %s", c.File(), what)}
 }
@@ -108,7 +108,7 @@ func (e *Engine) warnProject(spec *sandbox.Spec) {
 	if err != nil || c.Settled() {
 		return // what cannot be read is an error where it is used
 	}
-	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved as it is now and has no effect"})
+	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved in its present form and has no effect"})
 }
 
 // approvedProposal is what a person has approved for the spec's project.
@@ -203,7 +203,7 @@ func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spe
 	}
 	if keys := awaitingStart(spec, add); len(keys) > 0 {
 		e.notify(Notice{Reason: NeedsRestart, Sandbox: spec.Name, Fields: keys,
-			Text: fmt.Sprintf("%s: what it says of %s takes effect at the next start", project.Name, strings.Join(keys, ", "))})
+			Text: fmt.Sprintf("%s: its changes to %s take effect at the next start", project.Name, strings.Join(keys, ", "))})
 	}
 	return nil
 }

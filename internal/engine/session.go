@@ -292,9 +292,9 @@ func (e *Engine) watchSpace(ctx context.Context, d store.Dir) {
 			return
 		}
 		if starved = now; starved {
-			e.notify(Notice{Reason: HostDiskFull, Sandbox: nameOf(d), Path: d.Path, Text: "the host's disk is full; the sandbox waits for room"})
+			e.notify(Notice{Reason: HostDiskFull, Sandbox: nameOf(d), Path: d.Path, Text: "the host's disk is full; the sandbox is paused until there is free space"})
 		} else {
-			e.notify(Notice{Reason: HostDiskFreed, Sandbox: nameOf(d), Text: "there is room again; the sandbox goes on"})
+			e.notify(Notice{Reason: HostDiskFreed, Sandbox: nameOf(d), Text: "the host's disk has free space again; the sandbox continues"})
 		}
 	}
 	for again := true; again; {

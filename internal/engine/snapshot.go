@@ -78,7 +78,7 @@ func (e *Engine) CreateSnapshot(ctx context.Context, sandboxName, name string) (
 	}
 	path := snapshotPath(d, name)
 	if snapshot.Exists(path) {
-		return "", &Error{Reason: SnapshotExists, Sandbox: sandboxName, Snapshot: name, Err: fmt.Errorf("sandbox %s has a snapshot %s already", sandboxName, name)}
+		return "", &Error{Reason: SnapshotExists, Sandbox: sandboxName, Snapshot: name, Err: fmt.Errorf("sandbox %s already has a snapshot named %s", sandboxName, name)}
 	}
 	return name, e.capture(ctx, sandboxName, path)
 }
@@ -110,7 +110,7 @@ func (e *Engine) putBack(ctx context.Context, name string) {
 		err = e.Stop(ctx, name, false)
 	}
 	if err != nil {
-		e.notify(Notice{Reason: KeptRunning, Sandbox: name, Err: err, Text: fmt.Sprintf("sandbox %s, which was started for this, goes on running: %v", name, err)})
+		e.notify(Notice{Reason: KeptRunning, Sandbox: name, Err: err, Text: fmt.Sprintf("sandbox %s, which was started for the snapshot, keeps running: %v", name, err)})
 	}
 }
 
@@ -256,7 +256,7 @@ func checkOff(d store.Dir) error {
 		return err
 	}
 	name := nameOf(d)
-	return failf(StateWouldBeLost, name, "sandbox %s is %s, and what it is now would be lost", name, st.Phase)
+	return failf(StateWouldBeLost, name, "sandbox %s is %s, and its present state would be lost", name, st.Phase)
 }
 
 // verifiedSnapshot opens a snapshot of a sandbox after it has been read as a whole: its

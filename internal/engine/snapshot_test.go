@@ -121,7 +121,7 @@ func TestSnapshotNames(t *testing.T) {
 		reason        engine.Reason
 		says          string
 	}{
-		{"shop", "one", engine.SnapshotExists, "sandbox shop has a snapshot one already"},
+		{"shop", "one", engine.SnapshotExists, "sandbox shop already has a snapshot named one"},
 		{"shop", "One", "", "snapshot: invalid sandbox name"},
 		{"shop", "fork.1", "", "snapshot: invalid sandbox name"},
 		{"nope", "two", engine.NotFound, "nope"},

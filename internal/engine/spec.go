@@ -149,7 +149,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		s.Ports = addPort(s.Ports, p)
 	}
 	if total := HostMemory(); c.Memory != nil && total != 0 && *c.Memory > total { // no machine would start with it
-		return &sandbox.FieldError{Field: "memory", Problem: fmt.Sprintf("%s is more than the %s that this machine has: want at most that", size.Format(*c.Memory), size.Format(total))}
+		return &sandbox.FieldError{Field: "memory", Problem: fmt.Sprintf("%s is more than the host has: must be at most %s", size.Format(*c.Memory), size.Format(total))}
 	}
 	return nil
 }
@@ -221,13 +221,13 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 		return nil
 	}
 	if slices.Contains(changed, "image") {
-		return failf(ImageFixed, s.Name, "sandbox %s was made from another image, which cannot be changed", s.Name)
+		return failf(ImageFixed, s.Name, "sandbox %s was created from another image, and its image cannot be changed", s.Name)
 	}
 	if s.Disk < was.Disk && slices.Contains(changed, "disk") {
 		return failf(DiskCannotShrink, s.Name, "the disk of sandbox %s is %s and cannot shrink", s.Name, size.Format(was.Disk))
 	}
 	if s.Image != was.Image {
-		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Text: fmt.Sprintf("sandbox %s keeps the image that it was made from", s.Name)})
+		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Text: fmt.Sprintf("sandbox %s keeps the image that it was created from", s.Name)})
 		s.Image, s.Added.Image = was.Image, was.Added.Image
 	}
 	if s.Disk < was.Disk {
@@ -242,9 +242,9 @@ func (e *Engine) checkShares(spec *sandbox.Spec) error {
 		err := e.sandboxes.CheckShare(m.Host, m.ReadOnly())
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Added.Mounts, m):
-			return &Error{Reason: MountGone, Sandbox: spec.Name, Path: m.Host, Err: &sandbox.FieldError{Field: "mounts", Problem: fmt.Sprintf("%s: %s is gone", m, m.Host)}}
+			return &Error{Reason: MountGone, Sandbox: spec.Name, Path: m.Host, Err: &sandbox.FieldError{Field: "mounts", Problem: fmt.Sprintf("%s: %s no longer exists", m, m.Host)}}
 		case errors.Is(err, fs.ErrNotExist):
-			return &Error{Reason: DirectoryGone, Sandbox: spec.Name, Path: m.Host, Err: fmt.Errorf("cannot share %s: it is gone", m.Host)}
+			return &Error{Reason: DirectoryGone, Sandbox: spec.Name, Path: m.Host, Err: fmt.Errorf("cannot share %s: it no longer exists", m.Host)}
 		case err != nil:
 			return err
 		}

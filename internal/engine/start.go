@@ -105,9 +105,9 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 	case sandbox.Running:
 		return false, e.changeRunning(ctx, d, spec, changed)
 	case sandbox.Starting: // the process that launched it was killed, and its lock is free
-		return true, e.during("Waiting for the sandbox's start", func() error { return launch.AwaitStart(ctx, d) })
+		return true, e.during("Waiting for the sandbox to start", func() error { return launch.AwaitStart(ctx, d) })
 	case sandbox.Stopping:
-		if err := e.during("Waiting for the sandbox's stop", func() error { return launch.AwaitExit(ctx, d) }); err != nil {
+		if err := e.during("Waiting for the sandbox to stop", func() error { return launch.AwaitExit(ctx, d) }); err != nil {
 			return false, err
 		}
 	}
@@ -116,7 +116,7 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 
 // lockStart takes the right to start, change or remove a sandbox.
 func (e *Engine) lockStart(ctx context.Context, d store.Dir) (l *lockfile.Lock, err error) {
-	err = e.during("Waiting for another bawn that starts or changes the sandbox", func() error {
+	err = e.during("Waiting for another bawn command that starts or changes the sandbox", func() error {
 		l, err = d.LockStart(ctx)
 		return err
 	})
@@ -133,7 +133,7 @@ func (e *Engine) addRules(ctx context.Context, name string, c *SpecChange) error
 	for _, change := range c.rules() {
 		overruled, err := e.ChangeRules(ctx, Scope{Sandbox: name}, change)
 		for _, o := range overruled {
-			e.notify(Notice{Reason: RuleOverruled, Sandbox: name, Text: fmt.Sprintf("%s stays denied, since deny wins: %q (%s)", o.Rule.Text, &o.By, ruleSource(&o.By))})
+			e.notify(Notice{Reason: RuleOverruled, Sandbox: name, Text: fmt.Sprintf("%s stays denied, because a deny rule wins: %q (%s)", o.Rule.Text, &o.By, ruleSource(&o.By))})
 		}
 		if err != nil {
 			return err
@@ -155,7 +155,7 @@ func ruleSource(r *policy.Rule) string {
 // commands fail without a hint at the cause.
 func (e *Engine) warnRules(name string) {
 	if err := e.CheckRules(name); err != nil {
-		e.notify(Notice{Reason: RulesSyntax, Sandbox: name, Text: "nothing passes to the network: " + err.Error(), Err: err})
+		e.notify(Notice{Reason: RulesSyntax, Sandbox: name, Text: "all network traffic is denied, because the rules have a mistake: " + err.Error(), Err: err})
 	}
 }
 
@@ -164,7 +164,7 @@ func (e *Engine) warnRules(name string) {
 func (e *Engine) changeRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec, changed []string) error {
 	if len(changed) > 0 {
 		return &Error{Reason: NeedsRestart, Sandbox: spec.Name, Fields: changed,
-			Err: fmt.Errorf("sandbox %s is running, and %s takes effect at a start", spec.Name, strings.Join(changed, ", "))}
+			Err: fmt.Errorf("sandbox %s is running; changes to %s take effect at its next start", spec.Name, strings.Join(changed, ", "))}
 	}
 	return e.during("Waiting for the sandbox to answer", func() error {
 		return errors.Join(publishNew(ctx, d, spec), e.syncRunning(ctx, d, spec))

@@ -52,7 +52,7 @@ func (e *Engine) halt(ctx context.Context, d store.Dir, force bool) error {
 			return pullPlug(ctx, d, forceLimit)
 		}
 		late := time.AfterFunc(stopPatience, func() {
-			e.notify(Notice{Reason: StopSlow, Sandbox: nameOf(d), Text: "waiting for the guest to shut down; one that does not within a minute is turned off"})
+			e.notify(Notice{Reason: StopSlow, Sandbox: nameOf(d), Text: "waiting up to a minute for the guest to shut down; then it is turned off"})
 		})
 		defer late.Stop()
 		return shutDown(ctx, d, stopLimit)

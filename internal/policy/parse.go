@@ -71,7 +71,7 @@ func urlMistake(text string) error {
 	if host == "" {
 		return errors.New("a rule names a host, not a URL")
 	}
-	return fmt.Errorf("a rule names a host, not a URL: want %s, without %s:// and what follows the host", host, scheme)
+	return fmt.Errorf("a rule names a host, not a URL: write %s, without %s:// and what follows the host", host, scheme)
 }
 
 func parseRule(action Action, text string, at Source) ([]Rule, error) {
@@ -101,7 +101,7 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		rest, r.proto = s, UDP
 	} else if s, ok := cutWord(rest, "raw:"); ok {
 		if action == Deny {
-			return fail("raw is about what an allowed connection carries; a denial needs none")
+			return fail("raw: has no meaning in a deny rule; leave it out")
 		}
 		rest, r.raw = s, true
 	}
@@ -128,9 +128,9 @@ func splitPorts(s string) (target, ports string, err error) {
 		addr, after, ok := strings.Cut(rest, "]")
 		switch {
 		case !ok:
-			return "", "", errors.New("a bracket is not closed")
+			return "", "", errors.New("the closing bracket is missing")
 		case !strings.Contains(addr, ":"):
-			return "", "", fmt.Errorf("%q in brackets: those are for IPv6 addresses", addr)
+			return "", "", fmt.Errorf("%q in brackets: brackets are for IPv6 addresses only", addr)
 		case after == "":
 			return addr, "", nil
 		case strings.HasPrefix(after, "/"): // [2001:db8::]/32:443
@@ -140,7 +140,7 @@ func splitPorts(s string) (target, ports string, err error) {
 			}
 			return addr + bits, ports, nil
 		case !strings.HasPrefix(after, ":"):
-			return "", "", fmt.Errorf("%q after the bracket", after)
+			return "", "", fmt.Errorf("unexpected %q after the bracket", after)
 		case after == ":":
 			return "", "", errNoPorts
 		}
@@ -156,7 +156,7 @@ func splitPorts(s string) (target, ports string, err error) {
 	return target, ports, nil
 }
 
-var errNoPorts = errors.New("a colon without ports after it")
+var errNoPorts = errors.New("no port follows the colon")
 
 func (r *Rule) setTarget(s string) error {
 	switch {
@@ -172,14 +172,14 @@ func (r *Rule) setTarget(s string) error {
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.Zone() != "" {
-			return errors.New("an address with a zone means nothing here")
+			return errors.New("an address with a zone, such as fe80::1%eth0, cannot be used in a rule")
 		}
 		a = a.Unmap()
 		r.prefix = netip.PrefixFrom(a, a.BitLen())
 		return nil
 	}
 	if strings.Contains(s, ":") {
-		return fmt.Errorf("%q is no IPv6 address; before ports one stands in brackets", s)
+		return fmt.Errorf("%q is not an IPv6 address; with ports, write [ADDRESS]:PORTS", s)
 	}
 	labels, err := parseName(s, true)
 	if len(labels) == 1 && isHost(labels[0]) { // written with a dot, or in wide letters
@@ -194,10 +194,10 @@ func (r *Rule) setTarget(s string) error {
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil && strings.Count(s, ":") > 1 {
-		return p, fmt.Errorf("%q is no network: want ADDRESS/BITS, with ports [ADDRESS]/BITS:PORTS", s)
+		return p, fmt.Errorf("%q is not a network: write ADDRESS/BITS, or with ports [ADDRESS]/BITS:PORTS", s)
 	}
 	if err != nil {
-		return p, fmt.Errorf("%q is no network: want ADDRESS/BITS", s)
+		return p, fmt.Errorf("%q is not a network: write ADDRESS/BITS", s)
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
@@ -206,7 +206,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return p, fmt.Errorf("%s has bits beyond its length: want %s", p, p.Masked())
+		return p, fmt.Errorf("%s has bits set beyond its length: write %s", p, p.Masked())
 	}
 	return p, nil
 }
@@ -226,7 +226,7 @@ func parseName(s string, wildcards bool) ([]string, error) {
 	s = strings.TrimSuffix(dots.Replace(s), ".")
 	parts := strings.Split(s, ".")
 	if slices.Contains(parts, "") {
-		return nil, fmt.Errorf("%q is no host name: a part of it is empty", s)
+		return nil, fmt.Errorf("%q is not a host name: a part of it is empty", s)
 	}
 	var labels []string
 	for i, p := range parts {
@@ -251,21 +251,21 @@ func parseName(s string, wildcards bool) ([]string, error) {
 func parseLabel(p string) (string, error) {
 	switch {
 	case p == "**":
-		return "", errors.New("** stands only at the beginning")
+		return "", errors.New("** can stand only at the beginning of a name")
 	case strings.Contains(p, "*"):
-		return "", fmt.Errorf("%q: a wildcard stands for whole parts of a name", p)
+		return "", fmt.Errorf("%q: a wildcard must be a whole part of the name", p)
 	}
 	l, err := profile.ToASCII(p)
 	if err != nil {
-		return "", fmt.Errorf("%q is no part of a host name: %w", p, err)
+		return "", fmt.Errorf("%q cannot be part of a host name: %w", p, err)
 	}
 	// The library passes over some mistakes (bytes that are not UTF-8) that it
 	// finds in their ASCII form.
 	if again, err := profile.ToASCII(l); err != nil || again != l {
-		return "", fmt.Errorf("%q is no part of a host name", p)
+		return "", fmt.Errorf("%q cannot be part of a host name", p)
 	}
 	if l = strings.ToLower(l); !isLabel(l) {
-		return "", fmt.Errorf("%q is no part of a host name", p)
+		return "", fmt.Errorf("%q cannot be part of a host name", p)
 	}
 	return l, nil
 }
@@ -275,11 +275,11 @@ func checkName(s string, labels []string) error {
 	last := labels[len(labels)-1]
 	switch n := len(strings.Join(labels, ".")); {
 	case last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }):
-		return fmt.Errorf("%q ends in a wildcard: anybody can register such a name", s)
+		return fmt.Errorf("%q ends in a wildcard, which would match names that anybody can register", s)
 	case len(labels) == 1 && slices.Contains([]string{"udp", "raw", "preset"}, last):
-		return fmt.Errorf("%q is a word of the rules' own", s) // before a colon
+		return fmt.Errorf("%q is a keyword of the rules, not a host", s) // before a colon
 	case n > maxName:
-		return fmt.Errorf("a host name of %d bytes: at most %d", n, maxName)
+		return fmt.Errorf("the host name has %d bytes, more than %d", n, maxName)
 	case isNumber(last):
 		return fmt.Errorf("%q is neither an address nor a name", s)
 	}
@@ -316,7 +316,7 @@ func CleanName(s string) (name string, ok bool) {
 func (r *Rule) setPorts(s string) error {
 	switch {
 	case (s == "" || s == "*") && r.host && r.Action == Allow:
-		return errors.New("the host's own services are allowed one by one: want host:PORT")
+		return errors.New("services of the host are allowed one port at a time: write host:PORT")
 	case s == "" && r.Action == Deny:
 		if r.proto == TCP {
 			r.proto = "" // everything
@@ -324,7 +324,7 @@ func (r *Rule) setPorts(s string) error {
 		r.ports = []PortRange{allPorts}
 		return nil
 	case s == "" && r.proto == UDP:
-		return errors.New("UDP has no usual port: want udp:HOST:PORT")
+		return errors.New("a UDP rule needs a port: write udp:HOST:PORT")
 	case s == "":
 		r.ports = defaultPorts
 		return nil
@@ -341,7 +341,7 @@ func (r *Rule) setPorts(s string) error {
 	}
 	r.ports = tidyPorts(r.ports)
 	if n := countPorts(r.ports); r.host && r.Action == Allow && n > maxHostPorts {
-		return fmt.Errorf("%d ports of the host's own: at most %d, by number or in short ranges", n, maxHostPorts)
+		return fmt.Errorf("%d ports of the host: a rule may allow at most %d", n, maxHostPorts)
 	}
 	return nil
 }
@@ -384,7 +384,7 @@ func parsePorts(s string) (PortRange, error) {
 		return PortRange{}, err
 	}
 	if z < a {
-		return PortRange{}, fmt.Errorf("the range %s is empty: no flow can match it", s)
+		return PortRange{}, fmt.Errorf("the port range %s is empty: write the lower port first", s)
 	}
 	return PortRange{a, z}, nil
 }
@@ -392,7 +392,7 @@ func parsePorts(s string) (PortRange, error) {
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || s[0] == '+' {
-		return 0, fmt.Errorf("%q is no port: want 1 to 65535", s)
+		return 0, fmt.Errorf("%q is not a port: must be 1 to 65535", s)
 	}
 	return uint16(n), nil
 }
@@ -460,11 +460,11 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 			action = Allow
 		case "deny":
 		default:
-			errs = append(errs, &SyntaxError{at, words[0], "want allow or deny"})
+			errs = append(errs, &SyntaxError{at, words[0], "a line must begin with allow or deny"})
 			continue
 		}
 		if len(words) != 2 {
-			errs = append(errs, &SyntaxError{at, strings.TrimSpace(code), "want one rule on a line"})
+			errs = append(errs, &SyntaxError{at, strings.TrimSpace(code), "a line must have exactly one rule"})
 			continue
 		}
 		at.Column = strings.LastIndex(code, words[1]) + 1
@@ -486,11 +486,11 @@ func ParseFlow(text string) (Flow, error) {
 	}
 	for _, word := range []string{"raw:", "preset:"} {
 		if _, ok := cutWord(text, word); ok {
-			return Flow{}, fmt.Errorf("%q is a rule: want a target, HOST[:PORT] or udp:HOST:PORT", text)
+			return Flow{}, fmt.Errorf("%q is a rule, not a target: write HOST[:PORT] or udp:HOST:PORT", text)
 		}
 	}
 	if strings.ContainsAny(text, "*/,") {
-		return Flow{}, fmt.Errorf("%q: want one host or address and one port, HOST[:PORT], not a rule about several", text)
+		return Flow{}, fmt.Errorf("%q matches several targets: write one host or address and one port, HOST[:PORT]", text)
 	}
 	rest, proto := text, TCP
 	if s, ok := cutWord(text, "udp:"); ok {

@@ -75,5 +75,5 @@ func expand(action Action, name string, at Source) ([]Rule, error) {
 		}
 		return rules, nil
 	}
-	return nil, fmt.Errorf("there is no preset %q: choose of %s", name, strings.Join(known, ", "))
+	return nil, fmt.Errorf("there is no preset %q: choose one of %s", name, strings.Join(known, ", "))
 }

@@ -34,15 +34,15 @@ var unreachable = []struct {
 	prefix netip.Prefix
 	why    string
 }{
-	{netip.MustParsePrefix("0.0.0.0/32"), "is no address of anybody's"},
-	{netip.MustParsePrefix("::/128"), "is no address of anybody's"},
-	{netip.MustParsePrefix("224.0.0.0/4"), "is multicast, which never leaves the sandbox"},
-	{netip.MustParsePrefix("ff00::/8"), "is multicast, which never leaves the sandbox"},
-	{netip.MustParsePrefix("255.255.255.255/32"), "is broadcast, which never leaves the sandbox"},
-	{Synthetic4, "stands for names in the guest: write a rule about the name"},
-	{Synthetic6, "stands for names in the guest: write a rule about the name"},
-	{Gateway4, "is bawn's own in there, which offers names and its page to every guest"},
-	{Gateway6, "is bawn's own in there, which offers names and its page to every guest"},
+	{netip.MustParsePrefix("0.0.0.0/32"), "is not the address of any host"},
+	{netip.MustParsePrefix("::/128"), "is not the address of any host"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "is a multicast address, and multicast never leaves the sandbox"},
+	{netip.MustParsePrefix("ff00::/8"), "is a multicast address, and multicast never leaves the sandbox"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "is the broadcast address, and broadcast never leaves the sandbox"},
+	{Synthetic4, "is a range from which bawn gives the guest addresses for names: write a rule about the name"},
+	{Synthetic6, "is a range from which bawn gives the guest addresses for names: write a rule about the name"},
+	{Gateway4, "is the address of bawn's own name server and page in the guest, which every guest may use"},
+	{Gateway6, "is the address of bawn's own name server and page in the guest, which every guest may use"},
 }
 
 // matchless returns why the rule can never match, or nil.
@@ -57,9 +57,9 @@ func (r *Rule) matchless() error {
 	}
 	switch end := literalEnd(r.labels); {
 	case end == "localhost" || strings.HasSuffix(end, ".localhost"): // RFC 6761 section 6.3
-		return errors.New("no connection can match: localhost is the guest itself in there; a service of this host is host:PORT")
+		return errors.New("no connection can match: in the guest, localhost is the guest itself; write host:PORT for a service of the host")
 	case end == HostName:
-		return errors.New("no connection can match: a service of this host is host:PORT")
+		return errors.New("no connection can match: write host:PORT for a service of the host")
 	case end == InfoName || strings.HasSuffix(end, "."+InfoName):
 		return errors.New("no connection can match: bawn answers for this name itself")
 	}

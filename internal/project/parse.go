@@ -48,7 +48,7 @@ func Parse(file string, text []byte) (*Proposal, error) {
 		p.proposal(root)
 	}
 	if len(p.errs) > maxErrors {
-		p.errs = append(p.errs[:maxErrors], fmt.Errorf("%s: and %d mistakes more", file, len(p.errs)-maxErrors))
+		p.errs = append(p.errs[:maxErrors], fmt.Errorf("%s: and %d more mistakes", file, len(p.errs)-maxErrors))
 	}
 	if err := errors.Join(p.errs...); err != nil {
 		return nil, err
@@ -78,12 +78,12 @@ func (p *parser) checkText(text []byte) bool {
 		crlf := r == '\r' && len(text) > 1 && text[1] == '\n'
 		switch {
 		case r == utf8.RuneError && n == 1:
-			p.fail(line, column, "not UTF-8")
+			p.fail(line, column, "the file is not valid UTF-8")
 			return false
 		case r == '\n':
 			line, column = line+1, 0
 		case !crlf && r != '\t' && !unicode.IsPrint(r):
-			p.fail(line, column, "the character %U has no place in the file", r)
+			p.fail(line, column, "the character %U is not allowed", r)
 			return false
 		}
 		if line > maxLines {
@@ -100,7 +100,7 @@ func (p *parser) document(text string) (root *yaml.Node, ok bool) {
 	// The library is no party to be trusted with hostile bytes blindly.
 	defer func() {
 		if r := recover(); r != nil {
-			p.fail(1, 1, "no YAML that can be read")
+			p.fail(1, 1, "this is not valid YAML")
 			root, ok = nil, false
 		}
 	}()
@@ -112,7 +112,7 @@ func (p *parser) document(text string) (root *yaml.Node, ok bool) {
 	}
 	if err == nil {
 		if err = d.Decode(&more); err == nil {
-			p.failAt(&more, "a second document: want one")
+			p.failAt(&more, "only one YAML document is allowed")
 			return nil, false
 		}
 	}
@@ -152,10 +152,10 @@ func (p *parser) syntax(err error) {
 func (p *parser) plain(n *yaml.Node) bool {
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
-		p.failAt(n, "anchors and aliases have no place here")
+		p.failAt(n, "anchors and aliases are not allowed")
 		return false
 	case n.Style&yaml.TaggedStyle != 0:
-		p.failAt(n, "tags have no place here")
+		p.failAt(n, "tags are not allowed")
 		return false
 	}
 	for _, c := range n.Content {
@@ -180,7 +180,7 @@ var keys = map[string]func(*parser, *yaml.Node){
 
 func (p *parser) proposal(n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
-		p.failAt(n, "want keys with values, such as memory: 4g")
+		p.failAt(n, "expected keys with values, such as memory: 4g")
 		return
 	}
 	seen := map[string]int{}
@@ -189,9 +189,9 @@ func (p *parser) proposal(n *yaml.Node) {
 		readValue, ok := keys[key.Value]
 		switch {
 		case key.Kind != yaml.ScalarNode || !ok:
-			p.failAt(key, "unknown key %q: want one of %s", key.Value, strings.Join(keyNames(), ", "))
+			p.failAt(key, "unknown key %q: must be one of %s", key.Value, strings.Join(keyNames(), ", "))
 		case seen[key.Value] > 0:
-			p.failAt(key, "the key %q stands in line %d already", key.Value, seen[key.Value])
+			p.failAt(key, "the key %q is given twice, first in line %d", key.Value, seen[key.Value])
 		default:
 			seen[key.Value] = key.Line
 			readValue(p, value)
@@ -212,14 +212,14 @@ func keyNames() []string {
 func (p *parser) scalar(n *yaml.Node, tags ...string) (string, bool) {
 	switch {
 	case n.Kind != yaml.ScalarNode || !slices.Contains(tags, n.Tag) || n.Value == "":
-		what := "a text"
+		what := "text"
 		if tags[0] == "!!int" {
 			what = "a number"
 		}
-		p.failAt(n, "want %s here", what)
+		p.failAt(n, "expected %s", what)
 		return "", false
 	case strings.IndexFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
-		p.failAt(n, "%q holds characters that cannot be shown", n.Value)
+		p.failAt(n, "%q has characters that cannot be printed", n.Value)
 		return "", false
 	}
 	return n.Value, true
@@ -228,7 +228,7 @@ func (p *parser) scalar(n *yaml.Node, tags ...string) (string, bool) {
 // list reads each item of a list.
 func (p *parser) list(n *yaml.Node, item func(*yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
-		p.failAt(n, "want a list here")
+		p.failAt(n, "expected a list")
 		return
 	}
 	for _, c := range n.Content {
@@ -246,9 +246,9 @@ func (p *parser) image(n *yaml.Node) {
 	switch {
 	case !ok:
 	case strings.HasPrefix(s, "docker-archive:"), strings.HasPrefix(s, "oci:"):
-		p.failAt(n, "an image on this host is named when a sandbox is made, not here")
+		p.failAt(n, "an image file of the host cannot be named here; name it when the sandbox is created")
 	case !imageRule.MatchString(s) || len(s) > 512:
-		p.failAt(n, "%q is no image reference", s)
+		p.failAt(n, "%q is not an image reference", s)
 	default:
 		p.out.Image = s
 	}
@@ -261,7 +261,7 @@ func (p *parser) cpus(n *yaml.Node) {
 	}
 	c, err := strconv.Atoi(s)
 	if err != nil || c < 1 || c > sandbox.MaxCPUs || s[0] == '+' {
-		p.failAt(n, "%q: want 1 to %d", s, sandbox.MaxCPUs)
+		p.failAt(n, "%q: must be 1 to %d", s, sandbox.MaxCPUs)
 		return
 	}
 	p.out.CPUs = c
@@ -277,7 +277,7 @@ func (p *parser) size(n *yaml.Node, least, most int64) int64 {
 	case err != nil:
 		p.failAt(n, "%v", err)
 	case v < least || v > most:
-		p.failAt(n, "%s: want %s to %s", s, size.Format(least), size.Format(most))
+		p.failAt(n, "%s: must be %s to %s", s, size.Format(least), size.Format(most))
 	}
 	return v
 }
@@ -293,11 +293,11 @@ func (p *parser) mount(n *yaml.Node) {
 		return
 	}
 	if strings.HasPrefix(m.Host, "~") && m.Host != "~" && !strings.HasPrefix(m.Host, "~/") {
-		p.failAt(n, "mount %q: only ~/ stands for a home directory", s)
+		p.failAt(n, "mount %q: write ~/ for your home directory; those of other users cannot be named", s)
 		return
 	}
 	if m.Host == "" || filepath.Clean(m.Host) == "." {
-		p.failAt(n, "mount %q: the project itself is shared already", s)
+		p.failAt(n, "mount %q: the project directory is always shared", s)
 		return
 	}
 	p.out.Mounts = append(p.out.Mounts, m)

@@ -76,7 +76,7 @@ func (p *Proposal) Resolve(dir string) ([]sandbox.Source, error) {
 			return nil, fmt.Errorf("mount %q: %w", m.Host, err)
 		}
 		if real != src {
-			return nil, fmt.Errorf("mount %q: %s goes over a symbolic link and leads to %s: write that path", m.Host, src, real)
+			return nil, fmt.Errorf("mount %q: %s contains a symbolic link and leads to %s: write that path instead", m.Host, src, real)
 		}
 		m.Host = src
 		if m.Guest == "" {
@@ -174,7 +174,7 @@ func (a *Approvals) Look(dir string) (*Check, error) {
 func read(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%s is a symbolic link: want a regular file", path)
+		return nil, fmt.Errorf("%s is a symbolic link: must be a regular file", path)
 	}
 	if err != nil {
 		return nil, err

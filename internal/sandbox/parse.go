@@ -40,7 +40,7 @@ func ParseMount(s string) (Source, error) {
 	if len(parts) == 2 {
 		m.Guest = filepath.Clean(parts[1])
 		if !filepath.IsAbs(m.Guest) || m.Guest == "/" {
-			return m, fmt.Errorf("mount %q: the place in the guest must be an absolute path below /", s)
+			return m, fmt.Errorf("mount %q: the path in the guest must be absolute and below /", s)
 		}
 	}
 	return m, nil

@@ -38,7 +38,7 @@ var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
 func checkTarget(path string) error {
 	within := func(dir string) bool { return Beneath(dir, path) }
 	if slices.Contains(SystemDirs, path) || slices.ContainsFunc(KernelDirs, within) || slices.ContainsFunc(guestDirs, within) {
-		return fmt.Errorf("the guest cannot do without its own %s: choose another place in it, such as /mnt", path)
+		return fmt.Errorf("the guest needs its own %s: choose another path in the guest, such as /mnt", path)
 	}
 	return nil
 }

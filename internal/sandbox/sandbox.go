@@ -189,19 +189,19 @@ func (s *Spec) Check() error {
 		return fmt.Errorf("project %q at %q in the guest: both must be absolute paths", p.Host, p.Guest)
 	}
 	if s.CPUs < 1 || s.CPUs > MaxCPUs {
-		return badField("cpus", "%d: want 1 to %d", s.CPUs, MaxCPUs)
+		return badField("cpus", "%d: must be 1 to %d", s.CPUs, MaxCPUs)
 	}
 	if s.Memory < MinMemory {
-		return badField("memory", "%s is too little: want at least %s", size.Format(s.Memory), size.Format(MinMemory))
+		return badField("memory", "%s is too little: must be at least %s", size.Format(s.Memory), size.Format(MinMemory))
 	}
 	if s.Disk < MinDisk || s.Disk > MaxDisk {
-		return badField("disk", "%s: want %s to %s", size.Format(s.Disk), size.Format(MinDisk), size.Format(MaxDisk))
+		return badField("disk", "%s: must be %s to %s", size.Format(s.Disk), size.Format(MinDisk), size.Format(MaxDisk))
 	}
 	if s.Rate != 0 && s.Rate < MinRate {
-		return badField("rate", "%s is too little: want at least %s a second, or 0 for no limit", size.Format(s.Rate), size.Format(MinRate))
+		return badField("rate", "%s is too little: must be at least %s a second, or 0 for no limit", size.Format(s.Rate), size.Format(MinRate))
 	}
 	if s.Idle != 0 && s.Idle < MinIdle {
-		return badField("idle", "%s: want at least %s, or 0 for never", s.Idle, MinIdle)
+		return badField("idle", "%s: must be at least %s, or 0 for never", s.Idle, MinIdle)
 	}
 	if err := s.checkMounts(); err != nil {
 		return err
@@ -226,7 +226,7 @@ func (s *Spec) checkMounts() error {
 			return badField("mounts", "%s: %s is already mounted at %s", m, other, m.Guest)
 		}
 		if m.Guest != m.Host && Beneath(m.Guest, s.Project.Guest) {
-			return badField("mounts", "%s: it would hide the project in %s: choose another place in the guest, such as /mnt/%s", m, s.Project.Guest, filepath.Base(m.Host))
+			return badField("mounts", "%s: it would hide the project directory %s: choose another path in the guest, such as /mnt/%s", m, s.Project.Guest, filepath.Base(m.Host))
 		}
 		targets[m.Guest] = m.Host
 	}

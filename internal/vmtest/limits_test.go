@@ -155,7 +155,7 @@ func TestLimits(t *testing.T) {
 	shared(t)
 	dir := project(t, "limited")
 	for _, c := range []struct{ env, say string }{
-		{"BAWN_MAX_SANDBOXES=1", "1 may at the same time"},
+		{"BAWN_MAX_SANDBOXES=1", "at most 1 may run at the same time"},
 		{"BAWN_MAX_MEMORY=2500M", "all together may have 2.4 GiB"},
 		{"BAWN_MAX_MEMORY=lots", "BAWN_MAX_MEMORY"},
 		{"BAWN_MAX_SANDBOXES=0", "BAWN_MAX_SANDBOXES"},

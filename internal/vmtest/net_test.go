@@ -383,7 +383,7 @@ func (n *netTest) brokenPolicy(t *testing.T) {
 	good := readFile(t, file)
 	writeFile(t, file, good+"allow no..name\n")
 	must(t, n.dir, "stop")
-	if r := bawn(t, n.dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", n.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "nothing passes to the network") {
+	if r := bawn(t, n.dir, "run", "--", "curl", "-sS", "-m", "30", fmt.Sprintf("http://good.test:%d/", n.http)); r.code == 0 || !strings.Contains(r.err, "resolve") || !strings.Contains(r.err, "all network traffic is denied") {
 		t.Errorf("%+v", r)
 	}
 	fails(t, n.dir, 125, "policy:", "policy", "show")

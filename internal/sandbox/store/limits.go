@@ -32,10 +32,10 @@ func (s *Store) Admit(spec *sandbox.Spec, l Limits) (*lockfile.Lock, error) {
 		if number != 1 {
 			run = fmt.Sprintf("%d sandboxes run", number)
 		}
-		return nil, &TooMuchError{fmt.Sprintf("%s already, and %d may at the same time", run, l.Sandboxes)}
+		return nil, &TooMuchError{fmt.Sprintf("%s already, and at most %d may run at the same time", run, l.Sandboxes)}
 	}
 	if memory+spec.Memory > l.Memory {
-		return nil, &TooMuchError{fmt.Sprintf("sandbox %s wants %s of memory, those that run have %s, and all together may have %s",
+		return nil, &TooMuchError{fmt.Sprintf("sandbox %s needs %s of memory; the running sandboxes have %s, and all together may have %s",
 			spec.Name, size.Format(spec.Memory), size.Format(memory), size.Format(l.Memory))}
 	}
 	return s.Dir(spec.Name).Lock()

@@ -76,7 +76,7 @@ func Open() (*Store, error) {
 // OpenAt returns the store in the folder root.
 func OpenAt(root string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(root, "sandboxes"), 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w (set XDG_STATE_HOME to a folder of yours)", err)
+		return nil, fmt.Errorf("state folder: %w (set XDG_STATE_HOME to a folder that you own)", err)
 	}
 	if err := private(root); err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func private(dir string) error {
 		return err
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("state folder %s belongs to user %d: bawn keeps keys there and wants one of its own (set XDG_STATE_HOME)", dir, st.Uid)
+		return fmt.Errorf("state folder %s belongs to user %d, and bawn keeps private keys there: set XDG_STATE_HOME to a folder that you own", dir, st.Uid)
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
 		return os.Chmod(dir, 0o700) //nolint:gosec // a folder
@@ -420,19 +420,19 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 	for _, o := range own {
 		o = resolved(o)
 		if sandbox.Beneath(path, o) || sandbox.Beneath(o, path) {
-			return &ShareError{path, OwnShare, fmt.Sprintf("bawn keeps policy, keys and images in folders such as %s, which no guest may reach", o)}
+			return &ShareError{path, OwnShare, fmt.Sprintf("bawn keeps rules, keys and images in %s, which no guest may reach", o)}
 		}
 	}
 	if home, err := os.UserHomeDir(); err == nil && sandbox.Beneath(path, home) {
-		return &ShareError{path, HomeShare, "it holds your home directory with its credentials"}
+		return &ShareError{path, HomeShare, "your home directory with your credentials is in it"}
 	}
 	for _, sys := range append([]string{"/run"}, sandbox.KernelDirs...) {
 		if sandbox.Beneath(sys, path) {
-			return &ShareError{path, KernelShare, "it belongs to the host's system"}
+			return &ShareError{path, KernelShare, "it belongs to the host's kernel"}
 		}
 	}
 	if !readOnly && slices.Contains(sandbox.SystemDirs, path) {
-		return &ShareError{path, ReadOnlyShare, "the host's system needs it"}
+		return &ShareError{path, ReadOnlyShare, "the host's operating system needs it, so a guest must not write to it"}
 	}
 	return nil
 }
