@@ -304,3 +304,21 @@ func TestArchitectureListsThePackages(t *testing.T) {
 		}
 	}
 }
+
+// TestDecisionsAreListed: docs/adr/README.md has each decision with its number and title.
+func TestDecisionsAreListed(t *testing.T) {
+	index := read(t, "docs/adr/README.md")
+	list, err := filepath.Glob("docs/adr/0*.md")
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	for _, file := range list {
+		name := path.Base(filepath.ToSlash(file))
+		title, _, _ := strings.Cut(strings.TrimPrefix(read(t, file), "# "), "\n")
+		number, title, _ := strings.Cut(title, ": ")
+		row := "| [" + number + "](" + name + ") | " + title + " |"
+		if !strings.HasPrefix(name, number+"-") || !strings.Contains(index, row) {
+			t.Errorf("docs/adr/README.md wants the row %s", row)
+		}
+	}
+}
