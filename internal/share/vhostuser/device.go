@@ -15,6 +15,24 @@
 // request that is still being answered afterwards keeps the old memory mapped;
 // its completion is published when the queue goes on.
 //
+// # Bounds
+//
+// What a guest can make this process keep at once. A guest that goes beyond a bound
+// breaks the rules of the ring, except where it waits.
+//
+//	bytes of a request, and of its answer          maxBytes each (1 MiB and 64 KiB)
+//	buffers of a request                           maxSegments (1024)
+//	descriptors of a request                       the size of its table
+//	requests that begin at one descriptor          1, until it is answered
+//	requests answered in goroutines of their own   maxBlocking (64) of the device; more wait
+//	goroutines (and threads) of queues             maxRuns (16) of the device
+//	completions that wait for a halted queue       maxBlocking and maxRuns
+//	size of a queue                                maxQueueSize (32768)
+//	regions of memory                              maxFiles (8)
+//
+// The bounds of a device hold over all its connections and resets: a request that
+// is still being answered after its queue was halted counts until it is done.
+//
 // # Not safe
 //
 // The guest owns the rings and may change anything at any time. Each value is
@@ -60,7 +78,15 @@ type Device struct {
 	Resumed bool
 
 	unanswered atomic.Int64
+	runs       atomic.Int64  // goroutines of queues
+	blocking   chan struct{} // a token for each request in a goroutine of its own
 }
+
+// Bounds of a device (see the package comment).
+const (
+	maxBlocking = 64
+	maxRuns     = 16
+)
 
 // Idle reports whether all requests that were taken from the queues have been answered,
 // so that the rings in the guest's memory hold the whole state of the device.
@@ -87,6 +113,9 @@ func Serve(ctx context.Context, socket *os.File, d *Device) error {
 	conn, err := socketpair.Conn(socket)
 	if err != nil {
 		return fmt.Errorf("vhost-user: %w", err)
+	}
+	if d.blocking == nil { // one connection is served at a time
+		d.blocking = make(chan struct{}, maxBlocking)
 	}
 	b := &backend{device: d, conn: conn, broken: make(chan error, 1)}
 	for i := range d.Queues {

@@ -51,6 +51,11 @@ func eventfd(t *testing.T) *os.File {
 
 func newDriver(t *testing.T, h Handler) *driver {
 	t.Helper()
+	return newDriverOf(t, &Device{Queues: 1, Handler: h})
+}
+
+func newDriverOf(t *testing.T, device *Device) *driver {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +67,7 @@ func newDriver(t *testing.T, h Handler) *driver {
 		t.Fatal(err)
 	}
 	d := &driver{t: t, conn: c.(*net.UnixConn), served: make(chan error, 1), kick: eventfd(t), call: eventfd(t)}
-	go func() { d.served <- Serve(t.Context(), theirs, &Device{Queues: 1, Handler: h}) }()
+	go func() { d.served <- Serve(t.Context(), theirs, device) }()
 	t.Cleanup(func() { d.conn.Close() })
 
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)

@@ -48,7 +48,8 @@ type run struct {
 	kick    *os.File
 	address address
 	done    chan struct{}
-	stop    atomic.Bool // take no more requests
+	stop    atomic.Bool   // take no more requests
+	stopped chan struct{} // closed with stop
 
 	mu      sync.Mutex // guards the ring's used side and over
 	over    bool
@@ -76,17 +77,23 @@ func (q *queue) tryStart() {
 	if q.run != nil || !q.enabled || q.kick == nil || q.size == 0 || q.backend.memory == nil {
 		return
 	}
+	if q.backend.device.runs.Add(1) > maxRuns {
+		q.backend.device.runs.Add(-1)
+		q.backend.fail(errors.New("queues were halted too often while requests were being answered"))
+		return
+	}
 	r, err := newRing(q.backend.memory, q.address, q.size, q.base, q.backend.features&featureEventIdx != 0)
 	if err != nil {
+		q.backend.device.runs.Add(-1)
 		q.backend.fail(err)
 		return
 	}
 	q.backend.memory.acquire()
-	q.run = &run{queue: q, ring: r, kick: q.kick, address: q.address, done: make(chan struct{})}
+	q.run = &run{queue: q, ring: r, kick: q.kick, address: q.address, done: make(chan struct{}), stopped: make(chan struct{})}
 	_ = q.kick.SetReadDeadline(time.Time{})
 	if q.resumed {
 		q.resumed = false
-		r.lastAvail = r.lastUsed
+		r.setLastAvail(r.lastUsed)
 		q.notifyGuest() // a notification may have been lost; one too many does no harm
 	}
 	q.publishLate(q.run)
@@ -141,6 +148,7 @@ func (q *queue) halt() (ran bool) {
 	}
 	q.run = nil
 	r.stop.Store(true)
+	close(r.stopped)
 	_ = r.kick.SetReadDeadline(time.Unix(1, 0))
 	idle := make(chan struct{})
 	go func() {
@@ -160,12 +168,13 @@ func (q *queue) halt() (ran bool) {
 	q.mu.Lock()
 	q.live = nil
 	q.mu.Unlock()
-	q.base = r.ring.lastAvail
+	q.base = uint16(r.ring.taken.Load())
 	return true
 }
 
 // work answers requests until the queue halts.
 func (r *run) work() {
+	defer r.queue.backend.device.runs.Add(-1)
 	defer r.ring.memory.release()
 	defer close(r.done)
 	event := make([]byte, 8)
@@ -206,18 +215,26 @@ func (r *run) drain() error {
 		if err != nil || !ok {
 			return err
 		}
-		r.queue.backend.device.unanswered.Add(1)
-		h := r.queue.backend.device.Handler
-		if !h.Blocks(c.in) {
-			r.answer(h, c)
+		d := r.queue.backend.device
+		if !d.Handler.Blocks(c.in) {
+			d.unanswered.Add(1)
+			r.answer(d.Handler, c)
 			continue
 		}
+		select {
+		case d.blocking <- struct{}{}:
+		case <-r.stopped:
+			r.ring.putBack(c)
+			return nil
+		}
+		d.unanswered.Add(1)
 		r.pending.Add(1)
 		r.ring.memory.acquire()
 		go func() {
+			defer func() { <-d.blocking }()
 			defer r.pending.Done()
 			defer r.ring.memory.release()
-			r.answer(h, c)
+			r.answer(d.Handler, c)
 		}()
 	}
 	return nil

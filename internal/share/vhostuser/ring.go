@@ -27,6 +27,10 @@ const (
 	// maxSegments bounds the buffers of one request: 1 MiB in pages, with headers and
 	// room to spare.
 	maxSegments = 1024
+
+	// maxBytes bounds the readable bytes of one request, and the writable ones: 1 MiB
+	// of data (virtiofs as package share offers it) with headers.
+	maxBytes = 1<<20 + 64<<10
 )
 
 // ring is a virtqueue in guest memory. take is for one goroutine; the other methods, which
@@ -38,7 +42,10 @@ type ring struct {
 
 	desc, avail, used []byte
 
-	lastAvail uint16
+	busy []atomic.Bool // by head: taken and not yet answered
+
+	lastAvail uint16        // for the goroutine of take
+	taken     atomic.Uint32 // lastAvail, for the others
 	lastUsed  uint16
 	signalled uint16 // lastUsed when wantsInterrupt was last called
 	valid     bool   // signalled is set
@@ -48,7 +55,8 @@ type ring struct {
 var errAlignment = errors.New("a ring that is not aligned")
 
 func newRing(m *memory, a address, size uint32, base uint16, eventIdx bool) (*ring, error) {
-	r := &ring{memory: m, size: uint16(size), eventIdx: eventIdx, lastAvail: base}
+	r := &ring{memory: m, size: uint16(size), eventIdx: eventIdx, busy: make([]atomic.Bool, size)}
+	r.setLastAvail(base)
 	n := uint64(size)
 	if a.desc%16 != 0 || a.avail%4 != 0 || a.used%4 != 0 {
 		return nil, errAlignment
@@ -71,6 +79,11 @@ func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[0])) }
 // split takes the word apart: little endian, flags first.
 func split(w uint32) (flags, index uint16) {
 	return uint16(w & 0xffff), uint16(w >> 16)
+}
+
+func (r *ring) setLastAvail(n uint16) {
+	r.lastAvail = n
+	r.taken.Store(uint32(n))
 }
 
 func (r *ring) pending() bool {
@@ -105,6 +118,8 @@ func (r *ring) setUsedFlags(f uint16) {
 type chain struct {
 	head    uint16
 	in, out [][]byte
+
+	inBytes, outBytes uint64
 }
 
 // take returns the next request. ok is false when there is none.
@@ -119,8 +134,20 @@ func (r *ring) take() (c chain, ok bool, err error) {
 	}
 	slot := ringHead + int(r.lastAvail%r.size)*2
 	c.head = binary.LittleEndian.Uint16(r.avail[slot:])
-	r.lastAvail++
+	if c.head >= r.size {
+		return c, false, errors.New("a descriptor outside its table")
+	}
+	if r.busy[c.head].Swap(true) {
+		return c, false, errors.New("a descriptor was submitted again before it was answered")
+	}
+	r.setLastAvail(r.lastAvail + 1)
 	return c, true, r.gather(&c, r.desc, c.head, false)
+}
+
+// putBack undoes the last take: another ring in the same place takes the request.
+func (r *ring) putBack(c chain) {
+	r.setLastAvail(r.lastAvail - 1)
+	r.busy[c.head].Store(false)
 }
 
 // gather adds the buffers of the descriptors from number at on to a chain.
@@ -161,10 +188,16 @@ func (r *ring) add(c *chain, addr uint64, n uint32, flags uint16, inner bool) (e
 		}
 		return r.gather(c, table[0], 0, true)
 	case flags&descWrite != 0:
+		if c.outBytes += uint64(n); c.outBytes > maxBytes {
+			return errors.New("room for an answer larger than any answer")
+		}
 		c.out, err = r.memory.atGuest(c.out, addr, uint64(n))
 	case len(c.out) > 0:
 		return errors.New("a readable descriptor after a writable one")
 	default:
+		if c.inBytes += uint64(n); c.inBytes > maxBytes {
+			return errors.New("a request larger than any request")
+		}
 		c.in, err = r.memory.atGuest(c.in, addr, uint64(n))
 	}
 	if err == nil && len(c.in)+len(c.out) > maxSegments {
@@ -176,6 +209,9 @@ func (r *ring) add(c *chain, addr uint64, n uint32, flags uint16, inner bool) (e
 // put adds a request that was answered with n bytes to the used ring, and reports whether
 // the guest wants an interrupt for it.
 func (r *ring) put(head uint16, n int) (interrupt bool) {
+	if int(head) < len(r.busy) { // it may belong to an earlier ring in the same place
+		r.busy[head].Store(false) // before the guest can submit it again
+	}
 	at := ringHead + int(r.lastUsed%r.size)*usedLen
 	binary.LittleEndian.PutUint32(r.used[at:], uint32(head))
 	binary.LittleEndian.PutUint32(r.used[at+4:], uint32(n))
