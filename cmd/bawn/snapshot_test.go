@@ -78,7 +78,7 @@ func TestListShowsDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"good": "", "nodisk": "the snapshot is damaged: no disk.raw", "short": "the snapshot is damaged: disk.raw has 1 bytes of 4",
+		"good": "", "nodisk": "the snapshot is damaged: no disk.raw", "short": "the snapshot is damaged: disk.raw has 1 bytes instead of 4",
 	}
 	out, err := bawnRun(t, "snapshot", "ls", "--json")
 	var rows []snapshotRow

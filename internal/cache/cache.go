@@ -90,7 +90,7 @@ func (d Dir) entryPath(kind, key string) string { return filepath.Join(d.path, k
 func checkName(names ...string) error {
 	for _, n := range names {
 		if n == "" || n[0] == '.' || strings.ContainsAny(n, "/\x00") || len(n) > 200 {
-			return fmt.Errorf("%q is no name for a cache entry", n)
+			return fmt.Errorf("%q is not a valid name for a cache entry", n)
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ type Lock struct {
 }
 
 // ErrBusy means that somebody else holds the lock.
-var ErrBusy = errors.New("another bawn is preparing the same")
+var ErrBusy = errors.New("another bawn command is preparing the same files")
 
 // Lock takes the lock of that name. While another holds it, Lock waits, which it
 // reports to r, and ends with the cause of ctx when that ends.
@@ -34,7 +34,7 @@ func (d Dir) Lock(ctx context.Context, name string, r progress.Reporter) (*Lock,
 	if !errors.Is(err, ErrBusy) {
 		return l, err
 	}
-	task := r.Start("Waiting for another bawn that is preparing the same", 0, progress.Steps)
+	task := r.Start("Waiting for another bawn command that is preparing the same files", 0, progress.Steps)
 	path := d.lockPath(name)
 	held, err := lockfile.Acquire(ctx, path)
 	task.Done(err)

@@ -51,7 +51,7 @@ func Command(self string, p Profile, argv []string, files ...*os.File) (*exec.Cm
 // program with its arguments. It does not return unless it failed.
 func Main(args []string) error {
 	if len(args) < 3 || args[1] != "--" {
-		return errors.New("confine: want PROFILE -- PROGRAM [ARGUMENT...]")
+		return errors.New("confine: expected PROFILE -- PROGRAM [ARGUMENT...]")
 	}
 	var o order
 	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
@@ -85,7 +85,7 @@ func dieWith(parent int) error {
 		return fmt.Errorf("die with the parent: %w", err)
 	}
 	if os.Getppid() != parent {
-		return errors.New("the parent is gone")
+		return errors.New("the parent process has ended")
 	}
 	return nil
 }

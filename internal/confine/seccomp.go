@@ -224,7 +224,7 @@ func filterSyscalls(p Profile) error {
 		return fmt.Errorf("install the system call filter: %w", errno)
 	}
 	if r != 0 {
-		return fmt.Errorf("install the system call filter: thread %d has a filter of its own", r)
+		return fmt.Errorf("install the system call filter: thread %d already has another filter", r)
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::[^" ]
 func HostConfig(ctx context.Context) ([]string, error) {
 	out, err := output(exec.CommandContext(ctx, "apt-config", "dump"))
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, errors.New("apt is not installed: bawn takes the guest's kernel and image from Debian packages, through apt")
+		return nil, errors.New("apt is not installed: bawn needs it to fetch the guest's kernel and image from Debian packages")
 	}
 	if err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (a *Apt) Size(ctx context.Context, pkg string) (int64, error) {
 			return strconv.ParseInt(strings.TrimSpace(v), 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("the mirror does not say how large %s is", pkg)
+	return 0, fmt.Errorf("the mirror does not give the size of %s", pkg)
 }
 
 // Download fetches one package and returns the path of the file. apt checks its hash

@@ -50,7 +50,7 @@ func Host(ctx context.Context) (Mirror, error) {
 	}
 	m, err := fromMmdebstrap(ctx)
 	if err != nil {
-		return Mirror{}, fmt.Errorf("no Debian mirror is known on this host (%w): set %s to the address of one", err, MirrorEnv)
+		return Mirror{}, fmt.Errorf("no Debian mirror is configured on this host (%w): set %s to the address of a mirror", err, MirrorEnv)
 	}
 	return checked(m)
 }
@@ -65,11 +65,11 @@ func checked(m Mirror) (Mirror, error) {
 		}
 		u, err := url.Parse(*s)
 		if err != nil || u.Scheme == "" || strings.ContainsAny(*s, " \t\r\n[]\"") {
-			return Mirror{}, fmt.Errorf("%q is not the address of a Debian mirror: set %s", *s, MirrorEnv)
+			return Mirror{}, fmt.Errorf("%q is not the address of a Debian mirror: set %s to a correct one", *s, MirrorEnv)
 		}
 	}
 	if m.Main == "" {
-		return Mirror{}, fmt.Errorf("no Debian mirror is known on this host: set %s to the address of one", MirrorEnv)
+		return Mirror{}, fmt.Errorf("no Debian mirror is configured on this host: set %s to the address of a mirror", MirrorEnv)
 	}
 	return m, nil
 }
@@ -201,7 +201,7 @@ func fromMmdebstrap(ctx context.Context) (Mirror, error) {
 	}
 	m := parseOneLine(out)
 	if m.Main == "" {
-		return Mirror{}, errors.New("mmdebstrap names none")
+		return Mirror{}, errors.New("mmdebstrap knows no mirror")
 	}
 	return m, nil
 }

@@ -14,9 +14,9 @@ import (
 // Why a flow is denied before the rules are asked: destinations inside bawn's own
 // networks that lead nowhere, and the limits.
 var (
-	errNoName      = errors.New("no name has this address: ask bawn's DNS first")
-	errMapped      = errors.New("an IPv4 address in the form of IPv6: connect to the IPv4 address")
-	errGateway     = errors.New("bawn's gateway offers names and its page, nothing else")
+	errNoName      = errors.New("no name is known for this address: look up the name again with bawn's DNS")
+	errMapped      = errors.New("an IPv4 address written as an IPv6 address: connect to the IPv4 address")
+	errGateway     = errors.New("bawn's gateway serves only DNS and its own page")
 	errTooManyNew  = errors.New("too many new connections a second")
 	errTooManyOpen = errors.New("too many open connections")
 )

@@ -27,7 +27,7 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 		err = checkAddress(set, f)
 	}
 	if err != nil {
-		d.Allow, d.Reason = false, fmt.Sprintf("%v, whatever %q says", err, d.Rule)
+		d.Allow, d.Reason = false, fmt.Sprintf("%v, although the rule %q matches", err, d.Rule)
 	}
 	return d
 }
@@ -40,7 +40,7 @@ func checkAddress(set *policy.Set, f policy.Flow) error {
 	}
 	guard := addressGuard{hostAddrs: new(hostAddrs).list, decide: set.Decide}
 	if err := guard.permit(f.Addr, f); err != nil {
-		return fmt.Errorf("%w (a rule has to name such addresses)", err)
+		return fmt.Errorf("%w (only a rule that names the address allows it)", err)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (o *openConn) serve() {
 	kind, err := o.firstBytes()
 	switch {
 	case isTimeout(err):
-		o.refused("the first line, which may become an HTTP request, does not end: only a rule with raw lets that through")
+		o.refused("the first line may be an HTTP request, but does not end: only a rule with raw: allows this traffic")
 		o.drop(o.c, o.up, nil)
 	case kind == kindTLS:
 		o.tls()
@@ -98,7 +98,7 @@ func (o *openConn) http() {
 func (o *openConn) http2() {
 	src, quiet := o.split.take()
 	if !quiet {
-		o.refused("HTTP/2 to a server that spoke first")
+		o.refused("an HTTP/2 request to a server that sent data first")
 		o.drop(o.c, o.up, nil)
 		return
 	}
@@ -168,7 +168,7 @@ type resumed struct {
 func (r *resumed) Write(b []byte) (int, error) {
 	n := min(len(b), len(r.had))
 	if !bytes.Equal(b[:n], r.had[:n]) {
-		return 0, errors.New("a request that does not go on as it began")
+		return 0, errors.New("the request does not continue as it began")
 	}
 	if r.had = r.had[n:]; n == len(b) {
 		return n, nil

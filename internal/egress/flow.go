@@ -113,7 +113,7 @@ func (f *flow) recheck() {
 	case !d.Allow:
 		f.cut("the rules changed: " + d.Reason)
 	case old.Raw && !d.Raw:
-		f.cut("the rules changed: no longer raw")
+		f.cut("the rules changed: the rule no longer has raw:")
 	case also != "" && !f.g.decide(policy.Flow{Name: also, Port: f.to.Port, Proto: f.to.Proto}).Allow:
 		f.cut("the rules changed: " + also + " is not allowed")
 	case dialed.IsValid() && !f.to.Host && f.g.dialer.guard.permit(dialed, f.to) != nil:

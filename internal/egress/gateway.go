@@ -95,7 +95,7 @@ func (g *Gateway) decide(f policy.Flow) policy.Decision {
 	if set := g.current.Load(); set != nil {
 		return set.Decide(f)
 	}
-	return policy.Decision{Reason: "no policy is loaded"}
+	return policy.Decision{Reason: "the rules are not loaded, or have a mistake that the user must correct on the host"}
 }
 
 // resolves reports whether the policy in force gives a name an address.
@@ -159,7 +159,7 @@ func (g *Gateway) Close() {
 	g.mu.Lock()
 	g.closed = true
 	for f := range g.flows {
-		f.cut("the sandbox stops")
+		f.cut("the sandbox is stopping")
 	}
 	g.mu.Unlock()
 	g.cancel()

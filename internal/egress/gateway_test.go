@@ -376,7 +376,7 @@ func TestSetRulesCuts(t *testing.T) {
 	l.SetPolicy(testRules{"b.example:22", "c.example:22 raw", "d.example:22", "203.0.113.9:22"}.set())
 	check("without the block", "b.example", "c.example", "ip")
 	l.SetPolicy(testRules{"b.example:22", "c.example:22", "203.0.113.9:22"}.set())
-	check("no longer raw", "b.example", "ip")
+	check("no longer has raw:", "b.example", "ip")
 	l.SetPolicy(testRules{"b.example:22"}.set())
 	check("without the address", "b.example")
 	l.SetPolicy(nil)
@@ -525,7 +525,7 @@ func TestWithoutPolicy(t *testing.T) {
 	}
 	g.Dropped("icmp", netip.MustParseAddr("203.0.113.1"), "not TCP or UDP")
 	d := g.Denials()
-	if len(d) != 2 || d[0].Proto != "icmp" || d[1].Reason != "no policy is loaded" {
+	if len(d) != 2 || d[0].Proto != "icmp" || d[1].Reason != "the rules are not loaded, or have a mistake that the user must correct on the host" {
 		t.Errorf("%+v", d)
 	}
 }

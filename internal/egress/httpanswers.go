@@ -63,7 +63,7 @@ func (h *httpRelay) relayAnswers() {
 }
 
 // errNotHTTP means that the server's bytes cannot be read as an answer.
-var errNotHTTP = errors.New("not an HTTP/1 answer")
+var errNotHTTP = errors.New("the server's answer is not HTTP/1")
 
 // answer passes one answer on, with the interim ones before it.
 func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
@@ -124,7 +124,7 @@ func finalHead(w *bufio.Writer, r *bufio.Reader, x exchange) (httpwire.Answer, e
 		case err != nil:
 			return httpwire.Answer{}, errNotHTTP
 		case a.Status == http.StatusSwitchingProtocols && !x.upgrade:
-			return httpwire.Answer{}, errors.New("the server changed the protocol unasked")
+			return httpwire.Answer{}, errors.New("the server changed the protocol without being asked")
 		case a.Status == http.StatusSwitchingProtocols || a.Status >= 200:
 			return a, nil
 		}

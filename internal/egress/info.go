@@ -55,18 +55,18 @@ func (g *Gateway) infoHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "text/plain; charset=utf-8")
-		fmt.Fprint(w, "This machine's network is governed by bawn, on the host. What no rule allows is denied at once:\n"+
-			"names do not resolve (NXDOMAIN), connections are reset, HTTP gets a 403.\n"+
-			"Nothing in here can change the rules. Ask the person to run on the host: "+allowCommand+" HOST:PORT\n"+
-			"The same as JSON: /policy.json, /denials.json\n\nRules:\n")
+		fmt.Fprint(w, "bawn, on the host, controls the network of this sandbox. Traffic that no rule allows is denied at once:\n"+
+			"names do not resolve (NXDOMAIN), connections are reset, HTTP requests get status 403.\n"+
+			"The rules cannot be changed from inside the sandbox. Ask the user to run this on the host: "+allowCommand+" HOST:PORT\n"+
+			"This page as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.ruleTexts()
 		for _, rule := range list {
 			fmt.Fprintf(w, "  %s\n", text.Line(rule))
 		}
 		if len(list) == 0 {
-			fmt.Fprint(w, "  none: nothing passes\n")
+			fmt.Fprint(w, "  none: all network traffic is denied\n")
 		}
-		fmt.Fprint(w, "\nDenied lately, the latest first:\n")
+		fmt.Fprint(w, "\nLatest denials, newest first:\n")
 		for _, d := range g.Denials() {
 			fmt.Fprintf(w, "  %s\n", d.Text())
 		}

@@ -7,7 +7,7 @@ import (
 
 func TestInfoPage(t *testing.T) {
 	empty := newLab(t, testRules{})
-	if _, body := get(t, empty.client(), "http://192.0.2.1/"); !strings.Contains(body, "none: nothing passes") {
+	if _, body := get(t, empty.client(), "http://192.0.2.1/"); !strings.Contains(body, "none: all network traffic is denied") {
 		t.Error(body)
 	}
 	for page, want := range map[string]string{"policy": `{"rules":[]}`, "denials": `{"denials":[]}`} {

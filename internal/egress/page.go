@@ -26,9 +26,9 @@ func errorPage(status int, reason, suggest string) []byte {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
 	if suggest != "" && status == 403 {
-		fmt.Fprintf(&body, "The rule that is missing: %s\nA person allows it on the host with: %s %s\n", text.Line(suggest), allowCommand, text.Line(suggest))
+		fmt.Fprintf(&body, "The missing rule: %s\nTo allow it, the user runs this on the host: %s %s\n", text.Line(suggest), allowCommand, text.Line(suggest))
 	}
-	fmt.Fprintf(&body, "What is allowed, and what was denied lately: http://%s/\n", policy.InfoName)
+	fmt.Fprintf(&body, "All rules and the latest denials: http://%s/\n", policy.InfoName)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
 		status, http.StatusText(status), body.Len())

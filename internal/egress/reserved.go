@@ -71,7 +71,7 @@ var isatap = [2][4]byte{{0x00, 0x00, 0x5e, 0xfe}, {0x02, 0x00, 0x5e, 0xfe}}
 func reservedFor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 	itself := netip.PrefixFrom(a, a.BitLen()) // drops a zone
 	if !a.IsValid() {
-		return itself, "no address"
+		return itself, "not a valid address"
 	}
 	if a.Zone() != "" {
 		return itself, "link-local (with a zone)"

@@ -130,7 +130,7 @@ func (f *flow) clientFirst(req TCPRequest) {
 		_ = c.SetReadDeadline(time.Time{})
 		f.serveHTTP2(c, head, f.connect)
 	case kind == kindHTTP:
-		why := fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw lets that through", f.to.Port)
+		why := fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw: allows this traffic", f.to.Port)
 		f.refused(why)
 		refuse(&prefixed{Conn: c, head: head}, errorPage(http.StatusForbidden, why, ""))
 	default:
@@ -138,7 +138,7 @@ func (f *flow) clientFirst(req TCPRequest) {
 		if plain {
 			what = "HTTP"
 		}
-		f.refused(fmt.Sprintf("not %s on port %d: only a rule with raw lets that through", what, f.to.Port))
+		f.refused(fmt.Sprintf("not %s on port %d: only a rule with raw: allows this traffic", what, f.to.Port))
 		abort(c)
 	}
 }

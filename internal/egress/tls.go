@@ -32,7 +32,7 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 	}
 	guard := &tlshello.Guard{Check: func(again tlshello.Hello) error {
 		if again.ServerName != h.ServerName || again.ECH {
-			return errors.New("a second ClientHello for another name")
+			return errors.New("a second ClientHello names another server")
 		}
 		return nil
 	}}
@@ -91,9 +91,9 @@ func (f *flow) drop(c, up net.Conn, word []byte) {
 func (f *flow) checkName(h tlshello.Hello) string {
 	switch {
 	case h.ECH:
-		return "the TLS handshake hides its server name (ECH): switch ECH off in the client, or use a rule with raw"
+		return "the TLS handshake hides its server name (ECH): switch ECH off in the client, or use a rule with raw:"
 	case h.ServerName == "" && f.to.Name != "":
-		return "the TLS handshake names no server: only a rule with raw lets that through"
+		return "the TLS handshake names no server (SNI): only a rule with raw: allows this traffic"
 	case h.ServerName == "":
 		return "" // an address by an IP rule: clients name no server then (RFC 6066, section 3)
 	}

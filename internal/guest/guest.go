@@ -65,7 +65,7 @@ func Main(version string) int {
 		return modprobe.Main(os.Args[1:])
 	}
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "bawn-guest is process 1 of bawn's virtual machines and does nothing elsewhere")
+		fmt.Fprintln(os.Stderr, "bawn-guest is process 1 (init) of bawn's virtual machines and cannot be run elsewhere")
 		return 2
 	}
 	runAgent(version)

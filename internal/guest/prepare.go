@@ -100,6 +100,6 @@ func (a *agent) runInImage(argv []string) error {
 	case <-time.After(warmLimit):
 		a.processes.SignalGroup(p, syscall.SIGKILL)
 		<-p.Done
-		return errors.New("took too long")
+		return errors.New("it took too long")
 	}
 }

@@ -59,11 +59,11 @@ func linkEndCommands(dir string) {
 // the machine off; only the host can start it again. It returns the exit status.
 func endMachine(name string, args []string) (status int) {
 	if name == modeShutdown && !slices.Contains(args, "now") && !slices.Contains(args, "+0") {
-		fmt.Fprintln(os.Stderr, "shutdown works only at once: use shutdown -h now")
+		fmt.Fprintln(os.Stderr, "a delayed shutdown is not supported: use shutdown -h now")
 		return 1
 	}
 	if name == modeReboot || slices.Contains(args, "-r") {
-		fmt.Fprintf(os.Stderr, "%s: powering off; bawn run starts the machine again\n", name)
+		fmt.Fprintf(os.Stderr, "%s: powering off; bawn run on the host starts the sandbox again\n", name)
 	}
 	if err := syscall.Kill(1, syscall.SIGUSR2); err != nil { // see offSignals
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)

@@ -20,7 +20,7 @@ func (s *Store) flatten(layers io.Reader, out string) error {
 }
 
 // errTooLarge means that an image is beyond Limits.
-var errTooLarge = errors.New("larger than bawn takes")
+var errTooLarge = errors.New("the image is larger than bawn allows")
 
 // clean copies a tar stream and checks it against the limits. It leaves out devices, and
 // writes each path in one form, below the root. Hard links are written last: layers are

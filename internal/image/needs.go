@@ -54,9 +54,9 @@ func Needs() []Need {
 	}
 	list = append(list, program("newuidmap", "uidmap"))
 	list = append(list, subordinates("/etc/subuid"), subordinates("/etc/subgid"))
-	n := Need{What: "user namespaces", OK: true, Detail: "ordinary users may make them"}
+	n := Need{What: "user namespaces", OK: true, Detail: "ordinary users may create them"}
 	if err := tryUserNamespace(); err != nil {
-		n.OK, n.Detail = false, fmt.Sprintf("ordinary users may not make them (%v)", err)
+		n.OK, n.Detail = false, fmt.Sprintf("ordinary users may not create them (%v)", err)
 		n.Remedy = userNamespaceRemedy()
 	}
 	return append(list, n)
@@ -102,8 +102,8 @@ func userNamespaceRemedy() string {
 		{"/proc/sys/kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone=1"},
 	} {
 		if exists(s.file) {
-			return "sudo sysctl -w " + s.set + ", and the same in a file of /etc/sysctl.d to keep it so"
+			return "sudo sysctl -w " + s.set + " (to keep the setting after a reboot, write it to a file in /etc/sysctl.d too)"
 		}
 	}
-	return "raise user.max_user_namespaces (sysctl), or allow them in the container that bawn runs in"
+	return "raise user.max_user_namespaces (sysctl), or allow user namespaces in the container that bawn runs in"
 }

@@ -44,7 +44,7 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	if config.Architecture != "" && config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
-		return nil, fmt.Errorf("image %s is for %s/%s, and this machine runs linux/%s", ref, config.OS, config.Architecture, runtime.GOARCH)
+		return nil, fmt.Errorf("image %s is for %s/%s, but the guest needs linux/%s", ref, config.OS, config.Architecture, runtime.GOARCH)
 	}
 	digest, err := img.Digest()
 	if err != nil {
@@ -73,7 +73,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	if path, ok := strings.CutPrefix(ref, archivePrefix); ok {
 		img, err := tarball.ImageFromPath(path, nil)
 		if err != nil {
-			return nil, fmt.Errorf("image archive %s: %w (want what docker save IMAGE writes)", path, err)
+			return nil, fmt.Errorf("image archive %s: %w (it must be an archive written by docker save)", path, err)
 		}
 		return img, nil
 	}
@@ -93,7 +93,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	}
 	img, err := remote.Image(n, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(platform()))
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w (is the name right, and can this host reach %s?)", ref, err, n.Context().RegistryStr())
+		return nil, fmt.Errorf("image %s: %w (check the name, and that this host can reach %s)", ref, err, n.Context().RegistryStr())
 	}
 	return img, nil
 }
@@ -105,7 +105,7 @@ func fromLayout(path string) (v1.Image, error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !fi.IsDir() {
-		return nil, errors.New("not a directory: unpack it first")
+		return nil, errors.New("not a directory: unpack the archive first")
 	}
 	p, err := layout.FromPath(path)
 	if err != nil {
@@ -127,7 +127,7 @@ func fromIndex(index v1.ImageIndex, depth int) (v1.Image, error) {
 		return nil, err
 	}
 	if depth > maxNesting {
-		return nil, errors.New("an index in an index in an index")
+		return nil, errors.New("its image indexes are nested too deeply")
 	}
 	for _, d := range m.Manifests {
 		switch {
@@ -144,7 +144,7 @@ func fromIndex(index v1.ImageIndex, depth int) (v1.Image, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("no image for linux/%s in it", runtime.GOARCH)
+	return nil, fmt.Errorf("it has no image for linux/%s", runtime.GOARCH)
 }
 
 // counted is a reader that adds the bytes it reads to a task.

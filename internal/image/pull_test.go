@@ -170,7 +170,7 @@ func TestPullErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ref, say := range map[string]string{
-		host + "/nobody/knows":      "can this host reach",
+		host + "/nobody/knows":      "this host can reach",
 		"Not A Reference":           "image reference",
 		"docker-archive:/no/such":   "docker save",
 		"oci:/no/such":              "no such file",

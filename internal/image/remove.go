@@ -41,7 +41,7 @@ func (s *Store) keyOf(ref string) (key string, isDigest bool, err error) {
 	var p pointer
 	err = s.cache.Pointer(kind, pointerName(ref), &p)
 	if errors.Is(err, cache.ErrAbsent) {
-		err = fmt.Errorf("no image %s is in the cache", ref)
+		err = fmt.Errorf("image %s is not in the cache", ref)
 	}
 	return p.Key, false, err
 }
@@ -76,13 +76,13 @@ func (s *Store) begins(part string) (key string, err error) {
 		switch {
 		case !strings.HasPrefix(k, part):
 		case key != "":
-			return "", fmt.Errorf("%s%s: more than one image begins so", digestPrefix, part)
+			return "", fmt.Errorf("%s%s: more than one image has a digest that begins with this", digestPrefix, part)
 		default:
 			key = k
 		}
 	}
 	if key == "" {
-		return "", fmt.Errorf("no image %s%s is in the cache", digestPrefix, part)
+		return "", fmt.Errorf("image %s%s is not in the cache", digestPrefix, part)
 	}
 	return key, nil
 }

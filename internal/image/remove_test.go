@@ -52,7 +52,7 @@ func TestRemove(t *testing.T) {
 	if err := s.Remove(old[:19], func(d string) bool { return d == old }); !errors.Is(err, ErrInUse) {
 		t.Error(err)
 	}
-	for ref, say := range map[string]string{"sha256:": "more than one", "sha256:zz": "no image", "a.test/z": "no image"} {
+	for ref, say := range map[string]string{"sha256:": "more than one", "sha256:zz": "is not in the cache", "a.test/z": "is not in the cache"} {
 		if err := s.Remove(ref, nil); err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", ref, err)
 		}

@@ -24,12 +24,12 @@ func (e *NotMadeError) Error() string { return "there is no image " + LocalPrefi
 var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // errNothing means that the tar stream is empty.
-var errNothing = errors.New("there are no files to make it of")
+var errNothing = errors.New("there are no files to make the image from")
 
 // CheckLocal returns an error when no image can be saved under the name.
 func CheckLocal(name string) error {
 	if !localName.MatchString(name) {
-		return fmt.Errorf("invalid image name %q: use 1 to 63 lower-case letters, digits, dots, hyphens and underscores, not at the beginning", name)
+		return fmt.Errorf("invalid image name %q: use 1 to 63 lower-case letters, digits, dots, hyphens and underscores; begin with a letter or digit", name)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ const digestPrefix = "sha256:"
 
 // ErrGone means that an image named by its digest is not in the cache (any
 // more), and cannot be had again by that name.
-var ErrGone = errors.New("the image is not in the cache any more")
+var ErrGone = errors.New("the image is no longer in the cache")
 
 // Image is a root file system to boot from.
 type Image struct {
@@ -122,7 +122,7 @@ func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*
 	case ref == "" || ref == DefaultRef:
 		return s.locked(ctx, DefaultRef, r, nil, s.build)
 	case strings.HasPrefix(ref, digestPrefix):
-		return nil, fmt.Errorf("%s names one image for ever: there is no newer one", ref)
+		return nil, fmt.Errorf("%s always means the same image, so there is no newer one", ref)
 	default:
 		return s.locked(ctx, ref, r, nil, s.pull)
 	}
@@ -156,7 +156,7 @@ func (s *Store) locked(ctx context.Context, ref string, r progress.Reporter, wan
 		if err != nil {
 			return nil, err
 		}
-		task := r.Start("Keeping the image", 0, progress.Steps)
+		task := r.Start("Saving the image to the cache", 0, progress.Steps)
 		e, err := s.cache.CommitByContent(kind, dir, imageFile, m)
 		task.Done(err)
 		if err != nil {
@@ -215,7 +215,7 @@ func (s *Store) byDigest(ctx context.Context, digest string, r progress.Reporter
 		return nil, err
 	}
 	if i.Digest != digest {
-		return nil, fmt.Errorf("%s: %w, and %s is another image now (%w)", digest, ErrGone, m.Ref, why)
+		return nil, fmt.Errorf("%s: %w, and %s now means another image (%w)", digest, ErrGone, m.Ref, why)
 	}
 	return i, nil
 }

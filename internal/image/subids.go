@@ -15,14 +15,14 @@ func subordinates(file string) Need {
 	n := Need{What: filepath.Base(file)}
 	u, err := user.Current()
 	if err != nil {
-		n.Detail, n.Remedy = err.Error(), "give this user an entry in /etc/passwd"
+		n.Detail, n.Remedy = err.Error(), "add an entry for this user to /etc/passwd"
 		return n
 	}
 	if n.OK = hasSubordinates(file, u); n.OK {
 		n.Detail = file + " has ids for " + u.Username
 		return n
 	}
-	n.Detail = fmt.Sprintf("%s gives %s no %d subordinate ids", file, u.Username, minSubordinates)
+	n.Detail = fmt.Sprintf("%s does not give %s %d subordinate ids", file, u.Username, minSubordinates)
 	first := freeSubordinates("/etc/subuid", "/etc/subgid")
 	last := first + subordinateRange - 1
 	n.Remedy = fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %d-%d %s", first, last, first, last, u.Username)

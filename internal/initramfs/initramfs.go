@@ -76,7 +76,7 @@ func Build(w io.Writer, bootModules []string, agent []byte, extra map[string][]b
 		cpio.Directory(ModulesFolder, 0o755),
 	}
 	if len(bootModules) > 100 {
-		return errors.New("more boot modules than NN-NAME.ko can number")
+		return errors.New("there are more than 100 boot modules")
 	}
 	for i, m := range bootModules {
 		b, err := os.ReadFile(m)
@@ -88,7 +88,7 @@ func Build(w io.Writer, bootModules []string, agent []byte, extra map[string][]b
 	made := map[string]bool{"dev": true, "lib": true, ModulesFolder: true}
 	for _, name := range sorted(extra) {
 		if !fs.ValidPath(name) || name == "." {
-			return fmt.Errorf("%q is no path for a file in the archive", name)
+			return fmt.Errorf("%q is not a valid path for a file in the archive", name)
 		}
 		records = append(records, parents(path.Dir(name), made)...)
 		records = append(records, file(name, extra[name]))

@@ -24,7 +24,7 @@ import (
 func versionOf(tree string) (string, error) {
 	des, err := os.ReadDir(filepath.Join(tree, "usr/lib/modules"))
 	if err != nil || len(des) != 1 {
-		return "", fmt.Errorf("the package holds the modules of %d kernels, not of one", len(des))
+		return "", fmt.Errorf("the package has modules for %d kernels, instead of one", len(des))
 	}
 	return des[0].Name(), nil
 }

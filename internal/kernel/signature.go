@@ -29,7 +29,7 @@ func unsign(f *os.File, size int64) error {
 	}
 	left := size - int64(end) - int64(binary.BigEndian.Uint32(b[signatureHeader-4:]))
 	if left < 0 {
-		return fmt.Errorf("a signature that is longer than its module of %d bytes", size)
+		return fmt.Errorf("the signature is longer than its module of %d bytes", size)
 	}
 	return f.Truncate(left)
 }

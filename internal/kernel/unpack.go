@@ -93,7 +93,7 @@ func unpack(ctx context.Context, deb, tree string) ([]byte, error) {
 		err = fmt.Errorf("dpkg-deb: %w: %s", cerr, bytes.TrimSpace(stderr.Bytes()))
 	}
 	if err == nil && vmlinuz == nil {
-		err = errors.New("the package holds no vmlinuz")
+		err = errors.New("the package has no vmlinuz")
 	}
 	return vmlinuz, err
 }
@@ -115,7 +115,7 @@ func unpackTar(r io.Reader, tree string) (vmlinuz []byte, err error) {
 			return nil, err
 		}
 		if files > maxFiles {
-			return nil, errors.New("the package holds too many files")
+			return nil, errors.New("the package has too many files")
 		}
 		name := path.Clean("/" + h.Name)[1:]
 		switch dir := modulesPath(name); {

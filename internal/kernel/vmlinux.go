@@ -61,7 +61,7 @@ func checkArm64(b []byte, err error) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) < 0x40 || string(b[0x38:0x3c]) != arm64Magic {
-		return nil, errors.New("the kernel is of no known format")
+		return nil, errors.New("the kernel has an unknown format")
 	}
 	return b, nil
 }
@@ -117,7 +117,7 @@ func decompress(p []byte) ([]byte, error) {
 		d.Multistream(false)
 		r = d
 	default:
-		return nil, fmt.Errorf("the kernel is compressed in an unknown way (% x)", p[:4])
+		return nil, fmt.Errorf("the kernel is compressed with an unknown method (% x)", p[:4])
 	}
 	v, err := io.ReadAll(io.LimitReader(r, maxKernel+1))
 	if err != nil {

@@ -50,14 +50,14 @@ func TestUnpackImage(t *testing.T) {
 		in   []byte
 		say  string // "" for a kernel that is unpacked
 	}{
-		{"nothing", nil, "no known format"},
-		{"text", []byte(strings.Repeat("x", 1000)), "no known format"},
+		{"nothing", nil, "unknown format"},
+		{"text", []byte(strings.Repeat("x", 1000)), "unknown format"},
 		{"an arm64 Image", arm64Image(), ""},
 		{"one by gzip", arm, ""},
 		{"one by EFI zboot", zboot, ""},
 		{"one cut off", arm[:len(arm)/2], "decompress"},
 		{"a bzImage of something else", bzImage(notELF, 0, uint32(len(notELF))), "vmlinux"},
-		{"a payload of an unknown kind", bzImage(make([]byte, 100), 0, 100), "unknown way"},
+		{"a payload of an unknown kind", bzImage(make([]byte, 100), 0, 100), "unknown method"},
 		{"a payload behind the end", bzImage(notELF, 1<<20, 100), "outside"},
 		{"a payload of a size beyond 32 bits", bzImage(notELF, 1<<32-1, 1<<32-1), "outside"},
 		{"a payload that is too short", bzImage(notELF, 0, 7), "outside"},

@@ -34,7 +34,7 @@ func Update(dst, src *os.File) (written int64, err error) {
 	}
 	defer unix.Munmap(to) //nolint:errcheck // of a mapping that exists
 	if len(from) != len(to) {
-		return 0, fmt.Errorf("they have %d and %d bytes", len(from), len(to))
+		return 0, fmt.Errorf("the files have different sizes, %d and %d bytes", len(from), len(to))
 	}
 	now, err := dataRuns(src, int64(len(from)))
 	if err != nil {

@@ -43,7 +43,7 @@ func Verbs() []Verb {
 func inFolder(run func(context.Context, store.Dir) error) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
 		if len(args) != 1 {
-			return fmt.Errorf("%d arguments: want a folder", len(args))
+			return fmt.Errorf("%d arguments: expected one, the sandbox's folder", len(args))
 		}
 		return run(ctx, store.Dir{Path: args[0]})
 	}
@@ -101,7 +101,7 @@ func buildTemplate(ctx context.Context, d store.Dir) error {
 // serveShare serves one share, as the supervisor says on the inherited socket.
 func serveShare(ctx context.Context, args []string) error {
 	if len(args) != 1 {
-		return fmt.Errorf("%d arguments: want the share's options", len(args))
+		return fmt.Errorf("%d arguments: expected one, the share's options", len(args))
 	}
 	var opt share.Options
 	if err := json.Unmarshal([]byte(args[0]), &opt); err != nil {

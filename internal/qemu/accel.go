@@ -67,10 +67,10 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 	case KVM:
 		return Accel{Kind: KVM}, nil
 	case TCG:
-		return Accel{Kind: TCG, Reason: accelEnv + "=tcg is set", Remedy: "unset " + accelEnv}, nil
+		return Accel{Kind: TCG, Reason: accelEnv + "=tcg asks for software emulation", Remedy: "unset " + accelEnv}, nil
 	case "":
 	default:
-		return Accel{}, fmt.Errorf("%s=%q: want kvm or tcg", accelEnv, v)
+		return Accel{}, fmt.Errorf("%s=%q: must be kvm or tcg", accelEnv, v)
 	}
 	if a := openKVM(kvmDevice); !a.OK() {
 		return a, nil
@@ -89,7 +89,7 @@ func openKVM(device string) Accel {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		a.Reason = device + " does not exist"
-		a.Remedy = "turn on virtualisation (VT-x, AMD-V) in the firmware, or nested virtualisation on this machine's host; then: sudo modprobe -a kvm_intel kvm_amd"
+		a.Remedy = "turn on virtualisation (VT-x, AMD-V) in the firmware, or nested virtualisation if this host is a virtual machine itself; then: sudo modprobe -a kvm_intel kvm_amd"
 	case errors.Is(err, fs.ErrPermission):
 		name := "$USER"
 		if u, err := user.Current(); err == nil {

@@ -40,7 +40,7 @@ func TestProofFails(t *testing.T) {
 	}{
 		{program("echo no such machine >&2; exit 1"), "QEMU ended with exit status 1", "no such machine", time.Minute},
 		{program("echo 'kvm_buf_set_msrs: Assertion failed' >&2; kill -ABRT $$"), "QEMU stopped with SIGABRT", "kvm_buf_set_msrs: Assertion failed", time.Minute},
-		{program("exec sleep 1000"), "it was not done within 50ms", "", 50 * time.Millisecond},
+		{program("exec sleep 1000"), "QEMU did not finish within 50ms", "", 50 * time.Millisecond},
 	} {
 		failed, err := bootProof(t.Context(), c.qemu, TCG, c.limit)
 		if err != nil || failed == nil || failed.cause != c.cause || failed.said != c.said {
@@ -61,7 +61,7 @@ func TestProofFails(t *testing.T) {
 func TestReasonIsShort(t *testing.T) {
 	p := proof{Cause: "QEMU stopped with SIGABRT", Said: "Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."}
 	a := p.accel()
-	if want := "/dev/kvm opens but cannot run a guest here (QEMU stopped with SIGABRT)"; a.OK() || a.Reason != want {
+	if want := "/dev/kvm opens, but cannot run a guest on this host (QEMU stopped with SIGABRT)"; a.OK() || a.Reason != want {
 		t.Errorf("%+v, want %q", a, want)
 	}
 	if a.Said != p.Said || a.Remedy == "" {

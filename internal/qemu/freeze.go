@@ -121,7 +121,7 @@ const (
 )
 
 // errCannotDetach is the error of a machine without CanDetachShares.
-var errCannotDetach = errors.New("only machines on x86 can be saved with their shares; stop the sandbox instead")
+var errCannotDetach = errors.New("only sandboxes on x86 can be suspended or saved; stop the sandbox instead")
 
 // keepingSelectors runs f and leaves the two selector ports as the guest had set them.
 func (p *Process) keepingSelectors(f func(r *registers) error) error {
@@ -380,7 +380,7 @@ func (z *frozen) write(r *registers) error {
 	control, table, n := f.msix()
 	common := f.common()
 	if control == 0 || common == 0 || n != len(z.Vectors) {
-		return errors.New("it is another device")
+		return errors.New("there is another device")
 	}
 	for i, e := range z.Vectors {
 		for j, v := range e {

@@ -122,19 +122,19 @@ func (m *Machine) checkBoard() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if m.arch() == nil {
-		bad("no machine for architecture %q", m.archName())
+		bad("no machine is defined for architecture %q", m.archName())
 	}
 	if m.CPUs < 1 || m.CPUs > maxCPUs {
-		bad("%d CPUs: want 1 to %d", m.CPUs, maxCPUs)
+		bad("%d CPUs: must be 1 to %d", m.CPUs, maxCPUs)
 	}
 	if m.Memory < minMemory || m.Memory%mib != 0 {
-		bad("%d bytes of memory: want at least %d MiB, in whole MiB", m.Memory, minMemory/mib)
+		bad("%d bytes of memory: must be at least %d MiB, in whole MiB", m.Memory, minMemory/mib)
 	}
 	if m.RAM == nil {
 		bad("no RAM file")
 	}
 	if m.Plugs < 0 || m.Plugs > maxPlugs {
-		bad("%d plugs: want at most %d", m.Plugs, maxPlugs)
+		bad("%d plugs: must be at most %d", m.Plugs, maxPlugs)
 	}
 	for _, path := range []string{m.Binary, m.Kernel, m.Initrd} {
 		if !filepath.IsAbs(path) {
@@ -146,7 +146,7 @@ func (m *Machine) checkBoard() error {
 
 func (m *Machine) checkPorts() error {
 	if len(m.Ports) > maxPorts {
-		return fmt.Errorf("%d ports: want at most %d", len(m.Ports), maxPorts)
+		return fmt.Errorf("%d ports: must be at most %d", len(m.Ports), maxPorts)
 	}
 	var errs []error
 	for _, p := range m.Ports {

@@ -35,9 +35,9 @@ func (p *Process) takePlug(device string, wanted int) (int, error) {
 		}
 	}
 	if wanted != anyPlug {
-		return 0, fmt.Errorf("place %d for plugged devices is taken or missing", wanted)
+		return 0, fmt.Errorf("slot %d for hot-plugged devices is in use or missing", wanted)
 	}
-	return 0, fmt.Errorf("all %d places for plugged devices are taken: restart the sandbox with its mounts named at the start", len(p.plugs))
+	return 0, fmt.Errorf("all %d slots for hot-plugged devices are in use: stop the sandbox and start it with all its mounts", len(p.plugs))
 }
 
 func (p *Process) freePlug(device string) {
@@ -96,7 +96,7 @@ func (p *Process) PlugShare(ctx context.Context, tag string, f *os.File) error {
 func (p *Process) plugShare(ctx context.Context, tag string, wanted int, f *os.File) (err error) {
 	defer f.Close()
 	if !isPlain(tag) || len(tag) > maxTag {
-		return fmt.Errorf("plug share: tag %q: want at most %d letters, digits, '.', '-', '_'", tag, maxTag)
+		return fmt.Errorf("plug share: tag %q: must be at most %d letters, digits, '.', '-', '_'", tag, maxTag)
 	}
 	id := shareID(tag)
 	var back undo

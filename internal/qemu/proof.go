@@ -75,8 +75,8 @@ func (p proof) accel() Accel {
 		return Accel{Kind: KVM}
 	}
 	return Accel{
-		Kind: TCG, Reason: kvmDevice + " opens but cannot run a guest here (" + p.Cause + ")", Said: p.Said,
-		Remedy: "if this machine is itself a virtual one, its host may not offer nested virtualisation fully; " + accelEnv + "=kvm tries all the same",
+		Kind: TCG, Reason: kvmDevice + " opens, but cannot run a guest on this host (" + p.Cause + ")", Said: p.Said,
+		Remedy: "if this host is itself a virtual machine, turn on nested virtualisation for it; " + accelEnv + "=kvm uses KVM without this test",
 	}
 }
 
@@ -123,7 +123,7 @@ func bootProof(ctx context.Context, qemu, accel string, limit time.Duration) (*f
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case limited.Err() != nil:
-		return &failure{fmt.Sprintf("it was not done within %v", limit), said.String()}, nil
+		return &failure{fmt.Sprintf("QEMU did not finish within %v", limit), said.String()}, nil
 	case err == nil, errors.As(err, &exit):
 		if cmd.ProcessState.ExitCode() == hostArch().proofExit {
 			return nil, nil

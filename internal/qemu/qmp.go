@@ -150,7 +150,7 @@ func (q *QMP) take(line []byte) error {
 	case m.QMP != nil:
 		return nil
 	}
-	return errors.New("a message that is neither answer nor event")
+	return errors.New("a message is neither an answer nor an event")
 }
 
 func (q *QMP) deliver(e Event) {
@@ -180,7 +180,7 @@ func (q *QMP) reply(m message) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if *m.ID > q.lastID {
-		return errors.New("an answer to a command never given")
+		return errors.New("an answer to a command that was never sent")
 	}
 	if ch, ok := q.waiting[*m.ID]; ok { // else its caller gave up
 		delete(q.waiting, *m.ID)

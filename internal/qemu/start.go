@@ -33,7 +33,7 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *proc.Spawner)
 		p.Kill()
 		<-p.done
 		if said := p.said.String(); said != "" {
-			return nil, fmt.Errorf("start QEMU: it said: %s", said)
+			return nil, fmt.Errorf("start QEMU: it printed: %s", said)
 		}
 		return nil, fmt.Errorf("start QEMU: %w (%v)", err, p.cmd.ProcessState)
 	}

@@ -42,7 +42,7 @@ type Exit struct {
 }
 
 // ErrGone is Run's answer when the connection ended before the command did.
-var ErrGone = errors.New("the sandbox went away while the command ran")
+var ErrGone = errors.New("the sandbox ended while the command ran")
 
 // OutputError is Run's answer when the command's output could not be written here.
 type OutputError struct{ error }

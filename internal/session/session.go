@@ -43,7 +43,7 @@ func Dial(ctx context.Context, d store.Dir, user string) (*Client, error) {
 	}
 	conn, err := d.Dial(ctx, store.SSHSocket)
 	if err != nil {
-		return nil, fmt.Errorf("sandbox does not answer: %w", err)
+		return nil, fmt.Errorf("the sandbox does not answer: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

@@ -28,12 +28,12 @@ func signalNumber(name string) int {
 	return int(syscall.SIGKILL)
 }
 
-// StillError is Run's answer when the guest did not answer after a signal that was to end
-// the command. The command gets the signal if the guest goes on.
+// StillError is returned by Run if the guest did not answer after a signal that was to end
+// the command. The command receives the signal when the guest continues.
 type StillError struct{ Signal syscall.Signal }
 
 func (e StillError) Error() string {
-	return fmt.Sprintf("the sandbox stands still and does not take signal %d (%v)", int(e.Signal), e.Signal)
+	return fmt.Sprintf("the sandbox is paused and did not receive signal %d (%v)", int(e.Signal), e.Signal)
 }
 
 // defaultAnswerLimit is how long a guest may take to answer after a signal that is to end

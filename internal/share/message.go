@@ -82,7 +82,7 @@ func receive(c *net.UnixConn, v any) (f *os.File, err error) {
 	}
 	size := binary.BigEndian.Uint32(head)
 	if size > maxMessage {
-		return f, fmt.Errorf("a message of %d bytes", size)
+		return f, fmt.Errorf("a message of %d bytes is too long", size)
 	}
 	body := make([]byte, size)
 	if _, err := io.ReadFull(c, body); err != nil {
@@ -105,5 +105,5 @@ func oneFile(oob []byte) (*os.File, error) {
 		syscall.CloseOnExec(fds[0])
 		return os.NewFile(uintptr(fds[0]), "vhost-user"), nil
 	}
-	return nil, errors.New("no descriptor came")
+	return nil, errors.New("no file descriptor was received")
 }

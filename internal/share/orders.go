@@ -65,14 +65,14 @@ func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.Raw
 		return nil, p.unmarshal(o.State, o.Moved)
 	case verbServe:
 		if f == nil {
-			return nil, errors.New("no socket came")
+			return nil, errors.New("no socket was received")
 		}
 		select {
 		case next <- f:
 			return nil, nil
 		default:
 			f.Close()
-			return nil, errors.New("another QEMU is waiting already")
+			return nil, errors.New("another QEMU is already waiting")
 		}
 	}
 	return nil, fmt.Errorf("unknown order %q", o.Verb)

@@ -65,7 +65,7 @@ func (f *fileSystem) save() *Saved {
 // place.
 func (f *fileSystem) load(s *Saved, moved bool) error {
 	if len(s.Nodes) > maxNodes || len(s.Handles) > f.maxHandles {
-		return errors.New("saved share: too much is open")
+		return errors.New("saved share: too many files are open")
 	}
 	if err := f.tree.load(s, moved, f.mayLie); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 	flags := v.Flags &^ (unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL)
 	h := &handle{id: v.ID, node: n, fd: -1, flags: flags}
 	if h.writable() && f.check(modifyNode, n, "") != nil {
-		return errors.New("saved share: a file is open for writing, which the share does not allow now")
+		return errors.New("saved share: a file is open for writing, but the share is read-only now")
 	}
 	if f.check(readNode, n, "") != nil { // stale
 	} else if place, st, err := f.openPlace(n); err == nil {

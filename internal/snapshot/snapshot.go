@@ -74,7 +74,7 @@ const draftPrefix = ".new-"
 
 var (
 	// ErrNone means that there is no snapshot there.
-	ErrNone = errors.New("no snapshot")
+	ErrNone = errors.New("no such snapshot")
 	// ErrDamaged means that a snapshot is not what was written.
 	ErrDamaged = errors.New("the snapshot is damaged")
 )
@@ -305,10 +305,10 @@ func Open(path string) (*Snapshot, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if s.Meta.Format != format {
-		return nil, fmt.Errorf("%w: it is of another version of bawn (format %d)", ErrDamaged, s.Meta.Format)
+		return nil, fmt.Errorf("%w: another version of bawn wrote it (format %d)", ErrDamaged, s.Meta.Format)
 	}
 	if s.Meta.Spec == nil {
-		return nil, fmt.Errorf("%w: it does not say what machine it is of", ErrDamaged)
+		return nil, fmt.Errorf("%w: the description of its machine is missing", ErrDamaged)
 	}
 	return s, nil
 }
@@ -334,7 +334,7 @@ func (s *Snapshot) probe(name string, size int64) error {
 		return fmt.Errorf("%w: no %s", ErrDamaged, name)
 	}
 	if err == nil && size >= 0 && fi.Size() != size {
-		err = fmt.Errorf("%w: %s has %d bytes of %d", ErrDamaged, name, fi.Size(), size)
+		err = fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, name, fi.Size(), size)
 	}
 	return err
 }
@@ -361,7 +361,7 @@ func (s *Snapshot) Verify(ctx context.Context) error {
 		return context.Cause(ctx) // which says nothing about the disk
 	}
 	if err == nil && disk != *s.Meta.Disk {
-		err = errors.New("it is not what was written")
+		err = errors.New("its checksum is wrong")
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, diskFile, err)
@@ -416,7 +416,7 @@ func (s *Snapshot) open(name string) (*os.File, error) {
 	sum := &checksum{w: io.Discard}
 	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, make([]byte, 1<<20))
 	if err == nil && (File{sum.size, sum.sum}) != want {
-		err = fmt.Errorf("%w: %s has %d bytes of %d, or others", ErrDamaged, name, sum.size, want.Size)
+		err = fmt.Errorf("%w: %s has %d bytes of %d, or its checksum is wrong", ErrDamaged, name, sum.size, want.Size)
 	}
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)

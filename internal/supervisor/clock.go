@@ -59,10 +59,10 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 			continue
 		}
 		if jumped {
-			s.log.Info("the host slept, or its clock was set: the guest is told the time")
+			s.log.Info("the host slept, or its clock was set: setting the guest's clock")
 		}
 		if err := s.setClock(ctx, look().wall); err != nil && ctx.Err() == nil {
-			s.log.Warn("the guest's clock", "error", err)
+			s.log.Warn("cannot set the guest's clock", "error", err)
 		}
 		told = now
 	}

@@ -57,7 +57,7 @@ func (s *supervisor) watchIdle(ctx context.Context) {
 		limit := s.idleTime()
 		now, err := s.usage()
 		if err != nil {
-			s.log.Warn("not suspended when idle", "error", err)
+			s.log.Warn("cannot find out whether the sandbox is idle: not suspending it", "error", err)
 			return
 		}
 		if since.IsZero() || now.busySince(last) {
@@ -69,7 +69,7 @@ func (s *supervisor) watchIdle(ctx context.Context) {
 			if err := s.Suspend(ctx, false); err == nil {
 				return
 			} else if ctx.Err() == nil {
-				s.log.Warn("idle, and still running", "error", err)
+				s.log.Warn("cannot suspend the idle sandbox", "error", err)
 			}
 			since = time.Time{}
 		}

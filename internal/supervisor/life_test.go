@@ -255,7 +255,7 @@ func TestEnds(t *testing.T) {
 		"the guest reboots": {func(_ *testing.T, l *life) { l.process.end(qemu.ErrReset) }, "the machine ended: ", false},
 		"a share's server dies": {func(_ *testing.T, l *life) {
 			l.s.shareLost(shareserver.Plan{Options: share.Options{Root: "/project"}}, broken)
-		}, "the server of the shared directory /project died: broken ring", false},
+		}, "the share server of /project ended unexpectedly: broken ring", false},
 		"a signal": {func(_ *testing.T, l *life) { l.signal() }, "", false},
 		"a request": {func(t *testing.T, l *life) {
 			if err := l.client.Stop(t.Context(), false); err != nil {

@@ -108,7 +108,7 @@ func (l *lifecycle) checkSuspend(force bool) error {
 	if l.sessions > 1 {
 		attached = fmt.Sprintf("%d commands or shells are", l.sessions)
 	}
-	return control.Errorf(control.ReasonAttached, "%s attached, and would be ended", attached)
+	return control.Errorf(control.ReasonAttached, "%s attached to the sandbox and would be ended", attached)
 }
 
 // undoSuspend makes a sandbox that could not be suspended Running again. It reports false,

@@ -23,8 +23,8 @@ func TestBeginSuspend(t *testing.T) {
 	}{
 		"running":              {sandbox.Running, 0, false, "", ""},
 		"running, by force":    {sandbox.Running, 0, true, "", ""},
-		"one attached":         {sandbox.Running, 1, false, control.ReasonAttached, "a command or shell is attached, and would be ended"},
-		"three attached":       {sandbox.Running, 3, false, control.ReasonAttached, "3 commands or shells are attached, and would be ended"},
+		"one attached":         {sandbox.Running, 1, false, control.ReasonAttached, "a command or shell is attached to the sandbox and would be ended"},
+		"three attached":       {sandbox.Running, 3, false, control.ReasonAttached, "3 commands or shells are attached to the sandbox and would be ended"},
 		"attached, by force":   {sandbox.Running, 3, true, "", ""},
 		"starting":             {sandbox.Starting, 0, false, control.ReasonPhase, "the sandbox is starting"},
 		"starting, by force":   {sandbox.Starting, 0, true, control.ReasonPhase, "the sandbox is starting"},

@@ -80,11 +80,11 @@ func newNetwork(d store.Dir, netLog *audit.Log, c egress.Config, ask processQuer
 	c.Info = []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)}
 	n.gate = egress.New(c)
 	if err := n.reload(); err != nil {
-		log.Error("no network: the policy cannot be loaded", "error", err)
+		log.Error("the rules cannot be loaded: all network traffic is denied", "error", err)
 	}
 	var err error
 	if n.files, err = n.watchRules(); err != nil {
-		log.Warn("the files of rules cannot be watched: rules that are edited by hand take effect when rules are changed by a command", "error", err)
+		log.Warn("the rules files cannot be watched: changes by an editor take effect only when a command changes rules", "error", err)
 	}
 	return n
 }
@@ -124,10 +124,10 @@ func (n *network) watchRules() (*fileWatch, error) {
 			return
 		}
 		if err := n.reload(); err != nil {
-			n.log.Error("the policy cannot be loaded", "error", err)
+			n.log.Error("the changed rules cannot be loaded: all network traffic is denied", "error", err)
 			return
 		}
-		n.log.Info("the policy was edited")
+		n.log.Info("a rules file changed: rules loaded again")
 	})
 }
 
@@ -148,7 +148,7 @@ func (n *network) reload() error {
 	n.loaded, n.failed = rules, err != nil
 	if err != nil {
 		n.gate.SetPolicy(nil)
-		return control.Errorf(control.ReasonPolicy, "nothing passes until this is mended: %w", err)
+		return control.Errorf(control.ReasonPolicy, "all network traffic is denied until this mistake is corrected: %w", err)
 	}
 	n.gate.SetPolicy(policy.Compile(slices.Concat(rules, n.once)))
 	return nil

@@ -178,7 +178,7 @@ func TestABrokenPolicyLetsNothingPass(t *testing.T) {
 			t.Fatal("nothing passes with a good policy")
 		}
 		spoil()
-		if err := client.ReloadPolicy(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing passes until this is mended") {
+		if err := client.ReloadPolicy(t.Context()); err == nil || !strings.Contains(err.Error(), "all network traffic is denied until this mistake is corrected") {
 			t.Errorf("%s: %v", name, err)
 		}
 		cut(t, c)
@@ -221,7 +221,7 @@ func TestAllowedOnce(t *testing.T) {
 }
 
 // TestAPolicyEditedByHand takes effect by itself; one that makes no sense lets
-// nothing pass, until it is mended.
+// the network deny everything, until it is corrected.
 func TestAPolicyEditedByHand(t *testing.T) {
 	n, server, _ := policyPlace(t)
 	var err error

@@ -15,11 +15,11 @@ func (s *supervisor) watchOwner(ctx context.Context) {
 	for {
 		owned, err := s.dir.Owned()
 		if err != nil {
-			s.log.Error("cannot tell whether the owner lives", "error", err)
+			s.log.Error("cannot find out whether the bawn command that owns this sandbox still runs", "error", err)
 			return
 		}
 		if !owned {
-			s.log.Info("the bawn that owns this sandbox is gone")
+			s.log.Info("the bawn command that owns this sandbox has ended")
 			s.shutDown(true)
 			return
 		}

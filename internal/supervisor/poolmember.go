@@ -118,7 +118,7 @@ func (s *supervisor) restoreReady(ctx context.Context) ([]snapshot.Share, error)
 	}
 	t := s.findTemplate(template.Open(cache))
 	if t == nil || t.Meta.Shares[template.Ready] == nil {
-		return nil, errors.New("there is no template for a machine of the pool")
+		return nil, errors.New("there is no template for a pool machine")
 	}
 	var saved []snapshot.Share
 	if err := json.Unmarshal(t.Meta.Shares[template.Ready], &saved); err != nil {
@@ -181,7 +181,7 @@ func (m *poolMember) awaitClaim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("waiting", "kind", s.platform.kind, "qemu", s.machine.Pid())
+	s.log.Info("pool machine is ready", "kind", s.platform.kind, "qemu", s.machine.Pid())
 	stop := context.AfterFunc(s.life.ctx, func() { l.Close() })
 	defer stop()
 	err = m.serveClaims(l)
@@ -209,7 +209,7 @@ func (m *poolMember) serveClaims(l *net.UnixListener) error {
 		if err == nil || m.claimed {
 			return err
 		}
-		m.s.log.Warn("not claimed", "error", err)
+		m.s.log.Warn("claiming the pool machine failed", "error", err)
 	}
 }
 
@@ -242,12 +242,12 @@ func (m *poolMember) serveClaim(c *net.UnixConn) error {
 // checkFits returns why the machine cannot become a sandbox of the spec, or nil.
 func (s *supervisor) checkFits(spec *sandbox.Spec) error {
 	if !spec.Fresh {
-		return errors.New("the sandbox has a disk of its own already")
+		return errors.New("the sandbox already has a disk")
 	}
 	p := s.platform
 	kind, err := vm.Kind(p.binary, vm.Describe(p.binary, p.accel, spec), spec, vm.SetupRequest(spec, s.user))
 	if err == nil && kind != p.kind {
-		err = errors.New("the sandbox is of another kind")
+		err = errors.New("the sandbox needs a machine of another kind")
 	}
 	return err
 }

@@ -142,7 +142,7 @@ func (s *supervisor) shutDown(force bool) {
 	select {
 	case <-m.Done():
 	case <-time.After(grace):
-		s.log.Warn("the guest did not power off in time: killing its machine")
+		s.log.Warn("the guest did not power off in time: killing QEMU")
 		m.Kill()
 		<-m.Done()
 	}

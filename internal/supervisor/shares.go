@@ -88,6 +88,6 @@ func (s *supervisor) shareLost(p shareserver.Plan, err error) {
 	if err == nil || s.life.status().phase == sandbox.Stopping {
 		return
 	}
-	s.log.Error("lost a share's server", "root", p.Options.Root, "error", err)
-	s.life.end(fmt.Errorf("the server of the shared directory %s died: %w", p.Options.Root, err))
+	s.log.Error("a share server ended", "root", p.Options.Root, "error", err)
+	s.life.end(fmt.Errorf("the share server of %s ended unexpectedly: %w", p.Options.Root, err))
 }

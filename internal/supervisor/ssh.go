@@ -42,7 +42,7 @@ func (s *supervisor) closeSSH() {
 func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
 	g, err := s.machine.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH})
 	if err != nil {
-		s.log.Warn("ssh", "error", err)
+		s.log.Warn("an SSH connection to the guest failed", "error", err)
 		return
 	}
 	left := s.life.attach()

@@ -135,7 +135,7 @@ func (s *supervisor) findTemplate(templates template.Store) *template.Template {
 
 // invalidateTemplate removes a template from which a machine did not become a sandbox.
 func (s *supervisor) invalidateTemplate(templates template.Store, err error) {
-	s.log.Warn("the template does not work: cold start", "error", err)
+	s.log.Warn("the template does not work: booting instead", "error", err)
 	s.report(handoff.StartEvent{Stage: "the template does not work: booting"})
 	if err := templates.Remove(s.platform.kind); err != nil {
 		s.log.Warn("remove the template", "error", err)
@@ -146,7 +146,7 @@ func (s *supervisor) invalidateTemplate(templates template.Store, err error) {
 // another can take its place.
 func (s *supervisor) discardMachine() {
 	err := s.machine.destroy()
-	s.log.Info("the machine is discarded", "ended", err)
+	s.log.Info("discarding the machine", "ended", err)
 	s.machine, s.source = nil, source{}
 	s.closeSSH()
 	s.killShares()
@@ -230,7 +230,7 @@ func (s *supervisor) startTemplateShares(ctx context.Context, from *vm.Origin, s
 		return nil, err
 	}
 	if len(plans) != len(shares) {
-		return nil, fmt.Errorf("the template has %d shares, not %d", len(shares), len(plans))
+		return nil, fmt.Errorf("the template has %d shares instead of %d", len(shares), len(plans))
 	}
 	done := make(chan error, 1)
 	s.tasks.Go(func() { done <- s.takeOverShares(ctx, plans, shares, false) })

@@ -208,7 +208,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 		return "", err
 	}
 	s.reloadRules()
-	s.log.Info("running", "kind", s.platform.kind, "template", s.source.template, "resumed", s.source.resumed, "waited", s.source.pool,
+	s.log.Info("running", "kind", s.platform.kind, "template", s.source.template, "resumed", s.source.resumed, "pool", s.source.pool,
 		"accel", s.platform.accel.Name(), "qemu", s.machine.Pid())
 	s.report(handoff.StartEvent{Ready: true, Cold: !s.source.template && !s.source.resumed})
 	s.startWatchers()
@@ -239,7 +239,7 @@ func (s *supervisor) awaitEnd(ctx context.Context) (why string) {
 	}
 	switch {
 	case ctx.Err() != nil:
-		s.log.Info("told to end by a signal")
+		s.log.Info("ending because of a signal")
 		s.shutDown(false)
 		return ""
 	case s.life.ended():

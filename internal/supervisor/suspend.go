@@ -61,7 +61,7 @@ const pauseLimit = 2 * time.Minute
 
 // errSaving is the answer while the sandbox is being saved already.
 func errSaving() error {
-	return control.Errorf(control.ReasonSaving, "the sandbox is being suspended, or a snapshot of it is being made")
+	return control.Errorf(control.ReasonSaving, "the sandbox is being suspended, or a snapshot of it is being created; try again in a moment")
 }
 
 // Suspend implements control.Service.
@@ -190,7 +190,7 @@ func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error
 
 // endIncomplete ends a machine without all its shares: its guest must not run again.
 func (s *supervisor) endIncomplete(err error) {
-	s.life.end(fmt.Errorf("the machine cannot go on: %w", err))
+	s.life.end(fmt.Errorf("the machine cannot continue: %w", err))
 	s.machine.Kill()
 }
 
@@ -240,8 +240,8 @@ func (s *supervisor) resume(ctx context.Context, plan *qemu.Machine) (resumed bo
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	s.log.Warn("cannot resume: cold start", "error", err)
-	s.report(handoff.StartEvent{Note: fmt.Sprintf("%s cannot go on where it was suspended, and boots from its disk: %v", s.spec.Name, err)})
+	s.log.Warn("cannot resume: booting instead", "error", err)
+	s.report(handoff.StartEvent{Note: fmt.Sprintf("cannot resume %s from its suspended state, so it boots from its disk: %v", s.spec.Name, err)})
 	return false, s.removeSuspended()
 }
 
@@ -283,14 +283,14 @@ func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spe
 // snapshot, or why it cannot.
 func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
 	if snap.Meta.Kind != s.platform.kind {
-		return nil, errors.New("QEMU, the kernel, the host's processor or the sandbox's settings have changed since")
+		return nil, errors.New("QEMU, the guest's kernel, the host's processor or the sandbox's settings have changed since it was suspended")
 	}
 	plans, err := shareserver.Plans(s.spec)
 	if err != nil {
 		return nil, err
 	}
 	if len(plans) != len(snap.Meta.Shares) {
-		return nil, errors.New("it has other mounts now")
+		return nil, errors.New("its mounts have changed since it was suspended")
 	}
 	for i, p := range plans {
 		var was shareserver.Plan
@@ -301,7 +301,7 @@ func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, e
 			was.Options.Root = p.Options.Root // a fork may have a copy of the project
 		}
 		if !p.Equal(was) {
-			return nil, fmt.Errorf("the mount %s has changed", p.Mount.Path)
+			return nil, fmt.Errorf("the mount %s has changed since it was suspended", p.Mount.Path)
 		}
 	}
 	return plans, nil
@@ -386,7 +386,7 @@ func (s *supervisor) copyDisk(asked context.Context, draft *snapshot.Draft) (com
 		ctx, cancel := s.afterCapture(asked)
 		defer cancel()
 		if err := tracked.Forget(ctx); err != nil {
-			s.log.Warn("the disk's changes go on being tracked", "error", err)
+			s.log.Warn("cannot stop tracking the disk's changes", "error", err)
 		}
 	}
 	if err := draft.Disk(asked, path); err != nil {
@@ -410,7 +410,7 @@ func (s *supervisor) mirror(ctx context.Context) (*os.File, error) {
 	}
 	const block = 512 // of st_blocks (stat(2))
 	if free := meminfo.Available(); free < st.Blocks*block+mirrorSpare {
-		s.log.Info("the guest is paused while its memory is written: no room for a copy", "free", free)
+		s.log.Info("the guest stays paused while its memory is written: there is no space for a copy", "free", free)
 		return nil, nil //nolint:nilnil // no copy is no error
 	}
 	mirror, err := memory.New(st.Size)

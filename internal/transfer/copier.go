@@ -174,7 +174,7 @@ func (c *copier) entries(src, dst string) error {
 	}
 	for _, n := range list {
 		if n == "." || n == ".." || n == "" || strings.Contains(n, "/") {
-			return failure(c.src, src, fmt.Errorf("holds an entry with the impossible name %q", n))
+			return failure(c.src, src, fmt.Errorf("has an entry with the invalid name %q", n))
 		}
 		err := c.tree(path.Join(src, n), path.Join(dst, n))
 		if errors.Is(err, ErrKind) {

@@ -125,7 +125,7 @@ func (h hostFiles) Open(p string) (io.ReadCloser, error) {
 	}
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		f.Close()
-		return nil, errors.New("no longer a file")
+		return nil, errors.New("it was replaced by something that is not a file")
 	}
 	return struct{ io.ReadCloser }{f}, nil
 }

@@ -196,7 +196,7 @@ func TestGuestEnds(t *testing.T) {
 	}
 	t.Run("commands", func(t *testing.T) {
 		must(t, dir, "run", "--", "true")
-		if r := bawn(t, dir, "run", "--", "sudo", "shutdown", "-h", "+5"); r.code != 1 || !strings.Contains(r.err, "only at once") {
+		if r := bawn(t, dir, "run", "--", "sudo", "shutdown", "-h", "+5"); r.code != 1 || !strings.Contains(r.err, "a delayed shutdown is not supported") {
 			t.Errorf("%+v", r)
 		}
 		for _, c := range []string{"poweroff", "reboot", "shutdown -h now"} {

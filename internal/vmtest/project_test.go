@@ -117,7 +117,7 @@ func (p *projectFileTest) removed(t *testing.T) {
 	if err := os.Remove(p.file); err != nil {
 		t.Fatal(err)
 	}
-	fails(t, p.dir, 125, "is gone", "run", "--", "true")
+	fails(t, p.dir, 125, "was removed since you approved it", "run", "--", "true")
 	sh2 := bawn(t, p.dir, "exec", "projectfile", "--", "ln", "-s", "/etc/passwd", filepath.Join(p.dir, "bawn.yaml"))
 	if sh2.code != 0 {
 		t.Errorf("%+v", sh2)

@@ -341,10 +341,10 @@ func TestSessionStandsStill(t *testing.T) {
 			t.Errorf("%q: %v", c.Args, c.ProcessState)
 		}
 	}
-	if !strings.Contains(said.String(), "stands still") || !strings.Contains(said.String(), "try:") {
+	if !strings.Contains(said.String(), "is paused and did not receive signal") || !strings.Contains(said.String(), "try:") {
 		t.Errorf("it says %q", said.String())
 	}
-	x.expect("stands still")
+	x.expect("is paused and did not receive signal")
 	if err := x.wait(); err == nil || err.Error() != "exit status 130" {
 		t.Errorf("Ctrl-C: %v", err)
 	}

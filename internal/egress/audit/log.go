@@ -105,7 +105,7 @@ func (l *Log) count(e Entry) {
 	// What differs from one connection to the next is left out.
 	k := Entry{Verdict: e.Verdict, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest}
 	if _, ok := l.counted[k]; !ok && len(l.counted) >= logKeys {
-		k = Entry{Verdict: e.Verdict, Proto: e.Proto, Reason: "many more of different kinds"}
+		k = Entry{Verdict: e.Verdict, Proto: e.Proto, Reason: "more denials of different kinds, not logged one by one"}
 	}
 	l.counted[k]++
 	if l.timer == nil {

@@ -24,11 +24,11 @@ func ParseAnswer(head []byte, method string) (Answer, error) {
 	lines := strings.Split(strings.ReplaceAll(string(head), "\r\n", "\n"), "\n")
 	proto, rest, _ := strings.Cut(lines[0], " ")
 	if !strings.HasPrefix(proto, "HTTP/1.") || len(rest) < 3 {
-		return Answer{}, errors.New("not an HTTP/1 answer")
+		return Answer{}, errors.New("the server's answer is not HTTP/1")
 	}
 	status, err := strconv.Atoi(rest[:3])
 	if err != nil || status < 100 {
-		return Answer{}, errors.New("not an HTTP/1 answer")
+		return Answer{}, errors.New("the server's answer is not HTTP/1")
 	}
 	a := Answer{Status: status, Length: LengthUntilEOF}
 	lengths, codings := map[string]bool{}, ""
@@ -63,7 +63,7 @@ func (a *Answer) frame(method, codings string, lengths map[string]bool) error {
 			a.Length = n
 		}
 	case len(lengths) > 1:
-		return errors.New("an answer of two lengths")
+		return errors.New("the server's answer gives its length twice")
 	}
 	return nil
 }

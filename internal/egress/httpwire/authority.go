@@ -37,7 +37,7 @@ func (q *Request) Authority() (string, error) {
 
 // Requests of which no authority can be compared with the connection's.
 var (
-	ErrConnect = &Error{403, "CONNECT is not let through: connect to the name itself, bawn needs no proxy"}
+	ErrConnect = &Error{403, "CONNECT is not allowed: connect to the host itself; no proxy is needed in a sandbox"}
 	ErrNoHost  = &Error{403, "the request names no host"}
 )
 

@@ -115,7 +115,7 @@ func CopyChunked(w *bufio.Writer, r *bufio.Reader, strict bool) error {
 			return err
 		}
 		if string(end) != "\r\n" && (strict || string(end) != "\n") {
-			return Malformed("a chunk that does not end where it should")
+			return Malformed("a chunk does not end where it should")
 		}
 		if _, err := w.Write(end); err != nil {
 			return &WriteError{Err: err}

@@ -20,7 +20,7 @@ const (
 )
 
 // ErrFull means that each synthetic address is in use.
-var ErrFull = errors.New("all synthetic addresses are in use")
+var ErrFull = errors.New("all addresses for names are in use; stop the sandbox and start it again")
 
 // synthetic is a name with its two addresses.
 type synthetic struct {

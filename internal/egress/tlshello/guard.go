@@ -101,7 +101,7 @@ func (g *Guard) handshake(body []byte) error {
 // second judges a record that begins like a ClientHello.
 func (g *Guard) second(body []byte) error {
 	if len(body) < 6 {
-		return errors.New("a second ClientHello in pieces")
+		return errors.New("a second ClientHello is split into pieces")
 	}
 	size := int(body[1])<<16 | int(body[2])<<8 | int(body[3])
 	if size > 1<<18 || body[4] != 3 {
@@ -109,7 +109,7 @@ func (g *Guard) second(body []byte) error {
 		return nil
 	}
 	if len(body) != 4+size {
-		return errors.New("a second ClientHello in pieces")
+		return errors.New("a second ClientHello is split into pieces")
 	}
 	h, err := parseHelloBody(body[4:])
 	if err != nil {

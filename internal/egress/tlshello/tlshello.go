@@ -104,7 +104,7 @@ func Read(c io.Reader, head []byte) (Hello, []byte, error) {
 			return h, head, refusal{err}
 		}
 		if len(head) > MaxHello || reads == maxReads {
-			return Hello{}, nil, refusal{errors.New("the ClientHello is too long, or in too many pieces")}
+			return Hello{}, nil, refusal{errors.New("the ClientHello is too long, or split into too many pieces")}
 		}
 		n, err := io.ReadAtLeast(c, buf, min(lacking(head), len(buf)))
 		head = append(head, buf[:n]...)
@@ -158,7 +158,7 @@ func Parse(b []byte) (Hello, error) {
 				return Hello{}, errors.New("the ClientHello is too long")
 			}
 			if len(msg) > 4+size {
-				return Hello{}, errors.New("more follows the ClientHello in its record")
+				return Hello{}, errors.New("more data follows the ClientHello in its record")
 			}
 			if len(msg) == 4+size && whole {
 				return parseHelloBody(msg[4:])

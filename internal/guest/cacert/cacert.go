@@ -100,7 +100,7 @@ func parseCerts(in []byte) ([]*x509.Certificate, error) {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("certificate: PEM of something else")
+			return nil, errors.New("certificate: the PEM block is not a certificate")
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -109,7 +109,7 @@ func parseCerts(in []byte) ([]*x509.Certificate, error) {
 		certs = append(certs, c)
 	}
 	if len(certs) == 0 {
-		return nil, errors.New("certificate: no PEM")
+		return nil, errors.New("certificate: no PEM block found")
 	}
 	return certs, nil
 }
@@ -157,7 +157,7 @@ func hashLink(dir string, cert *x509.Certificate) error {
 			return err
 		}
 	}
-	return fmt.Errorf("certificate: too many of the same name in %s", dir)
+	return fmt.Errorf("certificate: too many with the same name in %s", dir)
 }
 
 // subjectHash returns OpenSSL's hash of a certificate's subject

@@ -105,7 +105,7 @@ func (d *Daemon) serve(socket *os.File, daemon string) {
 			return
 		default:
 			<-p.Done
-			log.Printf("docker: the daemon ended: %s", d.log)
+			log.Printf("docker: the daemon ended; its log is %s", d.log)
 		}
 		time.Sleep(d.restartPause)
 	}

@@ -69,7 +69,7 @@ func Replace(path string, b []byte, mode fs.FileMode) error {
 	}
 	err := replace(path, b, mode)
 	if errors.Is(err, syscall.ENOSPC) {
-		log.Printf("%s stays as it was: the disk is full", path)
+		log.Printf("%s was not changed: the disk is full", path)
 		return nil
 	}
 	if err != nil {

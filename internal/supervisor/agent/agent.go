@@ -290,7 +290,7 @@ func skipPast(r io.Reader, nonce []byte) error {
 			return nil
 		}
 	}
-	return errors.New("guest agent did not begin the session")
+	return errors.New("the guest agent did not begin the session")
 }
 
 // Open opens a stream of the kind. It fails unless StartMux has succeeded. When ctx ends first it
@@ -325,7 +325,7 @@ func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
 	mux := a.mux
 	a.mu.Unlock()
 	if mux == nil {
-		return nil, errors.New("guest: no session has begun")
+		return nil, errors.New("the guest is not connected yet")
 	}
 	s, err := mux.OpenStream()
 	if err != nil {

@@ -67,7 +67,7 @@ func ReceiveClaim(c *net.UnixConn) (d store.Dir, events *os.File, lock *lockfile
 	}
 	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(messages) != 1 {
-		return d, nil, nil, errors.Join(errors.New("no descriptors came"), err)
+		return d, nil, nil, errors.Join(errors.New("no file descriptors were received"), err)
 	}
 	fds, err := syscall.ParseUnixRights(&messages[0])
 	for _, fd := range fds {
@@ -77,7 +77,7 @@ func ReceiveClaim(c *net.UnixConn) (d store.Dir, events *os.File, lock *lockfile
 		for _, fd := range fds {
 			_ = syscall.Close(fd) // there is nothing to do about an error
 		}
-		return d, nil, nil, errors.Join(errors.New("two descriptors were expected"), err)
+		return d, nil, nil, errors.Join(errors.New("expected two file descriptors"), err)
 	}
 	events = os.NewFile(uintptr(fds[0]), "launcher")
 	if lock, err = lockfile.Inherit(fds[1]); err != nil {

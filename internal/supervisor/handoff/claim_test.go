@@ -105,8 +105,8 @@ func TestMalformedClaims(t *testing.T) {
 		fds  int
 		want string
 	}{
-		"no descriptor":     {`{"dir":"/a"}`, 0, "no descriptors"},
-		"one descriptor":    {`{"dir":"/a"}`, 1, "two descriptors"},
+		"no descriptor":     {`{"dir":"/a"}`, 0, "no file descriptors"},
+		"one descriptor":    {`{"dir":"/a"}`, 1, "two file descriptors"},
 		"no JSON":           {`dir`, 2, "invalid character"},
 		"a relative folder": {`{"dir":"a"}`, 2, "is not a sandbox's folder"},
 		"no folder":         {`{}`, 2, "is not a sandbox's folder"},

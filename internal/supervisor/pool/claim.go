@@ -16,7 +16,7 @@ import (
 
 // ErrNoMember means that the pool has no member that can become the sandbox. Nothing has
 // happened, and the caller still owns the sandbox's lock.
-var ErrNoMember = errors.New("no machine of the pool fits")
+var ErrNoMember = errors.New("no matching pool machine is ready")
 
 // Claim turns a member into the sandbox in d, which has not been started yet. It is as
 // launch.Start, and owns lock as that does, unless it returns ErrNoMember.

@@ -104,13 +104,13 @@ type change struct {
 // publish adds one port to the change.
 func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
 	if port.Guest == 0 {
-		return port, control.PortErrorf(control.ReasonRequest, port, "guest port 0 cannot be published")
+		return port, control.PortErrorf(control.ReasonRequest, port, "port 0 of the guest cannot be published: name a port from 1 to 65535")
 	}
 	if was, ok := c.next[port.Host]; ok && port.Host != 0 {
 		if was.port == port {
 			return port, nil
 		}
-		return port, control.PortErrorf(control.ReasonPortPublished, port, "port %d is already published as %s", port.Host, was.port)
+		return port, control.PortErrorf(control.ReasonPortPublished, port, "port %d of the host is already published, as %s", port.Host, was.port)
 	}
 	for _, was := range c.next {
 		if port.Host == 0 && was.free && was.port.Guest == port.Guest {
@@ -154,7 +154,7 @@ func listen(port sandbox.Port) (net.Listener, error) {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, control.PortErrorf(control.ReasonPortInUse, port, "port %d of the host is in use by another program", port.Host)
 	case errors.Is(err, syscall.EACCES):
-		return nil, control.PortErrorf(control.ReasonPortPrivileged, port, "port %d of the host is reserved to root", port.Host)
+		return nil, control.PortErrorf(control.ReasonPortPrivileged, port, "port %d of the host is reserved for root", port.Host)
 	}
 	return nil, control.PortErrorf("", port, "publish port %d: %w", port.Host, err)
 }
@@ -189,7 +189,7 @@ func (p *Ports) forward(ctx context.Context, c net.Conn, guest uint16) {
 	defer p.conns.Add(-1)
 	g, err := p.dial(ctx, guest)
 	if err != nil {
-		p.log.Info("published port", "guest", guest, "error", err)
+		p.log.Info("connection to a published port failed", "guest", guest, "error", err)
 		reset(c)
 		return
 	}

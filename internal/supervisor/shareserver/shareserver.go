@@ -52,7 +52,7 @@ func Plans(spec *sandbox.Spec) ([]Plan, error) {
 			p.Options.Root = filepath.Clean(p.Options.Root)
 			p.Mount.File = p.Options.File
 		case !fi.IsDir():
-			return nil, fmt.Errorf("share %s: neither a directory nor a regular file", m.Host)
+			return nil, fmt.Errorf("cannot share %s: it is neither a directory nor a regular file", m.Host)
 		}
 		plans = append(plans, p)
 	}
@@ -144,7 +144,7 @@ func (sh *Server) Plug(ctx context.Context, m Machine) error {
 
 // ErrDetached means that a machine has lost a share which could not be attached again. Its
 // guest must not run any more.
-var ErrDetached = errors.New("a share is detached")
+var ErrDetached = errors.New("a share cannot be attached again")
 
 // attachLimit bounds the way back from a Detach that failed halfway.
 const attachLimit = time.Minute

@@ -117,7 +117,7 @@ func checkSpace(dir string, memory int64) error {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < 2*want {
-		return fmt.Errorf("no template is made: only %s are free in %s", size.Format(free), dir)
+		return fmt.Errorf("no template was built: only %s are free in %s", size.Format(free), dir)
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (b *builder) plugShares(ctx context.Context) (tags []string, err error) {
 
 // lost ends the machine, which hangs without a server.
 func (b *builder) lost(dir string, err error) {
-	b.log.Error("lost the server of "+dir, "error", err)
+	b.log.Error("the share server ended for "+dir, "error", err)
 	b.process.Kill()
 }
 

@@ -41,7 +41,7 @@ func Acquire(ctx context.Context, path string) (*Lock, error) {
 			<-done
 			f.Close()
 		}()
-		return nil, fmt.Errorf("waiting for another bawn: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("waiting for another bawn command: %w", context.Cause(ctx))
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 const poll = 200 * time.Millisecond
 
 // ErrGone means that the folder of a log that is followed was removed.
-var ErrGone = errors.New("the log is gone")
+var ErrGone = errors.New("the log was removed")
 
 // Read copies the log at path to w, the older file first. A log that does not exist
 // is empty.

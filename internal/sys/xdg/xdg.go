@@ -16,7 +16,7 @@ func State() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("no state folder: %w", err)
+		return "", fmt.Errorf("cannot find the state folder: %w (set HOME or XDG_STATE_HOME)", err)
 	}
 	return filepath.Join(home, ".local", "state", "bawn"), nil
 }
@@ -26,7 +26,7 @@ func State() (string, error) {
 func Cache() (string, error) {
 	d, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no cache folder: %w", err)
+		return "", fmt.Errorf("cannot find the cache folder: %w (set HOME or XDG_CACHE_HOME)", err)
 	}
 	return filepath.Join(d, "bawn"), nil
 }
@@ -36,7 +36,7 @@ func Cache() (string, error) {
 func Config() (string, error) {
 	d, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("no configuration folder: %w", err)
+		return "", fmt.Errorf("cannot find the configuration folder: %w (set HOME or XDG_CONFIG_HOME)", err)
 	}
 	return filepath.Join(d, "bawn"), nil
 }

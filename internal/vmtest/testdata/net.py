@@ -141,7 +141,7 @@ attempt("ok tls", lambda: tls("good.test"))
 attempt("ok http", lambda: http(req(g)))
 attempt("ok echo", lambda: tcp("good.test", ECHO, b"hello\n")[:5])
 attempt("ok host", lambda: tcp("host.bawn.internal", HOSTPORT, b"hello\n")[:5])
-attempt("ok page", lambda: b"governed" in tcp("bawn.internal", 80, req(b"bawn.internal")))
+attempt("ok page", lambda: b"controls the network of this sandbox" in tcp("bawn.internal", 80, req(b"bawn.internal")))
 # 1: names
 attempt("name", lambda: socket.getaddrinfo("aGVsbG8.evil.test", 443))
 for t in (1, 28, 16, 10, 5, 15, 255, 65):
