@@ -64,7 +64,7 @@ func TestListOfSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	engine.KeepSnapshot(t, shop, "fork.1", "disk") // of a fork that was killed
-	want := []struct{ name, err string }{{"good", ""}, {"nodisk", "no disk.raw"}, {"short", "disk.raw has 1 bytes of 4"}}
+	want := []struct{ name, err string }{{"good", ""}, {"nodisk", "no disk.raw"}, {"short", "disk.raw has 1 bytes instead of 4"}}
 	for _, of := range []string{"", "shop"} {
 		list, err := e.Snapshots(of)
 		if err != nil || len(list) != len(want) {
