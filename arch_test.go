@@ -16,11 +16,11 @@ import (
 
 const module = "bawn.dev/bawn/"
 
-// may lists our packages from the bottom up, each with the packages below it that it
+// layers lists our packages from the bottom up, each with the packages below it that it
 // imports. Packages below internal/sys are leaves that every package may import, so
 // they are not listed on the right. The test fails on an import that is not listed, on
 // a listed import that no file needs, and on a package that is not in the list.
-var may = []struct{ name, imports string }{
+var layers = []struct{ name, imports string }{
 	{"internal/sys/accept", ""},
 	{"internal/sys/atomicfile", ""},
 	{"internal/sys/diskuse", ""},
@@ -120,7 +120,7 @@ func folders(t *testing.T) []string {
 func TestImportsPointOneWay(t *testing.T) {
 	allowed := map[string][]string{}
 	var seen []string
-	for _, m := range may {
+	for _, m := range layers {
 		for i := range strings.FieldsSeq(m.imports) {
 			if !slices.Contains(seen, "internal/"+i) {
 				t.Errorf("the list is not in order: %s comes before %s", m.name, i)
@@ -173,12 +173,12 @@ func TestOneOwner(t *testing.T) {
 	for _, dir := range folders(t) {
 		p, err := build.ImportDir(dir, 0)
 		if err != nil {
-			continue // the other test says so
+			continue // TestImportsPointOneWay reports it
 		}
 		for _, i := range p.Imports {
-			for lib, who := range owners {
-				if strings.HasPrefix(i, lib) && !slices.Contains(who, dir) {
-					t.Errorf("%s imports %s, which belongs to %v", dir, i, who)
+			for lib, packages := range owners {
+				if strings.HasPrefix(i, lib) && !slices.Contains(packages, dir) {
+					t.Errorf("%s imports %s, which only %v may", dir, i, packages)
 				}
 			}
 		}
@@ -215,13 +215,13 @@ func TestPackagesAreDocumented(t *testing.T) {
 }
 
 // TestEngineIsNoFrontEnd: the engine and what is below it read no flags and take no signals,
-// and the engine has no terminal. The command line uses it and nothing that is behind it.
+// and the engine has no terminal. The command line does not import the packages behind the engine.
 func TestEngineIsNoFrontEnd(t *testing.T) {
 	terminal := []string{"os.Stdin", "os.Stdout", "os.Stderr", "os.Exit", "fmt.Print", "fmt.Println", "fmt.Printf"}
 	for _, dir := range folders(t) {
 		p, err := build.ImportDir(dir, 0)
 		if err != nil || dir == "cmd/bawn" {
-			continue // the other test says so
+			continue // TestImportsPointOneWay reports it
 		}
 		for _, i := range p.Imports {
 			if i == "github.com/spf13/cobra" || i == "github.com/spf13/pflag" || dir == "internal/engine" && slices.Contains([]string{"os/signal", "golang.org/x/term"}, i) {
@@ -246,7 +246,7 @@ func TestEngineIsNoFrontEnd(t *testing.T) {
 			})
 		}
 	}
-	for _, m := range may {
+	for _, m := range layers {
 		if m.name != "cmd/bawn" {
 			continue
 		}

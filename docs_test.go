@@ -278,7 +278,7 @@ func TestDocumentsNameCommandsThatExist(t *testing.T) {
 func TestArchitectureListsThePackages(t *testing.T) {
 	text := read(t, "docs/architecture.md")
 	last := 0
-	for _, m := range may {
+	for _, m := range layers {
 		imports := "-"
 		if m.imports != "" {
 			imports = strings.Join(strings.Fields(m.imports), ", ")
@@ -299,7 +299,7 @@ func TestArchitectureListsThePackages(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `((?:internal|cmd)/[^`.]*)` \\| ").FindAllStringSubmatch(text, -1) {
-		if !slices.ContainsFunc(may, func(p struct{ name, imports string }) bool { return p.name == m[1] }) {
+		if !slices.ContainsFunc(layers, func(p struct{ name, imports string }) bool { return p.name == m[1] }) {
 			t.Errorf("docs/architecture.md has a row for %s, which is no package", m[1])
 		}
 	}
