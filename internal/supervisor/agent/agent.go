@@ -30,7 +30,19 @@ import (
 // nobody asked for ends the port for good (every later call fails), and
 // nothing the guest sends makes the host hold more than one line and the mux's
 // windows. A guest that does not read cannot hold a call either: whatever is sent to it
-// is given up when the call's context ends.
+// is given up when the call's context ends. What it sends on the mux port is judged
+// before yamux sees it (guard.go); these are the bounds:
+//
+//	a reply on the control port                      wire.MaxLine bytes
+//	streams, opened by the host alone                maxStreams (1024) at once, each with
+//	                                                 at most maxWindow (1 MiB) unread
+//	streams that the guest has not accepted yet      maxStreamsOpened (256); more wait
+//	pings, streams that the guest opens              none
+//	window updates of a stream                       freeUpdates (16), and one for each
+//	                                                 bytesPerUpdate (64 KiB) sent to it
+//	frames of streams that have ended, log lines     freeLate (64), latePerStream (8) for
+//	                                                 each stream, latePerReset (4096) for
+//	                                                 each that the host gave up
 type Client struct {
 	control net.Conn
 	muxConn net.Conn
@@ -45,13 +57,15 @@ type Client struct {
 	broken  error
 	mux     *yamux.Session
 
+	opening chan struct{} // a token for each stream that is being opened
+
 	tasks sync.WaitGroup
 }
 
 // New returns a client of the agent behind the two ports. It owns the connections; the
 // caller closes it.
 func New(control, mux net.Conn, log *slog.Logger) *Client {
-	a := &Client{control: control, muxConn: mux, log: log, turn: make(chan struct{}, 1), waiting: map[uint64]chan wire.Reply{}}
+	a := &Client{control: control, muxConn: mux, log: log, turn: make(chan struct{}, 1), waiting: map[uint64]chan wire.Reply{}, opening: make(chan struct{}, maxStreamsOpened)}
 	a.tasks.Go(a.read)
 	return a
 }
@@ -257,13 +271,13 @@ func (a *Client) StartMux(ctx context.Context) error {
 	cfg := yamux.DefaultConfig()
 	cfg.AcceptBacklog = 1 // the guest has no business opening streams
 	cfg.EnableKeepAlive = false
-	cfg.MaxStreamWindowSize = 1 << 20
+	cfg.MaxStreamWindowSize = maxWindow
 	cfg.ConnectionWriteTimeout = time.Hour // a paused machine is not a dead one
 	cfg.StreamOpenTimeout = 0
 	cfg.StreamCloseTimeout = time.Hour // half-closed streams of a guest that never ends its half
 	cfg.LogOutput = nil
 	cfg.Logger = muxLogger{a.log}
-	s, err := yamux.Client(a.muxConn, cfg)
+	s, err := yamux.Client(newGuard(a.muxConn, a.log), cfg)
 	if err != nil {
 		return fmt.Errorf("mux port: %w", err)
 	}
@@ -301,7 +315,13 @@ func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error
 		err    error
 	}
 	done := make(chan opened)
+	select {
+	case a.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	a.tasks.Go(func() { // it ends with the session, whose writes have no deadline
+		defer func() { <-a.opening }()
 		s, err := a.openStream(h)
 		select {
 		case done <- opened{s, err}:
@@ -326,6 +346,9 @@ func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
 	a.mu.Unlock()
 	if mux == nil {
 		return nil, errors.New("the guest is not connected yet")
+	}
+	if mux.NumStreams() >= maxStreams {
+		return nil, fmt.Errorf("guest: %d connections to it are open already: close some", maxStreams)
 	}
 	s, err := mux.OpenStream()
 	if err != nil {

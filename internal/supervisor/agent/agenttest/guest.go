@@ -23,11 +23,17 @@ type Guest struct {
 // New returns a client and the guest that it is connected to. Both end with the test.
 func New(t *testing.T) (*agent.Client, *Guest) {
 	t.Helper()
+	return NewLogged(t, slog.New(slog.DiscardHandler))
+}
+
+// NewLogged is New with the client's log.
+func NewLogged(t *testing.T, log *slog.Logger) (*agent.Client, *Guest) {
+	t.Helper()
 	c1, c2 := net.Pipe()
 	m1, m2 := net.Pipe()
 	g := &Guest{Control: c2, Mux: m2, in: bufio.NewScanner(c2)}
 	g.in.Buffer(nil, wire.MaxLine)
-	a := agent.New(c1, m1, slog.New(slog.DiscardHandler))
+	a := agent.New(c1, m1, log)
 	t.Cleanup(func() {
 		c2.Close()
 		m2.Close()
