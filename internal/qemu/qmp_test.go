@@ -139,7 +139,7 @@ func TestMessagesOfNoQEMU(t *testing.T) {
 func TestHungQEMU(t *testing.T) {
 	q, m := newMonitor(t)
 	cause := errors.New("it took too long")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause) // enough to encode it under the race detector
 	defer cancel()
 	large := strings.Repeat("x", 4<<20) // more than the socket's buffer holds
 	if err := q.Execute(ctx, "first", large, nil); !errors.Is(err, cause) {
@@ -149,9 +149,10 @@ func TestHungQEMU(t *testing.T) {
 		t.Errorf("a command whose context has ended: %v, want %v", err, cause)
 	}
 	go func() {
-		for _, v := range []int{1, 2} {
+		answers := map[string]int{"first": 1, "second": 2}
+		for range answers {
 			if c, err := m.next(); err == nil {
-				m.send(fmt.Sprintf(`{"return": %d, "id": %d}`, v, c.ID))
+				m.send(fmt.Sprintf(`{"return": %d, "id": %d}`, answers[c.Execute], c.ID))
 			}
 		}
 	}()
