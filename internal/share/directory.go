@@ -150,7 +150,7 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		if isDots(e.Name) {
 			return true
 		}
-		if st, err := statAt(h.fd, e.Name); err == nil {
+		if st, err := statAt(h.fd, e.Name); err == nil && f.checkMount(h.fd, e.Name, st) == nil {
 			out.FixMode(uint32(st.Mode))
 			_ = f.entry(h.node, e.Name, st, entry) // without it, the guest looks it up
 		}

@@ -215,6 +215,9 @@ func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name
 	if err != nil {
 		return status(err)
 	}
+	if err := f.tree.mounts.check(at, st); err != nil { // a file may be mounted there
+		return status(err)
+	}
 	flags := int(in.Flags) & passedFlags
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fuse.Status(unix.EISDIR)

@@ -48,12 +48,17 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open %s: %w", o.Root, err)
 	}
+	mounts, err := newMounts(fd, st)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("share %s: %w", o.Root, err)
+	}
 	limit := fileLimit()
 	return &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		file:          o.File,
 		readOnly:      o.ReadOnly,
-		tree:          newTree(&node{key: keyOf(st), typ: unix.S_IFDIR}, fd, min(maxOpenDirs, limit/4)),
+		tree:          newTree(&node{key: keyOf(st), typ: unix.S_IFDIR}, fd, min(maxOpenDirs, limit/4), mounts),
 		space:         newSpace(fd),
 		handles:       map[uint64]*handle{},
 		maxHandles:    min(maxHandles, limit/2),
@@ -96,6 +101,9 @@ func (f *fileSystem) entry(parent *node, name string, st *unix.Statx_t, out *fus
 // find looks a name up and makes the answer.
 func (f *fileSystem) find(p place, parent *node, name string, out *fuse.EntryOut) error {
 	st, err := statAt(p.dir.fd, name)
+	if err == nil {
+		err = f.checkMount(p.dir.fd, name, st)
+	}
 	if err != nil {
 		return err
 	}
@@ -163,6 +171,9 @@ func (f *fileSystem) openPlace(n *node) (int, *unix.Statx_t, error) {
 	st, err := statFD(fd)
 	if err == nil && keyOf(st) != n.key {
 		err = unix.ESTALE
+	}
+	if err == nil {
+		err = f.tree.mounts.check(fd, st)
 	}
 	if err != nil {
 		unix.Close(fd)

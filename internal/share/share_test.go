@@ -27,7 +27,7 @@ func newTest(t *testing.T, o Options) *fileSystem {
 	}
 	f.space.looked = f.space.looked.AddDate(1000, 0, 0) // tests of room set it themselves
 	f.space.budget, f.space.inodes = 1<<60, true
-	t.Cleanup(func() { unix.Close(f.tree.root.fd.fd) })
+	t.Cleanup(func() { unix.Close(f.tree.root.fd.fd); f.tree.mounts.close() })
 	return f
 }
 

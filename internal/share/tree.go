@@ -55,6 +55,8 @@ type tree struct {
 	byKey map[key]*node
 	next  uint64
 
+	mounts *mounts
+
 	open    *list.List // nodes whose fd is open, the latest used first
 	maxOpen int
 }
@@ -63,8 +65,8 @@ type tree struct {
 // 4096 bytes, so no more components.
 const depthLimit = 2048
 
-func newTree(root *node, fd int, maxOpen int) *tree {
-	t := &tree{root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
+func newTree(root *node, fd int, maxOpen int, m *mounts) *tree {
+	t := &tree{mounts: m, root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
 	root.id, root.lookups = rootID, 1
 	root.fd = &dirFD{fd: fd, users: 1} // for ever: it is in no list
 	t.byID[rootID], t.byKey[root.key] = root, root
@@ -79,6 +81,13 @@ func (t *tree) get(id uint64) (*node, error) {
 		return nil, unix.ESTALE
 	}
 	return n, nil
+}
+
+// knows reports whether there is a node of an inode.
+func (t *tree) knows(k key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byKey[k] != nil
 }
 
 // dir is get for a directory.
@@ -242,7 +251,7 @@ func (t *tree) openDir(n *node) (*dirFD, error) {
 	fd := at.fd
 	for i := len(way) - 1; i >= 0; i-- {
 		step := way[i]
-		new, err := walk(fd.fd, step)
+		new, err := t.walk(fd.fd, step)
 		if err != nil {
 			return nil, err
 		}
@@ -273,7 +282,7 @@ func (t *tree) trim() {
 }
 
 // walk opens the child that a node is in the directory, and no other.
-func walk(dir int, n *node) (int, error) {
+func (t *tree) walk(dir int, n *node) (int, error) {
 	fd, err := unix.Openat(dir, n.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, stale(err)
@@ -281,6 +290,9 @@ func walk(dir int, n *node) (int, error) {
 	st, err := statFD(fd)
 	if err == nil && keyOf(st) != n.key {
 		err = unix.ESTALE
+	}
+	if err == nil {
+		err = t.mounts.check(fd, st)
 	}
 	if err != nil {
 		unix.Close(fd)
