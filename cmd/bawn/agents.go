@@ -6,7 +6,7 @@ import (
 	"bawn.dev/bawn/internal/engine"
 )
 
-// installHint is the next step when a guest has no such command: how to install it, if it
+// installHint returns the next step when a guest has no such command: how to install it, if it
 // is a known agent; "" for any other command.
 func installHint(command, sandbox string) string {
 	for _, a := range engine.Agents() {

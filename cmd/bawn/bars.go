@@ -192,7 +192,7 @@ var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "
 
 const barWidth = 24 // columns
 
-// line is the task in at most width columns.
+// line returns the task in at most width columns.
 func (t *bar) line(n, width int) string {
 	s := spinner[n%len(spinner)] + " " + t.Label
 	if t.Total > 0 {

@@ -34,7 +34,7 @@ func completeName(c *cobra.Command, args []string, word string) ([]string, cobra
 	return completeNames(c, args, word)
 }
 
-// completeExec is a sandbox and then a command with its arguments, which are
+// completeExec completes a sandbox and then a command with its arguments, which are
 // files more often than not.
 func completeExec(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
@@ -60,7 +60,7 @@ func completeUsers(*cobra.Command, []string, string) ([]string, cobra.ShellCompD
 	return []string{"root", engine.GuestUser().Name}, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeEnv are the variables that are set here.
+// completeEnv returns the variables that are set here.
 func completeEnv(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	for _, e := range os.Environ() {

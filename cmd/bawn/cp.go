@@ -72,7 +72,7 @@ func parsePlace(s string) place {
 	return place{remote: true, name: name, path: p}
 }
 
-// copyRequest says what the arguments of cp mean. name is the sandbox's; it is empty for
+// copyRequest returns what the arguments of cp mean. name is the sandbox's; it is empty for
 // that of this directory.
 func copyRequest(sources []string, dest string) (name string, r engine.CopyRequest, err error) {
 	to := parsePlace(dest)

@@ -90,7 +90,7 @@ var remedies = map[engine.RemedyKind]string{
 	engine.RefreshImages: "bawn image update builds it from today's packages, with today's kernel",
 }
 
-// remedyWords is what a person reads of a remedy; "" if nothing is to be done.
+// remedyWords returns the text of a remedy for the user; "" if there is nothing to do.
 func remedyWords(r engine.Remedy) string {
 	format := remedies[r.Kind]
 	if !strings.Contains(format, "%s") {

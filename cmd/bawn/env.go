@@ -34,7 +34,7 @@ func parseEnv(list []string) ([]string, error) {
 // time zone. None can hold a secret.
 var ambient = []string{"TERM", "LANG", "COLORTERM", "TZ"}
 
-// commandEnv is the environment of a command, as KEY=VALUE.
+// commandEnv returns the environment of a command, as KEY=VALUE.
 func commandEnv(named []string) ([]string, error) {
 	env, err := parseEnv(named)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"bawn.dev/bawn/internal/process"
 )
 
-// hiddenCommands are the processes that bawn starts itself; they are not for people.
+// hiddenCommands returns the processes that bawn starts itself; they are not for users.
 func hiddenCommands() []*cobra.Command {
 	var list []*cobra.Command
 	for _, v := range process.Verbs() {

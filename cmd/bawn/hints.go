@@ -31,7 +31,7 @@ func hint(err error, format string, args ...any) error {
 	return hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// nextStep is what to do about an error, or empty.
+// nextStep returns what to do about an error, or empty.
 func nextStep(err error) string {
 	var h hinted
 	switch {
@@ -119,7 +119,7 @@ var steps = map[engine.Reason]string{
 	engine.SSHConfigQuoting:   "move bawn's state folder to a path without line breaks and ${, and set XDG_STATE_HOME to its parent",
 }
 
-// stepFor is the next step after an error of the engine.
+// stepFor returns the next step after an error of the engine.
 func stepFor(e *engine.Error) string {
 	scope := "--all"
 	if e.Sandbox != "" {
@@ -133,7 +133,7 @@ func stepFor(e *engine.Error) string {
 	).Replace(stepIn(e))
 }
 
-// stepIn is the entry of steps for an error, or the one that its other fields ask for.
+// stepIn returns the entry of steps for an error, or the one that its other fields ask for.
 func stepIn(e *engine.Error) string {
 	port := e.Reason == engine.PortInUse || e.Reason == engine.PortPrivileged
 	lost := e.Reason == engine.StartFailed || e.Reason == engine.SupervisorDied || e.Reason == engine.CommandFailed

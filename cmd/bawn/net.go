@@ -134,7 +134,7 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 	return nil
 }
 
-// applyAnswer changes the rules as a person answered, and prints the result.
+// applyAnswer changes the rules as the user answered, and prints the result.
 func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer string, out io.Writer) error {
 	change := engine.RuleChange{Action: policy.Allow, Rules: []string{rule}}
 	var err error

@@ -27,7 +27,7 @@ func rowOf(r policy.Rule) ruleRow {
 	return ruleRow{r.Action.String(), r.Text, r.Preset, r.Source.File, r.Source.Line, r.Source.Column}
 }
 
-// from is where the rule is written.
+// from returns the place where the rule is written.
 func (r ruleRow) from() string {
 	if r.File == "" {
 		return "allowed until the sandbox stops"

@@ -80,7 +80,7 @@ func listPorts(w io.Writer, ports []sandbox.Port) error {
 	return tw.Flush()
 }
 
-// hostPort is how a port of the host is shown.
+// hostPort returns how a port of the host is shown.
 func hostPort(p sandbox.Port) string {
 	if p.Host == 0 {
 		return "any"

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file asks a person at the terminal.
+// This file asks the user at the terminal.
 
-// confirm asks the person whether to add rules; without a terminal the answer is no.
+// confirm asks the user whether to add rules; without a terminal the answer is no.
 func confirm(question string) bool {
 	if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
 		fmt.Fprintln(os.Stderr, "bawn: no rules were added, since there is no terminal to ask at (--yes adds them without asking)")
@@ -21,7 +21,7 @@ func confirm(question string) bool {
 	return askYes(question)
 }
 
-// askYes asks the person at the terminal.
+// askYes asks the user at the terminal.
 func askYes(question string) bool {
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
 	var answer string
@@ -29,7 +29,7 @@ func askYes(question string) bool {
 	return strings.HasPrefix(strings.ToLower(answer), "y")
 }
 
-// prompter reads answers of a person at a terminal.
+// prompter reads answers of the user at a terminal.
 type prompter struct {
 	tty *os.File
 	r   *bufio.Reader

@@ -230,7 +230,7 @@ func notRun(err error, spec *sandbox.Spec) error {
 // notFound is the exit status of a command that does not exist (POSIX XCU 2.8.2).
 const notFound = 127
 
-// workdir is the directory in which a command starts: the working directory if the guest
+// workdir returns the directory in which a command starts: the working directory if the guest
 // has it too, else the project's.
 func workdir(spec *sandbox.Spec, want string) string {
 	if want != "" {

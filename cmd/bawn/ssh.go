@@ -41,8 +41,8 @@ host "bawn-NAME". The connection starts the sandbox if it is stopped.`,
 	return c
 }
 
-// proxyCommand is the shell command that ssh runs to reach a sandbox. It sets the variables
-// that name bawn's folders: an editor may run it with another environment, and a bawn that
+// proxyCommand returns the shell command that ssh runs to reach a sandbox. It sets the
+// variables that name bawn's folders: an editor may run it with another environment, and a bawn that
 // looks elsewhere would miss the sandbox and the rules for all sandboxes.
 func proxyCommand(self, name string) string {
 	cmd := shellQuote(self) + " __ssh-proxy " + name

@@ -71,7 +71,7 @@ Rules take effect at once, all other settings at the next start of the sandbox. 
 	return c
 }
 
-// trustedDirectory is the directory in args, or else the project directory of the sandbox
+// trustedDirectory returns the directory in args, or else the project directory of the sandbox
 // that bawn run would use here.
 func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 	if len(args) == 1 {
@@ -147,7 +147,7 @@ func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
 	return printJSON(w, v)
 }
 
-// showCheck shows a person the file, or what has changed in it, and what it
+// showCheck shows the user the file, or what has changed in it, and what it
 // asks for in plain words. No byte of it reaches the terminal as it is.
 func showCheck(w io.Writer, c *project.Check) {
 	file := text.Line(c.File())

@@ -46,7 +46,7 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 	return hint(err, "%s", strings.TrimSuffix(c.UseLine(), " [flags]"))
 }
 
-// count is a number of things, in words.
+// count returns a number with the noun that fits it.
 func count(n int, one, more string) string {
 	if n == 1 {
 		return "1 " + one
@@ -54,7 +54,8 @@ func count(n int, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// flagError is an error about a flag with the next step. It replaces the texts of strconv.
+// flagError returns an error about a flag with the next step. It replaces the texts of
+// strconv.
 func flagError(c *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {

@@ -61,7 +61,7 @@ type Dir struct{ path string }
 // Open names the cache in the folder path, which is made when first written.
 func Open(path string) Dir { return Dir{path} }
 
-// Path is the cache's folder.
+// Path returns the cache's folder.
 func (d Dir) Path() string { return d.path }
 
 // File is one file of an entry. Its name may have one folder: "boot/01-a.ko".
@@ -81,7 +81,7 @@ type Entry struct {
 	path string
 }
 
-// File is the path of one of the entry's files.
+// File returns the path of one of the entry's files.
 func (e *Entry) File(name string) string { return filepath.Join(e.path, name) }
 
 func (d Dir) entryPath(kind, key string) string { return filepath.Join(d.path, kind, key) }

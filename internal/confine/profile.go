@@ -21,7 +21,7 @@
 // Files that were open before Apply stay usable, and so do the descriptors
 // passed on purpose. Paths can still be probed for existence (stat is not
 // restricted). A kernel without Landlock gives no file protection at all:
-// Level reports that, and the caller must tell the person.
+// Level reports that, and the caller must tell the user.
 package confine
 
 import (
@@ -67,7 +67,7 @@ type Profile struct {
 // Level says how much of a Profile this kernel enforces.
 type Level struct {
 	ABI     int      // Landlock ABI in force; 0 is none
-	Missing []string // what is therefore not enforced, as text for a person
+	Missing []string // what is therefore not enforced, as text for the user
 }
 
 // Full reports whether everything is enforced.

@@ -44,7 +44,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return noAnswer(ctx, json.NewDecoder(resp).Decode(out))
 }
 
-// noAnswer is an error that came in the place of an answer, or nil for nil.
+// noAnswer returns an error that came in the place of an answer, or nil for nil.
 func noAnswer(ctx context.Context, err error) error {
 	switch {
 	case err == nil:

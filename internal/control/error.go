@@ -83,7 +83,7 @@ type failure struct {
 	Port   *sandbox.Port `json:"port,omitempty"`
 }
 
-// failureOf is an error as it is sent.
+// failureOf returns an error as it is sent.
 func failureOf(err error) failure {
 	f := failure{Error: err.Error()}
 	var e *Error
@@ -99,7 +99,7 @@ func failureOf(err error) failure {
 	return f
 }
 
-// err is the error that was sent. With ReasonDiskFull it is ENOSPC (errors.Is).
+// err returns the error that was sent. With ReasonDiskFull it is ENOSPC (errors.Is).
 func (f failure) err() error {
 	e := &Error{Reason: f.Reason, Err: errors.New(f.Error)}
 	if f.Port != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // Attribution: which process in the guest began a flow, only the guest can tell. Its
-// answer is a hint for the person who reads the log and nothing else: no decision
+// answer is a hint for the user who reads the log and nothing else: no decision
 // sees it or waits for it. The question is asked when the flow arrives. Lines about
 // the flow go through the pendingLog, a queue in the order of time, where each waits
 // until the answer is here or hintTime is over.

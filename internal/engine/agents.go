@@ -1,7 +1,7 @@
 package engine
 
 // Agent is a coding agent that npm installs in a guest. No sandbox comes with one: agents
-// change often, and which one to trust is for the person to choose.
+// change often, and which one to trust is for the user to choose.
 type Agent struct {
 	Command string
 	Package string // of npm

@@ -19,7 +19,7 @@ import (
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
-// boot starts a sandbox that does not run, or lets a suspended one go on. The caller
+// boot starts a sandbox that does not run, or resumes a suspended one. The caller
 // holds its start lock.
 func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func()) error {
 	if err := e.checkShares(spec); err != nil {
@@ -54,7 +54,7 @@ func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func())
 	return e.start(ctx, spec, lock, reachable)
 }
 
-// prepare makes or finds what the sandbox boots from, or goes on with.
+// prepare finds or makes the files that the sandbox boots or resumes from.
 func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool) (*sandbox.Boot, error) {
 	cache, err := xdg.Cache()
 	if err != nil {
@@ -156,7 +156,7 @@ func (e *Engine) lost(r Reason, spec *sandbox.Spec, err error) error {
 }
 
 // startTwice starts a supervisor, and once more if the guest's kernel panicked or QEMU
-// crashed as it started: no command of the person's had run.
+// crashed as it started: no command of the user had run.
 func (e *Engine) startTwice(ctx context.Context, d store.Dir, lock *lockfile.Lock, on launch.Progress) (launch.Result, error) {
 	how, err := launch.Start(ctx, d, lock, on)
 	if !launch.Crashed(err) || ctx.Err() != nil {

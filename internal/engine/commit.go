@@ -33,9 +33,9 @@ unshare -m sh -euc 'at=$1; shift; mount --bind / "$at"; exec tar -C "$at" -cf - 
 // tarDiffers is tar's exit status when a file changed while it was read (tar(1)).
 const tarDiffers = 1
 
-// CommitImage makes an image of what a sandbox has on its disk, except its shares and what
-// is temporary. New sandboxes start from it by the reference "local:NAME". The sandbox is
-// started if need be and goes on running.
+// CommitImage makes an image from the disk of a sandbox, without its shares and temporary
+// files. New sandboxes start from it by the reference "local:NAME". The sandbox is
+// started if need be, and keeps running.
 func (e *Engine) CommitImage(ctx context.Context, sandboxName, name string) (*Image, error) {
 	if err := image.CheckLocal(name); err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ const (
 // CopyRequest says what to copy between this host and a sandbox.
 type CopyRequest struct {
 	Sandbox string
-	User    string // in the guest; empty is the person's own
+	User    string // in the guest; empty is the user's own
 	ToGuest bool   // otherwise from it
 
 	// Sources are files and directories. In the guest, a relative path begins at the home
@@ -94,7 +94,7 @@ func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
 	return nil
 }
 
-// writableByGuests are the directories of the host that the guest of any sandbox can
+// writableByGuests returns the directories of the host that the guest of any sandbox can
 // change.
 func (e *Engine) writableByGuests() ([]string, error) {
 	names, err := e.sandboxes.Names()

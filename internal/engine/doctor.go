@@ -56,7 +56,7 @@ const (
 	CheckApt      CheckID = "apt-get"
 )
 
-// Remedy is what a person can do about a Finding.
+// Remedy is what the user can do about a Finding.
 type Remedy struct {
 	Kind RemedyKind
 	// Text is the remedy in words for RunThis, and the package, file, version or size that
@@ -88,7 +88,7 @@ const (
 )
 
 // Doctor checks whether this host can run sandboxes, and what their first start would
-// have to fetch and build. It changes nothing but to make the folders of bawn's.
+// have to fetch and build. It changes nothing, except that it creates bawn's folders.
 func Doctor(ctx context.Context) []Finding {
 	cacheFolder, cacheErr := xdg.Cache()
 	found := []Finding{checkQEMU(ctx), checkKVM(ctx, cacheFolder, cacheErr), checkKernel(), checkLandlock(), checkMemory()}
@@ -236,7 +236,7 @@ func checkSpace(check CheckID, dir string, want int64) Finding {
 // updates that matter.
 const staleAfter = 30 * 24 * time.Hour
 
-// checkCached says what the next start need not fetch or build.
+// checkCached returns what the next start need not fetch or build.
 func checkCached(folder string) Finding {
 	f := Finding{Check: CheckCached}
 	items, err := cache.Open(folder).Items()
@@ -252,7 +252,7 @@ func checkCached(folder string) Finding {
 	return f
 }
 
-// defaultAge is how long ago the default image was built, 0 if it was not.
+// defaultAge returns how long ago the default image was built, 0 if it was not.
 func defaultAge(folder string) time.Duration {
 	list, err := image.Open(folder).List()
 	if err != nil {

@@ -5,15 +5,15 @@
 // context, do their work in the calling goroutine and return when it is done or the
 // context ends. They print nothing, ask nothing and read no flags:
 //
-//   - What a person should see while a method runs goes out as Events (event.go):
+//   - What the user should see while a method runs goes out as Events (event.go):
 //     progress of tasks, and notices.
 //   - What went wrong comes back as an *Error (error.go) with a Reason that a front end
 //     can branch on. The next step to take is the front end's to word, since it depends
-//     on how a person gives commands there.
-//   - Where a person has to decide (an unapproved bawn.yaml, say), the method returns an
+//     on how the user gives commands there.
+//   - Where the user has to decide (an unapproved bawn.yaml, say), the method returns an
 //     Error that says so; the front end asks and calls again with the decision.
 //
-// Where things are: find.go finds and makes sandboxes; spec.go changes what a person asks
+// Where things are: find.go finds and makes sandboxes; spec.go changes what the user asks
 // of them; project.go has the consent to a bawn.yaml; start.go and boot.go bring a sandbox
 // up, and limits.go and pool.go have their share in that; session.go uses a running one;
 // stop.go and suspend.go end it. list.go describes all. The other files have a verb each.
@@ -57,5 +57,5 @@ func New(sandboxes *store.Store, o Options) *Engine {
 	return &Engine{sandboxes: sandboxes, version: o.Version, events: serialize(o.Events)}
 }
 
-// Sandboxes is the store that the Engine works on, for reading.
+// Sandboxes returns the store that the Engine works on, for reading.
 func (e *Engine) Sandboxes() *store.Store { return e.sandboxes }

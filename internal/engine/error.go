@@ -28,12 +28,12 @@ const (
 	// OtherDirectory: the sandbox belongs to another directory than the one that was
 	// named (Sandbox, Path of the one that was named).
 	OtherDirectory Reason = "sandbox-of-another-directory"
-	// Damaged: a file of the sandbox makes no sense; it can only be removed (Sandbox, Path
+	// Damaged: a file of the sandbox is invalid; the sandbox can only be removed (Sandbox, Path
 	// of the file).
 	Damaged Reason = "sandbox-damaged"
-	// StillRunning: the sandbox must not run for this (Sandbox).
+	// StillRunning: the operation needs a sandbox that does not run (Sandbox).
 	StillRunning Reason = "sandbox-running"
-	// WrongPhase: nothing can be done while the sandbox is in this phase (Sandbox).
+	// WrongPhase: the operation is not possible in the phase of the sandbox (Sandbox).
 	WrongPhase Reason = "sandbox-in-wrong-phase"
 	// NotSuspended: the sandbox does not run and is not suspended (Sandbox).
 	NotSuspended Reason = "sandbox-not-suspended"
@@ -58,7 +58,7 @@ const (
 	ShareOfKernel    = Reason(store.KernelShare)
 	ShareNotReadOnly = Reason(store.ReadOnlyShare)
 
-	// InvalidSpec: a value of a spec is not possible (Fields has its name).
+	// InvalidSpec: a value of a spec is invalid (Fields has its name).
 	InvalidSpec Reason = "invalid-spec"
 	// NeedsRestart: the sandbox runs, and what is asked for takes effect at a start
 	// (Sandbox, Fields). As a notice: the approved bawn.yaml changes these at a start.
@@ -85,7 +85,7 @@ const (
 	// OtherVersion: the sandbox was started by another version of bawn.
 	OtherVersion = Reason(control.ReasonVersion)
 
-	// NotApproved: the project's bawn.yaml is not as a person approved it (Path of its
+	// NotApproved: the project's bawn.yaml is not as the user approved it (Path of its
 	// directory, Check). As a notice: it has no effect.
 	NotApproved Reason = "project-not-approved"
 	// ProjectInvalid: the project's bawn.yaml cannot be used (Path of its directory,
@@ -113,7 +113,7 @@ const (
 	// SuspendFailed: the sandbox was not suspended (Sandbox).
 	SuspendFailed Reason = "suspend-failed"
 
-	// NoGuestUser: the guest does not let a user of that name in (Sandbox).
+	// NoGuestUser: the guest has no user of that name (Sandbox).
 	NoGuestUser Reason = "guest-user-unknown"
 	// NotAnswering: the guest does not answer (Sandbox, if it is there to be looked at).
 	NotAnswering Reason = "guest-not-answering"
@@ -121,9 +121,9 @@ const (
 	// sandbox (Sandbox, if it is still there; Throwaway).
 	CommandFailed Reason = "command-not-run"
 
-	// InvalidPoolSize: that many machines cannot be kept ready.
+	// InvalidPoolSize: the size of the pool is out of range.
 	InvalidPoolSize Reason = "invalid-pool-size"
-	// PoolSizeDamaged: the file with the size of the pool makes no sense (Path).
+	// PoolSizeDamaged: the file with the size of the pool is invalid (Path).
 	PoolSizeDamaged Reason = "pool-size-damaged"
 )
 
@@ -137,8 +137,8 @@ const (
 	FromProject Origin = "project" // the approved bawn.yaml
 )
 
-// Error is a failure with the fields that a front end needs to suggest the next step. Its text is the
-// text of Err: what happened, in plain words, without a hint.
+// Error is a failure with the fields that a front end needs to suggest the next step. Its
+// text is that of Err: what happened, without a hint.
 type Error struct {
 	Reason    Reason
 	Sandbox   string       // name
@@ -158,10 +158,9 @@ func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
 // As returns the outermost Error in err's tree. An error of a package below that has a
-// meaning here becomes one: a sandbox that is not there or damaged, a value of a spec
-// that is not possible, a refusal to share, an answer of a supervisor (with its
-// control.Reason). It is nil if
-// there is none.
+// meaning here becomes one: a sandbox that does not exist or is damaged, an invalid value of
+// a spec, a refusal to share, an answer of a supervisor (with its control.Reason). It is nil
+// if there is none.
 func As(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -197,7 +196,7 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// failf is an Error about a sandbox with a text of its own; %w keeps a cause.
+// failf returns an Error about a sandbox with a text of its own; %w keeps a cause.
 func failf(r Reason, name, format string, args ...any) *Error {
 	return &Error{Reason: r, Sandbox: name, Err: fmt.Errorf(format, args...)}
 }

@@ -37,15 +37,15 @@ type TaskEnded struct {
 	Err  error
 }
 
-// Notice is something that a person should know and that is no error.
+// Notice is information for the user that is not an error.
 type Notice struct {
 	Reason  Reason
-	Sandbox string   // that it is about; may be empty
-	Path    string   // that it is about, on the host; may be empty
-	Fields  []string // of a spec, that it is about
+	Sandbox string   // name; empty if the notice is not about one sandbox
+	Path    string   // on the host; may be empty
+	Fields  []string // names of fields of a spec; may be empty
 	Text    string   // in plain words, without the next step
-	Remedy  string   // what to do about it on the host, if that is no matter of bawn's
-	Detail  string   // the cause, in words of another program; may be empty
+	Remedy  string   // what to do about it on the host, outside bawn; may be empty
+	Detail  string   // the cause, as another program printed it; may be empty
 	Err     error    // the cause, if there is one
 }
 
@@ -53,7 +53,7 @@ type Notice struct {
 const (
 	// SoftwareEmulation: guests run without KVM (Remedy, Detail).
 	SoftwareEmulation Reason = "software-emulation"
-	// PoolMemberFailed: a pre-started machine could not be used; another is started.
+	// PoolMemberFailed: a pool machine could not be used; a new machine is started.
 	PoolMemberFailed Reason = "pool-member-failed"
 	// StartRepeated: a start crashed, and is tried once more.
 	StartRepeated Reason = "start-repeated"
@@ -63,10 +63,10 @@ const (
 	StopSlow Reason = "stop-slow"
 	// RuleOverruled: a rule was added and has no effect, since deny wins.
 	RuleOverruled Reason = "rule-overruled"
-	// HostDiskFull: the sandbox waits until the host's disk has room (Path of its
-	// folder).
+	// HostDiskFull: the sandbox is paused until the host's disk has free space (Path of
+	// its folder).
 	HostDiskFull Reason = "host-disk-full"
-	// HostDiskFreed: there is room again, and the sandbox goes on.
+	// HostDiskFreed: the host's disk has free space again, and the sandbox continues.
 	HostDiskFreed Reason = "host-disk-freed"
 )
 
@@ -133,7 +133,7 @@ func (t *task) Done(err error) { t.emit(TaskEnded{t.id, err}) }
 // progress reports slow work as events.
 func (e *Engine) progress() progress.Reporter { return reporter{e.events} }
 
-// notify reports something that a person should know.
+// notify sends a notice to the user.
 func (e *Engine) notify(n Notice) { e.events(n) }
 
 // during reports f as a task with the label.

@@ -79,7 +79,7 @@ func (e *Engine) dirOf(name string) (store.Dir, error) {
 	return e.sandboxes.Dir(name), err
 }
 
-// Request is which sandbox a person wants to use, and how. A sandbox that does not
+// Request is which sandbox the user wants to use, and how. A sandbox that does not
 // exist is made.
 type Request struct {
 	// Dir is the project directory (ProjectDir).
@@ -93,7 +93,7 @@ type Request struct {
 	Throwaway bool
 	// Change is applied to the sandbox.
 	Change SpecChange
-	// User is whom to log in as; empty is the person's own name.
+	// User is whom to log in as; empty is the user's own name.
 	User string
 }
 
@@ -121,7 +121,7 @@ func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
 	return spec, nil
 }
 
-// notFound is the not-found error of a name that cannot exist.
+// notFound returns the not-found error of a name that cannot exist.
 func (e *Engine) notFound(dir string) error {
 	_, err := e.sandboxes.Dir(".none").Spec()
 	return fmt.Errorf("%s: %w", dir, err)
@@ -214,5 +214,5 @@ func takeBack(d store.Dir, was *sandbox.Spec) error {
 	return d.WriteSpec(spec)
 }
 
-// nameOf is the name of the sandbox in a folder.
+// nameOf returns the name of the sandbox in a folder.
 func nameOf(d store.Dir) string { return filepath.Base(d.Path) }

@@ -18,9 +18,9 @@ import (
 	"bawn.dev/bawn/internal/workcopy"
 )
 
-// A fork is a sandbox that goes on where another was when a snapshot of it was made, with
-// an identity of its own. The snapshot is a named one, or one made for the fork, which is
-// called its source here and removed when all forks are made.
+// A fork is a sandbox that is resumed from a snapshot of another one, with an identity of its
+// own. The snapshot is a named one, or one that is created for the fork; this file calls the
+// latter the source, and removes it when all forks are made.
 
 // The reasons about forks.
 const (
@@ -43,8 +43,8 @@ type ForkRequest struct {
 // for the snapshot, and is afterwards what it was (CreateSnapshot). All names are checked
 // before that. Published ports get other numbers on the host.
 //
-// When a fork cannot be made or started, the others stay, and the error says so. Fork
-// returns the names of those that were made, also with an error.
+// If one fork cannot be made or started, the others are kept, and the error names them. Fork
+// returns the names of the forks that were made, also with an error.
 func (e *Engine) Fork(ctx context.Context, r ForkRequest) (made []string, err error) {
 	d, err := e.dirOf(r.Sandbox)
 	if err != nil {
@@ -88,13 +88,13 @@ func (e *Engine) forkNames(r *ForkRequest, spec *sandbox.Spec) ([]string, error)
 	return names, nil
 }
 
-// defaultForkName is the name of a sandbox's fork, with room for a number.
+// defaultForkName returns the name of a sandbox's fork, with room for a number.
 func defaultForkName(of string) string {
 	const suffix, number = "-fork", "-9999" // Store.FreeName
 	return strings.TrimRight(of[:min(len(of), sandbox.MaxName-len(suffix+number))], "-") + suffix
 }
 
-// checkForkName says whether a fork can have the name.
+// checkForkName returns an error unless a fork can have the name.
 func (e *Engine) checkForkName(r *ForkRequest, spec *sandbox.Spec, name string) error {
 	if err := sandbox.CheckName(name); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (e *Engine) checkForkName(r *ForkRequest, spec *sandbox.Spec, name string) 
 	return err
 }
 
-// projectOf is the project directory of a fork.
+// projectOf returns the project directory of a fork.
 func (r *ForkRequest) projectOf(spec *sandbox.Spec, name string) string {
 	if !r.CopyProject {
 		return spec.Dir
@@ -150,7 +150,7 @@ func (e *Engine) forkAll(ctx context.Context, r *ForkRequest, source *snapshot.S
 	return made, err
 }
 
-// forkSource is the snapshot to fork from: a named one, or one made now. done removes the
+// forkSource returns the snapshot to fork from: a named one, or one made now. done removes the
 // latter.
 func (e *Engine) forkSource(ctx context.Context, r *ForkRequest) (s *snapshot.Snapshot, done func(), err error) {
 	d := e.sandboxes.Dir(r.Sandbox)
@@ -234,7 +234,7 @@ func (e *Engine) makeFork(ctx context.Context, r *ForkRequest, source *snapshot.
 	return d.WriteSpec(spec) // from here on the sandbox exists
 }
 
-// specOf is the spec of a fork.
+// specOf returns the spec of a fork.
 func (r *ForkRequest) specOf(was *sandbox.Spec, name string) *sandbox.Spec {
 	spec := *was
 	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false

@@ -23,7 +23,7 @@ const (
 // Image is a root file system that sandboxes boot from.
 type Image = image.Image
 
-// images is the cache of images, which all of the user's sandboxes share.
+// images returns the cache of images, which all of the user's sandboxes share.
 func (e *Engine) images() (*image.Store, error) {
 	cache, err := xdg.Cache()
 	if err != nil {
@@ -130,7 +130,7 @@ func (e *Engine) PruneImages() (removed []Image, err error) {
 	return removed, nil
 }
 
-// imagesInUse are the digests of the images that sandboxes' disks are laid over. A sandbox
+// imagesInUse returns the digests of the images that sandboxes' disks are laid over. A sandbox
 // that cannot be read is an error: its image might be among those.
 func (e *Engine) imagesInUse() (map[string]bool, error) {
 	used := map[string]bool{}

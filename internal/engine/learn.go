@@ -7,7 +7,7 @@ import (
 	"bawn.dev/bawn/internal/policy"
 )
 
-// Proposal are rules that would have allowed what a sandbox was denied.
+// Proposal is a set of rules that would have allowed what a sandbox was denied.
 type Proposal struct {
 	File  string   // that they would be added to
 	Rules []string // to allow, as ChangeRules takes them; nil if no rule would help
@@ -32,7 +32,7 @@ func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error
 	return Proposal{file, policy.Compile(rules).Propose(flows)}, nil
 }
 
-// deniedFlows are the flows that the log shows denied for want of a rule, each once. A
+// deniedFlows returns the flows that the log shows denied for want of a rule, each once. A
 // name of which only the address was asked for is taken to be meant for HTTPS.
 func (e *Engine) deniedFlows(ctx context.Context, name string) (flows []policy.Flow, err error) {
 	err = e.ReadNetLog(ctx, name, func(entry LogEntry) error {

@@ -14,7 +14,7 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// Variables that limit all of a person's sandboxes together.
+// Variables that limit all of the user's sandboxes together.
 const (
 	MaxSandboxesEnv = "BAWN_MAX_SANDBOXES"
 	MaxMemoryEnv    = "BAWN_MAX_MEMORY"
@@ -30,7 +30,7 @@ const (
 	startMemory = 384 << 20
 )
 
-// limits are those of the environment, or the default ones.
+// limits returns the limits of the environment variables, or the defaults.
 func limits() (store.Limits, error) {
 	l := store.Limits{Sandboxes: defaultMaxSandboxes, Memory: defaultMaxTimes * HostMemory()}
 	if v := os.Getenv(MaxSandboxesEnv); v != "" {

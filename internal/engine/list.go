@@ -10,7 +10,7 @@ import (
 	"bawn.dev/bawn/internal/sys/diskuse"
 )
 
-// Info is all that is known of a sandbox now. Its JSON form is stable: it is what
+// Info is the present description of a sandbox. Its JSON form is stable: it is what
 // `bawn inspect` and `bawn ls --json` print.
 type Info struct {
 	*sandbox.Spec
@@ -23,7 +23,7 @@ type Info struct {
 	SnapshotsUsed int64 `json:"snapshotsUsed"`
 	SuspendedUsed int64 `json:"suspendedUsed"`
 
-	Suspended bool `json:"suspended"` // it goes on where it was
+	Suspended bool `json:"suspended"` // its next start resumes it
 }
 
 // statusLimit is how long a supervisor may take to answer while sandboxes are listed.
@@ -84,7 +84,7 @@ func (e *Engine) List(ctx context.Context) (list []*Info, failed map[string]erro
 // Names lists the names of all sandboxes, sorted, those of damaged ones among them.
 func (e *Engine) Names() ([]string, error) { return e.sandboxes.Names() }
 
-// LogFiles are the logs of a sandbox, which rotate (package rotate): what its guest
+// LogFiles returns the logs of a sandbox, which rotate (package rotate): what its guest
 // printed on the console, which is hostile text, and its supervisor's own.
 func (e *Engine) LogFiles(name string) (console, supervisor string, err error) {
 	d, err := e.folder(name)

@@ -117,7 +117,7 @@ func lacksRule(entry LogEntry) bool {
 	return entry.Verdict == audit.Denied && entry.Suggest != "" && entry.WantsHost()
 }
 
-// deniedFlow is the flow that a denial is about. Suggest leaves out the usual ports, and
+// deniedFlow returns the flow that a denial is about. Suggest leaves out the usual ports, and
 // may be about an address behind the name.
 func deniedFlow(entry LogEntry) (policy.Flow, error) {
 	f, err := policy.ParseFlow(entry.Suggest)

@@ -22,11 +22,11 @@ import (
 	"bawn.dev/bawn/internal/sys/meminfo"
 )
 
-// MaxPool bounds how many machines are kept ready: each takes the memory of an idle
+// MaxPool bounds the number of pool machines: each takes the memory of an idle
 // sandbox.
 const MaxPool = 16
 
-// PoolSize is how many machines are to be kept ready.
+// PoolSize returns how many pool machines are to be kept ready.
 func (e *Engine) PoolSize() (int, error) {
 	file := e.poolSizeFile()
 	b, err := os.ReadFile(file)
@@ -45,8 +45,7 @@ func (e *Engine) PoolSize() (int, error) {
 
 func (e *Engine) poolSizeFile() string { return filepath.Join(e.sandboxes.Root(), "pool.size") }
 
-// ResizePool sets how many machines are kept ready from the next start on. 0 ends those
-// that are.
+// ResizePool sets how many pool machines are kept ready from the next start on. 0 ends all.
 func (e *Engine) ResizePool(ctx context.Context, n int) error {
 	if n < 0 || n > MaxPool {
 		return &Error{Reason: InvalidPoolSize, Err: fmt.Errorf("%d pool machines: must be 0 to %d", n, MaxPool)}
@@ -62,7 +61,7 @@ func (e *Engine) ResizePool(ctx context.Context, n int) error {
 	return e.during("Ending the pool machines", func() error { return p.Empty(ctx) })
 }
 
-// warmPool is the pool of the engine's sandboxes.
+// warmPool returns the pool of the engine's sandboxes.
 func (e *Engine) warmPool() (*pool.Pool, error) {
 	members, err := e.sandboxes.Pool()
 	if err != nil {
@@ -87,7 +86,7 @@ func (e *Engine) lockPool(ctx context.Context) (*pool.Pool, *lockfile.Lock, erro
 	return p, l, err
 }
 
-// emptyPool makes room for a sandbox that somebody wants now.
+// emptyPool ends all pool machines, to make room for a sandbox that is to start.
 func (e *Engine) emptyPool(ctx context.Context) error {
 	p, err := e.warmPool()
 	if err != nil {
@@ -99,7 +98,7 @@ func (e *Engine) emptyPool(ctx context.Context) error {
 // Waiting is the phase of a pool machine that is ready to be used.
 const Waiting sandbox.Phase = "waiting"
 
-// PoolMember is a machine that is kept ready. Its JSON form is stable.
+// PoolMember is a pool machine. Its JSON form is stable.
 type PoolMember struct {
 	ID     string        `json:"id"`
 	State  sandbox.Phase `json:"state"`
@@ -110,7 +109,7 @@ type PoolMember struct {
 	Since  time.Time     `json:"since,omitzero"`
 }
 
-// Pool lists the machines that are kept ready, or about to be.
+// Pool lists the pool machines, also those that are still being prepared.
 func (e *Engine) Pool() ([]PoolMember, error) {
 	members, err := e.sandboxes.Pool()
 	if err != nil {
@@ -160,8 +159,8 @@ func (e *Engine) TopUpPool(ctx context.Context, spec *sandbox.Spec) error {
 // well.
 var warmUps = [][]string{{"echo", "ready"}, {"bash", "-lc", "true"}, {"echo", "ready"}}
 
-// WarmUp runs commands in the guest of a pool machine, so that the first one of a
-// person's finds the guest's caches filled.
+// WarmUp runs commands in the guest of a pool machine, so that the user's
+// first command finds the guest's caches filled.
 func WarmUp(ctx context.Context, d store.Dir) error {
 	for _, argv := range warmUps {
 		c, err := session.Dial(ctx, d, GuestUser().Name)
@@ -176,8 +175,8 @@ func WarmUp(ctx context.Context, d store.Dir) error {
 	return nil
 }
 
-// claim makes a pool machine the sandbox, if one of its kind is ready. claimed is false
-// if none was, and then nothing has happened.
+// claim turns a pool machine into the sandbox, if one of its kind is ready. claimed is false
+// if none was; then nothing has changed.
 func (e *Engine) claim(ctx context.Context, spec *sandbox.Spec, lock *lockfile.Lock, on launch.Progress) (how launch.Result, claimed bool, err error) {
 	n, err := e.PoolSize()
 	if err != nil || n == 0 || !spec.Fresh {

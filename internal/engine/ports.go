@@ -59,7 +59,8 @@ func (e *Engine) ChangePorts(ctx context.Context, name string, add []sandbox.Por
 	return now.Ports, err
 }
 
-// openPorts are the ports that are open, or will be at the next start.
+// openPorts returns the ports that are open or, if the sandbox does not run, that the next
+// start opens.
 func openPorts(ctx context.Context, d store.Dir, spec *sandbox.Spec) (running bool, open []sandbox.Port, err error) {
 	st, err := d.State()
 	if err != nil {
@@ -85,8 +86,8 @@ func published(name string, open []sandbox.Port, hosts []uint16) ([]sandbox.Port
 	return list, nil
 }
 
-// keepPorts changes the ports of a spec. Those that are added are a person's, also where
-// bawn.yaml had added them.
+// keepPorts changes the ports of a spec. Ports that are added count as the user's, even if
+// bawn.yaml had added them before.
 func keepPorts(spec *sandbox.Spec, closed, added []sandbox.Port) {
 	for _, p := range closed {
 		spec.Ports = withoutPort(spec.Ports, p)

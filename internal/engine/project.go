@@ -16,7 +16,7 @@ import (
 )
 
 // A project's bawn.yaml is a proposal: the guest can write to it. What counts is the
-// copy that a person approved (package project). This file asks whether the two agree,
+// copy that the user approved (package project). This file asks whether the two agree,
 // and puts what was approved into specs and rules.
 
 // CheckProject compares a project's bawn.yaml with what was approved.
@@ -57,7 +57,7 @@ func (e *Engine) Forget(ctx context.Context, dir string) error {
 	return errors.Join(approvals.Forget(dir), e.syncProject(ctx, dir))
 }
 
-// CheckConsent is an Error unless the bawn.yaml of the request's project is as it was
+// CheckConsent returns an Error unless the bawn.yaml of the request's project is as it was
 // approved, or is left aside.
 func (e *Engine) CheckConsent(r Request) error {
 	dir, aside, err := e.projectOf(&r)
@@ -74,7 +74,7 @@ func (e *Engine) CheckConsent(r Request) error {
 	return notApproved(c)
 }
 
-// projectOf is the project directory that is meant, and whether its bawn.yaml is left
+// projectOf returns the project directory that is meant, and whether its bawn.yaml is left
 // aside.
 func (e *Engine) projectOf(r *Request) (dir string, aside bool, err error) {
 	dir = r.Dir
@@ -99,7 +99,7 @@ func notApproved(c *project.Check) *Error {
 }
 
 // warnProject reports that a sandbox's bawn.yaml is not approved as it is now. Nothing
-// of it takes effect, so the work may go on.
+// of it takes effect, so the command may continue.
 func (e *Engine) warnProject(spec *sandbox.Spec) {
 	if spec.NoProject {
 		return
@@ -111,7 +111,7 @@ func (e *Engine) warnProject(spec *sandbox.Spec) {
 	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved in its present form and has no effect"})
 }
 
-// approvedProposal is what a person has approved for the spec's project.
+// approvedProposal returns what the user has approved for the spec's project.
 func approvedProposal(spec *sandbox.Spec) (*project.Proposal, error) {
 	if spec.NoProject {
 		return &project.Proposal{}, nil
@@ -127,7 +127,7 @@ func approvedProposal(spec *sandbox.Spec) (*project.Proposal, error) {
 	return p, nil
 }
 
-// approvedAdditions is what it adds to the spec.
+// approvedAdditions returns what the approved bawn.yaml adds to the spec.
 func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
 	p, err := approvedProposal(spec)
 	if err != nil {
@@ -160,7 +160,7 @@ func withdraw(s *sandbox.Spec) {
 	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
 }
 
-// contribute puts into a spec what bawn.yaml adds. What a person has asked for stays:
+// contribute puts into a spec what bawn.yaml adds. What the user has asked for stays:
 // single values, ports of the host and places in the guest.
 func contribute(s *sandbox.Spec, a sandbox.Added) {
 	given := func(key string) bool { return slices.Contains(s.Given, key) }
@@ -208,7 +208,7 @@ func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spe
 	return nil
 }
 
-// awaitingStart are the keys of the approved bawn.yaml that a start would change.
+// awaitingStart returns the keys of the approved bawn.yaml that a start would change.
 func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 	next := *spec
 	withdraw(&next)

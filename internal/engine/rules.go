@@ -19,7 +19,7 @@ import (
 
 // The reasons about rules.
 const (
-	// RulesSyntax: a file of rules makes no sense, so that nothing passes (Path of the
+	// RulesSyntax: a file of rules is invalid, so that all traffic is denied (Path of the
 	// file; Sandbox unless it is the common file). Err holds each policy.SyntaxError.
 	RulesSyntax Reason = "rules-syntax"
 	// InvalidRule: a rule that was given makes no sense.
@@ -36,7 +36,7 @@ type Scope struct {
 	All     bool   // the common ones; Sandbox is empty
 }
 
-// rulesFile is the file with the scope's rules, and the sandbox's folder, nil for the
+// rulesFile returns the file with the scope's rules, and the sandbox's folder, nil for the
 // common ones.
 func (e *Engine) rulesFile(s Scope) (file string, d *store.Dir, err error) {
 	if s.All {
@@ -73,7 +73,7 @@ func (e *Engine) CheckRules(name string) error {
 	return Scope{Sandbox: name}.syntax(err)
 }
 
-// rulesOnce are those that a running sandbox has until it stops.
+// rulesOnce returns the rules that a running sandbox has until it stops.
 func rulesOnce(ctx context.Context, d store.Dir) ([]policy.Rule, error) {
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Running {
 		return nil, err
@@ -107,7 +107,7 @@ type Verdict struct {
 	Missing string // the rule that would allow it, if only that is missing
 }
 
-// Decide says what the rules in force say of targets, in the syntax of policy.ParseFlow,
+// Decide returns what the rules in force say of targets, in the syntax of policy.ParseFlow,
 // without any traffic. A target that makes no sense is InvalidTarget.
 func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdict, error) {
 	rules, err := e.Rules(ctx, s)
@@ -127,7 +127,7 @@ func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdi
 	return list, nil
 }
 
-// missingRule is the rule that would allow a flow; "" if no rule would.
+// missingRule returns the rule that would allow a flow; "" if no rule would.
 func missingRule(f policy.Flow, d policy.Decision) string {
 	if d.Allow || d.Rule != nil {
 		return ""
@@ -142,7 +142,7 @@ type RuleChange struct {
 	Remove bool
 }
 
-// lines are the rules as lines of a file, in their canonical form.
+// lines returns the rules as lines of a file, in their canonical form.
 func (c RuleChange) lines() ([]string, error) {
 	var lines []string
 	for _, text := range c.Rules {
@@ -202,7 +202,7 @@ func (e *Engine) ChangeRules(ctx context.Context, s Scope, c RuleChange) ([]Over
 	return without, e.reload(ctx, d)
 }
 
-// overruled are the rules among those given that stay without effect.
+// overruled returns the rules among those given that stay without effect.
 func (e *Engine) overruled(ctx context.Context, s Scope, texts []string) (list []Overruled) {
 	all, err := e.Rules(ctx, s)
 	if err != nil {

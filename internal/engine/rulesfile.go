@@ -13,11 +13,11 @@ import (
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
-// ruleLines are the lines of a file of rules: rules, comments, and what a person left
+// ruleLines are the lines of a file of rules: rules, comments, and what the user left
 // empty. Changes keep every line that is not the rule in question.
 type ruleLines []string
 
-// canonicalLine is the rule of a line in its canonical form, without its comment. A line
+// canonicalLine returns the rule of a line in its canonical form, without its comment. A line
 // that is no rule is returned as it is.
 func canonicalLine(line string) string {
 	code, _, _ := strings.Cut(line, "#")

@@ -80,7 +80,7 @@ func (e *Engine) begin(ctx context.Context, in found, c *SpecChange, user string
 }
 
 // Attach starts the sandbox of that name, if it does not run, and begins to connect as
-// user (empty: the person's own name).
+// user (empty: the user's own name).
 func (e *Engine) Attach(ctx context.Context, name, user string) (*Session, error) {
 	if _, err := e.folder(name); err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ type handshake struct {
 	client *session.Client
 }
 
-// begin begins it, or begins anew with a machine that took the place of the first.
+// begin begins the handshake, or begins again with a machine that replaced the first.
 func (h *handshake) begin(ctx context.Context, d store.Dir, user string) {
 	if h.cancel != nil {
 		h.cancel()
@@ -216,7 +216,7 @@ func (h *handshake) discard() {
 	}
 }
 
-// Dial connects to the guest of a running sandbox as user (empty: the person's own
+// Dial connects to the guest of a running sandbox as user (empty: the user's own
 // name). A sandbox that went away since it was seen to run is started again.
 func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, error) {
 	d, err := e.folder(name)
@@ -282,8 +282,8 @@ func whyGone(ctx context.Context, d store.Dir, gone error) error {
 	return fmt.Errorf("%w: it was stopped", gone)
 }
 
-// watchSpace reports when the sandbox begins to stand still because the host's disk is
-// full, and when it goes on, until ctx or the sandbox ends. The guest, and the command in
+// watchSpace reports when the sandbox is paused because the host's disk is full, and when it
+// continues, until ctx or the sandbox ends. The guest, and the command in
 // it, cannot report that.
 func (e *Engine) watchSpace(ctx context.Context, d store.Dir) {
 	starved := false
@@ -314,7 +314,7 @@ func (e *Engine) watchSpace(ctx context.Context, d store.Dir) {
 	}
 }
 
-// GuestPath is where a path of the host is in the guest: the same place, or beneath
+// GuestPath returns where a path of the host is in the guest: the same place, or beneath
 // another one where the project is a copy. ok is false if the guest does not have it.
 func GuestPath(spec *sandbox.Spec, path string) (guest string, ok bool) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {

@@ -19,7 +19,7 @@ import (
 // A snapshot is a sandbox's memory, disk and spec at one moment, in a folder of the
 // sandbox's. It is made by the supervisor while the sandbox runs, and opened here while
 // it is restored, forked or listed. A sandbox that is suspended has one more, its
-// SuspendedState: the next start goes on from it.
+// SuspendedState: the next start resumes it.
 
 // The reasons about snapshots and forks.
 const (
@@ -28,15 +28,15 @@ const (
 	// SnapshotNotFound: there is no such snapshot, or its description cannot be read
 	// (Sandbox, Snapshot).
 	SnapshotNotFound Reason = "snapshot-not-found"
-	// SnapshotDamaged: the snapshot is not what was written, or cannot be read (Sandbox,
+	// SnapshotDamaged: the snapshot's checksum is wrong, or it cannot be read (Sandbox,
 	// Snapshot).
 	SnapshotDamaged Reason = "snapshot-damaged"
 	// SnapshotFailed: the supervisor did not make the snapshot (Sandbox).
 	SnapshotFailed Reason = "snapshot-failed"
-	// StateWouldBeLost: the sandbox is in use, and a restore would end what it is now
-	// (Sandbox).
+	// StateWouldBeLost: the sandbox is in use, and a restore would discard its present
+	// state (Sandbox).
 	StateWouldBeLost Reason = "state-would-be-lost"
-	// KeptRunning is a notice: a sandbox that was started for a moment goes on running
+	// KeptRunning is a notice: a sandbox that was started for a snapshot keeps running
 	// (Sandbox, Err).
 	KeptRunning Reason = "sandbox-kept-running"
 )
@@ -54,7 +54,7 @@ func snapshotPath(d store.Dir, name string) string {
 	return filepath.Join(d.File(store.SnapshotsFolder), name)
 }
 
-// checkSnapshotName says whether a snapshot can have the name.
+// checkSnapshotName returns an error unless a snapshot can have the name.
 func checkSnapshotName(name string) error {
 	if err := sandbox.CheckName(name); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -62,9 +62,9 @@ func checkSnapshotName(name string) error {
 	return nil
 }
 
-// CreateSnapshot keeps a sandbox as it is now; an empty name is replaced by the time. A
-// sandbox that does not run is started, and is afterwards what it was: suspended or
-// stopped, or goes on running if somebody uses it by then (KeptRunning).
+// CreateSnapshot saves the present state of a sandbox; an empty name is replaced by the time.
+// A sandbox that does not run is started, and afterwards suspended or stopped as it was; it
+// keeps running if somebody uses it by then (KeptRunning).
 func (e *Engine) CreateSnapshot(ctx context.Context, sandboxName, name string) (string, error) {
 	if name == "" {
 		name = time.Now().Format("20060102-150405")
@@ -96,8 +96,8 @@ func (e *Engine) capture(ctx context.Context, name, path string) error {
 	return err
 }
 
-// putBack ends a sandbox that was started for a moment, as it was before: suspended or
-// stopped. One that somebody has come to use goes on running.
+// putBack suspends or stops a sandbox that was started for a snapshot, as it was before. A
+// sandbox that somebody uses by then keeps running.
 func (e *Engine) putBack(ctx context.Context, name string) {
 	st, err := control.NewClient(e.sandboxes.Dir(name).DialControl).Status(ctx)
 	switch {
@@ -193,10 +193,10 @@ func (e *Engine) RestoreSnapshot(ctx context.Context, sandboxName, name string, 
 	return e.EnsureRunning(ctx, sandboxName)
 }
 
-// restore puts a snapshot in the place of what a sandbox is. Nothing of that is given up
-// before the snapshot has been verified and its disk copied. Then the sandbox can be
-// started after each step: first without a memory to go on from, then with the other
-// disk, then with the memory of that disk.
+// restore replaces the state of a sandbox by a snapshot. It removes nothing before it has
+// verified the snapshot and copied its disk. A failure after any step leaves a sandbox that
+// can be started: first without a saved memory, then with the other disk, then with the
+// memory of that disk.
 func (e *Engine) restore(ctx context.Context, d store.Dir, name string, force bool) error {
 	l, err := d.LockStart(ctx)
 	if err != nil {
@@ -249,7 +249,7 @@ func replaceState(d store.Dir, s *snapshot.Snapshot, disk string) error {
 	return s.Clone(d.File(store.SuspendedState))
 }
 
-// checkOff is an error while a sandbox is in use.
+// checkOff returns an error while a sandbox is in use.
 func checkOff(d store.Dir) error {
 	st, err := d.State()
 	if err != nil || st.Phase == sandbox.Stopped || st.Phase == sandbox.Dead {

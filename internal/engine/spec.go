@@ -27,10 +27,10 @@ const (
 	DefaultIdle = time.Hour
 )
 
-// DefaultCPUs is the number of virtual CPUs of a new sandbox on this host.
+// DefaultCPUs returns the number of virtual CPUs of a new sandbox on this host.
 func DefaultCPUs() int { return min(maxDefaultCPUs, runtime.NumCPU()) }
 
-// DefaultMemory is the memory of a new sandbox on this host, in bytes.
+// DefaultMemory returns the memory of a new sandbox on this host, in bytes.
 func DefaultMemory() int64 {
 	total := HostMemory()
 	if total == 0 {
@@ -41,7 +41,7 @@ func DefaultMemory() int64 {
 	return max(sandbox.MinMemory, min(maxDefaultMemory, half))
 }
 
-// HostMemory is the host's memory, in bytes; 0 when it is not known.
+// HostMemory returns the host's memory, in bytes; 0 when it is not known.
 func HostMemory() int64 {
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
@@ -50,7 +50,7 @@ func HostMemory() int64 {
 	return int64(si.Totalram) * int64(si.Unit)
 }
 
-// SpecChange is what a person asks a sandbox to be from now on. A field that is nil
+// SpecChange is what the user asks a sandbox to be from now on. A field that is nil
 // leaves what the sandbox has.
 type SpecChange struct {
 	Image  *string        // reference; empty is the default image
@@ -76,7 +76,7 @@ func (c *SpecChange) empty() bool {
 		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil
 }
 
-// rules are the changes of the sandbox's own rules.
+// rules returns the changes of the sandbox's own rules.
 func (c *SpecChange) rules() (list []RuleChange) {
 	if c != nil && len(c.Allow) > 0 {
 		list = append(list, RuleChange{Action: policy.Allow, Rules: c.Allow})
@@ -87,7 +87,7 @@ func (c *SpecChange) rules() (list []RuleChange) {
 	return list
 }
 
-// given are the keys of bawn.yaml that the change sets instead.
+// given returns the keys of bawn.yaml that the change sets instead.
 func (c *SpecChange) given() []string {
 	var keys []string
 	for _, k := range []struct {
@@ -173,7 +173,7 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 	return append(list, p)
 }
 
-// newSpec is the spec of a sandbox that does not exist yet.
+// newSpec returns the spec of a sandbox that does not exist yet.
 func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
 	s := &sandbox.Spec{
 		ID: sandbox.NewID(), Name: name, Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, Created: time.Now().UTC(), Version: e.version, Fresh: true,
@@ -214,7 +214,7 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 }
 
 // keepDisk keeps the image and the disk size of a sandbox that was started before, because
-// its disk is a layer over that image. A change of them is an error if a person asked for
+// its disk is a layer over that image. A change of them is an error if the user asked for
 // it (changed), and is ignored if it comes from bawn.yaml.
 func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 	if s.Boot.ImageDigest == "" {
@@ -253,7 +253,7 @@ func (e *Engine) checkShares(spec *sandbox.Spec) error {
 }
 
 // ResolveMount makes the source of a mount absolute, from the working directory or, if
-// it begins with ~/, from the person's home, and free of symbolic links. A mount
+// it begins with ~/, from the user's home, and free of symbolic links. A mount
 // without a target gets the source as it was named.
 func ResolveMount(m sandbox.Source) (sandbox.Source, error) {
 	src, err := filepath.Abs(expandHome(m.Host))

@@ -16,7 +16,7 @@ const (
 )
 
 // SSHConfig returns the Host block of ssh_config(5) with which OpenSSH clients reach a
-// sandbox as the person's own user. proxy is the shell command that joins its standard
+// sandbox as the user's own user. proxy is the shell command that joins its standard
 // input and output to the guest's SSH server (DialSSH). The sandbox's keys are made if it
 // has none.
 func (e *Engine) SSHConfig(name, proxy string) (string, error) {

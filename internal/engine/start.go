@@ -142,7 +142,7 @@ func (e *Engine) addRules(ctx context.Context, name string, c *SpecChange) error
 	return nil
 }
 
-// ruleSource is the place where a rule was read.
+// ruleSource returns the place where a rule was read.
 func ruleSource(r *policy.Rule) string {
 	from := fmt.Sprintf("%s:%d", r.Source.File, r.Source.Line)
 	if r.Preset != "" {

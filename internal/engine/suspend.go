@@ -11,8 +11,8 @@ import (
 	"bawn.dev/bawn/internal/supervisor/launch"
 )
 
-// Suspend writes the machine of a sandbox to disk and ends it; the next start goes on
-// there. One that does not run stays as it is. The supervisor refuses while commands
+// Suspend saves the machine of a sandbox to disk and ends it; the next start resumes
+// it. One that does not run stays as it is. The supervisor refuses while commands
 // or shells are attached, except with force, which ends them.
 func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	d, err := e.folder(name)
@@ -47,7 +47,7 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	})
 }
 
-// Resume lets a suspended sandbox go on. One that runs stays as it is.
+// Resume resumes a suspended sandbox. It has no effect on one that runs.
 func (e *Engine) Resume(ctx context.Context, name string) error {
 	d, err := e.folder(name)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// GuestUser is the person who runs this process, as a guest knows them.
+// GuestUser returns the account that a guest gets for the user who runs this process.
 func GuestUser() wire.User {
 	u := wire.User{Name: "user", Group: "user", UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Home: "/home/user"}
 	if me, err := user.Current(); err == nil && me.Username != "" {
@@ -22,7 +22,7 @@ func GuestUser() wire.User {
 	return u
 }
 
-// userOr is the user to log in as: the person's own, if none is named.
+// userOr returns the user to log in as: the user's own, if none is named.
 func userOr(name string) string {
 	if name == "" {
 		return GuestUser().Name

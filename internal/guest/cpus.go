@@ -37,7 +37,7 @@ func offlineCPUs() []string {
 	return off
 }
 
-// startCPUs starts the CPUs that are off. One that does not start is an error: the person
+// startCPUs starts the CPUs that are off. One that does not start is an error: the user
 // asked for that many.
 func startCPUs() error {
 	off := offlineCPUs()

@@ -27,7 +27,7 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 	return nil, a.assume(&r)
 }
 
-// assume takes on keys, names and addresses. It uses two CPUs where it can, since a person
+// assume takes on keys, names and addresses. It uses two CPUs where it can, since the user
 // waits for it.
 func (a *agent) assume(r *wire.Identity) error {
 	a.logins.StartIn(r.Workdir)

@@ -15,7 +15,7 @@ import (
 
 // prepare readies this machine to be saved as a template: it mounts the disks that all
 // sandboxes of a kind have, and brings the files that their first command reads into
-// memory. Nothing here may depend on a project, a person or the time.
+// memory. Nothing here may depend on a project, the user or the time.
 func (a *agent) prepare(r wire.PrepareRequest) (any, error) {
 	if err := a.mountCommon(r.ImageSerial, r.ModulesSerial); err != nil {
 		return nil, err

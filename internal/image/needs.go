@@ -94,7 +94,7 @@ func tryUserNamespace() error {
 	return cmd.Run()
 }
 
-// userNamespaceRemedy tells how to allow user namespaces, by the switch that this kernel
+// userNamespaceRemedy returns how to allow user namespaces, by the switch that this kernel
 // has: Ubuntu's, or Debian's.
 func userNamespaceRemedy() string {
 	for _, s := range []struct{ file, set string }{

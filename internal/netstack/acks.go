@@ -19,7 +19,7 @@ import (
 
 const (
 	// ackDelay is how long an acknowledgement may wait: longer than a server of
-	// this host takes to answer, and much shorter than a person notices.
+	// this host takes to answer, and much shorter than the user notices.
 	ackDelay = 5 * time.Millisecond
 )
 

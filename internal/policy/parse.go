@@ -56,7 +56,7 @@ func cutWord(s, word string) (rest string, ok bool) {
 	return s[len(word):], true
 }
 
-// urlMistake is the error for a URL in place of a rule, which says what to write; nil
+// urlMistake returns the error for a URL in place of a rule, which says what to write; nil
 // for what is no URL.
 func urlMistake(text string) error {
 	scheme, rest, ok := strings.Cut(text, "://")

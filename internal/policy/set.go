@@ -101,7 +101,7 @@ func (n *node) about(rest string, use func(*Rule)) {
 	}
 }
 
-// literalEnd is what follows the last wildcard.
+// literalEnd returns what follows the last wildcard.
 func literalEnd(labels []string) string {
 	for i := len(labels) - 1; i >= 0; i-- {
 		if labels[i][0] == '*' {
@@ -195,7 +195,7 @@ func (s *Set) Overruled(r *Rule) *Rule {
 	return by
 }
 
-// Suggest is the package's Suggest, and empty if a rule of the set denies the flow:
+// Suggest returns the result of the package's Suggest, or "" if a rule of the set denies the flow:
 // deny wins, so that no other rule helps.
 func (s *Set) Suggest(f Flow) string {
 	if d := s.Decide(f); d.Rule != nil && !d.Allow {

@@ -32,13 +32,13 @@ func Open() (*Approvals, error) {
 // OpenAt returns the approvals kept in a folder.
 func OpenAt(folder string) *Approvals { return &Approvals{folder} }
 
-// file is where the approval of a project directory is kept.
+// file returns where the approval of a project directory is kept.
 func (a *Approvals) file(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
 	return filepath.Join(a.folder, hex.EncodeToString(sum[:]))
 }
 
-// text is the bytes that were approved. known is false when none were.
+// text returns the bytes that were approved. known is false when none were.
 func (a *Approvals) text(dir string) (text []byte, known bool, err error) {
 	text, err = read(a.file(dir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +50,7 @@ func (a *Approvals) text(dir string) (text []byte, known bool, err error) {
 	return text, true, nil
 }
 
-// Proposal is what was approved for a project directory, whatever its file says
+// Proposal returns what was approved for a project directory, whatever its file says
 // now. It is empty when nothing was.
 func (a *Approvals) Proposal(dir string) (*Proposal, error) {
 	text, known, err := a.text(dir)

@@ -19,7 +19,7 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// Limits of what is read, so that a person can look at it.
+// Limits of what is read, so that the user can look at it.
 const (
 	maxLines  = 2000
 	maxErrors = 10 // told at once
@@ -35,7 +35,7 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Msg) }
 
 // Parse reads the text of a file. It is strict: what it does not know is an
-// error, and so is what a person who looks at the text could misread (control
+// error, and so is what the user who looks at the text could misread (control
 // characters, aliases, tags, a second document). file is for errors, which are
 // *Error, joined.
 func Parse(file string, text []byte) (*Proposal, error) {
@@ -95,7 +95,7 @@ func (p *parser) checkText(text []byte) bool {
 	return true
 }
 
-// document is the root of the only document, or nil when the file is empty.
+// document returns the root of the only document, or nil when the file is empty.
 func (p *parser) document(text string) (root *yaml.Node, ok bool) {
 	// The library is no party to be trusted with hostile bytes blindly.
 	defer func() {
@@ -208,7 +208,7 @@ func keyNames() []string {
 	return names
 }
 
-// scalar is a value of text or, where it may be, a number as it is written.
+// scalar returns a value of text or, where it may be, a number as it is written.
 func (p *parser) scalar(n *yaml.Node, tags ...string) (string, bool) {
 	switch {
 	case n.Kind != yaml.ScalarNode || !slices.Contains(tags, n.Tag) || n.Value == "":

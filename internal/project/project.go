@@ -1,6 +1,6 @@
 // Package project is what a project asks of its sandbox: the file bawn.yaml at
 // the root of its directory. The file is a proposal and hostile input, for the
-// guest may write there. Nothing in it counts until a person has approved those
+// guest may write there. Nothing in it counts until the user has approved those
 // very bytes; Approvals keeps what was approved, outside every shared directory.
 //
 // A Check reads the file once, and those same bytes are checked, shown, approved
@@ -47,7 +47,7 @@ type Proposal struct {
 	Deny   []string         `json:"deny,omitempty"`
 }
 
-// Policy is the proposal's rules as a policy file. It is empty when there are
+// Policy returns the proposal's rules as a policy file. It is empty when there are
 // none.
 func (p *Proposal) Policy() []byte {
 	var b strings.Builder
@@ -60,7 +60,7 @@ func (p *Proposal) Policy() []byte {
 	return []byte(b.String())
 }
 
-// Resolve is the mounts with absolute paths. A path with a symbolic link in it
+// Resolve returns the mounts with absolute paths. A path with a symbolic link in it
 // is refused: who may write to the link would choose what is shared, after the
 // approval.
 func (p *Proposal) Resolve(dir string) ([]sandbox.Source, error) {
@@ -91,7 +91,7 @@ func (p *Proposal) Resolve(dir string) ([]sandbox.Source, error) {
 	return list, nil
 }
 
-// absolute is where a mount's source lies. Only a home directory may be reached
+// absolute returns where a mount's source lies. Only a home directory may be reached
 // by a link: no guest can change it.
 func absolute(dir, src string) (string, error) {
 	rest, ok := strings.CutPrefix(src+"/", "~/")
@@ -114,7 +114,7 @@ func absolute(dir, src string) (string, error) {
 // Status is how a project's file and its approval stand to each other.
 type Status string
 
-// The statuses. In all but None and Approved, a person must be asked.
+// The statuses. In all but None and Approved, the user must be asked.
 const (
 	None     Status = "none"     // no file, no approval
 	Approved Status = "approved" // the file is what was approved
@@ -133,7 +133,7 @@ type Check struct {
 	Approved []byte    // what was approved, if anything
 }
 
-// File is the path of the project's file.
+// File returns the path of the project's file.
 func (c *Check) File() string { return filepath.Join(c.Dir, Name) }
 
 // Settled says that nobody needs to be asked.

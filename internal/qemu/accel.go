@@ -25,9 +25,9 @@ const accelEnv = "BAWN_ACCEL"
 // Accel says how guests run.
 type Accel struct {
 	Kind   string // KVM or TCG; empty is TCG
-	Reason string // why not KVM, in a few words for a person
-	Said   string // what QEMU printed about it, for a person who looks for the cause; may be empty
-	Remedy string // what the person can do about it; may be empty
+	Reason string // why not KVM, in a few words for the user
+	Said   string // what QEMU printed about it, for the user who looks for the cause; may be empty
+	Remedy string // what the user can do about it; may be empty
 }
 
 // OK reports whether guests run on the processor's own virtualisation.
@@ -48,7 +48,7 @@ func (a Accel) Name() string {
 	return TCG
 }
 
-// option is the value of QEMU's -accel.
+// option returns the value of QEMU's -accel.
 func (a Accel) option() string {
 	if a.OK() {
 		return KVM

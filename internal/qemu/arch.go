@@ -64,7 +64,7 @@ func Package() string { return hostArch().pkg }
 // the guest is paused (Process.FreezeShare), so that a machine with shares can be saved.
 func CanDetachShares() bool { return hostArch().detachShares }
 
-// cpu is the value of -cpu.
+// cpu returns the value of -cpu.
 func (a *arch) cpu(accel string) string {
 	if accel == KVM {
 		return "host"

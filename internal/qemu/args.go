@@ -33,7 +33,7 @@ const (
 	plugsPerSlot = 8 // functions of a PCI slot
 )
 
-// files are what QEMU inherits from fdFirst on. Args takes them in the same order.
+// files returns what QEMU inherits from fdFirst on. Args takes them in the same order.
 func (m *Machine) files() []*os.File {
 	files := []*os.File{m.RAM}
 	if m.Console != nil {
@@ -59,7 +59,7 @@ type argList struct {
 
 func (a *argList) add(args ...string) { a.list = append(a.list, args...) }
 
-// nextFile is the descriptor of the next of the machine's files.
+// nextFile returns the descriptor of the next of the machine's files.
 func (a *argList) nextFile() int {
 	a.fd++
 	return a.fd - 1
@@ -85,7 +85,7 @@ func (m *Machine) Args() []string {
 	return a.list
 }
 
-// commonArgs are those of every QEMU that bawn starts.
+// commonArgs returns the arguments of every QEMU that bawn starts.
 func commonArgs() []string {
 	return []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
@@ -161,7 +161,7 @@ func (m *Machine) addDisks(a *argList) {
 // nodeName is QEMU's name of a disk.
 func nodeName(serial string) string { return "node-" + serial }
 
-// fdsetPath is the file name by which QEMU opens a descriptor set.
+// fdsetPath returns the file name by which QEMU opens a descriptor set.
 func fdsetPath(set int) string { return "/dev/fdset/" + strconv.Itoa(set) }
 
 func (m *Machine) addNIC(a *argList) {
@@ -195,7 +195,7 @@ func (m *Machine) addPlugs(a *argList) {
 // plugBus is QEMU's name of the bus behind a root port.
 func plugBus(i int) string { return "plug" + strconv.Itoa(i) }
 
-// plugAddr is where a root port sits on the root bus.
+// plugAddr returns where a root port sits on the root bus.
 func plugAddr(i int) (slot, function uint8) {
 	return uint8(addrPlugs + i/plugsPerSlot), uint8(i % plugsPerSlot)
 }

@@ -136,7 +136,7 @@ func (p *Process) keepingSelectors(f func(r *registers) error) error {
 	return errors.Join(r.failed(), err)
 }
 
-// deviceIn is the device behind a root port.
+// deviceIn returns the device behind a root port.
 func deviceIn(r *registers, plug int) function {
 	bridge := function{r: r}
 	bridge.dev, bridge.fn = plugAddr(plug)
@@ -395,7 +395,7 @@ func (z *frozen) write(r *registers) error {
 	return nil
 }
 
-// statusBits are the bits of a dword of the configuration space that are cleared by
+// statusBits returns the bits of a dword of the configuration space that are cleared by
 // writing ones to them.
 func statusBits(at uint8) uint32 {
 	if at == pciCommand {

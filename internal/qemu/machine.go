@@ -95,7 +95,7 @@ type NIC struct {
 	MTU  int // host_mtu offered to the guest; 0 offers none
 }
 
-// archName is the machine's architecture in Go's names.
+// archName returns the machine's architecture in Go's names.
 func (m *Machine) archName() string {
 	if m.Arch != "" {
 		return m.Arch
@@ -103,7 +103,7 @@ func (m *Machine) archName() string {
 	return runtime.GOARCH
 }
 
-// arch is the machine's architecture, nil where there is none of the name (Check).
+// arch returns the machine's architecture, nil where there is none of the name (Check).
 func (m *Machine) arch() *arch { return archs[m.archName()] }
 
 // CanDetachShares reports whether shares of this machine can be detached while the guest

@@ -147,7 +147,7 @@ func writeProofGuest() (path string, err error) {
 	return f.Name(), nil
 }
 
-// exitText says how QEMU ended, in a few words.
+// exitText returns how QEMU ended, in a few words.
 func exitText(p *os.ProcessState) string {
 	if ws, ok := p.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return "QEMU stopped with " + unix.SignalName(ws.Signal())

@@ -66,7 +66,7 @@ var proofCodeAMD64 = []byte{
 
 const proofEntryAMD64 = 0x100000
 
-// proofGuestAMD64 is an ELF kernel of one segment and the note that names its PVH
+// proofGuestAMD64 returns an ELF kernel of one segment and the note that names its PVH
 // entry (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
 func proofGuestAMD64() []byte {
 	const (

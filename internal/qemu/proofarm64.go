@@ -5,7 +5,7 @@ import "encoding/binary"
 // proofExitARM64 is QEMU's exit status when the guest powered off.
 const proofExitARM64 = 0
 
-// proofGuestARM64 is a flat image that powers off by PSCI (Arm DEN 0022,
+// proofGuestARM64 returns a flat image that powers off by PSCI (Arm DEN 0022,
 // SYSTEM_OFF). Without a kernel's header QEMU loads it as it is. Untested on
 // real hardware.
 func proofGuestARM64() []byte {

@@ -75,7 +75,7 @@ func (r *registers) exchange(command string) (uint64, error) {
 	return v, nil
 }
 
-// failed is the first error since the connection was made.
+// failed returns the first error since the connection was made.
 func (r *registers) failed() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -95,7 +95,7 @@ func (p *Process) removeCopySet(ctx context.Context) {
 	_ = p.Execute(ctx, "remove-fd", map[string]any{"fdset-id": fdsetCopy}, nil)
 }
 
-// copyNode is the block device of the copy. Nobody else has the file.
+// copyNode returns the block device of the copy. Nobody else has the file.
 func copyNode() map[string]any {
 	return map[string]any{
 		"driver": "file", "node-name": trackName, "filename": fdsetPath(fdsetCopy),

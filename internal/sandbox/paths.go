@@ -15,7 +15,7 @@ func NewID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Beneath says whether path is root or lies under it. Both are absolute and clean.
+// Beneath reports whether path is root or lies under it. Both are absolute and clean.
 func Beneath(root, path string) bool {
 	return root == path || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
 }
@@ -34,7 +34,7 @@ var KernelDirs = []string{"/proc", "/sys", "/dev"}
 // guestDirs are where the guest keeps what bawn needs.
 var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
 
-// checkTarget says whether something may be mounted at a place in the guest.
+// checkTarget returns an error unless something may be mounted at the path in the guest.
 func checkTarget(path string) error {
 	within := func(dir string) bool { return Beneath(dir, path) }
 	if slices.Contains(SystemDirs, path) || slices.ContainsFunc(KernelDirs, within) || slices.ContainsFunc(guestDirs, within) {

@@ -1,5 +1,5 @@
 // Package sandbox is the noun that bawn is about: one VM for one directory. It has
-// what a person asked for (Spec), its parts, how far it is (Phase, State), and the
+// what the user asked for (Spec), its parts, how far it is (Phase, State), and the
 // rules that a spec must keep. It is pure: it reads no file and takes no lock. Where
 // sandboxes are kept on disk is package store, beside it.
 package sandbox
@@ -15,7 +15,7 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// Spec is what a person asked for; it survives stops and crashes.
+// Spec is what the user asked for; it survives stops and crashes.
 type Spec struct {
 	ID   string `json:"id"`   // 12 hex digits, never reused
 	Name string `json:"name"` // unique among the owner's sandboxes
@@ -41,7 +41,7 @@ type Spec struct {
 	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
 	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
 
-	// Given are the keys of bawn.yaml that a person has set by a flag instead.
+	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
 	// NoProject leaves the project's bawn.yaml aside.
 	NoProject bool `json:"noProject,omitempty"`
@@ -137,7 +137,7 @@ const MaxName = 63
 // guest's hostname and an ssh host alias (RFC 1123 section 2.1).
 var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// CheckName says whether name can name a sandbox.
+// CheckName returns an error unless a sandbox can have the name.
 func CheckName(name string) error {
 	if !nameRule.MatchString(name) {
 		return fmt.Errorf("invalid sandbox name %q: use 1 to %d lower-case letters, digits and hyphens, not at the ends", name, MaxName)
@@ -177,7 +177,7 @@ func badField(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Sprintf(format, args...)}
 }
 
-// Check says what is wrong with the spec. An error about one value is a *FieldError.
+// Check returns what is wrong with the spec. An error about one value is a *FieldError.
 func (s *Spec) Check() error {
 	if err := CheckName(s.Name); err != nil {
 		return err

@@ -30,7 +30,7 @@ type Command struct {
 	// Stdout and Stderr receive the command's output. Each is written by one goroutine,
 	// both at the same time. With a terminal, all output goes to Stdout.
 	Stdout, Stderr io.Writer
-	// Terminal is the person's terminal, for a command that runs under one; else nil.
+	// Terminal is the user's terminal, for a command that runs under one; else nil.
 	Terminal *Terminal
 	// Signals are passed on to the command while Run runs; nil is none.
 	Signals <-chan os.Signal

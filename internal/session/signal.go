@@ -40,9 +40,9 @@ func (e StillError) Error() string {
 // a command. Under software emulation a busy one takes seconds.
 const defaultAnswerLimit = 10 * time.Second
 
-// forwarder passes a person's signals on to the command of a session. A guest that stands
+// forwarder passes the user's signals on to the command of a session. A guest that stands
 // still, as when the host's disk is full, handles neither signals nor Ctrl-C as a key. So
-// after each of them an answer is expected, or else the person could not get away.
+// after each of them an answer is expected, or else the user could not get away.
 type forwarder struct {
 	client     *Client
 	session    chan *ssh.Session // gives the session once its command is started

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Terminal is the person's terminal. In and Out may be the same file; both stay open.
+// Terminal is the user's terminal. In and Out may be the same file; both stay open.
 type Terminal struct {
 	In, Out *os.File
 	Type    string // $TERM
@@ -48,7 +48,7 @@ func modes(f *os.File) ssh.TerminalModes {
 	return m
 }
 
-// watchInterrupt returns in, and calls interrupted whenever the person presses the
+// watchInterrupt returns in, and calls interrupted whenever the user presses the
 // terminal's interrupt key. The key goes to the guest like every other, whose terminal
 // decides what it means.
 func (t *Terminal) watchInterrupt(in io.Reader, interrupted func()) io.Reader {
@@ -76,7 +76,7 @@ func (k interruptReader) Read(b []byte) (int, error) {
 
 // attach gives the session a terminal of the same size and type in the guest, sets the
 // person's terminal to raw mode, and passes changes of its size on until restore is
-// called or ctx ends. restore also gives the person's terminal its mode back.
+// called or ctx ends. restore also gives the user's terminal its mode back.
 func (t *Terminal) attach(ctx context.Context, s *ssh.Session) (restore func(), err error) {
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH) // before the size is read: no change is missed

@@ -182,7 +182,7 @@ func (f *fileSystem) openPlace(n *node) (int, *unix.Statx_t, error) {
 	return fd, st, nil
 }
 
-// magic is a path that leads to the file of an open descriptor, whatever its name is now.
+// magic returns a path that leads to the file of an open descriptor, whatever its name is now.
 func magic(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // reopen opens the file or directory at an O_PATH descriptor.

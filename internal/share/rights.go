@@ -18,7 +18,7 @@ func raiseFileLimit() {
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // after an error it stays as it was
 }
 
-// fileLimit is how many files may be open.
+// fileLimit returns how many files may be open.
 func fileLimit() int {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<20 {

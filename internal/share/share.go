@@ -23,7 +23,7 @@
 // out to be a regular file or a directory, the file itself by /proc/self/fd. A
 // FIFO or a device is never opened, by whatever means it got there.
 //
-// The process runs as the person who runs bawn, so every file that it makes is theirs,
+// The process runs as the user who runs bawn, so every file that it makes is theirs,
 // whichever user of the guest made it. It cannot give files away: chown to another
 // user is EPERM.
 //

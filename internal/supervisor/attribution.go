@@ -13,7 +13,7 @@ import (
 // maxComm is the longest name that Linux keeps of a process, in bytes.
 const maxComm = 15
 
-// queryDelay is how long a query waits for others to go with it: long enough that the
+// queryDelay is how long a query waits for others that are batched with it: long enough that the
 // guest shakes hands with the server first, and much shorter than the log waits for the
 // answer. The guest's records of connections live for seconds.
 const queryDelay = 50 * time.Millisecond
@@ -22,10 +22,10 @@ const queryDelay = 50 * time.Millisecond
 // of the requests.
 type processQuery func(context.Context, []wire.ProcessRequest) ([]wire.ProcessReply, error)
 
-// attribution finds the processes in the guest that flows belong to. One query is on its
-// way at a time, and what comes up meanwhile goes together in the next: a message to the
-// guest wakes it up, which takes longer than the answer, and a burst of connections is when
-// the guest has other things to do.
+// attribution finds the processes in the guest that flows belong to. One query is
+// under way at a time; flows that arrive meanwhile are batched in the next one. A message to
+// the guest wakes it up, which takes longer than the answer, and during a burst of
+// connections the guest is busy.
 type attribution struct {
 	query processQuery
 	tasks sync.WaitGroup
@@ -66,7 +66,7 @@ func (a *attribution) process(ctx context.Context, proto string, src, dst netip.
 	}
 }
 
-// run queries until nothing waits.
+// run sends queries until none is waiting.
 func (a *attribution) run(ctx context.Context) {
 	for {
 		select {
@@ -96,7 +96,7 @@ func (a *attribution) run(ctx context.Context) {
 	}
 }
 
-// close returns when no query is on its way, and lets none begin. The contexts of all
+// close prevents new queries and returns when none is under way. The contexts of all
 // callers must have ended.
 func (a *attribution) close() {
 	a.mu.Lock()
@@ -105,7 +105,7 @@ func (a *attribution) close() {
 	a.tasks.Wait()
 }
 
-// processHint is a process as the network log names it, or empty.
+// processHint returns a process as the network log names it, or empty.
 func processHint(p wire.ProcessReply) string {
 	if p.PID <= 0 || p.Name == "" {
 		return ""

@@ -19,7 +19,7 @@ type console struct {
 // trace is smaller.
 const lastSize = 16 << 10
 
-// keepConsole begins to copy a console to log, until the machine ends. It owns from.
+// keepConsole starts copying a console to log, until the machine ends. It owns from.
 func keepConsole(from net.Conn, log io.Writer) *console {
 	c := &console{done: make(chan struct{})}
 	go func() {
@@ -39,10 +39,10 @@ func (c *console) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// wait returns when nothing more comes, which the machine's end brings about.
+// wait returns when the console has ended, with its machine.
 func (c *console) wait() { <-c.done }
 
-// panicLine is the line in which the kernel of a machine that has ended says why it
+// panicLine returns the line in which the kernel of a machine that has ended says why it
 // panicked (kernel/panic.c), or empty.
 func (c *console) panicLine() string {
 	c.wait()

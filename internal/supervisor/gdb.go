@@ -12,7 +12,7 @@ import (
 const gdbEnv = "BAWN_GDB"
 
 // serveGDB lets debuggers attach to the machine m, whose process is p, if gdbEnv is set.
-// A goroutine of the machine's serves them until the machine ends.
+// A goroutine that belongs to the machine serves them until the machine ends.
 func (s *supervisor) serveGDB(m *machine, p *qemu.Process) error {
 	if os.Getenv(gdbEnv) == "" {
 		return nil

@@ -12,7 +12,7 @@ import (
 )
 
 // Suspending an idle sandbox. A sandbox is in use while somebody is attached, a published
-// port has a connection, bytes pass between it and the world, or its processors work. One
+// port has a connection, bytes pass between it and the network, or its processors work. One
 // that was not in use for its idle time is suspended, as on a Suspend request.
 
 const (
@@ -23,11 +23,11 @@ const (
 	idleWork = 0.15
 )
 
-// usage is a measurement from which it is seen whether a sandbox is in use.
+// usage is one measurement of how much a sandbox is used.
 type usage struct {
 	at       time.Time
 	attached bool
-	traffic  int64         // bytes to and from the world so far
+	traffic  int64         // bytes to and from the network so far
 	work     time.Duration // processor time of the machine so far
 }
 

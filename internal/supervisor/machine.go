@@ -25,13 +25,13 @@ type machine struct {
 	link    net.Conn // the guest's network
 	agent   *agent.Client
 	console *console
-	kernel  string // version of the guest's kernel, as the agent tells; set by greet
+	kernel  string // version of the guest's kernel, as the agent reports it; set by greet
 
 	watching sync.Once
 	watched  sync.WaitGroup // goroutines that end with the process
 }
 
-// process is what a supervisor needs of a QEMU process that runs (package qemu has the
+// process is the part of a running qemu.Process that a supervisor uses (package qemu has the
 // contracts).
 type process interface {
 	shareserver.Machine
@@ -51,9 +51,9 @@ func newMachine(p process, ram *os.File, c *vm.Channels, out *console, log *slog
 	return &machine{process: p, ram: ram, link: c.Link, agent: agent.New(c.Control, c.Mux, log), console: out}
 }
 
-// watch calls ended, in a goroutine of the machine's, when its process has ended. Only the
+// watch calls ended, in a goroutine that belongs to the machine, when its process has ended. Only the
 // first call counts. A machine from a template is watched only once it was adopted: until
-// then its end is no end of the sandbox, which can start in another way.
+// then its end does not end the sandbox, which can start in another way.
 func (m *machine) watch(ended func(error)) {
 	m.watching.Do(func() {
 		m.watched.Go(func() { ended(m.Wait()) })

@@ -33,13 +33,14 @@ import (
 //     relays; it also answers the guest's DNS queries;
 //   - the policy (package policy) is compiled from the files of rules and the rules that are
 //     allowed once, and replaced as a whole when any of them changes. A change cuts the
-//     flows that it forbids. While the files cannot be read, nothing passes.
+//     flows that it forbids. While the files cannot be read, all
+//     traffic is denied.
 //
 // Decisions go to the network log, and denials to the subscribers of events. A line of the
-// log names the process in the guest that asked, if the guest tells (attribution.go): a
-// hint, since the guest may lie.
+// log names the process in the guest, if the guest reports it (attribution.go): a hint, since
+// the guest may lie.
 
-// network is the guest's way out. It belongs to one machine.
+// network connects the guest to the outside. It belongs to one machine.
 type network struct {
 	dir         store.Dir
 	log         *slog.Logger
@@ -70,8 +71,8 @@ func (s *supervisor) openNetwork() (err error) {
 	return s.network.connect(s.machine.link, s.spec.ID)
 }
 
-// newNetwork returns a network without a link, which connect gives it. A policy that
-// cannot be read lets nothing pass. c has what differs between sandboxes. The caller closes
+// newNetwork returns a network without a link, which connect gives it. While the
+// policy cannot be read, all traffic is denied. c has what differs between sandboxes. The caller closes
 // the network, also after connect failed; it owns netLog.
 func newNetwork(d store.Dir, netLog *audit.Log, c egress.Config, ask processQuery, log *slog.Logger) *network {
 	n := &network{dir: d, audit: netLog, log: log, attribution: attribution{query: ask}}
@@ -140,7 +141,7 @@ func (n *network) asOnDisk() bool {
 }
 
 // reload puts the rules on disk in force, with those that are allowed once. After an error
-// nothing passes until the files are mended and loaded again.
+// all traffic is denied until the files are corrected and loaded again.
 func (n *network) reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ownerPoll is how often it is looked whether the owner of a throwaway sandbox lives.
+// ownerPoll is the interval of checks whether the owner of a throwaway sandbox still runs.
 const ownerPoll = 2 * time.Second
 
 // watchOwner ends a throwaway sandbox when its owner, the bawn that runs a command in it,

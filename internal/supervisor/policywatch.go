@@ -14,7 +14,7 @@ import (
 // This uses inotify(7) and not fsnotify, which reports each write and not the end of
 // writing (IN_CLOSE_WRITE). The logs of a sandbox are in the folder of its rules:
 // each line would wake the watch. And a file that an editor writes slowly would be
-// read half-written, when nothing passes.
+// read half-written, and all traffic denied meanwhile.
 
 // quietTime is how long files of rules must be left alone before they are read: an
 // editor may write one in several steps.

@@ -32,8 +32,8 @@ import (
 // sandbox's folder, lock and event pipe when it is claimed. From then on it is as any
 // other supervisor.
 
-// RunPoolMember is the life of a pool member, whose folder is d, and then of the sandbox
-// that it becomes. warmUp runs commands in the guest over the folder's SSH socket. It
+// RunPoolMember runs a pool member, whose folder is d, and then the sandbox that it becomes.
+// warmUp runs commands in the guest over the folder's SSH socket. It
 // returns when the member or the sandbox has ended.
 func RunPoolMember(ctx context.Context, d store.Dir, user wire.User, warmUp func(context.Context) error) error {
 	report, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
@@ -66,7 +66,7 @@ func RunPoolMember(ctx context.Context, d store.Dir, user wire.User, warmUp func
 	return err
 }
 
-// poolMember is a supervisor that is not a sandbox's yet.
+// poolMember is a supervisor that has no sandbox yet.
 type poolMember struct {
 	s           *supervisor
 	detached    []snapshot.Share // which the sandbox's servers take over
@@ -127,7 +127,7 @@ func (s *supervisor) restoreReady(ctx context.Context) ([]snapshot.Share, error)
 	return saved, s.startOrRestore(ctx, plan, t)
 }
 
-// detachPoll is how soon it is tried again to detach shares that the guest still uses.
+// detachPoll is the interval of attempts to detach shares that the guest still uses.
 const detachPoll = 50 * time.Millisecond
 
 // detachIdle detaches the shares as soon as the guest has sent its last request to them.
@@ -169,8 +169,8 @@ func (s *supervisor) setPriority(nice int) {
 	}
 }
 
-// awaitClaim returns when the member was claimed, or is to end. After an error the member
-// is of no use.
+// awaitClaim returns when the member was claimed or has to end. After an error the member
+// cannot be used.
 func (m *poolMember) awaitClaim(ctx context.Context) error {
 	s := m.s
 	s.life.setPhase(sandbox.Running, "")
@@ -213,7 +213,7 @@ func (m *poolMember) serveClaims(l *net.UnixListener) error {
 	}
 }
 
-// serveClaim takes a sandbox over, if the machine fits and both sides agree.
+// serveClaim takes a sandbox over if the machine fits it and both sides agree.
 func (m *poolMember) serveClaim(c *net.UnixConn) error {
 	if err := c.SetDeadline(time.Now().Add(handoff.ClaimLimit)); err != nil {
 		return err
@@ -276,7 +276,7 @@ func (m *poolMember) takeOver(d store.Dir, spec *sandbox.Spec, events *os.File, 
 	return err
 }
 
-// prepare makes the machine the sandbox that claimed it.
+// prepare turns the machine into the sandbox that claimed it.
 func (m *poolMember) prepare(ctx context.Context) error {
 	s := m.s
 	if err := s.openNetwork(); err != nil {

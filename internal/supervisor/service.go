@@ -14,11 +14,11 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// The control socket: what a supervisor does for others while its sandbox runs.
+// The control socket: the requests that a supervisor serves while its sandbox runs.
 
 // grace is how long a guest may take to shut down before its machine is killed. Docker's
-// containers get ten seconds, and under software emulation the rest takes its time as
-// well.
+// containers get ten seconds, and under software emulation the rest of a shutdown is slow
+// as well.
 const grace = 60 * time.Second
 
 // serveControl serves the control socket until closeControl is called, which returns when
@@ -108,7 +108,7 @@ func (s *supervisor) Subscribe() *control.Subscription { return s.life.events.Su
 // Stop implements control.Service.
 func (s *supervisor) Stop(ctx context.Context, force bool) error {
 	done := make(chan struct{})
-	s.tasks.Go(func() { // the machine goes on shutting down when nobody waits for it any more
+	s.tasks.Go(func() { // the shutdown continues when no caller waits for it any more
 		defer close(done)
 		s.shutDown(force)
 	})

@@ -81,9 +81,9 @@ func (s *supervisor) killShares() {
 	s.shares = nil
 }
 
-// shareLost ends the sandbox because a share's server died: QEMU hangs once a vhost-user
-// backend of its is gone. A server also ends, with a nil error, when QEMU hangs up; then
-// the end of QEMU tells why.
+// shareLost ends the sandbox because a share's server died: QEMU hangs once one of its
+// vhost-user backends has ended. A server also ends, with a nil error, when QEMU hangs up;
+// the reason is then in the end of QEMU.
 func (s *supervisor) shareLost(p shareserver.Plan, err error) {
 	if err == nil || s.life.status().phase == sandbox.Stopping {
 		return

@@ -41,7 +41,7 @@ import (
 //
 // There are three ways to a machine whose agent answers, the quickest first:
 //
-//   - resume: the sandbox was suspended, and goes on where it was (suspend.go).
+//   - resume: the sandbox was suspended, and continues where it was (suspend.go).
 //   - restore: there is a template of the machine's kind (package template). A fresh
 //     sandbox starts from the template's point Ready, at which the guest is set up but for
 //     its identity; one that has used its disk starts from the point Bare, because its
@@ -156,7 +156,7 @@ func (s *supervisor) discardMachine() {
 	s.network = nil
 }
 
-// startPoint is the point of a template from which the sandbox goes on.
+// startPoint returns the point of the template from which the sandbox starts.
 func (s *supervisor) startPoint() template.Point {
 	if s.spec.Fresh {
 		return template.Ready
@@ -272,8 +272,8 @@ func (s *supervisor) runMachine(ctx context.Context, plan *qemu.Machine, from *v
 	return err
 }
 
-// restoreLimit is how long a restored agent may take to answer. It has only to go on where
-// it was; on a busy host with software emulation that can take seconds.
+// restoreLimit is how long a restored agent may take to answer. It only has to continue
+// where it was; on a busy host with software emulation that can take seconds.
 const restoreLimit = time.Minute
 
 // startQEMU opens what the machine needs and starts its process.
@@ -351,8 +351,8 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	return s.startSSH(ctx)
 }
 
-// configureGuest is the rest of adopt for a guest that is set up already: everything at
-// once. The agent waits where one request needs another.
+// configureGuest completes adopt for a guest that is set up already. It sends all requests at
+// once; the agent waits where one request needs another.
 func (s *supervisor) configureGuest(ctx context.Context) error {
 	s.report(handoff.StartEvent{Stage: "setting up"})
 	g, ctx := errgroup.WithContext(ctx)

@@ -99,8 +99,8 @@ type source struct {
 	pool     bool // from the warm pool
 }
 
-// Run is the life of a supervisor. It returns when the sandbox has ended. user is the user
-// whom the guest gets. The process was started by package launch, which passed the
+// Run runs a supervisor and returns when its sandbox has ended. user is the account that the
+// guest gets. The process was started by package launch, which passed the
 // descriptors of package handoff on; Run may be called once in a process.
 func Run(ctx context.Context, d store.Dir, user wire.User) error {
 	report, done := handoff.EventWriter(os.NewFile(handoff.EventFD, "launcher"))
@@ -164,7 +164,7 @@ func (s *supervisor) setReport(report handoff.Report) {
 	}
 }
 
-// run is the life of the sandbox, which prepare gets ready. It saves how the sandbox
+// run runs the sandbox, which prepare gets ready, until it ends. It saves how the sandbox
 // ended.
 func (s *supervisor) run(ctx context.Context, prepare func(context.Context) error) error {
 	why, err := s.live(ctx, prepare)
@@ -218,7 +218,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 	return why, nil
 }
 
-// startWatchers starts what looks after a running sandbox. The watchers end with its life.
+// startWatchers starts the goroutines that watch a running sandbox. They end with it.
 func (s *supervisor) startWatchers() {
 	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace}
 	if s.spec.Throwaway {
@@ -245,7 +245,7 @@ func (s *supervisor) awaitEnd(ctx context.Context) (why string) {
 	case s.life.ended():
 		return context.Cause(s.life.ctx).Error()
 	}
-	return "" // it was asked to end
+	return "" // its end was requested
 }
 
 // reloadRules reads the rules once more after the state file says that the sandbox runs: a
@@ -260,7 +260,7 @@ func (s *supervisor) reloadRules() {
 // ended.
 func (s *supervisor) machineEnded(err error) {
 	if s.life.status().phase == sandbox.Stopping {
-		return // it was to end
+		return // its end was requested
 	}
 	why, crashed := s.machine.whyEnded(err)
 	if crashed {
@@ -288,7 +288,7 @@ func (s *supervisor) startError(err error) error {
 	return err
 }
 
-// errTornDown ends what still looks after a sandbox that is torn down.
+// errTornDown is the cause with which the tasks of a sandbox end that is torn down.
 var errTornDown = errors.New("the sandbox has ended")
 
 // tearDown ends all that belongs to the sandbox, and returns when no goroutine of it is

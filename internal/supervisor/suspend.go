@@ -37,7 +37,7 @@ import (
 //   - detach, attach: the shares' devices leave and enter a paused machine, because QEMU
 //     cannot save a machine with vhost-user devices.
 //   - capture: freeze, pause, detach, and save the state of the devices. release is the
-//     opposite: attach, go on, thaw.
+//     opposite: attach, unpause, thaw.
 //   - draft: what is being saved (package snapshot). It counts only once it is committed.
 //
 // A sandbox is suspended in this order: the flows to the world are cut; it is captured, and
@@ -45,9 +45,9 @@ import (
 // everything can be undone, and is if anything fails.
 //
 // It resumes in the reverse order. The saved state is removed before the machine runs
-// again: from then on the disk is newer. What cannot resume (another QEMU, another
-// processor, a damaged file) boots from its disk instead, which the agent has flushed: as
-// after a power failure, and the user is told.
+// again: from then on the disk is newer. A sandbox that cannot be resumed
+// (another QEMU, another processor, a damaged file) boots from its disk instead, which the
+// agent has flushed, as after a power failure; the user is notified.
 //
 // A snapshot is captured as well, but disk and memory were copied before, while the
 // machine ran. Only what changed since is copied while it is paused.
@@ -59,7 +59,7 @@ import (
 // pauseLimit bounds each step during which the guest is paused.
 const pauseLimit = 2 * time.Minute
 
-// errSaving is the answer while the sandbox is being saved already.
+// errSaving returns the error of a request while the sandbox is already being saved.
 func errSaving() error {
 	return control.Errorf(control.ReasonSaving, "the sandbox is being suspended, or a snapshot of it is being created; try again in a moment")
 }
@@ -108,7 +108,7 @@ func (s *supervisor) awaitDetached(ctx context.Context) {
 	}
 }
 
-// undoSuspend lets a sandbox that could not be suspended go on.
+// undoSuspend resumes a sandbox that could not be suspended.
 func (s *supervisor) undoSuspend() {
 	if s.life.undoSuspend() {
 		_ = s.saveState("") // for bawn ls; the lock is what counts
@@ -177,7 +177,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	return &snapshot.Meta{Kind: s.platform.kind, Spec: s.spec, Shares: shares, Network: names}, nil
 }
 
-// release lets a captured machine go on.
+// release resumes a captured machine.
 func (s *supervisor) release(ctx context.Context, shares []snapshot.Share) error {
 	ctx, cancel := s.afterCapture(ctx)
 	defer cancel()
@@ -194,8 +194,8 @@ func (s *supervisor) endIncomplete(err error) {
 	s.machine.Kill()
 }
 
-// unpause lets a machine that has all its shares, and what runs in its guest, go on. It
-// does no harm where they do already.
+// unpause resumes a machine that has all its shares, and thaws its guest. It has no effect
+// on a machine that runs.
 func (s *supervisor) unpause(ctx context.Context) error {
 	ctx, cancel := s.afterCapture(ctx)
 	defer cancel()
@@ -204,14 +204,14 @@ func (s *supervisor) unpause(ctx context.Context) error {
 
 // afterCapture returns a context for steps that end a capture. They get a time of
 // their own, because the capture may have failed by using up the whole of its own, and
-// the guest must go on all the same.
+// the guest must be resumed in any case.
 func (s *supervisor) afterCapture(ctx context.Context) (context.Context, context.CancelFunc) {
 	alive, cancelAlive := s.machine.whileAlive(context.WithoutCancel(ctx))
 	limited, cancel := context.WithTimeout(alive, pauseLimit)
 	return limited, func() { cancel(); cancelAlive() }
 }
 
-// thaw lets what runs in the guest go on.
+// thaw resumes all processes in the guest.
 func (s *supervisor) thaw(ctx context.Context) error {
 	id, err := s.identity()
 	if err != nil {
@@ -224,8 +224,8 @@ func (s *supervisor) thaw(ctx context.Context) error {
 // believes so.
 func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(store.DiskFile)) }
 
-// resume lets a suspended sandbox go on. It reports false if the sandbox is not suspended,
-// or cannot resume; then the user is told, and the sandbox is to boot.
+// resume resumes a suspended sandbox. It reports false if the sandbox is not suspended or
+// cannot be resumed; in the second case it notifies the user, and the caller boots it.
 func (s *supervisor) resume(ctx context.Context, plan *qemu.Machine) (resumed bool, err error) {
 	snap, err := snapshot.Open(s.dir.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
@@ -279,8 +279,8 @@ func (s *supervisor) resumeFrom(ctx context.Context, plan *qemu.Machine, snap *s
 // forkOf reports whether the snapshot is another sandbox's.
 func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spec.ID != s.spec.ID }
 
-// resumePlans returns the shares with which this sandbox's machine can go on from the
-// snapshot, or why it cannot.
+// resumePlans returns the shares with which this sandbox's machine can be resumed from the
+// snapshot, or an error that says why it cannot.
 func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
 	if snap.Meta.Kind != s.platform.kind {
 		return nil, errors.New("QEMU, the guest's kernel, the host's processor or the sandbox's settings have changed since it was suspended")

@@ -56,7 +56,7 @@ func (c *copier) into(src, base, dst string, mustBeDir bool) error {
 	return c.tree(src, dst)
 }
 
-// failure is an error about a file by the name that a person knows. The names that system
+// failure is an error about a file by the name that the user knows. The names that system
 // calls use are relative to handles and would mislead.
 func failure(where files, name string, err error) error {
 	var pe *fs.PathError

@@ -46,7 +46,7 @@ func openDestination(shares []string, p string) (h hostFiles, name string, err e
 	}
 	p = filepath.Clean(p)
 	if real, err := filepath.EvalSymlinks(p); err == nil {
-		p = real // a link to a file, outside the shares and thus the person's own
+		p = real // a link to a file, outside the shares and thus the user's own
 	}
 	return openHost(filepath.Dir(p), filepath.Base(p))
 }

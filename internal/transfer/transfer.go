@@ -12,7 +12,7 @@
 //   - accepts from the guest only names that are one path element;
 //   - writes a file beside the old one and renames it when it is complete.
 //
-// Links of the person's own, outside those directories, are followed as by cp(1).
+// Links of the user's own, outside those directories, are followed as by cp(1).
 package transfer
 
 import (

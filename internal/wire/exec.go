@@ -8,7 +8,7 @@ import (
 )
 
 // execPrefix begins the command string of an SSH exec request that carries an
-// ExecRequest. The byte 0x01 cannot begin a command that a person types.
+// ExecRequest. The byte 0x01 cannot begin a command that the user types.
 const execPrefix = "\x01bawn-exec:"
 
 // ExecRequest is a command that the guest runs exactly as given, without a shell.

@@ -23,7 +23,7 @@ const (
 	// dnsHeader is the length of a DNS header, in bytes (RFC 1035, 4.1.1).
 	dnsHeader = 12
 	// negativeTTL is how long a guest may remember a refusal, in seconds: a
-	// rule that the person adds works at once.
+	// rule that the user adds works at once.
 	negativeTTL = 1
 )
 

@@ -51,7 +51,7 @@ func (t table) rename(name string) {
 const DockerGroup = "docker"
 
 // AddUser adds the user to the account files below root, and removes none of the image's
-// users. Name and numbers are those of the person on the host and cannot be changed. So an
+// users. Name and numbers are those of the user on the host and cannot be changed. So an
 // entry of that name with another number is renamed, and one of that number stays as a
 // second name for it. A second call changes nothing.
 func AddUser(root string, u wire.User) error {

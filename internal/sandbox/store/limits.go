@@ -41,7 +41,7 @@ func (s *Store) Admit(spec *sandbox.Spec, l Limits) (*lockfile.Lock, error) {
 	return s.Dir(spec.Name).Lock()
 }
 
-// Room says whether a machine like spec's could run as well, beside all that run and
+// Room reports whether a machine like spec's could run as well, beside all that run and
 // wait.
 func (s *Store) Room(spec *sandbox.Spec, l Limits) bool {
 	number, memory, err := s.running("")

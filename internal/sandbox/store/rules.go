@@ -11,14 +11,14 @@ import (
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
-// CommonPolicy is the file of rules that hold for all of the owner's sandboxes:
+// CommonPolicy returns the file of rules that hold for all of the owner's sandboxes:
 // $XDG_CONFIG_HOME/bawn/policy, by default ~/.config/bawn/policy.
 func CommonPolicy() (string, error) {
 	dir, err := xdg.Config()
 	return filepath.Join(dir, "policy"), err
 }
 
-// RuleFiles are where the sandbox's rules are: those of all sandboxes, those of
+// RuleFiles returns where the sandbox's rules are: those of all sandboxes, those of
 // its project's approved bawn.yaml, and its own. Any may be missing.
 func (d Dir) RuleFiles() ([]string, error) {
 	common, err := CommonPolicy()

@@ -99,10 +99,10 @@ func private(dir string) error {
 	return nil
 }
 
-// Pool is the store of machines that wait for a sandbox.
+// Pool returns the store of the pool machines.
 func (s *Store) Pool() (*Store, error) { return OpenAt(filepath.Join(s.root, "pool")) }
 
-// Root is the store's folder.
+// Root returns the store's folder.
 func (s *Store) Root() string { return s.root }
 
 // Dir is one sandbox's folder.
@@ -113,10 +113,10 @@ type Dir struct {
 // Dir returns the folder of the sandbox of that name, which need not exist.
 func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.root, "sandboxes", name)} }
 
-// LockPath is the file that a supervisor holds open while it lives.
+// LockPath returns the file that a supervisor holds open while it lives.
 func (d Dir) LockPath() string { return d.File(lockFile) }
 
-// File is the path of a file in the folder.
+// File returns the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 
 // Spec reads the sandbox's spec.
@@ -141,7 +141,7 @@ func (d Dir) WriteSpec(s *sandbox.Spec) error { return atomicfile.WriteJSON(d.Fi
 // WriteState replaces the supervisor's note of itself.
 func (d Dir) WriteState(s sandbox.State) error { return atomicfile.WriteJSON(d.File(stateFile), s) }
 
-// State tells how far the sandbox is: the supervisor's note, corrected by
+// State returns how far the sandbox is: the supervisor's note, corrected by
 // whether a supervisor really lives.
 func (d Dir) State() (sandbox.State, error) {
 	alive, err := d.alive()
@@ -403,7 +403,7 @@ type ShareError struct {
 
 func (e *ShareError) Error() string { return fmt.Sprintf("cannot share %s: %s", e.Path, e.why) }
 
-// CheckShare says whether a host path may be shared with a guest: it must
+// CheckShare returns an error unless a host path may be shared with a guest: it must
 // exist, and it must not hold, nor lie within, bawn's own state (keys, policy)
 // or the system's roots, nor be the whole home directory. Read-only, a
 // directory of the system's may be. A refusal is a *ShareError.
@@ -437,7 +437,7 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 	return nil
 }
 
-// resolved is a path without symbolic links; the end of it need not exist yet.
+// resolved returns a path without symbolic links; the end of it need not exist yet.
 func resolved(path string) string {
 	for at, rest := path, ""; ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
 		if r, err := filepath.EvalSymlinks(at); err == nil {
@@ -494,7 +494,7 @@ func (d Dir) short(name string, f func(path string) error) error {
 
 var errNotFound = errors.New("no such sandbox")
 
-// IsNotFound says whether err means that the sandbox does not exist.
+// IsNotFound reports whether err means that the sandbox does not exist.
 func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
 
 // DamagedError says that a file of a sandbox makes no sense: all that can be done is to

@@ -100,7 +100,7 @@ func readMessage(c *net.UnixConn) (_ *message, err error) {
 	return m, err
 }
 
-// files are the descriptors in a control message.
+// files returns the descriptors in a control message.
 func files(oob []byte) ([]*os.File, error) {
 	list, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {

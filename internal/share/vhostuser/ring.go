@@ -73,7 +73,7 @@ func newRing(m *memory, a address, size uint32, base uint16, eventIdx bool) (*ri
 	return r, nil
 }
 
-// word is the flags and index of a ring, which change together atomically.
+// word returns the flags and index of a ring, which change together atomically.
 func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[0])) }
 
 // split takes the word apart: little endian, flags first.

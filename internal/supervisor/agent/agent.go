@@ -220,7 +220,7 @@ func (a *Client) send(ctx context.Context, line []byte) error {
 	return sendError(ctx, err)
 }
 
-// sendError is why a write failed: the end of ctx, if that ended it.
+// sendError returns why a write failed: the end of ctx, if that ended it.
 func sendError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -244,7 +244,7 @@ func interruptible(ctx context.Context, setDeadline func(time.Time) error) (rele
 	}
 }
 
-// reported is a message of the guest's, harmless on a terminal and of bounded length.
+// reported returns a message of the guest's, harmless on a terminal and of bounded length.
 func reported(message string) string { return text.Short(message, 2000) }
 
 // maxStale bounds what may lie in the mux port before the nonce of a new

@@ -93,7 +93,7 @@ func ReceiveClaim(c *net.UnixConn) (d store.Dir, events *os.File, lock *lockfile
 	return store.Dir{Path: offer.Dir}, events, lock, nil
 }
 
-// Agree tells the other side of a claim to go on.
+// Agree sends agreement to the other side of a claim, which then continues.
 func Agree(c *net.UnixConn) error {
 	_, err := c.Write([]byte(agreed))
 	return err

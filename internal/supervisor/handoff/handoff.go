@@ -28,7 +28,7 @@ const (
 )
 
 // keptEnv are the variables that a supervisor inherits: where things lie and
-// how names resolve. Whatever else the person has set (tokens among it) stays
+// how names resolve. Whatever else the user has set (tokens among it) stays
 // out of a process that lives for weeks. So does LOCALDOMAIN: with it, Go's own
 // resolver forgets the host's search domains.
 var keptEnv = []string{
@@ -37,7 +37,7 @@ var keptEnv = []string{
 	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
 }
 
-// templateEnv turns templates off where it is "off".
+// templateEnv is the variable that turns templates off if its value is "off".
 const templateEnv = "BAWN_TEMPLATES"
 
 // Env returns the environment of a supervisor, taken from this process's.

@@ -25,7 +25,7 @@ type Result struct {
 	Notes []string // messages for the user
 }
 
-// Progress is called while a start goes on. Neither function may block.
+// Progress has functions that are called during a start. Neither may block.
 type Progress struct {
 	Stage     func(string) // the name of the step that begins
 	Reachable func()       // the guest's SSH server answers; commands must wait for the end
@@ -35,8 +35,8 @@ type Progress struct {
 // when the sandbox is ready, or why it is not. When ctx ends first, the supervisor is told
 // to give up, and Start returns when it has ended.
 //
-// Start owns lock, the sandbox's, and passes it on to the supervisor: from the first
-// moment to the last, others see a sandbox that starts, also when this process is killed.
+// Start owns lock, the sandbox's, and passes it on to the supervisor: others see
+// a sandbox that starts from the first moment to the last, also when this process is killed.
 func Start(ctx context.Context, d store.Dir, lock *lockfile.Lock, on Progress) (Result, error) {
 	return StartVerb(ctx, handoff.SuperviseVerb, d, lock, on)
 }

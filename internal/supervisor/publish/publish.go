@@ -53,7 +53,7 @@ func New(dial Dial, log *slog.Logger) *Ports {
 // Change closes the ports of the host in remove and publishes those in add: all, or after
 // an error none. A Host of 0 picks a free port, or stays with the one that was picked for
 // that guest port before. A port that is published so already stays. It returns the ports
-// of add as they are published, in order. Connections through a closed port go on.
+// of add as they are published, in order. Connections through a closed port stay open.
 func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

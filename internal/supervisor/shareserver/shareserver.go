@@ -31,7 +31,7 @@ type Plan struct {
 // Equal reports whether two plans are the same for a guest.
 func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount == q.Mount }
 
-// Tag is what the guest knows the i-th share by.
+// Tag returns what the guest knows the i-th share by.
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // Plans returns the shares of a spec: its directory first, then its mounts.

@@ -163,7 +163,7 @@ type Origin struct {
 	Before func(context.Context, *qemu.Process) error
 }
 
-// Restore starts the machine, loads what was saved, and lets it go on. After an error
+// Restore starts the machine, loads what was saved, and resumes it. After an error
 // nothing of the machine is left.
 func (o *Origin) Restore(ctx context.Context, m *qemu.Machine, start func(*qemu.Machine) (*qemu.Process, error)) (*qemu.Process, error) {
 	filled := make(chan error, 1)
