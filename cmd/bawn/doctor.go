@@ -19,7 +19,7 @@ type finding struct {
 	Fatal  bool           `json:"fatal"` // bawn cannot work without it
 	Detail string         `json:"detail"`
 	Remedy string         `json:"remedy,omitempty"`
-	Said   string         `json:"said,omitempty"` // by another program, word for word
+	Output string         `json:"output,omitempty"` // by another program, word for word
 }
 
 func doctorCommand() *cobra.Command {

@@ -106,7 +106,7 @@ func (e *Engine) checkAccelerator(ctx context.Context) error {
 		return err
 	})
 	if err == nil && !a.OK() {
-		e.notify(Notice{Reason: SoftwareEmulation, Text: a.Reason, Remedy: a.Remedy, Detail: a.Said})
+		e.notify(Notice{Reason: SoftwareEmulation, Text: a.Reason, Remedy: a.Remedy, Detail: a.Output})
 	}
 	return err
 }

@@ -129,7 +129,7 @@ func checkKVM(ctx context.Context, cacheFolder string, cacheErr error) Finding {
 	case a.OK():
 		f.OK, f.Detail = true, "works"
 	default:
-		f.Detail, f.Remedy, f.Output = a.Reason+"; "+SlowWithoutKVM, Remedy{RunThis, a.Remedy}, a.Said
+		f.Detail, f.Remedy, f.Output = a.Reason+"; "+SlowWithoutKVM, Remedy{RunThis, a.Remedy}, a.Output
 	}
 	return f
 }

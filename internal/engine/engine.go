@@ -5,8 +5,7 @@
 // context, do their work in the calling goroutine and return when it is done or the
 // context ends. They print nothing, ask nothing and read no flags:
 //
-//   - What the user should see while a method runs goes out as Events (event.go):
-//     progress of tasks, and notices.
+//   - Methods report progress of tasks, and notices for the user, as Events (event.go).
 //   - What went wrong comes back as an *Error (error.go) with a Reason that a front end
 //     can branch on. The next step to take is the front end's to word, since it depends
 //     on how the user gives commands there.
@@ -26,7 +25,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// Engine is a user's sandboxes and what can be done with them. Its methods may be called
+// Engine works on the sandboxes of one user. Its methods may be called
 // by several goroutines at once.
 type Engine struct {
 	sandboxes *store.Store
@@ -34,7 +33,7 @@ type Engine struct {
 	events    func(Event)
 }
 
-// Options are what a front end wants of an Engine. The zero value is a silent one.
+// Options are the settings of an Engine. The zero value drops all events.
 type Options struct {
 	// Version is bawn's, which new sandboxes note.
 	Version string

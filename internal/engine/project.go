@@ -16,8 +16,8 @@ import (
 )
 
 // A project's bawn.yaml is a proposal: the guest can write to it. What counts is the
-// copy that the user approved (package project). This file asks whether the two agree,
-// and puts what was approved into specs and rules.
+// copy that the user approved (package project). This file compares the two, and
+// puts what was approved into specs and rules.
 
 // CheckProject compares a project's bawn.yaml with what was approved.
 func (e *Engine) CheckProject(dir string) (*project.Check, error) {
@@ -57,8 +57,8 @@ func (e *Engine) Forget(ctx context.Context, dir string) error {
 	return errors.Join(approvals.Forget(dir), e.syncProject(ctx, dir))
 }
 
-// CheckConsent returns an Error unless the bawn.yaml of the request's project is as it was
-// approved, or is left aside.
+// CheckConsent returns an Error unless the bawn.yaml of the request's project is approved in
+// its present form, or is ignored.
 func (e *Engine) CheckConsent(r Request) error {
 	dir, aside, err := e.projectOf(&r)
 	if err != nil || aside {
@@ -74,8 +74,7 @@ func (e *Engine) CheckConsent(r Request) error {
 	return notApproved(c)
 }
 
-// projectOf returns the project directory that is meant, and whether its bawn.yaml is left
-// aside.
+// projectOf returns the project directory of a request, and whether its bawn.yaml is ignored.
 func (e *Engine) projectOf(r *Request) (dir string, aside bool, err error) {
 	dir = r.Dir
 	spec, err := e.existing(r)
@@ -98,7 +97,7 @@ func notApproved(c *project.Check) *Error {
 	return &Error{Reason: NotApproved, Path: c.Dir, Check: c, Err: fmt.Errorf("%s %s", c.File(), what)}
 }
 
-// warnProject reports that a sandbox's bawn.yaml is not approved as it is now. Nothing
+// warnProject reports that a sandbox's bawn.yaml is not approved in its present form. Nothing
 // of it takes effect, so the command may continue.
 func (e *Engine) warnProject(spec *sandbox.Spec) {
 	if spec.NoProject {
@@ -190,8 +189,8 @@ func contribute(s *sandbox.Spec, a sandbox.Added) {
 	}
 }
 
-// syncRunning gives a running sandbox what it takes of the approved bawn.yaml at once,
-// which is the rules, and reports what waits for the next start.
+// syncRunning applies the rules of the approved bawn.yaml to a running sandbox, and reports
+// which other changes take effect at the next start.
 func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	if err := syncRules(ctx, d, spec); err != nil {
 		return err

@@ -12,25 +12,25 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// Rules of the network. A sandbox obeys the rules of up to three files (store.Dir.Rules):
+// Rules of the network. A sandbox has the rules of up to three files (store.Dir.Rules):
 // those common to all sandboxes, those of the approved bawn.yaml, and its own; while it
-// runs, also those that were allowed until it stops. Methods that change a file put it in
-// force in every running sandbox that it is about before they return.
+// runs, also those that were allowed until it stops. Methods that change a file put the change in
+// force in every running sandbox that uses the file before they return.
 
 // The reasons about rules.
 const (
 	// RulesSyntax: a file of rules is invalid, so that all traffic is denied (Path of the
 	// file; Sandbox unless it is the common file). Err holds each policy.SyntaxError.
 	RulesSyntax Reason = "rules-syntax"
-	// InvalidRule: a rule that was given makes no sense.
+	// InvalidRule: a rule that was given is invalid.
 	InvalidRule Reason = "rule-invalid"
 	// RuleNotFound: a rule that shall be removed is not in the file (Path of the file).
 	RuleNotFound Reason = "rule-not-found"
-	// InvalidTarget: what shall be checked is no target of a connection.
+	// InvalidTarget: what is to be checked cannot be the target of a connection.
 	InvalidTarget Reason = "target-invalid"
 )
 
-// Scope is whose rules a method is about: those of one sandbox, or those common to all.
+// Scope selects the rules of one sandbox, or those common to all.
 type Scope struct {
 	Sandbox string // name
 	All     bool   // the common ones; Sandbox is empty
@@ -48,7 +48,7 @@ func (e *Engine) rulesFile(s Scope) (file string, d *store.Dir, err error) {
 }
 
 // Rules returns the rules in force in a sandbox, also those allowed until it stops, which
-// have no Source.File; or the common ones. A file that makes no sense is RulesSyntax: no
+// have no Source.File; or the common ones. A file with a mistake is RulesSyntax: no
 // rule is in force then.
 func (e *Engine) Rules(ctx context.Context, s Scope) ([]policy.Rule, error) {
 	file, d, err := e.rulesFile(s)
@@ -67,7 +67,7 @@ func (e *Engine) Rules(ctx context.Context, s Scope) ([]policy.Rule, error) {
 	return append(rules, once...), err
 }
 
-// CheckRules returns RulesSyntax if a file of a sandbox's rules makes no sense.
+// CheckRules returns RulesSyntax if a file of a sandbox's rules has a mistake.
 func (e *Engine) CheckRules(name string) error {
 	_, err := e.sandboxes.Dir(name).Rules()
 	return Scope{Sandbox: name}.syntax(err)
@@ -100,15 +100,15 @@ func (s Scope) syntax(err error) error {
 	return &Error{Reason: RulesSyntax, Sandbox: name, Path: wrong.File, Err: err}
 }
 
-// Verdict is what the rules say of one target.
+// Verdict is the decision of the rules about one target.
 type Verdict struct {
 	Target policy.Flow
 	policy.Decision
 	Missing string // the rule that would allow it, if only that is missing
 }
 
-// Decide returns what the rules in force say of targets, in the syntax of policy.ParseFlow,
-// without any traffic. A target that makes no sense is InvalidTarget.
+// Decide returns the decisions of the rules in force about targets, in the syntax of
+// policy.ParseFlow, without any traffic. An invalid target is InvalidTarget.
 func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdict, error) {
 	rules, err := e.Rules(ctx, s)
 	if err != nil {
@@ -169,7 +169,7 @@ type Overruled struct {
 
 // ChangeRules changes a scope's file and puts it in force. Rules that are there already
 // are not added again, however they are written. To remove one that is not there is
-// RuleNotFound, and changes nothing; so does a file that makes no sense: RulesSyntax.
+// RuleNotFound, and changes nothing; a file with a mistake is RulesSyntax, and stays as it is.
 //
 // The error may also be about a running sandbox that did not take the change: the file is
 // changed then, and the rest of the result is right.
@@ -241,14 +241,14 @@ func reloadRules(ctx context.Context, d store.Dir) error {
 	return control.NewClient(d.DialControl).ReloadPolicy(ctx)
 }
 
-// RulesLeft says which other files have rules, or mistakes, after a reset.
+// RulesLeft tells which other files have rules, or mistakes, after a reset.
 type RulesLeft struct {
 	Project bool // those of the approved bawn.yaml
 	Common  bool // those for all sandboxes
 }
 
-// ResetRules removes the file of a scope, also one that makes no sense, and what a
-// sandbox allows until it stops. What is left in force is in the result, which is empty
+// ResetRules removes the file of a scope, also one with mistakes, and the rules that a
+// sandbox has until it stops. The result tells which other rules stay in force; it is empty
 // for the common rules.
 func (e *Engine) ResetRules(ctx context.Context, s Scope) (left RulesLeft, err error) {
 	file, d, err := e.rulesFile(s)
@@ -277,7 +277,7 @@ func hasRules(file string) bool {
 	return err != nil || len(r) > 0
 }
 
-// AllowOnce allows what a rule says in a running sandbox, until it stops.
+// AllowOnce adds an allow rule to a running sandbox, until it stops.
 func (e *Engine) AllowOnce(ctx context.Context, name, rule string) error {
 	d, err := e.dirOf(name)
 	if err != nil {

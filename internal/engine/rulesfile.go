@@ -13,8 +13,8 @@ import (
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
-// ruleLines are the lines of a file of rules: rules, comments, and what the user left
-// empty. Changes keep every line that is not the rule in question.
+// ruleLines are the lines of a file of rules: rules, comments and empty lines. Changes keep
+// every line that is not the rule in question.
 type ruleLines []string
 
 // canonicalLine returns the rule of a line in its canonical form, without its comment. A line

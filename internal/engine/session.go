@@ -31,11 +31,10 @@ type Session struct {
 	owner *lockfile.Lock // of a throwaway
 }
 
-// Acquire finds or makes the sandbox that is meant, starts it and begins to connect. A
-// sandbox that it made and that does not start is removed again. If the project's
-// bawn.yaml is not approved as it is now, nothing is made or started: the Error has
-// Reason NotApproved and the Check to show; once it is approved (Approve), the caller
-// calls again.
+// Acquire finds or makes the sandbox of the request, starts it and begins to connect. A
+// sandbox that it made and that does not start is removed again. If the project's bawn.yaml
+// is not approved in its present form, nothing is made or started: the Error has Reason
+// NotApproved and the Check to show, and the caller calls again once it is approved (Approve).
 func (e *Engine) Acquire(ctx context.Context, r Request) (*Session, error) {
 	for _, c := range r.Change.rules() {
 		if err := c.Check(); err != nil {
@@ -111,7 +110,7 @@ func (s *Session) start(ctx context.Context, c *SpecChange) error {
 	return nil
 }
 
-// Connect returns when the guest has let the user in. Run calls it if need be.
+// Connect returns when the guest has authenticated the user. Run calls it if need be.
 func (s *Session) Connect(ctx context.Context) (err error) {
 	if s.conn == nil {
 		s.conn = s.early.end()
@@ -122,9 +121,9 @@ func (s *Session) Connect(ctx context.Context) (err error) {
 	return err
 }
 
-// Run runs one command and returns how it ended. While it runs, notices say when the
-// sandbox stands still because the host's disk is full. Beside an Error it returns
-// session.StillError and session.OutputError as they are.
+// Run runs one command and returns how it ended. While it runs, notices report when the
+// sandbox is paused because the host's disk is full. It returns an Error, a
+// session.StillError or a session.OutputError.
 func (s *Session) Run(ctx context.Context, cmd session.Command) (session.Exit, error) {
 	if err := s.Connect(ctx); err != nil {
 		return session.Exit{}, err
@@ -160,7 +159,7 @@ func (s *Session) Close() error {
 	return err
 }
 
-// removeThrowaway runs to its end whatever ended the use of the sandbox.
+// removeThrowaway removes the sandbox. It has no context, so that nothing interrupts it.
 func (s *Session) removeThrowaway() error {
 	defer s.owner.Close()
 	if err := s.e.Remove(context.Background(), nameOf(s.d), true); err != nil {
@@ -169,7 +168,7 @@ func (s *Session) removeThrowaway() error {
 	return nil
 }
 
-// handshake is a connection to a guest that is made while its sandbox still starts:
+// handshake is a connection to a guest that is established while its sandbox still starts:
 // under emulation that takes as long as the rest. Its user must have waited for the
 // start to end.
 type handshake struct {
@@ -206,7 +205,7 @@ func (h *handshake) end() *session.Client {
 	return h.client
 }
 
-// discard ends it, and closes a connection that was not taken.
+// discard ends the handshake, and closes a connection that was not taken.
 func (h *handshake) discard() {
 	if h.cancel != nil {
 		h.cancel()
@@ -217,7 +216,7 @@ func (h *handshake) discard() {
 }
 
 // Dial connects to the guest of a running sandbox as user (empty: the user's own
-// name). A sandbox that went away since it was seen to run is started again.
+// name). A sandbox that has ended since it was seen running is started again.
 func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, error) {
 	d, err := e.folder(name)
 	if err != nil {
@@ -247,10 +246,10 @@ func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, 
 	return nil, failed
 }
 
-// goneLimit bounds the wait for the final state of a sandbox that went away.
+// goneLimit bounds the wait for the final state of a sandbox that has ended.
 const goneLimit = 5 * time.Second
 
-// startedAgain starts a sandbox that ended after it was seen to run: it was suspended
+// startedAgain starts a sandbox that ended after it was seen running: it was suspended
 // because it was idle, or it was killed. It reports whether it runs again.
 func (e *Engine) startedAgain(ctx context.Context, name string) bool {
 	ending, cancel := context.WithTimeout(ctx, goneLimit)
@@ -258,7 +257,7 @@ func (e *Engine) startedAgain(ctx context.Context, name string) bool {
 	return launch.AwaitExit(ending, e.sandboxes.Dir(name)) == nil && e.EnsureRunning(ctx, name) == nil
 }
 
-// whyGone adds the reason to the error of a sandbox that went away, if it is known.
+// whyGone adds the reason to the error of a sandbox that has ended, if it is known.
 func whyGone(ctx context.Context, d store.Dir, gone error) error {
 	ctx, cancel := context.WithTimeout(ctx, goneLimit)
 	defer cancel()

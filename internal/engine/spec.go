@@ -50,8 +50,7 @@ func HostMemory() int64 {
 	return int64(si.Totalram) * int64(si.Unit)
 }
 
-// SpecChange is what the user asks a sandbox to be from now on. A field that is nil
-// leaves what the sandbox has.
+// SpecChange is a change of a sandbox's settings. A field that is nil changes nothing.
 type SpecChange struct {
 	Image  *string        // reference; empty is the default image
 	CPUs   *int           // virtual CPUs
@@ -101,8 +100,8 @@ func (c *SpecChange) given() []string {
 	return keys
 }
 
-// apply changes the spec to what is asked for, with what bawn.yaml adds. It returns the
-// fields that the change sets to something else and that take effect at a start.
+// apply applies the change and what bawn.yaml adds to the spec. It returns the fields whose
+// value the change alters and that take effect at a start.
 func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string, err error) {
 	was := *s
 	withdraw(s)
@@ -129,7 +128,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 	return changed, nil
 }
 
-// set puts what is asked for into the spec.
+// set puts the values of the change into the spec.
 func (c *SpecChange) set(s *sandbox.Spec) error {
 	for _, key := range c.given() {
 		if !slices.Contains(s.Given, key) {
@@ -154,7 +153,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	return nil
 }
 
-// put sets a field to what is asked for, if something is.
+// put sets a field to a new value, if there is one.
 func put[T any](field, asked *T) {
 	if asked != nil {
 		*field = *asked
@@ -190,8 +189,8 @@ func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error)
 	return s, s.Check()
 }
 
-// changeSpec makes the spec what the change and the approved bawn.yaml say. While the
-// sandbox runs, what bawn.yaml added at its start stays. It returns what apply returns.
+// changeSpec applies the change and the approved bawn.yaml to the spec. While the sandbox
+// runs, what bawn.yaml added at its start stays. It returns what apply returns.
 func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Phase) (changed []string, err error) {
 	if c == nil {
 		c = &SpecChange{}

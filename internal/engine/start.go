@@ -23,11 +23,11 @@ import (
 //	start           (boot.go) claims a pool machine or launches a supervisor.
 //
 // The start lock is held from the look at the phase until the sandbox runs, so that two
-// that start it at once do not get in each other's way.
+// processes that start it at once do not interfere.
 
 // EnsureRunning starts the sandbox if it does not run, and returns when it is ready. It
-// applies what is approved of the project's bawn.yaml; one that is not approved as it is
-// now is a notice.
+// applies what is approved of the project's bawn.yaml; one that is not approved in
+// its present form is a notice.
 func (e *Engine) EnsureRunning(ctx context.Context, name string) error {
 	if _, err := e.folder(name); err != nil {
 		return err
@@ -35,10 +35,10 @@ func (e *Engine) EnsureRunning(ctx context.Context, name string) error {
 	return e.ensureRunning(ctx, name, startup{})
 }
 
-// startup is how a sandbox is to be started.
+// startup has the options of one start.
 type startup struct {
 	// change is applied to its spec: at once what can be changed live, the rest only
-	// while it is stopped. It is nil if the sandbox was only named: then nobody was
+	// while it is stopped. It is nil if the sandbox was only named: then the user was not
 	// asked about its bawn.yaml.
 	change *SpecChange
 	// reachable, if not nil, is called if the sandbox is started, as soon as its guest

@@ -25,8 +25,8 @@ const (
 )
 
 // Stop stops a sandbox and returns when its supervisor is gone. A suspended one loses
-// the memory that it was suspended with. With force its machine is ended at once, as if
-// the plug were pulled, and its supervisor too if it does not answer.
+// the memory that it was suspended with. With force its machine is ended at once, as by
+// a power failure, and its supervisor too if it does not answer.
 func (e *Engine) Stop(ctx context.Context, name string, force bool) error {
 	d, err := e.folder(name)
 	if err != nil {

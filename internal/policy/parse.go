@@ -19,7 +19,7 @@ const (
 	maxRule  = 1024
 	maxFile  = 4 << 20
 	// maxHostPorts is how many services of the host one rule may open: those that the
-	// person thought of, not all that listen there.
+	// user thought of, not all that listen there.
 	maxHostPorts = 64
 )
 
@@ -36,7 +36,7 @@ func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
 
-// Canonical returns the rule's one way of writing. A preset stays one.
+// Canonical returns the canonical form of a rule. A preset is not expanded.
 func Canonical(action Action, text string) (string, error) {
 	r, err := ParseRule(action, text)
 	if err != nil {
@@ -48,7 +48,7 @@ func Canonical(action Action, text string) (string, error) {
 	return r[0].Text, nil
 }
 
-// cutWord takes one of the grammar's own words off the beginning.
+// cutWord removes a keyword of the grammar from the beginning.
 func cutWord(s, word string) (rest string, ok bool) {
 	if len(s) < len(word) || !strings.EqualFold(s[:len(word)], word) {
 		return s, false
@@ -67,7 +67,7 @@ func urlMistake(text string) error {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		host = rest[:i]
 	}
-	host = host[strings.LastIndexByte(host, '@')+1:] // the user of a URL has no place in a rule
+	host = host[strings.LastIndexByte(host, '@')+1:] // a rule has no user name, unlike a URL
 	if host == "" {
 		return errors.New("a rule names a host, not a URL")
 	}
@@ -122,7 +122,7 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	return []Rule{r}, nil
 }
 
-// splitPorts takes the ports off a rule. ports is "" when there are none.
+// splitPorts splits a rule into target and ports. ports is "" when there are none.
 func splitPorts(s string) (target, ports string, err error) {
 	if rest, ok := strings.CutPrefix(s, "["); ok {
 		addr, after, ok := strings.Cut(rest, "]")
@@ -270,7 +270,7 @@ func parseLabel(p string) (string, error) {
 	return l, nil
 }
 
-// checkName refuses names of good labels that are no good as a whole.
+// checkName refuses names whose labels are valid but that are invalid as a whole.
 func checkName(s string, labels []string) error {
 	last := labels[len(labels)-1]
 	switch n := len(strings.Join(labels, ".")); {
@@ -307,7 +307,7 @@ func isLabel(l string) bool {
 	return true
 }
 
-// CleanName returns a host name as Flow has it. ok is false for what is none.
+// CleanName returns a host name in the form that Flow has. ok is false if s is not one.
 func CleanName(s string) (name string, ok bool) {
 	labels, err := parseName(s, false)
 	return strings.Join(labels, "."), err == nil
@@ -397,7 +397,7 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// canonical returns the rule's one way of writing.
+// canonical returns the canonical form of the rule.
 func (r *Rule) canonical() string {
 	var b strings.Builder
 	switch {

@@ -1,6 +1,6 @@
 // Package policy decides which hosts, addresses and ports a guest may reach. It is
 // pure: rules are parsed (parse.go), made into a Set that decides (set.go), and
-// nothing here touches the network. docs/policy.md is the reference for people.
+// nothing here touches the network. docs/policy.md is the reference for users.
 //
 // Default deny: a flow passes when a rule allows it and none denies it. A flow to
 // a name is judged by the rules about names, a flow to a bare address by those
@@ -57,7 +57,7 @@ var allPorts = PortRange{1, 65535}
 // defaultPorts are the ports of an allow rule that names none: HTTPS and HTTP.
 var defaultPorts = []PortRange{{443, 443}, {80, 80}}
 
-// Source is the place of a rule in a file.
+// Source is the position of a rule in a file.
 type Source struct {
 	File         string // empty: the command line
 	Line, Column int    // from 1
@@ -70,7 +70,7 @@ func (s Source) String() string {
 	return fmt.Sprintf("%s:%d:%d: ", s.File, s.Line, s.Column)
 }
 
-// SyntaxError is a rule that makes no sense.
+// SyntaxError is a rule that cannot be parsed or can never match.
 type SyntaxError struct {
 	Source
 	Text string // the rule
@@ -178,13 +178,13 @@ func (f Flow) Unreachable() error {
 	return r.matchless()
 }
 
-// Decision is the answer to a Flow, by a Set or by what holds whatever the rules
-// say. The zero value denies.
+// Decision is the answer to a Flow, by a Set or by the checks that no rule can change. The
+// zero value denies.
 type Decision struct {
 	Allow  bool
 	Rule   *Rule  // the rule that decided; nil if none did
 	Raw    bool   // the rule wants the bytes not to be inspected
-	Reason string // for people: why it is denied or allowed
+	Reason string // why it is denied or allowed, for users
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not
 	// valid for a name.
 	Prefix netip.Prefix

@@ -66,7 +66,7 @@ func expand(action Action, name string, at Source) ([]Rule, error) {
 		for _, text := range p.Rules {
 			r, err := parseRule(action, text, at)
 			if err != nil {
-				return nil, err // a mistake of ours, which a test finds
+				return nil, err // a mistake in the table, which a test finds
 			}
 			for i := range r {
 				r[i].Preset = name

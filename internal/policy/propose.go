@@ -58,7 +58,7 @@ func presetSets() map[string]*Set {
 	for _, p := range presets {
 		rules, err := expand(Allow, p.Name, Source{})
 		if err != nil {
-			continue // a mistake of ours, which a test finds
+			continue // a mistake in the table, which a test finds
 		}
 		sets[p.Name] = Compile(rules)
 	}

@@ -29,7 +29,7 @@ var (
 	Gateway6 = netip.MustParsePrefix("fd62:6177:6e00::1/128")
 )
 
-// unreachable lists the blocks that no connection goes to, with why.
+// unreachable lists the blocks that no connection goes to, with the reason.
 var unreachable = []struct {
 	prefix netip.Prefix
 	why    string
@@ -45,7 +45,7 @@ var unreachable = []struct {
 	{Gateway6, "is the address of bawn's own name server and page in the guest, which every guest may use"},
 }
 
-// matchless returns why the rule can never match, or nil.
+// matchless returns an error that says why the rule can never match, or nil.
 func (r *Rule) matchless() error {
 	if r.prefix.IsValid() {
 		for _, u := range unreachable {

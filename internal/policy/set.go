@@ -78,8 +78,8 @@ func (n *node) add(r *Rule) {
 	n.exact = append(n.exact, r)
 }
 
-// about calls use for the rules about a name that ends in the node; rest is what
-// stands before that.
+// about calls use for the rules about a name that ends in the node; rest is the part of the
+// name before that.
 func (n *node) about(rest string, use func(*Rule)) {
 	for _, r := range n.below {
 		use(r)
@@ -195,8 +195,8 @@ func (s *Set) Overruled(r *Rule) *Rule {
 	return by
 }
 
-// Suggest returns the result of the package's Suggest, or "" if a rule of the set denies the flow:
-// deny wins, so that no other rule helps.
+// Suggest returns the result of the package's Suggest, or "" if a rule of the set denies the
+// flow: deny wins, so that no other rule helps.
 func (s *Set) Suggest(f Flow) string {
 	if d := s.Decide(f); d.Rule != nil && !d.Allow {
 		return ""

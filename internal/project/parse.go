@@ -22,7 +22,7 @@ import (
 // Limits of what is read, so that the user can look at it.
 const (
 	maxLines  = 2000
-	maxErrors = 10 // told at once
+	maxErrors = 10 // reported at once
 )
 
 // Error is a mistake in the file.
@@ -70,7 +70,7 @@ func (p *parser) failAt(n *yaml.Node, format string, args ...any) {
 	p.fail(n.Line, n.Column, format, args...)
 }
 
-// checkText refuses what does not look like what it is.
+// checkText refuses text that a user could misread.
 func (p *parser) checkText(text []byte) bool {
 	line, column := 1, 1
 	for len(text) > 0 {
@@ -97,7 +97,7 @@ func (p *parser) checkText(text []byte) bool {
 
 // document returns the root of the only document, or nil when the file is empty.
 func (p *parser) document(text string) (root *yaml.Node, ok bool) {
-	// The library is no party to be trusted with hostile bytes blindly.
+	// The library may panic on hostile bytes.
 	defer func() {
 		if r := recover(); r != nil {
 			p.fail(1, 1, "this is not valid YAML")
@@ -166,7 +166,7 @@ func (p *parser) plain(n *yaml.Node) bool {
 	return true
 }
 
-// keys are the file's keys and who reads their values.
+// keys are the file's keys with the functions that read their values.
 var keys = map[string]func(*parser, *yaml.Node){
 	"image":  (*parser).image,
 	"cpus":   (*parser).cpus,

@@ -1,4 +1,4 @@
-// Package project is what a project asks of its sandbox: the file bawn.yaml at
+// Package project reads what a project asks of its sandbox: the file bawn.yaml at
 // the root of its directory. The file is a proposal and hostile input, for the
 // guest may write there. Nothing in it counts until the user has approved those
 // very bytes; Approvals keeps what was approved, outside every shared directory.
@@ -43,7 +43,7 @@ type Proposal struct {
 	Disk   int64            `json:"disk,omitempty"`   // bytes
 	Mounts []sandbox.Source `json:"mounts,omitempty"` // as written; Resolve makes them absolute
 	Ports  []sandbox.Port   `json:"ports,omitempty"`
-	Allow  []string         `json:"allow,omitempty"` // rules in one way of writing
+	Allow  []string         `json:"allow,omitempty"` // rules in canonical form
 	Deny   []string         `json:"deny,omitempty"`
 }
 
@@ -111,10 +111,10 @@ func absolute(dir, src string) (string, error) {
 	return filepath.Join(dir, src), nil
 }
 
-// Status is how a project's file and its approval stand to each other.
+// Status is the relation between a project's file and its approval.
 type Status string
 
-// The statuses. In all but None and Approved, the user must be asked.
+// The statuses. In all but None and Approved, the user has to decide.
 const (
 	None     Status = "none"     // no file, no approval
 	Approved Status = "approved" // the file is what was approved
@@ -136,7 +136,7 @@ type Check struct {
 // File returns the path of the project's file.
 func (c *Check) File() string { return filepath.Join(c.Dir, Name) }
 
-// Settled says that nobody needs to be asked.
+// Settled reports whether the user has nothing to decide.
 func (c *Check) Settled() bool { return c.Status == None || c.Status == Approved }
 
 // Look reads the file of the project directory dir, which is absolute and
@@ -170,7 +170,7 @@ func (a *Approvals) Look(dir string) (*Check, error) {
 	return c, nil
 }
 
-// read reads the file, following no link and waiting for nobody.
+// read reads the file. It follows no symbolic link and does not block on a pipe.
 func read(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) {

@@ -25,8 +25,8 @@ const accelEnv = "BAWN_ACCEL"
 // Accel says how guests run.
 type Accel struct {
 	Kind   string // KVM or TCG; empty is TCG
-	Reason string // why not KVM, in a few words for the user
-	Said   string // what QEMU printed about it, for the user who looks for the cause; may be empty
+	Reason string // why KVM is not used, in a few words
+	Output string // what QEMU printed about it; may be empty
 	Remedy string // what the user can do about it; may be empty
 }
 

@@ -35,16 +35,16 @@ func TestProofFails(t *testing.T) {
 		return path
 	}
 	for _, c := range []struct {
-		qemu, cause, said string
-		limit             time.Duration
+		qemu, cause, output string
+		limit               time.Duration
 	}{
 		{program("echo no such machine >&2; exit 1"), "QEMU ended with exit status 1", "no such machine", time.Minute},
 		{program("echo 'kvm_buf_set_msrs: Assertion failed' >&2; kill -ABRT $$"), "QEMU stopped with SIGABRT", "kvm_buf_set_msrs: Assertion failed", time.Minute},
 		{program("exec sleep 1000"), "QEMU did not finish within 50ms", "", 50 * time.Millisecond},
 	} {
 		failed, err := bootProof(t.Context(), c.qemu, TCG, c.limit)
-		if err != nil || failed == nil || failed.cause != c.cause || failed.said != c.said {
-			t.Errorf("%+v, %v, want %q and %q", failed, err, c.cause, c.said)
+		if err != nil || failed == nil || failed.cause != c.cause || failed.output != c.output {
+			t.Errorf("%+v, %v, want %q and %q", failed, err, c.cause, c.output)
 		}
 	}
 	sleeper := program("exec sleep 1000")
@@ -59,13 +59,13 @@ func TestProofFails(t *testing.T) {
 }
 
 func TestReasonIsShort(t *testing.T) {
-	p := proof{Cause: "QEMU stopped with SIGABRT", Said: "Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."}
+	p := proof{Cause: "QEMU stopped with SIGABRT", Output: "Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."}
 	a := p.accel()
 	if want := "/dev/kvm opens, but cannot run a guest on this host (QEMU stopped with SIGABRT)"; a.OK() || a.Reason != want {
 		t.Errorf("%+v, want %q", a, want)
 	}
-	if a.Said != p.Said || a.Remedy == "" {
-		t.Errorf("%+v: what QEMU said, or the remedy, is lost", a)
+	if a.Output != p.Output || a.Remedy == "" {
+		t.Errorf("%+v: what QEMU printed, or the remedy, is lost", a)
 	}
 }
 

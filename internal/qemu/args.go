@@ -54,12 +54,12 @@ func (m *Machine) files() []*os.File {
 // argList is an argument list in the making.
 type argList struct {
 	list []string
-	fd   int // of the next of the machine's files
+	fd   int // the next descriptor that QEMU inherits
 }
 
 func (a *argList) add(args ...string) { a.list = append(a.list, args...) }
 
-// nextFile returns the descriptor of the next of the machine's files.
+// nextFile returns the next of the descriptors that QEMU inherits.
 func (a *argList) nextFile() int {
 	a.fd++
 	return a.fd - 1
@@ -103,7 +103,7 @@ func (m *Machine) addBoard(a *argList) {
 	a.add("-cpu", arch.cpu(m.Accel.Kind))
 	a.add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", m.CPUs, m.CPUs))
 	a.add("-m", fmt.Sprintf("%dM", m.Memory/mib))
-	// Opening the memfd anew through /proc needs no Landlock right: it lies on
+	// Opening the memfd again through /proc needs no Landlock right: it lies on
 	// a file system that nobody can mount.
 	a.add("-object", fmt.Sprintf("memory-backend-file,id=ram,mem-path=/proc/self/fd/%d,size=%d,share=on,dump=off", a.nextFile(), m.Memory))
 }
@@ -115,7 +115,7 @@ func (m *Machine) addKernel(a *argList) {
 	a.add("-kernel", m.Kernel, "-initrd", m.Initrd, "-append", strings.Join(p, " "))
 }
 
-// addChannels adds what leads from this process into QEMU: QMP, the registers, and the
+// addChannels adds the channels between this process and QEMU: QMP, the registers and the
 // console.
 func (m *Machine) addChannels(a *argList) {
 	a.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdQMP), "-mon", "chardev=qmp,mode=control")

@@ -77,8 +77,8 @@ const versionFile = "qemu-version"
 
 // versionRecord is the content of versionFile.
 type versionRecord struct {
-	File string `json:"file"` // identity of the program's file (fileid.Exact)
-	Said string `json:"said"` // what it printed
+	File   string `json:"file"`   // identity of the program's file (fileid.Exact)
+	Output string `json:"output"` // what it printed
 }
 
 // versionText returns what the program prints for --version.
@@ -93,7 +93,7 @@ func versionText(ctx context.Context, path, cacheDir string) ([]byte, error) {
 	}
 	var kept versionRecord
 	if b, err := os.ReadFile(keptIn); err == nil && json.Unmarshal(b, &kept) == nil && kept.File == id {
-		return []byte(kept.Said), nil
+		return []byte(kept.Output), nil
 	}
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {

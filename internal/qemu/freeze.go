@@ -11,7 +11,7 @@ import (
 // Shares across a save. QEMU refuses to save a machine with a vhost-user-fs
 // device in it, and a guest that was asked to release one would have to
 // unmount it. So the device is detached without the guest's knowledge, while its
-// processors are paused, and attached again before they go on:
+// processors are paused, and attached again before they run:
 //
 //	Pause, FreezeShare, EjectShare, SaveState, ThawShare, Resume
 //
@@ -21,7 +21,7 @@ import (
 // of the ACPI hot-plug controller. ThawShare plugs a fresh device into the same
 // place, does the driver's part of the initialisation again, with the same
 // values (virtio 1.2, 3.1.1), and clears the event that announces a new device. The
-// guest finds everything as it was; the queues go on at the index of the used ring,
+// guest finds everything as it was; the queues continue at the index of the used ring,
 // which the back end must look up by itself (vhostuser.Device.Resumed).
 //
 // Only x86 has those ports; elsewhere CanDetachShares is false.

@@ -54,10 +54,10 @@ func (p *Process) attachGDB(id string, c *net.UnixConn) error {
 		return err
 	}
 	// QMP has no command of its own for it. QEMU removes the previous chardev itself.
-	var said string
-	err = p.Execute(ctx, "human-monitor-command", map[string]any{"command-line": "gdbserver chardev:" + id}, &said)
-	if err == nil && !strings.HasPrefix(said, "Waiting for gdb connection") {
-		err = errors.New(clean(said))
+	var output string
+	err = p.Execute(ctx, "human-monitor-command", map[string]any{"command-line": "gdbserver chardev:" + id}, &output)
+	if err == nil && !strings.HasPrefix(output, "Waiting for gdb connection") {
+		err = errors.New(clean(output))
 	}
 	if err != nil {
 		_ = p.removeChardev(ctx, id)

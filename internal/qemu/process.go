@@ -16,8 +16,8 @@ import (
 // those that save, freeze, thaw or plug must not overlap.
 type Process struct {
 	*QMP
-	cmd  *exec.Cmd
-	said *tail // standard output and error
+	cmd    *exec.Cmd
+	output *tail // standard output and error
 
 	registers *registers // nil where the machine has none
 
@@ -105,7 +105,7 @@ func noSpace(e Event) bool {
 // the next stop follows within spaceRetry if there is no room yet.
 const starvedFor = 5 * time.Second
 
-// Starved reports whether the guest stands still because the host's disk is full. It
+// Starved reports whether the guest is stopped because the host's disk is full. It
 // is false for a nil Process.
 func (p *Process) Starved() bool {
 	if p == nil {
@@ -142,7 +142,7 @@ const ioError = "io-error"
 func (p *Process) wait() {
 	err := p.cmd.Wait()
 	p.mu.Lock()
-	p.err = ending(err, p.killed, p.reason, p.said.String())
+	p.err = ending(err, p.killed, p.reason, p.output.String())
 	p.mu.Unlock()
 	p.registers.close()
 	close(p.done)
@@ -150,7 +150,7 @@ func (p *Process) wait() {
 
 // ending makes Wait's result from what is known. How the process ended matters
 // only if QEMU did not announce it.
-func ending(err error, killed bool, reason, said string) error {
+func ending(err error, killed bool, reason, output string) error {
 	switch {
 	case killed || reason == guestShutdown:
 		return nil
@@ -161,11 +161,11 @@ func ending(err error, killed bool, reason, said string) error {
 	case err == nil:
 		return errors.New("QEMU ended without a reason")
 	case crashed(signalOf(err)):
-		return fmt.Errorf("%w: %w: %s", ErrCrashed, err, said)
+		return fmt.Errorf("%w: %w: %s", ErrCrashed, err, output)
 	case signalOf(err) != 0: // from outside: QEMU printed nothing about it
 		return fmt.Errorf("QEMU was killed (signal %d)", signalOf(err))
-	case said != "":
-		return fmt.Errorf("QEMU ended: %w: %s", err, said)
+	case output != "":
+		return fmt.Errorf("QEMU ended: %w: %s", err, output)
 	}
 	return fmt.Errorf("QEMU ended: %w", err)
 }
@@ -230,7 +230,7 @@ func (p *Process) Pid() int {
 // later: Resume undoes that.
 func (p *Process) Pause(ctx context.Context) error { return p.Execute(ctx, "stop", nil, nil) }
 
-// Resume lets the guest's processors go on.
+// Resume lets the guest's processors run again.
 func (p *Process) Resume(ctx context.Context) error { return p.Execute(ctx, "cont", nil, nil) }
 
 // tailLen is how much of QEMU's output is kept, in bytes.

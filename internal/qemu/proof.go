@@ -39,8 +39,8 @@ type proof struct {
 	BootID string `json:"bootID"`
 	QEMU   string `json:"qemu"`
 	Works  bool   `json:"works"`
-	Cause  string `json:"cause,omitempty"` // why it does not work, in a few words
-	Said   string `json:"said,omitempty"`  // printed by QEMU
+	Cause  string `json:"cause,omitempty"`  // why it does not work, in a few words
+	Output string `json:"output,omitempty"` // printed by QEMU
 }
 
 // provenKVM answers from the proof kept in cacheDir, or makes and keeps one.
@@ -63,7 +63,7 @@ func provenKVM(ctx context.Context, cacheDir string) (Accel, error) {
 		return Accel{}, err
 	}
 	if now.Works = failed == nil; !now.Works {
-		now.Cause, now.Said = failed.cause, failed.said
+		now.Cause, now.Output = failed.cause, failed.output
 	}
 	// A failure to keep it only costs the next start a moment.
 	_ = atomicfile.WriteJSON(path, now)
@@ -75,7 +75,7 @@ func (p proof) accel() Accel {
 		return Accel{Kind: KVM}
 	}
 	return Accel{
-		Kind: TCG, Reason: kvmDevice + " opens, but cannot run a guest on this host (" + p.Cause + ")", Said: p.Said,
+		Kind: TCG, Reason: kvmDevice + " opens, but cannot run a guest on this host (" + p.Cause + ")", Output: p.Output,
 		Remedy: "if this host is itself a virtual machine, turn on nested virtualisation for it; " + accelEnv + "=kvm uses KVM without this test",
 	}
 }
@@ -88,8 +88,8 @@ func readProof(path string) (proof, bool) {
 
 // failure is why the proof's guest did not run to its end.
 type failure struct {
-	cause string // in a few words
-	said  string // printed by QEMU
+	cause  string // in a few words
+	output string // of QEMU
 }
 
 // prove boots the proof's guest under KVM. It returns nil if that works, and an error if
@@ -113,9 +113,9 @@ func bootProof(ctx context.Context, qemu, accel string, limit time.Duration) (*f
 	defer os.Remove(kernel)
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	said := &tail{}
+	output := &tail{}
 	cmd := exec.CommandContext(limited, qemu, proofArgs(hostArch(), accel, kernel)...)
-	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Stdout, cmd.Stderr = output, output
 	cmd.WaitDelay = time.Second
 	err = proc.Run(cmd)
 	var exit *exec.ExitError
@@ -123,12 +123,12 @@ func bootProof(ctx context.Context, qemu, accel string, limit time.Duration) (*f
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case limited.Err() != nil:
-		return &failure{fmt.Sprintf("QEMU did not finish within %v", limit), said.String()}, nil
+		return &failure{fmt.Sprintf("QEMU did not finish within %v", limit), output.String()}, nil
 	case err == nil, errors.As(err, &exit):
 		if cmd.ProcessState.ExitCode() == hostArch().proofExit {
 			return nil, nil
 		}
-		return &failure{exitText(cmd.ProcessState), said.String()}, nil
+		return &failure{exitText(cmd.ProcessState), output.String()}, nil
 	}
 	return nil, fmt.Errorf("prove the accelerator: %w", err)
 }

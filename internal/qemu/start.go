@@ -32,8 +32,8 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *proc.Spawner)
 	if p.QMP, err = newQMP(ctx, monitor); err != nil {
 		p.Kill()
 		<-p.done
-		if said := p.said.String(); said != "" {
-			return nil, fmt.Errorf("start QEMU: it printed: %s", said)
+		if output := p.output.String(); output != "" {
+			return nil, fmt.Errorf("start QEMU: it printed: %s", output)
 		}
 		return nil, fmt.Errorf("start QEMU: %w (%v)", err, p.cmd.ProcessState)
 	}
@@ -68,10 +68,10 @@ func (m *Machine) spawn(self string, spawner *proc.Spawner) (_ *Process, _ *net.
 		return nil, nil, err
 	}
 	p := &Process{
-		cmd: cmd, said: &tail{}, done: make(chan struct{}),
+		cmd: cmd, output: &tail{}, done: make(chan struct{}),
 		plugs: make([]bool, m.Plugs), plugOf: map[string]int{},
 	}
-	cmd.Stdout, cmd.Stderr = p.said, p.said
+	cmd.Stdout, cmd.Stderr = p.output, p.output
 	cmd.WaitDelay = time.Second // a descriptor that leaked to another process must not delay Wait
 	if err := spawner.Start(cmd); err != nil {
 		return nil, nil, err

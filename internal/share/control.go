@@ -34,7 +34,7 @@ var ErrNoAnswer = errors.New("the server of the share does not answer; the next 
 //
 // An order that is given up (its context ended, or its limit passed) leaves the
 // connection in the middle of a message. Every later order then fails with
-// ErrNoAnswer. The server goes on serving its guest as far as it can.
+// ErrNoAnswer. The server continues to serve its guest as far as it can.
 type Control struct {
 	conn *net.UnixConn
 

@@ -126,7 +126,7 @@ func (f *fileSystem) release(id uint64) {
 	}
 }
 
-// passedFlags are the open(2) flags of the guest's that concern the host. The
+// passedFlags are the open(2) flags of the guest that concern the host. The
 // guest's kernel does O_APPEND by the offset of each write, and O_DIRECT has
 // rules of alignment that need not hold here.
 const passedFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC

@@ -15,7 +15,7 @@ import (
 
 // Besides the guest's requests, a share's server answers the supervisor's orders,
 // on a stream socket of its own: it saves what the guest knows of the share, takes
-// that over from a predecessor, and goes on with another QEMU. The supervisor sends
+// that over from a predecessor, and serves another QEMU. The supervisor sends
 // one order at a time and waits for its answer. Each message is its length (4 bytes,
 // big-endian) and a JSON document; a descriptor comes beside the first byte.
 

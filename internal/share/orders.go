@@ -29,7 +29,7 @@ func (p *Prepared) Serve(ctx context.Context, control *os.File) error {
 		if err := p.serve(ctx, socket); err != nil {
 			return err
 		}
-		p.device.Resumed = true // the next QEMU goes on where this one stopped
+		p.device.Resumed = true // the next QEMU continues where this one stopped
 	}
 	return ctx.Err()
 }

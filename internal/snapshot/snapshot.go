@@ -10,7 +10,7 @@
 // killed leaves nothing that looks like a snapshot.
 //
 // Memory and disk belong together. A suspended machine's disk is the sandbox's
-// own, and is not written until the machine goes on; before that the snapshot must
+// own, and is not written until the machine is resumed; before that the snapshot must
 // be removed (Remove), or a later start would use an old memory with a newer disk.
 //
 // Memory is compressed with S2, because it is fast: a machine's memory shrinks to
@@ -79,10 +79,10 @@ var (
 	ErrDamaged = errors.New("the snapshot is damaged")
 )
 
-// Meta is what is known of a snapshot without loading it.
+// Meta is the description of a snapshot.
 type Meta struct {
 	Format int       `json:"format"`
-	Kind   string    `json:"kind"` // of machine (template.Kind): only the same can go on from it
+	Kind   string    `json:"kind"` // of machine (template.Kind): only a machine of the same kind can be resumed from it
 	Made   time.Time `json:"made"`
 
 	Spec    *sandbox.Spec   `json:"spec"` // the sandbox's, at that time

@@ -4,14 +4,14 @@
 //
 // A template is a machine that was booted and set up as far as all sandboxes of its
 // kind are the same, and saved then: its memory, packed (memory.Pack), and the state
-// of its devices. It has seen no project and no secret. A sandbox gets a copy of the
-// memory and goes on from there with an identity of its own: it gets its own random
-// seed, keys, names, addresses and shares before anything of the sandbox runs.
+// of its devices. It has seen no project and no secret. A sandbox is started
+// from a copy of the memory, with an identity of its own: it gets its own random seed, keys,
+// names, addresses and shares before any process of the sandbox runs.
 //
 // It is saved at two points. At Bare it has booted and mounted the read-only disks;
-// a sandbox whose disk has been used goes on from there. At Ready it has set up the
+// a sandbox whose disk has been used starts from there. At Ready it has set up the
 // whole system on an empty disk, which is saved too; a new sandbox gets a copy of
-// that disk and goes on from there, which skips most of a start.
+// that disk and starts from there, which skips most of a start.
 //
 // The kind of a machine is a hash over everything that must be the same when it is
 // saved and restored: the program that runs it (the file and its version), its whole

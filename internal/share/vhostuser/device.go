@@ -13,7 +13,7 @@
 // its own, so that it delays no other. GET_VRING_BASE halts a queue and is answered
 // within haltLimit: QEMU's main loop waits for it, and with it the machine. A
 // request that is still being answered afterwards keeps the old memory mapped;
-// its completion is published when the queue goes on.
+// its completion is published when the queue runs again.
 //
 // # Bounds
 //
@@ -73,7 +73,7 @@ type Device struct {
 	Handler Handler
 
 	// Resumed means that the guest used the device before QEMU connected here: a
-	// saved machine goes on. QEMU does not know the state of its queues then; the used
+	// saved machine is resumed. QEMU does not know the state of its queues then; the used
 	// rings have it, if all requests had been answered (Idle).
 	Resumed bool
 
