@@ -18,7 +18,7 @@ import (
 
 func netCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "net", Short: "Show and decide what a sandbox does on the network",
+		Use: "net", Short: "Show the network log of a sandbox, and decide about denials",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}

@@ -76,10 +76,9 @@ A rule is [udp:|raw:]TARGET[:PORTS]. TARGET is
   host                 the host's loopback address, with a port (host:5432)
   preset:NAME          a set of rules (bawn policy presets)
 PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
-means 443 and 80; a deny rule without them means all ports and protocols. A rule
-with udp: is about UDP. One with raw: allows traffic that is neither TLS nor HTTP,
-without checking it. A deny rule wins over every allow rule. docs/policy.md has
-the reasons.`
+means 443 and 80; a deny rule without them means all ports and protocols. udp: makes
+a rule about UDP. raw: allows connections without inspecting their contents. A deny
+rule wins over every allow rule. docs/policy.md explains the reasons.`
 
 func policyChangeCommand(action policy.Action) *cobra.Command {
 	var s scope

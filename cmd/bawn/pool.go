@@ -16,7 +16,7 @@ func poolCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "pool [NUMBER]",
-		Short: "Keep pre-started machines ready, from which new sandboxes start at once",
+		Short: "Keep pool machines ready, from which new sandboxes start at once",
 		Long: `Keep NUMBER pool machines ready: virtual machines that are started before they are
 needed. They have the CPUs, memory, disk and image of the sandbox that was started
 last. A new sandbox with the same settings takes one of them, and bawn starts

@@ -95,8 +95,8 @@ func (e *Engine) emptyPool(ctx context.Context) error {
 	return p.Empty(ctx)
 }
 
-// Waiting is the phase of a pool machine that is ready to be used.
-const Waiting sandbox.Phase = "waiting"
+// Ready is the phase of a pool machine that can be claimed.
+const Ready sandbox.Phase = "ready"
 
 // PoolMember is a pool machine. Its JSON form is stable.
 type PoolMember struct {
@@ -132,7 +132,7 @@ func (e *Engine) Pool() ([]PoolMember, error) {
 		}
 		m := PoolMember{spec.ID, st.Phase, spec.CPUs, spec.Memory, spec.Disk, spec.Image, st.Since}
 		if m.State == sandbox.Running {
-			m.State = Waiting
+			m.State = Ready
 		}
 		list = append(list, m)
 	}

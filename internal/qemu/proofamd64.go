@@ -11,8 +11,8 @@ const proofExitAMD64 = 0x10<<1 | 1
 
 // proofCodeAMD64 runs at proofEntryAMD64, in 32-bit protected mode without paging, as
 // the PVH boot protocol has it. It turns on paging and long mode, where an
-// ordinary kernel lives, and executes instructions that half-working hosts were
-// seen to stumble over (SSE, CPUID, BMI2 where CPUID tells of it), then writes
+// ordinary kernel lives, and executes instructions that failed on hosts where KVM
+// works only partly (SSE, CPUID, BMI2 where CPUID tells of it), then writes
 // to isa-debug-exit. Page tables lie at 0x102000 and up.
 var proofCodeAMD64 = []byte{
 	0xfc,                         // cld

@@ -41,7 +41,7 @@ type QMP struct {
 	closed  chan struct{} // closed once err is set
 }
 
-// Event is a message that QEMU sends unasked. Data may hold anything.
+// Event is a message that QEMU sends on its own. Data may hold anything.
 type Event struct {
 	Name string
 	Data json.RawMessage
@@ -82,7 +82,7 @@ type message struct {
 	ID    *uint64         `json:"id"`
 }
 
-// newQMP begins to talk to QEMU on conn, which the QMP owns from now on.
+// newQMP opens a QMP session on conn, which the QMP owns from now on.
 func newQMP(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 	q := &QMP{
 		conn:    conn,
@@ -192,7 +192,7 @@ func (q *QMP) reply(m message) error {
 // maxWords bounds how much text from QEMU is shown, in characters.
 const maxWords = 500
 
-// clean makes text from QEMU fit for a terminal and a log, as one line.
+// clean returns text from QEMU as one line that is safe for a terminal and a log.
 func clean(s string) string { return text.Short(strings.Join(strings.Fields(s), " "), maxWords) }
 
 // Watch collects the events that match, from now until stop is called. match

@@ -18,7 +18,7 @@ import (
 // killed; later it has no effect.
 //
 // The files of Console, Ports and NIC are closed, also on failure, so that
-// the caller's ends see the machine's end. RAM and the disks' files stay the
+// the caller's ends report the end of the machine. RAM and the disks' files stay the
 // caller's.
 func (m *Machine) Start(ctx context.Context, self string, spawner *proc.Spawner) (*Process, error) {
 	defer m.closeSockets()
@@ -42,8 +42,8 @@ func (m *Machine) Start(ctx context.Context, self string, spawner *proc.Spawner)
 }
 
 // spawn starts the process, without a QMP connection yet, and returns this process's end
-// of its monitor. No descriptor of QEMU's is left open here: a QEMU that ends before it
-// answers would never show.
+// of its monitor. It closes its copies of QEMU's descriptors: otherwise the end of a QEMU
+// that never answered would not be noticed.
 func (m *Machine) spawn(self string, spawner *proc.Spawner) (_ *Process, _ *net.UnixConn, err error) {
 	monitor, monitorEnd, err := socketpair.New()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // A large disk takes long to copy, and a copy made while the guest writes is torn. So
 // QEMU marks the blocks that are written (a dirty bitmap) while the caller copies the
 // file. Then the machine is paused, and QEMU copies the marked blocks (a backup job by
-// that bitmap), which takes the longer the more of them there are. The job could go on
+// that bitmap), which takes longer the more of them there are. The job could run
 // while the guest runs, but then a full target would be an error of the guest's disk.
 //
 // QEMU's documentation: docs/interop/bitmaps.rst, qapi/block-core.json

@@ -1,6 +1,6 @@
-// Package sandbox is the noun that bawn is about: one VM for one directory. It has
-// what the user asked for (Spec), its parts, how far it is (Phase, State), and the
-// rules that a spec must keep. It is pure: it reads no file and takes no lock. Where
+// Package sandbox describes a sandbox: one VM for one directory. It has the settings that the
+// user asked for (Spec) with their parts, the phase that a sandbox is in (Phase, State), and
+// the rules that a spec must keep. It is pure: it reads no file and takes no lock. Where
 // sandboxes are kept on disk is package store, beside it.
 package sandbox
 
@@ -15,18 +15,18 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// Spec is what the user asked for; it survives stops and crashes.
+// Spec has the settings of a sandbox; it survives stops and crashes.
 type Spec struct {
 	ID   string `json:"id"`   // 12 hex digits, never reused
 	Name string `json:"name"` // unique among the owner's sandboxes
 	Dir  string `json:"dir"`  // the directory that the sandbox belongs to and is found by, absolute, symlinks resolved
-	// Project is what the guest sees of that directory. Its place in the guest is the
-	// same path, but in a fork with a copy of the project, where it is the original's.
+	// Project is what the guest sees of that directory. Its path in the guest is the
+	// same, except in a fork with a copy of the project, which has the path of the original.
 	Project   Source    `json:"project"`
 	Created   time.Time `json:"created"`
 	Version   string    `json:"version"` // of bawn that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
-	// Fresh says that no command has run yet: there is nothing on the disk that
+	// Fresh means that no command has run yet: there is nothing on the disk that
 	// could be lost.
 	Fresh bool `json:"fresh,omitempty"`
 
@@ -43,9 +43,9 @@ type Spec struct {
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
-	// NoProject leaves the project's bawn.yaml aside.
+	// NoProject ignores the project's bawn.yaml.
 	NoProject bool `json:"noProject,omitempty"`
-	// Added is what of the above comes from the approved bawn.yaml.
+	// Added is the part of the above that comes from the approved bawn.yaml.
 	Added Added `json:"added,omitzero"`
 
 	// Boot is what the last start boots from; its paths lie in the cache.
@@ -145,7 +145,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// NameFor makes a name out of a directory's.
+// NameFor returns a sandbox name made from the name of a directory.
 func NameFor(dir string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(filepath.Base(dir)) {
@@ -165,10 +165,10 @@ func NameFor(dir string) string {
 	return "sandbox"
 }
 
-// FieldError says that a value of a spec is not possible.
+// FieldError means that a value of a spec is invalid.
 type FieldError struct {
 	Field   string // its name in JSON and in bawn.yaml, such as "cpus"
-	Problem string // the value and what is wrong with it: "0: want 1 to 255"
+	Problem string // the value and what is wrong with it: "0: must be 1 to 255"
 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
@@ -233,10 +233,10 @@ func (s *Spec) checkMounts() error {
 	return nil
 }
 
-// Phase is how far a sandbox is.
+// Phase is a stage in the life of a sandbox.
 type Phase string
 
-// The phases. Dead means that a supervisor ended without saying so.
+// The phases. Dead means that a supervisor ended without writing its state.
 const (
 	Stopped  Phase = "stopped"
 	Starting Phase = "starting"
@@ -244,15 +244,16 @@ const (
 	Stopping Phase = "stopping"
 	Dead     Phase = "dead"
 
-	// Suspended is Stopped for who looks: it goes on where it was. It is not noted.
+	// Suspended is the phase that is reported for a stopped sandbox whose next start resumes
+	// it. It is never in a state file.
 	Suspended Phase = "suspended"
 )
 
-// State is what the supervisor last wrote down of itself.
+// State is the content of a sandbox's state file, which its supervisor writes.
 type State struct {
 	Phase   Phase     `json:"phase"`
 	PID     int       `json:"pid,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
 	Accel   string    `json:"accel,omitempty"`
-	Message string    `json:"message,omitempty"` // why it ended, when not asked to
+	Message string    `json:"message,omitempty"` // why it ended, unless it was stopped by request
 }

@@ -23,7 +23,7 @@ import (
 // makes some 200 MB.
 const maxMessage = 1 << 30
 
-// verb is what the supervisor wants.
+// verb is the kind of an order.
 type verb string
 
 const (
@@ -91,7 +91,7 @@ func receive(c *net.UnixConn, v any) (f *os.File, err error) {
 	return f, json.Unmarshal(body, v)
 }
 
-// oneFile takes the descriptor out of a control message.
+// oneFile returns the descriptor in a control message.
 func oneFile(oob []byte) (*os.File, error) {
 	messages, err := syscall.ParseSocketControlMessage(oob)
 	if err != nil {

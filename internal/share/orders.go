@@ -13,8 +13,8 @@ import (
 
 // Serve serves the share to one QEMU after the other, as the supervisor names them on
 // the control socket, and answers its other orders. The file is closed. It returns
-// nil when the supervisor is gone, or when a QEMU has hung up and no other is named;
-// an error when a QEMU or its guest breaks the protocol, and ctx's when that ends.
+// nil when the supervisor has ended, or when a QEMU has hung up and no other is named; an
+// error when a QEMU or its guest breaks the protocol; and ctx's error when ctx ends.
 func (p *Prepared) Serve(ctx context.Context, control *os.File) error {
 	conn, err := socketpair.Conn(control)
 	if err != nil {

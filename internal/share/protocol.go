@@ -138,8 +138,8 @@ func copyRequest(in [][]byte) (private []byte, rest [][]byte) {
 	return private, nil
 }
 
-// failure writes the answer EIO and returns its length: struct fuse_out_header is length, error and the
-// request's unique number.
+// failure writes the answer EIO and returns its length: struct fuse_out_header is length,
+// error and the request's unique number.
 func failure(in, out [][]byte) int {
 	var b [16]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(len(b)))

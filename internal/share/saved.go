@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Saved is what a guest knows of a share, for a server that takes over later: the numbers
-// and places of nodes, the files that are open, and the settings of the protocol
+// Saved is the state of a share that its guest relies on, for a server that takes over later:
+// the numbers and places of nodes, the files that are open, and the settings of the protocol
 // (FUSE_INIT). It names files by place and inode; one that was moved or replaced by then
 // is stale, as after any change on the host. A file that was deleted while open is lost
 // with its last server.

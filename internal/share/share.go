@@ -3,9 +3,9 @@
 // # Theory of operation
 //
 // Each share has a process of its own, confined to its
-// directory (Prepare), with one end of a socket to QEMU. vhostuser takes the
-// requests off the guest's queue, go-fuse takes them apart, and a fileSystem
-// answers them with system calls on the host.
+// directory (Prepare), with one end of a socket to QEMU. vhostuser reads the
+// requests from the guest's queue, go-fuse decodes them, and a fileSystem answers them with
+// system calls on the host.
 //
 // The guest names files by node numbers that the server gave out. A node (tree.go) is
 // an inode of the host, known by device, number and birth time, and the last place
@@ -31,8 +31,8 @@
 // is seen when that is over. Writes are passed on at once. Locks hold between the
 // processes of the guest; the host's processes do not see them.
 //
-// A running server takes orders from the supervisor (message.go, control.go, orders.go): it saves
-// what its guest knows (saved.go), and another one takes that over.
+// A running server carries out orders of the supervisor (message.go, control.go, orders.go):
+// it saves its state (saved.go), and another server takes that over.
 //
 // # Not safe
 //

@@ -199,7 +199,7 @@ func (t *tree) unref(d *dirFD) {
 	}
 }
 
-// place of a node, for a system call: an open directory and a name in it.
+// place is where a node lies, for a system call: an open directory and a name in it.
 type place struct {
 	tree *tree
 	dir  *dirFD

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// waiting lists the machines that wait.
-func waiting(t testing.TB) (ids []string) {
+// readyMembers lists the pool machines that are ready.
+func readyMembers(t testing.TB) (ids []string) {
 	t.Helper()
 	var rows []struct{ ID, State string }
 	out := run(t, os.TempDir(), "pool", "--json")
@@ -22,22 +22,22 @@ func waiting(t testing.TB) (ids []string) {
 		t.Fatalf("bawn pool --json: %v\n%s", err, out)
 	}
 	for _, r := range rows {
-		if r.State == "waiting" {
+		if r.State == "ready" {
 			ids = append(ids, r.ID)
 		}
 	}
 	return ids
 }
 
-// waited says whether a sandbox's last start was that of a machine that waited.
-func waited(t testing.TB, name string) bool {
+// fromPool reports whether a sandbox's last start took a pool machine.
+func fromPool(t testing.TB, name string) bool {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(sandboxDir(name), "supervisor.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, last, ok := cutLast(string(log), "msg=running")
-	return ok && strings.Contains(last, "waited=true")
+	return ok && strings.Contains(last, "pool=true")
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -48,7 +48,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// poolProcesses are those of the machines that wait.
+// poolProcesses returns the processes of the pool machines.
 func poolProcesses(t testing.TB) map[int]string {
 	t.Helper()
 	found := processes(filepath.Join(base, "state/bawn/pool/"))
@@ -82,10 +82,10 @@ func TestPool(t *testing.T) {
 	seen := identities{}
 	_, _ = newSandbox(t, dir, "pool-0", "true", flags...) // after which one is made ready
 	for _, name := range []string{"pool-a", "pool-b"} {
-		wait(t, "a machine to wait", func() bool { return len(waiting(t)) == 1 })
+		wait(t, "a machine to wait", func() bool { return len(readyMembers(t)) == 1 })
 		script := identity + "; cat here >&2; pwd >&2; echo made > " + name + "; sudo ls -A /run/bawn/warm-up >&2"
 		out, _ := newSandbox(t, dir, name, script, append(flags, "--allow", "example.test", "-p", "0:8080")...)
-		if !waited(t, name) {
+		if !fromPool(t, name) {
 			t.Errorf("%s did not start from a machine that waited", name)
 		}
 		seen.add(t, name, out)
@@ -115,17 +115,17 @@ func TestPool(t *testing.T) {
 	}
 
 	// One that is killed while it waits is no harm.
-	wait(t, "a machine to wait", func() bool { return len(waiting(t)) == 1 })
+	wait(t, "a machine to wait", func() bool { return len(readyMembers(t)) == 1 })
 	for pid := range poolProcesses(t) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	wait(t, "it to be gone", func() bool { return len(poolProcesses(t)) == 0 })
 	newSandbox(t, dir, "pool-c", "cat here", flags...)
-	if waited(t, "pool-c") {
+	if fromPool(t, "pool-c") {
 		t.Error("a dead machine was taken")
 	}
 	// Nothing is left of those that nobody took.
-	wait(t, "a machine to wait", func() bool { return len(waiting(t)) == 1 })
+	wait(t, "a machine to wait", func() bool { return len(readyMembers(t)) == 1 })
 	must(t, dir, "rm", "-f", "pool-0")
 	must(t, dir, "pool", "0")
 	wait(t, "nothing to be left", func() bool { return len(poolProcesses(t)) == 0 })

@@ -80,7 +80,7 @@ func measurePool(b *testing.B, dir string, start func() time.Duration) (took []t
 	b.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "pool", "0") })
 	start() // after which the first is made ready
 	for range 10 {
-		waitWithin(b, 5*time.Minute, "a machine to wait", func() bool { return len(waiting(b)) > 0 })
+		waitWithin(b, 5*time.Minute, "a machine to wait", func() bool { return len(readyMembers(b)) > 0 })
 		steady(b, "the machine's work", 30, func() float64 { return cpuTime(b, poolProcesses(b)) }) // as when somebody comes later
 		took = append(took, start())
 	}

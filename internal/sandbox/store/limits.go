@@ -8,9 +8,9 @@ import (
 	"bawn.dev/bawn/internal/sys/size"
 )
 
-// Limits bound what all of the owner's running sandboxes take together.
+// Limits bound the resources of all running sandboxes of a user together.
 type Limits struct {
-	Sandboxes int   // that run at the same time
+	Sandboxes int   // how many may run at the same time
 	Memory    int64 // bytes of guest memory, as their specs say
 }
 
@@ -21,7 +21,7 @@ func (e *TooMuchError) Error() string { return e.what }
 
 // Admit takes the sandbox's lock for a start, if the limits leave room for it
 // beside those that run. The caller holds the lock of names (LockNames), so that
-// two that start at once are counted one after the other.
+// two starts at the same time are counted one after the other.
 func (s *Store) Admit(spec *sandbox.Spec, l Limits) (*lockfile.Lock, error) {
 	number, memory, err := s.running(spec.Name)
 	if err != nil {
@@ -41,8 +41,8 @@ func (s *Store) Admit(spec *sandbox.Spec, l Limits) (*lockfile.Lock, error) {
 	return s.Dir(spec.Name).Lock()
 }
 
-// Room reports whether a machine like spec's could run as well, beside all that run and
-// wait.
+// Room reports whether the limits allow one more machine with the settings of spec, beside
+// all running sandboxes and pool machines.
 func (s *Store) Room(spec *sandbox.Spec, l Limits) bool {
 	number, memory, err := s.running("")
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Store) Room(spec *sandbox.Spec, l Limits) bool {
 	return err == nil && number+waiting < l.Sandboxes && memory+more+spec.Memory <= l.Memory
 }
 
-// running counts the sandboxes that run, and their memory, but for one.
+// running counts the running sandboxes and their memory, without the one named by but.
 func (s *Store) running(but string) (number int, memory int64, err error) {
 	names, err := s.Names()
 	if err != nil {

@@ -26,8 +26,8 @@ func (d Dir) RuleFiles() ([]string, error) {
 }
 
 // Rules reads the sandbox's rules, in the order of RuleFiles. A file that is not
-// there has none; one that cannot be read or makes no sense is an error, and then
-// nothing may pass.
+// there has none; one that cannot be read or has a mistake is an error, and then all
+// traffic must be denied.
 func (d Dir) Rules() ([]policy.Rule, error) {
 	files, err := d.RuleFiles()
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package store keeps sandboxes on disk.
 //
-// Everything of a sandbox stands in one folder that only its owner can open (mode
+// Everything of a sandbox is in one folder that only its owner can open (mode
 // 0700): see Dir for the names. No process needs to run for a sandbox to exist. The
 // supervisor that runs one holds its lock, so the kernel answers "is it running?"
 // (fcntl_locking(2)), and not a file that a crash leaves behind.
@@ -84,7 +84,7 @@ func OpenAt(root string) (*Store, error) {
 	return &Store{root: root}, nil
 }
 
-// private makes sure that other users cannot enter dir.
+// private sets the mode of dir so that other users cannot enter it.
 func private(dir string) error {
 	fi, err := os.Stat(dir)
 	if err != nil {
@@ -138,11 +138,11 @@ func (d Dir) Spec() (*sandbox.Spec, error) {
 // WriteSpec replaces the sandbox's spec. The caller holds the start lock.
 func (d Dir) WriteSpec(s *sandbox.Spec) error { return atomicfile.WriteJSON(d.File(specFile), s) }
 
-// WriteState replaces the supervisor's note of itself.
+// WriteState replaces the sandbox's state file.
 func (d Dir) WriteState(s sandbox.State) error { return atomicfile.WriteJSON(d.File(stateFile), s) }
 
-// State returns how far the sandbox is: the supervisor's note, corrected by
-// whether a supervisor really lives.
+// State returns the state of the sandbox: the content of its state file, corrected by
+// whether a supervisor holds the lock.
 func (d Dir) State() (sandbox.State, error) {
 	alive, err := d.alive()
 	if err != nil {
@@ -151,25 +151,24 @@ func (d Dir) State() (sandbox.State, error) {
 	s := sandbox.State{Phase: sandbox.Stopped}
 	b, err := os.ReadFile(d.File(stateFile))
 	if err == nil {
-		// A note that cannot be read says no more than that none is there.
+		// A state file that cannot be read counts as one that is missing.
 		_ = json.Unmarshal(b, &s)
 	}
 	switch {
 	case alive && (s.Phase == sandbox.Stopped || s.Phase == sandbox.Dead):
-		s.Phase = sandbox.Starting // the lock is held, its note not yet written
+		s.Phase = sandbox.Starting // the lock is held, but the state file is not written yet
 	case !alive && s.Phase != sandbox.Stopped:
 		s.Phase, s.PID = sandbox.Dead, 0
 	}
 	return s, nil
 }
 
-// alive asks whether a supervisor holds the lock.
+// alive reports whether a supervisor holds the lock.
 func (d Dir) alive() (bool, error) { return lockfile.Held(d.File(lockFile)) }
 
-// Lock takes the sandbox for a supervisor. It fails at once if another has it.
+// Lock takes the supervisor's lock. It fails at once if another process has it.
 // The lock belongs to the open file (fcntl_locking(2), F_OFD_SETLK), so it can be
-// handed to the supervisor when it is started, and there is no moment at which
-// neither has it.
+// handed to the supervisor when it is started, so that one of the two always holds it.
 func (d Dir) Lock() (*lockfile.Lock, error) {
 	l, err := lockfile.TryAcquire(d.File(lockFile))
 	if errors.Is(err, unix.EAGAIN) {
@@ -179,8 +178,7 @@ func (d Dir) Lock() (*lockfile.Lock, error) {
 }
 
 // AwaitUnlock returns when no supervisor holds the sandbox, or ctx ends. It
-// asks again and again and never takes the lock, which would make a supervisor
-// that is just starting fail.
+// polls, and never takes the lock, which would make the start of a supervisor fail.
 func (d Dir) AwaitUnlock(ctx context.Context) error { return d.await(ctx, lockFile) }
 
 // AwaitSettled returns when nobody starts, changes or removes the sandbox.
@@ -200,26 +198,26 @@ func (d Dir) await(ctx context.Context, lock string) error {
 	}
 }
 
-// LockStart takes the right to start, change or remove the sandbox, waiting
-// for another bawn that has it. The wait ends with ctx.
+// LockStart takes the lock for starting, changing or removing the sandbox. It waits while
+// another bawn command has it, until ctx ends.
 func (d Dir) LockStart(ctx context.Context) (*lockfile.Lock, error) {
 	return lockfile.Acquire(ctx, d.File(startLockFile))
 }
 
-// Own takes a throwaway sandbox for as long as its command runs: when this process is
-// gone, the sandbox goes as well.
+// Own takes the owner's lock of a throwaway sandbox, for as long as its command runs. The
+// sandbox is removed when the owner has ended.
 func (d Dir) Own() (*lockfile.Lock, error) { return lockfile.TryAcquire(d.File(ownerLockFile)) }
 
-// Owned asks whether somebody does.
+// Owned reports whether a process holds the owner's lock.
 func (d Dir) Owned() (bool, error) { return lockfile.Held(d.File(ownerLockFile)) }
 
 // RemoveAbandoned removes a throwaway sandbox whose owner was killed and that does
-// not run. Any other is left alone, as is one that somebody is about to start or
-// remove.
+// not run. It does nothing to other sandboxes, or while another process is
+// about to start or remove this one.
 func (d Dir) RemoveAbandoned() error { return d.removeThrowaway(ownerLockFile, lockFile) }
 
 // RemoveUnowned is RemoveAbandoned for the sandbox's supervisor, which still has its
-// lock: who waits for that then finds nothing.
+// lock, so that a process that waits for the lock finds no sandbox.
 func (d Dir) RemoveUnowned() error { return d.removeThrowaway(ownerLockFile) }
 
 func (d Dir) removeThrowaway(unlessHeld ...string) error {
@@ -243,7 +241,7 @@ func (d Dir) removeThrowaway(unlessHeld ...string) error {
 	return d.Remove()
 }
 
-// LockNames takes the right to make and name sandboxes.
+// LockNames takes the lock for making and naming sandboxes.
 func (s *Store) LockNames(ctx context.Context) (*lockfile.Lock, error) {
 	return lockfile.Acquire(ctx, filepath.Join(s.root, "lock"))
 }
@@ -284,9 +282,9 @@ func (s *Store) CreateOwned(spec *sandbox.Spec) (owner *lockfile.Lock, err error
 	return owner, nil
 }
 
-// Reserve makes the folder of a sandbox to be, which is one when its spec is
-// written. The caller holds the names' lock until then: so a folder without a spec
-// is what a crash left, and goes.
+// Reserve makes the folder of a new sandbox. The sandbox exists once its spec is written; the
+// caller holds the names' lock until then. So a folder without a spec was left by a crash,
+// and is removed (sweep).
 func (s *Store) Reserve(name string) (Dir, error) {
 	d := s.Dir(name)
 	if _, err := d.Spec(); err == nil {
@@ -319,7 +317,7 @@ func (s *Store) sweep() error {
 }
 
 // Remove deletes a sandbox's folder, spec first, so that a crash on the way
-// leaves no sandbox half there.
+// leaves no half-removed sandbox.
 func (d Dir) Remove() error {
 	if err := os.Remove(d.File(specFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// request is a message type of QEMU's (docs/interop/vhost-user, "Front-end
+// request is the type of a message from QEMU (docs/interop/vhost-user, "Front-end
 // message types").
 type request uint32
 
@@ -53,7 +53,7 @@ const (
 	vringNoFile    = 0x100
 )
 
-// message is one message of QEMU's.
+// message is one message from QEMU.
 type message struct {
 	request request
 	flags   uint32

@@ -76,7 +76,7 @@ func newRing(m *memory, a address, size uint32, base uint16, eventIdx bool) (*ri
 // word returns the flags and index of a ring, which change together atomically.
 func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[0])) }
 
-// split takes the word apart: little endian, flags first.
+// split returns the two halves of the word: little endian, flags first.
 func split(w uint32) (flags, index uint16) {
 	return uint16(w & 0xffff), uint16(w >> 16)
 }
