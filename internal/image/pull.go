@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
@@ -39,6 +38,9 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkConfigSize(img); err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
@@ -52,11 +54,8 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	}
 	task := r.Start("Fetching "+ref, 0, progress.Bytes)
 	defer func() { task.Done(err) }()
-	layers := mutate.Extract(img)
-	defer layers.Close()
-	stop := context.AfterFunc(ctx, func() { layers.Close() })
-	defer stop()
-	if err := s.flatten(&counted{layers, task}, filepath.Join(dir, imageFile)); err != nil {
+	clean := func(w io.Writer) error { return s.cleanLayers(ctx, img, task, w) }
+	if err := s.flatten(filepath.Join(dir, imageFile), clean); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -66,6 +65,19 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 		Ref: ref, Source: digest.String(), Created: time.Now().UTC(),
 		Env: config.Config.Env, WorkingDir: config.Config.WorkingDir, User: config.Config.User,
 	}, nil
+}
+
+// checkConfigSize checks what the manifest says of the configuration's size, of which the
+// library reads so many bytes into memory.
+func (s *Store) checkConfigSize(img v1.Image) error {
+	m, err := img.Manifest()
+	if err != nil {
+		return err
+	}
+	if m.Config.Size > s.limits.Config {
+		return beyond(s.limits.Config, "bytes in its configuration")
+	}
+	return nil
 }
 
 // open returns the image that a reference names.

@@ -187,7 +187,7 @@ func TestPullErrors(t *testing.T) {
 
 func TestPullIsBounded(t *testing.T) {
 	s := Open(t.TempDir())
-	s.limits = Limits{Bytes: 1 << 20, Entries: 100}
+	s.limits.Bytes, s.limits.Entries = 1<<20, 100
 	var many []tar.Header
 	for range 200 {
 		many = append(many, file("f", ""))
@@ -242,7 +242,8 @@ func TestDamageIsNoticed(t *testing.T) {
 func FuzzClean(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		s := &Store{limits: Limits{Bytes: 1 << 20, Entries: 100}}
+		s := &Store{limits: DefaultLimits}
+		s.limits.Bytes, s.limits.Entries = 1<<20, 100
 		_ = s.clean(bytes.NewReader(b), io.Discard)
 	})
 }

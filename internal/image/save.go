@@ -51,7 +51,7 @@ func (s *Store) Save(ctx context.Context, name string, tree io.Reader, env []str
 		if _, err := in.Peek(1); errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("image %s: %w", ref, errNothing)
 		}
-		if err := bounded.flatten(in, filepath.Join(dir, imageFile)); err != nil {
+		if err := bounded.flatten(filepath.Join(dir, imageFile), func(w io.Writer) error { return bounded.clean(in, w) }); err != nil {
 			return nil, fmt.Errorf("image %s: %w", ref, err)
 		}
 		return &meta{Ref: ref, Created: time.Now().UTC(), Env: env}, nil
