@@ -404,7 +404,7 @@ func TestPlugs(t *testing.T) {
 	must(t, v.PlugShare(t.Context(), "one", f))
 	v.want("ok", "mount one")
 	f, _ = share(t, t.TempDir())
-	if err := v.PlugShare(t.Context(), "two", f); err == nil || !strings.Contains(err.Error(), "all 1 places") {
+	if err := v.PlugShare(t.Context(), "two", f); err == nil || !strings.Contains(err.Error(), "all 1 slots") {
 		t.Errorf("one share too many: %v", err)
 	}
 	v.want("ok", "umount")
