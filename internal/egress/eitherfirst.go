@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"bawn.dev/bawn/internal/egress/httpwire"
 	"bawn.dev/bawn/internal/sys/relay"
 )
 
@@ -18,13 +17,12 @@ import (
 // takes the server's side, too, so that it can put its own answers between the
 // server's. Which of the two it is, a split decides once.
 
-// openConn is a connection with both sides open, whose client has sent its first bytes.
+// openConn is a connection with both sides open.
 type openConn struct {
 	*flow
-	c, up net.Conn
+	c     *heldConn
+	up    net.Conn
 	split *split
-	head  []byte // what the client has sent
-	sent  int    // how many bytes of head the server has had
 }
 
 // eitherFirst dials, then lets both sides speak, and looks at the client's first
@@ -39,7 +37,7 @@ func (f *flow) eitherFirst(req TCPRequest) {
 	if err != nil || !f.add(c) {
 		return
 	}
-	o := &openConn{flow: f, c: c, up: up, split: &split{up: up, done: make(chan struct{})}}
+	o := &openConn{flow: f, c: &heldConn{Conn: c}, up: up, split: &split{up: up, done: make(chan struct{})}}
 	var down sync.WaitGroup
 	down.Go(func() {
 		if src := o.split.read(); src != nil {
@@ -66,32 +64,27 @@ func (o *openConn) serve() {
 	case kind == kindNone && !errors.Is(err, io.EOF):
 		o.drop(o.c, o.up, nil)
 	default:
-		o.flow.up(&prefixed{Conn: o.c, head: o.head[o.sent:]}, o.c, o.up, nil)
+		o.flow.up(o.c, o.c, o.up, o.newWatcher())
 	}
-}
-
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
 }
 
 func (o *openConn) tls() {
 	src, quiet := o.split.take()
 	if !quiet {
-		o.serveTLS(o.c, o.head, o.up, true)
+		o.serveTLS(o.c, o.up, true)
 		return
 	}
-	o.serveTLS(o.c, o.head, src, false)
+	o.serveTLS(o.c, src, false)
 	o.up.Close()
 }
 
 func (o *openConn) http() {
 	src, quiet := o.split.take()
 	if !quiet {
-		o.serveHTTPHalf(o.c, o.head, o.resume(o.up))
+		o.serveHTTPHalf(o.c, o.up)
 		return
 	}
-	o.serveHTTP(o.c, o.head, func() (net.Conn, error) { return o.resume(src), nil })
+	o.serveHTTP(o.c, func() (net.Conn, error) { return src, nil })
 	o.up.Close()
 }
 
@@ -102,84 +95,25 @@ func (o *openConn) http2() {
 		o.drop(o.c, o.up, nil)
 		return
 	}
-	o.serveHTTP2(o.c, o.head, func() (net.Conn, error) { return o.resume(src), nil })
+	o.serveHTTP2(o.c, func() (net.Conn, error) { return src, nil })
 	o.up.Close()
 }
 
-// resume is the server for a reader that begins with head again.
-func (o *openConn) resume(up net.Conn) net.Conn { return &resumed{up, o.head[:o.sent]} }
-
 // firstBytes waits for the client without end, as the server may be the one that
-// speaks; but after its first word, its first line has to end. It sets head and
-// sent.
-func (o *openConn) firstBytes() (k kind, err error) {
-	if o.head, err = readSome(o.c); err != nil {
+// speaks; from its first byte on, not for long.
+func (o *openConn) firstBytes() (kind, error) {
+	if err := o.c.fill(); err != nil {
 		return kindNone, err
 	}
-	if k, maybe := looks(o.head); !maybe {
-		return k, nil
+	s := sniffer{grace: o.g.graceTime, total: o.g.firstBytesTime}
+	k, err := s.sniff(o.c)
+	var limit time.Time
+	if k == kindTLS { // until its ClientHello is whole
+		limit = time.Now().Add(o.g.firstBytesTime)
 	}
-	r := &firstReader{c: o.c, up: o.up, limit: o.g.firstBytesTime}
-	if err := r.pass(o.head); err != nil {
-		return kindOther, err
-	}
-	k, o.head, err = sniff(r, o.head)
-	_ = o.c.SetReadDeadline(time.Time{})
-	o.sent = r.sent
+	_ = o.c.SetReadDeadline(limit)
 	return k, err
 }
-
-// firstReader reads a client's first bytes. While they are one word it passes them
-// on as they come; from then on nothing passes, and there is a limit of time.
-type firstReader struct {
-	c, up net.Conn
-	limit time.Duration
-	over  bool // the first word has ended
-	sent  int  // bytes that have passed
-}
-
-func (r *firstReader) Read(b []byte) (int, error) {
-	n, err := r.c.Read(b)
-	if perr := r.pass(b[:n]); perr != nil {
-		return n, perr
-	}
-	return n, err
-}
-
-func (r *firstReader) pass(b []byte) error {
-	if r.over || len(b) == 0 {
-		return nil
-	}
-	if httpwire.WordLength(b) < len(b) {
-		r.over = true
-		return r.c.SetReadDeadline(time.Now().Add(r.limit))
-	}
-	n, err := r.up.Write(b)
-	r.sent += n
-	return err
-}
-
-// resumed is a server that has had the first bytes already.
-type resumed struct {
-	net.Conn
-	had []byte
-}
-
-func (r *resumed) Write(b []byte) (int, error) {
-	n := min(len(b), len(r.had))
-	if !bytes.Equal(b[:n], r.had[:n]) {
-		return 0, errors.New("the request does not continue as it began")
-	}
-	if r.had = r.had[n:]; n == len(b) {
-		return n, nil
-	}
-	m, err := r.Conn.Write(b[n:])
-	return n + m, err
-}
-
-func (r *resumed) CloseWrite() error { return relay.CloseWrite(r.Conn) }
-
-func (r *resumed) Abort() { abort(r.Conn) }
 
 // split reads a server's first bytes while it is not decided yet who reads the rest:
 // the plain relay (read), or the reader of a protocol's answers (take).
@@ -212,7 +146,7 @@ func (s *split) read() io.Reader {
 	if err != nil { // a reset is returned once; the next read returns an end
 		return io.MultiReader(bytes.NewReader(first), failed{err})
 	}
-	return &prefixed{Conn: s.up, head: first}
+	return &heldConn{Conn: s.up, held: first}
 }
 
 // failed is a reader of nothing but an error.

@@ -2,7 +2,6 @@ package egress
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -82,24 +81,6 @@ func TestFirstWord(t *testing.T) {
 	}
 	if s.requests.Load() != 1 {
 		t.Errorf("%d requests arrived", s.requests.Load())
-	}
-}
-
-// TestResumed: a server gets what it has not had, and nothing that differs from it.
-func TestResumed(t *testing.T) {
-	var got bytes.Buffer
-	r := &resumed{Conn: writeConn{w: &got}, had: []byte("GET")}
-	for _, s := range []string{"G", "ET /", "x"} {
-		if n, err := io.WriteString(r, s); n != len(s) || err != nil {
-			t.Error(n, err)
-		}
-	}
-	if got.String() != " /x" {
-		t.Errorf("%q", got.String())
-	}
-	r = &resumed{Conn: writeConn{w: &got}, had: []byte("GET")}
-	if _, err := io.WriteString(r, "get /"); err == nil {
-		t.Error("another method went through")
 	}
 }
 

@@ -74,18 +74,18 @@ type httpRelay struct {
 	refused bool // the guest's side belongs to the refusal
 }
 
-func (f *flow) newHTTP(c net.Conn, head []byte) *httpRelay {
+func (f *flow) newHTTP(c *heldConn) *httpRelay {
 	f.setApp("http")
 	h := &httpRelay{f: f, conn: c, pending: make(chan exchange, pipelined)}
 	h.changed = sync.NewCond(&h.mu)
-	h.in = &httpwire.FlushReader{R: &prefixed{Conn: c, head: head}}
+	h.in = &httpwire.FlushReader{R: c}
 	h.cr = bufio.NewReaderSize(h.in, httpBuffer)
 	return h
 }
 
 // serveHTTP relays HTTP/1. dial is called when the first request has passed.
-func (f *flow) serveHTTP(c net.Conn, head []byte, dial func() (net.Conn, error)) {
-	h := f.newHTTP(c, head)
+func (f *flow) serveHTTP(c *heldConn, dial func() (net.Conn, error)) {
+	h := f.newHTTP(c)
 	h.dial = dial
 	h.requests()
 	h.answers.Wait()
@@ -93,8 +93,8 @@ func (f *flow) serveHTTP(c net.Conn, head []byte, dial func() (net.Conn, error))
 
 // serveHTTPHalf checks requests to a server that spoke first. The caller relays what
 // the server sends, as it is.
-func (f *flow) serveHTTPHalf(c net.Conn, head []byte, up net.Conn) {
-	h := f.newHTTP(c, head)
+func (f *flow) serveHTTPHalf(c *heldConn, up net.Conn) {
+	h := f.newHTTP(c)
 	h.opaque = true
 	h.setUp(up)
 	h.requests()
@@ -260,7 +260,7 @@ func (h *httpRelay) connect() error {
 }
 
 // refuse answers a request that may not pass, after the answers to those before
-// it. Nothing of it has gone to the server, but perhaps its first word.
+// it. Nothing of it has gone to the server.
 func (h *httpRelay) refuse(he *httpwire.Error) {
 	h.f.refused(he.Why)
 	if h.opaque {

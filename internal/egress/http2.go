@@ -65,7 +65,7 @@ func (f *flow) newHTTP2(c net.Conn) *http2Relay {
 }
 
 // serveHTTP2 relays a connection that begins with the HTTP/2 preface.
-func (f *flow) serveHTTP2(c net.Conn, head []byte, dial func() (net.Conn, error)) {
+func (f *flow) serveHTTP2(c *heldConn, dial func() (net.Conn, error)) {
 	f.setApp("http2")
 	// The server must be dialled before the first request: many clients wait
 	// for its settings.
@@ -76,7 +76,7 @@ func (f *flow) serveHTTP2(c net.Conn, head []byte, dial func() (net.Conn, error)
 	}
 	h := f.newHTTP2(c)
 	w := bufio.NewWriterSize(up, smallBuffer)
-	r := bufio.NewReaderSize(&httpwire.FlushReader{R: &prefixed{Conn: c, head: head}, W: w}, httpBuffer)
+	r := bufio.NewReaderSize(&httpwire.FlushReader{R: c, W: w}, httpBuffer)
 	var answers sync.WaitGroup
 	answers.Go(func() { h.answers(up) })
 	defer answers.Wait()

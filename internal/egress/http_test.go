@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"bawn.dev/bawn/internal/egress/httpwire"
 	"bawn.dev/bawn/internal/egress/tlshello"
 )
 
@@ -24,8 +25,9 @@ func TestRequestWithoutLineEnd(t *testing.T) {
 	for in, want := range map[string]kind{
 		"GET http://other.example/ HTTP/1.0": kindHTTP, "GET /": kindHTTP, "get http://other.example/": kindHTTP, "ruok": kindOther, "get key": kindOther,
 	} {
-		if k, head, err := sniff(strings.NewReader(in), nil); k != want || string(head) != in || !errors.Is(err, io.EOF) {
-			t.Errorf("%q: %v, %q, %v", in, k, head, err)
+		c := &heldConn{Conn: readConn{r: strings.NewReader(in)}}
+		if k, err := new(sniffer).sniff(c); k != want || string(c.held) != in || !errors.Is(err, io.EOF) {
+			t.Errorf("%q: %v, %q, %v", in, k, c.held, err)
 		}
 	}
 }
@@ -48,16 +50,31 @@ func TestLongMethod(t *testing.T) {
 	}
 }
 
-// TestTooManyPieces: a first line or a ClientHello, byte by byte, ends.
-func TestTooManyPieces(t *testing.T) {
-	for _, in := range []string{strings.Repeat("A", 3*maxFirstReads), "GET /" + strings.Repeat("a", 3*maxFirstReads)} {
-		if k, head, err := sniff(iotest.OneByteReader(strings.NewReader(in)), nil); k != kindHTTP || len(head) > maxFirstReads+1 || err != nil {
-			t.Errorf("%v after %d bytes, %v", k, len(head), err)
+// readConn is a connection that is only read from.
+type readConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c readConn) Read(b []byte) (int, error) { return c.r.Read(b) }
+
+// TestFirstBytesAreBounded: a first line or a ClientHello, byte by byte, ends.
+func TestFirstBytesAreBounded(t *testing.T) {
+	for _, in := range []string{strings.Repeat("A", 3*httpwire.MaxHead), "GET /" + strings.Repeat("a", 3*httpwire.MaxHead)} {
+		c := &heldConn{Conn: readConn{r: iotest.OneByteReader(strings.NewReader(in))}}
+		if k, err := new(sniffer).sniff(c); k != kindHTTP || len(c.held) > httpwire.MaxHead+1 || err != nil {
+			t.Errorf("%v after %d bytes, %v", k, len(c.held), err)
 		}
 	}
-	hello := []byte{22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc}
-	if _, _, err := tlshello.Read(iotest.OneByteReader(bytes.NewReader(append(hello, make([]byte, 9000)...))), nil); !errors.Is(err, tlshello.ErrRefused) {
-		t.Error(err)
+	hello := []byte{22, 3, 1, 0, 1, 1}
+	for range tlshello.MaxHello {
+		hello = append(hello, 22, 3, 1, 0, 1, 0)
+	}
+	for _, in := range [][]byte{hello, append([]byte{22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc}, make([]byte, 9000)...)} {
+		c := &heldConn{Conn: readConn{r: iotest.OneByteReader(bytes.NewReader(in))}}
+		if _, _, err := readHello(c); !errors.As(err, new(refusedHello)) || len(c.held) > tlshello.MaxHello+smallBuffer {
+			t.Error(err, len(c.held))
+		}
 	}
 }
 

@@ -115,23 +115,6 @@ func refuse(c net.Conn, word []byte) {
 	c.Close()
 }
 
-// prefixed is a connection of which some bytes were read already.
-type prefixed struct {
-	net.Conn
-	head []byte
-}
-
-func (p *prefixed) Read(b []byte) (int, error) {
-	if len(p.head) > 0 {
-		n := copy(b, p.head)
-		if p.head = p.head[n:]; len(p.head) == 0 {
-			p.head = nil
-		}
-		return n, nil
-	}
-	return p.Conn.Read(b)
-}
-
 // through relays without inspection.
 func (f *flow) through(req TCPRequest) {
 	f.setApp("raw")
@@ -148,11 +131,11 @@ func (f *flow) through(req TCPRequest) {
 }
 
 // relay copies both ways until both have ended, or one has failed. client is
-// where the guest's bytes are read from.
-func (f *flow) relay(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
+// where the guest's bytes are read from; j, unless it is nil, judges them.
+func (f *flow) relay(client io.Reader, conn, up net.Conn, j judge) {
 	var down sync.WaitGroup
 	down.Go(func() { f.down(conn, up, up) })
-	f.up(client, conn, up, filter)
+	f.up(client, conn, up, j)
 	down.Wait()
 }
 
@@ -167,26 +150,27 @@ func (f *flow) down(conn, up net.Conn, src io.Reader) {
 	_ = conn.SetReadDeadline(time.Now().Add(oneWayTime))
 }
 
-// up copies what the client sends. A filter's error is a denial.
-func (f *flow) up(client io.Reader, conn, up net.Conn, filter func([]byte) ([]byte, error)) {
-	refused := false
-	err := copyStream(up, client, func(b []byte) ([]byte, error) {
-		if filter == nil {
-			return b, nil
+// up copies what the client sends. An error of the judge is a denial.
+func (f *flow) up(client io.Reader, conn, up net.Conn, j judge) {
+	var refusal error
+	var filter func([]byte) ([]byte, error)
+	if j != nil {
+		filter = func(b []byte) ([]byte, error) {
+			b, refusal = j.Filter(b)
+			return b, refusal
 		}
-		out, err := filter(b)
-		refused = err != nil
-		return out, err
-	})
-	switch {
-	case refused:
-		f.refused(err.Error())
-		abort(conn)
-		abort(up)
-	case err != nil:
-		abort(conn)
-		abort(up)
-	default:
-		_ = relay.CloseWrite(up)
 	}
+	err := copyStream(up, client, filter)
+	if err == nil && j != nil {
+		refusal = j.End()
+	}
+	if refusal != nil {
+		f.refused(refusal.Error())
+	}
+	if err != nil || refusal != nil {
+		abort(conn)
+		abort(up)
+		return
+	}
+	_ = relay.CloseWrite(up)
 }

@@ -20,15 +20,20 @@ import (
 // On any other port the server may speak first (SSH, SMTP, MySQL): bawn dials,
 // then accepts, so that the guest sees a refused connection as refused, and both
 // directions are open at once. What the client begins like TLS or like an HTTP
-// request is checked as on the ports above, anything else is let through as it is.
-// A first word passes as it comes, for it is no request yet, and some protocols
-// have no line end after it; the rest of a first line waits for its end.
+// request is checked as on the ports above. What may become a request's first line
+// waits for its end: a minute if it begins with a method that servers know, else a
+// moment, for some protocols have no line end after their first word. Anything else,
+// binary bytes at once, passes as it comes, and is watched to the end of the
+// connection: see watcher.
 //
 // Under a rule marked raw, and to the host's own loopback, nothing is inspected.
 //
-// Files: sniff.go tells protocols by their first bytes, eitherfirst.go serves the
-// ports where either side may speak first, tls.go, http.go and http2.go the
-// protocols, relay.go copies.
+// Whatever inspects the client's bytes takes them from one reader, heldConn, and hands
+// on those that it has judged.
+//
+// Files: inspect.go has that reader and the watcher, sniff.go tells protocols by their
+// first bytes, eitherfirst.go serves the ports where either side may speak first,
+// tls.go, http.go and http2.go the protocols, relay.go copies.
 
 // tlsPorts are the ports where the client sends a ClientHello first (IANA service
 // names): https, its usual second, and mail, directory, DNS and others over TLS.
@@ -41,12 +46,12 @@ const (
 	// firstByteTime is how long a client may wait before its first byte on a
 	// port where it speaks first: browsers open connections ahead of need.
 	firstByteTime = 5 * time.Minute
-	// firstBytesTime is how long it may take from there (on other ports: from the
-	// end of the first word) until a ClientHello or a request's first line is whole.
+	// firstBytesTime is how long it may take from there until a ClientHello or a
+	// request's first line is whole.
 	firstBytesTime = time.Minute
-	// maxFirstReads bounds the pieces that a request's first line may come in: after
-	// each, all is looked at again.
-	maxFirstReads = 1024
+	// graceTime is how long the rest of a first line is waited for, on ports where the
+	// server may speak first, while what came of it is not like a request's.
+	graceTime = 400 * time.Millisecond
 )
 
 // TCP decides on a connection from src to dst and serves it to its end.
@@ -95,44 +100,44 @@ func (f *flow) explain(req TCPRequest, d policy.Decision) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
-	kind, head, _ := sniff(c, nil)
-	if kind != kindHTTP {
+	held := &heldConn{Conn: c}
+	if kind, _ := new(sniffer).sniff(held); kind != kindHTTP {
 		abort(c)
 		return
 	}
 	// The head is read to its end: a client that is still sending would not
 	// see the answer.
-	refuse(&prefixed{Conn: c, head: head}, f.page(d.Reason))
+	refuse(held, f.page(d.Reason))
 }
 
 // clientFirst checks the client's first bytes before it dials.
 func (f *flow) clientFirst(req TCPRequest) {
-	c, err := req.Accept()
-	if err != nil || !f.add(c) {
+	conn, err := req.Accept()
+	if err != nil || !f.add(conn) {
 		return
 	}
+	c := &heldConn{Conn: conn}
 	_ = c.SetReadDeadline(time.Now().Add(firstByteTime))
-	first, err := readSome(c)
-	if err != nil {
+	if err := c.fill(); err != nil {
 		c.Close()
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
-	kind, head, _ := sniff(c, first)
+	kind, _ := new(sniffer).sniff(c)
 	plain := f.to.Port == httpPort
 	switch {
 	case kind == kindTLS:
-		f.serveTLS(c, head, nil, false)
+		f.serveTLS(c, nil, false)
 	case kind == kindHTTP && plain:
 		_ = c.SetReadDeadline(time.Time{})
-		f.serveHTTP(c, head, f.connect)
+		f.serveHTTP(c, f.connect)
 	case kind == kindHTTP2 && plain:
 		_ = c.SetReadDeadline(time.Time{})
-		f.serveHTTP2(c, head, f.connect)
+		f.serveHTTP2(c, f.connect)
 	case kind == kindHTTP:
 		why := fmt.Sprintf("port %d is for TLS, and this is plain HTTP: only a rule with raw: allows this traffic", f.to.Port)
 		f.refused(why)
-		refuse(&prefixed{Conn: c, head: head}, errorPage(http.StatusForbidden, why, ""))
+		refuse(c, errorPage(http.StatusForbidden, why, ""))
 	default:
 		what := "TLS"
 		if plain {

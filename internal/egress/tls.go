@@ -13,9 +13,9 @@ import (
 
 // serveTLS checks a ClientHello and relays. up is the server if it is dialled
 // already. spoke: it spoke first, and the caller relays what it sends.
-func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
+func (f *flow) serveTLS(c *heldConn, up net.Conn, spoke bool) {
 	f.setApp("tls")
-	h, head, err := tlshello.Read(c, head)
+	h, n, err := readHello(c)
 	if word := f.checkHello(h, err); err != nil || word != nil {
 		f.drop(c, up, word)
 		return
@@ -26,7 +26,7 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 			return
 		}
 	}
-	if _, err := up.Write(head); err != nil {
+	if err := c.pass(up, n); err != nil {
 		f.drop(c, up, nil)
 		return
 	}
@@ -37,17 +37,41 @@ func (f *flow) serveTLS(c net.Conn, head []byte, up net.Conn, spoke bool) {
 		return nil
 	}}
 	if spoke {
-		f.up(c, c, up, guard.Filter)
+		f.up(c, c, up, guard)
 		return
 	}
-	f.relay(c, c, up, guard.Filter)
+	f.relay(c, c, up, guard)
 }
 
-// checkHello judges what tlshello.Read returned, and logs a denial. It returns the
+// refusedHello is what is wrong with a ClientHello.
+type refusedHello struct{ error }
+
+// readHello reads until the first ClientHello is whole, and returns it with the number
+// of bytes of held that are its own. Errors are refusedHello, or those of c.
+func readHello(c *heldConn) (tlshello.Hello, int, error) {
+	var p tlshello.Parser
+	for n := 0; ; {
+		m, done, err := p.Feed(c.held[n:])
+		switch n += m; {
+		case done:
+			return p.Hello(), n, nil
+		case err == nil && n > tlshello.MaxHello:
+			err = errors.New("the ClientHello is too long, or split into too many records")
+		}
+		if err != nil {
+			return tlshello.Hello{}, 0, refusedHello{err}
+		}
+		if err := c.fill(); err != nil {
+			return tlshello.Hello{}, 0, err
+		}
+	}
+}
+
+// checkHello judges what readHello returned, and logs a denial. It returns the
 // alert for the client; nil if the ClientHello may pass, or the client gave up.
 func (f *flow) checkHello(h tlshello.Hello, err error) (word []byte) {
 	switch {
-	case errors.Is(err, tlshello.ErrRefused):
+	case errors.As(err, new(refusedHello)):
 		f.refused(err.Error())
 		return tlshello.Alert(tlshello.AlertUnexpectedMessage)
 	case err != nil:

@@ -160,6 +160,10 @@ func TestLooksHTTP(t *testing.T) {
 		strings.Repeat("A", 70) + "\n":   {false, false},
 		strings.Repeat("A", 70) + "=":    {false, false},
 		"GET\r/ HTTP/1.1\r\n":            {true, false},
+		"get http://x/ FOO/1.1\r\n":      {true, false},
+		"0 \x02\x01\x01\x60":             {false, false}, // an LDAP bind of length 32
+		"A \x1b":                         {false, false},
+		"get /x\x00":                     {false, true},
 
 		strings.Repeat("A", 70) + " / HTTP/1.1\n": {true, false},
 	} {

@@ -14,9 +14,11 @@ import (
 // In TLS 1.3 all that follows looks like application data, so that the guard stays
 // to the end of the connection, and looks at the records' headers.
 //
-// Not every handshake record in the clear: after a ChangeCipherSpec, TLS 1.2
+// Not every handshake record is in the clear: after a ChangeCipherSpec, TLS 1.2
 // has encrypted ones of the same type, whose first bytes are random. A second
-// ClientHello is therefore known by its first six bytes.
+// ClientHello is known by its type and by its lengths, whatever version it claims:
+// servers do not look at the version once TLS 1.3 is agreed on. One in pieces is
+// refused, or put together if it may as well be random.
 //
 // Use it for one direction of one connection, from one goroutine at a time.
 type Guard struct {
@@ -25,6 +27,7 @@ type Guard struct {
 
 	done bool   // no second ClientHello can come
 	held []byte // an incomplete record
+	part []byte // the pieces of what may be a second ClientHello; they have passed
 	skip int    // bytes to come of a record that passes as it comes
 }
 
@@ -40,24 +43,38 @@ func (g *Guard) Filter(b []byte) ([]byte, error) {
 		return b, nil
 	}
 	if len(g.held) > 0 {
-		b = append(g.held, b...)
+		g.held = append(g.held, b...)
+		b = g.held
 	}
-	n := g.skip // bytes that may pass
+	n, err := g.records(b)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 && len(g.held) > 0 {
+		return nil, nil // held as it is
+	}
+	g.held = bytes.Clone(b[n:])
+	return b[:n], nil
+}
+
+// End is called when the client ends. What is held then never passes.
+func (g *Guard) End() error { return nil }
+
+// records judges the records in b and returns how many bytes may pass.
+func (g *Guard) records(b []byte) (int, error) {
+	n := g.skip
 	g.skip = 0
 	for n < len(b) && !g.done {
 		size, err := g.record(b[n:])
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		if size == 0 {
-			break
+			return n, nil
 		}
 		n += size
 	}
-	if g.done {
-		n = len(b)
-	}
-	return g.pass(b, n), nil
+	return len(b), nil
 }
 
 // record judges the record at the beginning of b and returns how many bytes of b
@@ -91,8 +108,14 @@ func (g *Guard) handshake(body []byte) error {
 	if len(body) == 0 { // RFC 8446 section 5.1 forbids it; some servers pass over it
 		return errors.New("an empty handshake record")
 	}
+	if g.part != nil {
+		g.part = append(g.part, body...)
+		if err := g.pieces(); err != nil || g.done {
+			return err
+		}
+	}
 	if body[0] != handshakeClientHello {
-		g.done = true // TLS 1.2 went on with its key exchange, or is encrypted
+		g.done = g.part == nil // TLS 1.2 went on with its key exchange, or is encrypted
 		return nil
 	}
 	return g.second(body)
@@ -100,26 +123,49 @@ func (g *Guard) handshake(body []byte) error {
 
 // second judges a record that begins like a ClientHello.
 func (g *Guard) second(body []byte) error {
-	if len(body) < 6 {
+	if len(body) < messageHeader+2 {
 		return errors.New("a second ClientHello is split into pieces")
 	}
-	size := int(body[1])<<16 | int(body[2])<<8 | int(body[3])
-	if size > 1<<18 || body[4] != 3 {
-		g.done = true // random bytes: encrypted
+	size, usual := messageSize(body), body[messageHeader] == 3
+	switch {
+	case size > 1<<18:
+		g.done = g.part == nil // random bytes: encrypted
+		return nil
+	case len(body) == messageHeader+size:
+		return g.whole(body[messageHeader:], usual)
+	case usual:
+		return errors.New("a second ClientHello is split into pieces")
+	case g.part == nil:
+		g.part = bytes.Clone(body)
+		return g.pieces()
+	}
+	return nil
+}
+
+// pieces judges what may be a ClientHello in pieces, once it is whole.
+func (g *Guard) pieces() error {
+	size := messageSize(g.part)
+	if size > MaxHello {
+		g.part, g.done = nil, true
 		return nil
 	}
-	if len(body) != 4+size {
-		return errors.New("a second ClientHello is split into pieces")
+	if len(g.part) < messageHeader+size {
+		return nil
 	}
-	h, err := parseHelloBody(body[4:])
-	if err != nil {
+	msg := g.part[messageHeader : messageHeader+size]
+	g.part = nil
+	return g.whole(msg, false)
+}
+
+// whole judges a ClientHello without its header; certain: it cannot be random bytes.
+func (g *Guard) whole(b []byte, certain bool) error {
+	h, err := parseHelloBody(b)
+	switch {
+	case errors.Is(err, errNotHello) && !certain:
+		g.done = g.part == nil
+		return nil
+	case err != nil:
 		return err
 	}
 	return g.Check(h)
-}
-
-// pass gives out the first n bytes and holds the others.
-func (g *Guard) pass(b []byte, n int) []byte {
-	g.held = bytes.Clone(b[n:])
-	return b[:n]
 }

@@ -5,7 +5,8 @@
 // Words: the ClientHello is the first handshake message. It travels in records of
 // the plaintext type "handshake", possibly in several. A server may answer with a
 // HelloRetryRequest; the client then sends a second ClientHello, which the Guard
-// looks for in what follows the first.
+// looks for in what follows the first. Where a protocol turns to TLS in its middle
+// (STARTTLS), a Scanner looks for ClientHellos at any place.
 //
 // Sources: RFC 8446 sections 4 and 5, RFC 6066 section 3, RFC 9849 (ECH). The
 // ClientHello is read, never changed. What two readers could understand
@@ -15,7 +16,6 @@ package tlshello
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -28,13 +28,8 @@ const (
 	// maxRecord is the longest TLS plaintext record, in bytes.
 	maxRecord = 1 << 14
 
-	// maxReads bounds the pieces that a ClientHello may come in: after each, all is
-	// looked at again.
-	maxReads = 1024
-	// readBuffer is how much is read at a time, in bytes.
-	readBuffer = 4 << 10
-
-	recordHeader = 5 // type, version, length
+	recordHeader  = 5 // type, version, length
+	messageHeader = 4 // type, length
 
 	recordChangeCipherSpec = 20
 	recordAlert            = 21
@@ -55,19 +50,8 @@ const (
 	AlertUnexpectedMessage = 10
 )
 
-// Errors of Parse and Read.
-var (
-	// ErrShort means that more bytes are needed.
-	ErrShort = errors.New("more bytes are needed")
-	// ErrRefused means that the bytes are no ClientHello, or one that two readers
-	// could understand differently. The error's text says what is wrong.
-	ErrRefused = errors.New("refused")
-)
-
-// refusal is an error that is ErrRefused.
-type refusal struct{ error }
-
-func (refusal) Is(target error) bool { return target == ErrRefused }
+// ErrShort means that Parse needs more bytes.
+var ErrShort = errors.New("more bytes are needed")
 
 // Hello is what matters of a ClientHello.
 type Hello struct {
@@ -90,101 +74,145 @@ func Looks(b []byte) (yes, maybe bool) {
 	return b[1] == 3, false
 }
 
-// Read reads from c until the ClientHello that begins with head is whole, and
-// returns it with all bytes read so far, head included. At most MaxHello bytes and
-// one read more are held. Errors are ErrRefused, or those of c.
-func Read(c io.Reader, head []byte) (Hello, []byte, error) {
-	buf := make([]byte, readBuffer)
-	for reads := 0; ; reads++ {
-		h, err := Parse(head)
-		if err == nil {
-			return h, head, nil
-		}
-		if !errors.Is(err, ErrShort) {
-			return h, head, refusal{err}
-		}
-		if len(head) > MaxHello || reads == maxReads {
-			return Hello{}, nil, refusal{errors.New("the ClientHello is too long, or split into too many pieces")}
-		}
-		n, err := io.ReadAtLeast(c, buf, min(lacking(head), len(buf)))
-		head = append(head, buf[:n]...)
-		if err != nil && n == 0 {
-			return Hello{}, nil, err
-		}
-	}
+// Parser reads one ClientHello from a stream's bytes as they come. It looks at each
+// byte once, however small the pieces are, and holds at most MaxHello bytes. Its zero
+// value stands at the beginning of a record. Use it from one goroutine at a time.
+type Parser struct {
+	// Lenient takes records as the most forgiving server does: of any version, with
+	// records of other types and empty ones between the pieces of the ClientHello,
+	// and with other messages behind it in its record.
+	Lenient bool
+
+	head   [recordHeader]byte
+	inHead int    // bytes of head that are there
+	left   int    // bytes of the current record that are to come
+	skip   bool   // they are not the ClientHello's
+	msg    []byte // the handshake message so far
+	hello  Hello
+
+	certain bool // the message is a ClientHello, whatever else is wrong with it
+	looked  int  // bytes looked at, which tests count
 }
 
-// lacking is how many bytes are worth another look at a ClientHello that is not
-// whole: its start, where mistakes show, or the rest of a record.
-func lacking(head []byte) int {
-	for len(head) > recordHeader+4 {
-		n := recordHeader + int(head[3])<<8 + int(head[4])
-		if len(head) < n {
-			return n - len(head)
+// Feed takes the next bytes and returns how many of them belong to the ClientHello's
+// records, all of them unless done. done: the ClientHello is whole, see Hello. An
+// error means that it is none, or one that two readers could understand differently.
+func (p *Parser) Feed(b []byte) (n int, done bool, err error) {
+	for n < len(b) && !done && err == nil {
+		var m int
+		if p.left == 0 {
+			m, err = p.header(b[n:])
+		} else {
+			m, done, err = p.body(b[n:])
 		}
-		head = head[n:]
+		n += m
 	}
-	return 1
+	p.looked += n
+	return n, done, err
 }
+
+// Hello returns what was read, once Feed is done.
+func (p *Parser) Hello() Hello { return p.hello }
+
+// header takes bytes of a record's header.
+func (p *Parser) header(b []byte) (n int, err error) {
+	n = copy(p.head[p.inHead:], b)
+	p.inHead += n
+	if err := p.checkHeader(p.head[:p.inHead]); err != nil || p.inHead < recordHeader {
+		return n, err
+	}
+	p.inHead, p.left = 0, int(p.head[3])<<8|int(p.head[4])
+	p.skip = p.head[0] != recordHandshake
+	return n, nil
+}
+
+// checkHeader judges a header as far as it is there.
+func (p *Parser) checkHeader(h []byte) error {
+	other := h[0] != recordHandshake
+	if other && (!p.Lenient || len(p.msg) == 0 || h[0] < recordChangeCipherSpec || h[0] > recordHeartbeat) {
+		return errNotHello
+	}
+	if !p.Lenient && len(h) > 1 && h[1] != 3 {
+		return errNotHello
+	}
+	if len(h) < recordHeader {
+		return nil
+	}
+	size := int(h[3])<<8 | int(h[4])
+	if !p.Lenient && (size == 0 || size > maxRecord) || size > maxRecord+256 {
+		return errors.New("a TLS record of a wrong length")
+	}
+	return nil
+}
+
+// body takes bytes of a record's contents.
+func (p *Parser) body(b []byte) (n int, done bool, err error) {
+	n = min(len(b), p.left)
+	p.left -= n
+	if p.skip {
+		return n, false, nil
+	}
+	p.msg = append(p.msg, b[:n]...)
+	if p.msg[0] != handshakeClientHello {
+		return n, false, errors.New("the first TLS message is not a ClientHello")
+	}
+	if len(p.msg) < messageHeader {
+		return n, false, nil
+	}
+	size := messageSize(p.msg)
+	switch have := len(p.msg) - messageHeader; {
+	case size > MaxHello:
+		return n, false, errors.New("the ClientHello is too long")
+	case !p.Lenient && (have > size || have == size && p.left > 0):
+		return n, false, errors.New("more data follows the ClientHello in its record")
+	case have < size:
+		return n, false, nil
+	}
+	p.hello, err = parseHelloBody(p.msg[messageHeader : messageHeader+size])
+	p.certain = !errors.Is(err, errNotHello)
+	p.msg = nil
+	return n, err == nil, err
+}
+
+// messageSize is the length in a handshake message's header of messageHeader bytes.
+func messageSize(msg []byte) int { return int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3]) }
 
 // Parse reads the first ClientHello of a stream, which may be split over
 // records. It fails with ErrShort while it is incomplete; any other error means
 // that it is none, or one that two readers could understand differently.
 func Parse(b []byte) (Hello, error) {
-	var msg []byte
-	for {
-		if len(b) < recordHeader {
-			return Hello{}, ErrShort
-		}
-		if b[0] != recordHandshake || b[1] != 3 {
-			return Hello{}, errors.New("not a TLS handshake")
-		}
-		n := int(b[3])<<8 | int(b[4])
-		if n == 0 || n > maxRecord {
-			return Hello{}, errors.New("a TLS record of a wrong length")
-		}
-		part := b[recordHeader:]
-		whole := len(part) >= n
-		if whole {
-			part = part[:n]
-		}
-		msg = append(msg, part...)
-		if len(msg) > 0 && msg[0] != handshakeClientHello {
-			return Hello{}, errors.New("the first TLS message is not a ClientHello")
-		}
-		if len(msg) >= 4 {
-			size := int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])
-			if size > MaxHello {
-				return Hello{}, errors.New("the ClientHello is too long")
-			}
-			if len(msg) > 4+size {
-				return Hello{}, errors.New("more data follows the ClientHello in its record")
-			}
-			if len(msg) == 4+size && whole {
-				return parseHelloBody(msg[4:])
-			}
-		}
-		if !whole {
-			return Hello{}, ErrShort
-		}
-		b = b[recordHeader+n:]
+	var p Parser
+	_, done, err := p.Feed(b)
+	if err == nil && !done {
+		err = ErrShort
 	}
+	return p.hello, err
+}
+
+// errNotHello means that bytes have nothing of a ClientHello but its first bytes.
+var errNotHello = errors.New("not a TLS handshake")
+
+// readFixed reads the part of a ClientHello that stands before its extensions.
+// Random bytes seldom pass.
+func readFixed(s *cryptobyte.String) bool {
+	var version uint16
+	var random []byte
+	var session, suites, compressions cryptobyte.String
+	return s.ReadUint16(&version) && s.ReadBytes(&random, 32) &&
+		s.ReadUint8LengthPrefixed(&session) && len(session) <= 32 &&
+		s.ReadUint16LengthPrefixed(&suites) && len(suites) > 0 && len(suites)%2 == 0 &&
+		s.ReadUint8LengthPrefixed(&compressions) && len(compressions) > 0
 }
 
 // parseHelloBody reads a ClientHello without its four bytes of header.
 func parseHelloBody(b []byte) (Hello, error) {
-	var (
-		h                                   Hello
-		s                                   = cryptobyte.String(b)
-		version                             uint16
-		random                              []byte
-		session, suites, compressions, exts cryptobyte.String
-	)
-	bad := errors.New("a malformed ClientHello")
-	if !s.ReadUint16(&version) || !s.ReadBytes(&random, 32) || !s.ReadUint8LengthPrefixed(&session) ||
-		!s.ReadUint16LengthPrefixed(&suites) || !s.ReadUint8LengthPrefixed(&compressions) {
-		return h, bad
+	var h Hello
+	var exts cryptobyte.String
+	s := cryptobyte.String(b)
+	if !readFixed(&s) {
+		return h, errNotHello
 	}
+	bad := errors.New("a malformed ClientHello")
 	if s.Empty() {
 		return h, nil // no extensions at all: TLS 1.2 and older allow it
 	}

@@ -171,6 +171,9 @@ func FuzzClientHello(f *testing.F) {
 			if len(g.held) > maxRecord+512+recordHeader {
 				t.Fatalf("%d bytes are held", len(g.held))
 			}
+			if len(g.part) > MaxHello+maxRecord+512 {
+				t.Fatalf("%d bytes of a ClientHello in pieces", len(g.part))
+			}
 			rest = rest[n:]
 		}
 	})
