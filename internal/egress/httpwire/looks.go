@@ -88,7 +88,7 @@ type FirstLine struct {
 	start   int // of the first word
 	inWord  bool
 	pastOne bool // behind the first word
-	method  bool // which is a method that servers know, in any case
+	method  bool // which is a method that servers know
 	verdict Verdict
 
 	looked int // bytes looked at, which tests count
@@ -130,8 +130,8 @@ func (l *FirstLine) step(b []byte, c byte) {
 	case l.inWord && isBlank(c):
 		word := string(b[l.start:min(l.at, l.start+16)])
 		l.inWord, l.pastOne = false, true
-		l.method, l.verdict = isMethod(strings.ToUpper(word)), Undecided
-		if isMethod(word) {
+		l.method, l.verdict = isMethod(word), Undecided
+		if l.method {
 			l.verdict = Likely
 		}
 	default:
