@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file asks the user at the terminal.
+// This file asks the user questions at the terminal.
 
 // confirm asks the user whether to add rules; without a terminal the answer is no.
 func confirm(question string) bool {
@@ -43,8 +43,8 @@ func (p *prompter) discard() {
 	_ = unix.IoctlSetInt(int(p.tty.Fd()), unix.TCFLSH, unix.TCIFLUSH)
 }
 
-// line reads the next line. When ctx ends first, the read goes on unobserved: it cannot be
-// interrupted.
+// line reads the next line. When ctx ends first, the read continues in the background: it
+// cannot be interrupted.
 func (p *prompter) line(ctx context.Context) (string, error) {
 	type read struct {
 		text string

@@ -10,7 +10,7 @@ import (
 )
 
 // addUsageHints gives errors about the arguments of a command, and of those below it, a
-// text of bawn's own and the next step.
+// text in bawn's style and the next step.
 func addUsageHints(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {

@@ -11,7 +11,7 @@ import (
 
 // The filter is a list of refusals, not of permissions: the calls that QEMU and Go use
 // differ from one version to the next, and Landlock already protects the files. A
-// refusal is an errno, so that a program that merely probes goes on.
+// refusal is an errno, so that a program that merely probes continues.
 
 // refusal is one system call that the filter refuses.
 type refusal struct {

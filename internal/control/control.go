@@ -15,7 +15,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 )
 
-// Status is how a running sandbox is.
+// Status is the present state of a running sandbox.
 type Status struct {
 	Name       string           `json:"name"`
 	Phase      sandbox.Phase    `json:"phase"`
@@ -28,7 +28,7 @@ type Status struct {
 	Mounts     []sandbox.Source `json:"mounts"`
 	// Attached is how many commands, shells and clients of SSH work in it.
 	Attached int `json:"attached"`
-	// Resumed: it was suspended and went on, and did not boot.
+	// Resumed: it was resumed from its suspended state, and did not boot.
 	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine is paused until the host's disk has room again.
 	Starved bool `json:"starved,omitempty"`
@@ -41,13 +41,13 @@ type Service interface {
 	Status() Status
 	// Stop ends the sandbox and returns when its machine has powered off. With force the
 	// machine is ended at once, as if the plug were pulled. When ctx ends first, Stop
-	// returns its cause and the machine goes on shutting down.
+	// returns its cause and the shutdown continues.
 	Stop(ctx context.Context, force bool) error
 	// Suspend saves the sandbox's machine in its folder and ends it. Without force it fails
 	// with ReasonAttached while somebody is attached.
 	Suspend(ctx context.Context, force bool) error
 	// Snapshot saves the sandbox's machine and disk in a folder at path, which is beside
-	// other snapshots, and lets the sandbox go on.
+	// other snapshots, and resumes the sandbox.
 	Snapshot(ctx context.Context, path string) error
 	// ChangePorts closes the ports of the host in remove and publishes those in add on the
 	// host's loopback: all, or after an error none. A Host of 0 in add picks a free port.
@@ -57,7 +57,7 @@ type Service interface {
 	// SettleLog returns when the network log has all that was decided before, or ctx ends.
 	SettleLog(ctx context.Context) error
 	// ReloadPolicy puts the rules on disk in force. It fails with ReasonPolicy if they
-	// cannot be read; nothing passes then.
+	// cannot be read; all traffic is denied then.
 	ReloadPolicy() error
 	// AllowOnce adds a rule that is forgotten when the sandbox stops.
 	AllowOnce(rule string) error

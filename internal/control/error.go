@@ -36,9 +36,9 @@ const (
 	ReasonPortPublished Reason = "port-published"
 	// ReasonPortNotPublished: the port to be closed is not published (Error.Port).
 	ReasonPortNotPublished Reason = "port-not-published"
-	// ReasonPolicy: the rules on disk cannot be read, and nothing passes.
+	// ReasonPolicy: the rules on disk cannot be read, and all traffic is denied.
 	ReasonPolicy Reason = "policy-broken"
-	// ReasonRule: a rule makes no sense.
+	// ReasonRule: a rule is invalid.
 	ReasonRule Reason = "bad-rule"
 	// ReasonDiskFull: the host's disk is full.
 	ReasonDiskFull Reason = "disk-full"

@@ -11,7 +11,7 @@ import (
 
 // Config is what a Gateway governs, and by what means. The pools and DNS must be set.
 type Config struct {
-	Policy       *policy.Set      // nil: nothing passes
+	Policy       *policy.Set      // nil denies everything
 	Pool4, Pool6 netip.Prefix     // synthetic addresses handed out for names
 	DNS          []netip.AddrPort // gateway addresses on which the guest asks
 	Info         []netip.AddrPort // gateway addresses of the page for the agent

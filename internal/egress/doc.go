@@ -38,5 +38,5 @@
 //
 // Not let through, and sometimes missed: a client that sends ECH, also in its
 // GREASE form (Chromium does by default), TLS without a server name, CONNECT, and
-// HTTP/2 by upgrade (the request goes on as HTTP/1.1).
+// HTTP/2 by upgrade (the request continues as HTTP/1.1).
 package egress

@@ -23,7 +23,7 @@ type Gateway struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // what Close waits for: see enter
 
-	current atomic.Pointer[policy.Set] // the policy in force; nil lets nothing pass
+	current atomic.Pointer[policy.Set] // the policy in force; nil denies everything
 	nextID  atomic.Uint64              // of a flow
 	dnsTCP  atomic.Int32               // open DNS connections
 	dnsUDP  atomic.Int32               // ports of the guest that ask over UDP
@@ -77,7 +77,7 @@ func infoAddrs(list []netip.AddrPort) (out []netip.Addr) {
 }
 
 // SetPolicy puts another policy in force at once, and cuts the flows that it
-// forbids. nil lets nothing pass. A flow that begins meanwhile is judged by one or
+// forbids. nil denies everything. A flow that begins meanwhile is judged by one or
 // the other and by the new one at last: it is in the list before it asks for the
 // policy.
 func (g *Gateway) SetPolicy(set *policy.Set) {

@@ -56,7 +56,7 @@ const (
 	CheckApt      CheckID = "apt-get"
 )
 
-// Remedy is what the user can do about a Finding.
+// Remedy is an action by which the user can resolve a Finding.
 type Remedy struct {
 	Kind RemedyKind
 	// Text is the remedy in words for RunThis, and the package, file, version or size that
@@ -64,7 +64,7 @@ type Remedy struct {
 	Text string
 }
 
-// RemedyKind is a kind of Remedy, which a front end words. Its value is stable.
+// RemedyKind is a kind of Remedy, for which a front end has the text. Its value is stable.
 type RemedyKind string
 
 // The kinds of remedies, with what Text is.
@@ -134,7 +134,7 @@ func checkKVM(ctx context.Context, cacheFolder string, cacheErr error) Finding {
 	return f
 }
 
-// SlowWithoutKVM is what software emulation costs, in words.
+// SlowWithoutKVM tells the user the cost of software emulation.
 const SlowWithoutKVM = "using software emulation, about 20 times slower"
 
 // oldestKernel is the first Linux with Landlock (landlock(7)).

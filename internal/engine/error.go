@@ -12,7 +12,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// Reason is why something failed, or what a Notice is about, for programs to branch on.
+// Reason is the kind of a failure or of a Notice, for programs to branch on.
 // Its value is stable: front ends put it into machine-readable output.
 type Reason string
 
@@ -127,7 +127,7 @@ const (
 	PoolSizeDamaged Reason = "pool-size-damaged"
 )
 
-// Origin is where a part of a spec comes from.
+// Origin is the place that a part of a spec comes from.
 type Origin string
 
 // The origins.

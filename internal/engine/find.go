@@ -79,7 +79,7 @@ func (e *Engine) dirOf(name string) (store.Dir, error) {
 	return e.sandboxes.Dir(name), err
 }
 
-// Request is which sandbox the user wants to use, and how. A sandbox that does not
+// Request selects the sandbox that the user wants to use, and how. A sandbox that does not
 // exist is made.
 type Request struct {
 	// Dir is the project directory (ProjectDir).
@@ -93,7 +93,7 @@ type Request struct {
 	Throwaway bool
 	// Change is applied to the sandbox.
 	Change SpecChange
-	// User is whom to log in as; empty is the user's own name.
+	// User is the account to log in as; empty is the user's own name.
 	User string
 }
 

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A guest's clock runs by itself once it is set. It stands still while the host sleeps,
+// A guest's clock runs by itself once it is set. It stops while the host sleeps,
 // and under software emulation it is as exact as the guest's first estimate of the
 // processor's speed. So the host sends the time now and then (wire.OpTime).
 

@@ -12,7 +12,7 @@ import (
 )
 
 // The kernel patches its own code when a feature is first used or no longer used (static
-// keys). Under software emulation, QEMU may go on running the old code on another CPU,
+// keys). Under software emulation, QEMU may continue to run the old code on another CPU,
 // which ends in a panic. There a machine starts with one CPU (kernel.OneCPU), which cannot
 // run code while it patches it, and the agent starts the others once the kernel has done
 // its patching. Before that, the agent causes the patches that would come later in code

@@ -28,7 +28,7 @@ import (
 // thaws them (OpResume).
 //
 // Freezing takes as long as a process needs to leave the kernel, such as from a read of a
-// disk. If it does not succeed in freezeLimit, everything is thawed and the host is told.
+// disk. If it does not succeed in freezeLimit, everything is thawed and the host gets an error.
 
 const (
 	cgroups    = "/sys/fs/cgroup"

@@ -45,7 +45,7 @@ import (
 const (
 	modeModprobe = "modprobe" // load a kernel module for the kernel
 
-	modePowerOff = "poweroff" // these end the machine, for who is root in it
+	modePowerOff = "poweroff" // these end the machine, for root in the guest
 	modeHalt     = "halt"
 	modeReboot   = "reboot"
 	modeShutdown = "shutdown"

@@ -20,7 +20,7 @@ const (
 	endPoll     = 20 * time.Millisecond
 )
 
-// shutdown answers at once; powering off goes on in the background.
+// shutdown answers at once; powering off continues in the background.
 func (a *agent) shutdown(struct{}) (any, error) {
 	go a.powerOff()
 	return nil, nil

@@ -214,11 +214,12 @@ func parsePrefix(s string) (netip.Prefix, error) {
 // isHost reports whether a target is the host's own loopback.
 func isHost(s string) bool { return strings.EqualFold(s, "host") }
 
-// profile is how browsers look names up (UTS #46), but for underscores, which
-// services have in theirs.
+// profile converts names as browsers do before a look-up (UTS #46), but allows underscores,
+// which the names of services have.
 var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false), idna.CheckHyphens(false))
 
-// dots are what separates labels besides a full stop (UTS #46, section 2.3).
+// dots replaces the other characters that separate labels by a full stop (UTS #46, section
+// 2.3).
 var dots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
 
 // parseName returns the labels of a host name, in the form that DNS has.

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// Action is what a rule does.
+// Action is the effect of a rule.
 type Action int
 
 // The actions. The zero value denies.
@@ -110,7 +110,7 @@ func (r *Rule) covers(proto Proto, port uint16) bool {
 	return false
 }
 
-// Flow is what a guest wants to reach: a name, a bare address, or a service on the
+// Flow is the target of a guest's traffic: a name, a bare address, or a service on the
 // host's own loopback. Rules are matched against it. It is comparable.
 type Flow struct {
 	// Name is in lower case without a final dot, and empty for a bare address. Of

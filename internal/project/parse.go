@@ -35,7 +35,7 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Msg) }
 
 // Parse reads the text of a file. It is strict: what it does not know is an
-// error, and so is what the user who looks at the text could misread (control
+// error, and so is text that a user could misread (control
 // characters, aliases, tags, a second document). file is for errors, which are
 // *Error, joined.
 func Parse(file string, text []byte) (*Proposal, error) {
@@ -238,7 +238,7 @@ func (p *parser) list(n *yaml.Node, item func(*yaml.Node)) {
 
 // imageRule is a reference to an image in a registry, or a digest of one in the
 // cache. An archive on this host is not for a project to name: the guest could
-// write one, or the path could be anybody's.
+// write one, or the path could lead anywhere.
 var imageRule = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9._:/@-]*$`)
 
 func (p *parser) image(n *yaml.Node) {

@@ -35,7 +35,7 @@ const maxFile = 64 << 10
 //go:embed bawn.schema.json
 var Schema []byte
 
-// Proposal is what a file asks for. A zero field asks for nothing.
+// Proposal has the settings that a file asks for. A zero field asks for nothing.
 type Proposal struct {
 	Image  string           `json:"image,omitempty"`
 	CPUs   int              `json:"cpus,omitempty"`

@@ -2,7 +2,7 @@ package qemu
 
 import "runtime"
 
-// arch is what differs between the architectures that a machine can have.
+// arch has the properties in which the architectures of machines differ.
 type arch struct {
 	program string // name of QEMU for it
 	pkg     string // the Debian and Ubuntu package that has the program

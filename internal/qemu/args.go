@@ -200,7 +200,7 @@ func plugAddr(i int) (slot, function uint8) {
 	return uint8(addrPlugs + i/plugsPerSlot), uint8(i % plugsPerSlot)
 }
 
-// compact is JSON with sorted keys. The values are ours and always marshal.
+// compact is JSON with sorted keys. The values are bawn's own and always marshal.
 func compact(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {

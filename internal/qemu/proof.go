@@ -86,7 +86,7 @@ func readProof(path string) (proof, bool) {
 	return p, err == nil && json.Unmarshal(text, &p) == nil
 }
 
-// failure is why the proof's guest did not run to its end.
+// failure describes why the proof's guest did not run to its end.
 type failure struct {
 	cause  string // in a few words
 	output string // of QEMU

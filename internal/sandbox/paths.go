@@ -31,7 +31,7 @@ var SystemDirs = []string{
 // nor mounted over.
 var KernelDirs = []string{"/proc", "/sys", "/dev"}
 
-// guestDirs are where the guest keeps what bawn needs.
+// guestDirs are the folders in the guest that bawn itself needs.
 var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
 
 // checkTarget returns an error unless something may be mounted at the path in the guest.

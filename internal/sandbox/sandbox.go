@@ -20,7 +20,7 @@ type Spec struct {
 	ID   string `json:"id"`   // 12 hex digits, never reused
 	Name string `json:"name"` // unique among the owner's sandboxes
 	Dir  string `json:"dir"`  // the directory that the sandbox belongs to and is found by, absolute, symlinks resolved
-	// Project is what the guest sees of that directory. Its path in the guest is the
+	// Project is that directory as the guest sees it. Its path in the guest is the
 	// same, except in a fork with a copy of the project, which has the path of the original.
 	Project   Source    `json:"project"`
 	Created   time.Time `json:"created"`
@@ -48,14 +48,14 @@ type Spec struct {
 	// Added is the part of the above that comes from the approved bawn.yaml.
 	Added Added `json:"added,omitzero"`
 
-	// Boot is what the last start boots from; its paths lie in the cache.
+	// Boot has the files of the last start; their paths lie in the cache.
 	Boot Boot `json:"boot"`
 }
 
 // Sources returns all that the guest sees of the host: the project, then the mounts.
 func (s *Spec) Sources() []Source { return append([]Source{s.Project}, s.Mounts...) }
 
-// Added is what a project's bawn.yaml adds to a spec. Zero adds nothing.
+// Added has the settings that a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
 	Image  string   `json:"image,omitempty"`
 	CPUs   int      `json:"cpus,omitempty"`
@@ -83,7 +83,7 @@ type Source struct {
 	Mode  Mode   `json:"mode,omitempty"`
 }
 
-// Mode is what the guest may do with a Source.
+// Mode is the access that the guest has to a Source.
 type Mode string
 
 // The modes. The zero value is ReadWrite.
@@ -133,7 +133,7 @@ const (
 // MaxName is how long a name may be, in bytes.
 const MaxName = 63
 
-// nameRule is what a name may be: a host name label, since it becomes the
+// nameRule matches valid names: a host name label, since it becomes the
 // guest's hostname and an ssh host alias (RFC 1123 section 2.1).
 var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 

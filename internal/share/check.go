@@ -2,7 +2,7 @@ package share
 
 import "golang.org/x/sys/unix"
 
-// operation is what a request does to a node, or to a name in a directory.
+// operation is the effect of a request on a node, or on a name in a directory.
 type operation int
 
 const (

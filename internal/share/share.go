@@ -23,8 +23,8 @@
 // out to be a regular file or a directory, the file itself by /proc/self/fd. A
 // FIFO or a device is never opened, by whatever means it got there.
 //
-// The process runs as the user who runs bawn, so every file that it makes is theirs,
-// whichever user of the guest made it. It cannot give files away: chown to another
+// The process runs as the user who runs bawn, so every file that it makes belongs to that
+// user, whichever user of the guest made it. It cannot give files away: chown to another
 // user is EPERM.
 //
 // The guest may keep names and attributes for staleAfter; a change on the host

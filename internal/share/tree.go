@@ -336,7 +336,7 @@ func keyOf(st *unix.Statx_t) key {
 }
 
 // checkName refuses a name that is not one component of a path. An honest kernel sends no
-// others, but the guest may run a kernel of its own making.
+// others, but the guest may run a modified kernel.
 func checkName(name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
@@ -350,7 +350,7 @@ func checkName(name string) error {
 var inoSeed = maphash.MakeSeed()
 
 // inode returns the inode number that the guest sees. File systems mounted below the root
-// may use the same numbers as the root's, so theirs are hashed.
+// may use the same numbers as that of the root, so their numbers are hashed.
 func (t *tree) inode(k key) uint64 {
 	if k.dev == t.root.key.dev {
 		return k.ino

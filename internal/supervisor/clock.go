@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	// clockPoll is how soon a guest learns that the host has slept, or that its
-	// clock was set.
+	// clockPoll is the interval of checks whether the host has slept or its clock was
+	// set.
 	clockPoll = 5 * time.Second
-	// clockJump is the least change that the guest is told at once.
+	// clockJump is the smallest change after which the guest's clock is set at once.
 	clockJump = 500 * time.Millisecond
-	// clockTell is how often a guest is told anyway. Under software emulation its clock was
-	// seen to be wrong by 400 parts in a million, a tenth of a second in this time.
+	// clockTell is how often a guest's clock is set in any case. Under software emulation
+	// it was seen to be wrong by 400 parts in a million, a tenth of a second in this time.
 	clockTell = 5 * time.Minute
 )
 
 // clocks is a reading of the host's two clocks: the time, and how long the host has run. The
-// latter stands still while the host sleeps (clock_gettime(2), CLOCK_MONOTONIC).
+// latter stops while the host sleeps (clock_gettime(2), CLOCK_MONOTONIC).
 type clocks struct {
 	wall time.Time // without a monotonic reading
 	ran  time.Duration
@@ -43,8 +43,8 @@ func (s *supervisor) watchClock(ctx context.Context) {
 	s.keepClock(ctx, look, ticker.C)
 }
 
-// keepClock tells the guest the time when the host's clock has jumped since it was
-// last told, and now and then. It looks at each tick.
+// keepClock sets the guest's clock when the host's clock has jumped since it was last set,
+// and after each clockTell. It checks at each tick.
 func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-chan time.Time) {
 	told := look()
 	for {
@@ -68,7 +68,7 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 	}
 }
 
-// clockLimit is how long a guest may take to set its clock. One that is slower is told the
+// clockLimit is how long a guest may take to set its clock. One that is slower gets the
 // time again later.
 const clockLimit = time.Minute
 

@@ -9,13 +9,13 @@ import (
 )
 
 // console copies what one machine prints on its console to the sandbox's log, and keeps
-// the end of it at hand.
+// the end of it in memory.
 type console struct {
 	last []byte        // read only after done
 	done chan struct{} // closed when nothing more comes
 }
 
-// lastSize is how many bytes of a console are kept at hand: a panic with its
+// lastSize is how many bytes of a console are kept in memory: a panic with its
 // trace is smaller.
 const lastSize = 16 << 10
 

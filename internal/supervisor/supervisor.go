@@ -84,14 +84,14 @@ type supervisor struct {
 	ssh     *accept.Group
 }
 
-// platform is what the machine runs on, found out once.
+// platform describes the QEMU and the accelerator that the machine runs on, detected once.
 type platform struct {
 	accel  qemu.Accel
 	binary qemu.Binary
 	kind   string // of the machine (vm.Kind)
 }
 
-// source is where the machine came from. The zero value is one that booted.
+// source tells how the machine was started. The zero value means that it booted.
 type source struct {
 	resumed  bool // from its suspended state
 	template bool // from a template

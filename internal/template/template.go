@@ -49,7 +49,7 @@ import (
 // kind is the name of templates in the cache.
 const kind = "template"
 
-// Point is how far a machine had come when it was saved.
+// Point is the stage of its start at which a machine was saved.
 type Point string
 
 // The points.
@@ -74,7 +74,7 @@ const keep = 4
 // ErrNone means that there is no usable template of the kind.
 var ErrNone = errors.New("no template")
 
-// Meta is what is known of a template without restoring it.
+// Meta is the description of a template.
 type Meta struct {
 	Kernel string    `json:"kernel"` // uname -r, as the guest reported it
 	Made   time.Time `json:"made"`
@@ -91,15 +91,15 @@ type Template struct {
 	entry *cache.Entry
 }
 
-// Machine is what must be the same of a machine when it is saved and when it is
-// restored, apart from what Kind looks up by itself.
+// Machine has the properties of a machine that must be the same when it is saved and when it
+// is restored, except those that Kind looks up by itself.
 type Machine struct {
 	Monitor   string   // the program that runs it and its version, as that reports them
 	Files     []string // paths of the monitor and of all that the machine reads: kernel, initrd, read-only disks
 	Accel     string   // how its code runs
 	OnHostCPU bool     // the guest sees the host's processor, not an emulated one
 	Arguments []string // the whole description of its devices
-	Setup     string   // what it is told while it is set up, up to its last point
+	Setup     string   // the set-up requests that it gets before its last point
 }
 
 // Kind returns the name of the kind of machine that m is, under which Lookup and Make
@@ -147,7 +147,7 @@ func hostIdentity() (string, error) {
 	return strings.Join(lines, "\n") + unix.ByteSliceToString(u.Release[:]) + runtime.GOARCH, nil
 }
 
-// Store is where templates are kept.
+// Store is the folder of the templates.
 type Store struct{ cache cache.Dir }
 
 // Open returns the templates in the cache folder.

@@ -54,7 +54,7 @@ type Transfer struct {
 	Progress progress.Task
 
 	// Skipped is called for each entry of a directory that cannot be copied (ErrKind).
-	// The copy goes on. Required.
+	// The copy continues. Required.
 	Skipped func(error)
 }
 

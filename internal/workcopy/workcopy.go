@@ -1,5 +1,5 @@
 // Package workcopy copies a directory of files for a fork: what cp -a does, for a source
-// that a hostile guest goes on changing meanwhile.
+// that a hostile guest changes meanwhile.
 //
 // Theory of operation. The copy walks the source through handles (os.Root), never by
 // path, so that a symbolic link that the guest puts in the place of a directory cannot

@@ -111,7 +111,7 @@ func parseLength(s string) (int64, error) {
 	return strconv.ParseInt(s, 10, 64)
 }
 
-// filterUpgrade takes out the offers to go on in a protocol that hides later
+// filterUpgrade removes the offers to continue in a protocol that hides later
 // authorities: HTTP/2 (clients send its requests over the same connection
 // afterwards; a client that wants it starts with its preface) and TLS. A client
 // must cope with a server that ignores an offer. Others (WebSocket) stay.

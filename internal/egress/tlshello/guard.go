@@ -115,7 +115,7 @@ func (g *Guard) handshake(body []byte) error {
 		}
 	}
 	if body[0] != handshakeClientHello {
-		g.done = g.part == nil // TLS 1.2 went on with its key exchange, or is encrypted
+		g.done = g.part == nil // TLS 1.2 continued with its key exchange, or is encrypted
 		return nil
 	}
 	return g.second(body)

@@ -30,7 +30,7 @@ const (
 )
 
 // eachEvent calls event with the time and data of each event of a page, and stops at data
-// that makes no sense. Times are of the buffer's clock.
+// that is invalid. Times are of the buffer's clock.
 func eachEvent(page []byte, event func(at time.Duration, data []byte)) {
 	if len(page) < pageHeader {
 		return
@@ -61,7 +61,7 @@ type ringEvent struct {
 	size uint64 // of all that follows its first word
 }
 
-// readEvent reads the event that begins with the word head and goes on in rest; at is the
+// readEvent reads the event that begins with the word head and continues in rest; at is the
 // time of the event before. It is false at the end of the events.
 func readEvent(rest []byte, head uint32, at uint64) (ringEvent, bool) {
 	kind, delta := head&31, uint64(head>>5)

@@ -22,7 +22,7 @@ import (
 // A child may end before Start has noted its number. While a Start is under way, Reap keeps
 // the statuses of unknown numbers, and Start looks for its child's there. The lock is not
 // held over the fork: executing a file on a slow share takes long, and reaping and
-// signalling go on meanwhile.
+// signalling continue meanwhile.
 //
 // A process is signalled only under the lock and before it was reaped, so its number cannot
 // have become another process's.

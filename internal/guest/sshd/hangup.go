@@ -19,7 +19,7 @@ const (
 // and SIGKILL after hangUpGrace. With a terminal, processes other than the command itself
 // are spared if they ignore SIGHUP (nohup). Processes that have left the session
 // (setsid, tmux) are never found. A command with pipes that has ended has nothing to
-// hang up: what it left in the background goes on.
+// hang up: what it left in the background keeps running.
 func (s *session) hangUp() {
 	p := s.running
 	select {

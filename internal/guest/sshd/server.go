@@ -43,7 +43,7 @@ func New(logins *accounts.Logins, processes *process.Table) *Server {
 
 // Configure sets the host key (PEM) and the keys (authorized_keys lines) that may log in
 // as any user. It holds for connections that begin later. Without a host key the server
-// goes on waiting: a template serves nobody.
+// keeps waiting: a template serves nobody.
 func (s *Server) Configure(hostKey []byte, authorized []string) error {
 	var host ssh.Signer
 	if len(hostKey) > 0 {

@@ -381,7 +381,7 @@ func (s *Store) FreeName(base string) (string, error) {
 	return "", fmt.Errorf("too many sandboxes named %s", base)
 }
 
-// ShareRefusal is why a path of the host must not be shared.
+// ShareRefusal is a reason for which a path of the host must not be shared.
 type ShareRefusal string
 
 // The refusals. A path of ReadOnlyShare may be shared read-only.
@@ -495,7 +495,7 @@ var errNotFound = errors.New("no such sandbox")
 // IsNotFound reports whether err means that the sandbox does not exist.
 func IsNotFound(err error) bool { return errors.Is(err, errNotFound) }
 
-// DamagedError says that a file of a sandbox makes no sense: all that can be done is to
+// DamagedError means that a file of a sandbox is invalid: all that can be done is to
 // remove the sandbox.
 type DamagedError struct {
 	File string

@@ -244,7 +244,7 @@ func interruptible(ctx context.Context, setDeadline func(time.Time) error) (rele
 	}
 }
 
-// reported returns a message of the guest's, harmless on a terminal and of bounded length.
+// reported returns a message from the guest, safe for a terminal and of bounded length.
 func reported(message string) string { return text.Short(message, 2000) }
 
 // maxStale bounds what may lie in the mux port before the nonce of a new
@@ -391,7 +391,7 @@ func (a *Client) DialTCP(ctx context.Context, port uint16) (net.Conn, error) {
 	return s, nil
 }
 
-// muxLogger turns yamux's log lines into ours.
+// muxLogger passes yamux's log lines on to the supervisor's log.
 type muxLogger struct{ log *slog.Logger }
 
 func (l muxLogger) Print(v ...any) { l.log.Debug("mux", "message", reported(fmt.Sprint(v...))) }

@@ -19,7 +19,7 @@ import (
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
-// Result is how a start went.
+// Result describes a start that succeeded.
 type Result struct {
 	Cold  bool     // the machine booted, because there was no template (package templatebuild)
 	Notes []string // messages for the user
@@ -32,8 +32,8 @@ type Progress struct {
 }
 
 // Start starts a supervisor for the sandbox in d, in a session of its own, and returns
-// when the sandbox is ready, or why it is not. When ctx ends first, the supervisor is told
-// to give up, and Start returns when it has ended.
+// when the sandbox is ready, or why it is not. When ctx ends first, Start tells the
+// supervisor to give up, and returns when it has ended.
 //
 // Start owns lock, the sandbox's, and passes it on to the supervisor: others see
 // a sandbox that starts from the first moment to the last, also when this process is killed.
@@ -155,7 +155,7 @@ func Follow(ctx context.Context, r *os.File, on Progress) (how Result, err error
 // may say more.
 var ErrNoReason = errors.New("the supervisor ended without giving a reason")
 
-// crashError is why a start failed in which the guest's kernel or QEMU crashed.
+// crashError is the error of a start in which the guest's kernel or QEMU crashed.
 type crashError string
 
 func (e crashError) Error() string { return string(e) }

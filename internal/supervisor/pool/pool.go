@@ -55,7 +55,7 @@ import (
 // hold the lock on the names of Members; Claim does not.
 type Pool struct {
 	Members *store.Store
-	User    wire.User // the user whom every sandbox's guest gets
+	User    wire.User // the account that every guest gets
 	// MakeKeys makes the keys of a member's warm-up in its folder. TopUp needs it.
 	MakeKeys func(d store.Dir, name string) error
 	// Room reports whether one more machine of the spec may run. TopUp needs it.

@@ -125,7 +125,8 @@ func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Serve
 	return sh, nil
 }
 
-// Machine is what the shares need of a machine (package qemu has the contracts).
+// Machine is the part of a qemu.Process that this package uses (package qemu has the
+// contracts).
 type Machine interface {
 	PlugShare(ctx context.Context, tag string, f *os.File) error
 	FreezeShare(tag string) (json.RawMessage, error)
@@ -198,7 +199,7 @@ func Attach(ctx context.Context, m Machine, servers []*Server, saved []snapshot.
 	return nil
 }
 
-// Load gives a new server the state of the one whose place it takes. With moved, its
+// Load gives a new server the state of the one that it replaces. With moved, its
 // directory is a copy of that one's.
 func (sh *Server) Load(ctx context.Context, state json.RawMessage, moved bool) error {
 	if err := sh.control.Load(ctx, state, moved); err != nil {

@@ -30,7 +30,7 @@ var (
 	GatewayMAC = net.HardwareAddr{0x02, 0x62, 0x61, 0x77, 0x6e, 0x01}
 )
 
-// LinkMTU is large, for speed: the link is a socket of this host's.
+// LinkMTU is large, for speed: the link is a socket on this host.
 const LinkMTU = netstack.MaxMTU
 
 // GuestMAC returns the MAC address of the sandbox with that ID: locally administered, and
@@ -53,7 +53,7 @@ func GuestAddrs(id string) (v4, v6 netip.Prefix) {
 	return netip.PrefixFrom(netip.AddrFrom4(four), 32), netip.PrefixFrom(netip.AddrFrom16(six), 128)
 }
 
-// netSettings returns what every guest is told of its network.
+// netSettings returns the network settings that are the same for every guest.
 func netSettings() *wire.Net {
 	return &wire.Net{
 		MTU:      LinkMTU,
@@ -63,8 +63,8 @@ func netSettings() *wire.Net {
 	}
 }
 
-// localCAs is where Debian keeps what this machine trusts beyond Debian's own
-// list (update-ca-certificates(8)): a company's gateway, mostly. Without it the
+// localCAs matches the certificates that this host trusts beyond Debian's own list
+// (update-ca-certificates(8)), such as that of a company's gateway. Without it the
 // guest could not use a network that the host can.
 const localCAs = "/usr/local/share/ca-certificates/*.crt"
 

@@ -31,7 +31,7 @@ func Read(r *bufio.Reader, limit int) ([]byte, error) {
 }
 
 // ReadExact returns the next line without its newline, and takes no byte behind the
-// newline from r, so that another reader can go on there. It reads byte by byte: use
+// newline from r, so that another reader can continue there. It reads byte by byte: use
 // it for short lines only. A line of more than limit bytes, newline included, is
 // ErrTooLong; input that ends within the line is io.ErrUnexpectedEOF, or io.EOF where
 // there was none.
@@ -100,6 +100,6 @@ func (s *Splitter) end() error {
 // it is too long. The slice is valid until the next Write.
 func (s *Splitter) Rest() []byte { return s.part }
 
-// Reset forgets the line that has not ended yet, for a Splitter that goes on with
+// Reset forgets the line that has not ended yet, for a Splitter that continues with
 // another stream.
 func (s *Splitter) Reset() { s.part, s.skip = s.part[:0], false }

@@ -8,7 +8,7 @@ import (
 
 // Both copies from a to b and from b to a, until both directions have ended, and
 // closes both. The end of one direction is passed on with CloseWrite, and the other
-// goes on: a client may end its request and still read the answer. An error in either
+// stays open: a client may end its request and still read the answer. An error in either
 // direction closes both connections at once. To cut a relay short, close either
 // connection.
 func Both(a, b io.ReadWriteCloser) {
@@ -31,7 +31,7 @@ func one(dst, src io.ReadWriteCloser) {
 
 // CloseWrite ends what is sent on a connection; the peer can still send. A type
 // without a method CloseWrite is closed: the Close of a yamux stream does the same,
-// its reads go on until the peer closes.
+// its reads continue until the peer closes.
 func CloseWrite(c io.Closer) error {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()

@@ -58,7 +58,7 @@ func Follow(ctx context.Context, path string, w io.Writer) error {
 }
 
 // advance copies what f has more, and what the file that took its place has. It
-// returns the file to go on with, which is nil while there is none.
+// returns the file to continue with, which is nil while there is none.
 func advance(w io.Writer, f *os.File, path string) (*os.File, error) {
 	for {
 		if f == nil {

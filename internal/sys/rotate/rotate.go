@@ -90,7 +90,7 @@ func (l *File) rotate() {
 	}
 }
 
-// Move renames PATH, to another path on the same file system, and goes on there.
+// Move renames PATH, to another path on the same file system, and continues there.
 // PATH.1 stays where it is.
 func (l *File) Move(path string) error {
 	l.mu.Lock()
