@@ -77,7 +77,7 @@ func newMounts(root int, st *unix.Statx_t) (*mounts, error) {
 	}
 	if kernelTypes[typ] || typ == unix.TMPFS_MAGIC && m.table != nil && m.isDevices(m.rootDev) {
 		m.close()
-		return nil, fmt.Errorf("it lies in a file system of the kernel's own (type %#x), which is not shared: share a directory of files", typ)
+		return nil, fmt.Errorf("it lies in a file system of the kernel, such as proc or sysfs (type %#x), which cannot be shared: share a directory of ordinary files", typ)
 	}
 	return m, nil
 }

@@ -99,7 +99,7 @@ func TestFileSystemsOfTheKernelAreNotServed(t *testing.T) {
 		if st := f.Lookup(nil, &h, typ, &fuse.EntryOut{}); st != fuse.EACCES {
 			t.Errorf("%s: looked up: %v", typ, st)
 		}
-		if _, err := newFileSystem(Options{Root: at}); err == nil || !strings.Contains(err.Error(), "of the kernel's own") {
+		if _, err := newFileSystem(Options{Root: at}); err == nil || !strings.Contains(err.Error(), "file system of the kernel, such as proc") {
 			t.Errorf("%s as the root: %v", typ, err)
 		}
 		entries := listed(t, f, chroot)

@@ -348,7 +348,7 @@ func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
 		return nil, errors.New("the guest is not connected yet")
 	}
 	if mux.NumStreams() >= maxStreams {
-		return nil, fmt.Errorf("guest: %d connections to it are open already: close some", maxStreams)
+		return nil, fmt.Errorf("guest: %d connections to it are open, which is the limit: close some of them", maxStreams)
 	}
 	s, err := mux.OpenStream()
 	if err != nil {

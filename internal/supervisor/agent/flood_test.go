@@ -137,7 +137,7 @@ func TestAFloodOnTheMuxPortEndsIt(t *testing.T) {
 				t.Error("the session has not ended")
 			}
 			lines := strings.Count(out.String(), "\n")
-			if !strings.Contains(out.String(), "broke the rules of its mux port") || lines > 200 {
+			if !strings.Contains(out.String(), "violated the protocol of its mux port") || lines > 200 {
 				t.Errorf("%d lines in the log: %.2000s", lines, out.String())
 			}
 		})

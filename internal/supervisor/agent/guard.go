@@ -124,7 +124,7 @@ func (g *guard) Read(b []byte) (int, error) {
 	n, err := g.ReadWriteCloser.Read(b)
 	if refused := g.in.split(b[:n], g.fromGuest); refused != nil {
 		g.broken = fmt.Errorf("guest agent: mux port: %w", refused)
-		g.log.Warn("the guest broke the rules of its mux port, which is closed: sessions and port forwards end, and new ones need a restart of the sandbox", "error", refused)
+		g.log.Warn("the guest violated the protocol of its mux port, which was closed: sessions and port forwards end; restart the sandbox to open new ones", "error", refused)
 		return 0, g.broken
 	}
 	return n, err
@@ -182,10 +182,10 @@ func (g *guard) fromGuest(f frame) error {
 	}
 	switch f.kind {
 	case framePing:
-		return errors.New("a ping, though neither side sends pings")
+		return errors.New("a ping, which neither side may send")
 	case frameGoAway:
 		if g.goAways++; g.goAways > maxGoAway {
-			return errors.New("it went away more than once")
+			return errors.New("more than one GoAway frame")
 		}
 		return nil
 	case frameData, frameWindow:
@@ -200,13 +200,13 @@ func (g *guard) ofStream(f frame) error {
 	defer g.mu.Unlock()
 	switch s := g.streams[f.stream]; {
 	case f.flags&flagSYN != 0:
-		return errors.New("it opens a stream, though only the host does")
+		return errors.New("a new stream, which only the host may open")
 	case f.stream > g.last || f.stream%2 == 0: // the host's have odd numbers
 		return fmt.Errorf("a frame of stream %d, which was never opened", f.stream)
 	case f.kind == frameData && f.length == 0 && f.flags == 0:
-		return errors.New("a frame of no data")
+		return errors.New("a data frame without data")
 	case f.kind == frameData && f.length > maxWindow:
-		return fmt.Errorf("%d bytes in one frame", f.length)
+		return fmt.Errorf("a data frame of %d bytes is too long", f.length)
 	case s == nil:
 		if g.late--; g.late < 0 {
 			return errors.New("too many frames of streams that have ended")
@@ -234,7 +234,7 @@ func (s *traffic) fromGuest(f frame) error {
 		return errors.New("too many window updates")
 	}
 	if s.granted > maxWindow+s.sent {
-		return errors.New("a window larger than windows are")
+		return errors.New("a window update beyond the largest window")
 	}
 	return nil
 }
