@@ -31,6 +31,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/proc", ""},
 	{"internal/sys/relay", ""},
+	{"internal/sys/reserve", ""},
 	{"internal/sys/rotate", ""},
 	{"internal/sys/size", ""},
 	{"internal/sys/socketpair", ""},

@@ -87,7 +87,7 @@ func (f *fileSystem) nodeFor(o operation, id uint64) (*node, error) {
 }
 
 // dirFor returns the directory of a request about a name in it (no name for
-// createUnnamed), if the share allows the operation and the host has room for it.
+// createUnnamed), if the share allows the operation.
 func (f *fileSystem) dirFor(o operation, id uint64, name string) (*node, error) {
 	n, err := f.tree.dir(id)
 	if err == nil && o != createUnnamed {
@@ -96,8 +96,15 @@ func (f *fileSystem) dirFor(o operation, id uint64, name string) (*node, error) 
 	if err == nil {
 		err = f.check(o, n, name)
 	}
-	if err == nil && (o == createName || o == createUnnamed) {
-		err = f.space.takeInode()
-	}
 	return n, err
+}
+
+// dirToMake is dirFor for a request that makes a file, if the host has room for it. The
+// caller calls made when the file is there, or cannot be made.
+func (f *fileSystem) dirToMake(o operation, id uint64, name string) (n *node, made func(), err error) {
+	n, err = f.dirFor(o, id, name)
+	if err == nil {
+		err = f.space.take(inodeBytes, 1)
+	}
+	return n, f.space.giveInode, err
 }

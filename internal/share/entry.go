@@ -8,10 +8,11 @@ import (
 // createEntry lets create make a name in a directory, by its descriptor, and answers with
 // the new entry.
 func (f *fileSystem) createEntry(dir uint64, name string, out *fuse.EntryOut, create func(fd int) error) fuse.Status {
-	parent, err := f.dirFor(createName, dir, name)
+	parent, made, err := f.dirToMake(createName, dir, name)
 	if err != nil {
 		return status(err)
 	}
+	defer made()
 	p, err := f.tree.in(parent)
 	if err != nil {
 		return status(err)

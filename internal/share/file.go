@@ -179,10 +179,11 @@ func (f *fileSystem) unchanged(n *node, now stamp) bool {
 
 // Create implements fuse.RawFileSystem.
 func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	parent, err := f.dirFor(createName, in.NodeId, name)
+	parent, made, err := f.dirToMake(createName, in.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
+	defer made()
 	p, err := f.tree.in(parent)
 	if err != nil {
 		return status(err)
@@ -254,10 +255,11 @@ func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t,
 
 // Tmpfile implements fuse.RawFileSystem.
 func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	parent, err := f.dirFor(createUnnamed, in.NodeId, "")
+	parent, made, err := f.dirToMake(createUnnamed, in.NodeId, "")
 	if err != nil {
 		return status(err)
 	}
+	defer made()
 	p, err := f.tree.in(parent)
 	if err != nil {
 		return status(err)
@@ -328,13 +330,14 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.done(h)
-	total := 0
+	total := uint64(0)
 	for _, d := range data {
-		total += len(d)
+		total += uint64(len(d))
 	}
-	if err := f.space.take(total); err != nil {
+	if err := f.space.take(total, 0); err != nil {
 		return 0, status(err)
 	}
+	defer f.space.give(total, 0)
 	flags := 0
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
@@ -374,9 +377,10 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	}
 	defer f.done(to)
 	n := int(min(in.Len, maxCopy))
-	if err := f.space.room(uint64(n)); err != nil {
+	if err := f.space.take(uint64(n), 0); err != nil {
 		return 0, status(err)
 	}
+	defer f.space.give(uint64(n), 0)
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
 	return uint32(max(n, 0)), status(err)
@@ -417,9 +421,10 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	}
 	defer f.done(h)
 	if in.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
-		if err := f.space.room(in.Length); err != nil {
+		if err := f.space.take(in.Length, 0); err != nil {
 			return status(err)
 		}
+		defer f.space.give(in.Length, 0)
 	}
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }

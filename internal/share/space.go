@@ -5,49 +5,48 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/reserve"
 )
 
-// The reserve that a guest leaves free on the host's file system: it gets ENOSPC there,
-// as an ordinary user does at root's reserve (mke2fs(8), -m).
+// How much a guest may use before the host's file system is asked again. Less is taken
+// when less is left.
 const (
-	reserveShare   = 20       // one part in so many
-	maxReserve     = 4 << 30  // bytes
-	maxInodesKept  = 10000    // inodes
-	spaceFresh     = 16 << 20 // bytes that may be written before looking again
-	spaceFreshTime = 250 * time.Millisecond
+	freshBytes  = 16 << 20
+	freshInodes = 1000
+	freshTime   = 250 * time.Millisecond
+
+	// inodeBytes is charged for each file that is made: its block, and its part of the
+	// directory's.
+	inodeBytes = 4096
 )
 
-// space limits what a guest may write by the room that the host has. Its methods may be
-// called by several goroutines at once.
+// space limits what a guest may write by the room that the host has (package reserve). Its
+// methods may be called by several goroutines at once.
+//
+// What a request may write is taken before it and given back after it. What is taken at
+// the moment counts as used, so that requests at the same time do not each find the same
+// room; after that the file system itself counts it.
 type space struct {
 	fd int
 
 	mu     sync.Mutex
 	looked time.Time
-	budget int64
-	inodes bool // there are enough
+	bytes  uint64 // that may be taken before looking again
+	inodes uint64
+
+	held, heldInodes uint64 // that requests have taken and not given back
 }
 
 func newSpace(fd int) *space { return &space{fd: fd} }
 
 // look returns the state of the host's file system, less the reserve.
-func (s *space) look() (unix.Statfs_t, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(s.fd, &st); err != nil {
-		return st, err
-	}
-	reserve := min(st.Blocks/reserveShare, maxReserve/uint64(max(st.Bsize, 1)))
-	st.Bavail -= min(st.Bavail, reserve)
-	keep := min(st.Files/reserveShare, maxInodesKept)
-	if st.Files > 0 {
-		st.Ffree -= min(st.Ffree, keep)
-	}
-	return st, nil
-}
+func (s *space) look() (unix.Statfs_t, error) { return reserve.Left(s.fd) }
 
-// refresh brings budget and inodes up to date. The caller holds the mutex.
-func (s *space) refresh() {
-	if time.Since(s.looked) < spaceFreshTime && s.budget > 0 {
+// refresh brings the account up to date if it is old or does not suffice. The caller holds
+// the mutex.
+func (s *space) refresh(bytes, inodes uint64) {
+	if time.Since(s.looked) < freshTime && s.bytes >= bytes && s.inodes >= inodes {
 		return
 	}
 	st, err := s.look()
@@ -55,38 +54,36 @@ func (s *space) refresh() {
 		return // the write itself will fail
 	}
 	s.looked = time.Now()
-	s.budget = min(int64(st.Bavail)*st.Bsize, spaceFresh)
-	s.inodes = st.Files == 0 || st.Ffree > 0
+	left := reserve.Bytes(&st)
+	left -= min(left, s.held)
+	s.bytes = min(left, max(freshBytes, bytes))
+	limit := max(freshInodes, inodes)
+	count := reserve.Inodes(&st, limit+s.heldInodes)
+	s.inodes = min(count-min(count, s.heldInodes), limit)
 }
 
-// take is called before n bytes are written.
-func (s *space) take(n int) error {
+// take is called before bytes are written and inodes are made, and give after that.
+func (s *space) take(bytes, inodes uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refresh()
-	if s.budget <= 0 {
+	s.refresh(bytes, inodes)
+	if s.bytes < bytes || s.inodes < inodes {
 		return unix.ENOSPC
 	}
-	s.budget -= int64(n)
+	s.bytes -= bytes
+	s.inodes -= inodes
+	s.held += bytes
+	s.heldInodes += inodes
 	return nil
 }
 
-// room reports whether n bytes would fit, without the budget.
-func (s *space) room(n uint64) error {
-	st, err := s.look()
-	if err == nil && st.Bavail*uint64(st.Bsize) < n {
-		err = unix.ENOSPC
-	}
-	return err
-}
-
-// takeInode is called before a file is made.
-func (s *space) takeInode() error {
+// give gives back what was taken.
+func (s *space) give(bytes, inodes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refresh()
-	if s.budget <= 0 || !s.inodes {
-		return unix.ENOSPC
-	}
-	return nil
+	s.held -= bytes
+	s.heldInodes -= inodes
 }
+
+// giveInode gives back what was taken for one file.
+func (s *space) giveInode() { s.give(inodeBytes, 1) }

@@ -65,9 +65,11 @@ func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	_, st := f.onAttributes(modifyNode, in.NodeId, func(path string) (int, error) {
-		if err := f.space.take(len(data)); err != nil {
+		room := uint64(len(data)) + inodeBytes
+		if err := f.space.take(room, 0); err != nil {
 			return 0, err
 		}
+		defer f.space.give(room, 0)
 		return 0, unix.Setxattr(path, name, data, int(in.Flags))
 	})
 	return st
