@@ -91,7 +91,7 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 	return nil, f.err()
 }
 
-// Status returns how the sandbox is.
+// Status returns the present state of the sandbox.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.call(ctx, http.MethodGet, "/status", nil, &s)
@@ -108,7 +108,7 @@ func (c *Client) Suspend(ctx context.Context, force bool) error {
 	return c.call(ctx, http.MethodPost, "/suspend", forceRequest{force}, nil)
 }
 
-// Snapshot saves the sandbox as it is; see Service.
+// Snapshot saves the present state of the sandbox; see Service.
 func (c *Client) Snapshot(ctx context.Context, path string) error {
 	return c.call(ctx, http.MethodPost, "/snapshot", path, nil)
 }
@@ -135,7 +135,7 @@ func (c *Client) ChangePorts(ctx context.Context, add []sandbox.Port, remove []u
 	return opened, err
 }
 
-// SettleLog returns when the network log has all that was decided before.
+// SettleLog returns when all earlier decisions are in the network log.
 func (c *Client) SettleLog(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/log/settle", nil, nil)
 }
@@ -165,9 +165,9 @@ func (c *Client) ForgetOnce(ctx context.Context) error {
 // maxEvent bounds an event that is received, in bytes.
 const maxEvent = 1 << 20
 
-// Events yields what happens to the sandbox, KindStatus first, until the sandbox's
+// Events yields the events of the sandbox, KindStatus first, until the sandbox's
 // supervisor ends (it then stops without an error), ctx ends, or an event of KindLagged
-// has said that the caller did not keep up. An error is the last thing it yields.
+// has reported that the caller did not keep up. An error is the last element.
 func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		body, err := c.open(ctx, http.MethodGet, "/events", nil)

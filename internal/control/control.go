@@ -3,9 +3,9 @@
 // connection. On the host the connection is the sandbox's control socket, which only the
 // sandbox's owner can open.
 //
-// A request that fails is answered with an Error: a text for people and a Reason for
-// programs. Events are a stream of their own (Client.Events), so that nobody has to ask
-// again and again how a sandbox is.
+// A request that fails is answered with an Error: a text for users and a Reason for
+// programs. Events are a stream of their own (Client.Events), so that no client has to
+// poll the status.
 package control
 
 import (
@@ -26,21 +26,21 @@ type Status struct {
 	Kernel     string           `json:"kernel"`
 	Ports      []sandbox.Port   `json:"ports"` // published now, by their number on the host
 	Mounts     []sandbox.Source `json:"mounts"`
-	// Attached is how many commands, shells and clients of SSH work in it.
+	// Attached is the number of commands, shells and SSH clients that are attached.
 	Attached int `json:"attached"`
 	// Resumed: it was resumed from its suspended state, and did not boot.
 	Resumed bool `json:"resumed,omitempty"`
-	// Starved: the machine is paused until the host's disk has room again.
+	// Starved: the machine is paused until the host's disk has free space again.
 	Starved bool `json:"starved,omitempty"`
 }
 
-// Service is what a supervisor does when asked. Its methods may be called by several
+// Service is the set of requests that a supervisor serves. Its methods may be called by several
 // goroutines at once. An error that is, or wraps, an *Error reaches the client with its
 // reason.
 type Service interface {
 	Status() Status
 	// Stop ends the sandbox and returns when its machine has powered off. With force the
-	// machine is ended at once, as if the plug were pulled. When ctx ends first, Stop
+	// machine is ended at once, as by a power failure. When ctx ends first, Stop
 	// returns its cause and the shutdown continues.
 	Stop(ctx context.Context, force bool) error
 	// Suspend saves the sandbox's machine in its folder and ends it. Without force it fails
@@ -54,7 +54,7 @@ type Service interface {
 	// A port that is published so already stays. It returns the ports of add as they are
 	// published, in order.
 	ChangePorts(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error)
-	// SettleLog returns when the network log has all that was decided before, or ctx ends.
+	// SettleLog returns when all earlier decisions are in the network log, or ctx ends.
 	SettleLog(ctx context.Context) error
 	// ReloadPolicy puts the rules on disk in force. It fails with ReasonPolicy if they
 	// cannot be read; all traffic is denied then.

@@ -9,7 +9,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 )
 
-// Reason is why a request failed, for programs to branch on. Its values are stable.
+// Reason is the kind of a failure, for programs to branch on. Its values are stable.
 type Reason string
 
 // The reasons. An error without one has the empty Reason.
@@ -29,7 +29,7 @@ const (
 	ReasonSaving Reason = "saving"
 	// ReasonPortInUse: another program has the port of the host (Error.Port).
 	ReasonPortInUse Reason = "port-in-use"
-	// ReasonPortPrivileged: the port of the host is reserved to root (Error.Port).
+	// ReasonPortPrivileged: the port of the host is reserved for root (Error.Port).
 	ReasonPortPrivileged Reason = "port-privileged"
 	// ReasonPortPublished: the port of the host is published for another port of the guest
 	// already (Error.Port is as asked for).
@@ -44,7 +44,7 @@ const (
 	ReasonDiskFull Reason = "disk-full"
 )
 
-// Error is why a request failed. Its text is the text of Err: what happened, without the
+// Error is the failure of a request. Its text is the text of Err: what happened, without the
 // next step, which depends on the front end.
 type Error struct {
 	Reason Reason
@@ -76,7 +76,7 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// failure is an Error on its way.
+// failure is an Error as it is sent to the client.
 type failure struct {
 	Error  string        `json:"error"`
 	Reason Reason        `json:"reason,omitempty"`

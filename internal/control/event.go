@@ -8,21 +8,21 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 )
 
-// Kind is what an Event is about. Its values are stable.
+// Kind is the kind of an Event. Its values are stable.
 type Kind string
 
 // The kinds of events. The fields of Event that each one fills stand beside it.
 const (
 	// KindStatus is the first event of every stream (Status).
 	KindStatus Kind = "status"
-	// KindPhase: the sandbox came into another phase (Phase; Message when it ended by
+	// KindPhase: the sandbox entered another phase (Phase; Message when it ended by
 	// itself).
 	KindPhase Kind = "phase"
-	// KindAttached: a command, a shell or a client of SSH came (Attached).
+	// KindAttached: a command, a shell or an SSH client attached (Attached).
 	KindAttached Kind = "attached"
-	// KindDetached: one of them went (Attached).
+	// KindDetached: one of them detached (Attached).
 	KindDetached Kind = "detached"
-	// KindDenial: something that the guest wanted of the network was denied (Denial).
+	// KindDenial: traffic of the guest was denied (Denial).
 	KindDenial Kind = "denial"
 	// KindSpace: the machine is paused because the host's disk is full (Starved), or runs
 	// again.
@@ -44,17 +44,17 @@ type Event struct {
 	Starved  bool          `json:"starved,omitempty"`
 }
 
-// Denial is something that the policy denied. The guest chose parts of it.
+// Denial is traffic that the policy denied. The guest chose parts of it.
 type Denial struct {
 	Proto   string     `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
 	App     string     `json:"app,omitempty"`   // tls, http, http2, or the type of a DNS query
 	Name    string     `json:"name,omitempty"`
 	Addr    netip.Addr `json:"addr,omitzero"`
 	Port    uint16     `json:"port,omitempty"`
-	Rule    string     `json:"rule,omitempty"` // that denied; empty is the default denial
+	Rule    string     `json:"rule,omitempty"` // the rule that denied it; empty for the default denial
 	Reason  string     `json:"reason,omitempty"`
 	Suggest string     `json:"suggest,omitempty"` // the rule that would allow it
-	Process string     `json:"process,omitempty"` // name and number, as the guest tells: it may lie
+	Process string     `json:"process,omitempty"` // name and number, as the guest reports them: it may lie
 	Count   int        `json:"count,omitempty"`   // how many alike, if more than one
 }
 

@@ -14,7 +14,7 @@ import (
 // maxBody bounds a request's body, in bytes.
 const maxBody = 1 << 20
 
-// writeLimit bounds the sending of one event. A subscriber that takes longer is gone.
+// writeLimit bounds the sending of one event. A subscriber that takes longer is dropped.
 const writeLimit = 30 * time.Second
 
 // Bodies of requests.
@@ -91,7 +91,7 @@ func answer(w http.ResponseWriter, code int, v any) {
 }
 
 // serveEvents sends events, one JSON document a line, until the sandbox ends, the client
-// goes, or the client does not keep up.
+// disconnects, or the client does not keep up.
 func serveEvents(w http.ResponseWriter, r *http.Request, s Service) {
 	sub := s.Subscribe()
 	defer sub.Close()

@@ -82,7 +82,7 @@ const (
 	LessMemory    RemedyKind = "use-less-memory"       // for each sandbox
 	GiveMemory    RemedyKind = "set-memory"            // explicitly: the host's is not known
 	InstallQEMU   RemedyKind = "see-qemu"              // QEMU comes first
-	FixAccel      RemedyKind = "fix-error"             // that Detail names
+	FixAccel      RemedyKind = "fix-error"             // the error that Detail names
 	RemoveCache   RemedyKind = "remove-cache"          // its folder
 	RefreshImages RemedyKind = "update-default-images" // the default image and the kernel
 )

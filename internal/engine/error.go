@@ -72,7 +72,7 @@ const (
 	// PortInUse: another program has the port of the host (Port; Origin and Sandbox at a
 	// start).
 	PortInUse = Reason(control.ReasonPortInUse)
-	// PortPrivileged: the port of the host is reserved to root (as PortInUse).
+	// PortPrivileged: the port of the host is reserved for root (as PortInUse).
 	PortPrivileged = Reason(control.ReasonPortPrivileged)
 	// PortPublished: the port of the host leads to another port of the guest (Port, the
 	// one that is published).

@@ -9,7 +9,7 @@ import (
 
 // Proposal is a set of rules that would have allowed what a sandbox was denied.
 type Proposal struct {
-	File  string   // that they would be added to
+	File  string   // the file that the rules would be added to
 	Rules []string // to allow, as ChangeRules takes them; nil if no rule would help
 }
 

@@ -15,7 +15,7 @@ import (
 type Info struct {
 	*sandbox.Spec
 	State  sandbox.State   `json:"state"`
-	Status *control.Status `json:"status,omitempty"` // while it runs and answers
+	Status *control.Status `json:"status,omitempty"` // nil unless the sandbox runs and answers
 
 	// Bytes on the host: of its disk, its snapshots, and the memory that it is
 	// suspended with, where that is not a snapshot's.

@@ -31,7 +31,7 @@ type Verb struct {
 func Verbs() []Verb {
 	return []Verb{
 		{handoff.SuperviseVerb, inFolder(supervise)},
-		{handoff.PoolMemberVerb, inFolder(beReady)},
+		{handoff.PoolMemberVerb, inFolder(poolMember)},
 		{handoff.TopUpVerb, inFolder(topUpPool)},
 		{handoff.TemplateVerb, inFolder(buildTemplate)},
 		{handoff.ShareVerb, serveShare},
@@ -54,13 +54,13 @@ func supervise(ctx context.Context, d store.Dir) error {
 	return supervisor.Run(ctx, d, engine.GuestUser())
 }
 
-// beReady runs the supervisor of a pool member, which becomes that of a sandbox.
-func beReady(ctx context.Context, d store.Dir) error {
+// poolMember runs the supervisor of a pool member, which becomes that of a sandbox.
+func poolMember(ctx context.Context, d store.Dir) error {
 	return supervisor.RunPoolMember(ctx, d, engine.GuestUser(), func(ctx context.Context) error { return engine.WarmUp(ctx, d) })
 }
 
-// topUpDelay is how long a start has the processors for itself before the next machine
-// is made ready.
+// topUpDelay is how long a start has the processors for itself before the next pool
+// machine is started.
 const topUpDelay = 2 * time.Second
 
 // topUpPool tops the pool up with machines of a sandbox's kind.

@@ -27,8 +27,8 @@ type Process struct {
 	mu      sync.Mutex
 	killed  bool
 	reason  string         // from SHUTDOWN
-	starved time.Time      // when QEMU last stopped the guest for want of room
-	plugs   []bool         // which pcie-root-ports are taken
+	starved time.Time      // when QEMU last stopped the guest because of a full disk
+	plugs   []bool         // whether each pcie-root-port is in use
 	plugOf  map[string]int // the root port of each plugged device, by its ID
 }
 

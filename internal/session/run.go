@@ -13,7 +13,7 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// Command is what Run runs.
+// Command describes a command for Run.
 type Command struct {
 	// Argv is the program and its arguments, run without a shell. Empty is the user's
 	// login shell.
@@ -36,15 +36,15 @@ type Command struct {
 	Signals <-chan os.Signal
 }
 
-// Exit is how a command ended.
+// Exit is the result of a command.
 type Exit struct {
 	Status int // exit status; 128+n for a command that signal n ended
 }
 
-// ErrGone is Run's answer when the connection ended before the command did.
+// ErrGone is returned by Run if the connection ended before the command did.
 var ErrGone = errors.New("the sandbox ended while the command ran")
 
-// OutputError is Run's answer when the command's output could not be written here.
+// OutputError is returned by Run if the command's output could not be written on the host.
 type OutputError struct{ error }
 
 func (e OutputError) Error() string { return "write the command's output: " + e.error.Error() }

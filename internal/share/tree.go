@@ -27,9 +27,9 @@ type node struct {
 	typ uint16 // S_IFMT bits
 
 	// Guarded by the tree's mutex.
-	parent  *node // where it was last seen; nil once it is known to be gone
+	parent  *node // the directory in which it was last seen; nil once it is known to be removed
 	name    string
-	lookups uint64 // that the guest has not forgotten
+	lookups uint64 // look-ups that the guest has not forgotten
 	kids    int    // nodes with this parent
 	handles map[*handle]struct{}
 	stamp   stamp // of the contents that the guest may have cached

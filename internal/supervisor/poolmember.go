@@ -69,9 +69,9 @@ func RunPoolMember(ctx context.Context, d store.Dir, user wire.User, warmUp func
 // poolMember is a supervisor that has no sandbox yet.
 type poolMember struct {
 	s           *supervisor
-	detached    []snapshot.Share // which the sandbox's servers take over
+	detached    []snapshot.Share // saved state that the sandbox's share servers take over
 	claimed     bool
-	closeEvents func() // once claimed
+	closeEvents func() // set once the member is claimed
 }
 
 // makeReady restores the machine, warms it up, and makes the guest forget the warm-up.

@@ -41,7 +41,7 @@ type published struct {
 	port     sandbox.Port
 	free     bool // no number on the host was asked for
 	listener net.Listener
-	guest    *atomic.Uint32 // where new connections of the listener go
+	guest    *atomic.Uint32 // the guest port that new connections of the listener are forwarded to
 }
 
 // New returns the ports of a sandbox, none of which is published yet. The caller closes
@@ -96,7 +96,7 @@ func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, err
 // change is a change of the published ports that is not made yet.
 type change struct {
 	next    map[uint16]*published // published after it
-	removed map[uint16]*published // whose listeners are not needed any more
+	removed map[uint16]*published // ports whose listeners are no longer needed
 	reused  []*published          // those with the listener of one that is removed
 	fresh   []*published          // those with a listener of their own
 }
