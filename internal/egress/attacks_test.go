@@ -528,13 +528,13 @@ func TestOtherProtocolsAreNotHeld(t *testing.T) {
 		"get /x\r\n", "PING\r\n", "EHLO x\r\n", "HOST a /b c\r\n", // once the line ends
 		"ruok", "two words", "get /x", "\x16", "CONNECTED", // after a moment
 	} {
-		c := l.mustDial("good.example", 9000)
 		atOnce := strings.ContainsAny(in[:min(len(in), 8)], "\x00\x01\x02\x80\n")
 		if atOnce {
 			l.graceTime = time.Hour
 		} else {
 			l.graceTime = 50 * time.Millisecond
 		}
+		c := l.mustDial("good.example", 9000)
 		fmt.Fprint(c, in)
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if b, err := io.ReadAll(io.LimitReader(c, int64(len(in)))); string(b) != in {

@@ -36,7 +36,7 @@ type flow struct {
 	app    string     // what the bytes look like: tls, http, http2, raw
 	dialed netip.Addr // the server's address, once connected
 	opened bool       // the log has its EventOpen
-	also   string     // of a flow to an address: the name that the client gave
+	also   []string   // of a flow to an address: the names that the client gave
 	conns  []net.Conn // to end with the flow
 	why    string     // why it was cut; empty if it was not
 }
@@ -103,7 +103,7 @@ func (f *flow) refused(reason string) {
 // that have passed uninspected.
 func (f *flow) recheck() {
 	f.mu.Lock()
-	judged, old, dialed, also := f.judged, f.d, f.dialed, f.also
+	judged, old, dialed, also := f.judged, f.d, f.dialed, slices.Clone(f.also)
 	f.mu.Unlock()
 	if !judged {
 		return // it asks the rules later
@@ -114,11 +114,20 @@ func (f *flow) recheck() {
 		f.cut("the rules changed: " + d.Reason)
 	case old.Raw && !d.Raw:
 		f.cut("the rules changed: the rule no longer has raw:")
-	case also != "" && !f.g.decide(policy.Flow{Name: also, Port: f.to.Port, Proto: f.to.Proto}).Allow:
-		f.cut("the rules changed: " + also + " is not allowed")
 	case dialed.IsValid() && !f.to.Host && f.g.dialer.guard.permit(dialed, f.to) != nil:
 		f.cut("the rules changed: its address is not allowed")
 	}
+	for _, name := range also {
+		if !f.allowsHere(name) {
+			f.cut("the rules changed: " + name + " is not allowed")
+			return
+		}
+	}
+}
+
+// allowsHere reports whether the rules allow a name in place of the flow's address.
+func (f *flow) allowsHere(name string) bool {
+	return f.g.decide(policy.Flow{Name: name, Port: f.to.Port, Proto: f.to.Proto}).Allow
 }
 
 // cut ends the flow at once, with resets.

@@ -2,11 +2,13 @@ package egress
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/egress/httpwire"
@@ -30,7 +32,8 @@ import (
 // written is flushed.
 
 const (
-	// headTime bounds how long a head may take from its first byte.
+	// headTime bounds how long a head may take from its first byte, in HTTP/2 a
+	// header block.
 	headTime = time.Minute
 	// pipelined bounds the requests that wait for their answers.
 	pipelined = 64
@@ -118,6 +121,8 @@ func (h *httpRelay) requests() {
 		case errors.As(err, &he):
 			h.refuse(he)
 		case errors.Is(err, errRefused):
+		case errors.Is(err, errLast):
+			h.finish()
 		case errors.Is(err, io.EOF):
 			if h.up == nil {
 				h.conn.Close()
@@ -175,10 +180,10 @@ func (h *httpRelay) request() error {
 
 // nextRequest reads and checks the next head. io.EOF: there is none.
 func (h *httpRelay) nextRequest() (*httpwire.Request, error) {
-	if _, err := h.cr.Peek(1); err != nil {
+	if err := skipLineEnds(h.cr); err != nil {
 		return nil, err
 	}
-	_ = h.conn.SetReadDeadline(time.Now().Add(headTime))
+	_ = h.conn.SetReadDeadline(time.Now().Add(h.f.g.headTime))
 	head, err := httpwire.ReadHead(h.cr)
 	if err != nil {
 		if len(head) > 0 && errors.Is(err, io.EOF) {
@@ -194,15 +199,73 @@ func (h *httpRelay) nextRequest() (*httpwire.Request, error) {
 	return q, h.f.checkRequest(q)
 }
 
+// skipLineEnds waits for a head's first byte. Some clients send a line end behind a
+// body (RFC 9112, 2.2): no head begins with it.
+func skipLineEnds(r *bufio.Reader) error {
+	for {
+		b, err := r.Peek(1)
+		if err == nil && b[0] == '\r' {
+			if b, err = r.Peek(2); err == nil && b[1] != '\n' {
+				return nil // the head parser refuses it
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if b[len(b)-1] != '\n' {
+			return nil
+		}
+		_, _ = r.Discard(len(b))
+	}
+}
+
 // send writes a request to the server: its head, and its body as it comes.
 func (h *httpRelay) send(q *httpwire.Request) error {
+	if q.BodyIgnored() {
+		q.SetLast()
+	}
 	if _, err := h.uw.Write(q.Bytes()); err != nil {
 		return &httpwire.WriteError{Err: err}
 	}
-	if q.Length == httpwire.LengthChunked {
-		return httpwire.CopyChunked(h.uw, h.cr, true)
+	err := httpwire.CopyBody(h.uw, h.cr, q.Length, httpwire.NewBodyWatch(q, h.f.checkAuthority))
+	var he *httpwire.Error
+	switch {
+	case errors.As(err, &he):
+		// The server has a part of the request and will not answer it.
+		h.f.refused(he.Why)
+		abort(h.up)
+		abort(h.conn)
+		return errRefused
+	case err == nil && q.BodyIgnored():
+		return errLast
 	}
-	return httpwire.CopyLength(h.uw, h.cr, q.Length)
+	return err
+}
+
+// errLast means that no more requests may pass on the connection: a server that
+// ignored the last one's body would find them behind it.
+var errLast = errors.New("the last request")
+
+// finish waits for the answers to all requests and ends the connection.
+func (h *httpRelay) finish() {
+	if err := h.uw.Flush(); err != nil {
+		abort(h.up)
+	}
+	if h.opaque {
+		_ = relay.CloseWrite(h.up)
+		return
+	}
+	h.mu.Lock()
+	for h.open > 0 && !h.ended && !h.blind {
+		h.changed.Wait()
+	}
+	if !h.blind {
+		h.refused = true
+		abort(h.up)
+	}
+	h.mu.Unlock()
+	h.answers.Wait()
+	refuse(h.conn, nil)
 }
 
 // expect lists a request before it goes out, and waits while too many are open.
@@ -246,7 +309,7 @@ func (h *httpRelay) handOver(x exchange) error {
 func (h *httpRelay) connect() error {
 	up, err := h.dial()
 	if err != nil {
-		status, reason := 502, "the server was not reached: "+err.Error()
+		status, reason := 502, "the server was not reached: "+reachError(err)
 		suggest := ""
 		if d, ok := asDenied(err); ok {
 			status, reason, suggest = 403, d.Reason, h.f.g.suggestFor(d)
@@ -257,6 +320,26 @@ func (h *httpRelay) connect() error {
 	h.setUp(up)
 	h.answers.Go(h.relayAnswers)
 	return nil
+}
+
+// reachError returns why a dial failed, for the guest. The error itself, which the log
+// has, names the host's resolver and addresses.
+func reachError(err error) string {
+	var dns *net.DNSError
+	isDNS := errors.As(err, &dns)
+	switch {
+	case isDNS && dns.IsNotFound:
+		return "no such host"
+	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return "timed out"
+	case isDNS:
+		return "the name cannot be resolved"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "no route to it"
+	}
+	return "the connection failed"
 }
 
 // refuse answers a request that may not pass, after the answers to those before

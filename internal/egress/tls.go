@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bawn.dev/bawn/internal/egress/tlshello"
-	"bawn.dev/bawn/internal/policy"
 )
 
 // serveTLS checks a ClientHello and relays. up is the server if it is dialled
@@ -124,6 +124,9 @@ func (f *flow) checkName(h tlshello.Hello) string {
 	return f.checkHost(h.ServerName, 0, "TLS")
 }
 
+// maxAlso bounds the hosts that a client may name on one connection to an address.
+const maxAlso = 64
+
 // checkHost compares a host that the client named with the flow's, and returns
 // why it is refused, or "". A flow to an address may name the address, or a name
 // that the rules allow on this port. port 0 is none.
@@ -142,9 +145,15 @@ func (f *flow) checkHost(host string, port uint16, where string) string {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d := f.g.decide(policy.Flow{Name: host, Port: f.to.Port, Proto: f.to.Proto}); !d.Allow {
+	if !f.allowsHere(host) {
 		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.to.Addr)
 	}
-	f.also = host
+	switch {
+	case slices.Contains(f.also, host):
+	case len(f.also) == maxAlso:
+		return fmt.Sprintf("%s names %.255q, after %d other hosts on one connection", where, host, maxAlso)
+	default:
+		f.also = append(f.also, host)
+	}
 	return ""
 }

@@ -25,7 +25,6 @@ type FlushReader struct {
 }
 
 // Read implements io.Reader. A failed flush is a *WriteError.
-
 func (f *FlushReader) Read(b []byte) (int, error) {
 	if f.W != nil && f.W.Buffered() > 0 {
 		if err := f.W.Flush(); err != nil {
@@ -47,19 +46,23 @@ func (e *WriteError) Unwrap() error { return e.Err }
 // best.
 func CopyRest(w *bufio.Writer, r *bufio.Reader) error {
 	for {
-		if err := copyBuffered(w, r, 1<<62); err != nil {
+		if err := copyBuffered(w, r, 1<<62, nil); err != nil {
 			return err
 		}
 	}
 }
 
-// copyBuffered waits for at least a byte and copies what is there, n at most.
-func copyBuffered(w *bufio.Writer, r *bufio.Reader, n int64) error {
+// copyBuffered waits for at least a byte and copies what is there, n at most, if
+// watch, unless it is nil, lets it pass.
+func copyBuffered(w *bufio.Writer, r *bufio.Reader, n int64, watch *BodyWatch) error {
 	if _, err := r.Peek(1); err != nil {
 		return err
 	}
 	b, err := r.Peek(int(min(int64(r.Buffered()), n)))
 	if err != nil {
+		return err
+	}
+	if err := watch.data(b); err != nil {
 		return err
 	}
 	if _, err := w.Write(b); err != nil {
@@ -71,12 +74,31 @@ func copyBuffered(w *bufio.Writer, r *bufio.Reader, n int64) error {
 
 // CopyLength copies n bytes; io.EOF if there are fewer.
 func CopyLength(w *bufio.Writer, r *bufio.Reader, n int64) error {
+	return copyLength(w, r, n, nil)
+}
+
+// CopyBody copies a request's body of a length as ParseRequest found it, read strictly.
+// Errors are *Error, also those of watch, *WriteError, or those of r.
+func CopyBody(w *bufio.Writer, r *bufio.Reader, length int64, watch *BodyWatch) error {
+	var err error
+	if length == LengthChunked {
+		err = copyChunked(w, r, true, watch)
+	} else {
+		err = copyLength(w, r, length, watch)
+	}
+	if err != nil {
+		return err
+	}
+	return watch.end()
+}
+
+func copyLength(w *bufio.Writer, r *bufio.Reader, n int64, watch *BodyWatch) error {
 	for n > 0 {
 		if _, err := r.Peek(1); err != nil {
 			return err
 		}
 		part := min(int64(r.Buffered()), n)
-		if err := copyBuffered(w, r, part); err != nil {
+		if err := copyBuffered(w, r, part, watch); err != nil {
 			return err
 		}
 		n -= part
@@ -88,6 +110,10 @@ func CopyLength(w *bufio.Writer, r *bufio.Reader, n int64) error {
 // writes sizes anew, without extensions, and refuses a trailer that changes what
 // the head said.
 func CopyChunked(w *bufio.Writer, r *bufio.Reader, strict bool) error {
+	return copyChunked(w, r, strict, nil)
+}
+
+func copyChunked(w *bufio.Writer, r *bufio.Reader, strict bool, watch *BodyWatch) error {
 	for {
 		line, err := readLine(r, maxChunkLine)
 		if err != nil {
@@ -101,13 +127,16 @@ func CopyChunked(w *bufio.Writer, r *bufio.Reader, strict bool) error {
 			line = strconv.AppendInt(nil, n, 16)
 			line = append(line, "\r\n"...)
 		}
+		if err := watch.framing(line); err != nil {
+			return err
+		}
 		if _, err := w.Write(line); err != nil {
 			return &WriteError{Err: err}
 		}
 		if n == 0 {
 			return copyTrailer(w, r, strict)
 		}
-		if err := CopyLength(w, r, n); err != nil {
+		if err := copyLength(w, r, n, watch); err != nil {
 			return err
 		}
 		end, err := readLine(r, 2)
@@ -116,6 +145,9 @@ func CopyChunked(w *bufio.Writer, r *bufio.Reader, strict bool) error {
 		}
 		if string(end) != "\r\n" && (strict || string(end) != "\n") {
 			return Malformed("a chunk does not end where it should")
+		}
+		if err := watch.framing(end); err != nil {
+			return err
 		}
 		if _, err := w.Write(end); err != nil {
 			return &WriteError{Err: err}

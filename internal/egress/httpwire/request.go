@@ -12,6 +12,7 @@ type Request struct {
 	Fields                []Field
 	Length                int64 // of the body, in bytes, or LengthChunked
 	Upgrade               bool  // it asks to leave HTTP/1 for something that is let through
+	last                  bool  // see SetLast
 }
 
 // ParseRequest reads a head strictly. Errors are *Error.
@@ -113,7 +114,8 @@ func parseLength(s string) (int64, error) {
 
 // filterUpgrade removes the offers to continue in a protocol that hides later
 // authorities: HTTP/2 (clients send its requests over the same connection
-// afterwards; a client that wants it starts with its preface) and TLS. A client
+// afterwards; a client that wants it starts with its preface), TLS, and tunnels
+// (connect-udp, RFC 9298). A client
 // must cope with a server that ignores an offer. Others (WebSocket) stay.
 func (q *Request) filterUpgrade() {
 	offers := q.offers()
@@ -148,7 +150,7 @@ func (q *Request) offers() (keep []string) {
 		for p := range strings.SplitSeq(f.Value, ",") {
 			p = strings.Trim(p, " \t")
 			low := strings.ToLower(p)
-			if p == "" || strings.HasPrefix(low, "h2") || strings.HasPrefix(low, "http/2") || strings.HasPrefix(low, "tls") {
+			if p == "" || strings.HasPrefix(low, "h2") || strings.HasPrefix(low, "http/2") || strings.HasPrefix(low, "tls") || strings.HasPrefix(low, "connect-") {
 				continue
 			}
 			keep = append(keep, p)
@@ -171,6 +173,9 @@ func keptOptions(value string, upgrade bool) string {
 	return strings.Join(keep, ", ")
 }
 
+// SetLast asks the server for the connection's end after the answer.
+func (q *Request) SetLast() { q.last = true }
+
 // Bytes returns the head as it goes upstream.
 func (q *Request) Bytes() []byte {
 	b := []byte(q.Method)
@@ -179,7 +184,13 @@ func (q *Request) Bytes() []byte {
 	b = append(b, ' ')
 	b = append(b, q.Proto...)
 	b = append(b, "\r\n"...)
+	if q.last {
+		b = append(b, "Connection: close\r\n"...)
+	}
 	for _, f := range q.Fields {
+		if q.last && (f.Is("Connection") || f.Is("Keep-Alive") || f.Is("Proxy-Connection")) {
+			continue
+		}
 		b = append(b, f.Name...)
 		b = append(b, ": "...)
 		b = append(b, f.Value...)
