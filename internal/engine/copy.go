@@ -57,12 +57,16 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() }) // SFTP knows no contexts
 	defer stop()
-	ft, err := client.SFTP()
+	conn, err := client.SFTP()
+	if err != nil {
+		return 0, err
+	}
+	guest, err := transfer.NewGuest(conn)
 	if err != nil {
 		return 0, err
 	}
 	task := e.progress().Start("Copying", 0, progress.Bytes)
-	t := transfer.Transfer{Guest: ft, Sandbox: r.Sandbox, Writable: writable, Progress: task, Skipped: func(err error) {
+	t := transfer.Transfer{Guest: guest, Sandbox: r.Sandbox, Limits: transfer.DefaultLimits, Writable: writable, Progress: task, Skipped: func(err error) {
 		left++
 		e.notify(Notice{Reason: NotCopied, Sandbox: r.Sandbox, Err: err, Text: fmt.Sprintf("left out %v", err)})
 	}}

@@ -11,11 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
 
-	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -81,7 +81,24 @@ func handshake(conn net.Conn, user string, key ssh.Signer, host ssh.PublicKey) (
 // Close ends the connection. The guest kills the commands that still run.
 func (c *Client) Close() error { return c.ssh.Close() }
 
-// SFTP opens the guest's file transfer. The caller closes it; it ends with c at the latest.
-func (c *Client) SFTP() (*sftp.Client, error) {
-	return sftp.NewClient(c.ssh, sftp.UseConcurrentWrites(true))
+// SFTP opens the guest's file transfer, for an SFTP client. The caller closes it; it ends
+// with c at the latest.
+func (c *Client) SFTP() (io.ReadWriteCloser, error) {
+	s, err := c.ssh.NewSession()
+	if err != nil {
+		return nil, err
+	}
+	out, oerr := s.StdoutPipe()
+	in, ierr := s.StdinPipe()
+	if err = errors.Join(oerr, ierr); err == nil {
+		err = s.RequestSubsystem("sftp")
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.WriteCloser
+	}{out, in}, nil
 }

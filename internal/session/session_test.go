@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/guest/accounts"
@@ -357,7 +358,9 @@ func TestOutputIsLost(t *testing.T) {
 
 func TestSFTP(t *testing.T) {
 	b := newBench(t)
-	c, err := b.dial().SFTP()
+	conn, err := b.dial().SFTP()
+	must(t, err)
+	c, err := sftp.NewClientPipe(conn, conn)
 	must(t, err)
 	defer c.Close()
 	f, err := c.Create("made")

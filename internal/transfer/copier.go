@@ -39,6 +39,7 @@ type copier struct {
 	src, dst files
 	task     progress.Task
 	skip     func(error) // called for an entry of a directory that cannot be copied
+	bound    *bound      // of what comes from a guest; nil for what goes to one
 }
 
 // into copies src to dst, or to dst/base if dst is a directory, as cp(1) does. With
@@ -53,7 +54,7 @@ func (c *copier) into(src, base, dst string, mustBeDir bool) error {
 	case mustBeDir:
 		return failure(c.dst, dst, syscall.ENOTDIR)
 	}
-	return c.tree(src, dst)
+	return c.tree(src, dst, 0)
 }
 
 // failure is an error about a file by the name that the user knows. The names that system
@@ -76,9 +77,12 @@ func failure(where files, name string, err error) error {
 }
 
 // tree copies a file, a symbolic link or a whole directory. Anything else is ErrKind.
-func (c *copier) tree(src, dst string) error {
+func (c *copier) tree(src, dst string, depth int) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
+	}
+	if err := c.bound.entry(depth); err != nil {
+		return failure(c.src, src, err)
 	}
 	fi, err := c.src.Lstat(src)
 	if err != nil {
@@ -89,7 +93,7 @@ func (c *copier) tree(src, dst string) error {
 	case 0:
 		return c.file(src, dst, fi)
 	case fs.ModeDir:
-		return c.dir(src, dst, fi)
+		return c.dir(src, dst, fi, depth)
 	case fs.ModeSymlink:
 		target, err := c.src.ReadLink(src)
 		if err != nil {
@@ -114,7 +118,7 @@ func (c *copier) file(src, dst string, fi fs.FileInfo) error {
 // its file is read by WriteTo, or written from a reader that knows its size.
 func (c *copier) bytes(w io.Writer, r io.Reader, size int64) error {
 	if from, ok := r.(io.WriterTo); ok {
-		_, err := from.WriteTo(countWriter{w, c.task})
+		_, err := from.WriteTo(countWriter{w, c.task, c.bound})
 		return err
 	}
 	_, err := io.Copy(w, countReader{r, size, c.task})
@@ -124,10 +128,14 @@ func (c *copier) bytes(w io.Writer, r io.Reader, size int64) error {
 // countWriter adds what is written to a task.
 type countWriter struct {
 	io.Writer
-	task progress.Task
+	task  progress.Task
+	bound *bound
 }
 
 func (c countWriter) Write(b []byte) (int, error) {
+	if err := c.bound.bytes(len(b)); err != nil {
+		return 0, err
+	}
 	n, err := c.Writer.Write(b)
 	c.task.Add(int64(n))
 	return n, err
@@ -149,12 +157,12 @@ func (c countReader) Read(b []byte) (int, error) {
 }
 
 // dir copies a directory. One that exists at dst keeps its mode and time.
-func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
+func (c *copier) dir(src, dst string, fi fs.FileInfo, depth int) error {
 	made, err := c.dst.Mkdir(dst)
 	if err != nil {
 		return failure(c.dst, dst, err)
 	}
-	err = c.entries(src, dst)
+	err = c.entries(src, dst, depth+1)
 	if !made {
 		return err
 	}
@@ -167,16 +175,21 @@ func (c *copier) dir(src, dst string, fi fs.FileInfo) error {
 }
 
 // entries copies what is in a directory, and skips what cannot be copied.
-func (c *copier) entries(src, dst string) error {
+func (c *copier) entries(src, dst string, depth int) error {
 	list, err := c.src.ReadDir(src)
 	if err != nil {
 		return failure(c.src, src, err)
 	}
+	release, err := c.bound.hold(list)
+	if err != nil {
+		return failure(c.src, src, err)
+	}
+	defer release()
 	for _, n := range list {
 		if n == "." || n == ".." || n == "" || strings.Contains(n, "/") {
 			return failure(c.src, src, fmt.Errorf("has an entry with the invalid name %q", n))
 		}
-		err := c.tree(path.Join(src, n), path.Join(dst, n))
+		err := c.tree(path.Join(src, n), path.Join(dst, n), depth)
 		if errors.Is(err, ErrKind) {
 			c.skip(err)
 		} else if err != nil {

@@ -1,19 +1,67 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/pkg/sftp"
 )
 
+// Guest is a connection to a guest's SFTP server. It counts what the guest sends, because
+// the library keeps a whole listing in memory.
+type Guest struct {
+	*sftp.Client
+	received *meter
+}
+
+// NewGuest begins SFTP on a connection. The caller closes the Guest, and with it the
+// connection.
+func NewGuest(conn io.ReadWriteCloser) (*Guest, error) {
+	received := &meter{r: conn}
+	c, err := sftp.NewClientPipe(received, conn, sftp.UseConcurrentWrites(true))
+	if err != nil {
+		return nil, err
+	}
+	return &Guest{c, received}, nil
+}
+
+// meter calls a function when more than a number of bytes have been read since it was set.
+type meter struct {
+	r io.Reader
+
+	mu     sync.Mutex
+	left   int64
+	exceed func() // nil: nothing is watched
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left -= int64(n); m.exceed != nil && m.left < 0 {
+		m.exceed()
+	}
+	return n, err
+}
+
+// watch sets the bound; without exceed there is none.
+func (m *meter) watch(limit int64, exceed func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left, m.exceed = limit, exceed
+}
+
 // guestFiles is the guest's file system over SFTP.
 type guestFiles struct {
-	c       *sftp.Client
+	c       *Guest
 	sandbox string
+	ctx     context.Context //nolint:containedctx // of the one copy that it is made for
+	listing int64           // bytes of one directory's list
 }
 
 func (g guestFiles) Name(p string) string                 { return g.sandbox + ":" + p }
@@ -29,7 +77,14 @@ func (g guestFiles) Chtimes(p string, modified time.Time) error {
 }
 
 func (g guestFiles) ReadDir(p string) ([]string, error) {
-	list, err := g.c.ReadDir(p)
+	ctx, cancel := context.WithCancelCause(g.ctx)
+	defer cancel(nil)
+	g.c.received.watch(g.listing, func() { cancel(beyond(g.listing, "bytes in the list of one directory")) })
+	list, err := g.c.ReadDirContext(ctx, p)
+	g.c.received.watch(0, nil)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	names := make([]string, len(list))
 	for i, fi := range list {
 		names[i] = fi.Name()

@@ -21,7 +21,7 @@ import (
 
 // guest is an SFTP server in this process that serves this host's files, and a folder in
 // place of a guest's home.
-func guest(t *testing.T) (client *sftp.Client, home string) {
+func guest(t *testing.T) (client *transfer.Guest, home string) {
 	t.Helper()
 	home = t.TempDir()
 	here, there := net.Pipe()
@@ -31,7 +31,7 @@ func guest(t *testing.T) (client *sftp.Client, home string) {
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve() })
-	client, err = sftp.NewClientPipe(here, here)
+	client, err = transfer.NewGuest(here)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func newTransfer(t *testing.T, writable ...string) (tr *transfer.Transfer, home 
 	client, home := guest(t)
 	copied, skipped = &counter{}, &[]error{}
 	return &transfer.Transfer{
-		Guest: client, Sandbox: "shop", Writable: writable, Progress: copied,
+		Guest: client, Sandbox: "shop", Limits: transfer.DefaultLimits, Writable: writable, Progress: copied,
 		Skipped: func(err error) { *skipped = append(*skipped, err) },
 	}, home, copied, skipped
 }

@@ -10,6 +10,8 @@
 //   - begins, for a path inside a directory that a guest can change, at that directory,
 //     so that no link inside it is followed out of it;
 //   - accepts from the guest only names that are one path element;
+//   - takes from the guest no more than Limits, and no more than the host's disk has
+//     beside its reserve (package reserve), whatever sizes the guest names: ErrTooMuch;
 //   - writes a file beside the old one and renames it when it is complete.
 //
 // Links of the user's own, outside those directories, are followed as by cp(1).
@@ -22,8 +24,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/pkg/sftp"
 
 	"bawn.dev/bawn/internal/progress"
 )
@@ -39,13 +39,34 @@ var (
 	// ErrKind is about an entry of a directory that cannot be copied: a device, a pipe or
 	// a socket.
 	ErrKind = errors.New("neither a file, a directory nor a symbolic link")
+	// ErrTooMuch means that what comes from the guest is beyond Limits, or that the host's
+	// disk has no room for it.
+	ErrTooMuch = errors.New("more than bawn copies from a sandbox")
 )
+
+// Limits bound what one Download takes from a guest.
+type Limits struct {
+	Entries int   // files, directories and links, also those that are skipped
+	Depth   int   // directories in each other
+	Listing int64 // bytes of the list of one directory, as the guest sends it
+	Held    int   // bytes of the names in the directories that are being copied
+}
+
+// DefaultLimits leave room for the largest trees in everyday use. One list is in memory at
+// a time, about twice, beside the names of the directories above.
+var DefaultLimits = Limits{Entries: 4 << 20, Depth: 256, Listing: 64 << 20, Held: 128 << 20}
+
+// beyond is ErrTooMuch, with the bound.
+func beyond[N int | int64](bound N, of string) error {
+	return fmt.Errorf("%w: there are more than %d %s", ErrTooMuch, bound, of)
+}
 
 // Transfer is a connection to a guest and what its copies have in common. Its methods may
 // not be called at once.
 type Transfer struct {
-	Guest   *sftp.Client // the caller closes it
-	Sandbox string       // its name, for error texts
+	Guest   *Guest // the caller closes it
+	Sandbox string // its name, for error texts
+	Limits  Limits
 
 	// Writable are the directories of the host that any guest can change.
 	Writable []string
@@ -67,7 +88,7 @@ func (t *Transfer) Upload(ctx context.Context, src, dst string, mustBeDir bool) 
 		return err
 	}
 	defer host.root.Close()
-	return t.copier(ctx, host, t.guest()).into(name, baseName(src), dst, mustBeDir || strings.HasSuffix(dst, "/"))
+	return t.copier(ctx, host, t.guest(ctx)).into(name, baseName(src), dst, mustBeDir || strings.HasSuffix(dst, "/"))
 }
 
 // Download is Upload in the other direction. A dst that is a device, a pipe or a socket is
@@ -81,10 +102,19 @@ func (t *Transfer) Download(ctx context.Context, src, dst string, mustBeDir bool
 		return err
 	}
 	defer host.root.Close()
-	return t.copier(ctx, t.guest(), host).into(src, baseName(src), name, mustBeDir || strings.HasSuffix(dst, "/"))
+	c := t.copier(ctx, t.guest(ctx), host)
+	room, err := host.room()
+	if err != nil {
+		return err
+	}
+	defer room.close()
+	c.bound = &bound{Limits: t.Limits, room: room}
+	return c.into(src, baseName(src), name, mustBeDir || strings.HasSuffix(dst, "/"))
 }
 
-func (t *Transfer) guest() guestFiles { return guestFiles{t.Guest, t.Sandbox} }
+func (t *Transfer) guest(ctx context.Context) guestFiles {
+	return guestFiles{t.Guest, t.Sandbox, ctx, t.Limits.Listing}
+}
 
 func (t *Transfer) copier(ctx context.Context, src, dst files) *copier {
 	return &copier{ctx: ctx, src: src, dst: dst, task: t.Progress, skip: t.Skipped}
