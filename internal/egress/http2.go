@@ -3,11 +3,11 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,18 +20,21 @@ import (
 )
 
 // HTTP/2 in the clear (gRPC without TLS). Frames are passed on as they came;
-// header blocks are held until they are whole, decoded, and their authority is
-// compared. A refused request ends the connection: the server's header table
-// would no longer match the client's.
+// header blocks are held until they are whole, decoded, and judged like the heads of
+// HTTP/1 (httpwire.ParseFields); bodies are measured where their length was announced.
+// A refused request ends the connection: the server's header table would no longer
+// match the client's.
 //
 // Frames are measured and passed on here, since http2.Framer would hold each one
-// whole, up to 16 MiB of it. The Framer reads the header blocks, which are bounded.
+// whole, up to 16 MiB of it. A header block is bounded in size and time.
 
 const (
 	frameHeader = 9 // bytes (RFC 9113, section 4.1)
 
 	// maxTable is the largest header table that a client may ask for, in bytes.
 	maxTable = 64 << 10
+	// maxMeasured bounds the bodies of an announced length that are open at a time.
+	maxMeasured = 1000
 	// injectTime bounds the wait for the end of the server's current frame
 	// before a refusal is put behind it.
 	injectTime = time.Second
@@ -42,11 +45,12 @@ type http2Relay struct {
 	f    *flow
 	conn net.Conn
 
-	block   bytes.Reader // the header block that is decoded
-	framer  *http2.Framer
 	decoder *hpack.Decoder
 	fields  []httpwire.Field
 	size    int // of the fields of one block, in bytes
+
+	newest uint32           // the latest stream that the client began
+	bodies map[uint32]int64 // what is to come of bodies of an announced length, by stream
 
 	turn    chan struct{} // held while a frame goes to the client
 	spoke   bool          // the server's SETTINGS went to the client; guarded by turn
@@ -55,9 +59,7 @@ type http2Relay struct {
 }
 
 func (f *flow) newHTTP2(c net.Conn) *http2Relay {
-	h := &http2Relay{f: f, conn: c, turn: make(chan struct{}, 1), framed: true}
-	h.framer = http2.NewFramer(nil, &h.block)
-	h.framer.SetMaxReadFrameSize(httpwire.MaxHead)
+	h := &http2Relay{f: f, conn: c, turn: make(chan struct{}, 1), framed: true, bodies: map[uint32]int64{}}
 	h.decoder = hpack.NewDecoder(4096, h.field)
 	h.decoder.SetMaxStringLength(httpwire.MaxHead)
 	h.decoder.SetAllowedMaxDynamicTableSize(maxTable)
@@ -94,6 +96,10 @@ func (f *flow) serveHTTP2(c *heldConn, dial func() (net.Conn, error)) {
 		if w.Flush() == nil {
 			_ = relay.CloseWrite(up)
 		}
+	case isTimeout(err):
+		f.refused("an HTTP/2 header block does not end")
+		abort(up)
+		abort(c)
 	default:
 		abort(up)
 		abort(c)
@@ -115,6 +121,9 @@ func (h *http2Relay) frame(w *bufio.Writer, r *bufio.Reader) error {
 	case http2.FramePushPromise, http2.FrameContinuation:
 		return httpwire.Malformed("an HTTP/2 frame of type %d where none may be", fh.Type)
 	default:
+		if err := h.measure(r, fh); err != nil {
+			return err
+		}
 		err = httpwire.CopyLength(w, r, int64(frameHeader+fh.Length))
 	}
 	if errors.Is(err, io.EOF) {
@@ -129,23 +138,74 @@ func parseFrameHeader(b []byte) http2.FrameHeader {
 	return http2.FrameHeader{
 		Length: uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]),
 		Type:   http2.FrameType(b[3]), Flags: http2.Flags(b[4]),
+		StreamID: binary.BigEndian.Uint32(b[5:]) &^ (1 << 31),
 	}
+}
+
+// measure takes what a frame brings off its stream's announced length.
+func (h *http2Relay) measure(r *bufio.Reader, fh http2.FrameHeader) error {
+	left, ok := h.bodies[fh.StreamID]
+	switch {
+	case !ok:
+		return nil
+	case fh.Type == http2.FrameRSTStream:
+		delete(h.bodies, fh.StreamID)
+		return nil
+	case fh.Type != http2.FrameData:
+		return nil
+	}
+	size := int64(fh.Length)
+	if fh.Flags.Has(http2.FlagDataPadded) {
+		head, err := r.Peek(frameHeader + 1)
+		if err != nil {
+			return io.ErrUnexpectedEOF
+		}
+		size -= 1 + int64(head[frameHeader])
+	}
+	if left -= size; size < 0 || left < 0 {
+		return errBodyLength
+	}
+	h.bodies[fh.StreamID] = left
+	if fh.Flags.Has(http2.FlagDataEndStream) {
+		return h.bodyEnds(fh.StreamID)
+	}
+	return nil
+}
+
+var errBodyLength = httpwire.Malformed("a body of another length than announced")
+
+// bodyEnds judges the end of a stream's body.
+func (h *http2Relay) bodyEnds(stream uint32) error {
+	left := h.bodies[stream]
+	delete(h.bodies, stream)
+	if left != 0 {
+		return errBodyLength
+	}
+	return nil
 }
 
 // headers reads a header block, checks it and passes it on.
 func (h *http2Relay) headers(w *bufio.Writer, r *bufio.Reader) error {
+	if h.conn != nil {
+		_ = h.conn.SetReadDeadline(time.Now().Add(h.f.g.headTime))
+	}
 	raw, err := readBlock(r)
 	if err != nil {
 		return err
 	}
-	stream, err := h.decode(raw)
-	if err != nil {
+	if h.conn != nil {
+		_ = h.conn.SetReadDeadline(time.Time{})
+	}
+	if err := h.decode(raw); err != nil {
 		return err
 	}
-	if err := h.f.checkFields(h.fields); err != nil {
+	first := parseFrameHeader(raw)
+	err = h.judge(first.StreamID, first.Flags.Has(http2.FlagHeadersEndStream))
+	clear(h.fields)
+	if err != nil {
 		var he *httpwire.Error
 		if errors.As(err, &he) {
-			h.tell(stream, he)
+			h.tell(first.StreamID, he)
 		}
 		return err
 	}
@@ -157,21 +217,26 @@ func (h *http2Relay) headers(w *bufio.Writer, r *bufio.Reader) error {
 
 // readBlock reads a HEADERS frame and its CONTINUATIONs as they came, at most
 // httpwire.MaxHead bytes. Where another frame comes in between it ends with that
-// one, which decode refuses.
+// one, which decode refuses. What it holds grows with what comes.
 func readBlock(r *bufio.Reader) (raw []byte, err error) {
 	for {
 		head, err := r.Peek(frameHeader)
 		if err != nil {
-			return nil, io.ErrUnexpectedEOF
+			return nil, unexpected(err)
 		}
 		fh, start := parseFrameHeader(head), len(raw)
 		n := frameHeader + int(fh.Length)
 		if start+n > httpwire.MaxHead {
 			return nil, httpwire.Malformed("an HTTP/2 header block longer than %d bytes", httpwire.MaxHead)
 		}
-		raw = append(raw, make([]byte, n)...)
-		if _, err := io.ReadFull(r, raw[start:]); err != nil {
-			return nil, io.ErrUnexpectedEOF
+		for n > 0 {
+			if _, err := r.Peek(1); err != nil {
+				return nil, unexpected(err)
+			}
+			b, _ := r.Peek(min(n, r.Buffered()))
+			raw = append(raw, b...)
+			n -= len(b)
+			_, _ = r.Discard(len(b))
 		}
 		if fh.Flags.Has(http2.FlagHeadersEndHeaders) || start > 0 && fh.Type != http2.FrameContinuation {
 			return raw, nil
@@ -179,30 +244,91 @@ func readBlock(r *bufio.Reader) (raw []byte, err error) {
 	}
 }
 
-// decode sets the fields to those of a block. The Framer takes padding and priority
-// off, and refuses a block that is interrupted.
-func (h *http2Relay) decode(raw []byte) (stream uint32, err error) {
-	bad := httpwire.Malformed("a malformed HTTP/2 header block")
-	h.block.Reset(raw)
+// unexpected is the error of a stream that ends where it may not.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+var errBlock = httpwire.Malformed("a malformed HTTP/2 header block")
+
+// decode sets the fields to those of a block, and refuses one that is interrupted.
+func (h *http2Relay) decode(raw []byte) error {
 	h.fields, h.size = h.fields[:0], 0
-	for h.block.Len() > 0 {
-		frame, err := h.framer.ReadFrame()
-		if err != nil {
-			return 0, bad
+	stream := parseFrameHeader(raw).StreamID
+	for first := true; len(raw) > 0; first = false {
+		fh := parseFrameHeader(raw)
+		part := raw[frameHeader : frameHeader+int(fh.Length)]
+		raw = raw[frameHeader+len(part):]
+		ok := first || fh.Type == http2.FrameContinuation
+		if first {
+			part, ok = unpad(part, fh.Flags)
 		}
-		f, ok := frame.(interface{ HeaderBlockFragment() []byte })
-		if !ok {
-			return 0, bad
+		if !ok || fh.StreamID != stream || stream == 0 {
+			return errBlock
 		}
-		stream = frame.Header().StreamID
-		if _, err := h.decoder.Write(f.HeaderBlockFragment()); err != nil {
-			return 0, bad
+		if _, err := h.decoder.Write(part); err != nil {
+			return errBlock
 		}
 	}
 	if err := h.decoder.Close(); err != nil || h.size > httpwire.MaxHead {
-		return 0, bad
+		return errBlock
 	}
-	return stream, nil
+	return nil
+}
+
+// unpad takes padding and priority off a HEADERS frame's contents.
+func unpad(b []byte, flags http2.Flags) ([]byte, bool) {
+	padding := 0
+	if flags.Has(http2.FlagHeadersPadded) {
+		if len(b) == 0 {
+			return nil, false
+		}
+		padding, b = int(b[0]), b[1:]
+	}
+	if flags.Has(http2.FlagHeadersPriority) {
+		if len(b) < 5 {
+			return nil, false
+		}
+		b = b[5:]
+	}
+	if padding > len(b) {
+		return nil, false
+	}
+	return b[:len(b)-padding], true
+}
+
+// judge judges the fields of a block: a new stream begins with a request, and on one
+// that is there already only a trailer may come, which ends it.
+func (h *http2Relay) judge(stream uint32, ends bool) error {
+	if stream <= h.newest {
+		if !ends {
+			return httpwire.Malformed("a trailer of HTTP/2 that does not end its stream")
+		}
+		if err := h.bodyEnds(stream); err != nil {
+			return err
+		}
+		return httpwire.CheckTrailerFields(h.fields)
+	}
+	if stream%2 == 0 {
+		return httpwire.Malformed("a stream of HTTP/2 with an even number")
+	}
+	q, err := httpwire.ParseFields(h.fields)
+	if err != nil {
+		return err
+	}
+	h.newest = stream
+	switch {
+	case ends && q.Length > 0:
+		return errBodyLength
+	case !ends && q.Length >= 0 && len(h.bodies) == maxMeasured:
+		return httpwire.Malformed("more than %d bodies at a time", maxMeasured)
+	case !ends && q.Length >= 0:
+		h.bodies[stream] = q.Length
+	}
+	return h.f.checkAuthority(q.Authority)
 }
 
 // field takes one decoded field; beyond the bound they are counted only.
@@ -211,42 +337,6 @@ func (h *http2Relay) field(f hpack.HeaderField) {
 	if h.size <= httpwire.MaxHead {
 		h.fields = append(h.fields, httpwire.Field{Name: f.Name, Value: f.Value})
 	}
-}
-
-// checkFields judges a header block: a request, or a trailer. Errors are
-// *httpwire.Error.
-func (f *flow) checkFields(fields []httpwire.Field) error {
-	var method, protocol string
-	var authorities []string
-	pseudo := 0
-	for _, x := range fields {
-		name := strings.ToLower(strings.ReplaceAll(x.Name, "_", "-"))
-		switch {
-		case x.Name == ":method":
-			method = x.Value
-		case x.Name == ":protocol":
-			protocol = x.Value
-		case name == ":authority" || name == "host":
-			authorities = append(authorities, x.Value)
-		}
-		if strings.HasPrefix(x.Name, ":") {
-			pseudo++
-		}
-	}
-	switch {
-	case pseudo == 0 && len(authorities) == 0:
-		return nil // a trailer
-	case method == "CONNECT" && protocol == "":
-		return httpwire.ErrConnect
-	case len(authorities) == 0:
-		return httpwire.ErrNoHost
-	}
-	for _, a := range authorities {
-		if err := f.checkAuthority(a); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // answers passes the server's frames on, one at a time, so that a refusal can
