@@ -1,6 +1,7 @@
 package share
 
 import (
+	"container/list"
 	"encoding/binary"
 	"sync"
 
@@ -40,7 +41,67 @@ type dirReader struct {
 	mu   sync.Mutex
 	at   uint64 // cookie of the next entry in rest
 	rest []byte
-	buf  []byte
+	buf  *[direntBuffer]byte // nil, or what rest lies in
+	lost bool                // rest was dropped: the descriptor is further than at
+
+	element *list.Element // guarded by listings.mu
+}
+
+// listings are the directory readers that hold entries in memory, the latest used first.
+type listings struct {
+	mu   sync.Mutex
+	open *list.List
+	max  int
+}
+
+// keep notes the end of a request on a reader, whose mutex the caller holds. A reader that
+// was used long ago loses its entries, and reads them again when it is used.
+func (l *listings) keep(d *dirReader) {
+	if len(d.rest) == 0 {
+		d.free()
+		l.drop(d)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d.element == nil {
+		d.element = l.open.PushFront(d)
+	}
+	l.open.MoveToFront(d.element)
+	for l.open.Len() > l.max {
+		e := l.open.Back()
+		old, ok := l.open.Remove(e).(*dirReader)
+		if !ok {
+			panic("share: the list holds readers")
+		}
+		old.element = nil
+		if old.mu.TryLock() { // else it is in use, and kept again after that
+			old.free()
+			old.lost = true
+			old.mu.Unlock()
+		}
+	}
+}
+
+// direntBuffers are buffers of readers that need none.
+var direntBuffers = sync.Pool{New: func() any { return new([direntBuffer]byte) }}
+
+// free drops what was read and not taken.
+func (d *dirReader) free() {
+	if d.buf != nil {
+		direntBuffers.Put(d.buf)
+	}
+	d.rest, d.buf = nil, nil
+}
+
+// drop forgets a reader.
+func (l *listings) drop(d *dirReader) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d.element != nil {
+		l.open.Remove(d.element)
+		d.element = nil
+	}
 }
 
 // dirent is one entry of getdents64(2).
@@ -64,9 +125,13 @@ const (
 func (d *dirReader) next(fd int) (e dirent, ok bool, err error) {
 	if len(d.rest) == 0 {
 		if d.buf == nil {
-			d.buf = make([]byte, direntBuffer)
+			buf, ok := direntBuffers.Get().(*[direntBuffer]byte)
+			if !ok {
+				panic("share: the pool holds buffers")
+			}
+			d.buf = buf
 		}
-		n, err := unix.Getdents(fd, d.buf)
+		n, err := unix.Getdents(fd, d.buf[:])
 		if err != nil || n == 0 {
 			return e, false, err
 		}
@@ -95,10 +160,10 @@ func (d *dirReader) take(e dirent) {
 
 // seek goes to a cookie that an entry had.
 func (d *dirReader) seek(fd int, cookie uint64) error {
-	if cookie == d.at {
+	if cookie == d.at && !d.lost {
 		return nil
 	}
-	d.rest = nil
+	d.rest, d.lost = nil, false
 	d.at = cookie
 	_, err := unix.Seek(fd, int64(cookie), 0)
 	return err
@@ -117,6 +182,7 @@ func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) f
 	}
 	h.dir.mu.Lock()
 	defer h.dir.mu.Unlock()
+	defer f.listings.keep(&h.dir)
 	if err := h.dir.seek(h.fd, in.Offset); err != nil {
 		return status(err)
 	}

@@ -55,12 +55,7 @@ func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
 	f.handles[h.id] = h
 	f.mu.Unlock()
 
-	f.tree.mu.Lock()
-	if n.handles == nil {
-		n.handles = map[*handle]struct{}{}
-	}
-	n.handles[h] = struct{}{}
-	f.tree.mu.Unlock()
+	f.tree.opened(h)
 	return h, nil
 }
 
@@ -113,6 +108,7 @@ func (f *fileSystem) release(id uint64) {
 	if h == nil {
 		return
 	}
+	f.listings.drop(&h.dir)
 	f.tree.mu.Lock() // before the descriptor is closed: open looks here
 	delete(h.node.handles, h)
 	f.tree.drop(h.node)

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"strconv"
@@ -24,14 +25,19 @@ type fileSystem struct {
 	handles    map[uint64]*handle
 	nextHandle uint64
 	maxHandles int
+
+	listings listings
 }
 
 // Bounds on what the guest may have open or known. Those of descriptors are lower where
-// the process may have fewer (newFileSystem).
+// the process may have fewer (newFileSystem). Directories that are held open, nodes and
+// listings make room for new ones (tree.trim, tree.evict, listings); a file or directory
+// that the guest opens beyond maxHandles is ENFILE until it closes another.
 const (
 	maxOpenDirs = 16384
 	maxHandles  = 65536
-	maxNodes    = 2 << 20 // about 0.5 GB of memory
+	maxNodes    = 1 << 20 // some 300 MB of memory, and as much of a saved state
+	maxListings = 256     // of listings whose next entries are in memory, 32 KiB each
 )
 
 func newFileSystem(o Options) (*fileSystem, error) {
@@ -62,6 +68,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		space:         newSpace(fd),
 		handles:       map[uint64]*handle{},
 		maxHandles:    min(maxHandles, limit/2),
+		listings:      listings{max: maxListings, open: list.New()},
 	}, nil
 }
 
@@ -84,13 +91,10 @@ func (f *fileSystem) entry(parent *node, name string, st *unix.Statx_t, out *fus
 	if err := f.checkType(parent, st.Mode); err != nil {
 		return err
 	}
-	f.tree.mu.Lock()
-	full := len(f.tree.byID) >= maxNodes
-	f.tree.mu.Unlock()
-	if full {
+	n := f.tree.seen(parent, name, keyOf(st), st.Mode&unix.S_IFMT)
+	if n == nil {
 		return unix.ENFILE
 	}
-	n := f.tree.seen(parent, name, keyOf(st), st.Mode&unix.S_IFMT)
 	out.NodeId = n.id
 	f.fill(&out.Attr, st)
 	out.SetEntryTimeout(staleAfter)

@@ -60,11 +60,15 @@ func (f *fileSystem) save() *Saved {
 	return s
 }
 
+// maxSavedNodes bounds a saved state. A server of an earlier bawn knew more nodes than one
+// does now.
+const maxSavedNodes = 2 << 20
+
 // load fills a new file system with what another one saved. With moved, the share's
 // directory is a copy of the saved one: each node becomes the inode that now lies at its
 // place.
 func (f *fileSystem) load(s *Saved, moved bool) error {
-	if len(s.Nodes) > maxNodes || len(s.Handles) > f.maxHandles {
+	if len(s.Nodes) > maxSavedNodes || len(s.Handles) > f.maxHandles {
 		return errors.New("saved share: too many files are open")
 	}
 	if err := f.tree.load(s, moved, f.mayLie); err != nil {
@@ -100,12 +104,7 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 		unix.Close(place)
 	}
 	f.handles[h.id] = h
-	f.tree.mu.Lock()
-	defer f.tree.mu.Unlock()
-	if n.handles == nil {
-		n.handles = map[*handle]struct{}{}
-	}
-	n.handles[h] = struct{}{}
+	f.tree.opened(h)
 	return nil
 }
 

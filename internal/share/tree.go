@@ -55,6 +55,8 @@ type tree struct {
 	byKey map[key]*node
 	next  uint64
 
+	maxNodes int
+
 	mounts *mounts
 
 	open    *list.List // nodes whose fd is open, the latest used first
@@ -66,7 +68,7 @@ type tree struct {
 const depthLimit = 2048
 
 func newTree(root *node, fd int, maxOpen int, m *mounts) *tree {
-	t := &tree{mounts: m, root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
+	t := &tree{mounts: m, maxNodes: maxNodes, root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
 	root.id, root.lookups = rootID, 1
 	root.fd = &dirFD{fd: fd, users: 1} // for ever: it is in no list
 	t.byID[rootID], t.byKey[root.key] = root, root
@@ -100,12 +102,15 @@ func (t *tree) dir(id uint64) (*node, error) {
 }
 
 // seen notes that an inode was found at a place, and that the guest looked it
-// up once more.
+// up once more. It returns nil if there are too many nodes, all of them in use.
 func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byKey[k]
 	if n == nil || n.typ != typ {
+		if len(t.byID) >= t.maxNodes && !t.evict(parent) {
+			return nil
+		}
 		n = &node{id: t.next, key: k, typ: typ}
 		t.next++
 		t.byID[n.id] = n
@@ -114,6 +119,58 @@ func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
 	t.place(n, parent, name)
 	n.lookups++
 	return n
+}
+
+// evictProbes is how many nodes are looked at for one that can be evicted.
+const evictProbes = 64
+
+// evict removes a node that the guest still knows, to make room for another: a file of no
+// name below it that is not open, rather than such a directory, and not keep. For the guest
+// it is stale then, and its kernel looks the name up again. Which one it is, is left to
+// chance, so that a guest cannot arrange the nodes against it. The caller holds the mutex.
+func (t *tree) evict(keep *node) bool {
+	var dir *node
+	probes := 0
+	for _, n := range t.byID { // begins anywhere
+		if probes++; probes > evictProbes {
+			break
+		}
+		switch {
+		case n == t.root || n == keep || n.kids > 0 || len(n.handles) > 0:
+		case n.isDir():
+			dir = n // maybe some process works in it
+		default:
+			t.remove(n)
+			return true
+		}
+	}
+	if dir != nil {
+		t.remove(dir)
+	}
+	return dir != nil
+}
+
+// remove makes a node unknown whatever the guest knows of it. The caller holds the mutex.
+func (t *tree) remove(n *node) {
+	n.lookups = 0
+	t.drop(n)
+}
+
+// opened notes a file or directory that the guest has open.
+func (t *tree) opened(h *handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := h.node
+	if n.handles == nil {
+		n.handles = map[*handle]struct{}{}
+	}
+	n.handles[h] = struct{}{}
+	if t.byID[n.id] == nil { // it was evicted while it was being opened
+		t.byID[n.id] = n
+		if t.byKey[n.key] == nil {
+			t.byKey[n.key] = n
+		}
+	}
 }
 
 // place sets where a node is. The caller holds the mutex.
