@@ -182,10 +182,10 @@ func (e *Engine) newName(r *Request) (string, error) {
 	return e.sandboxes.FreeName(base)
 }
 
-// unmake undoes the making of a sandbox that did not start. It removes the sandbox if no
+// undoCreate undoes the making of a sandbox that did not start. It removes the sandbox if no
 // supervisor was launched: then its disk is empty, and the next request shall not inherit
 // its settings. Otherwise it only removes its mounts and ports.
-func (e *Engine) unmake(name string) error {
+func (e *Engine) undoCreate(name string) error {
 	d := e.sandboxes.Dir(name)
 	switch _, err := os.Stat(d.File(store.SupervisorLogFile)); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -198,13 +198,13 @@ func (e *Engine) unmake(name string) error {
 		return err
 	}
 	defer l.Close()
-	return takeBack(d, &sandbox.Spec{})
+	return restoreMountsAndPorts(d, &sandbox.Spec{})
 }
 
-// takeBack restores the mounts and ports that a sandbox had before a start that failed:
+// restoreMountsAndPorts restores those that a sandbox had before a start that failed:
 // starts fail because of them, and the next would fail again. The caller holds the start
 // lock.
-func takeBack(d store.Dir, was *sandbox.Spec) error {
+func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 	spec, err := d.Spec()
 	if err != nil {
 		return err

@@ -139,8 +139,8 @@ func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
 	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Ports: p.Ports}, nil
 }
 
-// withdraw takes out of a spec what bawn.yaml has added.
-func withdraw(s *sandbox.Spec) {
+// removeProjectSettings removes from a spec what bawn.yaml has added.
+func removeProjectSettings(s *sandbox.Spec) {
 	a := s.Added
 	s.Added = sandbox.Added{}
 	if a.Image != "" {
@@ -159,9 +159,9 @@ func withdraw(s *sandbox.Spec) {
 	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
 }
 
-// contribute puts into a spec what bawn.yaml adds. What the user has asked for stays:
+// addProjectSettings adds the settings of bawn.yaml to a spec. It keeps what the user has set:
 // single values, ports of the host and places in the guest.
-func contribute(s *sandbox.Spec, a sandbox.Added) {
+func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 	given := func(key string) bool { return slices.Contains(s.Given, key) }
 	if a.Image != "" && !given("image") {
 		s.Image, s.Added.Image = a.Image, a.Image
@@ -210,8 +210,8 @@ func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spe
 // awaitingStart returns the keys of the approved bawn.yaml that a start would change.
 func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 	next := *spec
-	withdraw(&next)
-	contribute(&next, add)
+	removeProjectSettings(&next)
+	addProjectSettings(&next, add)
 	was, now := spec.Added, next.Added
 	if spec.Boot.ImageDigest != "" {
 		now.Image = was.Image // it waits for a new sandbox

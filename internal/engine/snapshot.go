@@ -91,14 +91,14 @@ func (e *Engine) capture(ctx context.Context, name, path string) error {
 	}
 	err := e.save(ctx, name, path)
 	if started {
-		e.putBack(ctx, name)
+		e.returnToPhase(ctx, name)
 	}
 	return err
 }
 
-// putBack suspends or stops a sandbox that was started for a snapshot, as it was before. A
+// returnToPhase suspends or stops a sandbox that was started for a snapshot, as it was before. A
 // sandbox that somebody uses by then keeps running.
-func (e *Engine) putBack(ctx context.Context, name string) {
+func (e *Engine) returnToPhase(ctx context.Context, name string) {
 	st, err := control.NewClient(e.sandboxes.Dir(name).DialControl).Status(ctx)
 	switch {
 	case err != nil:

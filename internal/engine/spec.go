@@ -104,11 +104,11 @@ func (c *SpecChange) given() []string {
 // value the change alters and that take effect at a start.
 func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string, err error) {
 	was := *s
-	withdraw(s)
+	removeProjectSettings(s)
 	if err := c.set(s); err != nil {
 		return nil, err
 	}
-	contribute(s, add)
+	addProjectSettings(s, add)
 	for _, f := range []struct {
 		name         string
 		set, differs bool

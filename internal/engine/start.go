@@ -190,7 +190,7 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	}
 	err := e.boot(ctx, spec, s.reachable)
 	if err != nil && ctx.Err() == nil {
-		return errors.Join(err, takeBack(d, was))
+		return errors.Join(err, restoreMountsAndPorts(d, was))
 	}
 	return err
 }

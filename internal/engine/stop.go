@@ -49,7 +49,7 @@ func (e *Engine) Stop(ctx context.Context, name string, force bool) error {
 func (e *Engine) halt(ctx context.Context, d store.Dir, force bool) error {
 	return e.during("Stopping "+nameOf(d), func() error {
 		if force {
-			return pullPlug(ctx, d, forceLimit)
+			return endAtOnce(ctx, d, forceLimit)
 		}
 		late := time.AfterFunc(stopPatience, func() {
 			e.notify(Notice{Reason: StopSlow, Sandbox: nameOf(d), Text: "waiting up to a minute for the guest to shut down; then it is turned off"})
@@ -70,9 +70,9 @@ func shutDown(ctx context.Context, d store.Dir, limit time.Duration) error {
 	return err
 }
 
-// pullPlug ends a sandbox at once: through its supervisor or, if that does not do it in
+// endAtOnce ends a sandbox at once: through its supervisor or, if that does not do it in
 // time, together with it.
-func pullPlug(ctx context.Context, d store.Dir, limit time.Duration) error {
+func endAtOnce(ctx context.Context, d store.Dir, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := control.NewClient(d.DialControl).Stop(limited, true)

@@ -33,7 +33,7 @@ func TestSupervisorStandsStill(t *testing.T) {
 		t.Errorf("stop: %v", err)
 	}
 	lock.Close() // it has ended by the time that it would be killed
-	if err := pullPlug(t.Context(), d, 10*time.Millisecond); err != nil {
+	if err := endAtOnce(t.Context(), d, 10*time.Millisecond); err != nil {
 		t.Errorf("stop --force: %v", err)
 	}
 	if st, err := d.State(); err != nil || st.Phase != sandbox.Stopped {

@@ -115,7 +115,7 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if err := r.setPorts(ports); err != nil {
 		return fail("%v", err)
 	}
-	if err := r.matchless(); err != nil {
+	if err := r.checkMatchable(); err != nil {
 		return fail("%v", err)
 	}
 	r.Text = r.canonical()

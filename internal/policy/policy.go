@@ -175,7 +175,7 @@ func (f Flow) Unreachable() error {
 		a := f.Addr.Unmap()
 		r.prefix = netip.PrefixFrom(a, a.BitLen())
 	}
-	return r.matchless()
+	return r.checkMatchable()
 }
 
 // Decision is the answer to a Flow, by a Set or by the checks that no rule can change. The

@@ -45,8 +45,8 @@ var unreachable = []struct {
 	{Gateway6, "is the address of bawn's own name server and page in the guest, which every guest may use"},
 }
 
-// matchless returns an error that says why the rule can never match, or nil.
-func (r *Rule) matchless() error {
+// checkMatchable returns an error that says why the rule can never match, or nil.
+func (r *Rule) checkMatchable() error {
 	if r.prefix.IsValid() {
 		for _, u := range unreachable {
 			if u.prefix.Bits() <= r.prefix.Bits() && u.prefix.Contains(r.prefix.Addr()) {
