@@ -84,7 +84,7 @@ func TestAttackRequestInABody(t *testing.T) {
 		l.serve("good.example", "203.0.113.1:8080", addr)
 		for name, text := range attacks {
 			for _, slow := range []bool{false, true} {
-				c := net.Conn(l.mustDial("good.example", 80))
+				c := l.mustDial("good.example", 80)
 				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 				if slow {
 					c = slowConn{c}

@@ -12,14 +12,6 @@ import (
 	"testing"
 )
 
-// writeConn is a connection that is only written to.
-type writeConn struct {
-	net.Conn
-	w io.Writer
-}
-
-func (c writeConn) Write(b []byte) (int, error) { return c.w.Write(b) }
-
 func TestUpstreamBreaks(t *testing.T) {
 	l := newLab(t, testRules{"good.example:80", "good.example:22"})
 	ln, _ := net.Listen("tcp", "127.0.0.1:0")

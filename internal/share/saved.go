@@ -96,16 +96,27 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 	if h.writable() && f.check(modifyNode, n, "") != nil {
 		return errors.New("saved share: a file is open for writing, but the share is read-only now")
 	}
-	if f.check(readNode, n, "") != nil { // stale
-	} else if place, st, err := f.openPlace(n); err == nil {
-		if fd, err := reopen(place, flags, st); err == nil {
-			h.fd = fd
-		}
-		unix.Close(place)
+	if fd, ok := f.reopenSaved(n, flags); ok { // else the handle is stale
+		h.fd = fd
 	}
 	f.handles[h.id] = h
 	f.tree.opened(h)
 	return nil
+}
+
+// reopenSaved opens the file of a saved node again. It reports false if the share does
+// not allow that now, or if the file is not where it was.
+func (f *fileSystem) reopenSaved(n *node, flags int) (fd int, ok bool) {
+	if f.check(readNode, n, "") != nil {
+		return -1, false
+	}
+	place, st, err := f.openPlace(n)
+	if err != nil {
+		return -1, false
+	}
+	defer unix.Close(place)
+	fd, err = reopen(place, flags, st)
+	return fd, err == nil
 }
 
 // mayLie reports whether the share allows a saved node to lie where it says.

@@ -72,7 +72,8 @@ func (w *Watch) End() error {
 func (w *Watch) part(b []byte, whole bool) error {
 	line := b
 	if len(w.line) > 0 {
-		line = append(w.line, b...)
+		w.line = append(w.line, b...)
+		line = w.line
 	}
 	if !w.request {
 		line = w.look(line)
@@ -120,15 +121,20 @@ func (w *Watch) look(line []byte) []byte {
 		case w.place == between:
 			w.second(line, c)
 		case w.place == inSecond && !blank:
-			if c == '/' && bytes.HasSuffix(line[:w.at], []byte(":/")) {
-				w.place = found
-			}
+			w.authority(line, c)
 		default:
 			w.place = passed
 		}
 		w.looked++
 	}
 	return line
+}
+
+// authority finds the "//" behind a scheme in the second word, which makes it a URL.
+func (w *Watch) authority(line []byte, c byte) {
+	if c == '/' && bytes.HasSuffix(line[:w.at], []byte(":/")) {
+		w.place = found
+	}
 }
 
 // second judges the beginning of a second word.
