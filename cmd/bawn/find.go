@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"bawn.dev/bawn/internal/engine"
@@ -35,7 +34,7 @@ func namedSandbox(args []string) (*engine.Engine, *sandbox.Spec, error) {
 }
 
 // each calls f for the named sandboxes, for all, or for this directory's, and continues
-// after a failure. It returns the last one and prints those before it.
+// after a failure. It returns the last one and reports those before it, with their next steps.
 func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 	e, _, err := openEngine()
 	if err != nil {
@@ -58,7 +57,7 @@ func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 			err = f(e, a)
 		}
 		if failed != nil && err != nil {
-			fmt.Fprintln(os.Stderr, "bawn:", message(failed))
+			report(os.Stderr, failed)
 		}
 		if err != nil {
 			failed = err

@@ -16,8 +16,11 @@ func sshConfigCommand() *cobra.Command {
 		Short: "Print the ssh_config for reaching a sandbox with ssh, rsync, git and editors",
 		Long: `Print the ssh_config(5) of a sandbox, or of this directory's. With it, ssh,
 sftp, rsync, git, VS Code Remote and JetBrains Gateway reach the sandbox as the
-host "bawn-NAME". The connection starts the sandbox if it is stopped.`,
-		Example: `  bawn ssh-config >> ~/.ssh/config
+host "bawn-NAME". The connection starts the sandbox if it is stopped.
+
+Put it before everything else in ~/.ssh/config: OpenSSH takes the first value of a
+setting that it finds, so a "Host *" above it could forward your agent into the sandbox.`,
+		Example: `  bawn ssh-config > ~/.ssh/bawn-shop    then make "Include bawn-shop" the first line of ~/.ssh/config
   bawn ssh-config myproject > /tmp/c && rsync -e 'ssh -F /tmp/c' -a bawn-myproject:out/ out/`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeName,

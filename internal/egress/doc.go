@@ -33,8 +33,9 @@
 //     front end may serve another name of its own on that connection.
 //   - A rule marked raw lets any bytes through to the named host and port.
 //   - UDP is bound to a name and a port, not to its contents.
-//   - A protocol that turns to TLS in its middle (STARTTLS, PostgreSQL) is bound
-//     to the name and port that were dialled; its server name is not inspected.
+//   - A protocol that turns to TLS in its middle (STARTTLS, PostgreSQL) may do so
+//     without a server name; one that it sends must be the name that was dialled.
+//   - After an upgrade (HTTP 101) nothing is inspected.
 //
 // Not let through, and sometimes missed: a client that sends ECH, also in its
 // GREASE form (Chromium does by default), TLS without a server name, CONNECT, and

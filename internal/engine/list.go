@@ -43,6 +43,12 @@ func (e *Engine) Describe(ctx context.Context, name string) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	if spec.Mounts == nil { // in JSON a list without entries, not null
+		spec.Mounts = []sandbox.Source{}
+	}
+	if spec.Ports == nil {
+		spec.Ports = []sandbox.Port{}
+	}
 	i := &Info{Spec: spec, State: st}
 	var used diskuse.Counter // counts files once that have several names
 	i.DiskUsed = used.Add(d.File(store.DiskFile))

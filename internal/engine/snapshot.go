@@ -203,11 +203,14 @@ func (e *Engine) restore(ctx context.Context, d store.Dir, name string, force bo
 		return err
 	}
 	defer l.Close()
+	s, err := openSnapshot(d, name) // before a user is told to end the sandbox for it
+	if err != nil {
+		return err
+	}
 	if err := checkOff(d); err != nil && !force {
 		return err
 	}
-	s, err := e.verifiedSnapshot(ctx, d, name)
-	if err != nil {
+	if err := e.verify(ctx, d, s, name); err != nil {
 		return err
 	}
 	fresh := d.File(store.DiskFile) + ".restored"
@@ -262,6 +265,15 @@ func checkOff(d store.Dir) error {
 // verifiedSnapshot opens a snapshot of a sandbox after it has been read as a whole: its
 // memory and disk are what was written.
 func (e *Engine) verifiedSnapshot(ctx context.Context, d store.Dir, name string) (*snapshot.Snapshot, error) {
+	s, err := openSnapshot(d, name)
+	if err != nil {
+		return nil, err
+	}
+	return s, e.verify(ctx, d, s, name)
+}
+
+// openSnapshot opens the snapshot of that name of a sandbox.
+func openSnapshot(d store.Dir, name string) (*snapshot.Snapshot, error) {
 	if err := checkSnapshotName(name); err != nil {
 		return nil, err
 	}
@@ -269,11 +281,16 @@ func (e *Engine) verifiedSnapshot(ctx context.Context, d store.Dir, name string)
 	if err != nil {
 		return nil, &Error{Reason: SnapshotNotFound, Sandbox: nameOf(d), Snapshot: name, Err: err}
 	}
-	err = e.during("Checking snapshot "+name, func() error { return s.Verify(ctx) })
+	return s, nil
+}
+
+// verify checks the memory and the disk of a snapshot against their checksums.
+func (e *Engine) verify(ctx context.Context, d store.Dir, s *snapshot.Snapshot, name string) error {
+	err := e.during("Checking snapshot "+name, func() error { return s.Verify(ctx) })
 	if err != nil && ctx.Err() == nil {
 		err = &Error{Reason: SnapshotDamaged, Sandbox: nameOf(d), Snapshot: name, Err: err}
 	}
-	return s, err
+	return err
 }
 
 // RemoveSnapshots removes snapshots of a sandbox, also damaged ones, in the order given. It

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -45,6 +46,9 @@ func TestRestoreVerifiesFirst(t *testing.T) {
 		t.Errorf("the disk is %q", got)
 	}
 	engine.KeepSnapshot(t, shop, "one", "then")
+	if err := e.RestoreSnapshot(t.Context(), "shop", "none", false); engine.ReasonOf(err) != engine.SnapshotNotFound {
+		t.Errorf("a snapshot that does not exist, of a sandbox that runs: %v", err)
+	}
 	if err := e.RestoreSnapshot(t.Context(), "shop", "one", false); engine.ReasonOf(err) != engine.StateWouldBeLost {
 		t.Errorf("while it runs: %v", err)
 	}
@@ -160,5 +164,25 @@ func TestCreateSnapshot(t *testing.T) {
 	}
 	if got, want := s.all(), []string{"snapshot one", "snapshot " + unnamed, "snapshot three"}; !slices.Equal(got, want) {
 		t.Errorf("asked of the supervisor: %q, want %q", got, want)
+	}
+}
+
+// TestListsAreListsInJSON: a sandbox without ports and mounts has empty lists, which
+// programs can walk, and not null.
+func TestListsAreListsInJSON(t *testing.T) {
+	sandboxes, err := store.OpenAt(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sandboxes.Create(&sandbox.Spec{ID: "1", Name: "bare", Dir: "/p"}); err != nil {
+		t.Fatal(err)
+	}
+	i, err := engine.New(sandboxes, engine.Options{}).Describe(t.Context(), "bare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(i)
+	if err != nil || !strings.Contains(string(b), `"ports":[]`) || !strings.Contains(string(b), `"mounts":[]`) {
+		t.Errorf("%s, %v", b, err)
 	}
 }

@@ -112,7 +112,7 @@ func failedSettings(t *testing.T, dir string) {
 	}
 	must(t, dir, "port", "--remove", open)
 	must(t, dir, "stop")
-	fails(t, dir, 125, "in use by another program\n  try: use another port of the host: -p HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
+	fails(t, dir, 125, "in use by another program\n  try: use another port of the host: HOST:"+port+"\n", "run", "--rm", "-p", port, "--", "true")
 	must(t, dir, "port", port)
 	fails(t, dir, 125, "try: bawn port --name killed --remove "+port, "exec", "killed", "--", "true")
 	must(t, dir, "port", "--remove", port)
