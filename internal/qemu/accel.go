@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,14 +92,26 @@ func openKVM(device string) Accel {
 		a.Reason = device + " does not exist"
 		a.Remedy = "turn on virtualisation (VT-x, AMD-V) in the firmware, or nested virtualisation if this host is a virtual machine itself; then: sudo modprobe -a kvm_intel kvm_amd"
 	case errors.Is(err, fs.ErrPermission):
-		name := "$USER"
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
 		a.Reason = device + ": permission denied"
-		a.Remedy = "sudo usermod -aG kvm " + name + ", and log in again"
+		a.Remedy = permissionRemedy(device)
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		a.Remedy = "load the processor's module: sudo modprobe -a kvm_intel kvm_amd"
 	}
 	return a
+}
+
+// permissionRemedy returns what gives the user access to the device: its group, if that
+// has access, else an entry in its access list.
+func permissionRemedy(device string) string {
+	name := "$USER"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err == nil && st.Gid != 0 && st.Mode&0o060 == 0o060 {
+		if g, err := user.LookupGroupId(strconv.FormatUint(uint64(st.Gid), 10)); err == nil {
+			return "sudo usermod -aG " + g.Name + " " + name + ", and log in again"
+		}
+	}
+	return "sudo setfacl -m u:" + name + ":rw " + device + ", which holds until the next boot (the host's udev gives its group no access)"
 }

@@ -3,7 +3,9 @@ package qemu
 import (
 	"context"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,8 +85,19 @@ func TestOpenKVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = openKVM(device)
-	if a.OK() || !strings.Contains(a.Reason, "permission denied") || !strings.Contains(a.Remedy, "usermod -aG kvm") {
-		t.Errorf("a closed device: %+v", a)
+	if a.OK() || !strings.Contains(a.Reason, "permission denied") || !strings.Contains(a.Remedy, "setfacl") {
+		t.Errorf("a device that its group cannot open: %+v", a)
+	}
+	if err := os.Chmod(device, 0o060); err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(strconv.Itoa(os.Getgid()))
+	if err != nil {
+		t.Skip("this user's group has no name")
+	}
+	a = openKVM(device)
+	if a.OK() || !strings.Contains(a.Remedy, "usermod -aG "+group.Name+" ") {
+		t.Errorf("a device for a group: %+v", a)
 	}
 }
 
