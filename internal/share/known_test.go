@@ -125,8 +125,11 @@ func TestAnHonestGuestDoesNotNoticeEviction(t *testing.T) {
 			}
 		}
 	}
-	if n := len(f.tree.byID); n > 60 {
-		t.Errorf("%d nodes", n)
+	f.tree.mu.Lock()
+	nodes := len(f.tree.byID)
+	f.tree.mu.Unlock()
+	if nodes > 60 {
+		t.Errorf("%d nodes", nodes)
 	}
 	b := make([]byte, 10)
 	n, err := open.ReadAt(b, 0)
