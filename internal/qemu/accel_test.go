@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // The proof's guest must boot where guests do boot, or the proof says nothing.
@@ -156,5 +157,32 @@ func TestAccelerator(t *testing.T) {
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a != first {
 		t.Errorf("a damaged answer: %+v, %v, want %+v", a, err, first)
+	}
+}
+
+// TestVersionRecordOfAnotherForm: a record that another version of bawn kept for the same
+// program, in another form, does not stand in the way.
+func TestVersionRecordOfAnotherForm(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "qemu")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho QEMU emulator version 7.2.1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	id, err := fileid.Exact(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := `{"file": ` + strconv.Quote(id) + `, "said": "QEMU emulator version 7.2.1\n"}`
+	if err := os.WriteFile(filepath.Join(dir, versionFile), []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{"the program", "the new record"} {
+		out, err := versionText(t.Context(), program, dir)
+		if err != nil || string(out) != "QEMU emulator version 7.2.1\n" {
+			t.Errorf("from %s: %q, %v", from, out, err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, versionFile)); err != nil || !strings.Contains(string(b), `"output"`) {
+		t.Errorf("the record is %s, %v", b, err)
 	}
 }

@@ -93,7 +93,10 @@ func versionText(ctx context.Context, path, cacheDir string) ([]byte, error) {
 	}
 	var kept versionRecord
 	if b, err := os.ReadFile(keptIn); err == nil && json.Unmarshal(b, &kept) == nil && kept.File == id {
-		return []byte(kept.Output), nil
+		// A record that another version of bawn wrote in another form is made again.
+		if _, err := parseVersion([]byte(kept.Output)); err == nil {
+			return []byte(kept.Output), nil
+		}
 	}
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
