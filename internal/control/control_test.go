@@ -263,13 +263,31 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// deadSocket returns a dialer to a socket whose listener has ended without removing it.
+func deadSocket(t *testing.T) func(context.Context) (net.Conn, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dead.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }
+}
+
 // TestNoSupervisor: nobody listens, or one listens that knows nothing.
 func TestNoSupervisor(t *testing.T) {
 	c := control.NewClient(func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(t.TempDir(), "none"))
 	})
-	if _, err := c.Status(t.Context()); control.ReasonOf(err) != control.ReasonNoAnswer || !errors.Is(err, syscall.ENOENT) {
+	if _, err := c.Status(t.Context()); control.ReasonOf(err) != control.ReasonNoAnswer || !errors.Is(err, syscall.ENOENT) || !control.NotListening(err) {
 		t.Errorf("nobody: %v", err)
+	}
+	if _, err := control.NewClient(deadSocket(t)).Status(t.Context()); !control.NotListening(err) {
+		t.Errorf("a socket that was left: %v", err)
 	}
 	for _, err := range c.Events(t.Context()) {
 		if control.ReasonOf(err) != control.ReasonNoAnswer {
@@ -282,7 +300,7 @@ func TestNoSupervisor(t *testing.T) {
 	serving.Go(func() { _ = old.Serve(pipes) })
 	defer serving.Wait()
 	defer old.Close()
-	if err := control.NewClient(pipes.dial).ReloadPolicy(t.Context()); control.ReasonOf(err) != control.ReasonVersion {
+	if err := control.NewClient(pipes.dial).ReloadPolicy(t.Context()); control.ReasonOf(err) != control.ReasonVersion || control.NotListening(err) {
 		t.Errorf("old: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 
 	"bawn.dev/bawn/internal/sandbox"
@@ -125,4 +126,14 @@ func parseFailure(b []byte) (failure, bool) {
 	var f failure
 	err := json.Unmarshal(b, &f)
 	return f, err == nil && f.Error != ""
+}
+
+// NotListening reports whether a call failed before it began, because nothing listened at
+// the control socket: the supervisor has ended (the socket is there, connect(2) gives
+// ECONNREFUSED), or is about to end and has removed the socket (ENOENT). The call can be
+// made again once the sandbox runs again.
+func NotListening(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial" &&
+		(errors.Is(dial, syscall.ECONNREFUSED) || errors.Is(dial, syscall.ENOENT))
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
@@ -120,7 +119,7 @@ func (e *Engine) save(ctx context.Context, name, path string) error {
 	return e.during("Saving "+name, func() error {
 		client := control.NewClient(e.sandboxes.Dir(name).DialControl)
 		err := client.Snapshot(ctx, path)
-		if errors.Is(err, syscall.ECONNREFUSED) && e.startedAgain(ctx, name) { // nothing was begun
+		if control.NotListening(err) && e.startedAgain(ctx, name) { // nothing was begun
 			err = client.Snapshot(ctx, path)
 		}
 		return because(SnapshotFailed, name, err)

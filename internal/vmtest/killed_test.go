@@ -225,13 +225,21 @@ func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...str
 	if what == "bawn" {
 		_ = c.Process.Kill()
 	}
-	for pid, line := range processes(sandboxDir(name)) {
+	before := processes(sandboxDir(name))
+	killed := false
+	for pid, line := range before {
 		if strings.Contains(line, what) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
 		}
 	}
 	_ = c.Wait() // it may have been too late
 	wait(t, "the end of what was killed", func() bool {
+		now := processes(sandboxDir(name))
+		for pid, line := range before { // a supervisor ends after its QEMU
+			if _, there := now[pid]; there && killed && what != "bawn" && strings.Contains(line, "__supervise") {
+				return false
+			}
+		}
 		s := inspect(t, dir).State.Phase
 		return s != "stopping" && s != "starting"
 	})
