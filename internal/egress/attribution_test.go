@@ -151,7 +151,9 @@ func TestProcessOfFlood(t *testing.T) {
 	}
 	for range 1000 {
 		for l.cfg.Log.Room() {
-			l.cfg.Log.Write(audit.Entry{Verdict: audit.Denied, Name: "flood.example"})
+			for _, verdict := range []string{audit.Denied, audit.Allowed} { // of both kinds of connections
+				l.cfg.Log.Write(audit.Entry{Verdict: verdict, Proto: "tcp", Name: "flood.example"})
+			}
 		}
 		asked := l.attribute("tcp", testGuest, dst) != nil
 		if l.cfg.Log.Room() {

@@ -34,7 +34,9 @@ func TestLogRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.bucket = rate.NewLimiter(rate.Inf, 0)
+	for _, m := range l.meters {
+		m.byteRate, m.lineRate = rate.NewLimiter(rate.Inf, 1<<40), rate.NewLimiter(rate.Inf, 1<<40)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	got := make(chan Entry, 1000)
 	followed := make(chan error, 1)
@@ -42,7 +44,7 @@ func TestLogRotates(t *testing.T) {
 		followed <- Follow(ctx, path, func(e Entry) error { got <- e; return nil })
 	}()
 	for i := range 40 {
-		l.Write(Entry{Verdict: Denied, Proto: "tcp", Name: fmt.Sprintf("n%d.example", i), Port: 443})
+		l.Write(Entry{Verdict: Allowed, Event: EventClose, Proto: "tcp", Name: fmt.Sprintf("n%d.example", i), Port: 443})
 		for j := i - 7; i%8 == 7 && j <= i; j++ {
 			if e := <-got; e.Name != fmt.Sprintf("n%d.example", j) || e.Time.IsZero() {
 				t.Fatalf("the follower saw %+v for entry %d", e, j)
@@ -51,7 +53,7 @@ func TestLogRotates(t *testing.T) {
 		if i%10 == 0 {
 			// A torn line, as a crash leaves it.
 			l.mu.Lock()
-			_, _ = l.file.Write([]byte("{\"time\":\n"))
+			_, _ = l.files[""].Write([]byte("{\"time\":\n"))
 			l.mu.Unlock()
 		}
 	}
@@ -100,7 +102,7 @@ func TestLogFlood(t *testing.T) {
 	for _, e := range all[1:] {
 		sum += max(e.Count, 1)
 	}
-	if all[0].Name != "first.example" || sum != n || len(all) > logBurst+1000 {
+	if all[0].Name != "first.example" || sum != n || len(all) > linesAtOnce+1000 {
 		t.Fatalf("%d lines for %d entries", len(all), sum)
 	}
 }
@@ -114,14 +116,15 @@ func TestLogDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := l.file
-	if l.file, err = os.OpenFile("/dev/full", os.O_WRONLY, 0); err != nil {
+	f := l.files[fileDenied]
+	good := f.WriteCloser
+	if f.WriteCloser, err = os.OpenFile("/dev/full", os.O_WRONLY, 0); err != nil {
 		t.Fatal(err)
 	}
 	l.Write(Entry{Verdict: Denied, Name: "a"})
 	l.Write(Entry{Verdict: Denied, Name: "b"})
-	l.file.Close()
-	l.file = good
+	f.Close()
+	f.WriteCloser = good
 	l.Write(Entry{Verdict: Denied, Name: "c"})
 	l.Close()
 	all := readAll(t, path)
@@ -234,10 +237,11 @@ func TestLogAfterATornLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := l.file
-	l.file = half{good}
+	f := l.files[fileDenied]
+	good := f.WriteCloser
+	f.WriteCloser = half{good}
 	l.Write(Entry{Verdict: Denied, Name: "torn"})
-	l.file = good
+	f.WriteCloser = good
 	l.Write(Entry{Verdict: Denied, Name: "whole"})
 	l.Close()
 	if all := readAll(t, path); len(all) != 2 || all[0].Count != 1 || all[1].Name != "whole" {

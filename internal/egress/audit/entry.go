@@ -34,8 +34,8 @@ type Entry struct {
 	Rule    string        `json:"rule,omitempty"`    // that decided; empty is the default denial
 	Reason  string        `json:"reason,omitempty"`  // of a denial, or of an end that was not the peers' own
 	Suggest string        `json:"suggest,omitempty"` // the rule that would allow it
-	Sent    int64         `json:"sent,omitempty"`    // bytes from the guest
-	Got     int64         `json:"got,omitempty"`     // bytes to the guest
+	Sent    int64         `json:"sent,omitempty"`    // bytes from the guest, of all Count
+	Got     int64         `json:"got,omitempty"`     // bytes to the guest, likewise
 	Lasted  time.Duration `json:"lasted_ns,omitempty"`
 	Process string        `json:"process,omitempty"` // name and number, as the guest tells: it may lie
 	Count   int           `json:"count,omitempty"`   // how many alike, if more than one
@@ -105,7 +105,10 @@ func (e Entry) text(allow string, process bool) string {
 		fmt.Fprintf(&b, " [%s]", e.Rule)
 	}
 	if e.Event == EventClose {
-		fmt.Fprintf(&b, " sent %d got %d in %s", e.Sent, e.Got, e.Lasted.Round(time.Millisecond))
+		fmt.Fprintf(&b, " sent %d got %d", e.Sent, e.Got)
+		if e.Count <= 1 {
+			fmt.Fprintf(&b, " in %s", e.Lasted.Round(time.Millisecond))
+		}
 	}
 	if e.Verdict == Denied && e.Suggest != "" {
 		fmt.Fprintf(&b, " (%s %s)", allow, e.Suggest)

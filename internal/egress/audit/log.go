@@ -1,39 +1,30 @@
 // Package audit is the log of a sandbox's network: one entry for each decision, and
 // for the end of each connection that was let through.
 //
-// It is JSON lines in a file of bounded size and one older file beside it (NAME.1).
-// A guest that floods must not push out what it did before: beyond a burst, entries
-// that look alike are counted and written as one.
+// It is JSON lines in three files of bounded size, each with one older file beside
+// it (NAME.1): NAME has the connections that were let through, NAME.denied what was
+// denied, and NAME.lookups the DNS queries. Read and Follow put them together by
+// time. A guest that floods must not push out what it did before: kind.go says what
+// is guaranteed.
 //
 // An Entry is made of a policy.Flow and a policy.Decision; what they get to tell more
 // about a request has its place there.
 package audit
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
-	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/rotate"
 )
 
 const (
-	// LogBytes bounds the current file; the older one is as long. In bytes.
+	// LogBytes bounds each current file; the older one beside it is as long. In bytes.
 	LogBytes = 8 << 20
-	// logBurst and logRate bound single entries: at a burst, and each second.
-	logBurst = 500
-	logRate  = 10
-	// logKeys bounds the different entries that are counted at a time.
-	logKeys = 32
-	// logFlush is how often counted entries are written.
-	logFlush = 2 * time.Second
 	// maxLogLine bounds a line read back, in bytes.
 	maxLogLine = 64 << 10
 )
@@ -41,31 +32,41 @@ const (
 // Log writes the audit log. Safe for concurrent use. A full disk loses entries,
 // never a decision: how many were lost is written when there is room again.
 type Log struct {
-	mu      sync.Mutex
-	file    io.WriteCloser // *rotate.File; tests have others
-	torn    bool           // the last line may be incomplete
-	lost    int            // entries that could not be written
-	bucket  *rate.Limiter
-	counted map[Entry]int
-	timer   *time.Timer // writes what is counted; nil if nothing is
-	notify  func(Entry) // nil: none
-	closed  bool
+	mu     sync.Mutex
+	files  map[string]*logFile // by suffix
+	meters [kinds]*meter
+	timer  *time.Timer // writes what is counted; nil if nothing is
+	notify func(Entry) // nil: none
+	closed bool
 }
 
-// Open opens or makes the log at path; max bounds each of its two files, in
-// bytes (0 is LogBytes). Only the user may read it. Close it.
+// logFile is one file of the log.
+type logFile struct {
+	io.WriteCloser      // *rotate.File; tests have others
+	torn           bool // the last line may be incomplete
+	lost           int  // entries that could not be written
+}
+
+// Open opens or makes the log at path; max bounds each file, in bytes (0 is
+// LogBytes). Only the user may read it. Close it.
 func Open(path string, max int64) (*Log, error) {
 	if max <= 0 {
 		max = LogBytes
 	}
-	f, err := rotate.Open(path, max)
-	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
+	l := &Log{files: map[string]*logFile{}}
+	for _, suffix := range suffixes {
+		f, err := rotate.Open(path+suffix, max)
+		if err != nil {
+			_ = l.closeFiles()
+			return nil, fmt.Errorf("open the audit log: %w", err)
+		}
+		// A crash may have left the last line torn; an empty line does no harm.
+		l.files[suffix] = &logFile{WriteCloser: f, torn: f.Size() > 0}
 	}
-	return &Log{
-		file: f, torn: f.Size() > 0, // as a crash may have left it; an empty line does no harm
-		bucket: rate.NewLimiter(logRate, logBurst), counted: map[Entry]int{},
-	}, nil
+	for k, b := range budgets {
+		l.meters[k] = newMeter(b)
+	}
+	return l, nil
 }
 
 // Notify calls f for each line that is written from now on, one call at a time. f
@@ -82,81 +83,129 @@ func (l *Log) Write(e Entry) {
 	if l == nil {
 		return
 	}
+	now := time.Now()
 	if e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = now
+	}
+	k := kindOf(&e)
+	if k != connections {
+		shorten(&e)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	if l.bucket.Allow() {
-		l.put(e)
-		return
+	if m := l.meters[k]; !l.put(m, e, now, false) {
+		m.count(e)
+		l.schedule()
 	}
-	l.count(e)
 }
 
-// Room reports whether an entry would get a line of its own now.
-func (l *Log) Room() bool { return l != nil && l.bucket.Tokens() >= 1 }
-
-// count adds an entry to those that look alike.
-func (l *Log) count(e Entry) {
-	// What differs from one connection to the next is left out.
-	k := Entry{Verdict: e.Verdict, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest}
-	if _, ok := l.counted[k]; !ok && len(l.counted) >= logKeys {
-		k = Entry{Verdict: e.Verdict, Proto: e.Proto, Reason: "more denials of different kinds, not logged one by one"}
+// Room reports whether an entry about a connection would get a line of its own now.
+func (l *Log) Room() bool {
+	if l == nil {
+		return false
 	}
-	l.counted[k]++
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	return l.meters[connections].room(now) || l.meters[deniedFlows].room(now)
+}
+
+// schedule has what is counted written soon.
+func (l *Log) schedule() {
 	if l.timer == nil {
 		l.timer = time.AfterFunc(logFlush, func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.flush()
+			l.timer = nil
+			if !l.closed && !l.flush(false) {
+				l.schedule()
+			}
 		})
 	}
 }
 
-// flush writes what was counted.
-func (l *Log) flush() {
+// flush writes what was counted, those with the most traffic first. Without force
+// it stops where a budget ends, and returns false if it left something.
+func (l *Log) flush(force bool) (all bool) {
 	now := time.Now()
-	for e, n := range l.counted {
-		e.Time, e.Count = now, n
-		l.put(e)
+	all = true
+	for k, m := range l.meters {
+		all = l.flushKind(kind(k), m, now, force) && all
 	}
-	clear(l.counted)
-	l.timer = nil
+	return all
 }
 
-// put writes one line.
-func (l *Log) put(e Entry) {
+func (l *Log) flushKind(k kind, m *meter, now time.Time, force bool) bool {
+	for {
+		e, s, ok := m.largest()
+		if !ok {
+			break
+		}
+		if !l.put(m, s.line(e, now), now, force) {
+			return false
+		}
+		delete(m.counted, e)
+	}
+	if m.rest.n > 0 {
+		if !l.put(m, m.restLine(k, now), now, force) {
+			return false
+		}
+		m.rest = sum{}
+	}
+	return true
+}
+
+// put writes one line if the budget allows it; force does not ask. false: the entry
+// is still the caller's.
+func (l *Log) put(m *meter, e Entry, now time.Time, force bool) bool {
+	if !force && !m.room(now) {
+		return false
+	}
+	line, err := json.Marshal(e)
+	f := l.files[m.file]
+	if err != nil {
+		f.lost++
+		return true
+	}
+	if !force && !m.allow(now, len(line)+1) {
+		return false
+	}
 	if l.notify != nil {
 		l.notify(e)
 	}
-	if l.lost > 0 {
-		n := l.lost
-		l.lost = 0
-		l.put(Entry{Time: e.Time, Verdict: e.Verdict, Reason: "entries were lost: the log could not be written", Count: n})
-		if l.lost > 0 {
-			l.lost += n
+	f.put(e, append(line, '\n'))
+	return true
+}
+
+// put writes the line of e, after one that says how many were lost before.
+func (f *logFile) put(e Entry, line []byte) {
+	if f.lost > 0 {
+		word, err := json.Marshal(Entry{Time: e.Time, Verdict: e.Verdict, Reason: "entries were lost: the log could not be written", Count: f.lost})
+		if err != nil || !f.write(append(word, '\n')) {
+			f.lost++
 			return
 		}
+		f.lost = 0
 	}
-	line, err := json.Marshal(e)
-	if err != nil {
-		l.lost++
-		return
-	}
-	if line = append(line, '\n'); l.torn {
-		line = append([]byte{'\n'}, line...)
-	}
-	_, err = l.file.Write(line)
-	if l.torn = err != nil; l.torn {
-		l.lost++
+	if !f.write(line) {
+		f.lost++
 	}
 }
 
-// Close writes what was counted and closes the file.
+// write writes a line on a line of its own.
+func (f *logFile) write(line []byte) bool {
+	if f.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	_, err := f.Write(line)
+	f.torn = err != nil
+	return !f.torn
+}
+
+// Close writes what was counted and closes the files.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -169,52 +218,15 @@ func (l *Log) Close() error {
 	l.closed = true
 	if l.timer != nil {
 		l.timer.Stop()
-		l.flush()
+		l.flush(true)
 	}
-	return l.file.Close()
+	return l.closeFiles()
 }
 
-// Read calls each for the entries of the log at path, the oldest first; no log is
-// no entry. Lines that cannot be read are passed over. An error of each ends it and
-// is returned.
-func Read(path string, each func(Entry) error) error {
-	r := newReader(each)
-	return r.ended("read", rotate.Read(path, r))
-}
-
-// ErrGone means that the folder of a log was removed.
-var ErrGone = rotate.ErrGone
-
-// Follow is Read, and then waits for more until ctx is done, when it returns nil, or
-// the log's folder is removed: ErrGone.
-func Follow(ctx context.Context, path string, each func(Entry) error) error {
-	r := newReader(each)
-	return r.ended("follow", rotate.Follow(ctx, path, r))
-}
-
-// reader finds the entries in what is written to it.
-type reader struct {
-	lines.Splitter
-	err error // of the caller's function
-}
-
-func newReader(each func(Entry) error) *reader {
-	r := &reader{}
-	r.Limit = maxLogLine
-	r.Each = func(line []byte) error {
-		var e Entry
-		if readable := json.Unmarshal(bytes.TrimSpace(line), &e) == nil && !e.Time.IsZero(); readable {
-			r.err = each(e)
-		}
-		return r.err
+func (l *Log) closeFiles() error {
+	var errs []error
+	for _, f := range l.files {
+		errs = append(errs, f.Close())
 	}
-	return r
-}
-
-// ended returns the error with which reading ended: the caller's own as it is.
-func (r *reader) ended(what string, err error) error {
-	if err == nil || r.err != nil {
-		return r.err
-	}
-	return fmt.Errorf("%s the audit log: %w", what, err)
+	return errors.Join(errs...)
 }

@@ -34,13 +34,31 @@ func Read(path string, w io.Writer) error {
 // not exist yet. What was written to a file before it was rotated is read to its end;
 // a log that is rotated twice within 200 ms may lose what was between.
 func Follow(ctx context.Context, path string, w io.Writer) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	err := FollowFunc(path, w, func() error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			return nil
+		}
+	})
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// FollowFunc is Follow for a caller that waits itself: it calls wait whenever it has
+// copied all that is there, and looks for more when wait returns nil. An error of
+// wait ends it and is returned.
+func FollowFunc(path string, w io.Writer, wait func() error) error {
 	old, f, err := openBoth(path)
 	defer func() { closeAll(old, f) }()
 	if err == nil && old != nil {
 		err = copyTo(w, old)
 	}
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
 	for err == nil {
 		if f, err = advance(w, f, path); err != nil {
 			break
@@ -48,11 +66,7 @@ func Follow(ctx context.Context, path string, w io.Writer) error {
 		if _, serr := os.Stat(filepath.Dir(path)); errors.Is(serr, os.ErrNotExist) {
 			return ErrGone
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+		err = wait()
 	}
 	return err
 }
