@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"bawn.dev/bawn/internal/engine"
 )
 
 // parseEnv turns NAME and NAME=VALUE into KEY=VALUE. A NAME that is not set
@@ -30,9 +32,12 @@ func parseEnv(list []string) ([]string, error) {
 	return env, nil
 }
 
-// ambient are the variables that go in unasked: how to show text, and the
-// time zone. None can hold a secret.
-var ambient = []string{"TERM", "LANG", "COLORTERM", "TZ"}
+// ambient are the variables that go in unasked: how to show text, and the time zone. None
+// can hold a secret.
+var ambient = []string{
+	"TERM", "COLORTERM", "TZ", "LANG", "LANGUAGE", "LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION",
+	"LC_MEASUREMENT", "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
+}
 
 // commandEnv returns the environment of a command, as KEY=VALUE.
 func commandEnv(named []string) ([]string, error) {
@@ -40,10 +45,14 @@ func commandEnv(named []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	var unasked []string
 	for _, name := range ambient {
 		if v := os.Getenv(name); v != "" {
-			env = append([]string{name + "=" + v}, env...)
+			unasked = append(unasked, name+"="+v)
 		}
 	}
-	return env, nil
+	if v := engine.InlineTerminfo(os.Getenv("TERM")); v != "" {
+		unasked = append(unasked, "TERMINFO="+v)
+	}
+	return append(unasked, env...), nil
 }

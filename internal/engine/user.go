@@ -3,6 +3,8 @@ package engine
 import (
 	"os"
 	"os/user"
+	"slices"
+	"strconv"
 
 	"bawn.dev/bawn/internal/wire"
 )
@@ -16,10 +18,35 @@ func GuestUser() wire.User {
 			u.Group = g.Name
 		}
 	}
+	u.Shell = os.Getenv("SHELL")
+	u.Groups = supplementaryGroups()
 	if u.UID == 0 {
-		u.Name, u.Group, u.Home = "root", "root", "/root"
+		u.Name, u.Group, u.Home, u.Groups = "root", "root", "/root", nil
 	}
 	return u
+}
+
+// maxGroups bounds the groups that a guest is told of.
+const maxGroups = 256
+
+// supplementaryGroups returns the supplementary groups of this process, the lowest number
+// first.
+func supplementaryGroups() []wire.Group {
+	ids, err := os.Getgroups()
+	if err != nil {
+		return nil
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	var list []wire.Group
+	for _, id := range ids[:min(len(ids), maxGroups)] {
+		g := wire.Group{GID: uint32(id)}
+		if named, err := user.LookupGroupId(strconv.Itoa(id)); err == nil {
+			g.Name = named.Name
+		}
+		list = append(list, g)
+	}
+	return list
 }
 
 // userOr returns the user to log in as: the user's own, if none is named.

@@ -66,3 +66,34 @@ func TestRemove(t *testing.T) {
 	}
 	left()
 }
+
+// TestTwoVersions: an image that this bawn's recipe made is the default image, also after
+// another bawn made its own.
+func TestTwoVersions(t *testing.T) {
+	s := &Store{cache: cache.Open(t.TempDir()), limits: DefaultLimits}
+	put := func(source, contents string) string {
+		t.Helper()
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, imageFile), []byte(contents), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := s.cache.CommitByContent(kind, dir, imageFile, meta{Ref: DefaultRef, Source: source})
+		if err == nil {
+			err = s.cache.Point(kind, pointerName(DefaultRef), pointer{Ref: DefaultRef, Key: e.Key, Source: source})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return digestPrefix + e.Key
+	}
+	put("recipe:another", "other")
+	if s.HasDefault() {
+		t.Error("another recipe's image is the default one")
+	}
+	ours := put(recipeDigest(), "ours")
+	put("recipe:another", "other, newer")
+	i, err := s.Default(t.Context(), &recorder{})
+	if err != nil || i.Digest != ours || !s.HasDefault() {
+		t.Errorf("%+v, %v; want %s", i, err, ours)
+	}
+}

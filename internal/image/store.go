@@ -130,13 +130,48 @@ func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*
 
 // Default returns the default image, building it at first use.
 func (s *Store) Default(ctx context.Context, r progress.Reporter) (*Image, error) {
+	if i := s.sameRecipe(); i != nil {
+		return i, nil
+	}
 	return s.locked(ctx, DefaultRef, r, upToDate, s.build)
 }
 
 // HasDefault reports whether the default image of this bawn is in the cache, whole.
 func (s *Store) HasDefault() bool {
+	if s.sameRecipe() != nil {
+		return true
+	}
 	_, err := s.cached(DefaultRef, upToDate)
 	return err == nil
+}
+
+// sameRecipe returns the image that this bawn's recipe made, where the default image is
+// another bawn's by now: two versions that are used in turn do not build it anew each time.
+// It returns nil if there is none, or if the default image is this bawn's.
+func (s *Store) sameRecipe() *Image {
+	var p pointer
+	if err := s.cache.Pointer(kind, pointerName(DefaultRef), &p); err != nil || upToDate(p) {
+		return nil
+	}
+	keys, err := s.cache.Keys(kind)
+	if err != nil {
+		return nil
+	}
+	var newest *Image
+	for _, k := range keys {
+		e, err := s.cache.Peek(kind, k)
+		var m meta
+		if err != nil || json.Unmarshal(e.Meta, &m) != nil || m.Ref != DefaultRef || m.Source != recipeDigest() {
+			continue
+		}
+		if newest != nil && !m.Created.After(newest.Created) {
+			continue
+		}
+		if e, err = s.cache.Lookup(kind, k); err == nil {
+			newest, _ = fromEntry(e)
+		}
+	}
+	return newest
 }
 
 // upToDate reports whether this bawn would build the same default image.

@@ -161,6 +161,16 @@ type User struct {
 	GID   uint32 `json:"gid"`
 	Group string `json:"group"`
 	Home  string `json:"home"`
+	// Shell is the user's shell on the host; the guest uses it where the image has it.
+	Shell string `json:"shell,omitempty"`
+	// Groups are the user's supplementary groups on the host.
+	Groups []Group `json:"groups,omitempty"`
+}
+
+// Group is a group of the host's.
+type Group struct {
+	Name string `json:"name,omitempty"` // empty where it has none
+	GID  uint32 `json:"gid"`
 }
 
 // Mount is one shared directory (or file), known in the guest by its virtiofs tag.

@@ -30,6 +30,11 @@ func (e *environment) set(vars ...string) {
 	}
 }
 
+// unset removes a variable.
+func (e *environment) unset(key string) {
+	*e = slices.DeleteFunc(*e, func(o string) bool { return strings.HasPrefix(o, key+"=") })
+}
+
 // Getenv returns the value of a variable in a list of KEY=VALUE; "" where it is not set.
 func Getenv(env []string, key string) string {
 	for _, v := range env {

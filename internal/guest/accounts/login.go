@@ -10,6 +10,7 @@ package accounts
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -106,14 +107,17 @@ func (ls *Logins) Find(name string) (*Login, error) {
 	return l, nil
 }
 
-// Environ returns the variables of a session: those of the host's certificate, of the
-// image, of a login, and of the client. Later ones replace earlier ones. An empty term
-// sets no TERM.
+// Environ returns the variables of a session: those of a sandbox, of the host's
+// certificate, of the image, of a login, and of the client. Later ones replace earlier ones.
+// An empty term sets no TERM. A locale or a type of terminal that the guest does not know is
+// replaced (knownLocales, knownTerminal).
 func (ls *Logins) Environ(l *Login, term string, client []string) []string {
 	ls.mu.Lock()
 	image, ca := ls.imageEnv, ls.caEnv
 	ls.mu.Unlock()
 	e := environment{}
+	// Agents read IS_SANDBOX as the permission to work unattended as root.
+	e.set("LANG="+neutralLocale, "IS_SANDBOX=1")
 	// Installers put a user's programs into ~/.local/bin. Debian's ~/.profile adds it too,
 	// but only for login shells.
 	e.set("PATH=" + l.Home + "/.local/bin:" + userPath)
@@ -123,11 +127,25 @@ func (ls *Logins) Environ(l *Login, term string, client []string) []string {
 	e.set(ca...)
 	e.set(image...)
 	e.set("HOME="+l.Home, "USER="+l.name, "LOGNAME="+l.name, "SHELL="+l.Shell)
+	if dir := RuntimeDir(l.UID); isFolder(ls.root + dir) {
+		e.set("XDG_RUNTIME_DIR=" + dir)
+	}
 	if term != "" {
 		e.set("TERM=" + term)
 	}
 	e.set(client...)
+	e.knownLocales(ls.root)
+	e.knownTerminal(ls.root, l.Home)
 	return e
+}
+
+// RuntimeDir returns the directory for a user's sockets (XDG Base Directory Specification,
+// XDG_RUNTIME_DIR), where systemd has it.
+func RuntimeDir(uid uint32) string { return fmt.Sprintf("/run/user/%d", uid) }
+
+func isFolder(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
 }
 
 // StartDir returns the directory in which a session starts that names none.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -53,7 +54,8 @@ const DockerGroup = "docker"
 // AddUser adds the user to the account files below root, and removes none of the image's
 // users. Name and numbers are those of the user on the host and cannot be changed. So an
 // entry of that name with another number is renamed, and one of that number stays as a
-// second name for it. A second call changes nothing.
+// second name for it. The user is a member of the host's supplementary groups (groups.go).
+// A second call changes nothing.
 func AddUser(root string, u wire.User) error {
 	passwd := parseTable(etc.Read(root + "/etc/passwd"))
 	shadow := parseTable(etc.Read(root + "/etc/shadow"))
@@ -70,7 +72,7 @@ func AddUser(root string, u wire.User) error {
 		passwd, shadow = putUser(root, passwd, shadow, u)
 		groups = putGroup(groups, u)
 	}
-	groups = putDocker(groups, u)
+	groups = putHostGroups(putDocker(groups, u), u)
 
 	return errors.Join(
 		writeAccounts(root+"/etc/passwd", passwd, 0o644),
@@ -82,15 +84,16 @@ func AddUser(root string, u wire.User) error {
 
 // putUser adds the user's entries, and renames those that conflict.
 func putUser(root string, passwd, shadow table, u wire.User) (table, table) {
-	ours := account{name: u.Name, UID: u.UID, GID: u.GID, Home: u.Home, Shell: anyShell(root)}
+	ours := account{name: u.Name, UID: u.UID, GID: u.GID, Home: u.Home, Shell: firstShell(root, u.Shell)}
 	i := passwd.index(u.Name)
 	if i >= 0 {
 		was, ok := parseAccount(passwd[i])
 		switch {
 		case ok && was.UID == u.UID:
 			// The image's own, or ours of the last start. A shell that was chosen stays.
+			// The image's best shell was not: the host's may have been installed since.
 			ours.gecos = was.gecos
-			if was.Shell != "" && isProgram(root+was.Shell) {
+			if was.Shell != anyShell(root) && was.Shell != "" && isProgram(root+was.Shell) {
 				ours.Shell = was.Shell
 			}
 			passwd = slices.Delete(passwd, i, i+1)
@@ -155,6 +158,16 @@ func freeSystemGID(list []group) uint32 {
 		}
 	}
 	return 65533
+}
+
+// firstShell returns the shell of a new user: the host's, where the image has it, else the
+// best that there is. sh on the host is what a user has who never chose one.
+func firstShell(root, host string) string {
+	switch name := filepath.Base(host); {
+	case !filepath.IsAbs(host), name == "sh", name == "nologin", name == "false", !isProgram(filepath.Join(root, host)):
+		return anyShell(root)
+	}
+	return filepath.Clean(host)
 }
 
 // anyShell returns the best shell that the image has; /bin/sh if it has none, which is what

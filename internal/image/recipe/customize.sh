@@ -21,6 +21,13 @@ chmod 0644 etc/hostname etc/resolv.conf etc/hosts etc/apt/sources.list.d/debian.
 ln -sf fdfind usr/bin/fd
 ln -sf vim.tiny usr/bin/vim
 
+# The locales that a session can have (internal/guest/accounts). Every other one becomes
+# C.UTF-8. More are made by adding lines to /etc/locale.gen and running locale-gen.
+for l in de_DE en_GB en_US es_ES fr_FR it_IT ja_JP ko_KR nl_NL pl_PL pt_BR ru_RU sv_SE tr_TR uk_UA zh_CN; do
+	echo "$l.UTF-8 UTF-8"
+done >etc/locale.gen
+chroot . locale-gen >&2
+
 # Large and without use here: a debugging aid of GCC, shims of containerd that
 # no docker of this release starts. (A reinstallation brings them back.)
 rm -f usr/bin/*-lto-dump-* usr/bin/lto-dump* usr/bin/containerd-shim usr/bin/containerd-shim-runc-v1

@@ -32,7 +32,7 @@ const (
 // out of a process that lives for weeks. So does LOCALDOMAIN: with it, Go's own
 // resolver forgets the host's search domains.
 var keptEnv = []string{
-	"HOME", "USER", "LOGNAME", "PATH", "LANG", "TZ", "TMPDIR",
+	"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
 	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
 }
