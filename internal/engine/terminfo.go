@@ -60,8 +60,12 @@ func terminfoEntry(path string) []byte {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxTerminfo))
-	if err != nil || len(b) < 12 || !(b[0] == 0x1a && b[1] == 0x01 || b[0] == 0x1e && b[1] == 0x02) {
+	if err != nil || len(b) < 12 {
 		return nil
 	}
-	return b
+	switch [2]byte(b) {
+	case [2]byte{0x1a, 0x01}, [2]byte{0x1e, 0x02}:
+		return b
+	}
+	return nil
 }

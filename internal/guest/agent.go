@@ -84,7 +84,8 @@ func (a *agent) lanes() []lane {
 	}, {
 		wire.OpProcess: handle(func(list []wire.ProcessRequest) (any, error) { return a.owners.Find(list), nil }),
 	}, {
-		wire.OpTime: handle(keepTime),
+		wire.OpTime:  handle(keepTime),
+		wire.OpClock: handle(correctClock),
 	}, {
 		wire.OpShutdown: handle(a.shutdown),
 	}}

@@ -49,18 +49,15 @@ func (a *agent) assumeNames(r *wire.Identity) error {
 	if r.MachineID == a.machineID {
 		return nil
 	}
-	if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
+	name, err := nameHost("", r.Hostname)
+	if err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("hostname: %w", err)
 	}
-	files := map[string]string{
-		"/etc/hostname":   r.Hostname + "\n",
-		"/etc/machine-id": r.MachineID + "\n",
-		"/etc/hosts":      hostsFile(r.Hostname),
-	}
-	for path, text := range files {
-		if err := etc.Overwrite(path, []byte(text), 0o644); err != nil {
-			return err
-		}
+	if err := etc.Overwrite("/etc/machine-id", []byte(r.MachineID+"\n"), 0o644); err != nil {
+		return err
 	}
 	a.machineID = r.MachineID
 	return nil

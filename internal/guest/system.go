@@ -56,7 +56,10 @@ func (a *agent) configureSystem(r *wire.SetupRequest) error {
 	if err := setTimezone(r.Timezone); err != nil {
 		return err
 	}
-	return errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User))
+	if err := errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User)); err != nil {
+		return err
+	}
+	return fillRun("", r.User)
 }
 
 // profilePath keeps the image's search path in login shells: Debian's /etc/profile would
@@ -103,11 +106,6 @@ func kernelSettings() {
 	} {
 		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
 	}
-}
-
-// hostsFile returns a hosts(5) file.
-func hostsFile(hostname string) string {
-	return fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
 }
 
 // removeLink removes what is not a regular file, such as a link to the file of a resolver

@@ -220,11 +220,11 @@ func (l *life) hang(op wire.Op) {
 	l.hangs[op] = true
 }
 
-// was returns what the guest was asked.
+// was returns what the guest was asked, but for its clock.
 func (l *life) was() []wire.Op {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.asked)
+	return slices.DeleteFunc(slices.Clone(l.asked), func(op wire.Op) bool { return op == wire.OpClock || op == wire.OpTime })
 }
 
 // state returns what is on disk of a sandbox that has ended.

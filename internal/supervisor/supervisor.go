@@ -208,6 +208,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 		return "", err
 	}
 	s.reloadRules()
+	s.startClock(ctx)
 	s.log.Info("running", "kind", s.platform.kind, "template", s.source.template, "resumed", s.source.resumed, "pool", s.source.pool,
 		"accel", s.platform.accel.Name(), "qemu", s.machine.Pid())
 	s.report(handoff.StartEvent{Ready: true, Cold: !s.source.template && !s.source.resumed})

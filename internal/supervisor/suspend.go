@@ -217,7 +217,11 @@ func (s *supervisor) thaw(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.machine.agent.Call(ctx, wire.OpResume, id, nil)
+	if err := s.machine.agent.Call(ctx, wire.OpResume, id, nil); err != nil {
+		return err
+	}
+	s.startClock(ctx)
+	return nil
 }
 
 // syncDisk makes sure that the disk is on the host's before a memory that

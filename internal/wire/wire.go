@@ -4,7 +4,7 @@
 // PortControl carries JSON, one message a line. The host sends a Request; the guest
 // answers each with a Reply of the same ID. Requests about the machine as a whole are
 // answered in the order in which they came. The others (OpMount and OpUnmount, OpMux,
-// OpProcess, OpTime, OpShutdown) may be answered before an earlier one, each group in its
+// OpProcess, OpTime and OpClock, OpShutdown) may be answered before an earlier one, each group in its
 // own order. The guest never sends a line that is not a Reply.
 //
 // PortMux carries one yamux session at a time, in which the host is the client: it opens
@@ -82,8 +82,12 @@ const (
 	// use these connections. Answered with a list of ProcessReply of the same length and
 	// order, without access to any file of a share.
 	OpProcess Op = "process"
-	// OpTime carries a time.Time, the host's clock: the guest corrects its own.
+	// OpTime carries a time.Time, the host's clock: the guest corrects its own. It is for
+	// agents that do not know OpClock.
 	OpTime Op = "time"
+	// OpClock carries a ClockRequest: the guest corrects its clock by a difference. Answered
+	// with a ClockReply.
+	OpClock Op = "clock"
 	// OpShutdown has no body. Answered at once; then the guest ends all processes, writes
 	// file systems out, and powers the machine off.
 	OpShutdown Op = "shutdown"
@@ -181,6 +185,18 @@ type Mount struct {
 	// File, when set, says that the share's root directory holds one file of
 	// this name, to be bind-mounted at Path.
 	File string `json:"file,omitempty"`
+}
+
+// ClockRequest says how wrong the guest's clock is.
+type ClockRequest struct {
+	// Forward is what to add to the clock, in nanoseconds; 0 only asks for the time. The
+	// clock goes forward in one step, and back in one step or slowly, as the guest likes.
+	Forward int64 `json:"forward,omitempty"`
+}
+
+// ClockReply has the guest's time, in nanoseconds since 1970, after the request was obeyed.
+type ClockReply struct {
+	Now int64 `json:"now"`
 }
 
 // MuxRequest begins a mux session.

@@ -44,6 +44,13 @@ func TestMessages(t *testing.T) {
 				`"net":{"mtu":1500,"gateways":["10.1.2.1"],"dns":["10.1.2.2"],"caCert":"UEVN"}}`,
 		},
 		{Mount{Tag: "s1", Path: "/etc/x", ReadOnly: true, File: "x"}, `{"tag":"s1","path":"/etc/x","readOnly":true,"file":"x"}`},
+		{ClockRequest{}, `{}`},
+		{ClockRequest{Forward: -5}, `{"forward":-5}`},
+		{ClockReply{Now: 1000000007}, `{"now":1000000007}`},
+		{
+			User{Name: "me", Shell: "/bin/zsh", Groups: []Group{{Name: "team", GID: 2000}, {GID: 2001}}},
+			`{"name":"me","uid":0,"gid":0,"group":"","home":"","shell":"/bin/zsh","groups":[{"name":"team","gid":2000},{"gid":2001}]}`,
+		},
 		{MuxRequest{Nonce: []byte{1, 2, 3}}, `{"nonce":"AQID"}`},
 		{
 			[]ProcessRequest{{Proto: "tcp", Src: netip.MustParseAddrPort("10.9.2.3:40000"), Dst: netip.MustParseAddrPort("[fd00::1]:443")}},

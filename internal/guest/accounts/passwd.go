@@ -86,6 +86,17 @@ func parseGroupLine(line string) (group, bool) {
 	return g, true
 }
 
+// UserID returns the number of a user in the passwd file at path. The first entry of the
+// name counts.
+func UserID(path, name string) (uid uint32, ok bool) {
+	for _, a := range parsePasswd(etc.Read(path)) {
+		if a.name == name {
+			return a.UID, true
+		}
+	}
+	return 0, false
+}
+
 // GroupID returns the number of a group in the group file at path. The last entry of
 // the name counts.
 func GroupID(path, name string) (gid uint32, ok bool) {

@@ -1,4 +1,5 @@
-// Package dockerd starts the image's Docker daemon when somebody first uses its socket.
+// Package dockerd starts the image's Docker daemon when somebody first uses its socket, or
+// at once where the daemon has containers to restart (restart.go).
 package dockerd
 
 import (
@@ -33,7 +34,7 @@ const (
 const ActivateMode = "bawn-activate"
 
 // Daemon is the image's Docker daemon, which is started when a client first connects to its
-// socket. Its methods may be called concurrently.
+// socket, or by Listen if it has containers to restart. Its methods may be called concurrently.
 //
 // The agent holds the listening socket, and the daemon inherits it, as with systemd's
 // socket activation. The first client waits in the socket's queue until the daemon accepts
@@ -41,6 +42,7 @@ const ActivateMode = "bawn-activate"
 type Daemon struct {
 	processes    *process.Table
 	socket       string
+	data         string // the daemon's folder
 	log          string // the daemon's output, of its last start
 	restartPause time.Duration
 
@@ -51,7 +53,7 @@ type Daemon struct {
 
 // New returns a daemon that will run as a child in the table, after Listen.
 func New(processes *process.Table) *Daemon {
-	return &Daemon{processes: processes, socket: "/run/docker.sock", log: "/var/log/docker.log", restartPause: restartPause}
+	return &Daemon{processes: processes, socket: "/run/docker.sock", data: DataDir, log: "/var/log/docker.log", restartPause: restartPause}
 }
 
 // Listen opens the socket and waits for clients in the background. It does nothing if the
@@ -85,18 +87,22 @@ func (d *Daemon) listen(daemon string) error {
 	if err := os.Chmod(d.socket, 0o660); err != nil {
 		return fmt.Errorf("docker: %w", err)
 	}
-	go d.serve(f, daemon)
+	go d.serve(f, daemon, hasContainersToStart(d.data))
 	return nil
 }
 
-// serve starts the daemon for a client that waits, again whenever it has ended.
-func (d *Daemon) serve(socket *os.File, daemon string) {
+// serve starts the daemon, at once or for a client that waits, and for a client again
+// whenever it has ended.
+func (d *Daemon) serve(socket *os.File, daemon string, atOnce bool) {
 	fd := int(socket.Fd())
 	for {
-		if err := waitReadable(fd); err != nil {
-			log.Printf("docker: %v", err)
-			return
+		if !atOnce {
+			if err := waitReadable(fd); err != nil {
+				log.Printf("docker: %v", err)
+				return
+			}
 		}
+		atOnce = false
 		p, err := d.start(socket, daemon)
 		switch {
 		case err != nil:

@@ -65,7 +65,7 @@ func TestDaemonIsStartedForAClient(t *testing.T) {
 	processes := process.NewTable(nil)
 	processes.OwnOnly = true
 	d := New(processes)
-	d.socket, d.log, d.restartPause = dir+"/sock", dir+"/log", time.Millisecond
+	d.socket, d.data, d.log, d.restartPause = dir+"/sock", dir, dir+"/log", time.Millisecond
 	if err := d.listen(exe); err != nil {
 		t.Fatal(err)
 	}
