@@ -225,18 +225,26 @@ func killDuring(t *testing.T, dir, name string, takes time.Duration, args ...str
 	if what == "bawn" {
 		_ = c.Process.Kill()
 	}
-	before := processes(sandboxDir(name))
-	killed := false
-	for pid, line := range before {
-		if strings.Contains(line, what) {
-			killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
+	killed, supervisors := map[int]bool{}, map[int]bool{} // the latter are the parents of each QEMU
+	for pid, line := range processes(sandboxDir(name)) {
+		if !strings.Contains(line, what) {
+			continue
 		}
+		if what == "qemu-system" {
+			supervisors[parentOf(pid)] = true
+		}
+		killed[pid] = syscall.Kill(pid, syscall.SIGKILL) == nil
 	}
 	_ = c.Wait() // it may have been too late
 	wait(t, "the end of what was killed", func() bool {
 		now := processes(sandboxDir(name))
-		for pid, line := range before { // a supervisor ends after its QEMU
-			if _, there := now[pid]; there && killed && what != "bawn" && strings.Contains(line, "__supervise") {
+		for pid, line := range now {
+			if strings.Contains(line, "qemu-system") && !killed[pid] { // a start is tried once more
+				delete(supervisors, parentOf(pid))
+			}
+		}
+		for pid := range now {
+			if supervisors[pid] {
 				return false
 			}
 		}

@@ -86,3 +86,16 @@ func children(parent int) (list []int) {
 	}
 	return list
 }
+
+// parentOf returns a process's parent (proc_pid_stat(5), field 4), or 0 if it has ended.
+func parentOf(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b), ") ")
+	var state string
+	var parent int
+	_, _ = fmt.Sscan(after, &state, &parent)
+	return parent
+}
