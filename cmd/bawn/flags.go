@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -25,7 +26,7 @@ type specFlags struct {
 	memory string
 	disk   string
 	rate   string
-	idle   time.Duration
+	idle   idleTime
 	mounts []string
 	ports  []string
 	env    []string
@@ -45,7 +46,8 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.memory, "memory", "", fmt.Sprintf("guest memory `SIZE` (default: %s)", size.Format(engine.DefaultMemory())))
 	flags.StringVar(&f.disk, "disk", "", fmt.Sprintf("largest `SIZE` of the sandbox's disk (default: %s, sparse)", size.Format(engine.DefaultDisk)))
 	flags.StringVar(&f.rate, "rate", "", "limit network traffic to `SIZE` a second, both directions together (default: no limit)")
-	flags.DurationVar(&f.idle, "idle", engine.DefaultIdle, fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
+	f.idle = idleTime(engine.DefaultIdle)
+	flags.Var(&f.idle, "idle", fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1 of the host: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
@@ -82,7 +84,7 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.NoProject = given(f, "no-project-file", f.noProject)
 	c.Image = given(f, "image", f.image)
 	c.CPUs = given(f, "cpus", f.cpus)
-	c.Idle = given(f, "idle", f.idle)
+	c.Idle = given(f, "idle", time.Duration(f.idle))
 	c.Allow, c.Deny = f.allow, f.deny
 	for _, s := range []struct {
 		flag, value string
@@ -122,6 +124,34 @@ func given[T any](f *specFlags, flag string, value T) *T {
 	}
 	return &value
 }
+
+// idleTime is the value of --idle.
+type idleTime time.Duration
+
+// String returns the time without units that are zero: 1h, not 1h0m0s.
+func (t *idleTime) String() string {
+	s := time.Duration(*t).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// Set reads a time with units, or 0.
+func (t *idleTime) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("write a time with its unit, such as 90s, 30m or 2h; 0 means never")
+	}
+	*t = idleTime(d)
+	return nil
+}
+
+// Type is the kind of value, for the help.
+func (*idleTime) Type() string { return "time" }
 
 // parsePorts reads what is given to --publish. A port of the host that is given
 // twice is a mistake, though a later command may give it anew.

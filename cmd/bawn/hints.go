@@ -59,7 +59,7 @@ func diskFull(err error) bool {
 // it.
 var steps = map[engine.Reason]string{
 	engine.NotFound:       "bawn ls",
-	engine.Exists:         "use another name, or bawn rm {sandbox} to remove that sandbox",
+	engine.Exists:         "use another name, or bawn rm --force {sandbox} to remove that sandbox",
 	engine.OtherDirectory: "use another --name",
 	engine.Damaged:        "bawn rm --force {sandbox}",
 	engine.StillRunning:   "bawn stop {sandbox}, or bawn rm --force {sandbox}",

@@ -146,6 +146,11 @@ network that you allow.
 	root.InitDefaultCompletionCmd()
 	if c, _, err := root.Find([]string{"completion"}); err == nil { // cobra's own accepts any word as a shell
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		for _, shell := range c.Commands() {
+			if shell.Name() == "powershell" { // bawn runs on Linux only
+				c.RemoveCommand(shell)
+			}
+		}
 	}
 	addUsageHints(root)
 	return root

@@ -33,7 +33,8 @@ func rmCommand() *cobra.Command {
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
 			return each(args, all, func(e *engine.Engine, name string) error {
-				if _, err := e.Named(name); err != nil && !force && !all {
+				spec, err := e.Named(name)
+				if err != nil && !force && !all {
 					return err // a damaged one is removed with --force
 				}
 				snapshots, _ := e.Snapshots(name) // no reason not to remove it
@@ -42,6 +43,9 @@ func rmCommand() *cobra.Command {
 				}
 				if n := len(snapshots); n > 0 {
 					fmt.Fprintf(c.ErrOrStderr(), "bawn: removed %s of %s with it\n", count(n, "snapshot", "snapshots"), name)
+				}
+				if err == nil && spec.ProjectCopy() {
+					fmt.Fprintf(c.ErrOrStderr(), "bawn: the fork's copy of the project stays: %s\n", spec.Dir)
 				}
 				fmt.Fprintln(c.OutOrStdout(), name)
 				return nil

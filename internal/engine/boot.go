@@ -118,7 +118,7 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 		reachable = func() {}
 	}
 	d := e.sandboxes.Dir(spec.Name)
-	task := e.progress().Start("Starting the sandbox", 0, progress.Steps)
+	task := e.progress().Start("Starting "+spec.Name, 0, progress.Steps)
 	on := launch.Progress{Stage: task.Note, Reachable: reachable}
 	how, claimed, err := e.claim(ctx, spec, lock, on)
 	if claimed && err != nil && ctx.Err() == nil {

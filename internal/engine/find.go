@@ -184,9 +184,13 @@ func (e *Engine) newName(r *Request) (string, error) {
 
 // undoCreate undoes the making of a sandbox that did not start. It removes the sandbox if no
 // supervisor was launched: then its disk is empty, and the next request shall not inherit
-// its settings. Otherwise it only removes its mounts and ports.
-func (e *Engine) undoCreate(name string) error {
+// its settings. It also removes one whose first start was interrupted before any command ran.
+// Otherwise it only removes its mounts and ports: the logs tell why the start failed.
+func (e *Engine) undoCreate(name string, interrupted bool) error {
 	d := e.sandboxes.Dir(name)
+	if spec, err := d.Spec(); err == nil && spec.Fresh && interrupted {
+		return e.Remove(context.Background(), name, true)
+	}
 	switch _, err := os.Stat(d.File(store.SupervisorLogFile)); {
 	case errors.Is(err, fs.ErrNotExist):
 		return e.Remove(context.Background(), name, false)

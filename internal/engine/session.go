@@ -73,7 +73,7 @@ func (e *Engine) begin(ctx context.Context, in found, c *SpecChange, user string
 	case in.owner != nil:
 		return nil, errors.Join(err, s.removeThrowaway())
 	case in.made:
-		return nil, errors.Join(err, e.undoCreate(in.spec.Name))
+		return nil, errors.Join(err, e.undoCreate(in.spec.Name, ctx.Err() != nil))
 	}
 	return nil, err
 }

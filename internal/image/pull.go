@@ -99,6 +99,9 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	if local, ok := strings.CutPrefix(ref, LocalPrefix); ok {
 		return nil, &NotMadeError{Name: local}
 	}
+	if err := checkNoFile(ref); err != nil {
+		return nil, err
+	}
 	n, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, fmt.Errorf("image reference %q: %w", ref, err)
@@ -108,6 +111,23 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 		return nil, fmt.Errorf("image %s: %w (check the name, and that this host can reach %s)", ref, err, n.Context().RegistryStr())
 	}
 	return img, nil
+}
+
+// checkNoFile returns an error if a reference without a prefix was meant as a file or a
+// directory of this host: it exists, or it is written like a path or like the name of an archive.
+func checkNoFile(ref string) error {
+	prefix := archivePrefix
+	switch fi, err := os.Stat(ref); {
+	case err == nil && fi.IsDir() && !strings.ContainsAny(ref, "./"):
+		return nil // a directory that happens to have the name of an image
+	case err == nil && fi.IsDir():
+		prefix = layoutPrefix
+	case err == nil || strings.HasSuffix(ref, ".tar") || strings.HasSuffix(ref, ".tar.gz") || strings.HasSuffix(ref, ".tgz"):
+	case strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, "./") || strings.HasPrefix(ref, "../"):
+	default:
+		return nil
+	}
+	return fmt.Errorf("image reference %q looks like a path of this host; write %s%s", ref, prefix, ref)
 }
 
 func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }

@@ -172,6 +172,10 @@ func TestPullErrors(t *testing.T) {
 	for ref, say := range map[string]string{
 		host + "/nobody/knows":      "this host can reach",
 		"Not A Reference":           "image reference",
+		"no-such.tar":               "write docker-archive:no-such.tar",
+		"./no-such":                 "write docker-archive:./no-such",
+		archive:                     "write docker-archive:" + archive,
+		filepath.Dir(archive):       "write oci:" + filepath.Dir(archive),
 		"docker-archive:/no/such":   "docker save",
 		"oci:/no/such":              "no such file",
 		"docker-archive:" + archive: "for linux/s390x",

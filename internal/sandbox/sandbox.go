@@ -55,6 +55,9 @@ type Spec struct {
 // Sources returns all that the guest sees of the host: the project, then the mounts.
 func (s *Spec) Sources() []Source { return append([]Source{s.Project}, s.Mounts...) }
 
+// ProjectCopy reports whether the sandbox is a fork with a copy of the project.
+func (s *Spec) ProjectCopy() bool { return s.Project.Guest != s.Project.Host }
+
 // Added has the settings that a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
 	Image  string   `json:"image,omitempty"`

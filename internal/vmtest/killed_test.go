@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -150,7 +151,8 @@ func killStarting(t *testing.T, dir, state string) {
 	}
 }
 
-// interruptStarting interrupts the CLI before the command runs, or just when it does.
+// interruptStarting interrupts the CLI before the command runs, or just when it does. A
+// sandbox that no command has run in yet goes with the interrupted command.
 func interruptStarting(t *testing.T, dir, state string) {
 	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
 		c := command(t.Context(), dir, "run", "--", "sleep", "1000")
@@ -166,6 +168,18 @@ func interruptStarting(t *testing.T, dir, state string) {
 		}
 		_ = bawn(t, dir, "stop") // it may have been told before it ran
 		waitGone(t, state)
+	}
+	fresh := project(t, "interrupted")
+	c := command(t.Context(), fresh, "run", "--", "sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "a sandbox", func() bool { _, err := os.Stat(sandboxDir("interrupted")); return err == nil })
+	_ = c.Process.Signal(syscall.SIGINT)
+	if _ = c.Wait(); strings.Contains(must(t, fresh, "ls"), "interrupted") {
+		if r := bawn(t, fresh, "logs", "--supervisor"); !strings.Contains(r.out, "msg=running") { // the signal came too late
+			t.Errorf("a sandbox that never ran stays")
+		}
 	}
 }
 
