@@ -21,7 +21,9 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	if err := a.devices.Share(m.Tag); err != nil {
 		return nil, err
 	}
-	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	// Without devices: the guest's own are in /dev, and a file of the host can claim to be any
+	// device (internal/share, owner.go).
+	flags := uintptr(unix.MS_NODEV)
 	if m.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}

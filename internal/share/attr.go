@@ -6,19 +6,22 @@ import (
 )
 
 // fill writes attributes into a part of an answer.
-func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t) {
+func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t, o ownership) {
 	a.Ino = f.tree.inode(keyOf(st))
 	a.Size, a.Blocks, a.Blksize = st.Size, st.Blocks, st.Blksize
-	a.Mode, a.Nlink = uint32(st.Mode), st.Nlink
-	a.Uid, a.Gid = st.Uid, st.Gid
+	a.Mode, a.Nlink = uint32(o.typeOf(st)|o.mode), st.Nlink
+	a.Uid, a.Gid = o.uid, o.gid
 	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	if o.device != 0 {
+		a.Rdev = o.rdev
+	}
 	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
 	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
 	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
 }
 
-func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t) {
-	f.fill(&out.Attr, st)
+func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t, o ownership) {
+	f.fill(&out.Attr, st, o)
 	out.SetTimeout(staleAfter)
 }
 
@@ -39,11 +42,11 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		f.standInAttr(out)
 		return fuse.OK
 	}
-	st, err := f.stat(n)
+	st, o, err := f.stat(n)
 	if err != nil {
 		return status(err)
 	}
-	f.fillAttr(out, st)
+	f.fillAttr(out, st, o)
 	return fuse.OK
 }
 
@@ -58,7 +61,10 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	defer unix.Close(fd)
-	for _, set := range []func(int, *unix.Statx_t, *fuse.SetAttrIn) error{checkOwner, setMode, f.setSize, setTimes} {
+	if err := f.setOwner(n, fd, st, in); err != nil {
+		return status(err)
+	}
+	for _, set := range []func(int, *unix.Statx_t, *fuse.SetAttrIn) error{f.setSize, setTimes} {
 		if err := set(fd, st, in); err != nil {
 			return status(err)
 		}
@@ -66,40 +72,43 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if st, err = statFD(fd); err != nil {
 		return status(err)
 	}
-	f.fillAttr(out, st)
+	f.fillAttr(out, st, f.ownership(n, file{fd: fd}, st))
 	return fuse.OK
 }
 
-// checkOwner refuses to give a file to another owner.
-func checkOwner(_ int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != st.Uid || in.Valid&fuse.FATTR_GID != 0 && in.Gid != st.Gid {
-		return unix.EPERM
-	}
-	return nil
-}
-
-// Permission bits that a guest may set: no program may run as its owner because
-// of a guest.
-const (
-	permissions    = 0o777
-	dirPermissions = permissions | unix.S_ISGID | unix.S_ISVTX
-)
-
-func setMode(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
-	if in.Valid&fuse.FATTR_MODE == 0 {
+// setOwner is the part of SetAttr for owner, group and mode.
+func (f *fileSystem) setOwner(n *node, fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {
+	const all = fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_MODE | fuse.FATTR_KILL_SUIDGID
+	if in.Valid&all == 0 {
 		return nil
 	}
-	mode, allowed := in.Mode&0o7777, uint32(permissions|unix.S_ISVTX)
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		allowed = dirPermissions
-	case unix.S_IFLNK:
+	if in.Valid&fuse.FATTR_MODE != 0 && n.typ == unix.S_IFLNK {
 		return unix.EOPNOTSUPP
 	}
-	if mode&^allowed&^uint32(st.Mode) != 0 {
-		return unix.EPERM
+	defer f.owners.lock(n)()
+	had := f.know(n, st, f.owners.read(file{fd: fd}, st))
+	want := had.changed(in, n.isDir())
+	if want == had && in.Valid&(all&^fuse.FATTR_KILL_SUIDGID) == 0 {
+		return nil
 	}
-	return unix.Chmod(magic(fd), mode)
+	return f.setOwnership(n, fd, st, want)
+}
+
+// changed returns the ownership that a request makes of one.
+func (o ownership) changed(in *fuse.SetAttrIn, dir bool) ownership {
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 && !dir {
+		o = o.withoutPrivileges()
+	}
+	if in.Valid&fuse.FATTR_MODE != 0 {
+		o.mode = uint16(in.Mode) & modeBits
+	}
+	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != nobody {
+		o.uid = in.Uid
+	}
+	if in.Valid&fuse.FATTR_GID != 0 && in.Gid != nobody {
+		o.gid = in.Gid
+	}
+	return o
 }
 
 func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error {

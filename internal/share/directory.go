@@ -218,7 +218,9 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 		if st, err := statAt(h.fd, e.Name); err == nil && f.checkMount(h.fd, e.Name, st) == nil {
 			out.FixMode(uint32(st.Mode))
-			_ = f.entry(h.node, e.Name, st, entry) // without it, the guest looks it up
+			if f.entry(h.node, e.Name, file{h.fd, e.Name}, st, entry) == nil { // without it, the guest looks it up
+				out.FixMode(entry.Mode)
+			}
 		}
 		return true
 	})

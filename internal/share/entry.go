@@ -5,9 +5,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// createEntry lets create make a name in a directory, by its descriptor, and answers with
-// the new entry.
-func (f *fileSystem) createEntry(dir uint64, name string, out *fuse.EntryOut, create func(fd int) error) fuse.Status {
+// createEntry lets create make a file with a name in a directory, by its descriptor, and
+// answers with the new entry.
+func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *fuse.EntryOut, create func(fd int) error) fuse.Status {
+	n.caller = h.Owner
+	return f.inDir(h.NodeId, name, func(p place, parent *node) error {
+		if err := create(p.dir.fd); err != nil {
+			return err
+		}
+		st, err := statAt(p.dir.fd, name)
+		if err == nil {
+			err = f.checkMount(p.dir.fd, name, st)
+		}
+		if err == nil && st.Mode&unix.S_IFMT != n.typ {
+			err = unix.ESTALE // replaced on the host
+		}
+		if err != nil {
+			return err
+		}
+		record, err := f.ownAt(parent, n, p.dir.fd, name, st)
+		if err != nil {
+			return err
+		}
+		return f.entryOfNew(parent, name, record, st, out)
+	})
+}
+
+// inDir lets make make a name in a directory.
+func (f *fileSystem) inDir(dir uint64, name string, make func(p place, parent *node) error) fuse.Status {
 	parent, made, err := f.dirToMake(createName, dir, name)
 	if err != nil {
 		return status(err)
@@ -18,36 +43,41 @@ func (f *fileSystem) createEntry(dir uint64, name string, out *fuse.EntryOut, cr
 		return status(err)
 	}
 	defer p.close()
-	if err := create(p.dir.fd); err != nil {
-		return status(err)
-	}
-	return status(f.find(p, parent, name, out))
+	return status(make(p, parent))
 }
 
-// Mknod implements fuse.RawFileSystem. It makes no devices: where bawn runs as root, a
-// device node would lead to a device of the host.
+// Mknod implements fuse.RawFileSystem. It makes no devices on the host: where bawn runs as
+// root, they would lead to the host's. An empty file with a record stands in for one. The
+// guest mounts shares without devices (mount(2), MS_NODEV), so it can list and copy them,
+// not open them.
 func (f *fileSystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	typ := in.Mode & unix.S_IFMT
-	switch typ {
-	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
+	n := newFile{typ: uint16(in.Mode & unix.S_IFMT), mode: uint16(in.Mode & modeBits)}
+	switch n.typ {
+	case 0:
+		n.typ = unix.S_IFREG
+	case unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
+	case unix.S_IFBLK, unix.S_IFCHR:
+		n.typ, n.device, n.rdev = unix.S_IFREG, n.typ, in.Rdev
 	default:
 		return fuse.EPERM
 	}
-	return f.createEntry(in.NodeId, name, out, func(dir int) error {
-		return unix.Mknodat(dir, name, typ|in.Mode&permissions, 0)
+	return f.createEntry(&in.InHeader, n, name, out, func(dir int) error {
+		return unix.Mknodat(dir, name, uint32(n.typ)|n.hostMode(), 0)
 	})
 }
 
 // Mkdir implements fuse.RawFileSystem.
 func (f *fileSystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	return f.createEntry(in.NodeId, name, out, func(dir int) error {
-		return unix.Mkdirat(dir, name, in.Mode&(permissions|unix.S_ISVTX))
+	n := newFile{typ: unix.S_IFDIR, mode: uint16(in.Mode & (permissions | unix.S_ISVTX))}
+	return f.createEntry(&in.InHeader, n, name, out, func(dir int) error {
+		return unix.Mkdirat(dir, name, n.hostMode())
 	})
 }
 
 // Symlink implements fuse.RawFileSystem.
 func (f *fileSystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	return f.createEntry(h.NodeId, name, out, func(dir int) error { return unix.Symlinkat(target, dir, name) })
+	n := newFile{typ: unix.S_IFLNK, mode: permissions}
+	return f.createEntry(h, n, name, out, func(dir int) error { return unix.Symlinkat(target, dir, name) })
 }
 
 // Link implements fuse.RawFileSystem.
@@ -61,8 +91,11 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		return status(err)
 	}
 	defer unix.Close(fd)
-	return f.createEntry(in.NodeId, name, out, func(dir int) error {
-		return unix.Linkat(unix.AT_FDCWD, magic(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	return f.inDir(in.NodeId, name, func(p place, parent *node) error {
+		if err := unix.Linkat(unix.AT_FDCWD, magic(fd), p.dir.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+			return err
+		}
+		return f.find(p, parent, name, out)
 	})
 }
 
@@ -93,8 +126,16 @@ func (f *fileSystem) remove(dir uint64, name string, flags int) fuse.Status {
 	if err := unix.Unlinkat(p.dir.fd, name, flags); err != nil {
 		return status(err)
 	}
-	f.tree.gone(parent, name, keyOf(st))
+	f.gone(parent, name, st)
 	return fuse.OK
+}
+
+// gone notes that a name was removed, of a file with these attributes before that.
+func (f *fileSystem) gone(parent *node, name string, st *unix.Statx_t) {
+	if st.Nlink == 1 && !f.owners.hasAttributes(st) {
+		f.owners.table.set(keyOf(st), nil)
+	}
+	f.tree.gone(parent, name, keyOf(st))
 }
 
 // renameFlags are the flags of renameat2(2) that a guest may use: not the one that makes
@@ -133,7 +174,7 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to strin
 	case in.Flags&unix.RENAME_EXCHANGE != 0:
 		f.tree.moved(b, to, a, from, keyOf(other))
 	default:
-		f.tree.gone(b, to, keyOf(other))
+		f.gone(b, to, other)
 	}
 	f.tree.moved(a, from, b, to, keyOf(moved))
 	return fuse.OK

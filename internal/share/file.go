@@ -151,7 +151,13 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	h, err := f.add(n, fd, flags)
+	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		err = f.dropPrivileges(n, fd)
+	}
+	var h *handle
+	if err == nil {
+		h, err = f.add(n, fd, flags)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
@@ -186,7 +192,8 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	}
 	defer p.close()
 	flags := int(in.Flags) & passedFlags
-	fd, err := unix.Openat(p.dir.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, in.Mode&permissions)
+	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
+	fd, err := unix.Openat(p.dir.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return f.openExisting(p, parent, in, name, out)
 	}
@@ -198,7 +205,14 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(parent, name, fd, st, flags, out)
+	file := keyOf(st)
+	record, err := f.own(parent, asked, func() (int, error) { return fd, nil }, st)
+	if err != nil {
+		f.discard(p.dir.fd, name, file)
+		unix.Close(fd)
+		return status(err)
+	}
+	return f.opened(parent, name, fd, record, st, flags, out)
 }
 
 // openExisting is Create of a name that another process has made meanwhile.
@@ -227,12 +241,12 @@ func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(parent, name, fd, st, flags, out)
+	return f.opened(parent, name, fd, f.owners.read(file{fd: fd}, st), st, flags, out)
 }
 
-// opened makes the answer to Create. It takes over fd.
-func (f *fileSystem) opened(parent *node, name string, fd int, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
-	if err := f.entry(parent, name, st, &out.EntryOut); err != nil {
+// opened makes the answer to Create, of a file with the record. It takes over fd.
+func (f *fileSystem) opened(parent *node, name string, fd int, record *ownership, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
+	if err := f.entryOfNew(parent, name, record, st, &out.EntryOut); err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
@@ -262,7 +276,8 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	}
 	defer p.close()
 	flags := int(in.Flags)&passedFlags | int(in.Flags)&unix.O_EXCL
-	fd, err := unix.Openat(p.dir.fd, ".", flags|unix.O_TMPFILE|unix.O_CLOEXEC, in.Mode&permissions)
+	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
+	fd, err := unix.Openat(p.dir.fd, ".", flags|unix.O_TMPFILE|unix.O_CLOEXEC, asked.hostMode())
 	if err != nil {
 		return status(err)
 	}
@@ -271,7 +286,12 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(nil, "", fd, st, flags, out)
+	record, err := f.own(parent, asked, func() (int, error) { return fd, nil }, st)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	return f.opened(nil, "", fd, record, st, flags, out)
 }
 
 // Release implements fuse.RawFileSystem.
@@ -334,6 +354,11 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.space.give(total, 0)
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if err := f.dropPrivileges(h.node, h.fd); err != nil {
+			return 0, status(err)
+		}
+	}
 	flags := 0
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
@@ -377,6 +402,11 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.space.give(uint64(n), 0)
+	if in.Uid != 0 {
+		if err := f.dropPrivileges(to.node, to.fd); err != nil {
+			return 0, status(err)
+		}
+	}
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
 	return uint32(max(n, 0)), status(err)
@@ -421,6 +451,11 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 			return status(err)
 		}
 		defer f.space.give(in.Length, 0)
+	}
+	if in.Uid != 0 {
+		if err := f.dropPrivileges(h.node, h.fd); err != nil {
+			return status(err)
+		}
 	}
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }

@@ -20,6 +20,7 @@ type fileSystem struct {
 	readOnly bool
 	tree     *tree
 	space    *space
+	owners   *ownerStore
 
 	mu         sync.Mutex
 	handles    map[uint64]*handle
@@ -66,6 +67,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		readOnly:      o.ReadOnly,
 		tree:          newTree(&node{key: keyOf(st), typ: unix.S_IFDIR}, fd, min(maxOpenDirs, limit/4), mounts),
 		space:         newSpace(fd),
+		owners:        newOwnerStore(),
 		handles:       map[uint64]*handle{},
 		maxHandles:    min(maxHandles, limit/2),
 		listings:      listings{max: maxListings, open: list.New()},
@@ -86,8 +88,18 @@ func status(err error) fuse.Status {
 	return fuse.EIO
 }
 
-// entry makes the answer to a name that was found.
-func (f *fileSystem) entry(parent *node, name string, st *unix.Statx_t, out *fuse.EntryOut) error {
+// entry makes the answer to a name that was found at a place.
+func (f *fileSystem) entry(parent *node, name string, at file, st *unix.Statx_t, out *fuse.EntryOut) error {
+	return f.enter(parent, name, st, out, func(n *node) ownership { return f.ownership(n, at, st) })
+}
+
+// entryOfNew is entry for a file that was just made, with the record.
+func (f *fileSystem) entryOfNew(parent *node, name string, record *ownership, st *unix.Statx_t, out *fuse.EntryOut) error {
+	return f.enter(parent, name, st, out, func(n *node) ownership { return f.know(n, st, record) })
+}
+
+// enter makes the answer to a name whose node has the ownership.
+func (f *fileSystem) enter(parent *node, name string, st *unix.Statx_t, out *fuse.EntryOut, owner func(*node) ownership) error {
 	if err := f.checkType(parent, st.Mode); err != nil {
 		return err
 	}
@@ -96,7 +108,7 @@ func (f *fileSystem) entry(parent *node, name string, st *unix.Statx_t, out *fus
 		return unix.ENFILE
 	}
 	out.NodeId = n.id
-	f.fill(&out.Attr, st)
+	f.fill(&out.Attr, st, owner(n))
 	out.SetEntryTimeout(staleAfter)
 	out.SetAttrTimeout(staleAfter)
 	return nil
@@ -111,7 +123,7 @@ func (f *fileSystem) find(p place, parent *node, name string, out *fuse.EntryOut
 	if err != nil {
 		return err
 	}
-	return f.entry(parent, name, st, out)
+	return f.entry(parent, name, file{p.dir.fd, name}, st, out)
 }
 
 // Lookup implements fuse.RawFileSystem.
@@ -200,21 +212,22 @@ func reopen(fd, flags int, st *unix.Statx_t) (int, error) {
 	return -1, unix.EACCES // the guest has its own FIFOs and devices
 }
 
-// stat finds a node's attributes.
-func (f *fileSystem) stat(n *node) (*unix.Statx_t, error) {
+// stat finds a node's attributes, and what the guest sees of them.
+func (f *fileSystem) stat(n *node) (*unix.Statx_t, ownership, error) {
 	p, err := f.tree.at(n)
 	if err == nil {
+		defer p.close()
 		st, err := statAt(p.dir.fd, p.name)
-		p.close()
 		if err == nil && keyOf(st) == n.key {
-			return st, nil
+			return st, f.ownership(n, file{p.dir.fd, p.name}, st), nil
 		}
 	}
 	fd, st, err := f.open(n)
-	if err == nil {
-		unix.Close(fd)
+	if err != nil {
+		return nil, ownership{}, err
 	}
-	return st, err
+	defer unix.Close(fd)
+	return st, f.ownership(n, file{fd: fd}, st), nil
 }
 
 // Readlink implements fuse.RawFileSystem.

@@ -29,7 +29,7 @@ func newHandler(fs *fileSystem) *handler {
 		// directory mostly looks at its entries next, with a request for each.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | capHandleKillPrivV2,
 	}
-	return &handler{server: fuse.NewProtocolServer(fs, opts)}
+	return &handler{server: fuse.NewProtocolServer(forRoot{fs}, opts)}
 }
 
 // capHandleKillPrivV2 is FUSE_HANDLE_KILLPRIV_V2 (linux/fuse.h): the server

@@ -32,6 +32,7 @@ type savedNode struct {
 	Birth   int64  `json:"b,omitempty"`
 	Type    uint16 `json:"t"`
 	Lookups uint64 `json:"l,omitempty"`
+	Owner   string `json:"w,omitempty"` // its record, if that is only in the server's table
 }
 
 type savedHandle struct {
@@ -51,6 +52,9 @@ func (f *fileSystem) save() *Saved {
 		v := savedNode{ID: n.id, Name: []byte(n.name), Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.birth, Type: n.typ, Lookups: n.lookups}
 		if n.parent != nil {
 			v.Parent = n.parent.id
+		}
+		if record := f.owners.table.get(n.key); record != nil {
+			v.Owner = record.String()
 		}
 		s.Nodes = append(s.Nodes, v)
 	}
@@ -74,6 +78,7 @@ func (f *fileSystem) load(s *Saved, moved bool) error {
 	if err := f.tree.load(s, moved, f.mayLie); err != nil {
 		return err
 	}
+	f.loadOwners(s)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.nextHandle = s.Handle
@@ -83,6 +88,19 @@ func (f *fileSystem) load(s *Saved, moved bool) error {
 		}
 	}
 	return nil
+}
+
+// loadOwners takes over the records that were in the table of the saved server.
+func (f *fileSystem) loadOwners(s *Saved) {
+	for _, v := range s.Nodes {
+		record, ok := parseOwnership(v.Owner)
+		if !ok {
+			continue
+		}
+		if n, err := f.tree.get(v.ID); err == nil {
+			f.owners.table.set(n.key, &record)
+		}
+	}
 }
 
 // loadHandle opens a file again. One that cannot be opened answers ESTALE from now on.

@@ -191,37 +191,6 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 }
 
-func TestNoDevicesNoSetuid(t *testing.T) {
-	f := newTest(t, Options{})
-	for _, typ := range []uint32{unix.S_IFCHR, unix.S_IFBLK} {
-		in := fuse.MknodIn{InHeader: header(rootID), Mode: typ | 0o666, Rdev: uint32(unix.Mkdev(1, 3))}
-		if st := f.Mknod(nil, &in, "dev", &fuse.EntryOut{}); st != fuse.EPERM {
-			t.Errorf("mknod %o: %v", typ, st)
-		}
-	}
-	c := create(t, f, rootID, "prog", uint32(os.O_RDWR), 0o6755)
-	if c.Mode&0o6000 != 0 {
-		t.Errorf("created with mode %o", c.Mode)
-	}
-	set := fuse.SetAttrIn{}
-	set.NodeId, set.Valid, set.Mode = c.NodeId, fuse.FATTR_MODE, 0o4755
-	if st := f.SetAttr(nil, &set, &fuse.AttrOut{}); st != fuse.EPERM {
-		t.Errorf("chmod u+s: %v", st)
-	}
-	set.Mode = 0o700
-	if st := f.SetAttr(nil, &set, &fuse.AttrOut{}); st != fuse.OK {
-		t.Errorf("chmod: %v", st)
-	}
-	set.Valid, set.Uid = fuse.FATTR_UID, uint32(os.Geteuid())+1
-	if st := f.SetAttr(nil, &set, &fuse.AttrOut{}); st != fuse.EPERM {
-		t.Errorf("chown: %v", st)
-	}
-	set.Uid = uint32(os.Geteuid())
-	if st := f.SetAttr(nil, &set, &fuse.AttrOut{}); st != fuse.OK {
-		t.Errorf("chown to oneself: %v", st)
-	}
-}
-
 // TestAFIFOIsNeverOpened: opening one would hang the server.
 func TestAFIFOIsNeverOpened(t *testing.T) {
 	f := newTest(t, Options{})

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,9 @@ type node struct {
 	handles map[*handle]struct{}
 	stamp   stamp // of the contents that the guest may have cached
 	rebound bool  // while loading: key is that of the inode that lies here now
+	owner   knownOwner
+
+	privileged atomic.Bool // the guest sees set-user-ID or set-group-ID
 
 	fd      *dirFD // directories: nil, or in the list of open ones
 	element *list.Element

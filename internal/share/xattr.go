@@ -11,6 +11,14 @@ import (
 // the host: capabilities, labels, access lists.
 const userAttributes = "user."
 
+// guestsOwn returns the error with which the guest is refused an attribute, or nil.
+func guestsOwn(name string) error {
+	if !strings.HasPrefix(name, userAttributes) || strings.HasPrefix(name, ownAttributes) {
+		return unix.EOPNOTSUPP
+	}
+	return nil
+}
+
 // maxAttributeList is XATTR_LIST_MAX (linux/limits.h), in bytes.
 const maxAttributeList = 65536
 
@@ -32,8 +40,8 @@ func (f *fileSystem) onAttributes(o operation, id uint64, call func(path string)
 
 // GetXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if !strings.HasPrefix(name, userAttributes) {
-		return 0, fuse.Status(unix.EOPNOTSUPP)
+	if err := guestsOwn(name); err != nil {
+		return 0, status(err)
 	}
 	n, st := f.onAttributes(readNode, h.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
 	return uint32(n), st
@@ -48,7 +56,7 @@ func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 	}
 	var list []byte
 	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-		if strings.HasPrefix(name, userAttributes) {
+		if guestsOwn(name) == nil {
 			list = append(append(list, name...), 0)
 		}
 	}
@@ -61,8 +69,8 @@ func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 
 // SetXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
-	if !strings.HasPrefix(name, userAttributes) {
-		return fuse.Status(unix.EOPNOTSUPP)
+	if err := guestsOwn(name); err != nil {
+		return status(err)
 	}
 	_, st := f.onAttributes(modifyNode, in.NodeId, func(path string) (int, error) {
 		room := uint64(len(data)) + inodeBytes
@@ -77,8 +85,8 @@ func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	if !strings.HasPrefix(name, userAttributes) {
-		return fuse.Status(unix.EOPNOTSUPP)
+	if err := guestsOwn(name); err != nil {
+		return status(err)
 	}
 	_, st := f.onAttributes(modifyNode, h.NodeId, func(path string) (int, error) { return 0, unix.Removexattr(path, name) })
 	return st
