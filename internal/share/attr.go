@@ -23,6 +23,9 @@ func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t, o ownership) {
 func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t, o ownership) {
 	f.fill(&out.Attr, st, o)
 	out.SetTimeout(staleAfter)
+	if o.privileged() {
+		out.SetTimeout(0) // a write changes the mode, and its answer does not say so
+	}
 }
 
 // standInAttr answers with the attributes of the root of a share of one file: those of an

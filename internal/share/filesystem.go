@@ -108,9 +108,13 @@ func (f *fileSystem) enter(parent *node, name string, st *unix.Statx_t, out *fus
 		return unix.ENFILE
 	}
 	out.NodeId = n.id
-	f.fill(&out.Attr, st, owner(n))
+	o := owner(n)
+	f.fill(&out.Attr, st, o)
 	out.SetEntryTimeout(staleAfter)
 	out.SetAttrTimeout(staleAfter)
+	if o.privileged() {
+		out.SetAttrTimeout(0) // as in fillAttr
+	}
 	return nil
 }
 

@@ -136,6 +136,9 @@ func (o ownership) typeOf(st *unix.Statx_t) uint16 {
 	return st.Mode & unix.S_IFMT
 }
 
+// privileged reports whether a program with the mode runs as its owner or group.
+func (o ownership) privileged() bool { return o.mode&(unix.S_ISUID|unix.S_ISGID) != 0 }
+
 // withoutPrivileges returns the ownership after a write or a change of owner: without
 // set-user-ID, and without set-group-ID where it means that (inode(7)).
 func (o ownership) withoutPrivileges() ownership {

@@ -155,7 +155,7 @@ func (f *fileSystem) know(n *node, st *unix.Statx_t, record *ownership) ownershi
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
 	n.owner = knownOwner{valid: true, ctime: st.Ctime, at: time.Now().UnixNano(), record: record, shown: o}
-	n.privileged.Store(o.mode&(unix.S_ISUID|unix.S_ISGID) != 0)
+	n.privileged.Store(o.privileged())
 	return o
 }
 

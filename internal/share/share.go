@@ -24,8 +24,8 @@
 // FIFO or a device is never opened, by whatever means it got there.
 //
 // The process runs as the user who runs bawn, so every file that it makes belongs to that
-// user, whichever user of the guest made it. It cannot give files away: chown to another
-// user is EPERM.
+// user on the host, whichever user of the guest made it. Owners and modes that only the
+// guest sees are recorded beside the file (owner.go).
 //
 // The guest may keep names and attributes for staleAfter; a change on the host
 // is seen when that is over. Writes are passed on at once. Locks hold between the

@@ -275,8 +275,8 @@ func TestAttackFiles(t *testing.T) {
 		t.Errorf("set-user-ID inside: %+v", r)
 	}
 	for script, say := range map[string]string{
-		"mknod null c 1 3; echo x >null": "Permission denied",
-		"mknod disk b 8 0; cat disk":     "Permission denied",
+		"mknod null c 1 3; echo x >null":       "Permission denied",
+		"mknod disk b 8 0; cat disk":           "Permission denied",
 		"touch cap; setcap cap_net_raw+ep cap": "",
 		"touch l; chattr +i l":                 "",
 		"setfattr -n security.x -v y . || python3 -c 'import os; os.setxattr(\".\", \"security.x\", b\"y\")'": "",
