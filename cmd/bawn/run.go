@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -190,8 +192,14 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	if err := s.Connect(ctx); err != nil {
 		return err
 	}
+	dir := workdir(s.Spec, inv.dir)
+	logical := logicalPath(dir, inv.dir)
+	var named []string
+	if logical != "" {
+		named = []string{"PWD=" + logical}
+	}
 	cmd := session.Command{
-		Argv: inv.argv, Env: append(append([]string{}, s.Spec.Env...), env...), Dir: workdir(s.Spec, inv.dir),
+		Argv: inv.argv, Env: slices.Concat(named, s.Spec.Env, env), Dir: dir, Links: engine.Links(logical),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
 	}
 	if !inv.noTTY && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
@@ -225,6 +233,23 @@ func notRun(err error, spec *sandbox.Spec) error {
 		fmt.Fprintf(os.Stderr, "bawn: %v; the command ends when the sandbox runs again\n  try: bawn ls shows whether the host's disk is full; bawn stop --force %s turns the sandbox off\n", err, spec.Name)
 	}
 	return interruption{still.Signal}
+}
+
+// logicalPath returns the path by which the person reached the directory of a command, want
+// or else the working directory, where the host and the guest have it at the same place;
+// else "".
+func logicalPath(dir, want string) string {
+	logical := want
+	if want == "" {
+		var ok bool
+		if logical, ok = engine.LogicalDir(); !ok {
+			return ""
+		}
+	}
+	if real, err := filepath.EvalSymlinks(logical); err != nil || !filepath.IsAbs(logical) || want == "" && real != dir {
+		return ""
+	}
+	return logical
 }
 
 // notFound is the exit status of a command that does not exist (POSIX XCU 2.8.2).

@@ -23,6 +23,8 @@ type Command struct {
 	Dir string
 	// Env is KEY=VALUE, over the variables of a login.
 	Env []string
+	// Links are the host's symbolic links on the way to Dir, for the guest to make.
+	Links []wire.Link
 
 	// Stdin is the command's input; nil is none. Run does not close it, and a read from it
 	// may outlive Run: a read from a terminal cannot be interrupted.
@@ -90,7 +92,7 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, erro
 		}
 		defer restore()
 	}
-	if err := s.Start(wire.ExecCommand(wire.ExecRequest{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env})); err != nil {
+	if err := s.Start(wire.ExecCommand(wire.ExecRequest{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Links: cmd.Links})); err != nil {
 		return Exit{}, fmt.Errorf("guest: start the command: %w", err)
 	}
 	go copyInput(stdin, cmd, f)

@@ -68,12 +68,42 @@ func TestSessionLooksLikeTheHosts(t *testing.T) {
 	os.Remove(filepath.Join(dir, "skew"))
 }
 
+// TestProjectBehindALink: paths mean the same in the guest, as the person names them.
+func TestProjectBehindALink(t *testing.T) {
+	dir := temp(t)
+	writeFile(t, filepath.Join(dir, "f"), "hello\n")
+	via := filepath.Join(base, "home", "via")
+	if err := os.Symlink(filepath.Dir(dir), via); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(via) })
+	logical := filepath.Join(via, filepath.Base(dir))
+	if err := os.Symlink(filepath.Join(logical, "f"), filepath.Join(dir, "through")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"with blank", "quote's \"", "new\nline", "ümlaut 日本"} {
+		sub := filepath.Join(dir, name)
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		named := filepath.Join(logical, name)
+		r := bawnAt(t.Context(), sub, nil, []string{"PWD=" + named}, "run", "--", "sh", "-c", `printf "%s\n" "$PWD"; cat "$0/../f" ../through; pwd -P`, named)
+		if want := named + "\nhello\nhello\n" + sub + "\n"; r.out != want || r.code != 0 {
+			t.Errorf("%q: %+v", name, r)
+		}
+	}
+	// What the guest has at the place stays.
+	if got := must(t, dir, "run", "--", "stat", "-c", "%F", filepath.Join(base, "home", "shared")); got != "directory\n" {
+		t.Errorf("the project is a %s", got)
+	}
+}
+
 // TestMachineKeepsItsAdministratorsFiles over a stop and a fork, and restarts containers.
 func TestMachineKeepsItsAdministratorsFiles(t *testing.T) {
 	dir := project(t, "keeps")
 	writeFile(t, filepath.Join(dir, "docker.sh"), testdata(t, "restart.sh"))
 	must(t, dir, "run", "--memory", "2G", "--", "bash", "docker.sh")
-	sh(t, dir, `echo '10.9.8.7 db.test' | sudo tee -a /etc/hosts; echo 'd /run/mine 1777' | sudo tee /etc/tmpfiles.d/mine.conf`)
+	sh(t, dir, `echo '10.9.8.7 db.test' | sudo tee -a /etc/hosts; sudo mkdir -p /etc/tmpfiles.d; echo 'd /run/mine 1777' | sudo tee /etc/tmpfiles.d/mine.conf`)
 	must(t, dir, "stop")
 	const look = `getent hosts db.test | awk '{print $1}'; stat -c %a /run/mine; hostname; grep -c "$(hostname)" /etc/hosts; grep -c keeps /etc/hosts`
 	if got := sh(t, dir, look); got != "10.9.8.7\n1777\nkeeps\n1\n1\n" {

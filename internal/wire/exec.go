@@ -23,11 +23,20 @@ type ExecRequest struct {
 	Dir string `json:"dir,omitempty"`
 	// Env is KEY=VALUE, over the variables of a login.
 	Env []string `json:"env,omitempty"`
+	// Links are the host's symbolic links on the way to Dir. The guest makes those that are
+	// missing there.
+	Links []Link `json:"links,omitempty"`
+}
+
+// Link is a symbolic link.
+type Link struct {
+	Path   string // absolute; its parents are no links, or stand earlier in the list
+	Target string
 }
 
 // ExecCommand returns the SSH command string that carries r.
 func ExecCommand(r ExecRequest) string {
-	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env)})
+	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links)})
 	if err != nil {
 		panic(err) // byte slices always marshal
 	}
@@ -50,7 +59,7 @@ func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	if err := json.Unmarshal(b, &x); err != nil {
 		return ExecRequest{}, true, fmt.Errorf("exec request: %w", err)
 	}
-	return ExecRequest{Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env)}, true, nil
+	return ExecRequest{Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env), Links: cookedLinks(x.Links)}, true, nil
 }
 
 // rawExec is an ExecRequest with bytes for strings. Arguments and paths need not be UTF-8,
@@ -59,6 +68,8 @@ type rawExec struct {
 	Argv [][]byte `json:"argv,omitempty"`
 	Dir  []byte   `json:"dir,omitempty"`
 	Env  [][]byte `json:"env,omitempty"`
+
+	Links [][2][]byte `json:"links,omitempty"` // path and target
 }
 
 func raw(list []string) [][]byte {
@@ -76,6 +87,22 @@ func cooked(list [][]byte) []string {
 	out := make([]string, len(list))
 	for i, b := range list {
 		out[i] = string(b)
+	}
+	return out
+}
+
+func rawLinks(list []Link) [][2][]byte {
+	out := make([][2][]byte, len(list))
+	for i, l := range list {
+		out[i] = [2][]byte{[]byte(l.Path), []byte(l.Target)}
+	}
+	return out
+}
+
+func cookedLinks(list [][2][]byte) []Link {
+	var out []Link
+	for _, l := range list {
+		out = append(out, Link{string(l[0]), string(l[1])})
 	}
 	return out
 }

@@ -10,6 +10,8 @@ func TestExecCommandIsExact(t *testing.T) {
 		Argv: []string{"printf", "%s\n", "", "a b", "\xff\xfe not UTF-8", "$HOME; 'x'\n"},
 		Dir:  "/home/me/a \xe9 b",
 		Env:  []string{"A=1", "EMPTY=", "BIN=\x80"},
+
+		Links: []Link{{"/home/me/\xe9", "../x"}},
 	}
 	got, ok, err := ParseExecCommand(ExecCommand(want))
 	if err != nil || !ok || !reflect.DeepEqual(got, want) {

@@ -44,3 +44,10 @@ func Getenv(env []string, key string) string {
 	}
 	return ""
 }
+
+// Setenv returns the list of KEY=VALUE with a variable added, or with its value replaced.
+func Setenv(env []string, key, value string) []string {
+	e := environment(slices.Clone(env))
+	e.set(key + "=" + value)
+	return e
+}

@@ -81,6 +81,9 @@ var entry = append([]byte{0x1a, 0x01}, make([]byte, 40)...)
 
 func TestTerminalThatTheGuestLacks(t *testing.T) {
 	root := image(t, nil)
+	if got := Getenv(environ(root, "xterm", nil, nil), "TERM"); got != "xterm" {
+		t.Errorf("in a guest without entries TERM is %q", got)
+	}
 	for _, f := range []string{"/usr/share/terminfo/x/xterm", "/lib/terminfo/76/vt220", "/home/me/.terminfo/m/mine"} {
 		must(t, os.MkdirAll(root+f[:strings.LastIndex(f, "/")], 0o755))
 		must(t, os.WriteFile(root+f, entry, 0o644))

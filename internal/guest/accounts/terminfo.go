@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/guest/etc"
@@ -34,20 +35,24 @@ var terminfoDirs = []string{sentTerminfo, "/lib/terminfo", "/usr/share/terminfo"
 var terminalName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
 
 // knownTerminal replaces a type of terminal that the guest does not know, and of which the
-// host sent no entry, by one that nearly every terminal understands.
+// host sent no entry, by one that nearly every terminal understands. In a guest without any
+// entries the type stays: its programs know types by themselves.
 func (e *environment) knownTerminal(root, home string) {
 	entry, sent := strings.CutPrefix(Getenv(*e, "TERMINFO"), inlineTerminfo)
 	if sent {
 		e.unset("TERMINFO")
 	}
 	name := Getenv(*e, "TERM")
-	if name == "" || name == "dumb" || hasTerminfo(e.terminfoDirs(root, home), name) {
+	dirs := e.terminfoDirs(root, home)
+	if name == "" || name == "dumb" || hasTerminfo(dirs, name) {
 		return
 	}
 	if sent && writeTerminfo(root+sentTerminfo, name, entry) == nil {
 		return
 	}
-	e.set("TERM=" + plainTerminal(name))
+	if slices.ContainsFunc(dirs, isFolder) {
+		e.set("TERM=" + plainTerminal(name))
+	}
 }
 
 // plainTerminal returns the type that replaces an unknown one.

@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/guest/accounts"
+	"bawn.dev/bawn/internal/guest/pathlink"
 	"bawn.dev/bawn/internal/guest/process"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -62,6 +64,13 @@ func (s *session) prepare(req wire.ExecRequest) *command {
 	c := &command{dir: req.Dir, env: logins.Environ(s.login, term, append(s.env, req.Env...))}
 	if c.dir == "" {
 		c.dir = logins.StartDir(s.login)
+	}
+	if err := pathlink.Make("", req.Links, logins.User()); err != nil {
+		log.Print(err) // the command can do without
+	}
+	// The directory as the client names it, where that is the same one (POSIX XBD 8.3, PWD).
+	if pwd := accounts.Getenv(c.env, "PWD"); pwd == "" || !pathlink.SameDirectory(pwd, c.dir) {
+		c.env = accounts.Setenv(c.env, "PWD", c.dir)
 	}
 	return c
 }
