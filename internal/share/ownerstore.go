@@ -76,7 +76,7 @@ func (s *ownerStore) read(at file, st *unix.Statx_t) *ownership {
 		return s.table.get(keyOf(st))
 	}
 	var buf [maxRecord + 1]byte
-	n, err := getAttribute(at, ownerAttribute, buf[:])
+	n, err := getRecord(at, &buf)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		s.noAttributes(st)
 		return s.table.get(keyOf(st))
@@ -88,14 +88,6 @@ func (s *ownerStore) read(at file, st *unix.Statx_t) *ownership {
 		return &o
 	}
 	return nil
-}
-
-// getAttribute reads an extended attribute, of a link rather than of its target.
-func getAttribute(at file, name string, buf []byte) (int, error) {
-	if at.name == "" {
-		return unix.Getxattr(at.path(), name, buf)
-	}
-	return unix.Lgetxattr(at.path(), name, buf)
 }
 
 // write sets the record of the file at a descriptor, or removes it (nil). The server may
