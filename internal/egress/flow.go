@@ -33,12 +33,14 @@ type flow struct {
 	mu     sync.Mutex
 	d      policy.Decision // if judged
 	judged bool
-	app    string     // what the bytes look like: tls, http, http2, raw
-	dialed netip.Addr // the server's address, once connected
-	opened bool       // the log has its EventOpen
-	also   []string   // of a flow to an address: the names that the client gave
-	conns  []net.Conn // to end with the flow
-	why    string     // why it was cut; empty if it was not
+	app    string      // what the bytes look like: tls, http, http2, raw
+	dialed netip.Addr  // the server's address, once connected
+	opened bool        // the log has its EventOpen
+	also   []string    // of a flow to an address: the names that the client gave
+	conns  []net.Conn  // to end with the flow
+	why    string      // why it was cut; empty if it was not
+	gone   bool        // the guest's side was reset
+	idle   *time.Timer // cuts the flow when it is half-closed and idle; nil before
 }
 
 // end takes a flow off the list and writes its last line.
@@ -46,6 +48,9 @@ func (f *flow) end() {
 	f.cancel()
 	f.mu.Lock()
 	conns, opened, why := f.conns, f.opened, f.why
+	if f.idle != nil {
+		f.idle.Stop()
+	}
 	e := f.entry()
 	f.mu.Unlock()
 	for _, c := range conns {
@@ -148,11 +153,14 @@ func (f *flow) cut(why string) {
 func (f *flow) add(c net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.why != "" {
+	if f.why != "" || f.gone {
 		abort(c)
 		return false
 	}
 	f.conns = append(f.conns, c)
+	if r, ok := c.(resetter); ok {
+		r.OnReset(f.reset)
+	}
 	return true
 }
 
@@ -233,6 +241,10 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func (c *countedConn) CloseWrite() error { return relay.CloseWrite(c.Conn) }
+// CloseWrite passes on that the guest ended its half.
+func (c *countedConn) CloseWrite() error {
+	c.f.halfClosed()
+	return relay.CloseWrite(c.Conn)
+}
 
 func (c *countedConn) Abort() { abort(c.Conn) }

@@ -32,7 +32,7 @@ type Gateway struct {
 	asked   chan struct{} // a place for each unanswered question about a process
 	pending *pendingLog   // nil without Config.Process
 
-	firstBytesTime, graceTime, headTime time.Duration // tests change them
+	firstBytesTime, graceTime, headTime, halfClosedTime time.Duration // tests change them
 
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
@@ -46,7 +46,7 @@ func New(c Config) *Gateway {
 	c = c.withDefaults()
 	g := &Gateway{
 		cfg: c, names: nameserver.NewTable(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
-		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, flows: map[*flow]struct{}{},
+		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, flows: map[*flow]struct{}{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.dialer = &dialer{resolve: c.Resolve, dial: c.Dial, guard: addressGuard{hostAddrs: c.HostAddrs, pools: pools(c), decide: g.decide}}

@@ -16,6 +16,7 @@ const (
 	pass   verdict = iota
 	drop           // silently
 	refuse         // with an ICMP error
+	piece          // a fragment, to be put together with others
 )
 
 // filter lets through what a guest with these addresses may send.
@@ -44,6 +45,8 @@ const (
 	protoTCP   = byte(header.TCPProtocolNumber)
 	protoUDP   = byte(header.UDPProtocolNumber)
 	protoICMP6 = byte(header.ICMPv6ProtocolNumber)
+
+	protoFragment = byte(header.IPv6FragmentHeader)
 )
 
 // inspect judges a frame of at least an Ethernet header. A Drop with an empty Why is
@@ -96,13 +99,16 @@ func (f *filter) ipv4(p []byte) (verdict, Drop) {
 		d.Why = "a source address that is not the guest's"
 	case p[0]&0xf != 5:
 		d.Why = "IP options"
-	case fragment&0x3fff != 0: // more fragments, or an offset
+	case fragment&0x3fff != 0 && p[9] != protoUDP: // more fragments, or an offset
 		d.Why = "a fragment"
 	case d.Dst.IsMulticast() || d.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return drop, Drop{} // service discovery of all sorts
 	}
 	if d.Why != "" {
 		return drop, d
+	}
+	if fragment&0x3fff != 0 {
+		return piece, d
 	}
 	return f.transport(p[9], p[header.IPv4MinimumSize:total], d)
 }
@@ -177,6 +183,9 @@ func (f *filter) transport6(next byte, body []byte, d Drop) (verdict, Drop) {
 	case next == protoTCP, next == protoUDP:
 		d.Why = "malformed"
 		return drop, d
+	case next == protoFragment && len(body) >= header.IPv6FragmentHeaderSize && body[0] == protoUDP:
+		d.Proto = protoName(protoUDP)
+		return piece, d
 	}
 	d.Why = "an extension header or a protocol other than TCP and UDP"
 	return refuse, d

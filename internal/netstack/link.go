@@ -25,6 +25,7 @@ type link struct {
 	conn   net.Conn
 	cfg    *Config
 	filter filter
+	frags  fragments // of the reader
 
 	attached sync.RWMutex
 	up       stack.NetworkDispatcher
@@ -78,11 +79,22 @@ func ended(err error) error {
 
 // receive passes one frame up, if it may pass. It owns the view.
 func (l *link) receive(frame *buffer.View) {
-	b := frame.AsSlice()
-	verdict, drop := l.filter.inspect(b)
+	verdict, drop := l.filter.inspect(frame.AsSlice())
+	if verdict == piece {
+		whole, why := l.frags.add(fragmentOf(frame.AsSlice()), time.Now())
+		frame.Release()
+		if whole == nil {
+			if drop.Why = why; why != "" {
+				l.cfg.Dropped(drop)
+			}
+			return
+		}
+		frame = whole
+		verdict, drop = l.filter.inspect(frame.AsSlice())
+	}
 	if verdict != pass {
 		if verdict == refuse {
-			l.prohibit(b[header.EthernetMinimumSize:])
+			l.prohibit(frame.AsSlice()[header.EthernetMinimumSize:])
 		}
 		if drop.Why != "" {
 			l.cfg.Dropped(drop)
@@ -90,7 +102,32 @@ func (l *link) receive(frame *buffer.View) {
 		frame.Release()
 		return
 	}
-	l.pass(frame)
+	l.pass(trim(frame))
+}
+
+// maxPadding is how much may follow a packet in its frame: short frames are padded to
+// 60 bytes (IEEE 802.3).
+const maxPadding = 60
+
+// trim returns a frame without what follows its packet: the stack counts what it
+// holds by the packets' lengths. The filter has passed the frame. It owns the view.
+func trim(frame *buffer.View) *buffer.View {
+	b := frame.AsSlice()
+	packet := b[header.EthernetMinimumSize:]
+	n := header.EthernetMinimumSize
+	switch binary.BigEndian.Uint16(b[12:]) {
+	case ethTypeIPv4:
+		n += int(header.IPv4(packet).TotalLength())
+	case ethTypeIPv6:
+		n += header.IPv6MinimumSize + int(header.IPv6(packet).PayloadLength())
+	case ethTypeARP:
+		n += header.ARPSize
+	}
+	if len(b)-n <= maxPadding {
+		return frame
+	}
+	defer frame.Release()
+	return buffer.NewViewWithData(b[:n])
 }
 
 // pass hands a frame to the stack. It owns the view.

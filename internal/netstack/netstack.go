@@ -10,17 +10,19 @@
 // rest is dropped and reported (Config.Dropped); for some of it the guest gets an
 // ICMP error, so that nothing waits for a time-out. So the stack behind the filter, which has
 // to accept packets to every address in the world, never sees a forged source,
-// a fragment or an extension header.
+// a fragment or an extension header: fragments of UDP datagrams are put together
+// before (fragments.go).
 //
 // The stack takes every destination for its own (promiscuous, spoofing). A SYN
-// becomes a TCPRequest, the first datagram between two addresses a UDPRequest. The
+// becomes a TCPRequest, the first datagram between two addresses a UDPRequest (udp.go). The
 // guest gets no answer before the caller decides: Accept makes the handshake, Reject
 // sends a reset or an ICMP error.
 //
 // The memory of a connection is bounded, and that of all together: a guest that asks
 // for much and reads nothing would otherwise fill the host's memory. The first
 // connections have large buffers to be fast, the others small ones (roomyConns), and
-// a closed one counts until the guest has read what was written.
+// a closed one counts until the guest has read what was written. A guest's side that
+// went away without a word is noticed (alive.go).
 //
 // Known limit: a guest that does not read stalls its own link, and with it all its
 // connections; the writer waits.
@@ -73,10 +75,6 @@ const (
 	defaultMaxTCP = 4096
 	// maxSYN is how many connections may wait for Accept or Reject.
 	maxSYN = 1024
-	// maxUDPWait is the same for datagrams.
-	maxUDPWait = 1024
-	// maxUDPMore is how many more datagrams wait with the first.
-	maxUDPMore = 16
 
 	// roomyConns is how many connections may have the buffers of a fast transfer:
 	// roomyBuffer bytes each way, of which startBuffer at first. Those opened while
@@ -106,11 +104,11 @@ type Stack struct {
 	roomy atomic.Int64 // of them those with large buffers
 
 	closeTime time.Duration // tests shorten it
+	alive     aliveTimes    // likewise
 
-	mu      sync.Mutex
-	waiting map[stack.TransportEndpointID]*UDPRequest
-	done    chan struct{}
-	err     error
+	udp  associations
+	done chan struct{}
+	err  error
 }
 
 // New runs a stack on a link, which it owns and closes at the end. Call Close, also
@@ -122,7 +120,7 @@ func New(conn net.Conn, cfg Config) (*Stack, error) {
 	if cfg.MaxTCP == 0 {
 		cfg.MaxTCP = defaultMaxTCP
 	}
-	s := &Stack{cfg: cfg, waiting: map[stack.TransportEndpointID]*UDPRequest{}, closeTime: closeTime, done: make(chan struct{})}
+	s := &Stack{cfg: cfg, udp: associations{byID: map[stack.TransportEndpointID]*association{}}, closeTime: closeTime, alive: defaultAlive, done: make(chan struct{})}
 	s.link = newLink(conn, &s.cfg)
 	s.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
@@ -215,6 +213,7 @@ func (s *Stack) Wait() error {
 func (s *Stack) Close() error {
 	s.link.close()
 	<-s.done
+	s.udp.closeAll()
 	s.stack.Destroy()
 	return nil
 }
@@ -250,8 +249,9 @@ func (r *TCPRequest) Accept() (net.Conn, error) {
 		return nil, fmt.Errorf("netstack: handshake: %s", err)
 	}
 	r.request.Complete(false)
-	c := &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, stack: r.stack}
+	c := &Conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, wq: &wq, stack: r.stack}
 	c.size()
+	c.keepAlive()
 	return c, nil
 }
 
@@ -265,11 +265,14 @@ func (r *TCPRequest) Reject() {
 // CloseWrite and Abort.
 type Conn struct {
 	*gonet.TCPConn
-	ep    tcpip.Endpoint
-	stack *Stack
-	roomy bool
-	once  sync.Once // starts linger
-	gone  sync.Once // takes the connection off the counts
+	ep     tcpip.Endpoint
+	wq     *waiter.Queue
+	stack  *Stack
+	roomy  bool
+	ending atomic.Bool // our end is sent, or will be
+	once   sync.Once   // starts linger
+	gone   sync.Once   // takes the connection off the counts
+	reset  sync.Once   // starts what OnReset was given
 }
 
 // size sets the size of the connection's buffers.
@@ -292,9 +295,16 @@ func (c *Conn) ended() {
 	})
 }
 
+// CloseWrite ends our half.
+func (c *Conn) CloseWrite() error {
+	c.ending.Store(true)
+	return c.TCPConn.CloseWrite()
+}
+
 // Close ends the connection in order; what was written is still sent, if the guest
 // reads it within a minute (closeTime).
 func (c *Conn) Close() error {
+	c.ending.Store(true)
 	err := c.TCPConn.Close()
 	c.once.Do(func() { c.linger(closePoll, time.Now().Add(c.stack.closeTime)) })
 	return err
@@ -321,77 +331,4 @@ func (c *Conn) Abort() {
 	c.ep.Abort()
 	_ = c.TCPConn.Close() // wakes the readers
 	c.ended()
-}
-
-// UDPRequest is the first datagram between two addresses. Exactly one of Accept
-// and Reject must be called.
-type UDPRequest struct {
-	Src, Dst netip.AddrPort
-	stack    *Stack
-	id       stack.TransportEndpointID
-	pkt      *stack.PacketBuffer
-	more     []*stack.PacketBuffer // guarded by the stack's mutex
-}
-
-// datagram is called by the reader for each datagram that belongs to no association.
-// Those that come before the answer wait with the first: a resolver asks for both
-// families at once.
-func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.waiting[id]; r != nil {
-		if len(r.more) < maxUDPMore {
-			r.more = append(r.more, pkt.Clone())
-		}
-		return true
-	}
-	if len(s.waiting) >= maxUDPWait {
-		return true // dropped: datagrams may be
-	}
-	r := &UDPRequest{
-		Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort),
-		stack: s, id: id, pkt: pkt.Clone(),
-	}
-	s.waiting[id] = r
-	go s.cfg.UDP(r)
-	return true
-}
-
-// answered ends the wait and returns the datagrams that came meanwhile.
-func (r *UDPRequest) answered() []*stack.PacketBuffer {
-	r.stack.mu.Lock()
-	defer r.stack.mu.Unlock()
-	delete(r.stack.waiting, r.id)
-	return r.more
-}
-
-// Accept makes the association. Reads give and writes take whole datagrams, the
-// first one included.
-func (r *UDPRequest) Accept() (net.Conn, error) {
-	var wq waiter.Queue
-	// The endpoint exists before the wait ends: nothing that comes now begins
-	// another one.
-	ep, err := udp.NewForwarderRequest(r.stack.stack, r.id, r.pkt.Clone()).CreateEndpoint(&wq)
-	more := r.answered()
-	r.pkt.DecRef()
-	for _, p := range more {
-		if to, ok := ep.(stack.TransportEndpoint); ok && err == nil {
-			to.HandlePacket(r.id, p)
-		}
-		p.DecRef()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("netstack: association: %s", err)
-	}
-	return gonet.NewUDPConn(&wq, ep), nil
-}
-
-// Reject answers with an ICMP error.
-func (r *UDPRequest) Reject() {
-	for _, p := range r.answered() {
-		p.DecRef()
-	}
-	packet := append(append([]byte{}, r.pkt.NetworkHeader().Slice()...), r.pkt.TransportHeader().Slice()...)
-	r.stack.link.prohibit(packet)
-	r.pkt.DecRef()
 }

@@ -38,6 +38,7 @@ type lab struct {
 	raw   net.Conn     // the same, for frames of our own
 
 	frames atomic.Int64 // that the guest got
+	mute   atomic.Bool  // the guest gets no more
 
 	mu    sync.Mutex
 	drops []Drop
@@ -115,7 +116,9 @@ func (l *lab) deliver() {
 			return
 		}
 		l.frames.Add(1)
-		deliverTo(l.link, frame)
+		if !l.mute.Load() {
+			deliverTo(l.link, frame)
+		}
 	}
 }
 
@@ -486,7 +489,7 @@ func TestWhatIsNotUnderstoodIsDropped(t *testing.T) {
 		"a source MAC":                   frame(net.HardwareAddr{2, 9, 9, 9, 9, 9}, ethTypeIPv4, packet4(guest, out, 17, udpBody, nil)),
 		"neither IPv4, IPv6 nor ARP":     frame(testGuestMAC, 0x88cc, make([]byte, 50)),
 		"a source address":               frame(testGuestMAC, ethTypeIPv4, packet4("100.127.255.3", out, 17, udpBody, nil)),
-		"a fragment":                     frame(testGuestMAC, ethTypeIPv4, packet4(guest, out, 17, udpBody, func(p []byte) { p[6] = 0x20 })),
+		"a fragment":                     frame(testGuestMAC, ethTypeIPv4, packet4(guest, out, 6, udpBody, func(p []byte) { p[6] = 0x20 })),
 		"IP options":                     frame(testGuestMAC, ethTypeIPv4, packet4(guest, out, 17, append(make([]byte, 4), udpBody...), func(p []byte) { p[0] = 0x46 })),
 		"malformed":                      frame(testGuestMAC, ethTypeIPv4, []byte{0x45, 0}),
 		"ping beyond":                    frame(testGuestMAC, ethTypeIPv4, packet4(guest, out, 1, icmp, nil)),
