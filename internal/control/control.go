@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/budget"
 )
 
 // Status is the present state of a running sandbox.
@@ -32,6 +33,8 @@ type Status struct {
 	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine is paused until the host's disk has free space again.
 	Starved bool `json:"starved,omitempty"`
+	// Limits is how much of each limit of the sandbox is in use (docs/limits.md).
+	Limits []budget.Use `json:"limits,omitempty"`
 }
 
 // Service is the set of requests that a supervisor serves. Its methods may be called by several

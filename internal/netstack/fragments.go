@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -74,11 +75,13 @@ type part struct {
 type fragments struct {
 	table map[fragmentKey]*partial
 	bytes int
+	held  atomic.Int64 // bytes, for others to read
 }
 
 // add takes a fragment and returns the frame of the whole datagram when it is there.
 // why is not empty when the datagram was given up. It copies what it keeps.
 func (t *fragments) add(f fragment, now time.Time) (whole *buffer.View, why string) {
+	defer func() { t.held.Store(int64(t.bytes)) }()
 	t.expire(now)
 	p := t.table[f.key]
 	if p == nil {

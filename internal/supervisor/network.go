@@ -20,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/sys/budget"
 )
 
 // The network of a sandbox.
@@ -48,6 +49,7 @@ type network struct {
 	stack       *netstack.Stack
 	audit       *audit.Log
 	attribution attribution
+	account     budget.Account
 	files       *fileWatch // of the files of rules; nil if they cannot be watched
 	tasks       sync.WaitGroup
 
@@ -103,6 +105,9 @@ func (n *network) connect(link net.Conn, id string) (err error) {
 	if err != nil {
 		return err
 	}
+	n.stack.Account(&n.account)
+	n.gate.Account(&n.account)
+	accountFiles(&n.account)
 	n.tasks.Go(func() {
 		if err := n.stack.Wait(); err != nil {
 			n.log.Error("the network link ended", "error", err)

@@ -76,6 +76,7 @@ func (s *supervisor) Status() control.Status {
 		Name: s.spec.Name, Phase: now.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: now.since,
 		Accel: s.platform.accel.Name(), Kernel: s.machine.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
 		Attached: now.sessions, Resumed: s.source.resumed, Starved: s.machine.Starved(),
+		Limits: s.limits(),
 	}
 }
 

@@ -46,8 +46,8 @@ const (
 	maxText = 128
 )
 
-// budget is what one kind may write.
-type budget struct {
+// allowance is what one kind may write.
+type allowance struct {
 	file  string // the suffix of its file: see paths
 	burst int    // bytes at once
 	bytes int    // bytes a second, in the long run
@@ -55,7 +55,7 @@ type budget struct {
 	what  string // names the kind in the line that counts the rest
 }
 
-var budgets = [kinds]budget{
+var budgets = [kinds]allowance{
 	connections:    {"", 2 << 20, 512, 4 * linesAtOnce, "more connections, not logged one by one"},
 	deniedFlows:    {fileDenied, 1 << 20, 384, linesAtOnce, "more denied connections, not logged one by one"},
 	deniedPackets:  {fileDenied, 128 << 10, 128, linesAtOnce, "more denied packets, not logged one by one"},
@@ -122,7 +122,7 @@ func short(s string) string {
 
 // meter is the budget of one kind, and what of it is counted.
 type meter struct {
-	budget
+	allowance
 	byteRate, lineRate *rate.Limiter
 	counted            map[Entry]sum
 	rest               sum // of entries that have no place in counted
@@ -148,9 +148,9 @@ func (s sum) less(o sum) bool {
 	return s.n < o.n
 }
 
-func newMeter(b budget) *meter {
+func newMeter(b allowance) *meter {
 	return &meter{
-		budget: b, counted: map[Entry]sum{},
+		allowance: b, counted: map[Entry]sum{},
 		byteRate: rate.NewLimiter(rate.Limit(b.bytes), b.burst), lineRate: rate.NewLimiter(linesPerSecond, b.lines),
 	}
 }
