@@ -261,3 +261,79 @@ func TestEngineIsNoFrontEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramsAreFoundInOnePlace: outside the guest, only package proc looks programs up by
+// name, since a name may lead to a program that a guest wrote. Others run it by proc.Command;
+// exec.Command takes an absolute path, or this program itself.
+func TestProgramsAreFoundInOnePlace(t *testing.T) {
+	for _, dir := range folders(t) {
+		if dir == "internal/sys/proc" || dir == "internal/vmtest" || strings.HasPrefix(dir, "internal/guest") || dir == "cmd/bawn-guest" {
+			continue
+		}
+		p, err := build.ImportDir(dir, 0)
+		if err != nil {
+			continue // TestImportsPointOneWay reports it
+		}
+		for _, file := range p.GoFiles {
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, filepath.Join(dir, file), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if what := looksUp(n); what != "" {
+					t.Errorf("%s: %s: use proc.Command or proc.Find", fset.Position(n.Pos()), what)
+				}
+				return true
+			})
+		}
+	}
+}
+
+// looksUp returns what a node does to start a program that package proc has not found; ""
+// for all others.
+func looksUp(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.CompositeLit:
+		if isSelector(n.Type, "exec.Cmd") {
+			return "an exec.Cmd"
+		}
+	case *ast.SelectorExpr:
+		for _, name := range []string{"exec.LookPath", "os.StartProcess", "syscall.ForkExec", "syscall.StartProcess"} {
+			if isSelector(n, name) {
+				return name
+			}
+		}
+	case *ast.CallExpr:
+		arg := 0
+		switch {
+		case isSelector(n.Fun, "exec.Command"):
+		case isSelector(n.Fun, "exec.CommandContext"):
+			arg = 1
+		default:
+			return ""
+		}
+		switch a := n.Args[arg].(type) {
+		case *ast.BasicLit:
+			if strings.HasPrefix(a.Value, `"/`) {
+				return ""
+			}
+		case *ast.Ident:
+			if a.Name == "self" {
+				return ""
+			}
+		}
+		return "exec.Command by a name or a variable"
+	}
+	return ""
+}
+
+// isSelector reports whether an expression is written PACKAGE.NAME.
+func isSelector(e ast.Expr, want string) bool {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := s.X.(*ast.Ident)
+	return ok && x.Name+"."+s.Sel.Name == want
+}

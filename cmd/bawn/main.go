@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -27,6 +28,7 @@ const exitFailed = 125
 func Main() int {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
+	engine.DistrustShares()
 	err := rootCommand().ExecuteContext(ctx)
 	return report(os.Stderr, interruptedBy(ctx, err))
 }

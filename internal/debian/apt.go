@@ -130,9 +130,9 @@ var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::[^" ]
 // HostConfig returns the lines of the host's apt configuration that tell how to reach a
 // mirror.
 func HostConfig(ctx context.Context) ([]string, error) {
-	out, err := output(exec.CommandContext(ctx, "apt-config", "dump"))
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, errors.New("apt is not installed: bawn needs it to fetch the guest's kernel and image from Debian packages")
+	out, err := output(proc.Command(ctx, "apt-config", "dump"))
+	if missing := proc.Missing(err, "apt"); missing != nil {
+		return nil, fmt.Errorf("bawn needs apt to fetch the guest's kernel and image from Debian packages: %w", missing)
 	}
 	if err != nil {
 		return nil, err
@@ -148,9 +148,9 @@ func HostConfig(ctx context.Context) ([]string, error) {
 }
 
 func (a *Apt) command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := proc.Command(ctx, name, args...)
 	cmd.Dir = a.dir
-	cmd.Env = append(os.Environ(), "APT_CONFIG="+a.path("apt.conf"), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(cmd.Env, "APT_CONFIG="+a.path("apt.conf"), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	// apt removes its partial files on SIGINT, and its methods with it.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second

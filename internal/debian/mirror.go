@@ -20,6 +20,8 @@ import (
 	"os/exec"
 	"path"
 	"strings"
+
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // Suite is the Debian release that the guest runs.
@@ -94,7 +96,7 @@ func osID(file string) string {
 const indexFormat = "$(CREATED_BY)|$(SITE)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)"
 
 func fromApt(ctx context.Context) (Mirror, error) {
-	out, err := output(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", indexFormat))
+	out, err := output(proc.Command(ctx, "apt-get", "indextargets", "--format", indexFormat))
 	if err != nil {
 		return Mirror{}, err
 	}
@@ -193,11 +195,11 @@ const showSources = `cat "$1"/etc/apt/sources.list; exit 1`
 func fromMmdebstrap(ctx context.Context) (Mirror, error) {
 	// Nothing is installed, and chrootless needs no privileges: mmdebstrap makes the
 	// system's folder and removes it. The hook fails on purpose.
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--mode=chrootless", "--variant=custom",
+	cmd := proc.Command(ctx, "mmdebstrap", "--quiet", "--mode=chrootless", "--variant=custom",
 		"--format=null", "--setup-hook="+showSources, Suite, "-")
 	out, err := cmd.CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		return Mirror{}, errors.New("mmdebstrap is not installed")
+	if missing := proc.Missing(err, "mmdebstrap"); missing != nil {
+		return Mirror{}, missing
 	}
 	m := parseOneLine(out)
 	if m.Main == "" {

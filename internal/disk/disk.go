@@ -4,6 +4,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,12 +80,12 @@ func newDisk(path string, size int64) error {
 const prezeroed = ",assume_storage_prezeroed=1"
 
 func format(path string, size int64) error {
-	mke2fs := proc.Find("mke2fs")
-	err := run(exec.Command(mke2fs, mke2fsArgs(path, size, prezeroed)...)) //nolint:noctx // writes a few megabytes
+	ctx := context.Background() // it writes a few megabytes
+	err := run(proc.Command(ctx, "mke2fs", mke2fsArgs(path, size, prezeroed)...))
 	if err == nil {
 		return nil
 	}
-	if run(exec.Command(mke2fs, mke2fsArgs(path, size, "")...)) == nil { //nolint:noctx // writes a few megabytes
+	if run(proc.Command(ctx, "mke2fs", mke2fsArgs(path, size, "")...)) == nil {
 		return nil
 	}
 	return err
@@ -145,11 +146,11 @@ func emptyFile(path string, size int64) error {
 
 // run runs a short command and puts its output into the error.
 func run(cmd *exec.Cmd) error {
-	cmd.Env = append(cmd.Environ(), "LC_ALL=C")
+	cmd.Env = append(cmd.Env, "LC_ALL=C")
 	out, err := proc.CombinedOutput(cmd)
 	name := filepath.Base(cmd.Path)
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is missing: it comes with the package e2fsprogs", name)
+	if missing := proc.Missing(err, "e2fsprogs"); missing != nil {
+		return missing
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))

@@ -43,7 +43,7 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	if _, err := e.dirOf(r.Sandbox); err != nil {
 		return 0, err
 	}
-	writable, err := e.writableByGuests()
+	writable, err := writableByGuests(e.sandboxes)
 	if err != nil {
 		return 0, err
 	}
@@ -96,26 +96,4 @@ func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
 		}
 	}
 	return nil
-}
-
-// writableByGuests returns the directories of the host that the guest of any sandbox can
-// change.
-func (e *Engine) writableByGuests() ([]string, error) {
-	names, err := e.sandboxes.Names()
-	if err != nil {
-		return nil, err
-	}
-	var dirs []string
-	for _, n := range names {
-		spec, err := e.sandboxes.Dir(n).Spec()
-		if err != nil {
-			continue // damaged: it cannot run
-		}
-		for _, m := range spec.Sources() {
-			if !m.ReadOnly() {
-				dirs = append(dirs, m.Host)
-			}
-		}
-	}
-	return dirs, nil
 }

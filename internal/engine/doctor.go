@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"bawn.dev/bawn/internal/kernel"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -306,17 +305,19 @@ func checkTools(folder string) []Finding {
 	return found
 }
 
-// checkTool looks for a program where the shells of root and of users do.
+// checkTool looks for a program as all of bawn does.
 func checkTool(tool CheckID, pkg, use string, fatal bool) Finding {
 	f := Finding{Check: tool, Fatal: fatal}
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin") {
-		path := dir + "/" + string(tool)
-		if _, err := exec.LookPath(path); err == nil {
-			f.OK, f.Detail = true, path
-			return f
-		}
+	path, err := proc.Find(string(tool))
+	if err == nil {
+		f.OK, f.Detail = true, path
+		return f
 	}
-	f.Detail, f.Remedy = "not found; bawn needs it: it "+use, Remedy{InstallDeb, pkg}
+	found := "not found"
+	if failed := (*proc.NotFoundError)(nil); !errors.As(err, &failed) || len(failed.Skipped) > 0 {
+		found = err.Error()
+	}
+	f.Detail, f.Remedy = found+"; bawn needs it: it "+use, Remedy{InstallDeb, pkg}
 	if pkg == "apt" { // it is no use elsewhere
 		f.Remedy = Remedy{Kind: UseDebian}
 	}

@@ -23,6 +23,7 @@ package engine
 
 import (
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // Engine works on the sandboxes of one user. Its methods may be called
@@ -51,8 +52,10 @@ func Open(o Options) (*Engine, error) {
 	return New(sandboxes, o), nil
 }
 
-// New returns an Engine for the sandboxes in a store.
+// New returns an Engine for the sandboxes in a store. The process runs no program of the
+// host that their guests could have written.
 func New(sandboxes *store.Store, o Options) *Engine {
+	proc.Distrust(func() ([]string, error) { return writableByGuests(sandboxes) })
 	return &Engine{sandboxes: sandboxes, version: o.Version, events: serialize(o.Events)}
 }
 

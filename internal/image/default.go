@@ -113,8 +113,11 @@ func (s *Store) buildDefault(ctx context.Context, dir string, r progress.Reporte
 		return err
 	}
 	defer removeWorkFolder(context.WithoutCancel(ctx), work, mode)
-	cmd := mmdebstrap(ctx, mode, m, conf)
-	cmd.Env = append(os.Environ(), "TMPDIR="+work, "LC_ALL=C", "SOURCE_DATE_EPOCH="+strconv.FormatInt(epoch.Unix(), 10),
+	cmd, err := mmdebstrap(ctx, mode, m, conf)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "TMPDIR="+work, "LC_ALL=C", "SOURCE_DATE_EPOCH="+strconv.FormatInt(epoch.Unix(), 10),
 		"BAWN_SOURCES="+debian.SourcesFile(m.Sources()), "BAWN_APT_CONF="+guestAptConf(conf))
 	if err := buildTo(ctx, cmd, filepath.Join(dir, imageFile), r); err != nil {
 		return err

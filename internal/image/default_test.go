@@ -26,7 +26,10 @@ func TestBuildIsInterrupted(t *testing.T) {
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	ctx, cancel := context.WithCancel(t.Context())
-	cmd := mmdebstrap(ctx, modeUnshare, debian.Mirror{}, nil)
+	cmd, err := mmdebstrap(ctx, modeUnshare, debian.Mirror{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- buildTo(ctx, cmd, filepath.Join(dir, "out"), progress.Silent) }()
 	var list []string

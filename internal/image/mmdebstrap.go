@@ -14,6 +14,7 @@ import (
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/ext4"
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // watcher is a shell script that runs mmdebstrap ("$@") beside a process which waits for
@@ -31,9 +32,13 @@ exec "$@" 3<&-`
 
 // mmdebstrap returns the command that writes the system as a tar stream to its standard
 // output, and a log of what it does to its standard error.
-func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string) *exec.Cmd {
+func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string) (*exec.Cmd, error) {
+	path, err := proc.Find("mmdebstrap")
+	if err != nil {
+		return nil, err
+	}
 	args := []string{
-		"-c", watcher, "sh", "mmdebstrap",
+		"-c", watcher, "sh", path,
 		"--mode=" + mode, "--variant=minbase", "--format=tar", "--verbose",
 		"--architectures=" + debian.Arch(), "--keyring=" + debian.Keyring,
 		"--include=" + strings.Join(packages(), ","),
@@ -49,14 +54,14 @@ func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string
 	for _, s := range m.Sources() {
 		args = append(args, fmt.Sprintf("deb [signed-by=%s] %s %s main", debian.Keyring, s.URI, s.Suite))
 	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
+	cmd := proc.Command(ctx, "/bin/sh", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if mode == modeRoot {
 		// Its mounts end with it, even if it is killed, and a leftover folder can be
 		// removed without walking into /sys. Go makes the mounts private.
 		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 	}
-	return cmd
+	return cmd, nil
 }
 
 // buildTo runs mmdebstrap and turns its output into the ext4 file out.

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/debian"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // Modes of mmdebstrap(1).
@@ -63,9 +66,13 @@ func Needs() []Need {
 }
 
 func program(name, pkg string) Need {
-	path, err := exec.LookPath(name)
-	if err != nil {
+	path, err := proc.Find(name)
+	var failed *proc.NotFoundError
+	switch {
+	case errors.As(err, &failed) && len(failed.Skipped) == 0:
 		return Need{name, false, "not on the PATH", "sudo apt-get install " + pkg}
+	case err != nil:
+		return Need{name, false, err.Error(), "sudo apt-get install " + pkg}
 	}
 	return Need{What: name, OK: true, Detail: path}
 }
@@ -86,8 +93,9 @@ func canMount() bool {
 // tryUserNamespace makes a user namespace, by mmdebstrap where that is installed:
 // AppArmor may allow it to mmdebstrap and not to bawn (Ubuntu 24.04 and later).
 func tryUserNamespace() error {
-	if path, err := exec.LookPath("mmdebstrap"); err == nil {
-		return exec.Command(path, "--unshare-helper", "/bin/true").Run() //nolint:noctx // over at once
+	helper := proc.Command(context.Background(), "mmdebstrap", "--unshare-helper", "/bin/true")
+	if err := helper.Run(); !errors.Is(err, exec.ErrNotFound) {
+		return err
 	}
 	cmd := exec.Command("/bin/true") //nolint:noctx // over at once
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS}

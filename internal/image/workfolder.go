@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // workFolder returns the path of the folder for builds of a cache: the same each time.
@@ -59,6 +60,6 @@ func removeWorkFolder(ctx context.Context, path, mode string) {
 	if os.RemoveAll(path) == nil || mode != modeUnshare {
 		return
 	}
-	_ = exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "rm", "-rf", "--one-file-system", path).Run()
+	_ = proc.Command(ctx, "mmdebstrap", "--unshare-helper", "rm", "-rf", "--one-file-system", path).Run()
 	_ = os.RemoveAll(path)
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -30,13 +29,13 @@ func versionOf(tree string) (string, error) {
 }
 
 func depmod(ctx context.Context, tree, version string) error {
-	cmd := exec.CommandContext(ctx, proc.Find("depmod"), "-b", tree, version)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd := proc.Command(ctx, "depmod", "-b", tree, version)
+	cmd.Env = append(cmd.Env, "LC_ALL=C")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err := debian.Run(cmd)
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return errors.New("depmod is missing: install the package kmod")
+	if missing := proc.Missing(err, "kmod"); missing != nil {
+		return missing
 	}
 	if err != nil {
 		return fmt.Errorf("depmod: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // Bounds on the package: Debian's cloud kernel has 1,200 modules and 150 MB
@@ -75,7 +75,7 @@ func unpack(ctx context.Context, deb, tree string) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	pr, pw := io.Pipe()
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	cmd := proc.Command(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = pw, &stderr
 	done := make(chan error, 1)

@@ -14,6 +14,7 @@ import (
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // oldest is the first QEMU that has everything used here: 7.2 brought -netdev stream.
@@ -47,13 +48,16 @@ func (b Binary) String() string { return fmt.Sprintf("QEMU %s (%s)", b.Version, 
 // ErrMissing means that there is no QEMU at all.
 var ErrMissing = errors.New("QEMU is not installed")
 
-// Find finds QEMU on the PATH and checks its version. It asks each QEMU once for its
+// Find finds QEMU (proc.Find) and checks its version. It asks each QEMU once for its
 // version and keeps the answer in cacheDir; where cacheDir is empty, it asks each time.
 // Its errors name the next step; ErrMissing is among them.
 func Find(ctx context.Context, cacheDir string) (Binary, error) {
-	path, err := lookPath(Program())
+	path, err := proc.Find(Program())
+	if errors.Is(err, exec.ErrNotFound) {
+		return Binary{}, fmt.Errorf("%w: %w; install it with: sudo apt-get install %s", ErrMissing, err, Package())
+	}
 	if err != nil {
-		return Binary{}, fmt.Errorf("%w: there is no %s on the PATH; install it with: sudo apt-get install %s", ErrMissing, Program(), Package())
+		return Binary{}, err
 	}
 	out, err := versionText(ctx, path, cacheDir)
 	if err != nil {
@@ -84,7 +88,7 @@ type versionRecord struct {
 // versionText returns what the program prints for --version.
 func versionText(ctx context.Context, path, cacheDir string) ([]byte, error) {
 	if cacheDir == "" {
-		return exec.CommandContext(ctx, path, "--version").Output()
+		return proc.Command(ctx, path, "--version").Output()
 	}
 	keptIn := filepath.Join(cacheDir, versionFile)
 	id, err := fileid.Exact(path)
@@ -98,22 +102,13 @@ func versionText(ctx context.Context, path, cacheDir string) ([]byte, error) {
 			return []byte(kept.Output), nil
 		}
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	out, err := proc.Command(ctx, path, "--version").Output()
 	if err != nil {
 		return nil, err
 	}
 	// A failure to keep it only costs the next start a moment.
 	_ = atomicfile.WriteJSON(keptIn, versionRecord{id, string(out)})
 	return out, nil
-}
-
-// lookPath returns the absolute path of a program on the PATH.
-func lookPath(program string) (string, error) {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
 }
 
 var versionLine = regexp.MustCompile(`^QEMU emulator version (\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?`)

@@ -114,7 +114,7 @@ func bootProof(ctx context.Context, qemu, accel string, limit time.Duration) (*f
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	output := &tail{}
-	cmd := exec.CommandContext(limited, qemu, proofArgs(hostArch(), accel, kernel)...)
+	cmd := proc.Command(limited, qemu, proofArgs(hostArch(), accel, kernel)...)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.WaitDelay = time.Second
 	err = proc.Run(cmd)

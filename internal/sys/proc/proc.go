@@ -1,4 +1,5 @@
-// Package proc runs child processes that do not outlive this one, and finds programs.
+// Package proc finds the programs of the host that may be trusted (find.go, trust.go), and
+// runs child processes that do not outlive this one.
 //
 // The kernel sends a child its parent-death signal when the *thread* that forked it
 // ends (prctl(2), PR_SET_PDEATHSIG), and the Go runtime ends threads as it likes. So
@@ -8,9 +9,7 @@
 package proc
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"syscall"
 )
@@ -67,21 +66,4 @@ func (s *Spawner) Start(cmd *exec.Cmd) error {
 	done := make(chan error, 1)
 	s.work <- func() { done <- cmd.Start() }
 	return <-done
-}
-
-// Find returns the path of a program that may be one of the system administrator's,
-// whose folders are not on an ordinary user's PATH: from PATH, else /usr/sbin or /sbin.
-// A program that is nowhere is returned as it is, so that running it fails with
-// exec.ErrNotFound.
-func Find(program string) string {
-	if p, err := exec.LookPath(program); err == nil {
-		return p
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		p := filepath.Join(dir, program)
-		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() {
-			return p
-		}
-	}
-	return program
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,37 +103,10 @@ func TestRunReportsFailure(t *testing.T) {
 	if err := Run(exec.Command("false")); !errors.As(err, &exit) {
 		t.Errorf("false: %v", err)
 	}
-	if err := Run(exec.Command(Find("bawn-no-such-program"))); !errors.Is(err, exec.ErrNotFound) {
+	if err := Run(Command(t.Context(), "bawn-no-such-program")); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("a program that is not there: %v", err)
 	}
 	if out, err := CombinedOutput(exec.Command("sh", "-c", "echo out; echo err >&2")); err != nil || string(out) != "out\nerr\n" {
 		t.Errorf("%q, %v", out, err)
-	}
-}
-
-func TestFind(t *testing.T) {
-	dir := t.TempDir()
-	own := filepath.Join(dir, "own")
-	if err := os.WriteFile(own, []byte("#!/bin/sh\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir)
-	if got := Find("own"); got != own {
-		t.Errorf("in PATH: %q", got)
-	}
-	if got := Find("none-of-that-name"); got != "none-of-that-name" {
-		t.Errorf("nowhere: %q", got)
-	}
-	des, err := os.ReadDir("/usr/sbin")
-	if err != nil {
-		t.Skip(err)
-	}
-	for _, de := range des {
-		if de.Type().IsRegular() {
-			if got := Find(de.Name()); got != filepath.Join("/usr/sbin", de.Name()) {
-				t.Errorf("of the administrator: %q", got)
-			}
-			return
-		}
 	}
 }

@@ -1,0 +1,152 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Programs of the host run with the user's rights, so none may be one that a guest wrote.
+// A project's own folder is often on the PATH (direnv's PATH_add, node_modules/.bin), and
+// the guest may write there. Find passes over such programs; Command runs a found one in
+// an environment from which it and its children take no others.
+
+// systemFolders have the programs of the system. They stand first on the PATH of a child.
+var systemFolders = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// administratorFolders are searched after the PATH: ordinary users do not have them on it.
+var administratorFolders = []string{"/usr/sbin", "/sbin"}
+
+// Skipped is a program that was found and must not be run.
+type Skipped struct {
+	Path string
+	Why  string
+}
+
+// NotFoundError says that no program of a name can be run. It is an exec.ErrNotFound.
+type NotFoundError struct {
+	Name    string
+	Skipped []Skipped // in the order of the PATH
+}
+
+func (e *NotFoundError) Error() string {
+	if len(e.Skipped) == 0 {
+		return fmt.Sprintf("there is no %s on the PATH", e.Name)
+	}
+	var list []string
+	for _, s := range e.Skipped {
+		list = append(list, s.Path+" ("+s.Why+")")
+	}
+	return fmt.Sprintf("there is no %s on the PATH that is safe to run: skipped %s", e.Name, strings.Join(list, "; "))
+}
+
+// Is makes the error match exec.ErrNotFound.
+func (e *NotFoundError) Is(target error) bool { return target == exec.ErrNotFound }
+
+// Find returns the absolute path of a program: from the PATH, else from the administrator's
+// folders. It passes over relative entries
+// of the PATH, and over each program that a guest or another user could have written or
+// can replace (Distrust). The error is a *NotFoundError, or says why nothing can be judged.
+func Find(name string) (string, error) {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return "", fmt.Errorf("%q is not the name of a program", name)
+	}
+	judge, err := newJudge()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	failed := &NotFoundError{Name: name}
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), administratorFolders...) {
+		path := filepath.Join(dir, name)
+		if !executable(path) {
+			continue
+		}
+		err := errRelative
+		if filepath.IsAbs(dir) {
+			err = judge.trusted(path)
+		}
+		if err == nil {
+			return path, nil
+		}
+		if s := (Skipped{path, err.Error()}); !slices.Contains(failed.Skipped, s) {
+			failed.Skipped = append(failed.Skipped, s)
+		}
+	}
+	return "", failed
+}
+
+var errRelative = errors.New("a relative entry of the PATH")
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+}
+
+// Command is exec.CommandContext for a program of the host that Find finds, or whose
+// absolute path Find returned before, in the environment that Environ returns. If there is
+// none, running the command fails with Find's error.
+func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	path, err := name, error(nil)
+	if !filepath.IsAbs(name) {
+		if path, err = Find(name); err != nil {
+			path = "/nonexistent/" + filepath.Base(name) // never looked up on the PATH by os/exec
+		}
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Args[0] = name
+	cmd.Env = Environ()
+	if err != nil {
+		cmd.Err = err
+	}
+	return cmd
+}
+
+// Missing returns the error for a command that failed because its program is not there: it
+// says which program cannot be run and why, and which package has it. It returns nil for
+// any other failure.
+func Missing(err error, pkg string) error {
+	var failed *NotFoundError
+	if errors.As(err, &failed) {
+		return fmt.Errorf("%w; install the package %s", failed, pkg)
+	}
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; install the package %s", err, pkg)
+	}
+	return nil
+}
+
+// keptVariables pass to programs of the host: who the user is, the language, and the way
+// to the network. What else is set may come from a project (direnv) and name code to load:
+// LD_LIBRARY_PATH, PERL5LIB, QEMU_MODULE_DIR, APT_CONFIG.
+var keptVariables = []string{
+	"HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "TZ", "TMPDIR", "TERM",
+	"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+	"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
+}
+
+// Environ returns the environment for a program of the host: a few of this process's
+// variables, and a PATH of the folders of the system followed by those entries of this
+// process's PATH that Find would search.
+func Environ() []string {
+	dirs := slices.Clone(systemFolders)
+	if judge, err := newJudge(); err == nil {
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+			if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) && judge.trusted(dir) == nil {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	env := []string{"PATH=" + strings.Join(dirs, ":")}
+	for _, k := range keptVariables {
+		if v, ok := os.LookupEnv(k); ok {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}

@@ -1,0 +1,171 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+var distrusted struct {
+	sync.Mutex
+	list func() ([]string, error)
+}
+
+// Distrust says which files and directories of the host guests can write to: Find passes
+// over programs that are one of them, lie below one, or are reached through one. list is
+// called for each look-up, so that it may change; with an error from it nothing is found. A
+// later call replaces an earlier one.
+func Distrust(list func() ([]string, error)) {
+	distrusted.Lock()
+	defer distrusted.Unlock()
+	distrusted.list = list
+}
+
+// judge decides whether a program may be run. It is made for one look-up.
+type judge struct {
+	guests []place // that guests can write to
+	here   *place  // the current directory, which may be a project; nil where it cannot be one
+	owners map[uint32]bool
+}
+
+// place is a file or a directory, by its identity: a bind mount of it is the same place.
+type place struct {
+	path string
+	fs.FileInfo
+}
+
+func newJudge() (*judge, error) {
+	root, err := os.Stat("/")
+	if err != nil {
+		return nil, err
+	}
+	j := &judge{owners: map[uint32]bool{
+		0:                    true,
+		uint32(os.Geteuid()): true,
+		// Root's number in a user namespace that does not map it.
+		root.Sys().(*syscall.Stat_t).Uid: true,
+	}}
+	distrusted.Lock()
+	list := distrusted.list
+	distrusted.Unlock()
+	if list != nil {
+		paths, err := list()
+		if err != nil {
+			return nil, fmt.Errorf("learn what guests can write to: %w", err)
+		}
+		for _, p := range paths {
+			if fi, err := os.Stat(p); err == nil { // what is not there has no programs
+				j.guests = append(j.guests, place{p, fi})
+			}
+		}
+	}
+	j.here = currentProject()
+	return j, nil
+}
+
+// currentProject returns the current directory, unless it has the system's programs below
+// it and so is no project.
+func currentProject() *place {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil
+	}
+	for _, system := range systemFolders {
+		if rel, err := filepath.Rel(dir, system); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return nil
+		}
+	}
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
+	return &place{dir, fi}
+}
+
+// maxSteps bounds the names that are followed to a program, links included.
+const maxSteps = 400
+
+// trusted walks to a program or directory by an absolute path as the kernel does, and judges
+// every directory, link and file on the way: who can change one of them decides what runs.
+func (j *judge) trusted(path string) error {
+	at, rest := "/", names(path)
+	for range maxSteps {
+		if len(rest) == 0 {
+			return nil
+		}
+		name := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(at, name) // at has no links in it, so ".." is the one before
+		fi, err := os.Lstat(next)
+		if err != nil {
+			return err
+		}
+		if err := j.step(next, fi); err != nil {
+			return err
+		}
+		if fi.Mode()&fs.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return err
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(names(target), rest...)
+	}
+	return errors.New("too many links")
+}
+
+// names splits a path into its components.
+func names(path string) (list []string) {
+	for _, n := range strings.Split(path, "/") {
+		if n != "" && n != "." {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// step judges one name on the way: what it leads to, and who else could change that.
+func (j *judge) step(path string, fi fs.FileInfo) error {
+	for _, g := range j.guests {
+		if os.SameFile(fi, g.FileInfo) {
+			return fmt.Errorf("the guest of a sandbox can write to %s", g.path)
+		}
+	}
+	if j.here != nil && os.SameFile(fi, j.here.FileInfo) {
+		return fmt.Errorf("%s is the current directory, which may be a sandbox's", j.here.path)
+	}
+	if owner := fi.Sys().(*syscall.Stat_t).Uid; !j.owners[owner] {
+		return fmt.Errorf("%s belongs to user %d", path, owner)
+	}
+	link := fi.Mode()&fs.ModeSymlink != 0 // its mode means nothing
+	if !link && writableByOthers(fi) && (!fi.IsDir() || fi.Mode()&fs.ModeSticky == 0) {
+		return fmt.Errorf("other users can write to %s", path)
+	}
+	return nil
+}
+
+// staffGroup is Debian's group "staff", for the users who install programs in /usr/local
+// (Debian Policy 9.1.2).
+const staffGroup = 50
+
+// writableByOthers reports whether users other than root and this one can write to a file
+// or directory by its mode. A group counts as others, unless it is root's, Debian's staff or
+// one of this user alone (which by convention has the user's number). In a directory with
+// the sticky bit, they can replace only what is theirs.
+func writableByOthers(fi fs.FileInfo) bool {
+	if fi.Mode()&0o002 != 0 {
+		return true
+	}
+	gid := fi.Sys().(*syscall.Stat_t).Gid
+	return fi.Mode()&0o020 != 0 && gid != 0 && gid != staffGroup && gid != uint32(os.Getuid())
+}
