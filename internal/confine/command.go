@@ -61,6 +61,10 @@ func Main(args []string) error {
 		return errors.New("confine: negative number of descriptors")
 	}
 	argv := args[2:]
+	runtime.LockOSThread() // never unlocked: exec follows, with the rights of this thread
+	if err := keepCapabilities(0, thisThread); err != nil {
+		return err
+	}
 	if _, err := Apply(o.Profile); err != nil {
 		return err
 	}
@@ -78,9 +82,9 @@ func Main(args []string) error {
 
 // dieWith asks for SIGKILL at the parent's death once more. The kernel keeps
 // that setting for each thread (prctl(2), PR_SET_PDEATHSIG), and exec keeps that of the
-// calling thread, which need not be the one for which proc.Spawner set it.
+// calling thread, which need not be the one for which proc.Spawner set it. The caller has
+// locked its thread.
 func dieWith(parent int) error {
-	runtime.LockOSThread() // never unlocked: exec follows
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("die with the parent: %w", err)
 	}

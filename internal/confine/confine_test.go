@@ -2,6 +2,7 @@ package confine
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,21 @@ func TestMain(m *testing.M) {
 			err := Main(os.Args[2:])
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(125)
+		case "server": // confines itself, as a share server does
+			var p Profile
+			err := json.Unmarshal([]byte(os.Args[2]), &p)
+			if err == nil {
+				_, err = Apply(p)
+			}
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(125)
+			}
+			fmt.Println(describe(try(os.Args[3], os.Args[4:])))
+			syscall.Exit(0)
+		case "files": // has Landlock, and no filter
+			fmt.Println(describe(errors.Join(onlyFiles(), try(os.Args[2], os.Args[3:]))))
+			syscall.Exit(0)
 		case "try":
 			fmt.Println(describe(try(os.Args[2], os.Args[3:])))
 			syscall.Exit(0) // os.Exit would sleep a second under the race detector
@@ -56,24 +72,24 @@ func describe(err error) string {
 
 // attempts are the things that a confined program tries, by name.
 var attempts = map[string]func(a []string) error{
-	"read":     tryRead,
-	"list":     tryList,
-	"write":    tryWrite,
-	"create":   tryCreate,
-	"truncate": func(a []string) error { return os.Truncate(a[0], 0) },
-	"mkdir":    func(a []string) error { return os.Mkdir(a[0], 0o700) },
-	"fifo":     func(a []string) error { return unix.Mkfifo(a[0], 0o600) },
-	"device":   func(a []string) error { return unix.Mknod(a[0], unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) },
-	"remove":   func(a []string) error { return os.Remove(a[0]) },
-	"rename":   func(a []string) error { return os.Rename(a[0], a[1]) },
-	"link":     func(a []string) error { return os.Link(a[0], a[1]) },
-	"chmod":    func(a []string) error { return os.Chmod(a[0], 0o777) },
-	"chown":    func(a []string) error { return os.Chown(a[0], os.Getuid(), os.Getgid()) },
-	"utimes":   func(a []string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(1, 0)) },
-	"setxattr": func(a []string) error { return unix.Setxattr(a[0], "user.bawn", []byte("x"), 0) },
-	"exec": func(a []string) error {
-		return (&exec.Cmd{Path: a[0], Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin}).Run()
-	},
+	"read":       tryRead,
+	"list":       tryList,
+	"write":      tryWrite,
+	"create":     tryCreate,
+	"truncate":   func(a []string) error { return os.Truncate(a[0], 0) },
+	"mkdir":      func(a []string) error { return os.Mkdir(a[0], 0o700) },
+	"fifo":       func(a []string) error { return unix.Mkfifo(a[0], 0o600) },
+	"device":     func(a []string) error { return unix.Mknod(a[0], unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) },
+	"remove":     func(a []string) error { return os.Remove(a[0]) },
+	"rename":     func(a []string) error { return os.Rename(a[0], a[1]) },
+	"link":       func(a []string) error { return os.Link(a[0], a[1]) },
+	"chmod":      func(a []string) error { return os.Chmod(a[0], 0o777) },
+	"chown":      func(a []string) error { return os.Chown(a[0], os.Getuid(), os.Getgid()) },
+	"utimes":     func(a []string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(1, 0)) },
+	"setxattr":   func(a []string) error { return unix.Setxattr(a[0], "user.bawn", []byte("x"), 0) },
+	"exec":       func(a []string) error { return unix.Exec(a[0], a, nil) },
+	"fork":       tryFork,
+	"call":       tryCall,
 	"dial":       tryDial,
 	"socket":     trySocket,
 	"socketpair": trySocketpair,
@@ -82,10 +98,21 @@ var attempts = map[string]func(a []string) error{
 	"unshare":    func([]string) error { return unix.Unshare(unix.CLONE_NEWUSER) },
 	"clone":      tryClone,
 	"io_uring":   tryIOURing,
-	"fdread":     tryReadInherited,
-	"selffd":     tryReopenInherited,
-	"threads":    tryThreads,
-	"status":     tryStatus,
+	"map code": func([]string) error {
+		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)
+		return err
+	},
+	"turn memory into code": func([]string) error {
+		m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return err
+		}
+		return unix.Mprotect(m, unix.PROT_READ|unix.PROT_EXEC)
+	},
+	"fdread":  tryReadInherited,
+	"selffd":  tryReopenInherited,
+	"threads": tryThreads,
+	"status":  tryStatus,
 }
 
 // try makes one attempt and returns how it ended.
@@ -159,6 +186,30 @@ func tryClone(_ []string) error {
 	return (&exec.Cmd{Path: "/proc/self/exe", Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin, SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}}).Run()
 }
 
+// tryFork starts a process. Given its own descriptors, os/exec need not open /dev/null.
+func tryFork(a []string) error {
+	return (&exec.Cmd{Path: a[0], Stdin: os.Stdin, Stdout: os.Stdin, Stderr: os.Stdin}).Run()
+}
+
+// tryCall makes the system call of a name in the table of denied calls.
+func tryCall(a []string) error {
+	parent, _ := strconv.Atoi(a[1])
+	for _, d := range deniedCalls(uint64(parent)) {
+		if d.name == a[0] {
+			var args [6]uintptr
+			for i, v := range d.args {
+				args[i] = uintptr(v)
+			}
+			_, _, e := unix.Syscall6(uintptr(d.nr), args[0], args[1], args[2], args[3], args[4], args[5])
+			if e != 0 {
+				return e
+			}
+			return nil
+		}
+	}
+	return errors.New("no such call: " + a[0])
+}
+
 func tryIOURing(_ []string) error {
 	var params [120]byte
 	_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
@@ -212,7 +263,29 @@ func tryStatus(_ []string) error {
 		return err
 	}
 	wd, _ := os.Getwd()
-	return fmt.Errorf("core %d/%d nnp %d wd %s env %v", core.Cur, core.Max, nnp, wd, os.Environ())
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil {
+		return err
+	}
+	bounding := 0
+	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+		if has, _ := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); has == 1 {
+			bounding++
+		}
+	}
+	if os.Geteuid() != 0 {
+		bounding = 0 // there is nothing to be had by it
+	}
+	return fmt.Errorf("core %d/%d nnp %d caps %v %d wd %s env %v", core.Cur, core.Max, nnp, caps, bounding, wd, os.Environ())
+}
+
+// onlyFiles applies Landlock as a Profile without any path does, and no filter.
+func onlyFiles() error {
+	rules, err := Profile{}.rules(Probe(Profile{}).ABI)
+	if err != nil {
+		return err
+	}
+	return restrictFiles(rules)
 }
 
 // itself lets the test program run under a profile (with -race it is dynamic).
@@ -231,6 +304,11 @@ func confined(t *testing.T, p Profile, files []*os.File, attempt ...string) stri
 	t.Helper()
 	exe, _ := os.Executable()
 	cmd, err := Command(exe, itself(t, p), append([]string{exe, "try"}, attempt...), files...)
+	if p.Role == FileServer {
+		var text []byte
+		text, err = json.Marshal(p)
+		cmd = exec.Command(exe, append([]string{"server", string(text)}, attempt...)...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,10 +345,13 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := Profile{
+		Role:  FileServer,
 		Read:  []string{path("ro"), path("absent")},
 		Write: []string{path("rw"), path("one")},
 		Refer: true,
 	}
+	emulator := p
+	emulator.Role = Emulator
 	norefer := p
 	norefer.Refer = false
 	for _, c := range []struct {
@@ -283,7 +364,7 @@ func TestFiles(t *testing.T) {
 		{p, []string{"write", path("ro/f")}, "EACCES"},
 		{p, []string{"truncate", path("ro/f")}, "EACCES"},
 		{p, []string{"create", path("ro/new")}, "EACCES"},
-		{p, []string{"exec", path("ro/f")}, "EACCES"},
+		{p, []string{"exec", path("ro/f")}, "EPERM"},
 		{p, []string{"read", path("out/f")}, "EACCES"},
 		{p, []string{"list", path("out")}, "EACCES"},
 		{p, []string{"list", root}, "EACCES"},
@@ -294,7 +375,13 @@ func TestFiles(t *testing.T) {
 		{p, []string{"read", path("rw/../out/f")}, "EACCES"},
 		{p, []string{"read", "/etc/passwd"}, "EACCES"},
 		{p, []string{"read", "/proc/self/environ"}, "EACCES"},
-		{p, []string{"exec", "/bin/true"}, "EACCES"},
+		{p, []string{"exec", "/bin/true"}, "EPERM"},
+		{emulator, []string{"exec", "/bin/true"}, "EACCES"}, // by Landlock alone
+		{emulator, []string{"read", path("ro/f")}, "ok"},
+		{emulator, []string{"read", path("out/f")}, "EACCES"},
+		{emulator, []string{"mkdir", path("rw/d2")}, "EPERM"}, // it makes no files
+		{p, []string{"fork", "/bin/true"}, "EPERM"},
+		{emulator, []string{"fork", "/bin/true"}, "EPERM"},
 		{p, []string{"threads", path("out/f")}, "ok"},
 		{p, []string{"write", path("one")}, "ok"},
 		{p, []string{"truncate", path("one")}, "ok"},
@@ -350,7 +437,7 @@ func TestNetwork(t *testing.T) {
 	tcp, hitTCP := counter(t, "tcp", "127.0.0.1:0")
 	abstract := "@bawn-confine-" + strconv.Itoa(os.Getpid())
 
-	p := Profile{NoNetwork: true, Write: []string{dir}}
+	p := Profile{Role: Emulator, Write: []string{dir}}
 	num := strconv.Itoa
 	for _, c := range []struct {
 		try  []string
@@ -364,8 +451,7 @@ func TestNetwork(t *testing.T) {
 		{[]string{"socket", num(unix.AF_NETLINK), num(unix.SOCK_RAW)}, "EPERM"},
 		{[]string{"socket", num(unix.AF_VSOCK), num(unix.SOCK_STREAM)}, "EPERM"},
 		{[]string{"socketpair", num(unix.SOCK_DGRAM)}, "EPERM"},
-		{[]string{"socketpair", num(unix.SOCK_STREAM | unix.SOCK_CLOEXEC)}, "ok"},
-		{[]string{"socketpair", num(unix.SOCK_SEQPACKET)}, "ok"},
+		{[]string{"socketpair", num(unix.SOCK_STREAM | unix.SOCK_CLOEXEC)}, "EPERM"},
 		{[]string{"io_uring"}, "ENOSYS"},
 	} {
 		if got := confined(t, p, nil, c.try...); got != c.want {
@@ -378,8 +464,8 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 
-	// The counters count: unconfined, the same attempts arrive. And without
-	// NoNetwork, Landlock alone still refuses what it knows.
+	// The counters count: unconfined, the same attempts arrive. And without the filter,
+	// Landlock alone still refuses what it knows.
 	if err := try("dial", []string{"unix", filepath.Join(dir, "s")}); err != nil {
 		t.Fatal(err)
 	}
@@ -389,8 +475,10 @@ func TestNetwork(t *testing.T) {
 		{"dial", "unix", abstract},
 		{"dial", "tcp", tcp.Addr().String()},
 	} {
-		if got := confined(t, Profile{}, nil, c...); got != "EPERM" && got != "EACCES" {
-			t.Errorf("by Landlock alone, %v: %s", c, got)
+		exe, _ := os.Executable()
+		out, err := exec.Command(exe, append([]string{"files"}, c...)...).Output()
+		if got := strings.TrimSpace(string(out)); err != nil || got != "EPERM" && got != "EACCES" {
+			t.Errorf("by Landlock alone, %v: %s, %v", c, got, err)
 		}
 	}
 }
@@ -400,27 +488,35 @@ func TestAttributes(t *testing.T) {
 	if err := os.WriteFile(f, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := Profile{NoAttributes: true, Write: []string{f}}
+	p := Profile{Role: FileServer, NoAttributes: true, Write: []string{f}}
 	for _, what := range []string{"chmod", "chown", "utimes", "setxattr"} {
 		if got := confined(t, p, nil, what, f); got != "EPERM" {
 			t.Errorf("%s: %s, want EPERM", what, got)
+		}
+		q := p
+		q.Role, q.NoAttributes = Emulator, false
+		if got := confined(t, q, nil, what, f); got != "EPERM" {
+			t.Errorf("an emulator, %s: %s, want EPERM", what, got)
+		}
+		q.Role = FileServer
+		if got := confined(t, q, nil, what, f); got == "EPERM" {
+			t.Errorf("a server of a share that can be written to, %s: %s", what, got)
 		}
 	}
 }
 
 func TestProcesses(t *testing.T) {
 	me := strconv.Itoa(os.Getpid())
-	p := Profile{}
+	p := Profile{Role: Emulator}
 	for what, want := range map[string]string{"ptrace": "EPERM", "unshare": "EPERM", "clone": "EPERM"} {
 		if got := confined(t, p, nil, what, me); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
-	want := "core 1/1 nnp 1 wd / env [PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8]"
+	want := "core 1/1 nnp 1 caps [{0 0 0} {0 0 0}] 0 wd / env [PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8]"
 	if got := confined(t, p, nil, "status"); got != want {
 		t.Errorf("status %q, want %q", got, want)
 	}
-	needLandlock(t, 6)
 	if got := confined(t, p, nil, "signal", me); got != "EPERM" {
 		t.Errorf("signal to the parent: %s, want EPERM", got)
 	}
@@ -442,7 +538,7 @@ func TestDescriptors(t *testing.T) {
 	defer unix.Close(leak)
 
 	files := []*os.File{ram}
-	if got := confined(t, Profile{}, files, "selffd", "3"); got != "ok" {
+	if got := confined(t, Profile{Role: Emulator}, files, "selffd", "3"); got != "ok" {
 		t.Errorf("open RAM anew: %s", got)
 	}
 	if b := make([]byte, 1); true {
@@ -450,10 +546,10 @@ func TestDescriptors(t *testing.T) {
 			t.Errorf("RAM is not shared: %q, %v", b[:n], err)
 		}
 	}
-	if got := confined(t, Profile{}, files, "fdread", "3"); got != "ok" {
+	if got := confined(t, Profile{Role: Emulator}, files, "fdread", "3"); got != "ok" {
 		t.Errorf("inherited descriptor: %s", got)
 	}
-	if got := confined(t, Profile{}, nil, "fdread", strconv.Itoa(leak)); got != "EBADF" {
+	if got := confined(t, Profile{Role: Emulator}, nil, "fdread", strconv.Itoa(leak)); got != "EBADF" {
 		t.Errorf("leaked descriptor %d: %s, want EBADF", leak, got)
 	}
 }

@@ -6,10 +6,11 @@
 // Two kernel features work together, because neither restricts everything.
 // Landlock decides which files may be opened and for what; it also keeps
 // signals, abstract sockets and (from ABI 4) TCP from reaching outside. A
-// seccomp filter refuses what Landlock of ABI 7 does not restrict: UDP, raw and
-// vsock sockets, connecting to a Unix socket by path (a session bus, an SSH
-// agent, Docker's socket), changing the mode, owner or times of a file that the
-// user owns, and kernel interfaces that no emulator needs.
+// seccomp filter allows the system calls that a process of its role makes, and so
+// refuses what Landlock does not restrict: sockets of every kind, connecting to a
+// Unix socket by path (a session bus, an SSH agent, Docker's socket), shared memory
+// and limits of the user's other processes, and most of the kernel's interfaces. As
+// root, the process has no capabilities, or few (KeepCapabilities).
 //
 // A parent describes the rights in a Profile and makes the child with Command,
 // which runs this same program as `bawn __confine PROFILE -- argv...`; Main is
@@ -42,6 +43,11 @@ import (
 // that does not exist grants nothing and is no error. Symbolic links are followed
 // when the profile is applied, and the rights belong to their targets.
 type Profile struct {
+	// Role decides which system calls the process may make. It must be set. No role may make
+	// new sockets of any family, use io_uring, start processes, or reach other processes;
+	// sockets that were passed in work on.
+	Role Role `json:"role"`
+
 	Read     []string `json:"read,omitempty"`     // read files, list directories
 	ReadExec []string `json:"readExec,omitempty"` // as Read, and execute or map as code
 	// Write grants reading and writing; on a directory also making, renaming
@@ -54,13 +60,8 @@ type Profile struct {
 	// fail with EXDEV.
 	Refer bool `json:"refer,omitempty"`
 
-	// NoNetwork refuses new sockets of every family (Internet, vsock, netlink,
-	// Unix by path) and io_uring, which would go around the filter. Sockets
-	// passed in and stream socket pairs work on.
-	NoNetwork bool `json:"noNetwork,omitempty"`
-
-	// NoAttributes refuses to change mode, owner, times and extended
-	// attributes of any file; Landlock does not restrict these.
+	// NoAttributes refuses a FileServer to change mode, owner, times and extended
+	// attributes of any file; Landlock does not restrict these. An Emulator never may.
 	NoAttributes bool `json:"noAttributes,omitempty"`
 }
 
@@ -151,7 +152,7 @@ func Apply(p Profile) (Level, error) {
 		return Level{}, err
 	}
 	if level.ABI > 0 {
-		if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
+		if err := restrictFiles(rules); err != nil {
 			return Level{}, fmt.Errorf("restrict with Landlock: %w", err)
 		}
 	}
@@ -159,6 +160,10 @@ func Apply(p Profile) (Level, error) {
 		return Level{}, err
 	}
 	return level, nil
+}
+
+func restrictFiles(rules []landlock.Rule) error {
+	return landlock.V11.BestEffort().Restrict(rules...)
 }
 
 // rules turns the paths into Landlock rules.

@@ -4,8 +4,10 @@ import "golang.org/x/sys/unix"
 
 const (
 	auditArch = unix.AUDIT_ARCH_AARCH64
-	x32Bit    = 0 // none
+	fstatat   = unix.SYS_FSTATAT
 )
 
 // arm64 has the newer forms only.
-var oldAttributes []refusal
+var olderCalls, olderAttributeCalls []uint32
+
+var olderFileCalls = []uint32{unix.SYS_RENAMEAT, unix.SYS_TRUNCATE}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bawn.dev/bawn/internal/confine"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -121,9 +123,30 @@ func TestProfile(t *testing.T) {
 				t.Errorf("%s: %s is not allowed", name, path)
 			}
 		}
-		if slices.Contains(all, c.not) || len(p.Write) != 0 || !p.NoNetwork || !p.NoAttributes {
+		if slices.Contains(all, c.not) || len(p.Write) != 0 || p.Role != confine.Emulator {
 			t.Errorf("%s: too much is allowed: %+v", name, p)
 		}
+	}
+}
+
+// TestDisksAreRaw: QEMU looks for no format in a disk, where a guest could have written a
+// header that names a file of the host.
+func TestDisksAreRaw(t *testing.T) {
+	args := fullMachine("amd64", TCG).Args()
+	disks := 0
+	for i, a := range args {
+		switch {
+		case a == "-drive" || a == "-hda":
+			t.Errorf("%s %s may probe for a format", a, args[i+1])
+		case a == "-blockdev":
+			disks++
+			if !strings.Contains(args[i+1], `"driver":"file"`) { // the protocol alone, no format on it
+				t.Errorf("%s", args[i+1])
+			}
+		}
+	}
+	if disks != 2 {
+		t.Errorf("%d disks", disks)
 	}
 }
 

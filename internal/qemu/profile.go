@@ -11,11 +11,10 @@ import (
 // it uses is passed as descriptors. The machine must pass Check.
 func (m *Machine) Profile() confine.Profile {
 	p := confine.Profile{
-		Read:         append([]string{m.Kernel, m.Initrd, "/etc/ld.so.cache"}, m.arch().firmware...),
-		ReadExec:     []string{m.Binary, "/lib", "/lib64", "/usr/lib", "/usr/lib64"},
-		Devices:      []string{"/dev/null"}, // on which it tries whether the kernel can lock
-		NoNetwork:    true,
-		NoAttributes: true,
+		Role:     confine.Emulator,
+		Read:     append([]string{m.Kernel, m.Initrd, "/etc/ld.so.cache"}, m.arch().firmware...),
+		ReadExec: []string{m.Binary, "/lib", "/lib64", "/usr/lib", "/usr/lib64"},
+		Devices:  []string{"/dev/null"}, // on which it tries whether the kernel can lock
 	}
 	m.addForeignPrefix(&p)
 	if m.Accel.OK() {

@@ -1,12 +1,6 @@
 package share
 
-import (
-	"runtime"
-	"syscall"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // raiseFileLimit lifts the soft limit of open files to the hard one.
 func raiseFileLimit() {
@@ -31,26 +25,3 @@ func fileLimit() int {
 // CAP_FSETID the kernel takes setuid bits away when a file is written, and
 // without CAP_MKNOD there are no devices (capabilities(7)).
 const keptCapabilities = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER
-
-// dropCapabilities gives up all other capabilities of root.
-func dropCapabilities() error {
-	if unix.Geteuid() != 0 {
-		return nil
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var now [2]unix.CapUserData
-	if err := unix.Capget(&header, &now[0]); err != nil {
-		return err
-	}
-	var data [2]unix.CapUserData
-	data[0].Effective = now[0].Permitted & keptCapabilities
-	data[0].Permitted = data[0].Effective
-	// In every thread: capabilities belong to threads, not to processes.
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
-	runtime.KeepAlive(&header)
-	runtime.KeepAlive(&data)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}

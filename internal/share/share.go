@@ -43,7 +43,6 @@ package share
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log"
 	"os"
@@ -78,7 +77,7 @@ const maxIO = 1 << 20
 
 // profile returns what the server's process may do.
 func (o Options) profile() confine.Profile {
-	p := confine.Profile{NoNetwork: true, Refer: true}
+	p := confine.Profile{Role: confine.FileServer, Refer: true}
 	at := o.Root
 	if o.File != "" {
 		at += "/" + o.File
@@ -109,8 +108,8 @@ func Prepare(o Options) (*Prepared, confine.Level, error) {
 	if err != nil {
 		return nil, confine.Level{}, err
 	}
-	if err := dropCapabilities(); err != nil {
-		return nil, confine.Level{}, fmt.Errorf("give up capabilities: %w", err)
+	if err := confine.KeepCapabilities(keptCapabilities); err != nil {
+		return nil, confine.Level{}, err
 	}
 	level, err := confine.Apply(o.profile())
 	return newPrepared(f), level, err

@@ -325,6 +325,46 @@ func TestAnOpenFileOutlivesItsName(t *testing.T) {
 	}
 }
 
+// TestAFileThatWasUnlinkedIsNotOpenedAgain: by its node, as by /proc/self/fd in the guest. A
+// file that has its name by now is another, and so is what a link of its name leads to.
+func TestAFileThatWasUnlinkedIsNotOpenedAgain(t *testing.T) {
+	dir := t.TempDir()
+	f := newTest(t, Options{Root: dir})
+	outside := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "f")
+	for what, replace := range map[string]func() error{
+		"nothing":        func() error { return nil },
+		"another file":   func() error { return os.WriteFile(name, []byte("other"), 0o600) },
+		"a link outside": func() error { return os.Symlink(outside, name) },
+		"a hard link":    func() error { return os.Link(outside, name) },
+	} {
+		c := create(t, f, rootID, "f", uint32(os.O_RDWR), 0o644)
+		h := header(rootID)
+		if st := f.Unlink(nil, &h, "f"); st != fuse.OK {
+			t.Fatal(st)
+		}
+		if err := replace(); err != nil {
+			t.Fatal(err)
+		}
+		for _, flags := range []uint32{uint32(os.O_RDONLY), uint32(os.O_RDWR | os.O_TRUNC)} {
+			var out fuse.OpenOut
+			if st := f.Open(nil, &fuse.OpenIn{InHeader: header(c.NodeId), Flags: flags}, &out); st == fuse.OK {
+				if got := read(t, f, out.Fh); got != "" {
+					t.Errorf("%s in its place: it was opened again and has %q", what, got)
+				}
+			}
+		}
+		f.Release(nil, &fuse.ReleaseIn{Fh: c.Fh})
+		_ = os.Remove(name)
+	}
+	if b, err := os.ReadFile(outside); err != nil || string(b) != "secret" {
+		t.Errorf("the file outside: %q, %v", b, err)
+	}
+}
+
 func TestAppendKeepsWhatTheHostAppended(t *testing.T) {
 	f := newTest(t, Options{})
 	c := create(t, f, rootID, "log", uint32(os.O_WRONLY), 0o644)

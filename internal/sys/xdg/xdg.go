@@ -3,22 +3,25 @@
 package xdg
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // State returns the folder of sandboxes: $XDG_STATE_HOME/bawn, by default
 // ~/.local/state/bawn.
 func State() (string, error) {
 	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
-		return filepath.Join(d, "bawn"), nil
+		return mine(filepath.Join(d, "bawn"))
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", fmt.Errorf("cannot find the state folder: %w (set HOME or XDG_STATE_HOME)", err)
 	}
-	return filepath.Join(home, ".local", "state", "bawn"), nil
+	return mine(filepath.Join(home, ".local", "state", "bawn"))
 }
 
 // Cache returns the folder of images, kernels and templates: $XDG_CACHE_HOME/bawn,
@@ -28,7 +31,7 @@ func Cache() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot find the cache folder: %w (set HOME or XDG_CACHE_HOME)", err)
 	}
-	return filepath.Join(d, "bawn"), nil
+	return mine(filepath.Join(d, "bawn"))
 }
 
 // Config returns the folder of the user's policy and approvals:
@@ -38,5 +41,53 @@ func Config() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot find the configuration folder: %w (set HOME or XDG_CONFIG_HOME)", err)
 	}
-	return filepath.Join(d, "bawn"), nil
+	return mine(filepath.Join(d, "bawn"))
+}
+
+// mine returns a folder of bawn's, unless this is root and the folder is not root's to use.
+func mine(dir string) (string, error) {
+	if os.Geteuid() != 0 {
+		return dir, nil
+	}
+	if err := ofRoot(dir); err != nil {
+		return "", fmt.Errorf("root cannot keep files in %s: %w (run bawn as that user, or set HOME=/root and no XDG_ variables)", dir, err)
+	}
+	return dir, nil
+}
+
+// ofRoot checks each directory and link on the way to a folder, as far as it exists: a user
+// who can exchange one of them (sudo may keep HOME and the XDG variables) would choose the
+// files that root reads, writes, and makes private.
+func ofRoot(dir string) error {
+	for p := dir; ; p = filepath.Dir(p) {
+		if err := step(p); err != nil {
+			return err
+		}
+		real, err := filepath.EvalSymlinks(p)
+		if err == nil && real != p {
+			if err := ofRoot(real); err != nil {
+				return err
+			}
+		}
+		if p == filepath.Dir(p) {
+			return nil
+		}
+	}
+}
+
+func step(p string) error {
+	fi, err := os.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if uid := fi.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+		return fmt.Errorf("%s belongs to user %d", p, uid)
+	}
+	if fi.IsDir() && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 {
+		return fmt.Errorf("every user can write to %s", p)
+	}
+	return nil
 }
