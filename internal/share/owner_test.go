@@ -394,6 +394,28 @@ func TestOwnersWithoutAttributes(t *testing.T) {
 	}
 }
 
+// TestARecordNeedsRoom: without it, owners and modes that the host has can still be set.
+func TestARecordNeedsRoom(t *testing.T) {
+	f := newTest(t, Options{})
+	id := newFileAs(t, f, asHost(rootID), "f", 0o644).NodeId
+	f.space.bytes, f.space.held = 0, 1<<62
+	in := fuse.SetAttrIn{}
+	in.NodeId, in.Valid, in.Uid = id, fuse.FATTR_UID, guestUID
+	if st := f.SetAttr(nil, &in, &fuse.AttrOut{}); st != fuse.Status(unix.ENOSPC) {
+		t.Errorf("chown: %v", st)
+	}
+	chmod(t, f, id, 0o600)
+	if got := onHost(t, filepath.Join(f.tempRoot(t), "f")); got != "me 0600" {
+		t.Errorf("the host sees %s", got)
+	}
+	if st := f.Create(nil, &fuse.CreateIn{InHeader: asGuest(rootID)}, "g", &fuse.CreateOut{}); st != fuse.Status(unix.ENOSPC) {
+		t.Errorf("create: %v", st)
+	}
+	if _, err := os.Lstat(filepath.Join(f.tempRoot(t), "g")); err == nil {
+		t.Error("the file was left")
+	}
+}
+
 func TestTheTableOfOwnersIsBounded(t *testing.T) {
 	table := newOwnerTable()
 	table.max = 3

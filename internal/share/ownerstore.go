@@ -165,18 +165,18 @@ func (f *fileSystem) setOwnership(n *node, fd int, st *unix.Statx_t, want owners
 	if typ == unix.S_IFLNK {
 		mode = want.mode
 	}
-	if f.owners.hasAttributes(st) {
+	record := recordOf(want, st, mode)
+	if record != nil {
 		if err := f.space.take(recordBytes, recordInodes); err != nil {
 			return err
 		}
 		defer f.space.give(recordBytes, recordInodes)
-		if st.Mode&0o600 != 0o600 { // its owner may not set attributes
-			if err := unix.Chmod(magic(fd), uint32(mode)); err != nil {
-				return err
-			}
+	}
+	if f.owners.hasAttributes(st) && st.Mode&0o600 != 0o600 { // its owner may not set attributes
+		if err := unix.Chmod(magic(fd), uint32(mode)); err != nil {
+			return err
 		}
 	}
-	record := recordOf(want, st, mode)
 	err := f.owners.write(fd, st, record)
 	if err != nil {
 		_ = unix.Chmod(magic(fd), uint32(st.Mode&modeBits)) // as it was
