@@ -101,6 +101,8 @@ stat -c '%n %u:%g %a %h %F' a l hard d p null`,
 	"set-user-ID": {`cp /usr/bin/id prog; chown daemon prog; chmod u+s prog; setpriv --reuid nobody --regid nogroup --clear-groups ./prog -un
 setpriv --reuid daemon --regid daemon --clear-groups sh -c 'echo >>prog'; stat -c %a prog`,
 		"daemon\n755\n"},
+	"git of another user": {`setpriv --reuid "$(stat -c %u .)" --clear-groups git init -q repo; cd repo; git status --short; setpriv --reuid daemon --clear-groups git rev-parse --is-inside-work-tree`,
+		"true\n"},
 	"a sticky directory": {`mkdir -m 1777 shared; setpriv --reuid daemon --clear-groups touch shared/f; setpriv --reuid nobody --clear-groups rm -f shared/f 2>/dev/null || echo refused; rm shared/f`,
 		"refused\n"},
 	"a directory with its group": {`mkdir g; chgrp games g; chmod 2775 g; touch g/f; mkdir g/d; stat -c '%G %a' g/f g/d`,
