@@ -30,6 +30,8 @@ type pretender struct {
 
 func (p *pretender) ReloadPolicy() error { p.took("reload"); return nil }
 
+func (p *pretender) SettleLog(context.Context) error { return nil }
+
 func (p *pretender) AllowOnce(rule string) error { p.took("once " + rule); return nil }
 
 func (p *pretender) ForgetOnce() error { p.took("forget"); return nil }
@@ -131,6 +133,12 @@ func newTerminal(t *testing.T) (person *terminal, slave *os.File) {
 func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <-chan error) {
 	t.Helper()
 	person, slave := newTerminal(t)
+	return person, runOn(t, ctx, slave, args...)
+}
+
+// runOn is onTerminal with a terminal that is there already.
+func runOn(t *testing.T, ctx context.Context, slave *os.File, args ...string) <-chan error {
+	t.Helper()
 	in, errs := os.Stdin, os.Stderr
 	os.Stdin, os.Stderr = slave, slave
 	ended := make(chan error, 1)
@@ -139,7 +147,7 @@ func onTerminal(t *testing.T, ctx context.Context, args ...string) (*terminal, <
 	root.SetOut(slave)
 	root.SetArgs(args)
 	go func() { ended <- root.ExecuteContext(ctx) }()
-	return person, ended
+	return ended
 }
 
 func TestAsk(t *testing.T) {
@@ -274,5 +282,123 @@ func TestLearnAsks(t *testing.T) {
 		if b, _ := os.ReadFile(own); string(b) != c.want {
 			t.Errorf("answer %q: %q, want %q", c.answer, b, c.want)
 		}
+	}
+}
+
+// TestLearnProposesNoHost: what opens services of the host or a private network is shown with
+// the reason, and never added, also when everything is agreed to.
+func TestLearnProposesNoHost(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, _ := pretend(t, sandboxes, dir)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []audit.Entry{
+		{Name: "a.test", Port: 22, Suggest: "a.test:22"}, {Name: "host.bawn.internal", Port: 5432, Suggest: "host:5432"}, {Name: "in.test", Port: 80, Suggest: "10.1.2.3:80"},
+		{Name: "loop.test", Port: 80, Suggest: "127.0.0.1:80"}, {Name: "meta.test", Port: 80, Suggest: "169.254.169.254:80"}, {Port: 80, Suggest: "[64:ff9b::a9fe:a9fe]:80"}, // as an older bawn suggested
+		{Name: "x.test", Port: 443, Suggest: "**"}, {Name: "x.test", Port: 443, Suggest: "preset:github"}, {Name: "x.test", Port: 443, Suggest: "0.0.0.0/0"},
+	} {
+		e.Verdict, e.Proto = audit.Denied, "tcp"
+		log.Write(e)
+	}
+	log.Close()
+	var out strings.Builder
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetArgs([]string{"policy", "learn", "--yes"})
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(d.File(store.PolicyFile)); string(b) != "allow a.test:22\n" {
+		t.Errorf("added: %q", b)
+	}
+	for _, want := range []string{"not proposed: host:5432 would open SERVICES OF THE HOST on port 5432; if you want that: bawn policy allow host:5432\n", "not proposed: 10.1.2.3:80 would open A PRIVATE NETWORK"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
+	for _, not := range []string{"127.0.0.1", "169.254", "64:ff9b", "**", "preset:", "0.0.0.0"} {
+		if strings.Contains(out.String(), not) {
+			t.Errorf("%q is proposed:\n%s", not, &out)
+		}
+	}
+}
+
+// TestAskAboutTheHost: services of the host are opened by a second answer, which is a word.
+func TestAskAboutTheHost(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	person, ended := onTerminal(t, ctx, "net", "ask")
+	person.until("Ctrl-C.")
+	deny := func(port, suggest string, number uint16) {
+		t.Helper()
+		log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "host.bawn.internal", Port: number, Reason: "no rule allows it", Suggest: suggest})
+		person.until("the rule would open SERVICES OF THE HOST on port " + port + "\r\n")
+		person.until("[N]o: ")
+	}
+	for i, second := range []string{"", "y", "once"} {
+		port := []string{"11", "12", "13"}[i]
+		deny(port, "host:"+port, uint16(11+i))
+		person.types("o\n")
+		person.until(`Type "host" to confirm: `)
+		person.types(second + "\n")
+		person.until("  host:" + port + " stays denied\r\n")
+	}
+	deny("14", "host:14", 14)
+	person.types("n\n") // which needs no second one
+	person.until("  host:14 stays denied\r\n")
+	deny("15", "host:15", 15)
+	person.types("o\n")
+	person.until(`Type "host" to confirm: `)
+	person.types("host\n")
+	person.until("  host:15 allowed until the sandbox stops\r\n")
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := p.all(); !slices.Equal(got, []string{"once host:15"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestAttackTypedBefore: what was typed before a question is not its answer, whichever
+// question it is.
+func TestAttackTypedBefore(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, _ := pretend(t, sandboxes, dir)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
+	log.Close()
+	propose(t, dir, "allow: ['host:5432']\n")
+	for _, c := range []struct {
+		args     []string
+		question string
+	}{{[]string{"trust"}, "Approve this? [y/N] "}, {[]string{"policy", "learn"}, "Add these rules? [y/N] "}} {
+		for _, early := range []string{"y\n", "yes\nhost\n", "y\ny\ny\n"} {
+			person, slave := newTerminal(t)
+			person.types(early)
+			person.until(strings.ReplaceAll(early, "\n", "\r\n")) // the terminal has it
+			ended := runOn(t, t.Context(), slave, c.args...)
+			person.until(c.question)
+			person.types("n\n")
+			<-ended
+		}
+	}
+	if out, code := bawnTrust(t, "--show"); code != 1 {
+		t.Errorf("approved: %s", out)
+	}
+	if b, _ := os.ReadFile(d.File(store.PolicyFile)); len(b) > 0 {
+		t.Errorf("added: %s", b)
 	}
 }

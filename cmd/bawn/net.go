@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -107,7 +108,7 @@ sandbox has to try again.`,
 // ask asks about each rule that is missing, until in ends or ctx does.
 func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io.Writer) error {
 	denials := e.Denials(ctx, name)
-	person := newPrompter(in)
+	person := newPrompter(in, out)
 	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
 	for d, err := range denials {
 		if engine.ReasonOf(err) == engine.NotFound {
@@ -117,9 +118,7 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 		if err != nil {
 			return err
 		}
-		person.discard() // what was typed before is no answer to this
-		fmt.Fprintf(out, "%s\n  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", d.Entry.Text(allowCommand), d.Rule)
-		line, err := person.line(ctx)
+		answer, err := askAbout(ctx, person, d)
 		if err != nil {
 			fmt.Fprintln(out)
 			if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
@@ -127,11 +126,38 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 			}
 			return err
 		}
-		if err := applyAnswer(ctx, e, name, d.Rule, strings.TrimSpace(line), out); err != nil {
+		if err := applyAnswer(ctx, e, name, d.Rule, answer, out); err != nil {
 			fmt.Fprintf(out, "  %s\n", text.Line(err.Error())) // the next answer may succeed
 		}
 	}
 	return nil
+}
+
+// askAbout asks about one denial and returns the answer. A rule that opens services of the host
+// is asked about twice; without the second answer it is "no".
+func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, error) {
+	x, err := engine.ExposureOf(d.Rule)
+	if err != nil {
+		return "", err
+	}
+	question := d.Entry.Text(allowCommand) + "\n"
+	if x.Opens != "" {
+		question += "  the rule would open " + text.Line(x.Opens) + "\n"
+	}
+	answer, err := person.ask(ctx, fmt.Sprintf("%s  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", question, d.Rule))
+	if err != nil || x.Severity() != policy.OpensHost || denies(answer) {
+		return answer, err
+	}
+	word, err := person.ask(ctx, fmt.Sprintf("  This opens SERVICES OF THE HOST to the guest. Type %q to confirm: ", hostWord))
+	if !strings.EqualFold(word, hostWord) {
+		answer = "no"
+	}
+	return answer, err
+}
+
+// denies reports whether an answer is none that allows.
+func denies(answer string) bool {
+	return !slices.Contains([]string{"o", "once", "s", "sandbox", "a", "always"}, strings.ToLower(answer))
 }
 
 // applyAnswer changes the rules as the user answered, and prints the result.

@@ -9,6 +9,7 @@ import (
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 func policyCommand() *cobra.Command {
@@ -96,12 +97,26 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changeRules(c.Context(), e, of, engine.RuleChange{Action: action, Rules: args, Remove: remove})
+			err = changeRules(c.Context(), e, of, engine.RuleChange{Action: action, Rules: args, Remove: remove})
+			if err == nil && action == policy.Allow && !remove {
+				sayOpened(args)
+			}
+			return err
 		},
 	}
 	s.register(c)
 	c.Flags().BoolVar(&remove, "remove", false, "remove these rules instead of adding them")
 	return c
+}
+
+// sayOpened prints what rules that the user gave open beyond the hosts that they name. It asks
+// nothing: a rule on the command line is the user's word.
+func sayOpened(rules []string) {
+	for _, r := range rules {
+		if x, err := engine.ExposureOf(r); err == nil && x.Opens != "" {
+			fmt.Fprintf(os.Stderr, "bawn: the guest may reach %s\n", text.Line(x.Text))
+		}
+	}
 }
 
 // changeRules changes rules and prints which of them have no effect.

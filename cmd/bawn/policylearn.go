@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 func policyLearnCommand() *cobra.Command {
@@ -16,7 +18,8 @@ func policyLearnCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "learn", Short: "Propose rules that allow what the network log shows as denied",
 		Long: `Propose the smallest set of rules that allows what this sandbox's network log
-shows as denied. bawn asks before it adds them.`,
+shows as denied. bawn asks before it adds them. Rules that open services of the host or
+a private network are shown with what they open, and never added here.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if s.all {
@@ -30,13 +33,15 @@ shows as denied. bawn asks before it adds them.`,
 			if err != nil {
 				return err
 			}
+			out := c.OutOrStdout()
+			defer showAlone(out, &s, proposal.Alone)
 			if len(proposal.Rules) == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "no rules to propose: the network log has no denial that a rule could allow")
+				fmt.Fprintln(out, "no rules to propose: the network log has no denial that a rule for hosts on the Internet could allow")
 				return nil
 			}
-			fmt.Fprintf(c.OutOrStdout(), "--- %s\n", proposal.File)
+			fmt.Fprintf(out, "--- %s\n", proposal.File)
 			for _, p := range proposal.Rules {
-				fmt.Fprintf(c.OutOrStdout(), "+allow %s\n", p)
+				fmt.Fprintf(out, "+allow %s\n", p)
 			}
 			if !yes && !confirm("Add these rules?") {
 				return nil
@@ -47,4 +52,13 @@ shows as denied. bawn asks before it adds them.`,
 	s.register(c)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "add them without asking")
 	return c
+}
+
+// showAlone prints the rules that are not part of the proposal, with what they open.
+func showAlone(w io.Writer, s *scope, rules []string) {
+	for _, r := range rules {
+		if x, err := engine.ExposureOf(r); err == nil {
+			fmt.Fprintf(w, "not proposed: %s would open %s; if you want that: bawn policy allow %s%s\n", r, x.Opens, s.arguments(), text.ShellWord(r))
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 // ruleRow is a rule as it is printed.
@@ -151,7 +152,10 @@ func (s *scope) printChecks(w io.Writer, list []checkRow) {
 		}
 		fmt.Fprintln(w)
 		if row.Suggest != "" {
-			fmt.Fprintf(w, "  try: bawn policy allow %s%s\n", s.arguments(), row.Suggest)
+			fmt.Fprintf(w, "  try: bawn policy allow %s%s\n", s.arguments(), text.ShellWord(row.Suggest))
+			if x, err := engine.ExposureOf(row.Suggest); err == nil && x.Opens != "" {
+				fmt.Fprintf(w, "  which opens %s\n", x.Opens)
+			}
 		}
 	}
 }

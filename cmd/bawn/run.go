@@ -129,6 +129,7 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err != nil {
 		return err
 	}
+	sayOpened(f.allow)
 	return use(ctx, shown, s, inv)
 }
 

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/size"
@@ -18,7 +20,7 @@ import (
 )
 
 func trustCommand() *cobra.Command {
-	var yes, show, forget, asJSON, schema bool
+	var yes, allowHost, show, forget, asJSON, schema bool
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
 		Short: "Show what a project's bawn.yaml asks for, and approve it",
@@ -27,7 +29,8 @@ proposal, because the guest can write to it: nothing in it takes effect until yo
 approve it, and you must approve every later change, even its removal. After a change,
 bawn shows the difference. It keeps the approved text outside every shared directory.
 
-Rules take effect at once, all other settings at the next start of the sandbox. With
+Rules take effect at once, all other settings at the next start of the sandbox. A rule
+that opens services of the host is confirmed twice; --yes needs --allow-host for it. With
 --show, the exit status is 0 if there is nothing to approve, and 1 otherwise.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -59,10 +62,11 @@ Rules take effect at once, all other settings at the next start of the sandbox. 
 				}
 				return nil
 			}
-			return decide(c.Context(), e, check, yes)
+			return decide(c.Context(), e, check, yes, allowHost)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
+	c.Flags().BoolVar(&allowHost, "allow-host", false, "with --yes: approve also rules that open services of the host")
 	c.Flags().BoolVar(&show, "show", false, "only show the file and whether it is approved")
 	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -87,24 +91,42 @@ func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 	return dir, nil
 }
 
-// decide approves the proposal after asking, or without asking if yes is set.
-func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes bool) error {
+// decide approves the proposal after asking, or without asking if yes is set. Without a
+// question, services of the host are opened only if allowHost is set too.
+func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes, allowHost bool) error {
 	switch {
 	case c.Settled():
 		return nil
-	case c.Err != nil:
-		return hint(c.Err, "correct the file; until then, bawn run --no-project-file ignores it")
-	case !yes && !attended():
+	case c.Err != nil: // which was shown
+		return hint(errors.New("not approved: the file has mistakes"), "correct the file; until then, bawn run --no-project-file ignores it")
+	case yes && !allowHost && opensHost(c):
+		return hint(errors.New("not approved: the file opens services of the host, which --yes alone does not approve"), "bawn trust --yes --allow-host %s approves that too", pathArgument(c.Dir))
+	case yes:
+	case !attended():
 		return hint(errors.New("not approved: there is no terminal to ask at"), "bawn trust --yes %s approves without asking", pathArgument(c.Dir))
-	case !yes && !askYes(trustQuestion(c)):
+	case !agreed(c):
 		fmt.Fprintln(os.Stderr, "bawn: not approved; nothing was changed")
 		return exitStatus(1)
 	}
 	return e.Approve(ctx, c)
 }
 
-// attended reports whether there is a terminal to ask at.
-func attended() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
+// agreed asks the user about what was shown: once, and a second time if it opens services of
+// the host.
+func agreed(c *project.Check) bool {
+	return askYes(trustQuestion(c)) && (!opensHost(c) || askWord("This opens SERVICES OF THE HOST to the guest.", hostWord))
+}
+
+// hostWord is what the user types to confirm that services of the host are opened.
+const hostWord = "host"
+
+// opensHost reports whether a proposal opens services of the host.
+func opensHost(c *project.Check) bool {
+	return c.Proposal != nil && slices.ContainsFunc(c.Proposal.Allow, func(r string) bool {
+		x, err := engine.ExposureOf(r)
+		return err != nil || x.Severity() == policy.OpensHost
+	})
+}
 
 // askApproval shows a bawn.yaml that is not approved and asks about it. It returns nil
 // if it is approved now, and the engine's error if not.
@@ -114,7 +136,7 @@ func askApproval(ctx context.Context, e *engine.Engine, notApproved error) error
 		return notApproved
 	}
 	showCheck(os.Stderr, c)
-	if !askYes(trustQuestion(c)) {
+	if !agreed(c) {
 		return notApproved
 	}
 	return e.Approve(ctx, c)
@@ -138,11 +160,19 @@ func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
 		Status    project.Status    `json:"status"`
 		Problem   string            `json:"problem,omitempty"`
 		Proposal  *project.Proposal `json:"proposal,omitempty"`
+		Opens     []string          `json:"opens,omitempty"` // what needs attention
 		Text      string            `json:"text,omitempty"`
 		Approved  string            `json:"approvedText,omitempty"`
 	}{Directory: c.Dir, File: c.File(), Status: c.Status, Proposal: c.Proposal, Text: string(c.Text), Approved: string(c.Approved)}
 	if c.Err != nil {
 		v.Problem = c.Err.Error()
+	}
+	if c.Proposal != nil {
+		for _, r := range c.Proposal.Allow {
+			if x, err := engine.ExposureOf(r); err == nil && x.Opens != "" {
+				v.Opens = append(v.Opens, x.Text)
+			}
+		}
 	}
 	return printJSON(w, v)
 }
@@ -215,11 +245,11 @@ func plainWords(dir string, p *project.Proposal) []string {
 		add("%s leads to the guest's port %d", host, port.Guest)
 	}
 	for _, r := range p.Allow {
-		if port, ok := strings.CutPrefix(r, "host:"); ok {
-			add("the guest may reach SERVICES OF THE HOST on port %s", port)
-			continue
+		x, err := engine.ExposureOf(r)
+		if err != nil { // cannot be: the rule was parsed before
+			x.Text = r
 		}
-		add("the guest may reach %s", r)
+		add("the guest may reach %s", x.Text)
 	}
 	for _, r := range p.Deny {
 		add("the guest must not reach %s", r)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/creack/pty"
 	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/engine"
@@ -133,24 +132,36 @@ func TestUnattendedNothingIsUsedUnapproved(t *testing.T) {
 func TestAskedOnATerminal(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	e := engine.New(sandboxes, engine.Options{Version: version()})
-	for _, answer := range []string{"n", "", "y"} {
-		propose(t, dir, "cpus: 2 # "+answer+"\n")
-		master, slave, err := pty.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, c := range []struct {
+		allow, first, second string
+		agreed               bool
+	}{
+		{"a.test", "n", "", false}, {"a.test", "", "", false}, {"a.test", "yikes", "", false}, {"a.test", "y", "", true},
+		{"host:5432", "y", "y", false}, {"127.0.0.1:5432", "y", "", false}, {"raw:host:5432", "YES", "5432", false}, {"[::1]:5432", "y", "host", true},
+	} {
+		propose(t, dir, "allow: ['"+c.allow+"'] # "+c.first+c.second+"\n")
+		person, slave := newTerminal(t)
 		in, errs := os.Stdin, os.Stderr
 		os.Stdin, os.Stderr = slave, slave
-		_, _ = master.WriteString(answer + "\n")
-		if err = consent(t, e); engine.ReasonOf(err) == engine.NotApproved {
-			err = askApproval(t.Context(), e, err)
+		asked := make(chan error, 1)
+		go func() {
+			err := consent(t, e)
+			if engine.ReasonOf(err) == engine.NotApproved {
+				err = askApproval(t.Context(), e, err)
+			}
+			asked <- err
+		}()
+		person.until("Approve this? [y/N] ")
+		person.types(c.first + "\n")
+		if strings.HasPrefix(strings.ToLower(c.first), "y") && c.first != "yikes" && c.allow != "a.test" {
+			person.until(`SERVICES OF THE HOST to the guest. Type "host" to confirm: `)
+			person.types(c.second + "\n")
 		}
+		err := <-asked
 		os.Stdin, os.Stderr = in, errs
-		if (err == nil) != (answer == "y") {
-			t.Errorf("answer %q: %v", answer, err)
+		if (err == nil) != c.agreed {
+			t.Errorf("%+v: %v", c, err)
 		}
-		slave.Close()
-		master.Close()
 	}
 	if out, code := bawnTrust(t, "--show"); code != 0 {
 		t.Errorf("%d: %s", code, out)
@@ -178,7 +189,10 @@ func TestTrustShows(t *testing.T) {
 	if code != 1 || t.Failed() {
 		t.Errorf("%d:\n%s", code, out)
 	}
-	if _, code := bawnTrust(t, "--yes"); code != 0 {
+	if out, code := bawnTrust(t, "--yes"); code != exitFailed || !strings.Contains(out, "bawn trust --yes --allow-host") {
+		t.Errorf("services of the host were opened without a question: %d: %s", code, out)
+	}
+	if _, code := bawnTrust(t, "--yes", "--allow-host"); code != 0 {
 		t.Fatal(code)
 	}
 	propose(t, dir, "memory: 2g\nmounts: [data, ~/.ssh:ro]\nports: ['8080:80']\nallow: ['host:5432', preset:npm]\ndeny: [evil.test]\n")
@@ -224,5 +238,32 @@ func TestAHostileFileForgesNothing(t *testing.T) {
 		if _, code := bawnTrust(t, "--yes"); code != 0 {
 			t.Error(code)
 		}
+	}
+}
+
+// TestAttackRulesInAProject: each rule that opens more than it seems to is shown in capitals,
+// and without a person none opens the host.
+func TestAttackRulesInAProject(t *testing.T) {
+	_, dir := projectPlace(t)
+	for rule, want := range map[string]string{
+		"raw:host:2375": "SERVICES OF THE HOST on port 2375, WITHOUT INSPECTION", "127.0.0.0/8:22": "SERVICES OF THE HOST, at its loopback address on port 22",
+		"[::ffff:127.0.0.1]:22": "SERVICES OF THE HOST", "[64:ff9b::7f00:1]:22": "SERVICES OF THE HOST",
+		"169.254.169.254": "CLOUD METADATA", "[fd00:ec2::254]:80": "CLOUD METADATA", "168.63.129.16": "CLOUD METADATA",
+		"raw:**:*": "EVERY NAME", "**": "EVERY NAME", "0.0.0.0/0": "EVERY ADDRESS", "[::]/0:*": "EVERY ADDRESS", "10.0.0.0/8": "A PRIVATE NETWORK",
+		"*.com": "EVERY NAME BELOW COM", "**.github.io": "NAMES OF STRANGERS", "*.amazonaws.com": "NAMES OF STRANGERS",
+	} {
+		propose(t, dir, "allow: ['"+rule+"']\n")
+		out, _ := bawnTrust(t, "--show")
+		if !strings.Contains(out, "the guest may reach ") || !strings.Contains(out, want) {
+			t.Errorf("%s: %q is missing in\n%s", rule, want, out)
+		}
+		out, code := bawnTrust(t, "--yes")
+		if host := strings.HasPrefix(want, "SERVICES"); (code != 0) != host {
+			t.Errorf("%s: --yes: %d, %s", rule, code, out)
+		}
+	}
+	propose(t, dir, "allow: ['127.0.0.1:*']\n")
+	if out, code := bawnTrust(t, "--yes", "--allow-host"); code != exitFailed || strings.Count(out, "every service of the host") != 1 {
+		t.Errorf("%d, and the mistake is not shown once:\n%s", code, out)
 	}
 }

@@ -135,6 +135,14 @@ func TestDialReserved(t *testing.T) {
 			}
 		}
 	}
+	for addr, rule := range map[string]string{ // all ports of an address of the host; what the kernel takes for its loopback
+		"203.0.113.200": "203.0.113.200:*", "0.0.0.0": "0.0.0.0/8:443", "::": "::/96:443",
+	} {
+		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
+		if _, _, err := f.dialer(testRules{"a.example:443", rule}).connect(t.Context(), want); err == nil || len(f.dialled) != 0 {
+			t.Errorf("the rule %s opened %s", rule, addr)
+		}
+	}
 	for addr, rule := range map[string]string{"127.0.0.1": "127.0.0.1", "169.254.1.1": "169.254.0.0/16", "203.0.113.200": "203.0.113.200/32", "fd00::1": "fd00::/8"} {
 		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
 		if _, _, err := f.dialer(testRules{"a.example:443", rule + ":443"}).connect(t.Context(), want); err != nil {

@@ -48,7 +48,7 @@ func (g *Gateway) sawQuery(q nameserver.Question, allowed bool, h *processHint) 
 	if d.Allow || d.Rule == nil {
 		d = policy.Decision{Reason: "no rule allows this name"}
 		if e.WantsHost() {
-			suggest = g.suggest(to)
+			suggest = g.suggest(policy.Flow{Name: q.Name, Proto: policy.TCP})
 		}
 	}
 	g.deny(e, d, suggest, h)

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,9 +105,11 @@ func (g *Gateway) resolves(name string) bool {
 	return set != nil && set.Resolves(name)
 }
 
-// suggest returns the rule that would allow a flow; empty if none would.
+// suggest returns the rule that would allow a flow; empty if none would, or if nobody is
+// to be asked about it (policy.Suggest), as about an address of the host's own.
 func (g *Gateway) suggest(f policy.Flow) string {
-	if set := g.current.Load(); set != nil {
+	own := f.Name == "" && !f.Host && slices.Contains(g.dialer.guard.hostAddrs(), f.Addr.Unmap())
+	if set := g.current.Load(); set != nil && !own {
 		return set.Suggest(f)
 	}
 	return ""

@@ -286,7 +286,7 @@ func TestDeniedConnections(t *testing.T) {
 		t.Error("an unknown name resolves")
 	}
 	// Port 80 of a known name explains itself.
-	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "bawn policy allow good.example\n") {
+	if code, body := get(t, l.client(), "http://good.example/x"); code != 403 || !strings.Contains(body, "bawn policy allow good.example:80\n") {
 		t.Error(code, body)
 	}
 	if s.conns.Load() != 0 {
@@ -304,7 +304,7 @@ func TestDeniedByReservedRange(t *testing.T) {
 		l.serve("inside.example", "10.0.0.1:"+port, s.addr())
 	}
 	code, body := get(t, l.client(), "http://inside.example/")
-	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1\n") {
+	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1:80\n") {
 		t.Error(code, body)
 	}
 	c := l.mustDial("inside.example", 443)

@@ -26,7 +26,11 @@ func errorPage(status int, reason, suggest string) []byte {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
 	if suggest != "" && status == 403 {
-		fmt.Fprintf(&body, "The missing rule: %s\nTo allow it, the user runs this on the host: %s %s\n", text.Line(suggest), allowCommand, text.Line(suggest))
+		fmt.Fprintf(&body, "The missing rule: %s\n", text.Line(suggest))
+		if x, err := policy.ExposureOf(suggest, nil); err == nil && x.Opens != "" {
+			fmt.Fprintf(&body, "The rule would open %s.\n", text.Line(x.Opens))
+		}
+		fmt.Fprintf(&body, "To allow it, the user runs this on the host: %s %s\n", allowCommand, text.Line(text.ShellWord(suggest)))
 	}
 	fmt.Fprintf(&body, "All rules and the latest denials: http://%s/\n", policy.InfoName)
 	var b bytes.Buffer

@@ -65,6 +65,9 @@ var reservedRanges = []reservedRange{
 // may be set.
 var isatap = [2][4]byte{{0x00, 0x00, 0x5e, 0xfe}, {0x02, 0x00, 0x5e, 0xfe}}
 
+// ownAddress is why an address of the host's interfaces is reserved.
+const ownAddress = "the host's own address"
+
 // reservedFor returns why an address may not be reached by a name, or "", and the
 // block for which that holds. own lists the host's addresses. An address with a zone
 // is always reserved: it means a link of the host.
@@ -77,7 +80,7 @@ func reservedFor(a netip.Addr, own func() []netip.Addr) (netip.Prefix, string) {
 		return itself, "link-local (with a zone)"
 	}
 	if slices.Contains(own(), a.Unmap()) {
-		return itself, "the host's own address"
+		return itself, ownAddress
 	}
 	for _, r := range reservedRanges {
 		// Contains never matches a mapped address with an IPv4 block, nor the
@@ -119,7 +122,13 @@ func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
 	if slices.ContainsFunc(g.pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
 		return deny(nil, policy.Flow{}, "its address %s is one of bawn's own", a)
 	}
+	if a.IsUnspecified() { // the kernel would connect to the loopback (ip(7), INADDR_ANY)
+		return deny(nil, policy.Flow{}, "its address %s is not the address of any host", a)
+	}
 	block, why := reservedFor(a, g.hostAddrs)
+	if why == ownAddress && d.Allow && d.Prefix.IsSingleIP() && d.Ports > policy.MaxHostPorts {
+		return deny(nil, policy.Flow{}, "its address %s is %s, for which a rule may allow at most %d ports", a, why, policy.MaxHostPorts)
+	}
 	if why == "" || d.Allow && d.Prefix.IsValid() && d.Prefix.Bits() >= block.Bits() && block.Overlaps(d.Prefix) {
 		return nil
 	}
@@ -159,3 +168,7 @@ func (h *hostAddrs) list() []netip.Addr {
 	h.last = out
 	return out
 }
+
+// HostAddrs returns the addresses of the host's interfaces, but for the loopback's, as the
+// gateway knows them.
+func HostAddrs() []netip.Addr { return new(hostAddrs).list() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -11,6 +12,9 @@ import (
 type Proposal struct {
 	File  string   // the file that the rules would be added to
 	Rules []string // to allow, as ChangeRules takes them; nil if no rule would help
+	// Alone are rules that open more than a host of the Internet: services of this host, or a
+	// private network. Each is to be decided by itself.
+	Alone []string
 }
 
 // ProposeRules returns the smallest set of rules that would have allowed what a sandbox's
@@ -29,7 +33,8 @@ func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error
 	if err != nil {
 		return Proposal{}, err
 	}
-	return Proposal{file, policy.Compile(rules).Propose(flows)}, nil
+	propose, alone := policy.Compile(rules).Propose(flows, egress.HostAddrs())
+	return Proposal{file, propose, alone}, nil
 }
 
 // deniedFlows returns the flows that the log shows denied for want of a rule, each once. A

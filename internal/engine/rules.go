@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
@@ -122,17 +123,31 @@ func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdi
 			return nil, &Error{Reason: InvalidTarget, Err: err}
 		}
 		d := egress.Check(set, f)
-		list = append(list, Verdict{f, d, missingRule(f, d)})
+		ask := f
+		if f.Name != "" && !strings.Contains(t, ":") {
+			ask.Port = 0 // nobody asked about one
+		}
+		list = append(list, Verdict{f, d, missingRule(ask, d)})
 	}
 	return list, nil
 }
 
-// missingRule returns the rule that would allow a flow; "" if no rule would.
+// missingRule returns the rule that would allow a flow; "" if no rule would, or if nobody
+// is to be asked about it.
 func missingRule(f policy.Flow, d policy.Decision) string {
 	if d.Allow || d.Rule != nil {
 		return ""
 	}
-	return policy.Suggest(f)
+	rule := policy.Suggest(f)
+	if e, err := ExposureOf(rule); err != nil || !f.Host && e.Severity() == policy.OpensHost {
+		return ""
+	}
+	return rule
+}
+
+// ExposureOf returns what an allow rule opens on this host.
+func ExposureOf(rule string) (policy.Exposure, error) {
+	return policy.ExposureOf(rule, egress.HostAddrs())
 }
 
 // RuleChange adds rules to a file, or removes them.
@@ -146,13 +161,28 @@ type RuleChange struct {
 func (c RuleChange) lines() ([]string, error) {
 	var lines []string
 	for _, text := range c.Rules {
-		text, err := policy.Canonical(c.Action, text)
+		rules, err := policy.ParseRule(c.Action, text)
+		if err == nil && len(rules) == 1 && !c.Remove {
+			err = checkHostPorts(&rules[0], text)
+		}
+		if err == nil {
+			text, err = policy.Canonical(c.Action, text)
+		}
 		if err != nil {
 			return nil, &Error{Reason: InvalidRule, Err: err}
 		}
 		lines = append(lines, c.Action.String()+" "+text)
 	}
 	return lines, nil
+}
+
+// checkHostPorts refuses a rule for one of the host's own addresses that opens more of its
+// services than the same rule with "host" may.
+func checkHostPorts(r *policy.Rule, text string) error {
+	if err := r.CheckHostPorts(egress.HostAddrs()); err != nil {
+		return &policy.SyntaxError{Text: text, Msg: err.Error()}
+	}
+	return nil
 }
 
 // Check finds mistakes in the rules: InvalidRule.

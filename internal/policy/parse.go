@@ -18,10 +18,11 @@ const (
 	maxLabel = 63
 	maxRule  = 1024
 	maxFile  = 4 << 20
-	// maxHostPorts is how many services of the host one rule may open: those that the
-	// user thought of, not all that listen there.
-	maxHostPorts = 64
 )
+
+// MaxHostPorts is how many services of the host one rule may open: those that the user
+// thought of, not all that listen there.
+const MaxHostPorts = 64
 
 // ParseRule reads one rule:
 //
@@ -116,6 +117,9 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		return fail("%v", err)
 	}
 	if err := r.checkMatchable(); err != nil {
+		return fail("%v", err)
+	}
+	if err := r.CheckHostPorts(nil); err != nil { // the host's own addresses are not known here
 		return fail("%v", err)
 	}
 	r.Text = r.canonical()
@@ -316,7 +320,7 @@ func CleanName(s string) (name string, ok bool) {
 
 func (r *Rule) setPorts(s string) error {
 	switch {
-	case (s == "" || s == "*") && r.host && r.Action == Allow:
+	case s == "" && r.host && r.Action == Allow:
 		return errors.New("services of the host are allowed one port at a time: write host:PORT")
 	case s == "" && r.Action == Deny:
 		if r.proto == TCP {
@@ -341,9 +345,6 @@ func (r *Rule) setPorts(s string) error {
 		r.ports = append(r.ports, p)
 	}
 	r.ports = tidyPorts(r.ports)
-	if n := countPorts(r.ports); r.host && r.Action == Allow && n > maxHostPorts {
-		return fmt.Errorf("%d ports of the host: a rule may allow at most %d", n, maxHostPorts)
-	}
 	return nil
 }
 
@@ -407,11 +408,7 @@ func (r *Rule) canonical() string {
 	case r.proto == UDP:
 		b.WriteString("udp:")
 	}
-	var ports []string
-	for _, p := range r.ports {
-		ports = append(ports, p.String())
-	}
-	list := strings.Join(ports, ",")
+	list := portList(r.ports)
 	if r.Action == Allow && list == "443,80" || r.Action == Deny && r.proto == "" {
 		list = ""
 	}
@@ -419,23 +416,33 @@ func (r *Rule) canonical() string {
 	switch {
 	case r.host:
 		target = "host"
+	case r.prefix.IsValid() && list != "":
+		target = r.bareTarget()
+	case r.prefix.IsSingleIP():
+		target = r.prefix.Addr().String()
 	case r.prefix.IsValid():
 		target = r.prefix.String()
-		if r.prefix.IsSingleIP() {
-			target = r.prefix.Addr().String()
-		}
-		if r.prefix.Addr().Is6() && list != "" {
-			addr, bits, has := strings.Cut(target, "/")
-			if target = "[" + addr + "]"; has {
-				target += "/" + bits
-			}
-		}
 	}
 	b.WriteString(target)
 	if list != "" {
 		b.WriteString(":" + list)
 	}
 	return b.String()
+}
+
+// bareTarget returns the addresses of a rule as they are written before ports.
+func (r *Rule) bareTarget() string {
+	target := r.prefix.String()
+	if r.prefix.IsSingleIP() {
+		target = r.prefix.Addr().String()
+	}
+	if r.prefix.Addr().Is6() {
+		addr, bits, has := strings.Cut(target, "/")
+		if target = "[" + addr + "]"; has {
+			target += "/" + bits
+		}
+	}
+	return target
 }
 
 // ParseFile reads a file of rules: one a line, "allow RULE" or "deny RULE"; # and

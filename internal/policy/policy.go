@@ -146,18 +146,25 @@ func (f Flow) String() string {
 }
 
 // Suggest returns the narrowest rule, in the syntax users type, that allows the
-// flow. It is empty for a flow that no rule can allow, and for a name that would
-// mean something else as a rule: a guest asks DNS for any bytes, "**" and
-// "host:5432" among them.
+// flow; a flow without a port is one of which only the name is known, and gets the usual
+// ports. It is empty for a flow that no rule can allow; for a name that would mean
+// something else as a rule (a guest asks DNS for any bytes, "**" and "host:5432" among
+// them); and for an address that nobody is to be asked about: the host's loopback, the
+// cloud's metadata, link-local, hidden and reserved addresses. Whoever wants one of these
+// writes the rule.
 func Suggest(f Flow) string {
 	if name, ok := CleanName(f.Name); !f.Host && f.Name != "" && (!ok || name != f.Name || isHost(name)) {
 		return ""
 	}
 	text := f.String()
-	if f.Proto != UDP && !f.Host && (f.Port == 443 || f.Port == 80) {
+	if f.Port == 0 {
 		text = strings.Trim(f.target(), "[]")
 	}
-	if _, err := ParseRule(Allow, text); err != nil {
+	rules, err := ParseRule(Allow, text)
+	if err != nil || len(rules) != 1 {
+		return ""
+	}
+	if e := rules[0].Exposure(nil); !f.Host && e.Kinds&^KindPrivate != 0 {
 		return ""
 	}
 	return text
@@ -188,6 +195,8 @@ type Decision struct {
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not
 	// valid for a name.
 	Prefix netip.Prefix
+	// Ports is how many ports the rule about Prefix covers; of several, the least.
+	Ports int
 }
 
 // RuleText returns the deciding rule with its action, or "" if no rule decided.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -257,15 +258,15 @@ func TestPropose(t *testing.T) {
 		}
 		return f
 	}
-	got := set(t, "allow known.test").Propose([]Flow{
+	got, alone := set(t, "allow known.test").Propose([]Flow{
 		flow("known.test"), flow("a.cdn.test"), flow("b.cdn.test"), flow("c.cdn.test"), flow("one.test"), flow("one.test:80"), flow("one.test:8080"),
 		flow("x.npmjs.org"), flow("y.npmjs.org"), flow("udp:t.test:123"), flow("192.0.2.1:22"),
 		flow("a.co.uk"), flow("b.co.uk"), flow("c.co.uk"), // whose parent is not one owner's
 		{Host: true, Port: 5432, Proto: TCP},
-	})
-	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "a.co.uk:443", "b.co.uk:443", "c.co.uk:443", "host:5432", "one.test:80,443,8080", "udp:t.test:123"}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%q\nwant %q", got, want)
+	}, nil)
+	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "a.co.uk:443", "b.co.uk:443", "c.co.uk:443", "one.test:80,443,8080", "udp:t.test:123"}
+	if !reflect.DeepEqual(got, want) || !slices.Equal(alone, []string{"host:5432"}) {
+		t.Errorf("%q, alone %q\nwant %q", got, alone, want)
 	}
 	for _, c := range []struct{ flows, want []string }{
 		// A preset is proposed for what no other preset has.
@@ -280,7 +281,7 @@ func TestPropose(t *testing.T) {
 			flows = append(flows, flow(f))
 		}
 		s := set(t, "deny denied.test")
-		got := s.Propose(flows)
+		got, _ := s.Propose(flows, nil)
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q: %q, want %q", c.flows, got, c.want)
 		}
@@ -301,7 +302,7 @@ func TestPropose(t *testing.T) {
 
 func TestSuggest(t *testing.T) {
 	for in, want := range map[string]string{
-		"a.test": "a.test", "a.test:80": "a.test", "a.test:22": "a.test:22", "udp:a.test:53": "udp:a.test:53", "[2001:db8::1]:22": "[2001:db8::1]:22", "host:1": "host:1",
+		"a.test": "a.test:443", "a.test:80": "a.test:80", "a.test:22": "a.test:22", "udp:a.test:53": "udp:a.test:53", "[2001:db8::1]:22": "[2001:db8::1]:22", "host:1": "host:1",
 	} {
 		f, err := ParseFlow(in)
 		if err != nil {
@@ -485,8 +486,10 @@ func TestSuggestOfSet(t *testing.T) {
 	if r := s.Suggest(Flow{Name: "a.test", Port: 443, Proto: TCP}); r != "" {
 		t.Errorf("%q", r)
 	}
-	if r := s.Suggest(Flow{Name: "b.test", Port: 443, Proto: TCP}); r != "b.test" {
-		t.Errorf("%q", r)
+	for port, want := range map[uint16]string{443: "b.test:443", 0: "b.test"} { // 0: only the name is known
+		if r := s.Suggest(Flow{Name: "b.test", Port: port, Proto: TCP}); r != want {
+			t.Errorf("port %d: %q", port, r)
+		}
 	}
 }
 

@@ -3,10 +3,9 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
-
-	"golang.org/x/net/publicsuffix"
 )
 
 // siblings is how many names below one parent make a wildcard of the proposal.
@@ -16,13 +15,30 @@ const siblings = 3
 // names of one parent as a wildcard when there are several, a preset where its rules
 // cover at least two flows, one of which no other preset covers. Flows that the set
 // allows already are left out, and those that it denies: no rule helps there.
-func (s *Set) Propose(flows []Flow) []string {
+//
+// All rules in it are Ordinary. Those that open more, of those that Suggest returns, are in
+// alone: for the user to decide one by one. own is as for Rule.Exposure.
+func (s *Set) Propose(flows []Flow, own []netip.Addr) (rules, alone []string) {
 	var open []Flow
 	for _, f := range flows {
-		if d := s.Decide(f); d.Rule == nil && f.Unreachable() == nil && !slices.Contains(open, f) {
+		text := Suggest(f)
+		if d := s.Decide(f); d.Rule != nil || text == "" || slices.Contains(open, f) {
+			continue
+		}
+		switch e, err := ExposureOf(text, own); {
+		case err != nil || !f.Host && e.Severity() == OpensHost:
+		case e.Severity() > Ordinary && !slices.Contains(alone, text):
+			alone = append(alone, text)
+		case e.Severity() == Ordinary:
 			open = append(open, f)
 		}
 	}
+	slices.Sort(alone)
+	return proposeRules(open), alone
+}
+
+// proposeRules returns the rules for flows, each of which has an Ordinary one.
+func proposeRules(open []Flow) []string {
 	sets := presetSets()
 	covering := func(f Flow) (names []string) {
 		for name, set := range sets {
@@ -95,7 +111,7 @@ func groupFlows(flows []Flow) (groups []*group) {
 func (g *group) wildcard() string {
 	_, parent, ok := strings.Cut(g.target, ".")
 	address := g.target[0] == '[' || strings.Trim(g.target, "0123456789.") == ""
-	if suffix, _ := publicsuffix.PublicSuffix(parent); !ok || address || suffix == parent {
+	if !ok || address || ownerOf(parent) != oneOwner {
 		return ""
 	}
 	return "*." + parent

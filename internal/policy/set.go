@@ -143,6 +143,7 @@ func (s *Set) Decide(f Flow) Decision {
 	var allow, deny *Rule
 	raw := false
 	var prefix netip.Prefix
+	ports := 0
 	s.about(f, func(r *Rule) {
 		switch {
 		case !r.covers(f.Proto, f.Port):
@@ -152,8 +153,8 @@ func (s *Set) Decide(f Flow) Decision {
 			if allow == nil || r.raw && !raw {
 				allow = r
 			}
-			if !prefix.IsValid() {
-				prefix = r.prefix
+			if n := countPorts(r.ports); !prefix.IsValid() || prefix == r.prefix && n < ports {
+				prefix, ports = r.prefix, n
 			}
 			raw = raw || r.raw
 		}
@@ -162,7 +163,7 @@ func (s *Set) Decide(f Flow) Decision {
 	case deny != nil:
 		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
 	case allow != nil:
-		return Decision{Allow: true, Rule: allow, Raw: raw, Prefix: prefix, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+		return Decision{Allow: true, Rule: allow, Raw: raw, Prefix: prefix, Ports: ports, Reason: fmt.Sprintf("the rule %q allows it", allow)}
 	}
 	return Decision{Reason: "no rule allows it"}
 }

@@ -52,7 +52,7 @@ func TestProjectFile(t *testing.T) {
 	if out := must(t, p.dir, "ls", "--quiet"); strings.Contains(out, "projectfile") {
 		t.Errorf("a sandbox was made: %s", out)
 	}
-	must(t, p.dir, "trust", "--yes")
+	must(t, p.dir, "trust", "--yes", "--allow-host")
 	p.inForce(t)
 	p.changedByGuest(t)
 	p.removed(t)
@@ -105,7 +105,7 @@ func (p *projectFileTest) changedByGuest(t *testing.T) {
 	if show.code != 1 || !strings.Contains(show.out, fmt.Sprintf("+   - host:%d", p.other.port)) {
 		t.Errorf("%+v", show)
 	}
-	must(t, p.dir, "trust", "--yes")
+	must(t, p.dir, "trust", "--yes", "--allow-host")
 	must(t, p.dir, "run", "--", "true")
 	if r := p.ask(t, p.other.port); r.code != 0 || p.other.got.Load() != 1 {
 		t.Errorf("the rule is approved and not in force: %+v", r)
@@ -126,7 +126,7 @@ func (p *projectFileTest) removed(t *testing.T) {
 	if err := os.Remove(p.file); err != nil {
 		t.Fatal(err)
 	}
-	must(t, p.dir, "trust", "--yes")
+	must(t, p.dir, "trust", "--yes", "--allow-host")
 	must(t, p.dir, "run", "--", "true")
 	if r := p.ask(t, p.approved.port); r.code == 0 {
 		t.Errorf("the rules of a file that is gone are in force: %+v", r)

@@ -111,7 +111,11 @@ func (e Entry) text(allow string, process bool) string {
 		}
 	}
 	if e.Verdict == Denied && e.Suggest != "" {
-		fmt.Fprintf(&b, " (%s %s)", allow, e.Suggest)
+		fmt.Fprintf(&b, " (%s %s", allow, text.ShellWord(e.Suggest))
+		if x, err := policy.ExposureOf(e.Suggest, nil); err == nil && x.Opens != "" {
+			fmt.Fprintf(&b, " would open %s", x.Opens)
+		}
+		b.WriteByte(')')
 	}
 	if e.Count > 1 {
 		fmt.Fprintf(&b, " x%d", e.Count)
