@@ -252,7 +252,7 @@ func (r *ForkRequest) specOf(was *sandbox.Spec, name string) *sandbox.Spec {
 // fillFork puts the rules, disk and memory of a sandbox's snapshot into a fork's folder.
 func fillFork(ctx context.Context, d, of store.Dir, source *snapshot.Snapshot) error {
 	for _, file := range []string{store.PolicyFile, store.ProjectPolicyFile} {
-		if err := copySmallFile(d.File(file), of.File(file)); err != nil {
+		if err := copyRules(d.File(file), of.File(file)); err != nil {
 			return err
 		}
 	}
@@ -262,9 +262,9 @@ func fillFork(ctx context.Context, d, of store.Dir, source *snapshot.Snapshot) e
 	return source.Clone(d.File(store.SuspendedState))
 }
 
-// copySmallFile copies a file that fits into memory, if it exists.
-func copySmallFile(to, from string) error {
-	b, err := os.ReadFile(from)
+// copyRules copies a file of rules, if it exists. The copy is no symbolic link.
+func copyRules(to, from string) error {
+	b, err := store.ReadRules(from)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

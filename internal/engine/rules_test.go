@@ -290,7 +290,8 @@ func TestConcurrentChanges(t *testing.T) {
 	}
 }
 
-// TestChangeOfLink: a symbolic link is read through, and a file takes its place.
+// TestChangeOfLink: a symbolic link stays, and the file that it leads to is changed; one that
+// leads nowhere is an error, and nothing is written.
 func TestChangeOfLink(t *testing.T) {
 	e, home, shop := userPlace(t)
 	elsewhere, file := filepath.Join(home, "dotfiles", "policy"), shop.File(store.PolicyFile)
@@ -299,14 +300,22 @@ func TestChangeOfLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	change(t, e, shopRules, allow("b.test"))
-	if got := read(t, file); got != "allow a.test\nallow b.test\n" {
+	if got := read(t, elsewhere); got != "allow a.test\nallow b.test\n" {
 		t.Errorf("%q", got)
 	}
-	if fi, err := os.Lstat(file); err != nil || !fi.Mode().IsRegular() {
-		t.Errorf("%v, %v", fi, err)
+	if to, err := os.Readlink(file); err != nil || to != elsewhere {
+		t.Errorf("the link: %q, %v", to, err)
 	}
-	if got := read(t, elsewhere); got != "allow a.test\n" {
-		t.Errorf("what the link led to: %q", got)
+	if err := os.Remove(elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	_, rerr := e.Rules(t.Context(), shopRules)
+	_, cerr := e.ChangeRules(t.Context(), shopRules, allow("c.test"))
+	if rerr == nil || cerr == nil || !strings.Contains(rerr.Error(), "does not exist") || !strings.Contains(cerr.Error(), "does not exist") {
+		t.Errorf("a link that leads nowhere: %v, %v", rerr, cerr)
+	}
+	if _, err := os.Lstat(elsewhere); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("written: %v", err)
 	}
 }
 

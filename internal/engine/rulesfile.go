@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
@@ -58,8 +57,8 @@ func (l ruleLines) remove(rules []string) ruleLines {
 
 // editRules changes a file of rules. Changes by several processes follow one another: a
 // lock beside the file orders them. If the result does not parse, the file stays as it was
-// and the error is a policy.SyntaxError. A symbolic link is read through and then replaced
-// by a file.
+// and the error is a policy.SyntaxError. A symbolic link stays, and the file that it leads to
+// is changed.
 func editRules(ctx context.Context, file string, edit func(ruleLines) (ruleLines, error)) error {
 	return withRulesLocked(ctx, file, func() error {
 		lines, err := readLines(file)
@@ -73,23 +72,18 @@ func editRules(ctx context.Context, file string, edit func(ruleLines) (ruleLines
 		if _, err := policy.ParseFile(file, text); err != nil {
 			return err
 		}
-		return atomicfile.Write(file, text)
+		return store.WriteRules(file, text)
 	})
 }
 
 // removeRules removes a file of rules, and not in the middle of a change.
 func removeRules(ctx context.Context, file string) error {
-	return withRulesLocked(ctx, file, func() error {
-		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
+	return withRulesLocked(ctx, file, func() error { return store.RemoveRules(file) })
 }
 
 // withRulesLocked calls f while nobody else changes the file. Its folder is made.
 func withRulesLocked(ctx context.Context, file string, f func() error) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	if err := store.MakeRulesFolder(file); err != nil {
 		return err
 	}
 	l, err := lockfile.Acquire(ctx, file+".lock")
@@ -102,7 +96,7 @@ func withRulesLocked(ctx context.Context, file string, f func() error) error {
 
 // readLines reads a file's lines; one that does not exist has none.
 func readLines(file string) (ruleLines, error) {
-	b, err := os.ReadFile(file)
+	b, err := store.ReadRules(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -17,8 +17,10 @@ const (
 	maxName  = 253
 	maxLabel = 63
 	maxRule  = 1024
-	maxFile  = 4 << 20
 )
+
+// MaxFile is the size of the largest file of rules that is read, in bytes.
+const MaxFile = 4 << 20
 
 // MaxHostPorts is how many services of the host one rule may open: those that the user
 // thought of, not all that listen there.
@@ -448,8 +450,8 @@ func (r *Rule) bareTarget() string {
 // ParseFile reads a file of rules: one a line, "allow RULE" or "deny RULE"; # and
 // what follows is a comment. All errors are returned, joined.
 func ParseFile(file string, text []byte) ([]Rule, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", file, maxFile)
+	if len(text) > MaxFile {
+		return nil, fmt.Errorf("%s: larger than %d bytes", file, MaxFile)
 	}
 	var rules []Rule
 	var errs []error

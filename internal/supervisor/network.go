@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -82,12 +80,12 @@ func newNetwork(d store.Dir, netLog *audit.Log, c egress.Config, ask processQuer
 	c.DNS = []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 53), netip.AddrPortFrom(vm.Gateway6.Addr(), 53)}
 	c.Info = []netip.AddrPort{netip.AddrPortFrom(vm.Gateway4.Addr(), 80), netip.AddrPortFrom(vm.Gateway6.Addr(), 80)}
 	n.gate = egress.New(c)
-	if err := n.reload(); err != nil {
-		log.Error("the rules cannot be loaded: all network traffic is denied", "error", err)
-	}
 	var err error
 	if n.files, err = n.watchRules(); err != nil {
 		log.Warn("the rules files cannot be watched: changes by an editor take effect only when a command changes rules", "error", err)
+	}
+	if err := n.reload(); err != nil { // after the watch, which then sees every later change
+		log.Error("the rules cannot be loaded: all network traffic is denied", "error", err)
 	}
 	return n
 }
@@ -120,9 +118,6 @@ func (n *network) connect(link net.Conn, id string) (err error) {
 func (n *network) watchRules() (*fileWatch, error) {
 	files, err := n.dir.RuleFiles()
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(files[0]), 0o700); err != nil {
 		return nil, err
 	}
 	return watchFiles(files, func() {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -257,4 +258,62 @@ func TestAPolicyEditedByHand(t *testing.T) {
 		}
 	}
 	edit("a rule", "deny other.test")
+}
+
+// TestAttackPolicyBehindALink: a policy of dotfiles is in force as it changes behind its link,
+// and while the link leads nowhere nothing passes.
+func TestAttackPolicyBehindALink(t *testing.T) {
+	n, server, _ := policyPlace(t)
+	dots := filepath.Join(t.TempDir(), "dots")
+	target, link := filepath.Join(dots, "policy"), n.dir.File(store.PolicyFile)
+	if err := errors.Join(os.Mkdir(dots, 0o700), os.WriteFile(target, []byte("allow "+server.String()+"\n"), 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if n.files, err = n.watchRules(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.reload(); err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string, failed bool, rule string) {
+		t.Helper()
+		for limit := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			n.mu.Lock()
+			now, loaded := n.failed, len(n.loaded) == 1 && n.loaded[0].String() == rule
+			n.mu.Unlock()
+			if now == failed && (failed || loaded) {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatal("not seen: ", what)
+			}
+		}
+	}
+	allow := "allow " + server.String()
+	await("the target", false, allow)
+	for range 2 {
+		c := connect(t, n, server)
+		if c == nil {
+			t.Fatal("it does not pass")
+		}
+		if err := os.Rename(dots, dots+".away"); err != nil { // as an unmounted home
+			t.Fatal(err)
+		}
+		await("a link that leads nowhere", true, "")
+		cut(t, c)
+		if connect(t, n, server) != nil {
+			t.Error("a connection passes")
+		}
+		if err := os.Rename(dots+".away", dots); err != nil {
+			t.Fatal(err)
+		}
+		await("the target that came back", false, allow)
+	}
+	c := connect(t, n, server)
+	if err := os.WriteFile(target, []byte("deny **\n"), 0o600); err != nil || c == nil {
+		t.Fatal(err, c)
+	}
+	await("the target that was written", false, "deny **")
+	cut(t, c)
 }

@@ -3,11 +3,15 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -46,7 +50,7 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 
 // RulesIn reads one file of rules.
 func RulesIn(file string) ([]policy.Rule, error) {
-	b, err := os.ReadFile(file)
+	b, err := ReadRules(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -54,4 +58,93 @@ func RulesIn(file string) ([]policy.Rule, error) {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	return policy.ParseFile(file, b)
+}
+
+// ReadRules reads the text of a file of rules, through symbolic links. If there is no such
+// file the error is fs.ErrNotExist; a link that leads nowhere is another error, since rules
+// are missing there that the user has, and so is anything that is no regular file.
+func ReadRules(file string) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if derr := danglingLink(file); derr != nil {
+			return nil, derr
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", file)
+	}
+	return io.ReadAll(io.LimitReader(f, policy.MaxFile+1)) // a longer one is refused by policy.ParseFile
+}
+
+// WriteRules replaces the text of a file of rules in one step. A symbolic link stays: the
+// file that it leads to is replaced, and keeps its permissions.
+func WriteRules(file string, text []byte) error {
+	if fi, err := os.Lstat(file); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		return atomicfile.Write(file, text)
+	}
+	target, err := filepath.EvalSymlinks(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = danglingLink(file)
+	}
+	if err != nil {
+		return err
+	}
+	if fi, err := os.Lstat(target); err != nil {
+		return err
+	} else if !fi.Mode().IsRegular() { // a device, say: it must not be replaced by a file
+		return fmt.Errorf("%s is a symbolic link to %s, which is not a regular file", file, target)
+	}
+	return atomicfile.Replace(target, text, 0o600)
+}
+
+// RemoveRules removes a file of rules, if there is one. Of a symbolic link, the file that it
+// leads to is emptied; a link that leads nowhere is removed.
+func RemoveRules(file string) error {
+	fi, err := os.Lstat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return danglingLink(filepath.Dir(file))
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(file); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		return WriteRules(file, nil)
+	}
+	return os.Remove(file)
+}
+
+// MakeRulesFolder makes the folder of a file of rules.
+func MakeRulesFolder(file string) error {
+	dir := filepath.Dir(file)
+	if err := danglingLink(dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// danglingLink returns an error if a path that does not exist, or one of the folders in it,
+// is a symbolic link to something that does not exist; nil if the path exists, or simply
+// is not there.
+func danglingLink(path string) error {
+	for p := path; ; p = filepath.Dir(p) {
+		if _, err := os.Stat(p); err == nil {
+			return nil
+		}
+		fi, err := os.Lstat(p)
+		if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			to, _ := os.Readlink(p)
+			return fmt.Errorf("%s is a symbolic link to %s, which does not exist: restore that, or remove the link", p, to)
+		}
+		if p == filepath.Dir(p) {
+			return nil
+		}
+	}
 }
