@@ -24,7 +24,7 @@ func Beneath(root, path string) bool {
 // the host's, and nothing is mounted over its own; what lies in them is another matter.
 var SystemDirs = []string{
 	"/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib32", "/lib64", "/run", "/sbin",
-	"/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/var", "/var/lib", "/var/run",
+	"/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/var", "/var/lib", "/var/run", "/var/tmp",
 }
 
 // KernelDirs are not files on a disk: neither they nor what lies in them is shared,

@@ -429,10 +429,22 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 			return &ShareError{path, KernelShare, "it belongs to the host's kernel"}
 		}
 	}
-	if !readOnly && slices.Contains(sandbox.SystemDirs, path) {
+	if !readOnly && (slices.Contains(sandbox.SystemDirs, path) || systemFile(path)) {
 		return &ShareError{path, ReadOnlyShare, "the host's operating system needs it, so a guest must not write to it"}
 	}
 	return nil
+}
+
+// systemFile reports whether the path is a file of the host's operating system. Directories
+// below /etc or /usr may hold somebody's work, single files there do not.
+func systemFile(path string) bool {
+	fi, err := os.Stat(path)
+	if err != nil || fi.IsDir() {
+		return false
+	}
+	return slices.ContainsFunc([]string{"/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr/bin", "/usr/lib", "/usr/sbin"}, func(dir string) bool {
+		return sandbox.Beneath(dir, path)
+	})
 }
 
 // resolved returns a path without symbolic links; the end of it need not exist yet.

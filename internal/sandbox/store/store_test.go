@@ -150,7 +150,10 @@ func TestCheckShareKeepsBawnsOwnStateOut(t *testing.T) {
 	if err := s.CheckShare("/etc", true); err != nil {
 		t.Errorf("/etc is refused though it is read-only: %v", err)
 	}
-	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", "/run", "/etc", "/usr", "/var", "/boot", filepath.Join(home, "absent")} {
+	if err := s.CheckShare("/etc/passwd", true); err != nil {
+		t.Errorf("/etc/passwd is refused though it is read-only: %v", err)
+	}
+	for _, bad := range []string{home, "/", filepath.Dir(home), s.Root(), filepath.Join(s.Root(), "sandboxes"), filepath.Join(home, ".local"), dotfiles, "/proc", "/dev", "/run", "/etc", "/usr", "/var", "/boot", "/tmp", "/var/tmp", "/etc/passwd", filepath.Join(home, "absent")} {
 		if err := s.CheckShare(bad, false); err == nil {
 			t.Errorf("%s may be shared", bad)
 		}
