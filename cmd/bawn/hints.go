@@ -100,7 +100,7 @@ var steps = map[engine.Reason]string{
 	engine.CommandFailed:  "bawn ls, then bawn logs {sandbox}",
 	engine.StopFailed:     "bawn stop --force {sandbox}",
 	engine.SuspendFailed:  "bawn logs --supervisor {sandbox}",
-	engine.Attached:       "run the same command with --force, which ends them",
+	engine.Attached:       "bawn suspend --force {sandbox}, which ends them",
 	engine.OtherVersion:   "bawn stop, then run the same command again",
 	engine.NoGuestUser:    "use --user root, or leave --user out",
 	engine.NotAnswering:   "bawn logs {sandbox}, or bawn stop --force {sandbox} and run the same command again",

@@ -20,8 +20,8 @@ import (
 
 func runCommand() *cobra.Command {
 	var f specFlags
-	var throwaway, noTTY bool
-	var user string
+	var throwaway bool
+	var inv invocation
 	c := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
 		Short: "Run a command in this directory's sandbox; create and start it if need be",
@@ -37,15 +37,14 @@ cannot be executed, 127 if it is not found.`,
 			if len(args) == 0 {
 				return hint(errors.New("no command given"), "bawn run -- COMMAND, or bawn shell")
 			}
-			return runIn(c.Context(), &f, throwaway, invocation{argv: args, user: user, noTTY: noTTY})
+			inv.argv = args
+			return runIn(c.Context(), &f, throwaway, inv)
 		},
 	}
 	f.register(c.Flags())
 	f.complete(c)
 	c.Flags().BoolVar(&throwaway, "rm", false, "create a sandbox for this command only and remove it afterwards")
-	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "do not give the command a terminal")
-	c.Flags().StringVarP(&user, "user", "u", "", "run as `USER`: root, or you (default)")
-	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
+	inv.register(c)
 	c.Flags().SetInterspersed(false)
 	return c
 }
@@ -94,9 +93,7 @@ func execCommand() *cobra.Command {
 	}
 	c.Flags().StringArrayVarP(&inv.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 	c.Flags().StringVarP(&inv.dir, "workdir", "w", "", "`DIRECTORY` to run in (default: this one if it is shared with the sandbox, else the project directory)")
-	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
-	c.Flags().StringVarP(&inv.user, "user", "u", "", "run as `USER`: root, or you (default)")
-	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
+	inv.register(c)
 	_ = c.RegisterFlagCompletionFunc("env", completeEnv)
 	c.Flags().SetInterspersed(false)
 	return c
@@ -104,11 +101,23 @@ func execCommand() *cobra.Command {
 
 // invocation is one command to run in a sandbox.
 type invocation struct {
-	argv  []string // empty: a login shell
-	env   []string // as given to --env
-	dir   string
-	user  string
-	noTTY bool
+	argv []string // empty: a login shell
+	env  []string // as given to --env
+	dir  string
+	user string
+
+	noTTY      bool
+	noStdin    bool
+	waitOutput bool
+}
+
+// register adds the flags that run and exec have in common.
+func (inv *invocation) register(c *cobra.Command) {
+	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
+	c.Flags().BoolVarP(&inv.noStdin, "no-stdin", "n", false, "give the command no standard input, as </dev/null does")
+	c.Flags().BoolVar(&inv.waitOutput, "wait-output", false, "wait until processes that the command leaves in the background have closed its output, too")
+	c.Flags().StringVarP(&inv.user, "user", "u", "", "run as `USER`: root, or you (default)")
+	_ = c.RegisterFlagCompletionFunc("user", completeUsers)
 }
 
 // runIn makes or finds the sandbox that the flags mean, and runs the command.
@@ -199,12 +208,9 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	if logical != "" {
 		named = []string{"PWD=" + logical}
 	}
-	cmd := session.Command{
-		Argv: inv.argv, Env: slices.Concat(named, s.Spec.Env, env), Dir: dir, Links: engine.Links(logical),
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
-	}
-	if !inv.noTTY && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
-		cmd.Terminal = &session.Terminal{In: os.Stdin, Out: os.Stdout, Type: os.Getenv("TERM")}
+	cmd := command(inv)
+	cmd.Env, cmd.Dir, cmd.Links, cmd.Signals = slices.Concat(named, s.Spec.Env, env), dir, engine.Links(logical), signals
+	if cmd.Terminal != nil {
 		shown.setRaw(true)
 		defer shown.setRaw(false)
 	}
@@ -221,11 +227,33 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	return nil
 }
 
+// command returns the command of an invocation with the streams of this process. It has a
+// terminal where standard input and output are one; standard error may be apart.
+func command(inv invocation) session.Command {
+	cmd := session.Command{
+		Argv: inv.argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		WaitOutput: inv.waitOutput, JobControl: true,
+	}
+	if inv.noStdin {
+		cmd.Stdin = nil
+	}
+	if !inv.noTTY && !inv.noStdin && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
+		cmd.Terminal = &session.Terminal{In: os.Stdin, Out: os.Stdout, Type: os.Getenv("TERM")}
+		if isTerminal(os.Stderr) {
+			cmd.Stderr = nil
+		}
+	}
+	return cmd
+}
+
 // notRun returns the error of a command that did not run to its end. If the sandbox does
 // not respond to a signal, it prints that and returns the signal as an interruption.
 func notRun(err error, spec *sandbox.Spec) error {
 	var still session.StillError
-	if !errors.As(err, &still) {
+	switch {
+	case errors.Is(err, session.ErrOlderGuest):
+		return hint(err, "bawn stop %s, then run the same command again", spec.Name)
+	case !errors.As(err, &still):
 		return err
 	}
 	if spec.Throwaway { // which Close removes

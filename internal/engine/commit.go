@@ -94,7 +94,7 @@ func (e *Engine) packGuest(ctx context.Context, spec *sandbox.Spec) (*guestTree,
 		messages := &lineNotices{engine: e, sandbox: spec.Name}
 		exit, err := client.Run(ctx, session.Command{
 			Argv: append([]string{"sh", "-euc", packScript, "sh"}, excludeArgs(spec)...), Dir: "/",
-			Stdout: w, Stderr: messages,
+			Stdout: w, Stderr: messages, WaitOutput: true,
 		})
 		messages.flush()
 		if err == nil && exit.Status > tarDiffers {

@@ -38,7 +38,7 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	return e.during("Suspending "+name, func() error {
 		err := control.NewClient(d.DialControl).Suspend(ctx, force)
 		if control.ReasonOf(err) == control.ReasonAttached { // the more specific reason
-			return err
+			return because(Attached, name, err)
 		}
 		if err != nil {
 			return because(SuspendFailed, name, err)

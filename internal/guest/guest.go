@@ -59,6 +59,8 @@ func Main(version string) int {
 		return endMachine(name, os.Args[1:])
 	case sshd.SFTPMode:
 		return sshd.ServeSFTP()
+	case sshd.JobMode:
+		return sshd.LeadJob(os.Args[1:])
 	case dockerd.ActivateMode:
 		return dockerd.Activate(os.Args[1:])
 	case modeModprobe:

@@ -26,25 +26,35 @@ type Command struct {
 	// Links are the host's symbolic links on the way to Dir, for the guest to make.
 	Links []wire.Link
 
-	// Stdin is the command's input; nil is none. Run does not close it, and a read from it
-	// may outlive Run: a read from a terminal cannot be interrupted.
+	// Stdin is the command's input; nil is none. Run does not close it. Of a pipe, a socket
+	// or a file no more is taken than the command's processes have read (input.go).
 	Stdin *os.File
 	// Stdout and Stderr receive the command's output. Each is written by one goroutine,
-	// both at the same time. With a terminal, all output goes to Stdout.
+	// both at the same time. With a terminal, Stderr nil sends all output to Stdout.
 	Stdout, Stderr io.Writer
+	// WaitOutput delays the end of Run until all of the command's processes have closed its
+	// output, those in the background too.
+	WaitOutput bool
 	// Terminal is the user's terminal, for a command that runs under one; else nil.
 	Terminal *Terminal
 	// Signals are passed on to the command while Run runs; nil is none.
 	Signals <-chan os.Signal
+	// JobControl makes this process stop and continue with the command (job.go).
+	JobControl bool
 }
 
 // Exit is the result of a command.
 type Exit struct {
-	Status int // exit status; 128+n for a command that signal n ended
+	Status int            // exit status; 128+n for a command that signal n ended
+	Signal syscall.Signal // that ended the command; 0 for none
 }
 
 // ErrGone is returned by Run if the connection ended before the command did.
 var ErrGone = errors.New("the sandbox ended while the command ran")
+
+// ErrOlderGuest is returned by Run for arguments that are too long for the agent of an
+// earlier bawn, which the sandbox has run since then.
+var ErrOlderGuest = errors.New("the sandbox was started by an earlier bawn, which does not accept such long arguments")
 
 // OutputError is returned by Run if the command's output could not be written on the host.
 type OutputError struct{ error }
@@ -52,12 +62,12 @@ type OutputError struct{ error }
 func (e OutputError) Error() string { return "write the command's output: " + e.error.Error() }
 func (e OutputError) Unwrap() error { return e.error }
 
-// Run runs the command and returns when it has ended and all its output is written. An
-// error means that bawn failed, not the command: ErrGone, StillError, OutputError, or the
-// guest's refusal. A context that ends, like any error on the way, closes the client,
-// which ends the command.
+// Run runs the command and returns when it has ended and its output is written. An
+// error means that bawn failed, not the command: ErrGone, ErrOlderGuest, StillError,
+// OutputError, or the guest's refusal. A context that ends, like any error on the way,
+// closes the client, which ends the command.
 func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
-	f := &forwarder{client: c, session: make(chan *ssh.Session, 1)}
+	f := &forwarder{client: c, session: make(chan *remote, 1), ready: make(chan struct{})}
 	over := make(chan struct{})
 	defer close(over)
 	go f.run(cmd.Signals, over)
@@ -72,52 +82,39 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 // signals go to.
 func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, error) {
 	defer close(f.session)
-	s, err := c.ssh.NewSession()
-	if err != nil {
-		return Exit{}, fmt.Errorf("guest: %w", err)
-	}
-	defer s.Close()
-	// A command whose output is not read any more would wait for ever.
-	lost := make(chan error, 2)
-	fail := func(err error) { lost <- OutputError{err}; c.Close() }
-	s.Stdout, s.Stderr = &output{cmd.Stdout, fail}, &output{cmd.Stderr, fail}
-	stdin, err := s.StdinPipe()
+	s, err := c.openRemote()
 	if err != nil {
 		return Exit{}, err
 	}
-	if cmd.Terminal != nil {
-		restore, err := cmd.Terminal.attach(ctx, s)
-		if err != nil {
-			return Exit{}, err
-		}
-		defer restore()
+	defer s.Close()
+	front, err := attach(s, cmd)
+	if err != nil {
+		return Exit{}, err
 	}
-	if err := s.Start(wire.ExecCommand(wire.ExecRequest{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Links: cmd.Links})); err != nil {
-		return Exit{}, fmt.Errorf("guest: start the command: %w", err)
+	defer front.detach()
+	in, err := newSource(cmd, front, f)
+	if err != nil {
+		return Exit{}, fmt.Errorf("standard input: %w", err)
 	}
-	go copyInput(stdin, cmd, f)
+	defer in.close()
+	if err := s.start(cmd, in.kind()); err != nil {
+		return Exit{}, err
+	}
+	// A command whose output is not read any more would wait for ever.
+	lost := make(chan error, 2)
+	fail := func(err error) { lost <- OutputError{err}; c.Close() }
+	s.copyOutputs(cmd, fail)
+	go in.carry(s)
 	f.session <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	exit, err := exitOf(s.Wait())
+	exit, err := s.wait(func(over <-chan struct{}) { front.follow(s, f, cmd.Signals, over) })
+	in.finish(s)
 	select {
 	case err = <-lost:
 	default:
 	}
 	return exit, err
-}
-
-// copyInput copies the command's input until it ends, and passes its end on.
-func copyInput(stdin io.WriteCloser, cmd Command, f *forwarder) {
-	defer stdin.Close()
-	switch {
-	case cmd.Stdin == nil:
-	case cmd.Terminal != nil:
-		interrupted := func() { go f.expectAnswer(syscall.SIGINT) }
-		_, _ = io.Copy(stdin, cmd.Terminal.watchInterrupt(cmd.Stdin, interrupted))
-	default:
-		_, _ = io.Copy(stdin, cmd.Stdin)
-	}
 }
 
 // output is a writer that reports errors to fail.
@@ -134,20 +131,20 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// exitOf translates the result of ssh.Session.Wait.
-func exitOf(err error) (Exit, error) {
-	var exit *ssh.ExitError
-	switch {
-	case err == nil:
-		return Exit{}, nil
-	case errors.As(err, &exit) && exit.Signal() != "":
-		return Exit{128 + signalNumber(exit.Signal())}, nil
-	case errors.As(err, &exit):
-		return Exit{exit.ExitStatus() & 0xff}, nil
+// start starts the command, whose standard input is of that kind.
+func (s *remote) start(cmd Command, input wire.Input) error {
+	line := wire.ExecCommand(wire.ExecRequest{
+		Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Links: cmd.Links, Input: input, WaitOutput: cmd.WaitOutput,
+		SeparateError: cmd.Terminal != nil && cmd.Stderr != nil, JobControl: cmd.JobControl,
+	})
+	parts, last := wire.SplitExec(line)
+	if len(parts) > 0 && !s.current {
+		return ErrOlderGuest
 	}
-	var missing *ssh.ExitMissingError
-	if errors.As(err, &missing) {
-		return Exit{}, ErrGone
+	for _, part := range parts {
+		if _, err := s.SendRequest(wire.RequestExecPart, false, ssh.Marshal(wire.ExecPart{Part: part})); err != nil {
+			return fmt.Errorf("guest: start the command: %w", err)
+		}
 	}
-	return Exit{}, fmt.Errorf("guest: %w", err)
+	return s.ask("exec", struct{ Command string }{last})
 }

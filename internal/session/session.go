@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // ErrUser means that the guest has no user of the name.
@@ -28,6 +29,7 @@ var ErrUser = errors.New("no such user in the guest")
 type Client struct {
 	ssh         *ssh.Client
 	answerLimit time.Duration // see expectAnswer
+	current     bool          // the agent knows the requests of wire.SSHVersion
 }
 
 // Dial connects to the guest of the running sandbox in d, as user. The caller closes the
@@ -57,7 +59,8 @@ func Dial(ctx context.Context, d store.Dir, user string) (*Client, error) {
 		}
 		return nil, fmt.Errorf("ssh to the guest: %w", err)
 	}
-	return &Client{ssh: c, answerLimit: defaultAnswerLimit}, nil
+	current := strings.HasPrefix(string(c.ServerVersion()), wire.SSHVersion)
+	return &Client{ssh: c, answerLimit: defaultAnswerLimit, current: current}, nil
 }
 
 func handshake(conn net.Conn, user string, key ssh.Signer, host ssh.PublicKey) (*ssh.Client, error) {

@@ -32,11 +32,17 @@ import (
 // TestMain lets the guest's SSH server execute this program for SFTP, as it executes the
 // agent in a guest.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == clientMode {
+		os.Exit(clientMain())
+	}
 	// A signal that is ignored here would be ignored by the commands too; one that has a
 	// handler is not.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	if filepath.Base(os.Args[0]) == sshd.SFTPMode {
 		os.Exit(sshd.ServeSFTP())
+	}
+	if filepath.Base(os.Args[0]) == sshd.JobMode {
+		os.Exit(sshd.LeadJob(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }

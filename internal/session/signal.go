@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -45,37 +43,50 @@ const defaultAnswerLimit = 10 * time.Second
 // after each of them an answer is expected, or else the user could not get away.
 type forwarder struct {
 	client     *Client
-	session    chan *ssh.Session // gives the session once its command is started
-	asking     sync.Mutex        // held while an answer is waited for
-	unanswered atomic.Int32      // the signal after which the guest did not answer
+	ready      chan struct{} // closed when follow is to receive the signals
+	session    chan *remote  // gives the session once its command is started
+	asking     sync.Mutex    // held while an answer is waited for
+	unanswered atomic.Int32  // the signal after which the guest did not answer
 }
 
-// run passes signals on until Run is over, or the channel of signals is closed.
+// run handles the signals that come before the command is started, and gives the session
+// them then. It ends with that, or when Run is over, or the channel of signals is closed.
 func (f *forwarder) run(from <-chan os.Signal, over <-chan struct{}) {
-	var s *ssh.Session // once there was a signal
+	var early []os.Signal
 	for {
-		var received os.Signal
 		select {
-		case received = <-from:
+		case sig := <-from:
+			if sig == nil {
+				return // closed
+			}
+			f.mayEnd(sig)
+			early = append(early, sig)
+		case s := <-f.session:
+			if s == nil {
+				return // the command was not started
+			}
+			for _, sig := range early {
+				s.signal(sig)
+			}
+			close(f.ready)
+			return
 		case <-over:
 			return
 		}
-		sig, ok := received.(syscall.Signal)
-		if !ok {
-			return // closed
-		}
-		switch sig {
-		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
-			go f.expectAnswer(sig)
-		}
-		if s == nil {
-			if s = <-f.session; s == nil {
-				return // the command was not started
-			}
-		}
-		if name := wire.SignalName(sig); name != "" {
-			_ = s.Signal(ssh.Signal(name)) // fails only when the session is over
-		}
+	}
+}
+
+// pass passes a signal on to the command of a session that was started.
+func (f *forwarder) pass(s *remote, sig os.Signal) {
+	f.mayEnd(sig)
+	s.signal(sig)
+}
+
+// mayEnd expects an answer after a signal that is to end the command.
+func (f *forwarder) mayEnd(sig os.Signal) {
+	switch sig {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
+		go f.expectAnswer(sig.(syscall.Signal))
 	}
 }
 

@@ -2,12 +2,9 @@ package session
 
 import (
 	"bytes"
-	"context"
-	"fmt"
+	"encoding/binary"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -74,47 +71,28 @@ func (k interruptReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// attach gives the session a terminal of the same size and type in the guest, sets the
-// person's terminal to raw mode, and passes changes of its size on until restore is
-// called or ctx ends. restore also gives the user's terminal its mode back.
-func (t *Terminal) attach(ctx context.Context, s *ssh.Session) (restore func(), err error) {
-	resized := make(chan os.Signal, 1)
-	signal.Notify(resized, syscall.SIGWINCH) // before the size is read: no change is missed
+// ptyRequest is the payload of pty-req (RFC 4254, section 6.2). Sizes are in characters and
+// in pixels.
+type ptyRequest struct {
+	Type                         string
+	Columns, Rows, Width, Height uint32
+	Modes                        string
+}
+
+// request returns the request for a terminal of the same size, type and modes.
+func (t *Terminal) request() ptyRequest {
 	w, h, err := term.GetSize(int(t.Out.Fd()))
 	if err != nil {
 		w, h = 80, 24 // a terminal that has no size: VT100's
 	}
-	if err := s.RequestPty(t.Type, h, w, modes(t.In)); err != nil {
-		signal.Stop(resized)
-		return nil, fmt.Errorf("guest: terminal: %w", err)
+	var encoded []byte
+	for op, value := range modes(t.In) {
+		encoded = binary.BigEndian.AppendUint32(append(encoded, op), value)
 	}
-	was, err := term.MakeRaw(int(t.In.Fd()))
-	if err != nil {
-		signal.Stop(resized)
-		return nil, fmt.Errorf("terminal: %w", err)
-	}
-	done := make(chan struct{})
-	go t.passSize(ctx, s, resized, done)
-	return func() {
-		signal.Stop(resized)
-		close(done)
-		_ = term.Restore(int(t.In.Fd()), was)
-	}, nil
+	return ptyRequest{Type: t.Type, Columns: uint32(w), Rows: uint32(h), Modes: string(append(encoded, 0))}
 }
 
-// passSize passes the terminal's size on to the session at each signal, until done is
-// closed or ctx ends.
-func (t *Terminal) passSize(ctx context.Context, s *ssh.Session, resized <-chan os.Signal, done <-chan struct{}) {
-	for {
-		select {
-		case <-resized:
-			if w, h, err := term.GetSize(int(t.Out.Fd())); err == nil {
-				_ = s.WindowChange(h, w)
-			}
-		case <-done:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
+// windowChange returns the payload of window-change (RFC 4254, section 6.7).
+func windowChange(w, h int) []byte {
+	return ssh.Marshal(struct{ Columns, Rows, Width, Height uint32 }{uint32(w), uint32(h), 0, 0})
 }

@@ -26,6 +26,18 @@ type ExecRequest struct {
 	// Links are the host's symbolic links on the way to Dir. The guest makes those that are
 	// missing there.
 	Links []Link `json:"links,omitempty"`
+
+	// Input is the command's standard input where it has no terminal.
+	Input Input `json:"input,omitempty"`
+	// SeparateError gives a command with a terminal a pipe as its standard error.
+	SeparateError bool `json:"separateError,omitempty"`
+	// WaitOutput delays the command's end until all processes that hold its standard output
+	// or standard error have closed them.
+	WaitOutput bool `json:"waitOutput,omitempty"`
+	// JobControl asks for RequestStopped when the command stops. With a terminal, the
+	// command gets a process group of its own below the session's leader, so that the
+	// terminal's stop signals act on it (POSIX XBD 3.264, orphaned process group).
+	JobControl bool `json:"jobControl,omitempty"`
 }
 
 // Link is a symbolic link.
@@ -36,7 +48,7 @@ type Link struct {
 
 // ExecCommand returns the SSH command string that carries r.
 func ExecCommand(r ExecRequest) string {
-	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links)})
+	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links), r.Input, r.SeparateError, r.WaitOutput, r.JobControl})
 	if err != nil {
 		panic(err) // byte slices always marshal
 	}
@@ -59,7 +71,10 @@ func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	if err := json.Unmarshal(b, &x); err != nil {
 		return ExecRequest{}, true, fmt.Errorf("exec request: %w", err)
 	}
-	return ExecRequest{Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env), Links: cookedLinks(x.Links)}, true, nil
+	return ExecRequest{
+		Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env), Links: cookedLinks(x.Links),
+		Input: x.Input, SeparateError: x.SeparateError, WaitOutput: x.WaitOutput, JobControl: x.JobControl,
+	}, true, nil
 }
 
 // rawExec is an ExecRequest with bytes for strings. Arguments and paths need not be UTF-8,
@@ -70,6 +85,11 @@ type rawExec struct {
 	Env  [][]byte `json:"env,omitempty"`
 
 	Links [][2][]byte `json:"links,omitempty"` // path and target
+
+	Input         Input `json:"input,omitempty"`
+	SeparateError bool  `json:"separateError,omitempty"`
+	WaitOutput    bool  `json:"waitOutput,omitempty"`
+	JobControl    bool  `json:"jobControl,omitempty"`
 }
 
 func raw(list []string) [][]byte {

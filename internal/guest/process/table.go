@@ -46,6 +46,9 @@ type Process struct {
 	PID    int
 	Done   chan struct{} // closed when it was reaped
 	Status syscall.WaitStatus
+	// Stopped gives the signal each time that one has stopped the process. A stop is
+	// dropped while the one before it was not received.
+	Stopped chan syscall.Signal
 }
 
 // NewTable returns an empty table whose children start in the control group, an
@@ -72,7 +75,7 @@ func (ps *Table) Start(path string, argv []string, attr *syscall.ProcAttr) (*Pro
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{PID: pid, Done: make(chan struct{})}
+	p := &Process{PID: pid, Done: make(chan struct{}), Stopped: make(chan syscall.Signal, 1)}
 	if st, ok := ps.early[pid]; ok {
 		delete(ps.early, pid)
 		p.Status = st
@@ -101,14 +104,14 @@ func (ps *Table) inGroup(attr *syscall.ProcAttr) *syscall.ProcAttr {
 	return &inside
 }
 
-// Reap collects the statuses of all children that have ended, and reports whether any child
-// is left.
+// Reap collects the statuses of all children that have ended or stopped, and reports
+// whether any child is left.
 func (ps *Table) Reap() (left bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for {
 		var st syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &st, syscall.WNOHANG, nil)
+		pid, err := syscall.Wait4(-1, &st, syscall.WNOHANG|syscall.WUNTRACED, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
@@ -117,7 +120,21 @@ func (ps *Table) Reap() (left bool) {
 		case pid == 0:
 			return true
 		}
+		ps.changed(pid, st)
+	}
+}
+
+// changed notes the status of a child that has ended or stopped; ps.mu is held.
+func (ps *Table) changed(pid int, st syscall.WaitStatus) {
+	if !st.Stopped() {
 		ps.ended(pid, st)
+		return
+	}
+	if p, ok := ps.running[pid]; ok {
+		select {
+		case p.Stopped <- st.StopSignal():
+		default:
+		}
 	}
 }
 
@@ -134,18 +151,22 @@ func (ps *Table) ended(pid int, st syscall.WaitStatus) {
 }
 
 func (ps *Table) waitOne(p *Process) {
-	var info unix.Siginfo
-	for errors.Is(unix.Waitid(unix.P_PID, p.PID, &info, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	var st syscall.WaitStatus
-	for {
-		if _, err := syscall.Wait4(p.PID, &st, 0, nil); !errors.Is(err, syscall.EINTR) {
-			break
+	for ended := false; !ended; {
+		var info unix.Siginfo
+		for errors.Is(unix.Waitid(unix.P_PID, p.PID, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil), unix.EINTR) {
 		}
+		ps.mu.Lock()
+		var st syscall.WaitStatus
+		pid, err := syscall.Wait4(p.PID, &st, syscall.WNOHANG|syscall.WUNTRACED, nil)
+		for errors.Is(err, syscall.EINTR) {
+			pid, err = syscall.Wait4(p.PID, &st, syscall.WNOHANG|syscall.WUNTRACED, nil)
+		}
+		if pid == p.PID || err != nil {
+			ps.changed(p.PID, st)
+			ended = !st.Stopped()
+		}
+		ps.mu.Unlock()
 	}
-	ps.ended(p.PID, st)
 }
 
 // SignalGroup sends sig to the process group that p leads, if p has not ended.

@@ -16,6 +16,8 @@ import (
 
 // command is a program with all that it needs.
 type command struct {
+	request wire.ExecRequest // zero for another client's command
+
 	argv  []string
 	paths []string // where the program may be, in the order to try
 	dir   string
@@ -31,13 +33,20 @@ func (s *session) command(r *ssh.Request) (*command, error) {
 		if err := ssh.Unmarshal(r.Payload, &v); err != nil {
 			return nil, err
 		}
-		line = v.Command
+		if s.partsLen > wire.MaxExec {
+			return nil, tooLong("the command")
+		}
+		line = strings.Join(append(s.parts, v.Command), "")
+		s.parts = nil
 	}
 	req, exact, err := wire.ParseExecCommand(line)
 	if err != nil {
 		return nil, err
 	}
 	shell := s.login.Shell
+	if !exact { // OpenSSH's server waits too
+		req.WaitOutput = true
+	}
 	c := s.prepare(req)
 	switch {
 	case r.Type == "subsystem":
@@ -61,7 +70,7 @@ func (s *session) prepare(req wire.ExecRequest) *command {
 	if s.terminal != nil {
 		term = s.terminal.name
 	}
-	c := &command{dir: req.Dir, env: logins.Environ(s.login, term, append(s.env, req.Env...))}
+	c := &command{request: req, dir: req.Dir, env: logins.Environ(s.login, term, append(s.env, req.Env...))}
 	if c.dir == "" {
 		c.dir = logins.StartDir(s.login)
 	}

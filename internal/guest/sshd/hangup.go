@@ -33,9 +33,7 @@ func (s *session) hangUp() {
 		_ = syscall.Kill(m.PID, syscall.SIGHUP)
 		_ = syscall.Kill(m.PID, syscall.SIGCONT) // a stopped process handles no signal
 	}
-	if s.pipes != nil {
-		s.pipes.close()
-	}
+	s.streams.close()
 	for end := time.Now().Add(hangUpGrace); time.Now().Before(end); time.Sleep(hangUpPoll) {
 		if len(s.toKill()) == 0 {
 			return
@@ -52,6 +50,7 @@ func (s *session) hangUp() {
 // toKill returns the processes of the session that are not spared.
 func (s *session) toKill() []process.Member {
 	return slices.DeleteFunc(process.Session(s.running.PID), func(m process.Member) bool {
-		return s.terminal != nil && m.PID != s.running.PID && m.IgnoresHangup()
+		command := m.PID == s.running.PID || s.job != nil && m.PID == s.job.pid
+		return s.terminal != nil && !command && m.IgnoresHangup()
 	})
 }

@@ -4,52 +4,184 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"bawn.dev/bawn/internal/wire"
 )
 
-// pipes are the standard streams of a command without a terminal: ours are our ends,
-// theirs the command's, each in the order of the descriptors 0 to 2.
-type pipes struct{ ours, theirs []*os.File }
-
-func newPipes() (*pipes, error) {
-	p := &pipes{}
-	for fd := range 3 {
-		r, w, err := os.Pipe()
-		if err != nil {
-			p.close()
-			return nil, fmt.Errorf("pipe: %w", err)
-		}
-		if fd == 0 {
-			r, w = w, r
-		}
-		p.ours, p.theirs = append(p.ours, r), append(p.theirs, w)
-	}
-	return p, nil
+// streams are the standard streams of a command: its terminal, pipes, or both. theirs are
+// the command's ends in the order of the descriptors 0 to 2; input, output and errors are
+// our ends of the pipes among them, nil for the others.
+type streams struct {
+	theirs         []*os.File
+	input          *input
+	output, errors *outlet
 }
 
-// close closes all ends. It may be called more than once, and while carry runs.
-func (p *pipes) close() {
-	for _, f := range slices.Concat(p.ours, p.theirs) {
+// newStreams makes the streams that the request asks for. The pipes belong to the user,
+// who could otherwise not open them again (/dev/stdin, /proc/self/fd/1).
+func (s *session) newStreams(req wire.ExecRequest) (*streams, error) {
+	x := &streams{}
+	err := x.open(s, req)
+	if err != nil {
+		x.close()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (x *streams) open(s *session, req wire.ExecRequest) error {
+	if t := s.terminal; t != nil {
+		x.theirs = []*os.File{t.tty, t.tty, t.tty}
+		if !req.SeparateError {
+			return nil
+		}
+		r, w, err := s.pipe()
+		if err == nil {
+			x.errors, x.theirs[2] = &outlet{file: r}, w
+		}
+		return err
+	}
+	in, err := x.openInput(s, req.Input)
+	if err != nil {
+		return err
+	}
+	x.theirs = append(x.theirs, in)
+	for _, to := range []**outlet{&x.output, &x.errors} {
+		r, w, err := s.pipe()
+		if err != nil {
+			return err
+		}
+		*to, x.theirs = &outlet{file: r}, append(x.theirs, w)
+	}
+	return nil
+}
+
+// openInput returns the command's end of its standard input.
+func (x *streams) openInput(s *session, kind wire.Input) (*os.File, error) {
+	if kind == wire.InputNone {
+		return os.Open(os.DevNull)
+	}
+	r, w, err := s.pipe()
+	if err != nil {
+		return nil, err
+	}
+	x.input = &input{file: w, counted: kind == wire.InputCounted}
+	return r, nil
+}
+
+// pipe returns the two ends of a new pipe that belongs to the user.
+func (s *session) pipe() (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err != nil {
+		return nil, nil, fmt.Errorf("pipe: %w", err)
+	}
+	if os.Geteuid() == 0 {
+		if err = r.Chown(int(s.login.UID), int(s.login.GID)); err != nil {
+			r.Close()
+			w.Close()
+			return nil, nil, fmt.Errorf("pipe: %w", err)
+		}
+	}
+	return r, w, nil
+}
+
+// release closes the command's ends, which the command holds by then.
+func (x *streams) release() {
+	for _, f := range x.theirs {
 		f.Close()
 	}
 }
 
-// carry copies between the pipes and the channel until both outputs have ended.
-func (p *pipes) carry(channel ssh.Channel) {
-	go func() {
-		_, _ = io.Copy(p.ours[0], channel)
-		p.ours[0].Close()
-	}()
-	var outputs sync.WaitGroup
-	for i, w := range []io.Writer{channel, channel.Stderr()} {
-		outputs.Go(func() {
-			_, _ = io.Copy(w, p.ours[1+i])
-			// A process that still writes gets SIGPIPE: nobody reads any more.
-			p.ours[1+i].Close()
+// close closes all ends. It may be called more than once, and while carry runs.
+func (x *streams) close() {
+	x.release()
+	if x.input != nil {
+		x.input.file.Close()
+	}
+	for _, o := range x.outlets() {
+		o.file.Close()
+	}
+}
+
+func (x *streams) outlets() (list []*outlet) {
+	for _, o := range []*outlet{x.output, x.errors} {
+		if o != nil {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// carry copies between the pipes and the channel. It returns when the command has ended
+// (done is closed) and its output was sent; with wait, when all processes have closed the
+// output. What is written later is read and dropped, so that no process gets SIGPIPE.
+func (x *streams) carry(channel ssh.Channel, done <-chan struct{}, wait bool) {
+	if x.input != nil {
+		go x.input.carry(channel, func(c wire.Consumed) {
+			_, _ = channel.SendRequest(wire.RequestConsumed, false, ssh.Marshal(c))
 		})
 	}
-	outputs.Wait()
+	var copies sync.WaitGroup
+	for o, w := range map[*outlet]io.Writer{x.output: channel, x.errors: channel.Stderr()} {
+		if o != nil {
+			copies.Go(func() { o.carry(w, done) })
+		}
+	}
+	closed := make(chan struct{})
+	go func() { copies.Wait(); close(closed) }()
+	if wait {
+		<-closed
+		<-done
+		return
+	}
+	<-done
+	x.settle(closed)
+	for _, o := range x.outlets() {
+		o.detach()
+	}
+}
+
+// After a command's end, settleQuiet is how long its output may be silent before what the
+// command left in the background is not waited for any more, and settleLimit bounds the
+// wait for such processes that do not stop writing. A pipeline such as a shell's
+// "> >(tee log)" ends meanwhile.
+const (
+	settlePoll  = 10 * time.Millisecond
+	settleQuiet = 300 * time.Millisecond
+	settleLimit = 2 * time.Second
+)
+
+// settle returns when all output is closed, or when all that was written before the
+// command's end was sent and the rest is silent.
+func (x *streams) settle(closed <-chan struct{}) {
+	for _, o := range x.outlets() {
+		o.mark()
+	}
+	var last int64
+	var since, sent time.Time
+	for {
+		select {
+		case <-closed:
+			return
+		case <-time.After(settlePoll):
+		}
+		passed, all := int64(0), true
+		for _, o := range x.outlets() {
+			n, reached := o.progress()
+			passed, all = passed+n, all && reached
+		}
+		now := time.Now()
+		if sent.IsZero() && all {
+			sent = now
+		}
+		if since.IsZero() || passed != last {
+			last, since = passed, now
+		}
+		if all && (now.Sub(since) >= settleQuiet || now.Sub(sent) >= settleLimit) {
+			return
+		}
+	}
 }

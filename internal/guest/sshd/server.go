@@ -20,6 +20,7 @@ import (
 
 	"bawn.dev/bawn/internal/guest/accounts"
 	"bawn.dev/bawn/internal/guest/process"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Server serves SSH connections: sessions, SFTP and forwards. Its methods may be called
@@ -82,7 +83,7 @@ func (s *Server) config() *ssh.ServerConfig {
 	s.mu.Unlock()
 	cfg := &ssh.ServerConfig{
 		MaxAuthTries:  maxAuthTries,
-		ServerVersion: "SSH-2.0-bawn",
+		ServerVersion: wire.SSHVersion,
 		PublicKeyCallback: func(c ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			got := key.Marshal()
 			for _, k := range keys {

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == SFTPMode {
 		os.Exit(ServeSFTP())
 	}
+	if filepath.Base(os.Args[0]) == JobMode {
+		os.Exit(LeadJob(os.Args[1:]))
+	}
 	os.Exit(m.Run())
 }
 

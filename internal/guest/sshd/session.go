@@ -25,9 +25,10 @@ import (
 // pseudo-terminal or with three pipes as its streams. Its end is reported by finish, in a
 // second goroutine:
 //
-//   - With pipes, the channel is closed when the command has ended and its output has
-//     ended too, which is when the last process that holds the pipes has closed them. A
-//     pipeline in a shell and OpenSSH's server behave so as well.
+//   - With pipes, the channel is closed when the command has ended and what it wrote was
+//     sent. Processes in the background that hold the pipes are not waited for, since a
+//     shell's prompt does not wait for them either; what they write later is dropped. A
+//     client other than bawn's waits for them, as with OpenSSH's server (pipes.go).
 //   - With a terminal, the channel is closed when the command has ended and its output
 //     has been read. A process in the background that keeps the terminal open is not
 //     waited for, since the kernel hangs the terminal up when its session's leader ends.
@@ -40,9 +41,12 @@ type session struct {
 	channel ssh.Channel
 
 	env      []string // KEY=VALUE from the client
+	parts    []string // of the command string, all but the last
+	partsLen int      // their length, also of those that were refused
 	terminal *terminal
-	pipes    *pipes
-	running  *process.Process // nil until the command is started
+	streams  *streams
+	running  *process.Process // the session's leader; nil until the command is started
+	job      *job             // nil where the leader is the command
 
 	once sync.Once // reports the end
 }
@@ -86,6 +90,8 @@ func (s *session) answer(r *ssh.Request) bool {
 		return s.changeWindow(r.Payload)
 	case "signal":
 		return s.passSignal(r.Payload)
+	case wire.RequestExecPart:
+		return s.addPart(r.Payload)
 	case "exec", "shell":
 		return s.running == nil
 	case "subsystem":
@@ -101,6 +107,21 @@ func (s *session) setEnv(payload []byte) bool {
 		return false
 	}
 	s.env = append(s.env, v.Name+"="+v.Value)
+	return true
+}
+
+// addPart keeps a part of the command string. One that is too long is kept as such: the
+// command then ends with the status that a shell gives for it.
+func (s *session) addPart(payload []byte) bool {
+	var v wire.ExecPart
+	if ssh.Unmarshal(payload, &v) != nil || s.running != nil {
+		return false
+	}
+	if s.partsLen += len(v.Part); s.partsLen > wire.MaxExec {
+		s.parts = nil
+		return false
+	}
+	s.parts = append(s.parts, v.Part)
 	return true
 }
 
@@ -135,13 +156,28 @@ func (s *session) passSignal(payload []byte) bool {
 	if !ok {
 		return false
 	}
-	s.server.processes.SignalGroup(s.running, sig)
-	if s.terminal != nil {
-		if group := s.terminal.foreground(); group > 1 && group != s.running.PID {
-			_ = syscall.Kill(-group, sig) // the group may have ended
-		}
+	s.signal(sig)
+	if sig == syscall.SIGHUP || sig == syscall.SIGTERM {
+		s.signal(syscall.SIGCONT) // a stopped process handles no signal
 	}
 	return true
+}
+
+// signal sends a signal to the command's process group, and to the group in the foreground
+// of its terminal.
+func (s *session) signal(sig syscall.Signal) {
+	group := s.running.PID
+	if s.job != nil {
+		group = s.job.pid
+		s.job.signal(sig)
+	} else {
+		s.server.processes.SignalGroup(s.running, sig)
+	}
+	if s.terminal != nil {
+		if front := s.terminal.foreground(); front > 1 && front != group && front != s.running.PID {
+			_ = syscall.Kill(-front, sig) // the group may have ended
+		}
+	}
 }
 
 // begin starts the command of the request.
@@ -154,7 +190,7 @@ func (s *session) begin(r *ssh.Request) {
 		s.fail(err)
 		return
 	}
-	go s.finish()
+	go s.finish(cmd.request)
 }
 
 // fail reports to the client why its command does not run.
@@ -175,14 +211,50 @@ func (s *session) fail(err error) {
 }
 
 // finish carries the command's streams until it has ended, and reports how it ended.
-func (s *session) finish() {
-	if s.terminal != nil {
-		s.terminal.carry(s.channel, s.running.Done)
-	} else {
-		s.pipes.carry(s.channel)
-		<-s.running.Done
+func (s *session) finish(req wire.ExecRequest) {
+	over := make(chan struct{})
+	defer close(over)
+	if req.JobControl {
+		go s.reportStops(over)
 	}
-	s.exit(endOf(s.running.Status))
+	var terminal sync.WaitGroup
+	if s.terminal != nil {
+		terminal.Go(func() { s.terminal.carry(s.channel, s.running.Done) })
+	}
+	s.streams.carry(s.channel, s.running.Done, req.WaitOutput)
+	terminal.Wait()
+	status := s.running.Status
+	if s.job != nil {
+		status = s.job.ending(status)
+	}
+	if in := s.streams.input; in != nil && in.counted {
+		s.report(wire.RequestConsumed, wire.Consumed{Bytes: uint64(in.consumed()), Unread: true})
+	}
+	s.exit(endOf(status))
+}
+
+// report sends the client a request that needs no reply. It fails only when the channel is
+// closed.
+func (s *session) report(kind string, payload any) {
+	_, _ = s.channel.SendRequest(kind, false, ssh.Marshal(payload))
+}
+
+// reportStops tells the client each time that the command stops, until over is closed.
+func (s *session) reportStops(over <-chan struct{}) {
+	stopped := s.running.Stopped
+	if s.job != nil {
+		stopped = s.job.stopped
+	}
+	for {
+		select {
+		case sig := <-stopped:
+			if name := wire.SignalName(sig); name != "" {
+				s.report(wire.RequestStopped, wire.Stopped{Signal: name})
+			}
+		case <-over:
+			return
+		}
+	}
 }
 
 // exit reports the command's end to the client and closes the channel, once.

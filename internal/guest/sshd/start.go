@@ -26,6 +26,12 @@ type startError struct {
 
 func (e *startError) Error() string { return e.text }
 
+// tooLong is the error of arguments and environment that are longer than the kernel
+// accepts (execve(2), E2BIG).
+func tooLong(name string) error {
+	return &startError{statusNotExecutable, name + ": Argument list too long"}
+}
+
 func notFound(name string) error {
 	if strings.Contains(name, "/") {
 		return &startError{statusNotFound, name + ": no such file in the guest"}
@@ -42,39 +48,38 @@ func (s *session) start(c *command) error {
 		return &startError{statusNotExecutable, fmt.Sprintf("directory %s: %v", c.dir, errnoOf(err))}
 	}
 	attr := &syscall.ProcAttr{Dir: c.dir, Env: c.env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: s.login.Credential()}}
-	var theirs []*os.File
-	if s.terminal != nil {
-		attr.Sys.Setctty = true // descriptor 0
-		theirs = []*os.File{s.terminal.tty, s.terminal.tty, s.terminal.tty}
-	} else {
-		var err error
-		if s.pipes, err = newPipes(); err != nil {
-			return err
-		}
-		theirs = s.pipes.theirs
+	attr.Sys.Setctty = s.terminal != nil // descriptor 0
+	x, err := s.newStreams(c.request)
+	if err != nil {
+		return err
 	}
-	for _, f := range theirs {
+	for _, f := range x.theirs {
 		attr.Files = append(attr.Files, f.Fd()) // Fd sets it to blocking mode, as programs expect
 	}
 	p, err := s.execute(c, attr)
-	for _, f := range theirs {
-		f.Close()
-	}
+	x.release()
 	if err != nil {
-		if s.pipes != nil {
-			s.pipes.close()
-		}
+		x.close()
 		return err
 	}
-	s.running = p
+	s.streams, s.running = x, p
 	return nil
+}
+
+// launch executes one file for the command.
+func (s *session) launch(c *command, path string, argv []string, attr *syscall.ProcAttr) (p *process.Process, err error) {
+	if s.terminal == nil || !c.request.JobControl {
+		return s.server.processes.Start(path, argv, attr)
+	}
+	p, s.job, err = s.startJob(path, argv, attr)
+	return p, err
 }
 
 // execute starts the first candidate that can be executed, as execvp(3) does.
 func (s *session) execute(c *command, attr *syscall.ProcAttr) (*process.Process, error) {
 	var denied error
 	for _, path := range c.paths {
-		p, err := s.server.processes.Start(path, c.argv, attr)
+		p, err := s.launch(c, path, c.argv, attr)
 		switch {
 		case err == nil:
 			return p, nil
@@ -85,6 +90,8 @@ func (s *session) execute(c *command, attr *syscall.ProcAttr) (*process.Process,
 			continue
 		case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
 			return nil, s.missing(c, path)
+		case errors.Is(err, syscall.E2BIG):
+			return nil, tooLong(path)
 		}
 		return nil, &startError{statusNotExecutable, path + ": " + err.Error()}
 	}
@@ -98,7 +105,7 @@ func (s *session) execute(c *command, attr *syscall.ProcAttr) (*process.Process,
 // script starts a file that names no interpreter by a shell, as execvp(3) does.
 func (s *session) script(c *command, path string, attr *syscall.ProcAttr) (*process.Process, error) {
 	argv := append([]string{"sh", path}, c.argv[1:]...)
-	p, err := s.server.processes.Start("/bin/sh", argv, attr)
+	p, err := s.launch(c, "/bin/sh", argv, attr)
 	if err != nil {
 		return nil, &startError{statusNotExecutable, path + ": " + syscall.ENOEXEC.Error()}
 	}

@@ -1,0 +1,136 @@
+package session
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inputs are ways to give a command input, whose rest can be read afterwards. Nobody
+// writes to them any more.
+var inputs = map[string]func(t *testing.T, b []byte) *os.File{
+	"file": fileOf,
+	"pipe": func(t *testing.T, b []byte) *os.File {
+		r, w, err := os.Pipe()
+		must(t, err)
+		t.Cleanup(func() { r.Close() })
+		go func() { _, _ = w.Write(b); w.Close() }()
+		return r
+	},
+	"socket": func(t *testing.T, b []byte) *os.File {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		r, w := os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
+		t.Cleanup(func() { r.Close() })
+		go func() { _, _ = w.Write(b); w.Close() }()
+		return r
+	},
+}
+
+// TestInputIsTakenAsItIsRead: what the command does not read stays for the next program.
+func TestInputIsTakenAsItIsRead(t *testing.T) {
+	b := newBench(t)
+	for name, open := range inputs {
+		for _, c := range []struct{ script, in, out, rest string }{
+			{"true", "a\nb\n", "", "a\nb\n"},
+			{"exec <&-; echo closed", "a\nb\n", "closed\n", "a\nb\n"},
+			{"read x; echo $x", "a\nb\nc\n", "a\n", "b\nc\n"},
+			{"read x; read x; echo $x", "a\nb\nc\n", "b\n", "c\n"},
+			{"cat", "a\nb\n", "a\nb\n", ""},
+			{"cat", "", "", ""},
+			{"dd bs=3 count=1 2>/dev/null", "abcdef", "abc", "def"},
+			{"read x; cat >/dev/null; echo $x", "a\nb\n", "a\n", ""},
+			{"sh -c 'read x'; sh -c 'read x; echo $x'", "a\nb\nc\n", "b\n", "c\n"},
+		} {
+			t.Run(name+": "+c.script, func(t *testing.T) {
+				in := open(t, []byte(c.in))
+				cmd, out, _ := sh(c.script)
+				cmd.Stdin = in
+				if exit, err := b.dial().Run(t.Context(), cmd); err != nil || exit.Status != 0 || out.String() != c.out {
+					t.Errorf("got %+v, %v, %q; want %q", exit, err, out, c.out)
+				}
+				rest, err := io.ReadAll(in)
+				if err != nil || string(rest) != c.rest {
+					t.Errorf("left %q, %v; want %q", rest, err, c.rest)
+				}
+			})
+		}
+	}
+}
+
+// TestLargeInput: of a file, what is not read is given back at any size.
+func TestLargeInput(t *testing.T) {
+	b := newBench(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 5<<20/16)
+	for name, open := range inputs {
+		t.Run(name, func(t *testing.T) {
+			cmd, out, _ := sh("cat")
+			cmd.Stdin = open(t, data)
+			if exit, err := b.dial().Run(t.Context(), cmd); err != nil || exit.Status != 0 || !bytes.Equal(out.Bytes(), data) {
+				t.Errorf("%+v, %v: %d bytes of %d", exit, err, out.Len(), len(data))
+			}
+		})
+	}
+	in := fileOf(t, data)
+	cmd, _, _ := sh("dd bs=1000 count=2000 iflag=fullblock 2>/dev/null >&2")
+	cmd.Stdin = in
+	_, err := b.dial().Run(t.Context(), cmd)
+	must(t, err)
+	if at, err := in.Seek(0, io.SeekCurrent); err != nil || at != 2_000_000 {
+		t.Errorf("the file is at %d, %v", at, err)
+	}
+}
+
+// TestInputComesLate: input that is written while the command runs reaches it at once.
+func TestInputComesLate(t *testing.T) {
+	b := newBench(t)
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	cmd, _, _ := sh("echo ready; while read x; do echo got $x; done; echo end")
+	cmd.Stdin = r
+	run := start(t, b.dial(), t.Context(), cmd)
+	for _, s := range []string{"a", "b", "c"} {
+		_, err := io.WriteString(w, s+"\n")
+		must(t, err)
+		if got := line(t, run.out); got != "got "+s {
+			t.Errorf("got %q", got)
+		}
+	}
+	w.Close()
+	if rest := run.wait(t); rest != "end\n" {
+		t.Errorf("got %q", rest)
+	}
+}
+
+// TestNoInput: the null device and no input at all are the null device in the guest.
+func TestNoInput(t *testing.T) {
+	b := newBench(t)
+	null, err := os.Open(os.DevNull)
+	must(t, err)
+	defer null.Close()
+	for name, in := range map[string]*os.File{"none": nil, "null": null} {
+		cmd, out, _ := sh("readlink /proc/self/fd/0; cat")
+		cmd.Stdin = in
+		if _, err := b.dial().Run(t.Context(), cmd); err != nil || out.String() != "/dev/null\n" {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+	}
+}
+
+// TestDeviceAsInput: a device without an end.
+func TestDeviceAsInput(t *testing.T) {
+	b := newBench(t)
+	full, err := os.Open("/dev/full")
+	must(t, err)
+	defer full.Close()
+	cmd, out, _ := sh("head -c 3000000 | wc -c")
+	cmd.Stdin = full // reads as zeros (full(4))
+	if _, err := b.dial().Run(t.Context(), cmd); err != nil || strings.TrimSpace(out.String()) != "3000000" {
+		t.Errorf("%q, %v", out, err)
+	}
+}

@@ -1,0 +1,59 @@
+package wire
+
+// Input is a kind of standard input.
+type Input string
+
+const (
+	InputPipe    Input = ""        // a pipe
+	InputNone    Input = "none"    // /dev/null
+	InputCounted Input = "counted" // a pipe; RequestConsumed reports what is read from it
+)
+
+// InputExact is the number of bytes of standard input up to which RequestConsumed follows
+// each read. Beyond it there is one more RequestConsumed, when the command ends.
+const InputExact = 256 << 10
+
+// SSHVersion identifies an agent that knows the requests below. Earlier ones call
+// themselves SSH-2.0-bawn.
+const SSHVersion = "SSH-2.0-bawn_2"
+
+// Requests on a session channel beside those of RFC 4254, all without a reply.
+const (
+	// RequestExecPart carries an ExecPart, from the host. An SSH packet is smaller than an
+	// argument list may be; so the parts of a long command string precede the exec request.
+	RequestExecPart = "exec-part@bawn.dev"
+	// RequestConsumed carries a Consumed, from the guest.
+	RequestConsumed = "input-consumed@bawn.dev"
+	// RequestStopped carries a Stopped, from the guest.
+	RequestStopped = "stopped@bawn.dev"
+)
+
+// ExecPart is a piece of a command string. The string is all parts and the exec request's.
+type ExecPart struct{ Part string }
+
+// Consumed is what the guest's processes have read of the standard input.
+type Consumed struct {
+	Bytes uint64 // since the command's start
+	// Unread means that no process has the standard input open any more.
+	Unread bool
+}
+
+// Stopped means that a signal has stopped the command. The host sends CONT to continue it.
+type Stopped struct{ Signal string } // a name of SignalByName
+
+// Bounds on command strings, in bytes.
+const (
+	MaxExecPart = 128 << 10 // of one part
+	// MaxExec is the longest string. Linux accepts at most 6 MiB of arguments and
+	// environment (execve(2)), which the encoding makes twice as long.
+	MaxExec = 32 << 20
+)
+
+// SplitExec cuts a command string into parts of at most MaxExecPart bytes. There is
+// always a last one, which belongs in the exec request.
+func SplitExec(s string) (parts []string, last string) {
+	for len(s) > MaxExecPart {
+		parts, s = append(parts, s[:MaxExecPart]), s[MaxExecPart:]
+	}
+	return parts, s
+}
