@@ -151,6 +151,50 @@ func TestSessionStreams(t *testing.T) {
 	}
 }
 
+// TestSessionStreamsAreItsOwn: they open by name for the user inside, no more input is taken
+// than is read, and a process in the background does not hold run up.
+func TestSessionStreamsAreItsOwn(t *testing.T) {
+	dir := shared(t)
+	c := exec.Command("bash", "-c", `
+"$BAWN" run -- sh -c 'cat /dev/stdin; echo x >/dev/stdout; echo y >/proc/self/fd/2' <<<in 2>&1 | cat
+printf '1\n2\n' | while read x; do "$BAWN" run -- sh -c 'id -u >/dev/null'; echo turn $x; done
+printf '"$BAWN" run -- true\necho second line\n' | bash
+"$BAWN" run -- sh -c 'sleep 4246 & echo started' | cat
+"$BAWN" run -- sh -c 'echo $#' sh $(seq 20000)
+"$BAWN" run -- sudo pkill -f '^sleep 4246'`)
+	from := command(t.Context(), dir)
+	c.Dir, c.Env = dir, append(from.Env, "BAWN="+from.Path)
+	out, err := c.CombinedOutput()
+	const want = "in\nx\ny\nturn 1\nturn 2\nsecond line\nstarted\n20000\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+}
+
+// TestSessionStops: Ctrl-Z stops bawn as the command, and it continues with it.
+func TestSessionStops(t *testing.T) {
+	x := openTerminal(t, shared(t), "run", "--", "sh", "-c", "echo re''ady; cat; echo en''ded")
+	x.expect("ready")
+	fmt.Fprint(x.f, "\x1a")
+	stopped := func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", x.pid))
+		_, state, _ := strings.Cut(string(b), ") ")
+		return err == nil && strings.HasPrefix(state, "T")
+	}
+	// Here no shell could continue bawn, so the kernel does not stop it (orphaned process
+	// group), and the command continues: as a local program would.
+	if stopped() {
+		t.Error("bawn is stopped, and nobody continues it")
+	}
+	fmt.Fprint(x.f, "typed\n")
+	x.expect("typed\r\ntyped")
+	fmt.Fprint(x.f, "\x04")
+	x.expect("ended")
+	if err := x.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSessionManyAtOnce(t *testing.T) {
 	dir := shared(t)
 	var wg sync.WaitGroup

@@ -3,6 +3,7 @@ package wire
 // Input is a kind of standard input.
 type Input string
 
+// The kinds of standard input.
 const (
 	InputPipe    Input = ""        // a pipe
 	InputNone    Input = "none"    // /dev/null
