@@ -80,7 +80,7 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 
 // run is Run, but for the forwarder's verdict. It gives the forwarder the session that
 // signals go to.
-func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, error) {
+func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit, err error) {
 	defer close(f.session)
 	s, err := c.openRemote()
 	if err != nil {
@@ -92,6 +92,15 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, erro
 		return Exit{}, err
 	}
 	defer front.detach()
+	if cmd.Terminal != nil {
+		screen := &screen{to: cmd.Stdout}
+		cmd.Stdout = screen
+		defer func() { // the command could not do so itself
+			if err != nil || exit.Signal != 0 {
+				screen.restore()
+			}
+		}()
+	}
 	in, err := newSource(cmd, front, f)
 	if err != nil {
 		return Exit{}, fmt.Errorf("standard input: %w", err)
@@ -108,7 +117,7 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (Exit, erro
 	f.session <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	exit, err := s.wait(func(over <-chan struct{}) { front.follow(s, f, cmd.Signals, over) })
+	exit, err = s.wait(func(over <-chan struct{}) { front.follow(s, f, cmd.Signals, over) })
 	in.finish(s)
 	select {
 	case err = <-lost:
