@@ -69,7 +69,7 @@ func (s *scope) open() (*engine.Engine, engine.Scope, error) {
 
 const ruleHelp = `
 
-A rule is [udp:|raw:]TARGET[:PORTS]. TARGET is
+A rule is [udp:|raw:|ech:][private:]TARGET[:PORTS]. TARGET is
   example.org          this name
   *.example.org        names with one more part; * stands for one part, at any place
   **.example.org       the domain and all names below it
@@ -78,8 +78,10 @@ A rule is [udp:|raw:]TARGET[:PORTS]. TARGET is
   preset:NAME          a set of rules (bawn policy presets)
 PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
 means 443 and 80; a deny rule without them means all ports and protocols. udp: makes
-a rule about UDP. raw: allows connections without inspecting their contents. A deny
-rule wins over every allow rule. docs/policy.md explains the reasons.`
+a rule about UDP. raw: allows connections without inspecting their contents. ech:
+permits Encrypted Client Hello, which browsers send. private: permits a name to have a
+private address. A deny rule wins over every allow rule. docs/policy.md explains the
+reasons.`
 
 func policyChangeCommand(action policy.Action) *cobra.Command {
 	var s scope

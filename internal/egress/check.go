@@ -38,7 +38,7 @@ func checkAddress(set *policy.Set, f policy.Flow) error {
 	if f.Name != "" || f.Host {
 		return nil
 	}
-	guard := addressGuard{hostAddrs: new(hostAddrs).list, decide: set.Decide}
+	guard := addressGuard{hostNet: new(hostNets).get, decide: set.Decide}
 	if err := guard.permit(f.Addr, f); err != nil {
 		return fmt.Errorf("%w (only a rule that names the address allows it)", err)
 	}

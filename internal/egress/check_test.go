@@ -16,7 +16,7 @@ func TestCheck(t *testing.T) {
 	set := policy.Compile(rules)
 	for target, say := range map[string]string{
 		"example.org": "", "8.8.8.8:53": "", "10.1.2.3": "", "host:22": "", "host.bawn.internal:22": "", "127.0.0.2:80": "",
-		"10.2.0.1": "private", "127.0.0.1:80": "loopback", "169.254.169.254:80": "metadata", "[64:ff9b::7f00:1]:80": "NAT64", "[::1]:80": "loopback",
+		"10.2.0.1": "private", "127.0.0.1:80": "loopback", "169.254.169.254:80": "metadata", "[64:ff9b::7f00:1]:80": "hides 127.0.0.1", "[::1]:80": "loopback",
 		"224.0.0.1": "multicast", "198.18.0.1:80": "about the name", "localhost:80": "localhost", "bawn.internal:80": "", "bawn.internal:81": "bawn answers", "100.127.255.1:80": "", "100.127.255.1:22": "bawn's own", "host:23": "no rule allows it",
 	} {
 		f, err := policy.ParseFlow(target)

@@ -16,16 +16,18 @@ type Config struct {
 	DNS          []netip.AddrPort // gateway addresses on which the guest asks
 	Info         []netip.AddrPort // gateway addresses of the page for the agent
 
-	// Resolve asks the host's resolver; the default honours its /etc/hosts and
-	// search domains. Mapped IPv4 addresses are taken as IPv4. It may run
+	// Hosts are the addresses of names that the resolver is not asked about.
+	Hosts map[string][]netip.Addr
+	// Resolve asks the host for the addresses of exactly this name; the default
+	// honours its /etc/hosts. Mapped IPv4 addresses are taken as IPv4. It may run
 	// concurrently.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Dial connects on the host; addr is always a literal address and a port. It
 	// may run concurrently.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// HostAddrs lists the host's own addresses, which no name may lead to. It may
-	// run concurrently.
-	HostAddrs func() []netip.Addr
+	// HostNet tells the host's networks, to which no name may lead. It may run
+	// concurrently.
+	HostNet func() HostNet
 
 	Log    *audit.Log // nil: no audit log; the caller closes it after the gateway
 	Limits Limits
@@ -42,8 +44,8 @@ func (c Config) withDefaults() Config {
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext
 	}
-	if c.HostAddrs == nil {
-		c.HostAddrs = new(hostAddrs).list
+	if c.HostNet == nil {
+		c.HostNet = new(hostNets).get
 	}
 	return c
 }

@@ -35,6 +35,7 @@ const (
 type deniedError struct {
 	policy.Decision
 	missing policy.Flow // a rule that allows it would help; zero if none would
+	private bool        // the rule has to be one with private:
 }
 
 func (e *deniedError) Error() string { return e.Reason }
@@ -84,6 +85,7 @@ func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, e
 			return nil, err
 		}
 	}
+	d.guard.prepare(ctx, all)
 	var good []netip.Addr
 	var denied error
 	for _, a := range all {
@@ -216,10 +218,4 @@ func closeLate(results <-chan attempt, n int) {
 			late.conn.Close()
 		}
 	}
-}
-
-// hostResolve asks the host's resolver as any program there would: /etc/hosts,
-// nsswitch, search domains, a corporate resolver.
-func hostResolve(ctx context.Context, name string) ([]netip.Addr, error) {
-	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }

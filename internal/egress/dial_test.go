@@ -13,7 +13,7 @@ import (
 )
 
 // testRules is a policy for tests: "name:port", "addr:port" or "CIDR:port", with
-// "udp " before and " raw" after; "-" before denies.
+// "udp " before and " raw" after; "-" before denies, "private:" and "ech:" are as in rules.
 type testRules []string
 
 // set compiles the rules as they would be written in a policy file; nil is no policy.
@@ -27,6 +27,12 @@ func (r testRules) set() *policy.Set {
 		text, deny := strings.CutPrefix(text, "-")
 		text, raw := strings.CutSuffix(text, " raw")
 		text, udp := strings.CutPrefix(text, "udp ")
+		keyword := ""
+		for _, k := range []string{"private:", "ech:"} {
+			if rest, ok := strings.CutPrefix(text, k); ok {
+				text, keyword = rest, k
+			}
+		}
 		i := strings.LastIndexByte(text, ':')
 		if host := text[:i]; strings.Contains(host, ":") {
 			addr, bits, _ := strings.Cut(host, "/")
@@ -40,7 +46,7 @@ func (r testRules) set() *policy.Set {
 		case udp:
 			text = "udp:" + text
 		}
-		rules, err := policy.ParseRule(action, text)
+		rules, err := policy.ParseRule(action, keyword+text)
 		if err != nil {
 			panic(err)
 		}
@@ -53,6 +59,18 @@ func addrs(texts ...string) []netip.Addr {
 	var out []netip.Addr
 	for _, text := range texts {
 		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+// testHostNet is a host with one address and a network of neighbours.
+func testHostNet() HostNet {
+	return HostNet{Own: prefixes("203.0.113.200/32"), OnLink: prefixes("203.0.113.128/25", "2001:db8:1::/64")}
+}
+
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
 	}
 	return out
 }
@@ -95,9 +113,9 @@ func (f *fakeNet) dialer(r testRules) *dialer {
 	return &dialer{
 		resolve: f.resolve, dial: f.dial,
 		guard: addressGuard{
-			decide:    r.set().Decide,
-			hostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
-			pools:     []netip.Prefix{testPool4, testPool6},
+			decide:  r.set().Decide,
+			hostNet: testHostNet,
+			pools:   []netip.Prefix{testPool4, testPool6},
 		},
 	}
 }

@@ -30,17 +30,18 @@ type flow struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu     sync.Mutex
-	d      policy.Decision // if judged
-	judged bool
-	app    string      // what the bytes look like: tls, http, http2, raw
-	dialed netip.Addr  // the server's address, once connected
-	opened bool        // the log has its EventOpen
-	also   []string    // of a flow to an address: the names that the client gave
-	conns  []net.Conn  // to end with the flow
-	why    string      // why it was cut; empty if it was not
-	gone   bool        // the guest's side was reset
-	idle   *time.Timer // cuts the flow when it is half-closed and idle; nil before
+	mu      sync.Mutex
+	d       policy.Decision // if judged
+	judged  bool
+	app     string      // what the bytes look like: tls, http, http2, raw
+	dialed  netip.Addr  // the server's address, once connected
+	opened  bool        // the log has its EventOpen
+	usedECH bool        // a ClientHello with ECH passed
+	also    []string    // of a flow to an address: the names that the client gave
+	conns   []net.Conn  // to end with the flow
+	why     string      // why it was cut; empty if it was not
+	gone    bool        // the guest's side was reset
+	idle    *time.Timer // cuts the flow when it is half-closed and idle; nil before
 }
 
 // end takes a flow off the list and writes its last line.
@@ -108,7 +109,7 @@ func (f *flow) refused(reason string) {
 // that have passed uninspected.
 func (f *flow) recheck() {
 	f.mu.Lock()
-	judged, old, dialed, also := f.judged, f.d, f.dialed, slices.Clone(f.also)
+	judged, old, dialed, also, usedECH := f.judged, f.d, f.dialed, slices.Clone(f.also), f.usedECH
 	f.mu.Unlock()
 	if !judged {
 		return // it asks the rules later
@@ -119,6 +120,8 @@ func (f *flow) recheck() {
 		f.cut("the rules changed: " + d.Reason)
 	case old.Raw && !d.Raw:
 		f.cut("the rules changed: the rule no longer has raw:")
+	case usedECH && !d.ECH && !d.Raw:
+		f.cut("the rules changed: the rule no longer has ech:")
 	case dialed.IsValid() && !f.to.Host && f.g.dialer.guard.permit(dialed, f.to) != nil:
 		f.cut("the rules changed: its address is not allowed")
 	}
@@ -199,8 +202,12 @@ func (f *flow) connect() (net.Conn, error) {
 // suggestFor returns the rule that would have let a denied dial through; empty if
 // none would.
 func (g *Gateway) suggestFor(d *deniedError) string {
-	if d.missing == (policy.Flow{}) {
+	set := g.current.Load()
+	switch {
+	case d.missing == (policy.Flow{}) || set == nil:
 		return ""
+	case d.private:
+		return set.SuggestPrivate(d.missing)
 	}
 	return g.suggest(d.missing)
 }

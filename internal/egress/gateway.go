@@ -50,7 +50,10 @@ func New(c Config) *Gateway {
 		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, flows: map[*flow]struct{}{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.dialer = &dialer{resolve: c.Resolve, dial: c.Dial, guard: addressGuard{hostAddrs: c.HostAddrs, pools: pools(c), decide: g.decide}}
+	resolve := withHosts(c.Hosts, c.Resolve)
+	g.dialer = &dialer{resolve: resolve, dial: c.Dial, guard: addressGuard{
+		hostNet: c.HostNet, nat64: &nat64{resolve: resolve}, pools: pools(c), decide: g.decide,
+	}}
 	g.dns = &nameserver.Resolver{Table: g.names, Resolves: g.resolves, Info: infoAddrs(c.Info)}
 	if c.Process != nil {
 		g.asked, g.pending = make(chan struct{}, maxHints), newPendingLog(c.Log)
@@ -108,9 +111,18 @@ func (g *Gateway) resolves(name string) bool {
 // suggest returns the rule that would allow a flow; empty if none would, or if nobody is
 // to be asked about it (policy.Suggest), as about an address of the host's own.
 func (g *Gateway) suggest(f policy.Flow) string {
-	own := f.Name == "" && !f.Host && slices.Contains(g.dialer.guard.hostAddrs(), f.Addr.Unmap())
+	own := f.Name == "" && !f.Host && slices.ContainsFunc(g.cfg.HostNet().Own, func(p netip.Prefix) bool { return p.Contains(f.Addr.Unmap()) })
 	if set := g.current.Load(); set != nil && !own {
 		return set.Suggest(f)
+	}
+	return ""
+}
+
+// suggestECH returns the rule that would permit Encrypted Client Hello on a flow; empty
+// if none would.
+func (g *Gateway) suggestECH(f policy.Flow) string {
+	if set := g.current.Load(); set != nil {
+		return set.SuggestECH(f)
 	}
 	return ""
 }

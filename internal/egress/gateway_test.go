@@ -75,7 +75,7 @@ func newLab(t *testing.T, r testRules, change ...func(*Config)) *lab {
 			}
 			return new(net.Dialer).DialContext(ctx, network, real)
 		},
-		HostAddrs: func() []netip.Addr { return addrs("203.0.113.200") },
+		HostNet: testHostNet,
 	}
 	for _, c := range change {
 		c(&conf)
@@ -304,7 +304,7 @@ func TestDeniedByReservedRange(t *testing.T) {
 		l.serve("inside.example", "10.0.0.1:"+port, s.addr())
 	}
 	code, body := get(t, l.client(), "http://inside.example/")
-	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow 10.0.0.1:80\n") {
+	if code != 403 || !strings.Contains(body, "10.0.0.1 is private") || !strings.Contains(body, "bawn policy allow private:inside.example:80\n") {
 		t.Error(code, body)
 	}
 	c := l.mustDial("inside.example", 443)

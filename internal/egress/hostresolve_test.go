@@ -120,9 +120,9 @@ func serveNames(t *testing.T, addr string, s *nameServer) *dns.Server {
 	return server
 }
 
-// TestHostResolver: names are resolved as this host resolves them, by /etc/hosts,
-// search domains and its resolver, at the moment of dialling; a resolver that
-// lies, hangs, is down or was changed does no harm.
+// TestHostResolver: names are resolved by this host's /etc/hosts and its resolver, at the
+// moment of dialling, and exactly as the rules judged them: no search domain completes
+// them, or hears of them. A resolver that lies, hangs, is down or was changed does no harm.
 func TestHostResolver(t *testing.T) {
 	if !ownNamespaces(t) {
 		return
@@ -131,17 +131,18 @@ func TestHostResolver(t *testing.T) {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		t.Fatal(err)
 	}
-	const options = "options timeout:1 attempts:1\n"
+	const options = "options timeout:1 attempts:1 ndots:5\n"
 	resolv := cover(t, "/etc/resolv.conf", "nameserver 127.0.0.53\nsearch corp.test eng.corp.test\n"+options)
-	cover(t, "/etc/hosts", "127.0.0.1 localhost\n203.0.113.9 pinned.test\n")
+	cover(t, "/etc/hosts", "127.0.0.1 localhost\n203.0.113.9 pinned.test\n203.0.113.10 printer\n")
 	company := &nameServer{zone: map[string][]string{
 		"wiki.corp.test.": {"203.0.113.1"}, "build.eng.corp.test.": {"203.0.113.2"}, "www.test.": {"203.0.113.3"},
 		"rebind.test.": {"203.0.113.4", "127.0.0.1", "169.254.169.254"}, "slow.test.": {"hang"}, "pinned.test.": {"203.0.113.99"},
+		"intranet.": {"203.0.113.8"}, "www.test.corp.test.": {"203.0.113.66"}, "gone.test.corp.test.": {"203.0.113.66"},
 	}}
 	server := serveNames(t, "127.0.0.53:53", company)
 
 	var dialled []string
-	allowed := testRules{"wiki:443", "build:443", "www.test:443", "rebind.test:443", "slow.test:443", "pinned.test:443", "gone.test:443", "moved.test:443"}
+	allowed := testRules{"wiki:443", "build:443", "printer:443", "intranet:443", "wiki.corp.test:443", "www.test:443", "rebind.test:443", "slow.test:443", "pinned.test:443", "gone.test:443", "moved.test:443"}
 	l := newLab(t, allowed, func(c *Config) {
 		c.Resolve = nil // the host's
 		c.Dial = func(_ context.Context, _, addr string) (net.Conn, error) {
@@ -156,7 +157,8 @@ func TestHostResolver(t *testing.T) {
 		return strings.Join(dialled, " "), err
 	}
 	for name, want := range map[string]string{
-		"wiki": "203.0.113.1:443", "build": "203.0.113.2:443", "www.test": "203.0.113.3:443", "pinned.test": "203.0.113.9:443",
+		"wiki": "", "build": "", "printer": "203.0.113.10:443", "intranet": "203.0.113.8:443",
+		"wiki.corp.test": "203.0.113.1:443", "www.test": "203.0.113.3:443", "pinned.test": "203.0.113.9:443",
 	} {
 		if got, err := try(name); got != want {
 			t.Errorf("%s: dialled %q, want %s (%v) %q", name, got, want, err, company.asked)
@@ -204,7 +206,8 @@ func TestHostResolver(t *testing.T) {
 	company.mu.Lock()
 	defer company.mu.Unlock()
 	for _, name := range company.asked {
-		if strings.Contains(name, "evil") || strings.HasPrefix(name, "pinned") {
+		completed := strings.HasSuffix(name, ".corp.test.") && name != "wiki.corp.test."
+		if completed || strings.Contains(name, "evil") || strings.HasPrefix(name, "pinned") {
 			t.Errorf("the resolver was asked for %s", name)
 		}
 	}

@@ -84,6 +84,9 @@ func (f *flow) newWatcher() *watcher {
 		if h.ServerName == "" && !h.ECH && !first {
 			return nil
 		}
+		if err := f.checkECH(h); err != nil {
+			return err
+		}
 		if why := f.checkName(h); why != "" {
 			return errors.New(why)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/egress/tlshello"
+	"bawn.dev/bawn/internal/policy"
 )
 
 // serveTLS checks a ClientHello and relays. up is the server if it is dialled
@@ -31,10 +32,10 @@ func (f *flow) serveTLS(c *heldConn, up net.Conn, spoke bool) {
 		return
 	}
 	guard := &tlshello.Guard{Check: func(again tlshello.Hello) error {
-		if again.ServerName != h.ServerName || again.ECH {
+		if again.ServerName != h.ServerName {
 			return errors.New("a second ClientHello names another server")
 		}
-		return nil
+		return f.checkECH(again)
 	}}
 	if spoke {
 		f.up(c, c, up, guard)
@@ -77,6 +78,10 @@ func (f *flow) checkHello(h tlshello.Hello, err error) (word []byte) {
 	case err != nil:
 		return nil
 	}
+	if err := f.checkECH(h); err != nil {
+		f.deny(policy.Decision{Reason: err.Error()}, f.g.suggestECH(f.to))
+		return tlshello.Alert(tlshello.AlertUnrecognizedName)
+	}
 	if why := f.checkName(h); why != "" {
 		f.refused(why)
 		return tlshello.Alert(tlshello.AlertUnrecognizedName)
@@ -111,11 +116,25 @@ func (f *flow) drop(c, up net.Conn, word []byte) {
 	abort(c)
 }
 
-// checkName returns why a ClientHello is refused, or "".
+// checkECH returns an error if a ClientHello has the extension Encrypted Client Hello (RFC
+// 9849) and no rule with ech: permits that for the flow's name. The server name in the
+// clear is compared in any case.
+func (f *flow) checkECH(h tlshello.Hello) error {
+	if !h.ECH {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.d.ECH {
+		return errors.New("the TLS handshake may hide its server name (ECH): switch ECH off in the client, or use an ech: rule")
+	}
+	f.usedECH = true
+	return nil
+}
+
+// checkName returns why a ClientHello is refused for its server name, or "".
 func (f *flow) checkName(h tlshello.Hello) string {
 	switch {
-	case h.ECH:
-		return "the TLS handshake hides its server name (ECH): switch ECH off in the client, or use a rule with raw:"
 	case h.ServerName == "" && f.to.Name != "":
 		return "the TLS handshake names no server (SNI): only a rule with raw: allows this traffic"
 	case h.ServerName == "":

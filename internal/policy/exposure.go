@@ -93,6 +93,9 @@ func (r *Rule) Exposure(own []netip.Addr) Exposure {
 	default:
 		j.names()
 	}
+	if r.private {
+		j.add(KindPrivate, "PRIVATE ADDRESSES, where this name leads to one")
+	}
 	if r.raw {
 		j.add(KindRaw, "WITHOUT INSPECTION of names in TLS and HTTP")
 	}

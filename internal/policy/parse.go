@@ -28,7 +28,7 @@ const MaxHostPorts = 64
 
 // ParseRule reads one rule:
 //
-//	[udp:|raw:]TARGET[:PORTS]
+//	[udp:|raw:|ech:][private:]TARGET[:PORTS]
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback) or
@@ -98,15 +98,10 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		}
 		return p, nil
 	}
-	r := Rule{Action: action, Source: at, proto: TCP}
-	rest := text
-	if s, ok := cutWord(rest, "udp:"); ok {
-		rest, r.proto = s, UDP
-	} else if s, ok := cutWord(rest, "raw:"); ok {
-		if action == Deny {
-			return fail("raw: has no meaning in a deny rule; leave it out")
-		}
-		rest, r.raw = s, true
+	r := Rule{Action: action, Source: at}
+	rest, err := r.takeKeywords(text)
+	if err != nil {
+		return fail("%v", err)
 	}
 	target, ports, err := splitPorts(rest)
 	if err != nil {
@@ -122,6 +117,9 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		return fail("%v", err)
 	}
 	if err := r.CheckHostPorts(nil); err != nil { // the host's own addresses are not known here
+		return fail("%v", err)
+	}
+	if err := r.checkKeywords(); err != nil {
 		return fail("%v", err)
 	}
 	r.Text = r.canonical()
@@ -283,7 +281,7 @@ func checkName(s string, labels []string) error {
 	switch n := len(strings.Join(labels, ".")); {
 	case last == "*" && slices.ContainsFunc(labels, func(l string) bool { return l[0] != '*' }):
 		return fmt.Errorf("%q ends in a wildcard, which would match names that anybody can register", s)
-	case len(labels) == 1 && slices.Contains([]string{"udp", "raw", "preset"}, last):
+	case len(labels) == 1 && isKeyword(last):
 		return fmt.Errorf("%q is a keyword of the rules, not a host", s) // before a colon
 	case n > maxName:
 		return fmt.Errorf("the host name has %d bytes, more than %d", n, maxName)
@@ -404,12 +402,7 @@ func parsePort(s string) (uint16, error) {
 // canonical returns the canonical form of the rule.
 func (r *Rule) canonical() string {
 	var b strings.Builder
-	switch {
-	case r.raw:
-		b.WriteString("raw:")
-	case r.proto == UDP:
-		b.WriteString("udp:")
-	}
+	b.WriteString(r.keywords())
 	list := portList(r.ports)
 	if r.Action == Allow && list == "443,80" || r.Action == Deny && r.proto == "" {
 		list = ""
@@ -494,7 +487,7 @@ func ParseFlow(text string) (Flow, error) {
 	if err := urlMistake(text); err != nil {
 		return Flow{}, fmt.Errorf("%q: %w", text, err)
 	}
-	for _, word := range []string{"raw:", "preset:"} {
+	for _, word := range []string{"raw:", "ech:", "private:", "preset:"} {
 		if _, ok := cutWord(text, word); ok {
 			return Flow{}, fmt.Errorf("%q is a rule, not a target: write HOST[:PORT] or udp:HOST:PORT", text)
 		}

@@ -86,9 +86,11 @@ type Rule struct {
 	Source Source
 	Preset string // the preset it comes from, if any
 
-	proto Proto // empty: any (a deny rule without ports)
-	raw   bool
-	ports []PortRange
+	proto   Proto // empty: any (a deny rule without ports)
+	raw     bool
+	ech     bool
+	private bool
+	ports   []PortRange
 
 	labels []string     // of a name; "*" and "**" as written
 	prefix netip.Prefix // of addresses
@@ -188,10 +190,12 @@ func (f Flow) Unreachable() error {
 // Decision is the answer to a Flow, by a Set or by the checks that no rule can change. The
 // zero value denies.
 type Decision struct {
-	Allow  bool
-	Rule   *Rule  // the rule that decided; nil if none did
-	Raw    bool   // the rule wants the bytes not to be inspected
-	Reason string // why it is denied or allowed, for users
+	Allow bool
+	Rule  *Rule // the rule that decided; nil if none did
+	Raw   bool  // a rule wants the bytes not to be inspected
+	// ECH permits Encrypted Client Hello, Private the private addresses of a network.
+	ECH, Private bool
+	Reason       string // why it is denied or allowed, for users
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not
 	// valid for a name.
 	Prefix netip.Prefix

@@ -141,7 +141,7 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 // is about is denied.
 func (s *Set) Decide(f Flow) Decision {
 	var allow, deny *Rule
-	raw := false
+	var raw, ech, private bool
 	var prefix netip.Prefix
 	ports := 0
 	s.about(f, func(r *Rule) {
@@ -156,14 +156,14 @@ func (s *Set) Decide(f Flow) Decision {
 			if n := countPorts(r.ports); !prefix.IsValid() || prefix == r.prefix && n < ports {
 				prefix, ports = r.prefix, n
 			}
-			raw = raw || r.raw
+			raw, ech, private = raw || r.raw, ech || r.ech, private || r.private
 		}
 	})
 	switch {
 	case deny != nil:
 		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
 	case allow != nil:
-		return Decision{Allow: true, Rule: allow, Raw: raw, Prefix: prefix, Ports: ports, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+		return Decision{Allow: true, Rule: allow, Raw: raw, ECH: ech, Private: private, Prefix: prefix, Ports: ports, Reason: fmt.Sprintf("the rule %q allows it", allow)}
 	}
 	return Decision{Reason: "no rule allows it"}
 }

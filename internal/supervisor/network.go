@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -65,7 +64,7 @@ func (s *supervisor) openNetwork() (err error) {
 	}
 	netLog.Notify(s.reportDenial)
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Resolve: resolver(s.spec.Hosts), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)
@@ -204,21 +203,11 @@ func (n *network) close() {
 	_ = n.audit.Close()
 }
 
-// resolver answers for the names of --add-host, and asks the host for the rest.
-func resolver(hosts []sandbox.Host) func(context.Context, string) ([]netip.Addr, error) {
-	if len(hosts) == 0 {
-		return nil // the default
+// hostTable returns the addresses of --add-host by name.
+func hostTable(hosts []sandbox.Host) map[string][]netip.Addr {
+	table := map[string][]netip.Addr{}
+	for _, h := range hosts {
+		table[h.Name] = append(table[h.Name], h.Addr)
 	}
-	return func(ctx context.Context, name string) ([]netip.Addr, error) {
-		var found []netip.Addr
-		for _, h := range hosts {
-			if h.Name == name {
-				found = append(found, h.Addr)
-			}
-		}
-		if len(found) > 0 {
-			return found, nil
-		}
-		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	}
+	return table
 }

@@ -29,8 +29,7 @@ const (
 
 // keptEnv are the variables that a supervisor inherits: where things lie and
 // how names resolve. Whatever else the user has set (tokens among it) stays
-// out of a process that lives for weeks. So does LOCALDOMAIN: with it, Go's own
-// resolver forgets the host's search domains.
+// out of a process that lives for weeks.
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
