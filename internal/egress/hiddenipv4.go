@@ -41,16 +41,12 @@ var nat64Lengths = []int{32, 40, 48, 56, 64, 96}
 // nat64Lengths. The ninth byte is not part of it (RFC 6052, section 2.2).
 func embedded(a netip.Addr, length int) netip.Addr {
 	b := a.As16()
-	var v4 [4]byte
+	bytes := slices.Concat(b[:8], b[9:])
 	at := length / 8
-	for i := range v4 {
-		if at == 8 {
-			at++
-		}
-		v4[i] = b[at]
-		at++
+	if length > 64 {
+		at-- // behind the ninth
 	}
-	return netip.AddrFrom4(v4)
+	return netip.AddrFrom4([4]byte(bytes[at : at+4]))
 }
 
 // nat64Prefixes returns the prefixes that an answer for nat64Name tells.
