@@ -180,7 +180,15 @@ func policyPresetsCommand() *cobra.Command {
 			for _, p := range list {
 				fmt.Fprintf(tw, "%s\t%s\t%s\n", p.Name, p.Summary, strings.Join(p.Rules, " "))
 			}
-			return tw.Flush()
+			if err := tw.Flush(); err != nil {
+				return err
+			}
+			for _, p := range list {
+				if p.Publishes != "" {
+					fmt.Fprintf(c.OutOrStdout(), "Note: %s %s.\n", p.Name, p.Publishes)
+				}
+			}
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
