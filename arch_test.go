@@ -31,6 +31,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/lockfile", ""},
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/proc", ""},
+	{"internal/sys/proxyenv", ""},
 	{"internal/sys/relay", ""},
 	{"internal/sys/reserve", ""},
 	{"internal/sys/rotate", ""},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/nameserver"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -22,12 +23,18 @@ type Config struct {
 	// honours its /etc/hosts. Mapped IPv4 addresses are taken as IPv4. It may run
 	// concurrently.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Records asks for records; the default asks the host's resolver.
+	Records nameserver.AskFunc
 	// Dial connects on the host; addr is always a literal address and a port. It
 	// may run concurrently.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// HostNet tells the host's networks, to which no name may lead. It may run
 	// concurrently.
 	HostNet func() HostNet
+
+	// Direct is added to the reason why a server was not reached, in the log: a hint that
+	// the host's programs use a proxy and bawn does not. Empty: no hint.
+	Direct string
 
 	Log    *audit.Log // nil: no audit log; the caller closes it after the gateway
 	Limits Limits
@@ -40,6 +47,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Resolve == nil {
 		c.Resolve = hostResolve
+	}
+	if c.Records == nil {
+		c.Records = nameserver.AskHost
 	}
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext

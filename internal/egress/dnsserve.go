@@ -23,11 +23,14 @@ const (
 	maxDNSUDP = 1024
 )
 
+// answerFunc is Resolver.Answer or AnswerStream.
+type answerFunc func(query []byte, seen func(nameserver.Question, bool)) []byte
+
 // reply answers a query within the rate; beyond it, REFUSED from the header alone.
 // nil is no answer.
-func (g *Gateway) reply(query []byte, h *processHint) []byte {
+func (g *Gateway) reply(query []byte, h *processHint, answer answerFunc) []byte {
 	if g.limiter.dns.Allow() {
-		return g.dns.Answer(query, func(q nameserver.Question, allowed bool) { g.sawQuery(q, allowed, h) })
+		return answer(query, func(q nameserver.Question, allowed bool) { g.sawQuery(q, allowed, h) })
 	}
 	out := nameserver.Refuse(query)
 	if out != nil {
@@ -40,6 +43,7 @@ func (g *Gateway) reply(query []byte, h *processHint) []byte {
 func (g *Gateway) sawQuery(q nameserver.Question, allowed bool, h *processHint) {
 	e := audit.Entry{Verdict: audit.Allowed, Proto: "dns", App: q.Type, Name: q.Name}
 	if allowed {
+		e.Reason = q.Note
 		g.write(e, h)
 		return
 	}
@@ -57,14 +61,14 @@ func (g *Gateway) sawQuery(q nameserver.Question, allowed bool, h *processHint) 
 // serveDNSStream answers queries over TCP.
 func (g *Gateway) serveDNSStream(h *processHint, req TCPRequest) {
 	g.serveDNS(req, &g.dnsTCP, maxDNSTCP, func(c net.Conn) {
-		nameserver.ServeStream(c, dnsIdle, func(query []byte) []byte { return g.reply(query, h) })
+		nameserver.ServeStream(c, dnsIdle, func(query []byte) []byte { return g.reply(query, h, g.dns.AnswerStream) })
 	})
 }
 
 // serveDNSPackets answers queries over UDP.
 func (g *Gateway) serveDNSPackets(h *processHint, req UDPRequest) {
 	g.serveDNS(req, &g.dnsUDP, maxDNSUDP, func(c net.Conn) {
-		nameserver.ServePackets(c, dnsUDPIdle, func(query []byte) []byte { return g.reply(query, h) })
+		nameserver.ServePackets(c, dnsUDPIdle, func(query []byte) []byte { return g.reply(query, h, g.dns.Answer) })
 	})
 }
 

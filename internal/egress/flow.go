@@ -219,6 +219,9 @@ func (f *flow) failed(e audit.Entry, err error) {
 		return
 	}
 	e.Verdict, e.Event, e.Reason = audit.Allowed, audit.EventClose, "not reached: "+err.Error()
+	if f.g.cfg.Direct != "" {
+		e.Reason += " (" + f.g.cfg.Direct + ")"
+	}
 	f.g.write(e, f.hint)
 }
 

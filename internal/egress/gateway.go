@@ -54,7 +54,7 @@ func New(c Config) *Gateway {
 	g.dialer = &dialer{resolve: resolve, dial: c.Dial, guard: addressGuard{
 		hostNet: c.HostNet, nat64: &nat64{resolve: resolve}, pools: pools(c), decide: g.decide,
 	}}
-	g.dns = &nameserver.Resolver{Table: g.names, Resolves: g.resolves, Info: infoAddrs(c.Info)}
+	g.dns = &nameserver.Resolver{Table: g.names, Resolves: g.resolves, IsService: g.isService, Info: infoAddrs(c.Info), Records: nameserver.NewLookup(g.ctx, c.Records, c.Hosts).Records}
 	if c.Process != nil {
 		g.asked, g.pending = make(chan struct{}, maxHints), newPendingLog(c.Log)
 	}
@@ -106,6 +106,13 @@ func (g *Gateway) decide(f policy.Flow) policy.Decision {
 func (g *Gateway) resolves(name string) bool {
 	set := g.current.Load()
 	return set != nil && set.Resolves(name)
+}
+
+// isService reports whether the policy in force allows the name of which another one
+// names a service.
+func (g *Gateway) isService(name string) bool {
+	set := g.current.Load()
+	return set != nil && set.IsService(name)
 }
 
 // suggest returns the rule that would allow a flow; empty if none would, or if nobody is

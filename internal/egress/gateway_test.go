@@ -76,6 +76,9 @@ func newLab(t *testing.T, r testRules, change ...func(*Config)) *lab {
 			return new(net.Dialer).DialContext(ctx, network, real)
 		},
 		HostNet: testHostNet,
+		Records: func(_ context.Context, name string, qtype uint16) (*dns.Msg, error) {
+			return new(dns.Msg).SetRcode(new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype), dns.RcodeNameError), nil
+		},
 	}
 	for _, c := range change {
 		c(&conf)
@@ -162,7 +165,7 @@ func (l *lab) ask(name string, qtype uint16) *dns.Msg {
 		l.t.Fatal(err)
 	}
 	var out dns.Msg
-	if err := out.Unpack(l.reply(b, nil)); err != nil {
+	if err := out.Unpack(l.reply(b, nil, l.dns.Answer)); err != nil {
 		l.t.Fatal(err)
 	}
 	return &out

@@ -41,7 +41,7 @@ func TestLimits(t *testing.T) {
 	q.SetQuestion("b.example.", dns.TypeA)
 	b, _ := q.Pack()
 	for i, want := range []byte{dns.RcodeSuccess, dns.RcodeSuccess, dns.RcodeRefused} {
-		if out := l.reply(b, nil); out[3]&0xf != want {
+		if out := l.reply(b, nil, l.dns.Answer); out[3]&0xf != want {
 			t.Errorf("query %d: %x", i, out)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -46,6 +47,7 @@ const (
 	CheckKernel   CheckID = "kernel"
 	CheckLandlock CheckID = "landlock"
 	CheckMemory   CheckID = "memory"
+	CheckProxy    CheckID = "proxy"   // only where one is set
 	CheckState    CheckID = "state"   // the folder of the sandboxes
 	CheckSockets  CheckID = "sockets" // in that folder
 	CheckCache    CheckID = "cache"   // the folder with kernels and images
@@ -91,6 +93,9 @@ const (
 func Doctor(ctx context.Context) []Finding {
 	cacheFolder, cacheErr := xdg.Cache()
 	found := []Finding{checkQEMU(ctx), checkKVM(ctx, cacheFolder, cacheErr), checkKernel(), checkLandlock(), checkMemory()}
+	if hint := proxyenv.Hint(proxyenv.Names()); hint != "" {
+		found = append(found, Finding{Check: CheckProxy, OK: true, Detail: hint})
+	}
 	found = append(found, checkState()...)
 	if cacheErr == nil {
 		cacheErr = os.MkdirAll(cacheFolder, 0o700)

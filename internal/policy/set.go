@@ -211,8 +211,14 @@ func (s *Set) Resolves(name string) bool {
 	if name == HostName {
 		return s.HasHost()
 	}
-	allowed := map[Proto]bool{}
-	denied := map[Proto]bool{}
+	allowed, denied := s.protos(name)
+	return allowed[TCP] && !denied[TCP] || allowed[UDP] && !denied[UDP]
+}
+
+// protos returns over which protocols rules allow some port of a name, and over which they
+// deny all.
+func (s *Set) protos(name string) (allowed, denied map[Proto]bool) {
+	allowed, denied = map[Proto]bool{}, map[Proto]bool{}
 	s.about(Flow{Name: name}, func(r *Rule) {
 		switch {
 		case r.Action == Allow:
@@ -225,7 +231,7 @@ func (s *Set) Resolves(name string) bool {
 			}
 		}
 	})
-	return allowed[TCP] && !denied[TCP] || allowed[UDP] && !denied[UDP]
+	return allowed, denied
 }
 
 // HasHost reports whether a service of the host's own loopback is allowed.

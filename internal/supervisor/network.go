@@ -18,6 +18,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/budget"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // The network of a sandbox.
@@ -64,7 +65,7 @@ func (s *supervisor) openNetwork() (err error) {
 	}
 	netLog.Notify(s.reportDenial)
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Hosts: hostTable(s.spec.Hosts), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Direct: proxyenv.Hint(proxyenv.Names()), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)

@@ -1,7 +1,9 @@
-// Package nameserver is the only DNS server that the guest has. It never asks
-// another one: a name that the policy allows gets a synthetic address out of a table,
-// any other name does not exist. So no query, whatever its labels or type, carries a
-// bit past the host. The real address is looked up when a connection is dialled.
+// Package nameserver is the only DNS server that the guest has. A name that the policy
+// allows gets a synthetic address out of a table, any other name does not exist. So no
+// query for an address, and none about another name, carries a bit past the host; the
+// real address is looked up when a connection is dialled. Records of other types, of
+// allowed names and of their services, come from the host by way of Resolver.Records,
+// which bounds the questions.
 //
 // Queries are hostile bytes; their framing and parsing are miekg/dns's.
 package nameserver
@@ -31,6 +33,7 @@ const (
 type Question struct {
 	Name string // in lower case without a final dot; it may be no host name
 	Type string // "A", "AAAA", ...; empty for a type without a name
+	Note string // of an allowed question for no address: what was answered
 }
 
 // Resolver answers the guest's queries. Safe for concurrent use; the fields must not
@@ -39,11 +42,36 @@ type Resolver struct {
 	Table    *Table
 	Resolves func(name string) bool // whether a name gets addresses; may run concurrently
 	Info     []netip.Addr           // of policy.InfoName; none: it is a name like any other
+
+	// IsService reports whether a name is that of a service of an allowed name, which has
+	// records and no address; nil: none is. It may run concurrently.
+	IsService func(name string) bool
+	// Records returns the records of a type in recordTypes that an allowed name has; nil:
+	// none has any. It may run concurrently.
+	Records func(name string, qtype uint16) ([]dns.RR, error)
 }
 
-// Answer returns the reply to one query, or nil to drop it. seen is called for a
+// Answer returns the reply to one query over UDP, or nil to drop it. seen is called for a
 // question about a name that is allowed or denied.
 func (r *Resolver) Answer(query []byte, seen func(q Question, allowed bool)) []byte {
+	return r.answer(query, 0, seen)
+}
+
+// AnswerStream is Answer for a query over TCP, whose reply may be longer.
+func (r *Resolver) AnswerStream(query []byte, seen func(q Question, allowed bool)) []byte {
+	return r.answer(query, dns.MaxMsgSize, seen)
+}
+
+// packetSize returns how long a reply over UDP may be (RFC 6891, section 6.2.3).
+func packetSize(opt *dns.OPT) int {
+	if opt == nil {
+		return dns.MinMsgSize
+	}
+	return min(max(int(opt.UDPSize()), dns.MinMsgSize), udpSize)
+}
+
+// answer makes a reply of at most size bytes; 0: as many as a datagram may have.
+func (r *Resolver) answer(query []byte, size int, seen func(q Question, allowed bool)) []byte {
 	if len(query) > maxQuery || !isQuery(query) {
 		return nil // answering could loop
 	}
@@ -71,6 +99,10 @@ func (r *Resolver) Answer(query []byte, seen func(q Question, allowed bool)) []b
 	default:
 		r.fill(out, in.Question[0], seen)
 	}
+	if size == 0 {
+		size = packetSize(opt)
+	}
+	out.Truncate(size)
 	reply, err := out.Pack()
 	if err != nil {
 		return bareReply(query, dns.RcodeServerFailure)
@@ -102,7 +134,7 @@ func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool))
 	switch {
 	case ok && name == policy.InfoName && len(r.Info) > 0:
 		addrs = r.Info
-	case ok && r.Resolves(name):
+	case ok && r.Resolves(name) && wantsAddress(q.Qtype):
 		v4, v6, err := r.Table.Addresses(name)
 		if err != nil {
 			out.Rcode = dns.RcodeServerFailure
@@ -110,6 +142,10 @@ func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool))
 		}
 		addrs = []netip.Addr{v4, v6}
 		seen(question, true)
+	case ok && (r.Resolves(name) || r.IsService != nil && r.IsService(name)):
+		question.Note = r.records(out, q, name)
+		seen(question, true)
+		return
 	default:
 		out.Rcode = dns.RcodeNameError
 		out.Ns = []dns.RR{soa()}
@@ -117,8 +153,6 @@ func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool))
 		return
 	}
 	out.Answer = records(q, addrs)
-	// Any other type has no data: no HTTPS or SVCB record (they carry ECH keys
-	// and other addresses), no TXT, no MX.
 	if len(out.Answer) == 0 {
 		out.Ns = []dns.RR{soa()}
 	}

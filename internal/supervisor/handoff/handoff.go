@@ -9,6 +9,8 @@ package handoff
 import (
 	"log/slog"
 	"os"
+
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // The hidden verbs of bawn whose processes belong to running sandboxes.
@@ -46,6 +48,9 @@ func Env() []string {
 		if v, ok := os.LookupEnv(k); ok {
 			env = append(env, k+"="+v)
 		}
+	}
+	if proxy := proxyenv.Pass(); proxy != "" {
+		env = append(env, proxy)
 	}
 	return env
 }

@@ -1,0 +1,62 @@
+package nameserver
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/miekg/dns"
+)
+
+// recordTypes are the types besides addresses that are answered from the host. Not among
+// them are HTTPS and SVCB (RFC 9460), which carry addresses and the keys of Encrypted
+// Client Hello, CNAME, because bawn resolves an alias itself, and those of DNSSEC.
+var recordTypes = []uint16{
+	dns.TypeSRV, dns.TypeTXT, dns.TypeMX, dns.TypeCAA, dns.TypeNS, dns.TypeSOA,
+	dns.TypeNAPTR, dns.TypeTLSA, dns.TypeSSHFP, dns.TypeURI,
+}
+
+// wantsAddress reports whether a question is for an address.
+func wantsAddress(qtype uint16) bool {
+	return qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY
+}
+
+// records answers a question about an allowed name that is not for an address of it. It
+// returns what the log says about the answer.
+func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note string) {
+	var list []dns.RR
+	var err error
+	switch {
+	case wantsAddress(q.Qtype):
+		note = "answered empty: the name of a service has no address"
+	case !slices.Contains(recordTypes, q.Qtype) || r.Records == nil:
+		note = "answered empty: records of this type are not looked up"
+	default:
+		list, err = r.Records(name, q.Qtype)
+		note = counted(len(list))
+	}
+	if err != nil {
+		out.Rcode = dns.RcodeServerFailure
+		return "not answered: " + err.Error()
+	}
+	for _, rr := range list {
+		rr = dns.Copy(rr)
+		h := rr.Header()
+		h.Name, h.Ttl = q.Name, min(h.Ttl, answerTTL) // as the name that was asked for, also behind an alias
+		out.Answer = append(out.Answer, rr)
+	}
+	if len(out.Answer) == 0 {
+		out.Ns = []dns.RR{soa()}
+	}
+	return note
+}
+
+// counted says how many records were answered.
+func counted(n int) string {
+	switch n {
+	case 0:
+		return "answered empty: the name has no such record"
+	case 1:
+		return "1 record"
+	}
+	return fmt.Sprintf("%d records", n)
+}
