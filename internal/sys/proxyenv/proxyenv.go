@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// passed is the variable in which the names go on to a process without the variables
+// variable is the variable in which the names go on to a process without the variables
 // themselves: their values may have passwords.
-const passed = "BAWN_HOST_PROXY"
+const variable = "BAWN_HOST_PROXY"
 
 // names are the variables, by the convention of curl(1) and others.
 var names = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
@@ -22,7 +22,7 @@ func Names() (list []string) {
 		}
 	}
 	if list == nil {
-		list = strings.Fields(os.Getenv(passed))
+		list = strings.Fields(os.Getenv(variable))
 	}
 	return list
 }
@@ -34,7 +34,7 @@ func Pass() string {
 	if len(list) == 0 {
 		return ""
 	}
-	return passed + "=" + strings.Join(list, " ")
+	return variable + "=" + strings.Join(list, " ")
 }
 
 // Hint says that bawn uses no proxy, for a message about a connection that failed or for a

@@ -7,7 +7,7 @@ import (
 
 // TestPass: another process learns which variables are set, and no password.
 func TestPass(t *testing.T) {
-	for _, n := range append(names, passed) {
+	for _, n := range append(names, variable) {
 		t.Setenv(n, "")
 	}
 	if Pass() != "" || Hint(Names()) != "" {
@@ -21,7 +21,7 @@ func TestPass(t *testing.T) {
 	}
 	t.Setenv("https_proxy", "")
 	t.Setenv("ALL_PROXY", "")
-	t.Setenv(passed, strings.TrimPrefix(setting, passed+"="))
+	t.Setenv(variable, strings.TrimPrefix(setting, variable+"="))
 	if got := Hint(Names()); !strings.Contains(got, "directly") || !strings.Contains(got, "https_proxy, ALL_PROXY") {
 		t.Error(got)
 	}
