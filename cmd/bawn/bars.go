@@ -47,7 +47,14 @@ func newBars(out *os.File) *bars { return &bars{out: out, tty: isTerminal(out)} 
 // openEngine opens the user's sandboxes. What happens is shown on standard error.
 func openEngine() (*engine.Engine, *bars, error) {
 	b := newBars(os.Stderr)
-	e, err := engine.Open(engine.Options{Version: version(), Events: b.show})
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := engine.Open(engine.Options{
+		Version: version(), Events: b.show,
+		SSHProxy: func(name string) string { return proxyCommand(self, name) },
+	})
 	return e, b, err
 }
 

@@ -44,6 +44,9 @@ func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func())
 	if err := session.MakeKeys(d, spec.Name); err != nil {
 		return err
 	}
+	if err := e.keepSSHConfig(d, spec.Name); err != nil {
+		return err
+	}
 	if err := d.WriteSpec(spec); err != nil {
 		return err
 	}

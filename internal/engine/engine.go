@@ -31,6 +31,7 @@ import (
 type Engine struct {
 	sandboxes *store.Store
 	version   string
+	sshProxy  func(name string) string
 	events    func(Event)
 }
 
@@ -38,6 +39,9 @@ type Engine struct {
 type Options struct {
 	// Version is bawn's, which new sandboxes note.
 	Version string
+	// SSHProxy returns the shell command that joins its standard input and output to the
+	// SSH server of a sandbox (DialSSH). Nil where no SSHConfig is made.
+	SSHProxy func(name string) string
 	// Events receives what happens while methods run, in order. It is called by one
 	// goroutine at a time and must not block or call the Engine. Nil drops events.
 	Events func(Event)
@@ -56,7 +60,7 @@ func Open(o Options) (*Engine, error) {
 // host that their guests could have written.
 func New(sandboxes *store.Store, o Options) *Engine {
 	proc.Distrust(func() ([]string, error) { return writableByGuests(sandboxes) })
-	return &Engine{sandboxes: sandboxes, version: o.Version, events: serialize(o.Events)}
+	return &Engine{sandboxes: sandboxes, version: o.Version, sshProxy: o.SSHProxy, events: serialize(o.Events)}
 }
 
 // Sandboxes returns the store that the Engine works on, for reading.

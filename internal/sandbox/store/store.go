@@ -41,6 +41,7 @@ const (
 	ClientKeyFile     = "id_ed25519"     // OpenSSH private key of the host's side
 	HostKeyFile       = "host_ed25519"   // OpenSSH private key given to the guest
 	KnownHostsFile    = "known_hosts"    // for OpenSSH clients
+	SSHConfigFile     = "ssh_config"     // for OpenSSH clients; SSHInclude of the store includes it
 	ConsoleFile       = "console.log"    // what the guest printed, bounded
 	SupervisorLogFile = "supervisor.log" // the supervisor's own log, bounded
 	ControlSocket     = "control.sock"   // CLI to supervisor (package control)
@@ -104,6 +105,9 @@ func (s *Store) Pool() (*Store, error) { return OpenAt(filepath.Join(s.root, "po
 
 // Root returns the store's folder.
 func (s *Store) Root() string { return s.root }
+
+// SSHInclude returns the ssh_config(5) that includes the SSHConfigFile of every sandbox.
+func (s *Store) SSHInclude() string { return filepath.Join(s.root, "ssh_config") }
 
 // Dir is one sandbox's folder.
 type Dir struct {

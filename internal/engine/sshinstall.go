@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
+)
+
+// The user's ssh_config gets one line, an Include of a file in the state folder
+// (store.SSHInclude). That file includes the SSHConfigFile in each sandbox's folder by a
+// pattern, so that nothing is to be rewritten when sandboxes come and go, and no block
+// outlives its sandbox.
+
+// InstallSSHConfig makes the user's ssh_config at path reach all sandboxes, those to come
+// included: its first line becomes an Include, before any block that could change what the
+// sandboxes' blocks say. A file that does not exist is made. A symbolic link is followed.
+func (e *Engine) InstallSSHConfig(ctx context.Context, path string) error {
+	l, err := e.lockSSHConfig(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	names, err := e.sandboxes.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		d := e.sandboxes.Dir(name)
+		err := session.MakeKeys(d, name)
+		if err == nil {
+			err = e.keepSSHConfig(d, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	text := "# Written by bawn ssh-config --install: the hosts bawn-NAME, one for each sandbox.\n" +
+		session.IncludeLine(e.sandboxes.Root(), "sandboxes/*/"+store.SSHConfigFile) + "\n"
+	if err := atomicfile.Write(e.sandboxes.SSHInclude(), []byte(text)); err != nil {
+		return err
+	}
+	return e.changeSSHConfig(path, session.WithInclude)
+}
+
+// UninstallSSHConfig takes back what InstallSSHConfig did to the ssh_config at path. A file
+// in which nothing else stands is removed.
+func (e *Engine) UninstallSSHConfig(ctx context.Context, path string) error {
+	l, err := e.lockSSHConfig(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := e.changeSSHConfig(path, session.WithoutInclude); err != nil {
+		return err
+	}
+	if err := os.Remove(e.sandboxes.SSHInclude()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lockSSHConfig orders the changes of several processes.
+func (e *Engine) lockSSHConfig(ctx context.Context) (*lockfile.Lock, error) {
+	return lockfile.Acquire(ctx, e.sandboxes.SSHInclude()+".lock")
+}
+
+// changeSSHConfig replaces the ssh_config at path by what change makes of it and of the
+// line that includes the store's.
+func (e *Engine) changeSSHConfig(path string, change func(config []byte, line string) []byte) error {
+	line := session.IncludeLine(e.sandboxes.Root(), filepath.Base(e.sandboxes.SSHInclude()))
+	if err := replaceSSHConfig(path, func(b []byte) []byte { return change(b, line) }); err != nil {
+		return because(SSHConfigFile, "", fmt.Errorf("%w\nthe line is: %s", err, line))
+	}
+	return nil
+}
+
+func replaceSSHConfig(path string, change func([]byte) []byte) error {
+	file, err := followed(path)
+	if err != nil {
+		return err
+	}
+	was, err := os.ReadFile(file)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		return err
+	}
+	now := change(was)
+	switch {
+	case string(now) == string(was):
+		return nil
+	case len(now) == 0 && file == path:
+		return os.Remove(file)
+	case missing:
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return err
+		}
+	}
+	return atomicfile.Replace(file, now, 0o600)
+}
+
+// followed returns the file that a path leads to: a regular one, or one that does not exist.
+func followed(path string) (string, error) {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	file := path
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		if file, err = filepath.EvalSymlinks(path); err != nil {
+			return "", fmt.Errorf("the symbolic link %s cannot be followed: %w", path, err)
+		}
+		if fi, err = os.Lstat(file); err != nil {
+			return "", err
+		}
+	}
+	if !fi.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a regular file", file)
+	}
+	return file, nil
+}
+
+// CollectedSSH returns the options, one a string, that ssh would apply to a sandbox because
+// of other blocks of the ssh_config at path, and that no block of bawn's can forbid
+// (session.Collected). It runs ssh, which must be installed.
+func (e *Engine) CollectedSSH(ctx context.Context, path, name string) ([]string, error) {
+	d, err := e.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	c := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name))
+	out, err := c.Output()
+	if err != nil {
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			err = fmt.Errorf("%w: %s", err, failed.Stderr)
+		}
+		return nil, fmt.Errorf("ssh -G: %w", err)
+	}
+	return session.Collected(d, string(out)), nil
+}
