@@ -50,11 +50,11 @@ func newDeafServer(t *testing.T) *deafServer {
 	return s
 }
 
-// flows returns how many flows count.
+// open returns how many flows count.
 func (l *lab) open() int {
 	l.Gateway.mu.Lock()
 	defer l.Gateway.mu.Unlock()
-	return len(l.Gateway.flows)
+	return len(l.flows)
 }
 
 // TestAClientThatIsGoneHoldsNoFlow: it ended its half, and its side was reset when it
@@ -145,7 +145,7 @@ func (l *lab) only(t *testing.T) *flow {
 	t.Helper()
 	l.Gateway.mu.Lock()
 	defer l.Gateway.mu.Unlock()
-	for f := range l.Gateway.flows {
+	for f := range l.flows {
 		return f
 	}
 	t.Fatal("no flow")

@@ -285,7 +285,7 @@ func TestDatagramConn(t *testing.T) {
 		t.Error(n, err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	if _, err := c.Read(b); err == nil || !err.(interface{ Timeout() bool }).Timeout() { //nolint:errorlint // as net.Error
+	if _, err := c.Read(b); err == nil || !err.(interface{ Timeout() bool }).Timeout() {
 		t.Error(err)
 	}
 	_ = c.SetReadDeadline(time.Time{})

@@ -135,10 +135,10 @@ func TestDisksAreRaw(t *testing.T) {
 	args := fullMachine("amd64", TCG).Args()
 	disks := 0
 	for i, a := range args {
-		switch {
-		case a == "-drive" || a == "-hda":
+		switch a {
+		case "-drive", "-hda":
 			t.Errorf("%s %s may probe for a format", a, args[i+1])
-		case a == "-blockdev":
+		case "-blockdev":
 			disks++
 			if !strings.Contains(args[i+1], `"driver":"file"`) { // the protocol alone, no format on it
 				t.Errorf("%s", args[i+1])

@@ -45,7 +45,7 @@ func getxattrat(at file, buf *[maxRecord + 1]byte) (int, error) {
 	}
 	copy(path[:], at.name)
 	args := xattrArgs{value: unsafe.Pointer(buf), size: uint32(len(buf))}
-	n, _, errno := unix.Syscall6(unix.SYS_GETXATTRAT, uintptr(at.fd), uintptr(unsafe.Pointer(&path[0])), unix.AT_SYMLINK_NOFOLLOW,
+	n, _, errno := unix.Syscall6(unix.SYS_GETXATTRAT, uintptr(at.fd), uintptr(unsafe.Pointer(&path[0])), unix.AT_SYMLINK_NOFOLLOW, //nolint:gosec // arrays of constant length
 		uintptr(unsafe.Pointer(&ownerAttributeC[0])), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
 	if errno != 0 {
 		return 0, errno
