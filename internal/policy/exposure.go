@@ -221,17 +221,6 @@ func portList(list []PortRange) string {
 	return strings.Join(ports, ",")
 }
 
-// ServicesOfHost returns how many services of the host (ports) allow rules open in all, by
-// "host", the loopback's addresses and its own. Several rules about one port count each.
-func ServicesOfHost(rules []Rule, own []netip.Addr) (n int) {
-	for i := range rules {
-		if rules[i].Exposure(own).Kinds&KindHost != 0 {
-			n += countPorts(rules[i].ports)
-		}
-	}
-	return n
-}
-
 // CheckHostPorts returns an error if the rule opens more services of the host at once than
 // a person thinks of: all of them, or ranges. own is as for Exposure.
 func (r *Rule) CheckHostPorts(own []netip.Addr) error {

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -39,6 +41,9 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 	}
 	var rules []policy.Rule
 	for _, file := range files {
+		if err := d.checkRulesPlace(file); err != nil {
+			return nil, err
+		}
 		r, err := RulesIn(file)
 		if err != nil {
 			return nil, err
@@ -46,6 +51,60 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 		rules = append(rules, r...)
 	}
 	return rules, nil
+}
+
+// checkRulesPlace returns an error if the path of a file of rules leads, by symbolic links,
+// through a place that the guest of any sandbox can change: it would write its own rules. The
+// folders of bawn, where the file is without a link, are in no share (Store.CheckShare).
+func (d Dir) checkRulesPlace(file string) error {
+	places := placesOf(file)
+	if len(places) == 1 {
+		return nil // the common case: no link
+	}
+	sandboxes := &Store{root: filepath.Dir(filepath.Dir(d.Path))}
+	names, err := sandboxes.Names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		spec, err := sandboxes.Dir(n).Spec()
+		if err != nil {
+			continue // damaged: it cannot run
+		}
+		for _, m := range spec.Sources() {
+			for _, p := range places {
+				if !m.ReadOnly() && sandbox.Beneath(resolved(m.Host), p) {
+					return fmt.Errorf("policy: %s leads to %s, which the guest of sandbox %s can change, as %s is shared with it: move the rules out of that directory", file, p, n, m.Host)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// maxLinks bounds the symbolic links of a path, as the kernel does (path_resolution(7)).
+const maxLinks = 40
+
+// placesOf returns each symbolic link that a path leads through, and last where it ends. The
+// folders of these places are without links.
+func placesOf(path string) (places []string) {
+	at, rest := "/", strings.Split(path, "/")
+	for len(rest) > 0 && len(places) <= maxLinks {
+		name := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(at, name)
+		to, err := os.Readlink(next)
+		if err != nil || name == ".." || name == "." || name == "" {
+			at = next
+			continue
+		}
+		places = append(places, next)
+		rest = append(strings.Split(to, "/"), rest...)
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+	}
+	return append(places, at)
 }
 
 // RulesIn reads one file of rules.

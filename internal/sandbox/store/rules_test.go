@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // TestAttackRulesBehindALink: rules are read and written through links; a link that leads
@@ -117,5 +119,69 @@ func TestRemoveRules(t *testing.T) {
 	}
 	if _, err := os.Lstat(dangling); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the dangling link: %v", err)
+	}
+}
+
+// TestAGuestDoesNotWriteItsOwnRules: a link leads the rules into a directory that is shared
+// with a guest, or through a link that lies in one.
+func TestAGuestDoesNotWriteItsOwnRules(t *testing.T) {
+	s := store(t)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, own := filepath.Join(dir, "shared"), filepath.Join(dir, "own")
+	for _, d := range []string{filepath.Join(shared, "sub"), own} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for f, text := range map[string]string{shared + "/sub/rules": "allow **\n", own + "/rules": "allow a.test\n"} {
+		if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{
+		os.Symlink(own+"/rules", shared+"/link"), os.Symlink(own, shared+"/folder"), os.Symlink("../shared/sub", own+"/into"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		mode sandbox.Mode
+		link string
+		held bool
+	}{
+		"a file in a share":           {sandbox.ReadWrite, shared + "/sub/rules", true},
+		"by a link of a folder":       {sandbox.ReadWrite, own + "/into/rules", true},
+		"through a link in a share":   {sandbox.ReadWrite, shared + "/link", true},
+		"through a folder in a share": {sandbox.ReadWrite, shared + "/folder/rules", true},
+		"a file that is not shared":   {sandbox.ReadWrite, own + "/rules", false},
+		"a share that is only read":   {sandbox.ReadOnly, shared + "/sub/rules", false},
+		"no link at all":              {sandbox.ReadWrite, "", false},
+	} {
+		other := &sandbox.Spec{ID: sandbox.NewID(), Name: "other", Dir: shared, Project: sandbox.Source{Host: shared, Guest: shared, Mode: c.mode}}
+		mine := &sandbox.Spec{ID: sandbox.NewID(), Name: "mine", Dir: own + "/none", Project: sandbox.Source{Host: own + "/none", Guest: own}}
+		for _, spec := range []*sandbox.Spec{other, mine} {
+			if _, err := s.Create(spec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := s.Dir("mine")
+		if c.link != "" {
+			if err := os.Symlink(c.link, d.File(PolicyFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rules, err := d.Rules()
+		if c.held != (err != nil) || c.held && (len(rules) > 0 || !strings.Contains(err.Error(), "sandbox other can change")) {
+			t.Errorf("%s: %v, %v", name, rules, err)
+		}
+		for _, n := range []string{"other", "mine"} {
+			if err := s.Dir(n).Remove(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
