@@ -1,6 +1,7 @@
 package nameserver
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -34,7 +35,10 @@ func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note stri
 		list, err = r.Records(name, q.Qtype)
 		note = counted(len(list))
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errRecordsPinned): // by the user's choice, not by a failure
+		note = "answered empty: " + err.Error()
+	case err != nil:
 		out.Rcode = dns.RcodeServerFailure
 		return "not answered: " + err.Error()
 	}
