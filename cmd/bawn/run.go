@@ -233,6 +233,7 @@ func command(inv invocation) session.Command {
 	cmd := session.Command{
 		Argv: inv.argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		WaitOutput: inv.waitOutput, JobControl: true,
+		Umask: engine.Umask(), OpenFiles: engine.OpenFiles(),
 	}
 	if inv.noStdin {
 		cmd.Stdin = nil

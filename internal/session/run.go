@@ -41,6 +41,12 @@ type Command struct {
 	Signals <-chan os.Signal
 	// JobControl makes this process stop and continue with the command (job.go).
 	JobControl bool
+
+	// Umask is the command's file mode creation mask; nil leaves the guest's.
+	Umask *uint32
+	// OpenFiles is what the command's soft limit of open files is at least, where the guest
+	// has so many.
+	OpenFiles uint64
 }
 
 // Exit is the result of a command.
@@ -145,6 +151,7 @@ func (s *remote) start(cmd Command, input wire.Input) error {
 	line := wire.ExecCommand(wire.ExecRequest{
 		Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Links: cmd.Links, Input: input, WaitOutput: cmd.WaitOutput,
 		SeparateError: cmd.Terminal != nil && cmd.Stderr != nil, JobControl: cmd.JobControl,
+		Umask: cmd.Umask, OpenFiles: cmd.OpenFiles,
 	})
 	parts, last := wire.SplitExec(line)
 	if len(parts) > 0 && !s.current {

@@ -108,6 +108,28 @@ func TestSessionEnvironment(t *testing.T) {
 	}
 }
 
+// TestSessionInherits: umask and limit of open files are those of the shell that calls bawn.
+func TestSessionInherits(t *testing.T) {
+	dir := temp(t)
+	for _, c := range []struct{ set, run, want string }{
+		{"umask 027; ulimit -Sn 1024", "run", "0027 enough 640\n"},
+		{"umask 002; ulimit -Sn 1024", "exec shared", "0002 enough 664\n"},
+		{"umask 022; ulimit -Sn $(ulimit -Hn)", "run", "0022 enough 644\n"},
+	} {
+		inside := `rm -f made; touch made; [ "$(ulimit -Sn)" -ge "$0" ] && enough=enough; echo $(umask) $enough $(stat -c %a made)`
+		script := c.set + `; n=$(ulimit -Sn); [ $n -le 1048576 ] || n=1048576; exec "$BAWN" ` + c.run + ` -- sh -c '` + inside + `' $n`
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+		cmd.Dir, cmd.Env = dir, append(environment(), "BAWN="+os.Getenv("BAWN"))
+		out, err := cmd.Output()
+		if err != nil || string(out) != c.want {
+			t.Errorf("%s: %q, %v, want %q", c.set, out, err, c.want)
+		}
+		if fi, err := os.Stat(dir + "/made"); err != nil || fmt.Sprintf("%o\n", fi.Mode().Perm()) != c.want[len(c.want)-4:] {
+			t.Errorf("%s: on the host %v, %v", c.set, fi.Mode(), err)
+		}
+	}
+}
+
 func TestSessionStreams(t *testing.T) {
 	dir := shared(t)
 	r := bawn(t, dir, "run", "--", "sh", "-c", "echo out; echo err >&2")

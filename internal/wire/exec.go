@@ -38,6 +38,12 @@ type ExecRequest struct {
 	// command gets a process group of its own below the session's leader, so that the
 	// terminal's stop signals act on it (POSIX XBD 3.264, orphaned process group).
 	JobControl bool `json:"jobControl,omitempty"`
+
+	// Umask is the command's file mode creation mask (umask(2)). Nil leaves the agent's.
+	Umask *uint32 `json:"umask,omitempty"`
+	// OpenFiles is a soft limit of open files (getrlimit(2), RLIMIT_NOFILE). The command's is
+	// at least as high, up to the agent's hard limit.
+	OpenFiles uint64 `json:"openFiles,omitempty"`
 }
 
 // Link is a symbolic link.
@@ -48,7 +54,7 @@ type Link struct {
 
 // ExecCommand returns the SSH command string that carries r.
 func ExecCommand(r ExecRequest) string {
-	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links), r.Input, r.SeparateError, r.WaitOutput, r.JobControl})
+	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links), r.Input, r.SeparateError, r.WaitOutput, r.JobControl, r.Umask, r.OpenFiles})
 	if err != nil {
 		panic(err) // byte slices always marshal
 	}
@@ -74,6 +80,7 @@ func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	return ExecRequest{
 		Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env), Links: cookedLinks(x.Links),
 		Input: x.Input, SeparateError: x.SeparateError, WaitOutput: x.WaitOutput, JobControl: x.JobControl,
+		Umask: x.Umask, OpenFiles: x.OpenFiles,
 	}, true, nil
 }
 
@@ -90,6 +97,9 @@ type rawExec struct {
 	SeparateError bool  `json:"separateError,omitempty"`
 	WaitOutput    bool  `json:"waitOutput,omitempty"`
 	JobControl    bool  `json:"jobControl,omitempty"`
+
+	Umask     *uint32 `json:"umask,omitempty"`
+	OpenFiles uint64  `json:"openFiles,omitempty"`
 }
 
 func raw(list []string) [][]byte {

@@ -6,12 +6,14 @@ import (
 )
 
 func TestExecCommandIsExact(t *testing.T) {
+	umask := uint32(0o027)
 	want := ExecRequest{
 		Argv: []string{"printf", "%s\n", "", "a b", "\xff\xfe not UTF-8", "$HOME; 'x'\n"},
 		Dir:  "/home/me/a \xe9 b",
 		Env:  []string{"A=1", "EMPTY=", "BIN=\x80"},
 
 		Links: []Link{{"/home/me/\xe9", "../x"}},
+		Umask: &umask, OpenFiles: 100_000,
 	}
 	got, ok, err := ParseExecCommand(ExecCommand(want))
 	if err != nil || !ok || !reflect.DeepEqual(got, want) {

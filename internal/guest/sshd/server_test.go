@@ -315,7 +315,7 @@ func TestSignals(t *testing.T) {
 
 func TestTerminal(t *testing.T) {
 	b := newBench(t)
-	s := b.start(true, "tty; echo $TERM; stty size; read x; stty size; exit 5")
+	s := b.start(true, "tty; echo $TERM; stty size; read x; until stty size | grep -q '50 132'; do sleep 0.01; done; stty size; exit 5")
 	if !strings.HasPrefix(s.first, "/dev/pts/") {
 		t.Errorf("terminal is %q", s.first)
 	}

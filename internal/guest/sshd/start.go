@@ -3,6 +3,7 @@ package sshd
 import (
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,7 +57,7 @@ func (s *session) start(c *command) error {
 	for _, f := range x.theirs {
 		attr.Files = append(attr.Files, f.Fd()) // Fd sets it to blocking mode, as programs expect
 	}
-	p, err := s.execute(c, attr)
+	p, err := s.executeAs(c, attr)
 	x.release()
 	if err != nil {
 		x.close()
@@ -64,6 +65,18 @@ func (s *session) start(c *command) error {
 	}
 	s.streams, s.running = x, p
 	return nil
+}
+
+// executeAs is execute with the limits of the request. Other clients' commands have the
+// agent's umask and its limit of open files.
+func (s *session) executeAs(c *command, attr *syscall.ProcAttr) (*process.Process, error) {
+	if err := process.AllowOpenFiles(c.request.OpenFiles); err != nil {
+		log.Print(err) // the command can do without
+	}
+	if c.request.Umask == nil {
+		return s.execute(c, attr)
+	}
+	return process.WithUmask(*c.request.Umask, func() (*process.Process, error) { return s.execute(c, attr) })
 }
 
 // launch executes one file for the command.
