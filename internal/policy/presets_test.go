@@ -10,15 +10,15 @@ import (
 var ways = map[string][]string{
 	"gists and snippets":               {"gist.github.com", "gist.githubusercontent.com", "snippets.gitlab.com"},
 	"pages that anybody publishes":     {"a.github.io", "a.gitlab.io", "a.pages.dev", "a.netlify.app", "a.vercel.app", "a.web.app", "a.deno.dev", "a.workers.dev", "a.hf.space", "people.debian.org", "people.ubuntu.com", "pages.github.com", "{a,www}.npmjs.com"},
-	"playgrounds, which keep code":     {"play.golang.org", "go.dev", "play.go.dev", "tour.golang.org", "go2goplay.golang.org", "play.rust-lang.org", "dash.deno.com", "playground.deno.com", "api.deno.com", "play.{crates}.io"},
+	"playgrounds, which keep code":     {"play.golang.org", "go.dev", "play.go.dev", "tour.golang.org", "go2goplay.golang.org", "play.rust-lang.org", "dash.deno.com", "playground.deno.com", "api.deno.com", "play.crates.io"},
 	"pastebins":                        {"paste.ubuntu.com", "pastebin.ubuntu.com", "paste.debian.org", "paste.debian.net", "paste.alpinelinux.org", "pastebin.com", "transfer.sh", "file.io", "0x0.st"},
 	"forums, wikis, issue trackers":    {"salsa.debian.org", "wiki.debian.org", "bugs.debian.org", "lists.debian.org", "mentors.debian.org", "discourse.ubuntu.com", "wiki.ubuntu.com", "help.ubuntu.com", "users.rust-lang.org", "internals.rust-lang.org", "discuss.gradle.org", "ge.gradle.org", "issues.apache.org", "gitlab.alpinelinux.org", "wiki.alpinelinux.org", "forum.anaconda.com", "community.anaconda.com", "discuss.python.org", "forums.docker.com", "hub.docker.com", "go-review.googlesource.com", "issues.golang.org"},
 	"servers of keys":                  {"keyserver.ubuntu.com", "keyring.debian.org", "keys.openpgp.org"},
-	"uploads of packages":              {"{upload,test}.{pypi}.org", "{crates}.io", "{www.nuget,nuget}.org", "{hex}.pm", "{api.anaconda,anaconda}.org", "api.{jsr}.io", "ftp-master.debian.org", "upload.debian.org", "upload.ubuntu.com", "central.sonatype.com", "oss.sonatype.org", "ppa.launchpadcontent.net", "search.{maven}.org"},
+	"uploads of packages":              {"{upload,test}.pypi.org", "{crates,staging.crates}.io", "{www.nuget,nuget}.org", "{hex,www.hex}.pm", "{api.anaconda,anaconda}.org", "api.jsr.io", "ftp-master.debian.org", "upload.debian.org", "upload.ubuntu.com", "central.sonatype.com", "oss.sonatype.org", "ppa.launchpadcontent.net", "search.maven.org"},
 	"object stores":                    {"a.s3.amazonaws.com", "s3.amazonaws.com", "storage.googleapis.com", "a.blob.core.windows.net", "a.r2.cloudflarestorage.com", "a.r2.dev", "firebasestorage.googleapis.com", "www.googleapis.com", "drive.google.com"},
 	"code hosts":                       {"github.com", "api.github.com", "uploads.github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "git.sr.ht", "huggingface.co"},
 	"attachments of issues":            {"user-images.githubusercontent.com", "private-user-images.githubusercontent.com", "camo.githubusercontent.com", "raw.githubusercontent.com"},
-	"any host of a domain with others": {"anything.github.com", "anything.githubusercontent.com", "anything.debian.org", "anything.ubuntu.com", "anything.golang.org", "anything.docker.com", "anything.rust-lang.org", "anything.alpinelinux.org", "anything.deno.com", "anything.{pypi}.org", "anything.apache.org", "anything.gradle.org", "anything.googleapis.com"},
+	"any host of a domain with others": {"anything.github.com", "anything.githubusercontent.com", "anything.debian.org", "anything.ubuntu.com", "anything.golang.org", "anything.docker.com", "anything.rust-lang.org", "anything.alpinelinux.org", "anything.deno.com", "anything.pypi.org", "anything.apache.org", "anything.gradle.org", "anything.googleapis.com"},
 }
 
 // reached are the ways that presets with Publishes reach, and no others.
