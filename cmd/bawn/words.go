@@ -64,6 +64,8 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		msg += ": " + n.Err.Error()
 	case engine.StopSlow:
 		step = fmt.Sprintf("bawn stop --force %s turns it off at once", n.Sandbox)
+	case engine.RepositoryOutside:
+		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; the guest can then change its hooks and settings, too, which git obeys on the host", pathArgument(n.Path))
 	case engine.HostDiskFull:
 		step = fmt.Sprintf("free space on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
 	case engine.RulesSyntax:

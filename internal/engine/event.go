@@ -63,6 +63,9 @@ const (
 	StopSlow Reason = "stop-slow"
 	// RuleOverruled: a rule was added and has no effect, since deny wins.
 	RuleOverruled Reason = "rule-overruled"
+	// RepositoryOutside: git will not work in a new sandbox, whose project's repository is in a
+	// directory that is not shared (Path).
+	RepositoryOutside Reason = "repository-outside"
 	// HostDiskFull: the sandbox is paused until the host's disk has free space (Path of
 	// its folder).
 	HostDiskFull Reason = "host-disk-full"

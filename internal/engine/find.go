@@ -162,6 +162,7 @@ func (e *Engine) create(r *Request) (found, error) {
 	if err := e.checkShares(spec); err != nil {
 		return found{}, err
 	}
+	e.warnGitLink(spec)
 	n := found{spec: spec, made: true}
 	if r.Throwaway {
 		n.owner, err = e.sandboxes.CreateOwned(spec)

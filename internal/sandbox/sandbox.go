@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"bawn.dev/bawn/internal/sys/size"
 )
@@ -191,6 +192,11 @@ func (s *Spec) Check() error {
 	if p := s.Project; !filepath.IsAbs(p.Host) || !filepath.IsAbs(p.Guest) {
 		return fmt.Errorf("project %q at %q in the guest: both must be absolute paths", p.Host, p.Guest)
 	}
+	for _, m := range s.Sources() {
+		if err := checkText(m); err != nil {
+			return err
+		}
+	}
 	if s.CPUs < 1 || s.CPUs > MaxCPUs {
 		return badField("cpus", "%d: must be 1 to %d", s.CPUs, MaxCPUs)
 	}
@@ -215,6 +221,17 @@ func (s *Spec) Check() error {
 			return fmt.Errorf("port %d is published twice: %s and %s", p.Host, other, p)
 		}
 		hosts[p.Host] = p
+	}
+	return nil
+}
+
+// checkText returns an error unless the paths of a source are UTF-8. They are kept and sent
+// as JSON, which has no other bytes.
+func checkText(m Source) error {
+	for _, path := range []string{m.Host, m.Guest} {
+		if !utf8.ValidString(path) {
+			return fmt.Errorf("cannot share %q: its path is not UTF-8; rename it on the host, such as by mv or convmv", path)
+		}
 	}
 	return nil
 }

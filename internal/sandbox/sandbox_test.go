@@ -37,6 +37,26 @@ func TestParsePort(t *testing.T) {
 
 // TestProjectIsASource: where the project is in the guest is not where it is on the
 // host, and both must be there for a spec to be right.
+// TestPathsAreText: any path that JSON can hold is accepted, and no other.
+func TestPathsAreText(t *testing.T) {
+	for path, ok := range map[string]bool{
+		"/src/it's \"odd\" $(x) `y` \\ %s,:;=#\n\t\x1b ü 日本 \u202e": true,
+		"/src/l\xe9gume": false,
+		"/src/\xff":      false,
+		"/src/a\xc0\xaf": false,
+	} {
+		plain := Source{Host: "/plain", Guest: "/plain"}
+		for _, m := range []Source{{Host: path, Guest: "/plain/x"}, {Host: "/plain/x", Guest: path}, {Host: path, Guest: path}} {
+			for _, s := range []Spec{{Dir: m.Host, Project: m}, {Dir: "/plain", Project: plain, Mounts: []Source{m}}} {
+				s.Name, s.CPUs, s.Memory, s.Disk = "box", 1, MinMemory, MinDisk
+				if err := s.Check(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "not UTF-8") {
+					t.Errorf("%q: %v", m, err)
+				}
+			}
+		}
+	}
+}
+
 func TestProjectIsASource(t *testing.T) {
 	spec := func(host, guest string) *Spec {
 		return &Spec{

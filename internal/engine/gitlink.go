@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// A linked worktree (git-worktree(1)) and a submodule have no directory .git but a file, which
+// names the directory that has the repository (gitrepository-layout(5)). It usually lies in
+// another project, so the guest does not have it, and git does not work there. The file is
+// the guest's to write: nothing is done with the path but to show it.
+
+// gitLink is what a file .git says.
+type gitLink struct {
+	dir  string // that is named
+	need string // directory without which git does not work: dir, or a worktree's repository
+	repo string // repository that it is a worktree or a submodule of
+	what string // "a linked worktree", "a submodule" or "a working tree"
+}
+
+// maxGitLink bounds a file .git, in bytes: "gitdir: ", the longest path, and an end of line.
+const maxGitLink = 8 + unix.PathMax + 2
+
+// readGitLink reads the file .git of a directory. ok is false where there is none, where it is
+// no regular file, and where it does not name a directory that exists.
+func readGitLink(dir string) (l gitLink, ok bool) {
+	f, err := os.OpenFile(filepath.Join(dir, ".git"), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return l, false
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return l, false
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxGitLink+1))
+	if err != nil || len(b) > maxGitLink {
+		return l, false
+	}
+	if l, ok = parseGitLink(dir, string(b)); !ok {
+		return l, false
+	}
+	fi, err := os.Lstat(l.dir)
+	return l, err == nil && fi.IsDir()
+}
+
+// parseGitLink reads the text of a file .git in a directory.
+func parseGitLink(dir, text string) (l gitLink, ok bool) {
+	path, ok := strings.CutPrefix(text, "gitdir: ")
+	path = strings.TrimRight(path, "\r\n")
+	if !ok || path == "" || strings.ContainsAny(path, "\x00\n") {
+		return l, false
+	}
+	if !filepath.IsAbs(path) {
+		path = dir + "/" + path
+	}
+	l.dir = filepath.Clean(path)
+	l.need, l.repo, l.what = l.dir, l.dir, "a working tree"
+	if main := filepath.Dir(filepath.Dir(l.dir)); filepath.Base(filepath.Dir(l.dir)) == "worktrees" && main != "/" {
+		l.need, l.repo, l.what = main, main, "a linked worktree"
+	} else if super, _, ok := strings.Cut(l.dir, "/.git/modules/"); ok && super != "" {
+		l.repo, l.what = super, "a submodule"
+	}
+	l.repo = strings.TrimSuffix(l.repo, "/.git")
+	return l, true
+}
+
+// warnGitLink reports that git will not work in a new sandbox, because the project's repository
+// is not shared with it.
+func (e *Engine) warnGitLink(spec *sandbox.Spec) {
+	l, ok := readGitLink(spec.Project.Host)
+	if !ok || slices.ContainsFunc(spec.Sources(), func(m sandbox.Source) bool { return m.Host == m.Guest && sandbox.Beneath(m.Host, l.need) }) {
+		return
+	}
+	e.notify(Notice{Reason: RepositoryOutside, Sandbox: spec.Name, Path: l.need,
+		Text: fmt.Sprintf("git will not work in the sandbox, because the project is %s of %s, which is not shared", l.what, l.repo)})
+}
