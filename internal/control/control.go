@@ -29,6 +29,9 @@ type Status struct {
 	Mounts     []sandbox.Source `json:"mounts"`
 	// Attached is the number of commands, shells and SSH clients that are attached.
 	Attached int `json:"attached"`
+	// LastUse is when the sandbox was last in use, within some seconds. It is zero where that is
+	// not known: with QEMUs that cannot suspend, and supervisors of older builds.
+	LastUse time.Time `json:"lastUse,omitzero"`
 	// Resumed: it was resumed from its suspended state, and did not boot.
 	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine is paused until the host's disk has free space again.

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
+	"time"
 
+	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -51,7 +55,8 @@ func limits() (store.Limits, error) {
 }
 
 // admit takes the lock of a sandbox that is to start, if there is room for it. Machines
-// of the warm pool are ended if there is not enough beside them.
+// of the warm pool are ended if there is not enough beside them. The error where there is no
+// room names the sandbox that is idle for the longest time, if one is.
 func (e *Engine) admit(ctx context.Context, spec *sandbox.Spec) (*lockfile.Lock, error) {
 	max, err := limits()
 	if err != nil {
@@ -60,20 +65,58 @@ func (e *Engine) admit(ctx context.Context, spec *sandbox.Spec) (*lockfile.Lock,
 	if err := e.freeMemory(ctx, spec.Name); err != nil {
 		return nil, err
 	}
+	l, err := e.admitWithin(ctx, spec, max)
+	var much *store.TooMuchError
+	if errors.As(err, &much) {
+		if name, since := longestIdle(e.statuses(ctx)); name != "" {
+			err = fmt.Errorf("%w; longest idle is sandbox %s, for %s", err, name, time.Since(since).Round(time.Second))
+		}
+		return nil, because(LimitReached, spec.Name, err)
+	}
+	return l, err
+}
+
+// admitWithin is admit for these limits, on a host that has memory left.
+func (e *Engine) admitWithin(ctx context.Context, spec *sandbox.Spec, max store.Limits) (*lockfile.Lock, error) {
 	names, err := e.sandboxes.LockNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer names.Close()
 	l, err := e.sandboxes.Admit(spec, max)
-	var much *store.TooMuchError
-	if errors.As(err, &much) {
-		return nil, because(LimitReached, spec.Name, err)
-	}
 	if err == nil && !e.sandboxes.Room(&sandbox.Spec{}, max) { // pool machines count too
 		err = e.emptyPool(ctx)
 	}
 	return l, err
+}
+
+// statuses returns what the running sandboxes answer within statusLimit, by their names.
+func (e *Engine) statuses(ctx context.Context) map[string]control.Status {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	names, _ := e.Names() // without, the error that is being made says less
+	all := map[string]control.Status{}
+	for _, n := range names {
+		if s, err := control.NewClient(e.sandboxes.Dir(n).DialControl).Status(ctx); err == nil {
+			all[n] = s
+		}
+	}
+	return all
+}
+
+// longestIdle returns the running sandbox to which nobody is attached and whose last use is
+// the longest ago; "" if there is none.
+func longestIdle(all map[string]control.Status) (name string, since time.Time) {
+	for _, n := range slices.Sorted(maps.Keys(all)) {
+		s := all[n]
+		if s.Phase != sandbox.Running || s.Attached > 0 || s.LastUse.IsZero() {
+			continue
+		}
+		if name == "" || s.LastUse.Before(since) {
+			name, since = n, s.LastUse
+		}
+	}
+	return name, since
 }
 
 // freeMemory checks that the host has enough memory for a start.

@@ -3,7 +3,9 @@ package engine
 import (
 	"fmt"
 	"testing"
+	"time"
 
+	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
@@ -58,4 +60,23 @@ func TestAdmit(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Close()
+}
+
+func TestLongestIdle(t *testing.T) {
+	used := func(minutesAgo int) time.Time { return time.Now().Add(-time.Duration(minutesAgo) * time.Minute) }
+	busy := control.Status{Phase: sandbox.Running, Attached: 1, LastUse: used(100)}
+	for name, c := range map[string]struct {
+		all  map[string]control.Status
+		want string
+	}{
+		"none runs":              {nil, ""},
+		"somebody is there":      {map[string]control.Status{"a": busy}, ""},
+		"of an older build":      {map[string]control.Status{"a": {Phase: sandbox.Running}}, ""},
+		"it is being stopped":    {map[string]control.Status{"a": {Phase: sandbox.Stopping, LastUse: used(9)}}, ""},
+		"the longest of several": {map[string]control.Status{"a": {Phase: sandbox.Running, LastUse: used(2)}, "b": {Phase: sandbox.Running, LastUse: used(3)}, "c": busy}, "b"},
+	} {
+		if got, _ := longestIdle(c.all); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
 }

@@ -64,6 +64,7 @@ func (s *supervisor) watchIdle(ctx context.Context) {
 			since = now.at
 		}
 		last = now
+		s.lastUse.Store(new(since))
 		if limit > 0 && now.at.Sub(since) >= limit {
 			s.log.Info("idle: suspending", "for", now.at.Sub(since).Round(time.Second))
 			if err := s.Suspend(ctx, false); err == nil {

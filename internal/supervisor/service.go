@@ -72,10 +72,14 @@ func (j *joinable) join() {
 // Status implements control.Service.
 func (s *supervisor) Status() control.Status {
 	now := s.life.status()
+	var lastUse time.Time
+	if t := s.lastUse.Load(); t != nil {
+		lastUse = *t
+	}
 	return control.Status{
 		Name: s.spec.Name, Phase: now.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: now.since,
 		Accel: s.platform.accel.Name(), Kernel: s.machine.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
-		Attached: now.sessions, Resumed: s.source.resumed, Starved: s.machine.Starved(),
+		Attached: now.sessions, LastUse: lastUse, Resumed: s.source.resumed, Starved: s.machine.Starved(),
 		Limits: s.limits(),
 	}
 }

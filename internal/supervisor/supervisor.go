@@ -74,7 +74,8 @@ type supervisor struct {
 
 	platform platform
 	source   source
-	crashed  atomic.Bool // the guest's kernel or QEMU crashed
+	crashed  atomic.Bool               // the guest's kernel or QEMU crashed
+	lastUse  atomic.Pointer[time.Time] // nil before the first measurement (watchIdle)
 
 	machine *machine
 	shares  []*shareserver.Server
