@@ -51,8 +51,8 @@ func policyPlace(t *testing.T) (n *network, server netip.AddrPort, client *contr
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", "")
-	d := store.Dir{Path: filepath.Join(home, "box")}
-	if err := os.Mkdir(d.Path, 0o700); err != nil {
+	d := store.Dir{Path: filepath.Join(home, "sandboxes", "box")} // as in a store
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	netLog, err := audit.Open(d.File(store.NetLogFile), 0)
@@ -159,7 +159,7 @@ func TestAChangeTakesLessThanASecond(t *testing.T) {
 func TestABrokenPolicyLetsNothingPass(t *testing.T) {
 	n, server, client := policyPlace(t)
 	good := "allow " + server.String()
-	common := filepath.Join(filepath.Dir(n.dir.Path), ".config", "bawn", "policy")
+	common := filepath.Join(os.Getenv("HOME"), ".config", "bawn", "policy")
 	if err := os.MkdirAll(filepath.Dir(common), 0o700); err != nil {
 		t.Fatal(err)
 	}
