@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -185,7 +186,7 @@ printf '"$BAWN" run -- true\necho second line\n' | bash
 "$BAWN" run -- sh -c 'echo $#' sh $(seq 20000)
 "$BAWN" run -- sudo pkill -f '^sleep 4246'`)
 	from := command(t.Context(), dir)
-	c.Dir, c.Env = dir, append(from.Env, "BAWN="+from.Path)
+	c.Dir, c.Env = dir, append(slices.Clone(from.Env), "BAWN="+from.Path)
 	out, err := c.CombinedOutput()
 	const want = "in\nx\ny\nturn 1\nturn 2\nsecond line\nstarted\n20000\n"
 	if err != nil || string(out) != want {
