@@ -41,6 +41,7 @@ type source struct {
 	ended chan struct{} // closed when carry has returned
 	start int64         // the file's position at first
 	taken uint64        // bytes removed from the file
+	given uint64        // bytes that the guest was given: it can have read no others
 }
 
 // reader is how a kind of file is read.
@@ -131,7 +132,8 @@ func (s *source) carry(to *remote) {
 	switch s.read {
 	case readNothing:
 	case readFile:
-		_, _ = io.Copy(to, io.NewSectionReader(s.file, s.start, math.MaxInt64-s.start))
+		n, _ := io.Copy(to, io.NewSectionReader(s.file, s.start, math.MaxInt64-s.start))
+		s.given = uint64(n)
 	case readPipe, readSocket:
 		if !to.current || s.show(to) {
 			_, _ = io.Copy(to, ahead{s})
@@ -150,7 +152,7 @@ func (s *source) carry(to *remote) {
 func (s *source) finish(of *remote) {
 	s.close()
 	<-s.ended
-	total := of.consumed()
+	total := min(of.consumed(), s.given)
 	switch {
 	case !of.current:
 	case s.read == readFile && total > 0:
@@ -188,13 +190,15 @@ func (s *source) show(to *remote) (more bool) {
 		if len(b) == 0 {
 			return false
 		}
-		if _, err := to.Write(b); err != nil {
+		n, err := to.Write(b)
+		s.given = s.taken + uint64(n)
+		if err != nil {
 			return false
 		}
-		for until := s.taken + uint64(len(b)); s.taken < until; {
+		for s.taken < s.given {
 			select {
 			case c := <-to.reports:
-				s.remove(c.Bytes)
+				s.remove(min(c.Bytes, s.given))
 				if c.Unread {
 					return false
 				}
@@ -272,6 +276,7 @@ func (a ahead) Read(b []byte) (n int, err error) {
 			return 0, io.EOF
 		default:
 			a.taken += uint64(n)
+			a.given = a.taken
 			return n, nil
 		}
 	}

@@ -144,7 +144,7 @@ func (f *foreground) follow(s *remote, to *forwarder, signals <-chan os.Signal, 
 			pass()
 			f.handle(s, sig)
 		case name := <-s.stops:
-			if sig, ok := wire.SignalByName(name); ok && f.job {
+			if sig, ok := stopSignal(name); ok && f.job {
 				f.leave()
 				f.stop(sig)
 				pass()
@@ -171,6 +171,14 @@ func (f *foreground) handle(s *remote, sig os.Signal) {
 			s.signal(syscall.SIGSTOP)
 		}
 	}
+}
+
+// stopSignal returns the signal that stops a process for a name that the guest reported.
+// Any other is refused: stop sends it to this process's group, and the guest must not
+// choose a signal that ends programs of the host.
+func stopSignal(name string) (sig syscall.Signal, ok bool) {
+	sig, ok = wire.SignalByName(name)
+	return sig, ok && (sig == syscall.SIGSTOP || sig == syscall.SIGTSTP)
 }
 
 // stopLimit is how long a signal may take to stop this process. The kernel ignores the

@@ -2,6 +2,7 @@ package share
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -559,6 +560,51 @@ func TestReadOnlyModesOfTheHostStay(t *testing.T) {
 		}
 		if got := onHost(t, dir+"/none"); got != "me 0000" {
 			t.Errorf("the host sees %s", got)
+		}
+	})
+}
+
+// TestAStaleChmodDoesNotMakeAWrittenProgramSetUserID: the host's kernel takes set-user-ID
+// away at a write, and a chmod of the guest that began before puts it back.
+func TestAStaleChmodDoesNotMakeAWrittenProgramSetUserID(t *testing.T) {
+	asOrdinaryUser(t, func(dir string) {
+		path := dir + "/program"
+		if err := errors.Join(os.WriteFile(path, []byte("text"), 0o755), unix.Chmod(path, 0o6755)); err != nil {
+			t.Error(err)
+			return
+		}
+		f := newTest(t, Options{Root: dir})
+		n, err := f.tree.get(lookup(t, f, rootID, "program"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		fd, st, err := f.open(n)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(fd)
+		had := f.ownership(n, file{fd: fd}, st)
+		var out fuse.OpenOut
+		if st := f.Open(nil, &fuse.OpenIn{InHeader: header(n.id), Flags: uint32(os.O_WRONLY)}, &out); st != fuse.OK {
+			t.Error(st)
+			return
+		}
+		if st := write(f, out.Fh, 0, 0, "hostile"); st != fuse.OK {
+			t.Error(st)
+		}
+		if got := onHost(t, path); got != "me 0755" {
+			t.Errorf("after the write: %s", got)
+		}
+		if err := f.setOwnership(n, fd, st, had); err != nil {
+			t.Error(err)
+		}
+		if got := onHost(t, path); got != "me 0755" {
+			t.Errorf("after the chmod: %s", got)
+		}
+		if got := seen(t, f, n.id); !strings.HasSuffix(got, " 6755") {
+			t.Errorf("the guest sees %s", got)
 		}
 	})
 }

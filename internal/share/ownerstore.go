@@ -161,7 +161,7 @@ func (f *fileSystem) setOwnership(n *node, fd int, st *unix.Statx_t, want owners
 	if typ == unix.S_IFLNK {
 		want.mode = st.Mode & modeBits
 	}
-	mode := hostMode(typ, want.mode) | want.mode&st.Mode&specialBits
+	mode := hostMode(typ, want.mode) | want.mode&keptSpecial(st)
 	if typ == unix.S_IFLNK {
 		mode = want.mode
 	}
@@ -179,7 +179,7 @@ func (f *fileSystem) setOwnership(n *node, fd int, st *unix.Statx_t, want owners
 	}
 	err := f.owners.write(fd, st, record)
 	if err != nil {
-		_ = unix.Chmod(magic(fd), uint32(st.Mode&modeBits)) // as it was
+		_ = unix.Chmod(magic(fd), uint32(st.Mode&permissions|keptSpecial(st))) // as it was
 		return err
 	}
 	if typ == unix.S_IFLNK {
@@ -193,6 +193,17 @@ func (f *fileSystem) setOwnership(n *node, fd int, st *unix.Statx_t, want owners
 	}
 	f.know(n, now, record)
 	return nil
+}
+
+// keptSpecial returns the specialBits on the host of a file that a change of its mode may
+// leave there. Set-user-ID and set-group-ID of a regular file go: the host's kernel takes
+// them away when the guest writes to the file, and a change that began before that write
+// must not put them back onto what the guest wrote.
+func keptSpecial(st *unix.Statx_t) uint16 {
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return st.Mode & unix.S_ISVTX
+	}
+	return st.Mode & specialBits
 }
 
 // recordOf returns the record of a file that has the mode on the host, or nil if the guest
