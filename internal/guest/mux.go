@@ -124,8 +124,9 @@ func skipPast(r io.ByteReader, mark []byte) error {
 	return nil
 }
 
-// maxHeader bounds the line of a StreamHeader, in bytes: it has two short fields.
-const maxHeader = 4096
+// maxHeader bounds the line of a StreamHeader, in bytes: it has two short fields and a list of
+// up to 65535 ports.
+const maxHeader = wire.MaxLine
 
 // readHeader reads a stream's first line, and no byte after it.
 func readHeader(r io.Reader) (wire.StreamHeader, error) {

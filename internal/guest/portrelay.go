@@ -10,13 +10,15 @@ import (
 )
 
 // dialLoopback connects to a TCP port on the guest's loopback, by IPv4 or else IPv6.
-func dialLoopback(port uint16) (net.Conn, error) {
+func dialLoopback(port uint16) (net.Conn, error) { return dialLoopbackBy(net.Dialer{}, port) }
+
+func dialLoopbackBy(d net.Dialer, port uint16) (net.Conn, error) {
 	p := strconv.Itoa(int(port))
-	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // the loopback answers at once
+	c, err := d.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // the loopback answers at once
 	if err == nil {
 		return c, nil
 	}
-	if c, err6 := net.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil { //nolint:noctx // likewise
+	if c, err6 := d.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil { //nolint:noctx // likewise
 		return c, nil
 	}
 	return nil, err

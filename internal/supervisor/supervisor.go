@@ -222,7 +222,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 
 // startWatchers starts the goroutines that watch a running sandbox. They end with it.
 func (s *supervisor) startWatchers() {
-	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace}
+	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace, s.ports.Follow}
 	if s.spec.Throwaway {
 		watchers = append(watchers, s.watchOwner)
 	}

@@ -3,12 +3,14 @@
 package vmtest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -53,13 +55,24 @@ func get(url string) (string, error) {
 func TestPorts(t *testing.T) {
 	dir := temp(t)
 	writeFile(t, filepath.Join(dir, "index.html"), "served")
-	background(t, dir, "run", "--", "python3", "-m", "http.server", "--bind", "127.0.0.1", "8123")
+	must(t, dir, "run", "--", "true")
 	port := freePort(t)
 	must(t, dir, "port", fmt.Sprintf("%d:8123", port))
-	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
+	urls := []string{fmt.Sprintf("http://127.0.0.1:%d/", port), fmt.Sprintf("http://[::1]:%d/", port)}
+	for _, url := range urls {
+		wait(t, "a refusal, as nobody listens in the guest", func() bool { _, err := get(url); return errors.Is(err, syscall.ECONNREFUSED) })
+	}
+	if l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+		l.Close()
+		t.Error("another program can take a published port while nobody listens in the guest")
+	}
+	background(t, dir, "run", "--", "python3", "-m", "http.server", "--bind", "127.0.0.1", "8123")
+	url := urls[0]
 	wait(t, "the server", func() bool { _, err := get(url); return err == nil })
-	if got, err := get(url); got != "served" || err != nil {
-		t.Errorf("%q, %v", got, err)
+	for _, url := range urls {
+		if got, err := get(url); got != "served" || err != nil {
+			t.Errorf("%s: %q, %v", url, got, err)
+		}
 	}
 	if got := must(t, dir, "port"); !strings.Contains(got, fmt.Sprint(port)) {
 		t.Errorf("%s", got)

@@ -74,10 +74,12 @@ print("ready", flush=True)
 while True:
     c, _ = l.accept(); c.sendall(b"published\n"); c.close()
 ' > /tmp/ready 2>&1 < /dev/null & until grep -q ready /tmp/ready; do sleep 0.1; done`)
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.published))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var c net.Conn
+	wait(t, "the published port", func() (open bool) { // it opens soon after the guest listens
+		var err error
+		c, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.published))
+		return err == nil
+	})
 	defer c.Close()
 	b := make([]byte, 32)
 	if n, err := c.Read(b); string(b[:n]) != "published\n" {

@@ -9,7 +9,8 @@
 //
 // PortMux carries one yamux session at a time, in which the host is the client: it opens
 // each stream and writes a StreamHeader first, as one line of JSON. After that the stream
-// is raw bytes (StreamSSH), or a StreamReply and then raw bytes (StreamTCP).
+// is raw bytes (StreamSSH), a StreamReply and then raw bytes (StreamTCP), or lines from
+// the guest (StreamPorts).
 //
 // A port has no notion of a connection: bytes of an earlier session may still be under way
 // after a snapshot was restored or a supervisor replaced. Each mux session therefore
@@ -235,12 +236,23 @@ const (
 	// StreamTCP is a connection to a TCP port on the guest's loopback (published ports).
 	// The guest sends one line, a StreamReply, before the raw bytes.
 	StreamTCP StreamKind = "tcp"
+	// StreamPorts asks which ports of a list can be connected on the guest's loopback. The
+	// guest sends a PortsReply at once and at each change, one a line, until the host
+	// closes the stream. An agent that does not know it closes it without a line.
+	StreamPorts StreamKind = "ports"
 )
 
 // StreamHeader is the first line on a stream, from the host.
 type StreamHeader struct {
 	Kind StreamKind `json:"kind"`
 	Port uint16     `json:"port,omitempty"` // StreamTCP
+
+	Ports []uint16 `json:"ports,omitempty"` // StreamPorts
+}
+
+// PortsReply is a line from the guest on a StreamPorts stream.
+type PortsReply struct {
+	Open []uint16 `json:"open"` // of the ports that the host asked for
 }
 
 // StreamReply is the guest's line on a StreamTCP stream. The stream ends after an error.

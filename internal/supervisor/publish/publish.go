@@ -1,16 +1,17 @@
-// Package publish publishes ports of a guest on the host's loopback.
+// Package publish publishes ports of a guest on the host's loopback, by IPv4 and IPv6.
+//
+// Not safe: the guest decides when its ports are open, and serves what it likes there. It
+// decides about published ports only: nothing that it sends makes the host listen on
+// another one, or on another address.
 package publish
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"sort"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
@@ -21,6 +22,12 @@ import (
 // maxConns bounds the connections that are open at once through one published port.
 const maxConns = 512
 
+// Watch reports which of some ports of the guest can be connected on its loopback: at once,
+// and at every change, one call of report after the other. It returns when ctx ends, or with
+// an error when the guest cannot tell, or no longer. What it reports beyond these ports is
+// without effect.
+type Watch func(ctx context.Context, ports []uint16, report func(open []uint16)) error
+
 // Dial connects to a port of the guest's loopback.
 type Dial func(ctx context.Context, port uint16) (net.Conn, error)
 
@@ -28,26 +35,35 @@ type Dial func(ctx context.Context, port uint16) (net.Conn, error)
 // goroutines at once.
 type Ports struct {
 	dial  Dial
+	watch Watch
 	log   *slog.Logger
 	conns atomic.Int64 // open connections through all of them
 	serve *accept.Group
 
-	mu   sync.Mutex
-	open map[uint16]*published // by the number on the host
+	mu      sync.Mutex
+	open    map[uint16]*published // by the number on the host
+	inGuest map[uint16]bool       // the guest's open ports, as it last reported
+	blind   bool                  // the guest cannot tell which of its ports are open
+	changed chan struct{}         // closed at the next change of open
 }
 
 // published is one published port.
 type published struct {
-	port     sandbox.Port
-	free     bool // no number on the host was asked for
-	listener net.Listener
-	guest    *atomic.Uint32 // the guest port that new connections of the listener are forwarded to
+	port    sandbox.Port
+	free    bool           // no number on the host was asked for
+	sockets []*socket      // which hold the port, one for each address
+	slots   slots          // of its connections
+	guest   *atomic.Uint32 // the guest port that new connections are forwarded to
 }
 
 // New returns the ports of a sandbox, none of which is published yet. The caller closes
-// them.
-func New(dial Dial, log *slog.Logger) *Ports {
-	return &Ports{dial: dial, log: log, serve: accept.NewGroup(), open: map[uint16]*published{}}
+// them. With a watch they refuse connections until Follow runs and the guest's port is
+// open; a watch of nil is that of a guest that cannot tell.
+func New(dial Dial, watch Watch, log *slog.Logger) *Ports {
+	return &Ports{
+		dial: dial, watch: watch, log: log, serve: accept.NewGroup(),
+		open: map[uint16]*published{}, blind: watch == nil, changed: make(chan struct{}),
+	}
 }
 
 // Change closes the ports of the host in remove and publishes those in add: all, or after
@@ -74,7 +90,7 @@ func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, err
 		o, err := c.publish(port)
 		if err != nil {
 			for _, o := range c.fresh {
-				o.listener.Close()
+				closeAll(o.sockets)
 			}
 			return nil, err
 		}
@@ -82,23 +98,23 @@ func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, err
 	}
 	p.open = c.next
 	for _, o := range c.removed {
-		o.listener.Close()
+		closeAll(o.sockets)
 	}
 	for _, r := range c.reused {
 		r.guest.Store(uint32(r.port.Guest))
 	}
-	for _, o := range c.fresh {
-		p.serve.Serve(o.listener, maxConns, func(ctx context.Context, conn net.Conn) { p.forward(ctx, conn, uint16(o.guest.Load())) })
-	}
+	p.settle()
+	close(p.changed)
+	p.changed = make(chan struct{})
 	return opened, nil
 }
 
 // change is a change of the published ports that is not made yet.
 type change struct {
 	next    map[uint16]*published // published after it
-	removed map[uint16]*published // ports whose listeners are no longer needed
-	reused  []*published          // those with the listener of one that is removed
-	fresh   []*published          // those with a listener of their own
+	removed map[uint16]*published // ports whose sockets are no longer needed
+	reused  []*published          // those with the sockets of one that is removed
+	fresh   []*published          // those with sockets of their own
 }
 
 // publish adds one port to the change.
@@ -118,18 +134,17 @@ func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
 		}
 	}
 	if was, ok := c.removed[port.Host]; ok {
-		o := &published{port: port, listener: was.listener, guest: was.guest}
+		o := &published{port: port, sockets: was.sockets, slots: was.slots, guest: was.guest}
 		delete(c.removed, port.Host)
 		c.next[port.Host] = o
 		c.reused = append(c.reused, o)
 		return port, nil
 	}
-	o := &published{free: port.Host == 0, guest: new(atomic.Uint32)}
+	o := &published{free: port.Host == 0, slots: newSlots(), guest: new(atomic.Uint32)}
 	var err error
-	if o.listener, err = listen(port); err != nil {
+	if port.Host, o.sockets, err = reserve(port); err != nil {
 		return port, err
 	}
-	port.Host = uint16(o.listener.Addr().(*net.TCPAddr).Port)
 	o.port = port
 	o.guest.Store(uint32(port.Guest))
 	c.next[port.Host] = o
@@ -139,24 +154,9 @@ func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
 
 // Check returns why a port could not be published now, or nil.
 func Check(port sandbox.Port) error {
-	l, err := listen(port)
-	if err != nil {
-		return err
-	}
-	return l.Close()
-}
-
-func listen(port sandbox.Port) (net.Listener, error) {
-	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port.Host)))) //nolint:noctx // nothing to wait for
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, control.PortErrorf(control.ReasonPortInUse, port, "port %d of the host is in use by another program", port.Host)
-	case errors.Is(err, syscall.EACCES):
-		return nil, control.PortErrorf(control.ReasonPortPrivileged, port, "port %d of the host is reserved for root", port.Host)
-	}
-	return nil, control.PortErrorf("", port, "publish port %d: %w", port.Host, err)
+	_, list, err := reserve(port)
+	closeAll(list)
+	return err
 }
 
 // List returns the published ports, by their number on the host.
@@ -177,10 +177,13 @@ func (p *Ports) Conns() int64 { return p.conns.Load() }
 // Close closes all ports and the connections through them, and returns when nothing is
 // forwarded any more.
 func (p *Ports) Close() {
-	p.serve.Close()
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	for _, o := range p.open {
+		closeAll(o.sockets)
+	}
 	clear(p.open)
+	p.mu.Unlock()
+	p.serve.Close()
 }
 
 // forward joins a connection to a port of the guest.

@@ -56,7 +56,11 @@ func shut(p *publish.Ports, host uint16) error {
 // answers reports whether the guest's echo is at a port of the host.
 func answers(t *testing.T, host uint16) bool {
 	t.Helper()
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", host))
+	return echoes(fmt.Sprintf("127.0.0.1:%d", host))
+}
+
+func echoes(address string) bool {
+	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return false
 	}
@@ -68,7 +72,7 @@ func answers(t *testing.T, host uint16) bool {
 }
 
 func TestPublishRelaysHalfClosed(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil || got.Host == 0 {
@@ -80,7 +84,7 @@ func TestPublishRelaysHalfClosed(t *testing.T) {
 }
 
 func TestPublishOnlyOnLoopback(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil {
@@ -98,7 +102,7 @@ func TestPublishOnlyOnLoopback(t *testing.T) {
 }
 
 func TestClosedGuestPortIsReset(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 9})
 	if err != nil {
@@ -115,7 +119,7 @@ func TestClosedGuestPortIsReset(t *testing.T) {
 }
 
 func TestChangeErrorsHaveReasons(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -141,7 +145,7 @@ func TestChangeErrorsHaveReasons(t *testing.T) {
 // TestPublishAnyOnce: a port that may be any of the host's stays the one that it
 // became, however often it is asked for, and can be closed.
 func TestPublishAnyOnce(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	first, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil {
@@ -179,7 +183,7 @@ func TestChangeIsAllOrNone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := publish.New(echo, slog.New(slog.DiscardHandler))
+			p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 			defer p.Close()
 			first, err := open(p, sandbox.Port{Guest: 7})
 			if err != nil {
@@ -200,7 +204,7 @@ func TestChangeIsAllOrNone(t *testing.T) {
 
 // TestAPortMovesToAnotherGuestPort in one step, though the host's stays in use.
 func TestAPortMovesToAnotherGuestPort(t *testing.T) {
-	p := publish.New(echo, slog.New(slog.DiscardHandler))
+	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	first, err := open(p, sandbox.Port{Guest: 9})
 	if err != nil {
@@ -226,7 +230,7 @@ func TestCloseEndsConnections(t *testing.T) {
 		close(dialling)
 		<-ctx.Done()
 		return nil, ctx.Err()
-	}, slog.New(slog.DiscardHandler))
+	}, nil, slog.New(slog.DiscardHandler))
 	got, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil {
 		t.Fatal(err)
