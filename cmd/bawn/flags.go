@@ -49,7 +49,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	f.idle = idleTime(engine.DefaultIdle)
 	flags.Var(&f.idle, "idle", fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
-	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on 127.0.0.1 of the host: `[HOST:]GUEST` (repeatable)")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on localhost of the host: `[HOST:]GUEST` (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny `RULE`, even where another rule allows it (repeatable)")

@@ -17,9 +17,16 @@ func portCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "port [flags] [[HOST:]GUEST...]",
-		Short: "Publish guest ports on 127.0.0.1 of the host, or list the published ports",
-		Example: `  bawn port 3000           guest port 3000 on 127.0.0.1:3000
-  bawn port 8080:80        guest port 80 on 127.0.0.1:8080
+		Short: "Publish guest ports on localhost of the host, or list the published ports",
+		Long: `Publish ports of the guest on localhost of the host (127.0.0.1 and ::1), or list the
+published ports. A published port belongs to the sandbox while that runs; it refuses
+connections while nobody listens in the guest.
+
+Browsers keep cookies by host name and not by port: what a service on localhost sets, a
+page on any published port of localhost gets too. The list shows a name for each sandbox,
+NAME.localhost, which browsers take for localhost with cookies of its own.`,
+		Example: `  bawn port 3000           guest port 3000 on localhost:3000
+  bawn port 8080:80        guest port 80 on localhost:8080
   bawn port --remove 8080  close port 8080 of the host
   bawn port                list the published ports`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -42,7 +49,7 @@ func portCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(c.OutOrStdout(), ports)
 			}
-			return listPorts(c.OutOrStdout(), ports)
+			return listPorts(c.OutOrStdout(), spec.Name, ports)
 		},
 	}
 	c.Flags().StringVarP(&name, "name", "n", "", "`NAME` of the sandbox (default: this directory's)")
@@ -71,11 +78,18 @@ func portArguments(args, remove []string) (add []sandbox.Port, drop []uint16, er
 	return add, drop, nil
 }
 
-func listPorts(w io.Writer, ports []sandbox.Port) error {
+// listPorts shows the published ports of a sandbox. A browser gets the sandbox's own name
+// below localhost (RFC 6761, section 6.3), so that sandboxes share no cookies with each
+// other nor with the services of the host.
+func listPorts(w io.Writer, name string, ports []sandbox.Port) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "HOST\tGUEST")
+	fmt.Fprintln(tw, "HOST\tGUEST\tIN A BROWSER")
 	for _, p := range ports {
-		fmt.Fprintf(tw, "127.0.0.1:%s\t%d\n", hostPort(p), p.Guest)
+		url := "-"
+		if p.Host != 0 {
+			url = fmt.Sprintf("http://%s.localhost:%d", name, p.Host)
+		}
+		fmt.Fprintf(tw, "localhost:%s\t%d\t%s\n", hostPort(p), p.Guest, url)
 	}
 	return tw.Flush()
 }

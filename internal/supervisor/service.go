@@ -86,7 +86,11 @@ func (s *supervisor) Status() control.Status {
 
 // ChangePorts implements control.Service.
 func (s *supervisor) ChangePorts(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
-	return s.ports.Change(add, remove)
+	ports, err := s.ports.Change(add, remove)
+	if err == nil {
+		s.awaitPorts(s.life.ctx)
+	}
+	return ports, err
 }
 
 // SettleLog implements control.Service.

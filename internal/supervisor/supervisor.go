@@ -196,7 +196,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 		return "", s.startError(err)
 	}
 	s.machine.watch(s.machineEnded)
-	if _, err := s.ports.Change(s.spec.Ports, nil); err != nil {
+	if err := s.openPorts(ctx); err != nil {
 		return "", err
 	}
 	s.life.setPhase(sandbox.Running, "")
@@ -222,7 +222,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 
 // startWatchers starts the goroutines that watch a running sandbox. They end with it.
 func (s *supervisor) startWatchers() {
-	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace, s.ports.Follow}
+	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace}
 	if s.spec.Throwaway {
 		watchers = append(watchers, s.watchOwner)
 	}
@@ -303,6 +303,26 @@ func (s *supervisor) tearDown() {
 	s.killShares()
 	s.closeNetwork()
 	s.tasks.Wait()
+}
+
+// openPorts publishes the ports of the spec, and starts to follow what the guest does there.
+func (s *supervisor) openPorts(ctx context.Context) error {
+	if _, err := s.ports.Change(s.spec.Ports, nil); err != nil {
+		return err
+	}
+	s.tasks.Go(func() { s.ports.Follow(s.life.ctx) })
+	s.awaitPorts(ctx)
+	return nil
+}
+
+// portsLimit is how long a guest has to report on ports that were published.
+const portsLimit = 2 * time.Second
+
+// awaitPorts waits until the guest has reported, for a moment at most.
+func (s *supervisor) awaitPorts(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, portsLimit)
+	defer cancel()
+	s.ports.Await(ctx)
 }
 
 func (s *supervisor) closePorts() {

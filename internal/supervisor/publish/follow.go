@@ -35,12 +35,14 @@ func (p *Ports) watchUntil(ctx context.Context, changed <-chan struct{}, guests 
 		case <-watching.Done():
 		}
 	}()
-	if err := p.watch(watching, guests, p.report); err != nil && watching.Err() == nil {
+	report := func(open []uint16) { p.report(guests, open) }
+	if err := p.watch(watching, guests, report); err != nil && watching.Err() == nil {
 		p.log.Info("the guest does not tell which ports are open: published ports are always open", "error", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.blind = true
 		p.settle()
+		p.tell()
 	}
 }
 
@@ -56,17 +58,51 @@ func (p *Ports) watched() (guests []uint16, changed <-chan struct{}) {
 	return slices.Compact(guests), p.changed
 }
 
-// report takes what the guest reports.
-func (p *Ports) report(open []uint16) {
+// report takes what the guest reports on the ports that it was asked for.
+func (p *Ports) report(asked, open []uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.blind, p.inGuest = false, map[uint16]bool{}
-	for _, o := range p.open {
-		if slices.Contains(open, o.port.Guest) {
-			p.inGuest[o.port.Guest] = true
-		}
+	for _, guest := range asked {
+		p.inGuest[guest] = slices.Contains(open, guest)
 	}
 	p.settle()
+	p.tell()
+}
+
+// tell wakes Await. The caller holds the lock.
+func (p *Ports) tell() {
+	close(p.told)
+	p.told = make(chan struct{})
+}
+
+// Await waits until all published ports are as the guest's are, or ctx ends: a port that
+// the guest has open already can then be connected.
+func (p *Ports) Await(ctx context.Context) {
+	for {
+		known, told := p.known()
+		if known {
+			return
+		}
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// known reports whether the guest has reported on all published ports, and returns a channel
+// that is closed when that may have changed.
+func (p *Ports) known() (bool, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.open {
+		if _, ok := p.inGuest[o.port.Guest]; !ok && !p.blind {
+			return false, p.told
+		}
+	}
+	return true, p.told
 }
 
 // settle makes the published ports listen that should, and no others. The caller holds the

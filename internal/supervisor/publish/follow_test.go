@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -136,7 +137,7 @@ func TestAPortOpensAgainBesideItsConnections(t *testing.T) {
 		c.Close()
 		r.say()
 	}
-	_, r, got = follow(t, 7)
+	p, r, got := follow(t, 7)
 	r.say(7)
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", got.Host))
 	if err != nil {
@@ -145,6 +146,9 @@ func TestAPortOpensAgainBesideItsConnections(t *testing.T) {
 	defer c.Close()
 	if _, err := io.WriteString(c, "before"); err != nil {
 		t.Fatal(err)
+	}
+	for p.Conns() == 0 && t.Context().Err() == nil {
+		runtime.Gosched() // it waits to be accepted, and would be reset
 	}
 	r.say()
 	r.say(7)
@@ -221,7 +225,10 @@ func TestAGuestOpensNoOtherPort(t *testing.T) {
 	if asked := <-r.asked; len(asked) != 2 {
 		t.Errorf("asked for %v", asked)
 	}
+	awaited := make(chan struct{})
+	go func() { defer close(awaited); p.Await(t.Context()) }()
 	r.say(7, other)
+	<-awaited
 	if refused(t, fmt.Sprintf("127.0.0.1:%d", other)) {
 		t.Error("a published port does not open")
 	}

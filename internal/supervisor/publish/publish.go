@@ -42,9 +42,10 @@ type Ports struct {
 
 	mu      sync.Mutex
 	open    map[uint16]*published // by the number on the host
-	inGuest map[uint16]bool       // the guest's open ports, as it last reported
+	inGuest map[uint16]bool       // of the ports that the guest last reported on, whether each is open
 	blind   bool                  // the guest cannot tell which of its ports are open
 	changed chan struct{}         // closed at the next change of open
+	told    chan struct{}         // closed at the next change of inGuest or blind
 }
 
 // published is one published port.
@@ -62,7 +63,7 @@ type published struct {
 func New(dial Dial, watch Watch, log *slog.Logger) *Ports {
 	return &Ports{
 		dial: dial, watch: watch, log: log, serve: accept.NewGroup(),
-		open: map[uint16]*published{}, blind: watch == nil, changed: make(chan struct{}),
+		open: map[uint16]*published{}, blind: watch == nil, changed: make(chan struct{}), told: make(chan struct{}),
 	}
 }
 

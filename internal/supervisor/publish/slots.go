@@ -36,6 +36,11 @@ func (l *slotListener) Accept() (net.Conn, error) {
 	select {
 	case l.slots <- struct{}{}:
 		return c, nil
+	default:
+	}
+	select {
+	case l.slots <- struct{}{}:
+		return c, nil
 	case <-l.closed:
 		c.Close()
 		return nil, net.ErrClosed
