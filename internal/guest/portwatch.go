@@ -19,11 +19,14 @@ import (
 )
 
 // Watching ports. The kernel announces no listener, so the agent looks for them, only while
-// the host asks for some port: often after a process was born or a port opened or closed,
-// seldom in a guest where nothing happens.
+// the host asks for some port. A look reads two tables of the kernel, which takes 0.2 to 2 ms,
+// and some 20 times that under software emulation. So it is done often after a process or
+// thread was born or a port opened or closed, and seldom in a guest where nothing happens:
+// there the agent only looks for births, which takes microseconds.
 const (
 	portsOften  = 100 * time.Millisecond
-	portsSeldom = 500 * time.Millisecond
+	portsBirths = 500 * time.Millisecond
+	portsSeldom = 2 * time.Second
 	portsCalm   = 10 * time.Second // after a sign of life
 	// portsForwarded is how long a port counts as open that no socket listens on and that
 	// yet was connected: each look at it is a connection that its server sees.
@@ -64,32 +67,52 @@ func (w portWatch) serve(s net.Conn, ports []uint16) {
 // watch reports the open ports at once and at each change, until ctx ends or a report fails.
 func (w portWatch) watch(ctx context.Context, ports []uint16, report func([]uint16) error) {
 	var last []uint16
-	var born string
-	var alive time.Time // of the last sign of life
+	var p pace
 	forwarded := map[uint16]time.Time{}
 	for first := true; ; first = false {
-		open := w.open(ports, forwarded)
-		now := w.lastBorn()
-		if first || now != born || !slices.Equal(open, last) {
-			alive = time.Now()
-		}
-		born = now
-		if first || !slices.Equal(open, last) {
-			if report(open) != nil {
-				return
+		if p.due(time.Now(), w.lastBorn()) {
+			open := w.open(ports, forwarded)
+			if first || !slices.Equal(open, last) {
+				if report(open) != nil {
+					return
+				}
+				last, p.alive = open, time.Now()
 			}
-			last = open
-		}
-		pause := portsSeldom
-		if time.Since(alive) < portsCalm {
-			pause = portsOften
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(p.pause(time.Now())):
 		}
 	}
+}
+
+// pace decides when to look at the ports. The zero value is that of a guest in which
+// something has just happened.
+type pace struct {
+	born   string    // process that was born last
+	alive  time.Time // of the last sign of life
+	looked time.Time // of the last look
+}
+
+// due reports whether it is time for a look, which the caller then takes.
+func (p *pace) due(now time.Time, born string) bool {
+	if born != p.born || p.looked.IsZero() {
+		p.born, p.alive = born, now
+	}
+	if now.Sub(p.alive) >= portsCalm && now.Sub(p.looked) < portsSeldom {
+		return false
+	}
+	p.looked = now
+	return true
+}
+
+// pause returns how long to wait before the next call of due.
+func (p *pace) pause(now time.Time) time.Duration {
+	if now.Sub(p.alive) < portsCalm {
+		return portsOften
+	}
+	return portsBirths
 }
 
 // open returns the ports of the list that are open: a socket listens there, or a connection

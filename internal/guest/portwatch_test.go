@@ -99,3 +99,26 @@ func TestPortWatchSeesForwardedPorts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	w.watch(ctx, []uint16{2}, func(open []uint16) error { cancel(); return nil })
 }
+
+// TestPortWatchIsSeldomInACalmGuest, and often as soon as a process is born there.
+func TestPortWatchIsSeldomInACalmGuest(t *testing.T) {
+	var p pace
+	now := time.Unix(1000, 0)
+	looks := func(d time.Duration, born string) (n int) {
+		for end := now.Add(d); now.Before(end); now = now.Add(p.pause(now)) {
+			if p.due(now, born) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := looks(portsCalm, "7"); n != int(portsCalm/portsOften) {
+		t.Errorf("%d looks after the start", n)
+	}
+	if n := looks(time.Minute, "7"); n > int(time.Minute/portsSeldom)+1 || n < 25 {
+		t.Errorf("%d looks in a minute without a birth", n)
+	}
+	if n := looks(portsCalm, "8"); n != int(portsCalm/portsOften) {
+		t.Errorf("%d looks after a birth", n)
+	}
+}
