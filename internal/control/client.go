@@ -157,6 +157,11 @@ func (c *Client) AllowedOnce(ctx context.Context) ([]string, error) {
 	return rules, err
 }
 
+// FollowShares makes the guest see what lies at the paths of the shares now; see Service.
+func (c *Client) FollowShares(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/shares/follow", nil, nil)
+}
+
 // ForgetOnce removes the rules of AllowOnce and puts the rules on disk in force.
 func (c *Client) ForgetOnce(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/policy/forget", nil, nil)

@@ -71,6 +71,9 @@ type Service interface {
 	AllowedOnce() ([]string, error)
 	// ForgetOnce removes the rules of AllowOnce and puts the rules on disk in force.
 	ForgetOnce() error
+	// FollowShares makes the guest see what lies at the paths of the shares now, if the host
+	// has put another directory or file there. It fails if nothing that can be shared does.
+	FollowShares(ctx context.Context) error
 	// Subscribe begins a stream of events. The caller closes it.
 	Subscribe() *Subscription
 }

@@ -60,6 +60,9 @@ func Handler(s Service) http.Handler {
 	handle(mux, "POST /policy/forget", func(context.Context, none) (none, error) {
 		return none{}, s.ForgetOnce()
 	})
+	handle(mux, "POST /shares/follow", func(ctx context.Context, _ none) (none, error) {
+		return none{}, s.FollowShares(ctx)
+	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, s) })
 	return mux
 }

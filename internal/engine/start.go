@@ -50,7 +50,7 @@ func (e *Engine) ensureRunning(ctx context.Context, name string, s startup) erro
 	d := e.sandboxes.Dir(name)
 	if s.change.empty() { // the common case takes no lock
 		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
-			return e.stayRunning(ctx, d, s)
+			return errors.Join(followShares(ctx, d), e.stayRunning(ctx, d, s))
 		}
 	}
 	for {
@@ -59,6 +59,15 @@ func (e *Engine) ensureRunning(ctx context.Context, name string, s startup) erro
 			return err
 		}
 	}
+}
+
+// followShares makes a running sandbox see what lies at the paths that it shares now.
+func followShares(ctx context.Context, d store.Dir) error {
+	err := control.NewClient(d.DialControl).FollowShares(ctx)
+	if reason := control.ReasonOf(err); reason == control.ReasonVersion || reason == control.ReasonNoAnswer {
+		return nil // it cannot, or it has just ended
+	}
+	return err
 }
 
 // stayRunning handles a sandbox that runs and whose spec does not change.
@@ -167,7 +176,7 @@ func (e *Engine) changeRunning(ctx context.Context, d store.Dir, spec *sandbox.S
 			Err: fmt.Errorf("sandbox %s is running; changes to %s take effect at its next start", spec.Name, strings.Join(changed, ", "))}
 	}
 	return e.during("Waiting for the sandbox to answer", func() error {
-		return errors.Join(publishNew(ctx, d, spec), e.syncRunning(ctx, d, spec))
+		return errors.Join(followShares(ctx, d), publishNew(ctx, d, spec), e.syncRunning(ctx, d, spec))
 	})
 }
 

@@ -20,9 +20,10 @@ func (f *fileSystem) fill(a *fuse.Attr, st *unix.Statx_t, o ownership) {
 	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
 }
 
-func (f *fileSystem) fillAttr(out *fuse.AttrOut, st *unix.Statx_t, o ownership) {
+func (f *fileSystem) fillAttr(n *node, out *fuse.AttrOut, st *unix.Statx_t, o ownership) {
 	f.fill(&out.Attr, st, o)
-	out.SetTimeout(staleAfter)
+	f.tree.tell(n, st)
+	out.SetTimeout(f.tree.attrTimeout(n))
 	if o.privileged() {
 		out.SetTimeout(0) // a write changes the mode, and its answer does not say so
 	}
@@ -49,7 +50,7 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
-	f.fillAttr(out, st, o)
+	f.fillAttr(n, out, st, o)
 	return fuse.OK
 }
 
@@ -75,7 +76,8 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if st, err = statFD(fd); err != nil {
 		return status(err)
 	}
-	f.fillAttr(out, st, f.ownership(n, file{fd: fd}, st))
+	f.tree.rekey(n, st)
+	f.fillAttr(n, out, st, f.ownership(n, file{fd: fd}, st))
 	return fuse.OK
 }
 

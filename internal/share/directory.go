@@ -18,7 +18,7 @@ func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err != nil {
 		return status(err)
 	}
-	place, st, err := f.open(n)
+	place, st, err := f.openByName(n)
 	if err != nil {
 		return status(err)
 	}
@@ -218,8 +218,12 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 		if st, err := statAt(h.fd, e.Name); err == nil && f.checkMount(h.fd, e.Name, st) == nil {
 			out.FixMode(uint32(st.Mode))
-			if f.entry(h.node, e.Name, file{h.fd, e.Name}, st, entry) == nil { // without it, the guest looks it up
+			if f.entry(h.node, e.Name, file{h.fd, e.Name}, st, entry) == nil { // else the guest looks it up
 				out.FixMode(entry.Mode)
+				entry.SetEntryTimeout(listedFor)
+				if entry.AttrTimeout() > 0 {
+					entry.SetAttrTimeout(listedFor)
+				}
 			}
 		}
 		return true

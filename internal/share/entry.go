@@ -123,6 +123,7 @@ func (f *fileSystem) remove(dir uint64, name string, flags int) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
+	f.tree.pinKnown(p.dir.fd, name, keyOf(st)) // who holds it goes on using it
 	if err := unix.Unlinkat(p.dir.fd, name, flags); err != nil {
 		return status(err)
 	}
@@ -166,6 +167,9 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to strin
 		return status(err)
 	}
 	other, oerr := statAt(pb.dir.fd, to)
+	if oerr == nil {
+		f.tree.pinKnown(pb.dir.fd, to, keyOf(other))
+	}
 	if err := unix.Renameat2(pa.dir.fd, from, pb.dir.fd, to, uint(in.Flags)); err != nil {
 		return status(err)
 	}

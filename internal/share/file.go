@@ -2,7 +2,7 @@ package share
 
 import (
 	"errors"
-	"time"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -18,27 +18,9 @@ type handle struct {
 	users    int // guarded by fileSystem.mu
 	released bool
 
+	wrote atomic.Bool // the guest changed the file through it
+
 	dir dirReader
-}
-
-// stamp tells whether a file's contents may have changed.
-type stamp struct {
-	size         uint64
-	mtime, ctime unix.StatxTimestamp
-	at           time.Time // when it was taken
-}
-
-// settled is how long before a stamp a file must have been left alone: times of
-// files have the resolution of the host's clock tick, 10 ms at most.
-const settled = 50 * time.Millisecond
-
-func stampOf(st *unix.Statx_t) stamp {
-	return stamp{size: st.Size, mtime: st.Mtime, ctime: st.Ctime, at: time.Now()}
-}
-
-func (s stamp) same(o stamp) bool {
-	return s.size == o.size && s.mtime == o.mtime && s.ctime == o.ctime &&
-		s.at.Sub(time.Unix(s.ctime.Sec, int64(s.ctime.Nsec))) > settled
 }
 
 func (h *handle) writable() bool { return h.flags&unix.O_ACCMODE != unix.O_RDONLY }
@@ -93,9 +75,10 @@ func (f *fileSystem) handleFor(o operation, id uint64) (*handle, error) {
 // done ends the use of a handle. It closes one that was released meanwhile.
 func (f *fileSystem) done(h *handle) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	h.users--
-	if h.released && h.users == 0 {
+	last := h.released && h.users == 0
+	f.mu.Unlock()
+	if last { // without the mutex: on a network mount it may hang
 		unix.Close(h.fd) // no error that matters: it may be -1
 	}
 }
@@ -109,15 +92,19 @@ func (f *fileSystem) release(id uint64) {
 		return
 	}
 	f.listings.drop(&h.dir)
+	if h.wrote.Load() {
+		f.noteOwn(h)
+	}
 	f.tree.mu.Lock() // before the descriptor is closed: open looks here
 	delete(h.node.handles, h)
 	f.tree.drop(h.node)
 	f.tree.mu.Unlock()
 
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	h.released = true
-	if h.users == 0 {
+	last := h.users == 0
+	f.mu.Unlock()
+	if last {
 		unix.Close(h.fd)
 	}
 }
@@ -139,7 +126,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	place, st, err := f.open(n)
+	place, st, err := f.openByName(n)
 	if err != nil {
 		return status(err)
 	}
@@ -147,12 +134,23 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fuse.Status(unix.EISDIR)
 	}
+	if flags&unix.O_TRUNC != 0 {
+		f.tree.changedByGuest(n)
+	} else if f.tree.outdated(n, st) {
+		f.reopened.Add(1)
+		return fuse.Status(unix.ESTALE)
+	}
 	fd, err := reopen(place, flags, st)
 	if err != nil {
 		return status(err)
 	}
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 		err = f.dropPrivileges(n, fd)
+	}
+	if writable {
+		if now, err := statFD(fd); err == nil {
+			f.tree.rekey(n, now)
+		}
 	}
 	var h *handle
 	if err == nil {
@@ -163,20 +161,10 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return status(err)
 	}
 	out.Fh = h.id
-	if flags&unix.O_TRUNC == 0 && f.unchanged(n, stampOf(st)) {
+	if flags&unix.O_TRUNC == 0 && f.unchanged(n, st) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return fuse.OK
-}
-
-// unchanged reports whether the contents that the guest has in its page cache are still
-// right.
-func (f *fileSystem) unchanged(n *node, now stamp) bool {
-	f.tree.mu.Lock()
-	defer f.tree.mu.Unlock()
-	was := n.stamp
-	n.stamp = now
-	return was.same(now)
 }
 
 // Create implements fuse.RawFileSystem.
@@ -363,6 +351,7 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
 	}
+	f.tree.changedBy(h)
 	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
 	return uint32(max(n, 0)), status(err)
 }
@@ -407,6 +396,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 			return 0, status(err)
 		}
 	}
+	f.tree.changedBy(to)
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
 	return uint32(max(n, 0)), status(err)
@@ -457,5 +447,6 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 			return status(err)
 		}
 	}
+	f.tree.changedBy(h)
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,9 @@ type fileSystem struct {
 	maxHandles int
 
 	listings listings
+	syncs    shared
+
+	reopened atomic.Int64 // files that the guest was told to look up again
 }
 
 // Bounds on what the guest may have open or known. Those of descriptors are lower where
@@ -61,7 +65,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		return nil, fmt.Errorf("share %s: %w", o.Root, err)
 	}
 	limit := fileLimit()
-	return &fileSystem{
+	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		file:          o.File,
 		readOnly:      o.ReadOnly,
@@ -71,7 +75,11 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		handles:       map[uint64]*handle{},
 		maxHandles:    min(maxHandles, limit/2),
 		listings:      listings{max: maxListings, open: list.New()},
-	}, nil
+	}
+	if f.file != "" {
+		f.tree.maxPins = 0 // what was moved from the file's name is not shared any more
+	}
+	return f, nil
 }
 
 func (f *fileSystem) String() string { return "bawn" }
@@ -110,6 +118,7 @@ func (f *fileSystem) enter(parent *node, name string, st *unix.Statx_t, out *fus
 	out.NodeId = n.id
 	o := owner(n)
 	f.fill(&out.Attr, st, o)
+	f.tree.tell(n, st)
 	out.SetEntryTimeout(staleAfter)
 	out.SetAttrTimeout(staleAfter)
 	if o.privileged() {
@@ -142,6 +151,9 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	}
 	defer p.close()
 	err = f.find(p, parent, name, out)
+	if err == nil && out.Attr.Mode&unix.S_IFMT == unix.S_IFREG && out.Attr.Size <= maxPinned {
+		f.tree.pinNode(p.dir.fd, name, out.NodeId)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		out.NodeId = 0 // may be remembered as well
 		out.SetEntryTimeout(staleAfter)
@@ -155,23 +167,21 @@ func (f *fileSystem) Forget(id, lookups uint64) { f.tree.forget(id, lookups) }
 
 // open returns an O_PATH descriptor of a node. The caller closes it.
 func (f *fileSystem) open(n *node) (int, *unix.Statx_t, error) {
-	fd, st, err := f.openPlace(n)
-	if err == nil || !errors.Is(err, unix.ESTALE) {
-		return fd, st, err
+	fd, st, err := f.openKnown(n)
+	if errors.Is(err, unix.ESTALE) {
+		return f.openHeld(n)
 	}
-	// No name leads there any more, but the guest may have it open.
-	f.tree.mu.Lock()
-	defer f.tree.mu.Unlock()
-	for h := range n.handles {
-		if h.fd < 0 {
-			continue
-		}
-		if fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
-			st, err := statFD(fd)
+	return fd, st, err
+}
+
+// openKnown is open by one of the places of the node.
+func (f *fileSystem) openKnown(n *node) (int, *unix.Statx_t, error) {
+	for tried := 0; ; tried++ {
+		fd, st, err := f.openPlace(n)
+		if !errors.Is(err, unix.ESTALE) || !f.tree.turns(n, tried) {
 			return fd, st, err
 		}
 	}
-	return -1, nil, unix.ESTALE
 }
 
 func (f *fileSystem) openPlace(n *node) (int, *unix.Statx_t, error) {
@@ -189,7 +199,7 @@ func (f *fileSystem) openPlace(n *node) (int, *unix.Statx_t, error) {
 		return -1, nil, stale(err)
 	}
 	st, err := statFD(fd)
-	if err == nil && keyOf(st) != n.key {
+	if err == nil && keyOf(st) != n.key && p.name != "" { // the root is the root
 		err = unix.ESTALE
 	}
 	if err == nil {
@@ -222,7 +232,7 @@ func (f *fileSystem) stat(n *node) (*unix.Statx_t, ownership, error) {
 	if err == nil {
 		defer p.close()
 		st, err := statAt(p.dir.fd, p.name)
-		if err == nil && keyOf(st) == n.key {
+		if err == nil && (keyOf(st) == n.key || n == f.tree.root) {
 			return st, f.ownership(n, file{p.dir.fd, p.name}, st), nil
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 // handler turns requests of the queue into calls of the file system.
 type handler struct {
+	fs     *fileSystem
 	server *fuse.ProtocolServer
 	init   atomic.Pointer[[]byte] // the guest's FUSE_INIT
 }
@@ -29,7 +30,7 @@ func newHandler(fs *fileSystem) *handler {
 		// directory mostly looks at its entries next, with a request for each.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | capHandleKillPrivV2,
 	}
-	return &handler{server: fuse.NewProtocolServer(forRoot{fs}, opts)}
+	return &handler{fs: fs, server: fuse.NewProtocolServer(forRoot{fs}, opts)}
 }
 
 // capHandleKillPrivV2 is FUSE_HANDLE_KILLPRIV_V2 (linux/fuse.h): the server
@@ -64,7 +65,7 @@ func opcode(in [][]byte) uint32 {
 // others.
 func (*handler) Blocks(in [][]byte) bool {
 	switch opcode(in) {
-	case opFsync, opFsyncDir, opFallocate, opCopyRange:
+	case opFsync, opFsyncDir, opSyncFS, opFallocate, opCopyRange:
 		return true
 	case opRead: // a stream is read ahead: several at once
 		return readSize(in) >= largeRead
@@ -96,6 +97,9 @@ func (h *handler) Handle(in, out [][]byte) (n int) {
 	private, rest := copyRequest(in)
 	if private == nil {
 		return failure(in, out)
+	}
+	if opcode([][]byte{private}) == opSyncFS {
+		return plain(in, out, h.fs.syncFS())
 	}
 	request := make([][]byte, 0, 1+len(rest))
 	request = append(request, private)

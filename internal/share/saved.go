@@ -161,6 +161,9 @@ func (t *tree) load(s *Saved, moved bool, mayLie func(n, parent *node, name stri
 			continue
 		}
 		k := key{v.Dev, v.Ino, v.Birth}
+		if unix.Major(k.dev) == 0 {
+			k.birth = 0 // an earlier bawn saved it (keyOf)
+		}
 		if k.dev == root.Dev { // the number of a device may be another after the host's boot
 			k.dev = t.root.key.dev
 		}
@@ -200,12 +203,15 @@ func (t *tree) rebind(n *node) {
 		if at.parent == nil {
 			continue
 		}
+		t.mu.Unlock() // nobody else uses the tree yet
 		d, err := t.openDir(at.parent)
+		t.mu.Lock()
 		if err != nil {
 			continue // stale, as it was
 		}
 		if st, err := statAt(d.fd, at.name); err == nil && st.Mode&unix.S_IFMT == at.typ {
 			at.key = keyOf(st)
+			at.told = report{size: ^uint64(0), valid: true} // whatever the guest knows of it is of another file
 		}
 		t.unref(d)
 	}

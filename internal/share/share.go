@@ -27,8 +27,8 @@
 // user on the host, whichever user of the guest made it. Owners and modes that only the
 // guest sees are recorded beside the file (owner.go).
 //
-// The guest may keep names and attributes for staleAfter; a change on the host
-// is seen when that is over. Writes are passed on at once. Locks hold between the
+// The guest may keep names and attributes for a moment, and opens files with what the host
+// wrote before (fresh.go). Writes are passed on at once. Locks hold between the
 // processes of the guest; the host's processes do not see them.
 //
 // A running server carries out orders of the supervisor (message.go, control.go, orders.go):
@@ -46,7 +46,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -67,10 +66,6 @@ type Options struct {
 // Equal reports whether two shares are the same for a guest, so that a server of the one
 // can take over from a server of the other.
 func (o Options) Equal(p Options) bool { return o == p }
-
-// staleAfter is how long the guest may keep names and attributes in its cache. A change on
-// the host must show within a second.
-const staleAfter = 800 * time.Millisecond
 
 // maxIO is the most that one request reads or writes, in bytes.
 const maxIO = 1 << 20

@@ -2,8 +2,8 @@ package share
 
 import (
 	"container/list"
-	"fmt"
-	"hash/maphash"
+	"encoding/binary"
+	"hash/fnv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,19 +28,27 @@ type node struct {
 	typ uint16 // S_IFMT bits
 
 	// Guarded by the tree's mutex.
-	parent  *node // the directory in which it was last seen; nil once it is known to be removed
-	name    string
-	lookups uint64 // look-ups that the guest has not forgotten
-	kids    int    // nodes with this parent
-	handles map[*handle]struct{}
-	stamp   stamp // of the contents that the guest may have cached
-	rebound bool  // while loading: key is that of the inode that lies here now
-	owner   knownOwner
+	parent   *node // the directory in which it was last seen; nil once it is known to be removed
+	name     string
+	lookups  uint64 // look-ups that the guest has not forgotten
+	kids     int    // nodes with this parent
+	handles  map[*handle]struct{}
+	stamp    stamp // of the contents that the guest may have cached
+	told     report
+	own      report // of the contents as the guest left them
+	refused  bool   // the guest was told to look it up again (outdated) and has not done so
+	nameless bool   // the guest reaches it without look-ups
+	lost     bool   // its name was found to lead elsewhere, and the guest has not looked it up since
+	rebound  bool   // while loading: key is that of the inode that lies here now
+	owner    knownOwner
 
 	privileged atomic.Bool // the guest sees set-user-ID or set-group-ID
 
-	fd      *dirFD // directories: nil, or in the list of open ones
-	element *list.Element
+	also []spot // other places of a file where it was seen (hard links)
+
+	fd      *dirFD        // directories: nil, or in the list of open ones
+	pin     *dirFD        // files: nil, or in the list of pinned ones (pinned.go)
+	element *list.Element // in one of these lists
 }
 
 func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
@@ -65,6 +73,8 @@ type tree struct {
 
 	open    *list.List // nodes whose fd is open, the latest used first
 	maxOpen int
+	pins    *list.List // nodes that are pinned, the latest looked up first
+	maxPins int
 }
 
 // depthLimit bounds how far up a node's place is followed. A path has at most
@@ -72,7 +82,7 @@ type tree struct {
 const depthLimit = 2048
 
 func newTree(root *node, fd int, maxOpen int, m *mounts) *tree {
-	t := &tree{mounts: m, maxNodes: maxNodes, root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen}
+	t := &tree{mounts: m, maxNodes: maxNodes, root: root, byID: map[uint64]*node{}, byKey: map[key]*node{}, next: rootID + 1, open: list.New(), maxOpen: maxOpen, pins: list.New(), maxPins: min(maxPins, maxOpen/4)}
 	root.id, root.lookups = rootID, 1
 	root.fd = &dirFD{fd: fd, users: 1} // for ever: it is in no list
 	t.byID[rootID], t.byKey[root.key] = root, root
@@ -121,6 +131,7 @@ func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
 		t.byKey[k] = n
 	}
 	t.place(n, parent, name)
+	n.lost = false
 	n.lookups++
 	return n
 }
@@ -182,14 +193,18 @@ func (t *tree) place(n, parent *node, name string) {
 	if n == t.root || n.parent == parent && n.name == name {
 		return
 	}
-	old := n.parent
+	old := spot{n.parent, n.name}
 	n.parent, n.name = parent, name
 	if parent != nil {
 		parent.kids++
 	}
-	if old != nil {
-		old.kids--
-		t.drop(old)
+	t.leave(spot{parent, name}, n) // it is the first now
+	switch {
+	case old.parent == nil:
+	case parent != nil && !n.isDir():
+		t.keepSpot(n, old)
+	default:
+		t.leaveDir(old.parent)
 	}
 }
 
@@ -197,9 +212,30 @@ func (t *tree) place(n, parent *node, name string) {
 func (t *tree) moved(fromDir *node, from string, toDir *node, to string, k key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := t.byKey[k]; n != nil && n.parent == fromDir && n.name == from {
-		t.place(n, toDir, to)
+	n := t.byKey[k]
+	if n == nil {
+		return
 	}
+	first := n.parent == fromDir && n.name == from
+	if first || t.leave(spot{fromDir, from}, n) {
+		t.place(n, toDir, to)
+		t.leave(spot{fromDir, from}, n)
+	}
+}
+
+// rekey notes that a node's inode has become another one because of the guest's own change:
+// on overlay, a file of a lower directory gets an inode in the upper one.
+func (t *tree) rekey(n *node, st *unix.Statx_t) {
+	k := keyOf(st)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.key == k || n == t.root || t.byID[n.id] != n || t.mounts.rootType != unix.OVERLAYFS_SUPER_MAGIC {
+		return
+	}
+	if t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	n.key, t.byKey[k] = k, n
 }
 
 // gone notes that a name was removed, if the node was there.
@@ -207,11 +243,17 @@ func (t *tree) gone(parent *node, name string, k key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byKey[k]
-	if n == nil || n.parent != parent || n.name != name {
-		return
+	switch {
+	case n == nil:
+	case n.parent != parent || n.name != name:
+		t.leave(spot{parent, name}, n)
+	case len(n.also) > 0:
+		t.turn(n)
+		t.leave(spot{parent, name}, n)
+	default:
+		t.place(n, nil, "")
+		t.drop(n)
 	}
-	t.place(n, nil, "")
-	t.drop(n)
 }
 
 // forget subtracts lookups that the guest has forgotten.
@@ -235,6 +277,10 @@ func (t *tree) drop(n *node) {
 			delete(t.byKey, n.key)
 		}
 		t.closeFD(n)
+		t.unpin(n)
+		for len(n.also) > 0 {
+			t.leave(n.also[0], n)
+		}
 		up := n.parent
 		n.parent = nil
 		if up != nil {
@@ -267,16 +313,10 @@ type place struct {
 	name string
 }
 
-func (p place) close() {
-	p.tree.mu.Lock()
-	defer p.tree.mu.Unlock()
-	p.tree.unref(p.dir)
-}
+func (p place) close() { p.tree.doneWith(p.dir) }
 
 // in opens a directory node.
 func (t *tree) in(n *node) (place, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	d, err := t.openDir(n)
 	return place{t, d, ""}, err
 }
@@ -284,49 +324,90 @@ func (t *tree) in(n *node) (place, error) {
 // at opens a node's directory. For the root, the name is empty.
 func (t *tree) at(n *node) (place, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	parent, name := n.parent, n.name
+	t.mu.Unlock()
 	if n == t.root {
-		d, err := t.openDir(n)
-		return place{t, d, ""}, err
+		parent, name = n, ""
 	}
-	if n.parent == nil {
+	if parent == nil {
 		return place{}, unix.ESTALE
 	}
-	name := n.name
-	d, err := t.openDir(n.parent)
+	d, err := t.openDir(parent)
 	return place{t, d, name}, err
 }
 
+// step is one component of the way to a directory: a node as it was when the way was read.
+type step struct {
+	n    *node
+	name string
+	key  key
+}
+
 // openDir returns a directory's descriptor, walking down to it from the first
-// ancestor that is open. The caller holds the mutex; a walk takes microseconds.
+// ancestor that is open. The caller ends its use with unref. The walk is done without the
+// mutex: a directory on a mount that hangs must not hold up requests elsewhere.
 func (t *tree) openDir(n *node) (*dirFD, error) {
-	var way []*node
-	at := n
-	for at.fd == nil {
-		way = append(way, at)
-		if at = at.parent; at == nil || len(way) > depthLimit {
-			return nil, unix.ESTALE
-		}
+	fd, way, err := t.way(n)
+	for i := len(way) - 1; i >= 0 && err == nil; i-- {
+		var next *dirFD
+		next, err = t.enter(fd, way[i])
+		t.doneWith(fd)
+		fd = next
 	}
-	t.used(at)
-	fd := at.fd
-	for i := len(way) - 1; i >= 0; i-- {
-		step := way[i]
-		new, err := t.walk(fd.fd, step)
-		if err != nil {
-			return nil, err
-		}
-		step.fd = &dirFD{fd: new, users: 1}
-		step.element = t.open.PushFront(step)
-		fd = step.fd
+	if err != nil {
+		return nil, err
 	}
-	fd.users++
-	t.trim()
 	return fd, nil
 }
 
+// way returns the first open directory above a node, for use, and the way down from there,
+// backwards.
+func (t *tree) way(n *node) (*dirFD, []step, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var way []step
+	at := n
+	for at.fd == nil {
+		way = append(way, step{at, at.name, at.key})
+		if at = at.parent; at == nil || len(way) > depthLimit {
+			return nil, nil, unix.ESTALE
+		}
+	}
+	t.used(at)
+	at.fd.users++
+	return at.fd, way, nil
+}
+
+// enter opens the directory of a step, for use, and keeps it open.
+func (t *tree) enter(dir *dirFD, s step) (*dirFD, error) {
+	fd, err := t.walk(dir.fd, s)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := &dirFD{fd: fd, users: 1}
+	if s.n.fd == nil && t.byID[s.n.id] == s.n {
+		d.users++
+		s.n.fd, s.n.element = d, t.open.PushFront(s.n)
+		t.trim()
+	}
+	return d, nil
+}
+
+// doneWith ends the use of a descriptor.
+func (t *tree) doneWith(d *dirFD) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unref(d)
+}
+
 func (t *tree) used(n *node) {
-	if n.element != nil {
+	switch {
+	case n.element == nil:
+	case n.pin != nil:
+		t.pins.MoveToFront(n.element)
+	default:
 		t.open.MoveToFront(n.element)
 	}
 }
@@ -342,8 +423,8 @@ func (t *tree) trim() {
 	}
 }
 
-// walk opens the child that a node is in the directory, and no other.
-func (t *tree) walk(dir int, n *node) (int, error) {
+// walk opens the child of a directory that a step leads to, and no other.
+func (t *tree) walk(dir int, n step) (int, error) {
 	fd, err := unix.Openat(dir, n.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, stale(err)
@@ -388,9 +469,13 @@ func statFD(fd int) (*unix.Statx_t, error) { return statAt(fd, "") }
 
 func device(st *unix.Statx_t) uint64 { return unix.Mkdev(st.Dev_major, st.Dev_minor) }
 
+// keyOf returns what identifies an inode. The birth time is part of it on block devices,
+// whose file systems use numbers of inodes again. Those without a device (overlay, FUSE,
+// tmpfs, btrfs) do not, or change the birth time of a file: overlay when it is first
+// written.
 func keyOf(st *unix.Statx_t) key {
 	k := key{dev: device(st), ino: st.Ino}
-	if st.Mask&unix.STATX_BTIME != 0 {
+	if st.Mask&unix.STATX_BTIME != 0 && st.Dev_major != 0 {
 		k.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 	}
 	return k
@@ -408,7 +493,9 @@ func checkName(name string) error {
 	return nil
 }
 
-var inoSeed = maphash.MakeSeed()
+// hashedInode is set in numbers of inodes that are hashed. Numbers stay below 1<<53, so that
+// programs that keep them as floating point (JavaScript) can tell them apart.
+const hashedInode = 1 << 52
 
 // inode returns the inode number that the guest sees. File systems mounted below the root
 // may use the same numbers as that of the root, so their numbers are hashed.
@@ -416,5 +503,10 @@ func (t *tree) inode(k key) uint64 {
 	if k.dev == t.root.key.dev {
 		return k.ino
 	}
-	return maphash.String(inoSeed, fmt.Sprint(k.dev, k.ino)) | 1<<63
+	h := fnv.New64a()
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], k.dev)
+	binary.NativeEndian.PutUint64(b[8:], k.ino)
+	_, _ = h.Write(b[:])
+	return h.Sum64()&(hashedInode-1) | hashedInode
 }

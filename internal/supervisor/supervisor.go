@@ -214,6 +214,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 		"accel", s.platform.accel.Name(), "qemu", s.machine.Pid())
 	s.report(handoff.StartEvent{Ready: true, Cold: !s.source.template && !s.source.resumed})
 	s.startWatchers()
+	defer s.watchShares()()
 	why = s.awaitEnd(ctx)
 	s.life.setPhase(sandbox.Stopping, why)
 	s.log.Info("ending", "why", why)

@@ -177,7 +177,8 @@ func TestRequestsThatBlockAreBounded(t *testing.T) {
 func TestHaltedQueuesAreBounded(t *testing.T) {
 	t.Parallel() // a halt waits for requests
 	h := &counting{release: make(chan struct{}), inline: true}
-	device := &Device{Queues: 1, Handler: h}
+	// As many others hang as may: none of the queue's own is taken over.
+	device := &Device{Queues: 1, Handler: h, blocking: make(chan struct{})}
 	device.runs.Store(maxRuns - 2) // of earlier resets
 	d := newDriverOf(t, device)
 	defer close(h.release)
@@ -194,5 +195,26 @@ func TestHaltedQueuesAreBounded(t *testing.T) {
 	d.start(base)
 	if err := <-d.served; err == nil || !strings.Contains(err.Error(), "halted too often") {
 		t.Errorf("served on: %v", err)
+	}
+}
+
+// TestARequestThatHangsUnexpectedlyHoldsUpNobody: one that seemed to be short waits for a
+// mount that hangs. Others are answered, until as many hang as may be.
+func TestARequestThatHangsUnexpectedlyHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	const bound = 3
+	h := &counting{release: make(chan struct{}), inline: true}
+	d := newDriverOf(t, &Device{Queues: 1, Handler: h, blocking: make(chan struct{}, bound)})
+	for i := range ringSize {
+		d.desc(i, guestBase+dataAt, 1, 0, 0)
+		d.submit(uint16(i))
+	}
+	waitFor(t, func() bool { return h.begun() == bound+1 })
+	close(h.release)
+	d.answered(ringSize)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.most > bound+1 || h.in != ringSize {
+		t.Errorf("%d requests were answered, %d at once", h.in, h.most)
 	}
 }

@@ -10,7 +10,8 @@
 // two eventfds, kick (the guest has added requests) and call (some were answered: an
 // interrupt). A queue runs one goroutine that takes requests off the ring (ring.go)
 // and answers them in turn; a request that may block is answered in a goroutine of
-// its own, so that it delays no other. GET_VRING_BASE halts a queue and is answered
+// its own, so that it delays no other. One that blocks nevertheless keeps that goroutine, and
+// another takes the queue over (turnLimit). GET_VRING_BASE halts a queue and is answered
 // within haltLimit: QEMU's main loop waits for it, and with it the machine. A
 // request that is still being answered afterwards keeps the old memory mapped;
 // its completion is published when the queue runs again.

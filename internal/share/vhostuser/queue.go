@@ -51,6 +51,10 @@ type run struct {
 	stop    atomic.Bool   // take no more requests
 	stopped chan struct{} // closed with stop
 
+	turns   uint64        // requests answered by the queue's goroutine itself
+	turn    atomic.Uint64 // the one under way, 0 if none is
+	overdue *time.Timer   // takes the queue over from that goroutine
+
 	mu      sync.Mutex // guards the ring's used side and over
 	over    bool
 	pending sync.WaitGroup // requests that may block
@@ -90,6 +94,8 @@ func (q *queue) tryStart() {
 	}
 	q.backend.memory.acquire()
 	q.run = &run{queue: q, ring: r, kick: q.kick, address: q.address, done: make(chan struct{}), stopped: make(chan struct{})}
+	q.run.overdue = time.AfterFunc(time.Hour, q.run.takeOver)
+	q.run.overdue.Stop()
 	_ = q.kick.SetReadDeadline(time.Time{})
 	if q.resumed {
 		q.resumed = false
@@ -172,19 +178,30 @@ func (q *queue) halt() (ran bool) {
 	return true
 }
 
-// work answers requests until the queue halts.
+// work answers requests until the queue halts, or until another goroutine takes over.
 func (r *run) work() {
-	defer r.queue.backend.device.runs.Add(-1)
-	defer r.ring.memory.release()
-	defer close(r.done)
+	if r.loop() {
+		return
+	}
+	close(r.done)
+	r.ring.memory.release()
+	r.queue.backend.device.runs.Add(-1)
+}
+
+// loop is work without its end. It reports whether another goroutine goes on.
+func (r *run) loop() (takenOver bool) {
 	event := make([]byte, 8)
 	for {
-		if err := r.drain(); err != nil {
+		takenOver, err := r.drain()
+		if takenOver {
+			return true
+		}
+		if err != nil {
 			r.queue.backend.fail(err)
-			return
+			return false
 		}
 		if r.stop.Load() {
-			return
+			return false
 		}
 		if r.askForKick() {
 			continue
@@ -193,7 +210,7 @@ func (r *run) work() {
 			if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, os.ErrClosed) {
 				r.queue.backend.fail(err)
 			}
-			return
+			return false
 		}
 	}
 }
@@ -205,27 +222,30 @@ func (r *run) askForKick() bool {
 	return r.ring.enableKicks()
 }
 
-// drain answers the requests in the queue.
-func (r *run) drain() error {
+// drain answers the requests in the queue. It reports whether another goroutine has taken
+// the queue over meanwhile.
+func (r *run) drain() (takenOver bool, err error) {
 	r.mu.Lock()
 	r.ring.disableKicks()
 	r.mu.Unlock()
 	for !r.stop.Load() {
 		c, ok, err := r.ring.take()
 		if err != nil || !ok {
-			return err
+			return false, err
 		}
 		d := r.queue.backend.device
 		if !d.Handler.Blocks(c.in) {
 			d.unanswered.Add(1)
-			r.answer(d.Handler, c)
+			if !r.answerInTurn(d.Handler, c) {
+				return true, nil
+			}
 			continue
 		}
 		select {
 		case d.blocking <- struct{}{}:
 		case <-r.stopped:
 			r.ring.putBack(c)
-			return nil
+			return false, nil
 		}
 		d.unanswered.Add(1)
 		r.pending.Add(1)
@@ -237,7 +257,58 @@ func (r *run) drain() error {
 			r.answer(d.Handler, c)
 		}()
 	}
-	return nil
+	return false, nil
+}
+
+// turnLimit is how long the queue's goroutine may be busy with one request before another
+// goroutine takes the queue over: most take some microseconds, but any may wait for a disk or
+// for a network mount that hangs.
+const turnLimit = 5 * time.Millisecond
+
+// answerInTurn answers a request. It reports false if that took so long that another goroutine
+// has taken the queue over.
+func (r *run) answerInTurn(h Handler, c chain) (ours bool) {
+	r.turns++
+	turn := r.turns
+	r.turn.Store(turn)
+	r.overdue.Reset(turnLimit)
+	n := h.Handle(c.in, c.out)
+	ours = r.turn.CompareAndSwap(turn, 0)
+	if ours {
+		r.overdue.Stop()
+	}
+	r.complete(completion{r.address, c.head, n})
+	if !ours { // it has become a request that blocks (takeOver)
+		r.ring.memory.release()
+		r.pending.Done()
+		<-r.queue.backend.device.blocking
+	}
+	return ours
+}
+
+// takeOver starts another goroutine for the queue while the one that it has is busy with a
+// request, if fewer than maxBlocking are.
+func (r *run) takeOver() {
+	turn := r.turn.Load()
+	if turn == 0 {
+		return
+	}
+	d := r.queue.backend.device
+	select {
+	case d.blocking <- struct{}{}:
+	default:
+		r.overdue.Reset(turnLimit) // later, when one of them is done
+		return
+	}
+	r.pending.Add(1)
+	r.ring.memory.acquire()
+	if !r.turn.CompareAndSwap(turn, 0) {
+		r.ring.memory.release()
+		r.pending.Done()
+		<-d.blocking
+		return
+	}
+	go r.work()
 }
 
 func (r *run) answer(h Handler, c chain) {

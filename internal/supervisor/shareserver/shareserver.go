@@ -66,6 +66,7 @@ type Server struct {
 	control *share.Control
 	exited  chan struct{}
 	ending  atomic.Bool // we end it
+	id      fileID      // of what it serves
 }
 
 // Kill ends the process and returns when it is gone.
@@ -101,6 +102,10 @@ func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Serve
 	if err != nil {
 		return nil, err
 	}
+	id, err := identify(p)
+	if err != nil {
+		return nil, err
+	}
 	control, theirs, err := share.NewControl()
 	if err != nil {
 		return nil, err
@@ -115,7 +120,7 @@ func Start(self string, spawner *proc.Spawner, p Plan, lost func(error)) (*Serve
 		control.Close()
 		return nil, fmt.Errorf("start its server: %w", err)
 	}
-	sh := &Server{Plan: p, cmd: cmd, control: control, exited: make(chan struct{})}
+	sh := &Server{Plan: p, cmd: cmd, control: control, exited: make(chan struct{}), id: id}
 	go func() { // Kill joins it
 		defer close(sh.exited)
 		if err := cmd.Wait(); !sh.ending.Load() {
