@@ -151,7 +151,7 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	}
 	defer p.close()
 	err = f.find(p, parent, name, out)
-	if err == nil && out.Attr.Mode&unix.S_IFMT == unix.S_IFREG && out.Attr.Size <= maxPinned {
+	if err == nil && out.Mode&unix.S_IFMT == unix.S_IFREG && out.Size <= maxPinned {
 		f.tree.pinNode(p.dir.fd, name, out.NodeId)
 	}
 	if errors.Is(err, unix.ENOENT) {

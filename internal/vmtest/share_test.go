@@ -174,6 +174,40 @@ os.utime("mapped", ns=(1, 1_000_000_000_123_456_789))
 	}
 }
 
+// TestShareIsReplaced: the host puts another file, and another directory, where shared ones lay.
+func TestShareIsReplaced(t *testing.T) {
+	dir := temp(t)
+	extra := filepath.Join(base, "home", "extra")
+	file, old := filepath.Join(extra, "file"), extra+".old"
+	rename := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, file+".new", "replaced\n")
+	rename(file+".new", file)
+	if got := sh(t, dir, "cat /etc/bawn-file"); got != "replaced\n" {
+		t.Errorf("the file: %q", got)
+	}
+	rename(extra, old)
+	fails(t, dir, 125, "is gone", "run", "--", "true")
+	if err := os.Mkdir(extra, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.RemoveAll(old); err != nil {
+			t.Error(err)
+		}
+	}()
+	writeFile(t, file, "extra\n") // as it was, for others
+	writeFile(t, filepath.Join(extra, "new"), "new\n")
+	if got := sh(t, dir, "cat /etc/bawn-file '"+extra+"/new'"); got != "extra\nnew\n" {
+		t.Errorf("the directory: %q", got)
+	}
+	rename(filepath.Join(extra, "new"), filepath.Join(dir, "new"))
+}
+
 func TestShareTools(t *testing.T) {
 	dir := temp(t)
 	writeFile(t, filepath.Join(dir, "hello.c"), "#include <stdio.h>\nint main(void) { puts(\"hello\"); return 0; }\n")
