@@ -9,9 +9,9 @@
 //
 // The guest names files by node numbers that the server gave out. A node (tree.go) is
 // an inode of the host, known by device, number and birth time, and the last place
-// where it was seen: a parent node and a name. It holds no descriptor, so that
-// any number of files may be known; only directories keep an O_PATH descriptor,
-// in a list of bounded length. Each operation walks from there: one component,
+// where it was seen: a parent node and a name. It needs no descriptor, so that
+// any number of files may be known; directories, and files that may lose their name
+// (pinned.go), keep an O_PATH descriptor, in lists of bounded length. Each operation walks from there: one component,
 // never "..", never through a symbolic link. The inode found must be that of the
 // node, else the answer is ESTALE and the guest looks the name up again. So no
 // rename, link or mount swapped in during the walk leads out of the directory;
