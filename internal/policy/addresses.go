@@ -48,18 +48,20 @@ const (
 // metadataAddresses are the addresses at which cloud providers give a machine its
 // credentials, as their documentation names them.
 var metadataAddresses = []netip.Addr{
-	netip.MustParseAddr("169.254.169.254"), // AWS, Azure, Google, OpenStack, DigitalOcean
-	netip.MustParseAddr("169.254.170.2"),   // AWS ECS
-	netip.MustParseAddr("169.254.170.23"),  // AWS EKS
-	netip.MustParseAddr("169.254.0.23"),    // Tencent
-	netip.MustParseAddr("168.63.129.16"),   // Azure's wire server
-	netip.MustParseAddr("100.100.100.200"), // Alibaba
-	netip.MustParseAddr("192.0.0.192"),     // Oracle
-	netip.MustParseAddr("fd00:ec2::254"),   // AWS
-	netip.MustParseAddr("fd00:ec2::23"),    // AWS EKS
-	netip.MustParseAddr("fd20:ce::254"),    // Google
-	netip.MustParseAddr("fd00:42::42"),     // Scaleway
-	netip.MustParseAddr("fe80::a9fe:a9fe"), // OpenStack
+	netip.MustParseAddr("169.254.169.254"),    // AWS, Azure, Google, OpenStack, DigitalOcean
+	netip.MustParseAddr("169.254.170.2"),      // AWS ECS
+	netip.MustParseAddr("169.254.170.23"),     // AWS EKS
+	netip.MustParseAddr("169.254.0.23"),       // Tencent
+	netip.MustParseAddr("169.254.42.42"),      // Scaleway
+	netip.MustParseAddr("168.63.129.16"),      // Azure's wire server
+	netip.MustParseAddr("100.100.100.200"),    // Alibaba
+	netip.MustParseAddr("192.0.0.192"),        // Oracle
+	netip.MustParseAddr("fd00:ec2::254"),      // AWS
+	netip.MustParseAddr("fd00:ec2::23"),       // AWS EKS
+	netip.MustParseAddr("fd20:ce::254"),       // Google
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle
+	netip.MustParseAddr("fd00:42::42"),        // Scaleway
+	netip.MustParseAddr("fe80::a9fe:a9fe"),    // OpenStack
 }
 
 // within reports whether a block lies in another.
@@ -78,6 +80,16 @@ var hidingBlocks = []struct {
 	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},  // local NAT64 (RFC 8215), as a /96
 	{netip.MustParsePrefix("2001::/32"), 12},       // Teredo (RFC 4380), each bit inverted
 	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4 (RFC 3056)
+}
+
+// hidesAllIPv4 reports whether a block of IPv6 addresses has one of hidingBlocks in it.
+func hidesAllIPv4(p netip.Prefix) bool {
+	for _, h := range hidingBlocks {
+		if within(h.prefix, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // hiddenIPv4 returns the IPv4 addresses that a block of IPv6 addresses hides. :: and ::1 hide

@@ -159,6 +159,8 @@ func (j *judgement) addresses(p netip.Prefix) {
 	if hidden, ok := hiddenIPv4(p); ok {
 		j.add(KindHidden, fmt.Sprintf("IPv4 ADDRESSES HIDDEN IN IPv6 (%s)", hidden))
 		p = hidden
+	} else if p.Addr().Is6() && p.Bits() >= wide6 && hidesAllIPv4(p) { // a shorter one is wide anyway
+		j.add(KindHidden|KindWide, "EVERY IPv4 ADDRESS, HIDDEN IN IPv6")
 	}
 	if p.IsSingleIP() && slices.Contains(j.own, p.Addr()) {
 		j.add(KindHost, "SERVICES OF THE HOST, at its own address"+on)

@@ -23,7 +23,8 @@ func TestAttackRulesThatLookHarmless(t *testing.T) {
 		{KindHost | KindHidden, []string{"[64:ff9b::7f00:1]:22", "[::127.0.0.1]:22", "[2002:7f00:1::]:22", "[::ffff:0:127.0.0.1]:22", "[64:ff9b:1::127.0.0.1]:22", "[2001:db8::5efe:7f00:1]:22", "[2001:0:1:2:3:4:80ff:fffe]:22", "[64:ff9b::cb00:7109]:22"}},
 		{KindMetadata | KindLinkLocal, []string{"169.254.169.254", "169.254.0.0/16:*", "169.254.169.254/31", "[::ffff:169.254.169.254]:80", "169.254.170.2", "[fe80::a9fe:a9fe]:80"}},
 		{KindMetadata, []string{"168.63.129.16"}},
-		{KindMetadata | KindPrivate, []string{"[fd00:ec2::254]:80", "100.100.100.200", "100.64.0.0/10", "[fd00::]/8:80", "[fd20:ce::254]:80"}},
+		{KindMetadata | KindPrivate, []string{"[fd00:ec2::254]:80", "100.100.100.200", "100.64.0.0/10", "[fd00::]/8:80", "[fd20:ce::254]:80", "[fd00:c1::a9fe:a9fe]:80"}},
+		{KindWide | KindHidden, []string{"64:ff9b::/95", "64:ff9b::/64", "64:ff9b::/32", "[64:ff9b::]/47:*", "::/95", "::/64"}},
 		{KindMetadata | KindLinkLocal | KindHidden, []string{"[64:ff9b::a9fe:a9fe]:80", "[2002:a9fe:a9fe::1]:80", "[::169.254.169.254]:80"}},
 		{KindMetadata | KindReserved, []string{"192.0.0.192"}},
 		{KindLinkLocal, []string{"169.254.1.0/24", "fe80::1"}},
@@ -84,7 +85,7 @@ func TestAttackEveryServiceOfTheHost(t *testing.T) {
 // TestAttackSuggestedAddresses: nobody is asked about the host's loopback, the cloud's
 // metadata and the like, in any form.
 func TestAttackSuggestedAddresses(t *testing.T) {
-	for _, a := range []string{"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "169.254.169.254", "169.254.1.1", "fe80::1", "168.63.129.16", "fd00:ec2::254", "100.100.100.200", "64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "2001:0:1:2:3:4:5601:5601", "192.0.0.192", "240.0.0.1"} {
+	for _, a := range []string{"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "169.254.169.254", "169.254.1.1", "fe80::1", "168.63.129.16", "fd00:ec2::254", "fd00:c1::a9fe:a9fe", "100.100.100.200", "64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "2001:0:1:2:3:4:5601:5601", "192.0.0.192", "240.0.0.1"} {
 		f := Flow{Addr: netip.MustParseAddr(a), Port: 80, Proto: TCP}
 		rules, alone := set(t).Propose([]Flow{f}, ownAddrs)
 		if s := Suggest(f); s != "" || rules != nil || alone != nil {

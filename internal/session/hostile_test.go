@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -86,6 +87,26 @@ func TestAGuestThatLiesAboutWhatItRead(t *testing.T) {
 				t.Errorf("%d bytes of %d are left, %v", len(rest), len(data), err)
 			}
 		})
+	}
+}
+
+// TestAGuestCannotStopItsCallersGroup: a program that runs many commands without a terminal
+// goes on when a guest reports a stop of one.
+func TestAGuestCannotStopItsCallersGroup(t *testing.T) {
+	for _, c := range []struct {
+		terminal *Terminal
+		sig      syscall.Signal
+		want     int
+	}{
+		{nil, syscall.SIGTSTP, os.Getpid()},
+		{nil, syscall.SIGSTOP, os.Getpid()},
+		{&Terminal{}, syscall.SIGSTOP, os.Getpid()},
+		{&Terminal{}, syscall.SIGTSTP, 0}, // as Ctrl-Z on the host
+	} {
+		front := foreground{t: c.terminal}
+		if got := front.stopTarget(c.sig); got != c.want {
+			t.Errorf("terminal %v, %v: stops %d, want %d", c.terminal != nil, c.sig, got, c.want)
+		}
 	}
 }
 

@@ -185,18 +185,27 @@ func stopSignal(name string) (sig syscall.Signal, ok bool) {
 // terminal's stop signals where no shell could continue it.
 const stopLimit = 200 * time.Millisecond
 
-// stop stops this process by the signal, and the rest of its process group if the signal
-// is the terminal's. It returns when the process was continued.
+// stopTarget returns what a stop of the command stops, for kill(2): this process, and the
+// rest of its process group where the command has the person's terminal and the signal is
+// the terminal's. Without a terminal the group may be a program that runs many commands,
+// which no guest may stop.
+func (f *foreground) stopTarget(sig syscall.Signal) int {
+	if f.t != nil && sig == syscall.SIGTSTP {
+		return 0
+	}
+	return os.Getpid()
+}
+
+// stop stops this process by the signal, and what else stopTarget says. It returns when the
+// process was continued.
 func (f *foreground) stop(sig syscall.Signal) {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
 	defer signal.Stop(continued)
-	group := os.Getpid()
 	if sig != syscall.SIGSTOP {
-		group = 0
 		defer defaultAction(sig)()
 	}
-	_ = syscall.Kill(group, sig)
+	_ = syscall.Kill(f.stopTarget(sig), sig)
 	select {
 	case <-continued:
 	case <-time.After(stopLimit):
