@@ -117,6 +117,7 @@ var steps = map[engine.Reason]string{
 	engine.PathEscapes:        "if you mean the place that the path leads to, write that path",
 	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",
 	engine.SSHConfigQuoting:   "move bawn's state folder to a path without line breaks and ${, and set XDG_STATE_HOME to its parent",
+	engine.SSHTooOld:          "install OpenSSH 8.7 or later; nothing was changed. bawn shell and bawn exec need no ssh",
 	engine.SSHConfigFile:      "make that line the first of the file yourself, or remove it to take bawn out again",
 }
 

@@ -18,6 +18,8 @@ const (
 	SSHConfigQuoting Reason = "ssh-config-cannot-quote"
 	// SSHConfigFile is the reason when the user's own ssh_config cannot be changed.
 	SSHConfigFile Reason = "ssh-config-file"
+	// SSHTooOld is the reason when ssh does not know the options that a sandbox needs.
+	SSHTooOld Reason = "ssh-too-old"
 )
 
 // SSHConfig returns the Host block of ssh_config(5) with which OpenSSH clients reach a

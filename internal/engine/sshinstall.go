@@ -30,6 +30,9 @@ func (e *Engine) InstallSSHConfig(ctx context.Context, path string) error {
 		return err
 	}
 	defer l.Close()
+	if err := e.checkSSHReads(ctx); err != nil {
+		return err
+	}
 	names, err := e.sandboxes.Names()
 	if err != nil {
 		return err
@@ -140,14 +143,45 @@ func (e *Engine) CollectedSSH(ctx context.Context, path, name string) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	c := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name))
-	out, err := c.Output()
+	out, err := effectiveSSH(ctx, path, name)
+	if err != nil {
+		return nil, err
+	}
+	return session.Collected(d, out), nil
+}
+
+// effectiveSSH returns what ssh makes of a configuration for a sandbox.
+func effectiveSSH(ctx context.Context, path, name string) (string, error) {
+	out, err := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name)).Output()
 	if err != nil {
 		var failed *exec.ExitError
 		if errors.As(err, &failed) {
 			err = fmt.Errorf("%w: %s", err, failed.Stderr)
 		}
-		return nil, fmt.Errorf("ssh -G: %w", err)
+		return "", fmt.Errorf("ssh -G: %w", err)
 	}
-	return session.Collected(d, string(out)), nil
+	return string(out), nil
+}
+
+// checkSSHReads returns an error if the ssh of this host does not know an option of bawn's
+// blocks: included in the user's configuration, they would keep it from every host. A host
+// without ssh has nothing to lose.
+func (e *Engine) checkSSHReads(ctx context.Context) error {
+	if _, err := proc.Find("ssh"); err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	const name = "check"
+	text, err := e.sshConfig(e.sandboxes.Dir(name), name)
+	if err != nil {
+		return err
+	}
+	sample := e.sandboxes.SSHInclude() + ".check"
+	if err := atomicfile.Write(sample, []byte(text)); err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(sample) }()
+	if _, err := effectiveSSH(ctx, sample, name); err != nil {
+		return because(SSHTooOld, "", err)
+	}
+	return nil
 }

@@ -179,3 +179,24 @@ func TestCollectedSSH(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestInstallSSHConfigOfAnOldSSH, which knows an option less, changes nothing: an include with
+// an error in it would keep the user from every host.
+func TestInstallSSHConfigOfAnOldSSH(t *testing.T) {
+	e, _, config := sshHome(t)
+	const mine = "Host a\n"
+	writeConfig(t, config, mine)
+	bin := t.TempDir()
+	script := "#!/bin/sh\necho 'Bad configuration option: knownhostscommand' >&2\nexit 255\n"
+	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(script), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	err := e.InstallSSHConfig(t.Context(), config)
+	if engine.ReasonOf(err) != engine.SSHTooOld || !strings.Contains(err.Error(), "knownhostscommand") {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(config); err != nil || string(b) != mine {
+		t.Errorf("%q, %v", b, err)
+	}
+}
