@@ -1,0 +1,204 @@
+# where: outside
+# pending: the guest keeps names and attributes for 0.8 s; the branch of the share that ends this has not landed
+
+### overwritten
+# for-mac#7501: the same size, seen by a shell that had read it.
+echo one >f; guest; inside 'cat f'; echo two >f; inside 'cat f'
+
+### overwritten with more
+# The size is new as well.
+echo one >f; guest; inside 'cat f'; seq 10000 >f; inside 'wc -c <f; tail -n 1 f'
+
+### overwritten with less
+# Nothing of the old rest.
+seq 10000 >f; guest; inside 'md5sum <f'; echo short >f; inside 'cat f; stat -c %s f'
+
+### appended to
+# for-mac#7501: ten times, each seen.
+echo 0 >f; guest; inside 'wc -l <f'; for i in 1 2 3 4 5 6 7 8 9; do echo $i >>f; inside 'tail -n 1 f'; done
+
+### emptied and written
+# for-mac#7501: a file of size 0 is read again.
+: >f; guest; inside 'cat f; stat -c %s f'; echo v1 >f; inside 'cat f'; : >f; inside 'stat -c %s f'; echo v2 >f; inside 'cat f'
+
+### replaced by an editor
+# A new file renamed over the old one.
+echo one >f; guest; inside 'cat f'; echo two >f.new; mv f.new f; inside 'cat f; ls'
+
+### replaced many times
+# for-mac#6692: no stale file handle.
+echo 0 >f; guest; inside 'cat f'; for i in 1 2 3 4 5; do echo $i >n; mv n f; inside 'cat f'; done
+
+### edited in place by sed
+# sed -i makes a new file, and ed does not.
+echo one >f; guest; inside 'cat f'; sed -i s/one/two/ f; inside 'cat f'; perl -i -pe s/two/three/ f; inside 'cat f'
+
+### removed
+# The name is gone at once.
+echo x >f; guest; inside 'cat f'; rm f; inside 'cat f 2>/dev/null || echo gone; ls | wc -l'
+
+### made after a look in vain
+# A name that was looked for and not found.
+guest; inside 'cat f 2>/dev/null || echo none'; echo here >f; inside 'cat f'
+
+### removed and made again
+# With other contents, five times.
+guest; for i in 1 2 3 4 5; do echo $i >f; inside 'cat f'; rm f; inside 'test -e f || echo none'; done
+
+### renamed
+# The old name is gone and the new one is there.
+echo x >a; guest; inside 'cat a'; mv a b; inside 'cat a 2>/dev/null; cat b; ls'
+
+### swapped
+# Two files exchange their names.
+echo 1 >a; echo 2 >b; guest; inside 'cat a b'; mv a c; mv b a; mv c b; inside 'cat a b'
+
+### directory made and removed
+# The listing follows.
+guest; inside 'ls | wc -l'; mkdir -p d/e; inside 'ls d'; rmdir d/e; inside 'ls d | wc -l'; rmdir d; inside 'ls | wc -l'
+
+### listing of many
+# A hundred new names in a directory that was listed.
+mkdir d; touch d/old; guest; inside 'ls d | wc -l'; (cd d && seq 100 | xargs touch); inside 'ls d | wc -l'; rm d/1?; inside 'ls d | wc -l'
+
+### directory renamed
+# Its files have new paths.
+mkdir -p d/e; echo x >d/e/f; guest; inside 'cat d/e/f'; mv d g; inside 'cat g/e/f; test -e d || echo gone'
+
+### directory renamed below the shell
+# A shell that stands in it goes on (sbx-releases).
+mkdir d; echo x >d/f; guest; inside 'cd d; cat f'; mv d e; inside 'cat f; echo y >g; ls'; cat e/g
+
+### directory replaced
+# for-mac#7650: git clone anew; paths lead to the new one.
+mkdir d; echo old >d/f; guest; inside 'cat d/f'; mv d was; mkdir d; echo new >d/f; inside 'cat d/f; cat was/f'; rm -rf d; mkdir d; echo newer >d/f; inside 'cat d/f'
+
+### file becomes a directory
+# And back.
+echo x >p; guest; inside 'cat p'; rm p; mkdir p; echo y >p/f; inside 'cat p/f; stat -c %F p'; rm -r p; echo z >p; inside 'cat p'
+
+### mode changed
+# chmod on the host.
+echo x >f; guest; inside 'stat -c %a f'; chmod 600 f; inside 'stat -c %a f'; chmod 755 f; inside 'stat -c %a f; test -x f && echo runs'
+
+### script made executable
+# It runs at once.
+printf '#!/bin/sh\necho ran\n' >s; guest; inside 'test -x s || echo not yet'; chmod +x s; inside './s'; printf '#!/bin/sh\necho ran anew\n' >s; inside './s'
+
+### time changed
+# touch on the host.
+touch -d @1000000000 f; guest; inside 'stat -c %Y f'; touch -d @1100000000.123456789 f; inside 'stat -c %.9Y f'
+
+### size changed
+# truncate makes it longer and shorter.
+echo x >f; guest; inside 'stat -c %s f'; truncate -s 1M f; inside 'stat -c %s f; tr -d "\0" <f'; truncate -s 1 f; inside 'cat f; echo'
+
+### hard link
+# The number of names, and one file.
+echo x >a; guest; inside 'stat -c %h a'; ln a b; inside 'stat -c %h a; cat b'; echo y >b; inside 'cat a'; rm a; inside 'stat -c %h b'
+
+### symbolic link turned
+# A deployment's "current".
+mkdir v1 v2; echo 1 >v1/f; echo 2 >v2/f; ln -s v1 current; guest; inside 'cat current/f'; ln -sfn v2 current; inside 'cat current/f; readlink current'
+
+### symbolic link becomes a file
+# It is no longer followed.
+echo t >target; ln -s target p; guest; inside 'cat p'; rm p; echo own >p; inside 'cat p; stat -c %F p'
+
+### open file that is replaced
+# A descriptor keeps the old file.
+echo old >f; guest; inside 'exec 3<f'; echo new >n; mv n f; inside 'cat <&3; cat f'
+
+### open file that is removed
+# A descriptor keeps its contents.
+seq 1000 >f; guest; inside 'exec 3<f; read -r x <&3; echo $x'; rm f; inside 'tail -n 1 <&3; test -e f || echo gone'
+
+### open file that grows
+# tail -f: a descriptor reads on.
+echo 1 >f; guest; inside 'exec 3<f; cat <&3'; echo 2 >>f; inside 'cat <&3'; echo 3 >>f; inside 'cat <&3'
+
+### log that is rotated
+# tail -F looks at the name again.
+echo 1 >log; guest; inside 'cat log'; mv log log.1; echo 2 >log; inside 'cat log log.1'
+
+### written by both
+# Lines are appended in turn.
+: >f; guest; for i in 1 2 3; do echo "host $i" >>f; inside "echo guest $i >>f"; done; cat f; inside 'cat f'
+
+### written inside
+# The host sees it at once.
+guest; inside 'echo x >f; mkdir d; ln -s f l; chmod 640 f'; cat f; stat -c '%n %a' d f; readlink l; inside 'echo y >>f'; cat f; inside 'rm f'; ls
+
+### written inside and still open
+# Data does not wait for close.
+guest; inside 'exec 4>f; echo a >&4'; cat f; inside 'echo b >&4'; cat f
+
+### descriptor of the host
+# What the guest appends, a reader of the host reads on.
+echo 1 >f; exec 5<f; cat <&5; guest; inside 'echo 2 >>f'; cat <&5; inside 'mv f g; echo 3 >>g'; cat <&5
+
+### archive unpacked over
+# tar replaces files that the guest has read.
+mkdir a; echo 1 >a/f; tar cf t.tar a; echo 2 >a/f; guest; inside 'cat a/f'; tar xf t.tar; inside 'cat a/f'
+
+### branch changed
+# git on the host, status in the guest.
+git init -q .; git config user.name n; git config user.email e@x.test; echo 1 >f; git add f; git commit -qm one; git checkout -qb other; echo 2 >f; git commit -qam two
+guest; inside 'cat f; git status --short'; git checkout -q -; inside 'cat f; git status --short; git log --format=%s'; echo 3 >f; inside 'git status --short'
+
+### commit inside
+# The host's git agrees.
+git init -q .; git config user.name n; git config user.email e@x.test; guest; inside 'echo 1 >f; git add f; git commit -qm one; git status --short'; git log --format=%s; git status --short; echo 2 >f; git commit -qam two; inside 'git log --format=%s; git status --short'
+
+### make after an edit
+# The time of the edit is newer than the target's.
+printf 'out: in\n\tcp in out\n' >Makefile; echo 1 >in; guest; inside 'make'; inside 'make | sed "s/^make: .out. is/out is/"'; echo 22 >in; touch -d '+2 seconds' in; inside 'make -s; cat out'
+
+### module edited
+# Python imports what the host wrote.
+echo 'v = 1' >m.py; guest; inside 'python3 -Bc "import m; print(m.v)"'; echo 'v = 222' >m.py; inside 'python3 -Bc "import m; print(m.v)"'
+
+### mapped anew
+# for-mac#7501: a new mapping has new pages.
+printf 'aaaa' >f; guest; inside "python3 -c 'import mmap; f = open(\"f\"); print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:])'"; printf 'bbbb' >f; inside "python3 -c 'import mmap; f = open(\"f\"); print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:])'"
+
+### process that polls
+# A watcher with an interval (as webpack's poll): it sees size, time and name change.
+echo 1 >f; guest; inside 'stat -c "%s %h" f'; echo 12345 >>f; inside 'stat -c "%s %h" f'; ln f g; inside 'stat -c "%s %h" f'
+
+### deep in a tree
+# A path of ten directories.
+mkdir -p 1/2/3/4/5/6/7/8/9/10; echo a >1/2/3/4/5/6/7/8/9/10/f; guest; inside 'cat 1/2/3/4/5/6/7/8/9/10/f'; mv 1/2/3 1/2/x; mkdir -p 1/2/3/4/5/6/7/8/9/10; echo b >1/2/3/4/5/6/7/8/9/10/f; inside 'cat 1/2/3/4/5/6/7/8/9/10/f 1/2/x/4/5/6/7/8/9/10/f'
+
+### tree removed
+# rm -rf on the host below a shell that has read it.
+mkdir -p d/e; echo x >d/e/f; guest; inside 'cat d/e/f'; rm -rf d; inside 'ls d 2>/dev/null || echo gone'; mkdir -p d/e; echo y >d/e/f; inside 'cat d/e/f'
+
+### copied over
+# cp -p keeps the old time: contents count, not the time.
+echo one >f; touch -d @1000000000 f; guest; inside 'cat f'; echo two >n; touch -d @1000000000 n; cp -p n f; inside 'cat f; stat -c %Y f'
+
+### large file written again
+# 4 MB, read by the guest before and after.
+head -c 4000000 /dev/zero >f; guest; inside 'md5sum <f'; head -c 4000000 /dev/zero | tr '\0' x >f; inside 'md5sum <f'; printf Y | dd of=f bs=1 seek=2000000 conv=notrunc status=none; inside 'md5sum <f'
+
+### events of a file's changes
+# lima#615: inotify reports what the host does: a watcher of the guest builds anew.
+# pending: changes of the host raise no events in the guest yet
+mkdir d; echo x >d/f; cat >w.py <<'END'
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init1(0)
+libc.inotify_add_watch(fd, b"d", 0x2 | 0x100 | 0x200 | 0x40 | 0x80)
+print("watching", flush=True)
+import select
+seen = set()
+while not {b"f", b"new"} <= seen and select.select([fd], [], [], 20)[0]:
+    b = os.read(fd, 65536)
+    while b:
+        _, mask, _, n = struct.unpack("iIII", b[:16])
+        seen.add(b[16:16 + n].rstrip(b"\0")); b = b[16 + n:]
+print(sorted(seen), flush=True)
+END
+coproc W { exec $R python3 w.py; }
+o=${W[0]} p=$W_PID; read -r l <&$o; echo "$l"; echo y >>d/f; echo z >d/new; read -r l <&$o; echo "$l"
