@@ -16,7 +16,8 @@ import (
 // A linked worktree (git-worktree(1)) and a submodule have no directory .git but a file, which
 // names the directory that has the repository (gitrepository-layout(5)). It usually lies in
 // another project, so the guest does not have it, and git does not work there. The file is
-// the guest's to write: nothing is done with the path but to show it.
+// the guest's to write: nothing is done with the path but to show it, and only where it leads
+// to a repository. Else a project could make bawn advise to share ~/.ssh or the home directory.
 
 // gitLink is what a file .git says.
 type gitLink struct {
@@ -30,7 +31,7 @@ type gitLink struct {
 const maxGitLink = 8 + unix.PathMax + 2
 
 // readGitLink reads the file .git of a directory. ok is false where there is none, where it is
-// no regular file, and where it does not name a directory that exists.
+// no regular file, and where what it names is not git's.
 func readGitLink(dir string) (l gitLink, ok bool) {
 	f, err := os.OpenFile(filepath.Join(dir, ".git"), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -48,7 +49,19 @@ func readGitLink(dir string) (l gitLink, ok bool) {
 		return l, false
 	}
 	fi, err := os.Lstat(l.dir)
-	return l, err == nil && fi.IsDir()
+	return l, err == nil && fi.IsDir() && isRepository(l.need)
+}
+
+// isRepository reports whether a directory has what git asks of a repository
+// (gitrepository-layout(5)): HEAD, objects and refs.
+func isRepository(dir string) bool {
+	for _, name := range []string{"objects", "refs"} {
+		if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || !fi.IsDir() {
+			return false
+		}
+	}
+	_, err := os.Lstat(filepath.Join(dir, "HEAD"))
+	return err == nil
 }
 
 // parseGitLink reads the text of a file .git in a directory.

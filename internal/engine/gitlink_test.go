@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,15 @@ func TestGitLink(t *testing.T) {
 	}
 }
 
+// makeRepository makes what git asks of a repository.
+func makeRepository(t *testing.T, dir string) {
+	t.Helper()
+	err := errors.Join(os.MkdirAll(dir+"/objects", 0o755), os.MkdirAll(dir+"/refs", 0o755), os.WriteFile(dir+"/HEAD", []byte("ref: refs/heads/main\n"), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRepositoryOutside: a new sandbox's start tells which directory git lacks, if it does.
 func TestRepositoryOutside(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -38,10 +48,13 @@ func TestRepositoryOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(p string) string { return filepath.Join(root, p) }
-	for _, d := range []string{"shop/.git/worktrees/fix", "shop/.git/modules/lib", "shop/lib", "fix"} {
+	for _, d := range []string{"shop/.git/worktrees/fix", "shop/.git/modules/lib", "shop/lib", "fix", ".ssh", "worktrees/x", "me/.git/modules/x"} {
 		if err := os.MkdirAll(at(d), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, d := range []string{"shop/.git", "shop/.git/modules/lib"} {
+		makeRepository(t, at(d))
 	}
 	source := func(dir string) sandbox.Source { return sandbox.Source{Host: at(dir), Guest: at(dir)} }
 	worktree := "gitdir: " + at("shop/.git/worktrees/fix") + "\n"
@@ -57,6 +70,9 @@ func TestRepositoryOutside(t *testing.T) {
 		"only a part is shared":   {"fix", worktree, []sandbox.Source{source("shop/.git/worktrees/fix")}, "shop/.git", "a linked worktree"},
 		"a submodule":             {"shop/lib", "gitdir: ../.git/modules/lib\n", nil, "shop/.git/modules/lib", "a submodule of " + at("shop") + ","},
 		"inside the project":      {"fix", "gitdir: .bare\n", nil, "", ""},
+		"it names keys":           {"fix", "gitdir: ../.ssh\n", nil, "", ""},
+		"it names a home":         {"fix", "gitdir: ../worktrees/x\n", nil, "", ""},
+		"it names another's part": {"fix", "gitdir: ../me/.git/modules/x\n", nil, "", ""},
 		"it names nothing":        {"fix", "gitdir: /no/such/place\n", nil, "", ""},
 		"it names a file":         {"fix", "gitdir: /etc/passwd\n", nil, "", ""},
 		"a link":                  {"fix", "link", nil, "", ""},
