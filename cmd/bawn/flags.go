@@ -34,7 +34,8 @@ type specFlags struct {
 	allow  []string
 	deny   []string
 
-	noProject bool
+	noProject     bool
+	noGitIdentity bool
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -54,6 +55,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny `RULE`, even where another rule allows it (repeatable)")
 	flags.BoolVar(&f.noProject, "no-project-file", false, "ignore the project's bawn.yaml from now on (=false: use it again)")
+	flags.BoolVar(&f.noGitIdentity, "no-git-identity", false, "keep your git user.name and user.email from the sandbox from its next start on (=false: let them in again)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 
@@ -82,6 +84,7 @@ func projectDir(dir string) (string, error) {
 // change returns the changes that the flags describe. Flags that are not given change nothing.
 func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.NoProject = given(f, "no-project-file", f.noProject)
+	c.NoGitIdentity = given(f, "no-git-identity", f.noGitIdentity)
 	c.Image = given(f, "image", f.image)
 	c.CPUs = given(f, "cpus", f.cpus)
 	c.Idle = given(f, "idle", time.Duration(f.idle))

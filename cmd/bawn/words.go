@@ -13,7 +13,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host"}
+var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {

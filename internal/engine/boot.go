@@ -38,6 +38,9 @@ func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func())
 		return err
 	}
 	spec.Boot = *b
+	if !spec.NoGitIdentity {
+		spec.Boot.Author = gitAuthor(ctx)
+	}
 	if err := e.checkAccelerator(ctx); err != nil {
 		return err
 	}

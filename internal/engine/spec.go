@@ -66,13 +66,15 @@ type SpecChange struct {
 	Allow   []string       // rules that are added, as package policy reads them
 	Deny    []string
 
+	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
+
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
 }
 
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil
 }
 
 // rules returns the changes of the sandbox's own rules.
@@ -119,6 +121,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"image", c.Image != nil, s.Image != was.Image},
 		{"memory", c.Memory != nil, s.Memory != was.Memory},
 		{"mounts", c.Mounts != nil, !slices.Equal(s.Mounts, was.Mounts)},
+		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
 	} {
 		if f.set && f.differs {
@@ -136,6 +139,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		}
 	}
 	put(&s.NoProject, c.NoProject)
+	put(&s.NoGitIdentity, c.NoGitIdentity)
 	put(&s.Image, c.Image)
 	put(&s.CPUs, c.CPUs)
 	put(&s.Memory, c.Memory)

@@ -61,6 +61,25 @@ func TestChangeOverridesTheProjectFile(t *testing.T) {
 	}
 }
 
+// TestNoGitIdentity: the setting stays until it is taken back, and takes effect at a start.
+func TestNoGitIdentity(t *testing.T) {
+	e, dir := newProject(t)
+	spec, err := e.newSpec("box", dir, &SpecChange{NoGitIdentity: p(true)})
+	if err != nil || !spec.NoGitIdentity {
+		t.Fatal(spec, err)
+	}
+	if _, err := e.changeSpec(spec, &SpecChange{}, sandbox.Stopped); err != nil || !spec.NoGitIdentity {
+		t.Errorf("after a command that does not say: %v, %v", spec.NoGitIdentity, err)
+	}
+	c := SpecChange{NoGitIdentity: p(false)}
+	if c.empty() {
+		t.Error("it counts as no change")
+	}
+	if changed, err := e.changeSpec(spec, &c, sandbox.Running); err != nil || spec.NoGitIdentity || !slices.Equal(changed, []string{"noGitIdentity"}) {
+		t.Errorf("taken back: %v, %q, %v", spec.NoGitIdentity, changed, err)
+	}
+}
+
 func TestRate(t *testing.T) {
 	e, dir := newProject(t)
 	for _, want := range []int64{2 << 20, 0} {

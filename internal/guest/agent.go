@@ -32,6 +32,7 @@ type agent struct {
 	mux       *mux
 	docker    *dockerd.Daemon
 	owners    attrib.Finder
+	git       *gitSettings
 	disk      *os.File    // root of the sandbox's own disk; nil before setup
 	prepared  bool        // image and modules are mounted
 	card      *netif.Card // nil without a network, and before setup
@@ -56,7 +57,7 @@ func runAgent(version string) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	a := &agent{version: version, devices: devices, processes: process.NewTable(group), logins: logins}
+	a := &agent{version: version, devices: devices, processes: process.NewTable(group), logins: logins, git: &gitSettings{system: gitConfig, own: ownGitConfig}}
 	a.ssh = sshd.New(logins, a.processes)
 	a.docker = dockerd.New(a.processes)
 	a.watchSignals()

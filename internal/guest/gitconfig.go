@@ -2,34 +2,95 @@ package guest
 
 import (
 	"bytes"
+	"errors"
+	"slices"
 	"strings"
+	"sync"
 
 	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/wire"
 )
 
-// gitConfig is git's configuration of the whole system (git-config(1)).
-const gitConfig = "/etc/gitconfig"
+// git's configuration of the whole system (git-config(1)) belongs to the guest's
+// administrator. The agent adds one section at its start, which includes a file of the
+// agent's own: settings of the administrator come later, and so prevail, and `git config
+// --system` never edits what the next start writes again. The own file is in /run, so that it
+// is in no image that is made of the sandbox.
 
-// maxGitConfig is the size from which on the file is left alone, in bytes.
+const (
+	gitConfig    = "/etc/gitconfig"
+	ownGitConfig = "/run/bawn/gitconfig"
+)
+
+// maxGitConfig is the size from which on gitConfig is left alone, in bytes.
 const maxGitConfig = 64 << 10
 
-// trustRepositories lets every user of the guest use git in a shared directory, whose
-// repositories belong to one of them (git-config(1), safe.directory). It keeps what the file
-// has.
-func trustRepositories(file, dir string) error {
-	text := etc.Read(file)
-	section := gitSection(dir)
+// gitSettings are what the agent tells git. Its methods may be called concurrently.
+type gitSettings struct {
+	system, own string // files
+
+	mu     sync.Mutex
+	author wire.Author
+	dirs   []string // shared directories
+}
+
+// trust lets every user of the guest use git in a shared directory, whose repositories belong
+// to one of them (git-config(1), safe.directory).
+func (g *gitSettings) trust(dir string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !slices.Contains(g.dirs, dir) {
+		g.dirs = append(g.dirs, dir)
+	}
+	return g.write()
+}
+
+// identify sets whose commits are made where nothing else says so.
+func (g *gitSettings) identify(author wire.Author) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.author = author
+	return g.write()
+}
+
+// write writes the files; g.mu is held.
+func (g *gitSettings) write() error {
+	return errors.Join(etc.Replace(g.own, gitText(g.author, g.dirs), 0o644), g.include())
+}
+
+// include makes the system's configuration include the own file.
+func (g *gitSettings) include() error {
+	text := etc.Read(g.system)
+	section := []byte("[include]\n\tpath = " + gitQuote(g.own) + " " + ownLine + "\n")
 	if bytes.Contains(text, section) || len(text) >= maxGitConfig {
 		return nil
 	}
-	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
-		text = append(text, '\n')
-	}
-	return etc.Replace(file, append(text, section...), 0o644)
+	return etc.Replace(g.system, append(section, text...), 0o644)
 }
 
-// gitSection is the part of the file for a directory and the repositories below it.
-func gitSection(dir string) []byte {
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(dir)
-	return []byte("[safe]\n\tdirectory = \"" + quoted + "\"\n\tdirectory = \"" + quoted + "/*\"\n")
+// gitText is the own file.
+func gitText(author wire.Author, dirs []string) []byte {
+	var b strings.Builder
+	b.WriteString(ownLine + ": git of the whole system includes this file.\n")
+	// A repository's other worktrees may lie where only the host sees them: git gc must not take
+	// them for removed.
+	b.WriteString("[gc]\n\tworktreePruneExpire = never\n")
+	if author != (wire.Author{}) {
+		b.WriteString("[user]\n")
+	}
+	if author.Name != "" {
+		b.WriteString("\tname = " + gitQuote(author.Name) + "\n")
+	}
+	if author.Email != "" {
+		b.WriteString("\temail = " + gitQuote(author.Email) + "\n")
+	}
+	for _, dir := range dirs {
+		b.WriteString("[safe]\n\tdirectory = " + gitQuote(dir) + "\n\tdirectory = " + gitQuote(dir+"/*") + "\n")
+	}
+	return []byte(b.String())
+}
+
+// gitQuote returns a value in quotes (git-config(1), SYNTAX).
+func gitQuote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(s) + `"`
 }

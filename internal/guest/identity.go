@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"unsafe"
 
@@ -31,6 +32,9 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 // waits for it.
 func (a *agent) assume(r *wire.Identity) error {
 	a.logins.StartIn(r.Workdir)
+	if err := a.git.identify(r.Author); err != nil {
+		log.Print(err) // commands can do without
+	}
 	if err := a.ssh.Configure(r.HostKey, r.AuthorizedKeys); err != nil {
 		return err
 	}

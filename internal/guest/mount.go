@@ -36,7 +36,7 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	if err := unix.Mount(m.Tag, m.Path, "virtiofs", flags, ""); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", m.Path, err)
 	}
-	_ = trustRepositories(gitConfig, m.Path) // an image may have no such file, or another thing there
+	_ = a.git.trust(m.Path) // an image may have no such file, or another thing there
 	return nil, setReadAhead(m.Path)
 }
 

@@ -3,8 +3,8 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"log"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -53,8 +53,8 @@ func (a *agent) configureSystem(r *wire.SetupRequest) error {
 			return err
 		}
 	}
-	if err := setTimezone(r.Timezone); err != nil {
-		return err
+	if err := setTimezone("", r.Timezone); err != nil {
+		log.Print(err) // such as on a full disk; the machine must start, or nobody could make room
 	}
 	if err := errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User)); err != nil {
 		return err
@@ -115,22 +115,4 @@ func removeLink(path string) error {
 		return os.Remove(path)
 	}
 	return nil
-}
-
-// setTimezone points /etc/localtime at the zone. If the image does not have the zone,
-// nothing changes.
-func setTimezone(name string) error {
-	zone := filepath.Join("/usr/share/zoneinfo", filepath.Clean("/"+name))
-	if name == "" || !exists(zone) {
-		return nil
-	}
-	if err := etc.Replace("/etc/timezone", []byte(name+"\n"), 0o644); err != nil {
-		return err
-	}
-	tmp := "/etc/localtime.bawn-new"
-	_ = os.Remove(tmp)
-	if err := os.Symlink(zone, tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, "/etc/localtime")
 }

@@ -46,6 +46,8 @@ type Spec struct {
 	Given []string `json:"given,omitempty"`
 	// NoProject ignores the project's bawn.yaml.
 	NoProject bool `json:"noProject,omitempty"`
+	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
+	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
 	// Added is the part of the above that comes from the approved bawn.yaml.
 	Added Added `json:"added,omitzero"`
 
@@ -78,6 +80,13 @@ type Boot struct {
 	ImageDigest   string   `json:"imageDigest"` // pinned at the first start
 	Image         string   `json:"image"`
 	ImageEnv      []string `json:"imageEnv,omitempty"`
+	Author        Author   `json:"author,omitzero"` // whose commits git makes in the guest
+}
+
+// Author is an identity in git. What is not known is empty.
+type Author struct {
+	Name  string `json:"name,omitempty"`
+	Email string `json:"email,omitempty"`
 }
 
 // Source is a directory or file of the host that the guest sees, live.

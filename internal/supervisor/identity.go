@@ -43,5 +43,6 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		MAC:            vm.GuestMAC(s.spec.ID).String(),
 		Addresses:      []string{v4.String(), v6.String()},
 		Workdir:        s.spec.Project.Guest,
+		Author:         wire.Author(s.spec.Boot.Author),
 	}, nil
 }

@@ -139,6 +139,16 @@ type Identity struct {
 	// Workdir is the working directory of shells and commands that name none. Where it is
 	// empty or does not exist, they start in the user's home directory.
 	Workdir string `json:"workdir,omitempty"`
+
+	// Author is whose commits git makes where the guest's own settings name nobody.
+	Author Author `json:"author,omitzero"`
+}
+
+// Author is an identity in git (git-config(1), user.name and user.email). Each is one line;
+// empty means that it is not known.
+type Author struct {
+	Name  string `json:"name,omitempty"`
+	Email string `json:"email,omitempty"`
 }
 
 // SetupRequest describes the sandbox that a booted machine becomes.

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
@@ -101,7 +100,7 @@ func hostCAs(pattern string) []byte {
 // kind: everything but the identity.
 func SetupRequest(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
 	return wire.SetupRequest{
-		Timezone:      timezone(),
+		Timezone:      hostTimezone(),
 		User:          user,
 		ImageSerial:   SerialImage,
 		DiskSerial:    SerialDisk,
@@ -116,17 +115,4 @@ func SetupRequest(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
 func MachineID(id string) string {
 	sum := sha256.Sum256([]byte("bawn machine " + id))
 	return hex.EncodeToString(sum[:16])
-}
-
-// timezone returns the host's time zone as an IANA name, or "" if it is not known.
-func timezone() string {
-	if tz := os.Getenv("TZ"); tz != "" && !strings.ContainsAny(tz, ":,<") {
-		return tz
-	}
-	target, err := filepath.EvalSymlinks("/etc/localtime")
-	if err != nil {
-		return ""
-	}
-	_, name, _ := strings.Cut(target, "zoneinfo/")
-	return name
 }
