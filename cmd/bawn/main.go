@@ -140,7 +140,7 @@ network that you allow.
 	add("net", policyCommand(), netCommand(), trustCommand())
 	add("bawn", doctorCommand(), versionCommand())
 	root.AddCommand(hiddenCommands()...)
-	root.AddCommand(sshProxyCommand())
+	root.AddCommand(sshProxyCommand(), attackCommand(), attackProbe())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("bawn")
 	root.SetCompletionCommandGroupID("bawn")
