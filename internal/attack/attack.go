@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -145,6 +146,8 @@ func (h *host) judge(a attack, got *answer) (Outcome, string) {
 	switch evidence := a.evidence(h, said); {
 	case evidence != "":
 		return NotHeld, evidence
+	case !strings.Contains(h.Adapter, a.needs):
+		return NotApplicable, "the adapter gives no address to $" + a.needs
 	case got == nil:
 		return NotMeasured, "the probe reported nothing"
 	case !got.Tried:
