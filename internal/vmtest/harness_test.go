@@ -188,6 +188,7 @@ func shared(t *testing.T) string {
 		if err := os.WriteFile(filepath.Join(base, "home", "extra", "file"), []byte("extra\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		writeFile(t, filepath.Join(base, "home", ".gitconfig"), "[user]\n\tname = Ada\n\temail = ada@example.org\n")
 		must(t, dir, "run", "--memory", "2G", "--mount", filepath.Join(base, "home", "extra")+":ro",
 			"--mount", filepath.Join(base, "home", "extra", "file")+":/etc/bawn-file:ro", "--", "true")
 	})

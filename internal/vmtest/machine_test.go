@@ -103,10 +103,11 @@ func TestMachineKeepsItsAdministratorsFiles(t *testing.T) {
 	dir := project(t, "keeps")
 	writeFile(t, filepath.Join(dir, "docker.sh"), testdata(t, "restart.sh"))
 	must(t, dir, "run", "--memory", "2G", "--", "bash", "docker.sh")
-	sh(t, dir, `echo '10.9.8.7 db.test' | sudo tee -a /etc/hosts; sudo mkdir -p /etc/tmpfiles.d; echo 'd /run/mine 1777' | sudo tee /etc/tmpfiles.d/mine.conf`)
+	sh(t, dir, `echo '10.9.8.7 db.test' | sudo tee -a /etc/hosts; sudo mkdir -p /etc/tmpfiles.d; echo 'd /run/mine 1777' | sudo tee /etc/tmpfiles.d/mine.conf
+sudo ln -sf /usr/share/zoneinfo/Pacific/Chatham /etc/localtime; sudo git config --system user.email kept@example.org`)
 	must(t, dir, "stop")
-	const look = `getent hosts db.test | awk '{print $1}'; stat -c %a /run/mine; hostname; grep -c "$(hostname)" /etc/hosts; grep -c keeps /etc/hosts`
-	if got := sh(t, dir, look); got != "10.9.8.7\n1777\nkeeps\n1\n1\n" {
+	const look = `getent hosts db.test | awk '{print $1}'; stat -c %a /run/mine; hostname; grep -c "$(hostname)" /etc/hosts; readlink /etc/localtime; git config user.email; grep -c keeps /etc/hosts`
+	if got := sh(t, dir, look); got != "10.9.8.7\n1777\nkeeps\n1\n/usr/share/zoneinfo/Pacific/Chatham\nkept@example.org\n1\n" {
 		t.Errorf("after a stop:\n%s", got)
 	}
 	wait(t, "the container to be restarted", func() bool {
@@ -114,7 +115,7 @@ func TestMachineKeepsItsAdministratorsFiles(t *testing.T) {
 	})
 	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "-f", "kept") })
 	must(t, dir, "fork", "keeps", "kept")
-	if got := must(t, dir, "exec", "kept", "--", "sh", "-c", look+"; true"); got != "10.9.8.7\n1777\nkept\n1\n0\n" {
+	if got := must(t, dir, "exec", "kept", "--", "sh", "-c", look+"; true"); got != "10.9.8.7\n1777\nkept\n1\n/usr/share/zoneinfo/Pacific/Chatham\nkept@example.org\n0\n" {
 		t.Errorf("after a fork:\n%s", got)
 	}
 }

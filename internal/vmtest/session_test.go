@@ -131,6 +131,19 @@ func TestSessionInherits(t *testing.T) {
 	}
 }
 
+// TestSessionGitIdentity: commits carry the host user's name, and what is set inside prevails.
+func TestSessionGitIdentity(t *testing.T) {
+	got := sh(t, shared(t), `export HOME=$(mktemp -d); cd $HOME; git init -q
+who() { git var GIT_AUTHOR_IDENT | sed 's/ [0-9]* [-+0-9]*$//'; }
+who; sudo git var GIT_AUTHOR_IDENT | cut -d'<' -f1
+sudo git config --system user.name Agent; who; sudo git config --system --unset user.name
+git config user.email in@the.repository; who`)
+	const want = "Ada <ada@example.org>\nAda \nAgent <ada@example.org>\nAda <in@the.repository>\n"
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestSessionStreams(t *testing.T) {
 	dir := shared(t)
 	r := bawn(t, dir, "run", "--", "sh", "-c", "echo out; echo err >&2")
