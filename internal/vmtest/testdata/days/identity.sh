@@ -89,12 +89,6 @@ $R sh -c 'test "$USER" = "$(id -un)" && test "$LOGNAME" = "$USER" && echo same'
 # make, tmux and editors start $SHELL.
 $R sh -c 'test -x "$SHELL" && "$SHELL" -c "echo shell"'
 
-### git identity
-# A commit of the agent carries the person's name.
-# pending: the host's git identity is not handed on
-mkdir h; git config --file h/.gitconfig user.name 'Ada L'; git config --file h/.gitconfig user.email ada@home.test
-HOME=$PWD/h; export HOME; $R sh -c 'git config user.name; git config user.email'
-
 ### working directory
 # The command runs where the person stands.
 mkdir -p a/b; cd a/b; test "$($R pwd)" = "$PWD" && echo same
