@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -38,36 +39,8 @@ with the project directory as current directory. It may use these variables:
 The exit status is 1 if an attack is not held or was not measured.`,
 		Example: `  bawn attack --adapter 'bwrap --ro-bind /usr /usr --symlink usr/bin /bin --proc /proc --unshare-all --bind "$ATTACK_DIR" "$ATTACK_DIR" --'
   bawn attack --listen 172.17.0.1 --adapter 'docker run --rm -v "$ATTACK_DIR:$ATTACK_DIR" -w "$ATTACK_DIR" debian'`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if c.Adapter == "" {
-				return hint(fmt.Errorf("--adapter is missing: say how to run a command in the sandbox"), "bawn attack --help")
-			}
-			if addr != "" {
-				if c.Addr, err = netip.ParseAddr(addr); err != nil {
-					return hint(fmt.Errorf("--listen: %q is not an address of this host", addr), "bawn attack --listen 127.0.0.1 …")
-				}
-			}
-			if c.Program, err = os.Executable(); err != nil {
-				return err
-			}
-			if c.Home, err = os.UserHomeDir(); err != nil {
-				return err
-			}
-			r, err := attack.Run(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), r)
-			} else {
-				err = printAttacks(cmd.OutOrStdout(), r)
-			}
-			if err == nil && !r.Held() {
-				err = exitStatus(1)
-			}
-			return err
-		},
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runAttack(cmd, c, addr, asJSON) },
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := cmd.Flags()
@@ -75,6 +48,38 @@ The exit status is 1 if an attack is not held or was not measured.`,
 	f.StringVar(&addr, "listen", "", "address of this host for the servers (default: one of the loopback)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// runAttack attacks from this program, with servers on addr or, if it is empty, on the
+// loopback. An attack that is not held is an exitStatus.
+func runAttack(cmd *cobra.Command, c attack.Config, addr string, asJSON bool) (err error) {
+	if c.Adapter == "" {
+		return hint(errors.New("--adapter is missing: say how to run a command in the sandbox"), "bawn attack --help")
+	}
+	if addr != "" {
+		if c.Addr, err = netip.ParseAddr(addr); err != nil {
+			return hint(fmt.Errorf("--listen: %q is not an address of this host", addr), "bawn attack --listen 127.0.0.1 …")
+		}
+	}
+	if c.Program, err = os.Executable(); err != nil {
+		return err
+	}
+	if c.Home, err = os.UserHomeDir(); err != nil {
+		return err
+	}
+	r, err := attack.Run(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = printJSON(cmd.OutOrStdout(), r)
+	} else {
+		err = printAttacks(cmd.OutOrStdout(), r)
+	}
+	if err == nil && !r.Held() {
+		err = exitStatus(1)
+	}
+	return err
 }
 
 // attackProbe is the side of the attacks that runs in the sandbox.

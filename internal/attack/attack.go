@@ -35,6 +35,7 @@ const Verb = "__attack-probe"
 // Outcome says how an attack ended.
 type Outcome string
 
+// All outcomes.
 const (
 	Held          Outcome = "held"
 	NotHeld       Outcome = "NOT held"

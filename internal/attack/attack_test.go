@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -11,7 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Verb { // the probe
 		if err := Probe(os.Args[2:], os.Stdout); err != nil {
-			os.Stderr.WriteString(err.Error())
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -83,7 +84,7 @@ func TestTheWordOfTheProbeHoldsNothing(t *testing.T) {
 // of the project, and not what is in it.
 func TestBubblewrap(t *testing.T) {
 	adapter := `bwrap --unshare-all --as-pid-1 --clearenv --ro-bind /usr /usr --ro-bind-try /lib /lib --ro-bind-try /lib64 /lib64 --proc /proc --dev /dev --bind "$ATTACK_DIR" "$ATTACK_DIR" --chdir "$ATTACK_DIR" --`
-	if err := exec.Command("bwrap", "--unshare-all", "--ro-bind", "/", "/", "true").Run(); err != nil {
+	if err := exec.CommandContext(t.Context(), "bwrap", "--unshare-all", "--ro-bind", "/", "/", "true").Run(); err != nil {
 		t.Skip("no sandbox of bubblewrap can be made here:", err)
 	}
 	// Without --as-pid-1 bubblewrap's own process 1 shows the caller's whole environment.

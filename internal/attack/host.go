@@ -108,7 +108,7 @@ func (h *host) makeFiles() error {
 
 // startVictim starts a process that waits for the end of its standard input.
 func (h *host) startVictim() error {
-	h.victim = exec.Command("/bin/sh", "-c", "read wait", h.Victim)
+	h.victim = exec.CommandContext(context.Background(), "/bin/sh", "-c", "read wait", h.Victim)
 	in, err := h.victim.StdinPipe()
 	if err != nil {
 		return err

@@ -144,7 +144,9 @@ func (p *probe) hello(config *tls.Config) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	return fmt.Sprint(tls.Client(c, config).Handshake()), nil
+	ctx, cancel := within()
+	defer cancel()
+	return fmt.Sprint(tls.Client(c, config).HandshakeContext(ctx)), nil
 }
 
 func (p *probe) otherSNI() (string, error) {
@@ -203,7 +205,13 @@ func (p *probe) client(dial func() (net.Conn, error)) *http.Client {
 }
 
 func get(c *http.Client, url string) (string, error) {
-	resp, err := c.Get(url)
+	ctx, cancel := within()
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.Do(req)
 	var na notApplicable
 	if errors.As(err, &na) {
 		return "", na
@@ -231,7 +239,9 @@ func (p *probe) redirect() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if addrs, err := net.LookupHost(p.Allowed); err == nil && slices.Contains(addrs, host) {
+	ctx, cancel := within()
+	defer cancel()
+	if addrs, err := net.DefaultResolver.LookupHost(ctx, p.Allowed); err == nil && slices.Contains(addrs, host) {
 		host = p.Allowed
 	}
 	return get(p.client(nil), "http://"+net.JoinHostPort(host, strconv.Itoa(p.HTTP))+redirectPath)

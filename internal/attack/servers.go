@@ -71,12 +71,12 @@ func (h *host) startServers() error {
 		h.Ports[id] = int(portOf(l.Addr()))
 		h.accept(id, l)
 	}
-	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else this host has no IPv6
+	if l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp6", "[::1]:0"); err == nil { // else this host has no IPv6
 		h.Ports["ipv6"] = int(portOf(l.Addr()))
 		h.accept("ipv6", l)
 	}
 	for id, name := range map[string]string{"socket": h.Socket, "abstract": h.Abstract} {
-		l, err := net.Listen("unix", name)
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", name)
 		if err != nil {
 			return err
 		}
