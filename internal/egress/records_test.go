@@ -249,9 +249,11 @@ func TestHostRecords(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, m, err)
 		}
 	}
+	company.mu.Lock()
 	if want := []string{"mail.test.", "gone.test.", "wiki."}; !slices.Equal(company.asked, want) {
 		t.Errorf("asked %q, want %q", company.asked, want)
 	}
+	company.mu.Unlock()
 	if err := os.WriteFile(resolv, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
