@@ -13,6 +13,7 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // GuestMessage is a notice: a line that a program in the guest printed (Sandbox). The guest
@@ -20,21 +21,36 @@ import (
 const GuestMessage Reason = "guest-message"
 
 // packScript writes the guest's root as a tar stream to standard output. Its arguments
-// are tar's. The root is bind-mounted at another place, where nothing hides parts of it.
+// are tar's. The root is bind-mounted at another place, where nothing hides parts of it, and
+// in it the data directories (internal/guest/datadir), which mountinfo (proc_pid_mountinfo(5))
+// shows as those of wire.DataFolder that are mounted at their own path.
 const packScript = `
 sync
 at=$(mktemp -d /run/commit.XXXXXX)
 trap 'rmdir "$at"' EXIT
 flags=
 if tar --help 2>&1 | grep -q -- --xattrs-include; then flags='--numeric-owner --xattrs --xattrs-include=security.capability'; fi
-unshare -m sh -euc 'at=$1; shift; mount --bind / "$at"; exec tar -C "$at" -cf - "$@" .' sh "$at" $flags "$@"
+unshare -m sh -euc 'at=$1; shift
+places=
+while read -r _ _ _ root point _; do
+	case " $places " in *" $point "*)
+		echo "$point is hidden by what is mounted over it: what it holds is left out" >&2
+		rest=
+		for p in $places; do [ "$p" = "$point" ] || rest="$rest $p"; done
+		places=$rest;;
+	esac
+	[ "$root" != "` + wire.DataFolder + `$point" ] || places="$places $point"
+done </proc/self/mountinfo
+mount --bind / "$at"
+for p in $places; do mount --bind "$p" "$at$p"; done
+exec tar -C "$at" -cf - "$@" .' sh "$at" $flags "$@"
 `
 
 // tarDiffers is tar's exit status when a file changed while it was read (tar(1)).
 const tarDiffers = 1
 
-// CommitImage makes an image from the disk of a sandbox, without its shares and temporary
-// files. New sandboxes start from it by the reference "local:NAME". The sandbox is
+// CommitImage makes an image from the disk of a sandbox, without its shares, temporary files,
+// and what container engines store in /var/lib. New sandboxes start from it by the reference "local:NAME". The sandbox is
 // started if need be, and keeps running.
 func (e *Engine) CommitImage(ctx context.Context, sandboxName, name string) (*Image, error) {
 	if err := image.CheckLocal(name); err != nil {

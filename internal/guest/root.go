@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/guest/datadir"
 	"bawn.dev/bawn/internal/guest/dockerd"
 	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/wire"
@@ -13,8 +14,10 @@ import (
 
 // Theory of operation. The root of a sandbox is an overlay: the image, read-only and shared
 // with other sandboxes, below; the sandbox's own disk above. Both are virtio-blk disks,
-// found by their serial numbers. Docker's data is a plain folder of the sandbox's disk, as
-// Docker cannot put an overlay on top of an overlay.
+// found by their serial numbers. An overlay cannot hold the upper directory of another, so
+// the directories where programs put them are plain folders of the sandbox's disk: Docker's,
+// and those of package datadir, such as /home and /tmp. A new disk gets these before its
+// overlay's upper directory, which therefore exists only once they are complete.
 //
 // The overlay is put together in the initramfs (mountRoot). Then the agent makes it the
 // root (enterRoot): an initramfs cannot be left by pivot_root(2), so the overlay is moved
@@ -73,6 +76,11 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 		return err
 	}
 	upper, work := diskDir+"/root/upper", diskDir+"/root/work"
+	if !exists(upper) {
+		if err := datadir.Make(diskDir, imageDir, r.User.Home); err != nil {
+			return err
+		}
+	}
 	for _, d := range []string{upper, work, newRoot, diskDir + dockerd.DataDir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
@@ -99,8 +107,9 @@ func (a *agent) mountRoot(r *wire.SetupRequest) error {
 // the right place only once the image is the root.
 const carriedModules = "/run/bawn/modules"
 
-// enterRoot binds the kernel's file systems into the new root and makes it /.
-func (a *agent) enterRoot() error {
+// enterRoot binds the kernel's file systems into the new root, makes it /, and mounts the data
+// directories. home is the user's home directory.
+func (a *agent) enterRoot(home string) error {
 	for _, d := range []string{"/proc", "/sys", "/dev", "/run"} {
 		if err := makeDir(newRoot + d); err != nil {
 			return err
@@ -130,6 +139,9 @@ func (a *agent) enterRoot() error {
 		return fmt.Errorf("enter the root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	if err := datadir.Mount(a.disk, home); err != nil {
 		return err
 	}
 	// Containers and unshare(1) expect a shared root, as any init makes it.

@@ -28,7 +28,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 	if err := a.mountRoot(&r); err != nil {
 		return nil, err
 	}
-	if err := a.enterRoot(); err != nil {
+	if err := a.enterRoot(r.User.Home); err != nil {
 		return nil, err
 	}
 	if err := a.configureSystem(&r); err != nil {

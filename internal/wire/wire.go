@@ -169,6 +169,10 @@ type SetupRequest struct {
 	Net    *Net    `json:"net,omitempty"`    // nil without a network card
 }
 
+// DataFolder is the folder of the sandbox's disk whose directories the agent mounts over
+// those of the same path in the guest, and which are part of an image made of the sandbox.
+const DataFolder = "/data"
+
 // User is the unprivileged user in the guest. UID 0 means that there is none beside root.
 type User struct {
 	Name  string `json:"name"`
