@@ -185,6 +185,7 @@ func answers(c net.Conn, n int) string {
 			break
 		}
 		_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxOutput))
+		_ = resp.Body.Close()
 		got = append(got, resp.Status)
 		if err != nil {
 			break

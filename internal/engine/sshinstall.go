@@ -168,7 +168,7 @@ func effectiveSSH(ctx context.Context, path, name string) (string, error) {
 // without ssh has nothing to lose.
 func (e *Engine) checkSSHReads(ctx context.Context) error {
 	if _, err := proc.Find("ssh"); err != nil {
-		return nil //nolint:nilerr // see above
+		return nil
 	}
 	const name = "check"
 	text, err := e.sshConfig(e.sandboxes.Dir(name), name)

@@ -188,7 +188,7 @@ func TestInstallSSHConfigOfAnOldSSH(t *testing.T) {
 	writeConfig(t, config, mine)
 	bin := t.TempDir()
 	script := "#!/bin/sh\necho 'Bad configuration option: knownhostscommand' >&2\nexit 255\n"
-	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(script), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))

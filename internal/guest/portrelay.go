@@ -14,11 +14,11 @@ func dialLoopback(port uint16) (net.Conn, error) { return dialLoopbackBy(net.Dia
 
 func dialLoopbackBy(d net.Dialer, port uint16) (net.Conn, error) {
 	p := strconv.Itoa(int(port))
-	c, err := d.Dial("tcp4", net.JoinHostPort("127.0.0.1", p)) //nolint:noctx // the loopback answers at once
+	c, err := d.Dial("tcp4", net.JoinHostPort("127.0.0.1", p))
 	if err == nil {
 		return c, nil
 	}
-	if c, err6 := d.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil { //nolint:noctx // likewise
+	if c, err6 := d.Dial("tcp6", net.JoinHostPort("::1", p)); err6 == nil {
 		return c, nil
 	}
 	return nil, err

@@ -184,6 +184,11 @@ func (j *judgement) addresses(p netip.Prefix) {
 			break
 		}
 	}
+	j.width(p, special)
+}
+
+// width judges how many addresses a block has. A special block is known for what it is.
+func (j *judgement) width(p netip.Prefix, special bool) {
 	switch {
 	case p.Bits() == 0:
 		j.add(KindWide, "EVERY ADDRESS of the Internet")

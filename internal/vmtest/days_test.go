@@ -156,7 +156,7 @@ func runDay(script, dir string, env []string) dayOutcome {
 		return dayOutcome{err: err.Error()}
 	}
 	c := exec.CommandContext(ctx, "bash", "-c", script)
-	c.Dir, c.Env = dir, append(env, "PWD="+dir)
+	c.Dir, c.Env = dir, append(slices.Clone(env), "PWD="+dir)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
 	c.WaitDelay = 10 * time.Second
