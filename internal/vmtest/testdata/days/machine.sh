@@ -1,0 +1,287 @@
+### lock files
+# Pengwin#763: /run/lock and /var/lock are there and writable.
+exec 3>/run/lock/days.$$ && flock -n 3 && echo locked; rm -f /run/lock/days.$$; test -d /var/lock && test -w /var/lock && echo var
+
+### temporary directories
+# Sticky, writable by everyone.
+stat -c '%n %a' /tmp /var/tmp /dev/shm; f=$(mktemp) && rm "$f" && echo made; echo ${TMPDIR:-/tmp}
+
+### standard devices
+# null, zero, full, random and the names of descriptors.
+echo x >/dev/null; head -c 3 /dev/zero | od -An -tx1; echo x 2>/dev/null >/dev/full || echo full; head -c 8 /dev/urandom | wc -c; readlink /dev/fd; for n in stdin stdout stderr; do test -e /dev/$n && echo $n; done; stat -c %a /dev/null /dev/tty
+
+### shared memory
+# POSIX shared memory and semaphores.
+python3 - <<'END'
+from multiprocessing import shared_memory, Pool
+s = shared_memory.SharedMemory(create=True, size=100000); s.buf[:3] = b"abc"
+o = shared_memory.SharedMemory(name=s.name); print(bytes(o.buf[:3])); o.close(); s.close(); s.unlink()
+if __name__ == "__main__":
+    with Pool(2) as p: print(p.map(abs, [-1, -2, -3]))
+END
+
+### localhost in both families
+# lima#1330: the name, and a server on ::1.
+python3 - <<'END'
+import socket, threading
+for family, addr in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    l = socket.socket(family); l.bind((addr, 0)); l.listen()
+    c = socket.create_connection((addr, l.getsockname()[1])); a, _ = l.accept(); a.sendall(b"hello"); print(c.recv(5))
+l = socket.create_server(("127.0.0.1", 0)); socket.create_connection(("localhost", l.getsockname()[1])); print("named")
+END
+
+### name of the host
+# It can be looked up, as sudo and mail do.
+python3 -c 'import socket; n = socket.gethostname(); print(bool(n), bool(socket.getaddrinfo(n, 80)))'; test "$(hostname)" = "$(cat /proc/sys/kernel/hostname)" && echo same; test "$(uname -n)" = "$(hostname)" && echo uname
+
+### users and services
+# getent passwd, group, services, protocols.
+getent passwd root | cut -d: -f1,3,4,6; getent group daemon | cut -d: -f1,3; getent services ssh/tcp | tr -s ' '; getent protocols tcp | tr -s ' '
+
+### flock between processes
+# One waits for the other.
+exec 3>l; flock 3; (flock -n 3; exec 4>l; flock -n 4 || echo held) ; flock -u 3; flock -n l echo free
+
+### record locks
+# fcntl locks of two processes, by ranges.
+python3 - <<'END'
+import fcntl, os
+f = open("l", "w+"); f.write("x" * 100); f.flush()
+fcntl.lockf(f, fcntl.LOCK_EX, 10, 0)
+if os.fork() == 0:
+    g = open("l", "r+")
+    try: fcntl.lockf(g, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 5); print("wrong", flush=True)
+    except OSError: print("held", flush=True)
+    fcntl.lockf(g, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 50); print("other range", flush=True); os._exit(0)
+os.wait()
+END
+
+### open file description locks
+# As sqlite and qemu use them.
+python3 - <<'END'
+import fcntl, struct
+a, b = open("l", "w+"), open("l", "w+")
+lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+fcntl.fcntl(a, 37, lock)
+try: fcntl.fcntl(b, 37, lock); print("wrong")
+except OSError as e: print(e.strerror)
+a.close(); fcntl.fcntl(b, 37, lock); print("free")
+END
+
+### named pipe
+# mkfifo in the project, two processes.
+mkfifo p; echo through >p & cat p; stat -c '%F' p
+
+### unix socket
+# A server in the project; a path of 100 bytes is the system's affair.
+python3 - <<'END'
+import os, socket, stat
+l = socket.socket(socket.AF_UNIX); l.bind("s"); l.listen(); print(stat.S_ISSOCK(os.stat("s").st_mode))
+c = socket.socket(socket.AF_UNIX); c.connect("s"); a, _ = l.accept(); a.sendall(b"hello"); print(c.recv(5))
+d = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); d.bind("d"); e = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); e.sendto(b"gram", "d"); print(d.recv(10))
+l.close(); os.unlink("s")
+try: socket.socket(socket.AF_UNIX).connect("s")
+except OSError as x: print(x.strerror)
+END
+
+### mapped memory
+# Shared mappings of two processes, and a file that is read after.
+python3 - <<'END'
+import mmap, os
+open("f", "wb").write(bytes(10000))
+f = open("f", "r+b"); m = mmap.mmap(f.fileno(), 0)
+if os.fork() == 0: m[5000:5003] = b"abc"; os._exit(0)
+os.wait(); print(m[5000:5003]); m.flush(); print(open("f", "rb").read()[4999:5004]); m.close()
+p = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE); p[0:1] = b"z"; print(open("f", "rb").read(1))
+END
+
+### direct input and output
+# O_DIRECT, as databases and dd use it.
+dd if=/dev/zero of=f bs=4096 count=8 oflag=direct status=none && stat -c %s f; dd if=f of=/dev/null bs=4096 iflag=direct status=none && echo read
+
+### file without a name
+# O_TMPFILE, then linked.
+python3 - <<'END'
+import os
+fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600); os.write(fd, b"hidden"); print(os.listdir("."))
+import ctypes; print(ctypes.CDLL(None).linkat(-100, f"/proc/self/fd/{fd}".encode(), -100, b"f", 0x400)); print(open("f").read(), oct(os.stat("f").st_mode))
+END
+
+### sparse file
+# Holes stay holes, and are found.
+truncate -s 100M f; printf x | dd of=f bs=1 seek=50000000 conv=notrunc status=none; test "$(du -k f | cut -f1)" -lt 1000 && echo sparse; stat -c %s f; cp --sparse=always f g; cmp f g && echo equal; python3 -c 'import os; fd = os.open("f", os.O_RDONLY); n = os.lseek(fd, 0, os.SEEK_DATA); print(0 < n <= 50000000, os.lseek(fd, 0, os.SEEK_HOLE))'
+
+### space set aside
+# fallocate, and holes punched.
+fallocate -l 1M f && stat -c %s f; fallocate -n -l 2M f && stat -c %s f; yes | head -c 1048576 >g; fallocate -p -o 0 -l 524288 g && head -c 4 g | od -An -tx1; stat -c %s g
+
+### attributes that were synced
+# fsync, fdatasync, syncfs, and of a directory.
+python3 -c '
+import os
+fd = os.open("f", os.O_CREAT | os.O_WRONLY); os.write(fd, b"x"); os.fsync(fd); os.fdatasync(fd)
+d = os.open(".", os.O_RDONLY); os.fsync(d); print("synced")'; sync f && sync . && echo too
+
+### append of many
+# Four processes append lines to one log; none is lost.
+for i in 1 2 3 4; do (for j in $(seq 20); do echo "line $i $j of the log"; done >>log) & done; wait; wc -l <log; sort -u log | wc -l; grep -vc '^line [1-4] [0-9]* of the log$' log || true
+
+### counters
+# Twelve updates under flock by four processes.
+echo 0 >n; for i in 1 2 3 4; do (for j in 1 2 3; do flock n.lock sh -c 'echo $(($(cat n) + 1)) >n'; done) & done; wait; cat n
+
+### only one makes it
+# O_EXCL, mkdir and ln as locks: one of eight wins.
+for i in 1 2 3 4 5 6 7 8; do (mkdir lock 2>/dev/null && echo won) & done; wait; for i in 1 2 3 4; do (set -C; echo $i 2>/dev/null >excl && echo first) 2>/dev/null & done; wait; touch t; for i in 1 2 3 4; do (ln t hard 2>/dev/null && echo linked) & done; wait
+
+### rename in its ways
+# renameat2: not over another, and exchanged.
+python3 - <<'END'
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def rename(a, b, flags): return os.strerror(ctypes.get_errno()) if libc.renameat2(-100, a, -100, b, flags) else "done"
+open("a", "w").write("1"); open("b", "w").write("2")
+print(rename(b"a", b"b", 1)); print(rename(b"a", b"b", 2), open("a").read(), open("b").read()); print(rename(b"a", b"c", 1), sorted(os.listdir(".")))
+END
+
+### rename over
+# A directory over an empty one, not over a full one, not over a file.
+mkdir -p a/x b c/y; python3 - <<'END'
+import os
+def to(a, b):
+    try: os.rename(a, b); return "done"
+    except OSError as e: return e.strerror
+open("f", "w").close()
+print(to("a", "b")); print(to("b", "c")); print(to("b", "f")); print(to("f", "c")); print(to("c", "c/y/z")); print(to("none", "x"))
+END
+
+### errors
+# The words of the system for common mistakes.
+mkdir d; touch d/f f; ln -s l l; python3 - <<'END'
+import os
+def err(f, *a):
+    try: f(*a); return "done"
+    except OSError as e: return e.strerror
+print(err(os.rmdir, "d")); print(err(os.unlink, "d")); print(err(os.mkdir, "d")); print(err(os.open, "l", os.O_RDONLY)); print(err(os.listdir, "f"))
+print(err(os.open, "f/x", os.O_RDONLY)); print(err(os.open, "d", os.O_WRONLY)); print(err(os.link, "d", "e")); print(err(os.open, "x" * 256, os.O_CREAT)); print(err(os.symlink, "", "e"))
+print(err(os.open, "f", os.O_CREAT | os.O_EXCL)); print(err(os.open, "l", os.O_RDONLY | os.O_NOFOLLOW)); print(err(os.truncate, "d", 0)); print(err(os.readlink, "f"))
+END
+
+### open and removed
+# A file lives as long as a descriptor.
+exec 3<>f; echo x >&3; rm f; python3 -c 'import os; s = os.fstat(3); print(s.st_nlink, s.st_size); os.write(3, b"more"); os.lseek(3, 0, 0); print(os.read(3, 100)); os.ftruncate(3, 1); print(os.fstat(3).st_size)'; ls | wc -l
+
+### directory read while it changes
+# Names that stay are seen once each.
+python3 - <<'END'
+import os
+os.mkdir("d")
+for i in range(300): open(f"d/keep{i}", "w").close()
+for i in range(100): open(f"d/drop{i}", "w").close()
+seen, n = [], 0
+for e in os.scandir("d"):
+    if e.name.startswith("keep"): seen.append(e.name)
+    n += 1
+    if n % 3 == 0 and n // 3 < 100:
+        try: os.unlink(f"d/drop{n // 3}")
+        except FileNotFoundError: pass
+print(len(seen), len(set(seen)))
+END
+
+### many files
+# Made, listed, counted and removed.
+mkdir d; (cd d; seq 500 | xargs touch; ls | wc -l; find . -type f | wc -l; ls -U | sort -n | tail -n 1); rm -r d; test -e d || echo gone
+
+### positions
+# pread, pwrite, seek, holes and vectors.
+python3 - <<'END'
+import os
+fd = os.open("f", os.O_CREAT | os.O_RDWR); os.pwrite(fd, b"end", 100000); os.pwritev(fd, [b"a", b"bc"], 5)
+print(os.pread(fd, 3, 100000), os.preadv(fd, [bytearray(2), bytearray(2)], 4), os.lseek(fd, 0, os.SEEK_END), os.pread(fd, 10, 0))
+a = os.open("f", os.O_WRONLY | os.O_APPEND); os.lseek(a, 0, 0); os.write(a, b"!"); print(os.fstat(fd).st_size)
+END
+
+### copies in the kernel
+# copy_file_range and sendfile, which cp and cat use.
+python3 - <<'END'
+import os
+open("a", "wb").write(os.urandom(300000)); s, d = os.open("a", 0), os.open("b", os.O_CREAT | os.O_WRONLY)
+n = 0
+while n < 300000: n += os.copy_file_range(s, d, 300000 - n)
+d = os.open("c", os.O_CREAT | os.O_WRONLY); n = 0
+while n < 300000: n += os.sendfile(d, s, n, 300000 - n)
+print(open("a", "rb").read() == open("b", "rb").read() == open("c", "rb").read())
+END
+cp --reflink=auto a e; cmp a e && echo cp
+
+### inotify inside
+# A watcher sees what another process of the guest does.
+python3 - <<'END'
+import ctypes, os, struct
+libc = ctypes.CDLL(None); os.mkdir("d"); fd = libc.inotify_init1(0); libc.inotify_add_watch(fd, b"d", 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200)
+os.system("cd d; echo x >a; chmod 600 a; mv a b; mkdir e; rm b; rmdir e")
+b = os.read(fd, 65536)
+while b:
+    _, mask, _, n = struct.unpack("iIII", b[:16]); print(hex(mask), b[16:16 + n].rstrip(b"\0").decode()); b = b[16 + n:]
+END
+
+### clock
+# Time goes on, and a new file is not of the future.
+touch f; test "$(stat -c %Y f)" -le "$(date +%s)" && echo past; a=$(date +%s%N); b=$(date +%s%N); test $b -gt $a && echo on; test "$(date +%Y)" -ge 2025 && echo year
+
+### processes
+# nproc, ps, /proc of one's own.
+test "$(nproc)" -ge 1 && echo processors; ps -o comm= -p $$; readlink /proc/self/exe >/dev/null && echo exe; tr '\0' ' ' </proc/$$/cmdline | cut -c1-4 | head -n 1; kill -0 $$ && echo alive; (exit 3); echo $?
+
+### many processes
+# Fifty at once, all waited for.
+for i in $(seq 50); do sleep 0.2 & done; wait; echo all; ulimit -u >/dev/null && echo limit
+
+### timers and signals
+# alarm, SIGCHLD and traps in a shell.
+trap 'echo usr1' USR1; kill -USR1 $$; trap 'echo exit' EXIT; python3 -c '
+import signal
+signal.signal(signal.SIGALRM, lambda *a: print("alarm")); signal.setitimer(signal.ITIMER_REAL, 0.05); signal.pause()'
+
+### debugger
+# ptrace of one's own child.
+# needs: strace
+strace -e trace=chdir -o t sh -c 'cd /'; grep -c 'chdir("/")' t
+
+### overlay by root
+# containerd#2071: an overlay on the sandbox's own root, as builders of images make it.
+# user: root
+# want: low up low
+# open: the root is an overlay itself, which cannot be the upper layer of another
+d=/var/lib/days.$$; mkdir -p $d/l $d/u $d/w $d/m; cd $d; echo low >l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m || exit; a=$(cat m/f); echo up >m/f; echo $a $(cat u/f l/f); umount m; cd /; rm -rf $d
+
+### overlay by root for Docker
+# containerd#2071: where containers keep their layers.
+# user: root
+# want: low up low
+d=/var/lib/docker/days.$$; mkdir -p $d/l $d/u $d/w $d/m; cd $d; echo low >l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m || exit; a=$(cat m/f); echo up >m/f; echo $a $(cat u/f l/f); umount m; cd /; rm -rf $d
+
+### loop and bind mounts
+# mount as root.
+# user: root
+truncate -s 8M img; mkfs.ext4 -q img; cp img /var/tmp/days-img.$$; mkdir -p /mnt/days.$$; mount -o loop /var/tmp/days-img.$$ /mnt/days.$$ && echo x >/mnt/days.$$/f && cat /mnt/days.$$/f; umount /mnt/days.$$; mkdir a b; echo y >a/f; mount --bind a b && cat b/f && umount b; rmdir /mnt/days.$$; rm /var/tmp/days-img.$$
+
+### tmpfs and namespaces
+# unshare and a tmpfs in the project.
+# user: root
+mkdir m; unshare -m sh -c 'mount -t tmpfs t m && echo x >m/f && cat m/f'; ls m | wc -l; unshare -upf --mount-proc sh -c 'echo $$; hostname days; hostname'
+
+### settings of the kernel
+# sysctl reads and writes, as databases' documentation asks.
+# user: root
+sysctl -n vm.overcommit_memory >/dev/null && echo read; sysctl -qw net.core.somaxconn=2048 && sysctl -n net.core.somaxconn; sysctl -qw vm.max_map_count=262144 && sysctl -n vm.max_map_count
+
+### packages
+# dpkg knows what is there.
+# user: root
+dpkg-query -W -f '${Status}\n' coreutils; dpkg -S /bin/ls >/dev/null 2>&1 || dpkg -S /usr/bin/ls >/dev/null && echo owned; dpkg --audit | wc -l
+
+### hosts file
+# A line of /etc/hosts takes effect at once.
+# user: root
+echo "10.9.8.7 days-$$.test" >>/etc/hosts; getent hosts days-$$.test | cut -d' ' -f1; sed "/days-$$/d" /etc/hosts >h; cat h >/etc/hosts; getent hosts days-$$.test || echo gone
