@@ -38,7 +38,7 @@ import (
 //	open: reason     it differs so far: the case is skipped, and fails once it passes
 //	pending: reason  it differs so far, at times: the case does not run
 //
-// Outside, `guest` starts a shell in the sandbox that stays, and `inside` hands it commands
+// Outside, `guest` starts a shell in the sandbox that stays, and `inside` hands it commands (`now` without a wait)
 // and prints what they say (testdata/days/lib/outside.sh).
 
 // dayCase is one case of the suite.

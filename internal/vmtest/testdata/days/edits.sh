@@ -1,25 +1,24 @@
 # where: outside
-# pending: the guest keeps names and attributes for 0.8 s; the branch of the share that ends this has not landed
 
 ### overwritten
 # for-mac#7501: the same size, seen by a shell that had read it.
-echo one >f; guest; inside 'cat f'; echo two >f; inside 'cat f'
+echo one >f; guest; now 'cat f'; echo two >f; now 'cat f'
 
 ### overwritten with more
 # The size is new as well.
-echo one >f; guest; inside 'cat f'; seq 10000 >f; inside 'wc -c <f; tail -n 1 f'
+echo one >f; guest; now 'cat f'; seq 10000 >f; now 'wc -c <f; tail -n 1 f'
 
 ### overwritten with less
 # Nothing of the old rest.
-seq 10000 >f; guest; inside 'md5sum <f'; echo short >f; inside 'cat f; stat -c %s f'
+seq 10000 >f; guest; now 'md5sum <f'; echo short >f; now 'cat f; stat -c %s f'
 
 ### appended to
 # for-mac#7501: ten times, each seen.
-echo 0 >f; guest; inside 'wc -l <f'; for i in 1 2 3 4 5 6 7 8 9; do echo $i >>f; inside 'tail -n 1 f'; done
+echo 0 >f; guest; now 'wc -l <f'; for i in 1 2 3 4 5 6 7 8 9; do echo $i >>f; now 'tail -n 1 f'; done
 
 ### emptied and written
 # for-mac#7501: a file of size 0 is read again.
-: >f; guest; inside 'cat f; stat -c %s f'; echo v1 >f; inside 'cat f'; : >f; inside 'stat -c %s f'; echo v2 >f; inside 'cat f'
+: >f; guest; now 'cat f; stat -c %s f'; echo v1 >f; now 'cat f'; : >f; inside 'stat -c %s f'; echo v2 >f; now 'cat f'
 
 ### replaced by an editor
 # A new file renamed over the old one.

@@ -249,11 +249,16 @@ signal.signal(signal.SIGALRM, lambda *a: print("alarm")); signal.setitimer(signa
 strace -e trace=chdir -o t sh -c 'cd /'; grep -c 'chdir("/")' t
 
 ### overlay by root
-# containerd#2071: an overlay on the sandbox's own root, as builders of images make it.
+# containerd#2071: an overlay where podman and buildah keep their layers.
 # user: root
 # want: low up low
-# open: the root is an overlay itself, which cannot be the upper layer of another
-d=/var/lib/days.$$; mkdir -p $d/l $d/u $d/w $d/m; cd $d; echo low >l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m || exit; a=$(cat m/f); echo up >m/f; echo $a $(cat u/f l/f); umount m; cd /; rm -rf $d
+d=/var/lib/containers/days.$$; mkdir -p $d/l $d/u $d/w $d/m; cd $d; echo low >l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m || exit; a=$(cat m/f); echo up >m/f; echo $a $(cat u/f l/f); umount m; cd /; rm -rf $d
+
+### overlay by root for temporary files
+# containerd#2071: where builders of images work.
+# user: root
+# want: low up low
+d=/var/tmp/days.$$; mkdir -p $d/l $d/u $d/w $d/m; cd $d; echo low >l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m || exit; a=$(cat m/f); echo up >m/f; echo $a $(cat u/f l/f); umount m; cd /; rm -rf $d
 
 ### overlay by root for Docker
 # containerd#2071: where containers keep their layers.
