@@ -195,7 +195,7 @@ func (s *source) show(to *remote) (more bool) {
 		if err != nil {
 			return false
 		}
-		for s.taken < s.given {
+		for s.taken < s.given && s.taken < wire.InputExact {
 			select {
 			case c := <-to.reports:
 				s.remove(min(c.Bytes, s.given))
@@ -207,6 +207,7 @@ func (s *source) show(to *remote) (more bool) {
 			}
 		}
 	}
+	s.remove(s.given) // of the rest of these bytes the guest makes no more reports
 	return true
 }
 

@@ -2,10 +2,12 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,6 +84,33 @@ func TestLargeInput(t *testing.T) {
 	must(t, err)
 	if at, err := in.Seek(0, io.SeekCurrent); err != nil || at != 2_000_000 {
 		t.Errorf("the file is at %d, %v", at, err)
+	}
+}
+
+// TestCountedInputEndsAnywhere: the bytes that are counted one by one may end within what
+// was shown at once, or in the middle of what one packet carries.
+func TestCountedInputEndsAnywhere(t *testing.T) {
+	b := newBench(t)
+	rest := bytes.Repeat([]byte("0123456789abcdef"), 400<<10/16)
+	for lead := 4000; lead <= shown; lead += 8000 {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		r, w := os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		cmd, _, _ := sh("echo ready; cat")
+		cmd.Stdin = r
+		run := start(t, b.dial(), ctx, cmd)
+		first := bytes.Repeat([]byte("x"), lead)
+		_, err = w.Write(first)
+		must(t, err)
+		_, err = io.ReadFull(run.out, first) // the command has read it
+		must(t, err)
+		go func() { _, _ = w.Write(rest); w.Close() }()
+		if got := run.wait(t); got != string(rest) {
+			t.Errorf("after %d bytes: %d of %d came", lead, len(got), len(rest))
+		}
+		cancel()
+		r.Close()
 	}
 }
 
