@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,7 @@ func TestBuildKilled(t *testing.T) {
 	}
 	env := append(environment(), "XDG_CACHE_HOME="+cache)
 	var before string // what the first round left
+	others, _ := builders(t, nil)
 	for range 2 {
 		c := command(t.Context(), dir, "run", "--", "true")
 		c.Env = env
@@ -52,14 +54,14 @@ func TestBuildKilled(t *testing.T) {
 		for lines := bufio.NewScanner(stderr); !strings.Contains(said, "Fetching the base system") && lines.Scan(); {
 			said += lines.Text() + "\n"
 		}
-		works, pids := builders(t, cache)
+		works, pids := builders(t, others)
 		if len(pids) == 0 {
 			t.Fatalf("nothing builds: %s", said)
 		}
 		t.Cleanup(func() { removeWork(t, works) })
 		kill9(t, c.Process.Pid)
 		_ = c.Wait()
-		wait(t, "the end of what builds", func() bool { _, pids := builders(t, cache); return len(pids) == 0 })
+		wait(t, "the end of what builds", func() bool { _, pids := builders(t, others); return len(pids) == 0 })
 		if made, _ := filepath.Glob(filepath.Join(cache, "bawn", "image", "*")); len(made) != 0 {
 			t.Errorf("an image: %q", made)
 		}
@@ -75,18 +77,19 @@ func TestBuildKilled(t *testing.T) {
 	}
 }
 
-// builders returns the processes that build for a cache, and their working folders.
-func builders(t *testing.T, cache string) (works []string, pids []string) {
+// builders returns the processes that build an image, and their working folders, but for the
+// builds in the folders of others.
+func builders(t *testing.T, others []string) (works []string, pids []string) {
 	t.Helper()
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, f := range environs {
 		b, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(b, []byte("XDG_CACHE_HOME="+cache+"\x00")) {
+		if err != nil {
 			continue
 		}
 		if i := bytes.Index(b, []byte("TMPDIR=/")); i >= 0 {
 			work, _, _ := strings.Cut(string(b[i+len("TMPDIR="):]), "\x00")
-			if strings.Contains(work, "bawn-build-") {
+			if strings.Contains(work, "bawn-build-") && !slices.Contains(others, work) {
 				works, pids = append(works, work), append(pids, filepath.Base(filepath.Dir(f)))
 			}
 		}

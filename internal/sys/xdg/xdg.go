@@ -75,6 +75,17 @@ func ofRoot(dir string) error {
 	}
 }
 
+// systemOwner is the owner of the file system's root: 0, or in a user namespace that does not
+// map the host's root the number that stands for it (user_namespaces(7)). There this process
+// is no root of the host, and no other user's choice gives it more than it has.
+func systemOwner() uint32 {
+	fi, err := os.Stat("/")
+	if err != nil {
+		return 0
+	}
+	return fi.Sys().(*syscall.Stat_t).Uid
+}
+
 func step(p string) error {
 	fi, err := os.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,7 +94,7 @@ func step(p string) error {
 	if err != nil {
 		return err
 	}
-	if uid := fi.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+	if uid := fi.Sys().(*syscall.Stat_t).Uid; uid != 0 && uid != systemOwner() {
 		return fmt.Errorf("%s belongs to user %d", p, uid)
 	}
 	if fi.IsDir() && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 {
