@@ -15,7 +15,7 @@ script -qec "$R sh -c 'exit 7'" /dev/null </dev/null >/dev/null; echo $?
 
 ### modes of the terminal
 # What the person had set is there afterwards.
-script -qec "stty -echo -icanon min 2; stty -g >a; $R true; stty -g >b" /dev/null </dev/null; cmp a b && echo same
+script -qec "stty -echo -icanon min 2; stty -g >a; $R true; stty -g >b" /dev/null </dev/null >/dev/null; cmp a b && echo same
 
 ### name of the terminal
 # tty(1) names one that can be opened.
