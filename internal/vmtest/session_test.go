@@ -193,7 +193,8 @@ func TestSessionStreams(t *testing.T) {
 func TestSessionStreamsAreItsOwn(t *testing.T) {
 	dir := shared(t)
 	c := exec.Command("bash", "-c", `
-"$BAWN" run -- sh -c 'cat /dev/stdin; echo x >/dev/stdout; echo y >/proc/self/fd/2' <<<in 2>&1 | cat
+"$BAWN" run -- sh -c 'cat /dev/stdin; echo x >/dev/stdout' <<<in 2>&1 | cat
+"$BAWN" run -- sh -c 'echo y >/proc/self/fd/2' 2>&1 | cat
 printf '1\n2\n' | while read x; do "$BAWN" run -- sh -c 'id -u >/dev/null'; echo turn $x; done
 printf '"$BAWN" run -- true\necho second line\n' | bash
 "$BAWN" run -- sh -c 'sleep 4246 & echo started' | cat
