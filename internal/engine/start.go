@@ -50,7 +50,8 @@ func (e *Engine) ensureRunning(ctx context.Context, name string, s startup) erro
 	d := e.sandboxes.Dir(name)
 	if s.change.empty() { // the common case takes no lock
 		if st, err := d.State(); err == nil && st.Phase == sandbox.Running {
-			return errors.Join(followShares(ctx, d), e.stayRunning(ctx, d, s))
+			followed := e.during("Waiting for the sandbox to answer", func() error { return followShares(ctx, d) })
+			return errors.Join(followed, e.stayRunning(ctx, d, s))
 		}
 	}
 	for {
