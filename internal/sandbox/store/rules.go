@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/pathwalk"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -82,29 +82,16 @@ func (d Dir) checkRulesPlace(file string) error {
 	return nil
 }
 
-// maxLinks bounds the symbolic links of a path, as the kernel does (path_resolution(7)).
-const maxLinks = 40
-
 // placesOf returns each symbolic link that a path leads through, and last where it ends. The
 // folders of these places are without links.
 func placesOf(path string) (places []string) {
-	at, rest := "/", strings.Split(path, "/")
-	for len(rest) > 0 && len(places) <= maxLinks {
-		name := rest[0]
-		rest = rest[1:]
-		next := filepath.Join(at, name)
-		to, err := os.Readlink(next)
-		if err != nil || name == ".." || name == "." || name == "" {
-			at = next
-			continue
+	end, _ := pathwalk.Walk(path, func(at string, fi fs.FileInfo) error { // what cannot be followed cannot be read
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			places = append(places, at)
 		}
-		places = append(places, next)
-		rest = append(strings.Split(to, "/"), rest...)
-		if filepath.IsAbs(to) {
-			at = "/"
-		}
-	}
-	return append(places, at)
+		return nil
+	})
+	return append(places, end)
 }
 
 // RulesIn reads one file of rules.

@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"bawn.dev/bawn/internal/sys/pathwalk"
 )
 
 var distrusted struct {
@@ -87,51 +88,11 @@ func currentProject() *place {
 	return &place{dir, fi}
 }
 
-// maxSteps bounds the names that are followed to a program, links included.
-const maxSteps = 400
-
-// trusted walks to a program or directory by an absolute path as the kernel does, and judges
-// every directory, link and file on the way: who can change one of them decides what runs.
+// trusted walks to a program or directory by an absolute path and judges every directory,
+// link and file on the way: who can change one of them decides what runs.
 func (j *judge) trusted(path string) error {
-	at, rest := "/", names(path)
-	for range maxSteps {
-		if len(rest) == 0 {
-			return nil
-		}
-		name := rest[0]
-		rest = rest[1:]
-		next := filepath.Join(at, name) // at has no links in it, so ".." is the one before
-		fi, err := os.Lstat(next)
-		if err != nil {
-			return err
-		}
-		if err := j.step(next, fi); err != nil {
-			return err
-		}
-		if fi.Mode()&fs.ModeSymlink == 0 {
-			at = next
-			continue
-		}
-		target, err := os.Readlink(next)
-		if err != nil {
-			return err
-		}
-		if filepath.IsAbs(target) {
-			at = "/"
-		}
-		rest = append(names(target), rest...)
-	}
-	return errors.New("too many links")
-}
-
-// names splits a path into its components.
-func names(path string) (list []string) {
-	for _, n := range strings.Split(path, "/") {
-		if n != "" && n != "." {
-			list = append(list, n)
-		}
-	}
-	return list
+	_, err := pathwalk.Walk(path, j.step)
+	return err
 }
 
 // step judges one name on the way: what it leads to, and who else could change that.

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"bawn.dev/bawn/internal/sys/pathwalk"
 )
 
 // State returns the folder of sandboxes: $XDG_STATE_HOME/bawn, by default
@@ -59,20 +61,11 @@ func mine(dir string) (string, error) {
 // who can exchange one of them (sudo may keep HOME and the XDG variables) would choose the
 // files that root reads, writes, and makes private.
 func ofRoot(dir string) error {
-	for p := dir; ; p = filepath.Dir(p) {
-		if err := step(p); err != nil {
-			return err
-		}
-		real, err := filepath.EvalSymlinks(p)
-		if err == nil && real != p {
-			if err := ofRoot(real); err != nil {
-				return err
-			}
-		}
-		if p == filepath.Dir(p) {
-			return nil
-		}
+	_, err := pathwalk.Walk(dir, step)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
+	return err
 }
 
 // systemOwner is the owner of the file system's root: 0, or in a user namespace that does not
@@ -86,14 +79,8 @@ func systemOwner() uint32 {
 	return fi.Sys().(*syscall.Stat_t).Uid
 }
 
-func step(p string) error {
-	fi, err := os.Lstat(p)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+// step judges one name on the way.
+func step(p string, fi fs.FileInfo) error {
 	if uid := fi.Sys().(*syscall.Stat_t).Uid; uid != 0 && uid != systemOwner() {
 		return fmt.Errorf("%s belongs to user %d", p, uid)
 	}

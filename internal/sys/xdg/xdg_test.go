@@ -1,6 +1,7 @@
 package xdg
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,7 +61,13 @@ func TestRootUsesNoFolderThatAnotherUserChose(t *testing.T) {
 	if err := os.Lchown(at("links/bawn"), 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(
+		os.Symlink(at("target"), at("links/middle")), os.Lchown(at("links/middle"), 12345, 12345), os.Symlink("middle", at("links/chain")),
+	); err != nil {
+		t.Fatal(err)
+	}
 	for name, home := range map[string]string{
+		"a link to another's link":   at("links/chain"),
 		"another user's home":        at("theirs"),
 		"a link to another's home":   at("links/home"),
 		"where everybody can write":  at("open/home"),
