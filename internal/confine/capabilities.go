@@ -28,7 +28,8 @@ func allThreads(nr, a, b, c uintptr) syscall.Errno {
 // KeepCapabilities gives up all capabilities of the process but those in the set keep (bits
 // by capability number), in every set that the kernel has, so that it gets none back by
 // executing a program as root. It does nothing in a process that is not root's and has no
-// capabilities. It does not work in a program with cgo.
+// capabilities, and leaves the bounding set to a process that is not root's and may not change
+// it. It does not work in a program with cgo.
 func KeepCapabilities(keep uint64) error { return keepCapabilities(keep, allThreads) }
 
 func keepCapabilities(keep uint64, call caller) error {
@@ -40,7 +41,10 @@ func keepCapabilities(keep uint64, call caller) error {
 	if now[0].Permitted|now[1].Permitted|now[0].Inheritable|now[1].Inheritable == 0 && os.Geteuid() != 0 {
 		return nil
 	}
-	if err := dropBounding(keep, call); err != nil {
+	// Without CAP_SETPCAP only root is refused: to others the bounding set gives nothing but
+	// by files with capabilities, as to an ordinary user, and not with no_new_privs.
+	limited := os.Geteuid() != 0 && now[unix.CAP_SETPCAP/32].Effective&(1<<(unix.CAP_SETPCAP%32)) == 0
+	if err := dropBounding(keep, call); err != nil && !limited {
 		return fmt.Errorf("give up capabilities for programs to be executed: %w (as root, bawn needs CAP_SETPCAP for that: run it as an ordinary user)", err)
 	}
 	if e := call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); e != 0 && e != unix.EINVAL {

@@ -15,12 +15,13 @@ import (
 func TestOddProject(t *testing.T) {
 	home := filepath.Join(base, "home")
 	dir, extra := filepath.Join(home, "it's \"odd\" $(x) `y` \\ %s,;=# \n ü 日"), filepath.Join(home, "odd-extra")
-	for _, d := range []string{dir + "/in side", dir + "/mount point", extra + "/.git/worktrees/odd"} {
+	for _, d := range []string{dir + "/in side", dir + "/mount point", extra + "/.git/worktrees/odd", extra + "/.git/objects", extra + "/.git/refs"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	writeFile(t, filepath.Join(extra, "file"), "extra\n")
+	writeFile(t, filepath.Join(extra, ".git", "HEAD"), "ref: refs/heads/main\n")
 	writeFile(t, filepath.Join(dir, "project.yaml"), "own\n")
 	writeFile(t, filepath.Join(dir, ".git"), "gitdir: "+extra+"/.git/worktrees/odd\n")
 	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "odd") })

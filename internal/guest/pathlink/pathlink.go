@@ -21,8 +21,8 @@ const MaxLinks = 40
 
 // Make makes the links below root ("" is /) where nothing of the name exists, and the
 // directories that they need; those in the user's home belong to the user. It makes nothing
-// on another file system than root's: a link in a share would be one on the host. The links
-// that can be made are made; the error has the reasons for the others.
+// but on the sandbox's own disk: a link in a share would be one on the host. The links that
+// can be made are made; the error has the reasons for the others.
 func Make(root string, links []wire.Link, user wire.User) error {
 	var failed []error
 	for _, l := range links[:min(len(links), MaxLinks)] {
@@ -42,7 +42,7 @@ func makeLink(root string, l wire.Link, user wire.User) error {
 		return err // it is there, or cannot be
 	}
 	missing, base := missingParents(path)
-	if !sameFileSystem(base, root+"/") {
+	if !ownDisk(base, root+"/") {
 		return errors.New("not on the sandbox's own disk")
 	}
 	for _, dir := range missing {
@@ -71,9 +71,16 @@ func missingParents(path string) (missing []string, base string) {
 	return missing, base
 }
 
-func sameFileSystem(a, b string) bool {
+// ownDisk reports whether a directory is on the file system of root, or on another ext4 file
+// system: the data directories (package datadir) are on the disk itself, root on an overlay
+// over it. A share is FUSE.
+func ownDisk(dir, root string) bool {
 	var x, y unix.Stat_t
-	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev
+	if unix.Stat(dir, &x) == nil && unix.Stat(root, &y) == nil && x.Dev == y.Dev {
+		return true
+	}
+	var fs unix.Statfs_t
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.EXT4_SUPER_MAGIC
 }
 
 // SameDirectory reports whether two paths lead to the same directory.
