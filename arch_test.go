@@ -31,7 +31,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/lockfile", ""},
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/pathwalk", ""},
-	{"internal/sys/proc", "sys/pathwalk"},
+	{"internal/sys/proc", "sys/fileid sys/pathwalk"},
 	{"internal/sys/proxyenv", ""},
 	{"internal/sys/relay", ""},
 	{"internal/sys/reserve", ""},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/transfer"
 )
 
@@ -43,9 +44,13 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	if _, err := e.dirOf(r.Sandbox); err != nil {
 		return 0, err
 	}
-	writable, err := writableByGuests(e.sandboxes)
+	places, err := e.sandboxes.Changeable()
 	if err != nil {
 		return 0, err
+	}
+	var writable []fileid.ID
+	for _, c := range places {
+		writable = append(writable, c.ID)
 	}
 	if err := e.EnsureRunning(ctx, r.Sandbox); err != nil {
 		return 0, err

@@ -59,7 +59,7 @@ func Open(o Options) (*Engine, error) {
 // New returns an Engine for the sandboxes in a store. The process runs no program of the
 // host that their guests could have written.
 func New(sandboxes *store.Store, o Options) *Engine {
-	proc.Distrust(func() ([]string, error) { return writableByGuests(sandboxes) })
+	proc.Distrust(func() ([]proc.Writable, error) { return writableByGuests(sandboxes) })
 	return &Engine{sandboxes: sandboxes, version: o.Version, sshProxy: o.SSHProxy, events: serialize(o.Events)}
 }
 

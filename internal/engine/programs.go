@@ -9,7 +9,7 @@ import (
 // sandboxes could have written (package proc). Each process that uses this package and
 // does not begin with Open calls it first.
 func DistrustShares() {
-	proc.Distrust(func() ([]string, error) {
+	proc.Distrust(func() ([]proc.Writable, error) {
 		sandboxes, err := store.Open()
 		if err != nil {
 			return nil, err
@@ -19,23 +19,11 @@ func DistrustShares() {
 }
 
 // writableByGuests returns the files and directories of the host that the guest of any
-// sandbox can change.
-func writableByGuests(sandboxes *store.Store) ([]string, error) {
-	names, err := sandboxes.Names()
-	if err != nil {
-		return nil, err
+// sandbox can change, or could.
+func writableByGuests(sandboxes *store.Store) (list []proc.Writable, err error) {
+	places, err := sandboxes.Changeable()
+	for _, c := range places {
+		list = append(list, proc.Writable{ID: c.ID, Why: c.Why()})
 	}
-	var list []string
-	for _, n := range names {
-		spec, err := sandboxes.Dir(n).Spec()
-		if err != nil {
-			continue // damaged: it cannot run
-		}
-		for _, m := range spec.Sources() {
-			if !m.ReadOnly() {
-				list = append(list, m.Host)
-			}
-		}
-	}
-	return list, nil
+	return list, err
 }

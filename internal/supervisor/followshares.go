@@ -67,7 +67,7 @@ func (s *supervisor) exchange(ctx context.Context, old *shareserver.Server) (*sh
 	if err != nil {
 		return old, err
 	}
-	now, err := shareserver.Start(s.self, s.spawner, old.Plan, func(err error) { s.shareLost(old.Plan, err) })
+	now, err := s.startServer(old.Plan)
 	if err == nil {
 		if err = now.Load(ctx, saved[0].State, true); err != nil {
 			now.Kill()

@@ -50,12 +50,23 @@ func (s *supervisor) unmountShares(ctx context.Context) error {
 
 // serveShare starts the share's server.
 func (s *supervisor) serveShare(p shareserver.Plan) (*shareserver.Server, error) {
-	sh, err := shareserver.Start(s.self, s.spawner, p, func(err error) { s.shareLost(p, err) })
+	sh, err := s.startServer(p)
 	if err != nil {
 		return nil, err
 	}
 	s.shares = append(s.shares, sh)
 	return sh, nil
+}
+
+// startServer starts a server of a share, after what lies at its path is on record as a
+// guest's to write: it may be another directory than when the spec was written.
+func (s *supervisor) startServer(p shareserver.Plan) (*shareserver.Server, error) {
+	if !p.Options.ReadOnly {
+		if err := s.dir.RecordShared(p.Path()); err != nil {
+			return nil, err
+		}
+	}
+	return shareserver.Start(s.self, s.spawner, p, func(err error) { s.shareLost(p, err) })
 }
 
 // takeOverShares starts servers that take the places of saved ones. With moved, the first

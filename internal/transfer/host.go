@@ -7,11 +7,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // hostFiles is this host's file system beneath one directory. A path that leads out of it,
@@ -24,7 +26,7 @@ type hostFiles struct {
 
 // openSource opens the directory that a path to copy from is in. name is the path from
 // there. The caller closes the root.
-func openSource(shares []string, p string) (h hostFiles, name string, err error) {
+func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err error) {
 	if root, name := inShare(shares, p); root != "" {
 		return openHost(root, name)
 	}
@@ -37,7 +39,7 @@ func openSource(shares []string, p string) (h hostFiles, name string, err error)
 
 // openDestination opens a directory to copy to, or the one that the copy will be in. name
 // is the path from there. The caller closes the root.
-func openDestination(shares []string, p string) (h hostFiles, name string, err error) {
+func openDestination(shares []fileid.ID, p string) (h hostFiles, name string, err error) {
 	if root, name := inShare(shares, p); root != "" {
 		return openHost(root, name)
 	}
@@ -64,7 +66,7 @@ func openHost(dir, name string) (hostFiles, string, error) {
 
 // inShare finds the share that p lies in and the path of p from there. root is "" if p is
 // in none.
-func inShare(shares []string, p string) (root, name string) {
+func inShare(shares []fileid.ID, p string) (root, name string) {
 	abs, err := filepath.Abs(p)
 	if err != nil {
 		return "", ""
@@ -85,7 +87,7 @@ func inShare(shares []string, p string) (root, name string) {
 
 // beneathAny compares each directory on the way to p with the shares by identity, since
 // paths may differ (bind mounts, links).
-func beneathAny(shares []string, p string) (root, name string) {
+func beneathAny(shares []fileid.ID, p string) (root, name string) {
 	for i := 1; i <= len(p); i++ {
 		if i < len(p) && p[i] != '/' && i != 1 {
 			continue
@@ -94,14 +96,14 @@ func beneathAny(shares []string, p string) (root, name string) {
 		if err != nil || !here.IsDir() {
 			return "", ""
 		}
-		for _, s := range shares {
-			if there, err := os.Stat(s); err == nil && os.SameFile(here, there) {
-				if rest := strings.TrimPrefix(p[i:], "/"); rest != "" {
-					return p[:i], rest
-				}
-				return p[:i], "."
-			}
+		id, err := fileid.Of(p[:i])
+		if err != nil || !slices.ContainsFunc(shares, id.Same) {
+			continue
 		}
+		if rest := strings.TrimPrefix(p[i:], "/"); rest != "" {
+			return p[:i], rest
+		}
+		return p[:i], "."
 	}
 	return "", ""
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/pkg/sftp"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/transfer"
 )
 
@@ -60,9 +61,17 @@ var _ progress.Task = &counter{}
 func newTransfer(t *testing.T, writable ...string) (tr *transfer.Transfer, home string, copied *counter, skipped *[]error) {
 	t.Helper()
 	client, home := guest(t)
+	var ids []fileid.ID
+	for _, path := range writable {
+		id, err := fileid.Of(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
 	copied, skipped = &counter{}, &[]error{}
 	return &transfer.Transfer{
-		Guest: client, Sandbox: "shop", Limits: transfer.DefaultLimits, Writable: writable, Progress: copied,
+		Guest: client, Sandbox: "shop", Limits: transfer.DefaultLimits, Writable: ids, Progress: copied,
 		Skipped: func(err error) { *skipped = append(*skipped, err) },
 	}, home, copied, skipped
 }

@@ -26,6 +26,7 @@ import (
 	"strings"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // Errors that a caller can branch on.
@@ -68,8 +69,8 @@ type Transfer struct {
 	Sandbox string // its name, for error texts
 	Limits  Limits
 
-	// Writable are the directories of the host that any guest can change.
-	Writable []string
+	// Writable are the directories of the host that any guest can change, or could.
+	Writable []fileid.ID
 
 	// Progress receives the bytes copied and the names of files. Required.
 	Progress progress.Task

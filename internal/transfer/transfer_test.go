@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // hostile is a guest's side that does something while it answers. It serves a
@@ -34,9 +35,23 @@ func (h hostile) Stat(p string) (fs.FileInfo, error) {
 	return h.hostFiles.Stat(p)
 }
 
-func atHost(t *testing.T, shares []string, p string, open func([]string, string) (hostFiles, string, error)) (hostFiles, string) {
+// idOf is the identity of a directory, as of one that is shared.
+func idOf(t *testing.T, path string) fileid.ID {
 	t.Helper()
-	h, name, err := open(shares, p)
+	id, err := fileid.Of(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func atHost(t *testing.T, shares []string, p string, open func([]fileid.ID, string) (hostFiles, string, error)) (hostFiles, string) {
+	t.Helper()
+	var ids []fileid.ID
+	for _, path := range shares {
+		ids = append(ids, idOf(t, path))
+	}
+	h, name, err := open(ids, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +163,7 @@ func TestCopyPlaces(t *testing.T) {
 	if err := os.Chmod(filepath.Join(from, "tree"), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	shares := []string{project}
+	shares := []fileid.ID{idOf(t, project)}
 	for _, c := range []struct{ dst, got, fails string }{
 		{dst: project, got: project + "/tree/a"},
 		{dst: project + "/new", got: project + "/new/a"},

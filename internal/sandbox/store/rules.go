@@ -11,9 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/atomicfile"
-	"bawn.dev/bawn/internal/sys/pathwalk"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -33,16 +31,21 @@ func (d Dir) RuleFiles() ([]string, error) {
 
 // Rules reads the sandbox's rules, in the order of RuleFiles. A file that is not
 // there has none; one that cannot be read or has a mistake is an error, and then all
-// traffic must be denied.
+// traffic must be denied. So is one whose path leads to or through what the guest of any
+// sandbox can change, or could: it would write its own rules.
 func (d Dir) Rules() ([]policy.Rule, error) {
 	files, err := d.RuleFiles()
 	if err != nil {
 		return nil, err
 	}
+	guests, err := d.store().Changeable()
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
 	var rules []policy.Rule
 	for _, file := range files {
-		if err := d.checkRulesPlace(file); err != nil {
-			return nil, err
+		if err := checkPlace(file, guests); err != nil {
+			return nil, fmt.Errorf("policy: %w; or move the rules out of that directory", err)
 		}
 		r, err := RulesIn(file)
 		if err != nil {
@@ -51,47 +54,6 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 		rules = append(rules, r...)
 	}
 	return rules, nil
-}
-
-// checkRulesPlace returns an error if the path of a file of rules leads, by symbolic links,
-// through a place that the guest of any sandbox can change: it would write its own rules. The
-// folders of bawn, where the file is without a link, are in no share (Store.CheckShare).
-func (d Dir) checkRulesPlace(file string) error {
-	places := placesOf(file)
-	if len(places) == 1 {
-		return nil // the common case: no link
-	}
-	sandboxes := &Store{root: filepath.Dir(filepath.Dir(d.Path))}
-	names, err := sandboxes.Names()
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		spec, err := sandboxes.Dir(n).Spec()
-		if err != nil {
-			continue // damaged: it cannot run
-		}
-		for _, m := range spec.Sources() {
-			for _, p := range places {
-				if !m.ReadOnly() && sandbox.Beneath(resolved(m.Host), p) {
-					return fmt.Errorf("policy: %s leads to %s, which the guest of sandbox %s can change, as %s is shared with it: move the rules out of that directory", file, p, n, m.Host)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// placesOf returns each symbolic link that a path leads through, and last where it ends. The
-// folders of these places are without links.
-func placesOf(path string) (places []string) {
-	end, _ := pathwalk.Walk(path, func(at string, fi fs.FileInfo) error { // what cannot be followed cannot be read
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			places = append(places, at)
-		}
-		return nil
-	})
-	return append(places, end)
 }
 
 // RulesIn reads one file of rules.

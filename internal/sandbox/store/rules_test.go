@@ -125,7 +125,6 @@ func TestRemoveRules(t *testing.T) {
 // TestAGuestDoesNotWriteItsOwnRules: a link leads the rules into a directory that is shared
 // with a guest, or through a link that lies in one.
 func TestAGuestDoesNotWriteItsOwnRules(t *testing.T) {
-	s := store(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +160,7 @@ func TestAGuestDoesNotWriteItsOwnRules(t *testing.T) {
 		"a share that is only read":   {sandbox.ReadOnly, shared + "/sub/rules", false},
 		"no link at all":              {sandbox.ReadWrite, "", false},
 	} {
+		s := store(t)
 		other := &sandbox.Spec{ID: sandbox.NewID(), Name: "other", Dir: shared, Project: sandbox.Source{Host: shared, Guest: shared, Mode: c.mode}}
 		mine := &sandbox.Spec{ID: sandbox.NewID(), Name: "mine", Dir: own + "/none", Project: sandbox.Source{Host: own + "/none", Guest: own}}
 		for _, spec := range []*sandbox.Spec{other, mine} {
@@ -175,13 +175,8 @@ func TestAGuestDoesNotWriteItsOwnRules(t *testing.T) {
 			}
 		}
 		rules, err := d.Rules()
-		if c.held != (err != nil) || c.held && (len(rules) > 0 || !strings.Contains(err.Error(), "sandbox other can change")) {
+		if c.held != (err != nil) || c.held && (len(rules) > 0 || !strings.Contains(err.Error(), "guest of sandbox other can write")) {
 			t.Errorf("%s: %v, %v", name, rules, err)
-		}
-		for _, n := range []string{"other", "mine"} {
-			if err := s.Dir(n).Remove(); err != nil {
-				t.Fatal(err)
-			}
 		}
 	}
 }

@@ -139,8 +139,14 @@ func (d Dir) Spec() (*sandbox.Spec, error) {
 	return &s, nil
 }
 
-// WriteSpec replaces the sandbox's spec. The caller holds the start lock.
-func (d Dir) WriteSpec(s *sandbox.Spec) error { return atomicfile.WriteJSON(d.File(specFile), s) }
+// WriteSpec replaces the sandbox's spec, after what it shares for writing is recorded. The
+// caller holds the start lock.
+func (d Dir) WriteSpec(s *sandbox.Spec) error {
+	if err := d.RecordShared(writable(s)...); err != nil {
+		return err
+	}
+	return atomicfile.WriteJSON(d.File(specFile), s)
+}
 
 // WriteState replaces the sandbox's state file.
 func (d Dir) WriteState(s sandbox.State) error { return atomicfile.WriteJSON(d.File(stateFile), s) }
@@ -321,8 +327,13 @@ func (s *Store) sweep() error {
 }
 
 // Remove deletes a sandbox's folder, spec first, so that a crash on the way
-// leaves no half-removed sandbox.
+// leaves no half-removed sandbox. What it shared stays on record.
 func (d Dir) Remove() error {
+	if spec, err := d.Spec(); err == nil { // of a build that kept no record, maybe
+		if err := d.RecordShared(writable(spec)...); err != nil {
+			return err
+		}
+	}
 	if err := os.Remove(d.File(specFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

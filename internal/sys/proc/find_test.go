@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // plant writes a program with a mode, and the directories to it.
@@ -36,7 +38,14 @@ func link(t *testing.T, target, path string) {
 // distrust makes one directory the only one that guests can write to.
 func distrust(t *testing.T, dirs ...string) {
 	t.Helper()
-	Distrust(func() ([]string, error) { return dirs, nil })
+	Distrust(func() (list []Writable, err error) {
+		for _, dir := range dirs {
+			if id, err := fileid.Of(dir); err == nil {
+				list = append(list, Writable{id, "the guest of a sandbox can write to " + dir})
+			}
+		}
+		return list, nil
+	})
 	t.Cleanup(func() { Distrust(nil) })
 }
 
@@ -146,7 +155,7 @@ func TestProgramsOfOtherUsersAreNotRun(t *testing.T) {
 
 // TestNothingRunsWhileItIsUnknownWhatGuestsCanWrite: no list is not an empty list.
 func TestNothingRunsWhileItIsUnknownWhatGuestsCanWrite(t *testing.T) {
-	Distrust(func() ([]string, error) { return nil, errors.New("cannot read the list") })
+	Distrust(func() ([]Writable, error) { return nil, errors.New("cannot read the list") })
 	defer Distrust(nil)
 	if p, err := Find("sh"); err == nil || !strings.Contains(err.Error(), "cannot read the list") {
 		t.Errorf("%s, %v", p, err)

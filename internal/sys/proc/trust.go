@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,19 +10,27 @@ import (
 	"sync"
 	"syscall"
 
+	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/sys/pathwalk"
 )
 
-var distrusted struct {
-	sync.Mutex
-	list func() ([]string, error)
+// Writable is a file or directory of the host that is not trusted, by its identity: a bind
+// mount of it is the same, and so it is under another name.
+type Writable struct {
+	ID  fileid.ID
+	Why string // "the guest of a sandbox can write to ..."
 }
 
-// Distrust says which files and directories of the host guests can write to: Find passes
-// over programs that are one of them, lie below one, or are reached through one. list is
-// called for each look-up, so that it may change; with an error from it nothing is found. A
+var distrusted struct {
+	sync.Mutex
+	list func() ([]Writable, error)
+}
+
+// Distrust says which files and directories of the host guests can write to, or could: Find
+// passes over programs that are one of them, lie below one, or are reached through one. list
+// is called for each look-up, so that it may change; with an error from it nothing is found. A
 // later call replaces an earlier one.
-func Distrust(list func() ([]string, error)) {
+func Distrust(list func() ([]Writable, error)) {
 	distrusted.Lock()
 	defer distrusted.Unlock()
 	distrusted.list = list
@@ -29,12 +38,12 @@ func Distrust(list func() ([]string, error)) {
 
 // judge decides whether a program may be run. It is made for one look-up.
 type judge struct {
-	guests []place // that guests can write to
-	here   *place  // the current directory, which may be a project; nil where it cannot be one
+	guests []Writable
+	here   *place // the current directory, which may be a project; nil where it cannot be one
 	owners map[uint32]bool
 }
 
-// place is a file or a directory, by its identity: a bind mount of it is the same place.
+// place is a directory by its identity.
 type place struct {
 	path string
 	fs.FileInfo
@@ -55,14 +64,8 @@ func newJudge() (*judge, error) {
 	list := distrusted.list
 	distrusted.Unlock()
 	if list != nil {
-		paths, err := list()
-		if err != nil {
+		if j.guests, err = list(); err != nil {
 			return nil, fmt.Errorf("learn what guests can write to: %w", err)
-		}
-		for _, p := range paths {
-			if fi, err := os.Stat(p); err == nil { // what is not there has no programs
-				j.guests = append(j.guests, place{p, fi})
-			}
 		}
 	}
 	j.here = currentProject()
@@ -98,8 +101,8 @@ func (j *judge) trusted(path string) error {
 // step judges one name on the way: what it leads to, and who else could change that.
 func (j *judge) step(path string, fi fs.FileInfo) error {
 	for _, g := range j.guests {
-		if os.SameFile(fi, g.FileInfo) {
-			return fmt.Errorf("the guest of a sandbox can write to %s", g.path)
+		if g.ID.At(path, fi) {
+			return errors.New(g.Why)
 		}
 	}
 	if j.here != nil && os.SameFile(fi, j.here.FileInfo) {
