@@ -75,6 +75,8 @@ A rule is [udp:|raw:|ech:][private:]TARGET[:PORTS]. TARGET is
   **.example.org       the domain and all names below it
   192.0.2.7, 10.0.0.0/8, 2001:db8::1, [2001:db8::]/32:22
   host                 the host's loopback address, with a port (host:5432)
+  host:192.168.1.20    an address of the host's interfaces, with a port; a rule for the
+                       address alone means another machine
   preset:NAME          a set of rules (bawn policy presets)
 PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
 means 443 and 80; a deny rule without them means all ports and protocols. udp: makes

@@ -57,7 +57,9 @@ func (g *Gateway) flowTo(dst netip.AddrPort, proto policy.Proto) (to policy.Flow
 			return to, release, errNoName
 		}
 		to.Addr, to.Host = netip.Addr{}, to.Name == policy.HostName
+		return to, release, nil
 	}
+	to.AtHost = g.cfg.HostNet().owns(to.Addr)
 	return to, release, nil
 }
 

@@ -15,6 +15,8 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 	if ownPage(f) {
 		return policy.Decision{Allow: true, Reason: "bawn's own page, which every guest may read"}
 	}
+	hosts := new(hostNets)
+	f.AtHost = f.Addr.IsValid() && hosts.get().owns(f.Addr)
 	d := set.Decide(f)
 	err := f.Unreachable()
 	if !d.Allow {
@@ -24,7 +26,7 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 		return d
 	}
 	if err == nil {
-		err = checkAddress(set, f)
+		err = checkAddress(set, hosts, f)
 	}
 	if err != nil {
 		d.Allow, d.Reason = false, fmt.Sprintf("%v, although the rule %q matches", err, d.Rule)
@@ -34,11 +36,11 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 
 // checkAddress returns why the reserved ranges forbid a bare address; nil for a name
 // and for the host's loopback.
-func checkAddress(set *policy.Set, f policy.Flow) error {
+func checkAddress(set *policy.Set, hosts *hostNets, f policy.Flow) error {
 	if f.Name != "" || f.Host {
 		return nil
 	}
-	guard := addressGuard{hostNet: new(hostNets).get, decide: set.Decide}
+	guard := addressGuard{hostNet: hosts.get, decide: set.Decide}
 	if err := guard.permit(f.Addr, f); err != nil {
 		return fmt.Errorf("%w (only a rule that names the address allows it)", err)
 	}

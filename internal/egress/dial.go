@@ -168,7 +168,32 @@ type attempt struct {
 // dialOne dials one address of a target.
 func (d *dialer) dialOne(ctx context.Context, to policy.Flow, a netip.Addr) attempt {
 	conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(a, to.Port).String())
+	if err == nil && d.reachedHost(conn, a) {
+		conn.Close()
+		return attempt{nil, a, deny(policy.Flow{}, "its address %s has become the host's own", a)}
+	}
 	return attempt{conn, a, err}
+}
+
+// reachedHost reports whether a connection ends at this host, though the address was not the
+// host's when it was judged: both ends have it then (the kernel takes the destination as the
+// source of a local connection). Nothing was sent yet.
+func (d *dialer) reachedHost(conn net.Conn, a netip.Addr) bool {
+	if a.IsLoopback() || d.guard.hostNet().owns(a) { // judged as that (flow.recheck)
+		return false
+	}
+	return addrOf(conn.LocalAddr()) == a && addrOf(conn.RemoteAddr()) == a
+}
+
+// addrOf returns the IP address of one end of a connection, or the zero Addr.
+func addrOf(end net.Addr) netip.Addr {
+	switch end := end.(type) {
+	case *net.TCPAddr:
+		return end.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		return end.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // race dials the addresses one after another without waiting for a slow one, and

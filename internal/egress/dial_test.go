@@ -13,7 +13,7 @@ import (
 )
 
 // testRules is a policy for tests: "name:port", "addr:port" or "CIDR:port", with
-// "udp " before and " raw" after; "-" before denies, "private:" and "ech:" are as in rules.
+// "udp " before and " raw" after; "-" before denies, "private:", "ech:" and "host:" are as in rules.
 type testRules []string
 
 // set compiles the rules as they would be written in a policy file; nil is no policy.
@@ -28,8 +28,8 @@ func (r testRules) set() *policy.Set {
 		text, raw := strings.CutSuffix(text, " raw")
 		text, udp := strings.CutPrefix(text, "udp ")
 		keyword := ""
-		for _, k := range []string{"private:", "ech:"} {
-			if rest, ok := strings.CutPrefix(text, k); ok {
+		for _, k := range []string{"private:", "ech:", "host:"} {
+			if rest, ok := strings.CutPrefix(text, k); ok && strings.Contains(rest, ":") {
 				text, keyword = rest, k
 			}
 		}
@@ -153,15 +153,15 @@ func TestDialReserved(t *testing.T) {
 			}
 		}
 	}
-	for addr, rule := range map[string]string{ // all ports of an address of the host; what the kernel takes for its loopback
-		"203.0.113.200": "203.0.113.200:*", "0.0.0.0": "0.0.0.0/8:443", "::": "::/96:443",
+	for addr, rule := range map[string]string{ // an address of the host; what the kernel takes for its loopback
+		"203.0.113.200": "203.0.113.200:443", "0.0.0.0": "0.0.0.0/8:443", "::": "::/96:443",
 	} {
 		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
 		if _, _, err := f.dialer(testRules{"a.example:443", rule}).connect(t.Context(), want); err == nil || len(f.dialled) != 0 {
 			t.Errorf("the rule %s opened %s", rule, addr)
 		}
 	}
-	for addr, rule := range map[string]string{"127.0.0.1": "127.0.0.1", "169.254.1.1": "169.254.0.0/16", "203.0.113.200": "203.0.113.200/32", "fd00::1": "fd00::/8"} {
+	for addr, rule := range map[string]string{"127.0.0.1": "127.0.0.1", "169.254.1.1": "169.254.0.0/16", "203.0.113.200": "host:203.0.113.200", "fd00::1": "fd00::/8"} {
 		f = &fakeNet{answers: [][]netip.Addr{addrs(addr)}}
 		if _, _, err := f.dialer(testRules{"a.example:443", rule + ":443"}).connect(t.Context(), want); err != nil {
 			t.Errorf("the rule %s: %v", rule, err)

@@ -3,7 +3,6 @@ package egress
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,7 +117,7 @@ func (g *Gateway) isService(name string) bool {
 // suggest returns the rule that would allow a flow; empty if none would, or if nobody is
 // to be asked about it (policy.Suggest), as about an address of the host's own.
 func (g *Gateway) suggest(f policy.Flow) string {
-	own := f.Name == "" && !f.Host && slices.ContainsFunc(g.cfg.HostNet().Own, func(p netip.Prefix) bool { return p.Contains(f.Addr.Unmap()) })
+	own := f.Name == "" && !f.Host && g.cfg.HostNet().owns(f.Addr)
 	if set := g.current.Load(); set != nil && !own {
 		return set.Suggest(f)
 	}

@@ -28,8 +28,9 @@ func (g *addressGuard) prepare(ctx context.Context, addrs []netip.Addr) {
 // permit judges one address of a flow's target; nil lets it be dialled. A rule that
 // denies the address wins, or one that denies an IPv4 address which it hides. The
 // reserved ranges hold unless a rule is about that part of them: "everything"
-// (0.0.0.0/0) does not mean the host's loopback. An address that the network translates
-// to IPv4 is judged as that. permit asks nothing of the network. Errors are *deniedError.
+// (0.0.0.0/0) does not mean the host's loopback. An address that the host has at this moment
+// is opened by a rule host:ADDRESS only. An address that the network translates to IPv4 is
+// judged as that. permit asks nothing of the network. Errors are *deniedError.
 func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
 	host := g.hostNet()
 	hidden, unknown := g.nat64.translated(a)
@@ -42,7 +43,13 @@ func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
 	if a.IsUnspecified() { // the kernel would connect to the loopback (ip(7), INADDR_ANY)
 		return deny(policy.Flow{}, "its address %s is not the address of any host", a)
 	}
+	if host.Err != nil && !a.IsLoopback() { // it may be the host's own
+		return deny(policy.Flow{}, "its address %s is not judged, because the host's networks cannot be read (%v)", a, host.Err)
+	}
 	r := reservedFor(a, host)
+	if to.AtHost && r.why != ownAddress { // of a rule host:ADDRESS, and the host lost it since
+		return deny(policy.Flow{}, "its address %s is not the host's any more", a)
+	}
 	switch {
 	case len(hidden) > 0 && (r.why == "" || slices.Contains(nat64Blocks, r.prefix)):
 		return g.permitTranslated(a, to, hidden, host)
@@ -81,18 +88,20 @@ func (g *addressGuard) reserved(a, judged netip.Addr, to policy.Flow, r reservat
 	if r.why == "" {
 		return nil
 	}
+	own := r.why == ownAddress
 	for _, b := range []netip.Addr{a, judged} {
 		block := r.prefix
 		if b != judged {
 			block = itself(b) // a rule about the IPv6 form must name that very address
 		}
-		d := g.decide(policy.Flow{Addr: b, Port: to.Port, Proto: to.Proto})
+		d := g.decide(policy.Flow{Addr: b, Port: to.Port, Proto: to.Proto, AtHost: own})
 		if d.Allow && d.Prefix.IsValid() && d.Prefix.Bits() >= block.Bits() && block.Overlaps(d.Prefix) {
-			if r.why == ownAddress && d.Ports > policy.MaxHostPorts {
-				return deny(policy.Flow{}, "its address %s is %s, for which a rule may allow at most %d ports", spelled(a, judged), r.why, policy.MaxHostPorts)
-			}
 			return nil
 		}
+	}
+	if own {
+		d := g.decide(policy.Flow{Addr: judged, Port: to.Port, Proto: to.Proto, AtHost: true})
+		return deny(policy.Flow{}, "its address %s is %s: %s", spelled(a, judged), r.why, d.Reason)
 	}
 	if r.private && to.Name != "" {
 		if g.decide(to).Private {

@@ -17,7 +17,12 @@ import (
 type HostNet struct {
 	Own    []netip.Prefix // the host's own addresses, mostly blocks of one
 	OnLink []netip.Prefix // networks whose hosts are neighbours: reached without a router
-	Err    error          // the networks could not be read: every address is reserved
+	Err    error          // the networks could not be read: no address is dialled but the loopback's
+}
+
+// owns reports whether an address is one of the host's interfaces.
+func (h HostNet) owns(a netip.Addr) bool {
+	return slices.ContainsFunc(h.Own, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 func (h HostNet) equal(o HostNet) bool {

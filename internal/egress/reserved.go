@@ -3,7 +3,6 @@ package egress
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // The reserved ranges are the blocks of addresses that no name may lead to: the
@@ -77,7 +76,7 @@ func reservedFor(a netip.Addr, host HostNet) reservation {
 		return reservation{itself(a), "not a valid address", false}
 	case a.Zone() != "":
 		return reservation{itself(a), "link-local (with a zone)", false}
-	case slices.ContainsFunc(host.Own, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) }):
+	case host.owns(a):
 		return reservation{itself(a), ownAddress, false}
 	}
 	for _, r := range reservedRanges {
@@ -94,9 +93,6 @@ func reservedFor(a netip.Addr, host HostNet) reservation {
 		if p.Contains(a) {
 			return reservation{p, fmt.Sprintf("in a network that this host is connected to (%s)", p), true}
 		}
-	}
-	if host.Err != nil {
-		return reservation{itself(a), fmt.Sprintf("not judged, because the host's networks cannot be read (%v)", host.Err), false}
 	}
 	return reservation{}
 }

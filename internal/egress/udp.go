@@ -56,6 +56,15 @@ func (f *flow) serveUDP(req UDPRequest) {
 	f.relayPackets(c, up)
 }
 
+// movedToHost reports whether the server's address has become one of the host's, which no rule
+// opens. A datagram goes wherever the address is when it is sent.
+func (f *flow) movedToHost() bool {
+	f.mu.Lock()
+	at := f.dialed
+	f.mu.Unlock()
+	return !f.to.Host && f.g.cfg.HostNet().owns(at) && f.g.dialer.guard.permit(at, f.to) != nil
+}
+
 // relayPackets copies datagrams both ways until both sides are silent.
 func (f *flow) relayPackets(c, up net.Conn) {
 	var both sync.WaitGroup
@@ -70,6 +79,10 @@ func (f *flow) relayPackets(c, up net.Conn) {
 			until := time.Now().Add(udpIdle)
 			_ = dst.SetReadDeadline(until)
 			_ = src.SetReadDeadline(until)
+			if dst == up && f.movedToHost() {
+				f.cut("its address has become the host's own")
+				break
+			}
 			if _, err := dst.Write(buf[:n]); err != nil {
 				break
 			}

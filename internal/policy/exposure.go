@@ -18,8 +18,9 @@ import (
 //     one owner, or one below which anybody gets a name;
 //   - a rule about addresses by the special blocks that it lies in (addresses.go), also
 //     those that it hides in an IPv6 address, and by its width;
-//   - "host", the addresses of the loopback and those of the host's interfaces as services
-//     of the host.
+//   - "host", host:ADDRESS and the addresses of the loopback as services of the host. A rule
+//     for an address that the host has now is judged so too, though it opens nothing there:
+//     whoever wrote it may mean the host.
 //
 // A wide prefix such as 0.0.0.0/0 does not open the special blocks in it (the gateway asks
 // for a rule that lies within the block), so it is judged as wide and nothing more.
@@ -88,6 +89,8 @@ func (r *Rule) Exposure(own []netip.Addr) Exposure {
 	switch {
 	case r.host:
 		j.add(KindHost, "SERVICES OF THE HOST on "+r.portWords())
+	case r.atHost:
+		j.add(KindHost, "SERVICES OF THE HOST, at its own address on "+r.portWords())
 	case r.prefix.IsValid():
 		j.addresses(r.prefix)
 	default:
@@ -163,7 +166,7 @@ func (j *judgement) addresses(p netip.Prefix) {
 		j.add(KindHidden|KindWide, "EVERY IPv4 ADDRESS, HIDDEN IN IPv6")
 	}
 	if p.IsSingleIP() && slices.Contains(j.own, p.Addr()) {
-		j.add(KindHost, "SERVICES OF THE HOST, at its own address"+on)
+		j.add(KindHost, "SERVICES OF THE HOST if it is written host:"+j.rule.bareTarget()+", and nothing while the host has this address")
 		return
 	}
 	for _, b := range specialBlocks {
@@ -229,15 +232,22 @@ func portList(list []PortRange) string {
 }
 
 // CheckHostPorts returns an error if the rule opens more services of the host at once than
-// a person thinks of: all of them, or ranges. own is as for Exposure.
+// a person thinks of: all of them, or ranges; or if it is for an address that the host has,
+// and does not open it. own is as for Exposure.
 func (r *Rule) CheckHostPorts(own []netip.Addr) error {
 	n := countPorts(r.ports)
+	if r.Action == Allow && !r.atHost && r.prefix.IsValid() && r.prefix.IsSingleIP() && slices.Contains(own, r.prefix.Addr()) {
+		return fmt.Errorf("%s is an address of this host, and a rule for it means other machines: write host:%s:PORT for a service of the host", r.prefix.Addr(), r.bareTarget())
+	}
 	if r.Action != Allow || n <= MaxHostPorts || r.Exposure(own).Kinds&KindHost == 0 {
 		return nil
 	}
 	target := "host:PORT"
 	if !r.host {
 		target = r.bareTarget() + ":PORT"
+	}
+	if r.atHost {
+		target = "host:" + target
 	}
 	if n == int(allPorts.Last) {
 		return fmt.Errorf("it opens every service of the host; they are allowed one port at a time: write %s", target)

@@ -71,7 +71,7 @@ func TestAttackEveryServiceOfTheHost(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	for text, ok := range map[string]bool{"192.168.7.7:*": false, "192.168.7.7:1-65": false, "[2001:db8::9]:*": false, "192.168.7.7:22": true, "192.168.0.0/16:*": true} {
+	for text, ok := range map[string]bool{"192.168.7.7:*": false, "192.168.7.7:1-65": false, "[2001:db8::9]:*": false, "host:192.168.7.7:22": true, "192.168.7.7:22": false, "192.168.0.0/16:*": true} {
 		rules, err := ParseRule(Allow, text)
 		if err != nil || (rules[0].CheckHostPorts(ownAddrs) == nil) != ok {
 			t.Errorf("%s: %v, %v", text, err, rules[0].CheckHostPorts(ownAddrs))

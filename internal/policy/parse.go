@@ -31,8 +31,8 @@ const MaxHostPorts = 64
 //	[udp:|raw:|ech:][private:]TARGET[:PORTS]
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
-// number, none among it), an IP address or network, "host" (the host's own loopback) or
-// preset:NAME. PORTS is a list of ports and ranges, or *. An allow rule without
+// number, none among it), an IP address or network, "host" (the host's own loopback),
+// host:ADDRESS (an address of the host's interfaces) or preset:NAME. PORTS is a list of ports and ranges, or *. An allow rule without
 // ports is about 443 and 80; a deny rule without ports is about everything. Case
 // means nothing. Errors are *SyntaxError.
 func ParseRule(action Action, text string) ([]Rule, error) {
@@ -103,11 +103,15 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if err != nil {
 		return fail("%v", err)
 	}
+	rest, r.atHost = cutHostAddress(rest)
 	target, ports, err := splitPorts(rest)
 	if err != nil {
 		return fail("%v", err)
 	}
 	if err := r.setTarget(target); err != nil {
+		return fail("%v", err)
+	}
+	if err := r.checkHostAddress(); err != nil {
 		return fail("%v", err)
 	}
 	if err := r.setPorts(ports); err != nil {
@@ -322,6 +326,8 @@ func (r *Rule) setPorts(s string) error {
 	switch {
 	case s == "" && r.host && r.Action == Allow:
 		return errors.New("services of the host are allowed one port at a time: write host:PORT")
+	case s == "" && r.atHost:
+		return fmt.Errorf("services of the host are allowed one port at a time: write host:%s:PORT", r.bareTarget())
 	case s == "" && r.Action == Deny:
 		if r.proto == TCP {
 			r.proto = "" // everything
@@ -403,8 +409,11 @@ func parsePort(s string) (uint16, error) {
 func (r *Rule) canonical() string {
 	var b strings.Builder
 	b.WriteString(r.keywords())
+	if r.atHost {
+		b.WriteString("host:")
+	}
 	list := portList(r.ports)
-	if r.Action == Allow && list == "443,80" || r.Action == Deny && r.proto == "" {
+	if r.Action == Allow && list == "443,80" && !r.atHost || r.Action == Deny && r.proto == "" {
 		list = ""
 	}
 	target := strings.Join(r.labels, ".")

@@ -95,6 +95,7 @@ type Rule struct {
 	labels []string     // of a name; "*" and "**" as written
 	prefix netip.Prefix // of addresses
 	host   bool         // the host's own loopback
+	atHost bool         // with a prefix: an address of the host's own interfaces
 }
 
 func (r *Rule) String() string { return r.Action.String() + " " + r.Text }
@@ -114,6 +115,9 @@ func (r *Rule) covers(proto Proto, port uint16) bool {
 
 // Flow is the target of a guest's traffic: a name, a bare address, or a service on the
 // host's own loopback. Rules are matched against it. It is comparable.
+//
+// A host gets and loses addresses (DHCP, a bridge of Docker), so a rule about an address
+// means other machines, unless it says that it means the host: AtHost tells them apart.
 type Flow struct {
 	// Name is in lower case without a final dot, and empty for a bare address. Of
 	// a Host flow it is only how the guest spelled it: no rule looks at it.
@@ -124,6 +128,9 @@ type Flow struct {
 	Port  uint16
 	Proto Proto
 	Host  bool // a service on the host's own loopback
+	// AtHost means that Addr is at present one of the host's interfaces. Only rules
+	// host:ADDRESS allow it, and they allow nothing else.
+	AtHost bool
 }
 
 func (f Flow) target() string {
@@ -152,9 +159,12 @@ func (f Flow) String() string {
 // ports. It is empty for a flow that no rule can allow; for a name that would mean
 // something else as a rule (a guest asks DNS for any bytes, "**" and "host:5432" among
 // them); and for an address that nobody is to be asked about: the host's loopback, the
-// cloud's metadata, link-local, hidden and reserved addresses. Whoever wants one of these
-// writes the rule.
+// cloud's metadata, link-local, hidden and reserved addresses, and AtHost. Whoever wants one
+// of these writes the rule.
 func Suggest(f Flow) string {
+	if f.AtHost {
+		return ""
+	}
 	if name, ok := CleanName(f.Name); !f.Host && f.Name != "" && (!ok || name != f.Name || isHost(name)) {
 		return ""
 	}
@@ -199,8 +209,6 @@ type Decision struct {
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not
 	// valid for a name.
 	Prefix netip.Prefix
-	// Ports is how many ports the rule about Prefix covers; of several, the least.
-	Ports int
 }
 
 // RuleText returns the deciding rule with its action, or "" if no rule decided.

@@ -131,7 +131,9 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 				continue
 			}
 			for _, r := range s.nets[p] {
-				use(r)
+				if r.Action == Deny || r.atHost == f.AtHost {
+					use(r)
+				}
 			}
 		}
 	}
@@ -143,7 +145,6 @@ func (s *Set) Decide(f Flow) Decision {
 	var allow, deny *Rule
 	var raw, ech, private bool
 	var prefix netip.Prefix
-	ports := 0
 	s.about(f, func(r *Rule) {
 		switch {
 		case !r.covers(f.Proto, f.Port):
@@ -153,8 +154,8 @@ func (s *Set) Decide(f Flow) Decision {
 			if allow == nil || r.raw && !raw {
 				allow = r
 			}
-			if n := countPorts(r.ports); !prefix.IsValid() || prefix == r.prefix && n < ports {
-				prefix, ports = r.prefix, n
+			if !prefix.IsValid() {
+				prefix = r.prefix
 			}
 			raw, ech, private = raw || r.raw, ech || r.ech, private || r.private
 		}
@@ -163,16 +164,43 @@ func (s *Set) Decide(f Flow) Decision {
 	case deny != nil:
 		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
 	case allow != nil:
-		return Decision{Allow: true, Rule: allow, Raw: raw, ECH: ech, Private: private, Prefix: prefix, Ports: ports, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+		return Decision{Allow: true, Rule: allow, Raw: raw, ECH: ech, Private: private, Prefix: prefix, Reason: fmt.Sprintf("the rule %q allows it", allow)}
 	}
-	return Decision{Reason: "no rule allows it"}
+	return Decision{Reason: s.whyNot(f)}
+}
+
+// whyNot says why no rule allows a flow. A rule for the same address may mean another machine.
+func (s *Set) whyNot(f Flow) string {
+	var other *Rule
+	f.AtHost = !f.AtHost
+	if f.Addr.IsValid() {
+		s.about(f, func(r *Rule) {
+			if other == nil && r.Action == Allow && r.covers(f.Proto, f.Port) {
+				other = r
+			}
+		})
+	}
+	switch {
+	case other == nil:
+		return "no rule allows it"
+	case other.atHost:
+		return fmt.Sprintf("the rule %q opens an address of the host only, which %s is not now", other, f.Addr)
+	}
+	return fmt.Sprintf("the rule %q opens no address of the host, which %s is now: allow %s if the guest is to reach that service of the host", other, f.Addr, hostRule(f))
+}
+
+// hostRule returns the rule that opens a service of the host at the address of a flow.
+func hostRule(f Flow) string {
+	a := f.Addr.Unmap()
+	r := Rule{proto: f.Proto, atHost: true, prefix: netip.PrefixFrom(a, a.BitLen()), ports: []PortRange{{f.Port, f.Port}}}
+	return r.canonical()
 }
 
 // Overruled returns the deny rule that keeps an allow rule from ever taking effect,
 // or nil. Only rules about one name, one address or the host are looked at: of what
 // a wildcard allows, something may be left.
 func (s *Set) Overruled(r *Rule) *Rule {
-	f := Flow{Name: strings.Join(r.labels, "."), Host: r.host, Proto: r.proto}
+	f := Flow{Name: strings.Join(r.labels, "."), Host: r.host, Proto: r.proto, AtHost: r.atHost}
 	if r.prefix.IsValid() {
 		f.Addr = r.prefix.Addr()
 	}
