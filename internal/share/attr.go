@@ -38,7 +38,7 @@ func (f *fileSystem) standInAttr(out *fuse.AttrOut) {
 
 // GetAttr implements fuse.RawFileSystem.
 func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, err := f.nodeFor(statNode, in.NodeId)
+	n, err := f.nodeFor(statNode, &in.InHeader)
 	if err != nil {
 		return status(err)
 	}
@@ -56,7 +56,7 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 
 // SetAttr implements fuse.RawFileSystem.
 func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, err := f.nodeFor(modifyNode, in.NodeId)
+	n, err := f.nodeFor(modifyNode, &in.InHeader)
 	if err != nil {
 		return status(err)
 	}

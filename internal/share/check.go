@@ -1,6 +1,9 @@
 package share
 
-import "golang.org/x/sys/unix"
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
 
 // operation is the effect of a request on a node, or on a name in a directory.
 type operation int
@@ -78,12 +81,25 @@ func (f *fileSystem) checkShare(o operation) error {
 
 // nodeFor returns the node of a request about the node itself, if the share allows the
 // operation.
-func (f *fileSystem) nodeFor(o operation, id uint64) (*node, error) {
-	n, err := f.tree.get(id)
+func (f *fileSystem) nodeFor(o operation, h *fuse.InHeader) (*node, error) {
+	n, err := f.tree.get(h.NodeId)
 	if err == nil {
 		err = f.check(o, n, "")
 	}
+	if err == nil && f.rules != nil && (o == readNode || o == modifyNode) {
+		err = f.guardNode(who{h.Pid}, o, n)
+	}
 	return n, err
+}
+
+// guardNode makes the private version that a change of a node needs, and refuses a node
+// that has become hidden.
+func (f *fileSystem) guardNode(w who, o operation, n *node) error {
+	slot, _, err := f.inSlot(n)
+	if err != nil || slot == nil || o != modifyNode {
+		return err
+	}
+	return f.makePrivate(w, slot)
 }
 
 // dirFor returns the directory of a request about a name in it (no name for

@@ -11,7 +11,7 @@ import (
 
 // OpenDir implements fuse.RawFileSystem.
 func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	n, err := f.nodeFor(readNode, in.NodeId)
+	n, err := f.nodeFor(readNode, &in.InHeader)
 	if err == nil && !n.isDir() {
 		err = unix.ENOTDIR
 	}
@@ -43,6 +43,7 @@ type dirReader struct {
 	rest []byte
 	buf  *[direntBuffer]byte // nil, or what rest lies in
 	lost bool                // rest was dropped: the descriptor is further than at
+	own  []string            // names of private versions that the host's directory does not show
 
 	element *list.Element // guarded by listings.mu
 }
@@ -107,7 +108,8 @@ func (l *listings) drop(d *dirReader) {
 // dirent is one entry of getdents64(2).
 type dirent struct {
 	fuse.DirEntry
-	size int // in the buffer
+	size int  // in the buffer
+	own  bool // a private version
 }
 
 // Layout of struct linux_dirent64 (getdents(2)).
@@ -183,15 +185,25 @@ func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) f
 	h.dir.mu.Lock()
 	defer h.dir.mu.Unlock()
 	defer f.listings.keep(&h.dir)
+	v, err := f.listView(h, in.Offset)
+	if err != nil {
+		return status(err)
+	}
+	if isOwnOffset(in.Offset) {
+		return f.listOwn(h, v, in.Offset, put)
+	}
 	if err := h.dir.seek(h.fd, in.Offset); err != nil {
 		return status(err)
 	}
 	for {
 		e, ok, err := h.dir.next(h.fd)
-		if err != nil || !ok {
+		if err != nil {
 			return status(err)
 		}
-		if (isDots(e.Name) || f.check(lookupName, h.node, e.Name) == nil) && !put(h, e) {
+		if !ok {
+			return f.listOwn(h, v, ownOffset, put)
+		}
+		if (isDots(e.Name) || f.check(lookupName, h.node, e.Name) == nil && v.shows(&e)) && !put(h, e) {
 			return fuse.OK
 		}
 		h.dir.take(e)
@@ -216,9 +228,13 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		if isDots(e.Name) {
 			return true
 		}
+		if e.own || f.rules != nil && f.rules.Candidate(e.Name) {
+			f.enterListed(h.node, e.Name, out, entry)
+			return true
+		}
 		if st, err := statAt(h.fd, e.Name); err == nil && f.checkMount(h.fd, e.Name, st) == nil {
 			out.FixMode(uint32(st.Mode))
-			if f.entry(h.node, e.Name, file{h.fd, e.Name}, st, entry) == nil { // else the guest looks it up
+			if f.entry(h.node, e.Name, false, file{h.fd, e.Name}, st, entry) == nil { // else the guest looks it up
 				out.FixMode(entry.Mode)
 				entry.SetEntryTimeout(listedFor)
 				if entry.AttrTimeout() > 0 {

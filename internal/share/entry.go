@@ -7,15 +7,15 @@ import (
 
 // createEntry lets create make a file with a name in a directory, by its descriptor, and
 // answers with the new entry.
-func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *fuse.EntryOut, create func(fd int) error) fuse.Status {
+func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *fuse.EntryOut, create func(fd int, name string) error) fuse.Status {
 	n.caller = h.Owner
-	return f.inDir(h.NodeId, name, func(p place, parent *node) error {
-		if err := create(p.dir.fd); err != nil {
+	return f.inDir(h, name, n.typ, func(s *spotAt, parent *node) error {
+		if err := create(s.dir.fd, s.name); err != nil {
 			return err
 		}
-		st, err := statAt(p.dir.fd, name)
+		st, err := statAt(s.dir.fd, s.name)
 		if err == nil {
-			err = f.checkMount(p.dir.fd, name, st)
+			err = f.checkMount(s.dir.fd, s.name, st)
 		}
 		if err == nil && st.Mode&unix.S_IFMT != n.typ {
 			err = unix.ESTALE // replaced on the host
@@ -23,27 +23,34 @@ func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *
 		if err != nil {
 			return err
 		}
-		record, err := f.ownAt(parent, n, p.dir.fd, name, st)
+		record, err := f.ownAt(parent, n, s.dir.fd, s.name, st)
 		if err != nil {
 			return err
 		}
-		return f.entryOfNew(parent, name, record, st, out)
+		f.noteMade(s, name)
+		return f.entryOfNew(parent, name, s.slot, record, st, out)
 	})
 }
 
-// inDir lets make make a name in a directory.
-func (f *fileSystem) inDir(dir uint64, name string, make func(p place, parent *node) error) fuse.Status {
-	parent, made, err := f.dirToMake(createName, dir, name)
+// inDir lets make make a name of a type (S_IFMT) in a directory.
+func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, make func(s *spotAt, parent *node) error) fuse.Status {
+	parent, made, err := f.dirToMake(createName, h.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
 	defer made()
-	p, err := f.tree.in(parent)
+	s, err := f.toChange(who{h.Pid}, parent, name, true, typ == unix.S_IFDIR)
 	if err != nil {
 		return status(err)
 	}
-	defer p.close()
-	return status(make(p, parent))
+	defer s.close()
+	if err := f.checkNew(who{h.Pid}, &s, name, typ); err != nil {
+		return status(err)
+	}
+	done := s.makeRoom()
+	err = make(&s, parent)
+	done(err)
+	return status(err)
 }
 
 // Mknod implements fuse.RawFileSystem. It makes no devices on the host: where bawn runs as
@@ -61,7 +68,7 @@ func (f *fileSystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 	default:
 		return fuse.EPERM
 	}
-	return f.createEntry(&in.InHeader, n, name, out, func(dir int) error {
+	return f.createEntry(&in.InHeader, n, name, out, func(dir int, name string) error {
 		return unix.Mknodat(dir, name, uint32(n.typ)|n.hostMode(), 0)
 	})
 }
@@ -69,7 +76,7 @@ func (f *fileSystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 // Mkdir implements fuse.RawFileSystem.
 func (f *fileSystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	n := newFile{typ: unix.S_IFDIR, mode: uint16(in.Mode & (permissions | unix.S_ISVTX))}
-	return f.createEntry(&in.InHeader, n, name, out, func(dir int) error {
+	return f.createEntry(&in.InHeader, n, name, out, func(dir int, name string) error {
 		return unix.Mkdirat(dir, name, n.hostMode())
 	})
 }
@@ -77,58 +84,71 @@ func (f *fileSystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out
 // Symlink implements fuse.RawFileSystem.
 func (f *fileSystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	n := newFile{typ: unix.S_IFLNK, mode: permissions}
-	return f.createEntry(h, n, name, out, func(dir int) error { return unix.Symlinkat(target, dir, name) })
+	return f.createEntry(h, n, name, out, func(dir int, name string) error { return unix.Symlinkat(target, dir, name) })
 }
 
 // Link implements fuse.RawFileSystem.
 func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	n, err := f.nodeFor(readNode, in.Oldnodeid)
+	n, err := f.nodeFor(readNode, &fuse.InHeader{NodeId: in.Oldnodeid, Caller: in.Caller})
 	if err != nil {
 		return status(err)
 	}
-	fd, _, err := f.open(n)
+	private, err := f.mayLink(who{in.Pid}, n)
+	if err != nil {
+		return status(err)
+	}
+	fd, st, err := f.open(n)
 	if err != nil {
 		return status(err)
 	}
 	defer unix.Close(fd)
-	return f.inDir(in.NodeId, name, func(p place, parent *node) error {
-		if err := unix.Linkat(unix.AT_FDCWD, magic(fd), p.dir.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	return f.inDir(&in.InHeader, name, st.Mode&unix.S_IFMT, func(s *spotAt, parent *node) error {
+		if s.private != private {
+			return unix.EXDEV
+		}
+		if err := unix.Linkat(unix.AT_FDCWD, magic(fd), s.dir.fd, s.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 			return err
 		}
-		return f.find(p, parent, name, out)
+		return f.find(s, parent, name, out)
 	})
 }
 
 // Unlink implements fuse.RawFileSystem.
 func (f *fileSystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return f.remove(h.NodeId, name, 0)
+	return f.remove(h, name, 0)
 }
 
 // Rmdir implements fuse.RawFileSystem.
 func (f *fileSystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return f.remove(h.NodeId, name, unix.AT_REMOVEDIR)
+	return f.remove(h, name, unix.AT_REMOVEDIR)
 }
 
-func (f *fileSystem) remove(dir uint64, name string, flags int) fuse.Status {
-	parent, err := f.dirFor(changeName, dir, name)
+func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Status {
+	parent, err := f.dirFor(changeName, h.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
-	p, err := f.tree.in(parent)
+	s, err := f.toChange(who{h.Pid}, parent, name, false, flags != 0)
 	if err != nil {
 		return status(err)
 	}
-	defer p.close()
-	st, err := statAt(p.dir.fd, name)
+	defer s.close()
+	st, err := statAt(s.dir.fd, s.name)
+	if err == nil && flags != 0 && f.holdsVersions(&s, name) {
+		err = unix.ENOTEMPTY
+	}
 	if err != nil {
 		return status(err)
 	}
-	f.tree.pinKnown(p.dir.fd, name, keyOf(st)) // who holds it goes on using it
-	if err := unix.Unlinkat(p.dir.fd, name, flags); err != nil {
+	f.tree.pinKnown(s.dir.fd, s.name, keyOf(st)) // who holds it goes on using it
+	if err := unix.Unlinkat(s.dir.fd, s.name, flags); err != nil {
 		return status(err)
 	}
 	f.gone(parent, name, st)
-	return fuse.OK
+	if flags != 0 {
+		f.dropVersions(&s, name)
+	}
+	return status(f.left(&s, name))
 }
 
 // gone notes that a name was removed, of a file with these attributes before that.
@@ -137,56 +157,4 @@ func (f *fileSystem) gone(parent *node, name string, st *unix.Statx_t) {
 		f.owners.table.set(keyOf(st), nil)
 	}
 	f.tree.gone(parent, name, keyOf(st))
-}
-
-// renameFlags are the flags of renameat2(2) that a guest may use: not the one that makes
-// whiteouts, which are devices.
-const renameFlags = unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE
-
-// Rename implements fuse.RawFileSystem.
-func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
-	if in.Flags&^uint32(renameFlags) != 0 {
-		return fuse.EINVAL
-	}
-	a, b, err := f.renameDirs(in, from, to)
-	if err != nil {
-		return status(err)
-	}
-	pa, err := f.tree.in(a)
-	if err != nil {
-		return status(err)
-	}
-	defer pa.close()
-	pb, err := f.tree.in(b)
-	if err != nil {
-		return status(err)
-	}
-	defer pb.close()
-	moved, err := statAt(pa.dir.fd, from)
-	if err != nil {
-		return status(err)
-	}
-	other, oerr := statAt(pb.dir.fd, to)
-	if oerr == nil {
-		f.tree.pinKnown(pb.dir.fd, to, keyOf(other))
-	}
-	if err := unix.Renameat2(pa.dir.fd, from, pb.dir.fd, to, uint(in.Flags)); err != nil {
-		return status(err)
-	}
-	switch {
-	case oerr != nil || keyOf(other) == keyOf(moved):
-	case in.Flags&unix.RENAME_EXCHANGE != 0:
-		f.tree.moved(b, to, a, from, keyOf(other))
-	default:
-		f.gone(b, to, other)
-	}
-	f.tree.moved(a, from, b, to, keyOf(moved))
-	return fuse.OK
-}
-
-func (f *fileSystem) renameDirs(in *fuse.RenameIn, from, to string) (a, b *node, err error) {
-	if a, err = f.dirFor(changeName, in.NodeId, from); err == nil {
-		b, err = f.dirFor(changeName, in.Newdir, to)
-	}
-	return a, b, err
 }

@@ -122,7 +122,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if writable || flags&unix.O_TRUNC != 0 {
 		op = modifyNode
 	}
-	n, err := f.nodeFor(op, in.NodeId)
+	n, err := f.nodeFor(op, &in.InHeader)
 	if err != nil {
 		return status(err)
 	}
@@ -168,22 +168,24 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 }
 
 // Create implements fuse.RawFileSystem.
-func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) (code fuse.Status) {
 	parent, made, err := f.dirToMake(createName, in.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
 	defer made()
-	p, err := f.tree.in(parent)
+	s, err := f.toChange(who{in.Pid}, parent, name, true, false)
 	if err != nil {
 		return status(err)
 	}
-	defer p.close()
+	defer s.close()
+	room := s.makeRoom()
+	defer func() { room(asError(code)) }()
 	flags := int(in.Flags) & passedFlags
 	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
-	fd, err := unix.Openat(p.dir.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
+	fd, err := unix.Openat(s.dir.fd, s.name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
-		return f.openExisting(p, parent, in, name, out)
+		return f.openExisting(&s, parent, in, name, out)
 	}
 	if err != nil {
 		return status(err)
@@ -196,16 +198,17 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	file := keyOf(st)
 	record, err := f.own(parent, asked, func() (int, error) { return fd, nil }, st)
 	if err != nil {
-		f.discard(p.dir.fd, name, file)
+		f.discard(s.dir.fd, s.name, file)
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(parent, name, fd, record, st, flags, out)
+	f.noteMade(&s, name)
+	return f.opened(parent, name, s.slot, fd, record, st, flags, out)
 }
 
 // openExisting is Create of a name that another process has made meanwhile.
-func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	at, err := unix.Openat(p.dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (f *fileSystem) openExisting(s *spotAt, parent *node, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	at, err := unix.Openat(s.dir.fd, s.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return status(err)
 	}
@@ -229,12 +232,12 @@ func (f *fileSystem) openExisting(p place, parent *node, in *fuse.CreateIn, name
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(parent, name, fd, f.owners.read(file{fd: fd}, st), st, flags, out)
+	return f.opened(parent, name, s.slot, fd, f.owners.read(file{fd: fd}, st), st, flags, out)
 }
 
 // opened makes the answer to Create, of a file with the record. It takes over fd.
-func (f *fileSystem) opened(parent *node, name string, fd int, record *ownership, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
-	if err := f.entryOfNew(parent, name, record, st, &out.EntryOut); err != nil {
+func (f *fileSystem) opened(parent *node, name string, slot bool, fd int, record *ownership, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
+	if err := f.entryOfNew(parent, name, slot, record, st, &out.EntryOut); err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
@@ -258,14 +261,14 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		return status(err)
 	}
 	defer made()
-	p, err := f.tree.in(parent)
+	s, err := f.toChange(who{in.Pid}, parent, "", true, false)
 	if err != nil {
 		return status(err)
 	}
-	defer p.close()
+	defer s.close()
 	flags := int(in.Flags)&passedFlags | int(in.Flags)&unix.O_EXCL
 	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
-	fd, err := unix.Openat(p.dir.fd, ".", flags|unix.O_TMPFILE|unix.O_CLOEXEC, asked.hostMode())
+	fd, err := unix.Openat(s.dir.fd, ".", flags|unix.O_TMPFILE|unix.O_CLOEXEC, asked.hostMode())
 	if err != nil {
 		return status(err)
 	}
@@ -279,7 +282,7 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(nil, "", fd, record, st, flags, out)
+	return f.opened(nil, "", false, fd, record, st, flags, out)
 }
 
 // Release implements fuse.RawFileSystem.

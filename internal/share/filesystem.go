@@ -10,6 +10,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
 )
 
 // fileSystem answers the guest's requests. go-fuse answers ENOSYS to those that have no
@@ -27,6 +29,12 @@ type fileSystem struct {
 	handles    map[uint64]*handle
 	nextHandle uint64
 	maxHandles int
+
+	rules   *guard.Rules  // nil: nothing is guarded or hidden
+	folds   bool          // names on the root's file system that differ in case are the same
+	private *privateStore // nil: changes of guarded paths are refused
+	events  *eventLog     // nil: not logged
+	made    sync.Map      // of key: files that the guest made, where they take no attribute
 
 	listings listings
 	syncs    shared
@@ -76,6 +84,11 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		maxHandles:    min(maxHandles, limit/2),
 		listings:      listings{max: maxListings, open: list.New()},
 	}
+	if err := f.prepareGuard(o, fd); err != nil {
+		mounts.close()
+		unix.Close(fd)
+		return nil, fmt.Errorf("share %s: %w", o.Root, err)
+	}
 	if f.file != "" {
 		f.tree.maxPins = 0 // what was moved from the file's name is not shared any more
 	}
@@ -96,22 +109,31 @@ func status(err error) fuse.Status {
 	return fuse.EIO
 }
 
-// entry makes the answer to a name that was found at a place.
-func (f *fileSystem) entry(parent *node, name string, at file, st *unix.Statx_t, out *fuse.EntryOut) error {
-	return f.enter(parent, name, st, out, func(n *node) ownership { return f.ownership(n, at, st) })
+// asError is the reverse of status.
+func asError(st fuse.Status) error {
+	if st == fuse.OK {
+		return nil
+	}
+	return unix.Errno(st)
+}
+
+// entry makes the answer to a name that was found at a place, which is that of a private
+// version if slot is set.
+func (f *fileSystem) entry(parent *node, name string, slot bool, at file, st *unix.Statx_t, out *fuse.EntryOut) error {
+	return f.enter(parent, name, slot, st, out, func(n *node) ownership { return f.ownership(n, at, st) })
 }
 
 // entryOfNew is entry for a file that was just made, with the record.
-func (f *fileSystem) entryOfNew(parent *node, name string, record *ownership, st *unix.Statx_t, out *fuse.EntryOut) error {
-	return f.enter(parent, name, st, out, func(n *node) ownership { return f.know(n, st, record) })
+func (f *fileSystem) entryOfNew(parent *node, name string, slot bool, record *ownership, st *unix.Statx_t, out *fuse.EntryOut) error {
+	return f.enter(parent, name, slot, st, out, func(n *node) ownership { return f.know(n, st, record) })
 }
 
 // enter makes the answer to a name whose node has the ownership.
-func (f *fileSystem) enter(parent *node, name string, st *unix.Statx_t, out *fuse.EntryOut, owner func(*node) ownership) error {
+func (f *fileSystem) enter(parent *node, name string, slot bool, st *unix.Statx_t, out *fuse.EntryOut, owner func(*node) ownership) error {
 	if err := f.checkType(parent, st.Mode); err != nil {
 		return err
 	}
-	n := f.tree.seen(parent, name, keyOf(st), st.Mode&unix.S_IFMT)
+	n := f.tree.seen(parent, name, keyOf(st), st.Mode&unix.S_IFMT, slot)
 	if n == nil {
 		return unix.ENFILE
 	}
@@ -128,15 +150,15 @@ func (f *fileSystem) enter(parent *node, name string, st *unix.Statx_t, out *fus
 }
 
 // find looks a name up and makes the answer.
-func (f *fileSystem) find(p place, parent *node, name string, out *fuse.EntryOut) error {
-	st, err := statAt(p.dir.fd, name)
+func (f *fileSystem) find(s *spotAt, parent *node, name string, out *fuse.EntryOut) error {
+	st, err := statAt(s.dir.fd, s.name)
 	if err == nil {
-		err = f.checkMount(p.dir.fd, name, st)
+		err = f.checkMount(s.dir.fd, s.name, st)
 	}
 	if err != nil {
 		return err
 	}
-	return f.entry(parent, name, file{p.dir.fd, name}, st, out)
+	return f.entry(parent, name, s.slot, file{s.dir.fd, s.name}, st, out)
 }
 
 // Lookup implements fuse.RawFileSystem.
@@ -145,14 +167,13 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if err != nil {
 		return status(err)
 	}
-	p, err := f.tree.in(parent)
-	if err != nil {
-		return status(err)
+	s, err := f.look(parent, name)
+	if err == nil {
+		defer s.close()
+		err = f.find(&s, parent, name, out)
 	}
-	defer p.close()
-	err = f.find(p, parent, name, out)
 	if err == nil && out.Mode&unix.S_IFMT == unix.S_IFREG && out.Size <= maxPinned {
-		f.tree.pinNode(p.dir.fd, name, out.NodeId)
+		f.tree.pinNode(s.dir.fd, s.name, out.NodeId)
 	}
 	if errors.Is(err, unix.ENOENT) {
 		out.NodeId = 0 // may be remembered as well
@@ -246,7 +267,7 @@ func (f *fileSystem) stat(n *node) (*unix.Statx_t, ownership, error) {
 
 // Readlink implements fuse.RawFileSystem.
 func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	n, err := f.nodeFor(readNode, h.NodeId)
+	n, err := f.nodeFor(readNode, h)
 	if err != nil {
 		return nil, status(err)
 	}

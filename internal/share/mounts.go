@@ -61,6 +61,7 @@ var kernelTypes = map[uint32]bool{
 type mounts struct {
 	rootDev  uint64
 	rootType uint32
+	storeDev uint64   // of the store of private versions, or 0
 	table    *os.File // /proc/self/mountinfo, opened before the process was confined; nil if it could not be
 }
 
@@ -100,7 +101,7 @@ func typeOf(fd int) (uint32, error) {
 // file on the root's device costs no system call.
 func (m *mounts) check(fd int, st *unix.Statx_t) error {
 	dev := device(st)
-	if dev == m.rootDev {
+	if dev == m.rootDev || m.storeDev != 0 && dev == m.storeDev {
 		return nil
 	}
 	typ, err := typeOf(fd)
@@ -143,7 +144,7 @@ const maxMountTable = 64 << 20
 // checkMount is check for a name in a directory that was found to have these attributes,
 // before the guest learns more of it. A name that it knows already was checked.
 func (f *fileSystem) checkMount(dir int, name string, st *unix.Statx_t) error {
-	if device(st) == f.tree.mounts.rootDev || f.tree.knows(keyOf(st)) {
+	if device(st) == f.tree.mounts.rootDev || f.private != nil && device(st) == f.private.dev || f.tree.knows(keyOf(st)) {
 		return nil
 	}
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

@@ -32,6 +32,7 @@ type savedNode struct {
 	Birth   int64  `json:"b,omitempty"`
 	Type    uint16 `json:"t"`
 	Lookups uint64 `json:"l,omitempty"`
+	Private bool   `json:"v,omitempty"` // it lies in the store of private versions
 	Owner   string `json:"w,omitempty"` // its record, if that is only in the server's table
 }
 
@@ -49,7 +50,7 @@ func (f *fileSystem) save() *Saved {
 	defer f.tree.mu.Unlock()
 	s := &Saved{Next: f.tree.next, Handle: f.nextHandle}
 	for _, n := range f.tree.byID {
-		v := savedNode{ID: n.id, Name: []byte(n.name), Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.birth, Type: n.typ, Lookups: n.lookups}
+		v := savedNode{ID: n.id, Name: []byte(n.name), Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.birth, Type: n.typ, Lookups: n.lookups, Private: n.private}
 		if n.parent != nil {
 			v.Parent = n.parent.id
 		}
@@ -114,6 +115,11 @@ func (f *fileSystem) loadHandle(v savedHandle) error {
 	if h.writable() && f.check(modifyNode, n, "") != nil {
 		return errors.New("saved share: a file is open for writing, but the share is read-only now")
 	}
+	if h.writable() && f.guardsHost(n) {
+		f.handles[h.id] = h // stale: the rules did not hold when it was opened
+		f.tree.opened(h)
+		return nil
+	}
 	if fd, ok := f.reopenSaved(n, flags); ok { // else the handle is stale
 		h.fd = fd
 	}
@@ -167,7 +173,7 @@ func (t *tree) load(s *Saved, moved bool, mayLie func(n, parent *node, name stri
 		if k.dev == root.Dev { // the number of a device may be another after the host's boot
 			k.dev = t.root.key.dev
 		}
-		t.byID[v.ID] = &node{id: v.ID, key: k, typ: v.Type, lookups: v.Lookups}
+		t.byID[v.ID] = &node{id: v.ID, key: k, typ: v.Type, lookups: v.Lookups, private: v.Private && t.store != nil}
 	}
 	for _, v := range s.Nodes {
 		n, parent := t.byID[v.ID], t.byID[v.Parent]
@@ -204,16 +210,16 @@ func (t *tree) rebind(n *node) {
 			continue
 		}
 		t.mu.Unlock() // nobody else uses the tree yet
-		d, err := t.openDir(at.parent)
+		p, err := t.at(at)
 		t.mu.Lock()
 		if err != nil {
 			continue // stale, as it was
 		}
-		if st, err := statAt(d.fd, at.name); err == nil && st.Mode&unix.S_IFMT == at.typ {
+		if st, err := statAt(p.dir.fd, p.name); err == nil && st.Mode&unix.S_IFMT == at.typ {
 			at.key = keyOf(st)
 			at.told = report{size: ^uint64(0), valid: true} // whatever the guest knows of it is of another file
 		}
-		t.unref(d)
+		t.unref(p.dir)
 	}
 }
 

@@ -50,6 +50,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/confine"
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/share/vhostuser"
 )
 
@@ -61,11 +62,23 @@ type Options struct {
 	File string `json:"file,omitempty"`
 	// ReadOnly refuses every change.
 	ReadOnly bool `json:"readOnly,omitempty"`
+
+	// Guard has what the user adds to the rules of guarded and hidden paths. Nil means that
+	// the share has no such rules. They do not concern a share of one file.
+	Guard *guard.Options `json:"guard,omitempty"`
+	// Private is the directory in which the guest's own versions of guarded files are kept.
+	// It is made if it is not there. Without it, changes of guarded paths are refused (EPERM).
+	Private string `json:"private,omitempty"`
+	// Events is the file to which changes of guarded paths are logged, if not empty.
+	Events string `json:"events,omitempty"`
 }
 
 // Equal reports whether two shares are the same for a guest, so that a server of the one
 // can take over from a server of the other.
-func (o Options) Equal(p Options) bool { return o == p }
+// The rules of guarded paths may differ.
+func (o Options) Equal(p Options) bool {
+	return o.Root == p.Root && o.File == p.File && o.ReadOnly == p.ReadOnly
+}
 
 // maxIO is the most that one request reads or writes, in bytes.
 const maxIO = 1 << 20
@@ -82,6 +95,9 @@ func (o Options) profile() confine.Profile {
 		p.NoAttributes = true
 	} else {
 		p.Write = []string{at}
+		if o.Private != "" {
+			p.Write = append(p.Write, o.Private)
+		}
 	}
 	return p
 }

@@ -11,7 +11,7 @@ import (
 // Statx implements fuse.RawFileSystem: it is GetAttr with the time of birth. The guest's
 // kernel asks for it when a program does (statx(2), STATX_BTIME).
 func (f *fileSystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	n, err := f.nodeFor(statNode, in.NodeId)
+	n, err := f.nodeFor(statNode, &in.InHeader)
 	if err != nil {
 		return status(err)
 	}

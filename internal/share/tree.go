@@ -39,6 +39,7 @@ type node struct {
 	refused  bool   // the guest was told to look it up again (outdated) and has not done so
 	nameless bool   // the guest reaches it without look-ups
 	lost     bool   // its name was found to lead elsewhere, and the guest has not looked it up since
+	private  bool   // it is a private version: it lies in the store, not in its parent
 	rebound  bool   // while loading: key is that of the inode that lies here now
 	owner    knownOwner
 
@@ -70,6 +71,7 @@ type tree struct {
 	maxNodes int
 
 	mounts *mounts
+	store  *privateStore // nil: there are no private versions
 
 	open    *list.List // nodes whose fd is open, the latest used first
 	maxOpen int
@@ -116,8 +118,8 @@ func (t *tree) dir(id uint64) (*node, error) {
 }
 
 // seen notes that an inode was found at a place, and that the guest looked it
-// up once more. It returns nil if there are too many nodes, all of them in use.
-func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
+// up once more, as a private version or not. It returns nil if there are too many nodes, all of them in use.
+func (t *tree) seen(parent *node, name string, k key, typ uint16, private bool) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byKey[k]
@@ -131,7 +133,7 @@ func (t *tree) seen(parent *node, name string, k key, typ uint16) *node {
 		t.byKey[k] = n
 	}
 	t.place(n, parent, name)
-	n.lost = false
+	n.lost, n.private = false, private
 	n.lookups++
 	return n
 }
@@ -208,8 +210,8 @@ func (t *tree) place(n, parent *node, name string) {
 	}
 }
 
-// moved notes a rename that succeeded.
-func (t *tree) moved(fromDir *node, from string, toDir *node, to string, k key) {
+// moved notes a rename that succeeded, to the place of a private version or another.
+func (t *tree) moved(fromDir *node, from string, toDir *node, to string, k key, private bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byKey[k]
@@ -220,6 +222,7 @@ func (t *tree) moved(fromDir *node, from string, toDir *node, to string, k key) 
 	if first || t.leave(spot{fromDir, from}, n) {
 		t.place(n, toDir, to)
 		t.leave(spot{fromDir, from}, n)
+		n.private = private
 	}
 }
 
@@ -324,13 +327,16 @@ func (t *tree) in(n *node) (place, error) {
 // at opens a node's directory. For the root, the name is empty.
 func (t *tree) at(n *node) (place, error) {
 	t.mu.Lock()
-	parent, name := n.parent, n.name
+	parent, name, private := n.parent, n.name, n.private
 	t.mu.Unlock()
 	if n == t.root {
 		parent, name = n, ""
 	}
 	if parent == nil {
 		return place{}, unix.ESTALE
+	}
+	if private {
+		return t.versionPlace(parent, name)
 	}
 	d, err := t.openDir(parent)
 	return place{t, d, name}, err
@@ -368,6 +374,14 @@ func (t *tree) way(n *node) (*dirFD, []step, error) {
 	var way []step
 	at := n
 	for at.fd == nil {
+		if at.private {
+			c, err := t.chainLocked(at.parent)
+			if err != nil {
+				return nil, nil, err
+			}
+			t.store.root.users++
+			return t.store.root, append(way, step{at, t.store.path(c.names) + "/" + slotPrefix + at.name, at.key}), nil
+		}
 		way = append(way, step{at, at.name, at.key})
 		if at = at.parent; at == nil || len(way) > depthLimit {
 			return nil, nil, unix.ESTALE

@@ -23,7 +23,7 @@ func (f forRoot) widely(h *fuse.InHeader, call func() fuse.Status, nodes ...uint
 	}
 	again := false
 	for _, id := range nodes {
-		again = f.widen(id) || again
+		again = f.widen(&fuse.InHeader{NodeId: id, Caller: h.Caller}) || again
 	}
 	if again {
 		st = call()
@@ -33,8 +33,8 @@ func (f forRoot) widely(h *fuse.InHeader, call func() fuse.Status, nodes ...uint
 
 // widen gives a file or directory a mode on the host by which the server can open it. It
 // reports whether it had none.
-func (f *fileSystem) widen(id uint64) bool {
-	n, err := f.nodeFor(modifyNode, id)
+func (f *fileSystem) widen(h *fuse.InHeader) bool {
+	n, err := f.nodeFor(modifyNode, h)
 	if err != nil {
 		return false
 	}

@@ -24,8 +24,8 @@ const maxAttributeList = 65536
 
 // onAttributes opens a node for a system call on its extended attributes, if the share
 // allows the operation.
-func (f *fileSystem) onAttributes(o operation, id uint64, call func(path string) (int, error)) (int, fuse.Status) {
-	n, err := f.nodeFor(o, id)
+func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path string) (int, error)) (int, fuse.Status) {
+	n, err := f.nodeFor(o, h)
 	if err != nil {
 		return 0, status(err)
 	}
@@ -43,14 +43,14 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 	if err := guestsOwn(name); err != nil {
 		return 0, status(err)
 	}
-	n, st := f.onAttributes(readNode, h.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
+	n, st := f.onAttributes(readNode, h, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
 	return uint32(n), st
 }
 
 // ListXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	buf := make([]byte, maxAttributeList)
-	n, st := f.onAttributes(readNode, h.NodeId, func(path string) (int, error) { return unix.Listxattr(path, buf) })
+	n, st := f.onAttributes(readNode, h, func(path string) (int, error) { return unix.Listxattr(path, buf) })
 	if st != fuse.OK {
 		return 0, st
 	}
@@ -72,7 +72,7 @@ func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	if err := guestsOwn(name); err != nil {
 		return status(err)
 	}
-	_, st := f.onAttributes(modifyNode, in.NodeId, func(path string) (int, error) {
+	_, st := f.onAttributes(modifyNode, &in.InHeader, func(path string) (int, error) {
 		room := uint64(len(data)) + inodeBytes
 		if err := f.space.take(room, 0); err != nil {
 			return 0, err
@@ -88,6 +88,6 @@ func (f *fileSystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name strin
 	if err := guestsOwn(name); err != nil {
 		return status(err)
 	}
-	_, st := f.onAttributes(modifyNode, h.NodeId, func(path string) (int, error) { return 0, unix.Removexattr(path, name) })
+	_, st := f.onAttributes(modifyNode, h, func(path string) (int, error) { return 0, unix.Removexattr(path, name) })
 	return st
 }

@@ -1,0 +1,73 @@
+package guard
+
+import "slices"
+
+// gitNames are names, folded, that matter in a directory of git.
+var gitNames = map[string]bool{
+	"head": true, "config": true, "config.worktree": true, "hooks": true, "commondir": true, "gitdir": true,
+	"attributes": true, ".git": true, "objects": true,
+}
+
+// belowGit reports whether a directory is one named .git or lies below one, and the way from
+// there.
+func belowGit(dir []string) (git bool, below []string) {
+	for i := len(dir) - 1; i >= 0; i-- {
+		if dir[i] == ".git" {
+			return true, dir[i+1:]
+		}
+	}
+	return false, nil
+}
+
+// inGit reports whether git's rules guard a name, which is folded as its directory is.
+func (r *Rules) inGit(p Place, dir []string, name string) bool {
+	git, below := belowGit(dir)
+	area := ""
+	if len(below) > 0 {
+		area = below[0]
+	}
+	switch {
+	case name == ".git":
+		// A file that leads to the repository of a worktree or submodule. One that the guest
+		// makes itself leads to a repository whose configuration is guarded.
+		return p.Has(p.Name) && !p.IsDir() && !p.Made()
+	case !git || area == "objects":
+		return lookAlike(p, dir, name)
+	case name == "head":
+		return false // git moves it on every switch
+	case area == "refs" || area == "logs":
+		// Names are those of branches here, but for what would make a repository of it.
+		return name == "commondir" || name == "objects" && p.IsDir()
+	case name == "config", name == "config.worktree", name == "hooks", name == "commondir":
+		return true
+	case name == "gitdir": // that of a new worktree is the host's to see, or its git prunes the worktree
+		return p.Has(p.Name) && !p.Made()
+	case name == "attributes":
+		return slices.Equal(below[max(len(below)-1, 0):], []string{"info"})
+	}
+	return false
+}
+
+// lookAlike is inGit in a directory that is no repository by its name.
+func lookAlike(p Place, dir []string, name string) bool {
+	switch name {
+	case "head":
+		exact := p.Name == "HEAD" || p.Folds
+		return exact && !p.Has("HEAD")
+	case "config", "config.worktree", "hooks", "commondir":
+		return p.Has("HEAD")
+	case "attributes":
+		return false // of info below it: without a configuration it names no program
+	}
+	return false
+}
+
+// gitRule returns the documented rule of a name in a directory of git.
+func gitRule(name string) *Rule {
+	for i := range Git {
+		if fold(Git[i].Path) == name {
+			return &Git[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,257 @@
+// Package guard decides which paths of a share a guest may not change on the host, and which
+// it may not see.
+//
+// # Theory of operation
+//
+// The host runs or trusts some files of a project: git's configuration and hooks, tasks of
+// editors, environments of a shell, configuration of agents. Others hold secrets. A Rules is
+// the list of both (list.go), compiled. Judge gets one name in one directory, as the host
+// has them, and returns what applies. It is pure: what it must know of the host (whether a
+// directory has a HEAD, what a file contains) it asks through Place, and only for names that
+// depend on it, so that all other names cost one look-up in a map (Candidate).
+//
+// The share server (package share) enforces the answer: it keeps the guest's changes of a
+// guarded path, and files that the guest makes with a hidden name, as private versions in
+// the sandbox's state.
+//
+// # Repositories
+//
+// In a directory named .git, or below one, git's own files are guarded by name. Everywhere
+// else a directory becomes a (bare) repository as soon as it has HEAD, objects and refs, and
+// git on the host then trusts config and hooks beside them. So HEAD is guarded where the host
+// has none, and config, hooks and commondir are guarded where the host has a HEAD: no order
+// in which a guest makes them gives the host a repository with a configuration of the guest.
+package guard
+
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Kind is what applies to a path.
+type Kind int
+
+// The kinds.
+const (
+	Free    Kind = iota // the guest and the host share it
+	Noted               // as Free, and a change is logged
+	Guarded             // the guest reads the host's and changes a private version
+	Hidden              // the guest does not see the host's
+)
+
+// Place is a name in a directory of the host. The functions are called only where the
+// answer depends on them.
+type Place struct {
+	Dir  []string // components from the root of the share; the parents as they are on the host
+	Name string
+	// Folds reports whether the file system takes names that differ in case for the same.
+	Folds bool
+	// Has reports whether the directory has an entry with the name on the host.
+	Has func(name string) bool
+	// IsDir reports whether Name is, or is about to be, a directory.
+	IsDir func() bool
+	// Contains reports whether Name is a regular file of the host that contains one of the
+	// texts near its beginning.
+	Contains func(texts []string) bool
+	// Made reports whether the guest made the entry that the host has.
+	Made func() bool
+}
+
+// Rules are compiled rules. They do not change, and may be used by several goroutines.
+type Rules struct {
+	names   map[string][]*Rule // last component, folded
+	globs   []*Rule            // default rules whose last component is a pattern
+	parents map[string]bool    // folded names of components that are not the last one
+	exact   map[string]bool    // folded paths from the root that are guarded (Options.Paths)
+	guard   *patterns          // of the user
+	free    *patterns
+	hide    *patterns
+	show    *patterns
+	prefix  []string
+}
+
+// Options are what the user adds to and takes from the default rules: patterns in the syntax
+// of gitignore, relative to the root of the share.
+type Options struct {
+	Guard   []string `json:"guard,omitempty"`
+	NoGuard []string `json:"noGuard,omitempty"`
+	Hide    []string `json:"hide,omitempty"`
+	Show    []string `json:"show,omitempty"`
+	// Paths are guarded as well: paths from the root that the host's configuration names.
+	Paths []string `json:"paths,omitempty"`
+	// Prefix are components above the root that matter: .git, if the root lies below one.
+	Prefix []string `json:"prefix,omitempty"`
+}
+
+// New compiles the default rules with options. An error is a *PatternError.
+func New(o Options) (*Rules, error) {
+	r := &Rules{names: map[string][]*Rule{}, parents: map[string]bool{}, exact: map[string]bool{}, prefix: o.Prefix}
+	for i := range Defaults {
+		r.add(&Defaults[i])
+	}
+	for _, p := range o.Paths {
+		r.exact[fold(p)] = true
+	}
+	for _, s := range []struct {
+		into **patterns
+		text []string
+	}{{&r.guard, o.Guard}, {&r.free, o.NoGuard}, {&r.hide, o.Hide}, {&r.show, o.Show}} {
+		p, err := compile(s.text)
+		if err != nil {
+			return nil, err
+		}
+		*s.into = p
+	}
+	return r, nil
+}
+
+func (r *Rules) add(rule *Rule) {
+	rule.parts = strings.Split(fold(rule.Path), "/")
+	last := rule.parts[len(rule.parts)-1]
+	if strings.ContainsAny(last, "*") {
+		r.globs = append(r.globs, rule)
+	} else {
+		r.names[last] = append(r.names[last], rule)
+	}
+	for _, p := range rule.parts[:len(rule.parts)-1] {
+		r.parents[p] = true
+	}
+}
+
+// fold returns the form in which names are compared: NFC, lower case.
+func fold(name string) string {
+	ascii, lower := true, true
+	for i := range len(name) {
+		c := name[i]
+		ascii = ascii && c < 0x80
+		lower = lower && (c < 'A' || c > 'Z')
+	}
+	switch {
+	case ascii && lower:
+		return name
+	case ascii:
+		return strings.ToLower(name)
+	}
+	// Special letters whose lower case is ASCII: the long s and the Kelvin sign.
+	return strings.NewReplacer("ſ", "s", "K", "k").Replace(strings.ToLower(norm.NFC.String(name)))
+}
+
+// foldOn is fold for a name on a file system that folds: such file systems also drop dots
+// and spaces at the end, and some have a short name for .git.
+func foldOn(folds bool, name string) string {
+	name = fold(name)
+	if folds {
+		name = strings.TrimRight(name, ". ")
+		if name == "git~1" {
+			name = ".git"
+		}
+	}
+	return name
+}
+
+// Candidate reports whether Judge could return anything but Free for a name, in whatever
+// directory. It is cheap.
+func (r *Rules) Candidate(name string) bool {
+	if r.guard != nil || r.hide != nil || len(r.exact) > 0 {
+		return true
+	}
+	return r.candidate(foldOn(true, name))
+}
+
+func (r *Rules) candidate(name string) bool {
+	if r.names[name] != nil || gitNames[name] {
+		return true
+	}
+	for _, g := range r.globs {
+		if matches(g.last(), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// AsksMade reports whether what applies to a name may depend on who made the file.
+func (r *Rules) AsksMade(name string) bool {
+	name = foldOn(true, name)
+	if name == ".git" || name == "gitdir" {
+		return true
+	}
+	asks := func(rule *Rule) bool { return rule.holds != nil && matches(rule.last(), name) }
+	for _, rule := range r.names[name] {
+		if asks(rule) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.globs, asks)
+}
+
+// Judge returns what applies to a name, and the default rule that says so, or nil if the
+// user's or git's rules say it.
+func (r *Rules) Judge(p Place) (Kind, *Rule) {
+	kind, rule := r.judge(p)
+	switch {
+	case (kind == Guarded || kind == Noted) && r.free.match(p):
+		return Free, nil
+	case kind == Hidden && r.show.match(p):
+		return Free, nil
+	}
+	return kind, rule
+}
+
+func (r *Rules) judge(p Place) (Kind, *Rule) {
+	if r.hide.match(p) && !r.show.match(p) {
+		return Hidden, nil
+	}
+	if r.guard.match(p) {
+		return Guarded, nil
+	}
+	name := foldOn(p.Folds, p.Name)
+	if len(r.exact) > 0 && r.exact[fold(strings.Join(append(slices.Clip(p.Dir), p.Name), "/"))] {
+		return Guarded, nil
+	}
+	if !r.candidate(name) {
+		return Free, nil
+	}
+	dir := slices.Concat(r.prefix, p.Dir)
+	for i := range dir {
+		dir[i] = foldOn(p.Folds, dir[i])
+	}
+	if gitNames[name] && r.inGit(p, dir, name) {
+		return Guarded, gitRule(name)
+	}
+	for _, rule := range r.names[name] {
+		if rule.applies(p, dir) {
+			return rule.Kind, rule
+		}
+	}
+	for _, rule := range r.globs {
+		if matches(rule.last(), name) && rule.applies(p, dir) {
+			return rule.Kind, rule
+		}
+	}
+	return Free, nil
+}
+
+// MayLeadAway reports whether a symbolic link in the place could give the host another
+// directory in place of one that guarded paths lie in, such as .claude or .git/info.
+func (r *Rules) MayLeadAway(p Place) bool {
+	name := foldOn(p.Folds, p.Name)
+	if !r.parents[name] && name != "info" || r.free.match(p) {
+		return false
+	}
+	if name != "info" {
+		return true
+	}
+	git, below := gitDir(r.prefix, p)
+	return git && len(below) == 0 || p.Has("HEAD")
+}
+
+func gitDir(prefix []string, p Place) (git bool, below []string) {
+	dir := slices.Concat(prefix, p.Dir)
+	for i := range dir {
+		dir[i] = foldOn(p.Folds, dir[i])
+	}
+	return belowGit(dir)
+}

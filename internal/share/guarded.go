@@ -1,0 +1,495 @@
+package share
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
+)
+
+// Guarded and hidden paths: what package guard says about a place of the share, and where a
+// request for it acts, on the host or on a private version (private.go).
+
+// chain is the way from the root to a directory.
+type chain struct {
+	nodes []*node
+	names []string
+	// private is whether the directory is, or lies below, a private version.
+	private bool
+}
+
+// chain returns the way to a node. It is ESTALE for one that has no place any more.
+func (t *tree) chain(n *node) (c chain, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.chainLocked(n)
+}
+
+func (t *tree) chainLocked(n *node) (c chain, err error) {
+	for at := n; at != t.root; at = at.parent {
+		if at.parent == nil || len(c.nodes) > depthLimit {
+			return chain{}, unix.ESTALE
+		}
+		c.nodes = append(c.nodes, at)
+		c.names = append(c.names, at.name)
+		c.private = c.private || at.private
+	}
+	slices.Reverse(c.nodes)
+	slices.Reverse(c.names)
+	return c, nil
+}
+
+// view judges the names in one directory.
+type view struct {
+	fs    *fileSystem
+	dir   *node
+	chain chain
+	// slot is the first node on the way whose path is guarded, and nil if there is none.
+	slot *node
+}
+
+// view returns the judge of a directory's names.
+func (f *fileSystem) view(dir *node) (*view, error) {
+	v := &view{fs: f, dir: dir}
+	var err error
+	if v.chain, err = f.tree.chain(dir); err != nil || v.chain.private {
+		return v, err
+	}
+	for i, n := range v.chain.nodes {
+		if !f.rules.Candidate(v.chain.names[i]) {
+			continue
+		}
+		up := f.tree.root
+		if i > 0 {
+			up = v.chain.nodes[i-1]
+		}
+		if kind, _ := f.judgeAt(up, v.chain.names[:i], v.chain.names[i], true); kind == guard.Guarded {
+			v.slot = n
+			break
+		}
+	}
+	return v, nil
+}
+
+// judge returns what applies to a name in the directory, for a request about a directory
+// (isDir) or anything else, where the host has no such name.
+func (v *view) judge(name string, isDir bool) guard.Kind {
+	if name == "" || v.chain.private || !v.fs.rules.Candidate(name) {
+		return guard.Free
+	}
+	kind, _ := v.fs.judgeAt(v.dir, v.chain.names, name, isDir)
+	if v.slot != nil && kind != guard.Hidden {
+		return guard.Free // it goes with the guarded directory
+	}
+	return kind
+}
+
+// judgeAt asks the rules about a name in a directory.
+func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool) (guard.Kind, *guard.Rule) {
+	p := place{}
+	opened := false
+	defer func() {
+		if opened {
+			p.close()
+		}
+	}()
+	host := func() (int, bool) {
+		if !opened {
+			var err error
+			if p, err = f.tree.in(dir); err != nil {
+				return -1, false
+			}
+			opened = true
+		}
+		return p.dir.fd, true
+	}
+	look := func(name string) *unix.Statx_t {
+		fd, ok := host()
+		if !ok {
+			return nil
+		}
+		st, err := statAt(fd, name)
+		if err != nil {
+			return nil
+		}
+		return st
+	}
+	return f.rules.Judge(guard.Place{
+		Dir: names, Name: name, Folds: f.folds,
+		Has: func(name string) bool { return look(name) != nil },
+		IsDir: func() bool {
+			st := look(name)
+			return st == nil && (isDir || f.private.isDir(names, name)) || st != nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+		},
+		Contains: func(texts []string) bool {
+			st := look(name)
+			return st != nil && st.Mode&unix.S_IFMT == unix.S_IFREG && contains(p.dir.fd, name, texts)
+		},
+		Made: func() bool {
+			st := look(name)
+			return st != nil && f.madeByGuest(file{p.dir.fd, name}, st)
+		},
+	})
+}
+
+// sniffed is how much of a file is read for the texts that make it a secret, in bytes.
+const sniffed = 64 << 10
+
+// contains reports whether a file holds one of the texts, or cannot be read.
+func contains(dir int, name string, texts []string) bool {
+	at, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(at)
+	st, err := statFD(at)
+	if err != nil {
+		return true
+	}
+	fd, err := reopen(at, unix.O_RDONLY, st)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, min(sniffed, st.Size+1))
+	n, err := unix.Pread(fd, buf, 0)
+	text := string(buf[:max(n, 0)])
+	return err != nil || slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(text, s) })
+}
+
+// madeAttribute marks a file of the host that the guest made, where a rule would otherwise
+// take it for the host's. The guest cannot set it (ownAttributes).
+const madeAttribute = ownAttributes + "made"
+
+// markMade marks a file that the guest made, at a descriptor.
+func (f *fileSystem) markMade(fd int) {
+	if unix.Setxattr(magic(fd), madeAttribute, []byte("1"), 0) == nil {
+		return
+	}
+	if st, err := statFD(fd); err == nil { // no attributes: known as long as the server runs
+		f.made.Store(keyOf(st), true)
+	}
+}
+
+func (f *fileSystem) madeByGuest(at file, st *unix.Statx_t) bool {
+	if _, ok := f.made.Load(keyOf(st)); ok {
+		return true
+	}
+	var buf [8]byte
+	n, err := unix.Lgetxattr(at.path(), madeAttribute, buf[:])
+	return err == nil && string(buf[:n]) == "1"
+}
+
+// spotAt is where a request about a name in a directory acts.
+type spotAt struct {
+	place
+	kind guard.Kind
+	// slot is whether the place is that of a private version in the store, which may not be
+	// there yet.
+	slot bool
+	// private is whether the place is in the store, as a slot or below one.
+	private bool
+	// removed is whether the guest has removed what the host has there.
+	removed bool
+	view    *view
+}
+
+// look returns where a name that is looked up lies: ENOENT if the guest has no such name.
+func (f *fileSystem) look(parent *node, name string) (spotAt, error) {
+	s := spotAt{}
+	var err error
+	if f.rules != nil && (f.rules.Candidate(name) || f.private != nil && f.private.any.Load()) {
+		if s, err = f.lookSlot(parent, name); err != nil || s.slot {
+			return s, err
+		}
+	}
+	s.place, err = f.tree.in(parent)
+	s.name = name
+	return s, err
+}
+
+// lookSlot is look for a name that rules may apply to. If it is no slot that has a version,
+// the place is not set.
+func (f *fileSystem) lookSlot(parent *node, name string) (s spotAt, err error) {
+	if s.view, err = f.view(parent); err != nil {
+		return s, err
+	}
+	s.private = s.view.chain.private
+	s.kind = s.view.judge(name, false)
+	if s.kind != guard.Guarded && s.kind != guard.Hidden {
+		return s, nil
+	}
+	if f.private != nil && s.view.slot == nil {
+		there, removed := f.private.version(s.view.chain.names, name)
+		if there {
+			s.slot, s.private = true, true
+			s.place, err = f.slotPlace(s.view.chain.names, name)
+			return s, err
+		}
+		if removed {
+			return s, unix.ENOENT
+		}
+	}
+	if s.kind == guard.Hidden {
+		return s, unix.ENOENT
+	}
+	return s, nil
+}
+
+// versionPlace returns the place of a private version.
+func (t *tree) versionPlace(parent *node, name string) (place, error) {
+	c, err := t.chain(parent)
+	if err != nil {
+		return place{}, err
+	}
+	fd, err := t.store.open(c.names)
+	if err != nil {
+		return place{}, stale(err)
+	}
+	return place{t, &dirFD{fd: fd, users: 1}, slotPrefix + name}, nil
+}
+
+// slotPlace returns the place of a slot in the store, whose directory must be there.
+func (f *fileSystem) slotPlace(dir []string, name string) (place, error) {
+	fd, err := f.private.open(dir)
+	if err != nil {
+		return place{}, err
+	}
+	return place{f.tree, &dirFD{fd: fd, users: 1}, slotPrefix + name}, nil
+}
+
+// toChange returns where a change of a name in a directory acts. It makes the private
+// version that the change needs; adds is whether the change makes the name. isDir is whether
+// it makes a directory.
+func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool) (s spotAt, err error) {
+	if f.rules == nil {
+		s.place, err = f.tree.in(parent)
+		s.name = name
+		return s, err
+	}
+	if s.view, err = f.view(parent); err != nil {
+		return s, err
+	}
+	s.private = s.view.chain.private
+	if s.view.slot != nil {
+		if err := f.makePrivate(w, s.view.slot); err != nil {
+			return s, err
+		}
+		if s.view, err = f.view(parent); err != nil {
+			return s, err
+		}
+		if s.private = s.view.chain.private; !s.private {
+			return s, unix.ESTALE // it was moved meanwhile
+		}
+	}
+	if s.kind = s.view.judge(name, isDir); s.kind == guard.Guarded || s.kind == guard.Hidden {
+		return f.slotToChange(w, s, name, adds)
+	}
+	if s.kind == guard.Noted {
+		f.events.note(w, changed, s.view.chain.names, name)
+	}
+	if s.private && adds {
+		if err := f.private.take(1, 0); err != nil {
+			return s, err
+		}
+	}
+	s.place, err = f.tree.in(parent)
+	s.name = name
+	return s, err
+}
+
+// slotToChange is toChange for a slot.
+func (f *fileSystem) slotToChange(w who, s spotAt, name string, adds bool) (spotAt, error) {
+	dir := s.view.chain.names
+	if f.private == nil {
+		f.events.note(w, refused, dir, name)
+		return s, unix.EPERM
+	}
+	s.slot, s.private = true, true
+	there, removed := f.private.version(dir, name)
+	s.removed = removed
+	if !there && !adds && s.kind == guard.Hidden {
+		return s, unix.ENOENT
+	}
+	if !there && !removed && s.kind == guard.Guarded {
+		if err := f.copyUp(w, s.view.dir, dir, name); err != nil && !errors.Is(err, unix.ENOENT) {
+			return s, err
+		}
+	}
+	if adds {
+		if err := f.private.take(1, 0); err != nil {
+			f.events.note(w, refused, dir, name)
+			return s, err
+		}
+	}
+	fd, err := f.private.make(dir)
+	if err != nil {
+		return s, err
+	}
+	f.events.note(w, kept, dir, name)
+	s.place = place{f.tree, &dirFD{fd: fd, users: 1}, slotPrefix + name}
+	if !adds && removed {
+		s.close()
+		return s, unix.ENOENT
+	}
+	return s, nil
+}
+
+// makeRoom takes away the mark of the store that the guest has removed the path, so that it
+// can make it again. The caller calls done with the outcome.
+func (s *spotAt) makeRoom() (done func(err error)) {
+	if !s.slot || !s.removed {
+		return func(error) {}
+	}
+	_ = unix.Unlinkat(s.dir.fd, s.name, 0) // else the change fails
+	return func(err error) {
+		if err != nil {
+			_ = unix.Mknodat(s.dir.fd, s.name, unix.S_IFIFO|0o600, 0)
+		}
+	}
+}
+
+// left is called when the guest's version in a slot has been removed or moved away.
+func (f *fileSystem) left(s *spotAt, name string) error {
+	if !s.slot || s.kind != guard.Guarded {
+		return nil
+	}
+	p, err := f.tree.in(s.view.dir)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if _, err := statAt(p.dir.fd, name); err != nil {
+		return nil //nolint:nilerr // the host has none
+	}
+	return f.private.remove(s.view.chain.names, name)
+}
+
+// makePrivate makes a private version of a node that lies in a slot, if it is not one.
+func (f *fileSystem) makePrivate(w who, n *node) error {
+	f.tree.mu.Lock()
+	parent, name := n.parent, n.name
+	f.tree.mu.Unlock()
+	if parent == nil {
+		return unix.ESTALE
+	}
+	c, err := f.tree.chain(parent)
+	if err != nil {
+		return err
+	}
+	if f.private == nil {
+		f.events.note(w, refused, c.names, name)
+		return unix.EPERM
+	}
+	if err := f.copyUp(w, parent, c.names, name); err != nil {
+		return err
+	}
+	f.events.note(w, kept, c.names, name)
+	return nil
+}
+
+// copyUp makes a private version of what the host has at a name in a directory, and turns
+// the nodes that the guest knows of it to that.
+func (f *fileSystem) copyUp(w who, parent *node, dir []string, name string) error {
+	p, err := f.tree.in(parent)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	hidden := func(names []string) bool {
+		last := len(names) - 1
+		kind, _ := f.rules.Judge(guard.Place{
+			Dir: slices.Concat(dir, names[:last]), Name: names[last], Folds: f.folds,
+			Has:      func(string) bool { return true },
+			IsDir:    func() bool { return false },
+			Contains: func([]string) bool { return true },
+			Made:     func() bool { return false },
+		})
+		return kind == guard.Hidden
+	}
+	list, err := f.private.copyUp(p.dir.fd, dir, name, hidden)
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		f.events.note(w, refused, dir, name)
+		return err
+	case err != nil:
+		return err
+	}
+	f.tree.privatized(parent, name, list)
+	return nil
+}
+
+// privatized notes that the files at a name in a directory were copied into the store.
+func (t *tree) privatized(parent *node, name string, list []copied) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range list {
+		n := t.byKey[c.from]
+		if n == nil || n == t.root || !t.below(n, parent, name) {
+			continue
+		}
+		delete(t.byKey, n.key)
+		t.closeFD(n)
+		t.unpin(n)
+		for len(n.also) > 0 {
+			t.leave(n.also[0], n)
+		}
+		n.key, t.byKey[c.to] = c.to, n
+		n.told, n.own, n.stamp = report{}, report{}, stamp{}
+		n.private = n.parent == parent && n.name == name
+	}
+}
+
+// below reports whether a node lies at a name in a directory, or below it. The caller holds
+// the mutex.
+func (t *tree) below(n, parent *node, name string) bool {
+	for range depthLimit {
+		if n == nil || n == t.root {
+			return false
+		}
+		if n.parent == parent && n.name == name {
+			return true
+		}
+		n = n.parent
+	}
+	return false
+}
+
+// guardsHost reports whether a node is a guarded or hidden file of the host.
+func (f *fileSystem) guardsHost(n *node) bool {
+	if f.rules == nil {
+		return false
+	}
+	slot, _, err := f.inSlot(n)
+	return err != nil || slot != nil
+}
+
+// inSlot returns the node, on the way to a node and including it, whose path is guarded and
+// that has no private version; nil if there is none.
+func (f *fileSystem) inSlot(n *node) (slot *node, private bool, err error) {
+	c, err := f.tree.chain(n)
+	if err != nil {
+		return nil, false, nil //nolint:nilerr // no path leads there
+	}
+	if c.private || len(c.nodes) == 0 {
+		return nil, c.private, nil
+	}
+	last := len(c.nodes) - 1
+	up := f.tree.root
+	for i, at := range c.nodes {
+		if f.rules.Candidate(c.names[i]) {
+			kind, _ := f.judgeAt(up, c.names[:i], c.names[i], i < last || n.isDir())
+			if kind == guard.Guarded {
+				return at, false, nil
+			}
+			if kind == guard.Hidden { // the host made it so since the guest looked it up
+				return nil, false, unix.ESTALE
+			}
+		}
+		up = at
+	}
+	return nil, false, nil
+}
