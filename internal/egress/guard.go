@@ -51,7 +51,7 @@ func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
 		return deny(policy.Flow{}, "its address %s is not the host's any more", a)
 	}
 	switch {
-	case len(hidden) > 0 && (r.why == "" || slices.Contains(nat64Blocks, r.prefix)):
+	case len(hidden) > 0 && r.why == "":
 		return g.permitTranslated(a, to, hidden, host)
 	case r.why == "" && unknown != nil:
 		block, _ := a.Prefix(nat64Lengths[0])

@@ -8,13 +8,15 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // IPv6 addresses that hide an IPv4 address. Most ways to do that are dead, and such
 // addresses are reserved. One is alive: on a network without IPv4, NAT64 (RFC 6146)
 // translates a prefix to IPv4, and the resolver gives names addresses there (DNS64, RFC
 // 6147). Such an address is judged as the IPv4 address that the network connects to.
-// The prefix is the well-known one, or one that the network tells by its answer for
+// The prefix is the well-known one, or a global one that the network tells by its answer for
 // ipv4only.arpa (RFC 7050).
 
 const (
@@ -37,18 +39,6 @@ var nat64WellKnown = netip.MustParsePrefix("64:ff9b::/96")
 // nat64Lengths are the lengths of prefixes (RFC 6052, section 2.2).
 var nat64Lengths = []int{32, 40, 48, 56, 64, 96}
 
-// embedded returns the IPv4 address in an IPv6 address below a prefix of one of
-// nat64Lengths. The ninth byte is not part of it (RFC 6052, section 2.2).
-func embedded(a netip.Addr, length int) netip.Addr {
-	b := a.As16()
-	bytes := slices.Concat(b[:8], b[9:])
-	at := length / 8
-	if length > 64 {
-		at-- // behind the ninth
-	}
-	return netip.AddrFrom4([4]byte(bytes[at : at+4]))
-}
-
 // nat64Prefixes returns the prefixes that an answer for nat64Name tells.
 func nat64Prefixes(answer []netip.Addr) (list []netip.Prefix) {
 	for _, a := range answer {
@@ -57,7 +47,7 @@ func nat64Prefixes(answer []netip.Addr) (list []netip.Prefix) {
 		}
 		for _, n := range nat64Lengths {
 			p, err := a.Prefix(n)
-			if err == nil && mayTranslate(p) && slices.Contains(nat64Known, embedded(a, n)) && !slices.Contains(list, p) {
+			if err == nil && mayTranslate(p) && slices.Contains(nat64Known, policy.EmbeddedIPv4(a, n)) && !slices.Contains(list, p) {
 				list = append(list, p)
 			}
 		}
@@ -65,20 +55,13 @@ func nat64Prefixes(answer []netip.Addr) (list []netip.Prefix) {
 	return list
 }
 
-// nat64Blocks are the reserved blocks of which a network may use a part for NAT64: the one
-// for that purpose (RFC 8215), and its own addresses (RFC 4193), of which a site has a /48.
-var nat64Blocks = []netip.Prefix{netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("fc00::/7")}
-
-// nat64Shortest is the shortest prefix in nat64Blocks that is taken for one of NAT64.
-const nat64Shortest = 48
-
-// mayTranslate reports whether a network may use a prefix for NAT64: of global unicast
-// addresses (RFC 4291), the well-known one, or in nat64Blocks.
+// mayTranslate reports whether a network may use a prefix for NAT64: the well-known one, or
+// one of global unicast addresses (RFC 4291), which are open to names anyway. What the network
+// says of others is not believed: addresses in reserved blocks (RFC 4193, RFC 8215) would be
+// judged as the IPv4 addresses that it says are in them, and a resolver that lies could lead a
+// name to any host there.
 func mayTranslate(p netip.Prefix) bool {
 	in := func(block netip.Prefix) bool { return block.Bits() <= p.Bits() && block.Contains(p.Addr()) }
-	if slices.ContainsFunc(nat64Blocks, in) {
-		return p.Bits() >= nat64Shortest
-	}
 	return in(nat64WellKnown) || in(global) && !in(teredo) && !in(sixToFour)
 }
 
@@ -171,6 +154,13 @@ func (n *nat64) learn(ctx context.Context, host HostNet) {
 	n.until, n.host = time.Now().Add(ttl), host
 }
 
+// prefixes returns the prefixes that the network translates, beside the well-known one.
+func (n *nat64) prefixes() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(n.list), func(p netip.Prefix) bool { return p == nat64WellKnown })
+}
+
 // fresh reports whether the last answer holds.
 func (n *nat64) fresh(host HostNet) bool {
 	n.mu.Lock()
@@ -186,7 +176,7 @@ func (n *nat64) translated(a netip.Addr) (list []netip.Addr, err error) {
 		return nil, nil
 	}
 	if nat64WellKnown.Contains(a) {
-		list = append(list, embedded(a, nat64WellKnown.Bits()))
+		list = append(list, policy.EmbeddedIPv4(a, nat64WellKnown.Bits()))
 	}
 	if n == nil {
 		return list, nil
@@ -195,7 +185,7 @@ func (n *nat64) translated(a netip.Addr) (list []netip.Addr, err error) {
 	defer n.mu.Unlock()
 	for _, p := range n.list {
 		if p.Contains(a) && p != nat64WellKnown {
-			list = append(list, embedded(a, p.Bits()))
+			list = append(list, policy.EmbeddedIPv4(a, p.Bits()))
 		}
 	}
 	if len(list) == 0 {

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/policy"
 )
 
 // HostNet is what the host's networks are, as far as no name may lead there.
@@ -29,15 +32,31 @@ func (h HostNet) equal(o HostNet) bool {
 	return slices.Equal(h.Own, o.Own) && slices.Equal(h.OnLink, o.OnLink)
 }
 
-// HostAddrs returns the addresses of the host's interfaces, but for the loopback's, as the
-// gateway knows them.
-func HostAddrs() (list []netip.Addr) {
-	for _, p := range new(hostNets).get().Own {
+// ThisHost returns what is known of this host's networks, as the gateway knows them.
+func ThisHost() policy.Host {
+	now := new(hostNets).get()
+	h := policy.Host{Neighbours: now.OnLink}
+	for _, p := range now.Own {
 		if p.IsSingleIP() {
-			list = append(list, p.Addr())
+			h.Own = append(h.Own, p.Addr())
 		}
 	}
-	return list
+	return h
+}
+
+// thisNAT64 has the answer of the host's resolver for this process.
+var thisNAT64 = &nat64{resolve: hostResolve}
+
+// HostFor is ThisHost for judging a rule. For one about global IPv6 addresses it has the
+// prefixes of NAT64 too, which may ask the host's resolver and take two seconds; without an
+// answer there are none.
+func HostFor(ctx context.Context, r *policy.Rule) policy.Host {
+	h := ThisHost()
+	if r.Action == policy.Allow && r.AboutGlobalIPv6() {
+		thisNAT64.learn(ctx, new(hostNets).get())
+		h.Translated = thisNAT64.prefixes()
+	}
+	return h
 }
 
 // hostNetTime is how long a list of the host's networks holds: hosts change

@@ -13,7 +13,7 @@ func TestAttackMetadataThatARuleOpensUnsaid(t *testing.T) {
 		if r.why != "cloud metadata" {
 			continue
 		}
-		e, err := policy.ExposureOf(r.prefix.String(), nil)
+		e, err := policy.ExposureOf(r.prefix.String(), policy.Host{})
 		if err != nil || e.Kinds&policy.KindMetadata == 0 {
 			t.Errorf("%s: %+v, %v", r.prefix, e, err)
 		}

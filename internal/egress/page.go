@@ -27,7 +27,7 @@ func errorPage(status int, reason, suggest string) []byte {
 	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
 	if suggest != "" && status == 403 {
 		fmt.Fprintf(&body, "The missing rule: %s\n", text.Line(suggest))
-		if x, err := policy.ExposureOf(suggest, nil); err == nil && x.Opens != "" {
+		if x, err := policy.ExposureOf(suggest, policy.Host{}); err == nil && x.Opens != "" {
 			fmt.Fprintf(&body, "The rule would open %s.\n", text.Line(x.Opens))
 		}
 		fmt.Fprintf(&body, "To allow it, the user runs this on the host: %s %s\n", allowCommand, text.Line(text.ShellWord(suggest)))

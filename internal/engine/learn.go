@@ -33,7 +33,7 @@ func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error
 	if err != nil {
 		return Proposal{}, err
 	}
-	propose, alone := policy.Compile(rules).Propose(flows, egress.HostAddrs())
+	propose, alone := policy.Compile(rules).Propose(flows, egress.ThisHost())
 	return Proposal{file, propose, alone}, nil
 }
 

@@ -145,9 +145,14 @@ func missingRule(f policy.Flow, d policy.Decision) string {
 	return rule
 }
 
-// ExposureOf returns what an allow rule opens on this host.
+// ExposureOf returns what an allow rule opens on this host. For a rule about IPv6 addresses it
+// may ask the host's resolver, for two seconds.
 func ExposureOf(rule string) (policy.Exposure, error) {
-	return policy.ExposureOf(rule, egress.HostAddrs())
+	rules, err := policy.ParseRule(policy.Allow, rule)
+	if err != nil {
+		return policy.Exposure{}, err
+	}
+	return policy.ExposureOf(rule, egress.HostFor(context.Background(), &rules[0]))
 }
 
 // RuleChange adds rules to a file, or removes them.
@@ -179,7 +184,7 @@ func (c RuleChange) lines() ([]string, error) {
 // checkHostPorts refuses a rule for one of the host's own addresses that opens more of its
 // services than the same rule with "host" may.
 func checkHostPorts(r *policy.Rule, text string) error {
-	if err := r.CheckHostPorts(egress.HostAddrs()); err != nil {
+	if err := r.CheckHostPorts(egress.ThisHost()); err != nil {
 		return &policy.SyntaxError{Text: text, Msg: err.Error()}
 	}
 	return nil

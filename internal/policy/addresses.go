@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Blocks of addresses that are not the public Internet, and what they are to a rule.
 
@@ -80,6 +83,18 @@ var hidingBlocks = []struct {
 	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},  // local NAT64 (RFC 8215), as a /96
 	{netip.MustParsePrefix("2001::/32"), 12},       // Teredo (RFC 4380), each bit inverted
 	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4 (RFC 3056)
+}
+
+// EmbeddedIPv4 returns the IPv4 address in an IPv6 address below a NAT64 prefix whose length is
+// one of 32, 40, 48, 56, 64 and 96. The ninth byte is not part of it (RFC 6052, section 2.2).
+func EmbeddedIPv4(a netip.Addr, length int) netip.Addr {
+	b := a.As16()
+	bytes := slices.Concat(b[:8], b[9:])
+	at := length / 8
+	if length > 64 {
+		at-- // behind the ninth
+	}
+	return netip.AddrFrom4([4]byte(bytes[at : at+4]))
 }
 
 // hidesAllIPv4 reports whether a block of IPv6 addresses has one of hidingBlocks in it.

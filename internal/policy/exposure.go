@@ -17,7 +17,8 @@ import (
 //   - a rule about names by what follows its last wildcard (publishers.go): a domain of
 //     one owner, or one below which anybody gets a name;
 //   - a rule about addresses by the special blocks that it lies in (addresses.go), also
-//     those that it hides in an IPv6 address, and by its width;
+//     those that it hides in an IPv6 address, by the networks of this host (Host), and by its
+//     width;
 //   - "host", host:ADDRESS and the addresses of the loopback as services of the host. A rule
 //     for an address that the host has now is judged so too, though it opens nothing there:
 //     whoever wrote it may mean the host.
@@ -44,16 +45,24 @@ type Kind uint
 
 // The kinds.
 const (
-	KindHost      Kind = 1 << iota // services of the host: "host", its loopback, its own addresses
-	KindMetadata                   // the cloud's metadata service, which gives out credentials
-	KindLinkLocal                  // the link that the host is on
-	KindPrivate                    // private networks
-	KindHidden                     // an IPv4 address in an IPv6 address
-	KindReserved                   // blocks for special purposes
-	KindWide                       // a large part of the Internet
-	KindAnybody                    // names that anybody can get
-	KindRaw                        // connections that are not inspected
+	KindHost       Kind = 1 << iota // services of the host: "host", its loopback, its own addresses
+	KindMetadata                    // the cloud's metadata service, which gives out credentials
+	KindLinkLocal                   // the link that the host is on
+	KindPrivate                     // private networks
+	KindHidden                      // an IPv4 address in an IPv6 address
+	KindReserved                    // blocks for special purposes
+	KindWide                        // a large part of the Internet
+	KindAnybody                     // names that anybody can get
+	KindRaw                         // connections that are not inspected
+	KindNeighbours                  // public addresses of a network that the host is connected to
 )
+
+// Host is what is known of this host's networks. The zero value knows nothing.
+type Host struct {
+	Own        []netip.Addr   // of its interfaces, without the loopback's
+	Neighbours []netip.Prefix // networks that it reaches without a router
+	Translated []netip.Prefix // that its network translates to IPv4 (NAT64), beside the well-known one
+}
 
 // Exposure is what an allow rule opens. The zero value is that of a deny rule.
 type Exposure struct {
@@ -76,16 +85,16 @@ func (e Exposure) Severity() Severity {
 	return Ordinary
 }
 
-// Exposure returns what the rule opens on a host whose interfaces have the addresses own
-// (without the loopback's). A rule of a preset is Ordinary: a preset is bawn's own list.
-func (r *Rule) Exposure(own []netip.Addr) Exposure {
+// Exposure returns what the rule opens on a host. A rule of a preset is Ordinary: a preset is
+// bawn's own list.
+func (r *Rule) Exposure(host Host) Exposure {
 	if r.Action != Allow {
 		return Exposure{}
 	}
 	if r.Preset != "" {
 		return Exposure{Text: r.Text}
 	}
-	j := judgement{rule: r, own: own}
+	j := judgement{rule: r, at: host}
 	switch {
 	case r.host:
 		j.add(KindHost, "SERVICES OF THE HOST on "+r.portWords())
@@ -114,7 +123,7 @@ func (r *Rule) Exposure(own []netip.Addr) Exposure {
 }
 
 // ExposureOf returns the exposure of a rule as text; of a preset, that of its name.
-func ExposureOf(text string, own []netip.Addr) (Exposure, error) {
+func ExposureOf(text string, host Host) (Exposure, error) {
 	rules, err := ParseRule(Allow, text)
 	if err != nil {
 		return Exposure{}, err
@@ -122,13 +131,13 @@ func ExposureOf(text string, own []netip.Addr) (Exposure, error) {
 	if name, ok := cutWord(text, "preset:"); ok {
 		return Exposure{Text: "preset:" + strings.ToLower(name)}, nil
 	}
-	return rules[0].Exposure(own), nil
+	return rules[0].Exposure(host), nil
 }
 
 // judgement collects what one rule opens.
 type judgement struct {
 	rule  *Rule
-	own   []netip.Addr
+	at    Host
 	kinds Kind
 	texts []string
 }
@@ -164,8 +173,10 @@ func (j *judgement) addresses(p netip.Prefix) {
 		p = hidden
 	} else if p.Addr().Is6() && p.Bits() >= wide6 && hidesAllIPv4(p) { // a shorter one is wide anyway
 		j.add(KindHidden|KindWide, "EVERY IPv4 ADDRESS, HIDDEN IN IPv6")
+	} else if hidden, ok := j.translated(p); ok {
+		p = hidden
 	}
-	if p.IsSingleIP() && slices.Contains(j.own, p.Addr()) {
+	if p.IsSingleIP() && slices.Contains(j.at.Own, p.Addr()) {
 		j.add(KindHost, "SERVICES OF THE HOST if it is written host:"+j.rule.bareTarget()+", and nothing while the host has this address")
 		return
 	}
@@ -181,6 +192,12 @@ func (j *judgement) addresses(p netip.Prefix) {
 		}
 	}
 	special := j.kinds&^KindHidden != 0
+	for _, n := range j.at.Neighbours {
+		if !special && within(p, n) { // a wider rule does not open the network
+			j.add(KindNeighbours, fmt.Sprintf("NEIGHBOURS OF THIS HOST (in the network %s, which it is connected to)", n))
+			break
+		}
+	}
 	for _, a := range metadataAddresses {
 		if p.Contains(a) && (special || p.IsSingleIP() || j.kinds&KindHidden != 0) {
 			j.add(KindMetadata, "CLOUD METADATA, which gives out credentials ("+a.String()+")")
@@ -188,6 +205,29 @@ func (j *judgement) addresses(p netip.Prefix) {
 		}
 	}
 	j.width(p, special)
+}
+
+// translated judges a block as what the host's network translates it to. It returns the block
+// of IPv4 addresses, if that is known.
+func (j *judgement) translated(p netip.Prefix) (hidden netip.Prefix, ok bool) {
+	for _, t := range j.at.Translated {
+		switch {
+		case within(t, p):
+			j.add(KindHidden|KindWide, fmt.Sprintf("EVERY IPv4 ADDRESS, by the NAT64 of this host's network (%s)", t))
+			return p, false
+		case within(p, t) && (p.IsSingleIP() || t.Bits() == 96):
+			hidden = netip.PrefixFrom(EmbeddedIPv4(p.Addr(), t.Bits()), 32)
+			if t.Bits() == 96 {
+				hidden = netip.PrefixFrom(hidden.Addr(), p.Bits()-96)
+			}
+			j.add(KindHidden, fmt.Sprintf("IPv4 ADDRESSES by the NAT64 of this host's network (%s)", hidden))
+			return hidden, true
+		case within(p, t):
+			j.add(KindHidden, fmt.Sprintf("IPv4 ADDRESSES by the NAT64 of this host's network (%s)", t))
+			return p, false
+		}
+	}
+	return p, false
 }
 
 // width judges how many addresses a block has. A special block is known for what it is.
@@ -233,13 +273,13 @@ func portList(list []PortRange) string {
 
 // CheckHostPorts returns an error if the rule opens more services of the host at once than
 // a person thinks of: all of them, or ranges; or if it is for an address that the host has,
-// and does not open it. own is as for Exposure.
-func (r *Rule) CheckHostPorts(own []netip.Addr) error {
+// and does not open it.
+func (r *Rule) CheckHostPorts(host Host) error {
 	n := countPorts(r.ports)
-	if r.Action == Allow && !r.atHost && r.prefix.IsValid() && r.prefix.IsSingleIP() && slices.Contains(own, r.prefix.Addr()) {
+	if r.Action == Allow && !r.atHost && r.prefix.IsValid() && r.prefix.IsSingleIP() && slices.Contains(host.Own, r.prefix.Addr()) {
 		return fmt.Errorf("%s is an address of this host, and a rule for it means other machines: write host:%s:PORT for a service of the host", r.prefix.Addr(), r.bareTarget())
 	}
-	if r.Action != Allow || n <= MaxHostPorts || r.Exposure(own).Kinds&KindHost == 0 {
+	if r.Action != Allow || n <= MaxHostPorts || r.Exposure(host).Kinds&KindHost == 0 {
 		return nil
 	}
 	target := "host:PORT"

@@ -36,7 +36,7 @@ func TestAttackRulesThatLookHarmless(t *testing.T) {
 		{KindRaw, []string{"raw:db.example.org:5432"}},
 	} {
 		for _, text := range c.rules {
-			e, err := ExposureOf(text, ownAddrs)
+			e, err := ExposureOf(text, Host{Own: ownAddrs})
 			if err != nil || e.Kinds != c.kinds || (e.Opens == "") != (c.kinds == 0) || strings.Contains(e.Text, "\n") || e.Text == "" {
 				t.Errorf("%s: %+v, %v; want kinds %b", text, e, err, c.kinds)
 			}
@@ -49,8 +49,8 @@ func TestAttackRulesThatLookHarmless(t *testing.T) {
 		}
 	}
 	deny, err := ParseRule(Deny, "**")
-	if err != nil || deny[0].Exposure(nil) != (Exposure{}) {
-		t.Errorf("a deny rule opens %+v, %v", deny[0].Exposure(nil), err)
+	if err != nil || deny[0].Exposure(Host{}) != (Exposure{}) {
+		t.Errorf("a deny rule opens %+v, %v", deny[0].Exposure(Host{}), err)
 	}
 }
 
@@ -73,8 +73,8 @@ func TestAttackEveryServiceOfTheHost(t *testing.T) {
 	}
 	for text, ok := range map[string]bool{"192.168.7.7:*": false, "192.168.7.7:1-65": false, "[2001:db8::9]:*": false, "host:192.168.7.7:22": true, "192.168.7.7:22": false, "192.168.0.0/16:*": true} {
 		rules, err := ParseRule(Allow, text)
-		if err != nil || (rules[0].CheckHostPorts(ownAddrs) == nil) != ok {
-			t.Errorf("%s: %v, %v", text, err, rules[0].CheckHostPorts(ownAddrs))
+		if err != nil || (rules[0].CheckHostPorts(Host{Own: ownAddrs}) == nil) != ok {
+			t.Errorf("%s: %v, %v", text, err, rules[0].CheckHostPorts(Host{Own: ownAddrs}))
 		}
 	}
 	if _, err := ParseRule(Deny, "127.0.0.0/8:*"); err != nil {
@@ -87,14 +87,14 @@ func TestAttackEveryServiceOfTheHost(t *testing.T) {
 func TestAttackSuggestedAddresses(t *testing.T) {
 	for _, a := range []string{"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "169.254.169.254", "169.254.1.1", "fe80::1", "168.63.129.16", "fd00:ec2::254", "fd00:c1::a9fe:a9fe", "100.100.100.200", "64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "2001:0:1:2:3:4:5601:5601", "192.0.0.192", "240.0.0.1"} {
 		f := Flow{Addr: netip.MustParseAddr(a), Port: 80, Proto: TCP}
-		rules, alone := set(t).Propose([]Flow{f}, ownAddrs)
+		rules, alone := set(t).Propose([]Flow{f}, Host{Own: ownAddrs})
 		if s := Suggest(f); s != "" || rules != nil || alone != nil {
 			t.Errorf("%s: suggests %q, proposes %q and %q", a, s, rules, alone)
 		}
 	}
 	rules, alone := set(t).Propose([]Flow{
 		{Addr: ownAddrs[0], Port: 22, Proto: TCP}, {Addr: netip.MustParseAddr("10.1.2.3"), Port: 80, Proto: TCP}, {Host: true, Port: 631, Proto: TCP},
-	}, ownAddrs)
+	}, Host{Own: ownAddrs})
 	if rules != nil || !slices.Equal(alone, []string{"10.1.2.3:80", "host:631"}) {
 		t.Errorf("%q, alone %q", rules, alone)
 	}
@@ -108,9 +108,50 @@ func TestAttackProposedWildcards(t *testing.T) {
 		for _, l := range []string{"a", "b", "c", "d"} {
 			flows = append(flows, Flow{Name: l + "." + parent, Port: 443, Proto: TCP})
 		}
-		rules, _ := set(t).Propose(flows, nil)
+		rules, _ := set(t).Propose(flows, Host{})
 		if len(rules) != len(flows) || slices.ContainsFunc(rules, func(r string) bool { return strings.Contains(r, "*") }) {
 			t.Errorf("%s: %q", parent, rules)
 		}
+	}
+}
+
+// TestAttackRulesForTheNetworksOfTheHost: a rule that looks like one for a site of the
+// Internet opens the neighbours of the host, or by its network's NAT64 all of IPv4.
+func TestAttackRulesForTheNetworksOfTheHost(t *testing.T) {
+	host := Host{
+		Own:        ownAddrs,
+		Neighbours: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25"), netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("2001:db8:7::/64")},
+		Translated: []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/96"), netip.MustParsePrefix("2001:db8:65::/48")},
+	}
+	for _, c := range []struct {
+		kinds Kind
+		say   string
+		rules []string
+	}{
+		{KindNeighbours, "NEIGHBOURS OF THIS HOST (in the network 203.0.113.0/25,", []string{"203.0.113.0/25", "203.0.113.0/26:22", "203.0.113.77:22", "[::ffff:203.0.113.77]:22", "udp:203.0.113.77:53"}},
+		{KindNeighbours, "NEIGHBOURS OF THIS HOST", []string{"[2001:db8:7::]/64:22", "2001:db8:7::1"}},
+		{KindPrivate, "A PRIVATE NETWORK", []string{"192.168.7.0/24", "192.168.7.8"}},
+		{KindHost, "SERVICES OF THE HOST", []string{"203.0.113.9:22"}},
+		{KindHidden | KindNeighbours, "NEIGHBOURS OF THIS HOST", []string{"[64:ff9b::cb00:714d]:22", "[2001:db8:64::cb00:714d]:22"}},
+		{KindHidden | KindWide, "EVERY IPv4 ADDRESS", []string{"2001:db8:64::/96", "2001:db8:64::/48", "2001:db8::/32", "2001:db8:65::/48", "[2001:db8:60::]/44:443"}},
+		{KindHidden | KindWide | KindMetadata, "EVERY ADDRESS", []string{"64:ff9b::/96"}},
+		{KindHidden, "198.51.100.7/32", []string{"[2001:db8:64::c633:6407]:443", "[2001:db8:65:c633:64:700::]:443"}},
+		{KindHidden, "198.51.100.0/24", []string{"[2001:db8:64::c633:6400]/120:443"}},
+		{KindHidden, "2001:db8:65::/48", []string{"2001:db8:65:c633::/64"}},
+		{KindHidden | KindHost, "SERVICES OF THE HOST", []string{"[2001:db8:64::7f00:1]:22", "[2001:db8:64::cb00:7109]:22"}},
+		{KindHidden | KindPrivate, "A PRIVATE NETWORK", []string{"[2001:db8:64::a00:5]:22", "[2001:db8:64::a00:0]/104:22", "[2001:db8:65:a00:0:500::]:22"}},
+		{KindHidden | KindMetadata | KindLinkLocal, "CLOUD METADATA", []string{"[2001:db8:64::a9fe:a9fe]:80"}},
+		{0, "", []string{"203.0.113.128/25", "203.0.113.0/24", "198.51.100.7", "2001:db8:8::/64", "2001:db8:66::/48"}},
+	} {
+		for _, text := range c.rules {
+			e, err := ExposureOf(text, host)
+			if err != nil || e.Kinds != c.kinds || !strings.Contains(e.Opens, c.say) || (c.kinds == 0) != (e.Severity() == Ordinary) {
+				t.Errorf("%s: %+v, %v; want kinds %b and %q", text, e, err, c.kinds, c.say)
+			}
+		}
+	}
+	rules, alone := set(t).Propose([]Flow{{Addr: netip.MustParseAddr("203.0.113.77"), Port: 22, Proto: TCP}}, host)
+	if rules != nil || !slices.Equal(alone, []string{"203.0.113.77:22"}) {
+		t.Errorf("proposes %q, alone %q", rules, alone)
 	}
 }

@@ -22,7 +22,7 @@ func TestHostAddressRules(t *testing.T) {
 		if err != nil || again[0].Text != want {
 			t.Errorf("%s again: %v, %v", want, again, err)
 		}
-		if e := rules[0].Exposure(nil); e.Severity() != OpensHost || !strings.Contains(e.Text, "SERVICES OF THE HOST") {
+		if e := rules[0].Exposure(Host{}); e.Severity() != OpensHost || !strings.Contains(e.Text, "SERVICES OF THE HOST") {
 			t.Errorf("%s: %+v", text, e)
 		}
 	}

@@ -120,7 +120,7 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if err := r.checkMatchable(); err != nil {
 		return fail("%v", err)
 	}
-	if err := r.CheckHostPorts(nil); err != nil { // the host's own addresses are not known here
+	if err := r.CheckHostPorts(Host{}); err != nil { // the host's own addresses are not known here
 		return fail("%v", err)
 	}
 	if err := r.checkKeywords(); err != nil {

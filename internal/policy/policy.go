@@ -98,6 +98,12 @@ type Rule struct {
 	atHost bool         // with a prefix: an address of the host's own interfaces
 }
 
+// AboutGlobalIPv6 reports whether the rule is about global IPv6 addresses, of which a network
+// may translate some to IPv4 (Host).
+func (r *Rule) AboutGlobalIPv6() bool {
+	return r.prefix.IsValid() && within(r.prefix, netip.MustParsePrefix("2000::/3"))
+}
+
 func (r *Rule) String() string { return r.Action.String() + " " + r.Text }
 
 // covers reports whether the rule is about a port.
@@ -176,7 +182,7 @@ func Suggest(f Flow) string {
 	if err != nil || len(rules) != 1 {
 		return ""
 	}
-	if e := rules[0].Exposure(nil); !f.Host && e.Kinds&^KindPrivate != 0 {
+	if e := rules[0].Exposure(Host{}); !f.Host && e.Kinds&^KindPrivate != 0 {
 		return ""
 	}
 	return text

@@ -263,7 +263,7 @@ func TestPropose(t *testing.T) {
 		flow("x.npmjs.org"), flow("y.npmjs.org"), flow("udp:t.test:123"), flow("192.0.2.1:22"),
 		flow("a.co.uk"), flow("b.co.uk"), flow("c.co.uk"), // whose parent is not one owner's
 		{Host: true, Port: 5432, Proto: TCP},
-	}, nil)
+	}, Host{})
 	want := []string{"preset:npm", "*.cdn.test:443", "192.0.2.1:22", "a.co.uk:443", "b.co.uk:443", "c.co.uk:443", "one.test:80,443,8080", "udp:t.test:123"}
 	if !reflect.DeepEqual(got, want) || !slices.Equal(alone, []string{"host:5432"}) {
 		t.Errorf("%q, alone %q\nwant %q", got, alone, want)
@@ -281,7 +281,7 @@ func TestPropose(t *testing.T) {
 			flows = append(flows, flow(f))
 		}
 		s := set(t, "deny denied.test")
-		got, _ := s.Propose(flows, nil)
+		got, _ := s.Propose(flows, Host{})
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q: %q, want %q", c.flows, got, c.want)
 		}

@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -17,15 +16,15 @@ const siblings = 3
 // allows already are left out, and those that it denies: no rule helps there.
 //
 // All rules in it are Ordinary. Those that open more, of those that Suggest returns, are in
-// alone: for the user to decide one by one. own is as for Rule.Exposure.
-func (s *Set) Propose(flows []Flow, own []netip.Addr) (rules, alone []string) {
+// alone: for the user to decide one by one.
+func (s *Set) Propose(flows []Flow, host Host) (rules, alone []string) {
 	var open []Flow
 	for _, f := range flows {
 		text := Suggest(f)
 		if d := s.Decide(f); d.Rule != nil || text == "" || slices.Contains(open, f) {
 			continue
 		}
-		switch e, err := ExposureOf(text, own); {
+		switch e, err := ExposureOf(text, host); {
 		case err != nil || !f.Host && e.Severity() == OpensHost:
 		case e.Severity() > Ordinary && !slices.Contains(alone, text):
 			alone = append(alone, text)

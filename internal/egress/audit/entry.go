@@ -112,7 +112,7 @@ func (e Entry) text(allow string, process bool) string {
 	}
 	if e.Verdict == Denied && e.Suggest != "" {
 		fmt.Fprintf(&b, " (%s %s", allow, text.ShellWord(e.Suggest))
-		if x, err := policy.ExposureOf(e.Suggest, nil); err == nil && x.Opens != "" {
+		if x, err := policy.ExposureOf(e.Suggest, policy.Host{}); err == nil && x.Opens != "" {
 			fmt.Fprintf(&b, " would open %s", x.Opens)
 		}
 		b.WriteByte(')')
