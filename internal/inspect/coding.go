@@ -1,0 +1,136 @@
+package inspect
+
+import (
+	"bufio"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow bounds the memory of a zstd decoder, in bytes. RFC 9659 bounds the window in HTTP
+// to 8 MiB.
+const maxWindow = 8 << 20
+
+// codings are the content codings that bawn reads, in the order of preference.
+var codings = []string{"gzip", "zstd", "deflate"}
+
+// decoder returns a reader of what a content coding encodes. The coding is in lower case;
+// identity and none are the reader itself.
+func decoder(coding string, r io.Reader) (io.ReadCloser, error) {
+	switch coding {
+	case "", "identity":
+		return io.NopCloser(r), nil
+	case "gzip", "x-gzip":
+		return &lazy{open: func() (io.ReadCloser, error) { return gzip.NewReader(r) }}, nil
+	case "deflate":
+		return &lazy{open: func() (io.ReadCloser, error) { return inflate(r) }}, nil
+	case "zstd":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return nil, fmt.Errorf("the content coding %.40q is not one that bawn reads", coding)
+}
+
+// inflate reads zlib, or deflate without its header, which some servers send (RFC 9110,
+// 8.4.1.2).
+func inflate(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReader(r)
+	head, err := b.Peek(2)
+	if err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
+		z, err := zlib.NewReader(b)
+		return &whole{z, b}, err
+	}
+	return &whole{flate.NewReader(b), b}, nil
+}
+
+// errBehind means that bytes follow the end of what was encoded.
+var errBehind = errors.New("there are bytes behind its end")
+
+// whole is a decoder whose end must be that of the stream b.
+type whole struct {
+	io.ReadCloser
+	b *bufio.Reader
+}
+
+func (w *whole) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		if _, more := w.b.Peek(1); more == nil {
+			err = errBehind
+		}
+	}
+	return n, err
+}
+
+// lazy opens a reader at its first use: a decoder may wait for the stream's first bytes.
+type lazy struct {
+	open func() (io.ReadCloser, error)
+	r    io.ReadCloser
+	err  error
+}
+
+func (l *lazy) Read(p []byte) (int, error) {
+	if l.r == nil && l.err == nil {
+		r, err := l.open()
+		if l.err = err; err == nil { // else r may be a nil pointer in an interface
+			l.r = r
+		}
+	}
+	if l.err != nil {
+		return 0, l.err
+	}
+	return l.r.Read(p)
+}
+
+func (l *lazy) Close() error {
+	if l.r != nil {
+		return l.r.Close()
+	}
+	return nil
+}
+
+// codingOf returns the one content coding of a header's values; several at once are an error.
+func codingOf(values []string) (string, error) {
+	var found string
+	for _, v := range values {
+		for c := range strings.SplitSeq(v, ",") {
+			switch c = strings.ToLower(strings.TrimSpace(c)); {
+			case c == "" || c == "identity":
+			case found != "":
+				return "", fmt.Errorf("several content codings (%.40q)", v)
+			default:
+				found = c
+			}
+		}
+	}
+	return found, nil
+}
+
+// acceptable returns the part of an Accept-Encoding header that bawn reads.
+func acceptable(values []string) string {
+	var keep []string
+	for _, v := range values {
+		for c := range strings.SplitSeq(v, ",") {
+			name, _, _ := strings.Cut(c, ";")
+			name = strings.ToLower(strings.TrimSpace(name))
+			for _, k := range append(codings, "identity") {
+				if name == k {
+					keep = append(keep, strings.TrimSpace(c))
+				}
+			}
+		}
+	}
+	if len(keep) == 0 {
+		return "identity"
+	}
+	return strings.Join(keep, ", ")
+}

@@ -1,0 +1,123 @@
+package inspect
+
+import (
+	"encoding/base64"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+// credentialHeaders carry credentials, beside those whose names end in credentialEnds.
+var credentialHeaders = []string{
+	"Authorization", "Proxy-Authorization", "Cookie", "Apikey", "Api-Key", "X-Apikey", "X-Token", "X-Auth", "X-Auth-Key", "X-Authorization",
+}
+
+// credentialEnds are the ends of names of headers that carry credentials, in lower case:
+// X-Api-Key, Private-Token, X-Goog-Api-Key, Ocp-Apim-Subscription-Key, X-Amz-Security-Token.
+var credentialEnds = []string{"-api-key", "-apikey", "-token", "-secret", "-access-key", "-subscription-key", "-auth-key", "-application-key", "-authorization", "-password"}
+
+// harmless are parts of names of headers that end like a credential's and are none.
+var harmless = []string{"csrf", "xsrf", "continuation", "page", "idempotency"}
+
+// isCredential reports whether a header carries credentials. The name is canonical.
+func isCredential(name string) bool {
+	lower := strings.ToLower(name)
+	return slices.Contains(credentialHeaders, name) ||
+		slices.ContainsFunc(credentialEnds, func(e string) bool { return strings.HasSuffix(lower, e) }) &&
+			!slices.ContainsFunc(harmless, func(h string) bool { return strings.Contains(lower, h) })
+}
+
+// credentialFields are the fields of a query that carry credentials, in lower case.
+var credentialFields = []string{
+	"api_key", "apikey", "api-key", "access_token", "accesstoken", "auth_token", "authtoken", "private_token", "oauth_token",
+	"x-amz-signature", "x-amz-security-token", "x-goog-signature",
+}
+
+// isCredentialField reports whether a field of the query carries credentials on that host.
+func isCredentialField(host, field string) bool {
+	field = strings.ToLower(field)
+	return slices.Contains(credentialFields, field) || field == "key" && strings.HasSuffix(host, ".googleapis.com")
+}
+
+// placed returns how the value of a header reads with the secret in place of its
+// placeholder. ok is false unless the header is the place of the secret, and holds the
+// placeholder and nothing else but a scheme or a user.
+func placed(b *secret.Bound, name, v string) (with func(value string) string, ok bool) {
+	switch p := b.Place; p.Where {
+	case secret.InCredential:
+		if isCredential(name) && name != "Cookie" && name != "Proxy-Authorization" {
+			return inHeader(b.Placeholder, v)
+		}
+	case secret.InHeader:
+		if name == textproto.CanonicalMIMEHeaderKey(p.Arg) {
+			return inHeader(b.Placeholder, v)
+		}
+	case secret.InBearer:
+		if scheme, rest := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "bearer") && rest == b.Placeholder {
+			return inHeader(b.Placeholder, v)
+		}
+	case secret.InBasic:
+		if scheme, rest := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "basic") {
+			if user, _, isPass, ok := basic(b.Placeholder, rest); ok && isPass && user == p.Arg {
+				return inHeader(b.Placeholder, v)
+			}
+		}
+	}
+	return nil, false
+}
+
+// cutScheme splits SCHEME CREDENTIAL (RFC 9110, 11.4).
+func cutScheme(v string) (scheme, rest string) {
+	scheme, rest, ok := strings.Cut(v, " ")
+	if !ok || len(scheme) > 32 || strings.ContainsFunc(scheme, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		return "", v
+	}
+	return scheme, strings.Trim(rest, " ")
+}
+
+// inHeader is placed for a header that holds the placeholder alone, or after a scheme.
+func inHeader(placeholder, v string) (with func(value string) string, ok bool) {
+	if v == placeholder {
+		return func(value string) string { return value }, true
+	}
+	scheme, rest := cutScheme(v)
+	switch {
+	case scheme == "":
+	case rest == placeholder:
+		return func(value string) string { return scheme + " " + value }, true
+	case strings.EqualFold(scheme, "basic"):
+		user, pass, isPass, ok := basic(placeholder, rest)
+		return func(value string) string {
+			pair := value + ":" + pass
+			if isPass {
+				pair = user + ":" + value
+			}
+			return scheme + " " + base64.StdEncoding.EncodeToString([]byte(pair))
+		}, ok
+	}
+	return nil, false
+}
+
+// basic reads the credential of Basic authentication (RFC 7617). ok: the password is the
+// placeholder (isPass), or the user is and the password is nothing of its own, as git and
+// pip send tokens.
+func basic(placeholder, credential string) (user, pass string, isPass, ok bool) {
+	b, err := base64.StdEncoding.DecodeString(credential)
+	if err != nil {
+		if b, err = base64.RawStdEncoding.DecodeString(credential); err != nil {
+			return "", "", false, false
+		}
+	}
+	user, pass, found := strings.Cut(string(b), ":")
+	switch {
+	case !found:
+		return "", "", false, false
+	case pass == placeholder:
+		return user, pass, true, user != placeholder
+	}
+	return user, pass, false, user == placeholder && (pass == "" || pass == "x-oauth-basic")
+}

@@ -1,0 +1,37 @@
+// Package inspect ends TLS on the host for the hosts that have a secret (package secret),
+// puts the secret in place of its placeholder, and speaks to the real server anew.
+//
+// # Theory of operation
+//
+// The gateway (package egress) judges a connection as any other, reads its ClientHello, and
+// asks Wants. If the answer is yes it calls Serve, with a function that dials the server
+// under the same rules and address checks. Serve, for one connection:
+//
+//	ClientHello -> dial the server, TLS handshake with it (upstream.go): verified by the
+//	  host's roots and the name, offering the protocols that the client offers
+//	  -> handshake with the client: a certificate for that very name (ca.go), and the
+//	  protocol that the server chose
+//	  -> net/http serves the client, httputil.ReverseProxy passes requests on (serve.go)
+//
+// Each request is judged whole (request.go) before its head is sent on:
+//
+//   - it is for the name and port of the connection;
+//   - a placeholder in the place that its secret is for is replaced by the value
+//     (credential.go); one anywhere else, in whatever encoding, is a refusal;
+//   - other credentials are refused, so that nobody else's account on the host can be used
+//     to carry data out, unless a secret of the host allows them.
+//
+// The body is judged as it passes (requestbody.go): the last byte of a placeholder does not
+// leave. In answers each copy of a value that was sent to the host is replaced by the
+// placeholder (answer.go, replace.go), in headers, body and trailers, whatever the content
+// coding; an answer in a coding that bawn cannot read is refused.
+//
+// Bodies stream both ways and are never held as a whole, but for one into which a secret is
+// put.
+//
+// # Limits
+//
+// What a server makes of a value (its parts, another encoding than those in forms.go, a
+// message of WebSocket that is split or compressed) is not recognised. After an upgrade to
+// WebSocket what the client sends is not looked into; it has no values to send.
+package inspect

@@ -1,0 +1,15 @@
+package inspect
+
+import (
+	"context"
+	"net/http/httptrace"
+	"net/textproto"
+)
+
+// withHints sends the Link header of an informational answer to got.
+func withHints(ctx context.Context, got chan<- string) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		got <- h.Get("Link")
+		return nil
+	}})
+}

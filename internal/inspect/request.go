@@ -1,0 +1,236 @@
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+// refusal is why a request or an answer does not pass.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+func forbidden(format string, args ...any) *refusal {
+	return &refusal{http.StatusForbidden, fmt.Sprintf(format, args...)}
+}
+
+// exchange is a request and what becomes of it.
+type exchange struct {
+	refused atomic.Pointer[refusal] // the first one, also of the body or the answer
+	other   bool                    // other credentials may pass
+}
+
+// exchangeKey is the key of an exchange in its request's context.
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// judgement is the judging of one request.
+type judgement struct {
+	s     *session
+	ctx   context.Context
+	all   []needle       // of the sandbox
+	bound []secret.Bound // to the host
+	other bool
+}
+
+// judge returns the request as it may be sent on. Errors are *refusal.
+func (s *session) judge(r *http.Request) (*http.Request, error) {
+	if r.Method == http.MethodConnect {
+		return nil, forbidden("CONNECT is not passed on")
+	}
+	if err := s.checkHost(r.Host); err != nil {
+		return nil, err
+	}
+	list, err := s.i.bindings.List()
+	if err != nil {
+		return nil, &refusal{http.StatusServiceUnavailable, err.Error()}
+	}
+	x := &exchange{}
+	j := judgement{s: s, ctx: r.Context(), all: needles(list)}
+	for _, b := range list {
+		if b.IsFor(s.t.Name, s.t.Port) {
+			j.bound = append(j.bound, b)
+			j.other = j.other || b.OtherCredentials
+		}
+	}
+	x.other = j.other
+	out := r.Clone(context.WithValue(r.Context(), exchangeKey{}, x))
+	for _, step := range []func(*http.Request) error{j.path, j.query, j.headers, j.body} {
+		if err := step(out); err != nil {
+			return nil, err
+		}
+	}
+	limit(out)
+	return out, nil
+}
+
+// limit takes off what would let an answer pass unread.
+func limit(r *http.Request) {
+	if a := r.Header.Values("Accept-Encoding"); len(a) > 0 {
+		r.Header.Set("Accept-Encoding", acceptable(a))
+	}
+	if r.Header.Get("Grpc-Accept-Encoding") != "" {
+		r.Header.Set("Grpc-Accept-Encoding", "identity")
+	}
+	r.Header.Del("Sec-Websocket-Extensions") // compression of messages
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		r.Header.Del("Upgrade") // the request goes on as HTTP/1.1
+	}
+}
+
+// checkHost compares a request's authority with the connection's.
+func (s *session) checkHost(authority string) error {
+	host, port := authority, ""
+	if h, p, err := net.SplitHostPort(authority); err == nil {
+		host, port = h, p
+	}
+	if strings.TrimSuffix(strings.ToLower(host), ".") != s.t.Name || port != "" && port != strconv.Itoa(int(s.t.Port)) {
+		return forbidden("the request names %.255q, the connection goes to %s:%d", authority, s.t.Name, s.t.Port)
+	}
+	return nil
+}
+
+// misplaced is the refusal of a placeholder that is not where its secret belongs.
+func (j *judgement) misplaced(name, where string) *refusal {
+	for _, b := range j.bound {
+		if b.Name == name {
+			return forbidden("the placeholder of the secret %s is in %s: it belongs in %s", name, where, b.Place)
+		}
+	}
+	return forbidden("the placeholder of the secret %s is in %s, and the secret is not for %s:%d", name, where, j.s.t.Name, j.s.t.Port)
+}
+
+// value returns that of a secret.
+func (j *judgement) value(b *secret.Bound) (string, error) {
+	v, err := b.Value(j.ctx)
+	if err != nil {
+		return "", &refusal{http.StatusServiceUnavailable, err.Error()}
+	}
+	j.s.i.sent.add(secret.Host{Name: j.s.t.Name, Port: j.s.t.Port}, v, b.Placeholder)
+	return v, nil
+}
+
+func (j *judgement) path(r *http.Request) error {
+	for _, p := range []string{r.RequestURI, r.URL.Path, r.URL.RawPath, r.URL.Opaque, r.Method} {
+		before, _, _ := strings.Cut(p, "?")
+		if name := carries(j.all, before); name != "" {
+			return j.misplaced(name, "the path")
+		}
+	}
+	return nil
+}
+
+// query judges the fields of the query one by one, and leaves those that stay as they are
+// written.
+func (j *judgement) query(r *http.Request) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	fields := strings.Split(r.URL.RawQuery, "&")
+	for i, f := range fields {
+		key, v, _ := strings.Cut(f, "=")
+		name, value := unescaped(key), unescaped(v)
+		b := slices.IndexFunc(j.bound, func(b secret.Bound) bool {
+			return b.Place == (secret.Place{Where: secret.InQuery, Arg: name}) && value == b.Placeholder
+		})
+		switch {
+		case b >= 0:
+			real, err := j.value(&j.bound[b])
+			if err != nil {
+				return err
+			}
+			fields[i] = key + "=" + url.QueryEscape(real)
+		case isCredentialField(j.s.t.Name, name) && !j.other && carries(j.all, f) == "":
+			return j.foreign("the query field " + strconv.Quote(name))
+		}
+		if b < 0 {
+			if name := carries(j.all, f); name != "" {
+				return j.misplaced(name, "the query")
+			}
+		}
+	}
+	r.URL.RawQuery = strings.Join(fields, "&")
+	return nil
+}
+
+// unescaped decodes a part of a query; what is no escape stays.
+func unescaped(s string) string {
+	if u, err := url.QueryUnescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+// foreign is the refusal of a credential that is no secret of bawn's.
+func (j *judgement) foreign(where string) *refusal {
+	return forbidden("%s has another credential than the secret for %s: use the placeholder in the environment (bawn secret ls), or the user sets the secret with --other-credentials", where, j.s.t.Name)
+}
+
+func (j *judgement) headers(r *http.Request) error {
+	for name, values := range r.Header {
+		if carried := inName(j.all, name); carried != "" {
+			return j.misplaced(carried, "the name of a header")
+		}
+		for i, v := range values {
+			with, err := j.header(name, v)
+			if err != nil {
+				return err
+			}
+			values[i] = with
+		}
+	}
+	for name := range r.Trailer {
+		if isCredential(textproto.CanonicalMIMEHeaderKey(name)) {
+			return j.foreign("a trailer")
+		}
+	}
+	return nil
+}
+
+// inName is carries for the name of a header, in which upper and lower case are one.
+func inName(all []needle, name string) string {
+	name = strings.ToLower(name)
+	for _, n := range all {
+		if strings.Contains(name, strings.ToLower(string(n.text))) {
+			return n.name
+		}
+	}
+	return ""
+}
+
+// header returns a header's value as it is sent on.
+func (j *judgement) header(name, v string) (string, error) {
+	for i := range j.bound {
+		if with, ok := placed(&j.bound[i], name, v); ok {
+			value, err := j.value(&j.bound[i])
+			if err != nil {
+				return "", err
+			}
+			return with(value), nil
+		}
+	}
+	if carried := carries(j.all, v); carried != "" {
+		return "", j.misplaced(carried, "the header "+name)
+	}
+	if v != "" && isCredential(name) && !j.other {
+		return "", j.foreign("the header " + name)
+	}
+	return v, nil
+}

@@ -1,0 +1,331 @@
+package inspect
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// TestSecretIsPutWhereItBelongs: the server sees the value, for every place and way to write
+// it, and the guest's own text around it.
+func TestSecretIsPutWhereItBelongs(t *testing.T) {
+	for _, c := range []struct {
+		place      secret.Place
+		name, sent string
+		want       string
+	}{
+		{secret.Place{}, "Authorization", "Bearer " + standIn, "Bearer " + realValue},
+		{secret.Place{}, "Authorization", "bearer " + standIn, "bearer " + realValue},
+		{secret.Place{}, "Authorization", "token " + standIn, "token " + realValue},
+		{secret.Place{}, "Authorization", standIn, realValue},
+		{secret.Place{}, "X-Api-Key", standIn, realValue},
+		{secret.Place{}, "Private-Token", standIn, realValue},
+		{secret.Place{}, "X-Goog-Api-Key", standIn, realValue},
+		{secret.Place{}, "Authorization", "Basic " + b64("me:"+standIn), "Basic " + b64("me:"+realValue)},
+		{secret.Place{}, "Authorization", "Basic " + b64(standIn+":"), "Basic " + b64(realValue+":")},
+		{secret.Place{}, "Authorization", "Basic " + b64(standIn+":x-oauth-basic"), "Basic " + b64(realValue+":x-oauth-basic")},
+		{secret.Place{Where: secret.InBearer}, "Authorization", "Bearer " + standIn, "Bearer " + realValue},
+		{secret.Place{Where: secret.InBasic, Arg: "me"}, "Authorization", "Basic " + b64("me:"+standIn), "Basic " + b64("me:"+realValue)},
+		{secret.Place{Where: secret.InHeader, Arg: "x-my-key"}, "X-My-Key", standIn, realValue},
+		{secret.Place{Where: secret.InHeader, Arg: "X-My-Key"}, "X-My-Key", "Key " + standIn, "Key " + realValue},
+	} {
+		s := &seen{}
+		p := newPlace(t, s, bothProtocols, bound(c.place), boundElsewhere())
+		res, body := p.do(p.client("h2"), request(t, "GET", "/v1?a=%20b", nil, c.name, c.sent, "X-Plain", "as it was"))
+		if res.StatusCode != 200 || s.count() != 1 {
+			t.Errorf("%v, %s: %s: %d %s", c.place, c.name, c.sent, res.StatusCode, body)
+			continue
+		}
+		r, _ := s.last()
+		if got := r.Header.Get(c.name); got != c.want || r.Header.Get("X-Plain") != "as it was" || r.URL.RawQuery != "a=%20b" {
+			t.Errorf("%v: %s: %q, want %q; %s", c.place, c.name, got, c.want, r.URL)
+		}
+	}
+}
+
+func TestSecretInQueryAndBody(t *testing.T) {
+	query := secret.Place{Where: secret.InQuery, Arg: "api_key"}
+	inBody := secret.Place{Where: secret.InBody}
+	for _, c := range []struct {
+		place            secret.Place
+		path, kind, body string
+		wantQuery, want  string
+	}{
+		{query, "/?b=1&api_key=" + standIn + "&c=%2F", "", "", "b=1&api_key=" + url.QueryEscape(realValue) + "&c=%2F", ""},
+		{query, "/?api_key=%73" + standIn[1:], "", "", "api_key=" + url.QueryEscape(realValue), ""},
+		{inBody, "/", "application/json", `{"key":"` + standIn + `"}`, "", `{"key":"` + realValue + `"}`},
+		{inBody, "/", "application/x-www-form-urlencoded", "a=1&key=" + standIn, "", "a=1&key=" + url.QueryEscape(realValue)},
+		{inBody, "/", "text/plain", standIn + standIn, "", realValue + realValue},
+	} {
+		s := &seen{}
+		p := newPlace(t, s, bothProtocols, bound(c.place))
+		res, page := p.do(p.client("http/1.1"), request(t, "POST", c.path, strings.NewReader(c.body), "Content-Type", c.kind))
+		if res.StatusCode != 200 {
+			t.Errorf("%v: %d %s", c.place, res.StatusCode, page)
+			continue
+		}
+		if r, body := s.last(); body != c.want || r.URL.RawQuery != c.wantQuery || r.ContentLength != int64(len(c.want)) {
+			t.Errorf("%v: ?%s %q (length %d)", c.place, r.URL.RawQuery, body, r.ContentLength)
+		}
+	}
+}
+
+func gzipped(s string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = io.WriteString(w, s)
+	w.Close()
+	return b.String()
+}
+
+func zlibbed(s string) string {
+	var b bytes.Buffer
+	w := zlib.NewWriter(&b)
+	_, _ = io.WriteString(w, s)
+	w.Close()
+	return b.String()
+}
+
+func zstded(s string) string {
+	w, _ := zstd.NewWriter(nil)
+	defer w.Close()
+	return string(w.EncodeAll([]byte(s), nil))
+}
+
+// inJSON writes each character as an escape.
+func inJSON(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		b.WriteString(`\u00`)
+		b.WriteByte("0123456789abcdef"[c>>4])
+		b.WriteByte("0123456789abcdef"[c&15])
+	}
+	return b.String()
+}
+
+// inPercent writes each character as a percent-encoding.
+func inPercent(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(inJSON(s), `\u00`, "%"), "x", "x")
+}
+
+// TestPlaceholderElsewhereIsRefused: in each position and encoding, of a secret for this host
+// in another place and of a secret for another host. The server sees no request with it.
+func TestPlaceholderElsewhereIsRefused(t *testing.T) {
+	type attempt struct {
+		name, method, path, body string
+		header                   []string
+	}
+	long := strings.Repeat("some text of no interest, ", 20_000)
+	attempts := func(ph string) []attempt {
+		return []attempt{
+			{"path", "GET", "/" + ph, "", nil},
+			{"path, percent", "GET", "/" + inPercent(ph), "", nil},
+			{"path, percent twice", "GET", "/" + strings.ReplaceAll(inPercent(ph), "%", "%25"), "", nil},
+			{"path, base64", "GET", "/" + base64.RawURLEncoding.EncodeToString([]byte("x"+ph)), "", nil},
+			{"query", "GET", "/?q=" + ph, "", nil},
+			{"query name", "GET", "/?" + ph + "=1", "", nil},
+			{"query, percent", "GET", "/?q=" + inPercent(ph), "", nil},
+			{"query, base64", "GET", "/?q=" + url.QueryEscape(b64("ab"+ph)), "", nil},
+			{"header", "GET", "/", "", []string{"X-Echo", "a " + ph}},
+			{"header, percent", "GET", "/", "", []string{"X-Echo", inPercent(ph)}},
+			{"header, base64", "GET", "/", "", []string{"X-Echo", b64("abc" + ph)}},
+			{"user agent", "GET", "/", "", []string{"User-Agent", ph}},
+			{"referer", "GET", "/", "", []string{"Referer", "https://x.example/?k=" + ph}},
+			{"cookie", "GET", "/", "", []string{"Cookie", "k=" + ph}},
+			{"header name", "GET", "/", "", []string{"X-" + ph, "1"}},
+			{"basic, another password", "GET", "/", "", []string{"Authorization", "Basic " + b64(ph+":data")}},
+			{"bearer with more", "GET", "/", "", []string{"Authorization", "Bearer " + ph + " and more"}},
+			{"body", "POST", "/", ph, nil},
+			{"body, behind much", "POST", "/", long + ph + long, nil},
+			{"body, JSON", "POST", "/", `{"a":"` + inJSON(ph) + `"}`, []string{"Content-Type", "application/json"}},
+			{"body, form", "POST", "/", "a=" + inPercent(ph), []string{"Content-Type", "application/x-www-form-urlencoded"}},
+			{"body, base64", "POST", "/", b64("a" + ph + "b"), nil},
+			{"body, gzip", "POST", "/", gzipped(long + ph), []string{"Content-Encoding", "gzip"}},
+			{"body, deflate", "POST", "/", zlibbed(ph + long), []string{"Content-Encoding", "deflate"}},
+			{"body, zstd", "POST", "/", zstded(long + ph), []string{"Content-Encoding", "zstd"}},
+			{"body, gzip of JSON", "POST", "/", gzipped(`{"a":"` + inJSON(ph) + `"}`), []string{"Content-Encoding", "GZIP"}},
+		}
+	}
+	everyProtocol(t, func(t *testing.T, proto string) {
+		s := &seen{}
+		p := newPlace(t, s, bothProtocols, bound(secret.Place{}), boundElsewhere())
+		for _, ph := range []string{standIn, elsewhere} {
+			for _, a := range attempts(ph) {
+				res, err := p.client(proto).Do(request(t, a.method, a.path, io.MultiReader(strings.NewReader(a.body)), a.header...))
+				if err == nil { // an upload that is cut may be an error of the client's
+					b, _ := io.ReadAll(res.Body)
+					res.Body.Close()
+					if res.StatusCode != 403 || !strings.Contains(string(b), "placeholder") && !strings.Contains(string(b), "another credential") {
+						t.Errorf("%s: %d %s", a.name, res.StatusCode, b)
+					}
+				} else if a.body == "" {
+					t.Errorf("%s: %v", a.name, err)
+				}
+			}
+		}
+		if n := strings.Count(p.log(), "\n") + 1; n != 2*len(attempts("")) {
+			t.Errorf("%d refusals are logged", n)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i, r := range s.heads {
+			var head strings.Builder
+			_ = r.Header.Write(&head)
+			all := r.RequestURI + head.String() + s.body[i]
+			if !strings.HasPrefix(s.body[i], "cut:") || strings.Contains(all, standIn) || strings.Contains(all, elsewhere) || strings.Contains(all, realValue) {
+				t.Errorf("the server saw %.200s", all)
+			}
+		}
+	})
+}
+
+// TestBodyPlaceholderSplitOverWrites: each byte is a write of its own.
+func TestBodyPlaceholderSplitOverWrites(t *testing.T) {
+	for _, text := range []string{elsewhere, inJSON(elsewhere)} {
+		s := &seen{}
+		p := newPlace(t, s, bothProtocols, bound(secret.Place{}), boundElsewhere())
+		res, body := p.do(p.client("h2"), request(t, "POST", "/", oneByOne{strings.NewReader("before " + text)}))
+		if res.StatusCode != 403 || !strings.Contains(body, "OTHER_KEY") {
+			t.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+}
+
+type oneByOne struct{ r io.Reader }
+
+func (o oneByOne) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(p))]) }
+
+// TestOtherCredentialsAreRefused on a host with a secret, unless the secret allows them.
+func TestOtherCredentialsAreRefused(t *testing.T) {
+	for _, c := range []struct{ path, name, value string }{
+		{"/", "Authorization", "Bearer sk-of-the-attacker"},
+		{"/", "Authorization", "Basic " + b64("attacker:key")},
+		{"/", "X-Api-Key", "sk-of-the-attacker"},
+		{"/", "Cookie", "session=of-the-attacker"},
+		{"/", "X-Goog-Api-Key", "of-the-attacker"},
+		{"/", "Private-Token", "glpat-of-the-attacker"},
+		{"/", "Some-Vendors-Access-Key", "of-the-attacker"},
+		{"/?api_key=of-the-attacker", "X-Plain", "1"},
+		{"/?a=1&Access_Token=of-the-attacker", "X-Plain", "1"},
+	} {
+		s := &seen{}
+		b := bound(secret.Place{})
+		p := newPlace(t, s, bothProtocols, b)
+		res, body := p.do(p.client("http/1.1"), request(t, "GET", c.path, nil, c.name, c.value))
+		if res.StatusCode != 403 || !strings.Contains(body, "other-credentials") || s.count() != 0 || p.log() == "" || strings.Contains(body+p.log(), "attacker") {
+			t.Errorf("%s %s: %d %s", c.path, c.name, res.StatusCode, body)
+		}
+		// Beside the secret's own.
+		res, _ = p.do(p.client("http/1.1"), request(t, "GET", c.path, nil, "X-Auth-Token", standIn, c.name, c.value))
+		if res.StatusCode != 403 || s.count() != 0 {
+			t.Errorf("%s %s beside the secret: %d", c.path, c.name, res.StatusCode)
+		}
+		b.OtherCredentials = true
+		p.bindings.list = []secret.Bound{b}
+		if res, body = p.do(p.client("http/1.1"), request(t, "GET", c.path, nil, c.name, c.value)); res.StatusCode != 200 {
+			t.Errorf("%s %s, allowed: %d %s", c.path, c.name, res.StatusCode, body)
+		}
+	}
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	res, body := p.do(p.client("h2"), request(t, "GET", "/?key=of-a-map&token=page-2", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2"))
+	if res.StatusCode != 200 {
+		t.Errorf("a request without credentials: %d %s", res.StatusCode, body)
+	}
+}
+
+func TestTwoAuthorizationHeaders(t *testing.T) {
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	r := request(t, "GET", "/", nil, "Authorization", "Bearer "+standIn, "Authorization", "Bearer sk-of-the-attacker")
+	if res, _ := p.do(p.client("http/1.1"), r); res.StatusCode != 403 || s.count() != 0 {
+		t.Error(res.StatusCode)
+	}
+}
+
+// TestUnavailableValue: the request fails with the reason, and the placeholder is not sent on.
+func TestUnavailableValue(t *testing.T) {
+	s := &seen{}
+	b := bound(secret.Place{})
+	b.Value = func(context.Context) (string, error) { return "", errors.New("the keyring is locked") }
+	p := newPlace(t, s, bothProtocols, b)
+	res, body := p.do(p.client("h2"), request(t, "GET", "/", nil, "Authorization", "Bearer "+standIn))
+	if res.StatusCode != 503 || !strings.Contains(body, "the keyring is locked") || s.count() != 0 {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	p.bindings.mu.Lock()
+	p.bindings.err = errors.New("the list is damaged")
+	p.bindings.mu.Unlock()
+	if res, body = p.do(p.client("h2"), request(t, "GET", "/", nil)); res.StatusCode != 503 || s.count() != 0 {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if _, err := p.i.Wants("any.example.test", 443); err == nil {
+		t.Error("Wants without a list")
+	}
+}
+
+// TestRequestForAnotherHost is refused: Host, absolute form, another port.
+func TestRequestForAnotherHost(t *testing.T) {
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	for _, host := range []string{"other.example.test", hostName + ":8443", hostName + ".other.test", ""} {
+		r := request(t, "GET", "/", nil, "Authorization", "Bearer "+standIn)
+		if r.Host = host; host == "" {
+			r.Host, r.Method = "other.example.test:443", "CONNECT"
+			r.URL.Opaque = "other.example.test:443"
+		}
+		if res, body := p.do(p.client("http/1.1"), r); res.StatusCode != 403 || s.count() != 0 {
+			t.Errorf("%q: %d %s", host, res.StatusCode, body)
+		}
+	}
+	for _, host := range []string{hostName, strings.ToUpper(hostName), hostName + ":443"} {
+		r := request(t, "GET", "/", nil)
+		r.Host = host
+		if res, body := p.do(p.client("http/1.1"), r); res.StatusCode != 200 {
+			t.Errorf("%q: %d %s", host, res.StatusCode, body)
+		}
+	}
+}
+
+func TestBodyThatCannotBeDecodedIsRefused(t *testing.T) {
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	for coding, body := range map[string]string{
+		"br": "anything", "gzip": "not gzip at all", "gzip, gzip": gzipped(gzipped("a")), "deflate": zlibbed("a") + "behind", "zstd": zstded("abcabcabc")[:6],
+	} {
+		res, err := p.client("http/1.1").Do(request(t, "POST", "/", strings.NewReader(body), "Content-Encoding", coding))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %d", coding, res.StatusCode)
+		}
+	}
+	for i, b := range s.body {
+		if !strings.HasPrefix(b, "cut:") {
+			t.Errorf("the server took %q, %q", s.heads[i].Header.Get("Content-Encoding"), b)
+		}
+	}
+	for coding, body := range map[string]string{"gzip": gzipped("fine"), "deflate": zlibbed("fine"), "zstd": zstded("fine"), "identity": "fine"} {
+		res, _ := p.do(p.client("h2"), request(t, "POST", "/", strings.NewReader(body), "Content-Encoding", coding))
+		if _, got := s.last(); res.StatusCode != 200 || got != body {
+			t.Errorf("%s: %d %q", coding, res.StatusCode, got)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+// maxHeldBody bounds a body into which a secret is put, in bytes: its new length has to be
+// known before its first byte is sent.
+const maxHeldBody = 1 << 20
+
+// body arranges that the request's body is judged as it passes, and puts secrets into it
+// whose place it is.
+func (j *judgement) body(r *http.Request) error {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	coding, err := codingOf(r.Header.Values("Content-Encoding"))
+	if err != nil {
+		return forbidden("the request's body has %v, which are not looked into", err)
+	}
+	if coding == "" {
+		if err := j.substitute(r); err != nil {
+			return err
+		}
+	}
+	x, s := exchangeOf(r.Context()), newScanner(j.all)
+	b := &judgedBody{src: r.Body, refuse: func(why *refusal) error {
+		if x.refused.CompareAndSwap(nil, why) {
+			j.s.t.Refused(why.reason)
+		}
+		return why
+	}, misplaced: func(name string) *refusal { return j.misplaced(name, "the body") }}
+	if coding == "" {
+		b.look = func(p []byte, final bool) (string, error) { return s.feed(p, final), nil }
+	} else {
+		d, err := newDecodedScan(coding, s)
+		if err != nil {
+			return forbidden("the request's body cannot be looked into: %v", err)
+		}
+		b.look, b.end = d.feed, d.close
+	}
+	r.Body = b
+	return nil
+}
+
+// judgedBody is a body that is looked into as it passes.
+type judgedBody struct {
+	src       io.ReadCloser
+	look      func(p []byte, final bool) (name string, err error)
+	misplaced func(name string) *refusal
+	refuse    func(*refusal) error
+	end       func() // may be nil
+	err       error
+}
+
+// Read implements io.Reader. A refusal is an error, and what was read with it is lost.
+func (b *judgedBody) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.src.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+		return n, err
+	}
+	name, lerr := b.look(p[:n], err != nil)
+	switch {
+	case name != "":
+		b.err = b.refuse(b.misplaced(name))
+	case lerr != nil:
+		b.err = b.refuse(forbidden("the request's body cannot be decoded as its Content-Encoding says: %v", lerr))
+	default:
+		b.err = err
+		return n, err
+	}
+	return 0, b.err
+}
+
+// Close implements io.Closer.
+func (b *judgedBody) Close() error {
+	if b.end != nil {
+		b.end()
+	}
+	return b.src.Close()
+}
+
+// substitute puts the secrets in whose place is the body. A body that is too long, or of
+// unknown length and no form or JSON, is left as it is: a placeholder in it is refused.
+func (j *judgement) substitute(r *http.Request) error {
+	var bound []*secret.Bound
+	for i := range j.bound {
+		if j.bound[i].Place.Where == secret.InBody {
+			bound = append(bound, &j.bound[i])
+		}
+	}
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	isJSON, isForm := kind == "application/json" || strings.HasSuffix(kind, "+json"), kind == "application/x-www-form-urlencoded"
+	if len(bound) == 0 || r.ContentLength > maxHeldBody || r.ContentLength < 0 && !isJSON && !isForm {
+		return nil
+	}
+	src := r.Body
+	text, err := io.ReadAll(io.LimitReader(src, maxHeldBody+1))
+	if err != nil {
+		return &refusal{http.StatusBadRequest, "the request's body ended early"}
+	}
+	if len(text) > maxHeldBody {
+		r.Body = joined{io.MultiReader(bytes.NewReader(text), src), src}
+		return nil
+	}
+	for _, b := range bound {
+		if !bytes.Contains(text, []byte(b.Placeholder)) {
+			continue
+		}
+		v, err := j.value(b)
+		if err != nil {
+			return err
+		}
+		switch {
+		case isJSON:
+			quoted, err := json.Marshal(v)
+			if err != nil {
+				return &refusal{http.StatusServiceUnavailable, "the secret " + b.Name + " cannot be written in JSON"}
+			}
+			v = string(quoted[1 : len(quoted)-1])
+		case isForm:
+			v = url.QueryEscape(v)
+		}
+		text = bytes.ReplaceAll(text, []byte(b.Placeholder), []byte(v))
+	}
+	r.Body, r.ContentLength = joined{bytes.NewReader(text), src}, int64(len(text))
+	r.Header.Del("Content-Length")
+	return nil
+}
+
+// joined reads from one and closes another.
+type joined struct {
+	io.Reader
+	io.Closer
+}
+
+// decodedScan looks into a stream in a content coding, as it passes: feed returns when all
+// that its bytes decode to has been looked at. The decoder runs in a goroutine of its own
+// and asks for bytes; nothing is held but one read.
+type decodedScan struct {
+	want chan struct{} // the decoder has used up what it was given
+	give chan []byte
+	quit chan struct{}
+	done chan struct{} // the decoder has ended, with name and err
+	open bool          // want was received, and nothing given since
+	shut bool          // give is closed
+	left []byte
+
+	name string
+	err  error
+}
+
+// errFound ends a decoder: what it decoded has a placeholder.
+var errFound = errors.New("a placeholder")
+
+func newDecodedScan(coding string, s *scanner) (*decodedScan, error) {
+	d := &decodedScan{want: make(chan struct{}), give: make(chan []byte), quit: make(chan struct{}), done: make(chan struct{})}
+	r, err := decoder(coding, (*decoderInput)(d))
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(d.done)
+		defer r.Close()
+		_, d.err = io.Copy(writerFunc(func(p []byte) (int, error) {
+			if d.name = s.feed(p, false); d.name != "" {
+				return 0, errFound
+			}
+			return len(p), nil
+		}), r)
+		if d.err == nil {
+			d.name = s.feed(nil, true)
+		}
+	}()
+	return d, nil
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// decoderInput is the decoder's side of a decodedScan.
+type decoderInput decodedScan
+
+// Read implements io.Reader.
+func (d *decoderInput) Read(p []byte) (int, error) {
+	if len(d.left) == 0 {
+		select {
+		case d.want <- struct{}{}:
+		case <-d.quit:
+			return 0, io.ErrUnexpectedEOF
+		}
+		select {
+		case b, ok := <-d.give:
+			if !ok {
+				return 0, io.EOF
+			}
+			d.left = b
+		case <-d.quit:
+			return 0, io.ErrUnexpectedEOF
+		}
+	}
+	n := copy(p, d.left)
+	d.left = d.left[n:]
+	return n, nil
+}
+
+// feed takes the next bytes of the stream, and returns the secret whose placeholder they
+// decode to, or why they do not decode.
+func (d *decodedScan) feed(p []byte, final bool) (string, error) {
+	if len(p) > 0 {
+		if !d.wait() {
+			if d.name == "" && d.err == nil {
+				d.err = errBehind
+			}
+			return d.result()
+		}
+		d.give <- p
+		d.open = false
+		if !d.wait() {
+			return d.result()
+		}
+	}
+	if !final || d.shut {
+		return "", nil
+	}
+	if d.wait() {
+		d.shut = true
+		close(d.give)
+		<-d.done
+	}
+	return d.result()
+}
+
+// wait returns when the decoder wants bytes; false: it has ended.
+func (d *decodedScan) wait() bool {
+	if d.open {
+		return true
+	}
+	select {
+	case <-d.want:
+		d.open = true
+	case <-d.done:
+	}
+	return d.open
+}
+
+// result returns how the decoder ended.
+func (d *decodedScan) result() (string, error) {
+	if d.name != "" || errors.Is(d.err, errFound) {
+		return d.name, nil
+	}
+	return "", d.err
+}
+
+// close ends the decoder.
+func (d *decodedScan) close() {
+	select {
+	case <-d.quit:
+	default:
+		close(d.quit)
+	}
+}

@@ -1,0 +1,333 @@
+package inspect
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+const (
+	// clientTime bounds the TLS handshake with a client, the server's included.
+	clientTime = time.Minute
+	// headTime bounds how long the head of a request may take.
+	headTime = time.Minute
+	// idleTime ends a connection on which no request is under way. An answer may pause for
+	// any time.
+	idleTime = 10 * time.Minute
+	// maxHead bounds the head of a request, in bytes.
+	maxHead = 64 << 10
+	// maxStreams bounds the requests that are under way on one connection of HTTP/2.
+	maxStreams = 250
+	// copyBuffer is the buffer of each direction of a body, in bytes.
+	copyBuffer = 32 << 10
+)
+
+// Bindings tells the secrets of a sandbox. It may run concurrently.
+type Bindings interface {
+	List() ([]secret.Bound, error)
+}
+
+// Inspector ends TLS for the hosts of one sandbox's secrets. Safe for concurrent use.
+type Inspector struct {
+	bindings Bindings
+	ca       func(context.Context) (*CA, error)
+	roots    *x509.CertPool // nil: the host's; tests have their own
+	sent     sentValues
+	buffers  buffers
+}
+
+// New returns an Inspector. ca is called for each connection, and may run concurrently.
+func New(b Bindings, ca func(context.Context) (*CA, error)) *Inspector {
+	return &Inspector{bindings: b, ca: ca}
+}
+
+// Target is the server that a client wants, and how to reach and report it.
+type Target struct {
+	Name string
+	Port uint16
+	// Dial connects to the server, as the rules allow it now. It may be called several
+	// times, concurrently.
+	Dial func() (net.Conn, error)
+	// Refused logs why a request or an answer was refused. It may run concurrently.
+	Refused func(reason string)
+	// Explain returns what the guest is told of an error: of Dial, or of the connection.
+	Explain func(err error) (status int, reason string)
+	// Page returns the body of an answer of bawn's own.
+	Page func(status int, reason string) []byte
+}
+
+// Wants reports whether TLS to a host is ended here: some secret of the sandbox is for it.
+// An error means that it is not known; the connection must not pass then.
+func (i *Inspector) Wants(name string, port uint16) (bool, error) {
+	list, err := i.bindings.List()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(list, func(b secret.Bound) bool { return b.IsFor(name, port) }), nil
+}
+
+// session is one connection of a client.
+type session struct {
+	i     *Inspector
+	t     Target
+	up    *upstream
+	proxy *httputil.ReverseProxy
+
+	mu      sync.Mutex
+	ended   bool
+	running sync.WaitGroup // requests
+}
+
+// Serve serves a client that is about to send its ClientHello, which must name t.Name, until
+// the connection or ctx ends. It closes conn and what it dialled.
+func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.roots}}
+	defer s.up.close()
+	client, err := s.handshake(ctx, conn)
+	if err != nil {
+		s.failed(err)
+		return
+	}
+	transport := s.up.transport()
+	defer transport.CloseIdleConnections()
+	s.proxy = &httputil.ReverseProxy{
+		Rewrite: s.rewrite, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(s.informed(r)) }),
+		ModifyResponse: s.answer, ErrorHandler: s.answerError, FlushInterval: -1, BufferPool: &i.buffers, ErrorLog: discard,
+	}
+	s.serve(ctx, client)
+}
+
+// discard takes the messages of net/http, which name what the guest sent.
+var discard = log.New(io.Discard, "", 0)
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// handshake dials the server, and then answers the client as the server did.
+func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientTime)
+	defer cancel()
+	ca, err := s.i.ca(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := ca.leaf(s.t.Name)
+	if err != nil {
+		return nil, err
+	}
+	client := tls.Server(conn, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if h.ServerName != s.t.Name {
+			return nil, fmt.Errorf("the ClientHello names %.255q", h.ServerName)
+		}
+		offers := offered(h.SupportedProtos)
+		s.up.start(h.Context(), offers)
+		return &tls.Config{
+			MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
+			Certificates: []tls.Certificate{*leaf}, NextProtos: s.up.choice(offers),
+		}, nil
+	}})
+	return client, client.HandshakeContext(ctx)
+}
+
+// offered returns the protocols of a ClientHello that bawn speaks, in the client's order.
+func offered(protos []string) (list []string) {
+	for _, p := range protos {
+		if p == "h2" || p == "http/1.1" {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// choice returns the protocols that the client may be answered with: the server's, or if
+// the server was not reached any, for the error page.
+func (u *upstream) choice(offers []string) []string {
+	switch {
+	case u.err != nil:
+		return offers
+	case u.proto != "":
+		return []string{u.proto}
+	case slices.Contains(offers, "http/1.1"):
+		return []string{"http/1.1"}
+	}
+	return nil
+}
+
+// failed logs why a handshake with the client failed, if that is of use to a person.
+func (s *session) failed(err error) {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "remote error":
+		s.t.Refused(fmt.Sprintf("the client refused bawn's certificate for %s (%v): it trusts it after a restart of the sandbox (bawn stop); a client with a list of its own never does", s.t.Name, op.Err))
+	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
+	default:
+		s.t.Refused(fmt.Sprintf("the TLS handshake failed: %v", err))
+	}
+}
+
+// serve answers the client's requests.
+func (s *session) serve(ctx context.Context, client *tls.Conn) {
+	l := &oneListener{conn: client, done: make(chan struct{})}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	server := &http.Server{
+		Handler: s, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHead, ErrorLog: discard,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed || state == http.StateHijacked {
+				l.Close()
+			}
+		},
+	}
+	_ = server.Serve(l) // ends when the connection does
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// ServeHTTP implements http.Handler.
+func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.running.Add(1)
+	s.mu.Unlock()
+	defer s.running.Done()
+	if s.up.err != nil {
+		status, reason := s.explain(s.up.err)
+		s.page(w, status, reason)
+		return
+	}
+	out, err := s.judge(r)
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	if r.ProtoMajor == 1 {
+		// An answer may begin before the request has ended.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	s.proxy.ServeHTTP(w, out)
+}
+
+// rewrite addresses a request to the server. What httputil changes beyond that is undone:
+// the client meant what it wrote.
+func (s *session) rewrite(p *httputil.ProxyRequest) {
+	p.Out.URL.Scheme, p.Out.URL.Host = "https", net.JoinHostPort(s.t.Name, strconv.Itoa(int(s.t.Port)))
+	p.Out.Host = p.In.Host
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if v, ok := p.In.Header[name]; ok {
+			p.Out.Header[name] = v
+		}
+	}
+}
+
+// answerError answers a request that got no answer.
+func (s *session) answerError(w http.ResponseWriter, r *http.Request, err error) {
+	if x := exchangeOf(r.Context()); x != nil {
+		if why := x.refused.Load(); why != nil { // logged already
+			s.page(w, why.status, why.reason)
+			return
+		}
+	}
+	status, reason := s.explain(err)
+	s.page(w, status, reason)
+}
+
+// explain returns what the guest is told of an error.
+func (s *session) explain(err error) (int, string) {
+	var invalid *tls.CertificateVerificationError
+	if errors.As(err, &invalid) {
+		return http.StatusBadGateway, fmt.Sprintf("the certificate of %s is not valid: %v", s.t.Name, invalid.Err)
+	}
+	return s.t.Explain(err)
+}
+
+// refuse logs a refusal and answers with it.
+func (s *session) refuse(w http.ResponseWriter, err error) {
+	status := http.StatusForbidden
+	var why *refusal
+	if errors.As(err, &why) {
+		status = why.status
+	}
+	s.t.Refused(err.Error())
+	s.page(w, status, err.Error())
+}
+
+// page writes an answer of bawn's own.
+func (s *session) page(w http.ResponseWriter, status int, reason string) {
+	body := s.t.Page(status, reason)
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Bawn", "denied")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// buffers are those of bodies.
+type buffers struct{ pool sync.Pool }
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[copyBuffer]byte); ok {
+		return p[:]
+	}
+	return make([]byte, copyBuffer)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(p []byte) { b.pool.Put((*[copyBuffer]byte)(p)) }
+
+// oneListener is a net.Listener of one connection; the second Accept waits for the end of
+// that one.
+type oneListener struct {
+	conn net.Conn
+	done chan struct{}
+	once sync.Once
+	mu   sync.Mutex
+	gone bool
+}
+
+func (l *oneListener) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	first := !l.gone
+	l.gone = true
+	l.mu.Unlock()
+	if first {
+		return l.conn, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *oneListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }

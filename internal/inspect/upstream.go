@@ -1,0 +1,118 @@
+package inspect
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// handshakeTime bounds a TLS handshake with the server.
+	handshakeTime = 20 * time.Second
+	// maxDials bounds how often the server is dialled for one connection of a client, which
+	// it may keep for days.
+	maxDials = 100
+	// continueTime is how long a server may take to ask for the body of a request with
+	// Expect: 100-continue, before the body is sent unasked.
+	continueTime = 5 * time.Second
+	// maxAnswerHead bounds the head of an answer, in bytes.
+	maxAnswerHead = 256 << 10
+)
+
+// upstream is the server's side of one connection of a client.
+type upstream struct {
+	t     Target
+	roots *x509.CertPool // nil: the host's
+
+	err   error  // why the first handshake failed
+	proto string // that the server chose; empty if it chose none
+
+	mu    sync.Mutex
+	first net.Conn // until its first use
+	dials int
+}
+
+// start dials the server for a client that offers these protocols. It keeps the error for the
+// answer to the client's requests.
+func (u *upstream) start(ctx context.Context, offers []string) {
+	c, err := u.dial(ctx, offers)
+	if err != nil {
+		u.err = err
+		return
+	}
+	u.first, u.proto = c, c.ConnectionState().NegotiatedProtocol
+}
+
+// dial connects to the server and verifies it.
+func (u *upstream) dial(ctx context.Context, offers []string) (*tls.Conn, error) {
+	u.mu.Lock()
+	u.dials++
+	over := u.dials > maxDials
+	u.mu.Unlock()
+	if over {
+		return nil, fmt.Errorf("the server ended %d connections: connect again", maxDials)
+	}
+	raw, err := u.t.Dial()
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(raw, &tls.Config{ServerName: u.t.Name, RootCAs: u.roots, NextProtos: offers, MinVersion: tls.VersionTLS12})
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// again returns the first connection, or dials another one for the same protocol.
+func (u *upstream) again(ctx context.Context, _, _ string) (net.Conn, error) {
+	u.mu.Lock()
+	c := u.first
+	u.first = nil
+	u.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	var offers []string
+	if u.proto != "" {
+		offers = []string{u.proto}
+	}
+	next, err := u.dial(ctx, offers)
+	if err != nil {
+		return nil, err
+	}
+	if p := next.ConnectionState().NegotiatedProtocol; p != u.proto {
+		next.Close()
+		return nil, errors.New("the server chose another protocol than before: connect again")
+	}
+	return next, nil
+}
+
+// transport returns the client's half of the proxy. The caller closes its idle connections.
+func (u *upstream) transport() *http.Transport {
+	return &http.Transport{
+		DialTLSContext:         u.again,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		ExpectContinueTimeout:  continueTime,
+		MaxResponseHeaderBytes: maxAnswerHead,
+		IdleConnTimeout:        idleTime,
+	}
+}
+
+// close ends a connection that was never used.
+func (u *upstream) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.first != nil {
+		u.first.Close()
+	}
+}

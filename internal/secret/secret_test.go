@@ -1,0 +1,375 @@
+package secret
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fakeRing is a keyring in memory.
+type fakeRing struct {
+	mu     sync.Mutex
+	on     bool
+	locked bool
+	values map[string]string
+}
+
+var errLocked = errors.New("locked")
+
+func (r *fakeRing) Available() bool { return r.on }
+
+func (r *fakeRing) Set(id, value string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.locked {
+		return errLocked
+	}
+	r.values[id] = value
+	return nil
+}
+
+func (r *fakeRing) Get(id string) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.locked {
+		return "", errLocked
+	}
+	return r.values[id], nil
+}
+
+func (r *fakeRing) Delete(id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.values, id)
+	return nil
+}
+
+// testStore is an empty store with a keyring that is off.
+func testStore(t *testing.T) (*Store, *fakeRing) {
+	t.Helper()
+	dir := t.TempDir()
+	s := OpenAt(filepath.Join(dir, "config"), filepath.Join(dir, "state"))
+	r := &fakeRing{values: map[string]string{}}
+	s.ring = r
+	return s, r
+}
+
+const testValue = "sk-ant-api03-the-real-value-0123456789"
+
+func entry(name, dir string) Secret {
+	return Secret{Name: name, Dir: dir, For: []Host{{"api.example.org", 443}}}
+}
+
+// everything returns all that the files below the folders hold.
+func everything(t *testing.T, dirs ...string) (text string) {
+	t.Helper()
+	for _, d := range dirs {
+		err := filepath.WalkDir(d, func(p string, e os.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(p)
+			text += p + "\n" + string(b)
+			if fi, serr := e.Info(); serr == nil && fi.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v", p, fi.Mode())
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	return text
+}
+
+func TestValueIsKeptInAFileOfMode600(t *testing.T) {
+	s, _ := testStore(t)
+	sec, err := s.Set(t.Context(), entry("EXAMPLE_KEY", "/p"), testValue)
+	if err != nil || sec.Keeper != File {
+		t.Fatalf("%+v, %v", sec, err)
+	}
+	if v, err := s.Value(t.Context(), &sec); v != testValue || err != nil {
+		t.Fatalf("%v", err)
+	}
+	everything(t, s.config)
+	index, _ := os.ReadFile(s.indexPath())
+	if strings.Contains(string(index), testValue) {
+		t.Error("the index has the value")
+	}
+	next, err := s.Set(t.Context(), entry("EXAMPLE_KEY", "/p"), "another-value-of-it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(everything(t, s.config), testValue) {
+		t.Error("the value that was replaced is still there")
+	}
+	if err := s.Remove(t.Context(), "EXAMPLE_KEY", "/p"); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(everything(t, s.config), "another-value") {
+		t.Error("the value that was removed is still there")
+	}
+	if _, err := s.Value(t.Context(), &next); err == nil || !strings.Contains(err.Error(), "EXAMPLE_KEY") {
+		t.Error("value of a removed secret:", err)
+	}
+	if err := s.Remove(t.Context(), "EXAMPLE_KEY", "/p"); !errors.Is(err, ErrNone) {
+		t.Error(err)
+	}
+}
+
+func TestKeyringHoldsTheValueWhereThereIsOne(t *testing.T) {
+	s, r := testStore(t)
+	r.on = true
+	sec, err := s.Set(t.Context(), entry("EXAMPLE_KEY", ""), testValue)
+	if err != nil || sec.Keeper != Keyring {
+		t.Fatalf("%+v, %v", sec, err)
+	}
+	if strings.Contains(everything(t, s.config, s.state), testValue) {
+		t.Error("the value is in a file too")
+	}
+	r.locked = true
+	if v, err := s.Value(t.Context(), &sec); err == nil || v != "" || !errors.Is(err, errLocked) {
+		t.Error("of a locked keyring:", err)
+	}
+	r.locked = false
+	if err := s.Remove(t.Context(), "EXAMPLE_KEY", ""); err != nil || len(r.values) != 0 {
+		t.Error(err, len(r.values))
+	}
+}
+
+func TestCommandRunsWhenTheValueIsNeeded(t *testing.T) {
+	s, _ := testStore(t)
+	runs := filepath.Join(t.TempDir(), "runs")
+	sec := entry("EXAMPLE_KEY", "")
+	sec.Command = fmt.Sprintf("echo run >> %s; echo the-value-of-the-command", runs)
+	sec, err := s.Set(t.Context(), sec, "")
+	if err != nil || sec.Keeper != Command {
+		t.Fatalf("%+v, %v", sec, err)
+	}
+	if _, err := os.Stat(runs); err == nil {
+		t.Error("it ran before the value was needed")
+	}
+	for range 3 {
+		if v, err := s.Value(t.Context(), &sec); v != "the-value-of-the-command" || err != nil {
+			t.Fatal(v, err)
+		}
+	}
+	if b, _ := os.ReadFile(runs); string(b) != "run\n" {
+		t.Errorf("it ran %d times", strings.Count(string(b), "\n"))
+	}
+	if strings.Contains(everything(t, s.config, s.state), "the-value-of-the-command\n") {
+		t.Error("the output was written to a file")
+	}
+}
+
+func TestCommandThatFails(t *testing.T) {
+	s, _ := testStore(t)
+	for command, want := range map[string]string{
+		"echo the-secret-value-itself; echo the-secret-value-itself >&2; exit 3": "failed",
+		"true":                          "at least",
+		"echo short":                    "at least",
+		"printf 'two\\nlines-of-it'":    "several lines",
+		"head -c 100000 /dev/zero":      "more than",
+		"/nonexistent/program --option": "failed",
+	} {
+		sec := entry("EXAMPLE_KEY", "")
+		sec.Command = command
+		sec, err := s.Set(t.Context(), sec, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := s.Value(t.Context(), &sec)
+		if v != "" || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "EXAMPLE_KEY") || strings.Contains(err.Error(), "the-secret-value") {
+			t.Errorf("%q: %q, %v", command, v, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := run(ctx, "sleep 1000"); err == nil {
+		t.Error("a command goes on after the end of its context")
+	}
+}
+
+func TestWhatCannotBeSet(t *testing.T) {
+	s, _ := testStore(t)
+	host := []Host{{"api.example.org", 443}}
+	for _, c := range []struct {
+		sec   Secret
+		value string
+	}{
+		{Secret{Name: "PATH", For: host}, testValue},
+		{Secret{Name: "LD_PRELOAD", For: host}, testValue},
+		{Secret{Name: "with space", For: host}, testValue},
+		{Secret{Name: "A=B", For: host}, testValue},
+		{Secret{Name: "", For: host}, testValue},
+		{Secret{Name: "OK"}, testValue},
+		{Secret{Name: "OK", For: []Host{{"api.example.org", 80}}}, testValue},
+		{Secret{Name: "OK", For: []Host{{"*.example.org", 443}}}, testValue},
+		{Secret{Name: "OK", For: host}, "short"},
+		{Secret{Name: "OK", For: host}, "two\r\nlines: of header"},
+		{Secret{Name: "OK", For: host}, strings.Repeat("x", MaxValue+1)},
+		{Secret{Name: "OK", For: host, Place: Place{InHeader, "Host"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{InHeader, "a b"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{InBasic, "a:b"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{InQuery, ""}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{"elsewhere", ""}}, testValue},
+	} {
+		if _, err := s.Set(t.Context(), c.sec, c.value); err == nil || strings.Contains(err.Error(), testValue) {
+			t.Errorf("%+v: %v", c.sec, err)
+		}
+	}
+	if list, err := s.List(); len(list) != 0 || err != nil {
+		t.Error(list, err)
+	}
+	if text := everything(t, s.config); strings.Contains(text, testValue) {
+		t.Error("a refused value was written")
+	}
+}
+
+func TestParseHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"api.example.org": "api.example.org", "API.Example.ORG.": "api.example.org", "api.example.org:8443": "api.example.org:8443", "api.example.org:443": "api.example.org",
+		"": "", "*.example.org": "", "**.example.org": "", "192.0.2.1": "", "[2001:db8::1]:443": "", "api.example.org:80": "", "api.example.org:0": "",
+		"api.example.org:99999": "", "host:443": "", "localhost": "", "https://api.example.org": "", "api.example.org/path": "", "a b.example.org": "",
+	} {
+		h, err := ParseHost(in)
+		if (err == nil) != (want != "") || err == nil && h.String() != want {
+			t.Errorf("%q: %v, %v", in, h, err)
+		}
+	}
+}
+
+func TestPlaceholdersHaveTheShapeOfTheirKind(t *testing.T) {
+	s, _ := testStore(t)
+	github := "ghp_" + strings.Repeat("a", 36)
+	for _, c := range []struct {
+		name, value, prefix string
+		length              int
+	}{
+		{"ANTHROPIC_API_KEY", "", "sk-ant-api03-", 108},
+		{"ANTHROPIC_API_KEY", "sk-ant-oat01-" + strings.Repeat("x", 95), "sk-ant-oat01-", 108},
+		{"GH_TOKEN", github, "ghp_", 40},
+		{"GITHUB_TOKEN", "", "ghp_", 40},
+		{"ANY_NAME", "some-value-of-no-known-kind-at-all-012", "", 38},
+		{"ANY_NAME", "short-one", "", 20},
+		{"ANY_NAME", "", "", 40},
+		{"ANY_NAME", strings.Repeat("y", 3000), "", 256},
+	} {
+		sec := Secret{ID: newID(), Name: c.name, Shape: shapeOf(c.name, c.value)}
+		p, err := s.Placeholder(&sec, "000000000001")
+		if err != nil || !strings.HasPrefix(p, c.prefix) || len(p) != c.length || p == c.value {
+			t.Errorf("%s %q: %q (%d), %v", c.name, c.value, p, len(p), err)
+		}
+		if strings.Trim(strings.TrimPrefix(p, c.prefix), alphabet) != "" {
+			t.Errorf("%q has other characters", p)
+		}
+	}
+}
+
+// TestPlaceholdersDiffer between sandboxes, forks, entries and hosts, and stay for one.
+func TestPlaceholdersDiffer(t *testing.T) {
+	s, _ := testStore(t)
+	other, _ := testStore(t)
+	a, b := Secret{ID: newID(), Shape: Shape{"ghp_", 40}}, Secret{ID: newID(), Shape: Shape{"ghp_", 40}}
+	seen := map[string]bool{}
+	for _, store := range []*Store{s, other} {
+		for _, sec := range []*Secret{&a, &b} {
+			for id := range 200 {
+				p, err := store.Placeholder(sec, fmt.Sprintf("%012x", id))
+				again, _ := store.Placeholder(sec, fmt.Sprintf("%012x", id))
+				if err != nil || seen[p] || again != p {
+					t.Fatal(p, again, err)
+				}
+				seen[p] = true
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.state, keyFile), []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Placeholder(&a, "1"); err == nil {
+		t.Error("placeholder of a damaged key:", p)
+	}
+}
+
+func TestOfADirectory(t *testing.T) {
+	s, _ := testStore(t)
+	for _, e := range []Secret{entry("A", ""), entry("A", "/p"), entry("B", ""), entry("C", "/other")} {
+		if _, err := s.Set(t.Context(), e, testValue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, want := range map[string]string{"/p": "A/p B", "/other": "A B C/other", "/none": "A B", "": "A B"} {
+		list, err := s.Of(dir)
+		var got []string
+		for _, x := range list {
+			got = append(got, x.Name+x.Dir)
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, %v", dir, got, err)
+		}
+	}
+}
+
+// TestBindingsFollowTheIndex: each change is seen, and a damaged index is an error until it
+// is corrected, also where it was read before.
+func TestBindingsFollowTheIndex(t *testing.T) {
+	s, _ := testStore(t)
+	b := s.Bindings("/p", "000000000001")
+	if list, err := b.List(); len(list) != 0 || err != nil {
+		t.Fatal(list, err)
+	}
+	sec, err := s.Set(t.Context(), entry("A", "/p"), testValue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.List()
+	if len(list) != 1 || err != nil || list[0].Placeholder == "" {
+		t.Fatal(list, err)
+	}
+	if v, err := list[0].Value(t.Context()); v != testValue || err != nil {
+		t.Error(err)
+	}
+	good, _ := os.ReadFile(s.indexPath())
+	for _, bad := range []string{"{", `{"secrets":[{"name":"A"}]}`, strings.Replace(string(good), sec.ID, "../../x", 1), strings.Replace(string(good), `"file"`, `"cloud"`, 1)} {
+		if err := os.WriteFile(s.indexPath(), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := b.List(); err == nil {
+			t.Errorf("%s: %v", bad, list)
+		}
+	}
+	if err := os.WriteFile(s.indexPath(), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := b.List(); len(list) != 1 || err != nil {
+		t.Error(list, err)
+	}
+	if err := os.Chmod(s.indexPath(), 0o622); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(); err == nil {
+		t.Error("an index that others can change was read")
+	}
+}
+
+func FuzzParseIndex(f *testing.F) {
+	f.Add([]byte(`{"secrets":[{"id":"ABCDEFGHIJKLMNOPQRST","name":"A","for":[{"name":"a.example","port":443}],"keeper":"file","shape":{"length":40}}]}`))
+	f.Add([]byte(`{"secrets":[{"place":{"where":"query","arg":"k"}}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := parseIndex(b, "x")
+		for _, s := range list {
+			if err == nil && (s.Check() != nil || !safeID(s.ID)) {
+				t.Errorf("%+v", s)
+			}
+			if p, err := derive(make([]byte, keyLength), &s, "1"); err != nil || len(p) > maxShape || len(p) < minRandom {
+				t.Errorf("%+v: %q, %v", s.Shape, p, err)
+			}
+		}
+	})
+}

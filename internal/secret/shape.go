@@ -1,0 +1,72 @@
+package secret
+
+import "strings"
+
+// Shape is the form of a placeholder.
+type Shape struct {
+	Prefix string `json:"prefix,omitempty"`
+	Length int    `json:"length"` // with the prefix, in bytes
+}
+
+// Placeholders are at least minRandom random characters after the prefix (119 bits), so that
+// none is found by chance, and at most maxShape bytes.
+const (
+	minRandom = 20
+	maxShape  = 256
+	// plainLength is that of a secret of no known kind whose value is not known.
+	plainLength = 40
+)
+
+// kind is a service's kind of secret: how its values begin, and how long they are.
+type kind struct {
+	prefix string
+	length int
+}
+
+// kinds are the formats that the services document, longer prefixes first where one begins
+// with another.
+var kinds = []kind{
+	{"sk-ant-api03-", 108}, {"sk-ant-oat01-", 108}, {"sk-ant-admin01-", 110}, // Anthropic
+	{"sk-or-v1-", 73}, {"sk-proj-", 164}, {"sk-svcacct-", 167}, // OpenRouter, OpenAI
+	{"sk_live_", 107}, {"sk_test_", 107}, {"rk_live_", 107}, {"rk_test_", 107}, // Stripe
+	{"sk-", 51},                                                                               // OpenAI
+	{"github_pat_", 93}, {"ghp_", 40}, {"gho_", 40}, {"ghu_", 40}, {"ghs_", 40}, {"ghr_", 76}, // GitHub
+	{"glpat-", 26}, {"AIza", 39}, {"hf_", 37}, {"gsk_", 56}, {"xai-", 84}, {"r8_", 40}, // GitLab, Google, Hugging Face, Groq, xAI, Replicate
+	{"xoxb-", 57}, {"xoxp-", 74}, {"npm_", 40}, {"pypi-", 179}, {"dckr_pat_", 36}, {"lin_api_", 48}, // Slack, npm, PyPI, Docker, Linear
+}
+
+// variables are the names under which clients expect a kind of secret, for values that are not
+// known when a secret is set.
+var variables = map[string]string{
+	"ANTHROPIC_API_KEY": "sk-ant-api03-", "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-", "OPENAI_API_KEY": "sk-proj-", "OPENROUTER_API_KEY": "sk-or-v1-",
+	"GITHUB_TOKEN": "ghp_", "GH_TOKEN": "ghp_", "GITLAB_TOKEN": "glpat-", "GEMINI_API_KEY": "AIza", "GOOGLE_API_KEY": "AIza",
+	"HF_TOKEN": "hf_", "GROQ_API_KEY": "gsk_", "XAI_API_KEY": "xai-", "REPLICATE_API_TOKEN": "r8_", "NPM_TOKEN": "npm_", "SLACK_BOT_TOKEN": "xoxb-",
+}
+
+// shapeOf returns the shape of the placeholder for a secret of that name. value is empty if
+// it is not known. Where it is known the placeholder is as long, if that is long enough:
+// an answer in which the value is replaced then keeps its length.
+func shapeOf(name, value string) Shape {
+	s := Shape{Length: plainLength}
+	begins := value
+	if value == "" {
+		begins = variables[name]
+	}
+	for _, k := range kinds {
+		if begins != "" && strings.HasPrefix(begins, k.prefix) {
+			s = Shape{k.prefix, k.length}
+			break
+		}
+	}
+	if value != "" {
+		s.Length = len(value)
+	}
+	return s.bounded()
+}
+
+// bounded returns the shape with a length within the bounds.
+func (s Shape) bounded() Shape {
+	s.Prefix = s.Prefix[:min(len(s.Prefix), maxShape-minRandom)]
+	s.Length = min(max(s.Length, len(s.Prefix)+minRandom), maxShape)
+	return s
+}

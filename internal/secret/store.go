@@ -1,0 +1,310 @@
+package secret
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/xdg"
+)
+
+// Names in the configuration folder.
+const (
+	indexFile   = "secrets.json"
+	valueFolder = "secrets"
+)
+
+// maxIndex bounds the index, in bytes.
+const maxIndex = 1 << 20
+
+// background is for waits that are short and must come to an end.
+var background = context.Background()
+
+// ErrNone means that there is no secret of that name for that directory.
+var ErrNone = errors.New("no such secret")
+
+// Store holds all secrets of one user. It is safe for concurrent use, also by several
+// processes.
+type Store struct {
+	config, state string // bawn's folders
+	ring          ring
+
+	mu     sync.Mutex
+	cached map[string]cachedValue // outputs of commands, by their entry's ID
+}
+
+// Open returns the user's store.
+func Open() (*Store, error) {
+	config, err := xdg.Config()
+	if err != nil {
+		return nil, err
+	}
+	state, err := xdg.State()
+	if err != nil {
+		return nil, err
+	}
+	return OpenAt(config, state), nil
+}
+
+// OpenAt returns the store in these folders of bawn's, which need not exist.
+func OpenAt(config, state string) *Store {
+	return &Store{config: config, state: state, ring: desktop{}, cached: map[string]cachedValue{}}
+}
+
+// index is the content of indexFile.
+type index struct {
+	Secrets []Secret `json:"secrets"`
+}
+
+func (s *Store) indexPath() string { return filepath.Join(s.config, indexFile) }
+
+// List returns all entries, by name. An index that is damaged, or that other users can
+// change, is an error.
+func (s *Store) List() ([]Secret, error) {
+	list, err := s.read()
+	slices.SortFunc(list, func(a, b Secret) int {
+		return strings.Compare(a.Name+"\x00"+a.Dir, b.Name+"\x00"+b.Dir)
+	})
+	return list, err
+}
+
+func (s *Store) read() ([]Secret, error) {
+	f, err := os.OpenFile(s.indexPath(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list of secrets: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("list of secrets: %s must be a regular file that only you can change: chmod 600 it", s.indexPath())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
+	if err != nil {
+		return nil, err
+	}
+	return parseIndex(b, s.indexPath())
+}
+
+// parseIndex reads the text of an index.
+func parseIndex(b []byte, path string) ([]Secret, error) {
+	var in index
+	if len(b) > maxIndex {
+		return nil, fmt.Errorf("list of secrets: %s is larger than %d bytes", path, maxIndex)
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return nil, fmt.Errorf("list of secrets: %s is damaged: %w", path, err)
+	}
+	if len(in.Secrets) > MaxSecrets {
+		return nil, fmt.Errorf("list of secrets: %s has more than %d", path, MaxSecrets)
+	}
+	for i := range in.Secrets {
+		if err := in.Secrets[i].Check(); err != nil {
+			return nil, fmt.Errorf("list of secrets: %s: %w", path, err)
+		}
+		if !safeID(in.Secrets[i].ID) {
+			return nil, fmt.Errorf("list of secrets: %s: secret %s has a bad ID", path, in.Secrets[i].Name)
+		}
+	}
+	return in.Secrets, nil
+}
+
+// safeID reports whether an ID is one that newID made: it names a file.
+func safeID(id string) bool {
+	return len(id) >= 20 && len(id) <= 64 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// newID returns the ID of a new entry.
+func newID() string { return rand.Text() }
+
+// Of returns the entries for the sandboxes of a project directory. One that is set for the
+// directory takes the place of one of the same name for all.
+func (s *Store) Of(dir string) ([]Secret, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	own := map[string]bool{}
+	for _, x := range all {
+		if x.Dir == dir && dir != "" {
+			own[x.Name] = true
+		}
+	}
+	var list []Secret
+	for _, x := range all {
+		if x.Dir == dir && dir != "" || x.Dir == "" && !own[x.Name] {
+			list = append(list, x)
+		}
+	}
+	return list, nil
+}
+
+// lock takes the lock for changes.
+func (s *Store) lock(ctx context.Context) (*lockfile.Lock, error) {
+	if err := os.MkdirAll(s.config, 0o700); err != nil {
+		return nil, err
+	}
+	return lockfile.Acquire(ctx, s.indexPath()+".lock")
+}
+
+// Set adds an entry, or takes the place of the one with the same name and directory. value
+// is kept in the keyring or a file; it is empty for one with a command. Set fills in the ID,
+// the keeper and the shape, and returns the entry.
+func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, error) {
+	sec.ID, sec.Shape = newID(), shapeOf(sec.Name, value)
+	if sec.Command == "" {
+		sec.Keeper = File
+		if err := CheckValue(value); err != nil {
+			return sec, fmt.Errorf("the value of %s cannot be used: %w", sec.Name, err)
+		}
+	} else {
+		sec.Keeper = Command
+	}
+	if err := sec.Check(); err != nil {
+		return sec, err
+	}
+	l, err := s.lock(ctx)
+	if err != nil {
+		return sec, err
+	}
+	defer l.Close()
+	list, err := s.read()
+	if err != nil {
+		return sec, err
+	}
+	if err := s.keep(&sec, value); err != nil {
+		return sec, err
+	}
+	old := slices.IndexFunc(list, func(o Secret) bool { return o.Name == sec.Name && o.Dir == sec.Dir })
+	next := append(slices.Clone(list), sec)
+	if old >= 0 {
+		next = slices.Delete(next, old, old+1)
+	}
+	if len(next) > MaxSecrets {
+		err = fmt.Errorf("there are %d secrets already: remove one (bawn secret ls)", MaxSecrets)
+	} else {
+		err = atomicfile.WriteJSON(s.indexPath(), index{next})
+	}
+	if err != nil {
+		return sec, errors.Join(err, s.forget(&sec))
+	}
+	if old >= 0 {
+		return sec, s.forget(&list[old])
+	}
+	return sec, nil
+}
+
+// Remove removes an entry and its value. ErrNone: there is none.
+func (s *Store) Remove(ctx context.Context, name, dir string) error {
+	l, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	list, err := s.read()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(o Secret) bool { return o.Name == name && o.Dir == dir })
+	if i < 0 {
+		return fmt.Errorf("%w: %s", ErrNone, name)
+	}
+	old := list[i]
+	if err := atomicfile.WriteJSON(s.indexPath(), index{slices.Delete(list, i, i+1)}); err != nil {
+		return err
+	}
+	return s.forget(&old)
+}
+
+// Bindings are the secrets of one sandbox, as they are on disk. Safe for concurrent use.
+type Bindings struct {
+	store   *Store
+	dir, id string
+
+	mu   sync.Mutex
+	seen stamp
+	list []Bound
+}
+
+// Bound is a secret with the placeholder that it has in one sandbox.
+type Bound struct {
+	Secret
+	Placeholder string
+	// Value returns the value. It may take long, and may run concurrently. Its errors name
+	// the secret and never its value.
+	Value func(ctx context.Context) (string, error)
+}
+
+// stamp tells two versions of the index apart: each change makes a new file.
+type stamp struct {
+	exists   bool
+	inode    uint64
+	size     int64
+	modified time.Time
+	changed  unix.Timespec
+}
+
+// Bindings returns the secrets of the sandbox with that ID, of a project directory.
+func (s *Store) Bindings(dir, sandboxID string) *Bindings {
+	return &Bindings{store: s, dir: dir, id: sandboxID}
+}
+
+// List returns the secrets in force now. The slice is not to be changed. An error means that
+// it is not known which hosts have secrets.
+func (b *Bindings) List() ([]Bound, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, err := b.store.stamp()
+	if err != nil {
+		return nil, err
+	}
+	if now == b.seen {
+		return b.list, nil
+	}
+	entries, err := b.store.Of(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []Bound
+	for _, e := range entries {
+		p, err := b.store.Placeholder(&e, b.id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Bound{Secret: e, Placeholder: p, Value: func(ctx context.Context) (string, error) { return b.store.Value(ctx, &e) }})
+	}
+	b.list, b.seen = list, now
+	return list, nil
+}
+
+// stamp returns that of the index on disk.
+func (s *Store) stamp() (stamp, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(s.indexPath(), &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return stamp{}, nil
+	}
+	if err != nil {
+		return stamp{}, fmt.Errorf("list of secrets: %w", err)
+	}
+	return stamp{true, st.Ino, st.Size, time.Unix(st.Mtim.Unix()), st.Ctim}, nil
+}

@@ -1,0 +1,159 @@
+package secret
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"bawn.dev/bawn/internal/sys/atomicfile"
+)
+
+const (
+	// commandTime bounds how long a secret's command may run. It may ask the person to
+	// unlock something.
+	commandTime = time.Minute
+	// cacheTime is how long the output of a command is used again.
+	cacheTime = 5 * time.Minute
+)
+
+// cachedValue is the output of a command.
+type cachedValue struct {
+	value string
+	until time.Time
+}
+
+// ring is a keyring.
+type ring interface {
+	// Available reports whether there seems to be one.
+	Available() bool
+	Set(id, value string) error
+	Get(id string) (string, error)
+	Delete(id string) error
+}
+
+func (s *Store) valuePath(id string) string { return filepath.Join(s.config, valueFolder, id) }
+
+// keep stores the value of a new entry: in the keyring if there is one that takes it, else in
+// a file. It sets the entry's keeper.
+func (s *Store) keep(sec *Secret, value string) error {
+	if sec.Keeper == Command {
+		return nil
+	}
+	if s.ring.Available() {
+		if err := s.ring.Set(sec.ID, value); err == nil {
+			sec.Keeper = Keyring
+			return nil
+		}
+	}
+	path := s.valuePath(sec.ID)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(path, []byte(value))
+}
+
+// forget removes the value of an entry.
+func (s *Store) forget(sec *Secret) error {
+	switch sec.Keeper {
+	case Keyring:
+		return s.ring.Delete(sec.ID)
+	case File:
+		if err := os.Remove(s.valuePath(sec.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Value returns the value of a secret. The output of a command is used for five minutes. The
+// error names the secret and what failed, and never has the value.
+func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
+	switch sec.Keeper {
+	case Keyring:
+		v, err = s.ring.Get(sec.ID)
+	case File:
+		var b []byte
+		b, err = os.ReadFile(s.valuePath(sec.ID))
+		v = string(b)
+	case Command:
+		v, err = s.output(ctx, sec)
+	default:
+		err = fmt.Errorf("%q keeps it", sec.Keeper)
+	}
+	if err == nil {
+		err = CheckValue(v)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the value of the secret %s is not available: %w", sec.Name, err)
+	}
+	return v, nil
+}
+
+// output returns the first line of what a secret's command prints.
+func (s *Store) output(ctx context.Context, sec *Secret) (string, error) {
+	s.mu.Lock()
+	c, ok := s.cached[sec.ID]
+	s.mu.Unlock()
+	if ok && time.Now().Before(c.until) {
+		return c.value, nil
+	}
+	v, err := run(ctx, sec.Command)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, c := range s.cached {
+		if time.Now().After(c.until) {
+			delete(s.cached, id)
+		}
+	}
+	s.cached[sec.ID] = cachedValue{v, time.Now().Add(cacheTime)}
+	return v, nil
+}
+
+// limitedBuffer keeps what fits.
+type limitedBuffer struct {
+	bytes.Buffer
+	over bool
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > MaxValue+2 {
+		b.over = true
+		return len(p), nil
+	}
+	return b.Buffer.Write(p)
+}
+
+// run runs a command without input and returns what it printed, without the end of the line.
+// What it says about errors is left out of the error: it may have the value.
+func run(ctx context.Context, command string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	var out limitedBuffer
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c.Stdout = &out
+	c.Dir = "/"
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	c.WaitDelay = time.Second
+	err := c.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("its command did not end within %s", commandTime)
+	case err != nil:
+		return "", fmt.Errorf("its command failed (%w): run it on the host to see why", err)
+	case out.over:
+		return "", fmt.Errorf("its command printed more than %d bytes", MaxValue)
+	}
+	return strings.TrimRight(out.String(), "\r\n"), nil
+}
