@@ -53,6 +53,8 @@ var layers = []struct{ name, imports string }{
 	{"internal/memory", ""},
 	{"internal/sandbox", ""},
 	{"internal/transfer", "progress sandbox"},
+	{"internal/secret", "policy"},
+	{"internal/inspect", "secret"},
 	{"internal/sandbox/store", "policy sandbox"},
 	{"internal/project", "policy sandbox"},
 	{"internal/cache", "progress"},
@@ -72,7 +74,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/egress/httpwire", ""},
 	{"internal/egress/audit", "policy"},
 	{"internal/egress/nameserver", "policy"},
-	{"internal/egress", "egress/audit egress/httpwire egress/nameserver egress/tlshello policy"},
+	{"internal/egress", "egress/audit egress/httpwire egress/nameserver egress/tlshello inspect policy"},
 	{"internal/guest/process", ""},
 	{"internal/guest/etc", ""},
 	{"internal/guest/device", ""},
@@ -96,12 +98,12 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
 	{"internal/supervisor/templatebuild", "disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},
 	{"internal/supervisor/publish", "control sandbox"},
-	{"internal/supervisor", "control disk egress egress/audit memory netstack policy qemu sandbox sandbox/store snapshot supervisor/agent supervisor/handoff supervisor/publish supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "cache confine control egress egress/audit image initramfs kernel policy progress project qemu sandbox sandbox/store session snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer wire workcopy"},
+	{"internal/supervisor", "control disk egress egress/audit inspect memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/publish supervisor/shareserver supervisor/vm template wire"},
+	{"internal/engine", "cache confine control egress egress/audit image initramfs inspect kernel policy progress project qemu sandbox sandbox/store secret session snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer wire workcopy"},
 	{"internal/process", "confine engine sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
-	{"cmd/bawn", "attack engine policy process progress project sandbox session"},
+	{"cmd/bawn", "attack engine policy process progress project sandbox secret session"},
 }
 
 // folders are the folders with Go code in them.
@@ -178,6 +180,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/miekg/dns":              {"internal/egress/nameserver"},
 		"github.com/vishvananda/netlink":    {"internal/guest/netif"},
 		"go.yaml.in/yaml":                   {"internal/project"},
+		"github.com/zalando/go-keyring":     {"internal/secret"},
 	}
 	for _, dir := range folders(t) {
 		p, err := build.ImportDir(dir, 0)
@@ -260,7 +263,7 @@ func TestEngineIsNoFrontEnd(t *testing.T) {
 			continue
 		}
 		for i := range strings.FieldsSeq(m.imports) {
-			if !slices.Contains([]string{"attack", "engine", "process", "session", "policy", "progress", "project", "sandbox"}, i) {
+			if !slices.Contains([]string{"attack", "engine", "process", "session", "policy", "progress", "project", "sandbox", "secret"}, i) {
 				t.Errorf("cmd/bawn imports internal/%s, which is behind the engine", i)
 			}
 		}

@@ -58,6 +58,7 @@ func diskFull(err error) bool {
 // the rules. A reason that is not here has no step that fits every case, or its text says
 // it.
 var steps = map[engine.Reason]string{
+	engine.NoSecret:       "bawn secret ls",
 	engine.NotFound:       "bawn ls",
 	engine.Exists:         "use another name, or bawn rm --force {sandbox} to remove that sandbox",
 	engine.OtherDirectory: "use another --name",

@@ -194,6 +194,10 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	if err != nil {
 		return err
 	}
+	secrets, err := engine.SecretEnv(s.Spec)
+	if err != nil {
+		return err
+	}
 	// From here on signals go to the command. Until there is a connection they also end
 	// ctx, and bawn with it.
 	signals := make(chan os.Signal, 16)
@@ -209,7 +213,7 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 		named = []string{"PWD=" + logical}
 	}
 	cmd := command(inv)
-	cmd.Env, cmd.Dir, cmd.Links, cmd.Signals = slices.Concat(named, s.Spec.Env, env), dir, engine.Links(logical), signals
+	cmd.Env, cmd.Dir, cmd.Links, cmd.Signals = slices.Concat(named, s.Spec.Env, env, secrets), dir, engine.Links(logical), signals
 	if cmd.Terminal != nil {
 		shown.setRaw(true)
 		defer shown.setRaw(false)

@@ -7,6 +7,7 @@ import (
 
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/egress/nameserver"
+	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	// Dial connects on the host; addr is always a literal address and a port. It
 	// may run concurrently.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Inspect ends TLS for the hosts that have a secret; nil: none has.
+	Inspect *inspect.Inspector
 	// HostNet tells the host's networks, to which no name may lead. It may run
 	// concurrently.
 	HostNet func() HostNet

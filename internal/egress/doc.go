@@ -29,8 +29,9 @@
 // # Limits of the inspection
 //
 // Known gaps:
-//   - Inside TLS nothing is seen: after the server name was checked, a shared
-//     front end may serve another name of its own on that connection.
+//   - Inside TLS nothing is seen, but for hosts with a secret (inspected.go): after the
+//     server name was checked, a shared front end may serve another name of its own on
+//     that connection.
 //   - A rule marked raw lets any bytes through to the named host and port.
 //   - UDP is bound to a name and a port, not to its contents.
 //   - A protocol that turns to TLS in its middle (STARTTLS, PostgreSQL) may do so

@@ -23,6 +23,16 @@ func (f *flow) page(reason string) []byte {
 // errorPage returns an HTTP answer of bawn's own, for people and agents to read.
 // suggest is the rule that is missing, or empty.
 func errorPage(status int, reason, suggest string) []byte {
+	body := errorText(status, reason, suggest)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
+		status, http.StatusText(status), len(body))
+	b.Write(body)
+	return b.Bytes()
+}
+
+// errorText returns the body of errorPage.
+func errorText(status int, reason, suggest string) []byte {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, "bawn: %s: %s\n", strings.ToLower(http.StatusText(status)), text.Line(reason))
 	if suggest != "" && status == 403 {
@@ -33,9 +43,5 @@ func errorPage(status int, reason, suggest string) []byte {
 		fmt.Fprintf(&body, "To allow it, the user runs this on the host: %s %s\n", allowCommand, text.Line(text.ShellWord(suggest)))
 	}
 	fmt.Fprintf(&body, "All rules and the latest denials: http://%s/\n", policy.InfoName)
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nX-Bawn: denied\r\nConnection: close\r\n\r\n",
-		status, http.StatusText(status), body.Len())
-	b.Write(body.Bytes())
-	return b.Bytes()
+	return body.Bytes()
 }

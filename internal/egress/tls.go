@@ -22,6 +22,15 @@ func (f *flow) serveTLS(c *heldConn, up net.Conn, spoke bool) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
+	switch inspect, why := f.inspects(h, spoke); {
+	case why != "":
+		f.refused(why)
+		f.drop(c, up, tlshello.Alert(tlshello.AlertAccessDenied))
+		return
+	case inspect:
+		f.serveInspected(c, up)
+		return
+	}
 	if up == nil {
 		if up = f.connectTLS(c); up == nil {
 			return

@@ -44,6 +44,11 @@ func (f *flow) serveUDP(req UDPRequest) {
 		req.Reject()
 		return
 	}
+	if why := f.uninspected(); why != "" {
+		f.refused(why)
+		req.Reject()
+		return
+	}
 	up, err := f.connect()
 	if err != nil {
 		req.Reject()

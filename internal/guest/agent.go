@@ -36,6 +36,7 @@ type agent struct {
 	disk      *os.File    // root of the sandbox's own disk; nil before setup
 	prepared  bool        // image and modules are mounted
 	card      *netif.Card // nil without a network, and before setup
+	hostCAs   []byte      // certificates of the host, as of setup
 	machineID string      // as of the last setup or identify
 	off       sync.Mutex  // held for ever by the first powerOff
 }

@@ -28,7 +28,7 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 	return nil, a.assume(&r)
 }
 
-// assume takes on keys, names and addresses. It uses two CPUs where it can, since the user
+// assume takes on keys, names, addresses and the authority's certificate. It uses two CPUs where it can, since the user
 // waits for it.
 func (a *agent) assume(r *wire.Identity) error {
 	a.logins.StartIn(r.Workdir)
@@ -39,7 +39,7 @@ func (a *agent) assume(r *wire.Identity) error {
 		return err
 	}
 	named := make(chan error, 1)
-	go func() { named <- a.assumeNames(r) }()
+	go func() { named <- errors.Join(a.assumeNames(r), a.trust(r.CACert)) }()
 	var err error
 	if a.card != nil && r.MAC != "" {
 		err = a.card.Assign(r)

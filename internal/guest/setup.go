@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/guest/cacert"
@@ -56,7 +57,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 }
 
 // configureNet brings the network card up, without addresses, and writes what depends
-// on the network: the resolver's file and the host's certificate.
+// on the network: the resolver's file.
 func (a *agent) configureNet(n *wire.Net) error {
 	var c *netif.Card
 	if err := a.devices.WaitFor(device.Limit, func() bool { c = netif.FindCard(); return c != nil }); err != nil {
@@ -65,10 +66,16 @@ func (a *agent) configureNet(n *wire.Net) error {
 	if err := c.Configure(n); err != nil {
 		return err
 	}
-	a.card = c
-	env, err := cacert.Install(n.CACert)
+	a.card, a.hostCAs = c, n.CACert
+	return etc.Replace("/etc/resolv.conf", resolvFile(n.DNS), 0o644)
+}
+
+// trust makes the guest's programs trust the host's certificates and that of the authority,
+// which comes with the identity.
+func (a *agent) trust(authority []byte) error {
+	env, err := cacert.Install(slices.Concat(a.hostCAs, authority))
 	a.logins.Trust(env)
-	return errors.Join(etc.Replace("/etc/resolv.conf", resolvFile(n.DNS), 0o644), err)
+	return err
 }
 
 // resolvFile returns a resolv.conf(5) with the name servers.

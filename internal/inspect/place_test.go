@@ -106,11 +106,11 @@ func placeOf(t *testing.T, h http.Handler, protos []string, valid bool, list ...
 	}
 	p := &place{t: t, bindings: &testBindings{list: list}, trusted: x509.NewCertPool()}
 	p.trusted.AddCert(ours.cert)
-	p.i = New(p.bindings, func(context.Context) (*CA, error) { return ours, nil })
-	p.i.roots = x509.NewCertPool()
+	roots := x509.NewCertPool()
 	if valid {
-		p.i.roots.AddCert(worldCA.cert)
+		roots.AddCert(worldCA.cert)
 	}
+	p.i = New(Config{Bindings: p.bindings, CA: func(context.Context) (*CA, error) { return ours, nil }, Roots: roots})
 	p.serve(server.Listener.Addr().String())
 	return p
 }
@@ -153,7 +153,7 @@ func (p *place) target(upstream string) Target {
 			p.refused = append(p.refused, reason)
 			p.mu.Unlock()
 		},
-		Explain: func(error) (int, string) { return http.StatusBadGateway, "the server was not reached" },
+		Explain: func(error) (int, []byte) { return http.StatusBadGateway, []byte("the server was not reached") },
 		Page:    func(status int, reason string) []byte { return fmt.Appendf(nil, "bawn: %d: %s\n", status, reason) },
 	}
 }

@@ -58,7 +58,7 @@ func (s *session) judge(r *http.Request) (*http.Request, error) {
 	if err := s.checkHost(r.Host); err != nil {
 		return nil, err
 	}
-	list, err := s.i.bindings.List()
+	list, err := s.i.c.Bindings.List()
 	if err != nil {
 		return nil, &refusal{http.StatusServiceUnavailable, err.Error()}
 	}

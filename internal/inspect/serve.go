@@ -40,19 +40,24 @@ type Bindings interface {
 	List() ([]secret.Bound, error)
 }
 
-// Inspector ends TLS for the hosts of one sandbox's secrets. Safe for concurrent use.
-type Inspector struct {
-	bindings Bindings
-	ca       func(context.Context) (*CA, error)
-	roots    *x509.CertPool // nil: the host's; tests have their own
-	sent     sentValues
-	buffers  buffers
+// Config is what an Inspector works with.
+type Config struct {
+	Bindings Bindings
+	// CA returns the authority. It is called for each connection, and may run concurrently.
+	CA func(context.Context) (*CA, error)
+	// Roots are those by which servers are verified; nil: the host's.
+	Roots *x509.CertPool
 }
 
-// New returns an Inspector. ca is called for each connection, and may run concurrently.
-func New(b Bindings, ca func(context.Context) (*CA, error)) *Inspector {
-	return &Inspector{bindings: b, ca: ca}
+// Inspector ends TLS for the hosts of one sandbox's secrets. Safe for concurrent use.
+type Inspector struct {
+	c       Config
+	sent    sentValues
+	buffers buffers
 }
+
+// New returns an Inspector.
+func New(c Config) *Inspector { return &Inspector{c: c} }
 
 // Target is the server that a client wants, and how to reach and report it.
 type Target struct {
@@ -63,16 +68,16 @@ type Target struct {
 	Dial func() (net.Conn, error)
 	// Refused logs why a request or an answer was refused. It may run concurrently.
 	Refused func(reason string)
-	// Explain returns what the guest is told of an error: of Dial, or of the connection.
-	Explain func(err error) (status int, reason string)
-	// Page returns the body of an answer of bawn's own.
+	// Explain returns the page about an error of Dial or of the connection, for the guest.
+	Explain func(err error) (status int, page []byte)
+	// Page returns the page about a refusal.
 	Page func(status int, reason string) []byte
 }
 
 // Wants reports whether TLS to a host is ended here: some secret of the sandbox is for it.
 // An error means that it is not known; the connection must not pass then.
 func (i *Inspector) Wants(name string, port uint16) (bool, error) {
-	list, err := i.bindings.List()
+	list, err := i.c.Bindings.List()
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +102,7 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.roots}}
+	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.c.Roots}}
 	defer s.up.close()
 	client, err := s.handshake(ctx, conn)
 	if err != nil {
@@ -124,7 +129,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientTime)
 	defer cancel()
-	ca, err := s.i.ca(ctx)
+	ca, err := s.i.c.CA(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +221,7 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	defer s.running.Done()
 	if s.up.err != nil {
-		status, reason := s.explain(s.up.err)
-		s.page(w, status, reason)
+		s.explain(w, s.up.err)
 		return
 	}
 	out, err := s.judge(r)
@@ -249,21 +253,23 @@ func (s *session) rewrite(p *httputil.ProxyRequest) {
 func (s *session) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	if x := exchangeOf(r.Context()); x != nil {
 		if why := x.refused.Load(); why != nil { // logged already
-			s.page(w, why.status, why.reason)
+			write(w, why.status, s.t.Page(why.status, why.reason))
 			return
 		}
 	}
-	status, reason := s.explain(err)
-	s.page(w, status, reason)
+	s.explain(w, err)
 }
 
-// explain returns what the guest is told of an error.
-func (s *session) explain(err error) (int, string) {
+// explain answers a request that did not reach the server.
+func (s *session) explain(w http.ResponseWriter, err error) {
 	var invalid *tls.CertificateVerificationError
 	if errors.As(err, &invalid) {
-		return http.StatusBadGateway, fmt.Sprintf("the certificate of %s is not valid: %v", s.t.Name, invalid.Err)
+		reason := fmt.Sprintf("the certificate of %s is not valid: %v", s.t.Name, invalid.Err)
+		write(w, http.StatusBadGateway, s.t.Page(http.StatusBadGateway, reason))
+		return
 	}
-	return s.t.Explain(err)
+	status, page := s.t.Explain(err)
+	write(w, status, page)
 }
 
 // refuse logs a refusal and answers with it.
@@ -274,12 +280,11 @@ func (s *session) refuse(w http.ResponseWriter, err error) {
 		status = why.status
 	}
 	s.t.Refused(err.Error())
-	s.page(w, status, err.Error())
+	write(w, status, s.t.Page(status, err.Error()))
 }
 
-// page writes an answer of bawn's own.
-func (s *session) page(w http.ResponseWriter, status int, reason string) {
-	body := s.t.Page(status, reason)
+// write answers with a page of bawn's own.
+func write(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
+	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -32,6 +34,14 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", store.ClientKeyFile, err)
 	}
+	state, err := xdg.State()
+	if err != nil {
+		return nil, err
+	}
+	authority, err := inspect.CACertificate(state)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
 	v4, v6 := vm.GuestAddrs(s.spec.ID)
 	return &wire.Identity{
 		Hostname:       s.spec.Name,
@@ -43,6 +53,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		MAC:            vm.GuestMAC(s.spec.ID).String(),
 		Addresses:      []string{v4.String(), v6.String()},
 		Workdir:        s.spec.Project.Guest,
+		CACert:         authority,
 		Author:         wire.Author(s.spec.Boot.Author),
 	}, nil
 }

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,13 +14,16 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/budget"
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/xdg"
 )
 
 // The network of a sandbox.
@@ -64,11 +69,32 @@ func (s *supervisor) openNetwork() (err error) {
 		return fmt.Errorf("network log: %w", err)
 	}
 	netLog.Notify(s.reportDenial)
+	inspector, err := s.inspector()
+	if err != nil {
+		return errors.Join(err, netLog.Close())
+	}
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Hosts: hostTable(s.spec.Hosts), Direct: proxyenv.Hint(proxyenv.Names()), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Direct: proxyenv.Hint(proxyenv.Names()), Inspect: inspector, Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)
+}
+
+// inspector returns what ends TLS for the hosts of the sandbox's secrets. It reads the secrets
+// anew when they change.
+func (s *supervisor) inspector() (*inspect.Inspector, error) {
+	all, err := secret.Open()
+	if err != nil {
+		return nil, fmt.Errorf("secrets: %w", err)
+	}
+	state, err := xdg.State()
+	if err != nil {
+		return nil, fmt.Errorf("secrets: %w", err)
+	}
+	return inspect.New(inspect.Config{
+		Bindings: all.Bindings(s.spec.Dir, s.spec.ID),
+		CA:       func(ctx context.Context) (*inspect.CA, error) { return inspect.OpenCA(ctx, state) },
+	}), nil
 }
 
 // newNetwork returns a network without a link, which connect gives it. While the

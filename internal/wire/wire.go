@@ -140,6 +140,11 @@ type Identity struct {
 	// empty or does not exist, they start in the user's home directory.
 	Workdir string `json:"workdir,omitempty"`
 
+	// CACert is the certificate in PEM of the authority by which the host ends TLS for hosts
+	// with a secret; empty if there is none. The guest's programs shall trust it beside
+	// those of Net.CACert. No template has it.
+	CACert []byte `json:"caCert,omitempty"`
+
 	// Author is whose commits git makes where the guest's own settings name nobody.
 	Author Author `json:"author,omitzero"`
 }

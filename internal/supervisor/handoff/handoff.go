@@ -34,7 +34,8 @@ const (
 // out of a process that lives for weeks.
 var keptEnv = []string{
 	"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TZ", "TMPDIR",
-	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
+	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
+	"SSL_CERT_FILE", "SSL_CERT_DIR",
 	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
 }
 
