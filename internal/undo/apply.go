@@ -1,0 +1,456 @@
+package undo
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Result is what an undo did.
+type Result struct {
+	Done []Step `json:"done"`
+	Kept []Kept `json:"kept"` // what the plan left, and what changed since the plan was made
+	// Point is the restore point that takes this undo back, or 0 if nothing was done.
+	Point int `json:"point,omitempty"`
+}
+
+// underWay is an undo that is being applied: the contents of planName.
+type underWay struct {
+	To     int      `json:"to"`
+	Before int      `json:"before"` // the restore point of the undo itself
+	Paths  [][]byte `json:"paths,omitempty"`
+	Token  string   `json:"token"` // in the names of temporary files
+}
+
+// maxPlan bounds the file planName, in bytes.
+const maxPlan = 16 << 20
+
+// Unfinished returns the request of an undo that was interrupted, for Plan and Apply, or
+// nil.
+func (s *Store) Unfinished() (*Request, error) {
+	u, err := s.underWay()
+	if u == nil || err != nil {
+		return nil, err
+	}
+	q := &Request{To: u.To, before: u.Before}
+	for _, p := range u.Paths {
+		q.Paths = append(q.Paths, string(p))
+	}
+	return q, nil
+}
+
+func (s *Store) underWay() (*underWay, error) {
+	f, err := openFile(s.fd, planName, unix.O_RDONLY)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPlan))
+	if err != nil {
+		return nil, err
+	}
+	var u underWay
+	if json.Unmarshal(b, &u) != nil || !isToken(u.Token) {
+		return nil, s.clear() // its writer was killed before it changed anything
+	}
+	return &u, nil
+}
+
+func (s *Store) clear() error { return unix.Unlinkat(s.fd, planName, 0) }
+
+// begin writes down that a request is being applied, before anything is changed.
+func (s *Store) begin(u *underWay) error {
+	b, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	_ = unix.Unlinkat(s.fd, planName+".new", 0)
+	f, err := openFile(s.fd, planName+".new", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Renameat(s.fd, planName+".new", s.fd, planName)
+}
+
+// newToken returns a token for the names of temporary files.
+func newToken() string { return fmt.Sprintf("%016x", time.Now().UnixNano()) }
+
+func isToken(s string) bool { return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == "" }
+
+// Apply carries out a plan. It stops at the first step that fails for another reason than a
+// change on the host, and can then be called again with the request of Unfinished. The
+// caller has shown the plan.
+func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
+	res := &Result{Done: []Step{}, Kept: slices.Clone(p.Kept)}
+	list, err := numbers(s.fd)
+	if err != nil {
+		return res, err
+	}
+	u, err := s.underWay()
+	if err != nil {
+		return res, err
+	}
+	if u == nil {
+		u = &underWay{To: q.To, Before: list[len(list)-1] + 1, Token: newToken()}
+		for _, path := range q.Paths {
+			u.Paths = append(u.Paths, []byte(path))
+		}
+	}
+	if len(p.Steps) > 0 {
+		if err := s.begin(u); err != nil {
+			return res, err
+		}
+	}
+	a := &applier{store: s, root: root, temp: ".bawn-undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), res: res}
+	err = a.steps(p)
+	if a.rec.cur != nil {
+		res.Point = a.rec.cur.number
+	}
+	a.rec.Close()
+	if err == nil && len(p.Steps) > 0 {
+		err = s.clear()
+	}
+	return res, err
+}
+
+// applier carries out steps.
+type applier struct {
+	store *Store
+	root  *os.File
+	temp  string // name of a file that is being made
+	rec   *Recorder
+	res   *Result
+}
+
+// errChanged means that a path is not as it was when the plan was made.
+var errChanged = errors.New("it was changed while the undo was under way")
+
+// steps carries out a plan: first what concerns directories and what goes, then what comes
+// back.
+func (a *applier) steps(p *Plan) error {
+	first := func(s Step) bool { return s.Action != Restore }
+	tangle := slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return !first(s) })
+	if err := a.rearrange(slices.Concat(tangle, p.rooms)); err != nil {
+		return err
+	}
+	for _, s := range slices.DeleteFunc(slices.Clone(p.Steps), first) {
+		if err := a.note(s, a.step(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note keeps the outcome of a step. It returns an error that ends the undo.
+func (a *applier) note(s Step, err error) error {
+	switch {
+	case err == nil:
+		a.res.Done = append(a.res.Done, s)
+		return nil
+	case errors.Is(err, errChanged), errors.Is(err, unix.ENOTEMPTY), gone(err), errors.Is(err, unix.EEXIST):
+		why := err.Error()
+		if errors.Is(err, unix.ENOTEMPTY) {
+			why = "there are files in it that the guest did not make"
+		}
+		a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
+		return nil
+	}
+	return fmt.Errorf("%s: %w", s.Path, err)
+}
+
+// step removes or restores a path.
+func (a *applier) step(s Step) error {
+	dir, name, err := parent(a.root, s.Path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	_ = unix.Unlinkat(dir, a.temp, 0) // of an undo that was killed
+	now, _, err := look(a.root, s.Path)
+	if err != nil {
+		return err
+	}
+	made := s.Kind == Dir && s.Action == Restore && !s.now.present && now.mode&unix.S_IFMT == unix.S_IFDIR
+	if !now.same(s.now) && !made {
+		return errChanged
+	}
+	a.rec.Names.RLock()
+	entries := a.rec.Before(Source{dir, name}, s.Path)
+	a.rec.Names.RUnlock()
+	if s.Action == Remove {
+		err = remove(dir, name, now)
+	} else {
+		err = a.restore(dir, name, s)
+	}
+	if err != nil {
+		return err
+	}
+	a.after(entries[0], dir, name)
+	return nil
+}
+
+func (a *applier) after(e *Entry, dir int, name string) {
+	var st unix.Statx_t
+	if unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, statMask, &st) != nil {
+		a.rec.After(e, nil)
+		return
+	}
+	a.rec.After(e, &st)
+}
+
+func remove(dir int, name string, now slot) error {
+	if !now.present {
+		return nil
+	}
+	flags := 0
+	if now.mode&unix.S_IFMT == unix.S_IFDIR {
+		flags = unix.AT_REMOVEDIR
+	}
+	return unix.Unlinkat(dir, name, flags)
+}
+
+func (a *applier) restore(dir int, name string, s Step) error {
+	w := s.state
+	switch w.Kind {
+	case Dir:
+		fd, err := openDir(dir, name)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return attributes(fd, w)
+	case Link:
+		if err := unix.Symlinkat(string(w.Target), dir, a.temp); err != nil {
+			return err
+		}
+		ts := times(w)
+		_ = unix.UtimesNanoAt(dir, a.temp, ts, unix.AT_SYMLINK_NOFOLLOW) // a file system may not have them
+	case File:
+		if err := a.file(dir, s); err != nil {
+			_ = unix.Unlinkat(dir, a.temp, 0)
+			return err
+		}
+	default:
+		return fmt.Errorf("cannot restore a path of the kind %s", w.Kind)
+	}
+	if err := unix.Renameat(dir, a.temp, dir, name); err != nil {
+		_ = unix.Unlinkat(dir, a.temp, 0)
+		return err
+	}
+	return nil
+}
+
+// file makes the file of a step under its temporary name.
+func (a *applier) file(dir int, s Step) error {
+	folder, err := openDir(a.store.fd, folderName(s.point))
+	if err != nil {
+		return fmt.Errorf("restore point %d: %w", s.point, err)
+	}
+	defer unix.Close(folder)
+	in, err := openFile(folder, s.state.Blob, unix.O_RDONLY)
+	if err != nil {
+		return fmt.Errorf("contents in restore point %d: %w", s.point, err)
+	}
+	defer in.Close()
+	if fi, err := in.Stat(); err != nil || fi.Size() != s.state.Size {
+		return errors.Join(err, fmt.Errorf("the contents in restore point %d are damaged: the path stays as it is", s.point))
+	}
+	out, err := openFile(dir, a.temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
+		if err := CopyContents(int(out.Fd()), int(in.Fd())); err != nil {
+			return err
+		}
+	}
+	if err := attributes(int(out.Fd()), s.state); err != nil {
+		return err
+	}
+	return out.Sync()
+}
+
+// attributes gives an open file those of a state. Set-user-ID and set-group-ID are never
+// given.
+func attributes(fd int, w *State) error {
+	mode := w.Mode & permissions
+	if w.Kind == Dir {
+		mode = w.Mode & (permissions | unix.S_ISVTX)
+	}
+	if os.Geteuid() == 0 {
+		if err := unix.Fchown(fd, int(w.UID), int(w.GID)); err != nil {
+			return err
+		}
+	}
+	if w.Owner == nil {
+		_ = unix.Fremovexattr(fd, ownerAttribute) // it need not have one
+	} else if err := unix.Fsetxattr(fd, ownerAttribute, w.Owner, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, magic(fd), times(w), 0)
+}
+
+func times(w *State) []unix.Timespec {
+	t := unix.NsecToTimespec(w.Mtime)
+	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}
+}
+
+// rearrange puts directories back and removes what is in their way, in an order in which the
+// place of each is free: it goes over the list for as long as that gets further.
+func (a *applier) rearrange(list []Step) error {
+	slices.SortStableFunc(list, func(x, y Step) int { return strings.Compare(y.at(), x.at()) }) // deep ones first
+	for len(list) > 0 {
+		var rest []Step
+		for i, s := range list {
+			err := a.rearrangeOne(s)
+			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) || gone(err) {
+				rest = append(rest, s) // after another one, maybe
+				continue
+			}
+			if s.Action != Restore || err != nil { // one that comes back has a step of its own later
+				if err := a.note(s, err); err != nil {
+					return err
+				}
+			}
+			if s.Action == Move {
+				follow(rest, s.From, s.Path)
+				follow(list[i+1:], s.From, s.Path)
+			}
+		}
+		further := len(rest) < len(list)
+		if !further {
+			rest, further = a.exchange(rest)
+		}
+		if list = rest; !further {
+			break
+		}
+	}
+	for _, s := range list {
+		if s.Action == Restore {
+			continue // its later step says it
+		}
+		why := "there are files in it that the guest did not make"
+		if s.Action == Move {
+			why = "something else lies there now: " + s.From + " was not moved back"
+		}
+		a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
+	}
+	return nil
+}
+
+// at returns where what a step is about lies before it.
+func (s Step) at() string {
+	if s.Action == Move {
+		return s.From
+	}
+	return s.Path
+}
+
+func (a *applier) rearrangeOne(s Step) error {
+	switch s.Action {
+	case Move:
+		return a.moveOne(s, unix.RENAME_NOREPLACE)
+	case Restore:
+		return a.room(s)
+	}
+	return a.step(s)
+}
+
+// room makes the directory of a step. Its attributes come when everything is in it.
+func (a *applier) room(s Step) error {
+	dir, name, err := parent(a.root, s.Path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	a.rec.Names.RLock()
+	entries := a.rec.Before(Source{dir, name}, s.Path)
+	a.rec.Names.RUnlock()
+	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
+		return err
+	}
+	a.after(entries[0], dir, name)
+	return nil
+}
+
+// exchange carries out the first two moves that exchange their places.
+func (a *applier) exchange(list []Step) (rest []Step, done bool) {
+	for i, s := range list {
+		j := slices.IndexFunc(list, func(o Step) bool { return o.From == s.Path && o.Path == s.From })
+		if j < 0 || a.moveOne(s, unix.RENAME_EXCHANGE) != nil {
+			continue
+		}
+		a.res.Done = append(a.res.Done, s, list[j])
+		lo, hi := min(i, j), max(i, j)
+		list = slices.Delete(list, hi, hi+1)
+		return slices.Delete(list, lo, lo+1), true
+	}
+	return list, false
+}
+
+// follow changes where steps find what lay in a directory that was moved.
+func follow(list []Step, from, to string) {
+	for i, s := range list {
+		if at := s.at(); strings.HasPrefix(at, from+"/") {
+			at = to + at[len(from):]
+			if s.Action == Move {
+				list[i].From = at
+			} else {
+				list[i].Path = at
+			}
+		}
+	}
+}
+
+func (a *applier) moveOne(s Step, flags uint) error {
+	from, fromName, err := parent(a.root, s.From)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	to, toName, err := parent(a.root, s.Path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	a.rec.Names.RLock()
+	replaced := a.rec.Before(Source{to, toName}, s.Path)[0]
+	a.rec.Names.RUnlock()
+	other, _, err := look(a.root, s.Path)
+	if err != nil {
+		return err
+	}
+	a.rec.Names.Lock()
+	err = unix.Renameat2(from, fromName, to, toName, flags)
+	if err == nil && flags == unix.RENAME_EXCHANGE {
+		a.rec.Swapped(s.From, s.Path, s.now.ino, other.ino)
+	} else if err == nil {
+		a.rec.Moved(s.From, s.Path, s.now.ino)
+	}
+	a.rec.Names.Unlock()
+	if err == nil && flags != unix.RENAME_EXCHANGE {
+		a.rec.After(replaced, nil)
+	}
+	return err
+}

@@ -1,0 +1,395 @@
+package undo
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/reserve"
+)
+
+// Recorder writes down what a guest changes. Its methods may be called by several goroutines
+// at once; the caller holds Names as it says.
+//
+// A failure to record never fails the guest's change: what could not be kept is said by the
+// undo (State.Lost, opFull).
+type Recorder struct {
+	// Names is held for reading while a path is found and recorded (Before), and for
+	// writing from before a directory is renamed until after Moved or Swapped.
+	Names sync.RWMutex
+
+	store int // descriptor of the store
+	gen   atomic.Uint64
+
+	mu   sync.Mutex
+	why  string    // of the next point
+	at   time.Time // when it began
+	cur  *point    // nil until something changes
+	used int64     // bytes of copied contents in all points
+}
+
+// point is the restore point that is being recorded.
+type point struct {
+	number  int
+	folder  int
+	journal *os.File
+	after   *os.File
+	gen     uint64
+	seen    seen
+	slots   uint32
+	full    bool
+}
+
+// NewRecorder returns a Recorder that writes to the store at a descriptor, which stays the
+// caller's and must stay open. The first change makes a restore point.
+func NewRecorder(store int, why string) *Recorder {
+	r := &Recorder{store: store}
+	r.Mark(why)
+	return r
+}
+
+// Mark begins a new restore point. It makes none on disk until something changes.
+func (r *Recorder) Mark(why string) {
+	r.Names.Lock()
+	defer r.Names.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.close()
+	r.why, r.at = why, time.Now()
+	r.gen.Add(1)
+}
+
+// Generation changes with each Mark. What was recorded under one need not be recorded again
+// under the same.
+func (r *Recorder) Generation() uint64 { return r.gen.Load() }
+
+// Sync writes the records to disk.
+func (r *Recorder) Sync() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sync()
+}
+
+func (r *Recorder) sync() {
+	if r.cur != nil {
+		_ = unix.Syncfs(r.cur.folder) // contents, records and slots; it is best effort
+	}
+}
+
+// Close ends the recording.
+func (r *Recorder) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.close()
+}
+
+func (r *Recorder) close() {
+	if r.cur == nil {
+		return
+	}
+	r.sync()
+	r.cur.journal.Close()
+	r.cur.after.Close()
+	unix.Close(r.cur.folder)
+	r.cur = nil
+}
+
+// Source is where a path leads now: a name in an open directory, or, without a name, an open
+// file. FD must stay open during the call.
+type Source struct {
+	FD   int
+	Name string
+}
+
+// Before records paths that are about to change, and that are all names of one file (hard
+// links) or of nothing. It returns an entry for each, nil where nothing is recorded. The
+// caller holds Names for reading. It waits while another goroutine records one of the paths.
+func (r *Recorder) Before(src Source, paths ...string) []*Entry {
+	entries := make([]*Entry, len(paths))
+	var state *State
+	for i, path := range paths {
+		if checkPath(path) != nil {
+			continue
+		}
+		e, mine := r.claim(path)
+		entries[i] = e
+		if e == nil {
+			continue
+		}
+		if !mine {
+			<-e.ready
+			continue
+		}
+		if state == nil {
+			state = r.capture(e.point, src)
+		}
+		r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: state})
+		close(e.ready)
+	}
+	return entries
+}
+
+// claim returns the entry of a path, and whether it is a new one, for which the caller
+// writes the record.
+func (r *Recorder) claim(path string) (e *Entry, mine bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur == nil && !r.begin() {
+		return nil, false
+	}
+	p := r.cur
+	if p.full {
+		return nil, false
+	}
+	s := p.seen.at(path)
+	if s.entry != nil {
+		return s.entry, false
+	}
+	if p.slots == MaxRecords {
+		r.fill(fmt.Sprintf("more than %d paths were changed", MaxRecords))
+		return nil, false
+	}
+	s.entry = &Entry{point: p, slot: p.slots, ready: make(chan struct{})}
+	p.slots++
+	return s.entry, true
+}
+
+// begin makes the folder of a point. The caller holds mu.
+func (r *Recorder) begin() bool {
+	kept, err := prune(r.store, time.Now())
+	if err != nil {
+		return false
+	}
+	r.used = 0
+	n := 1
+	for _, k := range kept {
+		n = k + 1
+		if folder, err := openDir(r.store, folderName(k)); err == nil {
+			r.used += usage(folder)
+			unix.Close(folder)
+		}
+	}
+	p := &point{number: n, gen: r.gen.Load()}
+	if err := unix.Mkdirat(r.store, folderName(n), 0o700); err != nil {
+		return false
+	}
+	if p.folder, err = openDir(r.store, folderName(n)); err != nil {
+		return false
+	}
+	if p.journal, err = openFile(p.folder, journalName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_APPEND); err != nil {
+		unix.Close(p.folder)
+		return false
+	}
+	if p.after, err = openFile(p.folder, afterName, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL); err != nil {
+		p.journal.Close()
+		unix.Close(p.folder)
+		return false
+	}
+	r.cur = p
+	r.append(p, &record{Op: opPoint, At: r.at.UnixNano(), Why: r.why})
+	return true
+}
+
+// fill ends the recording of the point. The caller holds mu.
+func (r *Recorder) fill(why string) {
+	if !r.cur.full {
+		r.append(r.cur, &record{Op: opFull, Why: why})
+		r.cur.full = true
+	}
+}
+
+func (r *Recorder) write(p *point, v *record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.append(p, v)
+}
+
+// append writes a record. One that cannot be written ends the recording of the point: what
+// comes later would be undone without it. The caller holds mu.
+func (r *Recorder) append(p *point, v *record) {
+	if p.full || p != r.cur {
+		return
+	}
+	b, err := v.line()
+	if err == nil {
+		_, err = p.journal.Write(b)
+	}
+	if err != nil {
+		p.full = true
+		b, _ = (&record{Op: opFull, Why: "the records cannot be written: " + err.Error()}).line()
+		_, _ = p.journal.Write(append([]byte("\n"), b...)) // a part of the record may be there
+	}
+}
+
+// Moved records that a directory was renamed. The caller holds Names for writing, and has
+// recorded what was at to before. ino is the directory's.
+func (r *Recorder) Moved(from, to string, ino uint64) {
+	r.renamed(&record{Op: opMoved, Path: []byte(from), To: []byte(to), Ino: ino})
+}
+
+// Swapped records that two paths were exchanged of which one at least was a directory. The
+// caller holds Names for writing. inoA and inoB are the inodes that a and b led to before.
+func (r *Recorder) Swapped(a, b string, inoA, inoB uint64) {
+	r.renamed(&record{Op: opSwapped, Path: []byte(a), To: []byte(b), Ino: inoA, ToIno: inoB})
+}
+
+func (r *Recorder) renamed(v *record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from, to := string(v.Path), string(v.To)
+	if checkPath(from) != nil || checkPath(to) != nil || r.cur == nil && !r.begin() || r.cur.full {
+		return
+	}
+	p := r.cur
+	if p.slots == MaxRecords {
+		r.fill(fmt.Sprintf("more than %d paths were changed", MaxRecords))
+		return
+	}
+	p.slots++ // so that renames are bounded too
+	r.append(p, v)
+	if v.Op == opSwapped {
+		p.seen.swap(from, to)
+	} else {
+		p.seen.move(from, to)
+	}
+}
+
+// After notes how the guest left the path of an entry: st is of the file there, or nil if
+// the path was removed.
+func (r *Recorder) After(e *Entry, st *unix.Statx_t) {
+	if e == nil {
+		return
+	}
+	s := slot{}
+	if st != nil {
+		s = slotOf(st)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur == e.point {
+		_, _ = e.point.after.WriteAt(s.bytes(), int64(e.slot)*slotSize) // else the path counts as changed on the host
+	}
+}
+
+// Current reports whether an entry is of the present restore point.
+func (r *Recorder) Current(e *Entry) bool { return e != nil && e.point.gen == r.gen.Load() }
+
+// capture returns the state of what is about to change, and keeps its contents.
+func (r *Recorder) capture(p *point, src Source) *State {
+	fd, st, err := place(src)
+	if errors.Is(err, unix.ENOENT) {
+		return &State{Kind: Absent}
+	}
+	if err != nil {
+		return &State{Kind: File, Lost: err.Error()}
+	}
+	if fd >= 0 {
+		defer unix.Close(fd)
+	}
+	s := stateOf(st)
+	at := fd
+	if at < 0 {
+		at = src.FD
+	}
+	switch s.Kind {
+	case Link:
+		s.Target, err = target(at)
+		if err != nil {
+			s.Kind = Other
+		}
+	case File:
+		s.Owner = owner(at)
+		r.keep(p, at, s)
+	case Dir:
+		s.Owner = owner(at)
+	}
+	return s
+}
+
+// keep copies the contents of the file at an O_PATH descriptor.
+func (r *Recorder) keep(p *point, at int, s *State) {
+	in, err := unix.Open(magic(at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		s.Lost = err.Error()
+		return
+	}
+	defer unix.Close(in)
+	r.mu.Lock()
+	number := p.slots
+	p.slots++ // numbers of contents are those of slots that no record uses
+	r.mu.Unlock()
+	if s.Blob, s.Lost = r.copyIn(p, in, number, s.Size); s.Lost == "" {
+		var now unix.Stat_t
+		if unix.Fstat(in, &now) == nil && now.Mtim.Nano() != s.Mtime {
+			s.Mtime, s.Size = now.Mtim.Nano(), now.Size // the host wrote meanwhile
+		}
+	}
+}
+
+// copyIn makes a blob of an open file. It returns why it did not otherwise.
+func (r *Recorder) copyIn(p *point, in int, number uint32, size int64) (blob, lost string) {
+	name := fmt.Sprintf("%c%d", cloned, number)
+	out, err := openFile(p.folder, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return "", err.Error()
+	}
+	defer out.Close()
+	if unix.IoctlFileClone(int(out.Fd()), in) == nil {
+		return name, ""
+	}
+	remove := func(why string) (string, string) {
+		_ = unix.Unlinkat(p.folder, name, 0)
+		return "", why
+	}
+	if why := r.room(p, size); why != "" {
+		return remove(why)
+	}
+	if err := CopyContents(int(out.Fd()), in); err != nil {
+		return remove(err.Error())
+	}
+	copiedName := fmt.Sprintf("%c%d", copied, number)
+	if err := unix.Renameat2(p.folder, name, p.folder, copiedName, unix.RENAME_NOREPLACE); err != nil {
+		return remove(err.Error())
+	}
+	return copiedName, ""
+}
+
+// room takes bytes of the store, for which older points are removed if need be. It returns
+// why there is none.
+func (r *Recorder) room(p *point, size int64) string {
+	if size > MaxFile {
+		return fmt.Sprintf("it had more than %d MiB", MaxFile>>20)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.used+size > MaxBytes {
+		list, err := numbers(r.store)
+		if err != nil || len(list) == 0 || list[0] >= p.number {
+			return fmt.Sprintf("more than %d MiB were changed", MaxBytes>>20)
+		}
+		folder, err := openDir(r.store, folderName(list[0]))
+		if err != nil {
+			return err.Error()
+		}
+		freed := usage(folder)
+		unix.Close(folder)
+		if err := removePoint(r.store, list[0]); err != nil {
+			return err.Error()
+		}
+		r.used -= freed
+	}
+	left, err := reserve.Left(r.store)
+	if err != nil {
+		return err.Error()
+	}
+	if reserve.Bytes(&left) < uint64(size) {
+		return "the host's disk is nearly full"
+	}
+	r.used += size
+	return ""
+}

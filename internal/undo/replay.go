@@ -1,0 +1,182 @@
+package undo
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file replays journals backwards. It works on a tree of what lies in the project now,
+// and moves its branches back to where they were; a branch that no record is about is not in
+// the tree.
+
+// branch is a place in the project as it was, and what lies there now.
+type branch struct {
+	kids map[string]*branch
+
+	here bool   // something of the present lies here, if the project still has it
+	disk string // where that lies in the project now
+	ino  uint64 // of what was moved here, as it was when it was renamed; 0 for others
+
+	was   *State // what was here; nil if no record says it
+	point int    // of was
+	after slot   // how the guest left what lies here
+	known bool   // after was written
+}
+
+// kid returns the branch at a name.
+func (b *branch) kid(name string) *branch {
+	k := b.kids[name]
+	if k == nil {
+		if b.kids == nil {
+			b.kids = map[string]*branch{}
+		}
+		k = &branch{here: b.here, disk: join(b.disk, name)}
+		b.kids[name] = k
+	}
+	return k
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// at returns the branch at a path.
+func (b *branch) at(path string) *branch {
+	for name := range strings.SplitSeq(path, "/") {
+		b = b.kid(name)
+	}
+	return b
+}
+
+// replay is the project as it was at a restore point.
+type replay struct {
+	root     *branch
+	size     int       // components of all paths
+	obsolete []*branch // made by the guest where something else was moved back to
+	notes    []string
+}
+
+// maxBranches bounds what a store can make an undo keep in memory: a path of a forged record
+// can have two thousand components.
+const maxBranches = 8 << 20
+
+// at returns the branch at the path of a record.
+func (r *replay) at(path []byte) *branch {
+	r.size += 1 + bytes.Count(path, []byte("/"))
+	return r.root.at(string(path))
+}
+
+// was goes back over a record of opWas.
+func (r *replay) was(point int, v *record, after io.ReaderAt) {
+	b := r.at(v.Path)
+	if b.was != nil && b.was.Kind == Absent && v.State.Kind == Dir {
+		r.drop(b) // the guest made what lies here after this directory was gone
+		*b = branch{was: v.State}
+	}
+	if b.was == nil { // the latest record of what lies here
+		b.after, b.known = readSlot(after, v.Slot)
+	}
+	b.was, b.point = v.State, point
+}
+
+// moved goes back over a rename.
+func (r *replay) moved(v *record) {
+	from, to := r.at(v.Path), r.at(v.To)
+	r.drop(from)
+	*from = *to
+	from.ino = v.Ino
+	*to = branch{} // nothing was there, unless an earlier record says so
+}
+
+// drop keeps what the guest made at a branch that something else takes the place of.
+func (r *replay) drop(b *branch) {
+	if b.was != nil && b.here {
+		c := *b
+		c.kids = nil
+		r.obsolete = append(r.obsolete, &c)
+	}
+	for _, k := range b.kids {
+		r.drop(k)
+	}
+}
+
+func (r *replay) swapped(v *record) {
+	a, b := r.at(v.Path), r.at(v.To)
+	*a, *b = *b, *a
+	a.ino, b.ino = v.Ino, v.ToIno
+}
+
+// replay goes back over the restore points, the newest first.
+func (s *Store) replay(points []int) (*replay, error) {
+	r := &replay{root: &branch{here: true}}
+	for i := len(points) - 1; i >= 0; i-- {
+		if err := s.replayPoint(r, points[i]); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (s *Store) replayPoint(r *replay, n int) error {
+	var list []*record
+	damaged, err := s.read(n, func(_ int, v *record) bool {
+		if v.Op == opFull {
+			r.notes = append(r.notes, "some changes were not recorded: "+v.Why)
+		}
+		list = append(list, v)
+		return len(list) <= 3*MaxRecords // a Recorder writes fewer
+	})
+	if err != nil {
+		return err
+	}
+	if damaged || len(list) > 3*MaxRecords {
+		r.notes = append(r.notes, "the last records are damaged: what they were about is taken for a change on the host")
+	}
+	after, err := s.after(n)
+	if err != nil {
+		return err
+	}
+	defer after.Close()
+	for i := len(list) - 1; i >= 0; i-- {
+		if r.size > maxBranches {
+			return errors.New("the records of changes are too many (is the store of undo damaged?)")
+		}
+		switch v := list[i]; v.Op {
+		case opWas:
+			r.was(n, v, after)
+		case opMoved:
+			if !within(string(v.Path), string(v.To)) {
+				r.moved(v)
+			}
+		case opSwapped:
+			if !within(string(v.Path), string(v.To)) {
+				r.swapped(v)
+			}
+		}
+	}
+	return nil
+}
+
+// within reports whether one of two paths is the other or lies below it: the kernel renames
+// no directory like this, so no Recorder writes it.
+func within(a, b string) bool {
+	return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
+}
+
+// after opens the slots of a point.
+func (s *Store) after(n int) (*os.File, error) {
+	folder, err := openDir(s.fd, folderName(n))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(folder)
+	return openFile(folder, afterName, unix.O_RDONLY)
+}
