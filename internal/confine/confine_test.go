@@ -98,6 +98,7 @@ var attempts = map[string]func(a []string) error{
 	"unshare":    func([]string) error { return unix.Unshare(unix.CLONE_NEWUSER) },
 	"clone":      tryClone,
 	"io_uring":   tryIOURing,
+	"reflink":    func([]string) error { return unix.IoctlFileClone(-1, -1) },
 	"map code": func([]string) error {
 		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)
 		return err

@@ -59,6 +59,7 @@ func (p Profile) calls(pid uint32) (map[uint32]answer, error) {
 		if !p.NoAttributes {
 			list = slices.Concat(list, attributeCalls, olderAttributeCalls)
 		}
+		checks[unix.SYS_IOCTL] = answer{check: clones()}
 		// It is one static program: nothing that it maps later is code.
 		checks[unix.SYS_MMAP] = answer{check: noCode()}
 		checks[unix.SYS_MPROTECT] = answer{check: noCode()}
@@ -114,6 +115,16 @@ func ioctls() []unix.SockFilter {
 		jump(unix.BPF_JEQ, unix.TCGETS, 3, 0),
 		statement(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0xff00),
 		jump(unix.BPF_JEQ, kvmType, 1, 0),
+		give(errno(unix.ENOTTY)),
+		give(unix.SECCOMP_RET_ALLOW),
+	}
+}
+
+// clones allows FICLONE, by which a file shares the blocks of another that is open too.
+func clones() []unix.SockFilter {
+	return []unix.SockFilter{
+		load(dataArgs + 8),
+		jump(unix.BPF_JEQ, unix.FICLONE, 1, 0),
 		give(errno(unix.ENOTTY)),
 		give(unix.SECCOMP_RET_ALLOW),
 	}

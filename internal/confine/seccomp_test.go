@@ -203,3 +203,11 @@ func TestAFileServerMapsNoCode(t *testing.T) {
 		}
 	}
 }
+
+// TestAFileServerMayClone: FICLONE is not refused by the filter, as other requests are.
+func TestAFileServerMayClone(t *testing.T) {
+	got := confined(t, Profile{Role: FileServer}, nil, "reflink")
+	if got != "EBADF" {
+		t.Errorf("FICLONE of no file: %s, not EBADF", got)
+	}
+}

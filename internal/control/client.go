@@ -162,6 +162,11 @@ func (c *Client) FollowShares(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/shares/follow", nil, nil)
 }
 
+// BeginRestorePoint begins a restore point of the project; see Service.
+func (c *Client) BeginRestorePoint(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/restore-point", nil, nil)
+}
+
 // ForgetOnce removes the rules of AllowOnce and puts the rules on disk in force.
 func (c *Client) ForgetOnce(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/policy/forget", nil, nil)

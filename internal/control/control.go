@@ -74,6 +74,9 @@ type Service interface {
 	// FollowShares makes the guest see what lies at the paths of the shares now, if the host
 	// has put another directory or file there. It fails if nothing that can be shared does.
 	FollowShares(ctx context.Context) error
+	// BeginRestorePoint makes what the guest changes in the project from now on part of a new
+	// restore point (package undo).
+	BeginRestorePoint(ctx context.Context) error
 	// Subscribe begins a stream of events. The caller closes it.
 	Subscribe() *Subscription
 }

@@ -99,6 +99,8 @@ func (s *standIn) ForgetOnce() error { return s.called("forget") }
 
 func (s *standIn) FollowShares(context.Context) error { return s.called("follow") }
 
+func (s *standIn) BeginRestorePoint(context.Context) error { return s.called("restore point") }
+
 func (s *standIn) Subscribe() *control.Subscription { return s.Broadcaster.Subscribe(s.Status) }
 
 // serve serves a stand-in on a Unix socket, and on pipes. Both end with the test, which
@@ -190,6 +192,7 @@ var methods = []struct {
 	{"reload", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.ReloadPolicy(ctx) }, "reload", nil},
 	{"allow once", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.AllowOnce(ctx, "a.test:1") }, "once a.test:1", nil},
 	{"allowed once", func(ctx context.Context, c *control.Client) (any, error) { return c.AllowedOnce(ctx) }, "list once", []string{"once.test:443"}},
+	{"restore point", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.BeginRestorePoint(ctx) }, "restore point", nil},
 	{"follow", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.FollowShares(ctx) }, "follow", nil},
 	{"forget", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.ForgetOnce(ctx) }, "forget", nil},
 }

@@ -63,6 +63,9 @@ func Handler(s Service) http.Handler {
 	handle(mux, "POST /shares/follow", func(ctx context.Context, _ none) (none, error) {
 		return none{}, s.FollowShares(ctx)
 	})
+	handle(mux, "POST /restore-point", func(ctx context.Context, _ none) (none, error) {
+		return none{}, s.BeginRestorePoint(ctx)
+	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, s) })
 	return mux
 }

@@ -159,6 +159,8 @@ func (m *machine) ReloadPolicy() error {
 
 func (m *machine) FollowShares(context.Context) error { return nil }
 
+func (m *machine) BeginRestorePoint(context.Context) error { return nil }
+
 func (m *machine) Subscribe() *control.Subscription { return m.events.Subscribe(m.Status) }
 
 func (m *machine) AllowedOnce() ([]string, error) { return nil, nil }

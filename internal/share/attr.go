@@ -65,6 +65,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	defer unix.Close(fd)
+	f.keepNode(n, fd)
 	if err := f.setOwner(n, fd, st, in); err != nil {
 		return status(err)
 	}
@@ -77,6 +78,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	f.tree.rekey(n, st)
+	f.leftNode(n, st)
 	f.fillAttr(n, out, st, f.ownership(n, file{fd: fd}, st))
 	return fuse.OK
 }

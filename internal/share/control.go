@@ -71,6 +71,13 @@ func (c *Control) Save(ctx context.Context) (json.RawMessage, error) {
 	return a.State, err
 }
 
+// Mark makes the server begin a restore point (package undo), if it keeps what the guest
+// changes. When ctx ends, so does the wait for the answer, with its cause.
+func (c *Control) Mark(ctx context.Context) error {
+	_, err := c.ask(ctx, orderLimit, order{Verb: verbMark}, nil)
+	return err
+}
+
 // Load makes a fresh server take over what the saved one knew. With moved, its
 // directory is a copy of the saved one's. When ctx ends, so does the wait for the
 // answer, with its cause.

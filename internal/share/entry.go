@@ -48,7 +48,9 @@ func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, make func(
 		return status(err)
 	}
 	done := s.makeRoom()
+	kept := f.keepName(parent, &s, name)
 	err = make(&s, parent)
+	f.leftName(kept, &s)
 	done(err)
 	return status(err)
 }
@@ -141,7 +143,10 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 		return status(err)
 	}
 	f.tree.pinKnown(s.dir.fd, s.name, keyOf(st)) // who holds it goes on using it
-	if err := unix.Unlinkat(s.dir.fd, s.name, flags); err != nil {
+	recorded := f.keepName(parent, &s, name)
+	err = unix.Unlinkat(s.dir.fd, s.name, flags)
+	f.leftName(recorded, &s)
+	if err != nil {
 		return status(err)
 	}
 	f.gone(parent, name, st)

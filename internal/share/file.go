@@ -18,7 +18,9 @@ type handle struct {
 	users    int // guarded by fileSystem.mu
 	released bool
 
-	wrote atomic.Bool // the guest changed the file through it
+	wrote atomic.Bool   // the guest changed the file through it
+	kept  atomic.Uint64 // generation of the restore point in which it was recorded (keep.go)
+	noted atomic.Int64  // when its state was noted for undo (Unix time, ns)
 
 	dir dirReader
 }
@@ -135,6 +137,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return fuse.Status(unix.EISDIR)
 	}
 	if flags&unix.O_TRUNC != 0 {
+		f.keepNode(n, place)
 		f.tree.changedByGuest(n)
 	} else if f.tree.outdated(n, st) {
 		f.reopened.Add(1)
@@ -161,6 +164,9 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return status(err)
 	}
 	out.Fh = h.id
+	if flags&unix.O_TRUNC != 0 {
+		h.wrote.Store(true)
+	}
 	if flags&unix.O_TRUNC == 0 && f.unchanged(n, st) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
@@ -183,6 +189,7 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	defer func() { room(asError(code)) }()
 	flags := int(in.Flags) & passedFlags
 	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
+	recorded := f.keepName(parent, &s, name)
 	fd, err := unix.Openat(s.dir.fd, s.name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return f.openExisting(&s, parent, in, name, out)
@@ -203,6 +210,9 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		return status(err)
 	}
 	f.noteMade(&s, name)
+	if recorded != nil {
+		f.undo.After(recorded, st)
+	}
 	return f.opened(parent, name, s.slot, fd, record, st, flags, out)
 }
 
@@ -345,6 +355,7 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.space.give(total, 0)
+	f.keepHandle(h)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return 0, status(err)
@@ -356,6 +367,7 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	}
 	f.tree.changedBy(h)
 	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
+	f.leftHandle(h)
 	return uint32(max(n, 0)), status(err)
 }
 
@@ -394,6 +406,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.space.give(uint64(n), 0)
+	f.keepHandle(to)
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(to.node, to.fd); err != nil {
 			return 0, status(err)
@@ -445,6 +458,7 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 		}
 		defer f.space.give(in.Length, 0)
 	}
+	f.keepHandle(h)
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return status(err)

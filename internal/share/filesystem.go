@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/undo"
 )
 
 // fileSystem answers the guest's requests. go-fuse answers ENOSYS to those that have no
@@ -24,6 +25,7 @@ type fileSystem struct {
 	tree     *tree
 	space    *space
 	owners   *ownerStore
+	undo     *undo.Recorder // nil: what the guest changes is not kept
 
 	mu         sync.Mutex
 	handles    map[uint64]*handle
@@ -88,6 +90,11 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		mounts.close()
 		unix.Close(fd)
 		return nil, fmt.Errorf("share %s: %w", o.Root, err)
+	}
+	if err := f.keepIn(o); err != nil {
+		mounts.close()
+		unix.Close(fd)
+		return nil, err
 	}
 	if f.file != "" {
 		f.tree.maxPins = 0 // what was moved from the file's name is not shared any more

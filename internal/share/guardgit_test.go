@@ -65,8 +65,9 @@ func (p *project) sh(dir, script string) string {
 func (p *project) try(dir, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c := exec.CommandContext(ctx, "/bin/sh", "-e", "-c", script)
-	c.Dir = dir
+	// The shell goes into the mount, not the fork of this process: until its exec that holds up
+	// the thread, and with it the collector and the server of the mount.
+	c := exec.CommandContext(ctx, "/bin/sh", "-e", "-c", `cd "$0"; `+script, dir)
 	c.WaitDelay = time.Second
 	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.t.TempDir(), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org",

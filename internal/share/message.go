@@ -30,6 +30,7 @@ const (
 	verbSave  verb = "save"  // answer with the state
 	verbLoad  verb = "load"  // take over a state, before the first "serve"
 	verbServe verb = "serve" // the next QEMU, by its socket
+	verbMark  verb = "mark"  // begin a restore point
 )
 
 type order struct {

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"bawn.dev/bawn/internal/sys/socketpair"
+	"bawn.dev/bawn/internal/undo"
 )
 
 // Serve serves the share to one QEMU after the other, as the supervisor names them on
@@ -61,6 +62,11 @@ func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.Raw
 	switch o.Verb {
 	case verbSave:
 		return p.marshal()
+	case verbMark:
+		if p.fs.undo != nil {
+			p.fs.undo.Mark(undo.WhySession)
+		}
+		return nil, nil
 	case verbLoad:
 		return nil, p.unmarshal(o.State, o.Moved)
 	case verbServe:

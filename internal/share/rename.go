@@ -73,7 +73,7 @@ func (f *fileSystem) rename(r *renaming) error {
 		return err
 	}
 	done := r.pb.makeRoom()
-	err := unix.Renameat2(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name, r.flags)
+	err := f.renameKept(r)
 	done(err)
 	if err != nil {
 		return err
@@ -113,6 +113,8 @@ func (f *fileSystem) renameAcross(r *renaming) error {
 	if r.other != nil && r.other.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return unix.EISDIR
 	}
+	recorded := f.keepName(r.a, r.pa, r.from)
+	defer func() { f.leftName(recorded, r.pa) }()
 	now, err := f.private.copyIn(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name)
 	if err != nil {
 		return err

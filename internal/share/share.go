@@ -31,6 +31,9 @@
 // wrote before (fresh.go). Writes are passed on at once. Locks hold between the
 // processes of the guest; the host's processes do not see them.
 //
+// What the guest changes is recorded first, so that a person can take it back (keep.go), and a
+// file that has names outside of the share is copied before its first change (separate.go).
+//
 // A running server carries out orders of the supervisor (message.go, control.go, orders.go):
 // it saves its state (saved.go), and another server takes that over.
 //
@@ -71,11 +74,14 @@ type Options struct {
 	Private string `json:"private,omitempty"`
 	// Events is the file to which changes of guarded paths are logged, if not empty.
 	Events string `json:"events,omitempty"`
+	// Undo, when set, is the directory, absolute, in which the server keeps what the guest
+	// changes (package undo).
+	Undo string `json:"undo,omitempty"`
 }
 
 // Equal reports whether two shares are the same for a guest, so that a server of the one
 // can take over from a server of the other.
-// The rules of guarded paths may differ.
+// The rules of guarded paths may differ, and where the host keeps what was changed.
 func (o Options) Equal(p Options) bool {
 	return o.Root == p.Root && o.File == p.File && o.ReadOnly == p.ReadOnly
 }
@@ -97,6 +103,9 @@ func (o Options) profile() confine.Profile {
 		p.Write = []string{at}
 		if o.Private != "" {
 			p.Write = append(p.Write, o.Private)
+		}
+		if o.Undo != "" {
+			p.Write = append(p.Write, o.Undo)
 		}
 	}
 	return p

@@ -47,9 +47,14 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	if typ != unix.S_IFREG && typ != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&permissions == hostMode(typ, st.Mode) {
 		return false
 	}
+	f.keepNode(n, fd)
 	defer f.owners.lock(n)()
 	had := f.know(n, st, f.owners.read(file{fd: fd}, st))
-	return f.setOwnership(n, fd, st, had) == nil
+	err = f.setOwnership(n, fd, st, had)
+	if now, serr := statFD(fd); serr == nil {
+		f.leftNode(n, now)
+	}
+	return err == nil
 }
 
 // Lookup implements fuse.RawFileSystem, as do the methods below.

@@ -34,6 +34,9 @@ func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path 
 		return 0, status(err)
 	}
 	defer unix.Close(fd)
+	if o.modifies() {
+		f.keepNode(n, fd)
+	}
 	got, err := call(magic(fd))
 	return max(got, 0), status(err)
 }

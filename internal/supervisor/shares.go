@@ -3,8 +3,10 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
 	"bawn.dev/bawn/internal/wire"
@@ -66,7 +68,45 @@ func (s *supervisor) startServer(p shareserver.Plan) (*shareserver.Server, error
 			return nil, err
 		}
 	}
-	return shareserver.Start(s.self, s.spawner, p, func(err error) { s.shareLost(p, err) })
+	if err := s.keepChanges(&p); err != nil {
+		return nil, err
+	}
+	sh, err := shareserver.Start(s.self, s.spawner, p, func(err error) { s.shareLost(p, err) })
+	if err == nil && p.Options.Undo != "" {
+		s.keeper.Store(sh)
+	}
+	return sh, err
+}
+
+// keepChanges makes the server of the project's share keep what the guest changes, for undo.
+func (s *supervisor) keepChanges(p *shareserver.Plan) error {
+	if p.Options.ReadOnly || p.Path() != s.spec.Dir {
+		return nil
+	}
+	p.Options.Undo = s.dir.File(store.UndoFolder)
+	if err := os.MkdirAll(p.Options.Undo, 0o700); err != nil {
+		return fmt.Errorf("folder for undo: %w", err)
+	}
+	return nil
+}
+
+// BeginRestorePoint implements control.Service.
+func (s *supervisor) BeginRestorePoint(ctx context.Context) error {
+	if sh := s.keeper.Load(); sh != nil {
+		return sh.Mark(ctx)
+	}
+	return nil
+}
+
+// beginSession begins a restore point for a session that begins while there is no other. A
+// server that does not answer goes on with the point that it has.
+func (s *supervisor) beginSession(ctx context.Context) {
+	if st := s.life.status(); st.sessions > 0 || st.phase != sandbox.Running {
+		return // a server that was just started has a new one
+	}
+	if err := s.BeginRestorePoint(ctx); err != nil {
+		s.log.Warn("a restore point was not made", "error", err)
+	}
 }
 
 // takeOverShares starts servers that take the places of saved ones. With moved, the first

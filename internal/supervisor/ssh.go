@@ -45,6 +45,7 @@ func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
 		s.log.Warn("an SSH connection to the guest failed", "error", err)
 		return
 	}
+	s.beginSession(ctx)
 	left := s.life.attach()
 	defer left()
 	relay.Both(&leaving{c, left}, g)

@@ -79,6 +79,7 @@ type supervisor struct {
 
 	machine *machine
 	shares  []*shareserver.Server
+	keeper  atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
 	network *network
 	names   map[string]uint32 // synthetic addresses that a resumed guest knows
 	ports   *publish.Ports

@@ -52,7 +52,7 @@ const (
 	// MaxPoints bounds the restore points.
 	MaxPoints = 64
 	// MaxAge is how long a restore point is kept.
-	MaxAge = 14 * 24 * time.Hour
+	MaxAge = 14 * 24 * 60 * time.Minute
 )
 
 // maxLine bounds a line of the journal, in bytes: two paths of PATH_MAX in base64, a target

@@ -39,7 +39,6 @@ type point struct {
 	folder  int
 	journal *os.File
 	after   *os.File
-	gen     uint64
 	seen    seen
 	slots   uint32
 	full    bool
@@ -134,6 +133,23 @@ func (r *Recorder) Before(src Source, paths ...string) []*Entry {
 	return entries
 }
 
+// Seen returns the entries of those paths that were recorded in the present restore point.
+// The caller holds Names for reading.
+func (r *Recorder) Seen(paths ...string) []*Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var entries []*Entry
+	for _, path := range paths {
+		if r.cur == nil {
+			break
+		}
+		if e := r.cur.seen.find(path); e != nil {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
 // claim returns the entry of a path, and whether it is a new one, for which the caller
 // writes the record.
 func (r *Recorder) claim(path string) (e *Entry, mine bool) {
@@ -174,7 +190,7 @@ func (r *Recorder) begin() bool {
 			unix.Close(folder)
 		}
 	}
-	p := &point{number: n, gen: r.gen.Load()}
+	p := &point{number: n}
 	if err := unix.Mkdirat(r.store, folderName(n), 0o700); err != nil {
 		return false
 	}
@@ -275,9 +291,6 @@ func (r *Recorder) After(e *Entry, st *unix.Statx_t) {
 		_, _ = e.point.after.WriteAt(s.bytes(), int64(e.slot)*slotSize) // else the path counts as changed on the host
 	}
 }
-
-// Current reports whether an entry is of the present restore point.
-func (r *Recorder) Current(e *Entry) bool { return e != nil && e.point.gen == r.gen.Load() }
 
 // capture returns the state of what is about to change, and keeps its contents.
 func (r *Recorder) capture(p *point, src Source) *State {

@@ -32,6 +32,16 @@ func (s *seen) at(path string) *seen {
 	return s
 }
 
+// find returns the entry of a path, or nil.
+func (s *seen) find(path string) *Entry {
+	for name := range strings.SplitSeq(path, "/") {
+		if s = s.kids[name]; s == nil {
+			return nil
+		}
+	}
+	return s.entry
+}
+
 // move makes a path have what another one had, with all below it.
 func (s *seen) move(from, to string) {
 	a := s.at(from)

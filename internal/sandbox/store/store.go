@@ -57,6 +57,7 @@ const (
 	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
 	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile
 	SnapshotsFolder = "snapshots"         // snapshots by name
+	UndoFolder      = "undo"              // what the guest changed in the project (package undo)
 )
 
 // Store is the folder that holds all sandboxes of one user.

@@ -204,6 +204,14 @@ func Attach(ctx context.Context, m Machine, servers []*Server, saved []snapshot.
 	return nil
 }
 
+// Mark makes the server begin a restore point, if it keeps what the guest changes.
+func (sh *Server) Mark(ctx context.Context) error {
+	if sh.Plan.Options.Undo == "" {
+		return nil
+	}
+	return sh.control.Mark(ctx)
+}
+
 // Load gives a new server the state of the one that it replaces. With moved, its
 // directory is a copy of that one's.
 func (sh *Server) Load(ctx context.Context, state json.RawMessage, moved bool) error {

@@ -1,0 +1,209 @@
+package share
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/undo"
+)
+
+// This file records what the guest changes before it does (package undo). Each operation that
+// changes anything calls keepName for each name that it makes, removes or replaces, or
+// keepNode or keepHandle for the file whose contents or attributes it changes; and afterwards
+// leftName, leftNode or leftHandle, so that an undo can tell the guest's change from a later one
+// of the host.
+
+// keepIn makes the share record its changes in the directory that the options name.
+func (f *fileSystem) keepIn(o Options) error {
+	if o.Undo == "" || o.ReadOnly || o.File != "" {
+		return nil
+	}
+	store, err := unix.Open(o.Undo, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the directory of undo %s: %w", o.Undo, err)
+	}
+	f.undo = undo.NewRecorder(store, undo.WhySession)
+	return nil
+}
+
+// pathOf returns the path of a node with more components behind it. ok is false for one
+// without a place in the project. The caller holds the mutex.
+func (t *tree) pathOf(n *node, rest string) (path string, ok bool) {
+	parts := []string{}
+	if rest != "" {
+		parts = append(parts, rest)
+	}
+	for ; n != t.root; n = n.parent {
+		if n == nil || n.private || len(parts) > depthLimit {
+			return "", false
+		}
+		parts = append(parts, n.name)
+	}
+	slices.Reverse(parts)
+	return strings.Join(parts, "/"), true
+}
+
+// pathAt returns the path of a spot.
+func (t *tree) pathAt(s spot) (path string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pathOf(s.parent, s.name)
+}
+
+// paths returns all places where a node was seen.
+func (t *tree) paths(n *node) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []string
+	if path, ok := t.pathOf(n, ""); ok && n != t.root {
+		list = append(list, path)
+	}
+	for _, s := range n.also {
+		if path, ok := t.pathOf(s.parent, s.name); ok {
+			list = append(list, path)
+		}
+	}
+	return list
+}
+
+// keepName records a name in a directory, and the place where it acts, that is about to be made,
+// removed or replaced. What lies in a private version is not the project's.
+func (f *fileSystem) keepName(parent *node, s *spotAt, name string) *undo.Entry {
+	if f.undo == nil || s.private {
+		return nil
+	}
+	f.undo.Names.RLock()
+	defer f.undo.Names.RUnlock()
+	return f.keepNameLocked(parent, s, name)
+}
+
+// keepNameLocked is keepName for a caller that holds the recorder's Names.
+func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string) *undo.Entry {
+	path, ok := f.tree.pathAt(spot{parent, name})
+	if !ok {
+		return nil
+	}
+	return f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name}, path)[0]
+}
+
+// leftName notes how a name was left.
+func (f *fileSystem) leftName(e *undo.Entry, s *spotAt) {
+	if e == nil {
+		return
+	}
+	st, err := statAt(s.dir.fd, s.name)
+	if err != nil {
+		st = nil
+	}
+	f.undo.After(e, st)
+}
+
+// keepNode records a node, open at a descriptor, whose contents or attributes are about to
+// change.
+func (f *fileSystem) keepNode(n *node, fd int) {
+	if f.undo == nil || n == f.tree.root {
+		return
+	}
+	f.undo.Names.RLock()
+	defer f.undo.Names.RUnlock()
+	f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
+}
+
+// leftNode notes how a node was left.
+func (f *fileSystem) leftNode(n *node, st *unix.Statx_t) {
+	if f.undo == nil {
+		return
+	}
+	f.undo.Names.RLock()
+	defer f.undo.Names.RUnlock()
+	for _, e := range f.undo.Seen(f.tree.paths(n)...) {
+		f.undo.After(e, st)
+	}
+}
+
+// keepHandle records the file of a handle whose contents are about to change. It costs nothing
+// for one that was recorded since the last restore point.
+func (f *fileSystem) keepHandle(h *handle) {
+	if f.undo == nil {
+		return
+	}
+	if now := f.undo.Generation(); h.kept.Load() != now {
+		f.keepNode(h.node, h.fd)
+		h.kept.Store(now)
+	}
+}
+
+// leftEvery is how often the state of a file is noted that the guest goes on writing. A server
+// that is killed loses so much.
+const leftEvery = int64(time.Second)
+
+// leftHandle notes now and then how a file was left that the guest writes.
+func (f *fileSystem) leftHandle(h *handle) {
+	if f.undo == nil {
+		return
+	}
+	now := time.Now().UnixNano()
+	if last := h.noted.Load(); now-last < leftEvery || !h.noted.CompareAndSwap(last, now) {
+		return
+	}
+	if st, err := statFD(h.fd); err == nil {
+		f.leftNode(h.node, st)
+	}
+}
+
+// ofDir reports whether the rename is of a directory, or exchanges one.
+func (r *renaming) ofDir() bool {
+	return isDir(r.moved) || r.flags&unix.RENAME_EXCHANGE != 0 && r.other != nil && isDir(r.other)
+}
+
+func isDir(st *unix.Statx_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+func (r *renaming) do() error {
+	return unix.Renameat2(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name, r.flags)
+}
+
+// renameKept renames, and records what that changes. A directory is not recorded with all that
+// is in it, but as renamed: no name is recorded meanwhile.
+func (f *fileSystem) renameKept(r *renaming) error {
+	switch {
+	case f.undo == nil || r.pa.private:
+		return r.do()
+	case !r.ofDir():
+		return f.renameFile(r)
+	}
+	f.undo.Names.Lock()
+	defer f.undo.Names.Unlock()
+	from, ok := f.tree.pathAt(spot{r.a, r.from})
+	to, known := f.tree.pathAt(spot{r.b, r.to})
+	if !ok || !known {
+		return r.do()
+	}
+	if r.flags&unix.RENAME_EXCHANGE != 0 {
+		err := r.do()
+		if err == nil && r.other != nil {
+			f.undo.Swapped(from, to, r.moved.Ino, r.other.Ino)
+		}
+		return err
+	}
+	replaced := f.keepNameLocked(r.b, r.pb, r.to)
+	err := r.do()
+	if err == nil {
+		f.undo.Moved(from, to, r.moved.Ino)
+		f.undo.After(replaced, nil)
+	}
+	return err
+}
+
+// renameFile is renameKept for what is no directory. Both names are recorded.
+func (f *fileSystem) renameFile(r *renaming) error {
+	a := f.keepName(r.a, r.pa, r.from)
+	b := f.keepName(r.b, r.pb, r.to)
+	err := r.do()
+	f.leftName(a, r.pa)
+	f.leftName(b, r.pb)
+	return err
+}

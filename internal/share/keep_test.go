@@ -1,0 +1,233 @@
+package share
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/undo"
+)
+
+// newKeptTest is newTest for a share that keeps what the guest changes.
+func newKeptTest(t *testing.T) (f *fileSystem, root, store string) {
+	t.Helper()
+	root, store = t.TempDir(), t.TempDir()
+	f = newTest(t, Options{Root: root, Undo: store})
+	t.Cleanup(f.undo.Close)
+	return f, root, store
+}
+
+// undoAll takes back what was changed since a restore point.
+func undoAll(t *testing.T, root, store string, to int) *undo.Result {
+	t.Helper()
+	s, err := undo.Open(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	dir, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	q := undo.Request{To: to}
+	plan, err := s.Plan(dir, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Apply(dir, q, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// listing describes a directory: paths, modes, contents, times of files, and user attributes.
+func listing(t *testing.T, root string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %v", strings.TrimPrefix(p, root), fi.Mode())
+		switch {
+		case fi.Mode().IsRegular():
+			text, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			buf := make([]byte, 100)
+			n, _ := unix.Getxattr(p, ownerAttribute, buf)
+			fmt.Fprintf(&b, " %q %d %q", text, fi.ModTime().UnixNano(), buf[:max(n, 0)])
+		case fi.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			b.WriteString(" " + to)
+		}
+		b.WriteByte('\n')
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// edit opens a file, writes to it, and closes it.
+func edit(t *testing.T, f *fileSystem, dir uint64, name string, flags uint32, data string) {
+	t.Helper()
+	id := lookup(t, f, dir, name)
+	var out fuse.OpenOut
+	if st := f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: flags}, &out); st != fuse.OK {
+		t.Fatalf("open %s: %v", name, st)
+	}
+	if st := write(f, out.Fh, 0, 0, data); st != fuse.OK {
+		t.Fatalf("write %s: %v", name, st)
+	}
+	f.release(out.Fh)
+}
+
+func must(t *testing.T, st fuse.Status) {
+	t.Helper()
+	if st != fuse.OK {
+		t.Fatal(st)
+	}
+}
+
+// TestWhatTheGuestChangesCanBeUndone makes every kind of change by FUSE requests.
+func TestWhatTheGuestChangesCanBeUndone(t *testing.T) {
+	h := header(rootID)
+	for name, change := range map[string]func(t *testing.T, f *fileSystem){
+		"write":    func(t *testing.T, f *fileSystem) { edit(t, f, rootID, "a", unix.O_RDWR, "X") },
+		"truncate": func(t *testing.T, f *fileSystem) { edit(t, f, rootID, "a", unix.O_WRONLY|unix.O_TRUNC, "X") },
+		"size": func(t *testing.T, f *fileSystem) {
+			in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(lookup(t, f, rootID, "a")), Valid: fuse.FATTR_SIZE, Size: 1}}
+			must(t, f.SetAttr(nil, &in, &fuse.AttrOut{}))
+		},
+		"mode and owner": func(t *testing.T, f *fileSystem) {
+			id := lookup(t, f, rootID, "a")
+			chmod(t, f, id, 0o4755)
+			chown(t, f, id, 1234, 1234)
+		},
+		"create": func(t *testing.T, f *fileSystem) {
+			out := create(t, f, rootID, "new", unix.O_RDWR, 0o644)
+			must(t, write(f, out.Fh, 0, 0, "new"))
+			f.release(out.Fh)
+		},
+		"a link and a FIFO": func(t *testing.T, f *fileSystem) {
+			must(t, f.Symlink(nil, &h, "/etc/passwd", "link", &fuse.EntryOut{}))
+			must(t, f.Mknod(nil, &fuse.MknodIn{InHeader: h, Mode: unix.S_IFIFO | 0o644}, "fifo", &fuse.EntryOut{}))
+		},
+		"unlink": func(t *testing.T, f *fileSystem) { must(t, f.Unlink(nil, &h, "a")) },
+		"unlink, with the file open": func(t *testing.T, f *fileSystem) {
+			var out fuse.OpenOut
+			must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(lookup(t, f, rootID, "a")), Flags: unix.O_RDWR}, &out))
+			must(t, f.Unlink(nil, &h, "a"))
+			must(t, write(f, out.Fh, 0, 0, "late"))
+			f.release(out.Fh)
+		},
+		"an editor's save": func(t *testing.T, f *fileSystem) {
+			out := create(t, f, rootID, "a.tmp", unix.O_RDWR, 0o644)
+			must(t, write(f, out.Fh, 0, 0, "saved"))
+			must(t, f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "a.tmp", "a"))
+			must(t, write(f, out.Fh, 0, 0, "and written again"))
+			f.release(out.Fh)
+		},
+		"a hard link is written": func(t *testing.T, f *fileSystem) {
+			must(t, f.Link(nil, &fuse.LinkIn{InHeader: h, Oldnodeid: lookup(t, f, rootID, "a")}, "b", &fuse.EntryOut{}))
+			edit(t, f, rootID, "b", unix.O_RDWR, "X")
+		},
+		"directories": func(t *testing.T, f *fileSystem) {
+			d := lookup(t, f, rootID, "d")
+			must(t, f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "d", "n"))
+			edit(t, f, d, "x", unix.O_RDWR, "X")
+			made := mkdirAs(t, f, h, "d", 0o755)
+			create(t, f, made.NodeId, "x", unix.O_RDWR, 0o644)
+			dh := header(d)
+			must(t, f.Unlink(nil, &dh, "y"))
+		},
+		"directories that are exchanged": func(t *testing.T, f *fileSystem) {
+			d := lookup(t, f, rootID, "d")
+			must(t, f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID, Flags: unix.RENAME_EXCHANGE}, "d", "e"))
+			edit(t, f, d, "x", unix.O_RDWR, "X")
+		},
+		"an empty directory goes": func(t *testing.T, f *fileSystem) { must(t, f.Rmdir(nil, &h, "empty")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, root, store := newKeptTest(t)
+			for _, d := range []string{"d", "e", "empty"} {
+				if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range []string{"a", "d/x", "d/y", "e/z"} {
+				if err := os.WriteFile(filepath.Join(root, name), []byte("contents of "+name), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := listing(t, root)
+			change(t, f)
+			if listing(t, root) == before {
+				t.Fatal("nothing was changed")
+			}
+			if res := undoAll(t, root, store, 1); len(res.Kept) > 0 {
+				t.Errorf("kept: %v", res.Kept)
+			}
+			if after := listing(t, root); after != before {
+				t.Errorf("after the undo:\n%s\nand not\n%s", after, before)
+			}
+		})
+	}
+}
+
+// TestAShareThatIsOnlyReadKeepsNothing: no restore point is made before something changes.
+func TestAShareThatIsOnlyReadKeepsNothing(t *testing.T) {
+	f, root, store := newKeptTest(t)
+	if err := os.WriteFile(filepath.Join(root, "a"), []byte("a"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out fuse.OpenOut
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(lookup(t, f, rootID, "a")), Flags: unix.O_RDWR}, &out))
+	read(t, f, out.Fh)
+	f.release(out.Fh)
+	if list, err := os.ReadDir(store); err != nil || len(list) != 0 {
+		t.Errorf("the store has %v, %v", list, err)
+	}
+}
+
+// TestARestorePointBeginsAnew: after Mark the first change is recorded again, also through a
+// file that was open before.
+func TestARestorePointBeginsAnew(t *testing.T) {
+	f, root, store := newKeptTest(t)
+	if err := os.WriteFile(filepath.Join(root, "a"), []byte("first"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out fuse.OpenOut
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(lookup(t, f, rootID, "a")), Flags: unix.O_RDWR}, &out))
+	must(t, write(f, out.Fh, 0, 0, "second"))
+	f.undo.Mark(undo.WhySession)
+	must(t, write(f, out.Fh, 0, 0, "THIRD!"))
+	f.release(out.Fh)
+	for i, want := range []string{"second", "first"} {
+		to := 2 - i
+		t.Run(want, func(t *testing.T) {
+			undoAll(t, root, store, to)
+			if b, err := os.ReadFile(filepath.Join(root, "a")); err != nil || string(b) != want {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	}
+}
