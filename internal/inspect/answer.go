@@ -24,6 +24,7 @@ type sentValue struct {
 type sentValues struct {
 	mu     sync.Mutex
 	byHost map[secret.Host][]sentValue
+	made   map[secret.Host]*swaps // of byHost
 }
 
 // add notes that a value is about to be sent.
@@ -42,6 +43,7 @@ func (s *sentValues) add(to secret.Host, value, placeholder string) {
 	if s.byHost == nil {
 		s.byHost = map[secret.Host][]sentValue{}
 	}
+	delete(s.made, to)
 	s.byHost[to] = append(list, sentValue{value, placeholder, swapsOf(value, placeholder)})
 }
 
@@ -61,30 +63,43 @@ func swapsOf(value, placeholder string) (list []swap) {
 	return list
 }
 
-// to returns what is to be replaced in the answers of a host.
-func (s *sentValues) to(h secret.Host) (list []swap) {
+// to returns what is to be replaced in the answers of a host; nil if no value was sent.
+func (s *sentValues) to(h secret.Host) *swaps {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range s.byHost[h] {
-		list = append(list, v.swaps...)
+	if len(s.byHost[h]) == 0 {
+		return nil
 	}
-	return list
+	if s.made[h] == nil {
+		var list []swap
+		for _, v := range s.byHost[h] {
+			list = append(list, v.swaps...)
+		}
+		if s.made == nil {
+			s.made = map[secret.Host]*swaps{}
+		}
+		s.made[h] = newSwaps(list)
+	}
+	return s.made[h]
 }
 
 // swaps returns what is to be replaced in the answers on this connection.
-func (s *session) swaps() []swap {
+func (s *session) swaps() *swaps {
 	return s.i.sent.to(secret.Host{Name: s.t.Name, Port: s.t.Port})
 }
 
 // clean replaces values in a header.
-func clean[H ~map[string][]string](h H, swaps []swap) {
+func clean[H ~map[string][]string](h H, swaps *swaps) {
+	if swaps == nil {
+		return
+	}
 	for name, values := range h {
 		for i, v := range values {
-			if out, _, hits := swapAll(swaps, []byte(v), true); hits > 0 {
+			if out, _, hits := swaps.all(nil, []byte(v), true); hits > 0 {
 				values[i] = string(out)
 			}
 		}
-		if out, _, hits := swapAll(swaps, []byte(name), true); hits > 0 {
+		if out, _, hits := swaps.all(nil, []byte(name), true); hits > 0 {
 			delete(h, name)
 			h[string(out)] = values
 		}
@@ -100,7 +115,7 @@ func (s *session) answer(res *http.Response) error {
 	}
 	swaps := s.swaps()
 	clean(res.Header, swaps)
-	if len(swaps) == 0 {
+	if swaps == nil {
 		return nil
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
@@ -121,7 +136,7 @@ func (s *session) answer(res *http.Response) error {
 	if coding != "" {
 		res.Header.Del("Content-Encoding")
 	}
-	if coding != "" || !sameLength(swaps) {
+	if coding != "" || !sameLength(swaps.list) {
 		res.Header.Del("Content-Length")
 		res.ContentLength = -1
 	}
@@ -157,8 +172,8 @@ func (b *cleanBody) Close() error {
 }
 
 // sameLength reports whether no replacement changes a length.
-func sameLength(swaps []swap) bool {
-	for _, s := range swaps {
+func sameLength(list []swap) bool {
+	for _, s := range list {
 		if len(s.from) != len(s.to) {
 			return false
 		}
@@ -168,7 +183,7 @@ func sameLength(swaps []swap) bool {
 
 // guardUpgrade ends an upgraded connection as soon as the server sends a value: what is in
 // a frame cannot be replaced by something of another length.
-func (s *session) guardUpgrade(res *http.Response, swaps []swap) error {
+func (s *session) guardUpgrade(res *http.Response, swaps *swaps) error {
 	rw, ok := res.Body.(io.ReadWriteCloser)
 	if !ok {
 		return s.refuseAnswer(exchangeOf(res.Request.Context()), "the server changed the protocol unasked")
@@ -182,7 +197,7 @@ func (s *session) guardUpgrade(res *http.Response, swaps []swap) error {
 // guardedConn is an upgraded connection to a server.
 type guardedConn struct {
 	io.ReadWriteCloser
-	swaps  []swap
+	swaps  *swaps
 	tail   []byte
 	refuse func() error
 }
@@ -192,7 +207,7 @@ type guardedConn struct {
 func (g *guardedConn) Read(p []byte) (int, error) {
 	n, err := g.ReadWriteCloser.Read(p)
 	g.tail = append(g.tail, p[:n]...)
-	_, rest, hits := swapAll(g.swaps, g.tail, false)
+	_, rest, hits := g.swaps.all(nil, g.tail, false)
 	g.tail = append(g.tail[:0], rest...)
 	if hits > 0 {
 		return 0, g.refuse()

@@ -120,6 +120,17 @@ func TestAnswerInUnknownCodingIsRefused(t *testing.T) {
 	}
 }
 
+// TestValueThatWasSentBefore, by another process, is found in the answer to a request without
+// any placeholder.
+func TestValueThatWasSentBefore(t *testing.T) {
+	p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "kept: "+realValue)
+	}), bothProtocols, bound(secret.Place{}))
+	if _, body := p.do(p.client("h2"), request(t, "GET", "/", nil)); body != "kept: "+standIn {
+		t.Error(body)
+	}
+}
+
 // TestInformationalAnswers (1xx) pass, without the value.
 func TestInformationalAnswers(t *testing.T) {
 	everyProtocol(t, func(t *testing.T, proto string) {

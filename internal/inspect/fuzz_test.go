@@ -35,7 +35,7 @@ func FuzzUnescape(f *testing.F) {
 func FuzzScanner(f *testing.F) {
 	f.Add([]byte("before "), []byte(" after"), 10, false)
 	f.Add([]byte(`{"a":"%`), []byte(`\u`), 3, true)
-	all := needles([]secret.Bound{bound(secret.Place{})})
+	all := needlesOf([]secret.Bound{bound(secret.Place{})})
 	f.Fuzz(func(t *testing.T, before, after []byte, cut int, escaped bool) {
 		ph := standIn
 		if escaped {
@@ -66,9 +66,9 @@ func lost(before []byte) bool {
 func FuzzSwap(f *testing.F) {
 	f.Add([]byte("a "+realValue+" b"), uint8(5))
 	f.Add([]byte(realValue[:10]+realValue+realValue), uint8(1))
-	swaps := swapsOf(realValue, standIn)
+	swaps := newSwaps(swapsOf(realValue, standIn))
 	f.Fuzz(func(t *testing.T, b []byte, size uint8) {
-		want, _, _ := swapAll(swaps, b, true)
+		want, _, _ := swaps.all(nil, b, true)
 		r := &swapReader{src: &chunks{bytes.NewReader(b), int(size) + 1}, swaps: swaps}
 		got, err := io.ReadAll(r)
 		if err != nil || bytes.Contains(got, []byte(realValue)) {
@@ -100,10 +100,10 @@ func FuzzPlaced(f *testing.F) {
 		if !ok {
 			return
 		}
-		if carries(needles([]secret.Bound{b}), v) == "" {
+		if carries(needlesOf([]secret.Bound{b}), v) == "" {
 			t.Fatalf("%q has no placeholder", v)
 		}
-		if out := with(realValue); carries(needles([]secret.Bound{b}), out) != "" {
+		if out := with(realValue); carries(needlesOf([]secret.Bound{b}), out) != "" {
 			t.Fatalf("%q still has it: %q", v, out)
 		}
 		if b.Place.Where == secret.InBody || name == "Cookie" {
@@ -121,6 +121,29 @@ func FuzzCodings(f *testing.F) {
 			if _, err := decoder(strings.ToLower(strings.TrimSpace(name)), strings.NewReader("")); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// FuzzFinder: it finds what a plain search finds.
+func FuzzFinder(f *testing.F) {
+	f.Add([]byte("abcabdabcd"), []byte("abcd"), []byte("bda"), []byte("abc"))
+	f.Add(bytes.Repeat([]byte("a"), 600), bytes.Repeat([]byte("a"), 300), []byte("aab"), []byte("aa"))
+	f.Fuzz(func(t *testing.T, text, a, b, c []byte) {
+		if len(a) < block || len(b) < block || len(c) < block {
+			return
+		}
+		texts := [][]byte{a, b, c}
+		want, which := -1, -1
+		for i, x := range texts {
+			j := bytes.Index(text, x)
+			if j >= 0 && (want < 0 || j < want || j == want && len(x) > len(texts[which])) {
+				want, which = j, i
+			}
+		}
+		at, got := newFinder(texts).find(text)
+		if at != want || want >= 0 && !bytes.Equal(texts[got], texts[which]) {
+			t.Fatalf("%q in %q: %d, not %d", texts, text, at, want)
 		}
 	})
 }

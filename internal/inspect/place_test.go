@@ -60,7 +60,7 @@ func boundElsewhere() secret.Bound {
 
 // place is a client behind an Inspector, and a real server.
 type place struct {
-	t        *testing.T
+	t        testing.TB
 	i        *Inspector
 	bindings *testBindings
 	trusted  *x509.CertPool // of the client
@@ -70,17 +70,18 @@ type place struct {
 	mu      sync.Mutex
 	refused []string
 	dials   int
+	server  string // its address
 	serving sync.WaitGroup
 }
 
 // newPlace starts both. protos are what the server speaks.
-func newPlace(t *testing.T, h http.Handler, protos []string, list ...secret.Bound) *place {
+func newPlace(t testing.TB, h http.Handler, protos []string, list ...secret.Bound) *place {
 	t.Helper()
 	return placeOf(t, h, protos, true, list...)
 }
 
 // placeOf is newPlace; the host trusts the server's certificate or not.
-func placeOf(t *testing.T, h http.Handler, protos []string, valid bool, list ...secret.Bound) *place {
+func placeOf(t testing.TB, h http.Handler, protos []string, valid bool, list ...secret.Bound) *place {
 	t.Helper()
 	worldCA, err := OpenCA(t.Context(), t.TempDir())
 	if err != nil {
@@ -117,6 +118,7 @@ func placeOf(t *testing.T, h http.Handler, protos []string, valid bool, list ...
 
 // serve takes the guest's connections.
 func (p *place) serve(upstream string) {
+	p.server = upstream
 	var err error
 	if p.guest, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		p.t.Fatal(err)
@@ -158,6 +160,11 @@ func (p *place) target(upstream string) Target {
 	}
 }
 
+// dialServer connects to the server, without the Inspector.
+func (p *place) dialServer(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", p.server)
+}
+
 // log returns the refusals.
 func (p *place) log() string {
 	p.mu.Lock()
@@ -195,7 +202,7 @@ func (p *place) do(c *http.Client, r *http.Request) (*http.Response, string) {
 	return res, string(b)
 }
 
-func request(t *testing.T, method, path string, body io.Reader, header ...string) *http.Request {
+func request(t testing.TB, method, path string, body io.Reader, header ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, "https://"+hostName+path, body)
 	if err != nil {

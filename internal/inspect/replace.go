@@ -8,37 +8,43 @@ import (
 // swap replaces one text by another.
 type swap struct{ from, to []byte }
 
-// swapAll returns b with each text replaced. Unless final is set, rest is the end of b that
-// may be the beginning of one of the texts, and is not in out. hits is how many were replaced.
-func swapAll(swaps []swap, b []byte, final bool) (out, rest []byte, hits int) {
+// swaps are replacements, and the finder of what they replace.
+type swaps struct {
+	*finder
+	list []swap
+}
+
+func newSwaps(list []swap) *swaps {
+	var texts [][]byte
+	for _, s := range list {
+		texts = append(texts, s.from)
+	}
+	return &swaps{newFinder(texts), list}
+}
+
+// all returns b with each text replaced. Unless final is set, rest is the end of b that
+// may be the beginning of one of the texts, and is not in out. hits is how many were
+// replaced. out is appended to dst.
+func (s *swaps) all(dst, b []byte, final bool) (out, rest []byte, hits int) {
 	for {
-		at, which := -1, -1
-		for i, s := range swaps {
-			limit := b
-			if at >= 0 { // only an earlier one counts, or a longer one at the same place
-				limit = b[:min(len(b), at+len(s.from))]
-			}
-			if j := bytes.Index(limit, s.from); j >= 0 && (at < 0 || j < at || j == at && len(s.from) > len(swaps[which].from)) {
-				at, which = j, i
-			}
-		}
+		at, which := s.find(b)
 		if at < 0 {
 			break
 		}
-		out = append(append(out, b[:at]...), swaps[which].to...)
-		b = b[at+len(swaps[which].from):]
+		dst = append(append(dst, b[:at]...), s.list[which].to...)
+		b = b[at+len(s.list[which].from):]
 		hits++
 	}
 	hold := 0
 	if !final {
-		hold = begun(swaps, b)
+		hold = begun(s.list, b)
 	}
-	return append(out, b[:len(b)-hold]...), b[len(b)-hold:], hits
+	return append(dst, b[:len(b)-hold]...), b[len(b)-hold:], hits
 }
 
 // begun returns the length of the longest end of b that one of the texts begins with.
-func begun(swaps []swap, b []byte) (longest int) {
-	for _, s := range swaps {
+func begun(list []swap, b []byte) (longest int) {
+	for _, s := range list {
 		for n := min(len(s.from)-1, len(b)); n > longest; n-- {
 			if bytes.HasSuffix(b, s.from[:n]) {
 				longest = n
@@ -52,10 +58,11 @@ func begun(swaps []swap, b []byte) (longest int) {
 // may be the beginning of a text.
 type swapReader struct {
 	src   io.Reader
-	swaps []swap
+	swaps *swaps
 	done  func() // called at the end of the stream, before io.EOF is returned; may be nil
 
 	in, out []byte
+	whole   []byte // of which out is the end
 	buf     []byte
 	err     error
 }
@@ -74,8 +81,8 @@ func (r *swapReader) Read(p []byte) (int, error) {
 		}
 		n, err := r.src.Read(r.buf)
 		r.in = append(r.in, r.buf[:n]...)
-		out, rest, _ := swapAll(r.swaps, r.in, err != nil)
-		r.out, r.in = out, append(r.in[:0], rest...)
+		out, rest, _ := r.swaps.all(r.whole[:0], r.in, err != nil)
+		r.out, r.whole, r.in = out, out, append(r.in[:0], rest...)
 		if err == io.EOF && r.done != nil {
 			r.done()
 		}

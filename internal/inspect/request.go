@@ -45,7 +45,7 @@ func exchangeOf(ctx context.Context) *exchange {
 type judgement struct {
 	s     *session
 	ctx   context.Context
-	all   []needle       // of the sandbox
+	all   *needles       // of the sandbox
 	bound []secret.Bound // to the host
 	other bool
 }
@@ -63,7 +63,7 @@ func (s *session) judge(r *http.Request) (*http.Request, error) {
 		return nil, &refusal{http.StatusServiceUnavailable, err.Error()}
 	}
 	x := &exchange{}
-	j := judgement{s: s, ctx: r.Context(), all: needles(list)}
+	j := judgement{s: s, ctx: r.Context(), all: needlesOf(list)}
 	for _, b := range list {
 		if b.IsFor(s.t.Name, s.t.Port) {
 			j.bound = append(j.bound, b)
@@ -71,6 +71,9 @@ func (s *session) judge(r *http.Request) (*http.Request, error) {
 		}
 	}
 	x.other = j.other
+	if err := j.learn(); err != nil {
+		return nil, err
+	}
 	out := r.Clone(context.WithValue(r.Context(), exchangeKey{}, x))
 	for _, step := range []func(*http.Request) error{j.path, j.query, j.headers, j.body} {
 		if err := step(out); err != nil {
@@ -125,6 +128,36 @@ func (j *judgement) value(b *secret.Bound) (string, error) {
 	}
 	j.s.i.sent.add(secret.Host{Name: j.s.t.Name, Port: j.s.t.Port}, v, b.Placeholder)
 	return v, nil
+}
+
+// learn makes the values of the host's secrets known, so that they are found in answers also
+// if an earlier process of bawn's sent them. The output of a command is known only once it
+// was needed: asking for it may bother the person.
+func (j *judgement) learn() error {
+	for i := range j.bound {
+		b := &j.bound[i]
+		if b.Keeper == secret.Command || j.s.knows(b.Stored) {
+			continue
+		}
+		if _, err := j.value(b); err != nil {
+			return err
+		}
+		j.s.know(b.Stored)
+	}
+	return nil
+}
+
+// knows reports whether know was called for a value on this connection.
+func (s *session) knows(stored string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[stored]
+}
+
+func (s *session) know(stored string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[stored] = true
 }
 
 func (j *judgement) path(r *http.Request) error {
@@ -205,11 +238,11 @@ func (j *judgement) headers(r *http.Request) error {
 }
 
 // inName is carries for the name of a header, in which upper and lower case are one.
-func inName(all []needle, name string) string {
+func inName(all *needles, name string) string {
 	name = strings.ToLower(name)
-	for _, n := range all {
-		if strings.Contains(name, strings.ToLower(string(n.text))) {
-			return n.name
+	for i, text := range all.texts {
+		if strings.Contains(name, strings.ToLower(string(text))) {
+			return all.names[i]
 		}
 	}
 	return ""

@@ -6,45 +6,47 @@ import (
 	"bawn.dev/bawn/internal/secret"
 )
 
-// depth is how many layers of escapes are taken off before a placeholder is looked for.
+// depth is how many layers of escapes a placeholder may be under, and one more.
 const depth = 3
 
-// needle is a form of a placeholder.
-type needle struct {
-	text []byte
-	name string // of the secret
+// needles are the forms of all placeholders of a sandbox. A placeholder has no characters
+// that an escape would change.
+type needles struct {
+	*finder
+	names []string // of the secrets, for each of the finder's texts
+	keep  int      // bytes that may be the beginning of any of them
 }
 
-// needles returns the forms of all placeholders of a sandbox. A placeholder has no characters
-// that an escape would change.
-func needles(list []secret.Bound) (all []needle) {
+// needlesOf returns the forms of these secrets' placeholders.
+func needlesOf(list []secret.Bound) *needles {
+	n := &needles{}
+	var texts [][]byte
 	for _, b := range list {
-		all = append(all, needle{[]byte(b.Placeholder), b.Name})
-		for _, f := range encoded([]byte(b.Placeholder)) {
-			all = append(all, needle{f, b.Name})
+		for _, f := range append(encoded([]byte(b.Placeholder)), []byte(b.Placeholder)) {
+			texts, n.names, n.keep = append(texts, f), append(n.names, b.Name), max(n.keep, len(f)-1)
 		}
 	}
-	return all
+	n.finder = newFinder(texts)
+	return n
 }
 
-// scanner looks for placeholders in a stream, under up to depth layers of escapes.
+// scanner looks for placeholders in a stream, as it is and with layers of escapes taken off.
 type scanner struct {
+	all    *needles
 	layers [depth]layer
-	all    []needle
-	keep   int // bytes of each layer that are looked at again with the next ones
 }
 
-// layer is the stream with some layers of escapes taken off.
+// layer is the stream with some layers of escapes taken off. One without a window of its own
+// is the same as the layer before it: no escape has come so far.
 type layer struct {
+	own    bool
 	window []byte // its latest bytes
 	rest   []byte // the beginning of an escape
 }
 
-func newScanner(all []needle) *scanner {
+func newScanner(all *needles) *scanner {
 	s := &scanner{all: all}
-	for _, n := range all {
-		s.keep = max(s.keep, len(n.text)-1)
-	}
+	s.layers[0].own = true
 	return s
 }
 
@@ -53,25 +55,33 @@ func newScanner(all []needle) *scanner {
 func (s *scanner) feed(b []byte, final bool) string {
 	for i := range s.layers {
 		l := &s.layers[i]
+		before := len(l.window)
 		l.window = append(l.window, b...)
-		for _, n := range s.all {
-			if bytes.Contains(l.window, n.text) {
-				return n.name
-			}
-		}
-		if over := len(l.window) - s.keep; over > 0 {
-			l.window = append(l.window[:0], l.window[over:]...)
+		if at, which := s.all.find(l.window); at >= 0 {
+			return s.all.names[which]
 		}
 		if i+1 < depth {
-			next, rest := unescape(nil, append(l.rest, b...), final)
-			l.rest = bytes.Clone(rest)
-			b = next
+			next := &s.layers[i+1]
+			if !next.own && hasEscape(b) {
+				next.own, next.window = true, bytes.Clone(l.window[:before])
+			}
+			if next.own {
+				var rest []byte
+				b, rest = unescape(nil, append(l.rest, b...), final)
+				l.rest = bytes.Clone(rest)
+			}
+		}
+		if over := len(l.window) - s.all.keep; over > 0 {
+			l.window = append(l.window[:0], l.window[over:]...)
+		}
+		if i+1 < depth && !s.layers[i+1].own {
+			return ""
 		}
 	}
 	return ""
 }
 
 // carries returns the name of a secret whose placeholder is in a text, or "".
-func carries(all []needle, text string) string {
+func carries(all *needles, text string) string {
 	return newScanner(all).feed([]byte(text), true)
 }

@@ -31,6 +31,14 @@ const (
 	maxHead = 64 << 10
 	// maxStreams bounds the requests that are under way on one connection of HTTP/2.
 	maxStreams = 250
+	// maxSessions bounds the inspected connections of a sandbox, and maxRequests the requests
+	// that are under way on all of them.
+	maxSessions = 512
+	maxRequests = 2048
+	// maxUnread bounds what one connection of HTTP/2 holds for a peer that does not read, each
+	// way, in bytes; maxUnreadUp of it what one request does.
+	maxUnread   = 1 << 20
+	maxUnreadUp = 256 << 10
 	// copyBuffer is the buffer of each direction of a body, in bytes.
 	copyBuffer = 32 << 10
 )
@@ -51,13 +59,17 @@ type Config struct {
 
 // Inspector ends TLS for the hosts of one sandbox's secrets. Safe for concurrent use.
 type Inspector struct {
-	c       Config
-	sent    sentValues
-	buffers buffers
+	c        Config
+	sent     sentValues
+	buffers  buffers
+	sessions chan struct{} // a place for each connection
+	requests chan struct{} // a place for each request
 }
 
 // New returns an Inspector.
-func New(c Config) *Inspector { return &Inspector{c: c} }
+func New(c Config) *Inspector {
+	return &Inspector{c: c, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests)}
+}
 
 // Target is the server that a client wants, and how to reach and report it.
 type Target struct {
@@ -92,6 +104,7 @@ type session struct {
 	proxy *httputil.ReverseProxy
 
 	mu      sync.Mutex
+	known   map[string]bool // values that are found in answers, by Secret.Stored
 	ended   bool
 	running sync.WaitGroup // requests
 }
@@ -100,9 +113,16 @@ type session struct {
 // the connection or ctx ends. It closes conn and what it dialled.
 func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 	defer conn.Close()
+	select {
+	case i.sessions <- struct{}{}:
+		defer func() { <-i.sessions }()
+	default:
+		t.Refused(fmt.Sprintf("more than %d open connections to hosts with a secret", cap(i.sessions)))
+		return
+	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.c.Roots}}
+	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.c.Roots}, known: map[string]bool{}}
 	defer s.up.close()
 	client, err := s.handshake(ctx, conn)
 	if err != nil {
@@ -194,7 +214,7 @@ func (s *session) serve(ctx context.Context, client *tls.Conn) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	server := &http.Server{
-		Handler: s, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		Handler: s, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnreadUp},
 		ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHead, ErrorLog: discard,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnState: func(_ net.Conn, state http.ConnState) {
@@ -220,6 +240,13 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	s.mu.Unlock()
 	defer s.running.Done()
+	select {
+	case s.i.requests <- struct{}{}:
+		defer func() { <-s.i.requests }()
+	default:
+		s.refuse(w, &refusal{http.StatusServiceUnavailable, fmt.Sprintf("more than %d requests to hosts with a secret at once", cap(s.i.requests))})
+		return
+	}
 	if s.up.err != nil {
 		s.explain(w, s.up.err)
 		return

@@ -1,6 +1,9 @@
 package inspect
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // maxEscape is the length of the longest escape sequence that unescape reads, in bytes.
 const maxEscape = 6
@@ -10,9 +13,9 @@ const maxEscape = 6
 // of b that may be the beginning of an escape, unless final is set.
 func unescape(dst, b []byte, final bool) (out, rest []byte) {
 	for i := 0; i < len(b); {
-		if b[i] != '%' && b[i] != '\\' {
-			dst = append(dst, b[i])
-			i++
+		if n := untilEscape(b[i:]); n > 0 {
+			dst = append(dst, b[i:i+n]...)
+			i += n
 			continue
 		}
 		c, n, more := readEscape(b[i:])
@@ -29,6 +32,21 @@ func unescape(dst, b []byte, final bool) (out, rest []byte) {
 	}
 	return dst, nil
 }
+
+// untilEscape returns how many bytes stand before what may be an escape.
+func untilEscape(b []byte) int {
+	n := len(b)
+	if i := bytes.IndexByte(b, '%'); i >= 0 {
+		n = i
+	}
+	if i := bytes.IndexByte(b[:n], '\\'); i >= 0 {
+		n = i
+	}
+	return n
+}
+
+// hasEscape reports whether there may be an escape in b.
+func hasEscape(b []byte) bool { return untilEscape(b) < len(b) }
 
 // readEscape reads the escape that b begins with. n is its length, 0 if it is none. more: it
 // may be one when more bytes come.

@@ -101,6 +101,7 @@ func (u *upstream) transport() *http.Transport {
 	return &http.Transport{
 		DialTLSContext:         u.again,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnread},
 		DisableCompression:     true,
 		ExpectContinueTimeout:  continueTime,
 		MaxResponseHeaderBytes: maxAnswerHead,

@@ -88,7 +88,7 @@ const (
 
 // Secret is an entry of the index. It has no value.
 type Secret struct {
-	ID   string `json:"id"`   // random; names the value, and is part of the placeholder
+	ID   string `json:"id"`   // random; the placeholder is derived from it. It stays when the secret is replaced
 	Name string `json:"name"` // of the environment variable with the placeholder
 	// Dir is the project directory whose sandboxes have the secret; empty for all sandboxes.
 	Dir   string `json:"dir,omitempty"`
@@ -97,8 +97,10 @@ type Secret struct {
 	// OtherCredentials lets requests to these hosts carry credentials beside this one.
 	OtherCredentials bool   `json:"otherCredentials,omitempty"`
 	Keeper           Keeper `json:"keeper"`
-	Command          string `json:"command,omitempty"` // for sh(1)
-	Shape            Shape  `json:"shape"`             // of its placeholder
+	// Stored names the value in its keeper: random, and another one for each value.
+	Stored  string `json:"stored"`
+	Command string `json:"command,omitempty"` // for sh(1)
+	Shape   Shape  `json:"shape"`             // of its placeholder
 }
 
 // IsFor reports whether the secret is put into requests to a host.

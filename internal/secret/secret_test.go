@@ -101,9 +101,16 @@ func TestValueIsKeptInAFileOfMode600(t *testing.T) {
 	if strings.Contains(string(index), testValue) {
 		t.Error("the index has the value")
 	}
-	next, err := s.Set(t.Context(), entry("EXAMPLE_KEY", "/p"), "another-value-of-it")
+	next, err := s.Set(t.Context(), entry("EXAMPLE_KEY", "/p"), "sk-ant-api03-another-value-of-it")
 	if err != nil {
 		t.Fatal(err)
+	}
+	before, _ := s.Placeholder(&sec, "1")
+	if after, _ := s.Placeholder(&next, "1"); after != before {
+		t.Errorf("a new value changes the placeholder: %s, %s", before, after)
+	}
+	if _, err := s.Value(t.Context(), &sec); err == nil {
+		t.Error("the old value can still be had")
 	}
 	if strings.Contains(everything(t, s.config), testValue) {
 		t.Error("the value that was replaced is still there")
@@ -336,7 +343,7 @@ func TestBindingsFollowTheIndex(t *testing.T) {
 		t.Error(err)
 	}
 	good, _ := os.ReadFile(s.indexPath())
-	for _, bad := range []string{"{", `{"secrets":[{"name":"A"}]}`, strings.Replace(string(good), sec.ID, "../../x", 1), strings.Replace(string(good), `"file"`, `"cloud"`, 1)} {
+	for _, bad := range []string{"{", `{"secrets":[{"name":"A"}]}`, strings.Replace(string(good), sec.ID, "../../x", 1), strings.Replace(string(good), sec.Stored, "../../x", 1), strings.Replace(string(good), `"file"`, `"cloud"`, 1)} {
 		if err := os.WriteFile(s.indexPath(), []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -359,12 +366,12 @@ func TestBindingsFollowTheIndex(t *testing.T) {
 }
 
 func FuzzParseIndex(f *testing.F) {
-	f.Add([]byte(`{"secrets":[{"id":"ABCDEFGHIJKLMNOPQRST","name":"A","for":[{"name":"a.example","port":443}],"keeper":"file","shape":{"length":40}}]}`))
+	f.Add([]byte(`{"secrets":[{"id":"ABCDEFGHIJKLMNOPQRST","stored":"ABCDEFGHIJKLMNOPQRST","name":"A","for":[{"name":"a.example","port":443}],"keeper":"file","shape":{"length":40}}]}`))
 	f.Add([]byte(`{"secrets":[{"place":{"where":"query","arg":"k"}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := parseIndex(b, "x")
 		for _, s := range list {
-			if err == nil && (s.Check() != nil || !safeID(s.ID)) {
+			if err == nil && (s.Check() != nil || !safeID(s.ID) || !safeID(s.Stored)) {
 				t.Errorf("%+v", s)
 			}
 			if p, err := derive(make([]byte, keyLength), &s, "1"); err != nil || len(p) > maxShape || len(p) < minRandom {

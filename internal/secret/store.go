@@ -121,7 +121,7 @@ func parseIndex(b []byte, path string) ([]Secret, error) {
 		if err := in.Secrets[i].Check(); err != nil {
 			return nil, fmt.Errorf("list of secrets: %s: %w", path, err)
 		}
-		if !safeID(in.Secrets[i].ID) {
+		if !safeID(in.Secrets[i].ID) || !safeID(in.Secrets[i].Stored) {
 			return nil, fmt.Errorf("list of secrets: %s: secret %s has a bad ID", path, in.Secrets[i].Name)
 		}
 	}
@@ -166,11 +166,12 @@ func (s *Store) lock(ctx context.Context) (*lockfile.Lock, error) {
 	return lockfile.Acquire(ctx, s.indexPath()+".lock")
 }
 
-// Set adds an entry, or takes the place of the one with the same name and directory. value
-// is kept in the keyring or a file; it is empty for one with a command. Set fills in the ID,
-// the keeper and the shape, and returns the entry.
+// Set adds an entry, or takes the place of the one with the same name and directory; the
+// placeholder stays as it is unless the value is of another kind, so that programs that run
+// go on with a new value. value is kept in the keyring or a file; it is empty for one with a
+// command. Set fills in the IDs, the keeper and the shape, and returns the entry.
 func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, error) {
-	sec.ID, sec.Shape = newID(), shapeOf(sec.Name, value)
+	sec.ID, sec.Stored, sec.Shape = newID(), newID(), shapeOf(sec.Name, value)
 	if sec.Command == "" {
 		sec.Keeper = File
 		if err := CheckValue(value); err != nil {
@@ -191,10 +192,16 @@ func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, erro
 	if err != nil {
 		return sec, err
 	}
+	old := slices.IndexFunc(list, func(o Secret) bool { return o.Name == sec.Name && o.Dir == sec.Dir })
+	if old >= 0 {
+		sec.ID = list[old].ID
+		if list[old].Shape.Prefix == sec.Shape.Prefix {
+			sec.Shape = list[old].Shape
+		}
+	}
 	if err := s.keep(&sec, value); err != nil {
 		return sec, err
 	}
-	old := slices.IndexFunc(list, func(o Secret) bool { return o.Name == sec.Name && o.Dir == sec.Dir })
 	next := append(slices.Clone(list), sec)
 	if old >= 0 {
 		next = slices.Delete(next, old, old+1)

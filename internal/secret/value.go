@@ -48,12 +48,12 @@ func (s *Store) keep(sec *Secret, value string) error {
 		return nil
 	}
 	if s.ring.Available() {
-		if err := s.ring.Set(sec.ID, value); err == nil {
+		if err := s.ring.Set(sec.Stored, value); err == nil {
 			sec.Keeper = Keyring
 			return nil
 		}
 	}
-	path := s.valuePath(sec.ID)
+	path := s.valuePath(sec.Stored)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -64,9 +64,9 @@ func (s *Store) keep(sec *Secret, value string) error {
 func (s *Store) forget(sec *Secret) error {
 	switch sec.Keeper {
 	case Keyring:
-		return s.ring.Delete(sec.ID)
+		return s.ring.Delete(sec.Stored)
 	case File:
-		if err := os.Remove(s.valuePath(sec.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.valuePath(sec.Stored)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -78,10 +78,10 @@ func (s *Store) forget(sec *Secret) error {
 func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 	switch sec.Keeper {
 	case Keyring:
-		v, err = s.ring.Get(sec.ID)
+		v, err = s.ring.Get(sec.Stored)
 	case File:
 		var b []byte
-		b, err = os.ReadFile(s.valuePath(sec.ID))
+		b, err = os.ReadFile(s.valuePath(sec.Stored))
 		v = string(b)
 	case Command:
 		v, err = s.output(ctx, sec)
@@ -100,7 +100,7 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 // output returns the first line of what a secret's command prints.
 func (s *Store) output(ctx context.Context, sec *Secret) (string, error) {
 	s.mu.Lock()
-	c, ok := s.cached[sec.ID]
+	c, ok := s.cached[sec.Stored]
 	s.mu.Unlock()
 	if ok && time.Now().Before(c.until) {
 		return c.value, nil
@@ -116,7 +116,7 @@ func (s *Store) output(ctx context.Context, sec *Secret) (string, error) {
 			delete(s.cached, id)
 		}
 	}
-	s.cached[sec.ID] = cachedValue{v, time.Now().Add(cacheTime)}
+	s.cached[sec.Stored] = cachedValue{v, time.Now().Add(cacheTime)}
 	return v, nil
 }
 

@@ -1,0 +1,69 @@
+package inspect
+
+import "bytes"
+
+// finder finds any of several texts in one pass, by the algorithm of Wu and Manber (A fast
+// algorithm for multi-pattern searching, 1994): it looks at two bytes at the end of a window
+// that is as long as the shortest text, and moves the window on by as much as no text that
+// has these bytes could be passed over. It does not change once made.
+type finder struct {
+	texts  [][]byte
+	window int // length of the shortest text
+	shift  [shiftSize]uint8
+}
+
+// shiftSize is the number of hashes of two bytes, a power of two.
+const shiftSize = 4 << 10
+
+// block is how many bytes are looked at.
+const block = 2
+
+// shiftOf returns the index of two bytes in the table.
+func shiftOf(a, b byte) int { return (int(a)<<5 ^ int(b)) & (shiftSize - 1) }
+
+// newFinder returns a finder of texts of at least block bytes each.
+func newFinder(texts [][]byte) *finder {
+	f := &finder{texts: texts}
+	for _, t := range texts {
+		if f.window == 0 || len(t) < f.window {
+			f.window = len(t)
+		}
+	}
+	f.window = min(f.window, 255) // a shift is a byte
+	for i := range f.shift {
+		f.shift[i] = uint8(max(f.window-block+1, 0)) //nolint:gosec // at most 254
+	}
+	for _, t := range texts {
+		for end := block; end <= f.window; end++ {
+			h := shiftOf(t[end-2], t[end-1])
+			f.shift[h] = min(f.shift[h], uint8(f.window-end)) //nolint:gosec // at most 253
+		}
+	}
+	return f
+}
+
+// find returns where the first text begins in b, and which it is: of several that begin there
+// the longest. at is -1 if there is none.
+func (f *finder) find(b []byte) (at, which int) {
+	if len(f.texts) == 0 {
+		return -1, -1
+	}
+	for at = 0; at+f.window <= len(b); {
+		end := at + f.window
+		if s := f.shift[shiftOf(b[end-2], b[end-1])]; s > 0 {
+			at += int(s)
+			continue
+		}
+		which = -1
+		for i, t := range f.texts {
+			if bytes.HasPrefix(b[at:], t) && (which < 0 || len(t) > len(f.texts[which])) {
+				which = i
+			}
+		}
+		if which >= 0 {
+			return at, which
+		}
+		at++
+	}
+	return -1, -1
+}
