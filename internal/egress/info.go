@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -34,7 +34,7 @@ func (g *Gateway) serveInfo(req TCPRequest) {
 	if err != nil || !f.add(c) {
 		return
 	}
-	l := &oneListener{conn: c, done: make(chan struct{})}
+	l := accept.NewOne(c)
 	s := &http.Server{
 		Handler:        g.infoHandler(),
 		ReadTimeout:    10 * time.Second,
@@ -87,32 +87,3 @@ func plain(w http.ResponseWriter, kind string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 }
-
-// oneListener is a net.Listener of one connection; the second Accept waits for the
-// end of that one.
-type oneListener struct {
-	conn net.Conn
-	done chan struct{}
-	once sync.Once
-	mu   sync.Mutex
-	gone bool
-}
-
-func (l *oneListener) Accept() (net.Conn, error) {
-	l.mu.Lock()
-	first := !l.gone
-	l.gone = true
-	l.mu.Unlock()
-	if first {
-		return l.conn, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *oneListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -131,7 +131,7 @@ func TestOtherHostsAreNotInspected(t *testing.T) {
 		if status, body := get(t, l.trusting(theirs), url); status != 200 {
 			t.Errorf("%s: %d %s", url, status, body)
 		}
-		if _, err := l.trusting(authority).Get(url); err == nil { //nolint:bodyclose,noctx // an error
+		if _, err := l.trusting(authority).Get(url); err == nil {
 			t.Errorf("%s has a certificate of bawn's", url)
 		}
 	}
@@ -193,7 +193,7 @@ func TestWaysAroundTheInspection(t *testing.T) {
 		t.Errorf("over UDP: %v", err)
 	}
 	s.err = errors.New("the list of secrets is damaged")
-	if _, err := l.trusting(authority).Get("https://www.example.com/"); err == nil || server.conns.Load() != 0 { //nolint:bodyclose,noctx // an error
+	if _, err := l.trusting(authority).Get("https://www.example.com/"); err == nil || server.conns.Load() != 0 {
 		t.Error("it is not known which hosts have a secret, and one is reached")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"sync"
 
 	"bawn.dev/bawn/internal/secret"
@@ -31,20 +32,19 @@ type sentValues struct {
 func (s *sentValues) add(to secret.Host, value, placeholder string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.byHost[to]
-	for _, v := range list {
+	for _, v := range s.byHost[to] {
 		if v.value == value && v.placeholder == placeholder {
 			return
 		}
 	}
-	if len(list) >= maxSent {
-		list = append([]sentValue(nil), list[1:]...)
-	}
 	if s.byHost == nil {
 		s.byHost = map[secret.Host][]sentValue{}
 	}
+	if list := s.byHost[to]; len(list) >= maxSent {
+		s.byHost[to] = slices.Clone(list[1:])
+	}
 	delete(s.made, to)
-	s.byHost[to] = append(list, sentValue{value, placeholder, swapsOf(value, placeholder)})
+	s.byHost[to] = append(s.byHost[to], sentValue{value, placeholder, swapsOf(value, placeholder)})
 }
 
 // swapsOf returns what is replaced in an answer: each form of the value. A form in base64 or

@@ -107,7 +107,7 @@ func TestTooManyAtOnce(t *testing.T) {
 	for range cap(p.i.sessions) - 1 {
 		p.i.sessions <- struct{}{}
 	}
-	if _, err := p.client("h2").Do(request(t, "GET", "/", nil)); err == nil { //nolint:bodyclose // an error
+	if _, err := p.client("h2").Do(request(t, "GET", "/", nil)); err == nil {
 		t.Error("a connection too many")
 	}
 	close(release)

@@ -31,12 +31,12 @@ func newFinder(texts [][]byte) *finder {
 	}
 	f.window = min(f.window, 255) // a shift is a byte
 	for i := range f.shift {
-		f.shift[i] = uint8(max(f.window-block+1, 0)) //nolint:gosec // at most 254
+		f.shift[i] = uint8(max(f.window-block+1, 0)) // at most 254
 	}
 	for _, t := range texts {
 		for end := block; end <= f.window; end++ {
 			h := shiftOf(t[end-2], t[end-1])
-			f.shift[h] = min(f.shift[h], uint8(f.window-end)) //nolint:gosec // at most 253
+			f.shift[h] = min(f.shift[h], uint8(f.window-end)) // at most 253
 		}
 	}
 	return f

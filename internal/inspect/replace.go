@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -83,7 +84,7 @@ func (r *swapReader) Read(p []byte) (int, error) {
 		r.in = append(r.in, r.buf[:n]...)
 		out, rest, _ := r.swaps.all(r.whole[:0], r.in, err != nil)
 		r.out, r.whole, r.in = out, out, append(r.in[:0], rest...)
-		if err == io.EOF && r.done != nil {
+		if errors.Is(err, io.EOF) && r.done != nil {
 			r.done()
 		}
 		r.err = err

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/sys/accept"
 )
 
 const (
@@ -209,7 +210,7 @@ func (s *session) failed(err error) {
 
 // serve answers the client's requests.
 func (s *session) serve(ctx context.Context, client *tls.Conn) {
-	l := &oneListener{conn: client, done: make(chan struct{})}
+	l := accept.NewOne(client)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -334,32 +335,3 @@ func (b *buffers) Get() []byte {
 
 // Put implements httputil.BufferPool.
 func (b *buffers) Put(p []byte) { b.pool.Put((*[copyBuffer]byte)(p)) }
-
-// oneListener is a net.Listener of one connection; the second Accept waits for the end of
-// that one.
-type oneListener struct {
-	conn net.Conn
-	done chan struct{}
-	once sync.Once
-	mu   sync.Mutex
-	gone bool
-}
-
-func (l *oneListener) Accept() (net.Conn, error) {
-	l.mu.Lock()
-	first := !l.gone
-	l.gone = true
-	l.mu.Unlock()
-	if first {
-		return l.conn, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *oneListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -90,7 +90,7 @@ func (u *upstream) again(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, err
 	}
 	if p := next.ConnectionState().NegotiatedProtocol; p != u.proto {
-		next.Close()
+		_ = next.Close() // it was not used
 		return nil, errors.New("the server chose another protocol than before: connect again")
 	}
 	return next, nil

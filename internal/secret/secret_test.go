@@ -202,6 +202,18 @@ func TestCommandThatFails(t *testing.T) {
 	}
 }
 
+// TestCommandFindsNoProgramsOfAProject: what a project's environment may have set, direnv's
+// for instance, names no code to run.
+func TestCommandFindsNoProgramsOfAProject(t *testing.T) {
+	t.Setenv("PATH", "bin:"+os.Getenv("PATH"))
+	t.Setenv("LD_LIBRARY_PATH", "/project/lib")
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/4321")
+	got, err := run(t.Context(), `echo "$LD_LIBRARY_PATH|$PATH|$XDG_RUNTIME_DIR"`)
+	if err != nil || !strings.HasPrefix(got, "|/usr/sbin:/usr/bin:") || strings.Contains(got, "bin:bin:") || !strings.HasSuffix(got, "|/run/user/4321") {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestWhatCannotBeSet(t *testing.T) {
 	s, _ := testStore(t)
 	host := []Host{{"api.example.org", 443}}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 const (
@@ -120,6 +120,22 @@ func (s *Store) output(ctx context.Context, sec *Secret) (string, error) {
 	return v, nil
 }
 
+// passed are the variables by which password managers find their files and agents.
+var passed = []string{
+	"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
+	"SSH_AUTH_SOCK", "GNUPGHOME", "PASSWORD_STORE_DIR",
+}
+
+// agentEnv returns those that are set, for a command.
+func agentEnv() (env []string) {
+	for _, k := range passed {
+		if v, ok := os.LookupEnv(k); ok {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
+
 // limitedBuffer keeps what fits.
 type limitedBuffer struct {
 	bytes.Buffer
@@ -134,13 +150,15 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// run runs a command without input and returns what it printed, without the end of the line.
+// run runs a command without input, in an environment in which it finds no program that a
+// guest could have written (package proc), and returns what it printed, without the end of the line.
 // What it says about errors is left out of the error: it may have the value.
 func run(ctx context.Context, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	var out limitedBuffer
-	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c := proc.Command(ctx, "/bin/sh", "-c", command)
+	c.Env = append(c.Env, agentEnv()...)
 	c.Stdout = &out
 	c.Dir = "/"
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
