@@ -30,6 +30,9 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 	}}}
 }
 
+// maxAnswer bounds the answer to a request, in bytes.
+const maxAnswer = 16 << 20
+
 // call makes one request; in and out may be nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.open(ctx, method, path, in)
@@ -38,10 +41,10 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer resp.Close()
 	if out == nil {
-		_, err := io.Copy(io.Discard, resp)
+		_, err := io.Copy(io.Discard, io.LimitReader(resp, maxAnswer))
 		return noAnswer(ctx, err)
 	}
-	return noAnswer(ctx, json.NewDecoder(resp).Decode(out))
+	return noAnswer(ctx, json.NewDecoder(io.LimitReader(resp, maxAnswer)).Decode(out))
 }
 
 // noAnswer returns an error that came in the place of an answer, or nil for nil.

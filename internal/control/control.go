@@ -36,6 +36,9 @@ type Status struct {
 	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine is paused until the host's disk has free space again.
 	Starved bool `json:"starved,omitempty"`
+	// Goroutines is the number of goroutines of the supervisor, to find those that are left
+	// behind. It is 0 from supervisors of older builds.
+	Goroutines int `json:"goroutines,omitempty"`
 	// Limits is how much of each limit of the sandbox is in use (docs/limits.md).
 	Limits []budget.Use `json:"limits,omitempty"`
 }

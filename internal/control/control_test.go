@@ -225,7 +225,7 @@ func TestStatusRoundTrip(t *testing.T) {
 	want := control.Status{
 		Name: "box", Phase: sandbox.Running, PID: 1, MachinePID: 2, Since: time.Now().UTC(), Accel: "tcg", Kernel: "6.1",
 		Ports: []sandbox.Port{{Host: 1, Guest: 2}}, Mounts: []sandbox.Source{{Host: "/a", Guest: "/b", Mode: sandbox.ReadOnly}},
-		Attached: 3, LastUse: time.Now().UTC(), Resumed: true, Starved: true, Limits: []budget.Use{{Kind: "flows", Used: 1, Limit: 2}},
+		Attached: 3, LastUse: time.Now().UTC(), Resumed: true, Starved: true, Goroutines: 7, Limits: []budget.Use{{Kind: "flows", Used: 1, Limit: 2}},
 	}
 	for f := range reflect.ValueOf(want).NumField() {
 		if reflect.ValueOf(want).Field(f).IsZero() {

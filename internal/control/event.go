@@ -78,9 +78,7 @@ func (b *Broadcaster) Send(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
-		select {
-		case s.events <- e:
-		default:
+		if !s.add(e) {
 			s.lagged = true
 			b.end(s)
 		}
@@ -88,24 +86,38 @@ func (b *Broadcaster) Send(e Event) {
 }
 
 // Subscribe begins a subscription to all events from now on. The first one is that of the
-// status, which is called while no event is sent: what happens before it is in the status,
-// and what happens later is an event. So Send must not be called with a lock held that
-// status needs. The caller closes the subscription.
+// status: what happened before Subscribe is in it, what happens after it is called is an event,
+// and what happens meanwhile is an event and may be in the status too. status may take any
+// lock, also one that is held when Send is called. The caller closes the subscription.
 func (b *Broadcaster) Subscribe(status func() Status) *Subscription {
-	s := &Subscription{from: b, events: make(chan Event, maxPending)}
+	s := &Subscription{from: b, events: make(chan Event, maxPending), starting: true}
+	b.begin(s)
+	now := status()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := status()
+	s.starting = false
 	s.events <- Event{Kind: KindStatus, Time: time.Now(), Status: &now}
-	if b.closed {
+	for _, e := range s.early {
+		s.events <- e // there is room for all
+	}
+	s.early = nil
+	if !b.subs[s] { // ended meanwhile
 		close(s.events)
-		return s
+	}
+	return s
+}
+
+// begin adds a subscription, unless there are to be none any more.
+func (b *Broadcaster) begin(s *Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
 	}
 	if b.subs == nil {
 		b.subs = map[*Subscription]bool{}
 	}
 	b.subs[s] = true
-	return s
 }
 
 // Close ends all subscriptions, once their subscribers have the events sent before, and
@@ -123,7 +135,9 @@ func (b *Broadcaster) Close() {
 func (b *Broadcaster) end(s *Subscription) {
 	if b.subs[s] {
 		delete(b.subs, s)
-		close(s.events)
+		if !s.starting { // otherwise Subscribe closes it
+			close(s.events)
+		}
 	}
 }
 
@@ -132,6 +146,26 @@ type Subscription struct {
 	from   *Broadcaster
 	events chan Event
 	lagged bool // written before events is closed
+
+	starting bool    // the first event is not there yet
+	early    []Event // sent before it; they follow it
+}
+
+// add passes an event on and reports whether there was room; from.mu is held.
+func (s *Subscription) add(e Event) bool {
+	if s.starting {
+		room := len(s.early) < maxPending-1 // one is for the status
+		if room {
+			s.early = append(s.early, e)
+		}
+		return room
+	}
+	select {
+	case s.events <- e:
+		return true
+	default:
+		return false
+	}
 }
 
 // Events returns the channel of events. It is closed when the sandbox ends, when the

@@ -310,6 +310,11 @@ func Open(path string) (*Snapshot, error) {
 	if s.Meta.Spec == nil {
 		return nil, fmt.Errorf("%w: the description of its machine is missing", ErrDamaged)
 	}
+	for name := range s.Meta.Files { // Clone links them
+		if name != ramFile && name != stateFile {
+			return nil, fmt.Errorf("%w: it has no file %q", ErrDamaged, name)
+		}
+	}
 	return s, nil
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress/audit"
@@ -21,6 +24,9 @@ import (
 // as well.
 const grace = 60 * time.Second
 
+// maxControl bounds the connections to the control socket that are open at once; more wait.
+const maxControl = 1024
+
 // serveControl serves the control socket until closeControl is called, which returns when
 // no request is served any more.
 func (s *supervisor) serveControl() (closeControl func(), err error) {
@@ -29,8 +35,8 @@ func (s *supervisor) serveControl() (closeControl func(), err error) {
 		return nil, err
 	}
 	requests := &joinable{handler: control.Handler(s)}
-	server := &http.Server{Handler: requests, ReadHeaderTimeout: 10 * time.Second}
-	s.tasks.Go(func() { _ = server.Serve(l) })
+	server := &http.Server{Handler: requests, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	s.tasks.Go(func() { _ = server.Serve(netutil.LimitListener(l, maxControl)) })
 	return func() {
 		s.life.events.Close()
 		// A Stop request that ended the sandbox still wants its answer.
@@ -80,7 +86,7 @@ func (s *supervisor) Status() control.Status {
 		Name: s.spec.Name, Phase: now.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: now.since,
 		Accel: s.platform.accel.Name(), Kernel: s.machine.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
 		Attached: now.sessions, LastUse: lastUse, Resumed: s.source.resumed, Starved: s.machine.Starved(),
-		Limits: s.limits(),
+		Goroutines: runtime.NumGoroutine(), Limits: s.limits(),
 	}
 }
 
