@@ -34,6 +34,11 @@ type specFlags struct {
 	allow  []string
 	deny   []string
 
+	guard   []string
+	noGuard []string
+	hide    []string
+	show    []string
+
 	noProject     bool
 	noGitIdentity bool
 }
@@ -54,6 +59,10 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny `RULE`, even where another rule allows it (repeatable)")
+	flags.StringArrayVar(&f.guard, "guard", nil, "keep changes of paths that match `PATTERN` from the host, from the next start on (repeatable; '' only the default list; see docs/guard.md)")
+	flags.StringArrayVar(&f.noGuard, "no-guard", nil, "let changes of guarded paths that match `PATTERN` reach the host (repeatable; '' none)")
+	flags.StringArrayVar(&f.hide, "hide", nil, "hide paths that match `PATTERN` from the sandbox (repeatable; '' only the default list)")
+	flags.StringArrayVar(&f.show, "show", nil, "show hidden paths that match `PATTERN` to the sandbox (repeatable; '' none)")
 	flags.BoolVar(&f.noProject, "no-project-file", false, "ignore the project's bawn.yaml from now on (=false: use it again)")
 	flags.BoolVar(&f.noGitIdentity, "no-git-identity", false, "keep your git user.name and user.email from the sandbox from its next start on (=false: let them in again)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
@@ -89,6 +98,10 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.CPUs = given(f, "cpus", f.cpus)
 	c.Idle = given(f, "idle", time.Duration(f.idle))
 	c.Allow, c.Deny = f.allow, f.deny
+	c.Guard = given(f, "guard", f.guard)
+	c.NoGuard = given(f, "no-guard", f.noGuard)
+	c.Hide = given(f, "hide", f.hide)
+	c.Show = given(f, "show", f.show)
 	for _, s := range []struct {
 		flag, value string
 		into        **int64

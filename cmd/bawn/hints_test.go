@@ -86,8 +86,9 @@ func TestWordsOfNotices(t *testing.T) {
 		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no; to apply it now: bawn stop shop, then run the same command again", ""},
 		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
 		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop turns it off at once"},
+		{engine.Notice{Reason: engine.PathsHidden, Sandbox: "shop", Path: "/s", Text: "hidden from the sandbox: .env"}, "hidden from the sandbox: .env (--show PATTERN shows them, from the sandbox's next start on)", ""},
 		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free space on the file system of /s, or bawn stop --force shop"},
-		{engine.Notice{Reason: engine.RepositoryOutside, Sandbox: "shop", Path: "/a b/.git", Text: "no"}, "no", "--mount '/a b/.git' shares it, from the sandbox's next start on; the guest can then change its hooks and settings, too, which git obeys on the host"},
+		{engine.Notice{Reason: engine.RepositoryOutside, Sandbox: "shop", Path: "/a b/.git", Text: "no"}, "no", "--mount '/a b/.git' shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host"},
 		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "correct /f in an editor, or bawn policy reset --all to remove all its rules"},
 	} {
 		if says, step := noticeWords(c.n); says != c.says || step != c.step {
@@ -101,7 +102,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside",
+	"RepositoryOutside", "PathsHidden",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

@@ -254,6 +254,12 @@ func plainWords(dir string, p *project.Proposal) []string {
 	for _, r := range p.Deny {
 		add("the guest must not reach %s", r)
 	}
+	for _, g := range p.Guard {
+		add("the guest must not change on the host what matches %s", g)
+	}
+	for _, h := range p.Hide {
+		add("the guest does not see what matches %s", h)
+	}
 	if len(list) == 0 {
 		add("nothing")
 	}

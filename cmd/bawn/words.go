@@ -13,7 +13,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity"}
+var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {
@@ -65,7 +65,9 @@ func noticeWords(n engine.Notice) (msg, step string) {
 	case engine.StopSlow:
 		step = fmt.Sprintf("bawn stop --force %s turns it off at once", n.Sandbox)
 	case engine.RepositoryOutside:
-		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; the guest can then change its hooks and settings, too, which git obeys on the host", pathArgument(n.Path))
+		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host", pathArgument(n.Path))
+	case engine.PathsHidden:
+		msg += " (--show PATTERN shows them, from the sandbox's next start on)"
 	case engine.HostDiskFull:
 		step = fmt.Sprintf("free space on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
 	case engine.RulesSyntax:

@@ -66,6 +66,8 @@ const (
 	// RepositoryOutside: git will not work in a new sandbox, whose project's repository is in a
 	// directory that is not shared (Path).
 	RepositoryOutside Reason = "repository-outside"
+	// PathsHidden: the guest does not see some files of the project (Path).
+	PathsHidden Reason = "paths-hidden"
 	// HostDiskFull: the sandbox is paused until the host's disk has free space (Path of
 	// its folder).
 	HostDiskFull Reason = "host-disk-full"

@@ -256,10 +256,21 @@ func fillFork(ctx context.Context, d, of store.Dir, source *snapshot.Snapshot) e
 			return err
 		}
 	}
+	if err := copyPrivate(ctx, d.File(store.PrivateFolder), of.File(store.PrivateFolder)); err != nil {
+		return err
+	}
 	if err := snapshot.CopyDisk(ctx, d.File(store.DiskFile), source.Disk()); err != nil {
 		return err
 	}
 	return source.Clone(d.File(store.SuspendedState))
+}
+
+// copyPrivate copies a guest's private versions of guarded paths, if it has any.
+func copyPrivate(ctx context.Context, to, from string) error {
+	if _, err := os.Lstat(from); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return workcopy.Copy(ctx, from, to)
 }
 
 // copyRules copies a file of rules, if it exists. The copy is no symbolic link.

@@ -24,6 +24,10 @@ type Info struct {
 	SuspendedUsed int64 `json:"suspendedUsed"`
 
 	Suspended bool `json:"suspended"` // its next start resumes it
+
+	// Hidden are paths of the project that the guest does not see, at most 1,000 of them, from
+	// its root. Only Describe finds them.
+	Hidden []string `json:"hidden,omitempty"`
 }
 
 // statusLimit is how long a supervisor may take to answer while sandboxes are listed.
@@ -31,6 +35,15 @@ const statusLimit = 2 * time.Second
 
 // Describe returns what is known of a sandbox.
 func (e *Engine) Describe(ctx context.Context, name string) (*Info, error) {
+	i, err := e.describe(ctx, name)
+	if err == nil {
+		i.Hidden, _ = hidden(i.Spec, hiddenListed)
+	}
+	return i, err
+}
+
+// describe is Describe without what must be looked for in the project.
+func (e *Engine) describe(ctx context.Context, name string) (*Info, error) {
 	d, err := e.folder(name)
 	if err != nil {
 		return nil, err
@@ -76,7 +89,7 @@ func (e *Engine) List(ctx context.Context) (list []*Info, failed map[string]erro
 	}
 	failed = map[string]error{}
 	for _, n := range names {
-		i, err := e.Describe(ctx, n)
+		i, err := e.describe(ctx, n)
 		switch {
 		case err == nil:
 			list = append(list, i)

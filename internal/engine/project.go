@@ -136,7 +136,7 @@ func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
 	if err != nil {
 		return sandbox.Added{}, &Error{Reason: ProjectInvalid, Path: spec.Dir, Err: fmt.Errorf("%s: %w", project.Name, err)}
 	}
-	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Ports: p.Ports}, nil
+	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }
 
 // removeProjectSettings removes from a spec what bawn.yaml has added.
@@ -175,6 +175,7 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 	if a.Disk != 0 && !given("disk") {
 		s.Disk, s.Added.Disk = a.Disk, a.Disk
 	}
+	s.Added.Guard, s.Added.Hide = a.Guard, a.Hide
 	for _, m := range a.Mounts {
 		if !slices.ContainsFunc(s.Mounts, func(o sandbox.Source) bool { return o.Guest == m.Guest }) {
 			s.Mounts = append(s.Mounts, m)
@@ -226,6 +227,8 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 		{"disk", was.Disk != now.Disk},
 		{"mounts", !slices.Equal(was.Mounts, now.Mounts)},
 		{"ports", !slices.Equal(was.Ports, now.Ports)},
+		{"guard", !slices.Equal(was.Guard, now.Guard)},
+		{"hide", !slices.Equal(was.Hide, now.Hide)},
 	} {
 		if k.differs {
 			keys = append(keys, k.name)

@@ -66,6 +66,10 @@ type SpecChange struct {
 	Allow   []string       // rules that are added, as package policy reads them
 	Deny    []string
 
+	// Patterns of guarded and hidden paths (docs/guard.md): all of the sandbox. A list of one
+	// empty pattern is none.
+	Guard, NoGuard, Hide, Show *[]string
+
 	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
 
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
@@ -74,7 +78,8 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil &&
+		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
 // rules returns the changes of the sandbox's own rules.
@@ -117,6 +122,10 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 	}{
 		{"cpus", c.CPUs != nil, s.CPUs != was.CPUs},
 		{"disk", c.Disk != nil, s.Disk != was.Disk},
+		{"guard", c.Guard != nil, !slices.Equal(s.Guard, was.Guard)},
+		{"hide", c.Hide != nil, !slices.Equal(s.Hide, was.Hide)},
+		{"noGuard", c.NoGuard != nil, !slices.Equal(s.NoGuard, was.NoGuard)},
+		{"show", c.Show != nil, !slices.Equal(s.Show, was.Show)},
 		{"hosts", c.Hosts != nil, !slices.Equal(s.Hosts, was.Hosts)},
 		{"image", c.Image != nil, s.Image != was.Image},
 		{"memory", c.Memory != nil, s.Memory != was.Memory},
@@ -140,6 +149,17 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	}
 	put(&s.NoProject, c.NoProject)
 	put(&s.NoGitIdentity, c.NoGitIdentity)
+	for _, p := range []struct {
+		field string
+		into  *[]string
+		list  *[]string
+	}{{"guard", &s.Guard, c.Guard}, {"noGuard", &s.NoGuard, c.NoGuard}, {"hide", &s.Hide, c.Hide}, {"show", &s.Show, c.Show}} {
+		list, err := patternsOf(p.field, p.list)
+		if err != nil {
+			return err
+		}
+		put(p.into, list)
+	}
 	put(&s.Image, c.Image)
 	put(&s.CPUs, c.CPUs)
 	put(&s.Memory, c.Memory)

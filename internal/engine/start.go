@@ -198,6 +198,7 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	if err := portsFree(spec, s.change); err != nil {
 		return err
 	}
+	e.sayHidden(spec)
 	err := e.boot(ctx, spec, s.reachable)
 	if err != nil && ctx.Err() == nil {
 		return errors.Join(err, restoreMountsAndPorts(d, was))

@@ -16,6 +16,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/sys/size"
 )
 
@@ -175,6 +176,8 @@ var keys = map[string]func(*parser, *yaml.Node){
 	"mounts": func(p *parser, n *yaml.Node) { p.list(n, p.mount) },
 	"ports":  func(p *parser, n *yaml.Node) { p.list(n, p.port) },
 	"allow":  func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Allow, &p.out.Allow)) },
+	"guard":  func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Guard)) },
+	"hide":   func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Hide)) },
 	"deny":   func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
 }
 
@@ -280,6 +283,26 @@ func (p *parser) size(n *yaml.Node, least, most int64) int64 {
 		p.failAt(n, "%s: must be %s to %s", s, size.Format(least), size.Format(most))
 	}
 	return v
+}
+
+// pattern returns a function that reads a pattern of paths into a list.
+func (p *parser) pattern(into *[]string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		s, ok := p.scalar(n, "!!str")
+		if !ok {
+			return
+		}
+		var bad *guard.PatternError
+		if errors.As(guard.CheckPattern(s), &bad) {
+			column := n.Column + bad.Column - 1
+			if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+				column++
+			}
+			p.fail(n.Line, column, "pattern %q: %s", s, bad.Problem)
+			return
+		}
+		*into = append(*into, s)
+	}
 }
 
 func (p *parser) mount(n *yaml.Node) {

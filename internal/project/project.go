@@ -45,6 +45,8 @@ type Proposal struct {
 	Ports  []sandbox.Port   `json:"ports,omitempty"`
 	Allow  []string         `json:"allow,omitempty"` // rules in canonical form
 	Deny   []string         `json:"deny,omitempty"`
+	Guard  []string         `json:"guard,omitempty"` // patterns of paths that the guest may not change on the host
+	Hide   []string         `json:"hide,omitempty"`  // patterns of paths that the guest does not see
 }
 
 // Policy returns the proposal's rules as a policy file. It is empty when there are

@@ -48,6 +48,9 @@ type Spec struct {
 	NoProject bool `json:"noProject,omitempty"`
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
 	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
+	// What of the shares is guarded or hidden, beside the default rules (docs/guard.md).
+	Patterns
+
 	// Added is the part of the above that comes from the approved bawn.yaml.
 	Added Added `json:"added,omitzero"`
 
@@ -57,6 +60,22 @@ type Spec struct {
 
 // Sources returns all that the guest sees of the host: the project, then the mounts.
 func (s *Spec) Sources() []Source { return append([]Source{s.Project}, s.Mounts...) }
+
+// Patterns are patterns of gitignore(5) for paths of the shares, from their roots.
+type Patterns struct {
+	Guard   []string `json:"guard,omitempty"`   // the guest does not change them on the host
+	NoGuard []string `json:"noGuard,omitempty"` // the guest changes them, whatever the other rules say
+	Hide    []string `json:"hide,omitempty"`    // the guest does not see them
+	Show    []string `json:"show,omitempty"`    // the guest sees them, whatever the other rules say
+}
+
+// AllPatterns returns the patterns of the user and of the approved bawn.yaml.
+func (s *Spec) AllPatterns() Patterns {
+	p := s.Patterns
+	p.Guard = append(p.Guard[:len(p.Guard):len(p.Guard)], s.Added.Guard...)
+	p.Hide = append(p.Hide[:len(p.Hide):len(p.Hide)], s.Added.Hide...)
+	return p
+}
 
 // ProjectCopy reports whether the sandbox is a fork with a copy of the project.
 func (s *Spec) ProjectCopy() bool { return s.Project.Guest != s.Project.Host }
@@ -69,6 +88,8 @@ type Added struct {
 	Disk   int64    `json:"disk,omitempty"`
 	Mounts []Source `json:"mounts,omitempty"`
 	Ports  []Port   `json:"ports,omitempty"`
+	Guard  []string `json:"guard,omitempty"` // beside those of the spec itself
+	Hide   []string `json:"hide,omitempty"`
 }
 
 // Boot names the files that a sandbox boots from, all shared and read-only.

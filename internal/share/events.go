@@ -6,29 +6,13 @@ import (
 	"strings"
 	"sync"
 	"time"
-)
 
-// action is what the share did about a request for a guarded path.
-type action string
-
-const (
-	kept    action = "kept"    // the change went to a private version
-	refused action = "refused" // nothing was changed
-	changed action = "changed" // the host's file was changed
+	"bawn.dev/bawn/internal/share/guard"
 )
 
 // who makes a request.
 type who struct {
 	pid uint32 // as the guest says
-}
-
-// FileEvent is a line of the log of guarded paths.
-type FileEvent struct {
-	Time   time.Time `json:"time"`
-	Share  string    `json:"share"`  // the shared directory on the host
-	Path   string    `json:"path"`   // from there
-	Action string    `json:"action"` // kept, refused or changed
-	PID    uint32    `json:"pid"`    // of the process, as the guest says
 }
 
 // maxEvents bounds the events that one server logs; each path is logged once for each
@@ -41,7 +25,7 @@ type eventLog struct {
 	file  *os.File
 
 	mu   sync.Mutex
-	seen map[FileEvent]bool
+	seen map[guard.Event]bool
 }
 
 // maxEventLog bounds a file of events that a new server goes on with, in bytes.
@@ -58,15 +42,15 @@ func openEvents(share, path string) (*eventLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &eventLog{share: share, file: f, seen: map[FileEvent]bool{}}, nil
+	return &eventLog{share: share, file: f, seen: map[guard.Event]bool{}}, nil
 }
 
 // note logs what was done about a name in a directory.
-func (l *eventLog) note(w who, a action, dir []string, name string) {
+func (l *eventLog) note(w who, a guard.Action, dir []string, name string) {
 	if l == nil {
 		return
 	}
-	e := FileEvent{Share: l.share, Path: strings.Join(append(dir[:len(dir):len(dir)], name), "/"), Action: string(a), PID: w.pid}
+	e := guard.Event{Share: l.share, Path: strings.Join(append(dir[:len(dir):len(dir)], name), "/"), Action: a, PID: w.pid}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.seen[e] || len(l.seen) >= maxEvents {

@@ -289,7 +289,7 @@ func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool
 		return f.slotToChange(w, s, name, adds)
 	}
 	if s.kind == guard.Noted {
-		f.events.note(w, changed, s.view.chain.names, name)
+		f.events.note(w, guard.Changed, s.view.chain.names, name)
 	}
 	if s.private && adds {
 		if err := f.private.take(1, 0); err != nil {
@@ -305,7 +305,7 @@ func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool
 func (f *fileSystem) slotToChange(w who, s spotAt, name string, adds bool) (spotAt, error) {
 	dir := s.view.chain.names
 	if f.private == nil {
-		f.events.note(w, refused, dir, name)
+		f.events.note(w, guard.Refused, dir, name)
 		return s, unix.EPERM
 	}
 	s.slot, s.private = true, true
@@ -321,7 +321,7 @@ func (f *fileSystem) slotToChange(w who, s spotAt, name string, adds bool) (spot
 	}
 	if adds {
 		if err := f.private.take(1, 0); err != nil {
-			f.events.note(w, refused, dir, name)
+			f.events.note(w, guard.Refused, dir, name)
 			return s, err
 		}
 	}
@@ -329,7 +329,7 @@ func (f *fileSystem) slotToChange(w who, s spotAt, name string, adds bool) (spot
 	if err != nil {
 		return s, err
 	}
-	f.events.note(w, kept, dir, name)
+	f.events.note(w, guard.Kept, dir, name)
 	s.place = place{f.tree, &dirFD{fd: fd, users: 1}, slotPrefix + name}
 	if !adds && removed {
 		s.close()
@@ -381,13 +381,13 @@ func (f *fileSystem) makePrivate(w who, n *node) error {
 		return err
 	}
 	if f.private == nil {
-		f.events.note(w, refused, c.names, name)
+		f.events.note(w, guard.Refused, c.names, name)
 		return unix.EPERM
 	}
 	if err := f.copyUp(w, parent, c.names, name); err != nil {
 		return err
 	}
-	f.events.note(w, kept, c.names, name)
+	f.events.note(w, guard.Kept, c.names, name)
 	return nil
 }
 
@@ -413,7 +413,7 @@ func (f *fileSystem) copyUp(w who, parent *node, dir []string, name string) erro
 	list, err := f.private.copyUp(p.dir.fd, dir, name, hidden)
 	switch {
 	case errors.Is(err, unix.ENOSPC):
-		f.events.note(w, refused, dir, name)
+		f.events.note(w, guard.Refused, dir, name)
 		return err
 	case err != nil:
 		return err

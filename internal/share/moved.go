@@ -96,7 +96,7 @@ func (f *fileSystem) checkNew(w who, s *spotAt, name string, typ uint16) error {
 		IsDir: func() bool { return false },
 	})
 	if away || s.slot && typ != unix.S_IFREG && typ != unix.S_IFDIR && typ != unix.S_IFLNK {
-		f.events.note(w, refused, s.view.chain.names, name)
+		f.events.note(w, guard.Refused, s.view.chain.names, name)
 		return unix.EPERM
 	}
 	return nil
@@ -128,7 +128,7 @@ func (f *fileSystem) mayLink(w who, n *node) (private bool, err error) {
 	if err == nil && slot != nil {
 		if c, err := f.tree.chain(n); err == nil && len(c.names) > 0 {
 			last := len(c.names) - 1
-			f.events.note(w, refused, c.names[:last], c.names[last])
+			f.events.note(w, guard.Refused, c.names[:last], c.names[last])
 		}
 		err = unix.EPERM
 	}

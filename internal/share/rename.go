@@ -5,6 +5,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
 )
 
 // renameFlags are the flags of renameat2(2) that a guest may use: not the one that makes
@@ -175,7 +177,7 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		if m.holds(e.from.dir.fd, e.name, append(e.from.view.chain.names[:len(e.from.view.chain.names):len(e.from.view.chain.names)], e.name),
 			append(e.as.view.chain.names[:len(e.as.view.chain.names):len(e.as.view.chain.names)], e.to)) ||
 			len(ends) > 1 && f.private != nil && f.private.any.Load() {
-			f.events.note(r.w, refused, e.from.view.chain.names, e.name)
+			f.events.note(r.w, guard.Refused, e.from.view.chain.names, e.name)
 			return unix.EXDEV
 		}
 	}

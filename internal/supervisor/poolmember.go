@@ -282,7 +282,7 @@ func (m *poolMember) prepare(ctx context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
-	plans, err := shareserver.Plans(s.spec)
+	plans, err := shareserver.Plans(s.spec, s.dir)
 	if err != nil {
 		return err
 	}

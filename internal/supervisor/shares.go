@@ -14,7 +14,7 @@ import (
 
 // plugShares starts a server for every share and gives the machine a device for each.
 func (s *supervisor) plugShares(ctx context.Context) error {
-	plans, err := shareserver.Plans(s.spec)
+	plans, err := shareserver.Plans(s.spec, s.dir)
 	if err != nil {
 		return err
 	}

@@ -225,7 +225,7 @@ func (s *supervisor) startTemplateShares(ctx context.Context, from *vm.Origin, s
 	if err := json.Unmarshal(saved, &shares); err != nil {
 		return nil, fmt.Errorf("shares of the template: %w", err)
 	}
-	plans, err := shareserver.Plans(s.spec)
+	plans, err := shareserver.Plans(s.spec, s.dir)
 	if err != nil {
 		return nil, err
 	}

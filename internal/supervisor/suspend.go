@@ -289,7 +289,7 @@ func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, e
 	if snap.Meta.Kind != s.platform.kind {
 		return nil, errors.New("QEMU, the guest's kernel, the host's processor or the sandbox's settings have changed since it was suspended")
 	}
-	plans, err := shareserver.Plans(s.spec)
+	plans, err := shareserver.Plans(s.spec, s.dir)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,8 @@ const (
 	PolicyFile        = "policy"         // network rules of this sandbox
 	ProjectPolicyFile = "policy.project" // rules of the project's bawn.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
+	FilesLogFile      = "files.log"      // changes of guarded paths, bounded
+	PrivateFolder     = "private"        // the guest's own versions of guarded paths, by share
 
 	PoolKeyFile = "key"        // of a pool member: which sandboxes it can become
 	ClaimSocket = "claim.sock" // of a pool member: where it is claimed

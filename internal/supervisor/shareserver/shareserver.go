@@ -4,17 +4,22 @@ package shareserver
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/supervisor/handoff"
 	"bawn.dev/bawn/internal/sys/proc"
@@ -34,8 +39,9 @@ func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount 
 // Tag returns what the guest knows the i-th share by.
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
-// Plans returns the shares of a spec: its directory first, then its mounts.
-func Plans(spec *sandbox.Spec) ([]Plan, error) {
+// Plans returns the shares of the spec of a sandbox whose folder is d: its directory first,
+// then its mounts.
+func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 	var plans []Plan
 	for i, m := range spec.Sources() {
 		fi, err := os.Stat(m.Host)
@@ -53,10 +59,27 @@ func Plans(spec *sandbox.Spec) ([]Plan, error) {
 			p.Mount.File = p.Options.File
 		case !fi.IsDir():
 			return nil, fmt.Errorf("cannot share %s: it is neither a directory nor a regular file", m.Host)
+		default:
+			guardPaths(&p.Options, spec, d, m.Guest)
 		}
 		plans = append(plans, p)
 	}
 	return plans, nil
+}
+
+// guardPaths adds the rules of guarded and hidden paths to a share. The private versions are
+// those of its place in the guest, which is the same in a fork.
+func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, guest string) {
+	p := spec.AllPatterns()
+	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show, Paths: guard.Targets(o.Root)}
+	if i := strings.Index(o.Root+"/", "/.git/"); i >= 0 {
+		o.Guard.Prefix = strings.Split(o.Root[i+1:], "/")
+	}
+	o.Events = d.File(store.FilesLogFile)
+	if !o.ReadOnly {
+		sum := sha256.Sum256([]byte(guest))
+		o.Private = filepath.Join(d.File(store.PrivateFolder), hex.EncodeToString(sum[:8]))
+	}
 }
 
 // Server is one process that serves one directory.

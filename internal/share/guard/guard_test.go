@@ -1,0 +1,153 @@
+package guard
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// at makes a place of a path. has are names that the host has in its directory.
+func at(path string, folds, isDir bool, has ...string) Place {
+	names := strings.Split(path, "/")
+	last := len(names) - 1
+	return Place{
+		Dir: names[:last], Name: names[last], Folds: folds,
+		Has:      func(name string) bool { return slices.Contains(has, name) },
+		IsDir:    func() bool { return isDir },
+		Contains: func([]string) bool { return slices.Contains(has, "secret") },
+		Made:     func() bool { return slices.Contains(has, "made") },
+	}
+}
+
+func TestJudge(t *testing.T) {
+	rules, err := New(Options{Guard: []string{"/deploy/*.sh", "ci/"}, NoGuard: []string{".idea"}, Hide: []string{"private/**"}, Show: []string{".env.ci"}, Paths: []string{"tools/hook"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path  string
+		want  Kind
+		folds bool
+		isDir bool
+		has   []string
+	}{
+		{path: ".git/config", want: Guarded}, {path: "a/b/.git/hooks", want: Guarded, isDir: true}, {path: ".git/HEAD"}, {path: ".git/index"}, {path: ".git/info/attributes", want: Guarded},
+		{path: ".git/info/exclude"}, {path: ".git/refs/heads/config"}, {path: ".git/refs/heads/hooks"}, {path: ".git/refs/remotes/origin/HEAD"}, {path: ".git/logs/HEAD"},
+		{path: ".git/modules/a/b/config", want: Guarded}, {path: ".git/worktrees/w/commondir", want: Guarded}, {path: ".git/worktrees/w/gitdir"},
+		{path: ".git/worktrees/w/gitdir", want: Guarded, has: []string{"gitdir"}}, {path: ".git/worktrees/w/gitdir", has: []string{"gitdir", "made"}},
+		{path: ".git/objects/x/HEAD", want: Guarded}, {path: ".git/refs/x/objects", want: Guarded, isDir: true}, {path: ".git/refs/x/objects"},
+		{path: ".Git/Config", want: Guarded}, {path: "config"}, {path: "config", want: Guarded, has: []string{"HEAD"}}, {path: "x/hooks", want: Guarded, has: []string{"HEAD"}},
+		{path: "x/HEAD", want: Guarded}, {path: "x/HEAD", has: []string{"HEAD"}}, {path: "x/head"}, {path: "x/head", want: Guarded, folds: true},
+		{path: "git~1/config"}, {path: "git~1/config", want: Guarded, folds: true}, {path: ".git./config", want: Guarded, folds: true},
+		{path: "w/.git"}, {path: "w/.git", want: Guarded, has: []string{".git"}}, {path: "w/.git", isDir: true, has: []string{".git"}},
+		{path: ".vscode", want: Guarded}, {path: "a/.VSCODE", want: Guarded}, {path: ".v\u017fcode", want: Guarded}, {path: ".idea"}, {path: "x.code-workspace", want: Guarded},
+		{path: ".claude/settings.json", want: Guarded}, {path: ".claude/CLAUDE.md"}, {path: "CLAUDE.md"}, {path: "settings.json"}, {path: ".gitmodules", want: Noted},
+		{path: "deploy/a.sh", want: Guarded}, {path: "x/deploy/a.sh"}, {path: "x/ci", want: Guarded, isDir: true}, {path: "x/ci"}, {path: "tools/hook", want: Guarded}, {path: "Tools/Hook", want: Guarded},
+		{path: ".env", want: Hidden}, {path: "a/.env.local", want: Hidden}, {path: ".env.example"}, {path: ".env.ci"}, {path: ".env", isDir: true}, {path: ".environment"},
+		{path: "a.pem"}, {path: "a.pem", want: Hidden, has: []string{"secret"}}, {path: "a.pem", has: []string{"secret", "made"}}, {path: ".npmrc"}, {path: ".aws", want: Hidden, isDir: true},
+		{path: "private/x/y", want: Hidden}, {path: "README.md"},
+	} {
+		if got, _ := rules.Judge(at(c.path, c.folds, c.isDir, c.has...)); got != c.want {
+			t.Errorf("%s (folds %v, directory %v, has %v): %v, want %v", c.path, c.folds, c.isDir, c.has, got, c.want)
+		}
+	}
+}
+
+func TestLinksThatLeadAway(t *testing.T) {
+	rules, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{".claude": true, "a/.config": true, ".git/info": true, "info": false, "src": false, ".git/modules": false} {
+		if got := rules.MayLeadAway(at(path, false, false)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
+func TestCandidatesAreFew(t *testing.T) {
+	rules, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"main.go", "index.js", "README.md", "node_modules", "src", "package.json", "ab12cd", "HEAD.lock"} {
+		if rules.Candidate(name) {
+			t.Errorf("%s costs a judgement", name)
+		}
+	}
+}
+
+func TestPatternsThatMakeNoSense(t *testing.T) {
+	for pattern, column := range map[string]int{
+		"": 1, "!a": 1, "#a": 1, "/": 1, "//": 1, "a ": 2, "a/../b": 3, "./a": 1, "a/b**": 4, "a[": 1, "x/a[b": 3, "a\\": 1, "a\x1bb": 2, "\xff": 1, strings.Repeat("a", 1025): 1024,
+	} {
+		var bad *PatternError
+		if err := CheckPattern(pattern); !errors.As(err, &bad) || bad.Column != column {
+			t.Errorf("%q: %v, want column %d", pattern, err, column)
+		}
+	}
+	for _, pattern := range []string{"a", "/a", "a/", "*.sh", "**/x", "a/**", "a/**/b", `\#a`, "[ab]", "ü"} {
+		if err := CheckPattern(pattern); err != nil {
+			t.Errorf("%q: %v", pattern, err)
+		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{".git", "scripts", "agents"} {
+		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		".git/config": "[core]\n\thooksPath = scripts/hooks\n\tfsmonitor = \"./scripts/monitor -v\"\n[include]\n\tpath = ../git.inc\n[includeIf \"gitdir:x\"]\n\tpath = /outside\n[filter \"x\"]\n\tclean = sh scripts/clean %f\n[remote \"origin\"]\n\turl = scripts/monitor\n",
+		"scripts/monitor": "", "scripts/clean": "", "agents/mcp.json": "",
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("agents/mcp.json", filepath.Join(root, ".mcp.json")); err != nil {
+		t.Fatal(err)
+	}
+	real, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Targets(real)
+	slices.Sort(got)
+	if want := []string{"agents/mcp.json", "git.inc", "scripts/clean", "scripts/hooks", "scripts/monitor"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := Targets(t.TempDir()); got != nil {
+		t.Errorf("of nothing: %q", got)
+	}
+}
+
+func TestPresent(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{".env": "", "a/.env.local": "", "node_modules/.env": "", "a/x.pem": "-----BEGIN PRIVATE KEY-----", "a/ca.pem": "-----BEGIN CERTIFICATE-----", ".aws/credentials": ""} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, more := rules.Present(root, 10); more || !slices.Equal(got, []string{".aws", ".env", "a/.env.local", "a/x.pem"}) {
+		t.Errorf("%q, %v", got, more)
+	}
+	if got, more := rules.Present(root, 2); !more || len(got) != 2 {
+		t.Errorf("%q, %v", got, more)
+	}
+}

@@ -1,0 +1,77 @@
+package guard
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Bounds of Present.
+const (
+	maxLooked = 20_000 // entries
+	maxLevels = 6
+)
+
+// Present returns the hidden paths that a project has, from its root, at most so many; more is
+// set if there may be others. It does not look into .git and node_modules, nor into more
+// than 20,000 entries.
+func (r *Rules) Present(root string, limit int) (list []string, more bool) {
+	looked := 0
+	_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == root {
+			return nil //nolint:nilerr // what cannot be read is left out
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		names := strings.Split(rel, "/")
+		if looked++; looked > maxLooked || len(list) == limit {
+			more = true
+			return filepath.SkipAll
+		}
+		last := len(names) - 1
+		if r.Candidate(names[last]) && r.hides(root, names, e) {
+			list = append(list, rel)
+			if e.IsDir() {
+				return filepath.SkipDir
+			}
+		}
+		if e.IsDir() && (len(names) >= maxLevels || e.Name() == ".git" || e.Name() == "node_modules") {
+			return filepath.SkipDir
+		}
+		return nil
+	})
+	return list, more
+}
+
+func (r *Rules) hides(root string, names []string, e fs.DirEntry) bool {
+	last := len(names) - 1
+	kind, _ := r.Judge(Place{
+		Dir: names[:last], Name: names[last],
+		Has:   func(string) bool { return false },
+		IsDir: e.IsDir,
+		Contains: func(texts []string) bool {
+			return e.Type().IsRegular() && contains(filepath.Join(root, filepath.Join(names...)), texts)
+		},
+		Made: func() bool { return false },
+	})
+	return kind == Hidden
+}
+
+func contains(path string, texts []string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	buf := make([]byte, 64<<10)
+	n, _ := f.Read(buf)
+	for _, t := range texts {
+		if strings.Contains(string(buf[:n]), t) {
+			return true
+		}
+	}
+	return false
+}
