@@ -58,6 +58,9 @@ func (g *Gateway) infoHandler() http.Handler {
 		fmt.Fprint(w, "bawn, on the host, controls the network of this sandbox. Traffic that no rule allows is denied at once:\n"+
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP requests get status 403.\n"+
 			"The rules cannot be changed from inside the sandbox. Ask the user to run this on the host: "+allowCommand+" HOST:PORT\n"+
+			"Changes of files that the host runs or trusts (.git/hooks, .git/config, .vscode, .envrc, settings of agents, bawn.yaml)\n"+
+			"stay in the sandbox, and files with secrets (.env, private keys) are hidden. To change that, ask the user to run on the\n"+
+			"host: bawn run --no-guard PATTERN, or --show PATTERN. What was kept back: bawn files log\n"+
 			"This page as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.ruleTexts()
 		for _, rule := range list {
