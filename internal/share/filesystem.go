@@ -37,6 +37,7 @@ type fileSystem struct {
 	private *privateStore // nil: changes of guarded paths are refused
 	events  *eventLog     // nil: not logged
 	made    sync.Map      // of key: files that the guest made, where they take no attribute
+	mades   atomic.Int64
 
 	listings listings
 	syncs    shared

@@ -164,12 +164,15 @@ func contains(dir int, name string, texts []string) bool {
 // take it for the host's. The guest cannot set it (ownAttributes).
 const madeAttribute = ownAttributes + "made"
 
+// maxMade bounds the files that are marked in memory, where they take no attribute.
+const maxMade = 1 << 14
+
 // markMade marks a file that the guest made, at a descriptor.
 func (f *fileSystem) markMade(fd int) {
 	if unix.Setxattr(magic(fd), madeAttribute, []byte("1"), 0) == nil {
 		return
 	}
-	if st, err := statFD(fd); err == nil { // no attributes: known as long as the server runs
+	if st, err := statFD(fd); err == nil && f.mades.Add(1) <= maxMade { // no attributes: known as long as the server runs
 		f.made.Store(keyOf(st), true)
 	}
 }
@@ -201,7 +204,7 @@ type spotAt struct {
 func (f *fileSystem) look(parent *node, name string) (spotAt, error) {
 	s := spotAt{}
 	var err error
-	if f.rules != nil && (f.rules.Candidate(name) || f.private != nil && f.private.any.Load()) {
+	if f.rules != nil && f.rules.Candidate(name) {
 		if s, err = f.lookSlot(parent, name); err != nil || s.slot {
 			return s, err
 		}

@@ -113,6 +113,7 @@ func TestGitGoesOnAsUsual(t *testing.T) {
 		`git worktree add -q ../wt-none 2>/dev/null || git worktree add -q wt -b wt`,
 		`test ! -d wt || (cd wt && echo w >w && git add w && git commit -q -m w)`,
 		`test ! -d wt || git worktree remove wt`,
+		`git worktree add -q wt2 -b wt2 && (cd wt2 && echo w >w && git add w && git commit -q -m w2)`,
 		`git init -q sub && cd sub && echo s >s && git add s && git commit -q -m s && git config x.y z && git config x.y`,
 		`git clone -q sub clone && cd clone && git log --oneline && git remote -v | grep -q sub && git fetch -q && test -z "$(git status --porcelain)"`,
 		`mv clone clone2 && cd clone2 && git remote -v | grep -q sub && rm -rf ../clone2`,
@@ -129,8 +130,11 @@ func TestGitGoesOnAsUsual(t *testing.T) {
 	p.hostHas(".git/config", string(config))
 	p.hostHas(".git/hooks/post-commit", "")
 	p.hostHas(".vscode/settings.json", "{}\n")
-	if out := p.sh(p.host, `git log --oneline --all | grep -c . && git fsck && git worktree prune`); !strings.Contains(out, "\n") {
+	if out := p.sh(p.host, `git log --oneline --all | grep -c . && git status --short && git branch -a && git worktree list && git gc -q && git fsck && git worktree prune`); !strings.Contains(out, "\n") {
 		t.Error(out)
+	}
+	if out := p.sh(p.guest, `cd wt2 && git log --oneline | grep -c w2`); out != "1\n" {
+		t.Errorf("the guest's working tree: %q", out)
 	}
 }
 

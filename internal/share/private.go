@@ -303,34 +303,38 @@ func (s *privateStore) copyUp(host int, dir []string, name string, skip func(nam
 	defer unix.Close(fd)
 	s.drafts++
 	draft := fmt.Sprintf("%s%d", draftPrefix, s.drafts)
-	removeTree(s.root.fd, draft, maxPrivateDepth*4) // of a server that was killed
+	removeTree(fd, draft, maxPrivateDepth*4) // of a server that was killed
 	c := &copier{store: s, skip: skip}
-	err = c.copy(host, name, s.root.fd, draft, []string{name})
-	if err == nil {
-		err = unix.Renameat2(s.root.fd, draft, fd, slotPrefix+name, unix.RENAME_NOREPLACE)
+	err = c.copy(host, name, fd, draft, []string{name})
+	if err == nil { // in one directory: Landlock ABI 1 allows no other renames
+		err = unix.Renameat2(fd, draft, fd, slotPrefix+name, unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
-		removeTree(s.root.fd, draft, maxPrivateDepth*4)
+		removeTree(fd, draft, maxPrivateDepth*4)
 		return nil, err
 	}
 	return c.list, nil
 }
 
 // copyIn makes a private version of a regular file at a name in an open directory, in place
-// of what lies at a name in the store, and returns its identity.
-func (s *privateStore) copyIn(host int, name string, to int, as string) (key, error) {
+// of what lies at a name in the store, which is a slot or not, and returns its identity.
+func (s *privateStore) copyIn(host int, name string, to int, as string, slot bool) (key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drafts++
 	draft := fmt.Sprintf("%s%d", draftPrefix, s.drafts)
-	removeTree(s.root.fd, draft, 1)
+	at := s.root.fd
+	if slot { // else the guest would see the draft
+		at = to
+	}
+	removeTree(at, draft, 1)
 	c := &copier{store: s}
-	err := c.copy(host, name, s.root.fd, draft, nil)
+	err := c.copy(host, name, at, draft, nil)
 	if err == nil {
-		err = unix.Renameat2(s.root.fd, draft, to, as, 0)
+		err = unix.Renameat2(at, draft, to, as, 0)
 	}
 	if err != nil {
-		removeTree(s.root.fd, draft, 1)
+		removeTree(at, draft, 1)
 		return key{}, err
 	}
 	return c.list[0].to, nil

@@ -117,7 +117,7 @@ func (f *fileSystem) renameAcross(r *renaming) error {
 	}
 	recorded := f.keepName(r.a, r.pa, r.from)
 	defer func() { f.leftName(recorded, r.pa) }()
-	now, err := f.private.copyIn(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name)
+	now, err := f.private.copyIn(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name, r.pb.slot)
 	if err != nil {
 		return err
 	}

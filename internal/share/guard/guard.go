@@ -24,6 +24,7 @@
 package guard
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -64,7 +65,8 @@ type Rules struct {
 	names   map[string][]*Rule // last component, folded
 	globs   []*Rule            // default rules whose last component is a pattern
 	parents map[string]bool    // folded names of components that are not the last one
-	exact   map[string]bool    // folded paths from the root that are guarded (Options.Paths)
+	exact   map[string]Kind    // folded paths from the root (Options.Paths, Options.HiddenPaths)
+	lasts   map[string]bool    // their last components
 	guard   *patterns          // of the user
 	free    *patterns
 	hide    *patterns
@@ -81,18 +83,23 @@ type Options struct {
 	Show    []string `json:"show,omitempty"`
 	// Paths are guarded as well: paths from the root that the host's configuration names.
 	Paths []string `json:"paths,omitempty"`
+	// HiddenPaths are hidden as well, in the same form.
+	HiddenPaths []string `json:"hiddenPaths,omitempty"`
 	// Prefix are components above the root that matter: .git, if the root lies below one.
 	Prefix []string `json:"prefix,omitempty"`
 }
 
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
-	r := &Rules{names: map[string][]*Rule{}, parents: map[string]bool{}, exact: map[string]bool{}, prefix: o.Prefix}
+	r := &Rules{names: map[string][]*Rule{}, parents: map[string]bool{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix}
 	for i := range Defaults {
 		r.add(&Defaults[i])
 	}
-	for _, p := range o.Paths {
-		r.exact[fold(p)] = true
+	for kind, paths := range map[Kind][]string{Guarded: o.Paths, Hidden: o.HiddenPaths} {
+		for _, p := range paths {
+			r.exact[fold(p)] = max(kind, r.exact[fold(p)])
+			r.lasts[fold(path.Base(p))] = true
+		}
 	}
 	for _, s := range []struct {
 		into **patterns
@@ -110,7 +117,8 @@ func New(o Options) (*Rules, error) {
 func (r *Rules) add(rule *Rule) {
 	rule.parts = strings.Split(fold(rule.Path), "/")
 	last := rule.parts[len(rule.parts)-1]
-	if strings.ContainsAny(last, "*") {
+	rule.glob = globOf(last)
+	if rule.glob.star {
 		r.globs = append(r.globs, rule)
 	} else {
 		r.names[last] = append(r.names[last], rule)
@@ -154,18 +162,18 @@ func foldOn(folds bool, name string) string {
 // Candidate reports whether Judge could return anything but Free for a name, in whatever
 // directory. It is cheap.
 func (r *Rules) Candidate(name string) bool {
-	if r.guard != nil || r.hide != nil || len(r.exact) > 0 {
+	if r.guard != nil || r.hide != nil {
 		return true
 	}
 	return r.candidate(foldOn(true, name))
 }
 
 func (r *Rules) candidate(name string) bool {
-	if r.names[name] != nil || gitNames[name] {
+	if r.names[name] != nil || gitNames[name] || r.lasts[name] {
 		return true
 	}
 	for _, g := range r.globs {
-		if matches(g.last(), name) {
+		if g.glob.match(name) {
 			return true
 		}
 	}
@@ -178,7 +186,7 @@ func (r *Rules) AsksMade(name string) bool {
 	if name == ".git" || name == "gitdir" {
 		return true
 	}
-	asks := func(rule *Rule) bool { return rule.holds != nil && matches(rule.last(), name) }
+	asks := func(rule *Rule) bool { return rule.holds != nil && rule.glob.match(name) }
 	for _, rule := range r.names[name] {
 		if asks(rule) {
 			return true
@@ -208,11 +216,13 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 		return Guarded, nil
 	}
 	name := foldOn(p.Folds, p.Name)
-	if len(r.exact) > 0 && r.exact[fold(strings.Join(append(slices.Clip(p.Dir), p.Name), "/"))] {
-		return Guarded, nil
-	}
 	if !r.candidate(name) {
 		return Free, nil
+	}
+	if r.lasts[name] {
+		if kind := r.exact[fold(strings.Join(append(slices.Clip(p.Dir), p.Name), "/"))]; kind != Free {
+			return kind, nil
+		}
 	}
 	dir := slices.Concat(r.prefix, p.Dir)
 	for i := range dir {
@@ -227,7 +237,7 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 		}
 	}
 	for _, rule := range r.globs {
-		if matches(rule.last(), name) && rule.applies(p, dir) {
+		if rule.glob.match(name) && rule.applies(p, dir) {
 			return rule.Kind, rule
 		}
 	}

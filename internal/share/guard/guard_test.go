@@ -24,7 +24,7 @@ func at(path string, folds, isDir bool, has ...string) Place {
 }
 
 func TestJudge(t *testing.T) {
-	rules, err := New(Options{Guard: []string{"/deploy/*.sh", "ci/"}, NoGuard: []string{".idea"}, Hide: []string{"private/**"}, Show: []string{".env.ci"}, Paths: []string{"tools/hook"}})
+	rules, err := New(Options{Guard: []string{"/deploy/*.sh", "ci/"}, NoGuard: []string{".idea"}, Hide: []string{"private/**"}, Show: []string{".env.ci"}, Paths: []string{"tools/hook"}, HiddenPaths: []string{"config/secrets"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestJudge(t *testing.T) {
 		{path: "deploy/a.sh", want: Guarded}, {path: "x/deploy/a.sh"}, {path: "x/ci", want: Guarded, isDir: true}, {path: "x/ci"}, {path: "tools/hook", want: Guarded}, {path: "Tools/Hook", want: Guarded},
 		{path: ".env", want: Hidden}, {path: "a/.env.local", want: Hidden}, {path: ".env.example"}, {path: ".env.ci"}, {path: ".env", isDir: true}, {path: ".environment"},
 		{path: "a.pem"}, {path: "a.pem", want: Hidden, has: []string{"secret"}}, {path: "a.pem", has: []string{"secret", "made"}}, {path: ".npmrc"}, {path: ".aws", want: Hidden, isDir: true},
-		{path: "private/x/y", want: Hidden}, {path: "README.md"},
+		{path: "config/secrets", want: Hidden}, {path: "secrets"}, {path: "private/x/y", want: Hidden}, {path: "README.md"},
 	} {
 		if got, _ := rules.Judge(at(c.path, c.folds, c.isDir, c.has...)); got != c.want {
 			t.Errorf("%s (folds %v, directory %v, has %v): %v, want %v", c.path, c.folds, c.isDir, c.has, got, c.want)
@@ -99,14 +99,14 @@ func TestPatternsThatMakeNoSense(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	root := t.TempDir()
-	for _, d := range []string{".git", "scripts", "agents"} {
+	for _, d := range []string{".git", "scripts", "agents", "config"} {
 		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, text := range map[string]string{
-		".git/config": "[core]\n\thooksPath = scripts/hooks\n\tfsmonitor = \"./scripts/monitor -v\"\n[include]\n\tpath = ../git.inc\n[includeIf \"gitdir:x\"]\n\tpath = /outside\n[filter \"x\"]\n\tclean = sh scripts/clean %f\n[remote \"origin\"]\n\turl = scripts/monitor\n",
-		"scripts/monitor": "", "scripts/clean": "", "agents/mcp.json": "",
+		".git/config":     "[core]\n\thooksPath = scripts/hooks\n\tfsmonitor = \"./scripts/monitor -v\"\n[include]\n\tpath = ../git.inc\n[includeIf \"gitdir:x\"]\n\tpath = /outside\n[filter \"x\"]\n\tclean = sh scripts/clean %f\n[remote \"origin\"]\n\turl = scripts/monitor\n",
+		"scripts/monitor": "", "scripts/clean": "", "agents/mcp.json": "", "config/secrets": "",
 	} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -115,17 +115,23 @@ func TestTargets(t *testing.T) {
 	if err := os.Symlink("agents/mcp.json", filepath.Join(root, ".mcp.json")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink("config/secrets", filepath.Join(root, ".env")); err != nil {
+		t.Fatal(err)
+	}
 	real, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Targets(real)
+	got, hidden := Targets(real)
+	if !slices.Equal(hidden, []string{"config/secrets"}) {
+		t.Errorf("hidden: %q", hidden)
+	}
 	slices.Sort(got)
 	if want := []string{"agents/mcp.json", "git.inc", "scripts/clean", "scripts/hooks", "scripts/monitor"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := Targets(t.TempDir()); got != nil {
-		t.Errorf("of nothing: %q", got)
+	if got, hidden := Targets(t.TempDir()); got != nil || hidden != nil {
+		t.Errorf("of nothing: %q, %q", got, hidden)
 	}
 }
 

@@ -19,9 +19,8 @@ type Rule struct {
 	but   []string // names that are Free
 
 	parts []string // Path, folded
+	glob  glob     // the last of them
 }
-
-func (r *Rule) last() string { return r.parts[len(r.parts)-1] }
 
 // applies reports whether a rule whose last component matches applies in a directory, whose
 // components are folded.
@@ -36,7 +35,7 @@ func (r *Rule) applies(p Place, dir []string) bool {
 		}
 	}
 	for _, b := range r.but {
-		if matches(b, fold(p.Name)) {
+		if globOf(b).match(fold(p.Name)) {
 			return false
 		}
 	}
@@ -46,13 +45,23 @@ func (r *Rule) applies(p Place, dir []string) bool {
 	return r.holds == nil || p.Contains(r.holds) && !p.Made()
 }
 
-// matches reports whether a pattern of the list matches a folded name.
-func matches(pattern, name string) bool {
+// glob is a folded name, which may have one * in it.
+type glob struct {
+	before, after string
+	star          bool
+}
+
+func globOf(pattern string) glob {
 	before, after, star := strings.Cut(pattern, "*")
-	if !star {
-		return pattern == name
+	return glob{before, after, star}
+}
+
+// match reports whether the glob matches a folded name.
+func (g glob) match(name string) bool {
+	if !g.star {
+		return g.before == name
 	}
-	return len(name) >= len(before)+len(after) && strings.HasPrefix(name, before) && strings.HasSuffix(name, after)
+	return len(name) >= len(g.before)+len(g.after) && strings.HasPrefix(name, g.before) && strings.HasSuffix(name, g.after)
 }
 
 // privateKey begins every private key in PEM form (RFC 7468 section 10 and 11, and OpenSSH).

@@ -103,7 +103,8 @@ func (p *patterns) match(at Place) bool {
 	for _, list := range [][]string{path, folded} {
 		for i := 1; i <= len(list); i++ {
 			for _, one := range p.list {
-				if one.Match(list[:i], i < len(list) || at.IsDir()) == gitignore.Exclude {
+				matches := func(isDir bool) bool { return one.Match(list[:i], isDir) == gitignore.Exclude }
+				if matches(true) && (i < len(list) || matches(false) || at.IsDir()) {
 					return true
 				}
 			}

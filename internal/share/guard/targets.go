@@ -15,40 +15,43 @@ const maxConfig = 1 << 20
 
 // Targets returns paths of a project, from its root, that the host's own configuration runs or
 // reads: what the project's .git/config names (core.hooksPath, core.fsmonitor, included
-// files, filters), and where guarded paths lead that are symbolic links. It reads the host's
-// files, before a guest runs. What it cannot read names nothing.
-func Targets(root string) []string {
-	var list []string
-	add := func(path string) {
+// files, filters), and where guarded paths of its root lead that are symbolic links; and
+// where hidden ones lead. It reads the host's files, before a guest runs. What it cannot
+// read names nothing.
+func Targets(root string) (guarded, hidden []string) {
+	inside := func(path string) (rel string, ok bool) {
 		rel, err := filepath.Rel(root, path)
-		if err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../") && rel != ".git" {
-			list = append(list, rel)
-		}
+		return rel, err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../") && rel != ".git"
 	}
 	for _, named := range namedByGit(root) {
-		add(named)
-	}
-	for _, path := range guardedLinks(root) {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			add(real)
+		if rel, ok := inside(named); ok {
+			guarded = append(guarded, rel)
 		}
 	}
-	return list
-}
-
-// guardedLinks returns the symbolic links in a project's root, and in the directories of the list
-// there, at guarded paths.
-func guardedLinks(root string) []string {
-	var list []string
 	for _, rules := range [][]Rule{Defaults, gitPaths} {
 		for _, r := range rules {
-			path := filepath.Join(root, r.Path)
-			if fi, err := os.Lstat(path); r.Kind == Guarded && err == nil && fi.Mode()&os.ModeSymlink != 0 {
-				list = append(list, path)
+			rel, ok := inside(linkTarget(filepath.Join(root, r.Path)))
+			switch {
+			case ok && r.Kind == Guarded:
+				guarded = append(guarded, rel)
+			case ok && r.Kind == Hidden:
+				hidden = append(hidden, rel)
 			}
 		}
 	}
-	return list
+	return guarded, hidden
+}
+
+// linkTarget returns where a symbolic link leads, and "" for anything else.
+func linkTarget(path string) string {
+	if fi, err := os.Lstat(path); err != nil || fi.Mode()&os.ModeSymlink == 0 {
+		return ""
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return ""
+	}
+	return real
 }
 
 var gitPaths = []Rule{

@@ -71,7 +71,8 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 // those of its place in the guest, which is the same in a fork.
 func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, guest string) {
 	p := spec.AllPatterns()
-	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show, Paths: guard.Targets(o.Root)}
+	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show}
+	o.Guard.Paths, o.Guard.HiddenPaths = guard.Targets(o.Root)
 	if i := strings.Index(o.Root+"/", "/.git/"); i >= 0 {
 		o.Guard.Prefix = strings.Split(o.Root[i+1:], "/")
 	}
