@@ -129,8 +129,16 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 		if h, err := f.handle(h); err == nil {
 			defer f.done(h)
 			if h.writable() {
+				if err := f.growStore(h, int64(in.Size), false, 0); err != nil {
+					return err
+				}
 				return unix.Ftruncate(h.fd, int64(in.Size))
 			}
+		}
+	}
+	if in.Size > st.Size && f.stored(in.NodeId) {
+		if err := f.private.take(0, int64(in.Size-st.Size)); err != nil {
+			return err
 		}
 	}
 	w, err := reopen(fd, unix.O_WRONLY, st)

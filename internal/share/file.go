@@ -18,6 +18,8 @@ type handle struct {
 	users    int // guarded by fileSystem.mu
 	released bool
 
+	stored bool // the file is a private version, or lies in one
+
 	wrote atomic.Bool   // the guest changed the file through it
 	kept  atomic.Uint64 // generation of the restore point in which it was recorded (keep.go)
 	noted atomic.Int64  // when its state was noted for undo (Unix time, ns)
@@ -29,13 +31,14 @@ func (h *handle) writable() bool { return h.flags&unix.O_ACCMODE != unix.O_RDONL
 
 // add keeps an open descriptor for the guest.
 func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
+	stored := f.inStore(n)
 	f.mu.Lock()
 	if len(f.handles) >= f.maxHandles {
 		f.mu.Unlock()
 		return nil, unix.ENFILE
 	}
 	f.nextHandle++
-	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags}
+	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags, stored: stored}
 	f.handles[h.id] = h
 	f.mu.Unlock()
 
@@ -292,7 +295,15 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		unix.Close(fd)
 		return status(err)
 	}
-	return f.opened(nil, "", false, fd, record, st, flags, out)
+	if st := f.opened(nil, "", false, fd, record, st, flags, out); st != fuse.OK || !s.private {
+		return st
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.handles[out.Fh]; h != nil {
+		h.stored = true
+	}
+	return fuse.OK
 }
 
 // Release implements fuse.RawFileSystem.
@@ -361,6 +372,9 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 			return 0, status(err)
 		}
 	}
+	if err := f.growStore(h, int64(in.Offset)+int64(total), in.Flags&unix.O_APPEND != 0, int64(total)); err != nil {
+		return 0, status(err)
+	}
 	flags := 0
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
@@ -406,6 +420,9 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.space.give(uint64(n), 0)
+	if err := f.growStore(to, int64(in.OffOut)+int64(n), false, 0); err != nil {
+		return 0, status(err)
+	}
 	f.keepHandle(to)
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(to.node, to.fd); err != nil {
@@ -457,6 +474,9 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 			return status(err)
 		}
 		defer f.space.give(in.Length, 0)
+	}
+	if err := f.growStore(h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
+		return status(err)
 	}
 	f.keepHandle(h)
 	if in.Uid != 0 {

@@ -461,6 +461,40 @@ func (t *tree) below(n, parent *node, name string) bool {
 	return false
 }
 
+// inStore reports whether a node is a private version, or lies in one.
+func (f *fileSystem) inStore(n *node) bool {
+	if f.private == nil || !f.private.any.Load() {
+		return false
+	}
+	c, err := f.tree.chain(n)
+	return err == nil && c.private
+}
+
+// stored is inStore by a node's number.
+func (f *fileSystem) stored(id uint64) bool {
+	n, err := f.tree.get(id)
+	return err == nil && f.inStore(n)
+}
+
+// growStore takes the room in the store of private versions that a write needs: up to a
+// place in the file, or so much behind its end.
+func (f *fileSystem) growStore(h *handle, end int64, atEnd bool, length int64) error {
+	if !h.stored || end < 0 {
+		return nil
+	}
+	st, err := statFD(h.fd)
+	if err != nil {
+		return err
+	}
+	if atEnd {
+		end = int64(st.Size) + length
+	}
+	if end <= int64(st.Size) {
+		return nil
+	}
+	return f.private.take(0, end-int64(st.Size))
+}
+
 // guardsHost reports whether a node is a guarded or hidden file of the host.
 func (f *fileSystem) guardsHost(n *node) bool {
 	if f.rules == nil {
