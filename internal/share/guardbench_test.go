@@ -1,0 +1,76 @@
+package share
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
+)
+
+// BenchmarkGuard measures what the rules of guarded paths cost a request, without the queue and
+// the guest.
+func BenchmarkGuard(b *testing.B) {
+	for _, guarded := range []bool{false, true} {
+		b.Run(fmt.Sprintf("guarded=%v", guarded), func(b *testing.B) {
+			o := Options{Root: b.TempDir()}
+			if guarded {
+				o.Guard, o.Private = &guard.Options{}, filepath.Join(b.TempDir(), "private")
+			}
+			f, err := newFileSystem(o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			dir := uint64(rootID)
+			for _, name := range []string{"src", "packages", "app", "components"} {
+				var out fuse.EntryOut
+				if st := f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(dir), Mode: 0o755}, name, &out); st != fuse.OK {
+					b.Fatal(st)
+				}
+				dir = out.NodeId
+			}
+			h := header(dir)
+			b.Run("create-remove", func(b *testing.B) {
+				for b.Loop() {
+					var out fuse.CreateOut
+					if st := f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, "index.js", &out); st != fuse.OK {
+						b.Fatal(st)
+					}
+					f.release(out.Fh)
+					if st := f.Unlink(nil, &h, "index.js"); st != fuse.OK {
+						b.Fatal(st)
+					}
+					f.Forget(out.NodeId, 1)
+				}
+			})
+			var out fuse.CreateOut
+			if st := f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, "index.js", &out); st != fuse.OK {
+				b.Fatal(st)
+			}
+			b.Run("lookup-open-close", func(b *testing.B) {
+				for b.Loop() {
+					var e fuse.EntryOut
+					var open fuse.OpenOut
+					if st := f.Lookup(nil, &h, "index.js", &e); st != fuse.OK {
+						b.Fatal(st)
+					}
+					if st := f.Open(nil, &fuse.OpenIn{InHeader: header(e.NodeId)}, &open); st != fuse.OK {
+						b.Fatal(st)
+					}
+					f.release(open.Fh)
+				}
+			})
+			b.Run("write", func(b *testing.B) {
+				data := [][]byte{make([]byte, 4096)}
+				for b.Loop() {
+					if _, st := f.Writev(nil, &fuse.WriteIn{Fh: out.Fh}, data); st != fuse.OK {
+						b.Fatal(st)
+					}
+				}
+			})
+		})
+	}
+}
