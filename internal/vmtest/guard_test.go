@@ -39,7 +39,7 @@ rm -rf .vscode; mkdir .vscode; echo evil >.vscode/tasks.json; cat .vscode/tasks.
 mkdir m; echo evil >m/settings.json; mv .claude .c2; mv m .claude; ln -s m .gemini; echo evil >.envrc; truncate -s 0 .envrc; chmod 777 .envrc
 mkdir -p sub/.idea; echo evil >sub/.idea/workspace.xml; mkdir bare bare/objects bare/refs; echo evil >bare/config; echo "ref: refs/heads/main" >bare/HEAD
 mkdir b; mount --bind . b; echo evil >b/.git/hooks/commit-msg; echo evil >/proc/self/root$p/.envrc; echo evil >deep/../.envrc; umount b
-cat .env deep/.env.local key.pem; ls -A . deep | grep -x ".env\|.env.local\|key.pem"; ln .env e && cat e; mv .env e && cat e; mv deep d2; cat d2/.env.local; cat ca.pem
+cat .env deep/.env.local key.pem; ls -A . deep | grep -x ".env\|.env.local\|key.pem"; ln .env e && cat e; mv .env e && cat e; mv deep d2; cat d2/.env.local; mv d2 deep; cat ca.pem
 echo mine >.env; cat .env
 git init -q made && cd made && git -c user.name=x -c user.email=x@x commit -q --allow-empty -m one && git config a.b c && git config a.b && git log --oneline | wc -l
 '`)
