@@ -233,6 +233,7 @@ type status struct {
 	}
 	Status struct {
 		MachinePID int
+		Goroutines int
 		Accel      string
 	}
 	DiskUsed, SnapshotsUsed int64

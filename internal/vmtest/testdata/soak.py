@@ -81,6 +81,35 @@ def console():
         c.write("flood " * 2000 + "\n")
 
 
+server, clients = None, []
+
+
+def port():
+    "Open and close a port that is published, and send more on it than its clients read."
+    global server
+    if server is None or random.random() < 0.002:
+        if server is not None:
+            server.close()
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", 45999))
+        server.listen(50)
+        server.settimeout(0.01)
+    for c in clients:
+        try:
+            c.send(b"x" * 65536)
+        except OSError:
+            pass
+    try:
+        c, _ = server.accept()
+    except TimeoutError:
+        return
+    c.setblocking(False)
+    clients.append(c)
+    if len(clients) > 50:
+        clients.pop(0).close()
+
+
 def work(f):
     while time.time() < until:
         try:
