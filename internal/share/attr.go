@@ -64,6 +64,9 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
+	if fd, st, err = f.separate(n, fd, st); err != nil {
+		return status(err)
+	}
 	defer unix.Close(fd)
 	f.keepNode(n, fd)
 	if err := f.setOwner(n, fd, st, in); err != nil {

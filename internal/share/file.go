@@ -135,16 +135,22 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	defer unix.Close(place)
+	defer func() { unix.Close(place) }()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fuse.Status(unix.EISDIR)
+	}
+	if flags&unix.O_TRUNC == 0 && f.tree.outdated(n, st) {
+		f.reopened.Add(1)
+		return fuse.Status(unix.ESTALE)
+	}
+	if op == modifyNode {
+		if place, st, err = f.separate(n, place, st); err != nil {
+			return status(err)
+		}
 	}
 	if flags&unix.O_TRUNC != 0 {
 		f.keepNode(n, place)
 		f.tree.changedByGuest(n)
-	} else if f.tree.outdated(n, st) {
-		f.reopened.Add(1)
-		return fuse.Status(unix.ESTALE)
 	}
 	fd, err := reopen(place, flags, st)
 	if err != nil {
@@ -366,7 +372,9 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.space.give(total, 0)
-	f.keepHandle(h)
+	if err := f.beforeWrite(h); err != nil {
+		return 0, status(err)
+	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return 0, status(err)
@@ -423,7 +431,9 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	if err := f.growStore(to, int64(in.OffOut)+int64(n), false, 0); err != nil {
 		return 0, status(err)
 	}
-	f.keepHandle(to)
+	if err := f.beforeWrite(to); err != nil {
+		return 0, status(err)
+	}
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(to.node, to.fd); err != nil {
 			return 0, status(err)
@@ -478,7 +488,9 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if err := f.growStore(h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
 		return status(err)
 	}
-	f.keepHandle(h)
+	if err := f.beforeWrite(h); err != nil {
+		return status(err)
+	}
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return status(err)

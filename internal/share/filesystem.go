@@ -39,8 +39,9 @@ type fileSystem struct {
 	made    sync.Map      // of key: files that the guest made, where they take no attribute
 	mades   atomic.Int64
 
-	listings listings
-	syncs    shared
+	listings  listings
+	separator separator
+	syncs     shared
 
 	reopened atomic.Int64 // files that the guest was told to look up again
 }

@@ -13,7 +13,7 @@ import (
 
 // This file records what the guest changes before it does (package undo). Each operation that
 // changes anything calls keepName for each name that it makes, removes or replaces, or
-// keepNode or keepHandle for the file whose contents or attributes it changes; and afterwards
+// keepNode or beforeWrite for the file whose contents or attributes it changes; and afterwards
 // leftName, leftNode or leftHandle, so that an undo can tell the guest's change from a later one
 // of the host.
 
@@ -125,16 +125,18 @@ func (f *fileSystem) leftNode(n *node, st *unix.Statx_t) {
 	}
 }
 
-// keepHandle records the file of a handle whose contents are about to change. It costs nothing
-// for one that was recorded since the last restore point.
-func (f *fileSystem) keepHandle(h *handle) {
-	if f.undo == nil {
-		return
+// beforeWrite makes the file of a handle, whose contents are about to change, one of the share
+// alone (separate.go), and records it. It costs little for one that was recorded since the last
+// restore point.
+func (f *fileSystem) beforeWrite(h *handle) error {
+	if err := f.separateHandle(h); err != nil || f.undo == nil {
+		return err
 	}
 	if now := f.undo.Generation(); h.kept.Load() != now {
 		f.keepNode(h.node, h.fd)
 		h.kept.Store(now)
 	}
+	return nil
 }
 
 // leftEvery is how often the state of a file is noted that the guest goes on writing. A server

@@ -14,7 +14,7 @@ import (
 
 // Bounds of what a node and the tree remember.
 const (
-	maxSpots = 4    // other names of a node
+	maxSpots = 64   // other names of a node
 	maxPins  = 1024 // pinned files; at most a sixteenth of the files that may be open
 	// maxPinned is the largest file that is pinned by a look-up, in bytes: the host's disk
 	// keeps a pinned file after the host has removed it.

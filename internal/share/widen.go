@@ -42,9 +42,12 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(fd)
+	defer func() { unix.Close(fd) }()
 	typ := st.Mode & unix.S_IFMT
 	if typ != unix.S_IFREG && typ != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&permissions == hostMode(typ, st.Mode) {
+		return false
+	}
+	if fd, st, err = f.separate(n, fd, st); err != nil {
 		return false
 	}
 	f.keepNode(n, fd)

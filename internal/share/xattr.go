@@ -29,7 +29,10 @@ func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path 
 	if err != nil {
 		return 0, status(err)
 	}
-	fd, _, err := f.open(n)
+	fd, st, err := f.open(n)
+	if err == nil && o.modifies() {
+		fd, _, err = f.separate(n, fd, st)
+	}
 	if err != nil {
 		return 0, status(err)
 	}

@@ -282,6 +282,9 @@ func (a *applier) file(dir int, s Step) error {
 			return err
 		}
 	}
+	if err := CopyAttributes(int(out.Fd()), int(in.Fd()), ofTheUser); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
 	if err := attributes(int(out.Fd()), s.state); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,3 +130,34 @@ func copyRange(out, in int, at, end int64) (int64, error) {
 	}
 	return at, nil
 }
+
+// CopyAttributes gives an open file the user's extended attributes of another, of those that
+// keep accepts.
+func CopyAttributes(out, in int, keep func(name string) bool) error {
+	buf := make([]byte, 64<<10) // XATTR_LIST_MAX (linux/limits.h)
+	n, err := unix.Flistxattr(in, buf)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if !strings.HasPrefix(name, "user.") || !keep(name) {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Fgetxattr(in, name, value)
+		if err == nil {
+			err = unix.Fsetxattr(out, name, value[:n], 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ofTheUser reports whether an extended attribute is not one of bawn's own, which are kept
+// in State and are not taken from a store that a guest may have forged.
+func ofTheUser(name string) bool { return !strings.HasPrefix(name, "user.bawn.") }

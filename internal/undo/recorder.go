@@ -352,6 +352,7 @@ func (r *Recorder) copyIn(p *point, in int, number uint32, size int64) (blob, lo
 		return "", err.Error()
 	}
 	defer out.Close()
+	_ = CopyAttributes(int(out.Fd()), in, ofTheUser) // where the store's file system has any
 	if unix.IoctlFileClone(int(out.Fd()), in) == nil {
 		return name, ""
 	}

@@ -74,3 +74,34 @@ func listTree(t *testing.T, dir string) string {
 	}
 	return string(out)
 }
+
+// TestLinksThatLeadOut changes files that a store outside of the project has too, by hard links.
+func TestLinksThatLeadOut(t *testing.T) {
+	dir := temp(t)
+	outside, err := os.MkdirTemp(filepath.Join(base, "home"), "store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(outside) })
+	names := []string{"written", "truncated", "mapped", "chmod", "open", "touched"}
+	for _, name := range names {
+		writeFile(t, filepath.Join(outside, name), "of the store: "+name+"\n")
+		if err := os.Link(filepath.Join(outside, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := listTree(t, outside)
+	must(t, dir, "run", "--user", "root", "--", "sh", "-ec", `
+echo guest >>written; : >truncated; chmod 777 chmod; touch -d 1990-01-01 touched
+python3 -c 'import mmap
+f = open("mapped", "r+b"); m = mmap.mmap(f.fileno(), 0); m[0:1] = b"X"; m.flush(); m.close()
+r, w = open("open"), open("open", "r+"); w.write("guest"); w.flush()
+assert r.read(5) == "guest"'
+ln written again; echo more >>again; cmp written again; test $(stat -c %h written) = 2`)
+	if after := listTree(t, outside); after != before {
+		t.Errorf("the store was\n%s\nand is\n%s", before, after)
+	}
+	if got := readFile(t, filepath.Join(dir, "written")); got != "of the store: written\nguest\nmore\n" {
+		t.Errorf("the project has %q", got)
+	}
+}
