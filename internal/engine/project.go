@@ -21,7 +21,7 @@ import (
 
 // CheckProject compares a project's bawn.yaml with what was approved.
 func (e *Engine) CheckProject(dir string) (*project.Check, error) {
-	approvals, err := project.Open()
+	approvals, err := approvalsOf(e.sandboxes, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
 	if c.Err != nil {
 		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
 	}
-	approvals, err := project.Open()
+	approvals, err := approvalsOf(e.sandboxes, c.Dir)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
 
 // Forget withdraws the approval of a project's bawn.yaml, and its rules.
 func (e *Engine) Forget(ctx context.Context, dir string) error {
-	approvals, err := project.Open()
+	approvals, err := approvalsOf(e.sandboxes, dir)
 	if err != nil {
 		return err
 	}
@@ -110,12 +110,25 @@ func (e *Engine) warnProject(spec *sandbox.Spec) {
 	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved in its present form and has no effect"})
 }
 
+// approvalsOf opens the user's approvals. It is an error if a guest can write the one of a
+// project directory, or could: it would approve what it likes.
+func approvalsOf(sandboxes *store.Store, dir string) (*project.Approvals, error) {
+	approvals, err := project.Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := sandboxes.CheckPlace(approvals.File(dir)); err != nil {
+		return nil, fmt.Errorf("the approval of %s is not believed: %w; or move bawn's configuration out of that directory", dir, err)
+	}
+	return approvals, nil
+}
+
 // approvedProposal returns what the user has approved for the spec's project.
-func approvedProposal(spec *sandbox.Spec) (*project.Proposal, error) {
+func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (*project.Proposal, error) {
 	if spec.NoProject {
 		return &project.Proposal{}, nil
 	}
-	approvals, err := project.Open()
+	approvals, err := approvalsOf(sandboxes, spec.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +140,8 @@ func approvedProposal(spec *sandbox.Spec) (*project.Proposal, error) {
 }
 
 // approvedAdditions returns what the approved bawn.yaml adds to the spec.
-func approvedAdditions(spec *sandbox.Spec) (sandbox.Added, error) {
-	p, err := approvedProposal(spec)
+func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Added, error) {
+	p, err := approvedProposal(sandboxes, spec)
 	if err != nil {
 		return sandbox.Added{}, err
 	}
@@ -193,10 +206,10 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 // syncRunning applies the rules of the approved bawn.yaml to a running sandbox, and reports
 // which other changes take effect at the next start.
 func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
-	if err := syncRules(ctx, d, spec); err != nil {
+	if err := e.syncRules(ctx, d, spec); err != nil {
 		return err
 	}
-	add, err := approvedAdditions(spec)
+	add, err := approvedAdditions(e.sandboxes, spec)
 	if err != nil { // the next start will fail with it; this one has happened
 		e.notify(Notice{Reason: ReasonOf(err), Sandbox: spec.Name, Path: spec.Dir, Text: err.Error(), Err: err})
 		return nil
@@ -239,14 +252,14 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 
 // syncRules puts the rules of the approved bawn.yaml in force for one sandbox. They
 // are in a file of their own, so that a rule that is taken out of bawn.yaml is gone.
-func syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
+func (e *Engine) syncRules(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	file := d.File(store.ProjectPolicyFile)
 	l, err := lockfile.Acquire(ctx, file+".lock")
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	p, err := approvedProposal(spec)
+	p, err := approvedProposal(e.sandboxes, spec)
 	if err != nil {
 		return err
 	}
@@ -277,7 +290,7 @@ func (e *Engine) syncProject(ctx context.Context, dir string) error {
 		d := e.sandboxes.Dir(n)
 		spec, err := d.Spec()
 		if err == nil && spec.Dir == dir {
-			err = syncRules(ctx, d, spec)
+			err = e.syncRules(ctx, d, spec)
 		}
 		if !store.IsNotFound(err) { // removed meanwhile
 			failed = errors.Join(failed, err)

@@ -40,7 +40,7 @@ func TestRulesOfTheProjectFileComeAndGo(t *testing.T) {
 	approve(t, e, dir)
 	want("allow a.test", "deny b.test", "allow own.test")
 	propose(t, dir, "allow: [evil.test]\n")
-	if err := syncRules(ctx, d, s); err != nil {
+	if err := e.syncRules(ctx, d, s); err != nil {
 		t.Fatal(err)
 	}
 	want("allow a.test", "deny b.test", "allow own.test")

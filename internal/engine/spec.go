@@ -203,7 +203,7 @@ func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error)
 		CPUs: DefaultCPUs(), Memory: DefaultMemory(), Disk: DefaultDisk, Idle: DefaultIdle,
 	}
 	put(&s.NoProject, c.NoProject)
-	add, err := approvedAdditions(s)
+	add, err := approvedAdditions(e.sandboxes, s)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 	put(&spec.NoProject, c.NoProject)
 	add := spec.Added
 	if phase != sandbox.Running && phase != sandbox.Starting {
-		if add, err = approvedAdditions(spec); err != nil {
+		if add, err = approvedAdditions(e.sandboxes, spec); err != nil {
 			return nil, err
 		}
 	}

@@ -192,7 +192,7 @@ func publishNew(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 // startStopped starts a sandbox that does not run. If that fails, it gets back the
 // mounts and ports that it had.
 func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandbox.Spec, s startup) error {
-	if err := syncRules(ctx, d, spec); err != nil {
+	if err := e.syncRules(ctx, d, spec); err != nil {
 		return err
 	}
 	if err := portsFree(spec, s.change); err != nil {

@@ -32,15 +32,15 @@ func Open() (*Approvals, error) {
 // OpenAt returns the approvals kept in a folder.
 func OpenAt(folder string) *Approvals { return &Approvals{folder} }
 
-// file returns where the approval of a project directory is kept.
-func (a *Approvals) file(dir string) string {
+// File returns where the approval of a project directory is kept.
+func (a *Approvals) File(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
 	return filepath.Join(a.folder, hex.EncodeToString(sum[:]))
 }
 
 // text returns the bytes that were approved. known is false when none were.
 func (a *Approvals) text(dir string) (text []byte, known bool, err error) {
-	text, err = read(a.file(dir))
+	text, err = read(a.File(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
@@ -79,12 +79,12 @@ func (a *Approvals) Approve(c *Check) error {
 	if err := os.Chmod(a.folder, 0o700); err != nil { //nolint:gosec // a folder
 		return err
 	}
-	return atomicfile.Write(a.file(c.Dir), c.Text)
+	return atomicfile.Write(a.File(c.Dir), c.Text)
 }
 
 // Forget withdraws an approval.
 func (a *Approvals) Forget(dir string) error {
-	if err := os.Remove(a.file(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(a.File(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -134,6 +134,15 @@ func writable(spec *sandbox.Spec) (paths []string) {
 	return paths
 }
 
+// CheckPlace returns an error if a path leads to, or through, what a guest can change, or could.
+func (s *Store) CheckPlace(path string) error {
+	list, err := s.Changeable()
+	if err != nil {
+		return err
+	}
+	return checkPlace(path, list)
+}
+
 // checkPlace returns an error if a path leads to, or through, one of the places.
 func checkPlace(path string, places []Changeable) error {
 	var found error
