@@ -69,14 +69,16 @@ type secretFlags struct {
 func secretSetCommand() *cobra.Command {
 	var f secretFlags
 	c := &cobra.Command{
-		Use: "set NAME --for HOST[:PORT]...", Short: "Add a secret, or replace it",
+		Use: "set NAME", Short: "Add a secret, or replace it",
 		Long: `Add a secret, or replace the one of that name. The value is read from standard
 input, a variable, a file, or the command's output when it is needed. It is kept in
-the desktop's keyring where there is one, otherwise in a file of mode 0600.
+the desktop's keyring where there is one, otherwise in a file of mode 0600. For some
+well-known names (ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY, GH_TOKEN) bawn
+knows the hosts.
 
 Without a flag for the place, the secret is put into the header for credentials in
 which the placeholder is (Authorization in all its schemes, X-Api-Key and the like).`,
-		Example: `  bawn secret set ANTHROPIC_API_KEY --for api.anthropic.com < key
+		Example: `  bawn secret set ANTHROPIC_API_KEY < key
   bawn secret set GH_TOKEN --for api.github.com,github.com --command 'gh auth token'
   bawn secret set MAPS_KEY --for maps.example.org --query key`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
@@ -105,6 +107,9 @@ func (f *secretFlags) set(c *cobra.Command, name string) error {
 		s.Keeper = secret.Command
 	} else if c.Flags().Changed("command") {
 		return errors.New("--command is empty")
+	}
+	if len(f.hosts) == 0 {
+		f.hosts = secret.KnownHosts(name)
 	}
 	if len(f.hosts) == 0 {
 		return hint(fmt.Errorf("the secret %s has no host: bawn puts it only into requests to hosts that you name", text.Line(name)), "bawn secret set %s --for api.example.org", name)

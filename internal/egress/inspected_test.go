@@ -197,3 +197,23 @@ func TestWaysAroundTheInspection(t *testing.T) {
 		t.Error("it is not known which hosts have a secret, and one is reached")
 	}
 }
+
+// TestRulesCutInspectedConnections in the middle of an answer, as they do others.
+func TestRulesCutInspectedConnections(t *testing.T) {
+	server := newCounter(t, true, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	l, authority := newInspectedLab(t, &secrets{}, server, testRules{"example.com:443"})
+	l.serve("example.com", "203.0.113.7:443", server.addr())
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
+	res, err := l.trusting(authority).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	l.SetPolicy(testRules{"other.test:443"}.set())
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("the answer ended as if it were whole")
+	}
+}

@@ -113,6 +113,7 @@ func (s *session) answer(res *http.Response) error {
 		// A session that the server opens for the secret is a credential, too.
 		res.Header.Del("Set-Cookie")
 	}
+	res.Header.Del("Alt-Svc") // another way to the server, which may not be inspected
 	swaps := s.swaps()
 	clean(res.Header, swaps)
 	if swaps == nil {

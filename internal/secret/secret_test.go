@@ -290,6 +290,23 @@ func TestPlaceholdersHaveTheShapeOfTheirKind(t *testing.T) {
 	}
 }
 
+// TestKnownNamesAreWhole: each has a kind, and hosts that a secret can be for.
+func TestKnownNamesAreWhole(t *testing.T) {
+	for name, v := range variables {
+		if err := CheckName(name); err != nil || shapeOf(name, "").Prefix != v.prefix {
+			t.Errorf("%s: %+v, %v", name, shapeOf(name, ""), err)
+		}
+		for _, h := range KnownHosts(name) {
+			if _, err := ParseHost(h); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if KnownHosts("GITLAB_TOKEN") != nil || KnownHosts("EXAMPLE") != nil {
+		t.Error("hosts that nobody knows")
+	}
+}
+
 // TestPlaceholdersDiffer between sandboxes, forks, entries and hosts, and stay for one.
 func TestPlaceholdersDiffer(t *testing.T) {
 	s, _ := testStore(t)

@@ -35,12 +35,38 @@ var kinds = []kind{
 	{"xoxb-", 57}, {"xoxp-", 74}, {"npm_", 40}, {"pypi-", 179}, {"dckr_pat_", 36}, {"lin_api_", 48}, // Slack, npm, PyPI, Docker, Linear
 }
 
-// variables are the names under which clients expect a kind of secret, for values that are not
-// known when a secret is set.
-var variables = map[string]string{
-	"ANTHROPIC_API_KEY": "sk-ant-api03-", "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-", "OPENAI_API_KEY": "sk-proj-", "OPENROUTER_API_KEY": "sk-or-v1-",
-	"GITHUB_TOKEN": "ghp_", "GH_TOKEN": "ghp_", "GITLAB_TOKEN": "glpat-", "GEMINI_API_KEY": "AIza", "GOOGLE_API_KEY": "AIza",
-	"HF_TOKEN": "hf_", "GROQ_API_KEY": "gsk_", "XAI_API_KEY": "xai-", "REPLICATE_API_TOKEN": "r8_", "NPM_TOKEN": "npm_", "SLACK_BOT_TOKEN": "xoxb-",
+// variable is a name under which clients expect a kind of secret.
+type variable struct {
+	prefix string // of the kind
+	hosts  string // that take it, separated by commas; empty if they differ
+}
+
+// variables are the well-known names.
+var variables = map[string]variable{
+	"ANTHROPIC_API_KEY":       {"sk-ant-api03-", "api.anthropic.com"},
+	"CLAUDE_CODE_OAUTH_TOKEN": {"sk-ant-oat01-", "api.anthropic.com"},
+	"OPENAI_API_KEY":          {"sk-proj-", "api.openai.com"},
+	"OPENROUTER_API_KEY":      {"sk-or-v1-", "openrouter.ai"},
+	"GEMINI_API_KEY":          {"AIza", "generativelanguage.googleapis.com"},
+	"GROQ_API_KEY":            {"gsk_", "api.groq.com"},
+	"XAI_API_KEY":             {"xai-", "api.x.ai"},
+	"GITHUB_TOKEN":            {"ghp_", "api.github.com,github.com,uploads.github.com"},
+	"GH_TOKEN":                {"ghp_", "api.github.com,github.com,uploads.github.com"},
+	"HF_TOKEN":                {"hf_", ""},
+	"REPLICATE_API_TOKEN":     {"r8_", "api.replicate.com"},
+	"SLACK_BOT_TOKEN":         {"xoxb-", "slack.com"},
+	"GITLAB_TOKEN":            {"glpat-", ""},
+	"GOOGLE_API_KEY":          {"AIza", ""},
+	"NPM_TOKEN":               {"npm_", ""},
+}
+
+// KnownHosts returns the hosts that the service of a well-known variable has, in the syntax of
+// ParseHost; none if the name is not one.
+func KnownHosts(name string) []string {
+	if h := variables[name].hosts; h != "" {
+		return strings.Split(h, ",")
+	}
+	return nil
 }
 
 // shapeOf returns the shape of the placeholder for a secret of that name. value is empty if
@@ -50,7 +76,7 @@ func shapeOf(name, value string) Shape {
 	s := Shape{Length: plainLength}
 	begins := value
 	if value == "" {
-		begins = variables[name]
+		begins = variables[name].prefix
 	}
 	for _, k := range kinds {
 		if begins != "" && strings.HasPrefix(begins, k.prefix) {
