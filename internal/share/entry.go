@@ -39,6 +39,8 @@ func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, make func(
 		return status(err)
 	}
 	defer made()
+	f.moves.RLock()
+	defer f.moves.RUnlock()
 	s, err := f.toChange(who{h.Pid}, parent, name, true, typ == unix.S_IFDIR)
 	if err != nil {
 		return status(err)
@@ -130,6 +132,8 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 	if err != nil {
 		return status(err)
 	}
+	f.moves.RLock()
+	defer f.moves.RUnlock()
 	s, err := f.toChange(who{h.Pid}, parent, name, false, flags != 0)
 	if err != nil {
 		return status(err)

@@ -189,6 +189,8 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		return status(err)
 	}
 	defer made()
+	f.moves.RLock()
+	defer f.moves.RUnlock()
 	s, err := f.toChange(who{in.Pid}, parent, name, true, false)
 	if err != nil {
 		return status(err)
@@ -280,6 +282,8 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		return status(err)
 	}
 	defer made()
+	f.moves.RLock()
+	defer f.moves.RUnlock()
 	s, err := f.toChange(who{in.Pid}, parent, "", true, false)
 	if err != nil {
 		return status(err)

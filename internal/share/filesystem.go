@@ -32,6 +32,10 @@ type fileSystem struct {
 	nextHandle uint64
 	maxHandles int
 
+	// moves is held while something is renamed, and for reading while another change of a name
+	// is judged and made: a file must not be made in a directory whose place, and so the
+	// answer of the rules, changes meanwhile.
+	moves   sync.RWMutex
 	rules   *guard.Rules  // nil: nothing is guarded or hidden
 	folds   bool          // names on the root's file system that differ in case are the same
 	private *privateStore // nil: changes of guarded paths are refused

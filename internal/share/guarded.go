@@ -299,9 +299,44 @@ func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool
 			return s, err
 		}
 	}
-	s.place, err = f.tree.in(parent)
+	if s.place, err = f.tree.in(parent); err != nil {
+		return s, err
+	}
 	s.name = name
-	return s, err
+	if !s.private && !f.liesAt(s.dir.fd, s.view.chain.names) {
+		s.close()
+		f.tree.forgetFD(parent)
+		return s, unix.ESTALE // what was judged is not its path any more: the guest looks it up again
+	}
+	return s, nil
+}
+
+// liesAt reports whether an open directory has that path now, as the host sees it. Its place may
+// have been changed by the host, or by a guest through another share. For a path that is
+// too long to be read it reports true: the walk has checked each component.
+func (f *fileSystem) liesAt(dir int, names []string) bool {
+	root, err := readlink(magic(f.tree.root.fd.fd))
+	if err != nil {
+		return false
+	}
+	at, err := readlink(magic(dir))
+	if errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, errLongPath) {
+		return true
+	}
+	if len(names) == 0 {
+		return err == nil && at == root
+	}
+	return err == nil && at == strings.TrimSuffix(root, "/")+"/"+strings.Join(names, "/")
+}
+
+// forgetFD gives up the descriptor of a directory, so that its next use walks to it, and of those
+// above it.
+func (t *tree) forgetFD(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for ; n != nil && n != t.root; n = n.parent {
+		t.closeFD(n)
+	}
 }
 
 // slotToChange is toChange for a slot.

@@ -214,6 +214,8 @@ func (f *fileSystem) inside(fd int) bool {
 	return err == nil && strings.HasPrefix(at, strings.TrimSuffix(root, "/")+"/")
 }
 
+var errLongPath = errors.New("the path is too long")
+
 func readlink(path string) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlink(path, buf)
@@ -221,7 +223,7 @@ func readlink(path string) (string, error) {
 		return "", err
 	}
 	if n == len(buf) {
-		return "", errors.New("the path is too long")
+		return "", errLongPath
 	}
 	return string(buf[:n]), nil
 }

@@ -22,6 +22,10 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to strin
 	if err != nil {
 		return status(err)
 	}
+	if f.rules != nil {
+		f.moves.Lock()
+		defer f.moves.Unlock()
+	}
 	w := who{in.Pid}
 	pa, err := f.toChange(w, a, from, false, false)
 	if err != nil {

@@ -1,0 +1,85 @@
+package share
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
+)
+
+// TestARenameDoesNotOvertakeTheGuard makes a file in a directory while that is renamed to the place
+// of a guarded one and back.
+func TestARenameDoesNotOvertakeTheGuard(t *testing.T) {
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	root := f.tempRoot(t)
+	h := header(rootID)
+	var dir fuse.EntryOut
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, "x", &dir))
+	in := header(dir.NodeId)
+	const rounds = 3000
+	var both sync.WaitGroup
+	both.Go(func() {
+		for range rounds {
+			_ = f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "x", ".git")
+			_ = f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, ".git", "x")
+		}
+	})
+	both.Go(func() {
+		for range rounds {
+			var out fuse.CreateOut
+			if f.Create(nil, &fuse.CreateIn{InHeader: in, Flags: unix.O_RDWR, Mode: 0o644}, "config", &out) == fuse.OK {
+				if _, err := os.Lstat(filepath.Join(root, ".git/config")); err == nil {
+					t.Error("the host has .git/config")
+				}
+				f.release(out.Fh)
+			}
+			_ = f.Unlink(nil, &in, "config")
+		}
+	})
+	both.Wait()
+}
+
+// TestADirectoryThatTheHostMovedIsJudgedByItsNewPath: the guest holds the old one open.
+func TestADirectoryThatTheHostMovedIsJudgedByItsNewPath(t *testing.T) {
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	root := f.tempRoot(t)
+	h := header(rootID)
+	var dir fuse.EntryOut
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, "x", &dir))
+	in := header(dir.NodeId)
+	create(t, f, dir.NodeId, "free", unix.O_RDWR, 0o644)
+	if err := os.Rename(filepath.Join(root, "x"), filepath.Join(root, ".git")); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.Create(nil, &fuse.CreateIn{InHeader: in, Flags: unix.O_RDWR, Mode: 0o644}, "config", &fuse.CreateOut{}); st != fuse.Status(unix.ESTALE) {
+		t.Errorf("create: %v", st)
+	}
+	if _, err := os.Lstat(filepath.Join(root, ".git/config")); err == nil {
+		t.Error("the host has .git/config")
+	}
+	create(t, f, lookup(t, f, rootID, ".git"), "config", unix.O_RDWR, 0o644)
+	if _, err := os.Lstat(filepath.Join(root, ".git/config")); err == nil {
+		t.Error("the host has .git/config")
+	}
+}
+
+// TestDeepDirectoriesAreJudgedByTheirWay: a path that is longer than the kernel shows.
+func TestDeepDirectoriesAreJudgedByTheirWay(t *testing.T) {
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	id := uint64(rootID)
+	for range 30 {
+		var out fuse.EntryOut
+		must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(id), Mode: 0o755}, strings.Repeat("d", 200), &out))
+		id = out.NodeId
+	}
+	create(t, f, id, "file", unix.O_RDWR, 0o644)
+	if st := f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(id), Mode: 0o755}, ".vscode", &fuse.EntryOut{}); st == fuse.OK {
+		t.Error("the store has a path of that length")
+	}
+}
