@@ -187,7 +187,7 @@ func TestStreams(t *testing.T) {
 // TestLargeUpload is not held: the server has its beginning before its end was written.
 func TestLargeUpload(t *testing.T) {
 	everyProtocol(t, func(t *testing.T, proto string) {
-		const size = 32 << 20
+		const size = 12 << 20
 		began := make(chan struct{})
 		p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var first [1]byte

@@ -52,7 +52,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 // client's and the server's are counted here too.
 func TestManyConnections(t *testing.T) {
 	everyProtocol(t, func(t *testing.T, proto string) {
-		const n, each = 150, 600 << 10
+		const n, each = 50, 600 << 10
 		p := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{}))
 		p.do(p.client(proto), request(t, "GET", "/", nil, "X-Api-Key", standIn))
 		before := inUse()

@@ -111,39 +111,3 @@ func FuzzPlaced(f *testing.F) {
 		}
 	})
 }
-
-// FuzzCodings: what is asked of a server is what bawn reads.
-func FuzzCodings(f *testing.F) {
-	f.Add("br, gzip;q=0.5, *")
-	f.Fuzz(func(t *testing.T, v string) {
-		for c := range strings.SplitSeq(acceptable([]string{v}), ",") {
-			name, _, _ := strings.Cut(c, ";")
-			if _, err := decoder(strings.ToLower(strings.TrimSpace(name)), strings.NewReader("")); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-}
-
-// FuzzFinder: it finds what a plain search finds.
-func FuzzFinder(f *testing.F) {
-	f.Add([]byte("abcabdabcd"), []byte("abcd"), []byte("bda"), []byte("abc"))
-	f.Add(bytes.Repeat([]byte("a"), 600), bytes.Repeat([]byte("a"), 300), []byte("aab"), []byte("aa"))
-	f.Fuzz(func(t *testing.T, text, a, b, c []byte) {
-		if len(a) < block || len(b) < block || len(c) < block {
-			return
-		}
-		texts := [][]byte{a, b, c}
-		want, which := -1, -1
-		for i, x := range texts {
-			j := bytes.Index(text, x)
-			if j >= 0 && (want < 0 || j < want || j == want && len(x) > len(texts[which])) {
-				want, which = j, i
-			}
-		}
-		at, got := newFinder(texts).find(text)
-		if at != want || want >= 0 && !bytes.Equal(texts[got], texts[which]) {
-			t.Fatalf("%q in %q: %d, not %d", texts, text, at, want)
-		}
-	})
-}
