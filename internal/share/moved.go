@@ -67,10 +67,14 @@ func (m *mover) judge(dir int, e os.DirEntry, names []string) guard.Kind {
 
 // moveVersions lets private versions follow a directory that was renamed.
 func (f *fileSystem) moveVersions(r *renaming) error {
-	if f.private == nil || r.moved.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if f.private == nil || !r.ofDir() {
 		return nil
 	}
-	return f.private.moveDir(append(slices.Clip(r.pa.view.chain.names), r.from), append(slices.Clip(r.pb.view.chain.names), r.to))
+	from, to := append(slices.Clip(r.pa.view.chain.names), r.from), append(slices.Clip(r.pb.view.chain.names), r.to)
+	if r.flags&unix.RENAME_EXCHANGE != 0 {
+		return f.private.exchangeDirs(from, to)
+	}
+	return f.private.moveDir(from, to)
 }
 
 // holdsVersions reports whether a directory of the host has private versions in it.

@@ -83,3 +83,57 @@ func TestDeepDirectoriesAreJudgedByTheirWay(t *testing.T) {
 		t.Error("the store has a path of that length")
 	}
 }
+
+// TestPrivateVersionsFollowTheirDirectory: by a rename, an exchange and a removal.
+func TestPrivateVersionsFollowTheirDirectory(t *testing.T) {
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	h := header(rootID)
+	ids := map[string]uint64{}
+	for _, name := range []string{"a", "b", "c"} {
+		var out fuse.EntryOut
+		must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, name, &out))
+		ids[name] = out.NodeId
+		if name != "c" {
+			file := create(t, f, out.NodeId, ".envrc", unix.O_RDWR, 0o644)
+			must(t, write(f, file.Fh, 0, 0, "of "+name))
+		}
+	}
+	rename := func(from, to string, flags uint32) {
+		t.Helper()
+		must(t, f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID, Flags: flags}, from, to))
+	}
+	has := func(dir, want string) {
+		t.Helper()
+		var e fuse.EntryOut
+		d := header(lookup(t, f, rootID, dir))
+		must(t, f.Lookup(nil, &d, ".envrc", &e))
+		if want == "" {
+			if e.NodeId != 0 {
+				t.Errorf("%s has a version", dir)
+			}
+			return
+		}
+		var open fuse.OpenOut
+		must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(e.NodeId)}, &open))
+		if got := read(t, f, open.Fh); got != want {
+			t.Errorf("%s has %q, want %q", dir, got, want)
+		}
+	}
+	rename("a", "b", unix.RENAME_EXCHANGE)
+	has("a", "of b")
+	has("b", "of a")
+	rename("b", "c", unix.RENAME_EXCHANGE)
+	has("b", "")
+	has("c", "of a")
+	rename("c", "d", 0)
+	has("d", "of a")
+	if st := f.Rmdir(nil, &h, "d"); st != fuse.Status(unix.ENOTEMPTY) {
+		t.Errorf("rmdir of a directory with a version: %v", st)
+	}
+	d := header(lookup(t, f, rootID, "d"))
+	must(t, f.Unlink(nil, &d, ".envrc"))
+	must(t, f.Rmdir(nil, &h, "d"))
+	var out fuse.EntryOut
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, "d", &out))
+	has("d", "")
+}

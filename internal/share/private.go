@@ -240,6 +240,26 @@ func (s *privateStore) moveDir(from, to []string) error {
 	return unix.Renameat2(s.root.fd, s.path(from), s.root.fd, s.path(to), 0)
 }
 
+// exchangeDirs follows the exchange of two names of the share.
+func (s *privateStore) exchangeDirs(a, b []string) error {
+	has := func(dir []string) bool {
+		fd, err := s.open(dir)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err == nil
+	}
+	switch hasA, hasB := has(a), has(b); {
+	case hasA && hasB:
+		return unix.Renameat2(s.root.fd, s.path(a), s.root.fd, s.path(b), unix.RENAME_EXCHANGE)
+	case hasA:
+		return s.moveDir(a, b)
+	case hasB:
+		return s.moveDir(b, a)
+	}
+	return nil
+}
+
 // dropDir forgets the versions below a directory that is gone.
 func (s *privateStore) dropDir(dir []string) {
 	if s.any.Load() && len(dir) > 0 {

@@ -179,8 +179,7 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		}
 		m := &mover{fs: f, left: maxMoved}
 		if m.holds(e.from.dir.fd, e.name, append(e.from.view.chain.names[:len(e.from.view.chain.names):len(e.from.view.chain.names)], e.name),
-			append(e.as.view.chain.names[:len(e.as.view.chain.names):len(e.as.view.chain.names)], e.to)) ||
-			len(ends) > 1 && f.private != nil && f.private.any.Load() {
+			append(e.as.view.chain.names[:len(e.as.view.chain.names):len(e.as.view.chain.names)], e.to)) {
 			f.events.note(r.w, guard.Refused, e.from.view.chain.names, e.name)
 			return unix.EXDEV
 		}
