@@ -56,7 +56,7 @@ func TestAttackAnAddressThatBecomesTheHosts(t *testing.T) {
 					d.guard.hostNet = func() HostNet { return HostNet{Own: prefixes(c.at + "/" + fmt.Sprint(addrs(c.at)[0].BitLen()))} }
 				}
 				to.AtHost = to.Addr.IsValid() && d.guard.hostNet().owns(to.Addr)
-				err := error(nil)
+				var err error
 				if decision := d.guard.decide(to); !decision.Allow {
 					err = errors.New(decision.Reason)
 				} else {

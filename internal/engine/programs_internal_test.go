@@ -23,7 +23,7 @@ func TestAttackAProgramPlantedBeforeRemoval(t *testing.T) {
 	}
 	moved := filepath.Join(filepath.Dir(dir), "tools")
 	if err := errors.Join(
-		os.WriteFile(filepath.Join(dir, "planted-tool"), []byte("#!/bin/sh\n"), 0o755), //nolint:gosec // a program
+		os.WriteFile(filepath.Join(dir, "planted-tool"), []byte("#!/bin/sh\n"), 0o755),
 		d.Remove(), os.Rename(dir, moved),
 	); err != nil {
 		t.Fatal(err)

@@ -14,14 +14,20 @@ import (
 	"bawn.dev/bawn/internal/undo"
 )
 
-// What package undo says and is asked.
+// The values of package undo, by the names that front ends use.
 type (
-	UndoPoint   = undo.Point
+	// UndoPoint is a restore point.
+	UndoPoint = undo.Point
+	// UndoRequest says what is to be taken back.
 	UndoRequest = undo.Request
-	UndoPlan    = undo.Plan
-	UndoStep    = undo.Step
-	UndoKept    = undo.Kept
-	UndoResult  = undo.Result
+	// UndoPlan is what an undo would do.
+	UndoPlan = undo.Plan
+	// UndoStep is one change of a plan.
+	UndoStep = undo.Step
+	// UndoKept is a change that stays, with the reason.
+	UndoKept = undo.Kept
+	// UndoResult is what an undo did.
+	UndoResult = undo.Result
 )
 
 // Values in an UndoStep.

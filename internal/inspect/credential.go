@@ -119,5 +119,5 @@ func basic(placeholder, credential string) (user, pass string, isPass, ok bool) 
 	case pass == placeholder:
 		return user, pass, true, user != placeholder
 	}
-	return user, pass, false, user == placeholder && (pass == "" || pass == "x-oauth-basic")
+	return user, pass, false, user == placeholder && (pass == "" || pass == "x-oauth-basic") //nolint:gosec // the fixed password beside a token as user
 }

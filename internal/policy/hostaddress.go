@@ -31,7 +31,7 @@ func (r *Rule) checkHostAddress() error {
 	case !r.atHost:
 		return nil
 	case r.Action == Deny:
-		return errors.New("a deny rule for an address holds for the host too: leave out host:")
+		return errors.New("a deny rule takes no \"host:\" before an address: it holds for the host's own addresses too")
 	case !r.prefix.IsValid() || !r.prefix.IsSingleIP():
 		return errors.New("host: is followed by one port, or by one address and a port: write host:PORT or host:ADDRESS:PORT")
 	case a.IsLoopback():

@@ -36,7 +36,7 @@ func TestHostAddressRules(t *testing.T) {
 			t.Errorf("%s: %v, %v", text, rules, err)
 		}
 	}
-	if rules, err := ParseRule(Deny, "host:192.168.7.7:22"); err == nil || !strings.Contains(err.Error(), "leave out host:") {
+	if rules, err := ParseRule(Deny, "host:192.168.7.7:22"); err == nil || !strings.Contains(err.Error(), "takes no \"host:\"") {
 		t.Errorf("deny: %v, %v", rules, err)
 	}
 }

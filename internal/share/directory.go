@@ -185,12 +185,10 @@ func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) f
 	h.dir.mu.Lock()
 	defer h.dir.mu.Unlock()
 	defer f.listings.keep(&h.dir)
-	v, err := f.listView(h, in.Offset)
-	if err != nil {
-		return status(err)
-	}
+	v := f.listView(h, in.Offset)
 	if isOwnOffset(in.Offset) {
-		return f.listOwn(h, v, in.Offset, put)
+		f.listOwn(h, v, in.Offset, put)
+		return fuse.OK
 	}
 	if err := h.dir.seek(h.fd, in.Offset); err != nil {
 		return status(err)
@@ -201,7 +199,8 @@ func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) f
 			return status(err)
 		}
 		if !ok {
-			return f.listOwn(h, v, ownOffset, put)
+			f.listOwn(h, v, ownOffset, put)
+			return fuse.OK
 		}
 		if (isDots(e.Name) || f.check(lookupName, h.node, e.Name) == nil && v.shows(&e)) && !put(h, e) {
 			return fuse.OK

@@ -131,28 +131,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	place, st, err := f.openByName(n)
-	if err != nil {
-		return status(err)
-	}
-	defer func() { unix.Close(place) }()
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return fuse.Status(unix.EISDIR)
-	}
-	if flags&unix.O_TRUNC == 0 && f.tree.outdated(n, st) {
-		f.reopened.Add(1)
-		return fuse.Status(unix.ESTALE)
-	}
-	if op == modifyNode {
-		if place, st, err = f.separate(n, place, st); err != nil {
-			return status(err)
-		}
-	}
-	if flags&unix.O_TRUNC != 0 {
-		f.keepNode(n, place)
-		f.tree.changedByGuest(n)
-	}
-	fd, err := reopen(place, flags, st)
+	fd, st, err := f.openNode(n, flags, op == modifyNode)
 	if err != nil {
 		return status(err)
 	}
@@ -180,6 +159,35 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return fuse.OK
+}
+
+// openNode opens a node's file with flags of open(2), and returns its state before. With
+// modify, a file whose hard links lead out is copied first; what O_TRUNC drops is kept for
+// an undo.
+func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix.Statx_t, err error) {
+	place, st, err := f.openByName(n)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer func() { unix.Close(place) }()
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return -1, nil, unix.EISDIR
+	}
+	if flags&unix.O_TRUNC == 0 && f.tree.outdated(n, st) {
+		f.reopened.Add(1)
+		return -1, nil, unix.ESTALE
+	}
+	if modify {
+		if place, st, err = f.separate(n, place, st); err != nil {
+			return -1, nil, err
+		}
+	}
+	if flags&unix.O_TRUNC != 0 {
+		f.keepNode(n, place)
+		f.tree.changedByGuest(n)
+	}
+	fd, err = reopen(place, flags, st)
+	return fd, st, err
 }
 
 // Create implements fuse.RawFileSystem.

@@ -66,7 +66,7 @@ func (f *fileSystem) view(dir *node) (*view, error) {
 		if i > 0 {
 			up = v.chain.nodes[i-1]
 		}
-		if kind, _ := f.judgeAt(up, v.chain.names[:i], v.chain.names[i], true); kind == guard.Guarded {
+		if kind := f.judgeAt(up, v.chain.names[:i], v.chain.names[i], true); kind == guard.Guarded {
 			v.slot = n
 			break
 		}
@@ -80,7 +80,7 @@ func (v *view) judge(name string, isDir bool) guard.Kind {
 	if name == "" || v.chain.private || !v.fs.rules.Candidate(name) {
 		return guard.Free
 	}
-	kind, _ := v.fs.judgeAt(v.dir, v.chain.names, name, isDir)
+	kind := v.fs.judgeAt(v.dir, v.chain.names, name, isDir)
 	if v.slot != nil && kind != guard.Hidden {
 		return guard.Free // it goes with the guarded directory
 	}
@@ -88,7 +88,7 @@ func (v *view) judge(name string, isDir bool) guard.Kind {
 }
 
 // judgeAt asks the rules about a name in a directory.
-func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool) (guard.Kind, *guard.Rule) {
+func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool) guard.Kind {
 	p := place{}
 	opened := false
 	defer func() {
@@ -117,7 +117,7 @@ func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool)
 		}
 		return st
 	}
-	return f.rules.Judge(guard.Place{
+	kind, _ := f.rules.Judge(guard.Place{
 		Dir: names, Name: name, Folds: f.folds,
 		Has: func(name string) bool { return look(name) != nil },
 		IsDir: func() bool {
@@ -133,6 +133,7 @@ func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool)
 			return st != nil && f.madeByGuest(file{p.dir.fd, name}, st)
 		},
 	})
+	return kind
 }
 
 // sniffed is how much of a file is read for the texts that make it a secret, in bytes.
@@ -401,7 +402,7 @@ func (f *fileSystem) left(s *spotAt, name string) error {
 	}
 	defer p.close()
 	if _, err := statAt(p.dir.fd, name); err != nil {
-		return nil //nolint:nilerr // the host has none
+		return nil // the host has none
 	}
 	return f.private.remove(s.view.chain.names, name)
 }
@@ -553,7 +554,7 @@ func (f *fileSystem) inSlot(n *node) (slot *node, private bool, err error) {
 	up := f.tree.root
 	for i, at := range c.nodes {
 		if f.rules.Candidate(c.names[i]) {
-			kind, _ := f.judgeAt(up, c.names[:i], c.names[i], i < last || n.isDir())
+			kind := f.judgeAt(up, c.names[:i], c.names[i], i < last || n.isDir())
 			if kind == guard.Guarded {
 				return at, false, nil
 			}

@@ -26,17 +26,17 @@ type shownDir struct {
 }
 
 // listView returns the judge of a listing, and at its beginning finds the private versions.
-func (f *fileSystem) listView(h *handle, offset uint64) (*shownDir, error) {
+func (f *fileSystem) listView(h *handle, offset uint64) *shownDir {
 	if f.rules == nil {
-		return nil, nil
+		return nil
 	}
 	v, err := f.view(h.node)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a removed directory is empty
+		return nil // a removed directory is empty
 	}
 	l := &shownDir{view: v}
 	if f.private == nil || v.chain.private || v.slot != nil {
-		return l, nil
+		return l
 	}
 	l.versions = f.private.versions(v.chain.names)
 	if offset == 0 {
@@ -48,7 +48,7 @@ func (f *fileSystem) listView(h *handle, offset uint64) (*shownDir, error) {
 			}
 		}
 	}
-	return l, nil
+	return l
 }
 
 // shows reports whether the guest sees an entry of the host's directory.
@@ -71,9 +71,9 @@ func (l *shownDir) shows(e *dirent) bool {
 }
 
 // listOwn lists private versions from an offset on.
-func (f *fileSystem) listOwn(h *handle, l *shownDir, offset uint64, put func(h *handle, e dirent) bool) fuse.Status {
+func (f *fileSystem) listOwn(h *handle, l *shownDir, offset uint64, put func(h *handle, e dirent) bool) {
 	if l == nil {
-		return fuse.OK
+		return
 	}
 	for i := offset - ownOffset; i < uint64(len(h.dir.own)); i++ {
 		name := h.dir.own[i]
@@ -92,10 +92,9 @@ func (f *fileSystem) listOwn(h *handle, l *shownDir, offset uint64, put func(h *
 		e := dirent{own: true}
 		e.Name, e.Ino, e.Off, e.Mode = name, st.Ino, ownOffset+i+1, uint32(st.Mode&unix.S_IFMT)
 		if !put(h, e) {
-			return fuse.OK
+			return
 		}
 	}
-	return fuse.OK
 }
 
 // enterListed fills in the attributes of a listed entry that rules may apply to. If it fails, the

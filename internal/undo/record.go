@@ -153,7 +153,7 @@ func readJournal(in io.Reader, yield func(*record) bool) (damaged bool, err erro
 		}
 		var v record
 		if json.Unmarshal(line, &v) != nil || v.check() != nil || first != (v.Op == opPoint) {
-			return true, nil
+			return true, nil //nolint:nilerr // damaged says so
 		}
 		if !yield(&v) {
 			return false, nil

@@ -170,11 +170,11 @@ func searchFiles(t *testing.T, text string, folders ...string) {
 	for _, folder := range folders {
 		err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() {
-				return nil //nolint:nilerr // files come and go while the sandbox runs
+				return nil // files come and go while the sandbox runs
 			}
 			f, err := os.Open(path)
 			if err != nil {
-				return nil //nolint:nilerr // as above
+				return nil
 			}
 			defer f.Close()
 			if n, _ := searchSparse(t, f, text); n > 0 {

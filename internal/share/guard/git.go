@@ -32,7 +32,7 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 		// makes itself leads to a repository whose configuration is guarded.
 		return p.Has(p.Name) && !p.IsDir() && !p.Made()
 	case !git || area == "objects":
-		return lookAlike(p, dir, name)
+		return lookAlike(p, name)
 	case name == "head":
 		return false // git moves it on every switch
 	case area == "refs" || area == "logs":
@@ -49,7 +49,7 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 }
 
 // lookAlike is inGit in a directory that is no repository by its name.
-func lookAlike(p Place, dir []string, name string) bool {
+func lookAlike(p Place, name string) bool {
 	switch name {
 	case "head":
 		exact := p.Name == "HEAD" || p.Folds
