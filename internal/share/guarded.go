@@ -268,7 +268,32 @@ func (f *fileSystem) slotPlace(dir []string, name string) (place, error) {
 // toChange returns where a change of a name in a directory acts. It makes the private
 // version that the change needs; adds is whether the change makes the name. isDir is whether
 // it makes a directory.
+//
+// Where the host has renamed the directory, or one above it, since the guest looked it up, a
+// process may still work in it: then the path that it has now counts.
 func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool) (s spotAt, err error) {
+	s, err = f.toChangeAt(w, parent, name, adds, isDir)
+	if !errors.Is(err, errElsewhere) {
+		return s, err
+	}
+	followed := f.tree.follow(parent, s.dir.fd)
+	s.close()
+	if followed {
+		if s, err = f.toChangeAt(w, parent, name, adds, isDir); !errors.Is(err, errElsewhere) {
+			return s, err
+		}
+		s.close()
+	}
+	f.tree.forgetFD(parent)
+	return s, unix.ESTALE // the guest looks it up again
+}
+
+// errElsewhere is for a directory that has another path on the host than the tree has.
+var errElsewhere = errors.New("the directory was moved on the host")
+
+// toChangeAt is toChange by the path that the tree has. With errElsewhere the caller closes
+// the place.
+func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bool) (s spotAt, err error) {
 	if f.rules == nil {
 		s.place, err = f.tree.in(parent)
 		s.name = name
@@ -305,9 +330,7 @@ func (f *fileSystem) toChange(w who, parent *node, name string, adds, isDir bool
 	}
 	s.name = name
 	if !s.private && !f.liesAt(s.dir.fd, s.view.chain.names) {
-		s.close()
-		f.tree.forgetFD(parent)
-		return s, unix.ESTALE // what was judged is not its path any more: the guest looks it up again
+		return s, errElsewhere // what was judged is not its path any more
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package share
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -57,15 +58,40 @@ func TestADirectoryThatTheHostMovedIsJudgedByItsNewPath(t *testing.T) {
 	if err := os.Rename(filepath.Join(root, "x"), filepath.Join(root, ".git")); err != nil {
 		t.Fatal(err)
 	}
-	if st := f.Create(nil, &fuse.CreateIn{InHeader: in, Flags: unix.O_RDWR, Mode: 0o644}, "config", &fuse.CreateOut{}); st != fuse.Status(unix.ESTALE) {
-		t.Errorf("create: %v", st)
-	}
+	must(t, f.Create(nil, &fuse.CreateIn{InHeader: in, Flags: unix.O_RDWR, Mode: 0o644}, "config", &fuse.CreateOut{}))
 	if _, err := os.Lstat(filepath.Join(root, ".git/config")); err == nil {
 		t.Error("the host has .git/config")
 	}
-	create(t, f, lookup(t, f, rootID, ".git"), "config", unix.O_RDWR, 0o644)
-	if _, err := os.Lstat(filepath.Join(root, ".git/config")); err == nil {
-		t.Error("the host has .git/config")
+	lookup(t, f, lookup(t, f, rootID, ".git"), "config") // the guest has
+}
+
+// TestAProcessWorksOnInADirectoryThatTheHostMoved, or one above it: its kernel does not look
+// the directory up again.
+func TestAProcessWorksOnInADirectoryThatTheHostMoved(t *testing.T) {
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	root := f.tempRoot(t)
+	var d, sub, other fuse.EntryOut
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(rootID), Mode: 0o755}, "d", &d))
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(d.NodeId), Mode: 0o755}, "sub", &sub))
+	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: header(rootID), Mode: 0o755}, "other", &other))
+	create(t, f, sub.NodeId, "before", unix.O_RDWR, 0o644)
+	for i, to := range []string{"e", "other/d", "f"} {
+		from := []string{"d", "e", "other/d"}[i]
+		if err := os.Rename(filepath.Join(root, from), filepath.Join(root, to)); err != nil {
+			t.Fatal(err)
+		}
+		create(t, f, sub.NodeId, "after"+strconv.Itoa(i), unix.O_RDWR, 0o644)
+		if _, err := os.Lstat(filepath.Join(root, to, "sub/after"+strconv.Itoa(i))); err != nil {
+			t.Error(err)
+		}
+	}
+	// Out of the share it leads nowhere.
+	out := t.TempDir()
+	if err := os.Rename(filepath.Join(root, "f"), filepath.Join(out, "f")); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.Create(nil, &fuse.CreateIn{InHeader: header(sub.NodeId), Flags: unix.O_RDWR, Mode: 0o644}, "out", &fuse.CreateOut{}); st != fuse.Status(unix.ESTALE) {
+		t.Error(st)
 	}
 }
 

@@ -1,0 +1,75 @@
+package share
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the host moves. A guest's process may work in a directory that the host renames: its
+// kernel asks for names in the directory and never looks the directory itself up again.
+
+// follow notes where a directory of which fd is open lies on the host now. It reports false if
+// that is not in the share, or if the guest does not know a directory on the way.
+func (t *tree) follow(n *node, fd int) bool {
+	root, err := readlink(magic(t.root.fd.fd))
+	if err != nil {
+		return false
+	}
+	at, err := readlink(magic(fd))
+	if err != nil {
+		return false
+	}
+	below, ok := strings.CutPrefix(at, strings.TrimSuffix(root, "/")+"/")
+	if !ok || below == "" {
+		return false
+	}
+	names := strings.Split(below, "/")
+	keys, err := t.keysOn(names)
+	if err != nil || keys[len(keys)-1] != n.key {
+		return false // it was moved again, or removed
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	way := []*node{t.root}
+	for _, k := range keys {
+		next := t.byKey[k]
+		if next == nil || !next.isDir() || next.private {
+			return false
+		}
+		way = append(way, next)
+	}
+	for i, name := range names { // from the root on, so that no node comes below itself
+		t.place(way[i+1], way[i], name)
+	}
+	return true
+}
+
+// keysOn returns the identities of the directories on a way from the root.
+func (t *tree) keysOn(names []string) (keys []key, err error) {
+	dir, own := t.root.fd.fd, false
+	defer func() {
+		if own {
+			unix.Close(dir)
+		}
+	}()
+	for _, name := range names {
+		next, err := openDirAt(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		if own {
+			unix.Close(dir)
+		}
+		dir, own = next, true
+		st, err := statFD(dir)
+		if err == nil {
+			err = t.mounts.check(dir, st)
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, keyOf(st))
+	}
+	return keys, nil
+}
