@@ -18,6 +18,7 @@ import (
 	"bawn.dev/bawn/internal/guest/netif"
 	"bawn.dev/bawn/internal/guest/process"
 	"bawn.dev/bawn/internal/guest/sshd"
+	"bawn.dev/bawn/internal/guest/watch"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -31,6 +32,7 @@ type agent struct {
 	ssh       *sshd.Server
 	mux       *mux
 	docker    *dockerd.Daemon
+	watches   watch.Streams
 	owners    attrib.Finder
 	git       *gitSettings
 	disk      *os.File    // root of the sandbox's own disk; nil before setup
@@ -120,6 +122,8 @@ func (a *agent) serveStream(c net.Conn) {
 		serveTCP(c, h.Port)
 	case err == nil && h.Kind == wire.StreamPorts:
 		portWatch{proc: "/proc", dial: probeLoopback}.serve(c, h.Ports)
+	case err == nil && h.Kind == wire.StreamWatch:
+		a.watches.Serve(c, shareRoots(h.Mounts))
 	default:
 		c.Close()
 	}

@@ -24,9 +24,6 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	// Without devices: the guest's own are in /dev, and a file of the host can claim to be any
 	// device (internal/share, owner.go).
 	flags := uintptr(unix.MS_NODEV)
-	if m.ReadOnly {
-		flags |= unix.MS_RDONLY
-	}
 	if m.File != "" {
 		return nil, a.mountFile(m, flags)
 	}
@@ -35,6 +32,11 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 	}
 	if err := unix.Mount(m.Tag, m.Path, "virtiofs", flags, ""); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	if m.ReadOnly {
+		if err := makeReadOnly(m.Path, flags); err != nil {
+			return nil, err
+		}
 	}
 	_ = a.git.trust(m.Path) // an image may have no such file, or another thing there
 	return nil, setReadAhead(m.Path)
@@ -83,11 +85,31 @@ func (a *agent) mountFile(m wire.Mount, flags uintptr) error {
 		return fmt.Errorf("mount %s: %w", m.Path, err)
 	}
 	if m.ReadOnly {
-		if err := unix.Mount("", m.Path, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.Path, err)
-		}
+		return makeReadOnly(m.Path, flags)
 	}
 	return nil
+}
+
+// makeReadOnly makes a mount read-only, which has the flags, but not its file system: the agent makes
+// file events through another mount of it (package watch). Writing is refused by the share's
+// server.
+func makeReadOnly(path string, flags uintptr) error {
+	if err := unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|flags, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", path, err)
+	}
+	return nil
+}
+
+// shareRoots returns where the roots of shares are mounted, by tag.
+func shareRoots(mounts []wire.Mount) map[string]string {
+	roots := map[string]string{}
+	for _, m := range mounts {
+		roots[m.Tag] = m.Path
+		if m.File != "" {
+			roots[m.Tag] = filepath.Join(sharesDir, m.Tag)
+		}
+	}
+	return roots
 }
 
 // makeMountPoint makes a directory and its missing parents. Those in the user's home

@@ -12,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/sys/socketpair"
 	"bawn.dev/bawn/internal/sys/text"
+	"bawn.dev/bawn/internal/wire"
 )
 
 // maxErrorText bounds the text of a server's error, in characters.
@@ -84,6 +85,21 @@ func (c *Control) Mark(ctx context.Context) error {
 func (c *Control) Load(ctx context.Context, state json.RawMessage, moved bool) error {
 	_, err := c.ask(ctx, loadLimit, order{Verb: verbLoad, State: state, Moved: moved}, nil)
 	return err
+}
+
+// Watched returns the directories, as paths below the share's root, in which the files with
+// these numbers of the guest's are, and those that are directories themselves. What the guest
+// does not know is left out.
+func (c *Control) Watched(ctx context.Context, nodes []uint64) ([][]byte, error) {
+	a, err := c.ask(ctx, orderLimit, order{Verb: verbWatched, Nodes: nodes}, nil)
+	return a.Dirs, err
+}
+
+// Announce returns the events that make the guest see changes of the host: those that are
+// not the guest's own. The guest's agent is to play them next, on the thread.
+func (c *Control) Announce(ctx context.Context, thread uint32, changes []HostChange) ([]wire.FileEvent, error) {
+	a, err := c.ask(ctx, orderLimit, order{Verb: verbAnnounce, Thread: thread, Changes: changes}, nil)
+	return a.Events, err
 }
 
 // ask sends an order, with a descriptor beside it unless f is nil, and waits for the

@@ -46,6 +46,8 @@ type fileSystem struct {
 	listings  listings
 	separator separator
 	syncs     shared
+	script    script     // file events (fileevents.go)
+	changed   ownChanges // own.go
 
 	reopened atomic.Int64 // files that the guest was told to look up again
 }

@@ -80,7 +80,7 @@ func serveKernel(dev int, h *handler) {
 		}
 		answer := func() {
 			out := make([]byte, maxIO+4096)
-			if n := h.Handle([][]byte{in[:n]}, [][]byte{out}); n > 0 {
+			if n := h.Handle([][]byte{in[:n]}, [][]byte{out[:16], out[16:]}); n > 0 { // as virtiofs has it
 				_, _ = unix.Write(dev, out[:n])
 			}
 		}

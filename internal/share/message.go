@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/wire"
 )
 
 // Besides the guest's requests, a share's server answers the supervisor's orders,
@@ -31,17 +33,27 @@ const (
 	verbLoad  verb = "load"  // take over a state, before the first "serve"
 	verbServe verb = "serve" // the next QEMU, by its socket
 	verbMark  verb = "mark"  // begin a restore point
+	// File events (fileevents.go).
+	verbWatched  verb = "watched"  // answer with the directories of files that the guest watches
+	verbAnnounce verb = "announce" // answer with the events for changes on the host
 )
 
 type order struct {
 	Verb  verb            `json:"verb"`
 	State json.RawMessage `json:"state,omitempty"`
 	Moved bool            `json:"moved,omitempty"`
+
+	Nodes   []uint64     `json:"nodes,omitempty"`   // verbWatched
+	Thread  uint32       `json:"thread,omitempty"`  // verbAnnounce: the guest's event thread
+	Changes []HostChange `json:"changes,omitempty"` // verbAnnounce
 }
 
 type answer struct {
 	Error string          `json:"error,omitempty"`
 	State json.RawMessage `json:"state,omitempty"`
+
+	Dirs   [][]byte         `json:"dirs,omitempty"`   // verbWatched: paths below the root
+	Events []wire.FileEvent `json:"events,omitempty"` // verbAnnounce
 }
 
 // send writes one message, with a descriptor beside it unless f is nil. The file stays the

@@ -2,7 +2,6 @@ package share
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -44,9 +43,9 @@ func (p *Prepared) serveOrders(c *net.UnixConn, next chan<- *os.File) {
 		if err != nil {
 			return
 		}
-		var a answer
-		if a.State, err = p.carryOut(o, f, next); err != nil {
-			a.Error = err.Error()
+		a, err := p.carryOut(o, f, next)
+		if err != nil {
+			a = answer{Error: err.Error()}
 		}
 		if err := send(c, a, nil); err != nil {
 			return
@@ -54,32 +53,37 @@ func (p *Prepared) serveOrders(c *net.UnixConn, next chan<- *os.File) {
 	}
 }
 
-// carryOut does what an order says and returns the state for its answer.
-func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (json.RawMessage, error) {
+// carryOut does what an order says and returns the answer.
+func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (answer, error) {
 	if f != nil && o.Verb != verbServe {
 		f.Close()
 	}
 	switch o.Verb {
 	case verbSave:
-		return p.marshal()
+		state, err := p.marshal()
+		return answer{State: state}, err
 	case verbMark:
 		if p.fs.undo != nil {
 			p.fs.undo.Mark(undo.WhySession)
 		}
-		return nil, nil
+		return answer{}, nil
 	case verbLoad:
-		return nil, p.unmarshal(o.State, o.Moved)
+		return answer{}, p.unmarshal(o.State, o.Moved)
+	case verbWatched:
+		return answer{Dirs: p.fs.watchedDirs(o.Nodes)}, nil
+	case verbAnnounce:
+		return answer{Events: p.fs.announce(o.Thread, o.Changes)}, nil
 	case verbServe:
 		if f == nil {
-			return nil, errors.New("no socket was received")
+			return answer{}, errors.New("no socket was received")
 		}
 		select {
 		case next <- f:
-			return nil, nil
+			return answer{}, nil
 		default:
 			f.Close()
-			return nil, errors.New("another QEMU is already waiting")
+			return answer{}, errors.New("another QEMU is already waiting")
 		}
 	}
-	return nil, fmt.Errorf("unknown order %q", o.Verb)
+	return answer{}, fmt.Errorf("unknown order %q", o.Verb)
 }

@@ -14,6 +14,7 @@ import (
 type handler struct {
 	fs     *fileSystem
 	server *fuse.ProtocolServer
+	events *fuse.ProtocolServer   // for the event thread (fileevents.go)
 	init   atomic.Pointer[[]byte] // the guest's FUSE_INIT
 }
 
@@ -30,7 +31,7 @@ func newHandler(fs *fileSystem) *handler {
 		// directory mostly looks at its entries next, with a request for each.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | capHandleKillPrivV2,
 	}
-	return &handler{fs: fs, server: fuse.NewProtocolServer(forRoot{fs}, opts)}
+	return &handler{fs: fs, server: fuse.NewProtocolServer(forRoot{fs}, opts), events: fuse.NewProtocolServer(newPlayer(fs), opts)}
 }
 
 // capHandleKillPrivV2 is FUSE_HANDLE_KILLPRIV_V2 (linux/fuse.h): the server
@@ -101,15 +102,21 @@ func (h *handler) Handle(in, out [][]byte) (n int) {
 	if opcode([][]byte{private}) == opSyncFS {
 		return plain(in, out, h.fs.syncFS())
 	}
+	if n, ok := h.play(private, out); ok {
+		return n
+	}
+	change := h.fs.beginChange(private)
 	request := make([][]byte, 0, 1+len(rest))
 	request = append(request, private)
 	request = append(request, rest...)
 	n, st := h.server.HandleRequest(request, out)
+	change.end(out)
 	if st != fuse.OK {
 		return failure(in, out)
 	}
 	if opcode(in) == opInit {
 		h.init.Store(&private)
+		h.initEvents(private)
 	}
 	return n
 }

@@ -21,6 +21,8 @@ type Saved struct {
 	Nodes   []savedNode   `json:"nodes"`
 	Handles []savedHandle `json:"handles"`
 	Handle  uint64        `json:"handle"` // the last number given
+
+	Thread uint32 `json:"thread,omitempty"` // the guest's event thread (fileevents.go)
 }
 
 type savedNode struct {
@@ -48,7 +50,7 @@ func (f *fileSystem) save() *Saved {
 	defer f.mu.Unlock()
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
-	s := &Saved{Next: f.tree.next, Handle: f.nextHandle}
+	s := &Saved{Next: f.tree.next, Handle: f.nextHandle, Thread: f.script.player()}
 	for _, n := range f.tree.byID {
 		v := savedNode{ID: n.id, Name: []byte(n.name), Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.birth, Type: n.typ, Lookups: n.lookups, Private: n.private}
 		if n.parent != nil {
@@ -80,6 +82,7 @@ func (f *fileSystem) load(s *Saved, moved bool) error {
 		return err
 	}
 	f.loadOwners(s)
+	f.script.begin(s.Thread, nil)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.nextHandle = s.Handle
@@ -240,6 +243,7 @@ func (h *handler) replay(init []byte) error {
 		return fmt.Errorf("saved share: FUSE_INIT: %v", st)
 	}
 	h.init.Store(&init)
+	h.initEvents(init)
 	return nil
 }
 

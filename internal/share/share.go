@@ -34,6 +34,9 @@
 // What the guest changes is recorded first, so that a person can take it back (keep.go), and a
 // file that has names outside of the share is copied before its first change (separate.go).
 //
+// Watchers in the guest are told of the host's changes by requests of one thread of the guest,
+// which the server answers without carrying them out (fileevents.go).
+//
 // A running server carries out orders of the supervisor (message.go, control.go, orders.go):
 // it saves its state (saved.go), and another server takes that over.
 //

@@ -42,6 +42,7 @@ type node struct {
 	private  bool   // it is a private version: it lies in the store, not in its parent
 	rebound  bool   // while loading: key is that of the inode that lies here now
 	owner    knownOwner
+	mine     ownChange // the guest's last change of it (own.go)
 
 	privileged atomic.Bool // the guest sees set-user-ID or set-group-ID
 

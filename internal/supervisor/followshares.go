@@ -32,7 +32,11 @@ func (s *supervisor) FollowShares(ctx context.Context) error {
 			continue
 		}
 		s.log.Info("a share was replaced on the host", "path", sh.Plan.Path())
-		if s.shares[i], err = s.replaceServer(ctx, sh); err != nil {
+		now, err := s.replaceServer(ctx, sh)
+		s.sharesMu.Lock()
+		s.shares[i] = now
+		s.sharesMu.Unlock()
+		if err != nil {
 			return fmt.Errorf("%s was replaced on the host, and the sandbox still has the old one (stop the sandbox and run again): %w", sh.Plan.Path(), err)
 		}
 	}

@@ -56,6 +56,8 @@ func (s *supervisor) serveShare(p shareserver.Plan) (*shareserver.Server, error)
 	if err != nil {
 		return nil, err
 	}
+	s.sharesMu.Lock()
+	defer s.sharesMu.Unlock()
 	s.shares = append(s.shares, sh)
 	return sh, nil
 }
@@ -129,6 +131,8 @@ func (s *supervisor) killShares() {
 	for _, sh := range s.shares {
 		sh.Kill()
 	}
+	s.sharesMu.Lock()
+	defer s.sharesMu.Unlock()
 	s.shares = nil
 }
 

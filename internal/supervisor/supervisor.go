@@ -77,13 +77,14 @@ type supervisor struct {
 	crashed  atomic.Bool               // the guest's kernel or QEMU crashed
 	lastUse  atomic.Pointer[time.Time] // nil before the first measurement (watchIdle)
 
-	machine *machine
-	shares  []*shareserver.Server
-	keeper  atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
-	network *network
-	names   map[string]uint32 // synthetic addresses that a resumed guest knows
-	ports   *publish.Ports
-	ssh     *accept.Group
+	machine  *machine
+	shares   []*shareserver.Server
+	sharesMu sync.Mutex                         // held to change shares, and by who reads them beside that (fileevents.go)
+	keeper   atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
+	network  *network
+	names    map[string]uint32 // synthetic addresses that a resumed guest knows
+	ports    *publish.Ports
+	ssh      *accept.Group
 }
 
 // platform describes the QEMU and the accelerator that the machine runs on, detected once.
@@ -224,7 +225,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 
 // startWatchers starts the goroutines that watch a running sandbox. They end with it.
 func (s *supervisor) startWatchers() {
-	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace}
+	watchers := []func(context.Context){s.watchIdle, s.watchClock, s.watchSpace, s.watchFileEvents}
 	if s.spec.Throwaway {
 		watchers = append(watchers, s.watchOwner)
 	}

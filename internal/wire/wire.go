@@ -9,8 +9,8 @@
 //
 // PortMux carries one yamux session at a time, in which the host is the client: it opens
 // each stream and writes a StreamHeader first, as one line of JSON. After that the stream
-// is raw bytes (StreamSSH), a StreamReply and then raw bytes (StreamTCP), or lines from
-// the guest (StreamPorts).
+// is raw bytes (StreamSSH), a StreamReply and then raw bytes (StreamTCP), lines from
+// the guest (StreamPorts), or lines of both sides (StreamWatch).
 //
 // A port has no notion of a connection: bytes of an earlier session may still be under way
 // after a snapshot was restored or a supervisor replaced. Each mux session therefore
@@ -259,6 +259,11 @@ const (
 	// guest sends a PortsReply at once and at each change, one a line, until the host
 	// closes the stream. An agent that does not know it closes it without a line.
 	StreamPorts StreamKind = "ports"
+	// StreamWatch makes watchers in the guest see changes of the host in the shares of the header's
+	// Mounts. The guest sends a WatchReply at once, at each change of what is watched, and
+	// after each WatchBatch, which the host sends. One a line, until the host closes the stream.
+	// An agent that does not know it closes it without a line.
+	StreamWatch StreamKind = "watch"
 )
 
 // StreamHeader is the first line on a stream, from the host.
@@ -266,7 +271,8 @@ type StreamHeader struct {
 	Kind StreamKind `json:"kind"`
 	Port uint16     `json:"port,omitempty"` // StreamTCP
 
-	Ports []uint16 `json:"ports,omitempty"` // StreamPorts
+	Ports  []uint16 `json:"ports,omitempty"`  // StreamPorts
+	Mounts []Mount  `json:"mounts,omitempty"` // StreamWatch
 }
 
 // PortsReply is a line from the guest on a StreamPorts stream.

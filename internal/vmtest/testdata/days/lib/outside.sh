@@ -14,3 +14,52 @@ inside() {
 	sleep 0.3
 	now "$1"
 }
+# watcher writes w.py, which watches directories by inotify, with -r also those below, and prints each
+# event: what happened, and the path below the directory. It ends with its standard input.
+watcher() {
+	cat >w.py <<'END'
+import ctypes, os, select, struct, sys
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init1(0)
+names = {0x100: "create", 0x200: "delete", 0x40: "from", 0x80: "to", 0x2: "modify", 0x8: "close", 0x4: "attrib", 0x400: "deleted"}
+deep, dirs = sys.argv[1] == "-r", {}
+def watch(path, below):
+    dirs[libc.inotify_add_watch(fd, path.encode(), sum(names))] = below
+    if deep:
+        for n in os.listdir(path):
+            if below or os.path.isdir(os.path.join(path, n)):
+                found(path, below, n, below != "")
+def found(path, below, n, new):
+    if new:
+        print("create", below + n, flush=True)
+    if os.path.isdir(os.path.join(path, n)):
+        watch(os.path.join(path, n), below + n + "/")
+base = sys.argv[-1]
+watch(base, "")
+print("watching", flush=True)
+while 0 not in select.select([fd, 0], [], [])[0]:
+    b = os.read(fd, 65536)
+    while b:
+        wd, mask, _, n = struct.unpack("iIII", b[:16])
+        name = b[16:16 + n].rstrip(b"\0").decode(); b = b[16 + n:]
+        for bit in names:
+            if mask & bit and wd in dirs:
+                print(names[bit], dirs[wd] + name, flush=True)
+        if deep and mask & 0x40000100 == 0x40000100:
+            watch(os.path.join(base, dirs[wd] + name), dirs[wd] + name + "/")
+END
+}
+# sees waits until the watcher, which is the coprocess W, has printed lines that match each of
+# the patterns, in any order, and prints the patterns.
+sees() {
+	local line p waiting=("$@") rest
+	while [ ${#waiting[@]} -gt 0 ]; do
+		IFS= read -r -t 60 line <&"${W[0]}" || { echo "missing: ${waiting[*]}"; return; }
+		printf '%s\n' "$line" >>.seen
+		rest=()
+		# shellcheck disable=SC2053 # a pattern
+		for p in "${waiting[@]}"; do [[ $line == $p ]] || rest+=("$p"); done
+		waiting=("${rest[@]}")
+	done
+	printf '%s\n' "$@"
+}

@@ -1,0 +1,199 @@
+package watch
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"reflect"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/lines"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// The kernel announces no new watch, so the agent looks for them. A look costs a millisecond
+// with some hundred processes, and some 4 microseconds for each watched file. So the agent looks only
+// after signs of life: a process or thread was born, or a request went to a share, as when a path
+// is looked up to be watched. Where nothing happens it reads two small files once a second.
+const (
+	lookOften = time.Second      // for signs of life
+	lookMost  = 4 * time.Second  // between two looks while there are signs
+	lookAtAll = 60 * time.Second // between two looks in any case
+	lookSoon  = 100 * time.Millisecond
+	// Looks take this part of a processor's time: a fiftieth while there are signs (but for
+	// lookMost), else a four-hundredth.
+	lookFactor  = 50
+	atAllFactor = 400
+)
+
+// due reports whether it is time for a look, so long after one that took so much processor
+// time.
+func due(since, took time.Duration, signs bool) bool {
+	if signs {
+		return since >= min(max(lookOften, lookFactor*took), lookMost)
+	}
+	return since >= max(lookAtAll, atAllFactor*took)
+}
+
+// threadTime returns the processor time of the calling thread.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// maxBatch bounds a line from the host, in bytes.
+const maxBatch = 8 << 20
+
+// Streams serves streams of the kind wire.StreamWatch, one at a time. The zero value is ready.
+type Streams struct {
+	// one is held by Serve: the share's servers know one thread that plays events, and would carry out
+	// what another one asks for.
+	one sync.Mutex
+}
+
+// Serve serves a stream until the host closes it, after the one before it has ended. roots are
+// the directories where the shares are mounted, by tag.
+func (o *Streams) Serve(c net.Conn, roots map[string]string) {
+	o.one.Lock()
+	defer o.one.Unlock()
+	s := &server{
+		conn: c, roots: roots, scanner: newScanner("/proc", roots), player: newPlayer(),
+		soon: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
+	defer s.player.close()
+	looking := make(chan struct{})
+	go func() {
+		defer close(looking)
+		s.report()
+	}()
+	_ = s.serve() // the host has closed it
+	close(s.closed)
+	c.Close()
+	<-looking
+}
+
+// server is one stream.
+type server struct {
+	conn    net.Conn
+	roots   map[string]string
+	scanner *scanner
+	player  *player
+	soon    chan struct{} // look again: a directory was made
+	calm    bool          // there were no signs of life before the last look; used by report
+	closed  chan struct{}
+
+	mu sync.Mutex // of writes
+}
+
+// write sends one line.
+func (s *server) write(r wire.WatchReply) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err = s.conn.Write(append(line, '\n'))
+	return err
+}
+
+// serve plays the batches that the host sends.
+func (s *server) serve() error {
+	in := bufio.NewReader(s.conn)
+	for {
+		line, err := lines.Read(in, maxBatch)
+		if err != nil {
+			return err
+		}
+		var b wire.WatchBatch
+		if err := json.Unmarshal(line, &b); err != nil {
+			return fmt.Errorf("malformed batch: %w", err)
+		}
+		if root, ok := s.roots[b.Tag]; ok {
+			_ = s.player.play(root, b.Events) // it is unmounted
+		}
+		for _, e := range b.Events {
+			if e.Type == unix.S_IFDIR {
+				select {
+				case s.soon <- struct{}{}:
+				default:
+				}
+				break
+			}
+		}
+		if err := s.write(wire.WatchReply{Done: true}); err != nil {
+			return err
+		}
+	}
+}
+
+// report reports what is watched, at once and at each change, until the stream ends.
+func (s *server) report() {
+	runtime.LockOSThread() // its processor time is measured
+	defer runtime.UnlockOSThread()
+	var last []wire.WatchedShare
+	looked, full := time.Time{}, time.Time{}
+	for first := true; ; first = false {
+		start := time.Now()
+		all := start.Sub(full) >= lookAtAll
+		if all {
+			full = start
+		}
+		cpu := threadTime()
+		now := s.scanner.look(all)
+		took := threadTime() - cpu
+		if first || !reflect.DeepEqual(now, last) {
+			r := wire.WatchReply{Thread: s.player.thread, Shares: now}
+			if !first {
+				r.Since, r.Looked = time.Since(looked).Milliseconds()+1, looked
+			}
+			if s.write(r) != nil {
+				return
+			}
+			last = now
+		}
+		looked = start
+		if !s.wait(took) {
+			return
+		}
+	}
+}
+
+// wait waits for the next look, after one that took so much processor time. It reports false
+// when the stream has ended.
+func (s *server) wait(took time.Duration) bool {
+	start := time.Now()
+	// What was looked up just before the look may be watched after it without a request: a look
+	// that followed signs of life at once is followed by another.
+	live := !s.calm
+	for last := s.scanner.signs(); ; {
+		select {
+		case <-s.closed:
+			return false
+		case <-s.soon:
+			select { // give the watcher the time to add the directory
+			case <-s.closed:
+				return false
+			case <-time.After(lookSoon):
+			}
+			s.calm = false
+			return true
+		case <-time.After(lookOften):
+		}
+		now := s.scanner.signs()
+		s.calm = now == last
+		live = live || !s.calm
+		if due(time.Since(start), took, live) {
+			return true
+		}
+		last = now
+	}
+}

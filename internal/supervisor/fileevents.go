@@ -1,0 +1,260 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"bawn.dev/bawn/internal/supervisor/agent"
+	"bawn.dev/bawn/internal/supervisor/hostwatch"
+	"bawn.dev/bawn/internal/supervisor/shareserver"
+	"bawn.dev/bawn/internal/wire"
+)
+
+// File events. The guest's agent tells which files of the shares programs in the guest watch. The share's
+// server knows in which directories these are; hostwatch watches them here. What it sees goes
+// to the server, which leaves out what the guest changed itself, and then to the agent,
+// which makes the guest's kernel report it (package share, fileevents.go).
+
+// Bounds on the inotify watches of a sandbox. Those of a user are fs.inotify.max_user_watches
+// (inotify(7)).
+const (
+	maxHostWatches = 32768
+	// watchesShare is the part of the user's watches that one sandbox may use.
+	watchesShare = 4
+)
+
+// How long after an error file events are tried again.
+const (
+	eventsRetry    = 2 * time.Second
+	eventsRetryMax = time.Minute
+)
+
+// reportPause is the least time between two reports of the guest on what is watched.
+const reportPause = 50 * time.Millisecond
+
+// watchFileEvents makes watchers in the guest see changes of the host, until ctx ends.
+func (s *supervisor) watchFileEvents(ctx context.Context) {
+	for pause := eventsRetry; ; pause = min(2*pause, eventsRetryMax) {
+		err := s.fileEvents(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errNoEvents) {
+			s.log.Info("the sandbox's agent is of an older build: watchers in it see no changes of the host until it is stopped and started")
+			return
+		}
+		s.log.Warn("watchers in the guest do not see changes of the host", "error", err, "again", pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// errNoEvents means that the guest's agent knows no file events.
+var errNoEvents = errors.New("the agent knows no file events")
+
+// fileEvents is watchFileEvents until an error.
+func (s *supervisor) fileEvents(ctx context.Context) error {
+	var mounts []wire.Mount
+	for _, sh := range s.shareServers() {
+		mounts = append(mounts, sh.Plan.Mount)
+	}
+	stream, err := s.machine.agent.OpenWatch(ctx, mounts)
+	if err != nil {
+		return err
+	}
+	watch, err := hostwatch.New(hostWatches(), s.log)
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	e := &eventStream{s: s, stream: stream, watch: watch, opened: time.Now(), played: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		cancel(e.tell(ctx))
+	}()
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		cancel(e.hear(ctx))
+	}()
+	<-ctx.Done()
+	stream.Close()
+	watch.Close()
+	<-told
+	<-heard
+	return context.Cause(ctx)
+}
+
+// hostWatches returns how many directories of the host a sandbox may watch.
+func hostWatches() int {
+	b, err := os.ReadFile("/proc/sys/fs/inotify/max_user_watches")
+	n, perr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || perr != nil {
+		return maxHostWatches / watchesShare
+	}
+	return min(maxHostWatches, n/watchesShare)
+}
+
+// shareServers returns the servers of the shares as of now.
+func (s *supervisor) shareServers() []*shareserver.Server {
+	s.sharesMu.Lock()
+	defer s.sharesMu.Unlock()
+	return append([]*shareserver.Server(nil), s.shares...)
+}
+
+// eventStream is one stream of file events. Orders to servers of shares end with the sandbox only: one
+// that is given up ends the control of its server.
+type eventStream struct {
+	s      *supervisor
+	stream *agent.Watch
+	watch  *hostwatch.Watch
+	opened time.Time
+	played chan struct{} // the guest has played a batch
+	thread atomic.Uint32 // of the guest's agent
+}
+
+// report is what the guest watches.
+type report struct {
+	wire.WatchReply
+	at time.Time // when it came
+}
+
+// hear reads what the guest says, until an error.
+func (e *eventStream) hear(ctx context.Context) error {
+	reports := make(chan report, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for r := range reports {
+			if e.thread.Swap(r.Thread) != r.Thread {
+				e.setThread(r.Thread)
+			}
+			e.watched(ctx, r)
+		}
+	}()
+	defer func() {
+		close(reports)
+		<-done
+	}()
+	for first := true; ; first = false {
+		r, err := e.stream.Read()
+		if first && errors.Is(err, io.EOF) {
+			return errNoEvents
+		}
+		if err != nil {
+			return err
+		}
+		if r.Done {
+			select {
+			case e.played <- struct{}{}:
+				continue
+			default: // nobody waits for it
+			}
+		} else {
+			select {
+			case reports <- report{r, time.Now()}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select { // a guest that says more waits
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reportPause):
+		}
+	}
+}
+
+// since returns from when on files that were changed on the host count as changed while they
+// were watched: the guest's look before. Of the two times for that, one has the way of the report
+// in it, and the other the difference of the clocks.
+func (r report) since(opened time.Time) time.Time {
+	since := r.at.Add(-time.Duration(min(max(r.Since, 0), maxSince.Milliseconds())) * time.Millisecond)
+	if r.Looked.Before(since) && since.Sub(r.Looked) < maxSince {
+		since = r.Looked
+	}
+	if r.Since == 0 || since.Before(opened) { // its first look
+		return opened
+	}
+	return since
+}
+
+// setThread tells the servers which thread plays events, before it does.
+func (e *eventStream) setThread(thread uint32) {
+	for _, sh := range e.s.shareServers() {
+		if _, err := sh.Announce(e.s.life.ctx, thread, nil); err != nil {
+			e.s.log.Debug("file events", "root", sh.Plan.Options.Root, "error", err)
+		}
+	}
+}
+
+// watched watches the directories of the host that belong to what the guest watches.
+func (e *eventStream) watched(ctx context.Context, r report) {
+	since := r.since(e.opened)
+	nodes := map[string][]uint64{}
+	for _, w := range r.Shares {
+		nodes[w.Tag] = w.Nodes
+	}
+	for i, sh := range e.s.shareServers() {
+		var dirs [][]byte
+		var err error
+		if list := nodes[sh.Plan.Mount.Tag]; len(list) > 0 {
+			dirs, err = sh.Watched(e.s.life.ctx, list)
+		}
+		if err == nil {
+			err = e.watch.Set(i, sh.Plan.Options.Root, dirs, since)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.s.log.Debug("file events", "root", sh.Plan.Options.Root, "error", err)
+		}
+	}
+}
+
+// maxSince bounds how far back changes count when the guest begins to watch a directory.
+const maxSince = time.Minute
+
+// tell tells the guest what changes on the host, until an error.
+func (e *eventStream) tell(ctx context.Context) error {
+	for {
+		i, changes, err := e.watch.Next()
+		if err != nil {
+			return err
+		}
+		servers := e.s.shareServers()
+		if i >= len(servers) {
+			return errors.New("the shares were removed")
+		}
+		events, err := servers[i].Announce(e.s.life.ctx, e.thread.Load(), changes)
+		if err != nil { // such as of a server that is being replaced
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			e.s.log.Debug("file events", "error", err)
+			continue
+		}
+		if len(events) == 0 {
+			continue
+		}
+		if err := e.stream.Send(wire.WatchBatch{Tag: servers[i].Plan.Mount.Tag, Events: events}); err != nil {
+			return fmt.Errorf("file events: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.played:
+		}
+	}
+}
