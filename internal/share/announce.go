@@ -139,7 +139,7 @@ func (a *announcer) change(c HostChange) {
 	k, st := f.stateOf(dir, name)
 	e := event{FileEvent: wire.FileEvent{Dir: c.Dir, Name: c.Name}, dir: dir}
 	at := inName{dir.key, name}
-	if c.Mask&(nameAppears|nameGoes) != 0 && !f.changed.made(at, k) && !(c.Mask&nameGoes == 0 && f.tree.madeByGuest(dir, name, k, st)) {
+	if c.Mask&(nameAppears|nameGoes) != 0 && !f.changed.made(at, k) && (c.Mask&nameGoes != 0 || !f.tree.madeByGuest(dir, name, k, st)) {
 		f.changed.note(at, k) // the guest knows, once this is played
 		if st == nil {
 			e.Kind, e.Type = wire.FileRemoved, unix.S_IFREG

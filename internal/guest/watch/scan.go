@@ -179,7 +179,7 @@ func watchOf(line string) (dev, node uint64, ok bool) {
 	return dev, node, typ == handleType && node != 0
 }
 
-// handleType is FILEID_INO64_GEN (linux/exportfs.h).
+// handleType is FILEID_INO64_GEN (include/linux of the kernel, its file handles).
 const handleType = 0x81
 
 // signs returns a text that changes with each process or thread that is born, and each request to a
