@@ -168,12 +168,14 @@ const madeAttribute = ownAttributes + "made"
 // maxMade bounds the files that are marked in memory, where they take no attribute.
 const maxMade = 1 << 14
 
-// markMade marks a file that the guest made, at a descriptor.
+// markMade marks a file that the guest made, at a descriptor. One with hard links gets no
+// attribute, which the links outside of the share would have too.
 func (f *fileSystem) markMade(fd int) {
-	if unix.Setxattr(magic(fd), madeAttribute, []byte("1"), 0) == nil {
+	st, err := statFD(fd)
+	if err == nil && st.Nlink == 1 && unix.Setxattr(magic(fd), madeAttribute, []byte("1"), 0) == nil {
 		return
 	}
-	if st, err := statFD(fd); err == nil && f.mades.Add(1) <= maxMade { // no attributes: known as long as the server runs
+	if err == nil && f.mades.Add(1) <= maxMade { // no attribute: known as long as the server runs
 		f.made.Store(keyOf(st), true)
 	}
 }
