@@ -223,8 +223,15 @@ func get(c *http.Client, url string) (string, error) {
 	return resp.Status, resp.Body.Close()
 }
 
+// otherAuthority connects first, so that a sandbox whose resolver takes long to say that
+// there is no such name has not used up the time of the request.
 func (p *probe) otherAuthority() (string, error) {
-	return get(p.client(func() (net.Conn, error) { return p.allowed(p.HTTP) }), "http://"+p.evil("authority")+"/")
+	c, err := p.allowed(p.HTTP)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return get(p.client(func() (net.Conn, error) { return c, nil }), "http://"+p.evil("authority")+"/")
 }
 
 func (p *probe) redirect() (string, error) {
