@@ -9,7 +9,7 @@ import (
 // answers with the new entry.
 func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *fuse.EntryOut, create func(fd int, name string) error) fuse.Status {
 	n.caller = h.Owner
-	return f.inDir(h, name, n.typ, func(s *spotAt, parent *node) error {
+	return f.inDir(h, name, n.typ, n.target, func(s *spotAt, parent *node) error {
 		if err := create(s.dir.fd, s.name); err != nil {
 			return err
 		}
@@ -32,8 +32,8 @@ func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *
 	})
 }
 
-// inDir lets make make a name of a type (S_IFMT) in a directory.
-func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, make func(s *spotAt, parent *node) error) fuse.Status {
+// inDir lets make make a name of a type (S_IFMT) in a directory. target is that of a symbolic link.
+func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, target string, make func(s *spotAt, parent *node) error) fuse.Status {
 	parent, made, err := f.dirToMake(createName, h.NodeId, name)
 	if err != nil {
 		return status(err)
@@ -46,7 +46,7 @@ func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, make func(
 		return status(err)
 	}
 	defer s.close()
-	if err := f.checkNew(who{h.Pid}, &s, name, typ); err != nil {
+	if err := f.checkNew(who{h.Pid}, &s, name, typ, target); err != nil {
 		return status(err)
 	}
 	done := s.makeRoom()
@@ -87,7 +87,7 @@ func (f *fileSystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out
 
 // Symlink implements fuse.RawFileSystem.
 func (f *fileSystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	n := newFile{typ: unix.S_IFLNK, mode: permissions}
+	n := newFile{typ: unix.S_IFLNK, mode: permissions, target: target}
 	return f.createEntry(h, n, name, out, func(dir int, name string) error { return unix.Symlinkat(target, dir, name) })
 }
 
@@ -106,7 +106,11 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		return status(err)
 	}
 	defer unix.Close(fd)
-	return f.inDir(&in.InHeader, name, st.Mode&unix.S_IFMT, func(s *spotAt, parent *node) error {
+	target := ""
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target = targetOf(fd, "")
+	}
+	return f.inDir(&in.InHeader, name, st.Mode&unix.S_IFMT, target, func(s *spotAt, parent *node) error {
 		if s.private != private {
 			return unix.EXDEV
 		}

@@ -20,7 +20,7 @@ type mover struct {
 }
 
 // holds reports whether a directory has something below it that is guarded where it is or
-// where it would be, or would not be hidden any more.
+// where it would be, or would not be hidden any more, or a link that would lead out of a repository.
 func (m *mover) holds(dir int, name string, was, will []string) bool {
 	at, err := openDirAt(dir, name)
 	if err != nil {
@@ -38,6 +38,9 @@ func (m *mover) holds(dir int, name string, was, will []string) bool {
 		return true
 	}
 	for _, e := range list {
+		if e.Type() == os.ModeSymlink && m.fs.rules.LeadsOut(m.place(at, e, will), targetOf(at, e.Name())) {
+			return true
+		}
 		if m.fs.rules.Candidate(e.Name()) {
 			before, after := m.judge(at, e, was), m.judge(at, e, will)
 			if before == guard.Guarded || after == guard.Guarded || before == guard.Hidden && after != guard.Hidden {
@@ -52,7 +55,12 @@ func (m *mover) holds(dir int, name string, was, will []string) bool {
 }
 
 func (m *mover) judge(dir int, e os.DirEntry, names []string) guard.Kind {
-	kind, _ := m.fs.rules.Judge(guard.Place{
+	kind, _ := m.fs.rules.Judge(m.place(dir, e, names))
+	return kind
+}
+
+func (m *mover) place(dir int, e os.DirEntry, names []string) guard.Place {
+	return guard.Place{
 		Dir: names, Name: e.Name(), Folds: m.fs.folds,
 		Has:      func(name string) bool { _, err := statAt(dir, name); return err == nil },
 		IsDir:    e.IsDir,
@@ -61,8 +69,17 @@ func (m *mover) judge(dir int, e os.DirEntry, names []string) guard.Kind {
 			st, err := statAt(dir, e.Name())
 			return err == nil && m.fs.madeByGuest(file{dir, e.Name()}, st)
 		},
-	})
-	return kind
+	}
+}
+
+// targetOf returns where a symbolic link leads; the root of the host if it cannot be read.
+func targetOf(dir int, name string) string {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, buf)
+	if err != nil {
+		return "/"
+	}
+	return string(buf[:n])
 }
 
 // moveVersions lets private versions follow a directory that was renamed.
@@ -89,16 +106,18 @@ func (f *fileSystem) dropVersions(s *spotAt, name string) {
 	}
 }
 
-// checkNew returns the error for a file of a type (S_IFMT) that is to get a name.
-func (f *fileSystem) checkNew(w who, s *spotAt, name string, typ uint16) error {
+// checkNew returns the error for a file of a type (S_IFMT) that is to get a name. target is that
+// of a symbolic link.
+func (f *fileSystem) checkNew(w who, s *spotAt, name string, typ uint16, target string) error {
 	if f.rules == nil {
 		return nil
 	}
-	away := !s.private && typ == unix.S_IFLNK && f.rules.MayLeadAway(guard.Place{
+	at := guard.Place{
 		Dir: s.view.chain.names, Name: name, Folds: f.folds,
 		Has:   func(name string) bool { _, err := statAt(s.dir.fd, name); return err == nil },
 		IsDir: func() bool { return false },
-	})
+	}
+	away := !s.private && typ == unix.S_IFLNK && (f.rules.MayLeadAway(at) || f.rules.LeadsOut(at, target))
 	if away || s.slot && typ != unix.S_IFREG && typ != unix.S_IFDIR && typ != unix.S_IFLNK {
 		f.events.note(w, guard.Refused, s.view.chain.names, name)
 		return unix.EPERM

@@ -14,6 +14,7 @@ type newFile struct {
 	mode   uint16 // modeBits
 	device uint16 // as in ownership
 	rdev   uint32
+	target string // of a symbolic link
 }
 
 // hostMode is the mode with which the file is made on the host.

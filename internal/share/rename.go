@@ -157,7 +157,7 @@ func (f *fileSystem) checkRename(r *renaming) error {
 	if f.rules == nil || r.pb.private {
 		return nil
 	}
-	if err := f.checkNew(r.w, r.pb, r.to, r.moved.Mode&unix.S_IFMT); err != nil {
+	if err := f.checkMoved(r.w, r.pb, r.to, r.pa, r.moved); err != nil {
 		return err
 	}
 	ends := []struct {
@@ -167,7 +167,7 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		as       *spotAt
 	}{{r.moved, r.pa, r.pa, r.from, r.to, r.pb}}
 	if r.flags&unix.RENAME_EXCHANGE != 0 && r.other != nil {
-		if err := f.checkNew(r.w, r.pa, r.from, r.other.Mode&unix.S_IFMT); err != nil {
+		if err := f.checkMoved(r.w, r.pa, r.from, r.pb, r.other); err != nil {
 			return err
 		}
 		ends = append(ends, ends[0])
@@ -185,4 +185,13 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		}
 	}
 	return nil
+}
+
+// checkMoved is checkNew for what lies at a place and gets another name.
+func (f *fileSystem) checkMoved(w who, to *spotAt, name string, from *spotAt, st *unix.Statx_t) error {
+	typ, target := st.Mode&unix.S_IFMT, ""
+	if typ == unix.S_IFLNK {
+		target = targetOf(from.dir.fd, from.name)
+	}
+	return f.checkNew(w, to, name, typ, target)
 }

@@ -5,7 +5,7 @@ import "slices"
 // gitNames are names, folded, that matter in a directory of git.
 var gitNames = map[string]bool{
 	"head": true, "config": true, "config.worktree": true, "hooks": true, "commondir": true, "gitdir": true,
-	"attributes": true, ".git": true, "objects": true,
+	"attributes": true, ".git": true, "objects": true, "alternates": true, "http-alternates": true, "remotes": true, "branches": true,
 }
 
 // belowGit reports whether a directory is one named .git or lies below one, and the way from
@@ -31,15 +31,21 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 		// A file that leads to the repository of a worktree or submodule. One that the guest
 		// makes itself leads to a repository whose configuration is guarded.
 		return p.Has(p.Name) && !p.IsDir() && !p.Made()
+	case name == "alternates", name == "http-alternates":
+		return endsWith(dir, "objects", "info")
 	case !git || area == "objects":
 		return lookAlike(p, name)
 	case name == "head":
 		return false // git moves it on every switch
 	case area == "refs" || area == "logs":
-		// Names are those of branches here, but for what would make a repository of it.
-		return name == "commondir" || name == "objects" && p.IsDir()
+		// Names are those of branches here, config and hooks among them. So there must be no
+		// repository: git takes a directory for one only with objects, which need not be a
+		// directory (is_git_directory in git's setup.c asks for no more than access(2)).
+		return name == "commondir" || name == "objects"
 	case name == "config", name == "config.worktree", name == "hooks", name == "commondir":
 		return true
+	case name == "remotes", name == "branches":
+		return !slices.Contains(below, "refs") && !slices.Contains(below, "logs")
 	case name == "gitdir": // that of a new worktree is the host's to see, or its git prunes the worktree
 		return p.Has(p.Name) && !p.Made()
 	case name == "attributes":
@@ -54,12 +60,17 @@ func lookAlike(p Place, name string) bool {
 	case "head":
 		exact := p.Name == "HEAD" || p.Folds
 		return exact && !p.Has("HEAD")
-	case "config", "config.worktree", "hooks", "commondir":
+	case "config", "config.worktree", "hooks", "commondir", "remotes", "branches":
 		return p.Has("HEAD")
 	case "attributes":
 		return false // of info below it: without a configuration it names no program
 	}
 	return false
+}
+
+// endsWith reports whether the last components of a directory are these.
+func endsWith(dir []string, last ...string) bool {
+	return len(dir) >= len(last) && slices.Equal(dir[len(dir)-len(last):], last)
 }
 
 // gitRule returns the documented rule of a name in a directory of git.

@@ -62,16 +62,16 @@ type Place struct {
 
 // Rules are compiled rules. They do not change, and may be used by several goroutines.
 type Rules struct {
-	names   map[string][]*Rule // last component, folded
-	globs   []*Rule            // default rules whose last component is a pattern
-	parents map[string]bool    // folded names of components that are not the last one
-	exact   map[string]Kind    // folded paths from the root (Options.Paths, Options.HiddenPaths)
-	lasts   map[string]bool    // their last components
-	guard   *patterns          // of the user
-	free    *patterns
-	hide    *patterns
-	show    *patterns
-	prefix  []string
+	names  map[string][]*Rule // last component, folded
+	globs  []*Rule            // default rules whose last component is a pattern
+	deep   []*Rule            // default rules of more than one component
+	exact  map[string]Kind    // folded paths from the root (Options.Paths, Options.HiddenPaths)
+	lasts  map[string]bool    // their last components
+	guard  *patterns          // of the user
+	free   *patterns
+	hide   *patterns
+	show   *patterns
+	prefix []string
 }
 
 // Options are what the user adds to and takes from the default rules: patterns in the syntax
@@ -91,7 +91,7 @@ type Options struct {
 
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
-	r := &Rules{names: map[string][]*Rule{}, parents: map[string]bool{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix}
+	r := &Rules{names: map[string][]*Rule{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix}
 	for i := range Defaults {
 		r.add(&Defaults[i])
 	}
@@ -123,8 +123,8 @@ func (r *Rules) add(rule *Rule) {
 	} else {
 		r.names[last] = append(r.names[last], rule)
 	}
-	for _, p := range rule.parts[:len(rule.parts)-1] {
-		r.parents[p] = true
+	if len(rule.parts) > 1 {
+		r.deep = append(r.deep, rule)
 	}
 }
 
@@ -224,10 +224,7 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 			return kind, nil
 		}
 	}
-	dir := slices.Concat(r.prefix, p.Dir)
-	for i := range dir {
-		dir[i] = foldOn(p.Folds, dir[i])
-	}
+	dir, _ := r.folded(p)
 	if gitNames[name] && r.inGit(p, dir, name) {
 		return Guarded, gitRule(name)
 	}
@@ -242,26 +239,4 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 		}
 	}
 	return Free, nil
-}
-
-// MayLeadAway reports whether a symbolic link in the place could give the host another
-// directory in place of one that guarded paths lie in, such as .claude or .git/info.
-func (r *Rules) MayLeadAway(p Place) bool {
-	name := foldOn(p.Folds, p.Name)
-	if !r.parents[name] && name != "info" || r.free.match(p) {
-		return false
-	}
-	if name != "info" {
-		return true
-	}
-	git, below := gitDir(r.prefix, p)
-	return git && len(below) == 0 || p.Has("HEAD")
-}
-
-func gitDir(prefix []string, p Place) (git bool, below []string) {
-	dir := slices.Concat(prefix, p.Dir)
-	for i := range dir {
-		dir[i] = foldOn(p.Folds, dir[i])
-	}
-	return belowGit(dir)
 }

@@ -39,7 +39,9 @@ func TestJudge(t *testing.T) {
 		{path: ".git/info/exclude"}, {path: ".git/refs/heads/config"}, {path: ".git/refs/heads/hooks"}, {path: ".git/refs/remotes/origin/HEAD"}, {path: ".git/logs/HEAD"},
 		{path: ".git/modules/a/b/config", want: Guarded}, {path: ".git/worktrees/w/commondir", want: Guarded}, {path: ".git/worktrees/w/gitdir"},
 		{path: ".git/worktrees/w/gitdir", want: Guarded, has: []string{"gitdir"}}, {path: ".git/worktrees/w/gitdir", has: []string{"gitdir", "made"}},
-		{path: ".git/objects/x/HEAD", want: Guarded}, {path: ".git/refs/x/objects", want: Guarded, isDir: true}, {path: ".git/refs/x/objects"},
+		{path: ".git/objects/x/HEAD", want: Guarded}, {path: ".git/refs/x/objects", want: Guarded, isDir: true}, {path: ".git/refs/x/objects", want: Guarded}, {path: ".git/logs/x/objects", want: Guarded},
+		{path: ".git/objects/info/alternates", want: Guarded}, {path: "b.git/objects/info/http-alternates", want: Guarded}, {path: "alternates"}, {path: ".git/remotes", want: Guarded, isDir: true},
+		{path: ".git/modules/a/branches", want: Guarded, isDir: true}, {path: ".git/refs/remotes"}, {path: ".git/modules/a/refs/remotes"}, {path: ".git/logs/refs/remotes"}, {path: "remotes"}, {path: "b.git/remotes", want: Guarded, has: []string{"HEAD"}},
 		{path: ".Git/Config", want: Guarded}, {path: "config"}, {path: "config", want: Guarded, has: []string{"HEAD"}}, {path: "x/hooks", want: Guarded, has: []string{"HEAD"}},
 		{path: "x/HEAD", want: Guarded}, {path: "x/HEAD", has: []string{"HEAD"}}, {path: "x/head"}, {path: "x/head", want: Guarded, folds: true},
 		{path: "git~1/config"}, {path: "git~1/config", want: Guarded, folds: true}, {path: ".git./config", want: Guarded, folds: true},
@@ -58,13 +60,43 @@ func TestJudge(t *testing.T) {
 }
 
 func TestLinksThatLeadAway(t *testing.T) {
-	rules, err := New(Options{})
+	rules, err := New(Options{Guard: []string{"/deploy/*.sh", "ci/jobs/", "a/**/b", "x.sh"}, Hide: []string{"config/prod.yml"}, Paths: []string{"tools/git/hooks"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]bool{".claude": true, "a/.config": true, ".git/info": true, "info": false, "src": false, ".git/modules": false} {
+	for path, want := range map[string]bool{
+		".claude": true, "a.d/.config": true, ".Claude": true, ".git/info": true, "info": false, "src": false, ".git/modules": false, ".git/objects/info": true,
+		"deploy": true, "x/deploy": false, "ci": true, "x/ci": false, "a": true, "a/x": true, "a/x/y": true, "b": false, "x.sh": false, "config": true, "Config": true,
+		"tools": true, "tools/git": true, "tools/git/hooks": false, "git": false,
+	} {
 		if got := rules.MayLeadAway(at(path, false, false)); got != want {
 			t.Errorf("%s: %v", path, got)
+		}
+	}
+	for path, want := range map[string]bool{"b.git/info": true, "b.git/objects": true, "b.git/x": false} {
+		if got := rules.MayLeadAway(at(path, false, false, "HEAD")); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
+func TestLinksOutOfARepository(t *testing.T) {
+	rules, err := New(Options{NoGuard: []string{"mine/.git/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path, target string
+		want         bool
+		has          []string
+	}{
+		{path: ".git/x", target: "/etc", want: true}, {path: ".git/x", target: "y"}, {path: ".git/x", target: "./y/z"}, {path: ".git/x", target: "../y", want: true},
+		{path: ".git/a/x", target: "../y"}, {path: ".git/a/x", target: "../../y", want: true}, {path: ".git/a/x", target: "y/../../z", want: true}, {path: "a/.GIT/b/x", target: "/y", want: true},
+		{path: ".hg/x", target: "/y", want: true}, {path: "src/x", target: "/y"}, {path: ".git", target: "../y"}, {path: "b.git/x", target: "/y"}, {path: "b.git/x", target: "/y", want: true, has: []string{"HEAD", "objects"}},
+		{path: "mine/.git/x", target: "/y"},
+	} {
+		if got := rules.LeadsOut(at(c.path, false, false, c.has...), c.target); got != c.want {
+			t.Errorf("%s -> %s: %v", c.path, c.target, got)
 		}
 	}
 }

@@ -77,6 +77,10 @@ var Git = []Rule{
 	{Path: "commondir", Kind: Guarded, Reason: "names the directory whose config and hooks count", Source: "gitrepository-layout(5)"},
 	{Path: "gitdir", Kind: Guarded, Reason: "leads to an existing worktree", Source: "gitrepository-layout(5)"},
 	{Path: "HEAD", Kind: Guarded, Reason: "outside of .git it makes a bare repository of a directory", Source: "git-config(1), safe.bareRepository"},
+	{Path: "alternates", Kind: Guarded, Reason: "of objects/info: the host's git copies objects of the repositories that it names", Source: "gitrepository-layout(5)"},
+	{Path: "http-alternates", Kind: Guarded, Reason: "as alternates", Source: "gitrepository-layout(5)"},
+	{Path: "remotes", Kind: Guarded, Reason: "where git fetches from and pushes to, in the old form", Source: "gitrepository-layout(5)"},
+	{Path: "branches", Kind: Guarded, Reason: "as remotes", Source: "gitrepository-layout(5)"},
 	{Path: "objects", Kind: Guarded, Reason: "below refs and logs it makes a repository of a directory", Source: "gitrepository-layout(5)"},
 	{Path: ".git", Kind: Guarded, Reason: "an existing file leads to the repository of a worktree or submodule", Source: "gitrepository-layout(5)"},
 }

@@ -68,7 +68,10 @@ func CheckPattern(s string) error {
 }
 
 // patterns are the user's patterns of one kind. A nil one matches nothing.
-type patterns struct{ list []gitignore.Pattern }
+type patterns struct {
+	list  []gitignore.Pattern
+	parts [][]string // their components
+}
 
 func compile(text []string) (*patterns, error) {
 	if len(text) == 0 {
@@ -82,9 +85,9 @@ func compile(text []string) (*patterns, error) {
 		if err := CheckPattern(s); err != nil {
 			return nil, err
 		}
-		p.list = append(p.list, gitignore.ParsePattern(s, nil))
-		if f := fold(s); f != s {
-			p.list = append(p.list, gitignore.ParsePattern(f, nil))
+		for _, form := range slices.Compact([]string{s, fold(s)}) {
+			p.list = append(p.list, gitignore.ParsePattern(form, nil))
+			p.parts = append(p.parts, partsOf(form))
 		}
 	}
 	return p, nil
