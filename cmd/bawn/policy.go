@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +83,12 @@ PORTS are numbers and ranges (443,8000-8100) or *. An allow rule without them
 means 443 and 80; a deny rule without them means all ports and protocols. udp: makes
 a rule about UDP. raw: allows connections without inspecting their contents. ech:
 permits Encrypted Client Hello, which browsers send. private: permits a name to have a
-private address. A deny rule wins over every allow rule. docs/policy.md explains the
+private address.
+
+  'GET,HEAD https://api.example.org/v1/**'
+is a rule about requests: methods (none: any), https or http, a host as above, and a path
+in which * is one segment and ** any number. bawn ends TLS to such a host and judges each
+request. A rule about the host without a URL allows all its requests. A deny rule wins over every allow rule. docs/policy.md explains the
 reasons.`
 
 func policyChangeCommand(action policy.Action) *cobra.Command {
@@ -117,7 +123,7 @@ func policyChangeCommand(action policy.Action) *cobra.Command {
 // nothing: a rule on the command line is the user's word.
 func sayOpened(rules []string) {
 	for _, r := range rules {
-		if x, err := engine.ExposureOf(r); err == nil && x.Opens != "" {
+		if x, err := engine.ExposureOf(r); err == nil && (x.Opens != "" || strings.Contains(r, "://")) {
 			fmt.Fprintf(os.Stderr, "bawn: the guest may reach %s\n", text.Line(x.Text))
 		}
 	}

@@ -81,22 +81,24 @@ func policyShowCommand() *cobra.Command {
 func policyCheckCommand() *cobra.Command {
 	var s scope
 	var asJSON bool
+	var method string
 	c := &cobra.Command{
-		Use: "check HOST[:PORT]...", Short: "Show whether a target is allowed, and by which rule, without any traffic",
+		Use: "check {HOST[:PORT] | [METHOD] URL}...", Short: "Show whether a target is allowed, and by which rule, without any traffic",
 		Long: `Show whether a target is allowed, and by which rule, without any traffic. A
 target is HOST, ADDRESS or host, with a port (443 if none is given); udp: before
 it means UDP. Names are not looked up, so a name that resolves to a private address
 is reported as allowed here; the connection is denied, and bawn net log shows why.
-The exit status is 0 if all targets are allowed and 1 if one is not.`,
+A URL is a request, with the method before it, that of --method, or GET. The exit status is 0 if all targets are allowed and 1 if one is not.`,
 		Example: `  bawn policy check registry.example.org:443 host:5432
-  bawn policy check udp:time.example.org:123 '[2001:db8::1]:22'`,
+  bawn policy check udp:time.example.org:123 '[2001:db8::1]:22'
+  bawn policy check DELETE https://api.example.org/v1/items/7`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			e, of, err := s.open()
 			if err != nil {
 				return err
 			}
-			verdicts, err := e.Decide(c.Context(), of, args)
+			verdicts, err := e.Decide(c.Context(), of, checkTargets(args, method))
 			if err != nil {
 				return err
 			}
@@ -119,7 +121,26 @@ The exit status is 0 if all targets are allowed and 1 if one is not.`,
 	}
 	s.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&method, "method", "", "`METHOD` of the URLs (default GET)")
 	return c
+}
+
+// checkTargets joins each method with the URL behind it, and gives other URLs the method of
+// the flag.
+func checkTargets(args []string, method string) (targets []string) {
+	isURL := func(s string) bool { return strings.Contains(s, "://") }
+	for i := 0; i < len(args); i++ {
+		t := args[i]
+		switch {
+		case !isURL(t) && !strings.ContainsAny(t, ".:") && i+1 < len(args) && isURL(args[i+1]) && !strings.Contains(args[i+1], " "):
+			i++
+			t += " " + args[i]
+		case isURL(t) && method != "" && !strings.Contains(t, " "):
+			t = method + " " + t
+		}
+		targets = append(targets, t)
+	}
+	return targets
 }
 
 // checkRow is what the rules say of one target.
@@ -133,6 +154,9 @@ type checkRow struct {
 
 func checkRowOf(v engine.Verdict) checkRow {
 	row := checkRow{Target: v.Target.String(), Allow: v.Allow, Reason: v.Reason, Suggest: v.Missing}
+	if v.Request != nil {
+		row.Target = v.Request.String()
+	}
 	if v.Rule != nil {
 		r := rowOf(*v.Rule)
 		row.Rule = &r

@@ -34,6 +34,14 @@ func Check(set *policy.Set, f policy.Flow) policy.Decision {
 	return d
 }
 
+// CheckRequest is Check for a request.
+func CheckRequest(set *policy.Set, q policy.Request) policy.Decision {
+	if d := Check(set, q.Flow()); !d.Allow {
+		return d
+	}
+	return set.DecideRequest(q)
+}
+
 // checkAddress returns why the reserved ranges forbid a bare address; nil for a name
 // and for the host's loopback.
 func checkAddress(set *policy.Set, hosts *hostNets, f policy.Flow) error {

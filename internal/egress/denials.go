@@ -16,6 +16,8 @@ type Denial struct {
 	Name    string     `json:"name,omitempty"`
 	Addr    netip.Addr `json:"addr,omitzero"`
 	Port    uint16     `json:"port,omitempty"`
+	Method  string     `json:"method,omitempty"` // of a request
+	Path    string     `json:"path,omitempty"`   // of a request, without its query
 	Reason  string     `json:"reason"`
 	Rule    string     `json:"rule,omitempty"`    // that denied; empty is the default
 	Suggest string     `json:"suggest,omitempty"` // the rule to add, if one would help
@@ -45,7 +47,7 @@ func (g *Gateway) Denials() []Denial {
 func (g *Gateway) deny(e audit.Entry, d policy.Decision, suggest string, h *processHint) {
 	e = e.Deny(d, suggest)
 	g.write(e, h)
-	g.remember(Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1})
+	g.remember(Denial{Time: time.Now(), Proto: e.Proto, Name: e.Name, Addr: e.Addr, Port: e.Port, Method: e.Method, Path: e.Path, Reason: e.Reason, Rule: e.Rule, Suggest: e.Suggest, Count: 1})
 }
 
 func (g *Gateway) remember(d Denial) {
@@ -63,5 +65,5 @@ func (g *Gateway) remember(d Denial) {
 
 // Text is a denial as one line for the agent, safe to print.
 func (d Denial) Text() string {
-	return audit.Entry{Time: d.Time, Verdict: audit.Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Brief(allowCommand)
+	return audit.Entry{Time: d.Time, Verdict: audit.Denied, Proto: d.Proto, Name: d.Name, Addr: d.Addr, Port: d.Port, Method: d.Method, Path: d.Path, Reason: d.Reason, Rule: d.Rule, Suggest: d.Suggest, Count: d.Count}.Brief(allowCommand)
 }

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -33,20 +34,24 @@ type flow struct {
 	mu      sync.Mutex
 	d       policy.Decision // if judged
 	judged  bool
-	app     string      // what the bytes look like: tls, http, http2, raw
-	dialed  netip.Addr  // the server's address, once connected
-	opened  bool        // the log has its EventOpen
-	usedECH bool        // a ClientHello with ECH passed
-	also    []string    // of a flow to an address: the names that the client gave
-	conns   []net.Conn  // to end with the flow
-	why     string      // why it was cut; empty if it was not
-	gone    bool        // the guest's side was reset
-	idle    *time.Timer // cuts the flow when it is half-closed and idle; nil before
+	app     string     // what the bytes look like: tls, http, http2, raw
+	dialed  netip.Addr // the server's address, once connected
+	opened  bool       // the log has its EventOpen
+	usedECH bool       // a ClientHello with ECH passed
+	also    []string   // of a flow to an address: the names that the client gave
+	conns   []net.Conn // to end with the flow
+	why     string     // why it was cut; empty if it was not
+	gone    bool       // the guest's side was reset
+	// requests are those under way that were judged; unlisted: there are others.
+	requests map[*openRequest]struct{}
+	unlisted bool
+	idle     *time.Timer // cuts the flow when it is half-closed and idle; nil before
 }
 
 // end takes a flow off the list and writes its last line.
 func (f *flow) end() {
 	f.cancel()
+	f.endRequests()
 	f.mu.Lock()
 	conns, opened, why := f.conns, f.opened, f.why
 	if f.idle != nil {
@@ -110,6 +115,7 @@ func (f *flow) refused(reason string) {
 func (f *flow) recheck() {
 	f.mu.Lock()
 	judged, old, dialed, also, usedECH := f.judged, f.d, f.dialed, slices.Clone(f.also), f.usedECH
+	requests, unlisted := slices.Collect(maps.Keys(f.requests)), f.unlisted
 	f.mu.Unlock()
 	if !judged {
 		return // it asks the rules later
@@ -120,10 +126,18 @@ func (f *flow) recheck() {
 		f.cut("the rules changed: " + d.Reason)
 	case old.Raw && !d.Raw:
 		f.cut("the rules changed: the rule no longer has raw:")
+	case d.Requests && (!old.Requests || unlisted):
+		f.cut("the rules changed: they are about requests on this connection now")
 	case usedECH && !d.ECH && !d.Raw:
 		f.cut("the rules changed: the rule no longer has ech:")
 	case dialed.IsValid() && !f.to.Host && f.g.dialer.guard.permit(dialed, f.to) != nil:
 		f.cut("the rules changed: its address is not allowed")
+	}
+	for _, r := range requests {
+		if d := f.g.decideRequest(r.q, r.also); !d.Allow {
+			f.cut("the rules changed: " + r.q.String() + ": " + d.Reason)
+			return
+		}
 	}
 	for _, name := range also {
 		if !f.allowsHere(name) {
@@ -133,9 +147,11 @@ func (f *flow) recheck() {
 	}
 }
 
-// allowsHere reports whether the rules allow a name in place of the flow's address.
+// allowsHere reports whether the rules allow a name in place of the flow's address. Where
+// rules are about a name's requests, they are judged on connections to the name only.
 func (f *flow) allowsHere(name string) bool {
-	return f.g.decide(policy.Flow{Name: name, Port: f.to.Port, Proto: f.to.Proto}).Allow
+	d := f.g.decide(policy.Flow{Name: name, Port: f.to.Port, Proto: f.to.Proto})
+	return d.Allow && !d.Requests
 }
 
 // cut ends the flow at once, with resets.

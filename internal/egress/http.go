@@ -44,6 +44,8 @@ const (
 // exchange is a request that waits for its answer.
 type exchange struct {
 	method   string
+	open     *openRequest // nil: no rule is about requests
+	sent     int64        // bytes of its body, as announced
 	upgrade  bool
 	switched chan bool // if upgrade: gets one answer, and has room for it
 }
@@ -53,6 +55,13 @@ type exchange struct {
 func (x exchange) answer(switched bool) {
 	if x.upgrade {
 		x.switched <- switched
+	}
+}
+
+// end logs that the exchange is over. got are the bytes of the answer's body.
+func (x exchange) end(status int, got int64) {
+	if x.open != nil {
+		x.open.end(status, x.sent, got)
 	}
 }
 
@@ -115,11 +124,15 @@ func (h *httpRelay) requests() {
 		if err == nil {
 			continue
 		}
+		var denied *deniedRequest
 		var he *httpwire.Error
 		var we *httpwire.WriteError
 		switch {
+		case errors.As(err, &denied):
+			h.refuse(errorPage(denied.answer.Status, denied.answer.Why, denied.suggest))
 		case errors.As(err, &he):
-			h.refuse(he)
+			h.f.refused(he.Why)
+			h.refuse(errorPage(he.Status, he.Why, ""))
 		case errors.Is(err, errRefused):
 		case errors.Is(err, errLast):
 			h.finish()
@@ -148,7 +161,7 @@ var errRefused = errors.New("refused")
 
 // request passes one request on.
 func (h *httpRelay) request() error {
-	q, err := h.nextRequest()
+	q, open, err := h.nextRequest()
 	if err != nil {
 		return err
 	}
@@ -157,7 +170,7 @@ func (h *httpRelay) request() error {
 			return err
 		}
 	}
-	x := exchange{method: q.Method, upgrade: q.Upgrade}
+	x := exchange{method: q.Method, open: open, sent: max(q.Length, 0), upgrade: q.Upgrade}
 	if x.upgrade {
 		x.switched = make(chan bool, 1)
 	}
@@ -179,7 +192,17 @@ func (h *httpRelay) request() error {
 }
 
 // nextRequest reads and checks the next head. io.EOF: there is none.
-func (h *httpRelay) nextRequest() (*httpwire.Request, error) {
+func (h *httpRelay) nextRequest() (*httpwire.Request, *openRequest, error) {
+	q, err := h.nextHead()
+	if err != nil {
+		return nil, nil, err
+	}
+	open, err := h.f.checkRequest(q)
+	return q, open, err
+}
+
+// nextHead reads the next head.
+func (h *httpRelay) nextHead() (*httpwire.Request, error) {
 	if err := skipLineEnds(h.cr); err != nil {
 		return nil, err
 	}
@@ -192,11 +215,7 @@ func (h *httpRelay) nextRequest() (*httpwire.Request, error) {
 		return nil, err
 	}
 	_ = h.conn.SetReadDeadline(time.Time{})
-	q, err := httpwire.ParseRequest(head)
-	if err != nil {
-		return nil, err
-	}
-	return q, h.f.checkRequest(q)
+	return httpwire.ParseRequest(head)
 }
 
 // skipLineEnds waits for a head's first byte. Some clients send a line end behind a
@@ -344,8 +363,7 @@ func reachError(err error) string {
 
 // refuse answers a request that may not pass, after the answers to those before
 // it. Nothing of it has gone to the server.
-func (h *httpRelay) refuse(he *httpwire.Error) {
-	h.f.refused(he.Why)
+func (h *httpRelay) refuse(page []byte) {
 	if h.opaque {
 		abort(h.up)
 		abort(h.conn)
@@ -369,17 +387,30 @@ func (h *httpRelay) refuse(he *httpwire.Error) {
 			return
 		}
 	}
-	refuse(h.conn, errorPage(he.Status, he.Why, ""))
+	refuse(h.conn, page)
 }
 
-// checkRequest compares the request's authority with the flow's target. Errors are
-// *httpwire.Error.
-func (f *flow) checkRequest(q *httpwire.Request) error {
+// checkRequest compares the request's authority with the flow's target, and has the rules judge
+// it where they are about requests; nil: they are not. Errors are *httpwire.Error or
+// *deniedRequest.
+func (f *flow) checkRequest(q *httpwire.Request) (*openRequest, error) {
 	authority, err := q.Authority()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.checkAuthority(authority)
+	if err := f.checkAuthority(authority); err != nil || !f.judgesRequests() {
+		return nil, err
+	}
+	return f.beginRequest(q.Method, "http", q.Path(), each(q.Fields))
+}
+
+// each returns a function that goes through header fields.
+func each(fields []httpwire.Field) func(use func(name, value string)) {
+	return func(use func(name, value string)) {
+		for _, f := range fields {
+			use(f.Name, f.Value)
+		}
+	}
 }
 
 // checkAuthority compares what a request is for with the flow's target. Errors are

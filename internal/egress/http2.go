@@ -86,10 +86,13 @@ func (f *flow) serveHTTP2(c *heldConn, dial func() (net.Conn, error)) {
 	for err == nil {
 		err = h.frame(w, r)
 	}
+	var denied *deniedRequest
 	var he *httpwire.Error
 	switch {
 	case errors.As(err, &he):
-		f.refused(he.Why)
+		if !errors.As(err, &denied) { // those are logged
+			f.refused(he.Why)
+		}
 		abort(up)
 		abort(c) // closed already, if the refusal could be sent
 	case errors.Is(err, io.EOF):
@@ -328,7 +331,17 @@ func (h *http2Relay) judge(stream uint32, ends bool) error {
 	case !ends && q.Length >= 0:
 		h.bodies[stream] = q.Length
 	}
-	return h.f.checkAuthority(q.Authority)
+	if err := h.f.checkAuthority(q.Authority); err != nil || !h.f.judgesRequests() {
+		return err
+	}
+	open, err := h.f.beginRequest(q.Method, "http", q.Target, each(h.fields))
+	if err != nil {
+		return err
+	}
+	// Its answer is not read, so that it is not known when it is over.
+	h.f.setUnlisted()
+	open.end(0, max(q.Length, 0), 0)
+	return nil
 }
 
 // field takes one decoded field; beyond the bound they are counted only.

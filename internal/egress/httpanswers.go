@@ -36,11 +36,12 @@ func (h *httpRelay) refuseUpgrades() {
 
 // relayAnswers passes answers on until the server ends.
 func (h *httpRelay) relayAnswers() {
-	w := bufio.NewWriterSize(h.conn, smallBuffer)
+	count := &countedWriter{w: h.conn}
+	w := bufio.NewWriterSize(count, smallBuffer)
 	r := bufio.NewReaderSize(&httpwire.FlushReader{R: h.up, W: w}, httpBuffer)
 	var err error
 	for err == nil {
-		err = h.answer(w, r)
+		err = h.answer(w, r, count)
 	}
 	if ferr := w.Flush(); ferr != nil {
 		err = ferr
@@ -62,11 +63,24 @@ func (h *httpRelay) relayAnswers() {
 	}
 }
 
+// countedWriter counts what is written to w.
+type countedWriter struct {
+	w io.Writer
+	n int64
+}
+
+// Write implements io.Writer.
+func (c *countedWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
 // errNotHTTP means that the server's bytes cannot be read as an answer.
 var errNotHTTP = errors.New("the server's answer is not HTTP/1")
 
 // answer passes one answer on, with the interim ones before it.
-func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
+func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader, count *countedWriter) error {
 	if _, err := r.Peek(1); err != nil {
 		return err
 	}
@@ -77,6 +91,8 @@ func (h *httpRelay) answer(w *bufio.Writer, r *bufio.Reader) error {
 		return h.copyBlind(w, r) // there is no request without an answer
 	}
 	a, err := finalHead(w, r, x)
+	before := count.n + int64(w.Buffered())
+	defer func() { x.end(a.Status, count.n+int64(w.Buffered())-before) }()
 	x.answer(err == nil && a.Status == http.StatusSwitchingProtocols)
 	switch {
 	case errors.Is(err, errNotHTTP):

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -9,7 +10,7 @@ import (
 	"bawn.dev/bawn/internal/inspect"
 )
 
-// TLS to a host that has a secret is ended here (package inspect), as one more outcome of the
+// TLS to a host that has a secret, or about whose requests there are rules, is ended here (package inspect), as one more outcome of the
 // decision about a flow: the rules, the server name, the addresses and the log are those of
 // every flow. A rule with raw: is the exception that its user made: nothing is inspected, and
 // no secret put in.
@@ -17,7 +18,15 @@ import (
 // inspects reports whether TLS is ended here for a client's ClientHello. why is not empty if
 // the flow must not pass: it would go around the inspection. spoke: the server spoke first.
 func (f *flow) inspects(h tlshello.Hello, spoke bool) (inspect bool, why string) {
-	if f.g.cfg.Inspect == nil || h.ServerName == "" {
+	rules := f.judgesRequests()
+	switch {
+	case rules && f.g.cfg.Inspect == nil:
+		return false, "the requests to " + f.to.Name + " cannot be inspected"
+	case rules && spoke:
+		return false, "the server spoke before the TLS handshake, so that the requests to " + f.to.Name + " cannot be inspected"
+	case rules:
+		return true, ""
+	case f.g.cfg.Inspect == nil || h.ServerName == "":
 		return false, ""
 	}
 	wanted, err := f.g.cfg.Inspect.Wants(h.ServerName, f.to.Port)
@@ -35,8 +44,11 @@ func (f *flow) inspects(h tlshello.Hello, spoke bool) (inspect bool, why string)
 }
 
 // uninspected returns why a flow that no inspection can look into must not pass: its host has
-// a secret. Empty: it may.
+// a secret, or rules are about its requests. Empty: it may.
 func (f *flow) uninspected() string {
+	if f.judgesRequests() {
+		return "rules are about the requests to " + f.to.Name + ", and only HTTP over TCP is inspected: clients fall back to it"
+	}
 	if f.g.cfg.Inspect == nil || f.to.Name == "" || f.to.Host {
 		return ""
 	}
@@ -66,12 +78,29 @@ func (f *flow) serveInspected(c *heldConn, up net.Conn) {
 			}
 			return f.connect()
 		},
+		Begin:   f.beginInspected,
 		Refused: f.refused,
 		Explain: f.explainError,
 		Page: func(status int, reason string) []byte {
 			return errorText(status, reason, "")
 		},
 	})
+}
+
+// beginInspected judges a request on a connection whose TLS is ended here.
+func (f *flow) beginInspected(r *http.Request) (end func(status int, sent, got int64), status int, page []byte) {
+	q, err := f.beginRequest(r.Method, "https", r.URL.RequestURI(), func(use func(name, value string)) {
+		for name, values := range r.Header {
+			for _, v := range values {
+				use(name, v)
+			}
+		}
+	})
+	var denied *deniedRequest
+	if errors.As(err, &denied) {
+		return nil, denied.answer.Status, denied.page()
+	}
+	return q.end, 0, nil
 }
 
 // explainError returns the page about a failed dial or connection.

@@ -26,6 +26,9 @@ import (
 // binary bytes at once, passes as it comes, and is watched to the end of the
 // connection: see watcher.
 //
+// Where rules are about requests, the client speaks first on any port, and each request is
+// judged: requests.go.
+//
 // Under a rule marked raw, and to the host's own loopback, nothing is inspected.
 //
 // Whatever inspects the client's bytes takes them from one reader, heldConn, and hands
@@ -86,7 +89,7 @@ func (f *flow) serveTCP(req TCPRequest) {
 		f.explain(req, d)
 	case d.Raw || f.to.Host:
 		f.through(req)
-	case slices.Contains(tlsPorts, f.to.Port) || f.to.Port == httpPort:
+	case d.Requests || slices.Contains(tlsPorts, f.to.Port) || f.to.Port == httpPort:
 		f.clientFirst(req)
 	default:
 		f.eitherFirst(req)
@@ -124,7 +127,7 @@ func (f *flow) clientFirst(req TCPRequest) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
 	kind, _ := new(sniffer).sniff(c)
-	plain := f.to.Port == httpPort
+	plain := f.to.Port == httpPort || !slices.Contains(tlsPorts, f.to.Port)
 	switch {
 	case kind == kindTLS:
 		f.serveTLS(c, nil, false)

@@ -33,15 +33,35 @@ func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error
 	if err != nil {
 		return Proposal{}, err
 	}
-	propose, alone := policy.Compile(rules).Propose(flows, egress.ThisHost())
-	return Proposal{file, propose, alone}, nil
+	requests, err := e.deniedRequests(ctx, name)
+	if err != nil {
+		return Proposal{}, err
+	}
+	set := policy.Compile(rules)
+	propose, alone := set.Propose(flows, egress.ThisHost())
+	return Proposal{file, append(propose, set.ProposeRequests(requests)...), alone}, nil
+}
+
+// deniedRequests returns the requests that the log shows denied for want of a rule. Only those
+// on inspected connections have such a line.
+func (e *Engine) deniedRequests(ctx context.Context, name string) (list []policy.Request, err error) {
+	err = e.ReadNetLog(ctx, name, func(entry LogEntry) error {
+		if entry.Method == "" || !lacksRule(entry) {
+			return nil
+		}
+		if q, ok, err := policy.ParseRequest(entry.Suggest); ok && err == nil && !slices.Contains(list, q) {
+			list = append(list, q)
+		}
+		return nil
+	})
+	return list, err
 }
 
 // deniedFlows returns the flows that the log shows denied for want of a rule, each once. A
 // name of which only the address was asked for is taken to be meant for HTTPS.
 func (e *Engine) deniedFlows(ctx context.Context, name string) (flows []policy.Flow, err error) {
 	err = e.ReadNetLog(ctx, name, func(entry LogEntry) error {
-		if !lacksRule(entry) {
+		if entry.Method != "" || !lacksRule(entry) {
 			return nil
 		}
 		if f, err := deniedFlow(entry); err == nil && !slices.Contains(flows, f) {

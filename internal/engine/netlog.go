@@ -108,8 +108,12 @@ func (e *Engine) stillMissing(name string, entry LogEntry) (bool, error) {
 	if err != nil {
 		return false, Scope{Sandbox: name}.syntax(err)
 	}
+	set := policy.Compile(rules)
+	if q, ok, err := policy.ParseRequest(entry.Suggest); ok {
+		return err == nil && set.SuggestRequest(q) != "", nil
+	}
 	f, err := deniedFlow(entry)
-	return err == nil && missingRule(f, policy.Compile(rules).Decide(f)) != "", nil
+	return err == nil && missingRule(f, set.Decide(f)) != "", nil
 }
 
 // lacksRule reports whether an entry is a denial for want of a rule.

@@ -103,13 +103,15 @@ func (s Scope) syntax(err error) error {
 
 // Verdict is the decision of the rules about one target.
 type Verdict struct {
-	Target policy.Flow
+	Target policy.Flow // a connection, or the one that Request needs
+	// Request is what was asked about; nil: the connection.
+	Request *policy.Request
 	policy.Decision
 	Missing string // the rule that would allow it, if only that is missing
 }
 
 // Decide returns the decisions of the rules in force about targets, in the syntax of
-// policy.ParseFlow, without any traffic. An invalid target is InvalidTarget.
+// policy.ParseFlow or policy.ParseRequest, without any traffic. An invalid target is InvalidTarget.
 func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdict, error) {
 	rules, err := e.Rules(ctx, s)
 	if err != nil {
@@ -118,7 +120,15 @@ func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdi
 	set := policy.Compile(rules)
 	var list []Verdict
 	for _, t := range targets {
-		f, err := policy.ParseFlow(t)
+		q, isRequest, err := policy.ParseRequest(t)
+		if isRequest && err == nil {
+			list = append(list, Verdict{q.Flow(), &q, egress.CheckRequest(set, q), set.SuggestRequest(q)})
+			continue
+		}
+		var f policy.Flow
+		if !isRequest {
+			f, err = policy.ParseFlow(t)
+		}
 		if err != nil {
 			return nil, &Error{Reason: InvalidTarget, Err: err}
 		}
@@ -127,7 +137,7 @@ func (e *Engine) Decide(ctx context.Context, s Scope, targets []string) ([]Verdi
 		if f.Name != "" && !strings.Contains(t, ":") {
 			ask.Port = 0 // nobody asked about one
 		}
-		list = append(list, Verdict{f, d, missingRule(ask, d)})
+		list = append(list, Verdict{f, nil, d, missingRule(ask, d)})
 	}
 	return list, nil
 }

@@ -21,14 +21,14 @@ type ruleLines []string
 func canonicalLine(line string) string {
 	code, _, _ := strings.Cut(line, "#")
 	words := strings.Fields(code)
-	if len(words) != 2 {
+	if len(words) < 2 {
 		return line
 	}
 	for _, a := range []policy.Action{policy.Allow, policy.Deny} {
 		if words[0] != a.String() {
 			continue
 		}
-		if text, err := policy.Canonical(a, words[1]); err == nil {
+		if text, err := policy.Canonical(a, strings.Join(words[1:], " ")); err == nil {
 			return a.String() + " " + text
 		}
 	}

@@ -150,7 +150,7 @@ func (s *session) answer(res *http.Response) error {
 
 // refuseAnswer logs why an answer is not passed on, and returns it as an error.
 func (s *session) refuseAnswer(x *exchange, reason string) error {
-	why := &refusal{http.StatusBadGateway, reason}
+	why := &refusal{status: http.StatusBadGateway, reason: reason}
 	if x != nil {
 		x.refused.CompareAndSwap(nil, why)
 	}

@@ -19,12 +19,17 @@ import (
 type refusal struct {
 	status int
 	reason string
+	page   []byte // the answer, if the refusal is logged already; nil: Target.Page makes it
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 func forbidden(format string, args ...any) *refusal {
-	return &refusal{http.StatusForbidden, fmt.Sprintf(format, args...)}
+	return &refusal{status: http.StatusForbidden, reason: fmt.Sprintf(format, args...)}
+}
+
+func unavailable(format string, args ...any) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, reason: fmt.Sprintf(format, args...)}
 }
 
 // exchange is a request and what becomes of it.
@@ -50,17 +55,21 @@ type judgement struct {
 	other bool
 }
 
-// judge returns the request as it may be sent on. Errors are *refusal.
-func (s *session) judge(r *http.Request) (*http.Request, error) {
-	if r.Method == http.MethodConnect {
+// judge returns the request as it may be sent on. If the rules allow it, it is noted in c. Errors
+// are *refusal.
+func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
+	switch {
+	case r.Method == http.MethodConnect:
 		return nil, forbidden("CONNECT is not passed on")
+	case r.URL.Opaque != "":
+		return nil, &refusal{status: http.StatusBadRequest, reason: "the request target is neither a path nor a URL with a host"}
 	}
 	if err := s.checkHost(r.Host); err != nil {
 		return nil, err
 	}
 	list, err := s.i.c.Bindings.List()
 	if err != nil {
-		return nil, &refusal{http.StatusServiceUnavailable, err.Error()}
+		return nil, unavailable("%v", err)
 	}
 	x := &exchange{}
 	j := judgement{s: s, ctx: r.Context(), all: needlesOf(list)}
@@ -71,17 +80,39 @@ func (s *session) judge(r *http.Request) (*http.Request, error) {
 		}
 	}
 	x.other = j.other
+	if err := j.path(r); err != nil { // before the rules: the path is logged
+		return nil, err
+	}
+	if err := s.begin(r, c); err != nil {
+		return nil, err
+	}
 	if err := j.learn(); err != nil {
 		return nil, err
 	}
 	out := r.Clone(context.WithValue(r.Context(), exchangeKey{}, x))
-	for _, step := range []func(*http.Request) error{j.path, j.query, j.headers, j.body} {
+	if out.Body != nil && out.Body != http.NoBody {
+		out.Body = &countedBody{out.Body, &c.sent} // not in r, whose type of body net/http looks at
+	}
+	for _, step := range []func(*http.Request) error{j.query, j.headers, j.body} {
 		if err := step(out); err != nil {
 			return nil, err
 		}
 	}
 	limit(out)
 	return out, nil
+}
+
+// begin asks the rules about a request.
+func (s *session) begin(r *http.Request, c *counted) error {
+	if s.t.Begin == nil {
+		return nil
+	}
+	end, status, page := s.t.Begin(r)
+	if status != 0 {
+		return &refusal{status: status, reason: http.StatusText(status), page: page}
+	}
+	c.end = end
+	return nil
 }
 
 // limit takes off what would let an answer pass unread.
@@ -124,7 +155,7 @@ func (j *judgement) misplaced(name, where string) *refusal {
 func (j *judgement) value(b *secret.Bound) (string, error) {
 	v, err := b.Value(j.ctx)
 	if err != nil {
-		return "", &refusal{http.StatusServiceUnavailable, err.Error()}
+		return "", unavailable("%v", err)
 	}
 	j.s.i.sent.add(secret.Host{Name: j.s.t.Name, Port: j.s.t.Port}, v, b.Placeholder)
 	return v, nil

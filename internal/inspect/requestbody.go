@@ -110,7 +110,7 @@ func (j *judgement) substitute(r *http.Request) error {
 	src := r.Body
 	text, err := io.ReadAll(io.LimitReader(src, maxHeldBody+1))
 	if err != nil {
-		return &refusal{http.StatusBadRequest, "the request's body ended early"}
+		return &refusal{status: http.StatusBadRequest, reason: "the request's body ended early"}
 	}
 	if len(text) > maxHeldBody {
 		r.Body = joined{io.MultiReader(bytes.NewReader(text), src), src}
@@ -128,7 +128,7 @@ func (j *judgement) substitute(r *http.Request) error {
 		case isJSON:
 			quoted, err := json.Marshal(v)
 			if err != nil {
-				return &refusal{http.StatusServiceUnavailable, "the secret " + b.Name + " cannot be written in JSON"}
+				return &refusal{status: http.StatusServiceUnavailable, reason: "the secret " + b.Name + " cannot be written in JSON"}
 			}
 			v = string(quoted[1 : len(quoted)-1])
 		case isForm:

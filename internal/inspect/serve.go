@@ -79,6 +79,11 @@ type Target struct {
 	// Dial connects to the server, as the rules allow it now. It may be called several
 	// times, concurrently.
 	Dial func() (net.Conn, error)
+	// Begin decides whether the rules allow a request, whose method and URL are those that are
+	// sent on. With a status it is refused, logged already, and answered with the page; else end is called
+	// once when it is over, with the status of its answer (0: none) and the bytes of both
+	// bodies. It may run concurrently. nil: the rules allow every request.
+	Begin func(r *http.Request) (end func(status int, sent, got int64), status int, page []byte)
 	// Refused logs why a request or an answer was refused. It may run concurrently.
 	Refused func(reason string)
 	// Explain returns the page about an error of Dial or of the connection, for the guest.
@@ -118,7 +123,7 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 	case i.sessions <- struct{}{}:
 		defer func() { <-i.sessions }()
 	default:
-		t.Refused(fmt.Sprintf("more than %d open connections to hosts with a secret", cap(i.sessions)))
+		t.Refused(fmt.Sprintf("more than %d inspected connections", cap(i.sessions)))
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -245,14 +250,17 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.i.requests <- struct{}{}:
 		defer func() { <-s.i.requests }()
 	default:
-		s.refuse(w, &refusal{http.StatusServiceUnavailable, fmt.Sprintf("more than %d requests to hosts with a secret at once", cap(s.i.requests))})
+		s.refuse(w, unavailable("more than %d inspected requests at once", cap(s.i.requests)))
 		return
 	}
 	if s.up.err != nil {
 		s.explain(w, s.up.err)
 		return
 	}
-	out, err := s.judge(r)
+	c := &counted{ResponseWriter: w}
+	w = c
+	defer c.done()
+	out, err := s.judge(r, c)
 	if err != nil {
 		s.refuse(w, err)
 		return
@@ -306,6 +314,10 @@ func (s *session) refuse(w http.ResponseWriter, err error) {
 	var why *refusal
 	if errors.As(err, &why) {
 		status = why.status
+	}
+	if why != nil && why.page != nil {
+		write(w, status, why.page)
+		return
 	}
 	s.t.Refused(err.Error())
 	write(w, status, s.t.Page(status, err.Error()))

@@ -112,6 +112,9 @@ func (r *Rule) Exposure(host Host) Exposure {
 		j.add(KindRaw, "WITHOUT INSPECTION of names in TLS and HTTP")
 	}
 	e := Exposure{Kinds: j.kinds, Opens: strings.Join(j.texts, ", "), Text: r.Text}
+	if r.request != nil {
+		e.Text = r.requestWords()
+	}
 	switch {
 	case e.Opens == "":
 	case r.Text == "host:"+portList(r.ports): // the words say all of the rule
@@ -120,6 +123,16 @@ func (r *Rule) Exposure(host Host) Exposure {
 		e.Text += ", which opens " + e.Opens
 	}
 	return e
+}
+
+// requestWords returns a rule about requests in words.
+func (r *Rule) requestWords() string {
+	what := "requests"
+	if m := r.request.methods; len(m) > 0 {
+		what = strings.Join(m, ", ") + " requests"
+	}
+	_, url := cutMethods(r.Text)
+	return strings.TrimPrefix(url, "private:") + " by " + what + " (inspected on the host)"
 }
 
 // ExposureOf returns the exposure of a rule as text; of a preset, that of its name.

@@ -29,6 +29,10 @@ const MaxHostPorts = 64
 // ParseRule reads one rule:
 //
 //	[udp:|raw:|ech:][private:]TARGET[:PORTS]
+//	[METHODS ][private:]SCHEME://HOST[:PORT]PATH
+//
+// The second form is about requests: SCHEME is https or http, METHODS a list with commas
+// (none: any), and in PATH * is one segment and ** any number.
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback),
@@ -59,7 +63,7 @@ func cutWord(s, word string) (rest string, ok bool) {
 	return s[len(word):], true
 }
 
-// urlMistake returns the error for a URL in place of a rule, which says what to write; nil
+// urlMistake returns the error for a URL in place of a target, which says what to write; nil
 // for what is no URL.
 func urlMistake(text string) error {
 	scheme, rest, ok := strings.Cut(text, "://")
@@ -88,9 +92,6 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	if len(text) > maxRule {
 		return fail("longer than %d bytes", maxRule)
 	}
-	if err := urlMistake(text); err != nil {
-		return fail("%v", err)
-	}
 	if name, ok := cutWord(text, "preset:"); ok {
 		p, err := expand(action, strings.ToLower(name), at)
 		if err != nil {
@@ -99,22 +100,11 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		return p, nil
 	}
 	r := Rule{Action: action, Source: at}
-	rest, err := r.takeKeywords(text)
-	if err != nil {
-		return fail("%v", err)
+	set := r.setConnections
+	if isRequestRule(text) {
+		set = r.setRequest
 	}
-	rest, r.atHost = cutHostAddress(rest)
-	target, ports, err := splitPorts(rest)
-	if err != nil {
-		return fail("%v", err)
-	}
-	if err := r.setTarget(target); err != nil {
-		return fail("%v", err)
-	}
-	if err := r.checkHostAddress(); err != nil {
-		return fail("%v", err)
-	}
-	if err := r.setPorts(ports); err != nil {
+	if err := set(text); err != nil {
 		return fail("%v", err)
 	}
 	if err := r.checkMatchable(); err != nil {
@@ -128,6 +118,26 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	}
 	r.Text = r.canonical()
 	return []Rule{r}, nil
+}
+
+// setConnections reads a rule about connections into r.
+func (r *Rule) setConnections(text string) error {
+	rest, err := r.takeKeywords(text)
+	if err != nil {
+		return err
+	}
+	rest, r.atHost = cutHostAddress(rest)
+	target, ports, err := splitPorts(rest)
+	if err != nil {
+		return err
+	}
+	if err := r.setTarget(target); err != nil {
+		return err
+	}
+	if err := r.checkHostAddress(); err != nil {
+		return err
+	}
+	return r.setPorts(ports)
 }
 
 // splitPorts splits a rule into target and ports. ports is "" when there are none.
@@ -407,6 +417,9 @@ func parsePort(s string) (uint16, error) {
 
 // canonical returns the canonical form of the rule.
 func (r *Rule) canonical() string {
+	if r.request != nil {
+		return r.requestText()
+	}
 	var b strings.Builder
 	b.WriteString(r.keywords())
 	if r.atHost {
@@ -475,12 +488,13 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 			errs = append(errs, &SyntaxError{at, words[0], "a line must begin with allow or deny"})
 			continue
 		}
-		if len(words) != 2 {
+		if len(words) != 2 && (len(words) != 3 || !isRequestRule(words[2])) {
 			errs = append(errs, &SyntaxError{at, strings.TrimSpace(code), "a line must have exactly one rule"})
 			continue
 		}
-		at.Column = strings.LastIndex(code, words[1]) + 1
-		r, err := parseRule(action, words[1], at)
+		behind := at.Column - 1 + len(words[0])
+		at.Column = behind + strings.Index(code[behind:], words[1]) + 1
+		r, err := parseRule(action, strings.Join(words[1:], " "), at)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -96,6 +96,8 @@ type Rule struct {
 	prefix netip.Prefix // of addresses
 	host   bool         // the host's own loopback
 	atHost bool         // with a prefix: an address of the host's own interfaces
+
+	request *request // of a rule about requests; nil: the rule is about connections
 }
 
 // AboutGlobalIPv6 reports whether the rule is about global IPv6 addresses, of which a network
@@ -211,7 +213,12 @@ type Decision struct {
 	Raw   bool  // a rule wants the bytes not to be inspected
 	// ECH permits Encrypted Client Hello, Private the private addresses of a network.
 	ECH, Private bool
-	Reason       string // why it is denied or allowed, for users
+	// Requests means that a rule is about requests on this connection: each of them has to be
+	// judged (DecideRequest), and nothing may pass that is not judged so. A denied flow may
+	// have it, too.
+	Requests  bool
+	Malformed bool   // of a request: it can be read in different ways
+	Reason    string // why it is denied or allowed, for users
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not
 	// valid for a name.
 	Prefix netip.Prefix

@@ -142,11 +142,19 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 // Decide returns whether a flow may pass, and why. Deny wins over allow; what no rule
 // is about is denied.
 func (s *Set) Decide(f Flow) Decision {
-	var allow, deny *Rule
+	var allow, deny, some, without *Rule // some: requests; without: some requests
 	var raw, ech, private bool
 	var prefix netip.Prefix
 	s.about(f, func(r *Rule) {
 		switch {
+		case r.request != nil && !r.covers(TCP, f.Port):
+		case r.request != nil && r.Action == Deny:
+			without = r
+		case r.request != nil:
+			if some == nil {
+				some = r
+			}
+			private = private || r.private
 		case !r.covers(f.Proto, f.Port):
 		case r.Action == Deny && deny == nil:
 			deny = r
@@ -160,13 +168,19 @@ func (s *Set) Decide(f Flow) Decision {
 			raw, ech, private = raw || r.raw, ech || r.ech, private || r.private
 		}
 	})
+	d := Decision{Rule: allow, Allow: true, Raw: raw && without == nil, ECH: ech, Private: private, Prefix: prefix}
+	d.Requests = (some != nil || without != nil) && !d.Raw
 	switch {
 	case deny != nil:
-		return Decision{Rule: deny, Reason: fmt.Sprintf("the rule %q denies it", deny)}
+		return Decision{Rule: deny, Requests: d.Requests, Reason: fmt.Sprintf("the rule %q denies it", deny)}
 	case allow != nil:
-		return Decision{Allow: true, Rule: allow, Raw: raw, ECH: ech, Private: private, Prefix: prefix, Reason: fmt.Sprintf("the rule %q allows it", allow)}
+		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
+		return d
+	case some != nil && f.Proto == TCP:
+		d.Rule, d.Reason = some, fmt.Sprintf("the rule %q allows some requests", some)
+		return d
 	}
-	return Decision{Reason: s.whyNot(f)}
+	return Decision{Requests: d.Requests, Reason: s.whyNot(f)}
 }
 
 // whyNot says why no rule allows a flow. A rule for the same address may mean another machine.
@@ -211,7 +225,7 @@ func (s *Set) Overruled(r *Rule) *Rule {
 	for _, p := range r.ports {
 		whole := false
 		s.about(f, func(d *Rule) {
-			if d.Action == Deny && d.covers(f.Proto, p.First) && slices.ContainsFunc(d.ports, func(o PortRange) bool {
+			if d.Action == Deny && d.request == nil && d.covers(f.Proto, p.First) && slices.ContainsFunc(d.ports, func(o PortRange) bool {
 				return o.First <= p.First && p.Last <= o.Last
 			}) {
 				by, whole = d, true

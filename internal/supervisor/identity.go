@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -9,11 +10,24 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/inspect"
+	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/sys/xdg"
 	"bawn.dev/bawn/internal/wire"
 )
+
+// authority returns the certificate of the authority that the guest has to trust. Rules about
+// requests need it, as secrets do; one that does not exist is made for them.
+func (s *supervisor) authority(state string) ([]byte, error) {
+	rules, err := s.dir.Rules()
+	if err == nil && policy.Compile(rules).AboutRequests() { // a mistake in the rules denies all traffic
+		if _, err := inspect.OpenCA(context.Background(), state); err != nil {
+			return nil, err
+		}
+	}
+	return inspect.CACertificate(state)
+}
 
 // identity returns what no other sandbox has: its name, keys and addresses, and a fresh seed
 // for the guest's random generator.
@@ -38,7 +52,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	authority, err := inspect.CACertificate(state)
+	authority, err := s.authority(state)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}

@@ -18,6 +18,8 @@ const (
 
 	EventOpen  = "open"  // a connection begins
 	EventClose = "close" // it ended: bytes and duration are known
+
+	EventRequest = "request" // a request on an inspected connection is over
 )
 
 // Entry is one line of the audit log.
@@ -27,10 +29,13 @@ type Entry struct {
 	Event   string        `json:"event,omitempty"` // EventOpen, EventClose; empty for a single decision
 	Flow    uint64        `json:"flow,omitempty"`  // joins the open and the close of a connection
 	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
-	App     string        `json:"app,omitempty"`   // tls, http, http2, or the type of a DNS query
+	App     string        `json:"app,omitempty"`   // tls, inspected, http, http2, or the type of a DNS query
 	Name    string        `json:"name,omitempty"`
 	Addr    netip.Addr    `json:"addr,omitzero"` // dialled; for a denial the one the guest asked for
 	Port    uint16        `json:"port,omitempty"`
+	Method  string        `json:"method,omitempty"`  // of a request
+	Path    string        `json:"path,omitempty"`    // of a request, without its query
+	Status  int           `json:"status,omitempty"`  // of its answer; 0: none, or not known
 	Rule    string        `json:"rule,omitempty"`    // that decided; empty is the default denial
 	Reason  string        `json:"reason,omitempty"`  // of a denial, or of an end that was not the peers' own
 	Suggest string        `json:"suggest,omitempty"` // the rule that would allow it
@@ -95,16 +100,22 @@ func (e Entry) text(allow string, process bool) string {
 	if e.Port != 0 {
 		target = fmt.Sprintf("%s:%d", target, e.Port)
 	}
+	if e.Method != "" {
+		target = e.Method + " " + target + e.Path
+	}
 	fmt.Fprintf(&b, " %s", target)
 	for _, part := range []string{e.App, e.Event, e.Reason} {
 		if part != "" {
 			fmt.Fprintf(&b, " %s", part)
 		}
 	}
+	if e.Status != 0 && e.Event == EventRequest {
+		fmt.Fprintf(&b, " %d", e.Status)
+	}
 	if e.Rule != "" {
 		fmt.Fprintf(&b, " [%s]", e.Rule)
 	}
-	if e.Event == EventClose {
+	if e.Event == EventClose || e.Event == EventRequest {
 		fmt.Fprintf(&b, " sent %d got %d", e.Sent, e.Got)
 		if e.Count <= 1 {
 			fmt.Fprintf(&b, " in %s", e.Lasted.Round(time.Millisecond))

@@ -28,6 +28,7 @@ const (
 	deniedPackets              // what the link layer does not let through
 	deniedLookups              // DNS queries
 	allowedLookups             // DNS queries
+	requests                   // that were let through, on inspected connections
 	kinds                      // how many there are
 )
 
@@ -61,17 +62,20 @@ var budgets = [kinds]allowance{
 	deniedPackets:  {fileDenied, 128 << 10, 128, linesAtOnce, "more denied packets, not logged one by one"},
 	deniedLookups:  {fileLookups, 1 << 20, 384, linesAtOnce, "more denied lookups, not logged one by one"},
 	allowedLookups: {fileLookups, 512 << 10, 128, linesAtOnce, "more lookups, not logged one by one"},
+	requests:       {fileRequests, 1 << 20, 512, linesAtOnce, "more requests, not logged one by one"},
 }
 
 // Suffixes of the log's files.
 const (
 	fileDenied  = ".denied"
 	fileLookups = ".lookups"
+
+	fileRequests = ".requests"
 )
 
 // suffixes lists the log's files. The first, without a suffix, is also where older
 // builds wrote entries of all kinds.
-var suffixes = []string{"", fileDenied, fileLookups}
+var suffixes = []string{"", fileDenied, fileLookups, fileRequests}
 
 // fullFor returns how long a file of max bytes holds every line that was written to
 // it, whatever the guest does: the full older file alone has max bytes.
@@ -93,6 +97,8 @@ func kindOf(e *Entry) kind {
 		return deniedLookups
 	case lookup:
 		return allowedLookups
+	case e.Verdict != Denied && e.Event == EventRequest:
+		return requests
 	case e.Verdict != Denied:
 		return connections
 	case e.Proto == "tcp" || e.Proto == "udp":
@@ -105,6 +111,7 @@ func kindOf(e *Entry) kind {
 // suggestion is left out rather than cut: half a rule is another rule.
 func shorten(e *Entry) {
 	e.Name, e.Reason, e.Rule = short(e.Name), short(e.Reason), short(e.Rule)
+	e.Method, e.Path = short(e.Method), short(e.Path)
 	if len(e.Suggest) > 2*maxText {
 		e.Suggest = ""
 	}
@@ -191,7 +198,8 @@ func (m *meter) count(e Entry) {
 
 // alike returns an entry without what differs from one connection to the next.
 func alike(e Entry) Entry {
-	return Entry{Verdict: e.Verdict, Event: e.Event, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest}
+	return Entry{Verdict: e.Verdict, Event: e.Event, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest,
+		Method: e.Method, Path: e.Path, Status: e.Status}
 }
 
 // largest returns the counted entry with the most traffic.
@@ -216,13 +224,15 @@ func (m *meter) restLine(k kind, now time.Time) Entry {
 	switch k {
 	case connections:
 		e.Verdict, e.Event = Allowed, EventClose
+	case requests:
+		e.Verdict, e.Event = Allowed, EventRequest
 	case allowedLookups:
 		e.Verdict = Allowed
 	}
 	switch k {
 	case deniedLookups, allowedLookups:
 		e.Proto = "dns"
-	case connections, deniedFlows:
+	case connections, deniedFlows, requests:
 		e.Proto = "tcp"
 	case deniedPackets:
 		e.Proto = "link"

@@ -147,6 +147,7 @@ func flood(l *Log, lasts time.Duration) {
 			l.Write(Entry{Verdict: Denied, Proto: "ethertype " + name, Reason: "neither IPv4, IPv6 nor ARP"})
 			l.Write(Entry{Verdict: Denied, Proto: "dns", App: "A", Name: name, Reason: "no rule allows this name", Suggest: name})
 			l.Write(Entry{Verdict: Allowed, Proto: "dns", App: "A", Name: name})
+			l.Write(Entry{Verdict: Allowed, Event: EventRequest, Proto: "tcp", Name: name, Method: "GET", Path: "/" + name, Status: 200})
 		}
 		time.Sleep(time.Second)
 	}
@@ -154,7 +155,7 @@ func flood(l *Log, lasts time.Duration) {
 
 // TestWhatTheLogKeeps holds the hours that docs/limits.md promises.
 func TestWhatTheLogKeeps(t *testing.T) {
-	for suffix, want := range map[string]time.Duration{"": 3 * time.Hour, fileDenied: 3 * time.Hour, fileLookups: 3 * time.Hour} {
+	for suffix, want := range map[string]time.Duration{"": 3 * time.Hour, fileDenied: 3 * time.Hour, fileLookups: 3 * time.Hour, fileRequests: 3 * time.Hour} {
 		if got := fullFor(suffix, LogBytes); got < want {
 			t.Errorf("net.log%s holds everything for %v only", suffix, got)
 		}

@@ -35,6 +35,23 @@ func (q *Request) Authority() (string, error) {
 	return rest, nil
 }
 
+// Path returns the path that the request is for, with the query, whether its target is a path
+// or a URL. It is not checked.
+func (q *Request) Path() string {
+	_, rest, absolute := strings.Cut(q.Target, "://")
+	if !absolute || strings.HasPrefix(q.Target, "/") {
+		return q.Target
+	}
+	end := strings.IndexAny(rest, "/?#")
+	switch {
+	case end < 0:
+		return "/"
+	case rest[end] == '/':
+		return rest[end:]
+	}
+	return "/" + rest[end:]
+}
+
 // Requests of which no authority can be compared with the connection's.
 var (
 	ErrConnect = &Error{403, "CONNECT is not allowed: connect to the host itself; no proxy is needed in a sandbox"}

@@ -12,6 +12,8 @@ import (
 
 // FieldsRequest is the checked head of an HTTP/2 request.
 type FieldsRequest struct {
+	Method    string
+	Target    string // the path, with the query
 	Authority string // HOST[:PORT]
 	Length    int64  // of the body, as announced; -1 if it is not
 }
@@ -22,7 +24,7 @@ func ParseFields(fields []Field) (FieldsRequest, error) {
 	if err != nil {
 		return FieldsRequest{}, err
 	}
-	q := FieldsRequest{Authority: pseudo[":authority"], Length: -1}
+	q := FieldsRequest{Method: pseudo[":method"], Target: pseudo[":path"], Authority: pseudo[":authority"], Length: -1}
 	if err := checkPseudo(pseudo); err != nil {
 		return q, err
 	}

@@ -1,0 +1,209 @@
+package egress
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/httpwire"
+	"bawn.dev/bawn/internal/policy"
+)
+
+// Theory of operation: rules about requests
+//
+// Where a rule is about requests (policy.Decision.Requests), nothing passes but requests of
+// HTTP, and each is judged by the rules in force before its head is sent on: those over TLS by
+// package inspect, which ends it, those in the clear by httpRelay and http2Relay. What is judged
+// is what is sent: the method and the path of the head that goes to the server.
+//
+// A header or query field that asks a server for another method than the request's
+// (X-HTTP-Method-Override) makes it a request of both methods, and both must be allowed.
+//
+// A request that is under way is listed with its flow, so that a change of the rules that
+// forbids it cuts the flow.
+
+// methodHeaders ask many frameworks for another method than the request's, pathHeaders some
+// for another path. In lower case.
+var (
+	methodHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override"}
+	pathHeaders   = []string{"x-original-url", "x-rewrite-url", "x-override-url"}
+)
+
+// methodField is the query field that asks frameworks for another method.
+const methodField = "_method"
+
+// openRequest is a request that was let through.
+type openRequest struct {
+	f     *flow
+	q     policy.Request
+	also  []string // other methods that a server may take for its own
+	rule  policy.Decision
+	began time.Time
+}
+
+// deniedRequest is the refusal of a request, which is logged already.
+type deniedRequest struct {
+	answer  *httpwire.Error
+	suggest string // the rule that would allow it, or empty
+}
+
+func (d *deniedRequest) Error() string { return d.answer.Why }
+
+// Unwrap is for errors.As.
+func (d *deniedRequest) Unwrap() error { return d.answer }
+
+// page returns the answer to the request, without a head.
+func (d *deniedRequest) page() []byte { return errorText(d.answer.Status, d.answer.Why, d.suggest) }
+
+// maxLogged bounds the method and the path of a request in the log, in bytes each.
+const maxLogged = 256
+
+// logged returns a method or a path as it is logged.
+func logged(s string) string {
+	if len(s) > maxLogged {
+		return s[:maxLogged-3] + "..."
+	}
+	return s
+}
+
+// decideRequest asks the policy in force about a request, as each method that it may be of.
+func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision {
+	set := g.current.Load()
+	if set == nil {
+		return g.decide(q.Flow())
+	}
+	d := set.DecideRequest(q)
+	for _, m := range also {
+		if !d.Allow || !d.Requests {
+			return d
+		}
+		q.Method = m
+		if o := set.DecideRequest(q); !o.Allow {
+			o.Reason = "a header or the query asks the server for the method " + m + ": " + o.Reason
+			return o
+		}
+	}
+	return d
+}
+
+// beginRequest judges a request by the rules, and logs a denial: *deniedRequest. target is its path
+// with the query, as it is sent on. The caller ends it.
+func (f *flow) beginRequest(method, scheme, target string, header func(use func(name, value string))) (*openRequest, error) {
+	path, query, _ := strings.Cut(target, "?")
+	r := &openRequest{f: f, began: time.Now(), q: policy.Request{Method: method, Scheme: scheme, Name: f.to.Name, Port: f.to.Port, Path: path}}
+	var hidden string
+	r.also, hidden = overrides(query, header)
+	// Under the lock: recheck must find the request in the list, or this decision is the new one.
+	f.mu.Lock()
+	d := f.g.decideRequest(r.q, r.also)
+	if d.Requests && d.Allow && hidden != "" {
+		d = policy.Decision{Requests: true, Reason: "the header " + hidden + " asks the server for another path than the request's"}
+	}
+	if r.rule = d; d.Allow {
+		if f.requests == nil {
+			f.requests = map[*openRequest]struct{}{}
+		}
+		f.requests[r] = struct{}{}
+	}
+	e := f.entry()
+	f.mu.Unlock()
+	if d.Allow {
+		return r, nil
+	}
+	denied := &deniedRequest{answer: &httpwire.Error{Status: http.StatusForbidden, Why: d.Reason}}
+	if set := f.g.current.Load(); set != nil && d.Rule == nil && hidden == "" && len(r.also) == 0 {
+		denied.suggest = set.SuggestRequest(r.q)
+	}
+	if d.Malformed {
+		denied.answer.Status = http.StatusBadRequest
+	}
+	e.Method, e.Path, e.Status = logged(method), logged(path), denied.answer.Status
+	f.g.deny(e, d, denied.suggest, f.hint)
+	return nil, denied
+}
+
+// end takes a request off the list and logs it. status is that of its answer; 0: there was
+// none, or it is not known. sent and got are the bytes of the bodies.
+// Calls after the first do nothing.
+func (r *openRequest) end(status int, sent, got int64) {
+	f := r.f
+	f.mu.Lock()
+	_, open := f.requests[r]
+	delete(f.requests, r)
+	e := f.entry()
+	f.mu.Unlock()
+	if !open {
+		return
+	}
+	e.Verdict, e.Event, e.Rule = audit.Allowed, audit.EventRequest, r.rule.RuleText()
+	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), status
+	e.Sent, e.Got, e.Lasted = sent, got, time.Since(r.began)
+	f.g.write(e, f.hint)
+}
+
+// endRequests ends the requests that were not answered.
+func (f *flow) endRequests() {
+	f.mu.Lock()
+	list := slices.Collect(maps.Keys(f.requests))
+	f.mu.Unlock()
+	for _, r := range list {
+		r.end(0, 0, 0)
+	}
+}
+
+// setUnlisted notes that requests may be under way that are not listed.
+func (f *flow) setUnlisted() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unlisted = true
+}
+
+// overrides returns the other methods that a request asks for, and a header that asks for
+// another path.
+func overrides(query string, header func(use func(name, value string))) (methods []string, hidden string) {
+	add := func(m string) {
+		if m = strings.TrimSpace(m); m != "" {
+			methods = append(methods, m)
+		}
+	}
+	header(func(name, value string) {
+		name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		for _, h := range methodHeaders {
+			if name == h {
+				for m := range strings.SplitSeq(value, ",") {
+					add(m)
+				}
+			}
+		}
+		for _, h := range pathHeaders {
+			if name == h {
+				hidden = name
+			}
+		}
+	})
+	for field := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		if name, value, _ := strings.Cut(field, "="); strings.EqualFold(decoded(name), methodField) {
+			add(decoded(value))
+		}
+	}
+	return methods, hidden
+}
+
+// decoded undoes the encoding of a part of a query; what is no encoding stays.
+func decoded(s string) string {
+	if u, err := url.QueryUnescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+// judgesRequests reports whether a rule is about requests on the flow.
+func (f *flow) judgesRequests() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.d.Requests
+}

@@ -1,0 +1,337 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Rules about requests: [METHOD,... ][private:]SCHEME://HOST[:PORT]PATH.
+//
+// Theory of operation. A rule about requests stands among the rules about names. Set.Decide
+// judges the connection: an allow rule about some requests lets it begin, and Decision.Requests
+// says that each request on it has to be judged by Set.DecideRequest, and that nothing may pass
+// that is no request. There, as everywhere, deny wins; an allow rule without a URL allows every
+// request that none denies.
+
+// request is the part of a rule that is about requests.
+type request struct {
+	scheme  string
+	methods []string // in order; none: any
+	path    []string // decoded segments; "*" and "**" as written
+}
+
+// schemes are those of rules about requests, with their ports.
+var schemes = map[string]uint16{"https": 443, "http": 80}
+
+// maxMethod bounds the name of a method, in bytes.
+const maxMethod = 32
+
+// isRequestRule reports whether a text is meant as a rule about requests.
+func isRequestRule(text string) bool { return strings.Contains(text, "://") }
+
+// cutMethods splits METHODS from the URL behind them.
+func cutMethods(text string) (methods, url string) {
+	if methods, url, ok := strings.Cut(strings.TrimSpace(text), " "); ok {
+		return methods, strings.TrimLeft(url, " ")
+	}
+	return "", text
+}
+
+// setRequest reads a rule about requests into r.
+func (r *Rule) setRequest(text string) error {
+	methods, url := cutMethods(text)
+	q := &request{}
+	var err error
+	if q.methods, err = parseMethods(methods); err != nil {
+		return err
+	}
+	r.proto = TCP
+	if rest, ok := cutWord(url, "private:"); ok && r.Action == Allow {
+		r.private, url = true, rest
+	}
+	var authority, path string
+	if q.scheme, authority, path, err = cutURL(url); err != nil {
+		return err
+	}
+	if r.labels, r.ports, err = requestTarget(q.scheme, authority); err != nil {
+		return err
+	}
+	if q.path, err = parsePattern(path); err != nil {
+		return err
+	}
+	r.request = q
+	return nil
+}
+
+// parseMethods reads a list of methods; none is every method.
+func parseMethods(text string) (list []string, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for m := range strings.SplitSeq(text, ",") {
+		if !isMethod(m) {
+			return nil, fmt.Errorf("%q is not a method: write GET,HEAD https://HOST/PATH", m)
+		}
+		list = append(list, strings.ToUpper(m))
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+func isMethod(m string) bool {
+	return m != "" && len(m) <= maxMethod && strings.Trim(strings.ToUpper(m), "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
+}
+
+// cutURL splits a URL. Only the schemes of requests, no user, query or fragment; the path is
+// as it is written.
+func cutURL(url string) (scheme, authority, path string, err error) {
+	scheme, rest, _ := strings.Cut(url, "://")
+	scheme = strings.ToLower(scheme)
+	switch {
+	case schemes[scheme] != 0:
+	case scheme == "wss" || scheme == "ws":
+		return "", "", "", fmt.Errorf("a WebSocket begins as an HTTP request: write %s://", strings.Replace(scheme, "ws", "http", 1))
+	default:
+		return "", "", "", fmt.Errorf("%q is not a scheme of a request rule: write [METHODS ][private:]https://HOST[:PORT]/PATH", scheme)
+	}
+	slash := strings.IndexByte(rest, '/')
+	if slash < 0 {
+		slash = len(rest)
+	}
+	authority, path = rest[:slash], rest[slash:]
+	switch {
+	case strings.Contains(authority, "@"):
+		return "", "", "", errors.New("a rule has no user name")
+	case authority == "":
+		return "", "", "", errors.New("the URL names no host")
+	case strings.ContainsAny(rest, "?#"):
+		return "", "", "", errors.New("a rule is about the path, not about the query: leave out what follows it")
+	}
+	return scheme, authority, path, nil
+}
+
+// requestTarget reads HOST[:PORT] of a request rule.
+func requestTarget(scheme, authority string) ([]string, []PortRange, error) {
+	if strings.HasPrefix(authority, "[") {
+		return nil, nil, errors.New("a request rule is about a name: a rule for an address is ADDRESS[:PORTS], about connections")
+	}
+	host, portText, hasPort := strings.Cut(authority, ":")
+	port := schemes[scheme]
+	if hasPort {
+		var err error
+		if port, err = parsePort(portText); err != nil {
+			return nil, nil, err
+		}
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil, nil, errors.New("a request rule is about a name: a rule for an address is ADDRESS[:PORTS], about connections")
+	}
+	labels, err := parseName(host, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(labels) == 1 && isHost(labels[0]) {
+		return nil, nil, errors.New("requests to services of the host are not inspected: write host:PORT")
+	}
+	return labels, []PortRange{{port, port}}, nil
+}
+
+// parsePattern reads the path of a rule.
+func parsePattern(path string) ([]string, error) {
+	if path == "" {
+		return nil, errors.New("a request rule has a path: write /** for all of them, or only HOST for connections that are not inspected")
+	}
+	segments, err := parsePath(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: servers read such paths in different ways, and requests with them are refused", err)
+	}
+	for i, raw := range strings.Split(strings.Trim(path, "/"), "/") {
+		if strings.Contains(raw, "*") && raw != "*" && raw != "**" {
+			return nil, fmt.Errorf("%q: a wildcard must be a whole segment of the path (%%2A is the character)", raw)
+		}
+		if strings.Contains(strings.ToLower(raw), "%2a") && (segments[i] == "*" || segments[i] == "**") {
+			return nil, fmt.Errorf("%q cannot be told from a wildcard", raw)
+		}
+	}
+	return segments, nil
+}
+
+// text returns the rule's canonical form.
+func (r *Rule) requestText() string {
+	var b strings.Builder
+	if len(r.request.methods) > 0 {
+		b.WriteString(strings.Join(r.request.methods, ",") + " ")
+	}
+	b.WriteString(r.keywords() + r.request.scheme + "://" + strings.Join(r.labels, "."))
+	if port := r.ports[0].First; port != schemes[r.request.scheme] {
+		b.WriteString(":" + strconv.Itoa(int(port)))
+	}
+	b.WriteString(escapePath(r.request.path))
+	return b.String()
+}
+
+// AboutRequests reports whether the rule is about requests rather than connections.
+func (r *Rule) AboutRequests() bool { return r.request != nil }
+
+// Request is a request of HTTP as a rule sees it.
+type Request struct {
+	Method string
+	Scheme string // https or http
+	Name   string // of the host, as in Flow
+	Port   uint16
+	Path   string // percent-encoded as it is sent on, without the query
+}
+
+// Flow returns the connection that the request needs.
+func (q Request) Flow() Flow { return Flow{Name: q.Name, Port: q.Port, Proto: TCP} }
+
+func (q Request) String() string {
+	s := q.Method + " " + q.Scheme + "://" + q.Name
+	if q.Port != schemes[q.Scheme] {
+		s += ":" + strconv.Itoa(int(q.Port))
+	}
+	return s + q.Path
+}
+
+// ParseRequest reads what `bawn policy check` is given: [METHOD ]URL, with GET where there is
+// no method. The query and fragment of the URL are left out. ok is false if the text is no URL.
+func ParseRequest(text string) (q Request, ok bool, err error) {
+	if !isRequestRule(text) {
+		return q, false, nil
+	}
+	method, url := cutMethods(text)
+	if i := strings.IndexAny(url, "?#"); i >= 0 {
+		url = url[:i]
+	}
+	q.Method = cmp.Or(method, "GET")
+	if !isMethod(q.Method) {
+		return q, true, fmt.Errorf("%q is not a method", q.Method)
+	}
+	var authority string
+	if q.Scheme, authority, q.Path, err = cutURL(url); err != nil {
+		return q, true, fmt.Errorf("%q: %w", text, err)
+	}
+	labels, ports, err := requestTarget(q.Scheme, authority)
+	if err != nil {
+		return q, true, fmt.Errorf("%q: %w", text, err)
+	}
+	if q.Name, q.Port, q.Path = strings.Join(labels, "."), ports[0].First, cmp.Or(q.Path, "/"); strings.Contains(q.Name, "*") {
+		return q, true, fmt.Errorf("%q matches several hosts: write one", text)
+	}
+	return q, true, nil
+}
+
+// DecideRequest returns whether a request may pass, and why. It decides about its connection as
+// well. A path that servers may read in different ways is refused on a connection whose requests
+// are judged: Malformed is set then.
+func (s *Set) DecideRequest(q Request) Decision {
+	d := s.Decide(q.Flow())
+	if !d.Allow || !d.Requests {
+		return d
+	}
+	path, err := parsePath(q.Path)
+	if err != nil {
+		return Decision{Requests: true, Malformed: true, Reason: err.Error() + ", which servers read in different ways: it is refused where rules are about requests"}
+	}
+	var allow, deny *Rule
+	s.about(q.Flow(), func(r *Rule) {
+		switch {
+		case !r.covers(TCP, q.Port):
+		case r.Action == Deny && deny == nil && r.request.matches(r.Action, q, path):
+			deny = r
+		case r.Action == Allow && allow == nil && (r.request == nil || r.request.matches(r.Action, q, path)):
+			allow = r
+		}
+	})
+	d.Rule, d.Allow = cmp.Or(deny, allow), deny == nil && allow != nil
+	switch {
+	case deny != nil:
+		d.Reason = fmt.Sprintf("the rule %q denies it", deny)
+	case allow != nil:
+		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
+	default:
+		d.Reason = "no rule allows this request"
+	}
+	return d
+}
+
+// matches reports whether a rule is about a request. An allow rule compares exactly; a deny
+// rule in any case, and with each way in which a server may read the path.
+func (m *request) matches(a Action, q Request, path []string) bool {
+	if m.scheme != q.Scheme {
+		return false
+	}
+	if a == Allow {
+		return (len(m.methods) == 0 || slices.Contains(m.methods, q.Method)) &&
+			matchPath(m.path, path, func(a, b string) bool { return a == b })
+	}
+	if len(m.methods) > 0 && !slices.Contains(m.methods, strings.ToUpper(q.Method)) {
+		return false
+	}
+	return slices.ContainsFunc(readings(path), func(read []string) bool { return matchPath(m.path, read, strings.EqualFold) })
+}
+
+// AboutRequests reports whether a rule of the set is about requests over TLS, for which guests
+// have to trust bawn's certificate.
+func (s *Set) AboutRequests() bool {
+	return slices.ContainsFunc(s.rules, func(r Rule) bool { return r.request != nil && r.request.scheme == "https" })
+}
+
+// maxSuggested bounds a rule that is suggested for a request, in bytes.
+const maxSuggested = 256
+
+// SuggestRequest returns the narrowest rule that allows a request; empty if none can, if a rule
+// denies it, or if the rule would be longer than a person reads.
+func (s *Set) SuggestRequest(q Request) string {
+	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || Suggest(q.Flow()) == "" {
+		return ""
+	}
+	rules, err := ParseRule(Allow, q.String())
+	if err != nil || len(rules) != 1 || len(rules[0].Text) > maxSuggested || slices.ContainsFunc(rules[0].request.path, func(seg string) bool { return seg[0] == '*' }) {
+		return ""
+	}
+	return rules[0].Text
+}
+
+// ProposeRequests returns a small list of allow rules for requests that the set does not allow:
+// the methods of a path together, and three or more segments in one place as *.
+func (s *Set) ProposeRequests(list []Request) []string {
+	type place struct{ methods, parent string }
+	methods := map[string][]string{} // by URL
+	for _, q := range list {
+		if s.SuggestRequest(q) == "" {
+			continue
+		}
+		segments, err := parsePath(q.Path)
+		if err != nil {
+			continue
+		}
+		at := Request{Scheme: q.Scheme, Name: q.Name, Port: q.Port, Path: escapePath(segments)}
+		url := strings.TrimSpace(at.String())
+		if !slices.Contains(methods[url], q.Method) {
+			methods[url] = append(methods[url], q.Method)
+		}
+	}
+	beside := map[place][]string{}
+	for url, m := range methods {
+		slices.Sort(m)
+		p := place{strings.Join(m, ","), url[:strings.LastIndexByte(url, '/')+1]}
+		beside[p] = append(beside[p], url)
+	}
+	var out []string
+	for p, urls := range beside {
+		if len(urls) >= siblings {
+			urls = []string{p.parent + "*"}
+		}
+		for _, url := range urls {
+			out = append(out, p.methods+" "+url)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
