@@ -99,6 +99,7 @@ node -e 'fetch("https://%[1]s/", {headers: {Authorization: "Bearer " + process.e
 	if refused := readFile(t, filepath.Join(dir, "refused")); !strings.Contains(refused, "other-credentials") {
 		t.Error(refused)
 	}
+	t.Run("requests", func(t *testing.T) { requestRules(t, dir, at) })
 	must(t, dir, "exec", "secret", "sync") // what it wrote is on its disk
 	st := inspect(t, dir)
 	if n := searchMemory(t, st.State.PID, placeholder); n == 0 {
@@ -108,6 +109,23 @@ node -e 'fetch("https://%[1]s/", {headers: {Authorization: "Bearer " + process.e
 		t.Errorf("the value is in the guest's memory %d times", n)
 	}
 	searchFiles(t, secretValue, dir, filepath.Join(base, "state"))
+}
+
+// requestRules: a rule about requests holds in a sandbox that runs, and the log has the requests.
+func requestRules(t *testing.T, dir, at string) {
+	must(t, dir, "policy", "deny", "DELETE https://"+at+"/**")
+	r := bawn(t, dir, "exec", "secret", "sh", "-euc", fmt.Sprintf(`
+for method in GET DELETE; do curl -sS -m 60 -X $method https://%[1]s/v1/x?q=1 -o answer -w '%%{http_code} '; done
+curl -sS -m 60 --path-as-is https://%[1]s/v1/%%2e%%2e/x -o answer -w '%%{http_code}'`, at))
+	if r.code != 0 || r.out != "200 403 400" {
+		t.Errorf("%d %q %s", r.code, r.out, r.err)
+	}
+	log := must(t, dir, "net", "log", "--json")
+	for _, want := range []string{`"method":"GET","path":"/v1/x","status":200`, `"method":"DELETE","path":"/v1/x","status":403`} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log has no %s: %s", want, log)
+		}
+	}
 }
 
 // searchMemory counts a text in the guest's memory, which is what a snapshot keeps of it: a
