@@ -161,7 +161,7 @@ func parsePattern(path string) ([]string, error) {
 	return segments, nil
 }
 
-// text returns the rule's canonical form.
+// requestText returns the canonical form of a rule about requests.
 func (r *Rule) requestText() string {
 	var b strings.Builder
 	if len(r.request.methods) > 0 {

@@ -143,7 +143,7 @@ func TestRequestRuleTexts(t *testing.T) {
 	for text, want := range map[string]string{
 		"get,POST,GET https://A.test:443/v%31/":      "GET,POST https://a.test/v1",
 		"https://**.Bücher.test/**":                  "https://**.xn--bcher-kva.test/**",
-		"HTTP://a.test:8080/a%20b/%2a%2a%2a": "http://a.test:8080/a%20b/%2A%2A%2A",
+		"HTTP://a.test:8080/a%20b/%2a%2a%2a":         "http://a.test:8080/a%20b/%2A%2A%2A",
 		"PROPFIND private:https://a.test/own%2frepo": "PROPFIND private:https://a.test/own%2Frepo",
 		"  GET   https://a.test/ ":                   "GET https://a.test/",
 	} {
