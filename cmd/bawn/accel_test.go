@@ -19,4 +19,10 @@ func TestEmulationNotice(t *testing.T) {
 			t.Errorf("debug %v: %q, want %q", debug, out.String(), want)
 		}
 	}
+	n.Reason = engine.KVMUnsettled
+	var out strings.Builder
+	writeEmulation(&out, n, false)
+	if want := "bawn: /dev/kvm is shy; this start uses software emulation, about 20 times slower\n  try: be kind\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
 }

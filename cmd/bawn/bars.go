@@ -133,7 +133,7 @@ func (b *bars) setRaw(raw bool) { b.around(func() { b.raw = raw }) }
 
 // notice prints a notice.
 func (b *bars) notice(n engine.Notice) {
-	if n.Reason == engine.SoftwareEmulation {
+	if n.Reason == engine.SoftwareEmulation || n.Reason == engine.KVMUnsettled {
 		noticeEmulation(n)
 		return
 	}

@@ -101,7 +101,7 @@ func TestWordsOfNotices(t *testing.T) {
 // do, or they are reasons of notices.
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
-	"SoftwareEmulation", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
+	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
 	"RepositoryOutside", "PathsHidden",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }

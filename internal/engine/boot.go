@@ -99,8 +99,7 @@ func (e *Engine) kernelFor(ctx context.Context, kernels *kernel.Store, spec *san
 	return kernels.Kernel(ctx, e.progress())
 }
 
-// checkAccelerator finds out, once per boot of this host, whether KVM works; the
-// supervisor then finds the same answer at once.
+// checkAccelerator finds out whether KVM works; the supervisor then finds the kept answer.
 func (e *Engine) checkAccelerator(ctx context.Context) error {
 	cache, err := xdg.Cache()
 	if err != nil {
@@ -112,7 +111,11 @@ func (e *Engine) checkAccelerator(ctx context.Context) error {
 		return err
 	})
 	if err == nil && !a.OK() {
-		e.notify(Notice{Reason: SoftwareEmulation, Text: a.Reason, Remedy: a.Remedy, Detail: a.Output})
+		reason := SoftwareEmulation
+		if a.Unsettled {
+			reason = KVMUnsettled
+		}
+		e.notify(Notice{Reason: reason, Text: a.Reason, Remedy: a.Remedy, Detail: a.Output})
 	}
 	return err
 }

@@ -124,7 +124,7 @@ func checkKVM(ctx context.Context, cacheFolder string, cacheErr error) Finding {
 		f.Detail, f.Remedy = cacheErr.Error(), Remedy{Kind: MoveCache}
 		return f
 	}
-	a, err := qemu.Accelerator(ctx, cacheFolder)
+	a, err := qemu.AcceleratorAnew(ctx, cacheFolder)
 	switch {
 	case errors.Is(err, qemu.ErrMissing):
 		f.Detail, f.Remedy = "not tested, because QEMU is missing", Remedy{Kind: InstallQEMU}

@@ -53,6 +53,9 @@ type Notice struct {
 const (
 	// SoftwareEmulation: guests run without KVM (Remedy, Detail).
 	SoftwareEmulation Reason = "software-emulation"
+	// KVMUnsettled: as SoftwareEmulation, for starts of the next minutes only, since KVM's
+	// test got too little time.
+	KVMUnsettled Reason = "kvm-unsettled"
 	// PoolMemberFailed: a pool machine could not be used; a new machine is started.
 	PoolMemberFailed Reason = "pool-member-failed"
 	// StartRepeated: a start crashed, and is tried once more.

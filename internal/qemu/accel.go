@@ -25,10 +25,11 @@ const accelEnv = "BAWN_ACCEL"
 
 // Accel says how guests run.
 type Accel struct {
-	Kind   string // KVM or TCG; empty is TCG
-	Reason string // why KVM is not used, in a few words
-	Output string // what QEMU printed about it; may be empty
-	Remedy string // what the user can do about it; may be empty
+	Kind      string // KVM or TCG; empty is TCG
+	Unsettled bool   // KVM may work: its test got too little time. The answer changes within minutes.
+	Reason    string // why KVM is not used, in a few words
+	Output    string // what QEMU printed about it; may be empty
+	Remedy    string // what the user can do about it; may be empty
 }
 
 // OK reports whether guests run on the processor's own virtualisation.
@@ -62,8 +63,18 @@ func (a Accel) option() string {
 //
 // That /dev/kvm opens proves little: on some nested hosts guests then never
 // leave the firmware. So a guest of a few bytes is booted, the way a real one
-// is, once per host boot and build of QEMU; the answer is kept in cacheDir.
+// is. The answer is kept in cacheDir for this build of QEMU: until the host's next boot
+// if KVM works, for an hour if it fails, for minutes if that could not be settled.
 func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
+	return accelerator(ctx, cacheDir, false)
+}
+
+// AcceleratorAnew is Accelerator, and tests KVM again unless it is known to work.
+func AcceleratorAnew(ctx context.Context, cacheDir string) (Accel, error) {
+	return accelerator(ctx, cacheDir, true)
+}
+
+func accelerator(ctx context.Context, cacheDir string, anew bool) (Accel, error) {
 	switch v := os.Getenv(accelEnv); v {
 	case KVM:
 		return Accel{Kind: KVM}, nil
@@ -76,7 +87,7 @@ func Accelerator(ctx context.Context, cacheDir string) (Accel, error) {
 	if a := openKVM(kvmDevice); !a.OK() {
 		return a, nil
 	}
-	return provenKVM(ctx, cacheDir)
+	return provenKVM(ctx, cacheDir, anew)
 }
 
 // openKVM reports whether the device can be opened, and if not, what to do.

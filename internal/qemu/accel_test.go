@@ -1,65 +1,16 @@
 package qemu
 
 import (
-	"context"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/fileid"
 )
-
-// The proof's guest must boot where guests do boot, or the proof says nothing.
-func TestProofBoots(t *testing.T) {
-	bin, err := Find(t.Context(), "")
-	if err != nil {
-		t.Skip(err)
-	}
-	began := time.Now()
-	failed, err := bootProof(t.Context(), bin.Path, TCG, time.Minute)
-	if err != nil || failed != nil {
-		t.Fatalf("the proof's guest does not run under TCG: %+v, %v", failed, err)
-	}
-	t.Logf("proof under TCG: %v", time.Since(began).Round(time.Millisecond))
-}
-
-func TestProofFails(t *testing.T) {
-	program := func(script string) string {
-		t.Helper()
-		path := filepath.Join(t.TempDir(), "qemu")
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	for _, c := range []struct {
-		qemu, cause, output string
-		limit               time.Duration
-	}{
-		{program("echo no such machine >&2; exit 1"), "QEMU ended with exit status 1", "no such machine", time.Minute},
-		{program("echo 'kvm_buf_set_msrs: Assertion failed' >&2; kill -ABRT $$"), "QEMU stopped with SIGABRT", "kvm_buf_set_msrs: Assertion failed", time.Minute},
-		{program("exec sleep 1000"), "QEMU did not finish within 50ms", "", 50 * time.Millisecond},
-	} {
-		failed, err := bootProof(t.Context(), c.qemu, TCG, c.limit)
-		if err != nil || failed == nil || failed.cause != c.cause || failed.output != c.output {
-			t.Errorf("%+v, %v, want %q and %q", failed, err, c.cause, c.output)
-		}
-	}
-	sleeper := program("exec sleep 1000")
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := bootProof(ctx, sleeper, TCG, time.Minute); err == nil {
-		t.Error("a proof that was given up counts")
-	}
-	if _, err := bootProof(t.Context(), "/nonexistent", TCG, time.Minute); err == nil {
-		t.Error("no QEMU at all counts as a proof")
-	}
-}
 
 func TestReasonIsShort(t *testing.T) {
 	p := proof{Cause: "QEMU stopped with SIGABRT", Output: "Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."}
@@ -136,26 +87,19 @@ func TestAccelerator(t *testing.T) {
 	if !ok {
 		return
 	}
-	// A kept answer is used; one of another boot, or damaged, is not.
+	// A kept answer is used (TestProofIsKept); a damaged one is not.
 	lie := kept
-	lie.Works, lie.Cause = !kept.Works, "a lie"
+	lie.Works, lie.Unsettled, lie.Cause = !kept.Works, false, "a lie"
 	if err := atomicfile.WriteJSON(path, lie); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := Accelerator(t.Context(), dir); err != nil || a.OK() == first.OK() {
 		t.Errorf("the kept answer was not used: %+v, %v", a, err)
 	}
-	lie.BootID = "another"
-	if err := atomicfile.WriteJSON(path, lie); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := Accelerator(t.Context(), dir); err != nil || a != first {
-		t.Errorf("another boot's answer: %+v, %v, want %+v", a, err, first)
-	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := Accelerator(t.Context(), dir); err != nil || a != first {
+	if a, err := Accelerator(t.Context(), dir); err != nil || a.OK() != first.OK() {
 		t.Errorf("a damaged answer: %+v, %v, want %+v", a, err, first)
 	}
 }

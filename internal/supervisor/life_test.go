@@ -391,6 +391,66 @@ func TestSuspendSaves(t *testing.T) {
 	}
 }
 
+// TestResumeWaitsForKVM: a machine that was saved under KVM stays saved while it is not known
+// whether KVM works. With any other difference the sandbox boots from its disk.
+func TestResumeWaitsForKVM(t *testing.T) {
+	const underKVM = "a kind of machine under KVM"
+	for _, c := range []struct {
+		name string
+		platform
+		want error
+		kept bool
+	}{
+		{"unsettled", platform{kind: "emulated", kvmKind: underKVM}, errNotWithoutKVM, true},
+		{"KVM fails", platform{kind: "emulated"}, nil, false},
+		{"unsettled, and another machine", platform{kind: "emulated", kvmKind: "other"}, nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := begin(t)
+			<-l.ready
+			if err := l.client.Stop(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			<-l.ended
+			path := l.s.dir.File(store.SuspendedState)
+			saveMachine(t, l.s.dir.Path, path, underKVM)
+			l.s.platform = c.platform
+			if resumed, err := l.s.resume(t.Context(), nil); resumed || !errors.Is(err, c.want) {
+				t.Errorf("%v, %v, want %v", resumed, err, c.want)
+			}
+			if snapshot.Exists(path) != c.kept {
+				t.Errorf("the saved machine is there: %v", !c.kept)
+			}
+		})
+	}
+}
+
+// saveMachine writes a saved machine of a kind.
+func saveMachine(t *testing.T, folder, path, kind string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, err := snapshot.Begin(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ram, err := memory.New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ram.Close()
+	if err := d.RAM(ram); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.State(func(w io.Writer) error { _, err := io.WriteString(w, "state"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Commit(t.Context(), path, snapshot.Meta{Kind: kind, Spec: &sandbox.Spec{ID: "id"}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSuspendThatFails leaves a sandbox that runs, as before.
 func TestSuspendThatFails(t *testing.T) {
 	l := begin(t)

@@ -96,7 +96,11 @@ func (s *supervisor) planMachine(ctx context.Context) (*qemu.Machine, error) {
 		return nil, err
 	}
 	plan := vm.Describe(p.binary, p.accel, s.spec)
-	p.kind, err = vm.Kind(p.binary, plan, s.spec, vm.SetupRequest(s.spec, s.user))
+	setup := vm.SetupRequest(s.spec, s.user)
+	if p.kind, err = vm.Kind(p.binary, plan, s.spec, setup); err == nil && p.accel.Unsettled {
+		underKVM := vm.Describe(p.binary, qemu.Accel{Kind: qemu.KVM}, s.spec)
+		p.kvmKind, err = vm.Kind(p.binary, underKVM, s.spec, setup)
+	}
 	return plan, err
 }
 

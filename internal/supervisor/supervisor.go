@@ -92,6 +92,9 @@ type platform struct {
 	accel  qemu.Accel
 	binary qemu.Binary
 	kind   string // of the machine (vm.Kind)
+	// kvmKind is the kind that the machine would have under KVM. It is empty unless it is
+	// unsettled whether KVM works.
+	kvmKind string
 }
 
 // source tells how the machine was started. The zero value means that it booted.

@@ -228,8 +228,14 @@ func (s *supervisor) thaw(ctx context.Context) error {
 // believes so.
 func (s *supervisor) syncDisk() error { return syncFile(s.dir.File(store.DiskFile)) }
 
+// errNotWithoutKVM refuses to resume a machine that was saved under KVM while it is not known
+// whether KVM works: that is known within minutes, and booting instead would lose the memory.
+var errNotWithoutKVM = errors.New("it was suspended under KVM, and the test whether KVM works now got too little time; it stays suspended: " +
+	"when this host is less busy, run bawn doctor, which tests KVM anew, and start it again")
+
 // resume resumes a suspended sandbox. It reports false if the sandbox is not suspended or
-// cannot be resumed; in the second case it notifies the user, and the caller boots it.
+// cannot be resumed; in the second case it notifies the user, and the caller boots it. After
+// an error it is still suspended.
 func (s *supervisor) resume(ctx context.Context, plan *qemu.Machine) (resumed bool, err error) {
 	snap, err := snapshot.Open(s.dir.File(store.SuspendedState))
 	if errors.Is(err, snapshot.ErrNone) {
@@ -243,6 +249,9 @@ func (s *supervisor) resume(ctx context.Context, plan *qemu.Machine) (resumed bo
 	}
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
+	}
+	if errors.Is(err, errNotWithoutKVM) {
+		return false, err
 	}
 	s.log.Warn("cannot resume: booting instead", "error", err)
 	s.report(handoff.StartEvent{Note: fmt.Sprintf("cannot resume %s from its suspended state, so it boots from its disk: %v", s.spec.Name, err)})
@@ -286,7 +295,11 @@ func (s *supervisor) forkOf(snap *snapshot.Snapshot) bool { return snap.Meta.Spe
 // resumePlans returns the shares with which this sandbox's machine can be resumed from the
 // snapshot, or an error that says why it cannot.
 func (s *supervisor) resumePlans(snap *snapshot.Snapshot) ([]shareserver.Plan, error) {
-	if snap.Meta.Kind != s.platform.kind {
+	switch snap.Meta.Kind {
+	case s.platform.kind:
+	case s.platform.kvmKind:
+		return nil, errNotWithoutKVM
+	default:
 		return nil, errors.New("QEMU, the guest's kernel, the host's processor or the sandbox's settings have changed since it was suspended")
 	}
 	plans, err := shareserver.Plans(s.spec, s.dir)

@@ -9,9 +9,14 @@
 package proc
 
 import (
+	"errors"
+	"fmt"
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Run is cmd.Run, and the kernel kills the command when this process dies, even by
@@ -21,6 +26,26 @@ func Run(cmd *exec.Cmd) error {
 	defer runtime.UnlockOSThread()
 	diesWithUs(cmd)
 	return cmd.Run()
+}
+
+// RunFor is Run of a command that the kernel kills with SIGKILL when it has used so much
+// processor time, in whole seconds, rounded up (setrlimit(2), RLIMIT_CPU).
+func RunFor(cmd *exec.Cmd, cpu time.Duration) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	diesWithUs(cmd)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	seconds := uint64((cpu + time.Second - 1) / time.Second)
+	limit := unix.Rlimit{Cur: seconds, Max: seconds}
+	// The process is not waited for yet, so its id is its own. ESRCH: it has ended.
+	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CPU, &limit, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed: nothing to learn
+		return fmt.Errorf("limit the processor time of %s: %w", cmd.Path, err)
+	}
+	return cmd.Wait()
 }
 
 // CombinedOutput is cmd.CombinedOutput of a command that dies with this process, as
