@@ -64,6 +64,10 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
+	if err := f.checkHere(modifyNode, n, fd); err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
 	if fd, st, err = f.separate(n, fd, st); err != nil {
 		return status(err)
 	}
@@ -133,6 +137,9 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 			defer f.done(h)
 			if h.writable() {
 				if err := f.growStore(h, int64(in.Size), false, 0); err != nil {
+					return err
+				}
+				if err := f.checkHandle(h); err != nil {
 					return err
 				}
 				return unix.Ftruncate(h.fd, int64(in.Size))

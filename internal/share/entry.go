@@ -106,6 +106,9 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		return status(err)
 	}
 	defer unix.Close(fd)
+	if err := f.checkHere(modifyNode, n, fd); err != nil {
+		return status(err)
+	}
 	target := ""
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target = targetOf(fd, "")
@@ -116,6 +119,9 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		}
 		if err := unix.Linkat(unix.AT_FDCWD, magic(fd), s.dir.fd, s.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 			return err
+		}
+		if st.Nlink == 0 {
+			f.nameHandles(n, s.dir.fd, s.name)
 		}
 		return f.find(s, parent, name, out)
 	})

@@ -18,7 +18,8 @@ type handle struct {
 	users    int // guarded by fileSystem.mu
 	released bool
 
-	stored bool // the file is a private version, or lies in one
+	stored bool                   // the file is a private version, or lies in one
+	path   atomic.Pointer[string] // that the file had on the host when it was judged last (here.go)
 
 	wrote atomic.Bool   // the guest changed the file through it
 	kept  atomic.Uint64 // generation of the restore point in which it was recorded (keep.go)
@@ -177,6 +178,13 @@ func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix
 		f.reopened.Add(1)
 		return -1, nil, unix.ESTALE
 	}
+	op := readNode
+	if modify {
+		op = modifyNode
+	}
+	if err := f.checkHere(op, n, place); err != nil {
+		return -1, nil, err
+	}
 	if modify {
 		if place, st, err = f.separate(n, place, st); err != nil {
 			return -1, nil, err
@@ -235,33 +243,27 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	return f.opened(parent, name, s.slot, fd, record, st, flags, out)
 }
 
-// openExisting is Create of a name that another process has made meanwhile.
+// openExisting is Create of a name that another process has made meanwhile. It is an Open.
 func (f *fileSystem) openExisting(s *spotAt, parent *node, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	at, err := unix.Openat(s.dir.fd, s.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return status(err)
-	}
-	defer unix.Close(at)
-	st, err := statFD(at)
-	if err != nil {
-		return status(err)
-	}
-	if err := f.tree.mounts.check(at, st); err != nil { // a file may be mounted there
+	if err := f.find(s, parent, name, &out.EntryOut); err != nil { // a file may be mounted there
 		return status(err)
 	}
 	flags := int(in.Flags) & passedFlags
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return fuse.Status(unix.EISDIR)
-	}
-	fd, err := reopen(at, flags, st)
+	n, err := f.tree.get(out.NodeId)
 	if err != nil {
 		return status(err)
 	}
-	if st, err = statFD(fd); err != nil {
+	fd, _, err := f.openNode(n, flags, flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0)
+	if err == nil {
+		var h *handle
+		if h, err = f.add(n, fd, flags); err == nil {
+			out.Fh = h.id
+			return fuse.OK
+		}
 		unix.Close(fd)
-		return status(err)
 	}
-	return f.opened(parent, name, s.slot, fd, f.owners.read(file{fd: fd}, st), st, flags, out)
+	f.tree.forget(out.NodeId, 1)
+	return status(err)
 }
 
 // opened makes the answer to Create, of a file with the record. It takes over fd.

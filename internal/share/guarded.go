@@ -89,22 +89,29 @@ func (v *view) judge(name string, isDir bool) guard.Kind {
 
 // judgeAt asks the rules about a name in a directory.
 func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool) guard.Kind {
-	p := place{}
-	opened := false
-	defer func() {
-		if opened {
-			p.close()
+	return f.judgeIn(func() (int, func(), error) {
+		p, err := f.tree.in(dir)
+		if err != nil {
+			return -1, nil, err
 		}
-	}()
+		return p.dir.fd, p.close, nil
+	}, names, name, isDir)
+}
+
+// judgeIn is judgeAt for a directory that open opens, if the answer depends on what is in it.
+func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), names []string, name string, isDir bool) guard.Kind {
+	dir := -1
+	done := func() {}
+	defer func() { done() }()
 	host := func() (int, bool) {
-		if !opened {
-			var err error
-			if p, err = f.tree.in(dir); err != nil {
+		if dir < 0 {
+			fd, end, err := open()
+			if err != nil {
 				return -1, false
 			}
-			opened = true
+			dir, done = fd, end
 		}
-		return p.dir.fd, true
+		return dir, true
 	}
 	look := func(name string) *unix.Statx_t {
 		fd, ok := host()
@@ -126,11 +133,11 @@ func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool)
 		},
 		Contains: func(texts []string) bool {
 			st := look(name)
-			return st != nil && st.Mode&unix.S_IFMT == unix.S_IFREG && contains(p.dir.fd, name, texts)
+			return st != nil && st.Mode&unix.S_IFMT == unix.S_IFREG && contains(dir, name, texts)
 		},
 		Made: func() bool {
 			st := look(name)
-			return st != nil && f.madeByGuest(file{p.dir.fd, name}, st)
+			return st != nil && f.madeByGuest(file{dir, name}, st)
 		},
 	})
 	return kind

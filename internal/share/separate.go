@@ -27,7 +27,8 @@ import (
 // not looked up is split from these too; the log says so.
 //
 // The number of names is compared before each write, not only when the file is opened: a
-// backup on the host may link the file meanwhile.
+// backup on the host may link the file meanwhile. So is the name by which it was opened
+// (here.go): the host may have replaced the file there, and a name elsewhere is its only one.
 
 // separator copies files whose hard links lead out of the share.
 type separator struct {
@@ -56,7 +57,7 @@ func (f *fileSystem) linkedOut(n *node, st *unix.Statx_t) bool {
 // of the share alone. It returns the descriptor to go on with, and its attributes. It takes
 // over at, also after an error.
 func (f *fileSystem) separate(n *node, at int, st *unix.Statx_t) (int, *unix.Statx_t, error) {
-	if !f.linkedOut(n, st) {
+	if !f.linkedOut(n, st) && !f.unnamed(at, st) {
 		return at, st, nil
 	}
 	err := f.separateNode(n, at)
@@ -172,6 +173,9 @@ func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) 
 		return err
 	}
 	f.rebind(n, keyOf(st), keyOf(now), fd)
+	if len(places) > 0 {
+		f.nameHandles(n, places[0].dir.fd, places[0].name)
+	}
 	f.leftNode(n, now)
 	return nil
 }

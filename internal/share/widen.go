@@ -47,6 +47,9 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	if typ != unix.S_IFREG && typ != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&permissions == hostMode(typ, st.Mode) {
 		return false
 	}
+	if f.checkHere(modifyNode, n, fd) != nil {
+		return false
+	}
 	if fd, st, err = f.separate(n, fd, st); err != nil {
 		return false
 	}

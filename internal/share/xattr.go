@@ -30,6 +30,11 @@ func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path 
 		return 0, status(err)
 	}
 	fd, st, err := f.open(n)
+	if err == nil {
+		if err = f.checkHere(o, n, fd); err != nil {
+			unix.Close(fd)
+		}
+	}
 	if err == nil && o.modifies() {
 		fd, _, err = f.separate(n, fd, st)
 	}

@@ -1,0 +1,236 @@
+package share
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/guard"
+)
+
+// # Theory of operation: files that the host moved
+//
+// The rules judge a path when the guest opens a file. The host may rename the file, or a
+// directory above it, afterwards: git writes config.lock and renames it to config, and a person
+// moves a draft to .envrc or out of the project. A guest that holds the file would write to
+// what the host runs. So each change asks the kernel for the path that the file has now
+// (proc_pid_fd(5)). If that is not the path that was judged, it is judged again. The answer is
+// ESTALE if it is guarded or hidden there, or outside of the share.
+//
+// The kernel's path is that of the name by which the file was opened. Where that name is gone and
+// the file has another one, that is unknown: the file is separated from it (separate.go).
+
+// checkHere returns the error for a request on a node that is open at a descriptor, if the host has
+// moved it to where the guest may not change it, or not read it.
+func (f *fileSystem) checkHere(o operation, n *node, fd int) error {
+	if f.file != "" {
+		return nil
+	}
+	c, err := f.tree.chain(n)
+	if err == nil && c.private {
+		return nil
+	}
+	path, err := readlink(magic(fd))
+	if err != nil {
+		return pathError(err)
+	}
+	root, err := readlink(magic(f.tree.root.fd.fd))
+	if err != nil {
+		return pathError(err)
+	}
+	if path == strings.TrimSuffix(root, "/")+"/"+strings.Join(c.names, "/") || n == f.tree.root {
+		return nil
+	}
+	return f.checkPath(o, fd, root, path)
+}
+
+// pathError is nil for a path that is too long to be read: the rules were asked about each of
+// its components, and no program of the host opens it by one path.
+func pathError(err error) error {
+	if errors.Is(err, errLongPath) || errors.Is(err, unix.ENAMETOOLONG) {
+		return nil
+	}
+	return err
+}
+
+// checkHandle is checkHere for a change of an open file.
+func (f *fileSystem) checkHandle(h *handle) error {
+	if h.stored || f.file != "" {
+		return nil
+	}
+	path, err := readlink(magic(h.fd))
+	if err != nil {
+		return pathError(err)
+	}
+	if judged := h.path.Load(); judged != nil && *judged == path {
+		return nil
+	}
+	root, err := readlink(magic(f.tree.root.fd.fd))
+	if err != nil {
+		return pathError(err)
+	}
+	named, err := f.hasName(h.fd, root, path)
+	switch {
+	case err != nil:
+		return err
+	case !named:
+		return f.checkUnnamed(h)
+	}
+	if err := f.checkPath(modifyNode, h.fd, root, path); err != nil {
+		return err
+	}
+	h.path.Store(&path)
+	return nil
+}
+
+// checkUnnamed is checkHandle for a file whose name was removed. It may have another one, which the
+// guest may know.
+func (f *fileSystem) checkUnnamed(h *handle) error {
+	st, err := statFD(h.fd)
+	if err != nil || st.Nlink == 0 {
+		return err
+	}
+	f.tree.mu.Lock()
+	spots := append([]spot{{h.node.parent, h.node.name}}, h.node.also...)
+	f.tree.mu.Unlock()
+	for _, s := range spots {
+		if s.parent == nil {
+			continue
+		}
+		c, err := f.tree.chain(s.parent)
+		if err != nil || c.private {
+			continue
+		}
+		if err := f.judgeNames(modifyNode, append(c.names, s.name), false); err != nil {
+			return err
+		}
+	}
+	return f.separateNode(h.node, h.fd)
+}
+
+// deleted is what the kernel adds to the path of a file whose name was removed.
+const deleted = " (deleted)"
+
+// hasName reports whether the name by which a file was opened is still there.
+func (f *fileSystem) hasName(fd int, root, path string) (bool, error) {
+	if !strings.HasSuffix(path, deleted) {
+		return true, nil
+	}
+	names, ok := below(root, path)
+	if !ok {
+		return false, nil
+	}
+	st, err := statFD(fd)
+	if err != nil {
+		return false, err
+	}
+	last := len(names) - 1
+	dir, done, err := f.tree.walkHost(names[:last])
+	if err != nil {
+		return false, nil //nolint:nilerr // nor is its directory
+	}
+	defer done()
+	now, err := statAt(dir, names[last])
+	return err == nil && keyOf(now) == keyOf(st), nil // a name may end so itself
+}
+
+// unnamed reports whether the name by which a file was opened is gone and it has others.
+func (f *fileSystem) unnamed(fd int, st *unix.Statx_t) bool {
+	if st.Nlink == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG || f.file != "" || f.readOnly {
+		return false
+	}
+	path, err := readlink(magic(fd))
+	if err != nil {
+		return false
+	}
+	root, err := readlink(magic(f.tree.root.fd.fd))
+	if err != nil {
+		return false
+	}
+	named, err := f.hasName(fd, root, path)
+	return err == nil && !named
+}
+
+// below returns the components of a path below the root.
+func below(root, path string) ([]string, bool) {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/")+"/")
+	if !ok || rest == "" {
+		return nil, false
+	}
+	return strings.Split(rest, "/"), true
+}
+
+// checkPath is checkHere for a file, open at a descriptor, that has the path on the host.
+func (f *fileSystem) checkPath(o operation, fd int, root, path string) error {
+	names, ok := below(root, path)
+	st, err := statFD(fd)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !ok && o.modifies() && st.Nlink > 0:
+		return unix.ESTALE
+	case !ok || st.Nlink == 0:
+		return nil
+	}
+	return f.judgeNames(o, names, isDir(st))
+}
+
+// judgeNames returns ESTALE for a path of the host that is hidden, or guarded from the operation.
+func (f *fileSystem) judgeNames(o operation, names []string, dir bool) error {
+	if f.rules == nil {
+		return nil
+	}
+	for i, name := range names {
+		if !f.rules.Candidate(name) {
+			continue
+		}
+		open := func() (int, func(), error) { return f.tree.walkHost(names[:i]) }
+		kind := f.judgeIn(open, names[:i], name, i < len(names)-1 || dir)
+		if kind == guard.Hidden || kind == guard.Guarded && o.modifies() {
+			return unix.ESTALE
+		}
+	}
+	return nil
+}
+
+// nameHandles opens what the guest has open of a file by the name that it just got, so that the
+// kernel knows a path of it. It had none before.
+func (f *fileSystem) nameHandles(n *node, dir int, name string) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	st, err := statFD(fd)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	f.tree.mu.Lock()
+	var open []*handle
+	if n.key == keyOf(st) {
+		for h := range n.handles {
+			open = append(open, h)
+		}
+	}
+	f.tree.mu.Unlock()
+	for _, h := range open {
+		f.reopenAt(h, fd)
+	}
+}
+
+// walkHost opens a directory of the host by its components. The caller calls done when it has no
+// error.
+func (t *tree) walkHost(names []string) (dir int, done func(), err error) {
+	dir, done = t.root.fd.fd, func() {}
+	for _, name := range names {
+		next, err := openDirAt(dir, name)
+		done()
+		if err != nil {
+			return -1, nil, stale(err)
+		}
+		dir, done = next, func() { unix.Close(next) }
+	}
+	return dir, done, nil
+}
