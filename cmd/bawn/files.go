@@ -20,7 +20,7 @@ func filesCommand() *cobra.Command {
 }
 
 func filesLogCommand() *cobra.Command {
-	var asJSON bool
+	var follow, asJSON bool
 	var name string
 	c := &cobra.Command{
 		Use: "log", Short: "Show the changes of guarded paths that a sandbox asked for", Args: cobra.NoArgs,
@@ -37,16 +37,25 @@ about it. docs/guard.md lists the guarded paths.`,
 			if !asJSON {
 				fmt.Fprintln(c.OutOrStdout(), engine.FileEventHeading)
 			}
-			return e.ReadFilesLog(of.Sandbox, func(ev engine.FileEvent) error {
+			each := func(ev engine.FileEvent) error {
 				if asJSON {
 					return json.NewEncoder(c.OutOrStdout()).Encode(ev)
 				}
 				_, err := fmt.Fprintln(c.OutOrStdout(), ev.Text())
 				return err
-			})
+			}
+			if !follow {
+				return e.ReadFilesLog(of.Sandbox, each)
+			}
+			err = e.FollowFilesLog(c.Context(), of.Sandbox, each)
+			if engine.ReasonOf(err) == engine.NotFound {
+				return nil // there is no more to show
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "`NAME` of the sandbox (default: this directory's)")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new events")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return c
 }

@@ -58,13 +58,14 @@ func diskFull(err error) bool {
 // the rules. A reason that is not here has no step that fits every case, or its text says
 // it.
 var steps = map[engine.Reason]string{
-	engine.NoSecret:       "bawn secret ls",
-	engine.NotFound:       "bawn ls",
-	engine.Exists:         "use another name, or bawn rm --force {sandbox} to remove that sandbox",
-	engine.OtherDirectory: "use another --name",
-	engine.Damaged:        "bawn rm --force {sandbox}",
-	engine.StillRunning:   "bawn stop {sandbox}, or bawn rm --force {sandbox}",
-	engine.NotSuspended:   "bawn exec {sandbox} -- COMMAND, which starts it",
+	engine.NoSecret:        "bawn secret ls",
+	engine.NothingToAccept: "bawn review {sandbox} lists the guest's versions",
+	engine.NotFound:        "bawn ls",
+	engine.Exists:          "use another name, or bawn rm --force {sandbox} to remove that sandbox",
+	engine.OtherDirectory:  "use another --name",
+	engine.Damaged:         "bawn rm --force {sandbox}",
+	engine.StillRunning:    "bawn stop {sandbox}, or bawn rm --force {sandbox}",
+	engine.NotSuspended:    "bawn exec {sandbox} -- COMMAND, which starts it",
 
 	engine.NoDirectory:       "mkdir {path}, or use another directory",
 	engine.NotADirectory:     "use the directory that holds it: --dir {parent}",

@@ -136,7 +136,7 @@ network that you allow.
 		}
 	}
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
-	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
+	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), secretCommand(), trustCommand(), filesCommand())
 	add("bawn", doctorCommand(), versionCommand())
 	root.AddCommand(hiddenCommands()...)

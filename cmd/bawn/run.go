@@ -179,6 +179,7 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 // use runs one command and closes the session.
 func use(ctx context.Context, shown *bars, s *engine.Session, inv invocation) error {
 	err := invoke(ctx, shown, s, inv)
+	sayOutcome(s)
 	if s.Spec.Throwaway { // no signal may interrupt its removal
 		signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/sys/rotate"
 )
 
 // Guarded and hidden paths of a sandbox's shares (package guard).
@@ -27,6 +29,20 @@ func (e *Engine) ReadFilesLog(name string, each func(FileEvent) error) error {
 		return err
 	}
 	return guard.ReadEvents(d.File(store.FilesLogFile), each)
+}
+
+// FollowFilesLog is ReadFilesLog, and then calls each for new events until ctx ends, when it
+// returns nil. If the sandbox is removed it returns NotFound.
+func (e *Engine) FollowFilesLog(ctx context.Context, name string, each func(FileEvent) error) error {
+	d, err := e.dirOf(name)
+	if err != nil {
+		return err
+	}
+	err = guard.FollowEvents(ctx, d.File(store.FilesLogFile), each)
+	if errors.Is(err, rotate.ErrGone) {
+		return &Error{Reason: NotFound, Sandbox: name, Err: fmt.Errorf("sandbox %s was removed", name)}
+	}
+	return err
 }
 
 // CheckPatterns returns an error for a pattern of guarded or hidden paths that makes no sense.

@@ -29,6 +29,7 @@ type Session struct {
 	early *handshake
 	conn  *session.Client
 	owner *lockfile.Lock // of a throwaway
+	began time.Time
 }
 
 // Acquire finds or makes the sandbox of the request, starts it and begins to connect. A
@@ -92,7 +93,7 @@ func (e *Engine) Attach(ctx context.Context, name, user string) (*Session, error
 }
 
 func (e *Engine) newSession(name, user string) *Session {
-	return &Session{e: e, d: e.sandboxes.Dir(name), user: user, early: &handshake{}}
+	return &Session{e: e, d: e.sandboxes.Dir(name), user: user, early: &handshake{}, began: time.Now()}
 }
 
 // start brings the sandbox up and begins to connect meanwhile.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/share/versions"
 )
 
 // # Theory of operation: private versions
@@ -37,9 +39,9 @@ const (
 )
 
 const (
-	slotPrefix  = "p:"
-	dirPrefix   = "d:"
-	draftPrefix = "t:"
+	slotPrefix  = versions.SlotPrefix
+	dirPrefix   = versions.DirPrefix
+	draftPrefix = versions.DraftPrefix
 )
 
 // privateStore is a store of private versions. Its methods may be called by several

@@ -74,6 +74,7 @@ func (r Request) named(path string) bool {
 
 // planner makes a plan.
 type planner struct {
+	store   *Store
 	request Request
 	root    *os.File
 	plan    Plan
@@ -104,7 +105,7 @@ func (s *Store) Plan(root *os.File, q Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := planner{request: q, root: root, plan: Plan{To: q.To, Steps: []Step{}, Kept: []Kept{}, Notes: r.notes}}
+	p := planner{store: s, request: q, root: root, plan: Plan{To: q.To, Steps: []Step{}, Kept: []Kept{}, Notes: r.notes}}
 	for _, b := range r.obsolete {
 		p.discard(b)
 	}
@@ -176,18 +177,25 @@ func (p *planner) made(b *branch) {
 
 // move plans to put a directory back. One that was put back before is there already.
 func (p *planner) move(b *branch, path string) {
-	now, st, err := look(p.root, b.disk)
-	if err == nil && now.present && now.ino == b.ino {
-		if p.request.wants(path) || p.request.wants(b.disk) {
-			p.moves = append(p.moves, Step{Action: Move, Path: path, From: b.disk, Kind: stateOf(st).Kind, now: now})
-		}
-		return
+	now, kind, moved := b.settle(p.root, path)
+	if moved && (p.request.wants(path) || p.request.wants(b.disk)) {
+		p.moves = append(p.moves, Step{Action: Move, Path: path, From: b.disk, Kind: kind, now: now})
 	}
-	if there, _, err := look(p.root, path); err == nil && there.present && there.ino == b.ino {
+}
+
+// settle finds out where a directory lies that the records say was moved away from a path. It
+// reports whether it lies elsewhere, and what lies there; otherwise it corrects the branch.
+func (b *branch) settle(root *os.File, path string) (now slot, kind Kind, moved bool) {
+	now, st, err := look(root, b.disk)
+	if err == nil && now.present && now.ino == b.ino {
+		return now, stateOf(st).Kind, true
+	}
+	if there, _, err := look(root, path); err == nil && there.present && there.ino == b.ino {
 		b.relocate(b.disk, path)
-		return
+		return slot{}, Absent, false
 	}
 	b.leave(b.disk) // it was removed; something else may lie there
+	return slot{}, Absent, false
 }
 
 // leave notes that what lay in a directory of the project is gone.
@@ -221,7 +229,7 @@ func (p *planner) compare(b *branch, path string) {
 			return
 		}
 	}
-	if isAs(p.root, b, now, st) {
+	if p.store.isAs(p.root, b, now, st) {
 		return
 	}
 	byGuest := !b.here || b.known && now.same(b.after)
@@ -252,8 +260,9 @@ func (p *planner) compare(b *branch, path string) {
 	}
 }
 
-// isAs reports whether what lies at a branch now is what was there.
-func isAs(root *os.File, b *branch, now slot, st *unix.Statx_t) bool {
+// isAs reports whether what lies at a branch now is what was there. The guest can put back the
+// times of a file that it has written, so contents are compared too.
+func (s *Store) isAs(root *os.File, b *branch, now slot, st *unix.Statx_t) bool {
 	w := b.was
 	if !now.present {
 		return w.Kind == Absent
@@ -264,7 +273,7 @@ func isAs(root *os.File, b *branch, now slot, st *unix.Statx_t) bool {
 	}
 	switch w.Kind {
 	case File:
-		return is.Size == w.Size && is.Mtime == w.Mtime && bytes.Equal(w.Owner, ownerAt(root, b.disk))
+		return is.Size == w.Size && is.Mtime == w.Mtime && bytes.Equal(w.Owner, ownerAt(root, b.disk)) && s.sameContents(root, b)
 	case Link:
 		t, err := targetAt(root, b.disk)
 		return err == nil && bytes.Equal(t, w.Target)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,7 @@ import (
 type Point struct {
 	Number  int
 	At      time.Time
-	Why     string // WhySession, WhyStart or WhyUndo
+	Why     string // WhySession, WhyStart, WhyUndo or WhyAccept
 	Changes int    // paths that were changed
 	Bytes   int64  // of copied contents
 	Full    string // why later changes of the point were not recorded, or empty
@@ -51,9 +52,21 @@ func Open(path string) (*Store, error) {
 	return nil, fmt.Errorf("%s: %w", path, err)
 }
 
+// OpenToRead opens a store only to read it. It waits for nobody: a point that is removed
+// meanwhile is left out.
+func OpenToRead(path string) (*Store, error) {
+	fd, err := unix.Open(path, dirFlags, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &Store{fd: fd}, nil
+}
+
 // Close ends the use of the store.
 func (s *Store) Close() {
-	s.lock.Close()
+	if s.lock != nil {
+		s.lock.Close()
+	}
 	unix.Close(s.fd)
 }
 
@@ -122,4 +135,9 @@ func Last(points []Point) int {
 		}
 	}
 	return n
+}
+
+// LastSession is Last without what a person did: undos, and versions that were accepted.
+func LastSession(points []Point) int {
+	return Last(slices.DeleteFunc(slices.Clone(points), func(p Point) bool { return p.Why == WhyUndo || p.Why == WhyAccept }))
 }

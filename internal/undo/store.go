@@ -24,6 +24,7 @@ const (
 	WhySession = "session" // a session began
 	WhyStart   = "start"   // the share's server started: it continues the point before it
 	WhyUndo    = "undo"    // an undo was applied
+	WhyAccept  = "accept"  // a person took over what the guest made (Putter)
 )
 
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC

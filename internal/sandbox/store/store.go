@@ -8,6 +8,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,6 +127,13 @@ func (d Dir) LockPath() string { return d.File(lockFile) }
 
 // File returns the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
+
+// Private returns the folder of the private versions of the share that the guest has at a path
+// (package share). A fork, which has its shares at the same paths, has the same names.
+func (d Dir) Private(guest string) string {
+	sum := sha256.Sum256([]byte(guest))
+	return filepath.Join(d.File(PrivateFolder), hex.EncodeToString(sum[:8]))
+}
 
 // Spec reads the sandbox's spec.
 func (d Dir) Spec() (*sandbox.Spec, error) {

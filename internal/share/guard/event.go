@@ -2,6 +2,8 @@ package guard
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"bawn.dev/bawn/internal/sys/rotate"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -66,16 +69,57 @@ func readEvents(path string, each func(Event) error) error {
 	s := bufio.NewScanner(f)
 	s.Buffer(nil, maxEvent)
 	for s.Scan() {
-		var e Event
-		if json.Unmarshal(s.Bytes(), &e) != nil || e.Path == "" || strings.ContainsRune(e.Path, 0) {
-			continue
-		}
-		if e.Action != Kept && e.Action != Refused && e.Action != Changed {
-			continue
-		}
-		if err := each(e); err != nil {
-			return err
+		if e, ok := parseEvent(s.Bytes()); ok {
+			if err := each(e); err != nil {
+				return err
+			}
 		}
 	}
 	return s.Err()
+}
+
+// parseEvent reads a line of a log. ok is false for one that is no event.
+func parseEvent(line []byte) (e Event, ok bool) {
+	if json.Unmarshal(line, &e) != nil || e.Path == "" || strings.ContainsRune(e.Path, 0) {
+		return e, false
+	}
+	return e, e.Action == Kept || e.Action == Refused || e.Action == Changed
+}
+
+// FollowEvents is ReadEvents, and then calls each for new events until ctx ends (nil), each fails
+// (that error) or the folder of the log is removed (rotate.ErrGone).
+func FollowEvents(ctx context.Context, path string, each func(Event) error) error {
+	return rotate.Follow(ctx, path, &eventWriter{each: each})
+}
+
+// eventWriter takes a log in pieces and calls each for its events.
+type eventWriter struct {
+	each func(Event) error
+	rest []byte // the beginning of a line
+	skip bool   // the line is too long to be an event
+}
+
+// Write implements io.Writer.
+func (w *eventWriter) Write(b []byte) (int, error) {
+	size := len(b)
+	for {
+		line, after, whole := bytes.Cut(b, []byte("\n"))
+		if w.skip = w.skip || len(w.rest)+len(line) > maxEvent; w.skip {
+			w.rest = w.rest[:0]
+		} else {
+			w.rest = append(w.rest, line...)
+		}
+		if !whole {
+			return size, nil
+		}
+		e, ok := parseEvent(w.rest)
+		skip := w.skip
+		w.rest, w.skip, b = w.rest[:0], false, after
+		if !ok || skip {
+			continue
+		}
+		if err := w.each(e); err != nil {
+			return size, err
+		}
+	}
 }

@@ -159,10 +159,15 @@ func foldOn(folds bool, name string) string {
 	return name
 }
 
+// tempPrefix begins the names of files that bawn makes in a share for a moment, while it replaces
+// one for a person (package undo). They are hidden whatever the user's patterns say, so that
+// a guest cannot write to them before they have their place.
+const tempPrefix = ".bawn-"
+
 // Candidate reports whether Judge could return anything but Free for a name, in whatever
 // directory. It is cheap.
 func (r *Rules) Candidate(name string) bool {
-	if r.guard != nil || r.hide != nil {
+	if r.guard != nil || r.hide != nil || strings.HasPrefix(name, tempPrefix) {
 		return true
 	}
 	return r.candidate(foldOn(true, name))
@@ -198,6 +203,9 @@ func (r *Rules) AsksMade(name string) bool {
 // Judge returns what applies to a name, and the default rule that says so, or nil if the
 // user's or git's rules say it.
 func (r *Rules) Judge(p Place) (Kind, *Rule) {
+	if strings.HasPrefix(p.Name, tempPrefix) {
+		return Hidden, nil
+	}
 	kind, rule := r.judge(p)
 	switch {
 	case (kind == Guarded || kind == Noted) && r.free.match(p):

@@ -75,3 +75,18 @@ func contains(path string, texts []string) bool {
 	}
 	return false
 }
+
+// Hides reports whether a path of a share, which the guest has a version of, is hidden from it
+// by its name.
+func (r *Rules) Hides(at string) bool {
+	names := strings.Split(at, "/")
+	last := len(names) - 1
+	kind, _ := r.Judge(Place{
+		Dir: names[:last], Name: names[last],
+		Has:      func(string) bool { return false },
+		IsDir:    func() bool { return false },
+		Contains: func([]string) bool { return true },
+		Made:     func() bool { return false },
+	})
+	return kind == Hidden
+}

@@ -4,8 +4,6 @@ package shareserver
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,8 +76,7 @@ func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, guest string)
 	}
 	o.Events = d.File(store.FilesLogFile)
 	if !o.ReadOnly {
-		sum := sha256.Sum256([]byte(guest))
-		o.Private = filepath.Join(d.File(store.PrivateFolder), hex.EncodeToString(sum[:8]))
+		o.Private = d.Private(guest)
 	}
 }
 

@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/share/versions"
+	"bawn.dev/bawn/internal/undo"
+)
+
+// Acceptance is private versions that a person looks at before the host takes them over. What is
+// written is what was read here, whatever the guest does to its versions meanwhile, and only
+// over what the host had here.
+type Acceptance struct {
+	// Shown are the versions, for the person to see: each as in a Review.
+	Shown []ReviewKept
+
+	spec *sandbox.Spec
+	dir  store.Dir
+	list []version
+}
+
+// Accepted is what was taken over.
+type Accepted struct {
+	Paths []string `json:"paths"` // on the host, absolute
+	// Point is the restore point of bawn undo that takes it back, or 0 if there is none: what
+	// lies in other shares than the project is not kept.
+	Point int `json:"point,omitempty"`
+}
+
+// NothingToAccept: a path has no private version that differs from the host's.
+const NothingToAccept Reason = "nothing-to-accept"
+
+// Accept reads the private versions at paths of the host, and below them, of a sandbox.
+func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
+	spec, err := e.Named(name)
+	if err != nil {
+		return nil, err
+	}
+	a := &Acceptance{spec: spec, dir: e.sandboxes.Dir(name)}
+	shares := privateShares(spec, a.dir)
+	all := map[string][]version{}
+	for host, folder := range shares {
+		if all[host], err = pending(spec, host, folder); err != nil {
+			return nil, err
+		}
+	}
+	chosen := map[string]bool{}
+	for _, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, at := range []string{abs, resolved(abs)} {
+			for _, host := range sortedKeys(shares) {
+				for _, v := range all[host] {
+					place := filepath.Join(host, v.Version.Path)
+					if !sandbox.Beneath(at, place) {
+						continue
+					}
+					found = true
+					if !chosen[place] {
+						chosen[place] = true
+						a.list = append(a.list, v)
+						a.Shown = append(a.Shown, v.Kept)
+					}
+				}
+			}
+			if found {
+				break
+			}
+		}
+		if !found {
+			return nil, &Error{Reason: NothingToAccept, Sandbox: name, Path: abs, Err: fmt.Errorf("the guest has no version of %s that differs from yours", abs)}
+		}
+	}
+	return a, a.check()
+}
+
+// check returns an error if one of the versions cannot be taken over.
+func (a *Acceptance) check() error {
+	for _, v := range a.list {
+		at := filepath.Join(v.Share, v.Version.Path)
+		switch {
+		case v.Version.Kind == versions.File && !v.Whole:
+			return fmt.Errorf("%s: the guest's version has %d bytes, and at most %d can be looked at: copy it with bawn cp instead", at, v.Size, reviewFile)
+		case v.seen.Kind == undo.Dir || v.seen.Kind == undo.Other:
+			return fmt.Errorf("%s: the host has something else than a file there, or a larger one: move it away first", at)
+		}
+	}
+	return nil
+}
+
+// Apply takes the versions over, one after the other, each in one step, and makes the guest see
+// the host's files again. It stops at the first that fails; those before it are taken over. The
+// project's old files are kept for bawn undo.
+func (a *Acceptance) Apply(ctx context.Context) (*Accepted, error) {
+	res := &Accepted{Paths: []string{}}
+	byShare := map[string][]version{}
+	for _, v := range a.list {
+		byShare[v.Share] = append(byShare[v.Share], v)
+	}
+	var failed error
+	for _, host := range sortedKeys(privateShares(a.spec, a.dir)) {
+		if failed == nil && len(byShare[host]) > 0 {
+			failed = a.apply(host, byShare[host], res)
+		}
+	}
+	if res.Point == 0 {
+		return res, failed
+	}
+	// What the guest changes from now on comes after this.
+	err := control.NewClient(a.dir.DialControl).BeginRestorePoint(ctx)
+	if reason := control.ReasonOf(err); err != nil && reason != control.ReasonVersion && reason != control.ReasonNoAnswer {
+		failed = errors.Join(failed, fmt.Errorf("begin a restore point: %w", err))
+	}
+	return res, failed
+}
+
+// apply takes over versions of one share.
+func (a *Acceptance) apply(host string, list []version, res *Accepted) error {
+	root, err := os.Open(host)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var kept *undo.Store
+	if host == a.spec.Dir {
+		if kept, err = openUndo(a.dir.File(store.UndoFolder)); err != nil {
+			return err
+		}
+		defer kept.Close()
+	}
+	p := undo.NewPutter(root, kept, reviewFile)
+	var taken []versions.Version
+	for _, v := range list {
+		if err = p.Put(v.Version.Path, v.seen, v.replacement()); err != nil {
+			break
+		}
+		taken = append(taken, v.Version)
+		res.Paths = append(res.Paths, filepath.Join(host, v.Version.Path))
+	}
+	if point := p.Close(); point != 0 {
+		res.Point = point
+	}
+	return errors.Join(err, a.drop(host, taken))
+}
+
+// openUndo opens the store of undo, which is made if nothing was changed yet.
+func openUndo(path string) (*undo.Store, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return undo.Open(path)
+}
+
+// drop removes the private versions that the host has now, where all of a guarded path was taken
+// over.
+func (a *Acceptance) drop(host string, taken []versions.Version) error {
+	slots := map[string]bool{}
+	for _, v := range taken {
+		slots[v.Slot] = true
+	}
+	folder := privateShares(a.spec, a.dir)[host]
+	all, err := versions.List(folder, reviewFile)
+	if err != nil {
+		return err
+	}
+	root, err := os.Open(host)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, v := range all {
+		if _, differs := compareVersion(root, host, v); differs {
+			delete(slots, v.Slot)
+		}
+	}
+	whole := slices.DeleteFunc(all, func(v versions.Version) bool { return !slots[v.Slot] })
+	_, err = versions.Drop(folder, whole)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the guest has removed it meanwhile
+	}
+	return err
+}
+
+// replacement returns what takes the place of the host's path. The host's permissions stay but
+// for those to execute.
+func (v *version) replacement() undo.Replacement {
+	switch v.Version.Kind {
+	case versions.Removed:
+		return undo.Replacement{Kind: undo.Absent}
+	case versions.Link:
+		return undo.Replacement{Kind: undo.Link, Target: v.Target}
+	}
+	mode := uint32(0o644) // where the umask is not known
+	if mask := Umask(); mask != nil {
+		mode = 0o666 &^ *mask
+	}
+	if v.seen.Kind == undo.File {
+		mode = v.seen.Mode
+	}
+	mode &^= 0o111
+	if v.Version.Exec {
+		mode |= (mode & 0o444) >> 2
+	}
+	return undo.Replacement{Kind: undo.File, Mode: mode, Data: v.Data}
+}

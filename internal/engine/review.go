@@ -1,0 +1,299 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/review"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/share/versions"
+	"bawn.dev/bawn/internal/undo"
+)
+
+// The values of package review, by the names that front ends use.
+type (
+	// Review is what there is to look at of a guest's work.
+	Review = review.Review
+	// ReviewKept is a path of which the guest has a version of its own.
+	ReviewKept = review.Kept
+	// ReviewStat is one changed path.
+	ReviewStat = review.Stat
+)
+
+// Since says what a review compares with. Zero is the last session that changed anything.
+type Since struct {
+	Point int       // the restore point of that number
+	Time  time.Time // the first restore point that began then or later, or was in use then
+	All   bool      // the first restore point that is kept
+}
+
+// reviewFile bounds the files that a review compares line by line, and that can be accepted, in
+// bytes.
+const reviewFile = 1 << 20
+
+// Review returns what there is to look at of a sandbox's work. It changes nothing.
+func (e *Engine) Review(ctx context.Context, name string, since Since) (*Review, error) {
+	spec, err := e.Named(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &Review{Sandbox: name, Project: spec.Dir, Findings: []review.Finding{}, Kept: []review.Kept{}, Refused: []guard.Event{}, Changes: []review.Stat{}}
+	d := e.sandboxes.Dir(name)
+	if err := e.reviewChanges(r, spec, d, since); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := e.reviewKept(r, spec, d); err != nil {
+		return nil, err
+	}
+	return r, reviewRefused(r, d)
+}
+
+// reviewChanges adds what was changed in the project.
+func (e *Engine) reviewChanges(r *Review, spec *sandbox.Spec, d store.Dir, since Since) error {
+	s, err := undo.OpenToRead(d.File(store.UndoFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	points, err := s.Points()
+	if err != nil {
+		return err
+	}
+	at, err := since.in(points)
+	if at == nil || err != nil {
+		return err
+	}
+	r.Point, r.Since = at.Number, at.At
+	root, err := os.Open(spec.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	changes, err := s.Changes(root, at.Number)
+	if err != nil {
+		return err
+	}
+	r.Add(&review.Finder{Src: &contents{s, root}, LeadsOut: leadsOut(root, spec.Dir)}, changes)
+	return nil
+}
+
+// in returns the restore point to compare with, or nil if nothing was changed since.
+func (s Since) in(points []undo.Point) (*undo.Point, error) {
+	number := undo.LastSession(points)
+	switch {
+	case s.Point != 0:
+		number = s.Point
+		if !slices.ContainsFunc(points, func(p undo.Point) bool { return p.Number == number }) {
+			return nil, fmt.Errorf("there is no restore point %d (`bawn undo --list` shows them)", number)
+		}
+	case s.All && len(points) > 0:
+		number = points[0].Number
+	case !s.Time.IsZero():
+		number = 0
+		for i, p := range points {
+			if number == 0 && (!p.At.Before(s.Time) || i == len(points)-1 || points[i+1].At.After(s.Time)) {
+				number = p.Number
+			}
+		}
+	}
+	i := slices.IndexFunc(points, func(p undo.Point) bool { return p.Number == number })
+	if i < 0 {
+		return nil, nil
+	}
+	return &points[i], nil
+}
+
+// contents reads the two sides of changes. It implements review.Source.
+type contents struct {
+	store *undo.Store
+	root  *os.File
+}
+
+func (c *contents) Before(v *undo.Change, limit int64) ([]byte, bool) {
+	if v.Was.Kind != undo.File {
+		return nil, false
+	}
+	return readUpTo(limit, func() (*os.File, error) { return c.store.Contents(v) })
+}
+
+func (c *contents) Now(v *undo.Change, limit int64) ([]byte, bool) {
+	if v.Now.Kind != undo.File {
+		return nil, false
+	}
+	return readUpTo(limit, func() (*os.File, error) { return undo.OpenPath(c.root, v.Path) })
+}
+
+func readUpTo(limit int64, open func() (*os.File, error)) ([]byte, bool) {
+	f, err := open()
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	return b, err == nil && int64(len(b)) <= limit
+}
+
+// leadsOut returns a function that reports whether the target of a symbolic link at a path of the
+// project leads out of it. What cannot be found leads where its text says.
+func leadsOut(root *os.File, dir string) func(at, target string) bool {
+	return func(at, target string) bool {
+		rel := path.Join(path.Dir(at), target)
+		if filepath.IsAbs(target) {
+			inside, ok := below(filepath.Clean(target), dir)
+			if !ok {
+				return true
+			}
+			rel = inside
+		} else if rel == ".." || strings.HasPrefix(rel, "../") {
+			return true
+		} else {
+			rel = path.Dir(at) + "/" + target // as the kernel goes: links on the way count
+		}
+		fd, err := unix.Openat2(int(root.Fd()), rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+		if err == nil {
+			unix.Close(fd)
+		}
+		return errors.Is(err, unix.EXDEV)
+	}
+}
+
+// privateShares are the shares of a sandbox in which the guest may have private versions, with
+// the folders of these.
+func privateShares(spec *sandbox.Spec, d store.Dir) map[string]string {
+	shares := map[string]string{}
+	for _, m := range spec.Sources() {
+		if fi, err := os.Stat(m.Host); err == nil && fi.IsDir() && !m.ReadOnly() {
+			shares[m.Host] = d.Private(m.Guest)
+		}
+	}
+	return shares
+}
+
+// reviewKept adds the private versions that differ from the host's.
+func (e *Engine) reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
+	shares := privateShares(spec, d)
+	for _, host := range sortedKeys(shares) {
+		list, err := pending(spec, host, shares[host])
+		if err != nil {
+			return err
+		}
+		for _, v := range list {
+			if v.Hidden { // the host's contents are secret: they are shown when the person asks for this file
+				v.Diff, v.Cut, v.Kept.Note = "", false, "a file of its own: yours is hidden from it"
+			}
+			r.Kept = append(r.Kept, v.Kept)
+		}
+	}
+	return nil
+}
+
+func sortedKeys(m map[string]string) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// reviewRefused adds the changes that were refused since the review's restore point, each path
+// once.
+func reviewRefused(r *Review, d store.Dir) error {
+	seen := map[string]bool{}
+	return guard.ReadEvents(d.File(store.FilesLogFile), func(ev guard.Event) error {
+		at := ev.Share + "/" + ev.Path
+		if ev.Action != guard.Refused || ev.Time.Before(r.Since) || seen[at] {
+			return nil
+		}
+		seen[at] = true
+		r.Refused = append(r.Refused, ev)
+		return nil
+	})
+}
+
+// version is a private version beside what the host has at its path.
+type version struct {
+	review.Kept
+	versions.Version
+	seen undo.Seen
+}
+
+// pending returns the private versions of a share that differ from what the host has.
+func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {
+	list, err := versions.List(folder, reviewFile)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	rules, err := guard.New(guardOptions(spec))
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.Open(host)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var out []version
+	for _, v := range list {
+		p, differs := compareVersion(root, host, v)
+		p.Hidden = rules.Hides(v.Slot)
+		if differs {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// compareVersion compares a private version with what the host has at its path.
+func compareVersion(root *os.File, host string, v versions.Version) (p version, differs bool) {
+	p = version{Version: v, Kept: review.Kept{Share: host, Path: v.Path, Status: review.Modified, Exec: v.Exec, Link: v.Target}}
+	seen, was, err := undo.Look(root, v.Path, reviewFile)
+	p.seen = seen
+	switch {
+	case err != nil:
+		p.Kept.Note = "what the host has there cannot be shown: " + err.Error()
+		p.seen = undo.Seen{Kind: undo.Other}
+		return p, true
+	case v.Kind == versions.Removed && seen.Kind == undo.Absent:
+		return p, false
+	case v.Kind == versions.Removed:
+		p.Status = review.Deleted
+	case seen.Kind == undo.Absent:
+		p.Status = review.Added
+	case string(seen.Kind) != string(v.Kind):
+		p.Status = review.Type
+	}
+	if v.Kind == versions.File && !v.Whole {
+		p.Kept.Note = fmt.Sprintf("it has %d bytes, which is too much to show or to accept", v.Size)
+		return p, true
+	}
+	now := v.Data
+	if v.Kind == versions.Link {
+		now = []byte(v.Target + "\n")
+	}
+	if seen.Kind == undo.Link {
+		was = []byte(seen.Target + "\n")
+	}
+	p.Diff, p.Cut, p.Kept.Note = review.Diff(was, now)
+	same := string(was) == string(now) && (v.Kind != versions.File || v.Exec == (seen.Mode&0o111 != 0))
+	return p, p.Status != review.Modified || !same
+}
