@@ -3,43 +3,10 @@ package inspect
 import (
 	"encoding/base64"
 	"net/textproto"
-	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/secret"
 )
-
-// credentialHeaders carry credentials, beside those whose names end in credentialEnds.
-var credentialHeaders = []string{
-	"Authorization", "Proxy-Authorization", "Cookie", "Apikey", "Api-Key", "X-Apikey", "X-Token", "X-Auth", "X-Auth-Key", "X-Authorization",
-}
-
-// credentialEnds are the ends of names of headers that carry credentials, in lower case:
-// X-Api-Key, Private-Token, X-Goog-Api-Key, Ocp-Apim-Subscription-Key, X-Amz-Security-Token.
-var credentialEnds = []string{"-api-key", "-apikey", "-token", "-secret", "-access-key", "-subscription-key", "-auth-key", "-application-key", "-authorization", "-password"}
-
-// harmless are parts of names of headers that end like a credential's and are none.
-var harmless = []string{"csrf", "xsrf", "continuation", "page", "idempotency"}
-
-// isCredential reports whether a header carries credentials. The name is canonical.
-func isCredential(name string) bool {
-	lower := strings.ToLower(name)
-	return slices.Contains(credentialHeaders, name) ||
-		slices.ContainsFunc(credentialEnds, func(e string) bool { return strings.HasSuffix(lower, e) }) &&
-			!slices.ContainsFunc(harmless, func(h string) bool { return strings.Contains(lower, h) })
-}
-
-// credentialFields are the fields of a query that carry credentials, in lower case.
-var credentialFields = []string{
-	"api_key", "apikey", "api-key", "access_token", "accesstoken", "auth_token", "authtoken", "private_token", "oauth_token",
-	"x-amz-signature", "x-amz-security-token", "x-goog-signature",
-}
-
-// isCredentialField reports whether a field of the query carries credentials on that host.
-func isCredentialField(host, field string) bool {
-	field = strings.ToLower(field)
-	return slices.Contains(credentialFields, field) || field == "key" && strings.HasSuffix(host, ".googleapis.com")
-}
 
 // placed returns how the value of a header reads with the secret in place of its
 // placeholder. ok is false unless the header is the place of the secret, and holds the

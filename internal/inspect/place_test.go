@@ -60,12 +60,13 @@ func boundElsewhere() secret.Bound {
 
 // place is a client behind an Inspector, and a real server.
 type place struct {
-	t        testing.TB
-	i        *Inspector
-	bindings *testBindings
-	trusted  *x509.CertPool // of the client
-	guest    net.Listener
-	stop     func() // ends all connections, and waits for their ends
+	t           testing.TB
+	i           *Inspector
+	bindings    *testBindings
+	trusted     *x509.CertPool // of the client
+	guest       net.Listener
+	upstreamTLS *tls.Config // of the server
+	stop        func()      // ends all connections, and waits for their ends
 
 	mu      sync.Mutex
 	refused []string
@@ -105,7 +106,7 @@ func placeOf(t testing.TB, h http.Handler, protos []string, valid bool, list ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &place{t: t, bindings: &testBindings{list: list}, trusted: x509.NewCertPool()}
+	p := &place{t: t, upstreamTLS: server.TLS, bindings: &testBindings{list: list}, trusted: x509.NewCertPool()}
 	p.trusted.AddCert(ours.cert)
 	roots := x509.NewCertPool()
 	if valid {

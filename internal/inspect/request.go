@@ -80,6 +80,9 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 		}
 	}
 	x.other = j.other
+	if r.URL.User != nil && !j.other && len(j.bound) > 0 {
+		return nil, j.foreign("the user in the URL")
+	}
 	if err := j.path(r); err != nil { // before the rules: the path is logged
 		return nil, err
 	}
@@ -221,7 +224,7 @@ func (j *judgement) query(r *http.Request) error {
 				return err
 			}
 			fields[i] = key + "=" + url.QueryEscape(real)
-		case isCredentialField(j.s.t.Name, name) && !j.other && carries(j.all, f) == "":
+		case isCredentialField(j.s.t.Name, name, value) && !j.other && carries(j.all, f) == "":
 			return j.foreign("the query field " + strconv.Quote(name))
 		}
 		if b < 0 {
@@ -293,7 +296,7 @@ func (j *judgement) header(name, v string) (string, error) {
 	if carried := carries(j.all, v); carried != "" {
 		return "", j.misplaced(carried, "the header "+name)
 	}
-	if v != "" && isCredential(name) && !j.other {
+	if v != "" && !j.other && (isCredential(name) || name == "Sec-Websocket-Protocol" && isCredentialProtocol(v)) {
 		return "", j.foreign("the header " + name)
 	}
 	return v, nil

@@ -5,8 +5,10 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -221,6 +223,20 @@ func TestOtherCredentialsAreRefused(t *testing.T) {
 		{"/", "Some-Vendors-Access-Key", "of-the-attacker"},
 		{"/?api_key=of-the-attacker", "X-Plain", "1"},
 		{"/?a=1&Access_Token=of-the-attacker", "X-Plain", "1"},
+		{"/", "X-Rapidapi-Key", "of-the-attacker"},
+		{"/", "Fastly-Key", "of-the-attacker"},
+		{"/", "Token", "of-the-attacker"},
+		{"/", "Authentication", "of-the-attacker"},
+		{"/", "X_api_key", "of-the-attacker"},
+		{"/", "X-Client-Passphrase", "of-the-attacker"},
+		{"/", "Sec-Websocket-Protocol", "realtime, openai-insecure-api-key.of-the-attacker"},
+		{"/", "Sec-Websocket-Protocol", "base64url.bearer.authorization.k8s.io.of-the-attacker"},
+		{"/?apiKey=of-the-attacker", "X-Plain", "1"},
+		{"/?subscription-key=of-the-attacker", "X-Plain", "1"},
+		{"/?X-Amz-Signature=of-the-attacker", "X-Plain", "1"},
+		{"/?sv=1&sig=of-the-attacker-long", "X-Plain", "1"},
+		{"/?key=of-the-attacker-long", "X-Plain", "1"},
+		{"/?client%5Fsecret=of-the-attacker", "X-Plain", "1"},
 	} {
 		s := &seen{}
 		b := bound(secret.Place{})
@@ -242,9 +258,57 @@ func TestOtherCredentialsAreRefused(t *testing.T) {
 	}
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
-	res, body := p.do(p.client("h2"), request(t, "GET", "/?key=of-a-map&token=page-2", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2"))
+	res, body := p.do(p.client("h2"), request(t, "GET", "/?key=of-a-map&token=page-2&pageToken=a-long-value-of-the-server&sort_key=name-of-the-field&author=someone-with-a-name", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2",
+		"X-Amz-Meta-Key", "3", "Sec-Websocket-Protocol", "graphql-transport-ws, v4.channel.k8s.io", "X-Authored-By", "4"))
 	if res.StatusCode != 200 {
 		t.Errorf("a request without credentials: %d %s", res.StatusCode, body)
+	}
+}
+
+// TestUserInTheURL: a client that writes the user into the request target or :authority.
+func TestUserInTheURL(t *testing.T) {
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	raw, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{ServerName: hostName, RootCAs: p.trusted, NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	fmt.Fprintf(raw, "GET https://attacker:key@%[1]s/ HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", hostName)
+	if b, _ := io.ReadAll(raw); !strings.HasPrefix(string(b), "HTTP/1.1 403") || s.count() != 0 {
+		t.Errorf("%.200s, %d", b, s.count())
+	}
+	r := request(t, "GET", "/", nil)
+	r.Host = "attacker:key@" + hostName
+	if res, err := p.client("h2").Do(r); err == nil {
+		res.Body.Close()
+		if res.StatusCode != 403 && res.StatusCode != 400 || s.count() != 0 {
+			t.Errorf(":authority: %d", res.StatusCode)
+		}
+	}
+}
+
+// TestNoClientCertificate: a certificate of the guest's does not reach the server.
+func TestNoClientCertificate(t *testing.T) {
+	got := make(chan int, 1)
+	p := newPlace(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- len(r.TLS.PeerCertificates) }), bothProtocols, bound(secret.Place{}))
+	p.upstreamTLS.ClientAuth = tls.RequestClientCert
+	attacker, err := OpenCA(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := attacker.leaf("attacker.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	c := p.client("http/1.1")
+	c.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		return cert, nil
+	}
+	if res, body := p.do(c, request(t, "GET", "/", nil)); res.StatusCode != 200 || <-got != 0 || asked {
+		t.Errorf("%d %s, asked %v", res.StatusCode, body, asked)
 	}
 }
 
