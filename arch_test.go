@@ -57,7 +57,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/secret", "policy"},
 	{"internal/inspect", "secret"},
 	{"internal/sandbox/store", "policy sandbox"},
-	{"internal/project", "policy sandbox share/guard"},
+	{"internal/project", "policy sandbox secret share/guard"},
 	{"internal/cache", "progress"},
 	{"internal/debian", ""},
 	{"internal/disk", ""},

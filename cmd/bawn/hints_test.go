@@ -87,6 +87,7 @@ func TestWordsOfNotices(t *testing.T) {
 		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
 		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop turns it off at once"},
 		{engine.Notice{Reason: engine.PathsHidden, Sandbox: "shop", Path: "/s", Text: "hidden from the sandbox: .env"}, "hidden from the sandbox: .env (--show PATTERN shows them, from the sandbox's next start on)", ""},
+		{engine.Notice{Reason: engine.SecretMissing, Fields: []string{"A_KEY"}, Text: "no"}, "no; to set it: bawn secret set A_KEY --for HOST", ""},
 		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free space on the file system of /s, or bawn stop --force shop"},
 		{engine.Notice{Reason: engine.RepositoryOutside, Sandbox: "shop", Path: "/a b/.git", Text: "no"}, "no", "--mount '/a b/.git' shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host"},
 		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "correct /f in an editor, or bawn policy reset --all to remove all its rules"},
@@ -102,7 +103,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "PathsHidden",
+	"RepositoryOutside", "PathsHidden", "SecretMissing",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

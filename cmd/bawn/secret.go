@@ -36,6 +36,14 @@ A secret is for the sandboxes of this directory, or with --all for all of yours.
 	return c
 }
 
+// setSecretCommand returns the command that sets a secret of a project.
+func setSecretCommand(name string) string {
+	if len(secret.KnownHosts(name)) > 0 {
+		return "bawn secret set " + name
+	}
+	return "bawn secret set " + name + " --for HOST"
+}
+
 // secretScope is the flag that selects the secrets of this directory or those for all.
 type secretScope struct{ all bool }
 

@@ -220,6 +220,26 @@ func showCheck(w io.Writer, c *project.Check) {
 	}
 }
 
+// secretWords tells of each secret that a project names to which hosts the person has bound it.
+func secretWords(dir string, names []string) (list []string) {
+	set, err := engine.NamedSecrets(dir, names)
+	if err != nil {
+		return []string{"the secrets " + strings.Join(names, ", ") + ", of which it cannot be read whether they are set: " + err.Error()}
+	}
+	for _, s := range set {
+		words := "the secret " + s.Name + ", which you have not set: " + setSecretCommand(s.Name)
+		if len(s.For) > 0 {
+			var hosts []string
+			for _, h := range s.For {
+				hosts = append(hosts, h.String())
+			}
+			words = "the secret " + s.Name + ", which you have set for " + strings.Join(hosts, ", ") + " only"
+		}
+		list = append(list, words)
+	}
+	return list
+}
+
 // plainWords lists what a proposal asks for.
 func plainWords(dir string, p *project.Proposal) []string {
 	var list []string
@@ -254,6 +274,7 @@ func plainWords(dir string, p *project.Proposal) []string {
 	for _, r := range p.Deny {
 		add("the guest must not reach %s", r)
 	}
+	list = append(list, secretWords(dir, p.Secrets)...)
 	for _, g := range p.Guard {
 		add("the guest must not change on the host what matches %s", g)
 	}

@@ -68,6 +68,10 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host", pathArgument(n.Path))
 	case engine.PathsHidden:
 		msg += " (--show PATTERN shows them, from the sandbox's next start on)"
+	case engine.SecretMissing:
+		for _, name := range n.Fields {
+			msg += "; to set it: " + setSecretCommand(name)
+		}
 	case engine.HostDiskFull:
 		step = fmt.Sprintf("free space on the file system of %s, or bawn stop --force %s", n.Path, n.Sandbox)
 	case engine.RulesSyntax:

@@ -71,6 +71,8 @@ const (
 	RepositoryOutside Reason = "repository-outside"
 	// PathsHidden: the guest does not see some files of the project (Path).
 	PathsHidden Reason = "paths-hidden"
+	// SecretMissing: bawn.yaml names a secret (Fields) that the person has not set.
+	SecretMissing Reason = "secret-missing"
 	// HostDiskFull: the sandbox is paused until the host's disk has free space (Path of
 	// its folder).
 	HostDiskFull Reason = "host-disk-full"

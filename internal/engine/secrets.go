@@ -8,6 +8,7 @@ import (
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/secret"
 )
@@ -116,6 +117,57 @@ func (e *Engine) deniedHosts(ctx context.Context, dir string, hosts []secret.Hos
 		}
 	}
 	return denied, nil
+}
+
+// NamedSecret is a secret that a bawn.yaml names.
+type NamedSecret struct {
+	Name string        `json:"name"`
+	For  []secret.Host `json:"for,omitempty"` // to which the person has bound it; none: it is not set
+}
+
+// NamedSecrets returns what the person has set of the secrets that a project names.
+func NamedSecrets(dir string, names []string) ([]NamedSecret, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	all, err := secret.Open()
+	if err != nil {
+		return nil, err
+	}
+	set, err := all.Of(dir)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]NamedSecret, len(names))
+	for i, n := range names {
+		list[i].Name = n
+		for _, s := range set {
+			if s.Name == n {
+				list[i].For = s.For
+			}
+		}
+	}
+	return list, nil
+}
+
+// sayMissingSecrets reports the secrets that the approved bawn.yaml names and that are not set.
+// The sandbox starts without them.
+func (e *Engine) sayMissingSecrets(spec *sandbox.Spec) {
+	p, err := approvedProposal(e.sandboxes, spec)
+	if err != nil {
+		return // the start has failed with it, or does
+	}
+	list, err := NamedSecrets(spec.Dir, p.Secrets)
+	if err != nil {
+		e.notify(Notice{Reason: SecretMissing, Sandbox: spec.Name, Path: spec.Dir, Text: "the secrets cannot be read: " + err.Error(), Err: err})
+		return
+	}
+	for _, s := range list {
+		if len(s.For) == 0 {
+			e.notify(Notice{Reason: SecretMissing, Sandbox: spec.Name, Path: spec.Dir, Fields: []string{s.Name},
+				Text: fmt.Sprintf("%s names the secret %s, which is not set", project.Name, s.Name)})
+		}
+	}
 }
 
 // SecretEnv returns the environment variables (NAME=PLACEHOLDER) of a sandbox's secrets.

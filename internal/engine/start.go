@@ -199,6 +199,7 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 		return err
 	}
 	e.sayHidden(spec)
+	e.sayMissingSecrets(spec)
 	err := e.boot(ctx, spec, s.reachable)
 	if err != nil && ctx.Err() == nil {
 		return errors.Join(err, restoreMountsAndPorts(d, was))

@@ -16,6 +16,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/sys/size"
 )
@@ -179,6 +180,8 @@ var keys = map[string]func(*parser, *yaml.Node){
 	"guard":  func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Guard)) },
 	"hide":   func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Hide)) },
 	"deny":   func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
+
+	"secrets": func(p *parser, n *yaml.Node) { p.list(n, p.secret) },
 }
 
 func (p *parser) proposal(n *yaml.Node) {
@@ -302,6 +305,23 @@ func (p *parser) pattern(into *[]string) func(*yaml.Node) {
 			return
 		}
 		*into = append(*into, s)
+	}
+}
+
+func (p *parser) secret(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	if !ok {
+		return
+	}
+	switch err := secret.CheckName(s); {
+	case err != nil:
+		p.failAt(n, "%v", err)
+	case slices.Contains(p.out.Secrets, s):
+		p.failAt(n, "the secret %s is named twice", s)
+	case len(p.out.Secrets) == secret.MaxSecrets:
+		p.failAt(n, "more than %d secrets", secret.MaxSecrets)
+	default:
+		p.out.Secrets = append(p.out.Secrets, s)
 	}
 }
 

@@ -47,6 +47,9 @@ type Proposal struct {
 	Deny   []string         `json:"deny,omitempty"`
 	Guard  []string         `json:"guard,omitempty"` // patterns of paths that the guest may not change on the host
 	Hide   []string         `json:"hide,omitempty"`  // patterns of paths that the guest does not see
+	// Secrets are names of the secrets that the project's programs use. A name binds nothing: the
+	// person sets the secret and its hosts.
+	Secrets []string `json:"secrets,omitempty"`
 }
 
 // Policy returns the proposal's rules as a policy file. It is empty when there are

@@ -34,6 +34,7 @@ allow:
   - GitHub.com:22,443
 deny:
   - "**.tracker.example"
+secrets: [SHOP_KEY, GH_TOKEN]
 `
 
 func TestParse(t *testing.T) {
@@ -46,6 +47,7 @@ func TestParse(t *testing.T) {
 		Mounts: []sandbox.Source{{Host: "../data", Guest: "/data", Mode: sandbox.ReadOnly}, {Host: "~/.cache/shop"}},
 		Ports:  []sandbox.Port{{Host: 3000, Guest: 3000}, {Host: 8080, Guest: 80}},
 		Allow:  []string{"preset:npm", "github.com:22,443"}, Deny: []string{"**.tracker.example"},
+		Secrets: []string{"SHOP_KEY", "GH_TOKEN"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
@@ -113,6 +115,10 @@ func TestMistakesNameThePlace(t *testing.T) {
 		"? [cpus]\n: 4\n":                        "f:1:3: unknown key",
 		"hide: [\"a/..\"]\n":                     "f:1:11: pattern",
 		"guard: [x, \"!y\"]\n":                   "f:1:13: pattern \"!y\": it begins with !",
+		"secrets: [A, \"B=1\"]\n":                "f:1:14: ",
+		"secrets: [A, A]\n":                      "f:1:14: the secret A is named twice",
+		"secrets: {A: x.test}\n":                 "f:1:10: expected a list",
+		"secrets: [LD_PRELOAD]\n":                "f:1:11: ",
 		"guard: /\n":                             "f:1:8: expected a list",
 		"- cpus\n":                               "f:1:1: expected keys",
 		"cpus: 4\n---\ncpus: 8\n":                "f:2:1: only one YAML document",
