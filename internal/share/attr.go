@@ -72,6 +72,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	defer unix.Close(fd)
+	defer f.keepMade(n, fd)()
 	f.keepNode(n, fd)
 	if err := f.setOwner(n, fd, st, in); err != nil {
 		return status(err)

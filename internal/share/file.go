@@ -19,6 +19,7 @@ type handle struct {
 	released bool
 
 	stored bool                   // the file is a private version, or lies in one
+	asks   bool                   // what applies to it depends on who made it (made.go)
 	path   atomic.Pointer[string] // that the file had on the host when it was judged last (here.go)
 
 	wrote atomic.Bool   // the guest changed the file through it
@@ -39,7 +40,7 @@ func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
 		return nil, unix.ENFILE
 	}
 	f.nextHandle++
-	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags, stored: stored}
+	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags, stored: stored, asks: !n.isDir() && f.asksMade(n)}
 	f.handles[h.id] = h
 	f.mu.Unlock()
 
@@ -100,6 +101,7 @@ func (f *fileSystem) release(id uint64) {
 	f.listings.drop(&h.dir)
 	if h.wrote.Load() {
 		f.noteOwn(h)
+		f.storeMade(h)
 	}
 	f.tree.mu.Lock() // before the descriptor is closed: open looks here
 	delete(h.node.handles, h)
@@ -193,6 +195,7 @@ func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix
 	if flags&unix.O_TRUNC != 0 {
 		f.keepNode(n, place)
 		f.tree.changedByGuest(n)
+		defer f.keepMade(n, place)()
 	}
 	fd, err = reopen(place, flags, st)
 	return fd, st, err
@@ -360,6 +363,10 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.Re
 	if err != nil {
 		return nil, status(err)
 	}
+	if err := f.mayRead(h); err != nil {
+		f.done(h)
+		return nil, status(err)
+	}
 	return &content{f, h, int64(in.Offset), int(in.Size)}, fuse.OK
 }
 
@@ -401,6 +408,9 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = rwfAppend // also after what the host appended; a page of a mapping has its own place
 	}
+	if h.asks {
+		defer f.keepMade(h.node, h.fd)()
+	}
 	f.tree.changedBy(h)
 	n, err := unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
 	f.leftHandle(h)
@@ -437,6 +447,9 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.done(to)
+	if err := f.mayRead(from); err != nil {
+		return 0, status(err)
+	}
 	n := int(min(in.Len, maxCopy))
 	if err := f.space.take(uint64(n), 0); err != nil {
 		return 0, status(err)
@@ -452,6 +465,9 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		if err := f.dropPrivileges(to.node, to.fd); err != nil {
 			return 0, status(err)
 		}
+	}
+	if to.asks {
+		defer f.keepMade(to.node, to.fd)()
 	}
 	f.tree.changedBy(to)
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
@@ -509,6 +525,9 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return status(err)
 		}
+	}
+	if h.asks {
+		defer f.keepMade(h.node, h.fd)()
 	}
 	f.tree.changedBy(h)
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))

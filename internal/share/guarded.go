@@ -168,34 +168,6 @@ func contains(dir int, name string, texts []string) bool {
 	return err != nil || slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(text, s) })
 }
 
-// madeAttribute marks a file of the host that the guest made, where a rule would otherwise
-// take it for the host's. The guest cannot set it (ownAttributes).
-const madeAttribute = ownAttributes + "made"
-
-// maxMade bounds the files that are marked in memory, where they take no attribute.
-const maxMade = 1 << 14
-
-// markMade marks a file that the guest made, at a descriptor. One with hard links gets no
-// attribute, which the links outside of the share would have too.
-func (f *fileSystem) markMade(fd int) {
-	st, err := statFD(fd)
-	if err == nil && st.Nlink == 1 && unix.Setxattr(magic(fd), madeAttribute, []byte("1"), 0) == nil {
-		return
-	}
-	if err == nil && f.mades.Add(1) <= maxMade { // no attribute: known as long as the server runs
-		f.made.Store(keyOf(st), true)
-	}
-}
-
-func (f *fileSystem) madeByGuest(at file, st *unix.Statx_t) bool {
-	if _, ok := f.made.Load(keyOf(st)); ok {
-		return true
-	}
-	var buf [8]byte
-	n, err := unix.Lgetxattr(at.path(), madeAttribute, buf[:])
-	return err == nil && string(buf[:n]) == "1"
-}
-
 // spotAt is where a request about a name in a directory acts.
 type spotAt struct {
 	place
