@@ -27,7 +27,10 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
+	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -85,7 +88,8 @@ type Options struct {
 	Paths []string `json:"paths,omitempty"`
 	// HiddenPaths are hidden as well, in the same form.
 	HiddenPaths []string `json:"hiddenPaths,omitempty"`
-	// Prefix are components above the root that matter: .git, if the root lies below one.
+	// Prefix are the components of the root's own path: it may lie below .git, or be a directory
+	// that guarded paths lie in, such as .claude.
 	Prefix []string `json:"prefix,omitempty"`
 }
 
@@ -147,14 +151,28 @@ func fold(name string) string {
 }
 
 // foldOn is fold for a name on a file system that folds: such file systems also drop dots
-// and spaces at the end, and some have a short name for .git.
+// and spaces at the end, leave out characters that cannot be seen (ext4's casefold, HFS+), compare
+// by full case folding, and have a short name for .git and names for streams (NTFS).
 func foldOn(folds bool, name string) string {
 	name = fold(name)
-	if folds {
-		name = strings.TrimRight(name, ". ")
-		if name == "git~1" {
-			name = ".git"
-		}
+	if !folds {
+		return name
+	}
+	if strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+		name = strings.Map(func(r rune) rune {
+			if unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+				return -1
+			}
+			return r
+		}, name)
+		name = norm.NFC.String(cases.Fold().String(norm.NFD.String(name)))
+	}
+	if before, _, stream := strings.Cut(name, ":"); stream && before != "" {
+		name = before
+	}
+	name = strings.TrimRight(name, ". ")
+	if name == "git~1" {
+		name = ".git"
 	}
 	return name
 }
@@ -170,7 +188,8 @@ func (r *Rules) Candidate(name string) bool {
 	if r.guard != nil || r.hide != nil || strings.HasPrefix(name, tempPrefix) {
 		return true
 	}
-	return r.candidate(foldOn(true, name))
+	name = foldOn(true, name)
+	return r.candidate(name) || slices.ContainsFunc(originals(name), r.candidate)
 }
 
 func (r *Rules) candidate(name string) bool {
@@ -191,13 +210,13 @@ func (r *Rules) AsksMade(name string) bool {
 	if name == ".git" || name == "gitdir" {
 		return true
 	}
-	asks := func(rule *Rule) bool { return rule.holds != nil && rule.glob.match(name) }
-	for _, rule := range r.names[name] {
-		if asks(rule) {
+	for _, name := range append(originals(name), name) {
+		asks := func(rule *Rule) bool { return rule.holds != nil && rule.glob.match(name) }
+		if slices.ContainsFunc(r.names[name], asks) || slices.ContainsFunc(r.globs, asks) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(r.globs, asks)
+	return false
 }
 
 // Judge returns what applies to a name, and the default rule that says so, or nil if the
@@ -207,6 +226,15 @@ func (r *Rules) Judge(p Place) (Kind, *Rule) {
 		return Hidden, nil
 	}
 	kind, rule := r.judge(p)
+	if kind == Free || kind == Noted {
+		for _, name := range originals(foldOn(p.Folds, p.Name)) {
+			q := p
+			q.Name = name
+			if k, of := r.judge(q); k == Hidden && !r.show.match(q) {
+				kind, rule = k, of
+			}
+		}
+	}
 	switch {
 	case (kind == Guarded || kind == Noted) && r.free.match(p):
 		return Free, nil

@@ -51,6 +51,10 @@ func TestJudge(t *testing.T) {
 		{path: "deploy/a.sh", want: Guarded}, {path: "x/deploy/a.sh"}, {path: "x/ci", want: Guarded, isDir: true}, {path: "x/ci"}, {path: "tools/hook", want: Guarded}, {path: "Tools/Hook", want: Guarded},
 		{path: ".env", want: Hidden}, {path: "a/.env.local", want: Hidden}, {path: ".env.example"}, {path: ".env.ci"}, {path: ".env", isDir: true}, {path: ".environment"},
 		{path: "a.pem"}, {path: "a.pem", want: Hidden, has: []string{"secret"}}, {path: "a.pem", has: []string{"secret", "made"}}, {path: ".npmrc"}, {path: ".aws", want: Hidden, isDir: true},
+		{path: ".env~", want: Hidden}, {path: "#.env#", want: Hidden}, {path: ".#.env", want: Hidden}, {path: "id_rsa.bak", want: Hidden}, {path: ".id_rsa.swp", want: Hidden}, {path: ".env___jb_tmp___", want: Hidden},
+		{path: "tls.key~"}, {path: "tls.key~", want: Hidden, has: []string{"secret"}}, {path: "main.go~"}, {path: ".vscode~"},
+		{path: ".g\u200cit/config"}, {path: ".g\u200cit/config", want: Guarded, folds: true}, {path: ".git/con\ufb01g", want: Guarded, folds: true}, {path: ".vscode::$INDEX_ALLOCATION", want: Guarded, folds: true},
+		{path: ".hg/hgrc", want: Guarded}, {path: "hgrc"}, {path: ".jj/repo/config.toml", want: Guarded}, {path: "repo/config.toml"}, {path: ".Rprofile", want: Guarded}, {path: ".envrc.local", want: Guarded},
 		{path: "config/secrets", want: Hidden}, {path: "secrets"}, {path: "private/x/y", want: Hidden}, {path: "README.md"},
 	} {
 		if got, _ := rules.Judge(at(c.path, c.folds, c.isDir, c.has...)); got != c.want {
@@ -129,7 +133,60 @@ func TestPatternsThatMakeNoSense(t *testing.T) {
 	}
 }
 
+// TestTargetsOfTheUser: the user's configuration counts too, as do included files, the home in a path, links
+// on its way, and the repository of a working tree.
+func TestTargetsOfTheUser(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", top)
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(top, "xdg"))
+	root := filepath.Join(top, "project")
+	for name, text := range map[string]string{
+		".gitconfig":                      "[core]\n\thooksPath = hooks\n[include]\n\tpath = more.inc\n",
+		"more.inc":                        "[core]\n\tfsmonitor = ~/project/monitor\n",
+		"xdg/git/config":                  "[include]\n\tpath = " + top + "/link/shared.inc\n",
+		"project/monitor":                 "",
+		"project/.git":                    "gitdir: ../main/.git/worktrees/w\n",
+		"main/.git/worktrees/w/commondir": "../..\n",
+		"main/.git/config":                "[core]\n\tsshCommand = ./ssh.sh\n",
+		"project/ssh.sh":                  "",
+	} {
+		path := filepath.Join(top, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(root, filepath.Join(top, "link")); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := Targets(root)
+	slices.Sort(got)
+	if want := []string{"hooks", "monitor", "shared.inc", "ssh.sh"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestTheRootsOwnPathCounts(t *testing.T) {
+	rules, err := New(Options{Prefix: []string{"home", "user", ".claude"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := rules.Judge(at("settings.json", false, false)); got != Guarded {
+		t.Errorf("settings.json: %v", got)
+	}
+	if got, _ := rules.Judge(at("notes/settings.json", false, false)); got != Free {
+		t.Errorf("notes/settings.json: %v", got)
+	}
+}
+
 func TestTargets(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	root := t.TempDir()
 	for _, d := range []string{".git", "scripts", "agents", "config"} {
 		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {

@@ -20,8 +20,13 @@ const maxConfig = 1 << 20
 // read names nothing.
 func Targets(root string) (guarded, hidden []string) {
 	inside := func(path string) (rel string, ok bool) {
-		rel, err := filepath.Rel(root, path)
-		return rel, err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../") && rel != ".git"
+		for _, form := range []string{path, resolved(path)} {
+			rel, err := filepath.Rel(root, form)
+			if err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../") && rel != ".git" {
+				return rel, true
+			}
+		}
+		return "", false
 	}
 	for _, named := range namedByGit(root) {
 		if rel, ok := inside(named); ok {
@@ -60,28 +65,98 @@ var gitPaths = []Rule{
 	{Path: ".claude", Kind: Guarded}, {Path: ".codex", Kind: Guarded}, {Path: ".gemini", Kind: Guarded}, {Path: ".cursor", Kind: Guarded},
 }
 
-// namedByGit returns the paths that values of a project's .git/config name.
+// resolved returns a path without symbolic links in its directory, as far as that exists. Its last
+// component stays: it may be made later.
+func resolved(path string) string {
+	for dir, rest := filepath.Split(path); ; {
+		dir = filepath.Clean(dir)
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if dir == "/" || dir == "." {
+			return path
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+		dir = filepath.Dir(dir)
+	}
+}
+
+// maxIncludes bounds the files of configuration that are read.
+const maxIncludes = 64
+
+// namedByGit returns the paths that the host's configuration of git names for a project: that of
+// the project, of its user and of the host, and what they include (git-config(1), FILES).
 func namedByGit(root string) []string {
-	f, err := os.Open(filepath.Join(root, ".git/config"))
+	var list []string
+	type source struct{ file, dir string } // dir is that of relative paths of included files
+	git := gitDirOf(root)
+	files := []source{{filepath.Join(git, "config"), git}, {filepath.Join(git, "config.worktree"), git}, {"/etc/gitconfig", "/etc"}}
+	if home, err := os.UserHomeDir(); err == nil {
+		files = append(files, source{filepath.Join(home, ".gitconfig"), home})
+	}
+	if conf, err := os.UserConfigDir(); err == nil {
+		files = append(files, source{filepath.Join(conf, "git/config"), filepath.Join(conf, "git")})
+	}
+	for i := 0; i < len(files) && i < maxIncludes; i++ {
+		named, included := namedIn(files[i].file, root, files[i].dir)
+		list = append(list, named...)
+		for _, file := range included {
+			list = append(list, file)
+			files = append(files, source{file, filepath.Dir(file)})
+		}
+	}
+	return list
+}
+
+// gitDirOf returns the directory of a project's configuration of git. That of a working tree lies
+// elsewhere (gitrepository-layout(5), commondir).
+func gitDirOf(root string) string {
+	git := filepath.Join(root, ".git")
+	text, err := readSmall(git)
 	if err != nil {
-		return nil
+		return git // a directory
+	}
+	to, ok := strings.CutPrefix(string(text), "gitdir:")
+	if !ok {
+		return git
+	}
+	git = from(root, strings.TrimSpace(to))
+	if common, err := readSmall(filepath.Join(git, "commondir")); err == nil {
+		return from(git, strings.TrimSpace(string(common)))
+	}
+	return git
+}
+
+// readSmall reads a file, up to maxConfig bytes.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	return io.ReadAll(io.LimitReader(f, maxConfig))
+}
+
+// namedIn returns the paths that one file of configuration names, and the files that it includes,
+// relative to a directory.
+func namedIn(file, root, dir string) (list, included []string) {
+	if fi, err := os.Stat(file); err != nil || !fi.Mode().IsRegular() {
+		return nil, nil
+	}
+	text, err := readSmall(file)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	c := config.New()
 	if err := config.NewDecoder(bytes.NewReader(text)).Decode(c); err != nil {
-		return nil // git does not read it either
+		return nil, nil // git does not read it either
 	}
-	var list []string
 	section := func(name, option, value string) {
 		switch {
 		case name == "core" && option == "hookspath":
 			list = append(list, from(root, value))
 		case (name == "include" || name == "includeif") && option == "path":
-			list = append(list, from(filepath.Join(root, ".git"), value))
+			included = append(included, from(dir, value))
 		case runs(name, option):
 			for _, word := range strings.Fields(value) {
 				path := from(root, strings.Trim(word, `"'!`))
@@ -101,10 +176,16 @@ func namedByGit(root string) []string {
 			}
 		}
 	}
-	return list
+	return list, included
 }
 
+// from returns a path that the configuration names, which may begin with the user's home.
 func from(dir, path string) string {
+	if below, ok := strings.CutPrefix(path, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, below)
+		}
+	}
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
 	}

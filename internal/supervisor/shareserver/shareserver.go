@@ -71,9 +71,7 @@ func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, guest string)
 	p := spec.AllPatterns()
 	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show}
 	o.Guard.Paths, o.Guard.HiddenPaths = guard.Targets(o.Root)
-	if i := strings.Index(o.Root+"/", "/.git/"); i >= 0 {
-		o.Guard.Prefix = strings.Split(o.Root[i+1:], "/")
-	}
+	o.Guard.Prefix = strings.Split(strings.Trim(o.Root, "/"), "/")
 	o.Events = d.File(store.FilesLogFile)
 	if !o.ReadOnly {
 		o.Private = d.Private(guest)

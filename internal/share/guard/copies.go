@@ -1,0 +1,30 @@
+package guard
+
+import "strings"
+
+// Editors and tools leave copies of a file beside it while it is edited, or for good. A copy of a
+// hidden file is hidden too.
+
+// copyEnds are what stands after the name of the file: of vim, emacs, nano, Kate, IDEs of JetBrains,
+// git's merge tools and sed -i.
+var copyEnds = []string{"~", ".swp", ".swo", ".swn", ".swx", ".kate-swp", ".bak", ".backup", ".orig", ".old", ".save", "___jb_tmp___", "___jb_old___"}
+
+// originals returns the names of files, folded, of which one with a folded name may be a copy.
+func originals(name string) []string {
+	var list []string
+	for _, end := range copyEnds {
+		if of, ok := strings.CutSuffix(name, end); ok && of != "" {
+			list = append(list, of)
+			if visible, ok := strings.CutPrefix(of, "."); ok && strings.Contains(end, "sw") {
+				list = append(list, visible) // vim and Kate put a dot before the name
+			}
+		}
+	}
+	if of, ok := strings.CutPrefix(name, ".#"); ok {
+		list = append(list, of)
+	}
+	if of, ok := strings.CutPrefix(name, "#"); ok && strings.HasSuffix(of, "#") {
+		list = append(list, strings.TrimSuffix(of, "#"))
+	}
+	return list
+}
