@@ -50,9 +50,9 @@ type proofLimits struct {
 var (
 	// proofFirst suffices where KVM works and the host is not very busy: the guest needs a
 	// tenth of a second.
-	proofFirst = proofLimits{cpu: 2 * time.Second, wall: 10 * time.Second}
+	proofFirst = proofLimits{cpu: 2 * time.Second, wall: 15 * time.Second}
 	// proofLast is the most that a boot may take.
-	proofLast = proofLimits{cpu: time.Minute, wall: 15 * time.Second}
+	proofLast = proofLimits{cpu: time.Minute, wall: 20 * time.Second}
 )
 
 // verdict is what the proof says.
