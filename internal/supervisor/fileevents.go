@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/supervisor/agent"
 	"bawn.dev/bawn/internal/supervisor/hostwatch"
 	"bawn.dev/bawn/internal/supervisor/shareserver"
@@ -43,7 +44,7 @@ const reportPause = 50 * time.Millisecond
 func (s *supervisor) watchFileEvents(ctx context.Context) {
 	for pause := eventsRetry; ; pause = min(2*pause, eventsRetryMax) {
 		err := s.fileEvents(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.life.status().phase != sandbox.Running {
 			return
 		}
 		if errors.Is(err, errNoEvents) {
@@ -77,7 +78,10 @@ func (s *supervisor) fileEvents(ctx context.Context) error {
 		stream.Close()
 		return err
 	}
-	e := &eventStream{s: s, stream: stream, watch: watch, opened: time.Now(), played: make(chan struct{}, 1)}
+	if s.told.IsZero() {
+		s.told = time.Now()
+	}
+	e := &eventStream{s: s, stream: stream, watch: watch, opened: s.told, played: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	told := make(chan struct{})
@@ -121,7 +125,7 @@ type eventStream struct {
 	s      *supervisor
 	stream *agent.Watch
 	watch  *hostwatch.Watch
-	opened time.Time
+	opened time.Time // from then on the guest is to be told what changes
 	played chan struct{} // the guest has played a batch
 	thread atomic.Uint32 // of the guest's agent
 }
@@ -138,12 +142,7 @@ func (e *eventStream) hear(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for r := range reports {
-			if e.thread.Swap(r.Thread) != r.Thread {
-				e.setThread(r.Thread)
-			}
-			e.watched(ctx, r)
-		}
+		e.follow(ctx, reports)
 	}()
 	defer func() {
 		close(reports)
@@ -175,6 +174,28 @@ func (e *eventStream) hear(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(reportPause):
 		}
+	}
+}
+
+// follow watches what the guest reports, until there are no more reports.
+func (e *eventStream) follow(ctx context.Context, reports <-chan report) {
+	var last report
+	for {
+		select {
+		case r, ok := <-reports:
+			if !ok {
+				return
+			}
+			if e.thread.Swap(r.Thread) != r.Thread {
+				e.setThread(r.Thread)
+			}
+			last = r
+		case <-e.s.replaced: // the guest watches on, and the host has other directories
+			if last.at.IsZero() {
+				continue
+			}
+		}
+		e.watched(ctx, last)
 	}
 }
 
@@ -229,6 +250,9 @@ const maxSince = time.Minute
 // tell tells the guest what changes on the host, until an error.
 func (e *eventStream) tell(ctx context.Context) error {
 	for {
+		if told, all := e.watch.Drained(); all {
+			e.s.told = told
+		}
 		i, changes, err := e.watch.Next()
 		if err != nil {
 			return err

@@ -36,6 +36,10 @@ func (s *supervisor) FollowShares(ctx context.Context) error {
 		s.sharesMu.Lock()
 		s.shares[i] = now
 		s.sharesMu.Unlock()
+		select {
+		case s.replaced <- struct{}{}:
+		default:
+		}
 		if err != nil {
 			return fmt.Errorf("%s was replaced on the host, and the sandbox still has the old one (stop the sandbox and run again): %w", sh.Plan.Path(), err)
 		}

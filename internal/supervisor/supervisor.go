@@ -80,6 +80,8 @@ type supervisor struct {
 	machine  *machine
 	shares   []*shareserver.Server
 	sharesMu sync.Mutex                         // held to change shares, and by who reads them beside that (fileevents.go)
+	replaced chan struct{}                      // a share has another server: what it watches is watched anew
+	told     time.Time                          // up to when the guest was told what changed on the host; used by watchFileEvents
 	keeper   atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
 	network  *network
 	names    map[string]uint32 // synthetic addresses that a resumed guest knows
@@ -148,7 +150,7 @@ func open(ctx context.Context, d store.Dir, lockFD int, user wire.User, report h
 		dir: d, spec: spec, user: user, self: self, lock: lock, logFile: logFile, console: console,
 		log:     slog.New(slog.NewTextHandler(rotate.Lossy(logFile), handoff.LogOptions())),
 		spawner: proc.NewSpawner(),
-		life:    newLifecycle(ctx),
+		life:    newLifecycle(ctx), replaced: make(chan struct{}, 1),
 	}
 	s.setReport(report)
 	return s, s.saveState("")

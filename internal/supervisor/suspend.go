@@ -153,6 +153,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	if err := m.Pause(ctx); err != nil { // QEMU may still carry it out
 		return nil, errors.Join(err, s.unpause(ctx))
 	}
+	paused := time.Now().UTC()
 	shares, err := shareserver.Detach(ctx, m, s.shares)
 	if errors.Is(err, shareserver.ErrDetached) {
 		s.endIncomplete(err)
@@ -174,7 +175,7 @@ func (s *supervisor) capture(ctx context.Context, draft *snapshot.Draft, disk fu
 	if err != nil {
 		return nil, errors.Join(err, s.release(ctx, shares))
 	}
-	return &snapshot.Meta{Kind: s.platform.kind, Spec: s.spec, Shares: shares, Network: names}, nil
+	return &snapshot.Meta{Made: paused, Kind: s.platform.kind, Spec: s.spec, Shares: shares, Network: names}, nil
 }
 
 // release resumes a captured machine.
@@ -285,6 +286,9 @@ func (s *supervisor) resumeFrom(ctx context.Context, plan *qemu.Machine, snap *s
 	if err := s.runMachine(ctx, plan, from, s.thaw); err != nil {
 		s.killShares()
 		return err
+	}
+	if !s.forkOf(snap) { // all files of a copy are new
+		s.told = snap.Meta.Made
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ func TestFork(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "file"), "one\n")
 	must(t, dir, "run", "--allow", "example.test", "--", "sh", "-c", ticker+"; echo before | sudo tee /state")
 	awaitTicks(t, dir, 3)
+	w := watchInside(t, dir, filepath.Join(dir, "watched"), "run")
 	if err := control.NewClient(store.Dir{Path: sandboxDir(name)}.DialControl).AllowOnce(t.Context(), "once.test"); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,12 @@ func TestFork(t *testing.T) {
 	awaitTicks(t, dir, 3)
 	forksAreOthers(t, dir, name, forks)
 	forksHaveCopies(t, dir, forks)
+	w.sees(t, "after-the-fork")
+	for _, f := range forks {
+		w.in(dir+"-"+f).sees(t, "in-the-fork")
+	}
 	restoreSnapshot(t, dir, name)
+	w.sees(t, "after-the-restore")
 	snapshotsKeepThePhase(t, dir, name)
 	if r := bawn(t, dir, "rm", "-f", name); r.code != 0 || !strings.Contains(r.err, "2 snapshots") {
 		t.Errorf("rm: %+v", r)

@@ -103,12 +103,14 @@ func TestPool(t *testing.T) {
 			t.Errorf("%s has %s mounts of the warm-up", name, got)
 		}
 	}
+	w := watchInside(t, dir, filepath.Join(dir, "watched"), "exec", "pool-b")
 	// It lives on as any other.
 	must(t, dir, "exec", "pool-b", "--", "sh", "-c", "echo kept > ~/kept")
 	must(t, dir, "suspend", "pool-b")
 	if got := must(t, dir, "exec", "pool-b", "--", "sh", "-c", "cat ~/kept here"); got != "kept\nthe project\n" {
 		t.Errorf("after a suspension: %q", got)
 	}
+	w.sees(t, "after-the-suspension")
 	must(t, dir, "stop", "pool-b")
 	if got := must(t, dir, "exec", "pool-b", "--", "sh", "-c", "cat ~/kept here"); got != "kept\nthe project\n" {
 		t.Errorf("after a stop: %q", got)

@@ -185,6 +185,7 @@ func TestShareIsReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	w := watchInside(t, dir, filepath.Join(extra, "watched"), "run")
 	writeFile(t, file+".new", "replaced\n")
 	rename(file+".new", file)
 	if got := sh(t, dir, "cat /etc/bawn-file"); got != "replaced\n" {
@@ -192,9 +193,11 @@ func TestShareIsReplaced(t *testing.T) {
 	}
 	rename(extra, old)
 	fails(t, dir, 125, "is gone", "run", "--", "true")
-	if err := os.Mkdir(extra, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(extra+".new", "watched"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	writeFile(t, filepath.Join(extra+".new", "watched", "new"), "x\n")
+	rename(extra+".new", extra)
 	defer func() {
 		if err := os.RemoveAll(old); err != nil {
 			t.Error(err)
@@ -205,6 +208,8 @@ func TestShareIsReplaced(t *testing.T) {
 	if got := sh(t, dir, "cat /etc/bawn-file '"+extra+"/new'"); got != "extra\nnew\n" {
 		t.Errorf("the directory: %q", got)
 	}
+	w.saw(t, "new") // in the place of the directory that it began to watch
+	w.sees(t, "later")
 	rename(filepath.Join(extra, "new"), filepath.Join(dir, "new"))
 }
 

@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,14 +47,16 @@ func TestSuspend(t *testing.T) {
 	dir := project(t, "suspend")
 	pid := strings.TrimSpace(must(t, dir, "run", "--", "sh", "-c", ticker))
 	awaitTicks(t, dir, 3)
+	w := watchInside(t, dir, filepath.Join(dir, "watched"), "run")
 	const name = "suspend"
-	for range 3 {
+	for i := range 3 {
 		must(t, dir, "suspend")
 		if st := must(t, dir, "ls"); !strings.Contains(st, "suspended") {
 			t.Fatalf("ls says %s", st)
 		}
 		was := ticks(t, dir)
 		writeFile(t, filepath.Join(dir, "new"), strconv.Itoa(was))
+		writeFile(t, filepath.Join(w.watched, fmt.Sprint("meanwhile", i)), "x\n")
 		waitGone(t, sandboxDir(name)) // its machine with them
 		if now := ticks(t, dir); now != was {
 			t.Fatalf("it ticks while suspended: %d, then %d", was, now)
@@ -66,6 +69,8 @@ func TestSuspend(t *testing.T) {
 		if at, err := strconv.ParseInt(f[1], 10, 64); err != nil || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
 			t.Errorf("the guest's clock says %s", f[1])
 		}
+		w.saw(t, fmt.Sprint("meanwhile", i))
+		w.sees(t, fmt.Sprint("after", i))
 		awaitTicks(t, dir, 3)
 	}
 

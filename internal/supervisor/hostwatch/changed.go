@@ -15,19 +15,20 @@ type found struct {
 }
 
 // maxListed bounds the entries of a directory that are looked at.
-const maxListed = 4096
+const maxListed = 65536
 
 // slack is how much earlier than a time a change counts as since then: more than the
 // resolution of the times of files.
 const slack = 20 * time.Millisecond
 
 // changedSince returns the changes in an open directory since a time. If names may be gone
-// from it, one of them has no name (share.HostChange). The zero time is that of an empty directory.
-func changedSince(fd int, p place, since time.Time) (list []found) {
+// from it, one of them has no name (share.HostChange). At the zero time nothing was there. It reports
+// false if it did not look at all entries.
+func changedSince(fd int, p place, since time.Time) (list []found, all bool) {
 	since = since.Add(-slack)
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	f := os.NewFile(uintptr(dup), "directory")
 	defer f.Close()
@@ -47,7 +48,7 @@ func changedSince(fd int, p place, since time.Time) (list []found) {
 			list = append(list, found{place: p, name: name, mask: mask})
 		}
 	}
-	return list
+	return list, len(names) < maxListed
 }
 
 // maskSince returns the events that a file's times tell.

@@ -15,6 +15,12 @@
 // change the share's server knows. A directory that is made in a watched one is watched at once, for
 // a while, before the guest asks.
 //
+// No change is dropped. When the kernel drops events (IN_Q_OVERFLOW), or more changes are found than
+// maxFound, the directories are looked through later, from the time up to which their changes are
+// known (looks). A directory that cannot be watched, because of the bound or of the host's limits
+// (fs.inotify.max_user_watches, max_user_instances), is looked through again and again (polled): its
+// changes are told late.
+//
 // # Not safe
 //
 // The guest decides which of the directories that it knows are watched: their number is bounded by
@@ -27,7 +33,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,11 +66,30 @@ type Watch struct {
 	roots  map[int]root        // of each share
 	full   bool                // the bound was met, and logged
 	found  []found             // changes that no event told
-	wake   chan struct{}       // there are some
+	looks  map[place]look      // directories to look through
+	polled map[place]time.Time // not watched, but looked through: when last
+	wake   chan struct{}       // there is something in found or looks, or to poll
+
+	maxFound int // of found, but for one directory
+	poll     pollTimes
+	nextPoll time.Time
+	spent    time.Duration // on looks since the last poll
 
 	collected collected // used by Next alone
 	drained   time.Time // when Next had read all events last
 }
+
+// pollTimes say how often directories that cannot be watched are looked through.
+type pollTimes struct {
+	every time.Duration // at most once in this time
+	part  int           // and for one part of so many of the time
+}
+
+// usualPoll lets polling take a hundredth of a processor's time.
+var usualPoll = pollTimes{every: 5 * time.Second, part: 100}
+
+// maxFound bounds the changes that no event told and that were not collected yet.
+const maxFound = 65536
 
 // root is the root of a share.
 type root struct {
@@ -86,15 +110,32 @@ func (p place) below(dir place) bool {
 
 // New returns a watch of at most max directories. The caller closes it.
 func New(max int, log *slog.Logger) (*Watch, error) {
+	w := &Watch{
+		max: max, log: log, closed: make(chan struct{}),
+		places: map[int32][]place{}, wds: map[place]int32{}, young: map[place]time.Time{}, roots: map[int]root{},
+		looks: map[place]look{}, polled: map[place]time.Time{}, wake: make(chan struct{}, 1), drained: time.Now(),
+		maxFound: maxFound, poll: usualPoll,
+	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if errors.Is(err, unix.EMFILE) {
+		log.Warn("the host has no inotify instance left for you (sysctl fs.inotify.max_user_instances): watchers in the guest see its changes late", "every", w.poll.every)
+		w.max, w.full = 0, true
+		fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK) // never readable
+	}
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	return &Watch{
-		inotify: os.NewFile(uintptr(fd), "inotify"), max: max, log: log, closed: make(chan struct{}),
-		places: map[int32][]place{}, wds: map[place]int32{}, young: map[place]time.Time{}, roots: map[int]root{},
-		wake: make(chan struct{}, 1), drained: time.Now(),
-	}, nil
+	w.inotify = os.NewFile(uintptr(fd), "inotify")
+	return w, nil
+}
+
+// Drained returns a time before which Next has returned all changes of watched directories. It
+// reports false while it has some that it has not returned. Only the goroutine that calls Next may
+// call it.
+func (w *Watch) Drained() (time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.drained, len(w.collected.order)+len(w.found)+len(w.looks) == 0
 }
 
 // Close ends the watch: Next returns os.ErrClosed. It must be called only once.
@@ -104,7 +145,8 @@ func (w *Watch) Close() {
 }
 
 // Set makes these directories of a share the ones that are watched, each a path below its root.
-// Files that changed since the given time in those that are new count as changed.
+// Files that changed since the given time in those that are new count as changed; where another
+// directory is the share's root since the last call, all files do.
 func (w *Watch) Set(share int, path string, dirs [][]byte, since time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,7 +155,9 @@ func (w *Watch) Set(share int, path string, dirs [][]byte, since time.Time) erro
 		return err
 	}
 	defer unix.Close(rootFD)
-	w.follow(share, path, rootFD)
+	if w.follow(share, path, rootFD) {
+		since = ever
+	}
 	wanted := map[place]bool{}
 	for _, d := range dirs {
 		wanted[place{share, string(d)}] = true
@@ -124,14 +168,23 @@ func (w *Watch) Set(share int, path string, dirs [][]byte, since time.Time) erro
 		if _, known := w.wds[p]; known {
 			continue
 		}
-		fd, ok := w.add(rootFD, p)
-		if !ok {
-			continue
+		since := since
+		last, polled := w.polled[p]
+		if polled {
+			since = last
 		}
-		w.note(changedSince(fd, p, since))
-		unix.Close(fd)
+		if w.add(rootFD, p) {
+			delete(w.polled, p)
+		} else {
+			w.pollFrom(p, time.Now())
+			if polled {
+				continue // until its turn
+			}
+		}
+		w.lookAt(p, look{since: since})
 	}
-	w.tell()
+	w.lookThrough()
+	w.wakeNext()
 	return nil
 }
 
@@ -146,18 +199,20 @@ func openRoot(path string) (int, error) {
 	return fd, nil
 }
 
-// follow drops the watches of a share whose root is another directory now. The caller holds
-// the lock.
-func (w *Watch) follow(share int, path string, rootFD int) {
+// follow drops the watches of a share whose root is another directory now, and reports whether it
+// is. The caller holds the lock.
+func (w *Watch) follow(share int, path string, rootFD int) (replaced bool) {
 	var st unix.Stat_t
 	if unix.Fstat(rootFD, &st) != nil {
-		return
+		return false
 	}
 	id := root{path, uint64(st.Dev), st.Ino} //nolint:unconvert // another type on other processors
-	if was, ok := w.roots[share]; ok && was != id {
+	was, known := w.roots[share]
+	if replaced = known && was != id; replaced {
 		w.dropBelow(place{share: share})
 	}
 	w.roots[share] = id
+	return replaced
 }
 
 // forget drops the watches of a share that are not wanted. The caller holds the lock.
@@ -167,34 +222,39 @@ func (w *Watch) forget(share int, wanted map[place]bool) {
 			w.drop(p)
 		}
 	}
+	for p := range w.polled {
+		if p.share == share && !wanted[p] {
+			w.drop(p)
+		}
+	}
 }
 
-// add watches a directory below an open root, and returns its descriptor for reading. The
-// caller holds the lock.
-func (w *Watch) add(rootFD int, p place) (fd int, ok bool) {
+// add watches a directory below an open root, and reports whether that is possible. The caller
+// holds the lock.
+func (w *Watch) add(rootFD int, p place) bool {
 	if len(w.wds) >= w.max {
 		if !w.full {
 			w.full = true
-			w.log.Warn("too many directories are watched in the guest: it sees no events of the host's changes in the others", "limit", w.max)
+			w.log.Warn("too many directories are watched in the guest: it sees the host's changes in the others late", "limit", w.max, "every", w.poll.every)
 		}
-		return -1, false
+		return false
 	}
 	fd, err := openDir(rootFD, p.dir)
 	if err != nil {
-		return -1, false // it was removed meanwhile
+		return false // it was removed meanwhile
 	}
+	defer unix.Close(fd)
 	wd, err := w.addFD(fd)
 	if err != nil {
-		unix.Close(fd)
 		if errors.Is(err, unix.ENOSPC) && !w.full {
 			w.full = true
-			w.log.Warn("the host has no inotify watches left: the guest does not see all events of the host's changes (sysctl fs.inotify.max_user_watches)")
+			w.log.Warn("the host has no inotify watches left (sysctl fs.inotify.max_user_watches): the guest sees the host's changes in some directories late", "every", w.poll.every)
 		}
-		return -1, false
+		return false
 	}
 	w.places[wd] = append(w.places[wd], p)
 	w.wds[p] = wd
-	return fd, true
+	return true
 }
 
 // openDir opens a directory below an open root.
@@ -223,7 +283,12 @@ func (w *Watch) addFD(fd int) (wd int32, err error) {
 
 // drop ends the watch of a place. The caller holds the lock.
 func (w *Watch) drop(p place) {
-	wd := w.wds[p]
+	delete(w.looks, p)
+	delete(w.polled, p)
+	wd, watched := w.wds[p]
+	if !watched {
+		return
+	}
 	delete(w.wds, p)
 	delete(w.young, p)
 	var rest []place
@@ -250,6 +315,11 @@ func (w *Watch) dropBelow(dir place) {
 			w.drop(p)
 		}
 	}
+	for p := range w.polled {
+		if p.below(dir) {
+			w.drop(p)
+		}
+	}
 }
 
 // moved notes that a directory was renamed. The caller holds the lock.
@@ -259,9 +329,12 @@ func (w *Watch) moved(from, to place) {
 		wd       int32
 	}
 	var moves []move
+	after := func(p place) place { return place{to.share, to.dir + strings.TrimPrefix(p.dir, from.dir)} }
+	moveKeys(w.looks, from, after)
+	moveKeys(w.polled, from, after)
 	for p, wd := range w.wds {
 		if p.below(from) {
-			moves = append(moves, move{p, place{to.share, to.dir + strings.TrimPrefix(p.dir, from.dir)}, wd})
+			moves = append(moves, move{p, after(p), wd})
 		}
 	}
 	for _, m := range moves {
@@ -276,6 +349,20 @@ func (w *Watch) moved(from, to place) {
 			delete(w.young, m.was)
 			w.young[m.now] = at
 		}
+	}
+}
+
+// moveKeys renames the places in a map that lie below a directory.
+func moveKeys[V any](m map[place]V, dir place, after func(place) place) {
+	var below []place
+	for p := range m {
+		if p.below(dir) {
+			below = append(below, p)
+		}
+	}
+	for _, p := range below {
+		m[after(p)] = m[p]
+		delete(m, p)
 	}
 }
 
@@ -296,71 +383,17 @@ func (w *Watch) expect(p place) {
 		return
 	}
 	defer unix.Close(rootFD)
-	for queue := []place{p}; len(queue) > 0; {
-		next := queue[0]
-		queue = queue[1:]
-		if _, known := w.wds[next]; known {
-			continue
-		}
-		fd, ok := w.add(rootFD, next)
-		if !ok {
-			continue
-		}
-		w.young[next] = time.Now()
-		list := changedSince(fd, next, time.Time{})
-		unix.Close(fd)
-		for _, f := range list {
-			if f.mask&unix.IN_ISDIR != 0 {
-				queue = append(queue, place{next.share, path.Join(next.dir, f.name)})
-			}
-		}
-		w.note(list)
-	}
+	w.expectIn(rootFD, p)
+	w.lookThrough()
 }
 
-// maxFound bounds the changes that no event told and that were not collected yet.
-const maxFound = 65536
-
-// note notes changes that no event told. The caller holds the lock.
-func (w *Watch) note(list []found) {
-	if len(w.found)+len(list) > maxFound {
-		w.log.Warn("more files changed on the host than can be told: some events are lost in the guest")
+// expectIn is expect below an open root, but for the look.
+func (w *Watch) expectIn(rootFD int, p place) {
+	if _, known := w.wds[p]; known {
 		return
 	}
-	w.found = append(w.found, list...)
-}
-
-// lookAll looks through all directories for what changed since the kernel dropped events. The
-// caller holds the lock.
-func (w *Watch) lookAll() {
-	w.log.Info("the host changed files faster than they were told: all watched directories are looked through")
-	rootFDs := map[int]int{}
-	for p := range w.wds {
-		rootFD, ok := rootFDs[p.share]
-		if !ok {
-			var err error
-			if rootFD, err = openRoot(w.roots[p.share].path); err != nil {
-				continue
-			}
-			rootFDs[p.share] = rootFD
-		}
-		if fd, err := openDir(rootFD, p.dir); err == nil {
-			w.note(changedSince(fd, p, w.drained))
-			unix.Close(fd)
-		}
-	}
-	for _, fd := range rootFDs {
-		unix.Close(fd)
-	}
-}
-
-// tell wakes Next if there are changes that no event told. The caller holds the lock.
-func (w *Watch) tell() {
-	if len(w.found) == 0 {
-		return
-	}
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if w.add(rootFD, p) {
+		w.young[p] = time.Now()
+		w.lookAt(p, look{deep: true})
 	}
 }

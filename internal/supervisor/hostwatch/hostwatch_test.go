@@ -1,6 +1,7 @@
 package hostwatch
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -167,6 +168,73 @@ func TestWatchesAreBounded(t *testing.T) {
 	}
 }
 
+// TestNoChangeIsDropped lets the kernel drop events, and finds more changes than may be noted.
+func TestNoChangeIsDropped(t *testing.T) {
+	root := t.TempDir()
+	at := func(p string) string { return filepath.Join(root, p) }
+	var dirs, want []string
+	for i := range 30 {
+		d := fmt.Sprint(i)
+		dirs = append(dirs, d)
+		must(t, os.Mkdir(at(d), 0o755))
+	}
+	w := newTest(t, 100)
+	w.maxFound = 3
+	w.drained = time.Now().Add(-time.Minute)
+	set(t, w, root, time.Now().Add(time.Hour), dirs...)
+	for _, d := range dirs {
+		for i := range 3 {
+			f := fmt.Sprintf("%s/f%d", d, i)
+			write(t, at(f))
+			want = append(want, f+" create modify close")
+		}
+	}
+	w.mu.Lock()
+	for b := make([]byte, 64<<10); ; { // as the kernel does when its queue is full
+		if n, err := w.read(b); err != nil || n == 0 {
+			break
+		}
+	}
+	overflow := make([]byte, unix.SizeofInotifyEvent)
+	binary.NativeEndian.PutUint32(overflow[4:], unix.IN_Q_OVERFLOW)
+	w.events(overflow)
+	w.wakeNext()
+	w.mu.Unlock()
+	await(t, w, want...)
+	if n := len(w.looks); n != 0 {
+		t.Errorf("%d directories are still to be looked through", n)
+	}
+}
+
+// TestDirectoriesBeyondTheLimitAreLookedThrough lets a change happen in each directory when only some
+// may be watched.
+func TestDirectoriesBeyondTheLimitAreLookedThrough(t *testing.T) {
+	for _, max := range []int{0, 1, 3} {
+		root := t.TempDir()
+		at := func(p string) string { return filepath.Join(root, p) }
+		dirs := []string{"a", "b", "b/c", "b/c/d"}
+		for _, d := range dirs {
+			must(t, os.Mkdir(at(d), 0o755))
+		}
+		w := newTest(t, max)
+		w.poll = pollTimes{every: time.Millisecond, part: 1}
+		set(t, w, root, time.Now(), dirs...)
+		for i := range 3 {
+			var want []string
+			for _, d := range dirs {
+				f := fmt.Sprintf("%s/f%d", d, i)
+				write(t, at(f))
+				want = append(want, f+" create modify close")
+			}
+			await(t, w, want...)
+		}
+		set(t, w, root, time.Now(), "a")
+		if n := len(w.polled) + len(w.wds); n != 1 {
+			t.Errorf("limit %d: %v are polled, %v watched", max, w.polled, w.wds)
+		}
+	}
+}
+
 // TestNoPathLeadsOutOfTheRoot puts symbolic links in the way, as a guest may.
 func TestNoPathLeadsOutOfTheRoot(t *testing.T) {
 	root, outside := t.TempDir(), t.TempDir()
@@ -188,7 +256,7 @@ func TestARootThatIsReplacedIsWatchedAnew(t *testing.T) {
 	set(t, w, root, time.Now().Add(time.Hour), "")
 	write(t, root+".old/f")
 	write(t, root+"/g")
-	await(t, w, "g create modify close")
+	await(t, w, "g create modify close", " delete")
 	if len(w.wds) != 1 {
 		t.Errorf("%v", w.wds)
 	}

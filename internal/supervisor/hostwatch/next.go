@@ -63,14 +63,16 @@ func (w *Watch) wait() error {
 		}
 		return nil
 	case <-w.wake:
-		_ = w.inotify.SetReadDeadline(time.Unix(1, 0))
-		err := <-readable
-		_ = w.inotify.SetReadDeadline(time.Time{})
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return os.ErrClosed
-		}
-		return nil
+	case <-w.untilPoll():
+		w.lookAtPolled()
 	}
+	_ = w.inotify.SetReadDeadline(time.Unix(1, 0))
+	err = <-readable
+	_ = w.inotify.SetReadDeadline(time.Time{})
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return os.ErrClosed
+	}
+	return nil
 }
 
 // collect reads the events that there are.
@@ -78,6 +80,7 @@ func (w *Watch) collect() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := &w.collected
+	w.lookThrough()
 	c.addAll(w.found)
 	w.found = nil
 	start := time.Now()
@@ -99,6 +102,9 @@ func (w *Watch) collect() error {
 	c.cookies = nil
 	c.addAll(w.found) // in new directories
 	w.found = nil
+	if len(w.looks) > 0 {
+		w.wakeNext()
+	}
 	return nil
 }
 
