@@ -11,23 +11,8 @@ import (
 	"bawn.dev/bawn/internal/sys/proc"
 )
 
-// Umask returns this process's file mode creation mask; nil where the kernel does not tell it
-// (proc_pid_status(5), Umask, since Linux 4.7). umask(2) itself cannot read without writing.
-func Umask() *uint32 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
-			if n, err := strconv.ParseUint(strings.TrimSpace(value), 8, 9); err == nil {
-				mask := uint32(n)
-				return &mask
-			}
-		}
-	}
-	return nil
-}
+// Umask returns this process's file mode creation mask; nil where the kernel does not tell it.
+func Umask() *uint32 { return proc.Umask(os.Getpid()) }
 
 // guestOpenFiles is the soft limit that every command in a guest has (internal/guest, boot.go).
 const guestOpenFiles = 65536

@@ -70,7 +70,7 @@ func startGuest(t *testing.T, d store.Dir) *guest {
 			g.mu.Lock()
 			g.conns = append(g.conns, c)
 			g.mu.Unlock()
-			serving.Go(func() { server.Serve(c) })
+			serving.Go(func() { server.Serve(c, nil) })
 		}
 	})
 	t.Cleanup(func() { l.Close(); g.cut(); serving.Wait() })

@@ -117,7 +117,7 @@ func (a *agent) serveStream(c net.Conn) {
 	h, err := readHeader(c)
 	switch {
 	case err == nil && h.Kind == wire.StreamSSH:
-		a.ssh.Serve(c)
+		a.ssh.Serve(c, h.Umask)
 	case err == nil && h.Kind == wire.StreamTCP:
 		serveTCP(c, h.Port)
 	case err == nil && h.Kind == wire.StreamPorts:

@@ -124,7 +124,7 @@ func skipPast(r io.ByteReader, mark []byte) error {
 	return nil
 }
 
-// maxHeader bounds the line of a StreamHeader, in bytes: it has two short fields and a list of
+// maxHeader bounds the line of a StreamHeader, in bytes: it has short fields and a list of
 // up to 65535 ports.
 const maxHeader = wire.MaxLine
 

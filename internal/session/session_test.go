@@ -109,7 +109,7 @@ func newBench(t *testing.T) *bench {
 		b.mu.Lock()
 		b.conns = append(b.conns, c)
 		b.mu.Unlock()
-		server.Serve(c)
+		server.Serve(c, nil)
 	})
 	return b
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"net"
 	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/handoff"
 	"bawn.dev/bawn/internal/sys/accept"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/relay"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -38,9 +42,10 @@ func (s *supervisor) closeSSH() {
 	}
 }
 
-// forwardSSH joins a connection to the guest's SSH server.
+// forwardSSH joins a connection to the guest's SSH server. Its commands get the umask of the
+// program that connected: of bawn itself, or of the proxy that ssh started.
 func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
-	g, err := s.machine.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH})
+	g, err := s.machine.agent.Open(ctx, wire.StreamHeader{Kind: wire.StreamSSH, Umask: umaskOf(c)})
 	if err != nil {
 		s.log.Warn("an SSH connection to the guest failed", "error", err)
 		return
@@ -49,6 +54,25 @@ func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
 	left := s.life.attach()
 	defer left()
 	relay.Both(&leaving{c, left}, g)
+}
+
+// umaskOf returns the file mode creation mask of the process at the other end of a socket; nil
+// where it is not known, as in another PID namespace.
+func umaskOf(c net.Conn) *uint32 {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var peer *unix.Ucred
+	_ = raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil || peer == nil || peer.Pid <= 0 {
+		return nil
+	}
+	return proc.Umask(int(peer.Pid))
 }
 
 // leaving calls left as soon as its other end has gone. The guest may take a while to

@@ -35,6 +35,13 @@ func TestSSH(t *testing.T) {
 	if readFile(t, filepath.Join(dir, "got")) != readFile(t, filepath.Join(dir, "batch")) {
 		t.Error("sftp changed the file")
 	}
+	for umask, want := range map[string]string{"027": "0027 640 750 640\n", "077": "0077 600 700 600\n"} { // of the shell that calls ssh
+		run("sh", "-c", "rm -rf by-*; umask "+umask+`; ssh -F "$0" bawn-shared "cd '$PWD'; umask >by-ssh; mkdir by-mkdir"; umask 0; cp batch by-cp; umask `+umask+
+			`; printf 'put by-cp %s/by-sftp\n' "'$PWD'" | sftp -q -F "$0" -b - bawn-shared`, config)
+		if got := run("sh", "-c", "echo $(cat by-ssh) $(stat -c %a by-ssh by-mkdir by-sftp)"); got != want {
+			t.Errorf("umask %s: %q, want %q", umask, got, want)
+		}
+	}
 	tree := filepath.Join(dir, "tree")
 	if err := os.MkdirAll(tree, 0o755); err != nil {
 		t.Fatal(err)

@@ -273,6 +273,9 @@ type StreamHeader struct {
 
 	Ports  []uint16 `json:"ports,omitempty"`  // StreamPorts
 	Mounts []Mount  `json:"mounts,omitempty"` // StreamWatch
+	// Umask is the file mode creation mask (umask(2)) of commands that ask for none (StreamSSH). Nil
+	// leaves the agent's; agents of older builds ignore it.
+	Umask *uint32 `json:"umask,omitempty"`
 }
 
 // PortsReply is a line from the guest on a StreamPorts stream.

@@ -58,6 +58,7 @@ func TestMessages(t *testing.T) {
 		},
 		{[]ProcessReply{{PID: 41, Name: "curl"}, {}}, `[{"pid":41,"name":"curl"},{}]`},
 		{StreamHeader{Kind: StreamSSH}, `{"kind":"ssh"}`},
+		{StreamHeader{Kind: StreamSSH, Umask: new(uint32)}, `{"kind":"ssh","umask":0}`},
 		{StreamHeader{Kind: StreamTCP, Port: 8080}, `{"kind":"tcp","port":8080}`},
 		{StreamHeader{Kind: StreamPorts, Ports: []uint16{80, 8080}}, `{"kind":"ports","ports":[80,8080]}`},
 		{PortsReply{Open: []uint16{80}}, `{"open":[80]}`},

@@ -2,10 +2,12 @@ package sshd
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/wire"
@@ -47,6 +49,37 @@ func TestUmaskIsTheClients(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o666))
 	if out, _, err := b.run(sh("touch "+file+"-too; stat -c %a "+file+" "+file+"-too | uniq | wc -l"), nil); err != nil || strings.TrimSpace(out) != "1" {
 		t.Errorf("the agent's files and its commands' differ: %q, %v", out, err)
+	}
+}
+
+// TestUmaskOfTheConnection holds for commands that ask for none, and for SFTP.
+func TestUmaskOfTheConnection(t *testing.T) {
+	skipWithoutUnshare(t)
+	b := newBench(t)
+	mask, other := uint32(0o027), uint32(0o002)
+	client, err := b.dialWith(b.user, b.key, &mask)
+	must(t, err)
+	defer client.Close()
+	asking := sh("umask")
+	asking.Umask = &other
+	for command, want := range map[string]string{"umask": "0027\n", wire.ExecCommand(sh("umask")): "0027\n", wire.ExecCommand(asking): "0002\n"} {
+		s, err := client.NewSession()
+		must(t, err)
+		if out, err := s.Output(command); err != nil || string(out) != want {
+			t.Errorf("%q: %q, %v, want %q", command, out, err, want)
+		}
+	}
+	c, err := sftp.NewClient(client)
+	must(t, err)
+	defer c.Close()
+	f, err := c.Create("made")
+	must(t, err)
+	must(t, f.Close())
+	must(t, c.Mkdir("made-too"))
+	for name, want := range map[string]os.FileMode{"made": 0o640, "made-too": 0o750 | os.ModeDir} {
+		if fi, err := os.Stat(filepath.Join(b.home, name)); err != nil || fi.Mode() != want {
+			t.Errorf("%s: %v, %v, want %v", name, fi, err, want)
+		}
 	}
 }
 

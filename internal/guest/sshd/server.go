@@ -99,8 +99,9 @@ func (s *Server) config() *ssh.ServerConfig {
 	return cfg
 }
 
-// Serve serves one connection until it ends, and closes it.
-func (s *Server) Serve(c net.Conn) {
+// Serve serves one connection until it ends, and closes it. Commands that ask for no file mode
+// creation mask get this one; nil is the agent's.
+func (s *Server) Serve(c net.Conn, umask *uint32) {
 	defer c.Close()
 	conn, channels, requests, err := ssh.NewServerConn(c, s.config())
 	if err != nil {
@@ -117,7 +118,7 @@ func (s *Server) Serve(c net.Conn) {
 	for ch := range channels {
 		switch ch.ChannelType() {
 		case "session":
-			go s.serveSession(ch, login)
+			go s.serveSession(ch, login, umask)
 		case "direct-tcpip":
 			go f.directTCP(ch)
 		case "direct-streamlocal@openssh.com":
@@ -128,10 +129,10 @@ func (s *Server) Serve(c net.Conn) {
 	}
 }
 
-func (s *Server) serveSession(ch ssh.NewChannel, login *accounts.Login) {
+func (s *Server) serveSession(ch ssh.NewChannel, login *accounts.Login, umask *uint32) {
 	c, requests, err := ch.Accept()
 	if err != nil {
 		return
 	}
-	(&session{server: s, login: login, channel: c}).serve(requests)
+	(&session{server: s, login: login, umask: umask, channel: c}).serve(requests)
 }

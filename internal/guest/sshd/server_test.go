@@ -112,8 +112,13 @@ func pair(t *testing.T) (a, b net.Conn) {
 }
 
 func (b *bench) dial(user string, key ssh.Signer) (*ssh.Client, error) {
+	return b.dialWith(user, key, nil)
+}
+
+// dialWith connects with a file mode creation mask.
+func (b *bench) dialWith(user string, key ssh.Signer, umask *uint32) (*ssh.Client, error) {
 	ours, theirs := pair(b.t)
-	go b.server.Serve(theirs)
+	go b.server.Serve(theirs, umask)
 	conn, channels, requests, err := ssh.NewClientConn(ours, "", &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, HostKeyCallback: ssh.FixedHostKey(b.host),
 	})
@@ -562,7 +567,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	fresh := New(b.server.logins, b.server.processes)
 	must(t, fresh.Configure(nil, nil)) // a template's
 	ours, theirs := pair(t)
-	go fresh.Serve(theirs)
+	go fresh.Serve(theirs, nil)
 	must(t, ours.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 	if n, err := ours.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a server that is not set up said something: %d, %v", n, err)

@@ -38,6 +38,7 @@ import (
 type session struct {
 	server  *Server
 	login   *accounts.Login
+	umask   *uint32 // of commands that ask for none; nil: the agent's
 	channel ssh.Channel
 
 	env      []string // KEY=VALUE from the client

@@ -68,15 +68,19 @@ func (s *session) start(c *command) error {
 }
 
 // executeAs is execute with the limits of the request. Other clients' commands have the
-// agent's umask and its limit of open files.
+// umask of their connection and the agent's limit of open files.
 func (s *session) executeAs(c *command, attr *syscall.ProcAttr) (*process.Process, error) {
 	if err := process.AllowOpenFiles(c.request.OpenFiles); err != nil {
 		log.Print(err) // the command can do without
 	}
-	if c.request.Umask == nil {
+	umask := c.request.Umask
+	if umask == nil {
+		umask = s.umask
+	}
+	if umask == nil {
 		return s.execute(c, attr)
 	}
-	return process.WithUmask(*c.request.Umask, func() (*process.Process, error) { return s.execute(c, attr) })
+	return process.WithUmask(*umask, func() (*process.Process, error) { return s.execute(c, attr) })
 }
 
 // launch executes one file for the command.
