@@ -124,7 +124,7 @@ func (s *Session) Connect(ctx context.Context) (err error) {
 
 // Run runs one command and returns how it ended. While it runs, notices report when the
 // sandbox is paused because the host's disk is full. It returns an Error, a
-// session.StillError or a session.OutputError.
+// session.StillError, a session.OutputError or a session.InputError.
 func (s *Session) Run(ctx context.Context, cmd session.Command) (session.Exit, error) {
 	if err := s.Connect(ctx); err != nil {
 		return session.Exit{}, err
@@ -137,8 +137,9 @@ func (s *Session) Run(ctx context.Context, cmd session.Command) (session.Exit, e
 	watch.Wait()
 	var still session.StillError
 	var output session.OutputError
+	var input session.InputError
 	switch {
-	case err == nil, errors.As(err, &output), errors.As(err, &still):
+	case err == nil, errors.As(err, &output), errors.As(err, &input), errors.As(err, &still):
 		return exit, err
 	case errors.Is(err, session.ErrGone):
 		err = whyGone(ctx, s.d, err)

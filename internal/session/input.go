@@ -34,7 +34,8 @@ type source struct {
 	read  reader
 	front *foreground
 	f     *forwarder
-	keys  bool // the input is the command's terminal
+	keys  bool        // the input is the command's terminal
+	fail  func(error) // is called when the input cannot be read; not for terminals, which may go away
 
 	over  chan struct{} // closed when the command has ended
 	wake  [2]*os.File   // a pipe whose first end is readable then
@@ -53,6 +54,8 @@ const (
 	readFile           // positions can be set
 	readPipe
 	readSocket
+	readDirectory // cannot be read
+	readWriteOnly // the same
 )
 
 // shown is the number of bytes that are shown to the guest at a time.
@@ -88,11 +91,16 @@ func readerOf(f *os.File) (r reader) {
 		if unix.Fstat(fd, &st) != nil {
 			return
 		}
+		flags, ferr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		_, serr := unix.Seek(fd, 0, io.SeekCurrent)
 		switch format := st.Mode & unix.S_IFMT; {
 		case format == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3): // null(4)
 			r = readNothing
+		case ferr == nil && flags&unix.O_ACCMODE == unix.O_WRONLY:
+			r = readWriteOnly
+		case format == unix.S_IFDIR:
+			r = readDirectory
 		case format == unix.S_IFREG && serr == nil:
 			r = readFile
 		case format == unix.S_IFIFO:
@@ -121,6 +129,10 @@ func (s *source) kind() wire.Input {
 		return wire.InputNone
 	case readPlain:
 		return wire.InputPipe
+	case readDirectory:
+		return wire.InputDirectory
+	case readWriteOnly:
+		return wire.InputWriteOnly
 	}
 	return wire.InputCounted
 }
@@ -130,21 +142,35 @@ func (s *source) carry(to *remote) {
 	defer close(s.ended)
 	defer func() { _ = to.CloseWrite() }() // fails only when the session is over
 	switch s.read {
-	case readNothing:
+	case readNothing, readDirectory, readWriteOnly:
 	case readFile:
-		n, _ := io.Copy(to, io.NewSectionReader(s.file, s.start, math.MaxInt64-s.start))
+		n, _ := io.Copy(to, checked{s, io.NewSectionReader(s.file, s.start, math.MaxInt64-s.start)})
 		s.given = uint64(n)
 	case readPipe, readSocket:
 		if !to.current || s.show(to) {
-			_, _ = io.Copy(to, ahead{s})
+			_, _ = io.Copy(to, checked{s, ahead{s}})
 		}
 	case readPlain:
-		var keys io.Reader = ahead{s}
+		var keys io.Reader = checked{s, ahead{s}}
 		if s.keys {
 			keys = s.front.t.watchInterrupt(keys, func() { go s.f.expectAnswer(syscall.SIGINT) })
 		}
 		_, _ = io.Copy(to, keys)
 	}
+}
+
+// checked is a reader of the source that has errors end the command.
+type checked struct {
+	*source
+	from io.Reader
+}
+
+func (c checked) Read(b []byte) (int, error) {
+	n, err := c.from.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) && !c.front.isTerminal(c.file) {
+		c.fail(err) // at most once: io.Copy ends here
+	}
+	return n, err
 }
 
 // finish ends carry after the command has ended, and removes what the guest's processes

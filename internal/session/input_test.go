@@ -3,8 +3,10 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -161,5 +163,55 @@ func TestDeviceAsInput(t *testing.T) {
 	cmd.Stdin = full // reads as zeros (full(4))
 	if _, err := b.dial().Run(t.Context(), cmd); err != nil || strings.TrimSpace(out.String()) != "3000000" {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestInputThatCannotBeRead: the command gets the error that it would get on the host.
+func TestInputThatCannotBeRead(t *testing.T) {
+	b := newBench(t)
+	dir, err := os.Open(t.TempDir())
+	must(t, err)
+	defer dir.Close()
+	writeOnly, err := os.OpenFile(t.TempDir()+"/f", os.O_CREATE|os.O_WRONLY, 0o600)
+	must(t, err)
+	defer writeOnly.Close()
+	for want, in := range map[string]*os.File{"Is a directory": dir, "Bad file descriptor": writeOnly} {
+		cmd, out, errOut := sh("cat; echo status $?")
+		cmd.Stdin = in
+		if exit, err := b.dial().Run(t.Context(), cmd); err != nil || exit.Status != 0 || out.String() != "status 1\n" || !strings.Contains(errOut.String(), want) {
+			t.Errorf("%v, %v: %q, %q, want %q", exit, err, out, errOut, want)
+		}
+	}
+	broken, err := os.Open("/proc/self/mem") // EIO at its beginning
+	must(t, err)
+	defer broken.Close()
+	cmd, out, _ := sh("cat >/dev/null; echo all of it")
+	cmd.Stdin = broken
+	var in InputError
+	if _, err := b.dial().Run(t.Context(), cmd); !errors.As(err, &in) || out.Len() != 0 {
+		t.Errorf("%v, %q", err, out)
+	}
+}
+
+// TestOneFileKeepsTheOrder: with 2>&1 the two outputs are one.
+func TestOneFileKeepsTheOrder(t *testing.T) {
+	b := newBench(t)
+	const script = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done; test /dev/fd/1 -ef /dev/fd/2 && echo one"
+	want, err := exec.Command("sh", "-c", "exec 2>&1; "+script).Output()
+	must(t, err)
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	same, err := unix.Dup(int(w.Fd()))
+	must(t, err)
+	cmd, _, _ := sh(script)
+	second := os.NewFile(uintptr(same), "w")
+	cmd.Stdout, cmd.Stderr = w, second
+	_, err = b.dial().Run(t.Context(), cmd)
+	must(t, err)
+	must(t, w.Close())
+	must(t, second.Close())
+	if got, err := io.ReadAll(r); err != nil || string(got) != string(want) {
+		t.Errorf("%q, %v", got, err)
 	}
 }

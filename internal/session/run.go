@@ -68,9 +68,16 @@ type OutputError struct{ error }
 func (e OutputError) Error() string { return "write the command's output: " + e.error.Error() }
 func (e OutputError) Unwrap() error { return e.error }
 
+// InputError is returned by Run if the command's input could not be read on the host. The command was
+// ended, as it cannot be told: what it has read would look like all of it.
+type InputError struct{ error }
+
+func (e InputError) Error() string { return "read the command's input: " + e.error.Error() }
+func (e InputError) Unwrap() error { return e.error }
+
 // Run runs the command and returns when it has ended and its output is written. An
 // error means that bawn failed, not the command: ErrGone, ErrOlderGuest, StillError,
-// OutputError, or the guest's refusal. A context that ends, like any error on the way,
+// OutputError, InputError, or the guest's refusal. A context that ends, like any error on the way,
 // closes the client, which ends the command.
 func (c *Client) Run(ctx context.Context, cmd Command) (Exit, error) {
 	f := &forwarder{client: c, session: make(chan *remote, 1), ready: make(chan struct{})}
@@ -116,9 +123,10 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit,
 		return Exit{}, err
 	}
 	// A command whose output is not read any more would wait for ever.
-	lost := make(chan error, 2)
+	lost := make(chan error, 3)
 	fail := func(err error) { lost <- OutputError{err}; c.Close() }
 	s.copyOutputs(cmd, fail)
+	in.fail = func(err error) { lost <- InputError{err}; c.Close() }
 	go in.carry(s)
 	f.session <- s
 	stop := context.AfterFunc(ctx, func() { c.Close() })
@@ -130,6 +138,19 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit,
 	default:
 	}
 	return exit, err
+}
+
+// sameFile reports whether two outputs of a command are one file, pipe or socket of the host, as
+// with 2>&1.
+func sameFile(a, b io.Writer) bool {
+	f, ok := a.(*os.File)
+	g, also := b.(*os.File)
+	if !ok || !also {
+		return false
+	}
+	fi, err := f.Stat()
+	gi, err2 := g.Stat()
+	return err == nil && err2 == nil && os.SameFile(fi, gi)
 }
 
 // output is a writer that reports errors to fail.
@@ -150,7 +171,7 @@ func (o *output) Write(b []byte) (int, error) {
 func (s *remote) start(cmd Command, input wire.Input) error {
 	line := wire.ExecCommand(wire.ExecRequest{
 		Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Links: cmd.Links, Input: input, WaitOutput: cmd.WaitOutput,
-		SeparateError: cmd.Terminal != nil && cmd.Stderr != nil, JobControl: cmd.JobControl,
+		SeparateError: cmd.Terminal != nil && cmd.Stderr != nil, JoinError: cmd.Terminal == nil && sameFile(cmd.Stdout, cmd.Stderr), JobControl: cmd.JobControl,
 		Umask: cmd.Umask, OpenFiles: cmd.OpenFiles,
 	})
 	parts, last := wire.SplitExec(line)

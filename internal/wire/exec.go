@@ -31,6 +31,9 @@ type ExecRequest struct {
 	Input Input `json:"input,omitempty"`
 	// SeparateError gives a command with a terminal a pipe as its standard error.
 	SeparateError bool `json:"separateError,omitempty"`
+	// JoinError makes standard error the same pipe as standard output, so that the order of what is
+	// written to the two is kept. Without a terminal only; agents of older builds ignore it.
+	JoinError bool `json:"joinError,omitempty"`
 	// WaitOutput delays the command's end until all processes that hold its standard output
 	// or standard error have closed them.
 	WaitOutput bool `json:"waitOutput,omitempty"`
@@ -54,7 +57,7 @@ type Link struct {
 
 // ExecCommand returns the SSH command string that carries r.
 func ExecCommand(r ExecRequest) string {
-	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links), r.Input, r.SeparateError, r.WaitOutput, r.JobControl, r.Umask, r.OpenFiles})
+	b, err := json.Marshal(rawExec{raw(r.Argv), []byte(r.Dir), raw(r.Env), rawLinks(r.Links), r.Input, r.SeparateError, r.JoinError, r.WaitOutput, r.JobControl, r.Umask, r.OpenFiles})
 	if err != nil {
 		panic(err) // byte slices always marshal
 	}
@@ -79,7 +82,7 @@ func ParseExecCommand(s string) (r ExecRequest, ok bool, err error) {
 	}
 	return ExecRequest{
 		Argv: cooked(x.Argv), Dir: string(x.Dir), Env: cooked(x.Env), Links: cookedLinks(x.Links),
-		Input: x.Input, SeparateError: x.SeparateError, WaitOutput: x.WaitOutput, JobControl: x.JobControl,
+		Input: x.Input, SeparateError: x.SeparateError, JoinError: x.JoinError, WaitOutput: x.WaitOutput, JobControl: x.JobControl,
 		Umask: x.Umask, OpenFiles: x.OpenFiles,
 	}, true, nil
 }
@@ -95,6 +98,7 @@ type rawExec struct {
 
 	Input         Input `json:"input,omitempty"`
 	SeparateError bool  `json:"separateError,omitempty"`
+	JoinError     bool  `json:"joinError,omitempty"`
 	WaitOutput    bool  `json:"waitOutput,omitempty"`
 	JobControl    bool  `json:"jobControl,omitempty"`
 

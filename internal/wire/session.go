@@ -8,6 +8,11 @@ const (
 	InputPipe    Input = ""        // a pipe
 	InputNone    Input = "none"    // /dev/null
 	InputCounted Input = "counted" // a pipe; RequestConsumed reports what is read from it
+
+	// What the host cannot read gives the same errors in the guest. To agents of older builds these
+	// are pipes.
+	InputDirectory Input = "directory" // a directory: EISDIR
+	InputWriteOnly Input = "writeonly" // not open for reading: EBADF
 )
 
 // InputExact is the number of bytes of standard input up to which RequestConsumed follows

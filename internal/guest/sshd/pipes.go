@@ -50,20 +50,33 @@ func (x *streams) open(s *session, req wire.ExecRequest) error {
 		return err
 	}
 	x.theirs = append(x.theirs, in)
-	for _, to := range []**outlet{&x.output, &x.errors} {
+	outlets := []**outlet{&x.output, &x.errors}
+	if req.JoinError {
+		outlets = outlets[:1]
+	}
+	for _, to := range outlets {
 		r, w, err := s.pipe()
 		if err != nil {
 			return err
 		}
 		*to, x.theirs = &outlet{file: r}, append(x.theirs, w)
 	}
+	if req.JoinError {
+		x.theirs = append(x.theirs, x.theirs[1])
+	}
 	return nil
 }
 
 // openInput returns the command's end of its standard input.
 func (x *streams) openInput(s *session, kind wire.Input) (*os.File, error) {
-	if kind == wire.InputNone {
+	switch kind {
+	case wire.InputNone:
 		return os.Open(os.DevNull)
+	case wire.InputDirectory:
+		return os.Open("/")
+	case wire.InputWriteOnly:
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	case wire.InputPipe, wire.InputCounted:
 	}
 	r, w, err := s.pipe()
 	if err != nil {
