@@ -245,7 +245,7 @@ func (e *eventStream) watched(ctx context.Context, r report) {
 }
 
 // maxSince bounds how far back changes count when the guest begins to watch a directory.
-const maxSince = time.Minute
+const maxSince = 2 * time.Minute
 
 // tell tells the guest what changes on the host, until an error.
 func (e *eventStream) tell(ctx context.Context) error {

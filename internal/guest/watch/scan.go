@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,13 +26,23 @@ type scanner struct {
 	shares map[uint64]string // the tag of each share by the device of its files, as fdinfo has it
 	groups []string          // the fdinfo of descriptors that were found last
 	known  map[string]opened // the descriptors of each process at the last look
+	looked time.Time         // when the last look began
+	// since is from when on what the last look found may have been watched: from the look before, or
+	// from when the descriptors of a process were read before.
+	since time.Time
 }
 
 // opened are the descriptors of a process.
 type opened struct {
-	count  int64    // 0: not known
-	groups []string // the fdinfo of those of inotify and fanotify
+	count  int64     // 0: not known
+	groups []string  // the fdinfo of those of inotify and fanotify
+	first  time.Time // when the process was seen first
+	read   time.Time // when the descriptors were read last
 }
+
+// youngFor is how long the descriptors of a new process are read at each look: while it starts, it
+// opens files and closes them again, so their number may be the same by chance.
+const youngFor = 10 * time.Second
 
 // newScanner returns a scanner for shares by the directories where they are mounted.
 func newScanner(proc string, roots map[string]string) *scanner {
@@ -50,9 +61,12 @@ func newScanner(proc string, roots map[string]string) *scanner {
 func kernelDev(major, minor uint32) uint64 { return uint64(major)<<20 | uint64(minor) }
 
 // look returns what is watched now. With all it looks at all descriptors of all processes; else
-// only at those of processes that have another number of descriptors than at the last look.
+// only at those of processes that are young or have another number of descriptors than at the last
+// look.
 func (s *scanner) look(all bool) []wire.WatchedShare {
-	s.findGroups(all)
+	now := time.Now()
+	s.since, s.looked = s.looked, now
+	s.findGroups(all, now)
 	found := map[string]map[uint64]bool{}
 	total := 0
 	for _, path := range s.groups {
@@ -84,7 +98,7 @@ func sorted(found map[string]map[uint64]bool) (list []wire.WatchedShare) {
 }
 
 // findGroups finds the descriptors of inotify and fanotify.
-func (s *scanner) findGroups(all bool) {
+func (s *scanner) findGroups(all bool, now time.Time) {
 	processes, err := os.ReadDir(s.proc)
 	if err != nil {
 		return
@@ -98,8 +112,15 @@ func (s *scanner) findGroups(all bool) {
 		}
 		dir := filepath.Join(s.proc, pid, "fd")
 		o, ok := was[pid]
-		if count := descriptors(dir); all || !ok || count == 0 || count != o.count {
-			o = opened{count, s.groupsIn(pid, dir)}
+		if count := descriptors(dir); all || !ok || count == 0 || count != o.count || now.Sub(o.first) < youngFor {
+			groups := s.groupsIn(pid, dir)
+			if ok && o.read.Before(s.since) && !slices.Equal(groups, o.groups) {
+				s.since = o.read
+			}
+			if !ok {
+				o.first = now
+			}
+			o.count, o.groups, o.read = count, groups, now
 		}
 		s.known[pid] = o
 		s.groups = append(s.groups, o.groups...)

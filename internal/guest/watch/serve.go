@@ -24,7 +24,9 @@ const (
 	lookOften = time.Second      // for signs of life
 	lookMost  = 4 * time.Second  // between two looks while there are signs
 	lookAtAll = 60 * time.Second // between two looks in any case
-	lookSoon  = 100 * time.Millisecond
+	// wholeOften is the time between two looks at all descriptors, where there are looks.
+	wholeOften = 10 * time.Second
+	lookSoon   = 100 * time.Millisecond
 	// Looks take this part of a processor's time: a fiftieth while there are signs (but for
 	// lookMost), else a four-hundredth.
 	lookFactor  = 50
@@ -140,27 +142,26 @@ func (s *server) report() {
 	runtime.LockOSThread() // its processor time is measured
 	defer runtime.UnlockOSThread()
 	var last []wire.WatchedShare
-	looked, full := time.Time{}, time.Time{}
+	full, fullTook := time.Time{}, time.Duration(0)
 	for first := true; ; first = false {
 		start := time.Now()
-		all := start.Sub(full) >= lookAtAll
-		if all {
-			full = start
-		}
+		all := start.Sub(full) >= max(wholeOften, atAllFactor*fullTook)
 		cpu := threadTime()
 		now := s.scanner.look(all)
 		took := threadTime() - cpu
+		if all {
+			full, fullTook = start, took
+		}
 		if first || !reflect.DeepEqual(now, last) {
 			r := wire.WatchReply{Thread: s.player.thread, Shares: now}
 			if !first {
-				r.Since, r.Looked = time.Since(looked).Milliseconds()+1, looked
+				r.Since, r.Looked = time.Since(s.scanner.since).Milliseconds()+1, s.scanner.since
 			}
 			if s.write(r) != nil {
 				return
 			}
 			last = now
 		}
-		looked = start
 		if !s.wait(took) {
 			return
 		}

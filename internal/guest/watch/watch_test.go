@@ -84,6 +84,56 @@ func TestWhatIsWatchedIsFound(t *testing.T) {
 	look(false, 5, 10, 11)
 }
 
+// TestWatchesOfAProcessThatStarts: its number of descriptors is the same before it watches.
+func TestWatchesOfAProcessThatStarts(t *testing.T) {
+	proc, root := t.TempDir(), t.TempDir()
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, root, 0, unix.STATX_TYPE, &st); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"7/fd", "7/fdinfo"} {
+		if err := os.MkdirAll(filepath.Join(proc, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(proc, "7/fd/3")
+	opens := func(to string) {
+		_ = os.Remove(link)
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line := fmt.Sprintf("inotify wd:1 ino:1 sdev:%x mask:2 ignored_mask:0 fhandle-bytes:c fhandle-type:81 f_handle:000000000500000000000000\n", kernelDev(st.Dev_major, st.Dev_minor))
+	if err := os.WriteFile(filepath.Join(proc, "7/fdinfo/3"), []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := newScanner(proc, map[string]string{"share0": root})
+	opens("/a/file/of/its/start")
+	if got := s.look(true); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	first := s.looked
+	opens("anon_inode:inotify")
+	if got := s.look(false); len(got) != 1 || !s.since.Equal(first) {
+		t.Errorf("%v, since %v, want %v", got, s.since, first)
+	}
+	opens("/another/file")
+	if got := s.look(true); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	read := s.looked
+	o := s.known["7"]
+	o.first = o.first.Add(-youngFor)
+	s.known["7"] = o
+	opens("anon_inode:inotify") // later
+	if got := s.look(false); len(got) != 0 {
+		t.Errorf("an old process is read at each look: %v", got)
+	}
+	if got := s.look(true); len(got) != 1 || !s.since.Equal(read) {
+		t.Errorf("%v, since %v, want %v", got, s.since, read)
+	}
+}
+
 func TestLooksTakeLittleTime(t *testing.T) {
 	tests := []struct {
 		since, took time.Duration

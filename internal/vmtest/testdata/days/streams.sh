@@ -211,3 +211,51 @@ until grep -q ready out; do sleep 0.1; done; kill -USR1 $p; until grep -q usr ou
 ### signal that ends
 # 143 for a command that does not handle it.
 $R sh -c 'echo ready; exec sleep 1000' >out & p=$!; until grep -q ready out; do sleep 0.1; done; kill -TERM $p; wait $p; echo $?
+
+### both outputs in one pipe
+# 2>&1 keeps the order of lines (moby#37531: build logs with errors out of place).
+$R sh -c 'for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done' 2>&1 | cat
+
+### both outputs in one file
+# The same with >log 2>&1, and appended to.
+$R sh -c 'for i in 1 2 3; do echo out $i; echo err $i >&2; done' >log 2>&1; $R sh -c 'echo err >&2; echo out' >>log 2>&1; cat log
+
+### one output of two
+# Each goes where it was sent, also crosswise.
+{ $R sh -c 'echo out; echo err >&2' 3>&1 1>&2 2>&3 | sed 's/^/first /'; } 2>crossed; sed 's/^/second /' crossed
+
+### input that is a directory
+# The command gets the error, and not an empty input.
+$R cat </ 2>&1 | grep -o 'Is a directory'; $R true </ && echo unread
+
+### input that is open for writing
+# cat 0>file.
+$R cat 0>f 2>/dev/null; echo $?
+
+### loop that waits for its input
+# read with a limit of time.
+(sleep 1; echo late) | $R bash -c 'read -t 0.2 x || echo none; read -t 20 x && echo $x'
+
+### tee and a second reader
+# tee >(command), and its status.
+seq 5 | $R bash -c 'tee >(md5sum >sum) | tail -n 1; while [ ! -s sum ]; do sleep 0.1; done; cut -c1-8 sum'
+
+### numbers of a pipeline
+# PIPESTATUS with the sandbox in each place.
+$R true | $R false | $R sh -c 'cat; exit 3'; echo "${PIPESTATUS[@]}"
+
+### not executable output
+# A full disk behind the output ends the command with an error.
+$R seq 100000 >/dev/full 2>/dev/null; test $? -ne 0 && echo failed
+
+### carriage returns and no newline
+# A progress bar's output is as it is.
+$R printf 'a\rb\rc' | od -c | head -n 1; $R sh -c 'printf "50%%\r100%%\r\n" >&2' 2>&1 | od -c | head -n 1
+
+### zero bytes and lines
+# find -print0, xargs -0, sort -z by the sandbox.
+touch a 'b c' $'d\ne'; find . -type f -print0 | $R sort -z | $R xargs -0 -n 1 printf '[%s]'; echo
+
+### a variable with everything
+# --env hands on newlines, quotes and bytes.
+X=$'line one\nline "two" $HOME \\ \xff'; export X; if [ -n "$R" ]; then bawn run --env X -- sh -c 'printf %s "$X"' | md5sum; else printf %s "$X" | md5sum; fi
