@@ -30,6 +30,7 @@ type scanner struct {
 	// since is from when on what the last look found may have been watched: from the look before, or
 	// from when the descriptors of a process were read before.
 	since time.Time
+	young bool // the last look saw a young process
 }
 
 // opened are the descriptors of a process.
@@ -104,7 +105,7 @@ func (s *scanner) findGroups(all bool, now time.Time) {
 		return
 	}
 	was := s.known
-	s.known, s.groups = map[string]opened{}, nil
+	s.known, s.groups, s.young = map[string]opened{}, nil, false
 	for _, p := range processes {
 		pid := p.Name()
 		if _, err := strconv.Atoi(pid); err != nil {
@@ -123,6 +124,7 @@ func (s *scanner) findGroups(all bool, now time.Time) {
 			o.count, o.groups, o.read = count, groups, now
 		}
 		s.known[pid] = o
+		s.young = s.young || now.Sub(o.first) < youngFor
 		s.groups = append(s.groups, o.groups...)
 	}
 }

@@ -174,7 +174,8 @@ func (s *server) wait(took time.Duration) bool {
 	start := time.Now()
 	// What was looked up just before the look may be watched after it without a request: a look
 	// that followed signs of life at once is followed by another.
-	live := !s.calm
+	// The same holds for a process that starts, which may take longer.
+	live := !s.calm || s.scanner.young
 	for last := s.scanner.signs(); ; {
 		select {
 		case <-s.closed:

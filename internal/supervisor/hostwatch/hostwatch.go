@@ -33,6 +33,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +50,9 @@ const (
 	expectedFor = 10 * time.Second
 )
 
+// waysEvents are the events that are asked for in a directory that only leads to a watched one.
+const waysEvents = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK
+
 // watchedEvents are the events that are asked for.
 const watchedEvents = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_MODIFY | unix.IN_CLOSE_WRITE |
 	unix.IN_ATTRIB | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK
@@ -62,6 +67,7 @@ type Watch struct {
 	mu     sync.Mutex
 	places map[int32][]place // by watch descriptor; more than one where shares overlap
 	wds    map[place]int32
+	ways   map[place]bool      // of wds: those that only lead to others
 	young  map[place]time.Time // watched before the guest asked, since
 	roots  map[int]root        // of each share
 	full   bool                // the bound was met, and logged
@@ -112,7 +118,7 @@ func (p place) below(dir place) bool {
 func New(max int, log *slog.Logger) (*Watch, error) {
 	w := &Watch{
 		max: max, log: log, closed: make(chan struct{}),
-		places: map[int32][]place{}, wds: map[place]int32{}, young: map[place]time.Time{}, roots: map[int]root{},
+		places: map[int32][]place{}, wds: map[place]int32{}, ways: map[place]bool{}, young: map[place]time.Time{}, roots: map[int]root{},
 		looks: map[place]look{}, polled: map[place]time.Time{}, wake: make(chan struct{}, 1), drained: time.Now(),
 		maxFound: maxFound, poll: usualPoll,
 	}
@@ -162,10 +168,11 @@ func (w *Watch) Set(share int, path string, dirs [][]byte, since time.Time) erro
 	for _, d := range dirs {
 		wanted[place{share, string(d)}] = true
 	}
-	w.forget(share, wanted)
+	ways := waysTo(wanted)
+	w.forget(share, wanted, ways)
 	for p := range wanted {
 		delete(w.young, p)
-		if _, known := w.wds[p]; known {
+		if _, known := w.wds[p]; known && !w.ways[p] {
 			continue
 		}
 		since := since
@@ -182,6 +189,11 @@ func (w *Watch) Set(share int, path string, dirs [][]byte, since time.Time) erro
 			}
 		}
 		w.lookAt(p, look{since: since})
+	}
+	for p := range ways {
+		if _, known := w.wds[p]; !known && w.addFor(rootFD, p, waysEvents) {
+			w.ways[p] = true
+		}
 	}
 	w.lookThrough()
 	w.wakeNext()
@@ -215,10 +227,29 @@ func (w *Watch) follow(share int, path string, rootFD int) (replaced bool) {
 	return replaced
 }
 
+// waysTo returns the directories above those of a share that are watched, which may be renamed or
+// removed with what is in them.
+func waysTo(wanted map[place]bool) map[place]bool {
+	ways := map[place]bool{}
+	for p := range wanted {
+		for p.dir != "" {
+			p.dir = strings.TrimPrefix(path.Dir("/"+p.dir), "/")
+			if wanted[p] || ways[p] {
+				break // those above it are there, or will be
+			}
+			ways[p] = true
+		}
+	}
+	return ways
+}
+
 // forget drops the watches of a share that are not wanted. The caller holds the lock.
-func (w *Watch) forget(share int, wanted map[place]bool) {
+func (w *Watch) forget(share int, wanted, ways map[place]bool) {
 	for p := range w.wds {
-		if p.share == share && !wanted[p] && time.Since(w.young[p]) > expectedFor {
+		if w.ways[p] && ways[p] {
+			continue
+		}
+		if p.share == share && !wanted[p] && (w.ways[p] || time.Since(w.young[p]) > expectedFor) {
 			w.drop(p)
 		}
 	}
@@ -231,7 +262,10 @@ func (w *Watch) forget(share int, wanted map[place]bool) {
 
 // add watches a directory below an open root, and reports whether that is possible. The caller
 // holds the lock.
-func (w *Watch) add(rootFD int, p place) bool {
+func (w *Watch) add(rootFD int, p place) bool { return w.addFor(rootFD, p, watchedEvents) }
+
+// addFor is add for some events. One that only led to others is watched itself then.
+func (w *Watch) addFor(rootFD int, p place, events uint32) bool {
 	if len(w.wds) >= w.max {
 		if !w.full {
 			w.full = true
@@ -244,7 +278,7 @@ func (w *Watch) add(rootFD int, p place) bool {
 		return false // it was removed meanwhile
 	}
 	defer unix.Close(fd)
-	wd, err := w.addFD(fd)
+	wd, err := w.addFD(fd, events)
 	if err != nil {
 		if errors.Is(err, unix.ENOSPC) && !w.full {
 			w.full = true
@@ -252,7 +286,10 @@ func (w *Watch) add(rootFD int, p place) bool {
 		}
 		return false
 	}
-	w.places[wd] = append(w.places[wd], p)
+	delete(w.ways, p)
+	if !slices.Contains(w.places[wd], p) {
+		w.places[wd] = append(w.places[wd], p)
+	}
 	w.wds[p] = wd
 	return true
 }
@@ -268,15 +305,16 @@ func openDir(rootFD int, dir string) (int, error) {
 	})
 }
 
-// addFD watches an open directory.
-func (w *Watch) addFD(fd int) (wd int32, err error) {
+// addFD watches an open directory. What is watched there already stays so: the shares of a sandbox may
+// overlap.
+func (w *Watch) addFD(fd int, events uint32) (wd int32, err error) {
 	n := -1
 	c, err := w.inotify.SyscallConn() // unlike Fd, it leaves the file non-blocking
 	if err != nil {
 		return -1, err
 	}
 	controlErr := c.Control(func(inotify uintptr) {
-		n, err = unix.InotifyAddWatch(int(inotify), "/proc/self/fd/"+strconv.Itoa(fd), watchedEvents)
+		n, err = unix.InotifyAddWatch(int(inotify), "/proc/self/fd/"+strconv.Itoa(fd), events|unix.IN_MASK_ADD)
 	})
 	return int32(n), errors.Join(controlErr, err)
 }
@@ -290,6 +328,7 @@ func (w *Watch) drop(p place) {
 		return
 	}
 	delete(w.wds, p)
+	delete(w.ways, p)
 	delete(w.young, p)
 	var rest []place
 	for _, q := range w.places[wd] {
@@ -340,6 +379,10 @@ func (w *Watch) moved(from, to place) {
 	for _, m := range moves {
 		delete(w.wds, m.was)
 		w.wds[m.now] = m.wd
+		if w.ways[m.was] {
+			delete(w.ways, m.was)
+			w.ways[m.now] = true
+		}
 		for i, p := range w.places[m.wd] {
 			if p == m.was {
 				w.places[m.wd][i] = m.now
@@ -370,6 +413,7 @@ func moveKeys[V any](m map[place]V, dir place, after func(place) place) {
 func (w *Watch) ended(wd int32) {
 	for _, p := range w.places[wd] {
 		delete(w.wds, p)
+		delete(w.ways, p)
 		delete(w.young, p)
 	}
 	delete(w.places, wd)
@@ -389,7 +433,7 @@ func (w *Watch) expect(p place) {
 
 // expectIn is expect below an open root, but for the look.
 func (w *Watch) expectIn(rootFD int, p place) {
-	if _, known := w.wds[p]; known {
+	if _, known := w.wds[p]; known && !w.ways[p] {
 		return
 	}
 	if w.add(rootFD, p) {

@@ -168,6 +168,34 @@ func TestWatchesAreBounded(t *testing.T) {
 	}
 }
 
+// TestTheWayToAWatchedDirectory: a directory above it is renamed and removed.
+func TestTheWayToAWatchedDirectory(t *testing.T) {
+	root := t.TempDir()
+	at := func(p string) string { return filepath.Join(root, p) }
+	must(t, os.MkdirAll(at("a/b/d"), 0o755), os.MkdirAll(at("a/other"), 0o755))
+	w := newTest(t, 100)
+	set(t, w, root, time.Now().Add(time.Hour), "a/b/d")
+	write(t, at("a/f")) // nobody watches it
+	must(t, os.Rename(at("a/other"), at("a/another")))
+	must(t, os.Rename(at("a/b"), at("a/c")))
+	await(t, w, "a/c to dir of a/b")
+	write(t, at("a/c/d/f"))
+	await(t, w, "a/c/d/f create modify close")
+	must(t, os.Rename(at("a"), at("z")))
+	await(t, w, "z to dir of a")
+	write(t, at("z/c/d/g"))
+	await(t, w, "z/c/d/g create modify close")
+	set(t, w, root, time.Now().Add(time.Hour), "z/c", "z/c/d")
+	write(t, at("z/c/f"))
+	await(t, w, "z/c/f create modify close")
+	must(t, os.RemoveAll(at("z/c")))
+	await(t, w, "z/c delete dir", "z/c/d delete dir")
+	set(t, w, root, time.Now().Add(time.Hour))
+	if len(w.wds) != 0 || len(w.ways) != 0 {
+		t.Errorf("watched still: %v, %v", w.wds, w.ways)
+	}
+}
+
 // TestNoChangeIsDropped lets the kernel drop events, and finds more changes than may be noted.
 func TestNoChangeIsDropped(t *testing.T) {
 	root := t.TempDir()
@@ -229,7 +257,7 @@ func TestDirectoriesBeyondTheLimitAreLookedThrough(t *testing.T) {
 			await(t, w, want...)
 		}
 		set(t, w, root, time.Now(), "a")
-		if n := len(w.polled) + len(w.wds); n != 1 {
+		if n := len(w.polled) + len(w.wds) - len(w.ways); n != 1 {
 			t.Errorf("limit %d: %v are polled, %v watched", max, w.polled, w.wds)
 		}
 	}
@@ -241,6 +269,7 @@ func TestNoPathLeadsOutOfTheRoot(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(outside, "d"), 0o755), os.Symlink(outside, filepath.Join(root, "l")), os.Symlink("d", filepath.Join(root, "in")), os.Mkdir(filepath.Join(root, "d"), 0o755))
 	w := newTest(t, 100)
 	set(t, w, root, time.Now(), "l", "l/d", "..", "../"+filepath.Base(outside), outside, "in", "f\x00", "/proc")
+	delete(w.wds, place{}) // the root itself, on the way to all
 	if len(w.wds) != 0 {
 		t.Errorf("%v are watched", w.wds)
 	}

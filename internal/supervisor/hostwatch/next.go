@@ -146,6 +146,9 @@ func (w *Watch) events(b []byte) {
 // event notes one event of a name in a place. The caller holds the lock.
 func (w *Watch) event(p place, name string, mask, cookie uint32) {
 	at := place{p.share, path.Join(p.dir, name)}
+	if w.ways[p] && !w.leads(at, mask, cookie) {
+		return
+	}
 	from, renamed := w.collected.event(p, name, mask, cookie)
 	if mask&unix.IN_ISDIR == 0 {
 		return
@@ -156,6 +159,22 @@ func (w *Watch) event(p place, name string, mask, cookie uint32) {
 	case mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
 		w.expect(at)
 	}
+}
+
+// leads reports whether an event in a directory that only leads to watched ones is of one of these:
+// a directory on the way was renamed or removed. The caller holds the lock.
+func (w *Watch) leads(at place, mask, cookie uint32) bool {
+	if mask&unix.IN_ISDIR == 0 {
+		return false
+	}
+	if mask&unix.IN_DELETE != 0 {
+		return true // whether it was watched is not known any more
+	}
+	if _, known := w.wds[at]; known {
+		return true
+	}
+	_, moved := w.collected.cookies[cookie]
+	return mask&unix.IN_MOVED_TO != 0 && moved
 }
 
 // inDir is a name in a directory of a share.
