@@ -125,7 +125,7 @@ type eventStream struct {
 	s      *supervisor
 	stream *agent.Watch
 	watch  *hostwatch.Watch
-	opened time.Time // from then on the guest is to be told what changes
+	opened time.Time     // from then on the guest is to be told what changes
 	played chan struct{} // the guest has played a batch
 	thread atomic.Uint32 // of the guest's agent
 }
