@@ -87,7 +87,51 @@ func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string) *undo.
 	if !ok {
 		return nil
 	}
-	return f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name}, path)[0]
+	st, err := statAt(s.dir.fd, s.name)
+	if err != nil {
+		st = nil
+	}
+	e := f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name}, path)[0]
+	if st == nil || !f.tree.beingWritten(keyOf(st)) {
+		f.undo.Met(e, st)
+	}
+	return e
+}
+
+// beingWritten reports whether the guest has a file open that it has written, so that how it left
+// the file may not be noted yet.
+func (t *tree) beingWritten(k key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byKey[k]
+	if n == nil {
+		return false
+	}
+	for h := range n.handles {
+		if h.wrote.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// leftAll notes how the guest has left the files that it is writing.
+func (f *fileSystem) leftAll() {
+	f.mu.Lock()
+	var list []*handle
+	for _, h := range f.handles {
+		if h.wrote.Load() && h.fd >= 0 {
+			h.users++
+			list = append(list, h)
+		}
+	}
+	f.mu.Unlock()
+	for _, h := range list {
+		if st, err := statFD(h.fd); err == nil {
+			f.leftNode(h.node, st)
+		}
+		f.done(h)
+	}
 }
 
 // leftName notes how a name was left.
@@ -110,7 +154,14 @@ func (f *fileSystem) keepNode(n *node, fd int) {
 	}
 	f.undo.Names.RLock()
 	defer f.undo.Names.RUnlock()
-	f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
+	st, err := statFD(fd)
+	entries := f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
+	if err != nil || isDir(st) || f.tree.beingWritten(keyOf(st)) {
+		return
+	}
+	for _, e := range entries {
+		f.undo.Met(e, st)
+	}
 }
 
 // leftNode notes how a node was left.

@@ -231,3 +231,79 @@ func TestARestorePointBeginsAnew(t *testing.T) {
 		})
 	}
 }
+
+// TestAttackWorkOfThePersonBetweenTwoChanges: the guest changes a file, the person does, and the guest again, in
+// one session or in two, so that the file looks as the guest left it. An undo must not take the
+// person's work away.
+func TestAttackWorkOfThePersonBetweenTwoChanges(t *testing.T) {
+	for name, again := range map[string]func(t *testing.T, f *fileSystem, id uint64){
+		"write": func(t *testing.T, f *fileSystem, id uint64) {
+			t.Helper()
+			var out fuse.OpenOut
+			st := f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out)
+			if st != fuse.OK { // it was changed: an honest kernel looks it up again
+				st = f.Open(nil, &fuse.OpenIn{InHeader: header(lookup(t, f, rootID, "a")), Flags: unix.O_RDWR}, &out)
+			}
+			must(t, st)
+			must(t, write(f, out.Fh, 0, unix.O_APPEND, " and the guest's"))
+			f.release(out.Fh)
+		},
+		"touch": func(t *testing.T, f *fileSystem, id uint64) {
+			t.Helper()
+			must(t, f.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(id), Valid: fuse.FATTR_MTIME, Mtime: 7}}, &fuse.AttrOut{}))
+		},
+		"replace": func(t *testing.T, f *fileSystem, _ uint64) {
+			t.Helper()
+			f.release(create(t, f, rootID, "new", unix.O_RDWR, 0o644).Fh)
+			must(t, f.Rename(nil, &fuse.RenameIn{InHeader: header(rootID), Newdir: rootID}, "new", "a"))
+		},
+	} {
+		for _, sessions := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s in %d", name, sessions), func(t *testing.T) {
+				f, root, store := newKeptTest(t)
+				path := filepath.Join(root, "a")
+				writeFile(t, path, "first")
+				id := lookup(t, f, rootID, "a")
+				var out fuse.OpenOut
+				must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
+				must(t, write(f, out.Fh, 0, 0, "guest"))
+				f.release(out.Fh)
+				writeFile(t, path, "the person's work")
+				if sessions == 2 {
+					f.leftAll()
+					f.undo.Mark(undo.WhySession)
+				}
+				again(t, f, id)
+				want := readText(t, path)
+				res := undoAll(t, root, store, 1)
+				if got := readText(t, path); got != want || len(res.Kept) == 0 {
+					t.Errorf("after the undo: %q, %+v", got, res)
+				}
+			})
+		}
+	}
+}
+
+// TestAFileThatTheGuestKeepsWritingIsItsOwn: writes of two processes of the guest, over two sessions.
+func TestAFileThatTheGuestKeepsWritingIsItsOwn(t *testing.T) {
+	f, root, store := newKeptTest(t)
+	writeFile(t, filepath.Join(root, "log"), "first")
+	id := lookup(t, f, rootID, "log")
+	var a, b fuse.OpenOut
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &a))
+	for range 3 {
+		must(t, write(f, a.Fh, 0, unix.O_APPEND, "a"))
+	}
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &b))
+	must(t, write(f, b.Fh, 0, unix.O_APPEND, "b"))
+	must(t, write(f, a.Fh, 0, unix.O_APPEND, "a"))
+	f.leftAll()
+	f.undo.Mark(undo.WhySession)
+	must(t, write(f, a.Fh, 0, unix.O_APPEND, "a"))
+	f.release(a.Fh)
+	must(t, write(f, b.Fh, 0, unix.O_APPEND, "b"))
+	f.release(b.Fh)
+	if res := undoAll(t, root, store, 1); readText(t, filepath.Join(root, "log")) != "first" {
+		t.Errorf("%+v", res)
+	}
+}

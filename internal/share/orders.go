@@ -60,10 +60,12 @@ func (p *Prepared) carryOut(o order, f *os.File, next chan<- *os.File) (answer, 
 	}
 	switch o.Verb {
 	case verbSave:
+		p.fs.leftAll() // the next server begins a restore point
 		state, err := p.marshal()
 		return answer{State: state}, err
 	case verbMark:
 		if p.fs.undo != nil {
+			p.fs.leftAll()
 			p.fs.undo.Mark(undo.WhySession)
 		}
 		return answer{}, nil

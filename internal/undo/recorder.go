@@ -287,8 +287,33 @@ func (r *Recorder) After(e *Entry, st *unix.Statx_t) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s.mixed = e.mixed
 	if r.cur == e.point {
 		_, _ = e.point.after.WriteAt(s.bytes(), int64(e.slot)*slotSize) // else the path counts as changed on the host
+	}
+}
+
+// Met notes what the guest finds at the path of an entry when it changes it again: st is of the file
+// there, or nil if there is none. If the guest did not leave it so, the host changed it in
+// between, and an undo leaves the path alone. The caller knows that the guest is not in the middle
+// of a change of it.
+func (r *Recorder) Met(e *Entry, st *unix.Statx_t) {
+	if e == nil {
+		return
+	}
+	found := slot{}
+	if st != nil {
+		found = slotOf(st)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur != e.point || e.mixed {
+		return
+	}
+	if left, ok := readSlot(e.point.after, e.slot); ok && !left.same(found) {
+		e.mixed = true
+		left.mixed = true
+		_, _ = e.point.after.WriteAt(left.bytes(), int64(e.slot)*slotSize)
 	}
 }
 

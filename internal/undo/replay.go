@@ -81,8 +81,12 @@ func (r *replay) was(point int, v *record, after io.ReaderAt) {
 		r.drop(b) // the guest made what lies here after this directory was gone
 		*b = branch{was: v.State}
 	}
-	if b.was == nil { // the latest record of what lies here
-		b.after, b.known = readSlot(after, v.Slot)
+	left, known := readSlot(after, v.Slot)
+	switch {
+	case b.was == nil: // the latest record of what lies here
+		b.after, b.known = left, known && !left.mixed
+	case known && (left.mixed || !left.isOf(b.was)):
+		b.known = false // the host changed it before the guest changed it again
 	}
 	b.was, b.point = v.State, point
 }

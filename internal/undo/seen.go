@@ -7,6 +7,7 @@ type Entry struct {
 	point *point
 	slot  uint32
 	ready chan struct{} // closed when the record is written
+	mixed bool          // slot.mixed; guarded by Recorder.mu
 }
 
 // seen is the paths of a point that were recorded, as a tree, so that a directory is renamed

@@ -16,6 +16,7 @@ type slot struct {
 	size    uint64
 	mtime   int64 // ns
 	mode    uint32
+	mixed   bool // the host changed the path between two changes of the guest
 }
 
 // slotSize is the length of a slot on disk, in bytes.
@@ -25,6 +26,7 @@ const slotSize = 64
 const (
 	slotAbsent  = 1
 	slotPresent = 2
+	slotMixed   = 3 // for a bawn that does not know it, the slot says nothing, which comes to the same
 )
 
 func slotOf(st *unix.Statx_t) slot {
@@ -48,6 +50,9 @@ func (s slot) bytes() []byte {
 	if s.present {
 		b[0] = slotPresent
 	}
+	if s.mixed {
+		b[0] = slotMixed
+	}
 	binary.LittleEndian.PutUint64(b[8:], s.ino)
 	binary.LittleEndian.PutUint64(b[16:], s.size)
 	binary.LittleEndian.PutUint64(b[24:], uint64(s.mtime))
@@ -58,15 +63,33 @@ func (s slot) bytes() []byte {
 
 // parseSlot reads a slot. ok is false for one that says nothing or is damaged.
 func parseSlot(b []byte) (s slot, ok bool) {
-	if len(b) != slotSize || binary.LittleEndian.Uint32(b[60:]) != crc32.ChecksumIEEE(b[:60]) || b[0] != slotAbsent && b[0] != slotPresent {
+	if len(b) != slotSize || binary.LittleEndian.Uint32(b[60:]) != crc32.ChecksumIEEE(b[:60]) || b[0] < slotAbsent || b[0] > slotMixed {
 		return slot{}, false
 	}
 	s = slot{
+		mixed:   b[0] == slotMixed,
 		present: b[0] == slotPresent,
 		ino:     binary.LittleEndian.Uint64(b[8:]), size: binary.LittleEndian.Uint64(b[16:]),
 		mtime: int64(binary.LittleEndian.Uint64(b[24:])), mode: binary.LittleEndian.Uint32(b[32:]),
 	}
 	return s, true
+}
+
+// isOf reports whether a slot is of a path in the state that a later record says.
+func (s slot) isOf(w *State) bool {
+	if !s.present || w.Kind == Absent {
+		return !s.present && w.Kind == Absent
+	}
+	now := stateOf(&unix.Statx_t{Mode: uint16(s.mode), Size: s.size, Mtime: unix.StatxTimestamp{Sec: s.mtime / 1e9, Nsec: uint32(s.mtime % 1e9)}})
+	switch {
+	case now.Kind != w.Kind:
+		return false
+	case w.Kind == File:
+		return now.Size == w.Size && now.Mtime == w.Mtime && now.Mode == w.Mode
+	case w.Kind == Link:
+		return now.Mtime == w.Mtime
+	}
+	return true
 }
 
 // readSlot reads the n-th slot.
