@@ -136,7 +136,7 @@ type found struct {
 
 // resolve finds the sandbox of a request, or makes it.
 func (e *Engine) resolve(ctx context.Context, r *Request) (found, error) {
-	l, err := e.sandboxes.LockNames(ctx)
+	l, err := e.lockNames(ctx)
 	if err != nil {
 		return found{}, err
 	}

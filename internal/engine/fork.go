@@ -214,7 +214,7 @@ func (e *Engine) makeFork(ctx context.Context, r *ForkRequest, source *snapshot.
 			}
 		}()
 	}
-	l, err := e.sandboxes.LockNames(ctx)
+	l, err := e.lockNames(ctx)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (e *Engine) admit(ctx context.Context, spec *sandbox.Spec) (*lockfile.Lock,
 
 // admitWithin is admit for these limits, on a host that has memory left.
 func (e *Engine) admitWithin(ctx context.Context, spec *sandbox.Spec, max store.Limits) (*lockfile.Lock, error) {
-	names, err := e.sandboxes.LockNames(ctx)
+	names, err := e.lockNames(ctx)
 	if err != nil {
 		return nil, err
 	}

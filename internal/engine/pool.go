@@ -82,7 +82,11 @@ func (e *Engine) lockPool(ctx context.Context) (*pool.Pool, *lockfile.Lock, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := p.Members.LockNames(ctx)
+	var l *lockfile.Lock
+	err = e.during("Waiting for another bawn command that fills or empties the pool", func() error {
+		l, err = p.Members.LockNames(ctx)
+		return err
+	})
 	return p, l, err
 }
 
@@ -92,7 +96,7 @@ func (e *Engine) emptyPool(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.Empty(ctx)
+	return e.during("Ending pool machines to make room", func() error { return p.Empty(ctx) })
 }
 
 // Ready is the phase of a pool machine that can be claimed.

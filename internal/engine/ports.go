@@ -20,7 +20,7 @@ func (e *Engine) ChangePorts(ctx context.Context, name string, add []sandbox.Por
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.LockStart(ctx)
+	l, err := e.lockStart(ctx, d)
 	if err != nil {
 		return nil, err
 	}

@@ -197,7 +197,7 @@ func (e *Engine) RestoreSnapshot(ctx context.Context, sandboxName, name string, 
 // can be started: first without a saved memory, then with the other disk, then with the
 // memory of that disk.
 func (e *Engine) restore(ctx context.Context, d store.Dir, name string, force bool) error {
-	l, err := d.LockStart(ctx)
+	l, err := e.lockStart(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -299,7 +299,7 @@ func (e *Engine) RemoveSnapshots(ctx context.Context, sandboxName string, names 
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.LockStart(ctx)
+	l, err := e.lockStart(ctx, d)
 	if err != nil {
 		return nil, err
 	}

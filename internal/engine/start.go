@@ -138,6 +138,15 @@ func (e *Engine) lockStart(ctx context.Context, d store.Dir) (l *lockfile.Lock, 
 	return l, err
 }
 
+// lockNames takes the right to make sandboxes, and to take the lock of one that is to start.
+func (e *Engine) lockNames(ctx context.Context) (l *lockfile.Lock, err error) {
+	err = e.during("Waiting for another bawn command that creates or starts a sandbox", func() error {
+		l, err = e.sandboxes.LockNames(ctx)
+		return err
+	})
+	return l, err
+}
+
 // addRules adds the rules of a change to the sandbox's own.
 func (e *Engine) addRules(ctx context.Context, name string, c *SpecChange) error {
 	for _, change := range c.rules() {

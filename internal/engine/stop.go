@@ -95,7 +95,7 @@ func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	l, err := d.LockStart(ctx)
+	l, err := e.lockStart(ctx, d)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	l, err := d.LockStart(ctx)
+	l, err := e.lockStart(ctx, d)
 	if err != nil {
 		return err
 	}
