@@ -134,15 +134,16 @@ func (p prover) enough(ctx context.Context) (time.Duration, outcome, error) {
 // bootProof boots the proof's guest under an accelerator. The verdict is works, fails, late
 // or spent. The error says why it could not be tried.
 func bootProof(ctx context.Context, qemu, accel string, limits proofLimits) (outcome, error) {
-	kernel, err := writeProofGuest()
+	guest, err := proofGuest()
 	if err != nil {
 		return outcome{}, fmt.Errorf("prove the accelerator: %w", err)
 	}
-	defer os.Remove(kernel)
+	defer guest.Close()
 	limited, cancel := context.WithTimeout(ctx, limits.wall)
 	defer cancel()
 	output := &tail{}
-	cmd := proc.Command(limited, qemu, proofArgs(hostArch(), accel, kernel)...)
+	cmd := proc.Command(limited, qemu, proofArgs(hostArch(), accel, "/proc/self/fd/3")...)
+	cmd.ExtraFiles = []*os.File{guest} // descriptor 3 of QEMU
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt must not look like QEMU's own end
@@ -203,18 +204,19 @@ func signaled(p *os.ProcessState) (killed, outside bool) {
 	return false, false
 }
 
-// writeProofGuest writes the proof's guest to a file, which the caller removes.
-func writeProofGuest() (path string, err error) {
-	f, err := os.CreateTemp("", "bawn-proof-*")
+// proofGuest returns the proof's guest as a file in memory, so that it needs no room in /tmp.
+// The caller closes it.
+func proofGuest() (*os.File, error) {
+	fd, err := unix.MemfdCreate("bawn-proof", unix.MFD_CLOEXEC)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	_, err = f.Write(hostArch().proofGuest())
-	if err := errors.Join(err, f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", err
+	f := os.NewFile(uintptr(fd), "bawn-proof")
+	if _, err := f.Write(hostArch().proofGuest()); err != nil {
+		f.Close()
+		return nil, err
 	}
-	return f.Name(), nil
+	return f, nil
 }
 
 // exitText returns how QEMU ended, in a few words.
