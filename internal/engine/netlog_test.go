@@ -8,6 +8,7 @@ import (
 
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
@@ -140,5 +141,33 @@ func TestDenialsEnd(t *testing.T) {
 	}
 	if engine.ReasonOf(last) != engine.NotFound {
 		t.Errorf("%v", last)
+	}
+}
+
+// TestProposeDeniedRequests: requests on inspected connections bring rules about requests, which
+// are found missing until one is added.
+func TestProposeDeniedRequests(t *testing.T) {
+	e, _, shop := userPlace(t)
+	change(t, e, shopRules, allow("GET https://api.example/v1/**"))
+	log := netLog(t, shop)
+	for _, method := range []string{"GET", "POST", "PUT"} {
+		log.Write(audit.Entry{
+			Verdict: audit.Denied, Proto: "tcp", Name: "api.example", Port: 443, Method: method, Path: "/v1/items", Status: 403,
+			Suggest: method + " https://api.example/v1/items",
+		})
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.ProposeRules(t.Context(), "shop")
+	if want := []string{"POST,PUT https://api.example/v1/items"}; err != nil || !slices.Equal(p.Rules, want) || p.Alone != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	change(t, e, shopRules, allow(p.Rules...))
+	if p, err = e.ProposeRules(t.Context(), "shop"); err != nil || p.Rules != nil {
+		t.Errorf("after they were added: %q, %v", p.Rules, err)
+	}
+	if removed := change(t, e, shopRules, engine.RuleChange{Action: policy.Allow, Rules: []string{"put,POST https://API.example/v1/items/"}, Remove: true}); removed != nil {
+		t.Errorf("%+v", removed)
 	}
 }
