@@ -41,6 +41,7 @@ type specFlags struct {
 
 	noProject     bool
 	noGitIdentity bool
+	shareGit      bool
 }
 
 func (f *specFlags) register(flags *pflag.FlagSet) {
@@ -64,6 +65,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.hide, "hide", nil, "hide paths that match `PATTERN` from the sandbox (repeatable; '' only the default list)")
 	flags.StringArrayVar(&f.show, "show", nil, "show hidden paths that match `PATTERN` to the sandbox (repeatable; '' none)")
 	flags.BoolVar(&f.noProject, "no-project-file", false, "ignore the project's bawn.yaml from now on (=false: use it again)")
+	flags.BoolVar(&f.shareGit, "share-git", false, "share the git directory of a linked worktree or a submodule, without asking (=false: do not, and do not ask)")
 	flags.BoolVar(&f.noGitIdentity, "no-git-identity", false, "keep your git user.name and user.email from the sandbox from its next start on (=false: let them in again)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
@@ -93,6 +95,7 @@ func projectDir(dir string) (string, error) {
 // change returns the changes that the flags describe. Flags that are not given change nothing.
 func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.NoProject = given(f, "no-project-file", f.noProject)
+	c.ShareGit = given(f, "share-git", f.shareGit)
 	c.NoGitIdentity = given(f, "no-git-identity", f.noGitIdentity)
 	c.Image = given(f, "image", f.image)
 	c.CPUs = given(f, "cpus", f.cpus)

@@ -86,6 +86,7 @@ func TestWordsOfNotices(t *testing.T) {
 		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no; to apply it now: bawn stop shop, then run the same command again", ""},
 		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
 		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop turns it off at once"},
+		{engine.Notice{Reason: engine.GitDirOutside, Sandbox: "shop", Path: "/a/.git", Text: "no"}, "no", "--share-git shares what git needs of it, from the sandbox's next start on; --share-git=false goes on without"},
 		{engine.Notice{Reason: engine.PathsHidden, Sandbox: "shop", Path: "/s", Text: "hidden from the sandbox: .env"}, "hidden from the sandbox: .env (--show PATTERN shows them, from the sandbox's next start on)", ""},
 		{engine.Notice{Reason: engine.SecretMissing, Fields: []string{"A_KEY"}, Text: "no"}, "no; to set it: bawn secret set A_KEY --for HOST", ""},
 		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free space on the file system of /s, or bawn stop --force shop"},
@@ -103,7 +104,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "PathsHidden", "SecretMissing",
+	"RepositoryOutside", "GitDirOutside", "PathsHidden", "SecretMissing",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

@@ -134,6 +134,7 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err != nil {
 		return err
 	}
+	askGitDir(e, &r)
 	s, err := acquire(ctx, e, r)
 	if err != nil {
 		return err

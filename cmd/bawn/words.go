@@ -13,7 +13,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard"}
+var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "shareGit": "share-git"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {
@@ -66,6 +66,8 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		step = fmt.Sprintf("bawn stop --force %s turns it off at once", n.Sandbox)
 	case engine.RepositoryOutside:
 		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host", pathArgument(n.Path))
+	case engine.GitDirOutside:
+		step = "--share-git shares what git needs of it, from the sandbox's next start on; --share-git=false goes on without"
 	case engine.PathsHidden:
 		msg += " (--show PATTERN shows them, from the sandbox's next start on)"
 	case engine.SecretMissing:

@@ -69,6 +69,9 @@ const (
 	// RepositoryOutside: git will not work in a new sandbox, whose project's repository is in a
 	// directory that is not shared (Path).
 	RepositoryOutside Reason = "repository-outside"
+	// GitDirOutside: git will not work in a new sandbox, whose project is a linked worktree or a
+	// submodule with a git directory elsewhere (Path) that can be shared.
+	GitDirOutside Reason = "git-dir-outside"
 	// PathsHidden: the guest does not see some files of the project (Path).
 	PathsHidden Reason = "paths-hidden"
 	// SecretMissing: bawn.yaml names a secret (Fields) that the person has not set.

@@ -89,7 +89,12 @@ func parseGitLink(dir, text string) (l gitLink, ok bool) {
 // is not shared with it.
 func (e *Engine) warnGitLink(spec *sandbox.Spec) {
 	l, ok := readGitLink(spec.Project.Host)
-	if !ok || slices.ContainsFunc(spec.Sources(), func(m sandbox.Source) bool { return m.Host == m.Guest && sandbox.Beneath(m.Host, l.need) }) {
+	if !ok || spec.NoShareGit || slices.ContainsFunc(spec.Sources(), func(m sandbox.Source) bool { return m.Host == m.Guest && sandbox.Beneath(m.Host, l.need) }) {
+		return
+	}
+	if m, _, err := gitDirOf(spec.Project.Host); err == nil {
+		e.notify(Notice{Reason: GitDirOutside, Sandbox: spec.Name, Path: m.Host,
+			Text: fmt.Sprintf("git will not work in the sandbox, because the project is %s of %s, whose git directory is not shared", l.what, l.repo)})
 		return
 	}
 	e.notify(Notice{Reason: RepositoryOutside, Sandbox: spec.Name, Path: l.need,

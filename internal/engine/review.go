@@ -243,7 +243,13 @@ func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	rules, err := guard.New(guardOptions(spec))
+	o := guardOptions(spec)
+	for _, m := range spec.Mounts {
+		if m.Host == host {
+			o.Worktree = m.Worktree
+		}
+	}
+	rules, err := guard.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +262,7 @@ func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {
 	for _, v := range list {
 		p, differs := compareVersion(root, host, v)
 		p.Hidden = rules.Hides(v.Slot)
-		if differs {
+		if differs && (!p.Hidden || o.Worktree == "") { // other worktrees are not to be taken over
 			out = append(out, p)
 		}
 	}

@@ -70,6 +70,7 @@ type SpecChange struct {
 	// empty pattern is none.
 	Guard, NoGuard, Hide, Show *[]string
 
+	ShareGit      *bool // share the git directory of a linked worktree or a submodule, or do not
 	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
 
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
@@ -78,7 +79,7 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -129,8 +130,9 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"hosts", c.Hosts != nil, !slices.Equal(s.Hosts, was.Hosts)},
 		{"image", c.Image != nil, s.Image != was.Image},
 		{"memory", c.Memory != nil, s.Memory != was.Memory},
-		{"mounts", c.Mounts != nil, !slices.Equal(s.Mounts, was.Mounts)},
+		{"mounts", c.Mounts != nil, !slices.Equal(otherMounts(s.Mounts), otherMounts(was.Mounts))},
 		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
+		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
 	} {
 		if f.set && f.differs {
@@ -166,7 +168,9 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	put(&s.Disk, c.Disk)
 	put(&s.Rate, c.Rate)
 	put(&s.Idle, c.Idle) // takes effect at once
-	put(&s.Mounts, c.Mounts)
+	if err := c.setMounts(s); err != nil {
+		return err
+	}
 	put(&s.Hosts, c.Hosts)
 	for _, p := range c.Publish {
 		s.Ports = addPort(s.Ports, p)
@@ -262,6 +266,11 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 // checkShares returns an error unless all that the spec shares exists and may be shared.
 func (e *Engine) checkShares(spec *sandbox.Spec) error {
 	for i, m := range spec.Sources() {
+		if m.Git {
+			if err := checkGitDir(spec, m); err != nil {
+				return err
+			}
+		}
 		err := e.sandboxes.CheckShare(m.Host, m.ReadOnly())
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && i > 0 && !slices.Contains(spec.Added.Mounts, m):

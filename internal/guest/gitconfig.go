@@ -73,8 +73,8 @@ func gitText(author wire.Author, dirs []string) []byte {
 	var b strings.Builder
 	b.WriteString(ownLine + ": git of the whole system includes this file.\n")
 	// A repository's other worktrees may lie where only the host sees them: git gc must not take
-	// them for removed.
-	b.WriteString("[gc]\n\tworktreePruneExpire = never\n")
+	// them for removed, nor what they have staged for unused.
+	b.WriteString("[gc]\n\tworktreePruneExpire = never\n\tpruneExpire = never\n")
 	if author != (wire.Author{}) {
 		b.WriteString("[user]\n")
 	}

@@ -48,6 +48,9 @@ type Spec struct {
 	NoProject bool `json:"noProject,omitempty"`
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
 	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
+	// NoShareGit keeps the git directory of a linked worktree or a submodule from the guest, and
+	// the user is not asked about it.
+	NoShareGit bool `json:"noShareGit,omitempty"`
 	// What of the shares is guarded or hidden, beside the default rules (docs/guard.md).
 	Patterns
 
@@ -115,6 +118,10 @@ type Source struct {
 	Host  string `json:"host"`  // absolute path on the host
 	Guest string `json:"guest"` // absolute path in the guest
 	Mode  Mode   `json:"mode,omitempty"`
+	// Git means that it is the git directory of the project, which lies outside of it, and
+	// Worktree names the project among its linked worktrees; empty for a submodule.
+	Git      bool   `json:"git,omitempty"`
+	Worktree string `json:"worktree,omitempty"`
 }
 
 // Mode is the access that the guest has to a Source.

@@ -75,6 +75,7 @@ type Rules struct {
 	hide   *patterns
 	show   *patterns
 	prefix []string
+	own    string // Options.Worktree
 }
 
 // Options are what the user adds to and takes from the default rules: patterns in the syntax
@@ -91,11 +92,14 @@ type Options struct {
 	// Prefix are the components of the root's own path: it may lie below .git, or be a directory
 	// that guarded paths lie in, such as .claude.
 	Prefix []string `json:"prefix,omitempty"`
+	// Worktree means that the root is the git directory that several working trees have in
+	// common, and names the linked one of the guest (worktree.go).
+	Worktree string `json:"worktree,omitempty"`
 }
 
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
-	r := &Rules{names: map[string][]*Rule{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix}
+	r := &Rules{names: map[string][]*Rule{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
 	for i := range Defaults {
 		r.add(&Defaults[i])
 	}
@@ -185,7 +189,7 @@ const tempPrefix = ".bawn-"
 // Candidate reports whether Judge could return anything but Free for a name, in whatever
 // directory. It is cheap.
 func (r *Rules) Candidate(name string) bool {
-	if r.guard != nil || r.hide != nil || strings.HasPrefix(name, tempPrefix) {
+	if r.guard != nil || r.hide != nil || r.own != "" || strings.HasPrefix(name, tempPrefix) {
 		return true
 	}
 	name = foldOn(true, name)
@@ -222,7 +226,7 @@ func (r *Rules) AsksMade(name string) bool {
 // Judge returns what applies to a name, and the default rule that says so, or nil if the
 // user's or git's rules say it.
 func (r *Rules) Judge(p Place) (Kind, *Rule) {
-	if strings.HasPrefix(p.Name, tempPrefix) {
+	if strings.HasPrefix(p.Name, tempPrefix) || r.ofOthers(p) {
 		return Hidden, nil
 	}
 	kind, rule := r.judge(p)
@@ -249,6 +253,9 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 		return Hidden, nil
 	}
 	if r.guard.match(p) {
+		return Guarded, nil
+	}
+	if r.ofMain(p) {
 		return Guarded, nil
 	}
 	name := foldOn(p.Folds, p.Name)

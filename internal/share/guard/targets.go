@@ -89,8 +89,8 @@ const maxIncludes = 64
 func namedByGit(root string) []string {
 	var list []string
 	type source struct{ file, dir string } // dir is that of relative paths of included files
-	git := gitDirOf(root)
-	files := []source{{filepath.Join(git, "config"), git}, {filepath.Join(git, "config.worktree"), git}, {"/etc/gitconfig", "/etc"}}
+	own, git := gitDirOf(root)
+	files := []source{{filepath.Join(git, "config"), git}, {filepath.Join(own, "config.worktree"), own}, {"/etc/gitconfig", "/etc"}}
 	if home, err := os.UserHomeDir(); err == nil {
 		files = append(files, source{filepath.Join(home, ".gitconfig"), home})
 	}
@@ -108,23 +108,23 @@ func namedByGit(root string) []string {
 	return list
 }
 
-// gitDirOf returns the directory of a project's configuration of git. That of a working tree lies
-// elsewhere (gitrepository-layout(5), commondir).
-func gitDirOf(root string) string {
+// gitDirOf returns a project's own directory of git, and the one with the configuration. Those of a
+// linked working tree lie elsewhere (gitrepository-layout(5), commondir).
+func gitDirOf(root string) (own, common string) {
 	git := filepath.Join(root, ".git")
 	text, err := readSmall(git)
 	if err != nil {
-		return git // a directory
+		return git, git // a directory
 	}
 	to, ok := strings.CutPrefix(string(text), "gitdir:")
 	if !ok {
-		return git
+		return git, git
 	}
 	git = from(root, strings.TrimSpace(to))
 	if common, err := readSmall(filepath.Join(git, "commondir")); err == nil {
-		return from(git, strings.TrimSpace(string(common)))
+		return git, from(git, strings.TrimSpace(string(common)))
 	}
-	return git
+	return git, git
 }
 
 // readSmall reads a file, up to maxConfig bytes.

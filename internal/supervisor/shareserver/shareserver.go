@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,7 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 		case !fi.IsDir():
 			return nil, fmt.Errorf("cannot share %s: it is neither a directory nor a regular file", m.Host)
 		default:
-			guardPaths(&p.Options, spec, d, m.Guest)
+			guardPaths(&p.Options, spec, d, m)
 		}
 		plans = append(plans, p)
 	}
@@ -67,14 +68,17 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 
 // guardPaths adds the rules of guarded and hidden paths to a share. The private versions are
 // those of its place in the guest, which is the same in a fork.
-func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, guest string) {
+func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, m sandbox.Source) {
 	p := spec.AllPatterns()
-	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show}
+	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show, Worktree: m.Worktree}
 	o.Guard.Paths, o.Guard.HiddenPaths = guard.Targets(o.Root)
 	o.Guard.Prefix = strings.Split(strings.Trim(o.Root, "/"), "/")
+	if m.Git && !slices.Contains(o.Guard.Prefix, ".git") { // of a bare repository
+		o.Guard.Prefix = append(o.Guard.Prefix, ".git")
+	}
 	o.Events = d.File(store.FilesLogFile)
 	if !o.ReadOnly {
-		o.Private = d.Private(guest)
+		o.Private = d.Private(m.Guest)
 	}
 }
 
