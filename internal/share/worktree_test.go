@@ -57,15 +57,15 @@ func TestTwoWorktrees(t *testing.T) {
 	for _, w := range []worktree{a, b} {
 		both.Go(func() {
 			out, err := w.git(`for i in 1 2 3; do echo $i >f$i && git add f$i && git commit -q -m "$i" || exit 1; done
-				git config user.name guest && git branch topic-$(basename "$GIT_DIR") && git pack-refs --all && git fsck`)
+				git branch topic-$(basename "$GIT_DIR") && git fsck`)
 			if err != nil {
 				t.Errorf("%s: %v\n%s", w.host, err, out)
 			}
 		})
 	}
 	both.Wait()
-	for _, w := range []worktree{a, b} { // one at a time: git's own lock refuses the second
-		if out, err := w.git(`git gc -q`); err != nil {
+	for _, w := range []worktree{a, b} { // one at a time: git's own locks refuse the second
+		if out, err := w.git(`git config user.name guest && git pack-refs --all && git gc -q`); err != nil {
 			t.Errorf("%s: %v\n%s", w.host, err, out)
 		}
 	}
