@@ -200,3 +200,54 @@ print(sorted(seen), flush=True)
 END
 coproc W { exec $R python3 w.py; }
 o=${W[0]} p=$W_PID; read -r l <&$o; echo "$l"; echo y >>d/f; echo z >d/new; read -r l <&$o; echo "$l"
+
+### directory made unreadable and back
+# chmod of a directory on the host, listed inside.
+mkdir d; echo x >d/f; guest; now 'ls d'; chmod 700 d; echo y >d/g; inside 'ls d; stat -c %a d'; chmod 755 d; inside 'stat -c %a d'
+
+### a thousand appends
+# A reader inside that reads on gets all lines, each once.
+: >log; guest; for i in $(seq 1000); do echo "line $i" >>log; done; inside 'wc -l <log; tail -n 1 log; sort -u log | wc -l'
+
+### release that is turned
+# ln -sfn to the next release (capistrano), while a shell stands in the current one.
+mkdir r1 r2; echo 1 >r1/f; echo 2 >r2/f; ln -s r1 current; guest; now 'cd current; cat f'; ln -sfn r2 current; inside 'cat ../current/f; cat f; readlink ../current'
+
+### modules replaced by a rename
+# node_modules.new over node_modules; require of a new process.
+# needs: node
+mkdir -p node_modules/m; echo 'module.exports = 1' >node_modules/m/index.js; guest; now 'node -p "require(\"m\")"'; mkdir -p nm/m; echo 'module.exports = 2' >nm/m/index.js; mv node_modules old; mv nm node_modules; inside 'node -p "require(\"m\")"'
+
+### commit on the host
+# git status and log inside after commit, stash and reset outside.
+# needs: git
+git init -q .; git config user.name n; git config user.email e@x.test; echo 1 >f; git add f; git commit -qm one; guest; now 'git status --short; git log --format=%s'; echo 2 >f; git commit -qam two; inside 'git status --short; git log --format=%s | head -n 1'; echo 3 >f; inside 'git status --short'; git checkout -q f; inside 'git status --short; cat f'; git reset -q --hard HEAD~; inside 'git log --format=%s; cat f'
+
+### database written by both in turn
+# sqlite: each side closes it before the other opens it.
+# needs: python3
+cat >q.py <<'END'
+import sqlite3, sys
+c = sqlite3.connect("x"); c.execute("create table if not exists t(who)"); c.execute("insert into t values(?)", sys.argv[1:]); c.commit(); print(c.execute("select count(*) from t").fetchone()[0])
+END
+for i in 1 2 3; do python3 q.py host; $R python3 q.py guest; done; python3 q.py host; $R python3 -c 'import sqlite3; print(sqlite3.connect("x").execute("pragma integrity_check").fetchone())'
+
+### working directory removed and made again
+# The shell that stood in it comes back by its path.
+mkdir d; echo 1 >d/f; guest; now 'cd d; cat f'; rm -r d; mkdir d; echo 2 >d/f; inside 'cd "$PWD" && cat f'
+
+### time of the future
+# touch -d tomorrow, as an unpacked archive has it.
+echo x >f; guest; now 'cat f'; touch -d '2035-01-02 03:04:05' f; inside 'date -r f +%F; test f -nt /etc/passwd && echo newer'
+
+### case of a name changed
+# mv Readme README, on a file system that tells them apart.
+echo x >Readme; guest; now 'ls'; mv Readme README; inside 'ls; cat README; test -e Readme || echo gone'
+
+### file and directory of the same name in turn
+# A build that puts out a file, then a directory.
+guest; for i in 1 2 3; do echo $i >out; inside 'cat out'; rm out; mkdir out; echo d$i >out/f; inside 'cat out/f'; rm -r out; done
+
+### many files changed at once
+# sed -i over three hundred files, then grep inside.
+mkdir d; for i in $(seq 300); do echo old >d/f$i; done; guest; now 'grep -l old -r d | wc -l'; sed -i s/old/new/ d/*; inside 'grep -l old -r d | wc -l; grep -l new -r d | wc -l'

@@ -67,3 +67,27 @@ mkdir d; watcher; coproc W { exec $R python3 w.py d; }; sees watching; touch d/f
 # A mount namespace of its own sees them too.
 # needs: sudo unshare
 mkdir d; watcher; coproc W { exec $R sudo -n unshare -m python3 w.py d; }; sees watching; touch d/first; sees '* first'; echo x >d/f; sees 'create f'
+
+### copied tree
+# cp -r into a directory that is watched with those below.
+mkdir -p s/a/b d; echo 1 >s/a/f; echo 2 >s/a/b/g; watcher; coproc W { exec $R python3 w.py -r d; }; sees watching; touch d/first; sees '* first'; cp -r s d/t; sees 'create t' 'create t/a' 'create t/a/f' 'create t/a/b' 'create t/a/b/g'; echo 3 >>d/t/a/b/g; sees 'modify t/a/b/g'
+
+### directory above renamed
+# The watch goes on below the new name.
+mkdir -p p/d; watcher; coproc W { exec $R python3 w.py p/d; }; sees watching; touch p/d/first; sees '* first'; mv p q; echo x >q/d/f; sees 'create f'; mv q p; echo y >p/d/g; sees 'create g'
+
+### watched directory removed
+# The watcher is told, as of its own.
+mkdir d; watcher; coproc W { exec $R python3 w.py d; }; sees watching; touch d/first; sees '* first'; rm -r d; sees 'deleted '
+
+### many writes of one file
+# The last contents are there at the last event.
+mkdir d; watcher; coproc W { exec $R python3 w.py d; }; sees watching; touch d/first; sees '* first'; for i in $(seq 300); do echo $i >>d/f; done; sees 'create f' 'close f'; echo end >d/g; sees 'create g'; $R tail -n 1 d/f
+
+### watched through a link
+# A path with a symbolic link in it.
+mkdir -p real/d; ln -s real link; watcher; coproc W { exec $R python3 w.py link/d; }; sees watching; touch real/d/first; sees '* first'; echo x >real/d/f; sees 'create f'; rm link/d/f; sees 'delete f'
+
+### names of all kinds
+# Blanks, quotes, non-ASCII letters.
+mkdir d; watcher; coproc W { exec $R python3 w.py d; }; sees watching; touch d/first; sees '* first'; touch 'd/a b' "d/it's" d/ü 'd/$x'; sees 'create a b' "create it's" 'create ü' 'create $x'

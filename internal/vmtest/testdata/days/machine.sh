@@ -290,3 +290,35 @@ dpkg-query -W -f '${Status}\n' coreutils; dpkg -S /bin/ls >/dev/null 2>&1 || dpk
 # A line of /etc/hosts takes effect at once.
 # user: root
 echo "10.9.8.7 days-$$.test" >>/etc/hosts; getent hosts days-$$.test | cut -d' ' -f1; sed "/days-$$/d" /etc/hosts >h; cat h >/etc/hosts; getent hosts days-$$.test || echo gone
+
+### user namespaces
+# bubblewrap, rootless tools and browsers' sandboxes need them.
+# needs: unshare
+unshare -Urm sh -c 'id -u; mkdir t && mount -t tmpfs none t && echo x >t/f && cat t/f' 2>&1; ls t | wc -l
+
+### memory and descriptors without a file
+# memfd_create, eventfd, pidfd, epoll.
+# needs: python3
+python3 - <<'END'
+import os, select, signal
+f = os.memfd_create("x"); os.write(f, b"abc"); print(os.pread(f, 3, 0))
+p = os.fork()
+if p == 0: os._exit(3)
+d = os.pidfd_open(p); print(select.select([d], [], [], 20)[0] == [d], os.waitpid(p, 0)[1] >> 8)
+e = os.eventfd(1); q = select.epoll(); q.register(e, select.EPOLLIN); print(len(q.poll(20)), os.eventfd_read(e))
+END
+
+### sockets of all kinds
+# Pairs, datagrams with credentials, and passed descriptors.
+# needs: python3
+python3 - <<'END'
+import array, os, socket
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET); a.send(b"one"); a.send(b"two"); print(b.recv(99), b.recv(99))
+f = os.open("f", os.O_RDWR | os.O_CREAT); os.write(f, b"passed"); socket.send_fds(a, [b"x"], [f]); _, fds, _, _ = socket.recv_fds(b, 9, 1); print(os.pread(fds[0], 9, 0))
+u = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); u.bind("s"); socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"datagram", "s"); print(u.recv(99)); os.unlink("s")
+x = socket.socket(socket.AF_UNIX); x.bind("\0bawn-days"); x.listen(); print(x.getsockname())
+END
+
+### birth of a file
+# statx tells when a file was made (stat %W), and holes in it.
+touch f; test "$(stat -c %W f)" -gt 0 && echo born; truncate -s 1M f; printf x | dd of=f bs=1 seek=500000 conv=notrunc status=none; stat -c %s f; test $(stat -c %b f) -lt 200 && echo sparse

@@ -135,3 +135,94 @@ s=$(ls /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server 2>/dev/null
 # The remote end is a program here.
 # needs: rsync
 mkdir s; seq 1000 >s/a; echo x >s/b; printf '#!/bin/sh\nshift\nexec "$@"\n' >sh1; chmod +x sh1; rsync -a -e ./sh1 s/ here:"$PWD"/t/ && diff -r s t && echo equal; printf y >>s/b; rsync -a --inplace -e ./sh1 s/ here:"$PWD"/t/ && diff -r s t && echo again
+
+### git bundle and archive
+# A repository as one file, and a tree without one.
+# needs: git tar
+git init -q -b main r; cd r; git config user.name n; git config user.email e@x.test; seq 100 >f; git add f; git commit -qm one; git bundle create -q ../b main; cd ..; git clone -q -b main b c; git -C c log --format=%s; git -C r archive main | tar -tf -; git -C r archive --format=tar --prefix=p/ main | tar -xf - && cmp p/f r/f && echo equal
+
+### git clean and apply
+# What is ignored stays, a patch is applied and taken back.
+# needs: git
+git init -q -b main .; git config user.name n; git config user.email e@x.test; printf '*.o\n' >.gitignore; seq 9 >f; git add .; git commit -qm one; touch a.o junk; git clean -qfd; ls -A; echo 10 >>f; git diff >p.o; git checkout -q f; git apply p.o; tail -n 1 f; git apply -R p.o; tail -n 1 f; git clean -qfdx; ls
+
+### hooks of a clone
+# A hook made inside runs inside.
+# needs: git
+git init -q -b main .; git config user.name n; git config user.email e@x.test; printf '#!/bin/sh\necho hook ran\n' >.git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; echo x >f; git add f; git commit -qm one 2>&1; git log --format=%s
+
+### virtual environment of python
+# venv with its links, and a package run from it.
+# needs: python3
+python3 -c 'import ensurepip' 2>/dev/null; python3 -m venv --without-pip v && . v/bin/activate && python -c 'import sys; print(sys.prefix != sys.base_prefix)'; mkdir -p m; echo 'print("package", __name__)' >m/__main__.py; python -m m
+
+### pool of processes
+# multiprocessing: semaphores and shared memory.
+# needs: python3
+python3 - <<'END'
+import multiprocessing as m
+from multiprocessing import shared_memory
+def f(x): return x * x
+if __name__ == "__main__":
+    with m.Pool(4) as p: print(sum(p.map(f, range(100))))
+    q = m.Queue(); p = m.Process(target=q.put, args=("sent",)); p.start(); print(q.get()); p.join()
+    s = shared_memory.SharedMemory(create=True, size=1000); s.buf[0] = 7; t = shared_memory.SharedMemory(s.name); print(t.buf[0]); t.close(); s.close(); s.unlink()
+END
+
+### server on localhost
+# Found by name, by both families' numbers, and gone after its end.
+# needs: python3
+echo page >index.html; python3 -u - <<'END'
+import http.server, threading, urllib.request
+class Q(http.server.SimpleHTTPRequestHandler):
+    def log_message(*a): pass
+s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Q); threading.Thread(target=s.serve_forever).start()
+for h in ("localhost", "127.0.0.1", "127.1.2.3"):
+    try: print(urllib.request.urlopen("http://%s:%d/" % (h, s.server_port), timeout=20).read())
+    except OSError: print("no")
+s.shutdown(); s.server_close()
+END
+
+### files of node
+# fs in all its ways, and workers.
+# needs: node
+cat >t.js <<'END'
+const fs = require("fs"), { Worker } = require("worker_threads")
+fs.mkdirSync("a/b", { recursive: true }); fs.writeFileSync("a/b/f", "x".repeat(1e5)); fs.cpSync("a", "c", { recursive: true })
+fs.renameSync("c/b/f", "c/g"); fs.symlinkSync("g", "c/l"); console.log(fs.readFileSync("c/l").length, fs.readdirSync("c").sort().join())
+fs.copyFileSync("c/g", "h", fs.constants.COPYFILE_FICLONE); console.log(fs.statSync("h").size); fs.rmSync("a", { recursive: true }); console.log(fs.existsSync("a"))
+fs.createReadStream("h").on("data", () => {}).on("close", () => new Worker('console.log("worker", require("fs").statSync("h").size)', { eval: true }))
+END
+node t.js
+
+### watched by node
+# fs.watch inside sees a change inside.
+# needs: node
+mkdir d; node -e 'const fs = require("fs"); const w = fs.watch("d", (e, n) => { console.log(e, n); w.close() }); fs.writeFileSync("d/f", "x")' | head -n 1
+
+### keys of ssh
+# Private keys with the modes that ssh asks for.
+# needs: ssh-keygen
+ssh-keygen -q -t ed25519 -N '' -f k; stat -c '%a %n' k k.pub; ssh-keygen -y -f k | cut -d' ' -f1; echo text >t; ssh-keygen -q -Y sign -n test -f k t 2>/dev/null; head -n 1 t.sig
+
+### dbm and locks
+# The files of programs that lock by flock and by fcntl.
+# needs: python3 flock
+python3 -c 'import dbm.dumb as d; x = d.open("x", "c"); x["k"] = "v"; x.close(); print(d.open("x")["k"])'; flock l -c 'flock -n l true || echo held'; flock -s l -c 'flock -s -n l echo shared'; python3 -c '
+import fcntl, os
+f = open("m", "w"); fcntl.lockf(f, fcntl.LOCK_EX)
+if os.fork() == 0:
+    try: fcntl.lockf(open("m", "w"), fcntl.LOCK_EX | fcntl.LOCK_NB); print("free", flush=True)
+    except OSError: print("locked", flush=True)
+    os._exit(0)
+os.wait()'
+
+### cpio and links
+# Hard links and modes survive.
+# needs: cpio
+mkdir s; echo x >s/a; ln s/a s/b; ln -s a s/l; chmod 750 s/a; (cd s; find . | sort | cpio -o -H newc --quiet >../c); mkdir o; (cd o; cpio -i -m --quiet <../c); stat -c '%h %a' o/a; test o/a -ef o/b && echo linked; readlink o/l
+
+### edited in place
+# sed -i, ed, perl and ex leave the mode and no other file.
+# needs: perl
+printf 'a\nb\n' >f; chmod 640 f; sed -i s/a/A/ f; perl -pi -e s/b/B/ f; cat f; stat -c %a f; ls -A; ln -s f l; sed -i --follow-symlinks s/A/C/ l; test -L l && head -n 1 f
