@@ -96,7 +96,7 @@ func (s *privateStore) countBelow(dir, depth int) {
 		s.files++
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
-			s.bytes += int64(st.Size)
+			s.bytes += max(int64(st.Size), int64(st.Blocks)*512) // there may be room behind its end (fallocate(2))
 		case unix.S_IFDIR:
 			if fd, err := openDirAt(dir, name); err == nil {
 				s.countBelow(fd, depth-1)
