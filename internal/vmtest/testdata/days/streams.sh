@@ -234,7 +234,7 @@ $R cat 0>f 2>/dev/null; echo $?
 
 ### loop that waits for its input
 # read with a limit of time.
-(sleep 1; echo late) | $R bash -c 'read -t 0.2 x || echo none; read -t 20 x && echo $x'
+{ until test -e none; do sleep 0.1; done; echo late; } | $R bash -c 'read -t 0.2 x || { echo none; : >none; }; read -t 60 x && echo $x'
 
 ### tee and a second reader
 # tee >(command), and its status.
