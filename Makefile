@@ -42,6 +42,10 @@ test: setup ## Install what is missing and run all tests, as this user and (when
 	@$(MAKE) --no-print-directory build
 	@scripts/test
 
+.PHONY: test-kvm
+test-kvm: setup build ## Run tests of real machines under KVM, in an emulated host (TESTS=regexp)
+	@scripts/host kvm $(if $(TESTS),'$(TESTS)')
+
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
 	@scripts/check
