@@ -16,7 +16,7 @@ func page(out io.Writer, wanted bool, show func(io.Writer) error) error {
 	if !wanted || !isTerminal(os.Stdout) || command == "" || command == "cat" {
 		return show(out)
 	}
-	cmd := exec.Command("/bin/sh", "-c", command) //nolint:gosec,noctx // the person's own setting; it ends when they leave it
+	cmd := exec.Command("/bin/sh", "-c", command) //nolint:noctx // the person's own setting; it ends when they leave it
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = os.Environ()
 	if _, ok := os.LookupEnv("LESS"); !ok {

@@ -138,7 +138,7 @@ func showRunnable(b *strings.Builder, r *engine.Review) {
 		}
 		fmt.Fprintf(tw, "  %s\t%s\t%s\n", f.Class, text.Line(f.Path), why)
 	}
-	tw.Flush()
+	_ = tw.Flush() // into memory
 	showMore(b, len(r.Findings), mostFindings)
 }
 
@@ -181,7 +181,7 @@ func showStats(b *strings.Builder, r *engine.Review) {
 			}
 			fmt.Fprintf(tw, "  %s %s\t| %s\n", s.Status, at, statBar(s))
 		}
-		tw.Flush()
+		_ = tw.Flush() // into memory
 		showMore(b, len(r.Changes), mostStats)
 	}
 	added, removed := 0, 0

@@ -38,7 +38,7 @@ type Accepted struct {
 	Point int `json:"point,omitempty"`
 }
 
-// NothingToAccept: a path has no private version that differs from the host's.
+// NothingToAccept is the reason when a path has no private version that differs from the host's.
 const NothingToAccept Reason = "nothing-to-accept"
 
 // Accept reads the private versions at paths of the host, and below them, of a sandbox.
@@ -93,7 +93,7 @@ func (a *Acceptance) check() error {
 	for _, v := range a.list {
 		at := filepath.Join(v.Share, v.Version.Path)
 		switch {
-		case v.Version.Kind == versions.File && !v.Whole:
+		case v.Kind == versions.File && !v.Whole:
 			return fmt.Errorf("%s: the guest's version has %d bytes, and at most %d can be looked at: copy it with bawn cp instead", at, v.Size, reviewFile)
 		case v.seen.Kind == undo.Dir || v.seen.Kind == undo.Other:
 			return fmt.Errorf("%s: the host has something else than a file there, or a larger one: move it away first", at)
@@ -198,7 +198,7 @@ func (a *Acceptance) drop(host string, taken []versions.Version) error {
 // replacement returns what takes the place of the host's path. The host's permissions stay but
 // for those to execute.
 func (v *version) replacement() undo.Replacement {
-	switch v.Version.Kind {
+	switch v.Kind {
 	case versions.Removed:
 		return undo.Replacement{Kind: undo.Absent}
 	case versions.Link:

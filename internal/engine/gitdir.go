@@ -22,8 +22,8 @@ import (
 // of a worktree names its file .git, and the configuration of a submodule its working tree. What
 // of a shared git directory the guest sees and changes, package guard decides (worktree.go).
 
-// GitDirUnusable: the git directory of a project cannot be shared, or is not the one that was
-// shared before.
+// GitDirUnusable is the reason when the git directory of a project cannot be shared, or is not
+// the one that was shared before.
 const GitDirUnusable Reason = "git-dir-unusable"
 
 // GitDir is a git directory outside of the project, which could be shared.

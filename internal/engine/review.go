@@ -156,17 +156,15 @@ func readUpTo(limit int64, open func() (*os.File, error)) ([]byte, bool) {
 // project leads out of it. What cannot be found leads where its text says.
 func leadsOut(root *os.File, dir string) func(at, target string) bool {
 	return func(at, target string) bool {
-		rel := path.Join(path.Dir(at), target)
+		rel := path.Dir(at) + "/" + target // as the kernel goes: links on the way count
 		if filepath.IsAbs(target) {
 			inside, ok := below(filepath.Clean(target), dir)
 			if !ok {
 				return true
 			}
 			rel = inside
-		} else if rel == ".." || strings.HasPrefix(rel, "../") {
+		} else if clean := path.Clean(rel); clean == ".." || strings.HasPrefix(clean, "../") {
 			return true
-		} else {
-			rel = path.Dir(at) + "/" + target // as the kernel goes: links on the way count
 		}
 		fd, err := unix.Openat2(int(root.Fd()), rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 		if err == nil {
@@ -198,7 +196,7 @@ func (e *Engine) reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
 		}
 		for _, v := range list {
 			if v.Hidden { // the host's contents are secret: they are shown when the person asks for this file
-				v.Diff, v.Cut, v.Kept.Note = "", false, "a file of its own: yours is hidden from it"
+				v.Diff, v.Cut, v.Note = "", false, "a file of its own: yours is hidden from it"
 			}
 			r.Kept = append(r.Kept, v.Kept)
 		}
@@ -276,7 +274,7 @@ func compareVersion(root *os.File, host string, v versions.Version) (p version, 
 	p.seen = seen
 	switch {
 	case err != nil:
-		p.Kept.Note = "what the host has there cannot be shown: " + err.Error()
+		p.Note = "what the host has there cannot be shown: " + err.Error()
 		p.seen = undo.Seen{Kind: undo.Other}
 		return p, true
 	case v.Kind == versions.Removed && seen.Kind == undo.Absent:
@@ -289,7 +287,7 @@ func compareVersion(root *os.File, host string, v versions.Version) (p version, 
 		p.Status = review.Type
 	}
 	if v.Kind == versions.File && !v.Whole {
-		p.Kept.Note = fmt.Sprintf("it has %d bytes, which is too much to show or to accept", v.Size)
+		p.Note = fmt.Sprintf("it has %d bytes, which is too much to show or to accept", v.Size)
 		return p, true
 	}
 	now := v.Data
@@ -299,7 +297,7 @@ func compareVersion(root *os.File, host string, v versions.Version) (p version, 
 	if seen.Kind == undo.Link {
 		was = []byte(seen.Target + "\n")
 	}
-	p.Diff, p.Cut, p.Kept.Note = review.Diff(was, now)
+	p.Diff, p.Cut, p.Note = review.Diff(was, now)
 	same := string(was) == string(now) && (v.Kind != versions.File || v.Exec == (seen.Mode&0o111 != 0))
 	return p, p.Status != review.Modified || !same
 }

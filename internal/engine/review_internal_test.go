@@ -53,7 +53,7 @@ func newReviewed(t *testing.T) *reviewed {
 func (r *reviewed) file(root, at, text string, mode os.FileMode) {
 	r.t.Helper()
 	path := filepath.Join(root, at)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil { //nolint:gosec // of a test
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -77,7 +77,7 @@ func (r *reviewed) guest(at string, change func(path string) error) {
 func (r *reviewed) writes(at, text string, mode os.FileMode) {
 	r.t.Helper()
 	r.guest(at, func(path string) error {
-		return errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)) //nolint:gosec // of a test
+		return errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode))
 	})
 }
 

@@ -47,7 +47,7 @@ func TestKeywords(t *testing.T) {
 // TestBadKeywords: keywords in another order or number, and those that would open more
 // than names of one owner.
 func TestBadKeywords(t *testing.T) {
-	for text, say := range map[string]string{
+	refusedRules(t, map[string]string{
 		"private:raw:a.test": "cannot stand here", "raw:ech:a.test": "cannot stand here", "ech:udp:a.test:1": "cannot stand here",
 		"private:private:a.test": "cannot stand here", "private:udp:a.test:1": "cannot stand here",
 		"private": "a keyword", "ech:": "no host name", "private::22": "no host name",
@@ -55,11 +55,7 @@ func TestBadKeywords(t *testing.T) {
 		"private:host:22": "write host:PORT", "ech:host:22": "write host:PORT", "private:host": "host:PORT",
 		"private:preset:npm": "", "private:**": "one owner", "private:*": "one owner", "private:*.com": "one owner", "private:**.co.uk": "one owner",
 		"private:*.github.io": "one owner", "private:localhost:80": "host:PORT", "private:**.bawn.internal": "bawn answers",
-	} {
-		if _, err := ParseRule(Allow, text); err == nil || !strings.Contains(err.Error(), say) {
-			t.Errorf("%s: %v, want it to say %q", text, err, say)
-		}
-	}
+	})
 	for _, text := range []string{"private:a.test", "ech:a.test", "raw:a.test", "udp:private:a.test:1"} {
 		if _, err := ParseRule(Deny, text); err == nil || !strings.Contains(err.Error(), "no meaning in a deny rule") {
 			t.Errorf("deny %s: %v", text, err)
@@ -93,5 +89,15 @@ func TestSuggestKeyword(t *testing.T) {
 	}
 	if got := s.SuggestECH(Flow{Name: "**", Port: 443, Proto: TCP}); got != "" {
 		t.Error(got)
+	}
+}
+
+// refusedRules checks that each text is refused as an allow rule, with an error that says so.
+func refusedRules(t *testing.T, rules map[string]string) {
+	t.Helper()
+	for text, say := range rules {
+		if _, err := ParseRule(Allow, text); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%q: %v, want it to say %q", text, err, say)
+		}
 	}
 }

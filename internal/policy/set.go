@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -142,45 +143,70 @@ func (s *Set) about(f Flow, use func(*Rule)) {
 // Decide returns whether a flow may pass, and why. Deny wins over allow; what no rule
 // is about is denied.
 func (s *Set) Decide(f Flow) Decision {
-	var allow, deny, some, without *Rule // some: requests; without: some requests
-	var raw, ech, private bool
-	var prefix netip.Prefix
-	s.about(f, func(r *Rule) {
-		switch {
-		case r.request != nil && !r.covers(TCP, f.Port):
-		case r.request != nil && r.Action == Deny:
-			without = r
-		case r.request != nil:
-			if some == nil {
-				some = r
-			}
-			private = private || r.private
-		case !r.covers(f.Proto, f.Port):
-		case r.Action == Deny && deny == nil:
-			deny = r
-		case r.Action == Allow:
-			if allow == nil || r.raw && !raw {
-				allow = r
-			}
-			if !prefix.IsValid() {
-				prefix = r.prefix
-			}
-			raw, ech, private = raw || r.raw, ech || r.ech, private || r.private
-		}
-	})
-	d := Decision{Rule: allow, Allow: true, Raw: raw && without == nil, ECH: ech, Private: private, Prefix: prefix}
-	d.Requests = (some != nil || without != nil) && !d.Raw
+	var about judged
+	s.about(f, func(r *Rule) { about.add(r, f) })
+	d := about.decision()
 	switch {
-	case deny != nil:
-		return Decision{Rule: deny, Requests: d.Requests, Reason: fmt.Sprintf("the rule %q denies it", deny)}
-	case allow != nil:
-		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
+	case about.deny != nil:
+		return Decision{Rule: about.deny, Requests: d.Requests, Reason: fmt.Sprintf("the rule %q denies it", about.deny)}
+	case about.allow != nil:
+		d.Reason = fmt.Sprintf("the rule %q allows it", about.allow)
 		return d
-	case some != nil && f.Proto == TCP:
-		d.Rule, d.Reason = some, fmt.Sprintf("the rule %q allows some requests", some)
+	case about.some != nil && f.Proto == TCP:
+		d.Rule, d.Reason = about.some, fmt.Sprintf("the rule %q allows some requests", about.some)
 		return d
 	}
 	return Decision{Requests: d.Requests, Reason: s.whyNot(f)}
+}
+
+// judged is what the rules about a flow say.
+type judged struct {
+	allow, deny       *Rule // connections
+	some, without     *Rule // allow some requests, deny some requests
+	raw, ech, private bool
+	prefix            netip.Prefix
+}
+
+// add takes a rule about f into account. Of the allow rules the first is kept, or the first
+// with raw.
+func (j *judged) add(r *Rule, f Flow) {
+	if r.request != nil {
+		j.addRequests(r, f)
+		return
+	}
+	switch {
+	case !r.covers(f.Proto, f.Port):
+	case r.Action == Deny && j.deny == nil:
+		j.deny = r
+	case r.Action == Allow:
+		if j.allow == nil || r.raw && !j.raw {
+			j.allow = r
+		}
+		if !j.prefix.IsValid() {
+			j.prefix = r.prefix
+		}
+		j.raw, j.ech, j.private = j.raw || r.raw, j.ech || r.ech, j.private || r.private
+	}
+}
+
+// addRequests takes a rule about requests into account. It counts for UDP too, over which the
+// same requests could be made.
+func (j *judged) addRequests(r *Rule, f Flow) {
+	switch {
+	case !r.covers(TCP, f.Port):
+	case r.Action == Deny:
+		j.without = r
+	default:
+		j.some = cmp.Or(j.some, r)
+		j.private = j.private || r.private
+	}
+}
+
+// decision returns what the allow rules open.
+func (j *judged) decision() Decision {
+	d := Decision{Rule: j.allow, Allow: true, Raw: j.raw && j.without == nil, ECH: j.ech, Private: j.private, Prefix: j.prefix}
+	d.Requests = (j.some != nil || j.without != nil) && !d.Raw
+	return d
 }
 
 // whyNot says why no rule allows a flow. A rule for the same address may mean another machine.

@@ -128,7 +128,7 @@ func (f *fileSystem) hasName(fd int, root, path string) (bool, error) {
 	last := len(names) - 1
 	dir, done, err := f.tree.walkHost(names[:last])
 	if err != nil {
-		return false, nil //nolint:nilerr // nor is its directory
+		return false, nil // nor is its directory
 	}
 	defer done()
 	now, err := statAt(dir, names[last])
