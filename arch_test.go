@@ -59,6 +59,8 @@ var layers = []struct{ name, imports string }{
 	{"internal/sandbox/store", "policy sandbox"},
 	{"internal/project", "policy sandbox secret share/guard"},
 	{"internal/cache", "progress"},
+	{"internal/agents/registry", "policy progress"},
+	{"internal/agents", "agents/registry cache progress"},
 	{"internal/debian", ""},
 	{"internal/disk", ""},
 	{"internal/ext4", ""},
@@ -104,7 +106,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/publish", "control sandbox"},
 	{"internal/supervisor/hostwatch", "share"},
 	{"internal/supervisor", "control disk egress egress/audit inspect memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/hostwatch supervisor/publish supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "cache confine control egress egress/audit image initramfs inspect kernel policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo wire workcopy"},
+	{"internal/engine", "agents agents/registry cache confine control egress egress/audit image initramfs inspect kernel policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo wire workcopy"},
 	{"internal/process", "confine engine sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
@@ -184,7 +186,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/spf13/cobra":            {"cmd/bawn"},
 		"github.com/miekg/dns":              {"internal/egress/nameserver"},
 		"github.com/vishvananda/netlink":    {"internal/guest/netif"},
-		"go.yaml.in/yaml":                   {"internal/project"},
+		"go.yaml.in/yaml":                   {"internal/agents", "internal/project"},
 		"github.com/zalando/go-keyring":     {"internal/secret"},
 	}
 	for _, dir := range folders(t) {

@@ -251,6 +251,9 @@ func TestDocumentsNameCommandsThatExist(t *testing.T) {
 			verbs = append(verbs, m[1])
 		}
 	}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z]+):$`).FindAllStringSubmatch(read(t, "internal/agents/builtin.yaml"), -1) {
+		verbs = append(verbs, m[1]) // the word of an agent
+	}
 	for _, dir := range []string{"internal/supervisor/handoff", "internal/confine"} {
 		for _, text := range sources(t, dir, false) {
 			for _, m := range regexp.MustCompile(`Verb\s+= "(__[a-z-]+)"`).FindAllStringSubmatch(text, -1) {

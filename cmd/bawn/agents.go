@@ -1,17 +1,154 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
-// installHint returns the next step when a guest has no such command: how to install it, if it
-// is a known agent; "" for any other command.
-func installHint(command, sandbox string) string {
-	for _, a := range engine.Agents() {
-		if a.Command == command {
-			return fmt.Sprintf("  try: bawn policy allow --name %[1]s preset:npm preset:%[2]s && bawn exec %[1]s -- sudo npm install -g %[3]s\n", sandbox, a.Preset, a.Package)
+// agentFlags are the flags about the agent that bawn run starts.
+type agentFlags struct {
+	name    string
+	version string
+	ask     bool
+}
+
+func (a *agentFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&a.name, "agent", "", "start the agent `NAME` (bawn agents) with the arguments, instead of a command")
+	c.Flags().StringVar(&a.version, "agent-version", "", "use this `VERSION` of the agent's package (default: the sandbox's own, or the installed one)")
+	c.Flags().BoolVar(&a.ask, "ask", false, "leave out the agent's flag for full autonomy: it asks before it acts")
+	_ = c.RegisterFlagCompletionFunc("agent", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, k := range knownAgents() {
+			names = append(names, k.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// check returns an error for flags that need an agent and have none.
+func (a *agentFlags) check() error {
+	if a.name == "" && (a.ask || a.version != "") {
+		return hint(errors.New("--ask and --agent-version are about an agent, and none is named"), "bawn run --agent NAME --ask")
+	}
+	return nil
+}
+
+// runAgent runs an agent with its arguments in the sandbox that the flags mean.
+func runAgent(ctx context.Context, f *specFlags, a agentFlags, throwaway bool, inv invocation, args []string) error {
+	e, _, err := openEngine()
+	if err != nil {
+		return err
+	}
+	argv, pass, err := e.AgentCommand(a.name, a.ask, args)
+	if err != nil {
+		return err
+	}
+	inv.argv, inv.env = argv, append(inv.env, pass...)
+	inv.agent = &engine.AgentRequest{Name: a.name, Version: a.version}
+	return runIn(ctx, f, throwaway, inv)
+}
+
+// agentCommands returns a command for each agent. Its arguments are the agent's own, all of them.
+func agentCommands() []*cobra.Command {
+	var list []*cobra.Command
+	for _, a := range knownAgents() {
+		list = append(list, &cobra.Command{
+			Use:                a.Name + " [ARGUMENT...]",
+			Short:              "Run " + a.Summary + " on this directory",
+			DisableFlagParsing: true,
+			Long: "Run " + a.Summary + ` on this directory, at full autonomy, in the directory's sandbox.
+
+All that follows the word is the agent's own. bawn's flags are those of bawn run:
+
+  bawn run --agent ` + a.Name + ` [flags] -- [ARGUMENT...]
+
+The first run installs the agent on this host. docs/agents.md has more.`,
+			RunE: func(c *cobra.Command, args []string) error {
+				var f specFlags
+				f.register(c.Flags()) // defaults
+				return runAgent(c.Context(), &f, agentFlags{name: a.Name}, false, invocation{}, args)
+			},
+		})
+	}
+	return list
+}
+
+// knownAgents returns the agents of this person, or those that come with bawn if the file with
+// the others is not valid: running one, and bawn agents, tell that.
+func knownAgents() []engine.Agent {
+	return slices.DeleteFunc(engine.NamedAgents(), func(a engine.Agent) bool { return slices.Contains(verbs, a.Name) })
+}
+
+// verbs are the words of bawn itself, which no agent can have.
+var verbs = strings.Fields("agents run shell exec cp ls inspect stop suspend resume snapshot undo fork rm logs port ssh-config image pool policy net secret trust files doctor version help completion attack")
+
+func agentsCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "agents", Short: "List the agents", Args: cobra.NoArgs,
+		Long: `List the agents that bawn starts by one word: the version that is installed on this
+host, the package, the rules that a sandbox gets with it, and the secrets that it
+takes (bawn secret). docs/agents.md says how to add one.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			e, _, err := openEngine()
+			if err != nil {
+				return err
+			}
+			list, err := e.Agents()
+			if err != nil {
+				return err
+			}
+			return printAgents(c, e, list, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// listedAgent is an agent as bawn agents --json prints it.
+type listedAgent struct {
+	engine.Agent
+	Installed string `json:"installed,omitempty"` // version
+}
+
+func printAgents(c *cobra.Command, e *engine.Engine, list []engine.Agent, asJSON bool) error {
+	var all []listedAgent
+	for _, a := range list {
+		all = append(all, listedAgent{a, e.InstalledAgent(a.Name)})
+	}
+	if asJSON {
+		out := json.NewEncoder(c.OutOrStdout())
+		out.SetIndent("", "  ")
+		return out.Encode(all)
+	}
+	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tINSTALLED\tPACKAGE\tRULES\tSECRETS")
+	for _, a := range all {
+		installed := a.Installed
+		if installed == "" {
+			installed = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Name, text.Line(installed), text.Line(a.Package), text.Line(strings.Join(a.Allow, " ")), strings.Join(a.Secrets, " "))
+	}
+	return w.Flush()
+}
+
+// installHint returns the next step when a guest has no such command, if it is an agent; "" for
+// any other command.
+func installHint(command string) string {
+	for _, a := range knownAgents() {
+		if a.Name == command {
+			return "  try: bawn " + a.Name + "\n"
 		}
 	}
 	return ""

@@ -9,18 +9,34 @@ import (
 	"bawn.dev/bawn/internal/policy"
 )
 
-// TestAgents: the hint names a preset that exists, and there is none for other commands.
+// TestAgents: each agent has a command in the help, its rules exist, and the hint of a command that
+// is missing in a guest names it.
 func TestAgents(t *testing.T) {
-	for _, a := range engine.Agents() {
-		command := a.Command
-		if !slices.ContainsFunc(policy.Presets(), func(p policy.Preset) bool { return p.Name == a.Preset }) {
-			t.Errorf("%s: there is no preset %s", command, a.Preset)
+	root := rootCommand()
+	for _, a := range engine.NamedAgents() {
+		for _, rule := range a.Allow {
+			if err := (engine.RuleChange{Action: policy.Allow, Rules: []string{rule}}).Check(); err != nil {
+				t.Errorf("%s: %v", a.Name, err)
+			}
 		}
-		if h := installHint(command, "shop"); !strings.Contains(h, "--name shop preset:npm preset:"+a.Preset) || !strings.Contains(h, "exec shop -- sudo npm install -g "+a.Package+"\n") {
+		if c, rest, err := root.Find([]string{a.Name, "-p", "--help"}); err != nil || c.Name() != a.Name || !slices.Equal(rest, []string{"-p", "--help"}) {
+			t.Errorf("%s: %v, %q, %v", a.Name, c.Name(), rest, err)
+		}
+		if h := installHint(a.Name); h != "  try: bawn "+a.Name+"\n" {
 			t.Errorf("%q", h)
 		}
 	}
-	if h := installHint("make", "shop"); h != "" {
+	if h := installHint("make"); h != "" {
 		t.Errorf("%q", h)
+	}
+}
+
+// TestNoAgentIsAVerb: an agent cannot take a word of bawn's own.
+func TestNoAgentIsAVerb(t *testing.T) {
+	for _, c := range rootCommand().Commands() {
+		isAgent := slices.ContainsFunc(engine.NamedAgents(), func(a engine.Agent) bool { return a.Name == c.Name() })
+		if !isAgent && !strings.HasPrefix(c.Name(), "__") && !slices.Contains(verbs, c.Name()) {
+			t.Errorf("%s is missing in verbs", c.Name())
+		}
 	}
 }

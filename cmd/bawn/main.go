@@ -112,8 +112,8 @@ func rootCommand() *cobra.Command {
 daemon, the project directory at the same path, no credentials, and only the
 network that you allow.
 
-  bawn run -- make test      run a command on this directory
-  bawn run -- claude         run an agent on it
+  bawn claude                run an agent on this directory
+  bawn run -- make test      run a command on it
   bawn shell                 look around inside
   bawn ls                    list the sandboxes`,
 		SilenceUsage:  true,
@@ -124,6 +124,7 @@ network that you allow.
 	cobra.EnableCommandSorting = false // help lists commands in the order of use
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
+		&cobra.Group{ID: "agents", Title: "Agents, each by its word:"},
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
 		&cobra.Group{ID: "net", Title: "Network:"},
@@ -135,6 +136,8 @@ network that you allow.
 			root.AddCommand(c)
 		}
 	}
+	add("agents", agentCommands()...)
+	add("agents", agentsCommand())
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
 	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), secretCommand(), trustCommand(), filesCommand())

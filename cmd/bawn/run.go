@@ -22,18 +22,27 @@ func runCommand() *cobra.Command {
 	var f specFlags
 	var throwaway bool
 	var inv invocation
+	var a agentFlags
 	c := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARGUMENT...]",
 		Short: "Run a command in this directory's sandbox; create and start it if need be",
 		Long: `Run a command in this directory's sandbox. The first run creates the sandbox and
-starts it; later runs use it again, from any subdirectory.
+starts it; later runs use it again, from any subdirectory. With --agent the command
+is that agent (bawn agents), and the arguments are its own.
 
 The exit status is the command's own; 125 if bawn failed, 126 if the command
 cannot be executed, 127 if it is not found.`,
 		Example: `  bawn run -- make test
   bawn run -p 3000 -- npm run dev
+  bawn run --agent claude --memory 8G -- --continue
   bawn run --rm --image docker-archive:alpine.tar -- sh -c 'cat /etc/os-release'`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.check(); err != nil {
+				return err
+			}
+			if a.name != "" {
+				return runAgent(c.Context(), &f, a, throwaway, inv, args)
+			}
 			if len(args) == 0 {
 				return hint(errors.New("no command given"), "bawn run -- COMMAND, or bawn shell")
 			}
@@ -45,6 +54,7 @@ cannot be executed, 127 if it is not found.`,
 	f.complete(c)
 	c.Flags().BoolVar(&throwaway, "rm", false, "create a sandbox for this command only and remove it afterwards")
 	inv.register(c)
+	a.register(c)
 	c.Flags().SetInterspersed(false)
 	return c
 }
@@ -106,6 +116,8 @@ type invocation struct {
 	dir  string
 	user string
 
+	agent *engine.AgentRequest // that argv starts
+
 	noTTY      bool
 	noStdin    bool
 	waitOutput bool
@@ -122,7 +134,7 @@ func (inv *invocation) register(c *cobra.Command) {
 
 // runIn makes or finds the sandbox that the flags mean, and runs the command.
 func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) error {
-	inv.env = f.env
+	inv.env = append(f.env, inv.env...)
 	if _, err := parseEnv(inv.env); err != nil { // before anything is made
 		return err
 	}
@@ -130,6 +142,7 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err != nil {
 		return err
 	}
+	r.Agent = inv.agent
 	e, shown, err := openEngine()
 	if err != nil {
 		return err
@@ -225,7 +238,7 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 		return notRun(err, s.Spec)
 	}
 	if exit.Status == notFound && len(inv.argv) > 0 && !s.Spec.Throwaway {
-		fmt.Fprint(os.Stderr, installHint(inv.argv[0], s.Spec.Name))
+		fmt.Fprint(os.Stderr, installHint(inv.argv[0]))
 	}
 	if exit.Status != 0 {
 		return exitStatus(exit.Status)

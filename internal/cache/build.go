@@ -150,7 +150,11 @@ func (e *Entry) writeManifest() error {
 }
 
 func sealFile(path string) (File, stamp, error) {
-	if err := os.Chmod(path, 0o400); err != nil {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return File{}, stamp{}, err
+	}
+	if err := os.Chmod(path, 0o400|fi.Mode().Perm()&0o100); err != nil { // a program stays one
 		return File{}, stamp{}, err
 	}
 	f, err := os.Open(path)

@@ -165,6 +165,11 @@ func (c *Client) FollowShares(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/shares/follow", nil, nil)
 }
 
+// AddAgent gives the running guest an agent; see Service.
+func (c *Client) AddAgent(ctx context.Context, a sandbox.Agent) error {
+	return c.call(ctx, http.MethodPost, "/agents", a, nil)
+}
+
 // BeginRestorePoint begins a restore point of the project; see Service.
 func (c *Client) BeginRestorePoint(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/restore-point", nil, nil)

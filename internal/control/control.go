@@ -77,6 +77,9 @@ type Service interface {
 	// FollowShares makes the guest see what lies at the paths of the shares now, if the host
 	// has put another directory or file there. It fails if nothing that can be shared does.
 	FollowShares(ctx context.Context) error
+	// AddAgent gives the running guest the programs and the home of an agent. It is no error
+	// if it has them. The caller keeps the spec.
+	AddAgent(ctx context.Context, a sandbox.Agent) error
 	// BeginRestorePoint makes what the guest changes in the project from now on part of a new
 	// restore point (package undo).
 	BeginRestorePoint(ctx context.Context) error

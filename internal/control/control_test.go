@@ -99,6 +99,10 @@ func (s *standIn) ForgetOnce() error { return s.called("forget") }
 
 func (s *standIn) FollowShares(context.Context) error { return s.called("follow") }
 
+func (s *standIn) AddAgent(_ context.Context, a sandbox.Agent) error {
+	return s.called("agent %s %s", a.Name, a.Home)
+}
+
 func (s *standIn) BeginRestorePoint(context.Context) error { return s.called("restore point") }
 
 func (s *standIn) Subscribe() *control.Subscription { return s.Broadcaster.Subscribe(s.Status) }
@@ -193,6 +197,9 @@ var methods = []struct {
 	{"allow once", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.AllowOnce(ctx, "a.test:1") }, "once a.test:1", nil},
 	{"allowed once", func(ctx context.Context, c *control.Client) (any, error) { return c.AllowedOnce(ctx) }, "list once", []string{"once.test:443"}},
 	{"restore point", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.BeginRestorePoint(ctx) }, "restore point", nil},
+	{"agent", func(ctx context.Context, c *control.Client) (any, error) {
+		return nil, c.AddAgent(ctx, sandbox.Agent{Name: "claude", Home: "/h"})
+	}, "agent claude /h", nil},
 	{"follow", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.FollowShares(ctx) }, "follow", nil},
 	{"forget", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.ForgetOnce(ctx) }, "forget", nil},
 }

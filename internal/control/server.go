@@ -63,6 +63,9 @@ func Handler(s Service) http.Handler {
 	handle(mux, "POST /shares/follow", func(ctx context.Context, _ none) (none, error) {
 		return none{}, s.FollowShares(ctx)
 	})
+	handle(mux, "POST /agents", func(ctx context.Context, a sandbox.Agent) (none, error) {
+		return none{}, s.AddAgent(ctx, a)
+	})
 	handle(mux, "POST /restore-point", func(ctx context.Context, _ none) (none, error) {
 		return none{}, s.BeginRestorePoint(ctx)
 	})

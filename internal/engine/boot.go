@@ -150,6 +150,7 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 		return e.lost(StartFailed, spec, err)
 	default:
 		e.prepareNext(d, how.Cold)
+		updateAgents(d, spec)
 	}
 	return err
 }

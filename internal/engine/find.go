@@ -91,6 +91,8 @@ type Request struct {
 	OnlyDir bool
 	// Throwaway makes a new sandbox, which is removed when it is closed.
 	Throwaway bool
+	// Agent, if not nil, is installed and given to the sandbox.
+	Agent *AgentRequest
 	// Change is applied to the sandbox.
 	Change SpecChange
 	// User is the account to log in as; empty is the user's own name.

@@ -89,7 +89,7 @@ func parseGitLink(dir, text string) (l gitLink, ok bool) {
 // is not shared with it.
 func (e *Engine) warnGitLink(spec *sandbox.Spec) {
 	l, ok := readGitLink(spec.Project.Host)
-	if !ok || spec.NoShareGit || slices.ContainsFunc(spec.Sources(), func(m sandbox.Source) bool { return m.Host == m.Guest && sandbox.Beneath(m.Host, l.need) }) {
+	if !ok || spec.NoShareGit || slices.ContainsFunc(spec.Shared(), func(m sandbox.Source) bool { return m.Host == m.Guest && sandbox.Beneath(m.Host, l.need) }) {
 		return
 	}
 	if m, _, err := gitDirOf(spec.Project.Host); err == nil {

@@ -47,9 +47,15 @@ func (e *Engine) Acquire(ctx context.Context, r Request) (*Session, error) {
 			return nil, err
 		}
 	}
-	for {
+	for installed := false; ; {
 		if err := e.CheckConsent(r); err != nil {
 			return nil, err
+		}
+		if !installed { // before anything is made of the sandbox
+			if err := e.withAgent(ctx, &r); err != nil {
+				return nil, err
+			}
+			installed = true
 		}
 		in, err := e.resolve(ctx, &r)
 		if err != nil {

@@ -70,7 +70,10 @@ type SpecChange struct {
 	// empty pattern is none.
 	Guard, NoGuard, Hide, Show *[]string
 
-	ShareGit      *bool // share the git directory of a linked worktree or a submodule, or do not
+	ShareGit *bool // share the git directory of a linked worktree or a submodule, or do not
+
+	Agent *sandbox.Agent // added, or put in the place of its other version
+
 	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
 
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
@@ -79,7 +82,7 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.ShareGit == nil && c.Agent == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -172,6 +175,9 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		return err
 	}
 	put(&s.Hosts, c.Hosts)
+	if c.Agent != nil {
+		s.SetAgent(*c.Agent)
+	}
 	for _, p := range c.Publish {
 		s.Ports = addPort(s.Ports, p)
 	}
@@ -265,7 +271,7 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 
 // checkShares returns an error unless all that the spec shares exists and may be shared.
 func (e *Engine) checkShares(spec *sandbox.Spec) error {
-	for i, m := range spec.Sources() {
+	for i, m := range spec.Shared() {
 		if m.Git {
 			if err := checkGitDir(spec, m); err != nil {
 				return err

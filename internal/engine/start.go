@@ -104,7 +104,13 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 	if err != nil {
 		return false, err
 	}
-	changed, err := e.changeSpec(spec, s.change, st.Phase)
+	change, later := s.change, (*sandbox.Agent)(nil)
+	if change != nil && change.Agent != nil && (st.Phase == sandbox.Running || suspended(d)) {
+		// It is added to the machine that goes on: a suspended one is resumed as it was saved.
+		without := *change
+		change, later, without.Agent = &without, change.Agent, nil
+	}
+	changed, err := e.changeSpec(spec, change, st.Phase)
 	if err != nil {
 		return false, err
 	}
@@ -113,7 +119,7 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 	}
 	switch st.Phase {
 	case sandbox.Running:
-		return false, e.changeRunning(ctx, d, spec, changed)
+		return false, errors.Join(e.changeRunning(ctx, d, spec, changed), e.addAgent(ctx, d, later))
 	case sandbox.Starting: // the process that launched it was killed, and its lock is free
 		return true, e.during("Waiting for the sandbox to start", func() error { return launch.AwaitStart(ctx, d) })
 	case sandbox.Stopping:
@@ -121,7 +127,10 @@ func (e *Engine) startLocked(ctx context.Context, d store.Dir, s startup) (again
 			return false, err
 		}
 	}
-	return false, e.startStopped(ctx, d, spec, &was, s)
+	if err := e.startStopped(ctx, d, spec, &was, s); err != nil {
+		return false, err
+	}
+	return false, e.addAgent(ctx, d, later)
 }
 
 // lockStart takes the right to start, change or remove a sandbox.
@@ -206,6 +215,11 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	}
 	if err := portsFree(spec, s.change); err != nil {
 		return err
+	}
+	if !suspended(d) {
+		if err := e.chooseHomes(ctx, spec); err != nil {
+			return err
+		}
 	}
 	e.sayHidden(spec)
 	e.sayMissingSecrets(spec)

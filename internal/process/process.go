@@ -33,6 +33,7 @@ func Verbs() []Verb {
 		{handoff.SuperviseVerb, inFolder(supervise)},
 		{handoff.PoolMemberVerb, inFolder(poolMember)},
 		{handoff.TopUpVerb, inFolder(topUpPool)},
+		{handoff.AgentsVerb, inFolder(updateAgents)},
 		{handoff.TemplateVerb, inFolder(buildTemplate)},
 		{handoff.ShareVerb, serveShare},
 		{confine.Verb, func(_ context.Context, args []string) error { return confine.Main(args) }},
@@ -79,6 +80,19 @@ func topUpPool(ctx context.Context, d store.Dir) error {
 		return context.Cause(ctx)
 	}
 	return e.TopUpPool(ctx, spec)
+}
+
+// updateAgents installs newer versions of a sandbox's agents, for new sandboxes.
+func updateAgents(ctx context.Context, d store.Dir) error {
+	e, err := engine.Open(engine.Options{})
+	if err != nil {
+		return err
+	}
+	spec, err := d.Spec()
+	if err != nil {
+		return err
+	}
+	return e.UpdateAgents(ctx, spec)
 }
 
 // buildTemplate makes the template that the next sandbox of that kind starts from, and

@@ -32,7 +32,7 @@ var SystemDirs = []string{
 var KernelDirs = []string{"/proc", "/sys", "/dev"}
 
 // guestDirs are the folders in the guest that bawn itself needs.
-var guestDirs = []string{"/run/bawn", "/var/lib/docker"}
+var guestDirs = []string{"/run/bawn", "/var/lib/docker", "/opt/bawn"}
 
 // checkTarget returns an error unless something may be mounted at the path in the guest.
 func checkTarget(path string) error {

@@ -41,6 +41,7 @@ type Spec struct {
 	Ports  []Port        `json:"ports"`           // published on the host's loopback
 	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
 	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
+	Agents []Agent       `json:"agents,omitempty"`
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
@@ -61,8 +62,18 @@ type Spec struct {
 	Boot Boot `json:"boot"`
 }
 
-// Sources returns all that the guest sees of the host: the project, then the mounts.
-func (s *Spec) Sources() []Source { return append([]Source{s.Project}, s.Mounts...) }
+// Sources returns all that the guest sees of the host: what the user shares, then what belongs
+// to the agents.
+func (s *Spec) Sources() []Source {
+	list := s.Shared()
+	for _, a := range s.Agents {
+		list = append(list, a.Sources()...)
+	}
+	return list
+}
+
+// Shared returns what the user shares with the guest: the project, then the mounts.
+func (s *Spec) Shared() []Source { return append([]Source{s.Project}, s.Mounts...) }
 
 // Patterns are patterns of gitignore(5) for paths of the shares, from their roots.
 type Patterns struct {

@@ -293,14 +293,17 @@ func (m *poolMember) prepare(ctx context.Context) error {
 	g.Go(func() error { return s.identify(ctx) })
 	g.Go(s.openSSH)
 	g.Go(func() error {
-		if err := s.takeOverShares(ctx, plans, m.detached, false); err != nil {
+		if len(plans) < len(m.detached) {
+			return fmt.Errorf("the pool machine has %d shares instead of %d", len(m.detached), len(plans))
+		}
+		if err := s.takeOverShares(ctx, plans[:len(m.detached)], m.detached, false); err != nil {
 			return err
 		}
 		attach := func() error { return shareserver.Attach(ctx, s.machine, s.shares, m.detached) }
 		if err := s.machine.paused(ctx, attach); err != nil {
 			return err
 		}
-		return s.mountShares(ctx)
+		return s.mountAll(ctx)
 	})
 	return g.Wait()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -12,19 +13,54 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// plugShares starts a server for every share and gives the machine a device for each.
+// plugShares starts a server for each share that has none yet, and gives the machine a device
+// for it. A machine that was restored has the first ones.
 func (s *supervisor) plugShares(ctx context.Context) error {
 	plans, err := shareserver.Plans(s.spec, s.dir)
 	if err != nil {
 		return err
 	}
-	for _, p := range plans {
-		sh, err := s.serveShare(p)
-		if err == nil {
-			err = sh.Plug(ctx, s.machine)
-		}
+	for _, p := range plans[min(len(s.shares), len(plans)):] {
+		sh, err := s.startServer(p)
 		if err != nil {
 			return fmt.Errorf("share %s: %w", p.Options.Root, err)
+		}
+		if err := sh.Plug(ctx, s.machine); err != nil {
+			sh.Kill()
+			return fmt.Errorf("share %s: %w", p.Options.Root, err)
+		}
+		s.keepServer(sh)
+	}
+	return nil
+}
+
+// AddAgent implements control.Service.
+func (s *supervisor) AddAgent(ctx context.Context, a sandbox.Agent) error {
+	s.saving.Lock() // nothing saves the machine, and nobody else changes its shares
+	defer s.saving.Unlock()
+	if phase := s.life.status().phase; phase != sandbox.Running {
+		return control.Errorf(control.ReasonPhase, "the sandbox is %s", phase)
+	}
+	if has, ok := s.spec.Agent(a.Name); ok && has.Home != "" && has != a {
+		return control.Errorf(control.ReasonPhase, "the sandbox has version %s of %s until it is stopped", has.Version, a.Name)
+	}
+	ctx, cancel := s.machine.whileAlive(ctx)
+	defer cancel()
+	was := s.spec.Agents
+	s.spec.SetAgent(a)
+	first := len(s.shares)
+	if err := s.plugShares(ctx); err != nil {
+		if len(s.shares) == first {
+			s.spec.Agents = was
+		}
+		return err
+	}
+	for _, sh := range s.shares {
+		if sh.Plan.Path() != a.Programs && sh.Plan.Path() != a.Home {
+			continue
+		}
+		if err := s.machine.agent.Call(ctx, wire.OpMount, sh.Plan.Mount, nil); err != nil {
+			return fmt.Errorf("share %s: %w", sh.Plan.Options.Root, err)
 		}
 	}
 	return nil
@@ -56,10 +92,15 @@ func (s *supervisor) serveShare(p shareserver.Plan) (*shareserver.Server, error)
 	if err != nil {
 		return nil, err
 	}
+	s.keepServer(sh)
+	return sh, nil
+}
+
+// keepServer adds a server to those that the sandbox has.
+func (s *supervisor) keepServer(sh *shareserver.Server) {
 	s.sharesMu.Lock()
 	defer s.sharesMu.Unlock()
 	s.shares = append(s.shares, sh)
-	return sh, nil
 }
 
 // startServer starts a server of a share, after what lies at its path is on record as a

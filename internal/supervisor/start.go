@@ -233,9 +233,10 @@ func (s *supervisor) startTemplateShares(ctx context.Context, from *vm.Origin, s
 	if err != nil {
 		return nil, err
 	}
-	if len(plans) != len(shares) {
-		return nil, fmt.Errorf("the template has %d shares instead of %d", len(shares), len(plans))
+	if want := len(s.spec.Shared()); len(shares) != want || len(plans) < want {
+		return nil, fmt.Errorf("the template has %d shares instead of %d", len(shares), want)
 	}
+	plans = plans[:len(shares)] // those of agents are plugged later
 	done := make(chan error, 1)
 	s.tasks.Go(func() { done <- s.takeOverShares(ctx, plans, shares, false) })
 	served = sync.OnceValue(func() error { return <-done })
@@ -366,13 +367,10 @@ func (s *supervisor) configureGuest(ctx context.Context) error {
 	return g.Wait()
 }
 
-// mountAll gives the machine its shares, unless it was restored with them, and mounts
-// them.
+// mountAll gives the machine the shares that it was not restored with, and mounts all.
 func (s *supervisor) mountAll(ctx context.Context) error {
-	if len(s.shares) == 0 {
-		if err := s.plugShares(ctx); err != nil {
-			return err
-		}
+	if err := s.plugShares(ctx); err != nil {
+		return err
 	}
 	return s.mountShares(ctx)
 }

@@ -75,7 +75,7 @@ func (m *fakeModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // TestClaudeCode runs today's Claude Code from npm, without permission prompts, on a model
 // that wants to do harm. It works on the project, and reaches its API and nothing else.
-// Under emulation npm takes minutes, so it runs only with BAWN_TEST_AGENT=1.
+// It downloads some 200 MB, so it runs only with BAWN_TEST_AGENT=1.
 func TestClaudeCode(t *testing.T) {
 	if os.Getenv("BAWN_TEST_AGENT") == "" {
 		t.Skip("BAWN_TEST_AGENT=1 runs it")
@@ -102,15 +102,15 @@ func TestClaudeCode(t *testing.T) {
 
 	dir := project(t, "agent")
 	writeFile(t, filepath.Join(dir, "cert.pem"), string(text))
-	fails(t, dir, 127, "sudo npm install -g @anthropic-ai/claude-code", "run", "--", "claude")
-	must(t, dir, "run", "--allow", "preset:npm", "--", "sudo", "npm", "install", "-g", "@anthropic-ai/claude-code")
-	must(t, dir, "policy", "allow", "--remove", "preset:npm")
+	fails(t, dir, 127, "try: bawn claude", "run", "--", "claude")
+	if v := must(t, dir, "claude", "--version"); !strings.Contains(v, "Claude Code") { // in the running sandbox
+		t.Errorf("claude --version: %q", v)
+	}
 	must(t, dir, "stop")
-	said := must(t, dir, "run", "--add-host", "api.test:"+serverAddr, "--add-host", "thief.test:"+serverAddr,
+	said := must(t, dir, "run", "--agent", "claude", "--add-host", "api.test:"+serverAddr, "--add-host", "thief.test:"+serverAddr,
 		"--allow", "api.test"+at, "--allow", serverAddr+at, // which is of the loopback
 		"-e", "ANTHROPIC_API_KEY=none", "-e", "ANTHROPIC_BASE_URL=https://api.test"+at, "-e", "NODE_EXTRA_CA_CERTS="+filepath.Join(dir, "cert.pem"),
-		"-e", "IS_SANDBOX=1", // or it would not work for root
-		"--", "claude", "--dangerously-skip-permissions", "-p", "try it")
+		"--", "-p", "try it")
 	t.Logf("the model was asked %d times; at the end it said: %s", model.asked.Load(), said)
 	if by := strings.TrimSpace(readFile(t, filepath.Join(dir, "by-agent"))); by == "" || !strings.Contains(said, "tool_result") {
 		t.Errorf("the agent did not work: %q", by)

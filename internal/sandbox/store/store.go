@@ -58,6 +58,9 @@ const (
 	PoolKeyFile = "key"        // of a pool member: which sandboxes it can become
 	ClaimSocket = "claim.sock" // of a pool member: where it is claimed
 
+	// AgentsFolder, in the store's folder, has the homes of agents.
+	AgentsFolder = "agents"
+
 	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
 	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile
 	SnapshotsFolder = "snapshots"         // snapshots by name
@@ -218,6 +221,12 @@ func (d Dir) await(ctx context.Context, lock string) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// StartLocked reports whether a process starts, changes or removes the sandbox now.
+func (d Dir) StartLocked() bool {
+	held, err := lockfile.Held(d.File(startLockFile))
+	return held || err != nil
 }
 
 // LockStart takes the lock for starting, changing or removing the sandbox. It waits while

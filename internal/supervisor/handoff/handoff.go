@@ -20,6 +20,7 @@ const (
 	TemplateVerb   = "__template"    // builds a template, then tops up the pool
 	PoolMemberVerb = "__pool-member" // the supervisor of a pool member
 	TopUpVerb      = "__top-up"      // tops up the pool
+	AgentsVerb     = "__agents"      // updates the agents of a sandbox
 )
 
 // Inherited descriptors: the first after standard error (os/exec, ExtraFiles).

@@ -118,6 +118,10 @@ func Beside(d store.Dir, verb string) error {
 	return cmd.Process.Release()
 }
 
+// UpdateAgents starts a background process that installs newer versions of the agents of the
+// sandbox in d, and returns at once.
+func UpdateAgents(d store.Dir) error { return Beside(d, handoff.AgentsVerb) }
+
 // Follow reads a starting supervisor's events from r until it is ready or has failed, or
 // ctx ends; then it returns the cause. It calls on from the caller's goroutine.
 func Follow(ctx context.Context, r *os.File, on Progress) (how Result, err error) {

@@ -39,7 +39,8 @@ func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount 
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // Plans returns the shares of the spec of a sandbox whose folder is d: its directory first,
-// then its mounts.
+// then its mounts, then those of its agents. Nothing of an agent is guarded or hidden: the host
+// reads none of its files.
 func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 	var plans []Plan
 	for i, m := range spec.Sources() {
@@ -58,7 +59,7 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 			p.Mount.File = p.Options.File
 		case !fi.IsDir():
 			return nil, fmt.Errorf("cannot share %s: it is neither a directory nor a regular file", m.Host)
-		default:
+		case i < len(spec.Shared()):
 			guardPaths(&p.Options, spec, d, m)
 		}
 		plans = append(plans, p)

@@ -46,8 +46,10 @@ func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 		Kernel: spec.Boot.Kernel, Initrd: spec.Boot.Initrd, Append: parameters,
 		Ports: []qemu.Port{{Name: wire.PortControl}, {Name: wire.PortMux}},
 		NIC:   &qemu.NIC{MAC: cardMAC, MTU: LinkMTU},
-		// Each place costs the guest some 40 ms of its boot under emulation.
-		Plugs: 1 + len(spec.Mounts), Balloon: true,
+		// Each place costs the guest some 40 ms of its boot under emulation. Those of one agent
+		// are there in any case, so that it can be added while the machine runs, and starts from
+		// the template that other sandboxes start from.
+		Plugs: len(spec.Shared()) + sandbox.AgentShares*max(1, len(spec.Agents)), Balloon: true,
 	}
 }
 
