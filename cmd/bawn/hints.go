@@ -95,6 +95,10 @@ var steps = map[engine.Reason]string{
 	engine.RuleNotFound:       "bawn policy show",
 	engine.RulesSyntax:        "correct {path} in an editor, or bawn policy reset {scope} to remove all its rules",
 
+	engine.NoAgent:           "bawn agents",
+	engine.AgentsFile:        "correct {path}; docs/agents.md has its fields",
+	engine.AgentNotInstalled: "check the network and npm config get registry, then run the same command again",
+
 	engine.NoQEMU:         "bawn doctor",
 	engine.NoMemory:       "bawn suspend another sandbox (bawn ls lists them)",
 	engine.LimitReached:   "bawn suspend another sandbox (bawn ls lists them), or set a larger limit in " + engine.MaxSandboxesEnv + " or " + engine.MaxMemoryEnv,

@@ -104,7 +104,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "GitDirOutside", "PathsHidden", "SecretMissing",
+	"RepositoryOutside", "GitDirOutside", "PathsHidden", "AgentUpdate", "SecretMissing",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

@@ -366,7 +366,7 @@ func clearHotplugEvent(r *registers, selector uint32) {
 
 // check refuses what FreezeShare would not have returned.
 func (z *frozen) check() error {
-	if len(z.Header) != len(headerAt) || len(z.Vectors) > maxVectors || len(z.Queues) > maxShareQueues || z.Plug < 0 || z.Plug >= maxPlugs {
+	if len(z.Header) != len(headerAt) || len(z.Vectors) > maxVectors || len(z.Queues) > maxShareQueues || z.Plug < 0 || z.Plug >= MaxPlugs {
 		return errors.New("a number is out of range")
 	}
 	return nil

@@ -42,7 +42,7 @@ const (
 	maxSerial = 20 // bytes of a disk's serial (virtio 1.2, 5.2.6.1, VIRTIO_BLK_ID_BYTES)
 	maxTag    = 36 // bytes of a share's tag (virtio 1.2, 5.11.4)
 	maxPorts  = 30 // virtio-serial ports; QEMU's default limit is 31, port 0 is kept for a console
-	maxPlugs  = 24 // pcie-root-ports beside the other devices on the root bus's 32 slots
+	MaxPlugs  = 24 // pcie-root-ports beside the other devices on the root bus's 32 slots
 	maxCPUs   = 255
 	minMemory = 64 * mib
 	mib       = 1 << 20
@@ -133,8 +133,8 @@ func (m *Machine) checkBoard() error {
 	if m.RAM == nil {
 		bad("no RAM file")
 	}
-	if m.Plugs < 0 || m.Plugs > maxPlugs {
-		bad("%d plugs: must be at most %d", m.Plugs, maxPlugs)
+	if m.Plugs < 0 || m.Plugs > MaxPlugs {
+		bad("%d plugs: must be at most %d", m.Plugs, MaxPlugs)
 	}
 	for _, path := range []string{m.Binary, m.Kernel, m.Initrd} {
 		if !filepath.IsAbs(path) {

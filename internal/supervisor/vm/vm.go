@@ -49,8 +49,18 @@ func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 		// Each place costs the guest some 40 ms of its boot under emulation. Those of one agent
 		// are there in any case, so that it can be added while the machine runs, and starts from
 		// the template that other sandboxes start from.
-		Plugs: len(spec.Shared()) + sandbox.AgentShares*max(1, len(spec.Agents)), Balloon: true,
+		Plugs: plugs(spec), Balloon: true,
 	}
+}
+
+// plugs returns the number of places for shares. A sandbox with so many mounts that those of an
+// agent do not fit starts without them, as long as it has none.
+func plugs(spec *sandbox.Spec) int {
+	n := len(spec.Shared())
+	if len(spec.Agents) > 0 {
+		return n + sandbox.AgentShares*len(spec.Agents)
+	}
+	return max(n, min(n+sandbox.AgentShares, qemu.MaxPlugs))
 }
 
 // Channels are the host's ends of the connections into a machine.
