@@ -178,7 +178,7 @@ func leadsOut(root *os.File, dir string) func(at, target string) bool {
 // the folders of these.
 func privateShares(spec *sandbox.Spec, d store.Dir) map[string]string {
 	shares := map[string]string{}
-	for _, m := range spec.Sources() {
+	for _, m := range spec.Shared() {
 		if fi, err := os.Stat(m.Host); err == nil && fi.IsDir() && !m.ReadOnly() {
 			shares[m.Host] = d.Private(m.Guest)
 		}
