@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 		var out strings.Builder
 		root.SetOut(&out)
 		root.SetErr(io.Discard)
-		args := append(strings.Fields(c.CommandPath())[1:], "--help")
+		args := slices.Concat(strings.Fields(c.CommandPath())[1:], []string{"--help"})
 		if c.DisableFlagParsing { // an agent's word: --help is for the agent, which this would start
 			args = []string{"help", c.Name()}
 		}

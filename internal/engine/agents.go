@@ -356,7 +356,7 @@ func (e *Engine) makeHome(home, first, name string) error {
 	}
 	a, err := e.agent(name)
 	if err != nil || home == first {
-		return nil //nolint:nilerr // an agent that is not described any more has no login
+		return nil // an agent that is not described any more has no login
 	}
 	from, err := os.OpenRoot(first)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,5 +1,7 @@
 package sandbox
 
+import "slices"
+
 // Agent is a coding agent that a sandbox has: its programs and its home, both of which are
 // directories of the host that bawn owns.
 type Agent struct {
@@ -43,12 +45,11 @@ func (s *Spec) Agent(name string) (Agent, bool) {
 
 // SetAgent adds the agent, or replaces the one of its name.
 func (s *Spec) SetAgent(a Agent) {
-	list := append([]Agent{}, s.Agents...)
-	for i := range list {
-		if list[i].Name == a.Name {
-			list[i], s.Agents = a, list
-			return
-		}
+	list := slices.Clone(s.Agents)
+	if i := slices.IndexFunc(list, func(b Agent) bool { return b.Name == a.Name }); i >= 0 {
+		list[i] = a
+	} else {
+		list = append(list, a)
 	}
-	s.Agents = append(list, a)
+	s.Agents = list
 }

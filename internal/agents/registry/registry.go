@@ -146,7 +146,7 @@ func (c *Client) get(ctx context.Context, address, kind string) (body io.ReadClo
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", kind)
-	res, err := c.http.Do(req)
+	res, err := c.http.Do(req) //nolint:bodyclose // watched closes it
 	b := &watched{ctx: ctx, cancel: cancel, timer: timer, stall: c.stall}
 	if err != nil {
 		return nil, 0, errors.Join(b.why(err), b.Close())
@@ -190,7 +190,7 @@ func (w *watched) why(err error) error {
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.body.Read(b)
 	w.timer.Reset(w.stall)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = w.why(err)
 	}
 	return n, err
