@@ -100,8 +100,8 @@ type Options struct {
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
 	r := &Rules{names: map[string][]*Rule{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
-	for i := range Defaults {
-		r.add(&Defaults[i])
+	for _, rule := range Defaults {
+		r.add(rule)
 	}
 	for kind, paths := range map[Kind][]string{Guarded: o.Paths, Hidden: o.HiddenPaths} {
 		for _, p := range paths {
@@ -122,7 +122,9 @@ func New(o Options) (*Rules, error) {
 	return r, nil
 }
 
-func (r *Rules) add(rule *Rule) {
+// add compiles a copy of a default rule: Defaults is shared by all servers of a process.
+func (r *Rules) add(from Rule) {
+	rule := &from
 	rule.parts = strings.Split(fold(rule.Path), "/")
 	last := rule.parts[len(rule.parts)-1]
 	rule.glob = globOf(last)
