@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -81,7 +82,7 @@ func (s *supervisor) fileEvents(ctx context.Context) error {
 	if s.told.IsZero() {
 		s.told = time.Now()
 	}
-	e := &eventStream{s: s, stream: stream, watch: watch, opened: s.told, played: make(chan struct{}, 1)}
+	e := &eventStream{s: s, stream: stream, watch: watch, opened: s.told, played: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	told := make(chan struct{})
@@ -119,6 +120,10 @@ func (s *supervisor) shareServers() []*shareserver.Server {
 	return append([]*shareserver.Server(nil), s.shares...)
 }
 
+// moveLull is how long after a renamed directory its place is asked for anew: renames that follow each
+// other are one.
+const moveLull = 300 * time.Millisecond
+
 // eventStream is one stream of file events. Orders to servers of shares end with the sandbox only: one
 // that is given up ends the control of its server.
 type eventStream struct {
@@ -127,6 +132,7 @@ type eventStream struct {
 	watch  *hostwatch.Watch
 	opened time.Time     // from then on the guest is to be told what changes
 	played chan struct{} // the guest has played a batch
+	moved  chan struct{} // a directory was renamed, and the guest knows
 	thread atomic.Uint32 // of the guest's agent
 }
 
@@ -177,10 +183,17 @@ func (e *eventStream) hear(ctx context.Context) error {
 	}
 }
 
-// follow watches what the guest reports, until there are no more reports.
+// follow watches what the guest reports, until there are no more reports. The server names the
+// directories, and the host may rename one before it is watched by that name, or before the guest
+// knows. Then another directory, or none, was watched in its place, and the guest reports nothing
+// anew. So after a rename that the guest knows of they are all named again, and what changed since
+// they were named last is looked for.
 func (e *eventStream) follow(ctx context.Context, reports <-chan report) {
 	var last report
+	var named time.Time
+	var again <-chan time.Time
 	for {
+		since := time.Time{} // as the report says
 		select {
 		case r, ok := <-reports:
 			if !ok {
@@ -191,11 +204,19 @@ func (e *eventStream) follow(ctx context.Context, reports <-chan report) {
 			}
 			last = r
 		case <-e.s.replaced: // the guest watches on, and the host has other directories
-			if last.at.IsZero() {
-				continue
+		case <-e.moved:
+			if again == nil {
+				again = time.After(moveLull)
 			}
+			continue
+		case <-again:
+			again, since = nil, named
 		}
-		e.watched(ctx, last)
+		if last.at.IsZero() {
+			continue
+		}
+		named = time.Now()
+		e.watched(ctx, last, since)
 	}
 }
 
@@ -222,9 +243,13 @@ func (e *eventStream) setThread(thread uint32) {
 	}
 }
 
-// watched watches the directories of the host that belong to what the guest watches.
-func (e *eventStream) watched(ctx context.Context, r report) {
+// watched watches the directories of the host that belong to what the guest watches. What changed
+// since the report's time, or an earlier one if it is not zero, counts as changed meanwhile.
+func (e *eventStream) watched(ctx context.Context, r report, earlier time.Time) {
 	since := r.since(e.opened)
+	if !earlier.IsZero() && earlier.Before(since) {
+		since = earlier
+	}
 	nodes := map[string][]uint64{}
 	for _, w := range r.Shares {
 		nodes[w.Tag] = w.Nodes
@@ -270,6 +295,7 @@ func (e *eventStream) tell(ctx context.Context) error {
 			continue
 		}
 		if len(events) == 0 {
+			e.noteMoves(movesDirectory(changes))
 			continue
 		}
 		if err := e.stream.Send(wire.WatchBatch{Tag: servers[i].Plan.Mount.Tag, Events: events}); err != nil {
@@ -279,6 +305,23 @@ func (e *eventStream) tell(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.played:
+			e.noteMoves(movesDirectory(changes))
 		}
 	}
+}
+
+// noteMoves has the watched directories named again if one was renamed.
+func (e *eventStream) noteMoves(moved bool) {
+	if !moved {
+		return
+	}
+	select {
+	case e.moved <- struct{}{}:
+	default: // it is noted
+	}
+}
+
+// movesDirectory reports whether one of the changes renamed a directory.
+func movesDirectory[C interface{ MovesDirectory() bool }](changes []C) bool {
+	return slices.ContainsFunc(changes, C.MovesDirectory)
 }
