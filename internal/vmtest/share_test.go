@@ -185,7 +185,13 @@ func TestShareIsReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := watchInside(t, dir, filepath.Join(extra, "watched"), "run")
+	watched := filepath.Join(extra, "watched")
+	t.Cleanup(func() { // other tests share the directory
+		if err := os.RemoveAll(watched); err != nil {
+			t.Error(err)
+		}
+	})
+	w := watchInside(t, dir, watched, "run")
 	writeFile(t, file+".new", "replaced\n")
 	rename(file+".new", file)
 	if got := sh(t, dir, "cat /etc/bawn-file"); got != "replaced\n" {
