@@ -131,8 +131,7 @@ func (r *Rule) requestWords() string {
 	if m := r.request.methods; len(m) > 0 {
 		what = strings.Join(m, ", ") + " requests"
 	}
-	_, url := cutMethods(r.Text)
-	return strings.TrimPrefix(url, "private:") + " by " + what + " (inspected on the host)"
+	return r.requestURL() + " by " + what + " (inspected on the host)"
 }
 
 // ExposureOf returns the exposure of a rule as text; of a preset, that of its name.

@@ -63,24 +63,6 @@ func cutWord(s, word string) (rest string, ok bool) {
 	return s[len(word):], true
 }
 
-// urlMistake returns the error for a URL in place of a target, which says what to write; nil
-// for what is no URL.
-func urlMistake(text string) error {
-	scheme, rest, ok := strings.Cut(text, "://")
-	if !ok {
-		return nil
-	}
-	host := rest
-	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-		host = rest[:i]
-	}
-	host = host[strings.LastIndexByte(host, '@')+1:] // a rule has no user name, unlike a URL
-	if host == "" {
-		return errors.New("a rule names a host, not a URL")
-	}
-	return fmt.Errorf("a rule names a host, not a URL: write %s, without %s:// and what follows the host", host, scheme)
-}
-
 func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	fail := func(format string, args ...any) ([]Rule, error) {
 		short := text
@@ -505,10 +487,10 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 }
 
 // ParseFlow reads what `bawn policy check` is given: [udp:]HOST[:PORT], with the
-// port 443 where there is none.
+// port 443 where there is none. A URL is for ParseRequest.
 func ParseFlow(text string) (Flow, error) {
-	if err := urlMistake(text); err != nil {
-		return Flow{}, fmt.Errorf("%q: %w", text, err)
+	if isRequestRule(text) {
+		return Flow{}, fmt.Errorf("%q: the target of a connection is HOST[:PORT], not a URL", text)
 	}
 	for _, word := range []string{"raw:", "ech:", "private:", "preset:"} {
 		if _, ok := cutWord(text, word); ok {

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -73,8 +74,9 @@ func decodeSegment(raw string) (string, error) {
 		}
 		seg = append(seg, c)
 	}
+	text := string(seg)
 	for i, c := range seg {
-		if _, again := decodeByte(string(seg[i:])); again {
+		if _, again := decodeByte(text[i:]); again {
 			return "", errors.New("the path is percent-encoded twice")
 		}
 		switch {
@@ -84,10 +86,10 @@ func decodeSegment(raw string) (string, error) {
 			return "", errors.New("the path has a backslash")
 		}
 	}
-	if !utf8.Valid(seg) {
+	if !utf8.ValidString(text) {
 		return "", errors.New("the path is not UTF-8")
 	}
-	for part := range strings.SplitSeq(string(seg), "/") {
+	for part := range strings.SplitSeq(text, "/") {
 		switch name, _, _ := strings.Cut(part, ";"); name {
 		case "":
 			return "", errors.New("the path has an empty segment")
@@ -95,7 +97,7 @@ func decodeSegment(raw string) (string, error) {
 			return "", fmt.Errorf("the path has the segment %q", name)
 		}
 	}
-	return string(seg), nil
+	return text, nil
 }
 
 // decodeByte decodes the percent-encoding that a text begins with.
@@ -103,21 +105,8 @@ func decodeByte(s string) (byte, bool) {
 	if len(s) < 3 || s[0] != '%' {
 		return 0, false
 	}
-	hi, ok1 := fromHex(s[1])
-	lo, ok2 := fromHex(s[2])
-	return hi<<4 | lo, ok1 && ok2
-}
-
-func fromHex(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
+	b, err := strconv.ParseUint(s[1:3], 16, 8)
+	return byte(b), err == nil
 }
 
 // escapePath returns the canonical form of a path: only what must be percent-encoded is.

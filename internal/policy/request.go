@@ -167,16 +167,22 @@ func (r *Rule) requestText() string {
 	if len(r.request.methods) > 0 {
 		b.WriteString(strings.Join(r.request.methods, ",") + " ")
 	}
-	b.WriteString(r.keywords() + r.request.scheme + "://" + strings.Join(r.labels, "."))
-	if port := r.ports[0].First; port != schemes[r.request.scheme] {
-		b.WriteString(":" + strconv.Itoa(int(port)))
-	}
-	b.WriteString(escapePath(r.request.path))
+	b.WriteString(r.keywords() + r.requestURL())
 	return b.String()
 }
 
-// AboutRequests reports whether the rule is about requests rather than connections.
-func (r *Rule) AboutRequests() bool { return r.request != nil }
+// requestURL returns the URL of a rule about requests.
+func (r *Rule) requestURL() string {
+	return urlOf(r.request.scheme, strings.Join(r.labels, "."), r.ports[0].First, escapePath(r.request.path))
+}
+
+// urlOf returns a URL, without the port that its scheme has anyway.
+func urlOf(scheme, host string, port uint16, path string) string {
+	if port != schemes[scheme] {
+		host += ":" + strconv.Itoa(int(port))
+	}
+	return scheme + "://" + host + path
+}
 
 // Request is a request of HTTP as a rule sees it.
 type Request struct {
@@ -191,11 +197,7 @@ type Request struct {
 func (q Request) Flow() Flow { return Flow{Name: q.Name, Port: q.Port, Proto: TCP} }
 
 func (q Request) String() string {
-	s := q.Method + " " + q.Scheme + "://" + q.Name
-	if q.Port != schemes[q.Scheme] {
-		s += ":" + strconv.Itoa(int(q.Port))
-	}
-	return s + q.Path
+	return q.Method + " " + urlOf(q.Scheme, q.Name, q.Port, q.Path)
 }
 
 // ParseRequest reads what `bawn policy check` is given: [METHOD ]URL, with GET where there is
@@ -304,17 +306,9 @@ func (s *Set) ProposeRequests(list []Request) []string {
 	type place struct{ methods, parent string }
 	methods := map[string][]string{} // by URL
 	for _, q := range list {
-		if s.SuggestRequest(q) == "" {
-			continue
-		}
-		segments, err := parsePath(q.Path)
-		if err != nil {
-			continue
-		}
-		at := Request{Scheme: q.Scheme, Name: q.Name, Port: q.Port, Path: escapePath(segments)}
-		url := strings.TrimSpace(at.String())
-		if !slices.Contains(methods[url], q.Method) {
-			methods[url] = append(methods[url], q.Method)
+		method, url := cutMethods(s.SuggestRequest(q))
+		if url != "" && !slices.Contains(methods[url], method) {
+			methods[url] = append(methods[url], method)
 		}
 	}
 	beside := map[place][]string{}
