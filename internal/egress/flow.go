@@ -140,18 +140,19 @@ func (f *flow) recheck() {
 		}
 	}
 	for _, name := range also {
-		if !f.allowsHere(name) {
+		if !f.decideHere(name).Allow {
 			f.cut("the rules changed: " + name + " is not allowed")
 			return
 		}
 	}
 }
 
-// allowsHere reports whether the rules allow a name in place of the flow's address. Where
-// rules are about a name's requests, they are judged on connections to the name only.
-func (f *flow) allowsHere(name string) bool {
+// decideHere asks the rules about a name in place of the flow's address. A name with rules about
+// its requests is denied here: they are judged on connections to the name only.
+func (f *flow) decideHere(name string) policy.Decision {
 	d := f.g.decide(policy.Flow{Name: name, Port: f.to.Port, Proto: f.to.Proto})
-	return d.Allow && !d.Requests
+	d.Allow = d.Allow && !d.Requests
+	return d
 }
 
 // cut ends the flow at once, with resets.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"sync"
@@ -404,11 +405,13 @@ func (f *flow) checkRequest(q *httpwire.Request) (*openRequest, error) {
 	return f.beginRequest(q.Method, "http", q.Path(), each(q.Fields))
 }
 
-// each returns a function that goes through header fields.
-func each(fields []httpwire.Field) func(use func(name, value string)) {
-	return func(use func(name, value string)) {
+// each goes through the names and values of header fields.
+func each(fields []httpwire.Field) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
 		for _, f := range fields {
-			use(f.Name, f.Value)
+			if !yield(f.Name, f.Value) {
+				return
+			}
 		}
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"bawn.dev/bawn/internal/inspect"
 )
 
-// TLS to a host that has a secret, or about whose requests there are rules, is ended here (package inspect), as one more outcome of the
-// decision about a flow: the rules, the server name, the addresses and the log are those of
-// every flow. A rule with raw: is the exception that its user made: nothing is inspected, and
-// no secret put in.
+// TLS to a host that has a secret, or about whose requests there are rules, is ended here
+// (package inspect), as one more outcome of the decision about a flow: the rules, the server
+// name, the addresses and the log are those of every flow. A rule with raw: is the exception
+// that its user made: nothing is inspected, and no secret put in.
 
 // inspects reports whether TLS is ended here for a client's ClientHello. why is not empty if
 // the flow must not pass: it would go around the inspection. spoke: the server spoke first.
@@ -89,10 +89,12 @@ func (f *flow) serveInspected(c *heldConn, up net.Conn) {
 
 // beginInspected judges a request on a connection whose TLS is ended here.
 func (f *flow) beginInspected(r *http.Request) (end func(status int, sent, got int64), status int, page []byte) {
-	q, err := f.beginRequest(r.Method, "https", r.URL.RequestURI(), func(use func(name, value string)) {
+	q, err := f.beginRequest(r.Method, "https", r.URL.RequestURI(), func(yield func(name, value string) bool) {
 		for name, values := range r.Header {
 			for _, v := range values {
-				use(name, v)
+				if !yield(name, v) {
+					return
+				}
 			}
 		}
 	})

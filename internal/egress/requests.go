@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"iter"
 	"maps"
 	"net/http"
 	"net/url"
@@ -59,7 +60,8 @@ func (d *deniedRequest) Unwrap() error { return d.answer }
 // page returns the answer to the request, without a head.
 func (d *deniedRequest) page() []byte { return errorText(d.answer.Status, d.answer.Why, d.suggest) }
 
-// maxLogged bounds the method and the path of a request in the log, in bytes each.
+// maxLogged bounds the method and the path of a request among the recent denials, and in an
+// entry on its way to the log, which shortens them further; in bytes each.
 const maxLogged = 256
 
 // logged returns a method or a path as it is logged.
@@ -92,7 +94,7 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 
 // beginRequest judges a request by the rules, and logs a denial: *deniedRequest. target is its path
 // with the query, as it is sent on. The caller ends it.
-func (f *flow) beginRequest(method, scheme, target string, header func(use func(name, value string))) (*openRequest, error) {
+func (f *flow) beginRequest(method, scheme, target string, header iter.Seq2[string, string]) (*openRequest, error) {
 	path, query, _ := strings.Cut(target, "?")
 	r := &openRequest{f: f, began: time.Now(), q: policy.Request{Method: method, Scheme: scheme, Name: f.to.Name, Port: f.to.Port, Path: path}}
 	var hidden string
@@ -164,27 +166,22 @@ func (f *flow) setUnlisted() {
 
 // overrides returns the other methods that a request asks for, and a header that asks for
 // another path.
-func overrides(query string, header func(use func(name, value string))) (methods []string, hidden string) {
+func overrides(query string, header iter.Seq2[string, string]) (methods []string, hidden string) {
 	add := func(m string) {
 		if m = strings.TrimSpace(m); m != "" {
 			methods = append(methods, m)
 		}
 	}
-	header(func(name, value string) {
-		name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
-		for _, h := range methodHeaders {
-			if name == h {
-				for m := range strings.SplitSeq(value, ",") {
-					add(m)
-				}
+	for name, value := range header {
+		switch name = strings.ReplaceAll(strings.ToLower(name), "_", "-"); {
+		case slices.Contains(methodHeaders, name):
+			for m := range strings.SplitSeq(value, ",") {
+				add(m)
 			}
+		case slices.Contains(pathHeaders, name):
+			hidden = name
 		}
-		for _, h := range pathHeaders {
-			if name == h {
-				hidden = name
-			}
-		}
-	})
+	}
 	for field := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
 		if name, value, _ := strings.Cut(field, "="); strings.EqualFold(decoded(name), methodField) {
 			add(decoded(value))

@@ -173,13 +173,12 @@ func (f *flow) checkHost(host string, port uint16, where string) string {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.allowsHere(host) {
-		if f.g.decide(policy.Flow{Name: host, Port: f.to.Port, Proto: f.to.Proto}).Requests {
-			return fmt.Sprintf("%s names %.255q on a connection to %s, and rules are about its requests: connect to the name", where, host, f.to.Addr)
-		}
-		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.to.Addr)
-	}
+	d := f.decideHere(host)
 	switch {
+	case d.Requests:
+		return fmt.Sprintf("%s names %.255q on a connection to %s, and rules are about its requests: connect to the name", where, host, f.to.Addr)
+	case !d.Allow:
+		return fmt.Sprintf("%s names %.255q, which no rule allows, on a connection to %s", where, host, f.to.Addr)
 	case slices.Contains(f.also, host):
 	case len(f.also) == maxAlso:
 		return fmt.Sprintf("%s names %.255q, after %d other hosts on one connection", where, host, maxAlso)
