@@ -20,8 +20,8 @@ var credentialWords = []string{
 	"secret", "secretkey", "password", "passwd", "passphrase", "credential", "credentials", "bearer", "jwt", "cookie", "cookie2",
 }
 
-// harmlessWords are words in names that would be those of credentials without them: of tokens
-// against forgery or for the next page, of keys to a cache, of customers' encryption.
+// harmlessWords in a name say that its token or key is no credential: it is a token against
+// forgery or for the next page, or a key of a cache or of a customer's encryption.
 var harmlessWords = []string{
 	"csrf", "xsrf", "continuation", "page", "next", "sync", "cursor", "resume", "pagination", "idempotency", "cache", "surrogate", "partition", "encryption",
 }

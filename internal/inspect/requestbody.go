@@ -128,7 +128,7 @@ func (j *judgement) substitute(r *http.Request) error {
 		case isJSON:
 			quoted, err := json.Marshal(v)
 			if err != nil {
-				return &refusal{status: http.StatusServiceUnavailable, reason: "the secret " + b.Name + " cannot be written in JSON"}
+				return unavailable("the secret %s cannot be written in JSON", b.Name)
 			}
 			v = string(quoted[1 : len(quoted)-1])
 		case isForm:

@@ -80,9 +80,10 @@ type Target struct {
 	// times, concurrently.
 	Dial func() (net.Conn, error)
 	// Begin decides whether the rules allow a request, whose method and URL are those that are
-	// sent on. With a status it is refused, logged already, and answered with the page; else end is called
-	// once when it is over, with the status of its answer (0: none) and the bytes of both
-	// bodies. It may run concurrently. nil: the rules allow every request.
+	// sent on. If it returns a status, the request is refused, the refusal is logged already,
+	// and the guest gets the status and the page. Else end is called once, when the request is
+	// over, with the status of its answer (0: none) and the bytes of both bodies. Begin may run
+	// concurrently. nil: the rules allow every request.
 	Begin func(r *http.Request) (end func(status int, sent, got int64), status int, page []byte)
 	// Refused logs why a request or an answer was refused. It may run concurrently.
 	Refused func(reason string)

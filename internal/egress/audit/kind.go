@@ -15,8 +15,8 @@ import (
 // the kind.
 //
 // Kinds that decide what the log is worth have files of their own: the connections
-// that were let through, what was denied, and the DNS queries. A file is rotated by
-// its own size only. Its size and the budgets of its kinds give the time for which
+// that were let through, what was denied, the DNS queries, and the requests on inspected
+// connections. A file is rotated by its own size only. Its size and the budgets of its kinds give the time for which
 // it holds everything that was written to it, at any rate of entries (fullFor).
 
 // kind is a sort of entry.
@@ -42,8 +42,8 @@ const (
 	countedKeys = 64
 	// logFlush is how often counted entries are written, as far as the budget allows.
 	logFlush = 2 * time.Second
-	// maxText bounds a name, reason, rule or suggestion in an entry of a kind that a
-	// guest can write without connecting, in bytes.
+	// maxText bounds a name, reason, rule, method or path in an entry of any kind but
+	// connections, in bytes; a suggestion has room for twice as much.
 	maxText = 128
 )
 
@@ -67,9 +67,8 @@ var budgets = [kinds]allowance{
 
 // Suffixes of the log's files.
 const (
-	fileDenied  = ".denied"
-	fileLookups = ".lookups"
-
+	fileDenied   = ".denied"
+	fileLookups  = ".lookups"
 	fileRequests = ".requests"
 )
 
@@ -107,8 +106,8 @@ func kindOf(e *Entry) kind {
 	return deniedPackets
 }
 
-// shorten cuts the texts of an entry that a guest can write without a connection. A
-// suggestion is left out rather than cut: half a rule is another rule.
+// shorten cuts the texts of an entry that is not of the kind connections. A suggestion is
+// left out rather than cut: half a rule is another rule.
 func shorten(e *Entry) {
 	e.Name, e.Reason, e.Rule = short(e.Name), short(e.Reason), short(e.Rule)
 	e.Method, e.Path = short(e.Method), short(e.Path)
