@@ -107,7 +107,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/hostwatch", "share"},
 	{"internal/supervisor", "control disk egress egress/audit inspect memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/hostwatch supervisor/publish supervisor/shareserver supervisor/vm template wire"},
 	{"internal/engine", "agents agents/registry cache confine control egress egress/audit image initramfs inspect kernel policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo wire workcopy"},
-	{"internal/process", "confine engine sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
+	{"internal/process", "confine engine sandbox sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
 	{"cmd/bawn", "attack engine policy process progress project sandbox secret session"},

@@ -12,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/confine"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share"
 	"bawn.dev/bawn/internal/supervisor"
@@ -32,9 +33,9 @@ func Verbs() []Verb {
 	return []Verb{
 		{handoff.SuperviseVerb, inFolder(supervise)},
 		{handoff.PoolMemberVerb, inFolder(poolMember)},
-		{handoff.TopUpVerb, inFolder(topUpPool)},
-		{handoff.AgentsVerb, inFolder(updateAgents)},
-		{handoff.TemplateVerb, inFolder(buildTemplate)},
+		{handoff.TopUpVerb, ofSandbox(topUpPool)},
+		{handoff.AgentsVerb, ofSandbox(updateAgents)},
+		{handoff.TemplateVerb, ofSandbox(buildTemplate)},
 		{handoff.ShareVerb, serveShare},
 		{confine.Verb, func(_ context.Context, args []string) error { return confine.Main(args) }},
 	}
@@ -48,6 +49,21 @@ func inFolder(run func(context.Context, store.Dir) error) func(context.Context, 
 		}
 		return run(ctx, store.Dir{Path: args[0]})
 	}
+}
+
+// ofSandbox is inFolder for a main function that uses the engine and the sandbox's spec.
+func ofSandbox(run func(context.Context, *engine.Engine, *sandbox.Spec) error) func(context.Context, []string) error {
+	return inFolder(func(ctx context.Context, d store.Dir) error {
+		e, err := engine.Open(engine.Options{})
+		if err != nil {
+			return err
+		}
+		spec, err := d.Spec()
+		if err != nil {
+			return err
+		}
+		return run(ctx, e, spec)
+	})
 }
 
 // supervise runs the supervisor of a sandbox.
@@ -65,15 +81,7 @@ func poolMember(ctx context.Context, d store.Dir) error {
 const topUpDelay = 2 * time.Second
 
 // topUpPool tops the pool up with machines of a sandbox's kind.
-func topUpPool(ctx context.Context, d store.Dir) error {
-	e, err := engine.Open(engine.Options{})
-	if err != nil {
-		return err
-	}
-	spec, err := d.Spec()
-	if err != nil {
-		return err
-	}
+func topUpPool(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
 	select { // the command that the sandbox was started for comes first
 	case <-time.After(topUpDelay):
 	case <-ctx.Done():
@@ -83,29 +91,13 @@ func topUpPool(ctx context.Context, d store.Dir) error {
 }
 
 // updateAgents installs newer versions of a sandbox's agents, for new sandboxes.
-func updateAgents(ctx context.Context, d store.Dir) error {
-	e, err := engine.Open(engine.Options{})
-	if err != nil {
-		return err
-	}
-	spec, err := d.Spec()
-	if err != nil {
-		return err
-	}
+func updateAgents(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
 	return e.UpdateAgents(ctx, spec)
 }
 
 // buildTemplate makes the template that the next sandbox of that kind starts from, and
 // then tops the pool up.
-func buildTemplate(ctx context.Context, d store.Dir) error {
-	e, err := engine.Open(engine.Options{})
-	if err != nil {
-		return err
-	}
-	spec, err := d.Spec()
-	if err != nil {
-		return err
-	}
+func buildTemplate(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
 	if err := templatebuild.Make(ctx, spec, engine.GuestUser()); err != nil {
 		return err
 	}
