@@ -1,19 +1,22 @@
 package main
 
 import (
-	"github.com/spf13/cobra"
+	"context"
+	"os"
 
 	"bawn.dev/bawn/internal/process"
 )
 
-// hiddenCommands returns the processes that bawn starts itself; they are not for users.
-func hiddenCommands() []*cobra.Command {
-	var list []*cobra.Command
-	for _, v := range process.Verbs() {
-		list = append(list, &cobra.Command{
-			Use: v.Name, Hidden: true, DisableFlagParsing: true,
-			RunE: func(c *cobra.Command, args []string) error { return v.Run(c.Context(), args) },
-		})
+// execute runs what the arguments say: one of the processes that bawn starts itself, or a command
+// of a person. The processes are many and start often, so they do without the tree of commands,
+// for which the descriptions of all agents are read.
+func execute(ctx context.Context) error {
+	if len(os.Args) > 1 {
+		for _, v := range process.Verbs() {
+			if v.Name == os.Args[1] {
+				return v.Run(ctx, os.Args[2:])
+			}
+		}
 	}
-	return list
+	return rootCommand().ExecuteContext(ctx)
 }

@@ -29,7 +29,7 @@ func Main() int {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	engine.DistrustShares()
-	err := rootCommand().ExecuteContext(ctx)
+	err := execute(ctx)
 	return report(os.Stderr, interruptedBy(ctx, err))
 }
 
@@ -142,7 +142,6 @@ network that you allow.
 	add("manage", lsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), secretCommand(), trustCommand(), filesCommand())
 	add("bawn", doctorCommand(), versionCommand())
-	root.AddCommand(hiddenCommands()...)
 	root.AddCommand(sshProxyCommand(), attackCommand(), attackProbe())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("bawn")
