@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,8 +82,9 @@ The first run installs the agent on this host. docs/agents.md has more.`,
 	return list
 }
 
-// knownAgents returns the agents of this person, or those that come with bawn if the file with
-// the others is not valid: running one, and bawn agents, tell that.
+// knownAgents returns the agents that have a command: those that come with bawn and those of the
+// person's agents.yaml. If that file is not valid it returns the first only; bawn agents and the
+// start of an agent report what is wrong.
 func knownAgents() []engine.Agent {
 	return slices.DeleteFunc(engine.NamedAgents(), func(a engine.Agent) bool { return slices.Contains(verbs, a.Name) })
 }
@@ -127,9 +127,7 @@ func printAgents(c *cobra.Command, e *engine.Engine, list []engine.Agent, asJSON
 		all = append(all, listedAgent{a, e.InstalledAgent(a.Name)})
 	}
 	if asJSON {
-		out := json.NewEncoder(c.OutOrStdout())
-		out.SetIndent("", "  ")
-		return out.Encode(all)
+		return printJSON(c.OutOrStdout(), all)
 	}
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tINSTALLED\tPACKAGE\tRULES\tSECRETS")

@@ -21,13 +21,17 @@ func find(e *engine.Engine, name string) (*sandbox.Spec, error) {
 
 // namedSandbox opens the engine and finds the sandbox of the optional argument.
 func namedSandbox(args []string) (*engine.Engine, *sandbox.Spec, error) {
+	if len(args) > 0 {
+		return openNamed(args[0])
+	}
+	return openNamed("")
+}
+
+// openNamed opens the engine and finds a sandbox as find does.
+func openNamed(name string) (*engine.Engine, *sandbox.Spec, error) {
 	e, _, err := openEngine()
 	if err != nil {
 		return nil, nil, err
-	}
-	name := ""
-	if len(args) > 0 {
-		name = args[0]
 	}
 	spec, err := find(e, name)
 	return e, spec, err

@@ -86,10 +86,11 @@ permits Encrypted Client Hello, which browsers send. private: permits a name to 
 private address.
 
   'GET,HEAD https://api.example.org/v1/**'
-is a rule about requests: methods (none: any), https or http, a host as above, and a path
-in which * is one segment and ** any number. bawn ends TLS to such a host and judges each
-request. A rule about the host without a URL allows all its requests. A deny rule wins over every allow rule. docs/policy.md explains the
-reasons.`
+is a rule about requests: methods (none: any), https or http, a host as above, and a
+path in which * is one segment and ** any number. bawn ends TLS to such a host and
+judges each request. A rule about the host without a URL allows all its requests.
+
+A deny rule wins over every allow rule. docs/policy.md explains the reasons.`
 
 func policyChangeCommand(action policy.Action) *cobra.Command {
 	var s scope

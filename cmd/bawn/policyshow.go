@@ -88,7 +88,9 @@ func policyCheckCommand() *cobra.Command {
 target is HOST, ADDRESS or host, with a port (443 if none is given); udp: before
 it means UDP. Names are not looked up, so a name that resolves to a private address
 is reported as allowed here; the connection is denied, and bawn net log shows why.
-A URL is a request, with the method before it, that of --method, or GET. The exit status is 0 if all targets are allowed and 1 if one is not.`,
+A URL asks about a request: its method is the word before the URL, else that of
+--method, else GET. The exit status is 0 if all targets are allowed and 1 if one is
+not.`,
 		Example: `  bawn policy check registry.example.org:443 host:5432
   bawn policy check udp:time.example.org:123 '[2001:db8::1]:22'
   bawn policy check DELETE https://api.example.org/v1/items/7`,

@@ -34,11 +34,7 @@ NAME.localhost, which browsers take for localhost with cookies of its own.`,
 			if err != nil {
 				return err
 			}
-			e, _, err := openEngine()
-			if err != nil {
-				return err
-			}
-			spec, err := find(e, name)
+			e, spec, err := openNamed(name)
 			if err != nil {
 				return err
 			}

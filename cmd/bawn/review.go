@@ -230,11 +230,7 @@ again. The host's permissions stay, but for those to execute.`,
   bawn undo                        take it back`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			e, _, err := openEngine()
-			if err != nil {
-				return err
-			}
-			spec, err := find(e, name)
+			e, spec, err := openNamed(name)
 			if err != nil {
 				return err
 			}

@@ -46,11 +46,7 @@ sandbox's own disk (see bawn snapshot).`,
   bawn undo --list             list the restore points
   bawn undo --to 3             go back to restore point 3`,
 		RunE: func(c *cobra.Command, args []string) error {
-			e, _, err := openEngine()
-			if err != nil {
-				return err
-			}
-			spec, err := find(e, f.name)
+			e, spec, err := openNamed(f.name)
 			if err != nil {
 				return err
 			}
