@@ -180,6 +180,12 @@ func (e *Engine) install(ctx context.Context, a *Agent, version string) (*agents
 	if version != "" {
 		return s.Install(ctx, a, version, e.progress())
 	}
+	return e.installNewest(ctx, s, a)
+}
+
+// installNewest installs the newest version of an agent that the registry has, for new sandboxes.
+func (e *Engine) installNewest(ctx context.Context, s *agents.Store, a *Agent) (in *agents.Installed, err error) {
+	var version string
 	err = e.during("Looking for the newest "+a.Name, func() error {
 		version, err = s.Latest(ctx, a)
 		return err
@@ -187,11 +193,10 @@ func (e *Engine) install(ctx context.Context, a *Agent, version string) (*agents
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.Install(ctx, a, version, e.progress())
-	if err == nil {
-		err = s.MakeCurrent(a.Name, version)
+	if in, err = s.Install(ctx, a, version, e.progress()); err != nil {
+		return nil, err
 	}
-	return in, err
+	return in, s.MakeCurrent(a.Name, version)
 }
 
 // updateInterval is how often the registry is asked for a newer version of an agent.
@@ -207,37 +212,30 @@ func agentNeedsUpdate(name string) bool {
 	return version != "" && time.Since(checked) >= updateInterval
 }
 
-// UpdateAgent installs the newest version of an agent for new sandboxes, and removes versions that
-// no sandbox has. It returns the version.
-func (e *Engine) UpdateAgent(ctx context.Context, name string) (string, error) {
+// updateAgent installs the newest version of an agent for new sandboxes, and removes versions that
+// no sandbox has.
+func (e *Engine) updateAgent(ctx context.Context, name string) error {
 	a, err := e.agent(name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	s, err := agentStore()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if now, _ := s.Current(name); now != "" { // the next attempt is a day away, also after a failure
 		if err := s.MakeCurrent(name, now); err != nil {
-			return "", err
+			return err
 		}
 	}
-	version, err := s.Latest(ctx, a)
-	if err == nil {
-		_, err = s.Install(ctx, a, version, e.progress())
-	}
-	if err == nil {
-		err = s.MakeCurrent(name, version)
-	}
-	if err != nil {
-		return "", &Error{Reason: AgentNotInstalled, Err: err}
+	if _, err := e.installNewest(ctx, s, a); err != nil {
+		return &Error{Reason: AgentNotInstalled, Err: err}
 	}
 	used, err := e.agentPrograms()
 	if err != nil {
-		return "", err
+		return err
 	}
-	return version, s.Prune(name, used)
+	return s.Prune(name, used)
 }
 
 // updateAgents starts a background process that updates the sandbox's agents, if it is time to.
@@ -250,12 +248,12 @@ func updateAgents(d store.Dir, spec *sandbox.Spec) {
 	}
 }
 
-// UpdateAgents updates the agents of a spec for which it is time.
+// UpdateAgents installs newer versions of a spec's agents for new sandboxes, where it is time to,
+// and removes versions that no sandbox has.
 func (e *Engine) UpdateAgents(ctx context.Context, spec *sandbox.Spec) (err error) {
 	for _, a := range spec.Agents {
 		if agentNeedsUpdate(a.Name) {
-			_, uerr := e.UpdateAgent(ctx, a.Name)
-			err = errors.Join(err, uerr)
+			err = errors.Join(err, e.updateAgent(ctx, a.Name))
 		}
 	}
 	return err
