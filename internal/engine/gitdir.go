@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,10 +90,10 @@ func otherMounts(list []sandbox.Source) []sandbox.Source {
 
 // checkGitDir returns an error unless a git directory that is shared still belongs to the project.
 func checkGitDir(spec *sandbox.Spec, m sandbox.Source) error {
-	now, _, err := gitDirOf(spec.Project.Host)
 	if spec.ProjectCopy() { // a fork's: its file .git is a copy of the one that was looked at
 		return nil
 	}
+	now, _, err := gitDirOf(spec.Project.Host)
 	if err == nil && now != m {
 		err = fmt.Errorf("it is now %s: --share-git shares that", now.Host)
 	}
@@ -192,10 +193,9 @@ func readLine(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	buf := make([]byte, maxGitLink)
-	n, err := f.Read(buf)
-	line := strings.TrimRight(string(buf[:max(n, 0)]), "\r\n")
-	if err != nil || line == "" || strings.ContainsAny(line, "\x00\n") {
+	b, err := io.ReadAll(io.LimitReader(f, maxGitLink+1))
+	line := strings.TrimRight(string(b), "\r\n")
+	if err != nil || len(b) > maxGitLink || line == "" || strings.ContainsAny(line, "\x00\n") {
 		return "", errors.Join(err, fmt.Errorf("%s does not hold one path", path))
 	}
 	return line, nil

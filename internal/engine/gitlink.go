@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,19 +32,11 @@ const maxGitLink = 8 + unix.PathMax + 2
 // readGitLink reads the file .git of a directory. ok is false where there is none, where it is
 // no regular file, and where what it names is not git's.
 func readGitLink(dir string) (l gitLink, ok bool) {
-	f, err := os.OpenFile(filepath.Join(dir, ".git"), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	text, err := readLine(filepath.Join(dir, ".git"))
 	if err != nil {
 		return l, false
 	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return l, false
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxGitLink+1))
-	if err != nil || len(b) > maxGitLink {
-		return l, false
-	}
-	if l, ok = parseGitLink(dir, string(b)); !ok {
+	if l, ok = parseGitLink(dir, text); !ok {
 		return l, false
 	}
 	fi, err := os.Lstat(l.dir)
@@ -71,10 +62,7 @@ func parseGitLink(dir, text string) (l gitLink, ok bool) {
 	if !ok || path == "" || strings.ContainsAny(path, "\x00\n") {
 		return l, false
 	}
-	if !filepath.IsAbs(path) {
-		path = dir + "/" + path
-	}
-	l.dir = filepath.Clean(path)
+	l.dir = absolute(dir, path)
 	l.need, l.repo, l.what = l.dir, l.dir, "a working tree"
 	if main := filepath.Dir(filepath.Dir(l.dir)); filepath.Base(filepath.Dir(l.dir)) == "worktrees" && main != "/" {
 		l.need, l.repo, l.what = main, main, "a linked worktree"
