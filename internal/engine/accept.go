@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share/versions"
@@ -25,9 +25,10 @@ type Acceptance struct {
 	// Shown are the versions, for the person to see: each as in a Review.
 	Shown []ReviewKept
 
-	spec *sandbox.Spec
-	dir  store.Dir
-	list []version
+	spec   *sandbox.Spec
+	dir    store.Dir
+	shares map[string]string // privateShares
+	list   []version
 }
 
 // Accepted is what was taken over.
@@ -47,41 +48,38 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Acceptance{spec: spec, dir: e.sandboxes.Dir(name)}
-	shares := privateShares(spec, a.dir)
-	all := map[string][]version{}
-	for host, folder := range shares {
-		if all[host], err = pending(spec, host, folder); err != nil {
+	d := e.sandboxes.Dir(name)
+	a := &Acceptance{spec: spec, dir: d, shares: privateShares(spec, d)}
+	var all []version
+	for _, host := range slices.Sorted(maps.Keys(a.shares)) {
+		list, err := pending(spec, host, a.shares[host])
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, list...)
 	}
 	chosen := map[string]bool{}
+	choose := func(at string) (found bool) { // all at the path and below it, each once
+		for _, v := range all {
+			place := v.place()
+			if !sandbox.Beneath(at, place) {
+				continue
+			}
+			found = true
+			if !chosen[place] {
+				chosen[place] = true
+				a.list = append(a.list, v)
+				a.Shown = append(a.Shown, v.Kept)
+			}
+		}
+		return found
+	}
 	for _, p := range paths {
 		abs, err := filepath.Abs(p)
 		if err != nil {
 			return nil, err
 		}
-		found := false
-		for _, at := range []string{abs, resolved(abs)} {
-			for _, host := range sortedKeys(shares) {
-				for _, v := range all[host] {
-					place := filepath.Join(host, v.Version.Path)
-					if !sandbox.Beneath(at, place) {
-						continue
-					}
-					found = true
-					if !chosen[place] {
-						chosen[place] = true
-						a.list = append(a.list, v)
-						a.Shown = append(a.Shown, v.Kept)
-					}
-				}
-			}
-			if found {
-				break
-			}
-		}
-		if !found {
+		if !choose(abs) && !choose(resolved(abs)) {
 			return nil, &Error{Reason: NothingToAccept, Sandbox: name, Path: abs, Err: fmt.Errorf("the guest has no version of %s that differs from yours", abs)}
 		}
 	}
@@ -91,7 +89,7 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 // check returns an error if one of the versions cannot be taken over.
 func (a *Acceptance) check() error {
 	for _, v := range a.list {
-		at := filepath.Join(v.Share, v.Version.Path)
+		at := v.place()
 		switch {
 		case v.Kind == versions.File && !v.Whole:
 			return fmt.Errorf("%s: the guest's version has %d bytes, and at most %d can be looked at: copy it with bawn cp instead", at, v.Size, reviewFile)
@@ -112,7 +110,7 @@ func (a *Acceptance) Apply(ctx context.Context) (*Accepted, error) {
 		byShare[v.Share] = append(byShare[v.Share], v)
 	}
 	var failed error
-	for _, host := range sortedKeys(privateShares(a.spec, a.dir)) {
+	for _, host := range slices.Sorted(maps.Keys(a.shares)) {
 		if failed == nil && len(byShare[host]) > 0 {
 			failed = a.apply(host, byShare[host], res)
 		}
@@ -120,12 +118,7 @@ func (a *Acceptance) Apply(ctx context.Context) (*Accepted, error) {
 	if res.Point == 0 {
 		return res, failed
 	}
-	// What the guest changes from now on comes after this.
-	err := control.NewClient(a.dir.DialControl).BeginRestorePoint(ctx)
-	if reason := control.ReasonOf(err); err != nil && reason != control.ReasonVersion && reason != control.ReasonNoAnswer {
-		failed = errors.Join(failed, fmt.Errorf("begin a restore point: %w", err))
-	}
-	return res, failed
+	return res, errors.Join(failed, beginRestorePoint(ctx, a.dir))
 }
 
 // apply takes over versions of one share.
@@ -149,7 +142,7 @@ func (a *Acceptance) apply(host string, list []version, res *Accepted) error {
 			break
 		}
 		taken = append(taken, v.Version)
-		res.Paths = append(res.Paths, filepath.Join(host, v.Version.Path))
+		res.Paths = append(res.Paths, v.place())
 	}
 	if point := p.Close(); point != 0 {
 		res.Point = point
@@ -172,7 +165,7 @@ func (a *Acceptance) drop(host string, taken []versions.Version) error {
 	for _, v := range taken {
 		slots[v.Slot] = true
 	}
-	folder := privateShares(a.spec, a.dir)[host]
+	folder := a.shares[host]
 	all, err := versions.List(folder, reviewFile)
 	if err != nil {
 		return err

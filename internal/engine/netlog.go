@@ -11,6 +11,7 @@ import (
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/rotate"
 )
 
 // LogEntry is one decision on a sandbox's traffic.
@@ -46,8 +47,12 @@ func (e *Engine) FollowNetLog(ctx context.Context, name string, each func(LogEnt
 	if err != nil {
 		return err
 	}
-	err = audit.Follow(ctx, d.File(store.NetLogFile), each)
-	if errors.Is(err, audit.ErrGone) {
+	return followedLog(name, audit.Follow(ctx, d.File(store.NetLogFile), each))
+}
+
+// followedLog returns NotFound for the error of following a log of a sandbox that was removed.
+func followedLog(name string, err error) error {
+	if errors.Is(err, rotate.ErrGone) {
 		return &Error{Reason: NotFound, Sandbox: name, Err: fmt.Errorf("sandbox %s was removed", name)}
 	}
 	return err

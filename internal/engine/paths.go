@@ -10,7 +10,6 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share/guard"
-	"bawn.dev/bawn/internal/sys/rotate"
 )
 
 // Guarded and hidden paths of a sandbox's shares (package guard).
@@ -38,11 +37,7 @@ func (e *Engine) FollowFilesLog(ctx context.Context, name string, each func(File
 	if err != nil {
 		return err
 	}
-	err = guard.FollowEvents(ctx, d.File(store.FilesLogFile), each)
-	if errors.Is(err, rotate.ErrGone) {
-		return &Error{Reason: NotFound, Sandbox: name, Err: fmt.Errorf("sandbox %s was removed", name)}
-	}
-	return err
+	return followedLog(name, guard.FollowEvents(ctx, d.File(store.FilesLogFile), each))
 }
 
 // CheckPatterns returns an error for a pattern of guarded or hidden paths that makes no sense.

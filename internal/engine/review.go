@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -52,20 +53,20 @@ func (e *Engine) Review(ctx context.Context, name string, since Since) (*Review,
 	}
 	r := &Review{Sandbox: name, Project: spec.Dir, Findings: []review.Finding{}, Kept: []review.Kept{}, Refused: []guard.Event{}, Changes: []review.Stat{}}
 	d := e.sandboxes.Dir(name)
-	if err := e.reviewChanges(r, spec, d, since); err != nil {
+	if err := reviewChanges(r, spec, d, since); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := e.reviewKept(r, spec, d); err != nil {
+	if err := reviewKept(r, spec, d); err != nil {
 		return nil, err
 	}
-	return r, reviewRefused(r, d)
+	return r, eachRefused(d, r.Since, func(ev guard.Event) { r.Refused = append(r.Refused, ev) })
 }
 
 // reviewChanges adds what was changed in the project.
-func (e *Engine) reviewChanges(r *Review, spec *sandbox.Spec, d store.Dir, since Since) error {
+func reviewChanges(r *Review, spec *sandbox.Spec, d store.Dir, since Since) error {
 	s, err := undo.OpenToRead(d.File(store.UndoFolder))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -187,9 +188,9 @@ func privateShares(spec *sandbox.Spec, d store.Dir) map[string]string {
 }
 
 // reviewKept adds the private versions that differ from the host's.
-func (e *Engine) reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
+func reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
 	shares := privateShares(spec, d)
-	for _, host := range sortedKeys(shares) {
+	for _, host := range slices.Sorted(maps.Keys(shares)) {
 		list, err := pending(spec, host, shares[host])
 		if err != nil {
 			return err
@@ -204,26 +205,15 @@ func (e *Engine) reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
 	return nil
 }
 
-func sortedKeys(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// reviewRefused adds the changes that were refused since the review's restore point, each path
-// once.
-func reviewRefused(r *Review, d store.Dir) error {
+// eachRefused calls each for the changes that were refused since a time, once for each path.
+func eachRefused(d store.Dir, since time.Time, each func(guard.Event)) error {
 	seen := map[string]bool{}
 	return guard.ReadEvents(d.File(store.FilesLogFile), func(ev guard.Event) error {
 		at := ev.Share + "/" + ev.Path
-		if ev.Action != guard.Refused || ev.Time.Before(r.Since) || seen[at] {
-			return nil
+		if ev.Action == guard.Refused && !ev.Time.Before(since) && !seen[at] {
+			seen[at] = true
+			each(ev)
 		}
-		seen[at] = true
-		r.Refused = append(r.Refused, ev)
 		return nil
 	})
 }
@@ -234,6 +224,9 @@ type version struct {
 	versions.Version
 	seen undo.Seen
 }
+
+// place returns its path on the host.
+func (v *version) place() string { return filepath.Join(v.Share, v.Version.Path) }
 
 // pending returns the private versions of a share that differ from what the host has.
 func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {

@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"io/fs"
 	"os"
 	"time"
-
-	"errors"
 
 	"bawn.dev/bawn/internal/review"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -42,21 +39,14 @@ func (s *Session) Outcome() (o Outcome) {
 			}
 		}
 	}
-	seen := map[string]bool{}
-	_ = guard.ReadEvents(s.d.File(store.FilesLogFile), func(ev guard.Event) error {
-		if at := ev.Share + "/" + ev.Path; ev.Action == guard.Refused && !ev.Time.Before(s.began) && !seen[at] {
-			seen[at] = true
-			o.Refused++
-		}
-		return nil
-	})
+	_ = eachRefused(s.d, s.began, func(guard.Event) { o.Refused++ })
 	return o
 }
 
 // countRuns counts what the host may run or trust of what was changed.
 func (s *Session) countRuns(o *Outcome) {
 	st, err := undo.OpenToRead(s.d.File(store.UndoFolder))
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
+	if err != nil {
 		return
 	}
 	defer st.Close()

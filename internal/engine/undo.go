@@ -135,10 +135,16 @@ func (u *Undo) Apply(ctx context.Context, q UndoRequest, p *UndoPlan) (*UndoResu
 	if res.Point == 0 {
 		return res, err
 	}
-	// What the guest changes from now on comes after the undo.
-	failed := control.NewClient(u.dir.DialControl).BeginRestorePoint(ctx)
-	if reason := control.ReasonOf(failed); failed != nil && reason != control.ReasonVersion && reason != control.ReasonNoAnswer {
-		err = errors.Join(err, fmt.Errorf("begin a restore point: %w", failed))
+	return res, errors.Join(err, beginRestorePoint(ctx, u.dir))
+}
+
+// beginRestorePoint makes what the guest of a sandbox changes from now on come after what bawn has
+// changed in the project. No error: the sandbox does not run, or an older supervisor does not know
+// the request.
+func beginRestorePoint(ctx context.Context, d store.Dir) error {
+	err := control.NewClient(d.DialControl).BeginRestorePoint(ctx)
+	if reason := control.ReasonOf(err); err == nil || reason == control.ReasonVersion || reason == control.ReasonNoAnswer {
+		return nil
 	}
-	return res, err
+	return fmt.Errorf("begin a restore point: %w", err)
 }
