@@ -2,12 +2,18 @@ package guard
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/pathwalk"
 )
 
 // maxConfig bounds the configuration of git that is read, in bytes.
@@ -65,20 +71,11 @@ var gitPaths = []Rule{
 	{Path: ".claude", Kind: Guarded}, {Path: ".codex", Kind: Guarded}, {Path: ".gemini", Kind: Guarded}, {Path: ".cursor", Kind: Guarded},
 }
 
-// resolved returns a path without symbolic links in its directory, as far as that exists. Its last
+// resolved returns a path without symbolic links in its directory, which need not exist. Its last
 // component stays: it may be made later.
 func resolved(path string) string {
-	for dir, rest := filepath.Split(path); ; {
-		dir = filepath.Clean(dir)
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			return filepath.Join(real, rest)
-		}
-		if dir == "/" || dir == "." {
-			return path
-		}
-		rest = filepath.Join(filepath.Base(dir), rest)
-		dir = filepath.Dir(dir)
-	}
+	dir, _ := pathwalk.Walk(filepath.Dir(path), func(string, fs.FileInfo) error { return nil }) // what exists of it
+	return filepath.Join(dir, filepath.Base(path))
 }
 
 // maxIncludes bounds the files of configuration that are read.
@@ -127,22 +124,22 @@ func gitDirOf(root string) (own, common string) {
 	return git, git
 }
 
-// readSmall reads a file, up to maxConfig bytes.
+// readSmall reads a regular file, up to maxConfig bytes. It does not wait for the writer of a FIFO.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
 	return io.ReadAll(io.LimitReader(f, maxConfig))
 }
 
 // namedIn returns the paths that one file of configuration names, and the files that it includes,
 // relative to a directory.
 func namedIn(file, root, dir string) (list, included []string) {
-	if fi, err := os.Stat(file); err != nil || !fi.Mode().IsRegular() {
-		return nil, nil
-	}
 	text, err := readSmall(file)
 	if err != nil {
 		return nil, nil

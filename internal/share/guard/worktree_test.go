@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTargetsOfAWorktree: what the configuration of a linked worktree's repository runs is guarded
@@ -35,7 +37,15 @@ func TestTargetsOfAWorktree(t *testing.T) {
 	}
 	write("loop/.git", "gitdir: .git\n")
 	write("odd/.git", "nonsense")
-	for _, dir := range []string{"loop", "odd"} {
+	write("pipes/.git", "gitdir: common")
+	write("pipe/file", "")
+	write("pipes/common/file", "")
+	for _, pipe := range []string{"pipe/.git", "pipes/common/commondir", "pipes/common/config"} { // nobody writes to them
+		if err := unix.Mkfifo(filepath.Join(top, pipe), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"loop", "odd", "pipe", "pipes"} {
 		if guarded, _ := Targets(filepath.Join(top, dir)); len(guarded) != 0 {
 			t.Errorf("%s: %v", dir, guarded)
 		}
