@@ -2,7 +2,6 @@ package guard
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/rotate"
 	"bawn.dev/bawn/internal/sys/text"
 )
@@ -89,37 +89,10 @@ func parseEvent(line []byte) (e Event, ok bool) {
 // FollowEvents is ReadEvents, and then calls each for new events until ctx ends (nil), each fails
 // (that error) or the folder of the log is removed (rotate.ErrGone).
 func FollowEvents(ctx context.Context, path string, each func(Event) error) error {
-	return rotate.Follow(ctx, path, &eventWriter{each: each})
-}
-
-// eventWriter takes a log in pieces and calls each for its events.
-type eventWriter struct {
-	each func(Event) error
-	rest []byte // the beginning of a line
-	skip bool   // the line is too long to be an event
-}
-
-// Write implements io.Writer.
-func (w *eventWriter) Write(b []byte) (int, error) {
-	size := len(b)
-	for {
-		line, after, whole := bytes.Cut(b, []byte("\n"))
-		if w.skip = w.skip || len(w.rest)+len(line) > maxEvent; w.skip {
-			w.rest = w.rest[:0]
-		} else {
-			w.rest = append(w.rest, line...)
+	return rotate.Follow(ctx, path, &lines.Splitter{Limit: maxEvent, Each: func(line []byte) error {
+		if e, ok := parseEvent(line); ok {
+			return each(e)
 		}
-		if !whole {
-			return size, nil
-		}
-		e, ok := parseEvent(w.rest)
-		skip := w.skip
-		w.rest, w.skip, b = w.rest[:0], false, after
-		if !ok || skip {
-			continue
-		}
-		if err := w.each(e); err != nil {
-			return size, err
-		}
-	}
+		return nil
+	}})
 }
