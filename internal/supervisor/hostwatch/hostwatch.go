@@ -431,7 +431,7 @@ func (w *Watch) expect(p place) {
 	w.lookThrough()
 }
 
-// expectIn is expect below an open root, but for the look.
+// expectIn is expect with the root open. The caller looks through the directory (lookThrough).
 func (w *Watch) expectIn(rootFD int, p place) {
 	if _, known := w.wds[p]; known && !w.ways[p] {
 		return

@@ -234,6 +234,21 @@ func TestNoChangeIsDropped(t *testing.T) {
 	}
 }
 
+// TestLooksAtOneDirectoryAddUp: a later look takes nothing from one that is still to come.
+func TestLooksAtOneDirectoryAddUp(t *testing.T) {
+	w := newTest(t, 1)
+	early, late := time.Unix(1, 0), time.Unix(2, 0)
+	for _, list := range [][]look{{{early, true}, {late, false}}, {{late, false}, {early, true}}} {
+		clear(w.looks)
+		for _, l := range list {
+			w.lookAt(place{}, l)
+		}
+		if got, want := w.looks[place{}], (look{early, true}); got != want {
+			t.Errorf("%v: %v", list, got)
+		}
+	}
+}
+
 // TestDirectoriesBeyondTheLimitAreLookedThrough lets a change happen in each directory when only some
 // may be watched.
 func TestDirectoriesBeyondTheLimitAreLookedThrough(t *testing.T) {

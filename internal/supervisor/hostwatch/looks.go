@@ -13,9 +13,6 @@ import (
 // maxPolled bounds the directories that are looked through because they cannot be watched.
 const maxPolled = 65536
 
-// note notes changes that no event told. The caller holds the lock.
-func (w *Watch) note(list []found) { w.found = append(w.found, list...) }
-
 // look is what to look for in a directory.
 type look struct {
 	since time.Time // changes since then; the zero time: all that is there
@@ -25,10 +22,14 @@ type look struct {
 // ever is earlier than any change.
 var ever = time.Unix(1, 0)
 
-// lookAt notes that a directory is to be looked through. The caller holds the lock.
+// lookAt notes that a directory is to be looked through, in addition to what was noted for it before.
+// The caller holds the lock.
 func (w *Watch) lookAt(p place, l look) {
-	if was, ok := w.looks[p]; ok && was.since.Before(l.since) {
-		l.since = was.since
+	if was, ok := w.looks[p]; ok {
+		if was.since.Before(l.since) {
+			l.since = was.since
+		}
+		l.deep = l.deep || was.deep
 	}
 	w.looks[p] = l
 }
@@ -77,7 +78,7 @@ func (w *Watch) lookIn(roots map[int]int, p place, l look) {
 	}
 	defer unix.Close(fd)
 	list, all := changedSince(fd, p, l.since)
-	w.note(list)
+	w.found = append(w.found, list...)
 	if !all {
 		w.log.Warn("a directory has more files than are looked through: the guest may not see what the host changed in the others", "directory", p.dir, "limit", maxListed)
 	}
