@@ -21,11 +21,6 @@ type HostChange struct {
 	Renamed  bool   `json:"renamed,omitempty"`
 }
 
-// MovesDirectory reports whether a directory got or lost the name by a rename.
-func (c HostChange) MovesDirectory() bool {
-	return c.Mask&unix.IN_ISDIR != 0 && c.Mask&(unix.IN_MOVED_FROM|unix.IN_MOVED_TO) != 0
-}
-
 const (
 	nameAppears = unix.IN_CREATE | unix.IN_MOVED_TO
 	nameGoes    = unix.IN_DELETE | unix.IN_MOVED_FROM

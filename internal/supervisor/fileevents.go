@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -294,34 +293,34 @@ func (e *eventStream) tell(ctx context.Context) error {
 			e.s.log.Debug("file events", "error", err)
 			continue
 		}
-		if len(events) == 0 {
-			e.noteMoves(movesDirectory(changes))
-			continue
+		if len(events) > 0 {
+			if err := e.play(ctx, wire.WatchBatch{Tag: servers[i].Plan.Mount.Tag, Events: events}); err != nil {
+				return err
+			}
 		}
-		if err := e.stream.Send(wire.WatchBatch{Tag: servers[i].Plan.Mount.Tag, Events: events}); err != nil {
-			return fmt.Errorf("file events: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-e.played:
-			e.noteMoves(movesDirectory(changes))
+		if hostwatch.MovesDirectory(changes) {
+			e.nameAgain()
 		}
 	}
 }
 
-// noteMoves has the watched directories named again if one was renamed.
-func (e *eventStream) noteMoves(moved bool) {
-	if !moved {
-		return
+// play sends a batch to the guest and waits until it has played it.
+func (e *eventStream) play(ctx context.Context, batch wire.WatchBatch) error {
+	if err := e.stream.Send(batch); err != nil {
+		return fmt.Errorf("file events: %w", err)
 	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.played:
+		return nil
+	}
+}
+
+// nameAgain has the watched directories named again.
+func (e *eventStream) nameAgain() {
 	select {
 	case e.moved <- struct{}{}:
 	default: // it is noted
 	}
-}
-
-// movesDirectory reports whether one of the changes renamed a directory.
-func movesDirectory[C interface{ MovesDirectory() bool }](changes []C) bool {
-	return slices.ContainsFunc(changes, C.MovesDirectory)
 }

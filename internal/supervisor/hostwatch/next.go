@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,6 +74,13 @@ func (w *Watch) wait() error {
 		return os.ErrClosed
 	}
 	return nil
+}
+
+// MovesDirectory reports whether one of the changes renamed a directory.
+func MovesDirectory(changes []share.HostChange) bool {
+	return slices.ContainsFunc(changes, func(c share.HostChange) bool {
+		return c.Mask&unix.IN_ISDIR != 0 && c.Mask&(unix.IN_MOVED_FROM|unix.IN_MOVED_TO) != 0
+	})
 }
 
 // collect reads the events that there are.
