@@ -2,6 +2,7 @@ package share
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,14 +36,14 @@ func (f *fileSystem) checkHere(o operation, n *node, fd int) error {
 	if err != nil {
 		return pathError(err)
 	}
-	root, err := readlink(magic(f.tree.root.fd.fd))
+	names, err := f.tree.pathBelow(path)
 	if err != nil {
 		return pathError(err)
 	}
-	if path == strings.TrimSuffix(root, "/")+"/"+strings.Join(c.names, "/") || n == f.tree.root {
+	if names != nil && slices.Equal(names, c.names) || n == f.tree.root {
 		return nil
 	}
-	return f.checkPath(o, fd, root, path)
+	return f.checkNames(o, fd, names)
 }
 
 // pathError is nil for a path that is too long to be read: the rules were asked about each of
@@ -66,18 +67,18 @@ func (f *fileSystem) checkHandle(h *handle) error {
 	if judged := h.path.Load(); judged != nil && *judged == path {
 		return nil
 	}
-	root, err := readlink(magic(f.tree.root.fd.fd))
+	names, err := f.tree.pathBelow(path)
 	if err != nil {
 		return pathError(err)
 	}
-	named, err := f.hasName(h.fd, root, path)
+	named, err := f.hasName(h.fd, path, names)
 	switch {
 	case err != nil:
 		return err
 	case !named:
 		return f.checkUnnamed(h)
 	}
-	if err := f.checkPath(modifyNode, h.fd, root, path); err != nil {
+	if err := f.checkNames(modifyNode, h.fd, names); err != nil {
 		return err
 	}
 	h.path.Store(&path)
@@ -112,13 +113,13 @@ func (f *fileSystem) checkUnnamed(h *handle) error {
 // deleted is what the kernel adds to the path of a file whose name was removed.
 const deleted = " (deleted)"
 
-// hasName reports whether the name by which a file was opened is still there.
-func (f *fileSystem) hasName(fd int, root, path string) (bool, error) {
+// hasName reports whether the name by which a file was opened is still there. path is the kernel's,
+// and names are its components below the root; nil if it does not lie there.
+func (f *fileSystem) hasName(fd int, path string, names []string) (bool, error) {
 	if !strings.HasSuffix(path, deleted) {
 		return true, nil
 	}
-	names, ok := below(root, path)
-	if !ok {
+	if names == nil {
 		return false, nil
 	}
 	st, err := statFD(fd)
@@ -141,37 +142,42 @@ func (f *fileSystem) unnamed(fd int, st *unix.Statx_t) bool {
 		return false
 	}
 	path, err := readlink(magic(fd))
+	if err != nil || !strings.HasSuffix(path, deleted) { // nearly always: the root need not be asked for
+		return false
+	}
+	names, err := f.tree.pathBelow(path)
 	if err != nil {
 		return false
 	}
-	root, err := readlink(magic(f.tree.root.fd.fd))
-	if err != nil {
-		return false
-	}
-	named, err := f.hasName(fd, root, path)
+	named, err := f.hasName(fd, path, names)
 	return err == nil && !named
 }
 
-// below returns the components of a path below the root.
-func below(root, path string) ([]string, bool) {
+// pathBelow returns the components of a path of the host below the root of the share, as of now; nil
+// for the root itself and for what does not lie there.
+func (t *tree) pathBelow(path string) ([]string, error) {
+	root, err := readlink(magic(t.root.fd.fd))
+	if err != nil {
+		return nil, err
+	}
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/")+"/")
 	if !ok || rest == "" {
-		return nil, false
+		return nil, nil
 	}
-	return strings.Split(rest, "/"), true
+	return strings.Split(rest, "/"), nil
 }
 
-// checkPath is checkHere for a file, open at a descriptor, that has the path on the host.
-func (f *fileSystem) checkPath(o operation, fd int, root, path string) error {
-	names, ok := below(root, path)
+// checkNames is checkHere for a file, open at a descriptor, whose path on the host has these components
+// below the root; nil if it does not lie there.
+func (f *fileSystem) checkNames(o operation, fd int, names []string) error {
 	st, err := statFD(fd)
 	if err != nil {
 		return err
 	}
 	switch {
-	case !ok && o.modifies() && st.Nlink > 0:
+	case names == nil && o.modifies() && st.Nlink > 0:
 		return unix.ESTALE
-	case !ok || st.Nlink == 0:
+	case names == nil || st.Nlink == 0:
 		return nil
 	}
 	return f.judgeNames(o, names, isDir(st))

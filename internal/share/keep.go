@@ -176,9 +176,9 @@ func (f *fileSystem) leftNode(n *node, st *unix.Statx_t) {
 	}
 }
 
-// beforeWrite refuses a file that the host has moved away (here.go), makes the file of a handle,
-// whose contents are about to change, one of the share alone (separate.go), and records it. It costs little for one that was recorded since the last
-// restore point.
+// beforeWrite prepares the file of a handle for a change of its contents. It refuses one that the host
+// has moved away (here.go), makes it one of the share alone (separate.go), and records it. It costs
+// little for one that was recorded since the last restore point.
 func (f *fileSystem) beforeWrite(h *handle) error {
 	if err := f.checkHandle(h); err != nil {
 		return err

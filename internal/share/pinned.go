@@ -2,7 +2,6 @@ package share
 
 import (
 	"errors"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -206,12 +205,12 @@ func (t *tree) dupHeld(n *node) (fd int, open bool) {
 
 // inside reports whether an open file lies below the root, by its name as of now.
 func (f *fileSystem) inside(fd int) bool {
-	root, err := readlink(magic(f.tree.root.fd.fd))
+	path, err := readlink(magic(fd))
 	if err != nil {
 		return false
 	}
-	at, err := readlink(magic(fd))
-	return err == nil && strings.HasPrefix(at, strings.TrimSuffix(root, "/")+"/")
+	names, err := f.tree.pathBelow(path)
+	return err == nil && names != nil
 }
 
 var errLongPath = errors.New("the path is too long")
