@@ -118,12 +118,9 @@ func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 			return res, err
 		}
 	}
-	a := &applier{store: s, root: root, temp: ".bawn-undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), res: res}
+	a := &applier{store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), res: res}
 	err = a.steps(p)
-	if a.rec.cur != nil {
-		res.Point = a.rec.cur.number
-	}
-	a.rec.Close()
+	res.Point = a.rec.end()
 	if err == nil && len(p.Steps) > 0 {
 		err = s.clear()
 	}
@@ -191,9 +188,7 @@ func (a *applier) step(s Step) error {
 	if !now.same(s.now) && !made {
 		return errChanged
 	}
-	a.rec.Names.RLock()
-	entries := a.rec.Before(Source{dir, name}, s.Path)
-	a.rec.Names.RUnlock()
+	e := a.rec.beforeName(dir, name, s.Path)
 	if s.Action == Remove {
 		err = remove(dir, name, now)
 	} else {
@@ -202,17 +197,8 @@ func (a *applier) step(s Step) error {
 	if err != nil {
 		return err
 	}
-	a.after(entries[0], dir, name)
+	a.rec.afterName(e, dir, name)
 	return nil
-}
-
-func (a *applier) after(e *Entry, dir int, name string) {
-	var st unix.Statx_t
-	if unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, statMask, &st) != nil {
-		a.rec.After(e, nil)
-		return
-	}
-	a.rec.After(e, &st)
 }
 
 func remove(dir int, name string, now slot) error {
@@ -259,14 +245,9 @@ func (a *applier) restore(dir int, name string, s Step) error {
 
 // file makes the file of a step under its temporary name.
 func (a *applier) file(dir int, s Step) error {
-	folder, err := openDir(a.store.fd, folderName(s.point))
+	in, err := a.store.blob(s.point, s.state.Blob)
 	if err != nil {
-		return fmt.Errorf("restore point %d: %w", s.point, err)
-	}
-	defer unix.Close(folder)
-	in, err := openFile(folder, s.state.Blob, unix.O_RDONLY)
-	if err != nil {
-		return fmt.Errorf("contents in restore point %d: %w", s.point, err)
+		return err
 	}
 	defer in.Close()
 	if fi, err := in.Stat(); err != nil || fi.Size() != s.state.Size {
@@ -387,13 +368,11 @@ func (a *applier) room(s Step) error {
 		return err
 	}
 	defer unix.Close(dir)
-	a.rec.Names.RLock()
-	entries := a.rec.Before(Source{dir, name}, s.Path)
-	a.rec.Names.RUnlock()
+	e := a.rec.beforeName(dir, name, s.Path)
 	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
 		return err
 	}
-	a.after(entries[0], dir, name)
+	a.rec.afterName(e, dir, name)
 	return nil
 }
 
@@ -437,9 +416,7 @@ func (a *applier) moveOne(s Step, flags uint) error {
 		return err
 	}
 	defer unix.Close(to)
-	a.rec.Names.RLock()
-	replaced := a.rec.Before(Source{to, toName}, s.Path)[0]
-	a.rec.Names.RUnlock()
+	replaced := a.rec.beforeName(to, toName, s.Path)
 	other, _, err := look(a.root, s.Path)
 	if err != nil {
 		return err

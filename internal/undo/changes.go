@@ -187,21 +187,32 @@ func (c *comparer) walk(b *branch, path string) error {
 func (c *comparer) compare(b *branch, at string) {
 	change := Change{Path: at, Was: *b.was, Now: State{Kind: Absent}, Accepted: c.accepted[b.point], point: b.point}
 	if b.here {
-		now, st, err := look(c.root, b.disk)
+		now, err := stateNow(c.root, b.disk)
 		if err != nil {
 			c.changes.Notes = append(c.changes.Notes, err.Error())
 			return
 		}
-		if now.present {
-			change.Path, change.Now = b.disk, *stateOf(st)
-		}
-		if change.Now.Kind == Link {
-			change.Now.Target, _ = targetAt(c.root, b.disk)
+		if change.Now = now; now.Kind != Absent {
+			change.Path = b.disk
 		}
 	}
 	if !c.same(b, &change) {
 		c.changes.List = append(c.changes.List, change)
 	}
+}
+
+// stateNow returns the state of what lies at a path now, with the target of a link and without
+// contents. It is Absent after an error, too.
+func stateNow(root *os.File, path string) (State, error) {
+	now, st, err := look(root, path)
+	if err != nil || !now.present {
+		return State{Kind: Absent}, err
+	}
+	s := *stateOf(st)
+	if s.Kind == Link {
+		s.Target, _ = targetAt(root, path)
+	}
+	return s, nil
 }
 
 // same reports whether what is at a branch is what was there. Times do not count.
@@ -244,14 +255,8 @@ func (s *Store) Touched(root *os.File, since time.Time, most int) (list []Change
 				return false
 			}
 			seen[string(v.Path)] = true
-			c := Change{Path: string(v.Path), Was: *v.State, Now: State{Kind: Absent}, point: n}
-			if now, st, err := look(root, c.Path); err == nil && now.present {
-				c.Now = *stateOf(st)
-				if c.Now.Kind == Link {
-					c.Now.Target, _ = targetAt(root, c.Path)
-				}
-			}
-			list = append(list, c)
+			now, _ := stateNow(root, string(v.Path)) // Absent after an error
+			list = append(list, Change{Path: string(v.Path), Was: *v.State, Now: now, point: n})
 			return true
 		})
 		if err != nil && !gone(err) {

@@ -127,13 +127,7 @@ func (p *Putter) Close() (point int) {
 	if p.rec == nil {
 		return 0
 	}
-	p.rec.mu.Lock()
-	if p.rec.cur != nil {
-		point = p.rec.cur.number
-	}
-	p.rec.mu.Unlock()
-	p.rec.Close()
-	return point
+	return p.rec.end()
 }
 
 // Put replaces what a path of the project holds, which the person has seen. Directories on the
@@ -219,16 +213,13 @@ func (p *Putter) before(dir int, name, at string) *Entry {
 	if p.rec == nil {
 		return nil
 	}
-	p.rec.Names.RLock()
-	defer p.rec.Names.RUnlock()
-	return p.rec.Before(Source{dir, name}, at)[0]
+	return p.rec.beforeName(dir, name, at)
 }
 
 func (p *Putter) after(e *Entry, dir int, name string) {
-	if p.rec == nil {
-		return
+	if p.rec != nil {
+		p.rec.afterName(e, dir, name)
 	}
-	(&applier{rec: p.rec}).after(e, dir, name)
 }
 
 // giveOwner gives what root has made in a directory the owner of the directory.
@@ -274,11 +265,11 @@ func (p *Putter) exchange(dir int, name string, seen Seen, r Replacement) error 
 		if errors.Is(err, unix.EEXIST) {
 			err = ErrNotAsSeen
 		}
-		return errors.Join(err, p.sync(dir))
+		return errors.Join(err, syncDir(dir))
 	}
 	err = unix.Renameat2(dir, temp, dir, name, unix.RENAME_EXCHANGE)
 	if errors.Is(err, unix.EINVAL) { // the file system cannot exchange: it was compared a moment ago
-		return errors.Join(unix.Renameat(dir, temp, dir, name), p.sync(dir))
+		return errors.Join(unix.Renameat(dir, temp, dir, name), syncDir(dir))
 	}
 	if err != nil {
 		return err
@@ -290,10 +281,10 @@ func (p *Putter) exchange(dir int, name string, seen Seen, r Replacement) error 
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Ino != ino {
 		return errors.Join(errors.New("something else took its place at the same moment: look at it before you use it"), err)
 	}
-	return p.sync(dir)
+	return syncDir(dir)
 }
 
-func (p *Putter) sync(dir int) error {
+func syncDir(dir int) error {
 	fd, err := openDir(dir, ".")
 	if err != nil {
 		return err

@@ -87,6 +87,17 @@ func (r *Recorder) Close() {
 	r.close()
 }
 
+// end is Close, and returns the number of the restore point, or 0 if there is none.
+func (r *Recorder) end() (point int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur != nil {
+		point = r.cur.number
+	}
+	r.close()
+	return point
+}
+
 func (r *Recorder) close() {
 	if r.cur == nil {
 		return
@@ -315,6 +326,23 @@ func (r *Recorder) Met(e *Entry, st *unix.Statx_t) {
 		left.mixed = true
 		_, _ = e.point.after.WriteAt(left.bytes(), int64(e.slot)*slotSize)
 	}
+}
+
+// beforeName is Before for one name in a directory, for a caller that does not hold Names.
+func (r *Recorder) beforeName(dir int, name, path string) *Entry {
+	r.Names.RLock()
+	defer r.Names.RUnlock()
+	return r.Before(Source{dir, name}, path)[0]
+}
+
+// afterName is After for a name in a directory.
+func (r *Recorder) afterName(e *Entry, dir int, name string) {
+	var st unix.Statx_t
+	if unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, statMask, &st) != nil {
+		r.After(e, nil)
+		return
+	}
+	r.After(e, &st)
 }
 
 // capture returns the state of what is about to change, and keeps its contents.
