@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/undo"
 )
 
 func hiddenProject(t *testing.T) *project {
@@ -190,4 +191,17 @@ func readText(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestTemporaryNamesAreHidden: rules hide the names that files have while bawn makes them.
+func TestTemporaryNamesAreHidden(t *testing.T) {
+	rules, err := guard.New(guard.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{undo.TempPrefix + "x", tempName()} {
+		if !rules.Candidate(name) || !rules.Hides(name) {
+			t.Errorf("the guest sees %s", name)
+		}
+	}
 }

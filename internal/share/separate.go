@@ -225,7 +225,7 @@ func tempFile(dir int) (fd int, discard func(), err error) {
 	return fd, func() { _ = unix.Unlinkat(dir, name, 0) }, err
 }
 
-func tempName() string { return ".bawn-" + rand.Text() }
+func tempName() string { return undo.TempPrefix + rand.Text() }
 
 func cloneAttributes(out, in int, st *unix.Statx_t) error {
 	now, err := statFD(out)
