@@ -3,6 +3,7 @@ package review
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func (r *Review) Add(f *Finder, changes *undo.Changes) {
 	r.Notes = append(r.Notes, changes.Notes...)
 	made := map[string]bool{}
 	left := int64(diffTotal)
-	dropped := 0
+	cut := false
 	for i := range changes.List {
 		c := &changes.List[i]
 		r.Findings = append(r.Findings, f.Find(c)...)
@@ -41,13 +42,13 @@ func (r *Review) Add(f *Finder, changes *undo.Changes) {
 			continue
 		}
 		if len(r.Changes) == statMost {
-			dropped++
+			cut = true
 			continue
 		}
 		r.Changes = append(r.Changes, statOf(f.Src, c, &left))
 	}
-	if dropped > 0 {
-		r.Notes = append(r.Notes, "more than 10000 paths were changed: the list of all changes is not complete")
+	if cut {
+		r.Notes = append(r.Notes, fmt.Sprintf("more than %d paths were changed: the list of all changes is not complete", statMost))
 	}
 	r.Findings = fold(r.Findings, made)
 }
@@ -55,8 +56,9 @@ func (r *Review) Add(f *Finder, changes *undo.Changes) {
 // folded are directories in which programs install what others wrote.
 var folded = []string{"node_modules", ".venv", "venv", "vendor", "target", ".tox", "__pypackages__", "Pods", "bower_components"}
 
-// fold shows the findings below a new directory, or one of installed packages, as one each
-// class. Links that lead out and secrets stay.
+// fold replaces the findings of a class below a new directory, or below one of installed packages, by
+// one finding, if there are at least foldFrom. Links that lead out, secrets and what concerns git
+// stay.
 func fold(list []Finding, made map[string]bool) []Finding {
 	type key struct {
 		dir   string

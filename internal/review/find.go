@@ -31,48 +31,46 @@ func (f *Finder) Find(c *undo.Change) []Finding {
 	if c.Accepted {
 		return nil // the person has seen it
 	}
-	add := func(list []Finding, class Class, format string, args ...any) []Finding {
-		return append(list, Finding{Path: c.Path, Class: class, Why: fmt.Sprintf(format, args...)})
-	}
-	var list []Finding
 	if below, ok := gitPath(c.Path); ok {
 		if n, ok := nameClass(inGit, below); ok && c.Now.Kind != undo.Absent && c.Now.Kind != undo.Dir {
-			list = add(list, n.class, "%s", n.why)
+			return one(c, n.class, n.why)
 		}
-		return list
+		return nil
 	}
 	switch {
 	case c.From != "":
-		list = add(list, Moved, "was %s", c.From)
+		return one(c, Moved, "was "+c.From)
 	case c.Now.Kind == undo.Link:
 		if f.LeadsOut(c.Path, string(c.Now.Target)) {
-			list = add(list, LinkOut, "leads to %s", c.Now.Target)
+			return one(c, LinkOut, "leads to "+string(c.Now.Target))
 		}
 	case c.Now.Kind == undo.File:
-		list = slices.Concat(f.modes(c), f.byName(c), f.secrets(c))
+		return slices.Concat(f.modes(c), f.byName(c), f.secrets(c))
 	case c.Now.Kind == undo.Dir && c.Was.Kind == undo.Dir:
-		list = f.modes(c)
+		return f.modes(c)
 	case c.Now.Kind == undo.Other:
-		list = add(list, Mode, "a FIFO or a socket: what opens it waits")
+		return one(c, Mode, "a FIFO or a socket: what opens it waits")
 	}
-	return list
+	return nil
+}
+
+// one returns the only finding about a change.
+func one(c *undo.Change, class Class, why string) []Finding {
+	return []Finding{{Path: c.Path, Class: class, Why: why}}
 }
 
 // modes judges the permissions.
 func (f *Finder) modes(c *undo.Change) []Finding {
-	one := func(class Class, format string, args ...any) []Finding {
-		return []Finding{{Path: c.Path, Class: class, Why: fmt.Sprintf(format, args...)}}
-	}
 	runs, ran := c.Now.Mode&0o111 != 0, c.Was.Mode&0o111 != 0
 	switch {
 	case c.Now.Kind == undo.File && runs && c.Was.Kind != undo.File:
-		return one(Executable, "new executable")
+		return one(c, Executable, "new executable")
 	case c.Now.Kind == undo.File && runs && !ran:
-		return one(Executable, "was made executable")
+		return one(c, Executable, "was made executable")
 	case c.Now.Kind == undo.File && runs && (c.Now.Size != c.Was.Size || c.Was.Blob == "" || f.differs(c)):
-		return one(Executable, "executable with new contents")
+		return one(c, Executable, "executable with new contents")
 	case c.Was.Kind == c.Now.Kind && c.Now.Mode != c.Was.Mode:
-		return one(Mode, "mode %04o, was %04o", c.Now.Mode, c.Was.Mode)
+		return one(c, Mode, fmt.Sprintf("mode %04o, was %04o", c.Now.Mode, c.Was.Mode))
 	}
 	return nil
 }
@@ -100,7 +98,7 @@ func (f *Finder) byName(c *undo.Change) []Finding {
 	if c.Was.Kind == undo.Absent {
 		why = "new; " + why
 	}
-	return []Finding{{Path: c.Path, Class: n.class, Why: why}}
+	return one(c, n.class, why)
 }
 
 // packageKeys are the keys of package.json whose values are commands, or packages that bring
@@ -112,14 +110,13 @@ var packageKeys = []string{
 
 // packageJSON names the scripts and the keys that changed.
 func (f *Finder) packageJSON(c *undo.Change) []Finding {
-	one := func(why string) []Finding { return []Finding{{Path: c.Path, Class: Script, Why: why}} }
 	if f.Src == nil {
-		return one("scripts and dependencies")
+		return one(c, Script, "scripts and dependencies")
 	}
 	var was, now map[string]any
 	data, ok := f.Src.Now(c, readLimit)
 	if !ok || json.Unmarshal(data, &now) != nil {
-		return one("its scripts cannot be read")
+		return one(c, Script, "its scripts cannot be read")
 	}
 	if data, ok := f.Src.Before(c, readLimit); ok {
 		_ = json.Unmarshal(data, &was) // what it was not able to say, it did not have
@@ -141,7 +138,7 @@ func (f *Finder) packageJSON(c *undo.Change) []Finding {
 	if len(why) == 0 {
 		return nil
 	}
-	return one(strings.Join(why, "; "))
+	return one(c, Script, strings.Join(why, "; "))
 }
 
 func object(v any) map[string]any {
@@ -189,7 +186,7 @@ func (f *Finder) secrets(c *undo.Change) []Finding {
 	was, _ := f.Src.Before(c, readLimit)
 	for _, s := range secretText.FindAll(now, 64) {
 		if !bytes.Contains(was, s) {
-			return []Finding{{Path: c.Path, Class: Secret, Why: "holds what looks like a key or a token"}}
+			return one(c, Secret, "holds what looks like a key or a token")
 		}
 	}
 	return nil

@@ -164,7 +164,7 @@ func foldOn(folds bool, name string) string {
 	if !folds {
 		return name
 	}
-	if strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+	if strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		name = strings.Map(func(r rune) rune {
 			if unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
 				return -1
@@ -184,7 +184,7 @@ func foldOn(folds bool, name string) string {
 }
 
 // tempPrefix begins the names of files that bawn makes in a share for a moment, while it replaces
-// one for a person (package undo). They are hidden whatever the user's patterns say, so that
+// one for a person (undo.TempPrefix, which is the same). They are hidden whatever the user's patterns say, so that
 // a guest cannot write to them before they have their place.
 const tempPrefix = ".bawn-"
 
@@ -216,13 +216,10 @@ func (r *Rules) AsksMade(name string) bool {
 	if name == ".git" || name == "gitdir" {
 		return true
 	}
-	for _, name := range append(originals(name), name) {
+	return slices.ContainsFunc(append(originals(name), name), func(name string) bool {
 		asks := func(rule *Rule) bool { return rule.holds != nil && rule.glob.match(name) }
-		if slices.ContainsFunc(r.names[name], asks) || slices.ContainsFunc(r.globs, asks) {
-			return true
-		}
-	}
-	return false
+		return slices.ContainsFunc(r.names[name], asks) || slices.ContainsFunc(r.globs, asks)
+	})
 }
 
 // Judge returns what applies to a name, and the default rule that says so, or nil if the

@@ -47,15 +47,21 @@ func (r *Rules) Present(root string, limit int) (list []string, more bool) {
 }
 
 func (r *Rules) hides(root string, names []string, e fs.DirEntry) bool {
+	return r.hidden(names, e.IsDir, func(texts []string) bool {
+		return e.Type().IsRegular() && contains(filepath.Join(root, filepath.Join(names...)), texts)
+	})
+}
+
+// hidden reports whether a path is hidden that the guest did not make, in a directory of which
+// nothing else is known.
+func (r *Rules) hidden(names []string, isDir func() bool, contains func(texts []string) bool) bool {
 	last := len(names) - 1
 	kind, _ := r.Judge(Place{
 		Dir: names[:last], Name: names[last],
-		Has:   func(string) bool { return false },
-		IsDir: e.IsDir,
-		Contains: func(texts []string) bool {
-			return e.Type().IsRegular() && contains(filepath.Join(root, filepath.Join(names...)), texts)
-		},
-		Made: func() bool { return false },
+		Has:      func(string) bool { return false },
+		IsDir:    isDir,
+		Contains: contains,
+		Made:     func() bool { return false },
 	})
 	return kind == Hidden
 }
@@ -79,14 +85,5 @@ func contains(path string, texts []string) bool {
 // Hides reports whether a path of a share, which the guest has a version of, is hidden from it
 // by its name.
 func (r *Rules) Hides(at string) bool {
-	names := strings.Split(at, "/")
-	last := len(names) - 1
-	kind, _ := r.Judge(Place{
-		Dir: names[:last], Name: names[last],
-		Has:      func(string) bool { return false },
-		IsDir:    func() bool { return false },
-		Contains: func([]string) bool { return true },
-		Made:     func() bool { return false },
-	})
-	return kind == Hidden
+	return r.hidden(strings.Split(at, "/"), func() bool { return false }, func([]string) bool { return true })
 }

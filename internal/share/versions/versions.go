@@ -84,8 +84,12 @@ func List(store string, limit int64) ([]Version, error) {
 	if err := w.store(fd, "", 0); err != nil {
 		return nil, fmt.Errorf("read %s: %w", store, err)
 	}
-	slices.SortFunc(w.list, func(a, b Version) int { return cmp.Compare(a.Path, b.Path) })
+	sortByPath(w.list)
 	return w.list, nil
+}
+
+func sortByPath(list []Version) {
+	slices.SortFunc(list, func(a, b Version) int { return cmp.Compare(a.Path, b.Path) })
 }
 
 type walker struct {
@@ -274,8 +278,8 @@ func drop(store, slot string, taken []Version) (bool, error) {
 	}
 	w := &walker{limit: max(1, maxTaken(taken))}
 	err = w.version(dir, aside, slot, slot, 0)
-	slices.SortFunc(w.list, func(a, b Version) int { return cmp.Compare(a.Path, b.Path) })
-	slices.SortFunc(taken, func(a, b Version) int { return cmp.Compare(a.Path, b.Path) })
+	sortByPath(w.list)
+	sortByPath(taken)
 	same := func(a, b Version) bool { return a.Path == b.Path && a.Same(b) }
 	if err != nil || !slices.EqualFunc(w.list, taken, same) {
 		return false, errors.Join(err, unix.Renameat2(dir, aside, dir, name, unix.RENAME_NOREPLACE))
