@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log"
@@ -73,10 +74,7 @@ func (s *session) executeAs(c *command, attr *syscall.ProcAttr) (*process.Proces
 	if err := process.AllowOpenFiles(c.request.OpenFiles); err != nil {
 		log.Print(err) // the command can do without
 	}
-	umask := c.request.Umask
-	if umask == nil {
-		umask = s.umask
-	}
+	umask := cmp.Or(c.request.Umask, s.umask)
 	if umask == nil {
 		return s.execute(c, attr)
 	}
