@@ -41,6 +41,7 @@ func TestWordsOfErrors(t *testing.T) {
 			fmt.Errorf("outer: %w", &engine.Error{Reason: engine.NeedsRestart, Sandbox: "shop", Fields: []string{"cpus", "hosts"}, Err: failed}),
 			"outer: sandbox shop is running; changes to --add-host, --cpus take effect at its next start", "bawn stop shop, then run the same command again",
 		},
+		{&engine.Error{Reason: engine.NeedsRestart, Sandbox: "shop", Err: failed}, "no", "bawn stop shop, then run the same command again"},
 		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromRequest, Err: failed}, "no", "use another port of the host: HOST:80"},
 		{&engine.Error{Reason: engine.PortInUse, Port: taken, Origin: engine.FromSandbox, Sandbox: "shop", Err: failed}, "no", "bawn port --name shop --remove 8080 to no longer publish it"},
 		{&engine.Error{Reason: engine.PortPrivileged, Port: taken, Origin: engine.FromProject, Err: failed}, "no", "write another port in bawn.yaml, then bawn trust; or --no-project-file to ignore the file"},

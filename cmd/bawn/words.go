@@ -13,7 +13,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "shareGit": "share-git"}
+var flagOf = map[string]string{"agents": "agent", "mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "shareGit": "share-git"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {
@@ -34,7 +34,7 @@ func message(err error) string {
 		return text.Block(msg)
 	}
 	switch {
-	case e.Reason == engine.NeedsRestart:
+	case e.Reason == engine.NeedsRestart && len(e.Fields) > 0:
 		var flags []string
 		for _, f := range e.Fields {
 			flags = append(flags, flagFor(f))

@@ -413,7 +413,7 @@ func (e *Engine) addAgent(ctx context.Context, d store.Dir, add *sandbox.Agent) 
 	a, _ := spec.Agent(add.Name)
 	err = e.during("Adding "+a.Name, func() error { return control.NewClient(d.DialControl).AddAgent(ctx, a) })
 	if reason := control.ReasonOf(err); reason == control.ReasonVersion || reason == control.ReasonPhase {
-		return &Error{Reason: NeedsRestart, Sandbox: spec.Name, Fields: []string{"agents"}, Err: fmt.Errorf("sandbox %s is running, and gets %s %s at its next start: %w", spec.Name, a.Name, a.Version, err)}
+		return &Error{Reason: NeedsRestart, Sandbox: spec.Name, Err: fmt.Errorf("sandbox %s is running, and gets %s %s at its next start: %w", spec.Name, a.Name, a.Version, err)}
 	}
 	if err != nil {
 		return fmt.Errorf("add %s: %w", a.Name, err)

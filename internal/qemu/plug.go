@@ -1,11 +1,15 @@
 package qemu
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"os"
 	"time"
 )
+
+// ErrNoPlug means that a running machine has no slot left for another device.
+var ErrNoPlug = errors.New("no slot is left for a hot-plugged device")
 
 // Shares are plugged while the guest runs, each into one of the empty pcie-root-ports
 // that Machine.Plugs made. PlugShare returns when QEMU has the device; the guest sees
@@ -37,7 +41,7 @@ func (p *Process) takePlug(device string, wanted int) (int, error) {
 	if wanted != anyPlug {
 		return 0, fmt.Errorf("slot %d for hot-plugged devices is in use or missing", wanted)
 	}
-	return 0, fmt.Errorf("all %d slots for hot-plugged devices are in use: stop the sandbox and start it with all its mounts", len(p.plugs))
+	return 0, fmt.Errorf("%w: all %d are in use", ErrNoPlug, len(p.plugs))
 }
 
 func (p *Process) freePlug(device string) {

@@ -2,10 +2,12 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -52,6 +54,9 @@ func (s *supervisor) AddAgent(ctx context.Context, a sandbox.Agent) error {
 	if err := s.plugShares(ctx); err != nil {
 		if len(s.shares) == first {
 			s.spec.Agents = was
+		}
+		if errors.Is(err, qemu.ErrNoPlug) {
+			return control.Errorf(control.ReasonPhase, "its machine has no room for another agent until it is stopped")
 		}
 		return err
 	}
