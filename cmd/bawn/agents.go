@@ -52,10 +52,15 @@ func runAgent(ctx context.Context, f *specFlags, a agentFlags, throwaway bool, i
 	if err != nil {
 		return err
 	}
-	inv.argv, inv.env = argv, append(inv.env, pass...)
+	inv.argv = argv
+	f.env = agentEnv(pass, f.env)
 	inv.agent = &engine.AgentRequest{Name: a.name, Version: a.version}
 	return runIn(ctx, f, throwaway, inv)
 }
+
+// agentEnv returns the variables of an agent: those of the host that it gets, then those that the
+// person names with --env, of which the last of a name counts.
+func agentEnv(pass, named []string) []string { return slices.Concat(pass, named) }
 
 // agentCommands returns a command for each agent. Its arguments are the agent's own, all of them.
 func agentCommands() []*cobra.Command {

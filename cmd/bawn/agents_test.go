@@ -31,6 +31,24 @@ func TestAgents(t *testing.T) {
 	}
 }
 
+// TestAgentEnv: a value that the person gives prevails over the host's variable.
+func TestAgentEnv(t *testing.T) {
+	t.Setenv("ANTHROPIC_MODEL", "of-the-host")
+	env, err := commandEnv(agentEnv([]string{"ANTHROPIC_MODEL"}, []string{"ANTHROPIC_MODEL=named"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "ANTHROPIC_MODEL="); ok {
+			last = v
+		}
+	}
+	if last != "named" {
+		t.Errorf("%q", env)
+	}
+}
+
 // TestNoAgentIsAVerb: an agent cannot take a word of bawn's own.
 func TestNoAgentIsAVerb(t *testing.T) {
 	for _, c := range rootCommand().Commands() {

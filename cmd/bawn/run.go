@@ -134,7 +134,7 @@ func (inv *invocation) register(c *cobra.Command) {
 
 // runIn makes or finds the sandbox that the flags mean, and runs the command.
 func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) error {
-	inv.env = append(f.env, inv.env...)
+	inv.env = f.env
 	if _, err := parseEnv(inv.env); err != nil { // before anything is made
 		return err
 	}
