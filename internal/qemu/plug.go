@@ -1,8 +1,8 @@
 package qemu
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
