@@ -55,6 +55,7 @@ type Client struct {
 	next    uint64
 	waiting map[uint64]chan wire.Reply
 	broken  error
+	closed  bool // no task starts any more
 	mux     *yamux.Session
 
 	opening chan struct{} // a token for each stream that is being opened
@@ -75,6 +76,7 @@ func New(control, mux net.Conn, log *slog.Logger) *Client {
 func (a *Client) Close() {
 	a.control.Close()
 	a.mu.Lock()
+	a.closed = true
 	mux := a.mux
 	a.mu.Unlock()
 	if mux != nil {
@@ -82,6 +84,18 @@ func (a *Client) Close() {
 	}
 	a.muxConn.Close()
 	a.tasks.Wait()
+}
+
+// start runs task in a goroutine that Close waits for. After Close it does nothing and
+// returns false.
+func (a *Client) start(task func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.tasks.Go(task)
+	return true
 }
 
 // read hands each reply to the call that waits for it, until the port ends.
@@ -320,7 +334,7 @@ func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	a.tasks.Go(func() { // it ends with the session, whose writes have no deadline
+	started := a.start(func() { // it ends with the session, whose writes have no deadline
 		defer func() { <-a.opening }()
 		s, err := a.openStream(h)
 		select {
@@ -331,6 +345,10 @@ func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error
 			}
 		}
 	})
+	if !started {
+		<-a.opening
+		return nil, net.ErrClosed
+	}
 	select {
 	case o := <-done:
 		return o.stream, o.err

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -241,5 +242,24 @@ func TestCloseEndsEverything(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
 		runtime.Gosched()
+	}
+}
+
+// TestOpenWhileItCloses: a stream opens before Close or not at all (the race detector sees a
+// task that starts while Close waits for the last).
+func TestOpenWhileItCloses(t *testing.T) {
+	for range 50 {
+		a, _ := agenttest.New(t)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				if _, err := a.Open(context.Background(), wire.StreamHeader{Kind: wire.StreamSSH}); errors.Is(err, net.ErrClosed) {
+					return
+				}
+			}
+		}()
+		a.Close()
+		<-done
 	}
 }
