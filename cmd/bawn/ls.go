@@ -16,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/size"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 func lsCommand() *cobra.Command {
@@ -25,7 +26,7 @@ func lsCommand() *cobra.Command {
 		Short: "List the sandboxes",
 		Long: `List the sandboxes. DISK is the space that a sandbox's disk takes on the host, and
 its largest size; the number after a + is the space of its snapshots and of its
-suspended memory.`,
+suspended memory. Below the table is what agents ask for (bawn net ask).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			e, _, err := openEngine()
@@ -86,7 +87,31 @@ func list(w io.Writer, rows []*engine.Info, asJSON, quiet bool) error {
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.Name, stateWords(r), r.CPUs,
 			size.Format(r.Memory), diskWords(r), portWords(r), r.Dir)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return listAsked(w, rows)
+}
+
+// maxListedAsks bounds the requests of one sandbox that bawn ls shows.
+const maxListedAsks = 3
+
+// listAsked prints what the agents in sandboxes ask for.
+func listAsked(w io.Writer, rows []*engine.Info) (err error) {
+	for _, r := range rows {
+		if r.Status == nil || len(r.Status.Access) == 0 {
+			continue
+		}
+		var rules []string
+		for _, a := range r.Status.Access {
+			rules = append(rules, text.Line(a.Rule))
+		}
+		if more := len(rules) - maxListedAsks; more > 0 {
+			rules = append(rules[:maxListedAsks], fmt.Sprintf("%d more", more))
+		}
+		_, err = fmt.Fprintf(w, "The agent in %s asks for %s; to decide: bawn net ask --name %s\n", r.Name, strings.Join(rules, ", "), r.Name)
+	}
+	return err
 }
 
 func diskWords(r *engine.Info) string {

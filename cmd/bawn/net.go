@@ -84,11 +84,12 @@ func printEntry(w io.Writer, e engine.LogEntry, asJSON bool) error {
 func netAskCommand() *cobra.Command {
 	var s scope
 	c := &cobra.Command{
-		Use: "ask", Short: "Ask about each new denial as it happens",
-		Long: `Ask about each new denial as it happens, until you press Ctrl-C: allow it until
-the sandbox stops (once), for this sandbox (sandbox), for all your sandboxes (always),
-or leave it denied. The denied connection has failed by then; the command in the
-sandbox has to try again.`,
+		Use: "ask", Short: "Ask about what the agent asks for, and about each new denial",
+		Long: `Ask about the rules that the agent in the sandbox asks for, and about each new denial
+as it happens, until you press Ctrl-C: allow it until the sandbox stops (once), for
+this sandbox (sandbox), for all your sandboxes (always), or leave it denied. A denied
+connection has failed by then; the command in the sandbox has to try again. The reason
+for a rule is the agent's own: it may be mistaken, or tricked.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !isTerminal(os.Stdin) {
@@ -109,7 +110,7 @@ sandbox has to try again.`,
 func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io.Writer) error {
 	denials := e.Denials(ctx, name)
 	person := newPrompter(in, out)
-	fmt.Fprintln(out, "Waiting for denials. Interrupt with Ctrl-C.")
+	fmt.Fprintln(out, "Waiting for denials and for what the agent asks for. Interrupt with Ctrl-C.")
 	for d, err := range denials {
 		if engine.ReasonOf(err) == engine.NotFound {
 			fmt.Fprintln(out, "The sandbox was removed.")
@@ -126,15 +127,18 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 			}
 			return err
 		}
-		if err := applyAnswer(ctx, e, name, d.Rule, answer, out); err != nil {
+		if err := applyAnswer(ctx, e, name, d, answer, out); err != nil {
 			fmt.Fprintf(out, "  %s\n", text.Line(err.Error())) // the next answer may succeed
 		}
 	}
 	return nil
 }
 
+// wideWord is what a person types to allow a rule that is wide and that the agent asks for.
+const wideWord = "wide"
+
 // askAbout asks about one denial and returns the answer. A rule that opens services of the host
-// is asked about twice; without the second answer it is "no".
+// is asked about twice, as is a wide one that the agent chose; without the second answer it is "no".
 func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, error) {
 	x, err := engine.ExposureOf(d.Rule)
 	if err != nil {
@@ -142,17 +146,34 @@ func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, e
 	}
 	question := d.Entry.Text(allowCommand) + "\n"
 	if x.Opens != "" {
-		question += "  the rule would open " + text.Line(x.Opens) + "\n"
+		question += "  " + warning(d) + "the rule would open " + text.Line(x.Opens) + "\n"
 	}
 	answer, err := person.ask(ctx, fmt.Sprintf("%s  allow %s? [o]nce, [s]andbox, [a]lways, [N]o: ", question, d.Rule))
-	if err != nil || x.Severity() != policy.OpensHost || denies(answer) {
+	what, want := "", ""
+	switch {
+	case err != nil || denies(answer):
+	case x.Severity() == policy.OpensHost:
+		what, want = "SERVICES OF THE HOST to the guest", hostWord
+	case d.Entry.Verdict == engine.Asked && x.Kinds&policy.KindWide != 0:
+		what, want = "far more than one server, and the agent chose it", wideWord
+	}
+	if want == "" {
 		return answer, err
 	}
-	word, err := person.ask(ctx, fmt.Sprintf("  This opens SERVICES OF THE HOST to the guest. Type %q to confirm: ", hostWord))
-	if !strings.EqualFold(word, hostWord) {
+	word, err := person.ask(ctx, fmt.Sprintf("  This opens %s. Type %q to confirm: ", what, want))
+	if !strings.EqualFold(word, want) {
 		answer = "no"
 	}
 	return answer, err
+}
+
+// warning begins the line about what a rule opens: a rule that the agent chose may be wider than
+// what it needs.
+func warning(d engine.Denial) string {
+	if d.Entry.Verdict == engine.Asked {
+		return "WARNING: "
+	}
+	return ""
 }
 
 // denies reports whether an answer is none that allows.
@@ -161,7 +182,8 @@ func denies(answer string) bool {
 }
 
 // applyAnswer changes the rules as the user answered, and prints the result.
-func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer string, out io.Writer) error {
+func applyAnswer(ctx context.Context, e *engine.Engine, name string, d engine.Denial, answer string, out io.Writer) error {
+	rule := d.Rule
 	change := engine.RuleChange{Action: policy.Allow, Rules: []string{rule}}
 	var err error
 	var result string
@@ -177,6 +199,10 @@ func applyAnswer(ctx context.Context, e *engine.Engine, name, rule, answer strin
 		err = changeRules(ctx, e, engine.Scope{All: true}, change)
 	default:
 		result = "stays denied"
+		if d.Entry.Verdict == engine.Asked {
+			result = "is refused, and the agent can read that"
+			err = e.RefuseAccess(ctx, name, rule)
+		}
 	}
 	if err != nil {
 		return err

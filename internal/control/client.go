@@ -160,6 +160,11 @@ func (c *Client) AllowedOnce(ctx context.Context) ([]string, error) {
 	return rules, err
 }
 
+// RefuseAccess refuses a rule that the guest asked for; see Service.
+func (c *Client) RefuseAccess(ctx context.Context, rule string) error {
+	return c.call(ctx, http.MethodPost, "/policy/refuse", rule, nil)
+}
+
 // FollowShares makes the guest see what lies at the paths of the shares now; see Service.
 func (c *Client) FollowShares(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/shares/follow", nil, nil)

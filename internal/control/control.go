@@ -36,6 +36,8 @@ type Status struct {
 	Resumed bool `json:"resumed,omitempty"`
 	// Starved: the machine is paused until the host's disk has free space again.
 	Starved bool `json:"starved,omitempty"`
+	// Access are the requests of the guest that wait for the person, the oldest first.
+	Access []Access `json:"accessRequests,omitempty"`
 	// Goroutines is the number of goroutines of the supervisor, to find those that are left
 	// behind. It is 0 from supervisors of older builds.
 	Goroutines int `json:"goroutines,omitempty"`
@@ -74,6 +76,9 @@ type Service interface {
 	AllowedOnce() ([]string, error)
 	// ForgetOnce removes the rules of AllowOnce and puts the rules on disk in force.
 	ForgetOnce() error
+	// RefuseAccess tells the guest that the person refused the rule that it asked for. It is no
+	// error if the guest did not ask.
+	RefuseAccess(rule string) error
 	// FollowShares makes the guest see what lies at the paths of the shares now, if the host
 	// has put another directory or file there. It fails if nothing that can be shared does.
 	FollowShares(ctx context.Context) error

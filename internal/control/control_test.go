@@ -71,6 +71,8 @@ func (s *standIn) Stop(ctx context.Context, force bool) error {
 	return s.called("stop %t", force)
 }
 
+func (s *standIn) RefuseAccess(rule string) error { return s.called("refuse %s", rule) }
+
 func (s *standIn) Suspend(_ context.Context, force bool) error { return s.called("suspend %t", force) }
 
 func (s *standIn) Snapshot(_ context.Context, path string) error {
@@ -201,6 +203,7 @@ var methods = []struct {
 		return nil, c.AddAgent(ctx, sandbox.Agent{Name: "claude", Home: "/h"})
 	}, "agent claude /h", nil},
 	{"follow", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.FollowShares(ctx) }, "follow", nil},
+	{"refuse", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.RefuseAccess(ctx, "a.test") }, "refuse a.test", nil},
 	{"forget", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.ForgetOnce(ctx) }, "forget", nil},
 }
 
@@ -232,7 +235,7 @@ func TestStatusRoundTrip(t *testing.T) {
 	want := control.Status{
 		Name: "box", Phase: sandbox.Running, PID: 1, MachinePID: 2, Since: time.Now().UTC(), Accel: "tcg", Kernel: "6.1",
 		Ports: []sandbox.Port{{Host: 1, Guest: 2}}, Mounts: []sandbox.Source{{Host: "/a", Guest: "/b", Mode: sandbox.ReadOnly}},
-		Attached: 3, LastUse: time.Now().UTC(), Resumed: true, Starved: true, Goroutines: 7, Limits: []budget.Use{{Kind: "flows", Used: 1, Limit: 2}},
+		Attached: 3, LastUse: time.Now().UTC(), Resumed: true, Starved: true, Access: []control.Access{{Rule: "a.test", Reason: "x", Time: time.Now().UTC()}}, Goroutines: 7, Limits: []budget.Use{{Kind: "flows", Used: 1, Limit: 2}},
 	}
 	for f := range reflect.ValueOf(want).NumField() {
 		if reflect.ValueOf(want).Field(f).IsZero() {
@@ -385,6 +388,7 @@ func TestEvents(t *testing.T) {
 			Proto: "tcp", App: "tls", Name: "a.test", Addr: netip.MustParseAddr("192.0.2.1"), Port: 443, Rule: "deny a.test",
 			Reason: "denied", Suggest: "a.test:443", Process: "curl[7]", Count: 2,
 		}},
+		{Kind: control.KindAccess, Time: now, Access: &control.Access{Rule: "a.test", Reason: "to fetch", Time: now}},
 		{Kind: control.KindPhase, Time: now, Phase: sandbox.Stopping, Message: "the guest powered off"},
 	}
 	var readers sync.WaitGroup

@@ -24,6 +24,8 @@ const (
 	KindDetached Kind = "detached"
 	// KindDenial: traffic of the guest was denied (Denial).
 	KindDenial Kind = "denial"
+	// KindAccess: the guest asks the person for a rule (Access).
+	KindAccess Kind = "access-request"
 	// KindSpace: the machine is paused because the host's disk is full (Starved), or runs
 	// again.
 	KindSpace Kind = "space"
@@ -41,6 +43,7 @@ type Event struct {
 	Message  string        `json:"message,omitempty"`
 	Attached int           `json:"attached,omitempty"` // how many are attached now
 	Denial   *Denial       `json:"denial,omitempty"`
+	Access   *Access       `json:"access,omitempty"`
 	Starved  bool          `json:"starved,omitempty"`
 }
 
@@ -56,6 +59,14 @@ type Denial struct {
 	Suggest string     `json:"suggest,omitempty"` // the rule that would allow it
 	Process string     `json:"process,omitempty"` // name and number, as the guest reports them: it may lie
 	Count   int        `json:"count,omitempty"`   // how many alike, if more than one
+}
+
+// Access is a rule that the guest asks the person for, and the reason that it gives: the guest
+// chose both, and the reason may be a lie.
+type Access struct {
+	Rule   string    `json:"rule"` // in its canonical form
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
 }
 
 // maxPending bounds the events that wait for one subscriber.

@@ -60,6 +60,9 @@ func Handler(s Service) http.Handler {
 	handle(mux, "POST /policy/forget", func(context.Context, none) (none, error) {
 		return none{}, s.ForgetOnce()
 	})
+	handle(mux, "POST /policy/refuse", func(_ context.Context, rule string) (none, error) {
+		return none{}, s.RefuseAccess(rule)
+	})
 	handle(mux, "POST /shares/follow", func(ctx context.Context, _ none) (none, error) {
 		return none{}, s.FollowShares(ctx)
 	})

@@ -14,6 +14,7 @@ func (g *Gateway) Account(a *budget.Account) {
 	a.Add("flows", int64(g.limiter.conns), locked(func() int { return len(g.flows) }))
 	a.Add("UDP flows", maxUDP, locked(func() int { return g.udpOpen }))
 	a.Add("recent denials", maxDenials, locked(func() int { return len(g.denials) }))
+	a.Add("access requests", maxAsks, locked(func() int { return len(g.asks) }))
 	a.Add("DNS clients over TCP", maxDNSTCP, func() int64 { return int64(g.dnsTCP.Load()) })
 	a.Add("DNS clients over UDP", maxDNSUDP, func() int64 { return int64(g.dnsUDP.Load()) })
 	a.Add("large copy buffers", maxLarge, func() int64 { return int64(largeInUse.Load()) })

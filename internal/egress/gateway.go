@@ -38,6 +38,7 @@ type Gateway struct {
 	flows   map[*flow]struct{}
 	udpOpen int      // of the flows, those of UDP
 	denials []Denial // the latest last
+	asks    []AccessRequest
 	closed  bool
 }
 
@@ -91,6 +92,7 @@ func (g *Gateway) SetPolicy(set *policy.Set) {
 		f.recheck()
 	}
 	g.denials = nil // what was denied may be allowed now, and is asked anew
+	g.judgeAsks()
 }
 
 // decide asks the policy in force.

@@ -57,7 +57,9 @@ func (g *Gateway) infoHandler() http.Handler {
 		plain(w, "text/plain; charset=utf-8")
 		fmt.Fprint(w, "bawn, on the host, controls the network of this sandbox. Traffic that no rule allows is denied at once:\n"+
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP requests get status 403.\n"+
-			"The rules cannot be changed from inside the sandbox. Ask the user to run this on the host: "+allowCommand+" HOST:PORT\n"+
+			"The rules cannot be changed from inside the sandbox. Ask for what you need, as text and with a reason:\n"+
+			askExample+
+			"The user decides, or runs this on the host: "+allowCommand+" HOST:PORT\n"+
 			"Changes of files that the host runs or trusts (.git/hooks, .git/config, .vscode, .envrc, settings of agents, bawn.yaml)\n"+
 			"stay in the sandbox, and files with secrets (.env, private keys) are hidden. To change that, ask the user to run on the\n"+
 			"host: bawn run --no-guard PATTERN, or --show PATTERN. What was kept back: bawn files log\n"+
@@ -74,6 +76,8 @@ func (g *Gateway) infoHandler() http.Handler {
 			fmt.Fprintf(w, "  %s\n", d.Text())
 		}
 	})
+	mux.HandleFunc("POST /ask", g.serveAsk)
+	mux.HandleFunc("GET /ask", g.serveAsks)
 	mux.HandleFunc("GET /policy.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"rules": g.ruleTexts()})

@@ -26,6 +26,7 @@ type limiter struct {
 	conns int
 	flows *rate.Limiter
 	dns   *rate.Limiter
+	asks  *rate.Limiter // access requests
 	bytes *rate.Limiter // nil: no bound
 }
 
@@ -36,7 +37,7 @@ func newLimiter(l Limits) *limiter {
 		}
 		return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*burstFactor)))
 	}
-	out := &limiter{conns: l.Conns, flows: bucket(l.ConnsPerSecond), dns: bucket(l.DNSPerSecond)}
+	out := &limiter{conns: l.Conns, flows: bucket(l.ConnsPerSecond), dns: bucket(l.DNSPerSecond), asks: rate.NewLimiter(rate.Every(askEvery), askBurst)}
 	if out.conns <= 0 {
 		out.conns = defaultConns
 	}

@@ -24,6 +24,7 @@ var LogHeading = audit.Heading
 const (
 	Allowed = audit.Allowed
 	Denied  = audit.Denied
+	Asked   = audit.Asked // not about traffic: the guest asks for a rule
 )
 
 // settleLimit is how long ReadNetLog waits for the last entries.
@@ -66,34 +67,47 @@ func settleNetLog(ctx context.Context, d store.Dir) {
 	_ = control.NewClient(d.DialControl).SettleLog(ctx) // one that is stopped has logged all
 }
 
-// Denial is a decision that a rule would turn.
+// Denial is a decision that a rule would turn; if the entry's verdict is Asked, it is a rule that
+// the guest asks for.
 type Denial struct {
 	Entry LogEntry
 	Rule  string // the rule that is missing, as AllowOnce and ChangeRules take it
 }
 
-// Denials yields what a sandbox is denied from now on for want of a rule: each missing
-// rule once, and not if a rule decides about it by the time that it is reached. It ends
+// Denials yields the rules that a sandbox's guest asks for, beginning with those that wait, and
+// what the sandbox is denied from now on for want of a rule: each missing rule once, and not if
+// a rule decides about it by the time that it is reached. It ends
 // when ctx ends; on a failure, the last element is the error (NotFound if the sandbox was
 // removed).
 func (e *Engine) Denials(ctx context.Context, name string) iter.Seq2[Denial, error] {
 	began := time.Now()
 	return func(yield func(Denial, error) bool) {
-		reported := map[string]bool{}
-		err := e.FollowNetLog(ctx, name, func(entry LogEntry) error {
-			if reported[entry.Suggest] || entry.Time.Before(began) {
+		type question struct{ verdict, rule string }
+		reported := map[question]bool{}
+		report := func(entry LogEntry) error {
+			q := question{entry.Verdict, entry.Suggest}
+			if reported[q] {
 				return nil
 			}
-			missing, err := e.stillMissing(name, entry)
+			missing, err := e.stillMissing(ctx, name, entry)
 			if err != nil || !missing {
 				return err
 			}
-			reported[entry.Suggest] = true
+			reported[q] = true
 			if !yield(Denial{entry, entry.Suggest}, nil) {
 				return errStop
 			}
 			return nil
-		})
+		}
+		err := e.eachWaiting(ctx, name, report)
+		if err == nil {
+			err = e.FollowNetLog(ctx, name, func(entry LogEntry) error {
+				if entry.Time.Before(began) {
+					return nil
+				}
+				return report(entry)
+			})
+		}
 		if err != nil && !errors.Is(err, errStop) && ctx.Err() == nil {
 			yield(Denial{}, err)
 		}
@@ -105,7 +119,10 @@ var errStop = errors.New("stop")
 
 // stillMissing reports whether a rule would turn an entry's decision, and none decides
 // about it by now.
-func (e *Engine) stillMissing(name string, entry LogEntry) (bool, error) {
+func (e *Engine) stillMissing(ctx context.Context, name string, entry LogEntry) (bool, error) {
+	if entry.Verdict == Asked {
+		return e.stillWaiting(ctx, name, entry.Suggest), nil
+	}
 	if !lacksRule(entry) {
 		return false, nil
 	}

@@ -68,7 +68,7 @@ func (s *supervisor) openNetwork() (err error) {
 	if err != nil {
 		return fmt.Errorf("network log: %w", err)
 	}
-	netLog.Notify(s.reportDenial)
+	netLog.Notify(s.reportEntry)
 	inspector, err := s.inspector()
 	if err != nil {
 		return errors.Join(err, netLog.Close())

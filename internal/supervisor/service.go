@@ -11,7 +11,6 @@ import (
 	"golang.org/x/net/netutil"
 
 	"bawn.dev/bawn/internal/control"
-	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/wire"
@@ -86,7 +85,7 @@ func (s *supervisor) Status() control.Status {
 		Name: s.spec.Name, Phase: now.phase, PID: os.Getpid(), MachinePID: s.machine.Pid(), Since: now.since,
 		Accel: s.platform.accel.Name(), Kernel: s.machine.kernel, Ports: s.ports.List(), Mounts: append([]sandbox.Source{}, s.spec.Mounts...),
 		Attached: now.sessions, LastUse: lastUse, Resumed: s.source.resumed, Starved: s.machine.Starved(),
-		Goroutines: runtime.NumGoroutine(), Limits: s.limits(),
+		Access: s.accessRequests(), Goroutines: runtime.NumGoroutine(), Limits: s.limits(),
 	}
 }
 
@@ -161,15 +160,4 @@ func (s *supervisor) shutDown(force bool) {
 		m.Kill()
 		<-m.Done()
 	}
-}
-
-// reportDenial passes what was denied to the subscribers of events.
-func (s *supervisor) reportDenial(e audit.Entry) {
-	if e.Verdict != audit.Denied {
-		return
-	}
-	s.life.events.Send(control.Event{Kind: control.KindDenial, Time: e.Time, Denial: &control.Denial{
-		Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port,
-		Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest, Process: e.Process, Count: e.Count,
-	}})
 }

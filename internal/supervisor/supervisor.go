@@ -84,6 +84,7 @@ type supervisor struct {
 	told     time.Time                          // up to when the guest was told what changed on the host; used by watchFileEvents
 	keeper   atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
 	network  *network
+	desktop  desktop
 	names    map[string]uint32 // synthetic addresses that a resumed guest knows
 	ports    *publish.Ports
 	ssh      *accept.Group

@@ -15,6 +15,7 @@ import (
 const (
 	Allowed = "allow"
 	Denied  = "deny"
+	Asked   = "ask" // the guest asks for the rule Suggest, for Reason
 
 	EventOpen  = "open"  // a connection begins
 	EventClose = "close" // it ended: bytes and duration are known
@@ -25,7 +26,7 @@ const (
 // Entry is one line of the audit log.
 type Entry struct {
 	Time    time.Time     `json:"time"`
-	Verdict string        `json:"verdict"`         // Allowed or Denied
+	Verdict string        `json:"verdict"`         // Allowed, Denied or Asked
 	Event   string        `json:"event,omitempty"` // EventOpen, EventClose; empty for a single decision
 	Flow    uint64        `json:"flow,omitempty"`  // joins the open and the close of a connection
 	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
@@ -97,6 +98,10 @@ func (e Entry) text(allow string, process bool) string {
 	if target == "" && e.Addr.IsValid() {
 		target = e.Addr.String()
 	}
+	reason := e.Reason
+	if e.Verdict == Asked {
+		target, reason = e.Suggest, fmt.Sprintf("the agent's reason: %q", e.Reason)
+	}
 	if e.Port != 0 {
 		target = fmt.Sprintf("%s:%d", target, e.Port)
 	}
@@ -104,7 +109,7 @@ func (e Entry) text(allow string, process bool) string {
 		target = e.Method + " " + target + e.Path
 	}
 	fmt.Fprintf(&b, " %s", target)
-	for _, part := range []string{e.App, e.Event, e.Reason} {
+	for _, part := range []string{e.App, e.Event, reason} {
 		if part != "" {
 			fmt.Fprintf(&b, " %s", part)
 		}
@@ -121,7 +126,7 @@ func (e Entry) text(allow string, process bool) string {
 			fmt.Fprintf(&b, " in %s", e.Lasted.Round(time.Millisecond))
 		}
 	}
-	if e.Verdict == Denied && e.Suggest != "" {
+	if e.Verdict != Allowed && e.Suggest != "" {
 		fmt.Fprintf(&b, " (%s %s", allow, text.ShellWord(e.Suggest))
 		if x, err := policy.ExposureOf(e.Suggest, policy.Host{}); err == nil && x.Opens != "" {
 			fmt.Fprintf(&b, " would open %s", x.Opens)

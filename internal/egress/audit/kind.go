@@ -29,6 +29,7 @@ const (
 	deniedLookups              // DNS queries
 	allowedLookups             // DNS queries
 	requests                   // that were let through, on inspected connections
+	asks                       // for a rule, which the guest makes of the person
 	kinds                      // how many there are
 )
 
@@ -63,6 +64,7 @@ var budgets = [kinds]allowance{
 	deniedLookups:  {fileLookups, 1 << 20, 384, linesAtOnce, "more denied lookups, not logged one by one"},
 	allowedLookups: {fileLookups, 512 << 10, 128, linesAtOnce, "more lookups, not logged one by one"},
 	requests:       {fileRequests, 1 << 20, 512, linesAtOnce, "more requests, not logged one by one"},
+	asks:           {fileDenied, 64 << 10, 128, linesAtOnce, "more requests for access, not logged one by one"},
 }
 
 // Suffixes of the log's files.
@@ -96,6 +98,8 @@ func kindOf(e *Entry) kind {
 		return deniedLookups
 	case lookup:
 		return allowedLookups
+	case e.Verdict == Asked:
+		return asks
 	case e.Verdict != Denied && e.Event == EventRequest:
 		return requests
 	case e.Verdict != Denied:
@@ -107,8 +111,11 @@ func kindOf(e *Entry) kind {
 }
 
 // shorten cuts the texts of an entry that is not of the kind connections. A suggestion is
-// left out rather than cut: half a rule is another rule.
+// left out rather than cut: half a rule is another rule. The gateway bounds what the guest asks.
 func shorten(e *Entry) {
+	if e.Verdict == Asked {
+		return
+	}
 	e.Name, e.Reason, e.Rule = short(e.Name), short(e.Reason), short(e.Rule)
 	e.Method, e.Path = short(e.Method), short(e.Path)
 	if len(e.Suggest) > 2*maxText {
@@ -227,6 +234,8 @@ func (m *meter) restLine(k kind, now time.Time) Entry {
 		e.Verdict, e.Event = Allowed, EventRequest
 	case allowedLookups:
 		e.Verdict = Allowed
+	case asks:
+		e.Verdict = Asked
 	}
 	switch k {
 	case deniedLookups, allowedLookups:
