@@ -26,7 +26,23 @@ type pretender struct {
 	control.Service // nil: no other method is called
 	mu              sync.Mutex
 	calls           []string
+	access          []control.Access
 }
+
+func (p *pretender) Status() control.Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return control.Status{Name: "shop", Phase: sandbox.Running, Access: slices.Clone(p.access)}
+}
+
+// asks adds a request of the guest.
+func (p *pretender) asks(rule, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.access = append(p.access, control.Access{Rule: rule, Reason: reason, Time: time.Now()})
+}
+
+func (p *pretender) RefuseAccess(rule string) error { p.took("refuse " + rule); return nil }
 
 func (p *pretender) ReloadPolicy() error { p.took("reload"); return nil }
 
@@ -397,6 +413,95 @@ func TestAttackTypedBefore(t *testing.T) {
 	}
 	if out, code := bawnTrust(t, "--show"); code != 1 {
 		t.Errorf("approved: %s", out)
+	}
+	if b, _ := os.ReadFile(d.File(store.PolicyFile)); len(b) > 0 {
+		t.Errorf("added: %s", b)
+	}
+}
+
+// TestAgentAsks: what the agent asks for is listed, asked about with its reason, and answered.
+func TestAgentAsks(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	log, err := audit.Open(d.File(store.NetLogFile), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p.asks("early.test:22", "before anybody looked")
+	var out strings.Builder
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetArgs([]string{"ls"})
+	if err := root.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), "The agent in shop asks for early.test:22; to decide: bawn net ask --name shop\n") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	person, ended := onTerminal(t, ctx, "net", "ask")
+	answer := func(rule, reason, answer, said string) {
+		t.Helper()
+		if shown := person.until("allow " + rule + "? [o]nce, [s]andbox, [a]lways, [N]o: "); !strings.Contains(shown, reason) {
+			t.Errorf("%q is missing in %q", reason, shown)
+		}
+		person.types(answer + "\n")
+		person.until("  " + rule + " " + said + "\r\n")
+	}
+	answer("early.test:22", `the agent's reason: "before anybody looked"`, "o", "allowed until the sandbox stops")
+	ask := func(rule, reason string) {
+		p.asks(rule, reason)
+		log.Write(audit.Entry{Verdict: audit.Asked, Suggest: rule, Reason: reason})
+	}
+	ask("early.test:22", "again") // answered
+	ask("no.test:22", "for a look")
+	answer("no.test:22", `"for a look"`, "n", "is refused, and the agent can read that")
+	ask("box.test", "to fetch")
+	answer("box.test", `"to fetch"`, "s", "allowed for this sandbox")
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got, want := p.all(), []string{"once early.test:22", "refuse no.test:22", "reload"}; !slices.Equal(got, want) {
+		t.Errorf("asked of the supervisor: %q, want %q", got, want)
+	}
+	if b, _ := os.ReadFile(d.File(store.PolicyFile)); string(b) != "allow box.test\n" {
+		t.Errorf("%q", b)
+	}
+}
+
+// TestAttackAgentAsks: a wide rule needs a second word, and no text of the agent reaches the
+// terminal as it is.
+func TestAttackAgentAsks(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	p.asks("0.0.0.0/0:*", "\x1b[2J\u202eall\r\nallow x? y")
+	p.asks("**", "please")
+	p.asks("host:5432", "the database")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	person, ended := onTerminal(t, ctx, "net", "ask")
+	for _, c := range []struct{ rule, opens, second string }{
+		{"0.0.0.0/0:*", "EVERY ADDRESS of the Internet", `Type "wide" to confirm: `},
+		{"**", "EVERY NAME on the Internet", `Type "wide" to confirm: `},
+		{"host:5432", "SERVICES OF THE HOST", `Type "host" to confirm: `},
+	} {
+		if shown := person.until("allow " + c.rule + "? [o]nce, [s]andbox, [a]lways, [N]o: "); !strings.Contains(shown, "WARNING: the rule would open "+c.opens) {
+			t.Errorf("no warning in %q", shown)
+		}
+		person.types("always\n")
+		person.until(c.second)
+		person.types("always\n")
+		person.until("  " + c.rule + " is refused, and the agent can read that\r\n")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := p.all(); !slices.Equal(got, []string{"refuse 0.0.0.0/0:*", "refuse **", "refuse host:5432"}) {
+		t.Errorf("%q", got)
+	}
+	if seen := person.seen.String(); strings.ContainsAny(seen, "\x1b\u202e") || strings.Contains(seen, "\nallow x?") {
+		t.Errorf("%q", seen)
 	}
 	if b, _ := os.ReadFile(d.File(store.PolicyFile)); len(b) > 0 {
 		t.Errorf("added: %s", b)

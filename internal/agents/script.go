@@ -24,8 +24,9 @@ const instructions = Marker + `
 - There are no credentials of the user here. Do not ask for them.
 - Only hosts that the user allowed can be reached. Others fail at once: a name does not resolve, a
   connection is reset, an HTTP request gets status 403. Trying again or another way does not help.
-- http://bawn.internal/ (curl it) has the rules, the latest denials, and the command with which
-  the user can allow a host. If you need one, tell the user that command and why.
+- http://bawn.internal/ (curl it) has the rules, the latest denials, and how to ask the user for a
+  rule: curl http://bawn.internal/ask --data-urlencode rule=HOST:PORT --data-urlencode 'reason=why'
+  Nothing changes until the user decides. Go on meanwhile, and say in your answer what you asked for.
 - Changes of some files that the host runs or trusts (.git/hooks, .git/config, .envrc, .vscode,
   settings of agents) stay in the sandbox, and files with secrets (.env, private keys) are hidden.
 `

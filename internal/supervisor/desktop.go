@@ -2,12 +2,12 @@ package supervisor
 
 import (
 	"context"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -34,7 +34,7 @@ func (d *desktop) accessRequest(name string, a control.Access) {
 		defer d.busy.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTime)
 		defer cancel()
-		_ = exec.CommandContext(ctx, notifyProgram, notification(name, a)...).Run() // a hint only
+		_ = proc.Command(ctx, notifyProgram, notification(name, a)...).Run() // a hint only
 	}()
 }
 
