@@ -219,8 +219,7 @@ func acceptCommand() *cobra.Command {
 		Use:   "accept [flags] PATH...",
 		Short: "Take over the guest's version of a guarded file, after you have seen it",
 		Long: `Take over the guest's version of a guarded file. bawn shows the difference to yours
-and asks. A directory stands for each file in it; what the guest has removed from a guarded
-directory stays on the host.
+and asks. A directory stands for each file in it that the guest has changed, made or removed.
 
 Your file is replaced in one step by what was shown, and kept for bawn undo. If it was
 changed since it was shown, nothing is replaced. Afterwards the guest sees your file
@@ -245,6 +244,9 @@ again. The host's permissions stay, but for those to execute.`,
 			if asJSON {
 				return errors.Join(err, printJSON(c.OutOrStdout(), res))
 			}
+			for _, p := range a.Same {
+				fmt.Fprintf(c.OutOrStdout(), "%s does not differ: the guest sees yours again\n", text.Line(p))
+			}
 			showAccepted(c.OutOrStdout(), res)
 			return err
 		},
@@ -259,7 +261,7 @@ again. The host's permissions stay, but for those to execute.`,
 // agreedToAccept shows the versions and asks about them.
 func agreedToAccept(w io.Writer, a *engine.Acceptance, yes bool) error {
 	switch {
-	case yes:
+	case yes || len(a.Shown) == 0:
 		return nil
 	case !attended():
 		for _, k := range a.Shown {

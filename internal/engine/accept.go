@@ -24,11 +24,15 @@ import (
 type Acceptance struct {
 	// Shown are the versions, for the person to see: each as in a Review.
 	Shown []ReviewKept
+	// Same are paths on the host that the guest has a version of that does not differ. The guest
+	// is to see the host's again.
+	Same []string
 
 	spec   *sandbox.Spec
 	dir    store.Dir
 	shares map[string]string // privateShares
 	list   []version
+	same   map[string][]version // by share
 }
 
 // Accepted is what was taken over.
@@ -49,14 +53,17 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		return nil, err
 	}
 	d := e.sandboxes.Dir(name)
-	a := &Acceptance{spec: spec, dir: d, shares: privateShares(spec, d)}
-	var all []version
+	a := &Acceptance{spec: spec, dir: d, shares: privateShares(spec, d), same: map[string][]version{}}
+	if err := a.recover(); err != nil {
+		return nil, err
+	}
+	var all, same []version
 	for _, host := range slices.Sorted(maps.Keys(a.shares)) {
-		list, err := pending(spec, host, a.shares[host])
+		list, equal, err := pending(spec, host, a.shares[host])
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, list...)
+		all, same = append(all, list...), append(same, equal...)
 	}
 	chosen := map[string]bool{}
 	choose := func(at string) (found bool) { // all at the path and below it, each once
@@ -72,6 +79,18 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 				a.Shown = append(a.Shown, v.Kept)
 			}
 		}
+		for _, v := range same {
+			place := v.place()
+			if !sandbox.Beneath(at, place) {
+				continue
+			}
+			found = true
+			if !chosen[place] {
+				chosen[place] = true
+				a.same[v.Share] = append(a.same[v.Share], v)
+				a.Same = append(a.Same, place)
+			}
+		}
 		return found
 	}
 	for _, p := range paths {
@@ -84,6 +103,22 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		}
 	}
 	return a, a.check()
+}
+
+// recover finishes an Apply that was killed: what it left in the shared directories and in the store
+// of private versions.
+func (a *Acceptance) recover() error {
+	s, err := openUndo(a.dir.File(store.UndoFolder))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for _, folder := range a.shares {
+		if err := versions.Recover(folder); err != nil {
+			return err
+		}
+	}
+	return s.Recover(slices.Collect(maps.Keys(a.shares))...)
 }
 
 // check returns an error if one of the versions cannot be taken over.
@@ -111,7 +146,7 @@ func (a *Acceptance) Apply(ctx context.Context) (*Accepted, error) {
 	}
 	var failed error
 	for _, host := range slices.Sorted(maps.Keys(a.shares)) {
-		if failed == nil && len(byShare[host]) > 0 {
+		if failed == nil && len(byShare[host])+len(a.same[host]) > 0 {
 			failed = a.apply(host, byShare[host], res)
 		}
 	}
@@ -128,15 +163,19 @@ func (a *Acceptance) apply(host string, list []version, res *Accepted) error {
 		return err
 	}
 	defer root.Close()
-	var kept *undo.Store
-	if host == a.spec.Dir {
-		if kept, err = openUndo(a.dir.File(store.UndoFolder)); err != nil {
-			return err
-		}
-		defer kept.Close()
+	s, err := openUndo(a.dir.File(store.UndoFolder))
+	if err != nil {
+		return err
 	}
-	p := undo.NewPutter(root, kept, reviewFile)
+	defer s.Close()
+	p, err := undo.NewPutter(root, s, host == a.spec.Dir, reviewFile)
+	if err != nil {
+		return err
+	}
 	var taken []versions.Version
+	for _, v := range a.same[host] {
+		taken = append(taken, v.Version)
+	}
 	for _, v := range list {
 		if err = p.Put(v.Version.Path, v.seen, v.replacement()); err != nil {
 			break
@@ -165,23 +204,18 @@ func (a *Acceptance) drop(host string, taken []versions.Version) error {
 	for _, v := range taken {
 		slots[v.Slot] = true
 	}
-	folder := a.shares[host]
-	all, err := versions.List(folder, reviewFile)
+	differ, same, err := pending(a.spec, host, a.shares[host])
 	if err != nil {
 		return err
 	}
-	root, err := os.Open(host)
-	if err != nil {
-		return err
+	for _, v := range differ {
+		delete(slots, v.Slot)
 	}
-	defer root.Close()
-	for _, v := range all {
-		if _, differs := compareVersion(root, host, v); differs {
-			delete(slots, v.Slot)
-		}
+	var whole []versions.Version
+	for _, v := range same {
+		whole = append(whole, v.Version)
 	}
-	whole := slices.DeleteFunc(all, func(v versions.Version) bool { return !slots[v.Slot] })
-	_, err = versions.Drop(folder, whole)
+	_, err = versions.Drop(a.shares[host], slices.Sorted(maps.Keys(slots)), whole)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // the guest has removed it meanwhile
 	}

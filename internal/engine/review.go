@@ -191,7 +191,7 @@ func privateShares(spec *sandbox.Spec, d store.Dir) map[string]string {
 func reviewKept(r *Review, spec *sandbox.Spec, d store.Dir) error {
 	shares := privateShares(spec, d)
 	for _, host := range slices.Sorted(maps.Keys(shares)) {
-		list, err := pending(spec, host, shares[host])
+		list, _, err := pending(spec, host, shares[host])
 		if err != nil {
 			return err
 		}
@@ -228,11 +228,12 @@ type version struct {
 // place returns its path on the host.
 func (v *version) place() string { return filepath.Join(v.Share, v.Version.Path) }
 
-// pending returns the private versions of a share that differ from what the host has.
-func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {
+// pending returns the private versions of a share that differ from what the host has, with what the
+// guest has removed from guarded directories, and those that are the same.
+func pending(spec *sandbox.Spec, host, folder string) (differ, same []version, err error) {
 	list, err := versions.List(folder, reviewFile)
-	if err != nil || len(list) == 0 {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
 	o := guardOptions(spec)
 	for _, m := range spec.Mounts {
@@ -242,22 +243,29 @@ func pending(spec *sandbox.Spec, host, folder string) ([]version, error) {
 	}
 	rules, err := guard.New(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	root, err := os.Open(host)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer root.Close()
-	var out []version
-	for _, v := range list {
+	gone, err := versions.Gone(folder, root, rules.Hides)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, v := range slices.Concat(list, gone) {
 		p, differs := compareVersion(root, host, v)
 		p.Hidden = rules.Hides(v.Slot)
-		if differs && (!p.Hidden || o.Worktree == "") { // other worktrees are not to be taken over
-			out = append(out, p)
+		switch {
+		case differs && (!p.Hidden || o.Worktree == ""): // other worktrees are not to be taken over
+			differ = append(differ, p)
+		case !differs && !p.Hidden:
+			same = append(same, p)
 		}
 	}
-	return out, nil
+	slices.SortStableFunc(differ, func(a, b version) int { return strings.Compare(a.Version.Path, b.Version.Path) })
+	return differ, same, nil
 }
 
 // compareVersion compares a private version with what the host has at its path.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,6 +199,53 @@ func TestAccept(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(filepath.Join(r.dir, ".git/hooks/old")); string(b) != "old\n" {
 		t.Errorf("after the undo: %q", b)
+	}
+}
+
+// TestRemovedFromAGuardedDirectory: what the guest has removed from its version of a directory is in
+// the review, and goes on the host when it is accepted; what the host has made there since does not.
+func TestRemovedFromAGuardedDirectory(t *testing.T) {
+	r := newReviewed(t)
+	for _, at := range []string{"gone", "kept", "sub/gone"} {
+		r.file(r.dir, ".git/hooks/"+at, "old\n", 0o755)
+	}
+	r.file(r.private, "d:.git/p:hooks/kept", "old\n", 0o755)
+	shown := func() (list []string) {
+		for _, k := range r.review().Kept {
+			list = append(list, string(k.Status)+" "+k.Path+" "+strings.ReplaceAll(k.Diff, "\n", "|"))
+		}
+		return list
+	}
+	if got := fmt.Sprint(shown()); got != "[D .git/hooks/gone @@ -1,1 +0,0 @@|-old| D .git/hooks/sub/gone @@ -1,1 +0,0 @@|-old|]" {
+		t.Errorf("%s", got)
+	}
+	accept := func(at string) {
+		a, err := r.e.Accept("shop", []string{filepath.Join(r.dir, at)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accept(".git/hooks/sub/gone")
+	if got := shown(); len(got) != 1 {
+		t.Errorf("after one was accepted: %q", got)
+	}
+	if _, err := os.Lstat(filepath.Join(r.private, "d:.git/p:hooks/kept")); err != nil {
+		t.Errorf("the guest lost its version: %v", err)
+	}
+	accept(".git")
+	for at, there := range map[string]bool{"gone": false, "sub/gone": false, "kept": true} {
+		if _, err := os.Lstat(filepath.Join(r.dir, ".git/hooks", at)); (err == nil) != there {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+	if got := shown(); len(got) != 0 {
+		t.Errorf("at the end: %q", got)
+	}
+	if _, err := os.Lstat(filepath.Join(r.private, "d:.git/p:hooks")); err == nil {
+		t.Error("the guest does not see the host's directory again")
 	}
 }
 

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/undo"
 )
@@ -70,13 +73,21 @@ func (e *Engine) OpenUndo(name string) (*Undo, error) {
 		return nil, err
 	}
 	if u.root, err = os.Open(spec.Dir); err == nil {
-		u.Unfinished, err = u.store.Unfinished()
+		if err = u.store.Recover(sharedDirs(spec, u.dir)...); err == nil {
+			u.Unfinished, err = u.store.Unfinished()
+		}
 	}
 	if err != nil {
 		u.Close()
 		return nil, err
 	}
 	return u, nil
+}
+
+// sharedDirs returns the directories of the host in which a sandbox's guest may have changed files,
+// with the project.
+func sharedDirs(spec *sandbox.Spec, d store.Dir) []string {
+	return append(slices.Collect(maps.Keys(privateShares(spec, d))), spec.Dir)
 }
 
 // Close ends the use of the changes.

@@ -66,7 +66,13 @@ func (s *Store) underWay() (*underWay, error) {
 	return &u, nil
 }
 
-func (s *Store) clear() error { return unix.Unlinkat(s.fd, planName, 0) }
+// clear says that no undo is under way any more.
+func (s *Store) clear() error {
+	if err := unix.Unlinkat(s.fd, planName, 0); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
 
 // begin writes down that a request is being applied, before anything is changed.
 func (s *Store) begin(u *underWay) error {
@@ -118,10 +124,15 @@ func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 			return res, err
 		}
 	}
-	a := &applier{store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), res: res}
+	m, err := openMarks(s.fd)
+	if err != nil {
+		return res, err
+	}
+	a := &applier{store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res}
 	err = a.steps(p)
 	res.Point = a.rec.end()
-	if err == nil && len(p.Steps) > 0 {
+	err = errors.Join(err, m.close())
+	if err == nil {
 		err = s.clear()
 	}
 	return res, err
@@ -133,6 +144,7 @@ type applier struct {
 	root  *os.File
 	temp  string // name of a file that is being made
 	rec   *Recorder
+	marks *marks
 	res   *Result
 }
 
@@ -223,12 +235,18 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		defer unix.Close(fd)
 		return attributes(fd, w)
 	case Link:
+		if err := a.mark(s.Path); err != nil {
+			return err
+		}
 		if err := unix.Symlinkat(string(w.Target), dir, a.temp); err != nil {
 			return err
 		}
 		ts := times(w)
 		_ = unix.UtimesNanoAt(dir, a.temp, ts, unix.AT_SYMLINK_NOFOLLOW) // a file system may not have them
 	case File:
+		if err := a.mark(s.Path); err != nil {
+			return err
+		}
 		if err := a.file(dir, s); err != nil {
 			_ = unix.Unlinkat(dir, a.temp, 0)
 			return err
@@ -241,6 +259,11 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		return err
 	}
 	return nil
+}
+
+// mark notes for which path a file with the temporary name is made.
+func (a *applier) mark(at string) error {
+	return a.marks.set(mark{Root: a.root.Name(), Path: []byte(at), Temp: a.temp})
 }
 
 // file makes the file of a step under its temporary name.

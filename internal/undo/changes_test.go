@@ -183,7 +183,10 @@ func (g *guest) put(at, text string, change func(Seen) Seen) (point int, err err
 	if change != nil {
 		seen = change(seen)
 	}
-	p := NewPutter(root, s, 1<<20)
+	p, err := NewPutter(root, s, true, 1<<20)
+	if err != nil {
+		return 0, err
+	}
 	err = p.Put(at, seen, Replacement{Kind: File, Mode: 0o755, Data: []byte(text)})
 	return p.Close(), err
 }

@@ -19,13 +19,19 @@ import (
 // puts that there, in one step for each path: the new file is written under a name of its own,
 // synced, and exchanged with the old one. If what comes out of the exchange is not what the
 // person has seen, it is exchanged back. A kill leaves the path as before or as asked, and
-// at most a file with a temporary name beside it.
+// at most a file with a temporary name beside it, which goes with the next use (mark.go).
 //
 // Names that begin with TempPrefix are hidden from guests, so none can write to the new file
 // before it has its place.
 
 // TempPrefix begins the names of files that bawn makes in a project for a moment.
 const TempPrefix = ".bawn-"
+
+// Temporary names of a Putter begin so: of a replacement, and of what is to be removed.
+const (
+	acceptPrefix = TempPrefix + "accept-"
+	takenPrefix  = TempPrefix + "taken-"
+)
 
 // Seen is what a person was shown of a path.
 type Seen struct {
@@ -108,22 +114,29 @@ func lookIn(dir int, name string, limit int64) (Seen, []byte, error) {
 type Putter struct {
 	root  *os.File
 	rec   *Recorder // nil: nothing is kept
-	limit int64     // bytes of a file
+	marks *marks
+	limit int64 // bytes of a file
 }
 
-// NewPutter returns a Putter for a project. What it replaces is kept in a restore point of the
-// store, unless that is nil. It replaces no file with more bytes than limit. The caller closes
-// it, and then the store.
-func NewPutter(root *os.File, s *Store, limit int64) *Putter {
-	p := &Putter{root: root, limit: limit}
-	if s != nil {
+// NewPutter returns a Putter for a project, opened by its absolute path, or for another shared
+// directory. If keep is set, what it replaces is kept in a restore point of the store. It replaces
+// no file with more bytes than limit. Store.Recover was called before. The caller closes it, and
+// then the store.
+func NewPutter(root *os.File, s *Store, keep bool, limit int64) (*Putter, error) {
+	m, err := openMarks(s.fd)
+	if err != nil {
+		return nil, err
+	}
+	p := &Putter{root: root, marks: m, limit: limit}
+	if keep {
 		p.rec = NewRecorder(s.fd, WhyAccept)
 	}
-	return p
+	return p, nil
 }
 
 // Close ends the restore point, and returns its number, or 0 if there is none.
 func (p *Putter) Close() (point int) {
+	_ = p.marks.close() // a mark without its file does no harm
 	if p.rec == nil {
 		return 0
 	}
@@ -167,9 +180,9 @@ func (p *Putter) put(at string, seen Seen, r Replacement) error {
 	}
 	e := p.before(dir, name, at)
 	if r.Kind == Absent {
-		err = p.takeAway(dir, name, seen)
+		err = p.takeAway(dir, name, at, seen)
 	} else {
-		err = p.exchange(dir, name, seen, r)
+		err = p.exchange(dir, name, at, seen, r)
 	}
 	if err == nil {
 		p.after(e, dir, name)
@@ -235,11 +248,14 @@ func giveOwner(dir int, name string) error {
 }
 
 // takeAway removes a path that the person has seen.
-func (p *Putter) takeAway(dir int, name string, seen Seen) error {
+func (p *Putter) takeAway(dir int, name, at string, seen Seen) error {
 	if seen.Kind == Absent {
 		return nil
 	}
-	temp := tempName()
+	temp := takenPrefix + rand.Text()
+	if err := p.marks.set(mark{Root: p.root.Name(), Path: []byte(at), Temp: temp, Seen: &seen}); err != nil {
+		return err
+	}
 	if err := unix.Renameat2(dir, name, dir, temp, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
@@ -250,14 +266,20 @@ func (p *Putter) takeAway(dir int, name string, seen Seen) error {
 	return unix.Unlinkat(dir, temp, 0)
 }
 
-func tempName() string { return TempPrefix + "accept-" + rand.Text() }
-
 // exchange puts a replacement in the place of what the person has seen.
-func (p *Putter) exchange(dir int, name string, seen Seen, r Replacement) error {
-	temp := tempName()
+func (p *Putter) exchange(dir int, name, at string, seen Seen, r Replacement) error {
+	temp := acceptPrefix + rand.Text()
+	v := mark{Root: p.root.Name(), Path: []byte(at), Temp: temp, Seen: &seen}
+	if err := p.marks.set(v); err != nil {
+		return err
+	}
 	ino, err := makeTemp(dir, temp, name, seen, r)
 	defer func() { _ = unix.Unlinkat(dir, temp, 0) }()
 	if err != nil {
+		return err
+	}
+	v.Ino = ino
+	if err := p.marks.set(v); err != nil {
 		return err
 	}
 	if seen.Kind == Absent {

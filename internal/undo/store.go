@@ -15,6 +15,7 @@ import (
 const (
 	lockName    = "lock"
 	planName    = "plan.json"
+	markName    = "mark"
 	journalName = "journal"
 	afterName   = "after"
 )

@@ -31,9 +31,11 @@ import (
 
 // The first characters of names in a store.
 const (
-	SlotPrefix  = "p:" // a version
-	DirPrefix   = "d:" // a directory of the share
-	DraftPrefix = "t:" // a version that is being made
+	SlotPrefix  = "p:"                    // a version
+	DirPrefix   = "d:"                    // a directory of the share
+	DraftPrefix = "t:"                    // a version that is being made
+	asidePrefix = "a:"                    // a version that Drop compares
+	droppedName = DraftPrefix + "dropped" // one that Drop removes
 )
 
 // Kind is the type of a version.
@@ -234,16 +236,12 @@ func (v Version) Same(o Version) bool {
 	return v.Kind == o.Kind && v.Exec == o.Exec && v.Target == o.Target && v.Whole == o.Whole && bytes.Equal(v.Data, o.Data)
 }
 
-// Drop removes from a store those versions that the host has taken over, if they still hold what
-// was taken over, so that the guest sees the host's files again. A directory goes as
-// a whole, if taken has all of it. It returns how many guarded paths the guest shares with the
-// host again.
-func Drop(store string, taken []Version) (dropped int, err error) {
-	slots := map[string][]Version{}
-	for _, v := range taken {
-		slots[v.Slot] = append(slots[v.Slot], v)
-	}
-	for slot, list := range slots {
+// Drop removes from a store the versions of those guarded paths that the host has taken over, so that
+// the guest sees the host's files again. Each goes as a whole, if it still is what taken has of it.
+// Recover was called before. It returns how many guarded paths the guest shares with the host again.
+func Drop(store string, slots []string, taken []Version) (dropped int, err error) {
+	for _, slot := range slots {
+		list := slices.DeleteFunc(slices.Clone(taken), func(v Version) bool { return v.Slot != slot })
 		ok, err := drop(store, slot, list)
 		if err != nil {
 			return dropped, fmt.Errorf("%s: %w", slot, err)
@@ -270,8 +268,7 @@ func drop(store, slot string, taken []Version) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(dir)
-	name, aside := SlotPrefix+path.Base(slot), DraftPrefix+"taken"
-	_ = removeAll(dir, aside, 0) // of one that was killed
+	name, aside := SlotPrefix+path.Base(slot), asidePrefix+path.Base(slot)
 	// First aside, then compared: what the guest changes meanwhile is not lost.
 	if err := unix.Renameat2(dir, name, dir, aside, unix.RENAME_NOREPLACE); err != nil {
 		return false, err
@@ -284,7 +281,51 @@ func drop(store, slot string, taken []Version) (bool, error) {
 	if err != nil || !slices.EqualFunc(w.list, taken, same) {
 		return false, errors.Join(err, unix.Renameat2(dir, aside, dir, name, unix.RENAME_NOREPLACE))
 	}
-	return true, removeAll(dir, aside, 0)
+	// In one step no version any more: part of one must never be put back.
+	if err := unix.Renameat2(dir, aside, dir, droppedName, unix.RENAME_NOREPLACE); err != nil {
+		return false, err
+	}
+	return true, removeAll(dir, droppedName, 0)
+}
+
+// Recover finishes a Drop that was killed: the version that it was comparing is put back. One that the guest
+// has made again since is the one that counts.
+func Recover(store string) error {
+	fd, err := unix.Open(store, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", store, err)
+	}
+	defer unix.Close(fd)
+	if err := (&walker{}).putBack(fd, 0); err != nil {
+		return fmt.Errorf("restore %s: %w", store, err)
+	}
+	return nil
+}
+
+func (w *walker) putBack(dir, depth int) error {
+	list, err := w.names(dir, depth)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		if strings.HasPrefix(name, DirPrefix) {
+			err = below(dir, name, func(fd int) error { return w.putBack(fd, depth+1) })
+		} else if name == droppedName {
+			err = removeAll(dir, name, depth)
+		} else if slot, ok := strings.CutPrefix(name, asidePrefix); ok {
+			err = unix.Renameat2(dir, name, dir, SlotPrefix+slot, unix.RENAME_NOREPLACE)
+			if errors.Is(err, unix.EEXIST) {
+				err = removeAll(dir, name, depth)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func maxTaken(list []Version) (size int64) {

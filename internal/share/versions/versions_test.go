@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,7 +67,8 @@ func TestDrop(t *testing.T) {
 		{"mode", func(r string) error { return os.Chmod(r+"/d:a/p:hooks/x", 0o700) }, false},
 		{"one more", func(r string) error { return os.WriteFile(r+"/d:a/p:hooks/z", []byte("2"), 0o600) }, false},
 		{"one less", func(r string) error { return os.Remove(r + "/d:a/p:hooks/x") }, false},
-		{"left by a kill", func(r string) error { return os.MkdirAll(r+"/d:a/t:taken/x", 0o700) }, true},
+		{"left by a kill", func(r string) error { return os.Rename(r+"/d:a/p:hooks", r+"/d:a/a:hooks") }, true},
+		{"made again since", func(r string) error { return os.MkdirAll(r+"/d:a/a:hooks/old", 0o700) }, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -81,7 +83,10 @@ func TestDrop(t *testing.T) {
 			if err := test.change(root); err != nil {
 				t.Fatal(err)
 			}
-			n, err := Drop(root, taken)
+			if err := Recover(root); err != nil {
+				t.Fatal(err)
+			}
+			n, err := Drop(root, []string{"a/hooks"}, taken)
 			if err != nil || (n == 1) != test.gone {
 				t.Errorf("%d, %v", n, err)
 			}
@@ -91,9 +96,58 @@ func TestDrop(t *testing.T) {
 			if _, err := os.Lstat(root + "/d:a/p:config"); err != nil {
 				t.Errorf("another version: %v", err)
 			}
-			if _, err := os.Lstat(root + "/d:a/t:taken"); err == nil {
+			if _, err := os.Lstat(root + "/d:a/a:hooks"); err == nil {
 				t.Error("something is left aside")
 			}
 		})
 	}
+}
+
+// TestGone: what the guest has removed from a guarded directory of the host is found; what the host
+// made there later, what the guest does not see, and directories that only one of both has are no
+// part of it.
+func TestGone(t *testing.T) {
+	host, store := t.TempDir(), t.TempDir()
+	for _, at := range []string{"hooks/keep", "hooks/gone", "hooks/sub/also", "hooks/sub/keep", "hooks/dir/one", "hooks/.env", "other/x"} {
+		write(t, host, at, "1")
+	}
+	if err := os.Symlink("keep", filepath.Join(host, "hooks/link")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, store, "p:hooks/keep", "2")
+	write(t, store, "p:hooks/sub/keep", "1")
+	write(t, store, "p:new/x", "1")
+	made := btime(t, filepath.Join(store, "p:hooks"))
+	for later := made; !later.After(made); { // until the clock of the file system has gone on
+		write(t, host, "hooks/later", "1")
+		fi, err := os.Stat(filepath.Join(host, "hooks/later"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		later = fi.ModTime()
+	}
+	root, err := os.Open(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	list, err := Gone(store, root, func(at string) bool { return at == "hooks/.env" })
+	var got []string
+	for _, v := range list {
+		got = append(got, fmt.Sprintf("%s of %s %s", v.Path, v.Slot, v.Kind))
+	}
+	want := []string{"hooks/dir/one of hooks removed", "hooks/gone of hooks removed", "hooks/link of hooks removed", "hooks/sub/also of hooks removed"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
+// btime returns when a file was made.
+func btime(t *testing.T, path string) time.Time {
+	t.Helper()
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		t.Skip("this file system does not say when a file was made")
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
 }
