@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
@@ -21,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/agents/registry"
 	"bawn.dev/bawn/internal/cache"
@@ -282,6 +285,81 @@ func TestInstallStalls(t *testing.T) {
 			}
 			checkNothingLeft(t, store, &a)
 		})
+	}
+}
+
+// fullDiskEnv makes this test binary install an agent where no file may be larger than 64 KiB.
+const fullDiskEnv = "BAWN_TEST_FULL_DISK"
+
+// TestInstallOnAFullDisk: a write that fails in the middle of an archive leaves nothing, and the next
+// attempt succeeds. A limit of the size of files (setrlimit(2), RLIMIT_FSIZE) stands for the full
+// disk, in a process of its own.
+func TestInstallOnAFullDisk(t *testing.T) {
+	a := Agent{Name: "tool", Package: "tool", Program: "tool"}
+	if address := os.Getenv(fullDiskEnv); address != "" {
+		installBelowALimit(t, address, &a)
+		return
+	}
+	s := newStandIn(t)
+	large := make([]byte, 1<<20)
+	_, _ = rand.Read(large) // it never fails
+	s.add(t, "tool", "1.0.0", []entry{{"package/first", "x", 0o644, tar.TypeReg}, {"package/tool", string(large), 0o644, tar.TypeReg}}, nil)
+	store := s.store(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestInstallOnAFullDisk$")
+	cmd.Env = append(os.Environ(), fullDiskEnv+"="+s.URL+" "+store.Cache.Path())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	checkNothingLeft(t, store, &a)
+	if _, err := store.Install(t.Context(), &a, "1.0.0", progress.Silent); err != nil {
+		t.Errorf("the next attempt: %v", err)
+	}
+}
+
+func installBelowALimit(t *testing.T, address string, a *Agent) {
+	t.Helper()
+	base, dir, _ := strings.Cut(address, " ")
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 64 << 10, Max: 64 << 10}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := registry.New(base, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &Store{Cache: cache.Open(dir), Client: c, Arch: "amd64", GuestPrograms: "/opt/a", GuestHomes: "/opt/h"}
+	if _, err := store.Install(t.Context(), a, "1.0.0", progress.Silent); !errors.Is(err, unix.EFBIG) || !strings.Contains(err.Error(), "install tool 1.0.0") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTwoInstallsOfAFailure: of two that install the same version at once, the second tries on its own
+// when the first fails.
+func TestTwoInstallsOfAFailure(t *testing.T) {
+	s := newStandIn(t)
+	s.add(t, "tool", "1.0.0", program, func(p map[string]any) { p["dist"].(map[string]any)["tarball"] = s.URL + "/once" })
+	body := archive(t, program)
+	began, goOn := make(chan struct{}), make(chan struct{})
+	var served atomic.Int64
+	s.mux.HandleFunc("/once", func(w http.ResponseWriter, r *http.Request) {
+		if served.Add(1) == 1 {
+			close(began)
+			<-goOn
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		_, _ = w.Write(body)
+	})
+	store := s.store(t)
+	a := Agent{Name: "tool", Package: "tool", Program: "tool"}
+	var first, second error
+	var wg sync.WaitGroup
+	wg.Go(func() { _, first = store.Install(t.Context(), &a, "1.0.0", progress.Silent) })
+	<-began // it has the lock
+	wg.Go(func() { _, second = store.Install(t.Context(), &a, "1.0.0", progress.Silent) })
+	close(goOn)
+	wg.Wait()
+	if first == nil || !strings.Contains(first.Error(), "502 Bad Gateway") || second != nil {
+		t.Errorf("%v; %v", first, second)
 	}
 }
 

@@ -365,6 +365,22 @@ func (n *netTest) ask(t *testing.T) {
 		}
 		until(rule + " allowed until the sandbox stops")
 	}
+	// The agent asks for a rule, and reads the answer.
+	said := sh(t, n.dir, "curl -sS http://bawn.internal/ask --data-urlencode rule=wish.test:22 --data-urlencode 'reason=to push'")
+	if !strings.Contains(said, "The user is asked to allow wish.test:22") {
+		t.Error(said)
+	}
+	until("allow wish.test:22? [o]nce, [s]andbox, [a]lways, [N]o: ")
+	if list := must(t, n.dir, "ls"); !strings.Contains(list, "The agent in net asks for wish.test:22") {
+		t.Error(list)
+	}
+	if _, err := master.WriteString("n\n"); err != nil {
+		t.Fatal(err)
+	}
+	until("wish.test:22 is refused")
+	if said := sh(t, n.dir, "curl -sS http://bawn.internal/ask"); !strings.Contains(said, "refused") || !strings.Contains(said, "wish.test:22 (to push)") {
+		t.Error(said)
+	}
 	if got := try(); got.code != 0 || !strings.Contains(got.out, "asked") || n.gotEcho.Load() != before+1 {
 		t.Errorf("%+v", got)
 	}

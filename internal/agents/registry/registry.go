@@ -23,9 +23,15 @@ const (
 	maxAnswer   = 8 << 20 // bytes of a description of a package; the largest that are known are below 1 MiB
 	maxArchive  = 1 << 30 // bytes of an archive
 	maxUnpacked = 3 << 30 // bytes of all files of an archive
-	maxEntries  = 50_000  // files of an archive
+	maxEntries  = 50_000  // entries of an archive, and directories that they lie in
 	maxPath     = 1024    // bytes of the path of an entry
+	maxDepth    = 64      // directories that an entry lies in
 	maxHops     = 5       // redirects
+
+	// maxRatio bounds the unpacked bytes for each byte of an archive, once slackBytes are
+	// unpacked: programs compress to a tenth at best, and DEFLATE to a thousandth.
+	maxRatio   = 100
+	slackBytes = 16 << 20
 )
 
 // Client fetches from one registry. It may be used by several goroutines at once.
@@ -35,10 +41,14 @@ type Client struct {
 	stall time.Duration
 }
 
-// StallLimit is how long a registry may send nothing.
+// StallLimit is how long a registry may send next to nothing (stallBytes).
 const StallLimit = 30 * time.Second
 
-// New returns a client of the registry at a URL. stall is how long it may send nothing.
+// stallBytes is how much must come within the limit, in bytes; of a shorter answer, all.
+const stallBytes = 4 << 10
+
+// New returns a client of the registry at a URL. stall is how long it may
+// send next to nothing.
 func New(base string, stall time.Duration) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
@@ -172,6 +182,7 @@ type watched struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	stall  time.Duration
+	got    int // bytes since the timer was set
 }
 
 // why returns the cause of an error: the stall or the caller's interruption, if it was one.
@@ -189,7 +200,10 @@ func (w *watched) why(err error) error {
 // Read reads the body.
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.body.Read(b)
-	w.timer.Reset(w.stall)
+	if w.got += n; w.got >= stallBytes {
+		w.timer.Reset(w.stall)
+		w.got = 0
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = w.why(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path"
@@ -50,7 +51,7 @@ func (c *Client) Unpack(ctx context.Context, p *Package, dir string, want func(n
 	h := sha512.New()
 	limited := &bounded{r: body, left: maxArchive, what: "the archive"}
 	all := io.TeeReader(limited, io.MultiWriter(h, advance{task}))
-	if err := unpack(all, dir, want); err != nil {
+	if err := unpack(all, func() int64 { return maxArchive - limited.left }, dir, want); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, all); err != nil { // what follows the last entry counts, too
@@ -117,9 +118,23 @@ func (b *bounded) Read(p []byte) (int, error) {
 // readSize is how much of an archive is read at once, in bytes: each read is reported as progress.
 const readSize = 1 << 20
 
+// inflated is an unpacked archive that fails once it is much larger than what was read of the
+// archive.
+type inflated struct {
+	bounded
+	packed func() int64 // bytes of the archive that were read
+}
+
+func (i *inflated) Read(p []byte) (int, error) {
+	if maxUnpacked-i.left > slackBytes+maxRatio*i.packed() {
+		i.left = 0
+	}
+	return i.bounded.Read(p)
+}
+
 // unpack unpacks a gzip-compressed tar archive of npm. Packages hold files only, so links and
-// devices are refused.
-func unpack(archive io.Reader, dir string, want func(string) bool) error {
+// devices are refused. packed returns how many bytes of the archive were read so far.
+func unpack(archive io.Reader, packed func() int64, dir string, want func(string) bool) error {
 	root, err := os.OpenRoot(dir) // no entry leads out of it
 	if err != nil {
 		return err
@@ -129,25 +144,61 @@ func unpack(archive io.Reader, dir string, want func(string) bool) error {
 	if err != nil {
 		return fmt.Errorf("the archive is not in gzip format: %w", err)
 	}
-	t := tar.NewReader(&bounded{r: z, left: maxUnpacked, what: "the unpacked archive"})
-	for n := 0; ; n++ {
+	t := tar.NewReader(&inflated{bounded: bounded{r: z, left: maxUnpacked, what: "the unpacked archive"}, packed: packed})
+	u := &unpacking{root: root, want: want, made: map[string]bool{".": true}}
+	for {
 		e, err := t.Next()
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read the archive: %w", err)
-		case n >= maxEntries:
-			return fmt.Errorf("the archive has more than %d entries", maxEntries)
 		}
-		if err := unpackEntry(root, t, e, want); err != nil {
+		if err := u.count(); err != nil {
+			return err
+		}
+		if err := u.entry(t, e); err != nil {
 			return err
 		}
 	}
 }
 
-// unpackEntry unpacks one entry.
-func unpackEntry(root *os.Root, t *tar.Reader, e *tar.Header, want func(string) bool) error {
+// unpacking is what was made of an archive so far.
+type unpacking struct {
+	root    *os.Root
+	want    func(name string) bool // nil: all
+	made    map[string]bool        // directories
+	entries int                    // with the directories that they lie in
+}
+
+// count counts an entry, or a directory that is made.
+func (u *unpacking) count() error {
+	if u.entries++; u.entries > maxEntries {
+		return fmt.Errorf("the archive has more than %d entries", maxEntries)
+	}
+	return nil
+}
+
+// mkdir makes a directory and those that it lies in.
+func (u *unpacking) mkdir(dir string) error {
+	if u.made[dir] {
+		return nil
+	}
+	if err := u.mkdir(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := u.count(); err != nil {
+		return err
+	}
+	u.made[dir] = true
+	if err := u.root.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) { // a file there is an error at what lies in it
+		return err
+	}
+	return nil
+}
+
+// entry unpacks one entry.
+func (u *unpacking) entry(t *tar.Reader, e *tar.Header) error {
 	if e.Typeflag == tar.TypeDir || e.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
@@ -159,13 +210,16 @@ func unpackEntry(root *os.Root, t *tar.Reader, e *tar.Header, want func(string) 
 	if e.Typeflag != tar.TypeReg {
 		return fmt.Errorf("the archive has an entry that is no file: %q", text.Short(e.Name, 100))
 	}
-	if want != nil && !want(name) {
+	if strings.Count(name, "/") > maxDepth {
+		return fmt.Errorf("the archive has an entry that lies deeper than %d directories: %q", maxDepth, text.Short(e.Name, 100))
+	}
+	if u.want != nil && !u.want(name) {
 		return nil
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+	if err := u.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600|e.FileInfo().Mode().Perm()&0o100)
+	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600|e.FileInfo().Mode().Perm()&0o100)
 	if err != nil {
 		return err
 	}
