@@ -21,6 +21,9 @@ import (
 // reports how many of them its processes have read, and only those are removed (input.go of
 // package sshd).
 //
+// A file of up to wire.MaxInputFile bytes is sent before the command starts, which gets a
+// file too; the guest reports its position at the end (inputfile.go).
+//
 // Of a pipe or a socket the next bytes can be shown when the last are removed. From
 // wire.InputExact bytes on, they are read ahead, as many as the connection holds.
 //
@@ -43,6 +46,7 @@ type source struct {
 	start int64         // the file's position at first
 	taken uint64        // bytes removed from the file
 	given uint64        // bytes that the guest was given: it can have read no others
+	sent  bool          // the command has its input as a file: there is nothing to carry
 }
 
 // reader is how a kind of file is read.
@@ -134,6 +138,9 @@ func (s *source) kind() wire.Input {
 	case readWriteOnly:
 		return wire.InputWriteOnly
 	}
+	if s.sent {
+		return wire.InputFile
+	}
 	return wire.InputCounted
 }
 
@@ -141,6 +148,9 @@ func (s *source) kind() wire.Input {
 func (s *source) carry(to *remote) {
 	defer close(s.ended)
 	defer func() { _ = to.CloseWrite() }() // fails only when the session is over
+	if s.sent {
+		return
+	}
 	switch s.read {
 	case readNothing, readDirectory, readWriteOnly:
 	case readFile:

@@ -119,6 +119,9 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit,
 		return Exit{}, fmt.Errorf("standard input: %w", err)
 	}
 	defer in.close()
+	if err := in.giveFile(s); err != nil {
+		return Exit{}, err
+	}
 	if err := s.start(cmd, in.kind()); err != nil {
 		return Exit{}, err
 	}

@@ -14,10 +14,12 @@ import (
 
 // streams are the standard streams of a command: its terminal, pipes, or both. theirs are
 // the command's ends in the order of the descriptors 0 to 2; input, output and errors are
-// our ends of the pipes among them, nil for the others.
+// our ends of the pipes among them, nil for the others. file is the command's input where
+// that is no pipe but a file.
 type streams struct {
 	theirs         []*os.File
 	input          *input
+	file           *inputFile
 	output, errors *outlet
 }
 
@@ -76,6 +78,9 @@ func (x *streams) openInput(s *session, kind wire.Input) (*os.File, error) {
 		return os.Open("/")
 	case wire.InputWriteOnly:
 		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	case wire.InputFile:
+		x.file = s.file
+		return s.file.open(s.login)
 	case wire.InputPipe, wire.InputCounted:
 	}
 	r, w, err := s.pipe()
@@ -117,6 +122,18 @@ func (x *streams) close() {
 	for _, o := range x.outlets() {
 		o.file.Close()
 	}
+}
+
+// consumed returns how much of the input was read, if that is counted. It is called once,
+// after the command's end.
+func (x *streams) consumed() (n int64, counted bool) {
+	if x.file != nil {
+		return x.file.position(), true
+	}
+	if x.input != nil && x.input.counted {
+		return x.input.consumed(), true
+	}
+	return 0, false
 }
 
 func (x *streams) outlets() (list []*outlet) {

@@ -44,6 +44,7 @@ type session struct {
 	env      []string // KEY=VALUE from the client
 	parts    []string // of the command string, all but the last
 	partsLen int      // their length, also of those that were refused
+	file     *inputFile // nil without wire.InputPart
 	terminal *terminal
 	streams  *streams
 	running  *process.Process // the session's leader; nil until the command is started
@@ -72,6 +73,7 @@ func (s *session) serve(requests <-chan *ssh.Request) {
 	} else if s.terminal != nil {
 		s.terminal.close()
 	}
+	s.file.release()
 	s.channel.Close()
 }
 
@@ -93,6 +95,8 @@ func (s *session) answer(r *ssh.Request) bool {
 		return s.passSignal(r.Payload)
 	case wire.RequestExecPart:
 		return s.addPart(r.Payload)
+	case wire.RequestInputPart:
+		return s.addInput(r.Payload)
 	case "exec", "shell":
 		return s.running == nil
 	case "subsystem":
@@ -228,8 +232,8 @@ func (s *session) finish(req wire.ExecRequest) {
 	if s.job != nil {
 		status = s.job.ending(status)
 	}
-	if in := s.streams.input; in != nil && in.counted {
-		s.report(wire.RequestConsumed, wire.Consumed{Bytes: uint64(in.consumed()), Unread: true})
+	if n, counted := s.streams.consumed(); counted {
+		s.report(wire.RequestConsumed, wire.Consumed{Bytes: uint64(n), Unread: true})
 	}
 	s.exit(endOf(status))
 }
