@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func testdata(t *testing.T, name string) string {
+func testdata(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {

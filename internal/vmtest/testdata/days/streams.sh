@@ -16,6 +16,18 @@ for f in /dev/stdin /dev/fd/0 /proc/self/fd/0 -; do echo "x $f" | $R cat $f; don
 # The same when the host's are files.
 echo in >i; $R sh -c 'cat /dev/stdin; echo out >>/dev/stdout; echo err >>/dev/stderr' <i >o 2>e; cat o e
 
+### file that two programs read
+# head(1) reads a block and sets the position back: the rest is the next program's, on either side.
+seq 9 >f; { $R head -n 2; cat; } <f; { head -n 1; $R head -n 1; $R cat; } <f; $R sh -c 'head -n 1; tail -n 1' <f; { $R grep -m 1 3; $R head -c 2; cat; } <f
+
+### file that is the input
+# A program that asks sees a file, and can open it again.
+seq 5 >f; $R sh -c 'test -f /dev/stdin && stat -L -c %s /dev/stdin; cat /dev/stdin; wc -c; wc -c' <f
+
+### streams that are closed
+# Nothing else is taken for one of them, and the status is the command's.
+$R sh -c 'exit 7' <&- >&- 2>&-; echo $?; $R sh -c 'echo out; echo err >&2; exit 3' 2>&-; echo $?; $R true <&- && echo unread
+
 ### process substitution
 # bash opens /dev/fd/63.
 $R bash -c 'cat <(echo a) <(echo b); echo c > >(cat); wait'
