@@ -41,9 +41,9 @@ type session struct {
 	umask   *uint32 // of commands that ask for none; nil: the agent's
 	channel ssh.Channel
 
-	env      []string // KEY=VALUE from the client
-	parts    []string // of the command string, all but the last
-	partsLen int      // their length, also of those that were refused
+	env      []string   // KEY=VALUE from the client
+	parts    []string   // of the command string, all but the last
+	partsLen int        // their length, also of those that were refused
 	file     *inputFile // nil without wire.InputPart
 	terminal *terminal
 	streams  *streams
