@@ -39,6 +39,7 @@ type specFlags struct {
 	hide    []string
 	show    []string
 
+	ownAddress    bool
 	noProject     bool
 	noGitIdentity bool
 	shareGit      bool
@@ -57,6 +58,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.idle, "idle", fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on localhost of the host: `[HOST:]GUEST` (repeatable)")
+	flags.BoolVar(&f.ownAddress, "own-address", false, "publish ports on a loopback address of the sandbox's own, not on localhost, from its next start on (=false: on localhost again)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow the sandbox to reach `RULE`: HOST[:PORTS], ADDRESS, preset:NAME (repeatable; see bawn policy)")
 	flags.StringArrayVar(&f.deny, "deny", nil, "deny `RULE`, even where another rule allows it (repeatable)")
@@ -96,6 +98,7 @@ func projectDir(dir string) (string, error) {
 func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.NoProject = given(f, "no-project-file", f.noProject)
 	c.ShareGit = given(f, "share-git", f.shareGit)
+	c.OwnAddress = given(f, "own-address", f.ownAddress)
 	c.NoGitIdentity = given(f, "no-git-identity", f.noGitIdentity)
 	c.Image = given(f, "image", f.image)
 	c.CPUs = given(f, "cpus", f.cpus)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"text/tabwriter"
 
@@ -24,7 +25,10 @@ connections while nobody listens in the guest.
 
 Browsers keep cookies by host name and not by port: what a service on localhost sets, a
 page on any published port of localhost gets too. The list shows a name for each sandbox,
-NAME.localhost, which browsers take for localhost with cookies of its own.`,
+NAME.localhost, which browsers take for localhost with cookies of its own. A sandbox with
+--own-address (bawn run) publishes its ports on a loopback address of its own and nowhere
+else: pages there have no cookies of localhost, and several sandboxes can have the same
+port.`,
 		Example: `  bawn port 3000           guest port 3000 on localhost:3000
   bawn port 8080:80        guest port 80 on localhost:8080
   bawn port --remove 8080  close port 8080 of the host
@@ -43,9 +47,9 @@ NAME.localhost, which browsers take for localhost with cookies of its own.`,
 				return err
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), ports)
+				return printJSON(c.OutOrStdout(), withAddresses(spec, ports))
 			}
-			return listPorts(c.OutOrStdout(), spec.Name, ports)
+			return listPorts(c.OutOrStdout(), spec, ports)
 		},
 	}
 	c.Flags().StringVarP(&name, "name", "n", "", "`NAME` of the sandbox (default: this directory's)")
@@ -74,18 +78,37 @@ func portArguments(args, remove []string) (add []sandbox.Port, drop []uint16, er
 	return add, drop, nil
 }
 
+// publishedPort is a published port with the addresses of the host where it is.
+type publishedPort struct {
+	sandbox.Port
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+func withAddresses(spec *sandbox.Spec, ports []sandbox.Port) []publishedPort {
+	list := make([]publishedPort, len(ports))
+	for i, p := range ports {
+		list[i] = publishedPort{p, spec.Loopbacks()}
+	}
+	return list
+}
+
 // listPorts shows the published ports of a sandbox. A browser gets the sandbox's own name
 // below localhost (RFC 6761, section 6.3), so that sandboxes share no cookies with each
 // other nor with the services of the host.
-func listPorts(w io.Writer, name string, ports []sandbox.Port) error {
+func listPorts(w io.Writer, spec *sandbox.Spec, ports []sandbox.Port) error {
+	host, browser := "localhost", spec.Name+".localhost"
+	if spec.OwnAddress {
+		host = spec.Loopbacks()[0].String()
+		browser = host
+	}
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(tw, "HOST\tGUEST\tIN A BROWSER")
 	for _, p := range ports {
 		url := "-"
 		if p.Host != 0 {
-			url = fmt.Sprintf("http://%s.localhost:%d", name, p.Host)
+			url = fmt.Sprintf("http://%s:%d", browser, p.Host)
 		}
-		fmt.Fprintf(tw, "localhost:%s\t%d\t%s\n", hostPort(p), p.Guest, url)
+		fmt.Fprintf(tw, "%s:%s\t%d\t%s\n", host, hostPort(p), p.Guest, url)
 	}
 	return tw.Flush()
 }

@@ -240,7 +240,10 @@ func (r *ForkRequest) specOf(was *sandbox.Spec, name string) *sandbox.Spec {
 	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false
 	spec.Ports = nil
 	for _, p := range was.Ports {
-		spec.Ports = append(spec.Ports, sandbox.Port{Guest: p.Guest}) // the host's number is taken
+		if !was.OwnAddress {
+			p.Host = 0 // its number is taken
+		}
+		spec.Ports = append(spec.Ports, p)
 	}
 	if r.CopyProject {
 		spec.Dir = r.projectOf(was, name)

@@ -110,7 +110,7 @@ func withoutPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 // machine is started and before the spec is saved.
 func portsFree(spec *sandbox.Spec, c *SpecChange) error {
 	for _, p := range spec.Ports {
-		err := publish.Check(p)
+		err := publish.Check(spec.Loopbacks(), p)
 		if err == nil {
 			continue
 		}

@@ -62,7 +62,9 @@ type SpecChange struct {
 	Mounts *[]sandbox.Source // all that is shared beside the project (ResolveMount)
 	Hosts  *[]sandbox.Host   // all names with an address of their own
 
-	Publish []sandbox.Port // published beside what is published already
+	Publish    []sandbox.Port // published beside what is published already
+	OwnAddress *bool          // publish ports on an address of the sandbox's own, or on localhost
+
 	Allow   []string       // rules that are added, as package policy reads them
 	Deny    []string
 
@@ -82,7 +84,7 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.ShareGit == nil && c.Agent == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -134,6 +136,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"image", c.Image != nil, s.Image != was.Image},
 		{"memory", c.Memory != nil, s.Memory != was.Memory},
 		{"mounts", c.Mounts != nil, !slices.Equal(otherMounts(s.Mounts), otherMounts(was.Mounts))},
+		{"ownAddress", c.OwnAddress != nil, s.OwnAddress != was.OwnAddress},
 		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
 		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
@@ -154,6 +157,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	}
 	put(&s.NoProject, c.NoProject)
 	put(&s.NoGitIdentity, c.NoGitIdentity)
+	put(&s.OwnAddress, c.OwnAddress)
 	for _, p := range []struct {
 		field string
 		into  *[]string

@@ -5,6 +5,7 @@
 package sandbox
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -38,13 +39,15 @@ type Spec struct {
 	Rate   int64         `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
 	Idle   time.Duration `json:"idle,omitempty"`  // suspended after that; 0 is never
 	Mounts []Source      `json:"mounts"`          // beside the project directory
-	Ports  []Port        `json:"ports"`           // published on the host's loopback
+	Ports  []Port        `json:"ports"`           // published on Loopbacks
 	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
 	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
 	Agents []Agent       `json:"agents,omitempty"`
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
+	// OwnAddress publishes ports on a loopback address of the sandbox's own, not on localhost.
+	OwnAddress bool `json:"ownAddress,omitempty"`
 	// NoProject ignores the project's bawn.yaml.
 	NoProject bool `json:"noProject,omitempty"`
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
@@ -158,13 +161,28 @@ func (m Source) String() string {
 	return s
 }
 
+// Localhost are the addresses that the name localhost means (RFC 6761, section 6.3).
+var Localhost = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+// Loopbacks returns the addresses of the host on which the sandbox's ports are published. An
+// address of its own is in 127.0.0.0/8, all of which is the host's loopback (RFC 6890, section
+// 2.2.2), and follows from the sandbox's ID. It never lies in 127.0.0.0/16, where hosts have
+// localhost, their own name and resolvers.
+func (s *Spec) Loopbacks() []netip.Addr {
+	if !s.OwnAddress {
+		return Localhost
+	}
+	sum := sha256.Sum256([]byte(s.ID))
+	return []netip.Addr{netip.AddrFrom4([4]byte{127, 1 + sum[0]%254, sum[1], 1 + sum[2]%254})}
+}
+
 // Port publishes a guest TCP port on the host's loopback.
 type Port struct {
 	Host  uint16 `json:"host"`
 	Guest uint16 `json:"guest"`
 }
 
-func (p Port) String() string { return fmt.Sprintf("127.0.0.1:%d->%d", p.Host, p.Guest) }
+func (p Port) String() string { return fmt.Sprintf("%d->%d", p.Host, p.Guest) }
 
 // Host gives a name an address, as /etc/hosts does. It allows nothing.
 type Host struct {

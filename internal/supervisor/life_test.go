@@ -188,7 +188,7 @@ func (l *life) prepare(context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
-	s.ports = publish.New(s.machine.agent.DialTCP, nil, s.log)
+	s.ports = publish.New(sandbox.Localhost, s.machine.agent.DialTCP, nil, s.log)
 	return s.openSSH()
 }
 

@@ -286,7 +286,7 @@ func (m *poolMember) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.ports = publish.New(s.machine.agent.DialTCP, s.machine.agent.WatchPorts, s.log)
+	s.ports = publish.New(s.spec.Loopbacks(), s.machine.agent.DialTCP, s.machine.agent.WatchPorts, s.log)
 	s.source.pool = true
 	s.report(handoff.StartEvent{Stage: "setting up"})
 	g, ctx := errgroup.WithContext(ctx)

@@ -338,7 +338,7 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	if err := s.openNetwork(); err != nil {
 		return err
 	}
-	s.ports = publish.New(s.machine.agent.DialTCP, s.machine.agent.WatchPorts, s.log)
+	s.ports = publish.New(s.spec.Loopbacks(), s.machine.agent.DialTCP, s.machine.agent.WatchPorts, s.log)
 	switch {
 	case s.source.resumed:
 		return s.startSSH(ctx)

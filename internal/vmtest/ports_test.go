@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -99,4 +100,28 @@ func TestPorts(t *testing.T) {
 	if _, err := get(url); err == nil {
 		t.Error("still published")
 	}
+}
+
+// TestPortsOfAnOwnAddress: a page of one sandbox has no cookies of localhost, and its number is
+// free there.
+func TestPortsOfAnOwnAddress(t *testing.T) {
+	dir := temp(t)
+	writeFile(t, filepath.Join(dir, "index.html"), "served")
+	port := freePort(t)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	must(t, dir, "run", "--own-address", "--publish", fmt.Sprintf("%d:8123", port), "--", "true")
+	var list []struct {
+		Host      int
+		Addresses []string
+	}
+	if err := json.Unmarshal([]byte(must(t, dir, "port", "--json")), &list); err != nil || len(list) != 1 || list[0].Host != port || len(list[0].Addresses) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	background(t, dir, "run", "--", "python3", "-m", "http.server", "--bind", "127.0.0.1", "8123")
+	url := fmt.Sprintf("http://%s:%d/", list[0].Addresses[0], port)
+	wait(t, "the server", func() bool { got, err := get(url); return got == "served" && err == nil })
 }

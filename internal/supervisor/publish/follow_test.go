@@ -64,7 +64,7 @@ func echoOrBye(ctx context.Context, port uint16) (net.Conn, error) {
 func follow(t *testing.T, guest uint16) (*publish.Ports, *reporter, sandbox.Port) {
 	t.Helper()
 	r := &reporter{asked: make(chan []uint16), reports: make(chan []uint16), done: make(chan struct{})}
-	p := publish.New(echoOrBye, r.watch, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echoOrBye, r.watch, slog.New(slog.DiscardHandler))
 	got, err := open(p, sandbox.Port{Guest: guest})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +186,7 @@ func TestAPortIsReservedWhileItRefuses(t *testing.T) {
 				}
 			}
 		}
-		if err := publish.Check(sandbox.Port{Host: got.Host, Guest: 1}); control.ReasonOf(err) != control.ReasonPortInUse {
+		if err := publish.Check(sandbox.Localhost, sandbox.Port{Host: got.Host, Guest: 1}); control.ReasonOf(err) != control.ReasonPortInUse {
 			t.Errorf("%s: for another sandbox: %v", when, err)
 		}
 	}
@@ -237,7 +237,7 @@ func TestAGuestOpensNoOtherPort(t *testing.T) {
 // TestAGuestThatCannotTell: ports are open, and connections to closed ones are reset.
 func TestAGuestThatCannotTell(t *testing.T) {
 	failed := make(chan struct{})
-	p := publish.New(echo, func(context.Context, []uint16, func([]uint16)) error {
+	p := publish.New(sandbox.Localhost, echo, func(context.Context, []uint16, func([]uint16)) error {
 		defer close(failed)
 		return errors.New("EOF")
 	}, slog.New(slog.DiscardHandler))

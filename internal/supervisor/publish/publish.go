@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type Dial func(ctx context.Context, port uint16) (net.Conn, error)
 // Ports are the published ports of one sandbox. Its methods may be called by several
 // goroutines at once.
 type Ports struct {
+	addrs []netip.Addr
 	dial  Dial
 	watch Watch
 	log   *slog.Logger
@@ -57,12 +59,12 @@ type published struct {
 	guest   *atomic.Uint32 // the guest port that new connections are forwarded to
 }
 
-// New returns the ports of a sandbox, none of which is published yet. The caller closes
-// them. With a watch they refuse connections until Follow runs and the guest's port is
+// New returns the ports of a sandbox, none of which is published yet. They are published on all
+// of addrs, of which those of IPv6 may be missing on the host. The caller closes them. With a watch they refuse connections until Follow runs and the guest's port is
 // open; a watch of nil is that of a guest that cannot tell.
-func New(dial Dial, watch Watch, log *slog.Logger) *Ports {
+func New(addrs []netip.Addr, dial Dial, watch Watch, log *slog.Logger) *Ports {
 	return &Ports{
-		dial: dial, watch: watch, log: log, serve: accept.NewGroup(),
+		addrs: addrs, dial: dial, watch: watch, log: log, serve: accept.NewGroup(),
 		open: map[uint16]*published{}, blind: watch == nil, changed: make(chan struct{}), told: make(chan struct{}),
 	}
 }
@@ -74,7 +76,7 @@ func New(dial Dial, watch Watch, log *slog.Logger) *Ports {
 func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := change{next: map[uint16]*published{}, removed: map[uint16]*published{}}
+	c := change{addrs: p.addrs, next: map[uint16]*published{}, removed: map[uint16]*published{}}
 	for host, o := range p.open {
 		c.next[host] = o
 	}
@@ -112,6 +114,7 @@ func (p *Ports) Change(add []sandbox.Port, remove []uint16) ([]sandbox.Port, err
 
 // change is a change of the published ports that is not made yet.
 type change struct {
+	addrs   []netip.Addr
 	next    map[uint16]*published // published after it
 	removed map[uint16]*published // ports whose sockets are no longer needed
 	reused  []*published          // those with the sockets of one that is removed
@@ -143,7 +146,7 @@ func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
 	}
 	o := &published{free: port.Host == 0, slots: newSlots(), guest: new(atomic.Uint32)}
 	var err error
-	if port.Host, o.sockets, err = reserve(port); err != nil {
+	if port.Host, o.sockets, err = reserve(c.addrs, port); err != nil {
 		return port, err
 	}
 	o.port = port
@@ -153,9 +156,9 @@ func (c *change) publish(port sandbox.Port) (sandbox.Port, error) {
 	return port, nil
 }
 
-// Check returns why a port could not be published now, or nil.
-func Check(port sandbox.Port) error {
-	_, list, err := reserve(port)
+// Check returns why a port could not be published on addrs now, or nil.
+func Check(addrs []netip.Addr, port sandbox.Port) error {
+	_, list, err := reserve(addrs, port)
 	closeAll(list)
 	return err
 }

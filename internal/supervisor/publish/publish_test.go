@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,7 +73,7 @@ func echoes(address string) bool {
 }
 
 func TestPublishRelaysHalfClosed(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil || got.Host == 0 {
@@ -84,7 +85,7 @@ func TestPublishRelaysHalfClosed(t *testing.T) {
 }
 
 func TestPublishOnlyOnLoopback(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil {
@@ -101,8 +102,32 @@ func TestPublishOnlyOnLoopback(t *testing.T) {
 	l.Close()
 }
 
+// TestAttackLocalhostOfAnOwnAddress: ports on an address of a sandbox's own are on no other, so
+// that a page there gets no cookies of localhost, and two sandboxes can have the same number.
+func TestAttackLocalhostOfAnOwnAddress(t *testing.T) {
+	specs := []*sandbox.Spec{{ID: "0123456789ab", OwnAddress: true}, {ID: "0123456789ac", OwnAddress: true}}
+	var port uint16
+	for _, s := range specs {
+		p := publish.New(s.Loopbacks(), echo, nil, slog.New(slog.DiscardHandler))
+		defer p.Close()
+		got, err := open(p, sandbox.Port{Host: port, Guest: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = got.Host
+		if own := netip.AddrPortFrom(s.Loopbacks()[0], port).String(); !echoes(own) {
+			t.Errorf("%s does not answer", own)
+		}
+	}
+	for _, a := range []string{"127.0.0.1", "[::1]"} {
+		if a = fmt.Sprintf("%s:%d", a, port); echoes(a) {
+			t.Errorf("published on %s", a)
+		}
+	}
+}
+
 func TestClosedGuestPortIsReset(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	got, err := open(p, sandbox.Port{Guest: 9})
 	if err != nil {
@@ -119,7 +144,7 @@ func TestClosedGuestPortIsReset(t *testing.T) {
 }
 
 func TestChangeErrorsHaveReasons(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -145,7 +170,7 @@ func TestChangeErrorsHaveReasons(t *testing.T) {
 // TestPublishAnyOnce: a port that may be any of the host's stays the one that it
 // became, however often it is asked for, and can be closed.
 func TestPublishAnyOnce(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	first, err := open(p, sandbox.Port{Guest: 7})
 	if err != nil {
@@ -183,7 +208,7 @@ func TestChangeIsAllOrNone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+			p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 			defer p.Close()
 			first, err := open(p, sandbox.Port{Guest: 7})
 			if err != nil {
@@ -204,7 +229,7 @@ func TestChangeIsAllOrNone(t *testing.T) {
 
 // TestAPortMovesToAnotherGuestPort in one step, though the host's stays in use.
 func TestAPortMovesToAnotherGuestPort(t *testing.T) {
-	p := publish.New(echo, nil, slog.New(slog.DiscardHandler))
+	p := publish.New(sandbox.Localhost, echo, nil, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	first, err := open(p, sandbox.Port{Guest: 9})
 	if err != nil {
@@ -226,7 +251,7 @@ func TestAPortMovesToAnotherGuestPort(t *testing.T) {
 // TestCloseEndsConnections: also one whose guest never answers the dial.
 func TestCloseEndsConnections(t *testing.T) {
 	dialling := make(chan struct{})
-	p := publish.New(func(ctx context.Context, _ uint16) (net.Conn, error) {
+	p := publish.New(sandbox.Localhost, func(ctx context.Context, _ uint16) (net.Conn, error) {
 		close(dialling)
 		<-ctx.Done()
 		return nil, ctx.Err()

@@ -26,9 +26,6 @@ import (
 // is reserved, since the kernel notes for a port that all its sockets have SO_REUSEADDR,
 // and takes that back when one of them listens.
 
-// loopbacks are the addresses of a published port: those that the name localhost means.
-var loopbacks = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-
 // backlog bounds the connections of a socket that wait to be accepted.
 const backlog = 128
 
@@ -38,21 +35,20 @@ type socket struct {
 	listener net.Listener // of a duplicate of file; nil while the socket does not listen
 }
 
-// reserve binds a port on the loopback addresses of the host, where nothing listens yet. A
-// Host of 0 picks a free port. It returns the number. A host without IPv6 has no address
-// for it.
-func reserve(port sandbox.Port) (uint16, []*socket, error) {
+// reserve binds a port on addresses of the host, where nothing listens yet. A Host of 0 picks
+// a free port. It returns the number. A host without IPv6 has no address for it.
+func reserve(addrs []netip.Addr, port sandbox.Port) (uint16, []*socket, error) {
 	if port.Host != 0 {
-		list, err := bindAll(port.Host)
+		list, err := bindAll(addrs, port.Host)
 		return port.Host, list, reserveError(port, err)
 	}
 	const tries = 16 // others may take the number on one of the addresses
 	for try := 1; ; try++ {
-		host, err := freeNumber()
+		host, err := freeNumber(addrs[0])
 		if err != nil {
 			return 0, nil, reserveError(port, err)
 		}
-		list, err := bindAll(host)
+		list, err := bindAll(addrs, host)
 		if err == nil || try == tries || !errors.Is(err, unix.EADDRINUSE) {
 			return host, list, reserveError(port, err)
 		}
@@ -71,9 +67,9 @@ func reserveError(port sandbox.Port, err error) error {
 	return control.PortErrorf("", port, "publish port %d: %w", port.Host, err)
 }
 
-// freeNumber returns the number of a port that is free now.
-func freeNumber() (uint16, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // nothing to wait for
+// freeNumber returns the number of a port that is free on the address now.
+func freeNumber(addr netip.Addr) (uint16, error) {
+	l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String()) //nolint:noctx // nothing to wait for
 	if err != nil {
 		return 0, err
 	}
@@ -82,9 +78,9 @@ func freeNumber() (uint16, error) {
 }
 
 // bindAll binds a port on all addresses, or on none.
-func bindAll(port uint16) ([]*socket, error) {
+func bindAll(addrs []netip.Addr, port uint16) ([]*socket, error) {
 	var list []*socket
-	for _, addr := range loopbacks {
+	for _, addr := range addrs {
 		s, err := bind(netip.AddrPortFrom(addr, port))
 		if addr.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			continue // IPv6 is not built in, or is off
