@@ -65,8 +65,8 @@ type SpecChange struct {
 	Publish    []sandbox.Port // published beside what is published already
 	OwnAddress *bool          // publish ports on an address of the sandbox's own, or on localhost
 
-	Allow   []string       // rules that are added, as package policy reads them
-	Deny    []string
+	Allow []string // rules that are added, as package policy reads them
+	Deny  []string
 
 	// Patterns of guarded and hidden paths (docs/guard.md): all of the sandbox. A list of one
 	// empty pattern is none.

@@ -105,7 +105,7 @@ func TestPorts(t *testing.T) {
 // TestPortsOfAnOwnAddress: a page of one sandbox has no cookies of localhost, and its number is
 // free there.
 func TestPortsOfAnOwnAddress(t *testing.T) {
-	dir := temp(t)
+	dir := project(t, "ownaddress")
 	writeFile(t, filepath.Join(dir, "index.html"), "served")
 	port := freePort(t)
 	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))

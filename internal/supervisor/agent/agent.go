@@ -283,7 +283,10 @@ func (a *Client) StartMux(ctx context.Context) error {
 		return fmt.Errorf("mux port: %w", sendError(ctx, err))
 	}
 	cfg := yamux.DefaultConfig()
-	cfg.AcceptBacklog = 1 // the guest has no business opening streams
+	// Of a session that accepts no streams (guard) yamux uses this as the number of its own
+	// that the other side has not acknowledged. A guest that gets the end of a stream before
+	// it accepts it never acknowledges it, so a lower number could hold up all later ones.
+	cfg.AcceptBacklog = maxStreams
 	cfg.EnableKeepAlive = false
 	cfg.MaxStreamWindowSize = maxWindow
 	cfg.ConnectionWriteTimeout = time.Hour // a paused machine is not a dead one

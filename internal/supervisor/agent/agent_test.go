@@ -177,6 +177,14 @@ func TestAGuestThatDoesNotReadHoldsNoCall(t *testing.T) {
 // session lets the guest take part in a mux session, and hands its streams to serve.
 func session(t *testing.T, a *agent.Client, g *agenttest.Guest, serve func(*yamux.Stream)) {
 	t.Helper()
+	now := make(chan struct{})
+	close(now)
+	sessionFrom(t, a, g, now, serve)
+}
+
+// sessionFrom is session, in which the guest accepts streams when the channel is closed.
+func sessionFrom(t *testing.T, a *agent.Client, g *agenttest.Guest, accept <-chan struct{}, serve func(*yamux.Stream)) {
+	t.Helper()
 	go func() {
 		r := g.Request(t)
 		var m wire.MuxRequest
@@ -189,6 +197,7 @@ func session(t *testing.T, a *agent.Client, g *agenttest.Guest, serve func(*yamu
 			t.Error(err)
 			return
 		}
+		<-accept
 		for {
 			st, err := s.AcceptStream()
 			if err != nil {
@@ -242,6 +251,26 @@ func TestCloseEndsEverything(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
 		runtime.Gosched()
+	}
+}
+
+// TestStreamsThatTheGuestDoesNotAcceptHoldNoOther: also those that end before the guest has
+// accepted them, which yamux never acknowledges.
+func TestStreamsThatTheGuestDoesNotAcceptHoldNoOther(t *testing.T) {
+	a, g := agenttest.New(t)
+	accept := make(chan struct{})
+	served := make(chan struct{}, 3)
+	sessionFrom(t, a, g, accept, func(*yamux.Stream) { served <- struct{}{} }) // and never ends it
+	for range 3 {
+		s, err := a.Open(t.Context(), wire.StreamHeader{Kind: wire.StreamSSH})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	close(accept)
+	for range 3 {
+		<-served
 	}
 }
 
