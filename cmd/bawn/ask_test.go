@@ -27,6 +27,18 @@ type pretender struct {
 	mu              sync.Mutex
 	calls           []string
 	access          []control.Access
+	worked          time.Duration // processor time
+}
+
+// Usage grows with each call, as one second of one processor does.
+func (p *pretender) Usage() (control.Usage, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.worked += time.Second
+	return control.Usage{
+		Time: time.Unix(1, 0).Add(2 * p.worked), CPU: p.worked, Memory: 512 << 20,
+		DiskRead: 1 << 20, DiskWritten: 2 << 20, NetSent: 3 << 10, NetReceived: 4 << 10,
+	}, nil
 }
 
 func (p *pretender) Status() control.Status {

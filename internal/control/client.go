@@ -101,6 +101,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Usage returns what the sandbox takes of the host; see Service.
+func (c *Client) Usage(ctx context.Context) (Usage, error) {
+	var u Usage
+	err := c.call(ctx, http.MethodGet, "/usage", nil, &u)
+	return u, err
+}
+
 // Stop ends the sandbox; see Service.
 func (c *Client) Stop(ctx context.Context, force bool) error {
 	return c.call(ctx, http.MethodPost, "/stop", forceRequest{force}, nil)

@@ -76,6 +76,8 @@ type Service interface {
 	AllowedOnce() ([]string, error)
 	// ForgetOnce removes the rules of AllowOnce and puts the rules on disk in force.
 	ForgetOnce() error
+	// Usage measures what the sandbox takes of the host.
+	Usage() (Usage, error)
 	// RefuseAccess tells the guest that the person refused the rule that it asked for. It is no
 	// error if the guest did not ask.
 	RefuseAccess(rule string) error

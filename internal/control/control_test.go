@@ -73,6 +73,11 @@ func (s *standIn) Stop(ctx context.Context, force bool) error {
 
 func (s *standIn) RefuseAccess(rule string) error { return s.called("refuse %s", rule) }
 
+// someUsage is what a standIn measures.
+var someUsage = control.Usage{Time: time.Unix(1, 0).UTC(), CPU: 2, Memory: 3, DiskRead: 4, DiskWritten: 5, NetSent: 6, NetReceived: 7}
+
+func (s *standIn) Usage() (control.Usage, error) { return someUsage, s.called("usage") }
+
 func (s *standIn) Suspend(_ context.Context, force bool) error { return s.called("suspend %t", force) }
 
 func (s *standIn) Snapshot(_ context.Context, path string) error {
@@ -204,6 +209,7 @@ var methods = []struct {
 	}, "agent claude /h", nil},
 	{"follow", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.FollowShares(ctx) }, "follow", nil},
 	{"refuse", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.RefuseAccess(ctx, "a.test") }, "refuse a.test", nil},
+	{"usage", func(ctx context.Context, c *control.Client) (any, error) { return c.Usage(ctx) }, "usage", someUsage},
 	{"forget", func(ctx context.Context, c *control.Client) (any, error) { return nil, c.ForgetOnce(ctx) }, "forget", nil},
 }
 

@@ -33,6 +33,7 @@ type (
 func Handler(s Service) http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "GET /status", func(context.Context, none) (Status, error) { return s.Status(), nil })
+	handle(mux, "GET /usage", func(context.Context, none) (Usage, error) { return s.Usage() })
 	handle(mux, "POST /stop", func(ctx context.Context, r forceRequest) (none, error) {
 		return none{}, s.Stop(ctx, r.Force)
 	})

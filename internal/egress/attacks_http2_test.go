@@ -198,10 +198,10 @@ func TestAttackEndlessHeaderBlock(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		var conns []net.Conn
 		for range n {
-			sent := l.traffic.Load()
+			sent := l.sent.Load()
 			c := l.mustDial("good.example", 80)
 			_, _ = c.Write(append(append(bytes.Clone(begin), in...), claim[:2]...))
-			waitFor(t, "the preface", func() bool { return l.traffic.Load() >= sent+int64(len(begin)) })
+			waitFor(t, "the preface", func() bool { return l.sent.Load() >= sent+int64(len(begin)) })
 			conns = append(conns, c)
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -251,7 +251,7 @@ type countedConn struct {
 func (c *countedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.f.got.Add(int64(n))
-	c.f.g.traffic.Add(int64(n))
+	c.f.g.got.Add(int64(n))
 	if werr := c.f.g.limiter.wait(c.f.ctx, n); werr != nil && err == nil {
 		err = werr
 	}
@@ -264,7 +264,7 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(b)
 	c.f.sent.Add(int64(n))
-	c.f.g.traffic.Add(int64(n))
+	c.f.g.sent.Add(int64(n))
 	return n, err
 }
 

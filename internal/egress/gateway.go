@@ -23,11 +23,11 @@ type Gateway struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // what Close waits for: see enter
 
-	current atomic.Pointer[policy.Set] // the policy in force; nil denies everything
-	nextID  atomic.Uint64              // of a flow
-	dnsTCP  atomic.Int32               // open DNS connections
-	dnsUDP  atomic.Int32               // ports of the guest that ask over UDP
-	traffic atomic.Int64               // bytes that passed, both ways
+	current   atomic.Pointer[policy.Set] // the policy in force; nil denies everything
+	nextID    atomic.Uint64              // of a flow
+	dnsTCP    atomic.Int32               // open DNS connections
+	dnsUDP    atomic.Int32               // ports of the guest that ask over UDP
+	sent, got atomic.Int64               // bytes that passed, from the guest and to it
 
 	asked   chan struct{} // a place for each unanswered question about a process
 	pending *pendingLog   // nil without Config.Process
@@ -155,8 +155,8 @@ func (g *Gateway) CutAll(why string) {
 	}
 }
 
-// Traffic returns how many bytes have passed to and from the world.
-func (g *Gateway) Traffic() int64 { return g.traffic.Load() }
+// Traffic returns how many bytes have passed from the guest to the world, and back.
+func (g *Gateway) Traffic() (sent, got int64) { return g.sent.Load(), g.got.Load() }
 
 // Names returns the names that have synthetic addresses, for a gateway that takes
 // this one's place: the guest may keep those addresses.

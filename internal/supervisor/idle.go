@@ -33,9 +33,10 @@ type usage struct {
 
 func (s *supervisor) usage() (usage, error) {
 	work, err := processorTime(s.machine.Pid())
+	sent, got := s.network.gate.Traffic()
 	return usage{
 		at: time.Now(), attached: s.life.status().sessions > 0 || s.ports.Conns() > 0,
-		traffic: s.network.gate.Traffic(), work: work,
+		traffic: sent + got, work: work,
 	}, err
 }
 

@@ -23,6 +23,13 @@ func TestVerbs(t *testing.T) {
 	if s := inspect(t, dir); s.State.Phase != "running" || s.Status.MachinePID == 0 {
 		t.Errorf("inspect: %+v", s)
 	}
+	var st struct {
+		Usage      struct{ CPUNs, Memory int64 }
+		CPUPercent *float64
+	}
+	if err := json.Unmarshal([]byte(must(t, "/", "stats", "--once", "--json", "shared")), &st); err != nil || st.Usage.CPUNs <= 0 || st.Usage.Memory < 64<<20 || st.CPUPercent == nil {
+		t.Errorf("stats: %+v, %v", st, err) // a machine that runs Linux has more memory
+	}
 	sh(t, dir, "echo seen on the console | sudo tee /dev/console")
 	wait(t, "what the guest prints on its console", func() bool {
 		return strings.Contains(must(t, dir, "logs"), "seen on the console")

@@ -101,6 +101,9 @@ func (sh *Server) Kill() {
 	sh.control.Close()
 }
 
+// Pid returns the number of the process.
+func (sh *Server) Pid() int { return sh.cmd.Process.Pid }
+
 // connect gives the server its next QEMU, and returns QEMU's end of the socket.
 func (sh *Server) connect(ctx context.Context) (*os.File, error) {
 	conn, theirs, err := socketpair.New()

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sys/size"
+)
+
+// statsInterval is the time between two measurements.
+const statsInterval = time.Second
+
+func statsCommand() *cobra.Command {
+	var all, once, asJSON bool
+	c := &cobra.Command{
+		Use: "stats [NAME...]", Short: "Show what the sandboxes take of the host, live",
+		Long: `Show what the sandboxes that run (or those that are named) take of the host, each
+second until you press Ctrl-C. CPU is in percent of one processor. MEMORY is that of
+the host; the limit is the guest's. DISK is the space that the sandbox's disk, snapshots
+and suspended memory take, and the largest size of its disk. READ and WRITTEN are bytes
+of the host's disks, SENT and RECEIVED those of the network, since the start. With --json
+each measurement of a sandbox is a line.`,
+		Example: `  bawn stats
+  bawn stats --once --json | jq -r '[.name, .usage.memory] | @tsv'`,
+		ValidArgsFunction: completeNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			e, _, err := openEngine()
+			if err != nil {
+				return err
+			}
+			list := e.Stats(c.Context(), engine.StatsRequest{Names: args, All: all, Interval: statsInterval})
+			return followStats(c.Context(), list, statsView{out: c.OutOrStdout(), once: once, json: asJSON, screen: !once && !asJSON && isScreen(c.OutOrStdout())})
+		},
+	}
+	c.Flags().BoolVarP(&all, "all", "a", false, "show sandboxes that do not run, too")
+	c.Flags().BoolVar(&once, "once", false, "measure once, for a second, and exit")
+	c.Flags().BoolVar(&once, "no-stream", false, "the same as --once")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
+	return c
+}
+
+// isScreen reports whether w is a terminal, where a table can take the place of the one before.
+func isScreen(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// statsView is how measurements are shown.
+type statsView struct {
+	out                io.Writer
+	once, json, screen bool
+}
+
+// followStats shows measurements until ctx ends, which is no error, or after the first one with once.
+func followStats(ctx context.Context, list iter.Seq2[[]engine.Stat, error], v statsView) error {
+	for stats, err := range list {
+		if err != nil {
+			return err
+		}
+		text, err := v.format(stats)
+		if err != nil {
+			return err
+		}
+		if _, err := v.out.Write(text); err != nil {
+			return err
+		}
+		if v.once {
+			return nil
+		}
+	}
+	if v.once { // interrupted before there was anything to show
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// clearScreen moves the cursor to the upper left corner and erases what follows (ECMA-48, CUP and
+// ED).
+const clearScreen = "\x1b[H\x1b[J"
+
+// format returns one measurement as it is shown.
+func (v statsView) format(stats []engine.Stat) ([]byte, error) {
+	var b bytes.Buffer
+	if v.json {
+		enc := json.NewEncoder(&b)
+		for _, s := range stats {
+			if err := enc.Encode(s); err != nil {
+				return nil, err
+			}
+		}
+		return b.Bytes(), nil
+	}
+	if v.screen {
+		b.WriteString(clearScreen)
+	}
+	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED")
+	for _, s := range stats {
+		fmt.Fprintln(w, statsRow(s))
+	}
+	err := w.Flush()
+	return b.Bytes(), err
+}
+
+// statsRow returns one sandbox as a row of the table.
+func statsRow(s engine.Stat) string {
+	cpu, memory, disks, net := "-", "-", "-", "-"
+	if s.CPUPercent != nil {
+		cpu = fmt.Sprintf("%.1f%%", *s.CPUPercent)
+	}
+	if u := s.Usage; u != nil {
+		memory = size.Format(u.Memory) + " of " + size.Format(s.MemoryLimit)
+		disks = size.Format(u.DiskRead) + " / " + size.Format(u.DiskWritten)
+		net = size.Format(u.NetSent) + " / " + size.Format(u.NetReceived)
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Name, cpu, memory, size.Format(s.Disk)+" of "+size.Format(s.DiskLimit), disks, net)
+}

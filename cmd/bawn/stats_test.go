@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+// stats runs bawn stats and returns what it prints.
+func stats(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetArgs(append([]string{"stats"}, args...))
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+// TestStatsOnce: one measurement of a sandbox that runs and of one that does not, as a table and
+// as JSON.
+func TestStatsOnce(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	pretend(t, sandboxes, dir)
+	if _, err := sandboxes.Create(&sandbox.Spec{Name: "idle", Dir: t.TempDir(), Memory: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--once"}, {"--no-stream"}, {"--once", "shop"}} {
+		out, err := stats(t, args...)
+		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+		if err != nil || len(lines) != 2 || !strings.HasPrefix(lines[0], "NAME ") {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+		row := strings.Join(strings.Fields(lines[1]), " ")
+		if !strings.HasPrefix(row, "shop 50.0% 512 MiB of 0 B ") || !strings.HasSuffix(row, " 1 MiB / 2 MiB 3 KiB / 4 KiB") {
+			t.Errorf("%q: %q", args, lines[1])
+		}
+		if strings.Contains(out, "\x1b") {
+			t.Errorf("%q: escapes without a terminal: %q", args, out)
+		}
+	}
+	out, err := stats(t, "--all", "--once", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []engine.Stat
+	for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+		var s engine.Stat
+		if err := d.Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, s)
+	}
+	if len(list) != 2 || list[0].Name != "idle" || list[0].Usage != nil || list[0].CPUPercent != nil || list[0].MemoryLimit != 1<<30 ||
+		list[1].Name != "shop" || list[1].Usage == nil || list[1].Usage.Memory != 512<<20 || list[1].CPUPercent == nil || *list[1].CPUPercent != 50 {
+		t.Errorf("%s", out)
+	}
+	if _, err := stats(t, "--once", "none"); engine.ReasonOf(err) != engine.NotFound {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestStatsOnATerminal: each table takes the place of the one before, until Ctrl-C.
+func TestStatsOnATerminal(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	pretend(t, sandboxes, dir)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	person, ended := onTerminal(t, ctx, "stats")
+	for range 2 {
+		person.until(clearScreen + "NAME ")
+		person.until("shop   50.0%")
+		person.until("3 KiB / 4 KiB\r\n")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
