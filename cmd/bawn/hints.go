@@ -52,7 +52,7 @@ func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error())
 }
 
-// steps are the next steps after errors of the engine. {sandbox}, {snapshot} and {path}
+// steps are the next steps after errors of the engine. {sandbox}, {snapshot}, {volume} and {path}
 // stand for what the error is about, {parent} for the folder that the path is in, {host}
 // and {guest} for the numbers of its port, {scope} for the flags of bawn policy that mean
 // the rules. A reason that is not here has no step that fits every case, or its text says
@@ -95,6 +95,12 @@ var steps = map[engine.Reason]string{
 	engine.RuleNotFound:       "bawn policy show",
 	engine.RulesSyntax:        "correct {path} in an editor, or bawn policy reset {scope} to remove all its rules",
 
+	engine.NoVolume:        "bawn volume ls",
+	engine.VolumeExists:    "use another name, or that volume",
+	engine.VolumeInUse:     "bawn stop {sandbox}, use another volume, or read this one: --volume {volume}:PATH:ro",
+	engine.VolumeHeld:      "bawn rm {sandbox}, or bawn run --name {sandbox} --volume '' to start it without volumes",
+	engine.VolumeNotForked: "stop the sandbox and start it with the volume read-only (--volume {volume}:PATH:ro) or without (--volume ''), then fork it",
+
 	engine.NoAgent:           "bawn agents",
 	engine.AgentsFile:        "correct {path}; docs/agents.md has its fields",
 	engine.AgentNotInstalled: "check the network and npm config get registry, then run the same command again",
@@ -135,7 +141,7 @@ func stepFor(e *engine.Error) string {
 		scope = "--name " + e.Sandbox
 	}
 	return strings.NewReplacer(
-		"{sandbox}", e.Sandbox, "{snapshot}", e.Snapshot,
+		"{sandbox}", e.Sandbox, "{snapshot}", e.Snapshot, "{volume}", e.Volume,
 		"{path}", pathArgument(e.Path), "{parent}", pathArgument(filepath.Dir(e.Path)),
 		"{host}", strconv.Itoa(int(e.Port.Host)), "{guest}", strconv.Itoa(int(e.Port.Guest)),
 		"{scope}", scope,

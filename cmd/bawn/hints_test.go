@@ -105,7 +105,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "GitDirOutside", "PathsHidden", "AgentUpdate", "SecretMissing",
+	"RepositoryOutside", "GitDirOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

@@ -257,6 +257,13 @@ func plainWords(dir string, p *project.Proposal) []string {
 		add("a disk of up to %s", size.Format(p.Disk))
 	}
 	list = append(list, mountWords(dir, p)...)
+	for _, v := range p.Volumes {
+		may := "read and change"
+		if v.ReadOnly() {
+			may = "read"
+		}
+		add("the guest may %s your volume %s, which other sandboxes may use too, at %s", may, v.Name, v.Guest)
+	}
 	for _, port := range p.Ports {
 		host := fmt.Sprintf("port %d of the host (127.0.0.1)", port.Host)
 		if port.Host == 0 {

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"bawn.dev/bawn/internal/agents"
@@ -304,12 +303,12 @@ func (e *Engine) chooseHome(ctx context.Context, spec *sandbox.Spec, a *sandbox.
 		return err
 	}
 	defer l.Close()
-	if a.Home != "" && e.homeIsFree(a.Home, spec.Name) {
-		return takeHome(a.Home, spec.Name)
+	if a.Home != "" && e.holder(a.Home+ownerSuffix, spec.Name) == "" {
+		return hold(a.Home+ownerSuffix, spec.Name)
 	}
 	for i := 1; i <= maxHomes; i++ {
 		home := filepath.Join(folder, "home-"+strconv.Itoa(i))
-		if !e.homeIsFree(home, spec.Name) {
+		if e.holder(home+ownerSuffix, spec.Name) != "" {
 			continue
 		}
 		if _, err := os.Lstat(home); errors.Is(err, fs.ErrNotExist) {
@@ -318,33 +317,13 @@ func (e *Engine) chooseHome(ctx context.Context, spec *sandbox.Spec, a *sandbox.
 			}
 		}
 		a.Home = home
-		return takeHome(home, spec.Name)
+		return hold(home+ownerSuffix, spec.Name)
 	}
 	return fmt.Errorf("%d sandboxes use it already: stop one", maxHomes)
 }
 
 // ownerSuffix follows a home's name in the name of the file that has its owner's.
 const ownerSuffix = ".owner"
-
-func takeHome(home, name string) error {
-	return os.WriteFile(home+ownerSuffix, []byte(name), 0o600)
-}
-
-// homeIsFree reports whether a sandbox may have the home: nobody else has it, or its owner neither
-// runs nor starts nor is suspended.
-func (e *Engine) homeIsFree(home, name string) bool {
-	b, err := os.ReadFile(home + ownerSuffix)
-	owner := strings.TrimSpace(string(b))
-	if err != nil || owner == "" || owner == name || sandbox.CheckName(owner) != nil {
-		return true
-	}
-	d := e.sandboxes.Dir(owner)
-	st, err := d.State()
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist) || store.IsNotFound(err)
-	}
-	return !d.StartLocked() && (st.Phase == sandbox.Stopped || st.Phase == sandbox.Dead) && !suspended(d)
-}
 
 // makeHome makes a home, with the files of the first home that hold the agent's login. The guests
 // wrote these, so no link among them is followed.

@@ -85,6 +85,7 @@ func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool
 	return &sandbox.Boot{
 		KernelVersion: k.Version, Kernel: k.Image, Modules: k.Modules, Initrd: initrd,
 		ImageDigest: img.Digest, Image: img.Path, ImageEnv: img.Env,
+		Volumes: e.volumes().Root(),
 	}, nil
 }
 

@@ -144,6 +144,7 @@ type Error struct {
 	Sandbox   string       // name
 	Throwaway bool         // the sandbox is removed with its command
 	Snapshot  string       // name
+	Volume    string       // name
 	Path      string       // on the host
 	Fields    []string     // of a spec, by their names in bawn.yaml or SpecChange
 	Port      sandbox.Port // published

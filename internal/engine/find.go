@@ -188,7 +188,7 @@ func (e *Engine) newName(r *Request) (string, error) {
 // undoCreate undoes the making of a sandbox that did not start. It removes the sandbox if no
 // supervisor was launched: then its disk is empty, and the next request shall not inherit
 // its settings. It also removes one whose first start was interrupted before any command ran.
-// Otherwise it only removes its mounts and ports: the logs tell why the start failed.
+// Otherwise it only removes its mounts, volumes and ports: the logs tell why the start failed.
 func (e *Engine) undoCreate(name string, interrupted bool) error {
 	d := e.sandboxes.Dir(name)
 	if spec, err := d.Spec(); err == nil && spec.Fresh && interrupted {
@@ -208,7 +208,7 @@ func (e *Engine) undoCreate(name string, interrupted bool) error {
 	return restoreMountsAndPorts(d, &sandbox.Spec{})
 }
 
-// restoreMountsAndPorts restores those that a sandbox had before a start that failed:
+// restoreMountsAndPorts restores those, and the volumes, that a sandbox had before a start that failed:
 // starts fail because of them, and the next would fail again. The caller holds the start
 // lock.
 func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
@@ -217,6 +217,7 @@ func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 		return err
 	}
 	spec.Mounts, spec.Added.Mounts = was.Mounts, was.Added.Mounts
+	spec.Volumes, spec.Added.Volumes = was.Volumes, was.Added.Volumes
 	spec.Ports, spec.Added.Ports = was.Ports, was.Added.Ports
 	return d.WriteSpec(spec)
 }

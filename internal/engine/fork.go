@@ -54,6 +54,9 @@ func (e *Engine) Fork(ctx context.Context, r ForkRequest) (made []string, err er
 	if err != nil {
 		return nil, err
 	}
+	if err := checkVolumesForFork(spec); err != nil {
+		return nil, err
+	}
 	names, err := e.forkNames(&r, spec)
 	if err != nil {
 		return nil, err

@@ -149,7 +149,7 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	if err != nil {
 		return sandbox.Added{}, &Error{Reason: ProjectInvalid, Path: spec.Dir, Err: fmt.Errorf("%s: %w", project.Name, err)}
 	}
-	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
+	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }
 
 // removeProjectSettings removes from a spec what bawn.yaml has added.
@@ -169,6 +169,7 @@ func removeProjectSettings(s *sandbox.Spec) {
 		s.Disk = DefaultDisk
 	}
 	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Source) bool { return slices.Contains(a.Mounts, m) })
+	s.Volumes = slices.DeleteFunc(slices.Clone(s.Volumes), func(v sandbox.Volume) bool { return slices.Contains(a.Volumes, v) })
 	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
 }
 
@@ -195,6 +196,13 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 			s.Added.Mounts = append(s.Added.Mounts, m)
 		}
 	}
+	for _, v := range a.Volumes {
+		if !slices.ContainsFunc(s.Volumes, func(o sandbox.Volume) bool { return o.Guest == v.Guest || o.Name == v.Name }) {
+			s.Volumes = append(s.Volumes, v)
+			s.Added.Volumes = append(s.Added.Volumes, v)
+		}
+	}
+	sandbox.SortVolumes(s.Volumes)
 	for _, p := range a.Ports {
 		if !slices.ContainsFunc(s.Ports, func(o sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 }) {
 			s.Ports = append(s.Ports, p)
@@ -239,6 +247,7 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 		{"memory", was.Memory != now.Memory},
 		{"disk", was.Disk != now.Disk},
 		{"mounts", !slices.Equal(was.Mounts, now.Mounts)},
+		{"volumes", !slices.Equal(was.Volumes, now.Volumes)},
 		{"ports", !slices.Equal(was.Ports, now.Ports)},
 		{"guard", !slices.Equal(was.Guard, now.Guard)},
 		{"hide", !slices.Equal(was.Hide, now.Hide)},

@@ -59,8 +59,9 @@ type SpecChange struct {
 	Rate   *int64         // bytes a second; 0 is no limit
 	Idle   *time.Duration // 0 is never
 
-	Mounts *[]sandbox.Source // all that is shared beside the project (ResolveMount)
-	Hosts  *[]sandbox.Host   // all names with an address of their own
+	Mounts  *[]sandbox.Source // all that is shared beside the project (ResolveMount)
+	Volumes *[]sandbox.Volume // all volumes; those that do not exist are made at the start
+	Hosts   *[]sandbox.Host   // all names with an address of their own
 
 	Publish    []sandbox.Port // published beside what is published already
 	OwnAddress *bool          // publish ports on an address of the sandbox's own, or on localhost
@@ -84,7 +85,7 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Volumes == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -140,6 +141,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
 		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
+		{"volumes", c.Volumes != nil, !slices.Equal(s.Volumes, was.Volumes)},
 	} {
 		if f.set && f.differs {
 			changed = append(changed, f.name)
@@ -177,6 +179,10 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	put(&s.Idle, c.Idle) // takes effect at once
 	if err := c.setMounts(s); err != nil {
 		return err
+	}
+	if c.Volumes != nil {
+		s.Volumes = slices.Clone(*c.Volumes)
+		sandbox.SortVolumes(s.Volumes)
 	}
 	put(&s.Hosts, c.Hosts)
 	if c.Agent != nil {

@@ -216,10 +216,8 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	if err := portsFree(spec, s.change); err != nil {
 		return err
 	}
-	if !suspended(d) {
-		if err := e.chooseHomes(ctx, spec); err != nil {
-			return err
-		}
+	if err := e.claimDirectories(ctx, spec, suspended(d)); err != nil {
+		return errors.Join(err, restoreMountsAndPorts(d, was))
 	}
 	e.sayHidden(spec)
 	e.sayMissingSecrets(spec)
@@ -228,4 +226,16 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 		return errors.Join(err, restoreMountsAndPorts(d, was))
 	}
 	return err
+}
+
+// claimDirectories gives a sandbox that is about to start the directories that one sandbox at a
+// time may write to.
+func (e *Engine) claimDirectories(ctx context.Context, spec *sandbox.Spec, resumed bool) error {
+	if err := e.claimVolumes(ctx, spec); err != nil {
+		return err
+	}
+	if resumed { // its machine has the homes that it was saved with
+		return nil
+	}
+	return e.chooseHomes(ctx, spec)
 }

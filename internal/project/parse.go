@@ -170,16 +170,17 @@ func (p *parser) plain(n *yaml.Node) bool {
 
 // keys are the file's keys with the functions that read their values.
 var keys = map[string]func(*parser, *yaml.Node){
-	"image":  (*parser).image,
-	"cpus":   (*parser).cpus,
-	"memory": func(p *parser, n *yaml.Node) { p.out.Memory = p.size(n, sandbox.MinMemory, 1<<50) },
-	"disk":   func(p *parser, n *yaml.Node) { p.out.Disk = p.size(n, sandbox.MinDisk, sandbox.MaxDisk) },
-	"mounts": func(p *parser, n *yaml.Node) { p.list(n, p.mount) },
-	"ports":  func(p *parser, n *yaml.Node) { p.list(n, p.port) },
-	"allow":  func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Allow, &p.out.Allow)) },
-	"guard":  func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Guard)) },
-	"hide":   func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Hide)) },
-	"deny":   func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
+	"image":   (*parser).image,
+	"cpus":    (*parser).cpus,
+	"memory":  func(p *parser, n *yaml.Node) { p.out.Memory = p.size(n, sandbox.MinMemory, 1<<50) },
+	"disk":    func(p *parser, n *yaml.Node) { p.out.Disk = p.size(n, sandbox.MinDisk, sandbox.MaxDisk) },
+	"mounts":  func(p *parser, n *yaml.Node) { p.list(n, p.mount) },
+	"volumes": func(p *parser, n *yaml.Node) { p.list(n, p.volume) },
+	"ports":   func(p *parser, n *yaml.Node) { p.list(n, p.port) },
+	"allow":   func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Allow, &p.out.Allow)) },
+	"guard":   func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Guard)) },
+	"hide":    func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Hide)) },
+	"deny":    func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
 
 	"secrets": func(p *parser, n *yaml.Node) { p.list(n, p.secret) },
 }
@@ -344,6 +345,25 @@ func (p *parser) mount(n *yaml.Node) {
 		return
 	}
 	p.out.Mounts = append(p.out.Mounts, m)
+}
+
+func (p *parser) volume(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	if !ok {
+		return
+	}
+	v, err := sandbox.ParseVolume(s)
+	if err != nil {
+		p.failAt(n, "%v", err)
+		return
+	}
+	for _, o := range p.out.Volumes {
+		if o.Name == v.Name || o.Guest == v.Guest {
+			p.failAt(n, "volume %q: %s is in the list already", s, o)
+			return
+		}
+	}
+	p.out.Volumes = append(p.out.Volumes, v)
 }
 
 func (p *parser) port(n *yaml.Node) {

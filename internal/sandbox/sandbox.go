@@ -39,10 +39,12 @@ type Spec struct {
 	Rate   int64         `json:"rate,omitempty"`  // bytes a second to and from the network together; 0 is no limit
 	Idle   time.Duration `json:"idle,omitempty"`  // suspended after that; 0 is never
 	Mounts []Source      `json:"mounts"`          // beside the project directory
-	Ports  []Port        `json:"ports"`           // published on Loopbacks
-	Env    []string      `json:"env,omitempty"`   // KEY=VALUE for every command
-	Hosts  []Host        `json:"hosts,omitempty"` // names that bawn resolves itself
-	Agents []Agent       `json:"agents,omitempty"`
+	// Volumes are in the order of SortVolumes.
+	Volumes []Volume `json:"volumes,omitempty"`
+	Ports   []Port   `json:"ports"`           // published on Loopbacks
+	Env     []string `json:"env,omitempty"`   // KEY=VALUE for every command
+	Hosts   []Host   `json:"hosts,omitempty"` // names that bawn resolves itself
+	Agents  []Agent  `json:"agents,omitempty"`
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
@@ -65,10 +67,10 @@ type Spec struct {
 	Boot Boot `json:"boot"`
 }
 
-// Sources returns all that the guest sees of the host: what the user shares, then what belongs
-// to the agents.
+// Sources returns all that the guest sees of the host: what the user shares, then the volumes,
+// then what belongs to the agents, which can be added to a running sandbox.
 func (s *Spec) Sources() []Source {
-	list := s.Shared()
+	list := append(s.Shared(), s.volumeSources()...)
 	for _, a := range s.Agents {
 		list = append(list, a.Sources()...)
 	}
@@ -99,14 +101,15 @@ func (s *Spec) ProjectCopy() bool { return s.Project.Guest != s.Project.Host }
 
 // Added has the settings that a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
-	Image  string   `json:"image,omitempty"`
-	CPUs   int      `json:"cpus,omitempty"`
-	Memory int64    `json:"memory,omitempty"`
-	Disk   int64    `json:"disk,omitempty"`
-	Mounts []Source `json:"mounts,omitempty"`
-	Ports  []Port   `json:"ports,omitempty"`
-	Guard  []string `json:"guard,omitempty"` // beside those of the spec itself
-	Hide   []string `json:"hide,omitempty"`
+	Image   string   `json:"image,omitempty"`
+	CPUs    int      `json:"cpus,omitempty"`
+	Memory  int64    `json:"memory,omitempty"`
+	Disk    int64    `json:"disk,omitempty"`
+	Mounts  []Source `json:"mounts,omitempty"`
+	Volumes []Volume `json:"volumes,omitempty"`
+	Ports   []Port   `json:"ports,omitempty"`
+	Guard   []string `json:"guard,omitempty"` // beside those of the spec itself
+	Hide    []string `json:"hide,omitempty"`
 }
 
 // Boot names the files that a sandbox boots from, all shared and read-only.
@@ -118,7 +121,8 @@ type Boot struct {
 	ImageDigest   string   `json:"imageDigest"` // pinned at the first start
 	Image         string   `json:"image"`
 	ImageEnv      []string `json:"imageEnv,omitempty"`
-	Author        Author   `json:"author,omitzero"` // whose commits git makes in the guest
+	Author        Author   `json:"author,omitzero"`   // whose commits git makes in the guest
+	Volumes       string   `json:"volumes,omitempty"` // folder with the folders of the volumes; empty before a start has found them
 }
 
 // Author is an identity in git. What is not known is empty.
@@ -279,6 +283,9 @@ func (s *Spec) Check() error {
 		return badField("idle", "%s: must be at least %s, or 0 for never", s.Idle, MinIdle)
 	}
 	if err := s.checkMounts(); err != nil {
+		return err
+	}
+	if err := s.checkVolumes(); err != nil {
 		return err
 	}
 	hosts := map[uint16]Port{}

@@ -113,6 +113,32 @@ func (t *Transfer) Download(ctx context.Context, src, dst string, mustBeDir bool
 	return c.into(src, baseName(src), name, mustBeDir || strings.HasSuffix(dst, "/"))
 }
 
+// Local copies src of this host to dst of this host, of which one may lie in a directory that
+// guests change; in any other respect it is Download.
+func (t *Transfer) Local(ctx context.Context, src, dst string) error {
+	if fi, err := os.Stat(dst); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s %w", dst, ErrSpecial)
+	}
+	from, name, err := openSource(t.Writable, src)
+	if err != nil {
+		return err
+	}
+	defer from.root.Close()
+	to, place, err := openDestination(t.Writable, dst)
+	if err != nil {
+		return err
+	}
+	defer to.root.Close()
+	room, err := to.room()
+	if err != nil {
+		return err
+	}
+	defer room.close()
+	c := t.copier(ctx, from, to)
+	c.bound = &bound{Limits: t.Limits, room: room}
+	return c.into(name, baseName(src), place, strings.HasSuffix(dst, "/"))
+}
+
 func (t *Transfer) guest(ctx context.Context) guestFiles {
 	return guestFiles{t.Guest, t.Sandbox, ctx, t.Limits.Listing}
 }

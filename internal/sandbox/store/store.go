@@ -60,6 +60,8 @@ const (
 
 	// AgentsFolder, in the store's folder, has the homes of agents.
 	AgentsFolder = "agents"
+	// VolumesFolder, in the store's folder, has the volumes (package volume).
+	VolumesFolder = "volumes"
 
 	SuspendedFolder = "suspended"         // holds SuspendedState, whole or not there
 	SuspendedState  = "suspended/machine" // a snapshot (package snapshot) that belongs to DiskFile

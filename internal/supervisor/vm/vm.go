@@ -54,13 +54,12 @@ func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 }
 
 // plugs returns the number of places for shares. A sandbox with so many mounts that those of an
-// agent do not fit starts without them, as long as it has none.
+// agent do not fit starts without them, as long as it has none. Volumes take these places too, so
+// that one or two of them do not need a template of their own.
 func plugs(spec *sandbox.Spec) int {
 	n := len(spec.Shared())
-	if len(spec.Agents) > 0 {
-		return n + sandbox.AgentShares*len(spec.Agents)
-	}
-	return max(n, min(n+sandbox.AgentShares, qemu.MaxPlugs))
+	need := n + len(spec.Volumes) + sandbox.AgentShares*len(spec.Agents)
+	return max(need, min(n+sandbox.AgentShares, qemu.MaxPlugs))
 }
 
 // Channels are the host's ends of the connections into a machine.

@@ -1,0 +1,194 @@
+// Package volume keeps named volumes on disk: directories that bawn owns, that guests write to,
+// and that outlast sandboxes.
+//
+// Theory of operation. A volume is a folder of its name in the store's folder. It has the
+// directory that guests see (sandbox.VolumeData), and beside it, where no guest reaches, the
+// volume's settings. The directory is served to a guest as any other share (package share), so
+// that what the guest deletes is free on the host at once, and the host parses nothing but a
+// directory tree.
+//
+// A volume is made beside its place and renamed to it, and is renamed away before it is
+// removed: a process that is killed leaves no half of a volume, but a folder whose name begins
+// with a dot, which Sweep removes. Names of volumes cannot begin like that.
+//
+// # Not safe
+//
+// A guest decides about all that is in the directory, also for the next sandbox that uses the
+// volume.
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/workcopy"
+)
+
+// Names of files. All but the first two are in the folder of a volume.
+const (
+	lockFile  = "lock" // in the store's folder
+	dotPrefix = "."    // of what is being made or removed
+
+	settingsFile = "volume.json"
+	writerFile   = "writer" // name of the sandbox that writes to the volume, or wrote last
+)
+
+// lockTime is how long Lock waits for another process.
+const lockTime = 10 * time.Second
+
+// ErrNone means that there is no volume of that name.
+var ErrNone = errors.New("no such volume")
+
+// Store is the folder of all volumes of one user. Its methods that change something may be
+// called by several processes at once if each holds the Lock.
+type Store struct{ root string }
+
+// Open returns the store in a folder, which need not exist.
+func Open(root string) *Store { return &Store{root} }
+
+// Root returns the store's folder.
+func (s *Store) Root() string { return s.root }
+
+// Volume is a volume on disk.
+type Volume struct {
+	Name    string
+	Path    string // its folder
+	Created time.Time
+}
+
+// settings is the content of settingsFile.
+type settings struct {
+	Created time.Time `json:"created"`
+}
+
+// Data returns the directory that guests see.
+func (v *Volume) Data() string { return filepath.Join(v.Path, sandbox.VolumeData) }
+
+// Writer returns the file with the name of the sandbox that has the volume for writing.
+func (v *Volume) Writer() string { return filepath.Join(v.Path, writerFile) }
+
+// Lock takes the right to make and remove volumes, and to choose who writes to them.
+func (s *Store) Lock(ctx context.Context) (*lockfile.Lock, error) {
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockTime)
+	defer cancel()
+	return lockfile.Acquire(ctx, filepath.Join(s.root, lockFile))
+}
+
+// Get returns the volume of that name. The error is ErrNone if there is none.
+func (s *Store) Get(name string) (*Volume, error) {
+	if err := sandbox.CheckVolumeName(name); err != nil {
+		return nil, err
+	}
+	v := &Volume{Name: name, Path: filepath.Join(s.root, name)}
+	b, err := os.ReadFile(filepath.Join(v.Path, settingsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(v.Path); err == nil {
+			return nil, fmt.Errorf("%s is damaged: it has no %s", v.Path, settingsFile)
+		}
+		return nil, fmt.Errorf("%w: %s", ErrNone, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var set settings
+	if err := json.Unmarshal(b, &set); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(v.Path, settingsFile), err)
+	}
+	v.Created = set.Created
+	return v, nil
+}
+
+// Names returns the names of all volumes, sorted, also of damaged ones.
+func (s *Store) Names() (names []string, err error) {
+	entries, err := os.ReadDir(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if e.IsDir() && sandbox.CheckVolumeName(e.Name()) == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// Create makes an empty volume. The error is fs.ErrExist if there is one of that name. The
+// caller holds the Lock.
+func (s *Store) Create(name string) (_ *Volume, err error) {
+	if err := sandbox.CheckVolumeName(name); err != nil {
+		return nil, err
+	}
+	place := filepath.Join(s.root, name)
+	if _, err := os.Lstat(place); err == nil {
+		return nil, fmt.Errorf("volume %s: %w", name, fs.ErrExist)
+	}
+	draft, err := os.MkdirTemp(s.root, dotPrefix+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(draft)
+		}
+	}()
+	b, err := json.Marshal(settings{Created: time.Now().UTC().Truncate(time.Second)})
+	if err == nil {
+		err = errors.Join(
+			os.Mkdir(filepath.Join(draft, sandbox.VolumeData), 0o700),
+			os.WriteFile(filepath.Join(draft, settingsFile), append(b, '\n'), 0o600),
+		)
+	}
+	if err == nil {
+		err = os.Rename(draft, place)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the volume %s: %w", name, err)
+	}
+	return s.Get(name)
+}
+
+// Remove removes the volume of that name, also a damaged one. The caller holds the Lock, and
+// knows that no sandbox has the volume.
+func (s *Store) Remove(name string) error {
+	if err := sandbox.CheckVolumeName(name); err != nil {
+		return err
+	}
+	gone, err := os.MkdirTemp(s.root, dotPrefix+name+"-")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(s.root, name), filepath.Join(gone, name)); err != nil {
+		_ = os.Remove(gone)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s", ErrNone, name)
+		}
+		return err
+	}
+	return workcopy.Remove(gone)
+}
+
+// Sweep removes what killed processes have left. The caller holds the Lock.
+func (s *Store) Sweep() error {
+	entries, err := os.ReadDir(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), dotPrefix) {
+			err = errors.Join(err, workcopy.Remove(filepath.Join(s.root, e.Name())))
+		}
+	}
+	return err
+}

@@ -1,0 +1,104 @@
+package volume
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestLife: a volume is made with an empty directory for the guest, is found, and is removed with
+// all that a guest has left in it.
+func TestLife(t *testing.T) {
+	s := Open(filepath.Join(t.TempDir(), "volumes"))
+	if names, err := s.Names(); err != nil || len(names) > 0 {
+		t.Errorf("before the first: %q, %v", names, err)
+	}
+	l, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	made, err := s.Create("cache")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(made.Data()); err != nil || fi.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("its directory: %v, %v", fi, err)
+	}
+	if _, err := s.Create("cache"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second one of that name: %v", err)
+	}
+	if found, err := s.Get("cache"); err != nil || *found != *made {
+		t.Errorf("%+v, %v; made %+v", found, err, made)
+	}
+	if err := os.MkdirAll(filepath.Join(made.Data(), "a/b"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(made.Data(), "a"), 0o500); err != nil { //nolint:gosec // a folder
+		t.Fatal(err)
+	}
+	if err := s.Remove("cache"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get("cache"); !errors.Is(err, ErrNone) {
+		t.Errorf("after its removal: %v", err)
+	}
+	if err := s.Remove("cache"); !errors.Is(err, ErrNone) {
+		t.Errorf("removed twice: %v", err)
+	}
+	onlyLock(t, s)
+}
+
+// onlyLock fails the test if the store has anything but its lock.
+func onlyLock(t *testing.T, s *Store) {
+	t.Helper()
+	entries, err := os.ReadDir(s.Root())
+	if err != nil || len(entries) != 1 || entries[0].Name() != lockFile {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// TestNames: a name cannot lead out of the store's folder, and no volume has the name of a folder
+// that is being made or of a file.
+func TestNames(t *testing.T) {
+	s := Open(t.TempDir())
+	for _, name := range []string{"", ".", "..", "../x", "a/b", ".a-1", "A", "-a", "a_b", "a\x00"} {
+		_, gerr := s.Get(name)
+		_, cerr := s.Create(name)
+		if rerr := s.Remove(name); gerr == nil || cerr == nil || rerr == nil {
+			t.Errorf("%q: %v, %v, %v", name, gerr, cerr, rerr)
+		}
+	}
+}
+
+// TestKilled: what a killed process left is no volume, does not stand in the way of one, and is
+// swept. A folder without settings is damaged, and can be removed.
+func TestKilled(t *testing.T) {
+	s := Open(t.TempDir())
+	l, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, left := range []string{".cache-1/data", ".cache-2/cache/data/x", "odd/data"} {
+		if err := os.MkdirAll(filepath.Join(s.Root(), left), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, err := s.Names(); err != nil || !slices.Equal(names, []string{"odd"}) {
+		t.Errorf("names %q, %v", names, err)
+	}
+	if _, err := s.Create("cache"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Get("odd"); err == nil || errors.Is(err, ErrNone) {
+		t.Errorf("without settings: %v", err)
+	}
+	if err := errors.Join(s.Sweep(), s.Remove("odd"), s.Remove("cache")); err != nil {
+		t.Error(err)
+	}
+	onlyLock(t, s)
+}
