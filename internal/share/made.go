@@ -65,6 +65,18 @@ func (f *fileSystem) madeByGuest(at file, st *unix.Statx_t) bool {
 	return err == nil && string(buf[:n]) == madeState(st)
 }
 
+// MadeByGuest reports whether a file of the host is one that a guest made, as the guest left it. It
+// knows only marks that are stored with the file.
+func MadeByGuest(path string) bool {
+	st, err := statAt(unix.AT_FDCWD, path)
+	if err != nil {
+		return false
+	}
+	var buf [64]byte
+	n, err := unix.Lgetxattr(path, madeAttribute, buf[:])
+	return err == nil && string(buf[:n]) == madeState(st)
+}
+
 // asksMade reports whether what applies to a node depends on who made it.
 func (f *fileSystem) asksMade(n *node) bool {
 	if f.rules == nil {

@@ -121,3 +121,33 @@ func TestAttackOtherWorktree(t *testing.T) {
 		t.Errorf("git on the host: %s", out)
 	}
 }
+
+// TestTheMainWorktreeLeavesTheOthersAlone: the guest of a main working tree does not see the folders of
+// those linked ones that lie elsewhere on the host, and neither `git worktree prune` nor gc there
+// removes anything of them. Its own worktrees work.
+func TestTheMainWorktreeLeavesTheOthersAlone(t *testing.T) {
+	p := newProject(t, guard.Options{HiddenPaths: []string{".git/worktrees/other"}}, func(p *project) {
+		p.sh(p.host, repository+` && git worktree add -q --detach "$0.other" && mv .git/worktrees/* .git/worktrees/other && printf 'gitdir: %s' "$PWD/.git/worktrees/other" >"$0.other/.git"
+			cd "$0.other" && echo staged >s && git add s && git stash -q && git stash apply -q --index && git status --porcelain`)
+	})
+	t.Cleanup(func() { os.RemoveAll(p.host + ".other") })
+	before := p.sh(p.host+".other", `git status --porcelain; git rev-parse HEAD; cat .git`)
+	for _, step := range []string{
+		`test ! -e .git/worktrees/other && test "$(git worktree list | wc -l)" = 1`,
+		`git worktree prune -v --expire=now`, `git -c gc.pruneExpire=never gc -q`, // as the guest's configuration says
+		`git worktree add -q inside -b inside && cd inside && echo x >x && git add x && git commit -qm x && git worktree list | grep -q inside`,
+		`git worktree add -q -b more more/other && cd more/other && git commit -q --allow-empty -m y`,
+		`mkdir -p .git/worktrees/other/rebase-merge && echo 'exec evil' >.git/worktrees/other/rebase-merge/git-rebase-todo`,
+		`! mv .git/worktrees .git/w2 && ! rm -r .git/worktrees`,
+	} {
+		if out, err := p.try(p.guest, step); err != nil {
+			t.Errorf("%s: %v\n%s", step, err, out)
+		}
+	}
+	if after := p.sh(p.host+".other", `git status --porcelain; git rev-parse HEAD; cat .git`); after != before {
+		t.Errorf("the other working tree is\n%s\nand was\n%s", after, before)
+	}
+	if _, err := os.Lstat(filepath.Join(p.host, ".git/worktrees/other/rebase-merge")); err == nil {
+		t.Error("the guest has begun a rebase there")
+	}
+}

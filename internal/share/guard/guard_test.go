@@ -56,6 +56,8 @@ func TestJudge(t *testing.T) {
 		{path: ".g\u200cit/config"}, {path: ".g\u200cit/config", want: Guarded, folds: true}, {path: ".git/con\ufb01g", want: Guarded, folds: true}, {path: ".vscode::$INDEX_ALLOCATION", want: Guarded, folds: true},
 		{path: ".hg/hgrc", want: Guarded}, {path: "hgrc"}, {path: ".jj/repo/config.toml", want: Guarded}, {path: "repo/config.toml"}, {path: ".Rprofile", want: Guarded}, {path: ".envrc.local", want: Guarded},
 		{path: "config/secrets", want: Hidden}, {path: "secrets"}, {path: "private/x/y", want: Hidden}, {path: "README.md"},
+		{path: "dotfiles/.bashrc", want: Guarded}, {path: ".config/fish", want: Guarded, isDir: true}, {path: "fish", isDir: true}, {path: ".gitconfig", want: Guarded}, {path: ".github/hooks/x.json"}, {path: ".github/hooks", want: Guarded, isDir: true},
+		{path: ".github/workflows", isDir: true}, {path: "hooks", isDir: true}, {path: "mcp.json"}, {path: ".kilocode/mcp.json", want: Guarded}, {path: "skills", isDir: true}, {path: ".agents/skills", want: Guarded, isDir: true},
 	} {
 		if got, _ := rules.Judge(at(c.path, c.folds, c.isDir, c.has...)); got != c.want {
 			t.Errorf("%s (folds %v, directory %v, has %v): %v, want %v", c.path, c.folds, c.isDir, c.has, got, c.want)

@@ -73,6 +73,7 @@ func guardPaths(o *share.Options, spec *sandbox.Spec, d store.Dir, m sandbox.Sou
 	p := spec.AllPatterns()
 	o.Guard = &guard.Options{Guard: p.Guard, NoGuard: p.NoGuard, Hide: p.Hide, Show: p.Show, Worktree: m.Worktree}
 	o.Guard.Paths, o.Guard.HiddenPaths = guard.Targets(o.Root)
+	o.Guard.HiddenPaths = append(o.Guard.HiddenPaths, otherWorktrees(o.Root, spec)...)
 	o.Guard.Prefix = strings.Split(strings.Trim(o.Root, "/"), "/")
 	if m.Git && !slices.Contains(o.Guard.Prefix, ".git") { // of a bare repository
 		o.Guard.Prefix = append(o.Guard.Prefix, ".git")
