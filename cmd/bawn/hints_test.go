@@ -92,6 +92,7 @@ func TestWordsOfNotices(t *testing.T) {
 		{engine.Notice{Reason: engine.SecretMissing, Fields: []string{"A_KEY"}, Text: "no"}, "no; to set it: bawn secret set A_KEY --for HOST", ""},
 		{engine.Notice{Reason: engine.HostDiskFull, Sandbox: "shop", Path: "/s", Text: "no"}, "no", "free space on the file system of /s, or bawn stop --force shop"},
 		{engine.Notice{Reason: engine.RepositoryOutside, Sandbox: "shop", Path: "/a b/.git", Text: "no"}, "no", "--mount '/a b/.git' shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host"},
+		{engine.Notice{Reason: engine.ObjectsOutside, Sandbox: "shop", Path: "/a b", Text: "no"}, "no", "--mount '/a b:ro' shares it, from the sandbox's next start on; or copy the objects on the host with git repack -a -d, and remove .git/objects/info/alternates"},
 		{engine.Notice{Reason: engine.RulesSyntax, Text: "a\nb", Err: &engine.Error{Reason: engine.RulesSyntax, Path: "/f", Err: errors.New("")}}, "a\nb", "correct /f in an editor, or bawn policy reset --all to remove all its rules"},
 	} {
 		if says, step := noticeWords(c.n); says != c.says || step != c.step {
@@ -105,7 +106,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "GitDirOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade",
+	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

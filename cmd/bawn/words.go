@@ -68,6 +68,8 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; its hooks and settings stay as they are on the host", pathArgument(n.Path))
 	case engine.GitDirOutside:
 		step = "--share-git shares what git needs of it, from the sandbox's next start on; --share-git=false goes on without"
+	case engine.ObjectsOutside:
+		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; or copy the objects on the host with git repack -a -d, and remove .git/objects/info/alternates", pathArgument(n.Path+":ro"))
 	case engine.PathsHidden:
 		msg += " (--show PATTERN shows them, from the sandbox's next start on)"
 	case engine.SecretMissing:

@@ -72,6 +72,9 @@ const (
 	// GitDirOutside: git will not work in a new sandbox, whose project is a linked worktree or a
 	// submodule with a git directory elsewhere (Path) that can be shared.
 	GitDirOutside Reason = "git-dir-outside"
+	// ObjectsOutside: git will miss objects in a new sandbox, whose project's repository borrows them
+	// from one that is not shared (Path).
+	ObjectsOutside Reason = "objects-outside"
 	// PathsHidden: the guest does not see some files of the project (Path).
 	PathsHidden Reason = "paths-hidden"
 	// SecretMissing: bawn.yaml names a secret (Fields) that the person has not set.

@@ -165,6 +165,7 @@ func (e *Engine) create(r *Request) (found, error) {
 		return found{}, err
 	}
 	e.warnGitLink(spec)
+	e.warnAlternates(spec)
 	n := found{spec: spec, made: true}
 	if r.Throwaway {
 		n.owner, err = e.sandboxes.CreateOwned(spec)
