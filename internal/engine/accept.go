@@ -65,33 +65,18 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		}
 		all, same = append(all, list...), append(same, equal...)
 	}
-	chosen := map[string]bool{}
-	choose := func(at string) (found bool) { // all at the path and below it, each once
-		for _, v := range all {
-			place := v.place()
-			if !sandbox.Beneath(at, place) {
-				continue
-			}
-			found = true
-			if !chosen[place] {
-				chosen[place] = true
-				a.list = append(a.list, v)
-				a.Shown = append(a.Shown, v.Kept)
-			}
+	marked := map[string]bool{}
+	choose := func(at string) bool {
+		differ, equal := beneath(at, all, marked), beneath(at, same, marked)
+		for _, v := range differ.fresh {
+			a.list = append(a.list, v)
+			a.Shown = append(a.Shown, v.Kept)
 		}
-		for _, v := range same {
-			place := v.place()
-			if !sandbox.Beneath(at, place) {
-				continue
-			}
-			found = true
-			if !chosen[place] {
-				chosen[place] = true
-				a.same[v.Share] = append(a.same[v.Share], v)
-				a.Same = append(a.Same, place)
-			}
+		for _, v := range equal.fresh {
+			a.same[v.Share] = append(a.same[v.Share], v)
+			a.Same = append(a.Same, v.place())
 		}
-		return found
+		return differ.found || equal.found
 	}
 	for _, p := range paths {
 		abs, err := filepath.Abs(p)
@@ -103,6 +88,28 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		}
 	}
 	return a, a.check()
+}
+
+// chosen is what was asked for of a list of versions.
+type chosen struct {
+	found bool      // there was any
+	fresh []version // those that were not asked for before
+}
+
+// beneath returns the versions of the list at a path and below it, and marks their places.
+func beneath(at string, list []version, marked map[string]bool) (c chosen) {
+	for _, v := range list {
+		place := v.place()
+		if !sandbox.Beneath(at, place) {
+			continue
+		}
+		c.found = true
+		if !marked[place] {
+			marked[place] = true
+			c.fresh = append(c.fresh, v)
+		}
+	}
+	return c
 }
 
 // recover finishes an Apply that was killed: what it left in the shared directories and in the store

@@ -322,8 +322,8 @@ func trace(pid, n int) (unix.WaitStatus, error) {
 			continue // a thread has ended
 		}
 		pass := status.StopSignal()
-		switch {
-		case pass == unix.SIGTRAP|0x80: // PTRACE_O_TRACESYSGOOD
+		switch pass {
+		case unix.SIGTRAP | 0x80: // PTRACE_O_TRACESYSGOOD
 			if enters(tid) {
 				if n--; n < 0 {
 					_ = unix.Kill(pid, unix.SIGKILL)
@@ -331,7 +331,7 @@ func trace(pid, n int) (unix.WaitStatus, error) {
 				}
 			}
 			pass = 0
-		case pass == unix.SIGTRAP, pass == unix.SIGSTOP: // a new thread
+		case unix.SIGTRAP, unix.SIGSTOP: // a new thread
 			pass = 0
 		}
 		if err := unix.PtraceSyscall(tid, int(pass)); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -86,7 +86,7 @@ func (e *Engine) measure(ctx context.Context, r StatsRequest) ([]Stat, error) {
 	for i, info := range infos {
 		list[i] = Stat{
 			Name: info.Name, Phase: info.State.Phase, CPUs: info.CPUs, MemoryLimit: info.Memory,
-			Disk: info.DiskUsed + info.SnapshotsUsed + info.SuspendedUsed, DiskLimit: info.Spec.Disk,
+			Disk: info.DiskUsed + info.SnapshotsUsed + info.SuspendedUsed, DiskLimit: info.Disk,
 		}
 		if info.State.Phase == sandbox.Running {
 			wg.Go(func() { list[i].Usage = e.usageOf(ctx, info.Name) })

@@ -288,6 +288,10 @@ func (s *Spec) Check() error {
 	if err := s.checkVolumes(); err != nil {
 		return err
 	}
+	return s.checkPorts()
+}
+
+func (s *Spec) checkPorts() error {
 	hosts := map[uint16]Port{}
 	for _, p := range s.Ports {
 		if other, ok := hosts[p.Host]; ok && p.Host != 0 {

@@ -15,6 +15,20 @@ import (
 // then gets it as a file: programs that read more than they use set the position back. Of
 // other input nothing is sent, and the command gets a pipe.
 func (s *source) giveFile(to *remote) error {
+	data := s.shortFile()
+	if len(data) == 0 {
+		return nil
+	}
+	var err error
+	if s.sent, err = to.sendInput(data); s.sent {
+		s.given = uint64(len(data))
+	}
+	return err
+}
+
+// shortFile returns the rest of the file, or nothing if it is too long or is none that the
+// command may get as a file. An error of reading comes again when it is read for the pipe.
+func (s *source) shortFile() []byte {
 	if s.read != readFile || !openedForReading(s.file) {
 		return nil
 	}
@@ -22,13 +36,10 @@ func (s *source) giveFile(to *remote) error {
 		return nil
 	}
 	data, err := io.ReadAll(io.NewSectionReader(s.file, s.start, wire.MaxInputFile+1))
-	if err != nil || len(data) == 0 || len(data) > wire.MaxInputFile {
-		return nil // an error comes again when the input is read for the pipe
+	if err != nil || len(data) > wire.MaxInputFile {
+		return nil
 	}
-	if s.sent, err = to.sendInput(data); s.sent {
-		s.given = uint64(len(data))
-	}
-	return err
+	return data
 }
 
 // openedForReading reports whether f cannot be written to: the copy in the guest cannot be

@@ -114,17 +114,11 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit,
 			}
 		}()
 	}
-	in, err := newSource(cmd, front, f)
+	in, err := s.startWith(cmd, front, f)
 	if err != nil {
-		return Exit{}, fmt.Errorf("standard input: %w", err)
+		return Exit{}, err
 	}
 	defer in.close()
-	if err := in.giveFile(s); err != nil {
-		return Exit{}, err
-	}
-	if err := s.start(cmd, in.kind()); err != nil {
-		return Exit{}, err
-	}
 	// A command whose output is not read any more would wait for ever.
 	lost := make(chan error, 3)
 	fail := func(err error) { lost <- OutputError{err}; c.Close() }
@@ -141,6 +135,24 @@ func (c *Client) run(ctx context.Context, cmd Command, f *forwarder) (exit Exit,
 	default:
 	}
 	return exit, err
+}
+
+// startWith starts the command with the standard input that it names. The caller closes the
+// input.
+func (s *remote) startWith(cmd Command, front *foreground, f *forwarder) (*source, error) {
+	in, err := newSource(cmd, front, f)
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	err = in.giveFile(s)
+	if err == nil {
+		err = s.start(cmd, in.kind())
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
 }
 
 // sameFile reports whether two outputs of a command are one file, pipe or socket of the host, as

@@ -37,7 +37,7 @@ func TestLife(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(made.Data(), "a/b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(made.Data(), "a"), 0o500); err != nil { //nolint:gosec // a folder
+	if err := os.Chmod(filepath.Join(made.Data(), "a"), 0o500); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Remove("cache"); err != nil {

@@ -74,7 +74,7 @@ func (g *gone) slot(version int, at string, depth int) error {
 		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
-		return nil //nolint:nilerr // the host has no such directory: there is nothing to remove
+		return nil // the host has no such directory: there is nothing to remove
 	}
 	defer unix.Close(host)
 	return g.compare(version, host, at, &s, depth)
