@@ -46,6 +46,10 @@ test: setup ## Install what is missing and run all tests, as this user and (when
 test-kvm: setup build ## Run tests of real machines under KVM, in an emulated host (TESTS=regexp)
 	@scripts/host kvm $(if $(TESTS),'$(TESTS)')
 
+.PHONY: test-agents
+test-agents: setup build ## Let real agents from npm do a whole task in a sandbox, for a stand-in of the model
+	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_AGENT=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^(TestClaudeCode|TestOpenCode)$$'
+
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
 	@scripts/check

@@ -39,8 +39,11 @@ type Agent struct {
 	Program  string `json:"program"`            // file in that package
 	Node     string `json:"node,omitempty"`     // major version of Node.js that runs the program; empty: it runs by itself
 
-	Autonomy []string `json:"autonomy,omitempty"` // arguments for full autonomy
-	Allow    []string `json:"allow,omitempty"`    // rules that it needs at work
+	Autonomy []string `json:"autonomy,omitempty"` // arguments for full autonomy, before all others
+	// Subcommands have arguments for full autonomy of their own, which follow the subcommand, or
+	// none. It is for programs that do not take Autonomy before a subcommand.
+	Subcommands map[string][]string `json:"subcommands,omitempty"`
+	Allow       []string            `json:"allow,omitempty"` // rules that it needs at work
 
 	Env     map[string]string `json:"env,omitempty"`     // variables in the guest; {home} is the agent's home
 	Pass    []string          `json:"pass,omitempty"`    // variables of the host that it gets
@@ -135,7 +138,7 @@ func each(file string, n *yaml.Node, errs *[]error, f func(key, value *yaml.Node
 func parseAgent(file string, n *yaml.Node, a *Agent, errs *[]error) {
 	fields := map[string]any{
 		"summary": &a.Summary, "package": &a.Package, "platform": &a.Platform, "program": &a.Program, "node": &a.Node,
-		"autonomy": &a.Autonomy, "allow": &a.Allow, "env": &a.Env, "pass": &a.Pass, "secrets": &a.Secrets,
+		"autonomy": &a.Autonomy, "subcommands": &a.Subcommands, "allow": &a.Allow, "env": &a.Env, "pass": &a.Pass, "secrets": &a.Secrets,
 		"links": &a.Links, "login": &a.Login, "instructions": &a.Instructions,
 	}
 	seen := map[string]bool{}
@@ -150,8 +153,11 @@ func parseAgent(file string, n *yaml.Node, a *Agent, errs *[]error) {
 			return
 		}
 		seen[key.Value] = true
-		if m, ok := into.(*map[string]string); ok {
-			*m = nil // replaced, not merged into the map of the base
+		switch m := into.(type) { // replaced, not merged into the map of the base
+		case *map[string]string:
+			*m = nil
+		case *map[string][]string:
+			*m = nil
 		}
 		if err := value.Decode(into); err != nil {
 			*errs = append(*errs, fmt.Errorf("%s:%d: %s: %w", file, value.Line, key.Value, err))
@@ -193,6 +199,17 @@ func (a *Agent) Check() error {
 		}
 	}
 	return nil
+}
+
+// Arguments returns the arguments of the agent's program for those that the person gave, with the
+// ones for full autonomy.
+func (a *Agent) Arguments(args []string) []string {
+	if len(args) > 0 {
+		if own, ok := a.Subcommands[args[0]]; ok {
+			return slices.Concat(args[:1], own, args[1:])
+		}
+	}
+	return slices.Concat(a.Autonomy, args)
 }
 
 // inside reports whether p is a clean path that stays within its directory.

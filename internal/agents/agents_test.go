@@ -69,3 +69,41 @@ func TestParseErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestArguments: the arguments for full autonomy stand where the program takes them.
+func TestArguments(t *testing.T) {
+	agents := map[string]*Agent{}
+	list := Builtin()
+	for i := range list {
+		agents[list[i].Name] = &list[i]
+	}
+	for _, c := range []struct {
+		agent string
+		args  []string
+		want  string
+	}{
+		{"claude", []string{"-p", "x"}, "--dangerously-skip-permissions -p x"},
+		{"claude", nil, "--dangerously-skip-permissions"},
+		{"codex", []string{"exec", "x"}, "--dangerously-bypass-approvals-and-sandbox exec x"},
+		{"opencode", nil, "--auto"},
+		{"opencode", []string{"run", "x", "run"}, "run --auto x run"},
+		{"opencode", []string{"auth", "login"}, "auth login"},
+		{"opencode", []string{"--continue", "run"}, "--auto --continue run"},
+		{"opencode", []string{"./run"}, "--auto ./run"},
+		{"gemini", []string{"mcp", "list"}, "mcp list"},
+		{"gemini", []string{"-p", "mcp"}, "--yolo -p mcp"},
+	} {
+		if got := strings.Join(agents[c.agent].Arguments(c.args), " "); got != c.want {
+			t.Errorf("%s %q: %q, want %q", c.agent, c.args, got, c.want)
+		}
+	}
+	changed, err := Parse("f", []byte("opencode:\n  subcommands: {run: [--all]}\n"), Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range changed {
+		if a.Name == "opencode" && (len(a.Subcommands) != 1 || len(agents["opencode"].Subcommands) == 1) {
+			t.Errorf("%v", a.Subcommands)
+		}
+	}
+}

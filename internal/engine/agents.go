@@ -410,7 +410,7 @@ func (e *Engine) AgentCommand(name string, ask bool, args []string) (argv, pass 
 	}
 	argv = []string{sandbox.AgentPrograms + "/" + a.Name + "/bin/" + a.Name}
 	if !ask {
-		argv = append(argv, a.Autonomy...)
+		args = a.Arguments(args)
 	}
 	return append(argv, args...), a.Pass, nil
 }
