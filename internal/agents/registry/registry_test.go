@@ -7,7 +7,6 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -29,9 +28,46 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 func pack(t *testing.T, write func(w *tar.Writer) error) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	if err := errors.Join(write(w), w.Close(), z.Close()); err != nil {
+	w := tar.NewWriter(&b)
+	if err := errors.Join(write(w), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return compress(t, b.Bytes())
+}
+
+// header returns the block of a tar archive that begins an entry.
+func header(t *testing.T, h *tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := tar.NewWriter(&b).WriteHeader(h); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// sameEntry returns an archive in which one directory is there many times. A gzip file may have
+// several members (RFC 1952, section 2.2), so that what repeats is compressed once.
+func sameEntry(t *testing.T, thousands int) []byte {
+	t.Helper()
+	return bytes.Repeat(compress(t, bytes.Repeat(header(t, &tar.Header{Name: "package/d", Typeflag: tar.TypeDir}), 1000)), thousands)
+}
+
+// zeroFile returns an archive with one file of zeros.
+func zeroFile(t *testing.T, mebibytes int) []byte {
+	t.Helper()
+	h := header(t, &tar.Header{Name: "package/zeros", Mode: 0o644, Size: int64(mebibytes) << 20, Typeflag: tar.TypeReg})
+	return append(compress(t, h), bytes.Repeat(compress(t, make([]byte, 1<<20)), mebibytes)...)
+}
+
+func compress(t *testing.T, tar []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed) // the race detector makes it slow
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = z.Write(tar)
+	if err := errors.Join(err, z.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -64,31 +100,17 @@ func oneFile(t *testing.T) []byte {
 // up early.
 func TestAttackBombs(t *testing.T) {
 	for name, c := range map[string]struct {
-		write func(w *tar.Writer) error
-		want  string
+		body []byte
+		want string
 	}{
-		"bytes": {func(w *tar.Writer) error {
-			const size = 2 * slackBytes
-			err := w.WriteHeader(&tar.Header{Name: "package/zeros", Mode: 0o644, Size: size, Typeflag: tar.TypeReg})
-			_, cerr := io.CopyN(w, zeros{}, size)
-			return errors.Join(err, cerr)
-		}, "the unpacked archive is larger than allowed"},
-		"entries": {func(w *tar.Writer) (err error) {
-			for i := range maxEntries + 1 {
-				err = errors.Join(err, w.WriteHeader(&tar.Header{Name: fmt.Sprintf("package/d%d", i), Typeflag: tar.TypeDir}))
-			}
-			return err
-		}, "more than 50000 entries"},
-		"directories": {func(w *tar.Writer) (err error) {
-			for i := range 500 {
-				name := fmt.Sprintf("package/%d", i) + strings.Repeat("/d", 400) + "/f"
-				err = errors.Join(err, w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Typeflag: tar.TypeReg}))
-			}
-			return err
-		}, "deeper than 64 directories"},
+		"bytes":   {zeroFile(t, 2*slackBytes>>20), "the unpacked archive is larger than allowed"},
+		"entries": {sameEntry(t, maxEntries/1000+1), "more than 50000 entries"},
+		"directories": {pack(t, func(w *tar.Writer) error {
+			return w.WriteHeader(&tar.Header{Name: "package" + strings.Repeat("/d", 400) + "/f", Mode: 0o644, Typeflag: tar.TypeReg})
+		}), "deeper than 64 directories"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			body := pack(t, c.write)
+			body := c.body
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
 			defer s.Close()
 			client, err := New(s.URL, time.Minute)
