@@ -202,7 +202,7 @@ func (f *fileSystem) list(in *fuse.ReadIn, put func(h *handle, e dirent) bool) f
 			f.listOwn(h, v, ownOffset, put)
 			return fuse.OK
 		}
-		if (isDots(e.Name) || f.check(lookupName, h.node, e.Name) == nil && v.shows(&e)) && !put(h, e) {
+		if (isDots(e.Name) || f.check(lookupName, h.node, e.Name) == nil && v.shows(&e) && !f.listsVanished(h, &e)) && !put(h, e) {
 			return fuse.OK
 		}
 		h.dir.take(e)

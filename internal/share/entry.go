@@ -1,6 +1,8 @@
 package share
 
 import (
+	"errors"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +83,7 @@ func (f *fileSystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 func (f *fileSystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	n := newFile{typ: unix.S_IFDIR, mode: uint16(in.Mode & (permissions | unix.S_ISVTX))}
 	return f.createEntry(&in.InHeader, n, name, out, func(dir int, name string) error {
-		return unix.Mkdirat(dir, name, n.hostMode())
+		return f.makeDir(dir, name, n.hostMode())
 	})
 }
 
@@ -160,6 +162,9 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 	recorded := f.keepName(parent, &s, name)
 	err = unix.Unlinkat(s.dir.fd, s.name, flags)
 	f.leftName(recorded, &s)
+	if errors.Is(err, unix.ENOTEMPTY) && f.vanish(parent, &s, name, st) {
+		return fuse.OK
+	}
 	if err != nil {
 		return status(err)
 	}

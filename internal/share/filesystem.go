@@ -42,6 +42,8 @@ type fileSystem struct {
 	events  *eventLog     // nil: not logged
 	made    sync.Map      // of key: files that the guest made, where they take no attribute
 	mades   atomic.Int64
+	// vanished are directories of the host that are empty for the guest, which has removed them.
+	vanished vanishedDirs
 
 	listings  listings
 	separator separator
@@ -169,6 +171,9 @@ func (f *fileSystem) find(s *spotAt, parent *node, name string, out *fuse.EntryO
 	st, err := statAt(s.dir.fd, s.name)
 	if err == nil {
 		err = f.checkMount(s.dir.fd, s.name, st)
+	}
+	if err == nil && f.hasVanished(parent, s.dir.fd, s.name, st) {
+		err = unix.ENOENT
 	}
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to strin
 	} else {
 		f.tree.pinKnown(pb.dir.fd, pb.name, keyOf(other))
 	}
+	if other != nil && f.vanished.has(keyOf(other)) {
+		return status(unix.EXDEV)
+	}
 	r := &renaming{w: w, flags: uint(in.Flags), a: a, b: b, from: from, to: to, pa: &pa, pb: &pb, moved: moved, other: other}
 	return status(f.rename(r))
 }
