@@ -1,11 +1,16 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Paths of URLs.
@@ -20,8 +25,9 @@ import (
 //   - An encoded slash is part of a segment for one server and ends it for another, and clients
 //     need it (scoped packages, projects of GitLab). It is never matched by *, only by a rule
 //     that writes it, or by **, below which both readings lie. A deny rule sees both readings.
-//   - A parameter (;v=1) belongs to its segment for one server, and is dropped by another. A deny
-//     rule sees both readings.
+//   - A parameter (;v=1) belongs to its segment for one server, and is dropped by another; so is
+//     what follows an encoded ? or #, and a dot or space at the end. Compatibility forms of
+//     letters (fullwidth) are letters for some. A deny rule sees all readings.
 //   - A slash at the end means nothing.
 //
 // Allow rules compare exactly, deny rules in any case.
@@ -90,14 +96,51 @@ func decodeSegment(raw string) (string, error) {
 		return "", errors.New("the path is not UTF-8")
 	}
 	for part := range strings.SplitSeq(text, "/") {
-		switch name, _, _ := strings.Cut(part, ";"); name {
-		case "":
+		if part == "" || part[0] == ';' {
 			return "", errors.New("the path has an empty segment")
-		case ".", "..":
+		}
+		if name := mainPart(part); isDots(name) {
 			return "", fmt.Errorf("the path has the segment %q", name)
 		}
 	}
-	return text, nil
+	return text, checkCompatible(text)
+}
+
+// lookalikes are what the code pages of Windows replace by a slash or backslash, and no
+// normalization does.
+const lookalikes = "\u2044\u2215\u2216"
+
+// checkCompatible refuses a segment that servers which replace characters by their compatibility
+// forms (Unicode's NFKC), as some do with all that they read, take apart in another way.
+func checkCompatible(text string) error {
+	compatible := norm.NFKC.String(text)
+	apart := strings.ContainsAny(text, lookalikes)
+	for _, c := range []string{"/", `\`, "%"} {
+		apart = apart || strings.Count(compatible, c) > strings.Count(text, c)
+	}
+	for part := range strings.SplitSeq(compatible, "/") {
+		apart = apart || isDots(mainPart(part))
+	}
+	if apart {
+		return errors.New("the path has a character that some servers replace by a slash, a dot or a percent sign")
+	}
+	return nil
+}
+
+// mainPart returns a segment without a parameter, and without what stands behind a question mark
+// or number sign, for servers that decode a path before they take it apart.
+func mainPart(seg string) string {
+	if i := strings.IndexAny(seg, ";?#"); i >= 0 {
+		return seg[:i]
+	}
+	return seg
+}
+
+// isDots reports whether a segment means this folder or its parent. Windows drops a space
+// behind it.
+func isDots(seg string) bool {
+	seg = strings.TrimRightFunc(seg, unicode.IsSpace)
+	return seg == "." || seg == ".."
 }
 
 // decodeByte decodes the percent-encoding that a text begins with.
@@ -133,27 +176,57 @@ func escapePath(segments []string) string {
 	return b.String()
 }
 
-// readings returns the ways in which servers read a path: an encoded slash ends a segment or
-// not, a parameter counts or not.
+// readings returns the ways in which servers read a path: each of the changes below is made or
+// not. There are at most 16.
 func readings(segments []string) [][]string {
 	all := [][]string{segments}
-	if joined := strings.Join(segments, "\x00"); !strings.ContainsAny(joined, "/;") {
-		return all
+	for _, read := range []func([]string) []string{splitSegments, mainParts, compatibleForms, trimmedSegments} {
+		for _, r := range all[:len(all):len(all)] {
+			if changed := read(r); !slices.Equal(changed, r) {
+				all = append(all, changed)
+			}
+		}
 	}
-	var split []string
-	for _, seg := range segments {
-		split = append(split, strings.Split(seg, "/")...)
-	}
-	return append(all, split, withoutParameters(segments), withoutParameters(split))
+	return all
 }
 
-func withoutParameters(segments []string) []string {
+// splitSegments ends a segment at an encoded slash.
+func splitSegments(segments []string) (out []string) {
+	for _, seg := range segments {
+		out = append(out, strings.Split(seg, "/")...)
+	}
+	return out
+}
+
+// mainParts takes off what mainPart does. A segment with an encoded slash is left to splitSegments.
+func mainParts(segments []string) []string {
+	return changed(segments, func(seg string) string {
+		if strings.Contains(seg, "/") {
+			return seg
+		}
+		return mainPart(seg)
+	})
+}
+
+// compatibleForms replaces characters by their compatibility forms.
+func compatibleForms(segments []string) []string { return changed(segments, norm.NFKC.String) }
+
+// trimmedSegments takes off dots and spaces at the ends of segments, as Windows does.
+func trimmedSegments(segments []string) []string {
+	trim := func(seg string) string {
+		return strings.TrimRightFunc(seg, func(c rune) bool { return c == '.' || unicode.IsSpace(c) })
+	}
+	if n := len(segments) - 1; n >= 0 && trim(segments[n]) == "" {
+		segments = segments[:n]
+	}
+	return changed(segments, trim)
+}
+
+// changed returns the segments, each changed unless nothing would be left of it.
+func changed(segments []string, change func(string) string) []string {
 	out := make([]string, len(segments))
 	for i, seg := range segments {
-		if semicolon := strings.IndexByte(seg, ';'); semicolon >= 0 && !strings.Contains(seg, "/") {
-			seg = seg[:semicolon]
-		}
-		out[i] = seg
+		out[i] = cmp.Or(change(seg), seg)
 	}
 	return out
 }

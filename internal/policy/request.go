@@ -297,6 +297,10 @@ func (s *Set) SuggestRequest(q Request) string {
 	if err != nil || len(rules) != 1 || len(rules[0].Text) > maxSuggested || slices.ContainsFunc(rules[0].request.path, func(seg string) bool { return seg[0] == '*' }) {
 		return ""
 	}
+	// A rule's methods are in upper case: none allows a method that is not.
+	if path, err := parsePath(q.Path); err != nil || !rules[0].request.matches(Allow, q, path) {
+		return ""
+	}
 	return rules[0].Text
 }
 

@@ -47,6 +47,13 @@ func TestRequestRules(t *testing.T) {
 		"GET https://api.test/v1/admin%2Fusers":      false,
 		"GET https://api.test/v1/admin;v=1/users":    false,
 		"GET https://api.test/v1/admin%3Bv=1/users":  false,
+		"GET https://api.test/v1/admin%20":           false, // as Windows reads it
+		"GET https://api.test/v1/admin./users":       false,
+		"GET https://api.test/v1/admin/%20":          false,
+		"GET https://api.test/v1/admin%3Fx":          false, // decoded before it is taken apart
+		"GET https://api.test/v1/admin%23x/users":    false,
+		"GET https://api.test/v1/%EF%BD%81dmin":      false, // a fullwidth a
+		"GET https://api.test/v1/%EF%BD%81dmin.%3Bx": false,
 		"GET https://api.test/v1/administrator":      true,
 		"GET https://a.wild.test:8443/a":             true,
 		"GET https://a.b.wild.test:8443/a":           false,
@@ -79,6 +86,8 @@ func TestAmbiguousPaths(t *testing.T) {
 		"/v1/../admin", "/v1/./x", "/..", "/v1/..", "/v1/%2e%2e/admin", "/v1/.%2E/admin", "/v1/%2e/x", "/v1//admin", "//evil.test/x", "/v1/x//",
 		"/v1/..;/admin", "/v1/..;x=1/admin", "/v1/;/x", "/v1/..%3b/x", "/v1/..%2fadmin", "/v1%2f..%2fadmin", "/v1/a%2f%2fb", "/v1/%2f", "/v1/a%2f",
 		`/v1\..\admin`, "/v1/%5c..%5cadmin", "/v1/x%5cy", "/v1/%252e%252e/admin", "/v1/%25%32%65", "/v1/a%252fb", "/v1/x%00", "/v1/x%0d%0aHost:y", "/v1/%7f",
+		"/v1/%EF%BC%8E%EF%BC%8E/admin", "/v1/%E2%80%A5/admin", "/v1%EF%BC%8F..%EF%BC%8Fadmin", "/v1/x%EF%BC%BCy", "/v1/%EF%BC%852e/x", "/v1/a%E2%88%95b", "/v1/a%E2%81%84b",
+		"/v1/..%20/admin", "/v1/.%C2%A0/admin", "/v1/..%3fx/admin", "/v1/..%23/admin",
 		"/v1/%c0%ae%c0%ae/admin", "/v1/%ff", "/v1/%", "/v1/%4", "/v1/%zz", "/v1/ü", "/v1/a b", "/" + strings.Repeat("a/", maxPath),
 	} {
 		d := s.DecideRequest(Request{Method: "GET", Scheme: "https", Name: "api.test", Port: 443, Path: path})
@@ -94,7 +103,7 @@ func TestAmbiguousPaths(t *testing.T) {
 			t.Errorf("%q is allowed", path)
 		}
 	}
-	for _, path := range []string{"/", "/...", "/.a", "/a..b", "/@scope%2fname", "/100%25", "/a%20b", "/%C3%BC", "/a;v=1", "/a:b,c=d+e&f"} {
+	for _, path := range []string{"/", "/...", "/.a", "/a..b", "/@scope%2fname", "/100%25", "/a%20b", "/%C3%BC", "/rooms/%23general", "/wait%E2%80%A6", "/a;v=1", "/a:b,c=d+e&f"} {
 		if d := s.DecideRequest(Request{Method: "GET", Scheme: "https", Name: "api.test", Port: 443, Path: path}); !d.Allow {
 			t.Errorf("%s: %s", path, d.Reason)
 		}
@@ -206,6 +215,22 @@ func TestProposeRequests(t *testing.T) {
 	want := []string{"GET https://api.test/v1/*", "GET,PUT https://api.test/v1/x%2Fy", "POST https://api.test/v1/known"}
 	if got := s.ProposeRequests(list); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestSuggestedRuleAllowsTheRequest: also for methods that no rule can name.
+func TestSuggestedRuleAllowsTheRequest(t *testing.T) {
+	lines := []string{"allow GET https://api.test/known"}
+	s := set(t, lines...)
+	for method, want := range map[string]string{"PUT": "PUT https://api.test/v1/x", "put": "", "Delete": "", "M-SEARCH": "M-SEARCH https://api.test/v1/x", "M!": ""} {
+		q := Request{Method: method, Scheme: "https", Name: "api.test", Port: 443, Path: "/v1/x"}
+		text := s.SuggestRequest(q)
+		if text != want {
+			t.Errorf("%s: %q", method, text)
+		}
+		if text != "" && !set(t, append(lines, "allow "+text)...).DecideRequest(q).Allow {
+			t.Errorf("%s: the rule %q does not allow it", method, text)
+		}
 	}
 }
 
