@@ -402,6 +402,7 @@ func (f *flow) checkRequest(q *httpwire.Request) (*openRequest, error) {
 	if err := f.checkAuthority(authority); err != nil || !f.judgesRequests() {
 		return nil, err
 	}
+	q.UpgradeOnlyTo("websocket") // other protocols may carry requests
 	return f.beginRequest(q.Method, "http", q.Path(), each(q.Fields))
 }
 

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -21,21 +20,12 @@ import (
 // package inspect, which ends it, those in the clear by httpRelay and http2Relay. What is judged
 // is what is sent: the method and the path of the head that goes to the server.
 //
-// A header or query field that asks a server for another method than the request's
-// (X-HTTP-Method-Override) makes it a request of both methods, and both must be allowed.
+// A header or query field that asks a server for another method than the request's makes it a
+// request of both methods, and both must be allowed; a header that asks for another path is refused
+// (overrides.go).
 //
 // A request that is under way is listed with its flow, so that a change of the rules that
 // forbids it cuts the flow.
-
-// methodHeaders ask many frameworks for another method than the request's, pathHeaders some
-// for another path. In lower case.
-var (
-	methodHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override"}
-	pathHeaders   = []string{"x-original-url", "x-rewrite-url", "x-override-url"}
-)
-
-// methodField is the query field that asks frameworks for another method.
-const methodField = "_method"
 
 // openRequest is a request that was let through.
 type openRequest struct {
@@ -162,40 +152,6 @@ func (f *flow) setUnlisted() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unlisted = true
-}
-
-// overrides returns the other methods that a request asks for, and a header that asks for
-// another path.
-func overrides(query string, header iter.Seq2[string, string]) (methods []string, hidden string) {
-	add := func(m string) {
-		if m = strings.TrimSpace(m); m != "" {
-			methods = append(methods, m)
-		}
-	}
-	for name, value := range header {
-		switch name = strings.ReplaceAll(strings.ToLower(name), "_", "-"); {
-		case slices.Contains(methodHeaders, name):
-			for m := range strings.SplitSeq(value, ",") {
-				add(m)
-			}
-		case slices.Contains(pathHeaders, name):
-			hidden = name
-		}
-	}
-	for field := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
-		if name, value, _ := strings.Cut(field, "="); strings.EqualFold(decoded(name), methodField) {
-			add(decoded(value))
-		}
-	}
-	return methods, hidden
-}
-
-// decoded undoes the encoding of a part of a query; what is no encoding stays.
-func decoded(s string) string {
-	if u, err := url.QueryUnescape(s); err == nil {
-		return u
-	}
-	return s
 }
 
 // judgesRequests reports whether a rule is about requests on the flow.

@@ -115,14 +115,21 @@ func TestRequestRulesOverTLS(t *testing.T) {
 			{"POST", "/v1/x?_method=delete", nil, 403, "delete"},
 			{"POST", "/v1/x?%5fmethod=PUT", nil, 403, "PUT"},
 			{"GET", "/v1/x", []string{"X-Original-URL", "/v1/admin"}, 403, "x-original-url"},
-			{"GET", "/v1/last", []string{"X-Method-Override", "POST"}, 202, "hello"},
+			{"POST", "/v1/x?method=delete", nil, 403, "delete"},
+			{"POST", "/v1/x?%24httpMethod=PUT", nil, 403, "PUT"},
+			{"POST", "/v1/x", []string{"X-Tunneled-Method", "PATCH"}, 403, "PATCH"},
+			{"POST", "/v1/x", []string{"X-Original-URI", "/v1/admin"}, 403, "x-original-uri"},
+			{"POST", "/v1/x", []string{"X_Forwarded_Path", "/v1/admin"}, 403, "x-forwarded-path"},
+			{"POST", "/v1/x", []string{"Destination", base + "/v1/admin/y"}, 403, "destination"},
+			{"POST", "/v1/x", []string{"X-Amz-Copy-Source", "/other/secret"}, 403, "x-amz-copy-source"},
+			{"GET", "/v1/last?method=rpc.delete", []string{"X-Method-Override", "POST", "Access-Control-Request-Method", "DELETE", "X-Request-Id", "1", "Hx-Current-Url", "/"}, 202, "hello"},
 		} {
 			status, body := do(t, c, step.method, base+step.path, step.header...)
 			if status != step.status || !strings.Contains(body, step.say) {
 				t.Errorf("%s %s: %d %s", step.method, step.path, status, body)
 			}
 		}
-		if got := server.seen(); got != "GET /v1/models?key=hidden\nGET /v1/last" || server.conns.Load() != 1 {
+		if got := server.seen(); got != "GET /v1/models?key=hidden\nGET /v1/last?method=rpc.delete" || server.conns.Load() != 1 {
 			t.Errorf("the server got %q over %d connections", got, server.conns.Load())
 		}
 		if d := l.Denials(); len(d) == 0 || !strings.Contains(d[len(d)-1].Text(), "DELETE example.com:"+port+"/v1/models") {
@@ -142,7 +149,7 @@ func TestRequestRulesOverTLS(t *testing.T) {
 				t.Errorf("a query is logged: %+v", e)
 			}
 		}
-		if strings.Join(allowed, ", ") != "GET /v1/models 202, GET /v1/last 202" || len(denied) != 11 || denied[0] != "DELETE /v1/models 403" || denied[3] != "GET /v1/%2e%2e/x 400" {
+		if strings.Join(allowed, ", ") != "GET /v1/models 202, GET /v1/last 202" || len(denied) != 18 || denied[0] != "DELETE /v1/models 403" || denied[3] != "GET /v1/%2e%2e/x 400" {
 			t.Errorf("log: %q, %q", allowed, denied)
 		}
 	}
@@ -306,6 +313,25 @@ func TestRequestRulesInTheClear(t *testing.T) {
 		}
 		if strings.Join(list, ", ") != "GET /v1/x 202 5, GET /v1/y 202 5, GET /v1/z 0 0" {
 			t.Errorf("log: %q", list)
+		}
+	}
+}
+
+// TestAttackUpgradeUnderRequestRules: only WebSocket is offered to a server whose requests are judged.
+func TestAttackUpgradeUnderRequestRules(t *testing.T) {
+	got := make(chan string, 1)
+	server := newCounter(t, false, func(_ http.ResponseWriter, r *http.Request) {
+		got <- r.Header.Get("Upgrade") + ", " + r.Header.Get("Connection")
+	})
+	l := newLab(t, nil)
+	l.SetPolicy(rulesFrom(t, "allow http://plain.test/v1/**"))
+	l.serve("plain.test", "203.0.113.8:80", server.addr())
+	for offer, want := range map[string]string{"a-tunnel/1": ", ", "h2c, a-tunnel/1": ", ", "a-tunnel/1, WebSocket": "WebSocket, Upgrade"} {
+		if status, body := do(t, l.client(), "GET", "http://plain.test/v1/x", "Connection", "Upgrade", "Upgrade", offer); status != 200 {
+			t.Errorf("%s: %d %s", offer, status, body)
+		}
+		if seen := <-got; seen != want {
+			t.Errorf("%s: the server was offered %q", offer, seen)
 		}
 	}
 }

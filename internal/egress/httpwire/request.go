@@ -2,6 +2,7 @@ package httpwire
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,7 +42,7 @@ func ParseRequest(head []byte) (*Request, error) {
 	if err := q.frame(); err != nil {
 		return nil, err
 	}
-	q.filterUpgrade()
+	q.filterUpgrade(carriesNoRequests)
 	return q, nil
 }
 
@@ -117,8 +118,8 @@ func parseLength(s string) (int64, error) {
 // afterwards; a client that wants it starts with its preface), TLS, and tunnels
 // (connect-udp, RFC 9298). A client
 // must cope with a server that ignores an offer. Others (WebSocket) stay.
-func (q *Request) filterUpgrade() {
-	offers := q.offers()
+func (q *Request) filterUpgrade(passes func(protocol string) bool) {
+	offers := q.offers(passes)
 	q.Upgrade = len(offers) > 0
 	out := q.Fields[:0]
 	wrote := false
@@ -141,19 +142,27 @@ func (q *Request) filterUpgrade() {
 	q.Fields = out
 }
 
+// carriesNoRequests reports whether a protocol to upgrade to, in lower case, hides no later authorities.
+func carriesNoRequests(protocol string) bool {
+	return !slices.ContainsFunc([]string{"h2", "http/2", "tls", "connect-"}, func(p string) bool { return strings.HasPrefix(protocol, p) })
+}
+
+// UpgradeOnlyTo removes the offers to continue in another protocol than the one named, which is
+// in lower case.
+func (q *Request) UpgradeOnlyTo(protocol string) {
+	q.filterUpgrade(func(p string) bool { return p == protocol })
+}
+
 // offers lists the protocols to upgrade to that are let through.
-func (q *Request) offers() (keep []string) {
+func (q *Request) offers(passes func(protocol string) bool) (keep []string) {
 	for _, f := range q.Fields {
 		if !f.Is("Upgrade") {
 			continue
 		}
 		for p := range strings.SplitSeq(f.Value, ",") {
-			p = strings.Trim(p, " \t")
-			low := strings.ToLower(p)
-			if p == "" || strings.HasPrefix(low, "h2") || strings.HasPrefix(low, "http/2") || strings.HasPrefix(low, "tls") || strings.HasPrefix(low, "connect-") {
-				continue
+			if p = strings.Trim(p, " \t"); p != "" && passes(strings.ToLower(p)) {
+				keep = append(keep, p)
 			}
-			keep = append(keep, p)
 		}
 	}
 	return keep
