@@ -14,16 +14,27 @@ import (
 // name, as X-Some-Vendor-Api-Key tells. A name that says nothing (X-User: NAME) is not
 // recognised, nor is a credential in a body.
 
+//
+// HTTP/2 and Go write header names in one case, and some servers read fields of the query in
+// any: a name is judged by its words and by its words in lower case, in which those of XApiToken
+// are one.
+//
+// A value in a form that only one service's keys have (ghp_…) is a credential under any name.
+
 // credentialWords are words in names of what carries credentials.
 var credentialWords = []string{
-	"authorization", "authentication", "auth", "oauth", "token", "apikey", "apitoken", "accesskey", "accesstoken", "authtoken", "authkey", "xapikey",
-	"secret", "secretkey", "password", "passwd", "passphrase", "credential", "credentials", "bearer", "jwt", "cookie", "cookie2",
+	"authorization", "authentication", "auth", "oauth", "token", "apikey", "accesskey", "authkey", "xapikey",
+	"secret", "secretkey", "password", "passwd", "pwd", "passphrase", "credential", "credentials", "bearer", "jwt", "cookie", "cookie2",
+	"signature", "hmac", "assertion", "macaroon", "dpop", "cert", "certificate",
 }
+
+// credentialEnds are ends of words that are several words in one.
+var credentialEnds = []string{"token", "secret", "secretkey", "password", "passwd", "passphrase", "apikey", "accesskey", "authkey", "credential", "credentials", "authorization"}
 
 // harmlessWords in a name say that its token or key is no credential: it is a token against
 // forgery or for the next page, or a key of a cache or of a customer's encryption.
 var harmlessWords = []string{
-	"csrf", "xsrf", "continuation", "page", "next", "sync", "cursor", "resume", "pagination", "idempotency", "cache", "surrogate", "partition", "encryption",
+	"csrf", "xsrf", "authenticity", "verification", "continuation", "page", "next", "sync", "cursor", "resume", "pagination", "idempotency", "cache", "surrogate", "partition", "encryption",
 }
 
 // harmlessPrefixes begin names of headers of browsers and of an object's metadata, in lower case.
@@ -31,36 +42,66 @@ var harmlessPrefixes = []string{"sec-", "x-amz-meta-", "x-goog-meta-", "x-ms-met
 
 // keyOwners are words before "key" in fields of a query that carry credentials.
 var keyOwners = []string{
-	"api", "access", "app", "application", "subscription", "auth", "secret", "private", "consumer", "client", "public", "master", "admin", "service", "user", "account", "license",
+	"api", "access", "app", "application", "subscription", "auth", "secret", "private", "consumer", "client", "public", "master", "admin", "service", "session", "user", "account", "license",
 }
 
 // vagueFields are fields of a query that carry credentials or something else: a value of
 // vagueLength bytes or more is taken for a credential.
-var vagueFields = []string{"key", "token", "auth", "sig"}
+var vagueFields = []string{"key", "token", "auth", "sig", "sign", "pass", "pat"}
 
 const vagueLength = 16
 
 // isCredential reports whether a header carries credentials, by its name.
 func isCredential(name string) bool {
-	if lower := strings.ToLower(name); slices.ContainsFunc(harmlessPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
+	lower := strings.ToLower(name)
+	if slices.ContainsFunc(harmlessPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
 		return false
 	}
 	words := wordsOf(name)
-	return !containsAny(words, harmlessWords) && (containsAny(words, credentialWords) || words[len(words)-1] == "key")
+	return !slices.ContainsFunc(words, isHarmless) && (slices.ContainsFunc(words, isCredentialWord) || slices.Contains(words, "sig") || strings.HasSuffix(lower, "key") && endsInKey(words))
 }
 
-// isCredentialField reports whether a field of the query carries credentials on that host.
+// endsInKey reports whether the last word is key, or that of an owner and key in one.
+func endsInKey(words []string) bool {
+	owner, ok := strings.CutSuffix(words[len(words)-1], "key")
+	return ok && (owner == "" || slices.Contains(keyOwners, owner))
+}
+
+// isCredentialField reports whether a field of the query or of a form carries credentials on that
+// host.
 func isCredentialField(host, field, value string) bool {
-	words := wordsOf(field)
+	return isCredentialWords(host, wordsOf(field), value) || isCredentialWords(host, wordsOf(strings.ToLower(field)), value)
+}
+
+func isCredentialWords(host string, words []string, value string) bool {
 	switch last := words[len(words)-1]; {
-	case value == "" || containsAny(words, harmlessWords):
+	case value == "" || slices.ContainsFunc(words, isHarmless):
 		return false
 	case len(words) == 1 && slices.Contains(vagueFields, last):
 		return len(value) >= vagueLength || last == "key" && strings.HasSuffix(host, ".googleapis.com")
-	case last == "key" && len(words) > 1 && slices.Contains(keyOwners, words[len(words)-2]):
+	case last == "key":
+		return len(words) > 1 && slices.Contains(keyOwners, words[len(words)-2])
+	case endsInKey(words):
 		return true
 	}
-	return containsAny(words, credentialWords) || slices.Contains(words, "signature")
+	return slices.ContainsFunc(words, isCredentialWord)
+}
+
+// isCredentialWord reports whether a word of a name says that it carries a credential.
+func isCredentialWord(w string) bool {
+	return slices.Contains(credentialWords, w) || slices.ContainsFunc(credentialEnds, func(end string) bool { return strings.HasSuffix(w, end) })
+}
+
+// isHarmless reports whether a word of a name says that it carries none. In one of several words, that
+// before the end is asked.
+func isHarmless(w string) bool {
+	if slices.Contains(harmlessWords, w) || strings.Contains(w, "csrf") || strings.Contains(w, "xsrf") {
+		return true
+	}
+	return slices.ContainsFunc(credentialEnds, func(end string) bool {
+		before, ok := strings.CutSuffix(w, end)
+		return ok && slices.Contains(harmlessWords, before)
+	})
 }
 
 // isCredentialProtocol reports whether a list of protocols of WebSocket carries credentials, as
@@ -95,8 +136,4 @@ func wordsOf(name string) (words []string) {
 		words = append(words, strings.ToLower(name[min(start, len(name)):]))
 	}
 	return words
-}
-
-func containsAny(words, of []string) bool {
-	return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(of, w) })
 }

@@ -79,8 +79,9 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 			j.other = j.other || b.OtherCredentials
 		}
 	}
+	j.other = j.other || len(j.bound) == 0 // inspected for its rules about requests only
 	x.other = j.other
-	if r.URL.User != nil && !j.other && len(j.bound) > 0 {
+	if r.URL.User != nil && !j.other {
 		return nil, j.foreign("the user in the URL")
 	}
 	if err := j.path(r); err != nil { // before the rules: the path is logged
@@ -200,6 +201,9 @@ func (j *judgement) path(r *http.Request) error {
 		if name := carries(j.all, before); name != "" {
 			return j.misplaced(name, "the path")
 		}
+		if !j.other && secret.HasIssued(unescaped(before)) {
+			return j.foreign("the path")
+		}
 	}
 	return nil
 }
@@ -224,8 +228,10 @@ func (j *judgement) query(r *http.Request) error {
 				return err
 			}
 			fields[i] = key + "=" + url.QueryEscape(real)
-		case isCredentialField(j.s.t.Name, name, value) && !j.other && carries(j.all, f) == "":
-			return j.foreign("the query field " + strconv.Quote(name))
+		case carries(j.all, f) == "":
+			if err := j.field(f); err != nil {
+				return err
+			}
 		}
 		if b < 0 {
 			if name := carries(j.all, f); name != "" {
@@ -234,6 +240,21 @@ func (j *judgement) query(r *http.Request) error {
 		}
 	}
 	r.URL.RawQuery = strings.Join(fields, "&")
+	return nil
+}
+
+// field refuses a field of the query that carries another credential. For some servers a semicolon
+// ends a field, too.
+func (j *judgement) field(f string) error {
+	if j.other {
+		return nil
+	}
+	for part := range strings.SplitSeq(f, ";") {
+		key, v, _ := strings.Cut(part, "=")
+		if name, value := unescaped(key), unescaped(v); isCredentialField(j.s.t.Name, name, value) || secret.HasIssued(value) {
+			return j.foreign("the query field " + strconv.Quote(name))
+		}
+	}
 	return nil
 }
 
@@ -296,7 +317,7 @@ func (j *judgement) header(name, v string) (string, error) {
 	if carried := carries(j.all, v); carried != "" {
 		return "", j.misplaced(carried, "the header "+name)
 	}
-	if v != "" && !j.other && (isCredential(name) || name == "Sec-Websocket-Protocol" && isCredentialProtocol(v)) {
+	if v != "" && !j.other && (isCredential(name) || name == "Sec-Websocket-Protocol" && isCredentialProtocol(v) || secret.HasIssued(v)) {
 		return "", j.foreign("the header " + name)
 	}
 	return v, nil

@@ -237,6 +237,20 @@ func TestOtherCredentialsAreRefused(t *testing.T) {
 		{"/?sv=1&sig=of-the-attacker-long", "X-Plain", "1"},
 		{"/?key=of-the-attacker-long", "X-Plain", "1"},
 		{"/?client%5Fsecret=of-the-attacker", "X-Plain", "1"},
+		{"/?a=1;access_token=of-the-attacker", "X-Plain", "1"},
+		{"/?aCcEsS_tOkEn=of-the-attacker", "X-Plain", "1"},
+		{"/?sUbScRiPtIoN-kEy=of-the-attacker", "X-Plain", "1"},
+		{"/?appkey=of-the-attacker", "X-Plain", "1"},
+		{"/?usertoken=of-the-attacker", "X-Plain", "1"},
+		{"/?user=ghp_ATTACKERATTACKERATTACKERATTACKER0123", "X-Plain", "1"},
+		{"/bot/ghp_ATTACKERATTACKERATTACKERATTACKER0123/send", "X-Plain", "1"},
+		{"/bot/%67hp_ATTACKERATTACKERATTACKERATTACKER0123/send", "X-Plain", "1"},
+		{"/", "X-User", "ghp_ATTACKERATTACKERATTACKERATTACKER0123"},
+		{"/", "X-TrackerToken", "of-the-attacker"},
+		{"/", "X-ClientSecret", "of-the-attacker"},
+		{"/", "Signature", "keyId=\"of-the-attacker\""},
+		{"/", "DPoP", "of-the-attacker"},
+		{"/", "Client-Cert", ":of-the-attacker:"},
 	} {
 		s := &seen{}
 		b := bound(secret.Place{})
@@ -259,9 +273,83 @@ func TestOtherCredentialsAreRefused(t *testing.T) {
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
 	res, body := p.do(p.client("h2"), request(t, "GET", "/?key=of-a-map&token=page-2&pageToken=a-long-value-of-the-server&sort_key=name-of-the-field&author=someone-with-a-name", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2",
-		"X-Amz-Meta-Key", "3", "Sec-Websocket-Protocol", "graphql-transport-ws, v4.channel.k8s.io", "X-Authored-By", "4"))
+		"X-CsrfToken", "5", "X-NextToken", "6", "X-Tokens", "7", "Mcp-Session-Id", "8", "X-Monkey", "9", "X-Amz-Meta-Key", "3", "Sec-Websocket-Protocol", "graphql-transport-ws, v4.channel.k8s.io", "X-Authored-By", "4"))
 	if res.StatusCode != 200 {
 		t.Errorf("a request without credentials: %d %s", res.StatusCode, body)
+	}
+}
+
+// TestHostOfRequestRulesTakesAnyCredential: it has no secret, and is inspected for its rules only.
+func TestHostOfRequestRulesTakesAnyCredential(t *testing.T) {
+	p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Set-Cookie", "session=1")
+		_, _ = io.WriteString(w, r.Header.Get("Authorization")+r.Header.Get("Cookie")+r.URL.RawQuery)
+	}), bothProtocols, boundElsewhere())
+	res, body := p.do(p.client("h2"), request(t, "GET", "/?api_key=own", nil, "Authorization", "Bearer own", "Cookie", "own"))
+	if res.StatusCode != 200 || body != "Bearer ownownapi_key=own" || res.Header.Get("Set-Cookie") == "" {
+		t.Errorf("%d %s %v", res.StatusCode, body, res.Header)
+	}
+	if res, _ = p.do(p.client("h2"), request(t, "GET", "/", nil, "Authorization", "Bearer "+elsewhere)); res.StatusCode != 403 {
+		t.Errorf("a placeholder of another host: %d", res.StatusCode)
+	}
+}
+
+// TestOtherCredentialsInForms are refused on a host with a secret, as those in the query are.
+func TestOtherCredentialsInForms(t *testing.T) {
+	const form, parts = "application/x-www-form-urlencoded", `multipart/form-data; boundary=b`
+	part := func(name, value string) string {
+		return "--b\r\ncontent-disposition: form-data; filename=x; name=\"" + name + "\"\r\nContent-Type: text/plain\r\n\r\n" + value + "\r\n"
+	}
+	long := strings.Repeat("x", 5000)
+	for _, c := range []struct {
+		kind, coding, body string
+		passes             bool
+	}{
+		{form, "", "grant_type=client_credentials&client_id=1&client_secret=of-the-attacker", false},
+		{form, "", "access_token=of-the-attacker", false},
+		{form, "", "a=" + long + "&%61ccess_token=of-the-attacker&b=" + long, false},
+		{form, "gzip", gzipped("a=1&refresh_token=of-the-attacker"), false},
+		{parts, "", "--b\r\nContent-Disposition: form-data;\r\n name=client_secret\r\n\r\nof-the-attacker\r\n--b--", false},
+		{"text/plain, " + form + "; ;", "", "client_secret=of-the-attacker", false},
+		{"Application/X-WWW-Form-Urlencoded; charset=utf-8", "", "token=of-the-attacker-long", false},
+		{form, "", "user=ghp_ATTACKERATTACKERATTACKERATTACKER0123", false},
+		{parts, "", part("a", long) + part("token", "of-the-attacker-long") + "--b--", false},
+		{parts, "", part("client_secret", "of-the-attacker"), false},
+		{form, "", "grant_type=x&a=" + long + "&page_token=of-a-page-of-answers&max_tokens=5&csrfmiddlewaretoken=123&q=the+access_token=", true},
+		{form, "", `{"a":"client_secret","b":"access_token=x&y"}`, true}, // as curl -d sends it
+		{parts, "", part("file", "client_secret=none\r\ntoken: x") + part("page_token", "5") + "--b--", true},
+		{"application/json", "", `{"messages":[{"content":"what is access_token=of-someone, ghp_ATTACKERATTACKERATTACKERATTACKER0123?"}]}`, true},
+	} {
+		for _, body := range []io.Reader{strings.NewReader(c.body), oneByOne{strings.NewReader(c.body)}} {
+			s := &seen{}
+			b := bound(secret.Place{})
+			p := newPlace(t, s, bothProtocols, b)
+			res, page := p.do(p.client("h2"), request(t, "POST", "/", body, "Content-Type", c.kind, "Content-Encoding", c.coding, "X-Api-Key", standIn))
+			if want := map[bool]int{true: 200, false: 403}[c.passes]; res.StatusCode != want || !c.passes && !strings.Contains(page, "other-credentials") {
+				t.Errorf("%.150q: %d %s", c.body, res.StatusCode, page)
+			}
+			if strings.Contains(p.log(), "attacker") {
+				t.Error(p.log())
+			}
+		}
+		b := bound(secret.Place{})
+		b.OtherCredentials = true
+		p := newPlace(t, &seen{}, bothProtocols, b)
+		if res, page := p.do(p.client("h2"), request(t, "POST", "/", strings.NewReader(c.body), "Content-Type", c.kind, "Content-Encoding", c.coding)); res.StatusCode != 200 {
+			t.Errorf("%.150q, allowed: %d %s", c.body, res.StatusCode, page)
+		}
+	}
+	// The secret's own place in a form is no other credential.
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{Where: secret.InBody}))
+	for kind, body := range map[string]string{form: "a=1&client_secret=" + standIn, parts: part("client_secret", standIn)} {
+		res, page := p.do(p.client("h2"), request(t, "POST", "/", strings.NewReader(body), "Content-Type", kind))
+		if res.StatusCode != 200 {
+			t.Fatalf("%d %s", res.StatusCode, page)
+		}
+		if _, got := s.last(); strings.Contains(got, standIn) || !strings.Contains(got, "client_secret") {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

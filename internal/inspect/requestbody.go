@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"bawn.dev/bawn/internal/secret"
@@ -27,39 +28,95 @@ func (j *judgement) body(r *http.Request) error {
 	if err != nil {
 		return forbidden("the request's body has %v, which are not looked into", err)
 	}
-	if coding == "" {
-		if err := j.substitute(r); err != nil {
-			return err
+	if coding != "" {
+		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker()})
+		if err != nil {
+			return forbidden("the request's body cannot be looked into: %v", err)
+		}
+		r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: d.feed, end: d.close}
+		return nil
+	}
+	if l := j.formLooker(r); l != nil { // before a secret is in it
+		r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: plain(l)}
+	}
+	if err := j.substitute(r); err != nil {
+		return err
+	}
+	r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: plain(j.placeholderLooker())}
+	return nil
+}
+
+// looker looks into a stream: it takes the next bytes, and returns why they are not to pass.
+type looker func(p []byte, final bool) *refusal
+
+// plain is a looker for a stream without a coding.
+func plain(l looker) func(p []byte, final bool) (*refusal, error) {
+	return func(p []byte, final bool) (*refusal, error) { return l(p, final), nil }
+}
+
+// lookers are several, of which some may be nil.
+type lookers []looker
+
+func (l lookers) look(p []byte, final bool) *refusal {
+	for _, one := range l {
+		if one == nil {
+			continue
+		}
+		if why := one(p, final); why != nil {
+			return why
 		}
 	}
-	x, s := exchangeOf(r.Context()), newScanner(j.all)
-	b := &judgedBody{src: r.Body, refuse: func(why *refusal) error {
+	return nil
+}
+
+// placeholderLooker returns one for the placeholders of the sandbox.
+func (j *judgement) placeholderLooker() looker {
+	s := newScanner(j.all)
+	return func(p []byte, final bool) *refusal {
+		if name := s.feed(p, final); name != "" {
+			return j.misplaced(name, "the body")
+		}
+		return nil
+	}
+}
+
+// formLooker returns one for other credentials in a form; nil if they may pass or the body is none.
+func (j *judgement) formLooker(r *http.Request) looker {
+	if j.other {
+		return nil
+	}
+	l := newFormLooker(r.Header.Values("Content-Type"), func(name, value string) bool {
+		return (isCredentialField(j.s.t.Name, name, value) || secret.HasIssued(value)) && carries(j.all, value) == ""
+	})
+	if l == nil {
+		return nil
+	}
+	return func(p []byte, final bool) *refusal {
+		if name := l.feed(p, final); name != "" {
+			return j.foreign("the form field " + strconv.Quote(name))
+		}
+		return nil
+	}
+}
+
+// refuseBody returns what keeps and logs the refusal of a body.
+func (j *judgement) refuseBody(r *http.Request) func(*refusal) error {
+	x := exchangeOf(r.Context())
+	return func(why *refusal) error {
 		if x.refused.CompareAndSwap(nil, why) {
 			j.s.t.Refused(why.reason)
 		}
 		return why
-	}, misplaced: func(name string) *refusal { return j.misplaced(name, "the body") }}
-	if coding == "" {
-		b.look = func(p []byte, final bool) (string, error) { return s.feed(p, final), nil }
-	} else {
-		d, err := newDecodedScan(coding, s)
-		if err != nil {
-			return forbidden("the request's body cannot be looked into: %v", err)
-		}
-		b.look, b.end = d.feed, d.close
 	}
-	r.Body = b
-	return nil
 }
 
 // judgedBody is a body that is looked into as it passes.
 type judgedBody struct {
-	src       io.ReadCloser
-	look      func(p []byte, final bool) (name string, err error)
-	misplaced func(name string) *refusal
-	refuse    func(*refusal) error
-	end       func() // may be nil
-	err       error
+	src    io.ReadCloser
+	look   func(p []byte, final bool) (*refusal, error)
+	refuse func(*refusal) error
+	end    func() // may be nil
+	err    error
 }
 
 // Read implements io.Reader. A refusal is an error, and what was read with it is lost.
@@ -72,10 +129,10 @@ func (b *judgedBody) Read(p []byte) (int, error) {
 		b.err = err
 		return n, err
 	}
-	name, lerr := b.look(p[:n], err != nil)
+	why, lerr := b.look(p[:n], err != nil)
 	switch {
-	case name != "":
-		b.err = b.refuse(b.misplaced(name))
+	case why != nil:
+		b.err = b.refuse(why)
 	case lerr != nil:
 		b.err = b.refuse(forbidden("the request's body cannot be decoded as its Content-Encoding says: %v", lerr))
 	default:
@@ -154,19 +211,19 @@ type decodedScan struct {
 	want chan struct{} // the decoder has used up what it was given
 	give chan []byte
 	quit chan struct{}
-	done chan struct{} // the decoder has ended, with name and err
+	done chan struct{} // the decoder has ended, with why and err
 	open bool          // want was received, and nothing given since
 	shut bool          // give is closed
 	left []byte
 
-	name string
-	err  error
+	why *refusal
+	err error
 }
 
-// errFound ends a decoder: what it decoded has a placeholder.
-var errFound = errors.New("a placeholder")
+// errFound ends a decoder: what it decoded is refused.
+var errFound = errors.New("refused")
 
-func newDecodedScan(coding string, s *scanner) (*decodedScan, error) {
+func newDecodedScan(coding string, l lookers) (*decodedScan, error) {
 	d := &decodedScan{want: make(chan struct{}), give: make(chan []byte), quit: make(chan struct{}), done: make(chan struct{})}
 	r, err := decoder(coding, (*decoderInput)(d))
 	if err != nil {
@@ -176,13 +233,13 @@ func newDecodedScan(coding string, s *scanner) (*decodedScan, error) {
 		defer close(d.done)
 		defer r.Close()
 		_, d.err = io.Copy(writerFunc(func(p []byte) (int, error) {
-			if d.name = s.feed(p, false); d.name != "" {
+			if d.why = l.look(p, false); d.why != nil {
 				return 0, errFound
 			}
 			return len(p), nil
 		}), r)
 		if d.err == nil {
-			d.name = s.feed(nil, true)
+			d.why = l.look(nil, true)
 		}
 	}()
 	return d, nil
@@ -218,12 +275,12 @@ func (d *decoderInput) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// feed takes the next bytes of the stream, and returns the secret whose placeholder they
-// decode to, or why they do not decode.
-func (d *decodedScan) feed(p []byte, final bool) (string, error) {
+// feed takes the next bytes of the stream, and returns why what they decode to is refused, or why
+// they do not decode.
+func (d *decodedScan) feed(p []byte, final bool) (*refusal, error) {
 	if len(p) > 0 {
 		if !d.wait() {
-			if d.name == "" && d.err == nil {
+			if d.why == nil && d.err == nil {
 				d.err = errBehind
 			}
 			return d.result()
@@ -235,7 +292,7 @@ func (d *decodedScan) feed(p []byte, final bool) (string, error) {
 		}
 	}
 	if !final || d.shut {
-		return "", nil
+		return nil, nil //nolint:nilnil // nothing is wrong so far
 	}
 	if d.wait() {
 		d.shut = true
@@ -259,11 +316,11 @@ func (d *decodedScan) wait() bool {
 }
 
 // result returns how the decoder ended.
-func (d *decodedScan) result() (string, error) {
-	if d.name != "" || errors.Is(d.err, errFound) {
-		return d.name, nil
+func (d *decodedScan) result() (*refusal, error) {
+	if d.why != nil {
+		return d.why, nil
 	}
-	return "", d.err
+	return nil, d.err
 }
 
 // close ends the decoder.

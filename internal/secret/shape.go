@@ -35,6 +35,27 @@ var kinds = []kind{
 	{"xoxb-", 57}, {"xoxp-", 74}, {"npm_", 40}, {"pypi-", 179}, {"dckr_pat_", 36}, {"lin_api_", 48}, // Slack, npm, PyPI, Docker, Linear
 }
 
+// HasIssued reports whether a text has a value of one of these kinds in it: its prefix, at the
+// beginning of a word, in a word of its length. Prefixes that words of prose have as well are
+// left out.
+func HasIssued(text string) bool {
+	for word := range strings.FieldsFuncSeq(text, func(c rune) bool { return c != '-' && c != '_' && !isLetterOrDigit(c) }) {
+		for _, k := range kinds {
+			if len(word) == k.length && len(k.prefix) > minPrefix && strings.HasPrefix(word, k.prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// minPrefix is the length of the longest prefix that is no sign of a kind, in bytes.
+const minPrefix = 3
+
+func isLetterOrDigit(c rune) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
+
 // variable is a name under which clients expect a kind of secret.
 type variable struct {
 	prefix string // of the kind

@@ -1,0 +1,125 @@
+package inspect
+
+import (
+	"bytes"
+	"mime"
+	"strings"
+)
+
+// Credentials in forms.
+//
+// A form is the query's twin: OAuth takes an access token (RFC 6750, 2.2) and the client's secret
+// (RFC 6749, 2.3.1) in one, and so do APIs that take their key in the query. Its fields are
+// judged as those of the query, as they pass. Other bodies are not: what they mean is known to the
+// server only, and a conversation with a model may well have a key in it.
+
+// maxField bounds what is kept of a field of a form, or of a line in one of several parts, in bytes.
+const maxField = 1 << 10
+
+// formLooker looks for credentials in a form as it passes. It is used by one goroutine.
+type formLooker struct {
+	judge func(name, value string) (credential bool)
+	parts bool   // multipart/form-data, else fields with & between them
+	now   []byte // the beginning of the present field or line
+
+	head  string // the present line of a part's head
+	name  string // of the present part
+	value bool   // its head is over
+	found string // the name of the first field that is a credential
+}
+
+// newFormLooker returns a looker for a body with these Content-Types; nil if it is no form. What
+// follows a type is not read: servers differ in what they accept there.
+func newFormLooker(contentTypes []string, judge func(name, value string) bool) *formLooker {
+	for _, t := range contentTypes {
+		for one := range strings.SplitSeq(t, ",") {
+			kind, _, _ := strings.Cut(one, ";")
+			switch strings.ToLower(strings.TrimSpace(kind)) {
+			case "application/x-www-form-urlencoded":
+				return &formLooker{judge: judge}
+			case "multipart/form-data":
+				return &formLooker{judge: judge, parts: true}
+			}
+		}
+	}
+	return nil
+}
+
+// feed takes the next bytes, and returns the name of the first field that is a credential.
+func (l *formLooker) feed(b []byte, final bool) string {
+	end := byte('&')
+	if l.parts {
+		end = '\n'
+	}
+	for l.found == "" && len(b) > 0 {
+		n := bytes.IndexByte(b, end)
+		over := n >= 0
+		if !over {
+			n = len(b)
+		}
+		l.now = append(l.now, b[:min(n, maxField-len(l.now))]...)
+		if b = b[n:]; over {
+			b = b[1:]
+			l.ended()
+		}
+	}
+	if final && l.found == "" {
+		l.ended()
+	}
+	return l.found
+}
+
+// ended judges a field or line.
+func (l *formLooker) ended() {
+	text := string(l.now)
+	l.now = l.now[:0]
+	if l.parts {
+		l.line(strings.TrimSuffix(text, "\r"))
+		return
+	}
+	name, value, _ := strings.Cut(text, "=")
+	l.field(unescaped(name), unescaped(value))
+}
+
+// line reads a line of a body of several parts: the name in the head of one, or the first line of its
+// value.
+func (l *formLooker) line(text string) {
+	switch {
+	case l.value:
+		l.field(l.name, text)
+		l.name, l.value = "", false
+	case text == "":
+		l.value, l.head = l.name != "", ""
+	case text[0] == ' ' || text[0] == '\t': // the line before goes on
+		if len(l.head)+len(text) <= maxField {
+			l.head += text
+			l.readHead()
+		}
+	default:
+		l.head = text
+		l.readHead()
+	}
+}
+
+// readHead reads the name of a part in the present line of its head.
+func (l *formLooker) readHead() {
+	if len(l.head) <= len(partHead) || !strings.EqualFold(l.head[:len(partHead)], partHead) {
+		return
+	}
+	if _, params, err := mime.ParseMediaType(l.head[len(partHead):]); err == nil {
+		l.name = params["name"]
+	}
+}
+
+// partHead begins the line with a part's name (RFC 7578, 4.2).
+const partHead = "Content-Disposition:"
+
+// field judges a field. A name with other characters is none: some clients call every body a form.
+func (l *formLooker) field(name, value string) {
+	plain := func(c rune) bool {
+		return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.ContainsRune("-_.[]$:", c)
+	}
+	if name != "" && !strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) && l.judge(name, value) {
+		l.found = name
+	}
+}
