@@ -399,11 +399,26 @@ func (f *flow) checkRequest(q *httpwire.Request) (*openRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.checkAuthority(authority); err != nil || !f.judgesRequests() {
+	if err := f.checkAuthority(authority); err != nil {
+		return nil, err
+	}
+	if err := f.checkClear(q.Target, each(q.Fields)); err != nil || !f.judgesRequests() {
 		return nil, err
 	}
 	q.UpgradeOnlyTo("websocket") // other protocols may carry requests
 	return f.beginRequest(q.Method, "http", q.Path(), each(q.Fields))
+}
+
+// checkClear refuses a request in plain HTTP that has the placeholder of a secret, or a credential beside
+// it, for a host with a secret. Errors are *httpwire.Error.
+func (f *flow) checkClear(target string, header iter.Seq2[string, string]) error {
+	if f.g.cfg.Inspect == nil || f.to.Name == "" || f.to.Host {
+		return nil
+	}
+	if err := f.g.cfg.Inspect.RefusedInClear(f.to.Name, f.to.Port, target, header); err != nil {
+		return &httpwire.Error{Status: http.StatusForbidden, Why: err.Error()}
+	}
+	return nil
 }
 
 // each goes through the names and values of header fields.

@@ -331,7 +331,10 @@ func (h *http2Relay) judge(stream uint32, ends bool) error {
 	case !ends && q.Length >= 0:
 		h.bodies[stream] = q.Length
 	}
-	if err := h.f.checkAuthority(q.Authority); err != nil || !h.f.judgesRequests() {
+	if err := h.f.checkAuthority(q.Authority); err != nil {
+		return err
+	}
+	if err := h.f.checkClear(q.Target, each(h.fields)); err != nil || !h.f.judgesRequests() {
 		return err
 	}
 	open, err := h.f.beginRequest(q.Method, "http", q.Target, each(h.fields))

@@ -217,3 +217,46 @@ func TestRulesCutInspectedConnections(t *testing.T) {
 		t.Error("the answer ended as if it were whole")
 	}
 }
+
+// TestAttackOtherAccountInTheClear: a host with a secret is not reached in plain HTTP with another
+// credential or the placeholder; plain requests pass.
+func TestAttackOtherAccountInTheClear(t *testing.T) {
+	server := newRequestServer(t, false)
+	host := "plain.test"
+	theirs := &secrets{list: []secret.Bound{{
+		Secret: secret.Secret{Name: "EXAMPLE_KEY", For: []secret.Host{{Name: host, Port: 443}}}, Placeholder: testStandIn,
+		Value: func(context.Context) (string, error) { return testSecret, nil },
+	}}}
+	l, _ := newInspectedLab(t, theirs, newCounter(t, true, nil), nil)
+	l.SetPolicy(rulesFrom(t, "allow plain.test", "allow other.test"))
+	l.serve(host, "203.0.113.8:80", server.addr())
+	l.serve("other.test", "203.0.113.9:80", server.addr())
+	var h2c http.Protocols
+	h2c.SetUnencryptedHTTP2(true)
+	for _, protocols := range []*http.Protocols{nil, &h2c} {
+		for _, c := range []struct{ path, name, value string }{
+			{"/", "Authorization", "Bearer of-the-attacker"},
+			{"/", "X-Api-Key", testStandIn},
+			{"/", "Cookie", "session=of-the-attacker"},
+			{"/?api_key=of-the-attacker", "X-Plain", "1"},
+			{"/?a=1;token=of-the-attacker-long", "X-Plain", "1"},
+			{"/" + testStandIn, "X-Plain", "1"},
+			{"/?q=" + testStandIn, "X-Plain", "1"},
+		} {
+			client := l.client()
+			client.Transport.(*http.Transport).Protocols = protocols
+			if status, page := do(t, client, "GET", "http://"+host+c.path, c.name, c.value); status != 403 || strings.Contains(page, "attacker") {
+				t.Errorf("%s, %s: %d %s", c.path, c.name, status, page)
+			}
+		}
+	}
+	if got := server.seen(); got != "" {
+		t.Errorf("the server got %q", got)
+	}
+	if status, _ := do(t, l.client(), "GET", "http://"+host+"/index?page=1", "Accept", "text/html"); status != 202 {
+		t.Errorf("without a credential: %d", status)
+	}
+	if status, _ := do(t, l.client(), "GET", "http://other.test/", "Authorization", "Bearer own"); status != 202 {
+		t.Errorf("to a host without a secret: %d", status)
+	}
+}

@@ -1,0 +1,61 @@
+package inspect
+
+import (
+	"iter"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+// RefusedInClear returns why the head of a request in plain HTTP must not be sent to a host; nil: it
+// may. No secret is put into plain HTTP. But a host that has one, on whatever port, is not to
+// be reached there with the placeholder or with the credential of another account. target is the
+// request target as it is sent. It may run concurrently.
+func (i *Inspector) RefusedInClear(name string, port uint16, target string, header iter.Seq2[string, string]) error {
+	list, err := i.c.Bindings.List()
+	if err != nil {
+		return err
+	}
+	j := judgement{s: &session{i: i, t: Target{Name: name, Port: port}}, all: needlesOf(list)}
+	has := false
+	for _, b := range list {
+		if slices.ContainsFunc(b.For, func(h secret.Host) bool { return h.Name == name }) {
+			has = true
+			j.other = j.other || b.OtherCredentials
+		}
+	}
+	if !has {
+		return nil
+	}
+	if err := j.target(target); err != nil {
+		return err
+	}
+	for name, v := range header {
+		if carried := inName(j.all, name); carried != "" {
+			return j.misplaced(carried, "the name of a header")
+		}
+		if _, err := j.header(textproto.CanonicalMIMEHeaderKey(name), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target judges a request target in which no secret belongs.
+func (j *judgement) target(target string) error {
+	if carried := carries(j.all, target); carried != "" {
+		return j.misplaced(carried, "the request target")
+	}
+	path, query, _ := strings.Cut(target, "?")
+	if !j.other && secret.HasIssued(unescaped(path)) {
+		return j.foreign("the path")
+	}
+	for f := range strings.SplitSeq(query, "&") {
+		if err := j.field(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
