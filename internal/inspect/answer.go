@@ -1,12 +1,15 @@
 package inspect
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"bawn.dev/bawn/internal/secret"
 )
@@ -19,6 +22,7 @@ const maxSent = 64
 type sentValue struct {
 	value, placeholder string
 	swaps              []swap
+	patterns           []pattern
 }
 
 // sentValues are the values that were sent, by host. Safe for concurrent use.
@@ -26,6 +30,8 @@ type sentValues struct {
 	mu     sync.Mutex
 	byHost map[secret.Host][]sentValue
 	made   map[secret.Host]*swaps // of byHost
+	tried  map[secret.Host]*guesses
+	pause  time.Duration // see swaps
 }
 
 // add notes that a value is about to be sent.
@@ -44,24 +50,48 @@ func (s *sentValues) add(to secret.Host, value, placeholder string) {
 		s.byHost[to] = slices.Clone(list[1:])
 	}
 	delete(s.made, to)
-	s.byHost[to] = append(s.byHost[to], sentValue{value, placeholder, swapsOf(value, placeholder)})
+	sent := sentValue{value: value, placeholder: placeholder}
+	sent.swaps, sent.patterns = swapsOf(value, placeholder)
+	s.byHost[to] = append(s.byHost[to], sent)
 }
 
-// swapsOf returns what is replaced in an answer: each form of the value. A form in base64 or
-// hexadecimal becomes as many letters A, so that what it is a part of can still be decoded.
-func swapsOf(value, placeholder string) (list []swap) {
-	for _, f := range escaped(value) {
-		list = append(list, swap{f, []byte(placeholder)})
+// swapsOf returns what is replaced in an answer: each form of the value. Where several values look the
+// same in a form (base64, hexadecimal, escapes) the placeholder does too if it is as long, or as many
+// letters A stand there, so that what it is a part of can still be decoded and is as long as before.
+func swapsOf(value, placeholder string) (list []swap, patterns []pattern) {
+	counts := countsFrom(value, placeholder)
+	add := func(from, to []byte) {
+		if !slices.ContainsFunc(list, func(s swap) bool { return bytes.Equal(s.from, from) }) {
+			list = append(list, swap{from, to, (counts*len(from) + len(value) - 1) / len(value)})
+		}
+	}
+	if p, ok := patternOf(value, placeholder); ok {
+		patterns = []pattern{p}
+	} else {
+		for _, f := range escaped(value) {
+			add(f, []byte(placeholder))
+		}
+	}
+	for _, f := range []string{strings.ToLower(value), strings.ToUpper(value)} {
+		if f != value {
+			add([]byte(f), []byte(placeholder))
+		}
+	}
+	for _, format := range byteForms {
+		from, to := everyByte(value, format), everyByte(placeholder, format)
+		if len(to) != len(from) {
+			to = blank(len(from))
+		}
+		add([]byte(from), []byte(to))
 	}
 	for _, f := range encoded([]byte(value)) {
-		blank := make([]byte, len(f))
-		for i := range blank {
-			blank[i] = 'A'
-		}
-		list = append(list, swap{f, blank})
+		add(f, []byte(blank(len(f))))
 	}
-	return list
+	return list, patterns
 }
+
+// blank returns n letters A.
+func blank(n int) string { return strings.Repeat("A", n) }
 
 // to returns what is to be replaced in the answers of a host; nil if no value was sent.
 func (s *sentValues) to(h secret.Host) *swaps {
@@ -72,13 +102,18 @@ func (s *sentValues) to(h secret.Host) *swaps {
 	}
 	if s.made[h] == nil {
 		var list []swap
+		var patterns []pattern
 		for _, v := range s.byHost[h] {
-			list = append(list, v.swaps...)
+			list, patterns = append(list, v.swaps...), append(patterns, v.patterns...)
 		}
 		if s.made == nil {
-			s.made = map[secret.Host]*swaps{}
+			s.made, s.tried = map[secret.Host]*swaps{}, map[secret.Host]*guesses{}
 		}
-		s.made[h] = newSwaps(list)
+		if s.tried[h] == nil {
+			s.tried[h] = &guesses{}
+		}
+		s.made[h] = newSwaps(list, patterns)
+		s.made[h].guesses, s.made[h].pause = s.tried[h], s.pause
 	}
 	return s.made[h]
 }
@@ -95,13 +130,14 @@ func clean[H ~map[string][]string](h H, swaps *swaps) {
 	}
 	for name, values := range h {
 		for i, v := range values {
-			if out, _, hits := swaps.all(nil, []byte(v), true); hits > 0 {
+			if out, hits := swaps.all([]byte(v)); hits > 0 {
 				values[i] = string(out)
 			}
 		}
-		if out, _, hits := swaps.all(nil, []byte(name), true); hits > 0 {
+		// The case of a name is not that of the value any more: its form in lower case is looked for.
+		if out, hits := swaps.all([]byte(strings.ToLower(name))); hits > 0 {
 			delete(h, name)
-			h[string(out)] = values
+			h[textproto.CanonicalMIMEHeaderKey(string(out))] = values
 		}
 	}
 }
@@ -119,14 +155,25 @@ func (s *session) answer(res *http.Response) error {
 	if swaps == nil {
 		return nil
 	}
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	res.Header.Set("Accept-Ranges", "none") // see limit
+	switch coding := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding"); {
+	case res.StatusCode == http.StatusSwitchingProtocols:
 		return s.guardUpgrade(res, swaps)
+	case res.StatusCode == http.StatusPartialContent:
+		return s.refuseAnswer(x, "the answer is a part, which nobody asked for, and may have a part of the secret")
+	case coding != "" && coding != "identity":
+		return s.refuseAnswer(x, "the answer's messages are compressed, and cannot be looked into for the secret")
 	}
+	coding, err := codingOf(res.Header.Values("Content-Encoding"))
 	if res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead {
+		if coding != "" || err != nil {
+			// The length of what was compressed would tell how much of a guess is in the value.
+			res.Header.Del("Content-Length")
+			res.Header.Del("Content-Encoding")
+		}
 		clean(res.Trailer, swaps)
 		return nil
 	}
-	coding, err := codingOf(res.Header.Values("Content-Encoding"))
 	var r io.ReadCloser
 	if err == nil {
 		r, err = decoder(coding, res.Body)
@@ -137,12 +184,12 @@ func (s *session) answer(res *http.Response) error {
 	if coding != "" {
 		res.Header.Del("Content-Encoding")
 	}
-	if coding != "" || !sameLength(swaps.list) {
+	if coding != "" || !swaps.sameLength() {
 		res.Header.Del("Content-Length")
 		res.ContentLength = -1
 	}
 	res.Body = &cleanBody{
-		swapReader: swapReader{src: r, swaps: swaps, done: func() { clean(res.Trailer, swaps) }},
+		swapReader: newSwapReader(r, swaps, func() { clean(res.Trailer, swaps) }),
 		decoder:    r, body: res.Body,
 	}
 	return nil
@@ -166,20 +213,11 @@ type cleanBody struct {
 
 // Close implements io.Closer. The trailers may be known only now.
 func (b *cleanBody) Close() error {
-	_ = b.decoder.Close() // the body's error counts
 	err := b.body.Close()
+	b.in.wait()
+	_ = b.decoder.Close() // the body's error counts
 	b.done()
 	return err
-}
-
-// sameLength reports whether no replacement changes a length.
-func sameLength(list []swap) bool {
-	for _, s := range list {
-		if len(s.from) != len(s.to) {
-			return false
-		}
-	}
-	return true
 }
 
 // guardUpgrade ends an upgraded connection as soon as the server sends a value: what is in
@@ -189,31 +227,49 @@ func (s *session) guardUpgrade(res *http.Response, swaps *swaps) error {
 	if !ok {
 		return s.refuseAnswer(exchangeOf(res.Request.Context()), "the server changed the protocol unasked")
 	}
-	res.Body = &guardedConn{ReadWriteCloser: rw, swaps: swaps, refuse: func() error {
-		return s.refuseAnswer(nil, "the server sent the secret back after an upgrade")
-	}}
+	if res.Header.Get("Sec-Websocket-Extensions") != "" {
+		return s.refuseAnswer(exchangeOf(res.Request.Context()), "the server compresses messages unasked, and they cannot be looked into for the secret")
+	}
+	res.Body = &guardedConn{ReadWriteCloser: rw, in: pausing{src: rw}, s: newStream(swaps), refuse: func(reason string) error { return s.refuseAnswer(nil, reason) }}
 	return nil
 }
 
 // guardedConn is an upgraded connection to a server.
 type guardedConn struct {
 	io.ReadWriteCloser
-	swaps  *swaps
-	tail   []byte
-	refuse func() error
+	in     pausing
+	s      stream
+	whole  []byte
+	out    []byte // the end of whole
+	err    error
+	refuse func(reason string) error
 }
 
-// Read implements io.Reader. What may be the beginning of a value is passed on: the rest
-// is not.
+// Read implements io.Reader. What is the beginning of a value is held as in other answers. Where the
+// same number of bytes has to be held whatever they are (hold.go) no conversation is possible.
 func (g *guardedConn) Read(p []byte) (int, error) {
-	n, err := g.ReadWriteCloser.Read(p)
-	g.tail = append(g.tail, p[:n]...)
-	_, rest, hits := g.swaps.all(nil, g.tail, false)
-	g.tail = append(g.tail[:0], rest...)
-	if hits > 0 {
-		return 0, g.refuse()
+	for len(g.out) == 0 {
+		if g.err == nil && g.s.blind {
+			g.err = g.refuse("what the server sends looks like guesses at the secret: it gets no more upgrades until the sandbox is restarted")
+		}
+		if g.err != nil {
+			return 0, g.err
+		}
+		b, late, err := g.in.next(g.s.patience())
+		hits := 0
+		if late {
+			g.whole = g.s.release(g.whole[:0])
+		} else {
+			g.whole, hits = g.s.feed(g.whole[:0], b, err != nil)
+		}
+		g.out, g.err = g.whole, err
+		if hits > 0 {
+			g.out, g.err = nil, g.refuse("the server sent the secret back after an upgrade")
+		}
 	}
-	return n, err
+	n := copy(p, g.out)
+	g.out = g.out[n:]
+	return n, nil
 }
 
 // informed is a request whose informational answers (1xx) are cleaned before the proxy, whose

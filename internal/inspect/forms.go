@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"html"
 	"net/url"
 	"strings"
@@ -53,4 +54,16 @@ func escaped(text string) (list [][]byte) {
 	add(url.PathEscape(text))
 	add(html.EscapeString(text))
 	return list
+}
+
+// byteForms are formats of the bytes of a text: each of them escaped, and UTF-16.
+var byteForms = []string{"%%%02X", "%%%02x", `\u%04X`, `\u%04x`, `\x%02X`, `\x%02x`, "&#%d;", "&#x%x;", "&#x%X;", "%c\x00", "\x00%c"}
+
+// everyByte formats each byte of a text.
+func everyByte(text, format string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		fmt.Fprintf(&b, format, c)
+	}
+	return b.String()
 }

@@ -66,11 +66,11 @@ func lost(before []byte) bool {
 func FuzzSwap(f *testing.F) {
 	f.Add([]byte("a "+realValue+" b"), uint8(5))
 	f.Add([]byte(realValue[:10]+realValue+realValue), uint8(1))
-	swaps := newSwaps(swapsOf(realValue, standIn))
+	swaps := testSwaps()
 	f.Fuzz(func(t *testing.T, b []byte, size uint8) {
-		want, _, _ := swaps.all(nil, b, true)
-		r := &swapReader{src: &chunks{bytes.NewReader(b), int(size) + 1}, swaps: swaps}
-		got, err := io.ReadAll(r)
+		want, _ := swaps.all(b)
+		r := newSwapReader(&chunks{bytes.NewReader(b), int(size) + 1}, swaps, nil)
+		got, err := io.ReadAll(&r)
 		if err != nil || bytes.Contains(got, []byte(realValue)) {
 			t.Fatal(err)
 		}

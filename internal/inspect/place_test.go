@@ -113,6 +113,7 @@ func placeOf(t testing.TB, h http.Handler, protos []string, valid bool, list ...
 		roots.AddCert(worldCA.cert)
 	}
 	p.i = New(Config{Bindings: p.bindings, CA: func(context.Context) (*CA, error) { return ours, nil }, Roots: roots})
+	p.i.sent.pause = time.Minute // however slow this machine is
 	p.serve(server.Listener.Addr().String())
 	return p
 }

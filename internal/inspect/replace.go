@@ -4,72 +4,118 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
+	"time"
 )
 
 // swap replaces one text by another.
-type swap struct{ from, to []byte }
+type swap struct {
+	from, to []byte
+	// counts is how many bytes of from are no chance: a shorter beginning is held for a moment, and a
+	// longer one is counted (hold.go).
+	counts int
+}
 
 // swaps are replacements, and the finder of what they replace.
 type swaps struct {
 	*finder
-	list []swap
+	list     []swap
+	patterns []pattern     // the finder has their anchors behind the texts of list
+	longest  int           // bytes of the longest text that is replaced
+	passing  int           // bytes of the longest beginning that passes
+	guesses  *guesses      // of the host; nil: they are not counted
+	pause    time.Duration // how long a beginning is held that may be a chance; 0: until more comes
 }
 
-func newSwaps(list []swap) *swaps {
+func newSwaps(list []swap, patterns []pattern) *swaps {
+	s := &swaps{list: list, patterns: patterns}
 	var texts [][]byte
-	for _, s := range list {
-		texts = append(texts, s.from)
+	for _, one := range list {
+		texts, s.longest, s.passing = append(texts, one.from), max(s.longest, len(one.from)), max(s.passing, one.counts-1)
 	}
-	return &swaps{newFinder(texts), list}
+	for _, p := range patterns {
+		texts, s.longest, s.passing = append(texts, p.anchor()), max(s.longest, p.longest()), max(s.passing, longestEscape*(p.counts-1))
+	}
+	s.finder = newFinder(texts)
+	return s
 }
 
-// all returns b with each text replaced. Unless final is set, rest is the end of b that
-// may be the beginning of one of the texts, and is not in out. hits is how many were
-// replaced. out is appended to dst.
-func (s *swaps) all(dst, b []byte, final bool) (out, rest []byte, hits int) {
-	for {
-		at, which := s.find(b)
+// sameLength reports whether no replacement changes a length.
+func (s *swaps) sameLength() bool {
+	return !slices.ContainsFunc(s.list, func(s swap) bool { return len(s.from) != len(s.to) }) &&
+		!slices.ContainsFunc(s.patterns, func(p pattern) bool { return len(p.with) != len(p.value) })
+}
+
+// next returns where the first text that is replaced begins and ends in b, and what replaces it;
+// ok is false if there is none.
+func (s *swaps) next(b []byte) (start, end int, to []byte, ok bool) {
+	for from := 0; ; {
+		at, which := s.find(b[from:])
 		if at < 0 {
-			break
+			return 0, 0, nil, false
 		}
-		dst = append(append(dst, b[:at]...), s.list[which].to...)
-		b = b[at+len(s.list[which].from):]
+		at += from
+		if which < len(s.list) {
+			return at, at + len(s.list[which].from), s.list[which].to, true
+		}
+		for _, p := range s.patterns {
+			if start, end, ok := p.around(b, at); ok {
+				return start, end, p.replacement(end - start), true
+			}
+		}
+		from = at + 1
+	}
+}
+
+// all returns a whole text with each text in it replaced, and how many were.
+func (s *swaps) all(b []byte) (out []byte, hits int) {
+	for {
+		start, end, to, ok := s.next(b)
+		if !ok {
+			return append(out, b...), hits
+		}
+		out = append(append(out, b[:start]...), to...)
+		b = b[end:]
 		hits++
 	}
-	hold := 0
-	if !final {
-		hold = begun(s.list, b)
-	}
-	return append(dst, b[:len(b)-hold]...), b[len(b)-hold:], hits
 }
 
-// begun returns the length of the longest end of b that one of the texts begins with.
-func begun(list []swap, b []byte) (longest int) {
-	for _, s := range list {
-		for n := min(len(s.from)-1, len(b)); n > longest; n-- {
-			if bytes.HasSuffix(b, s.from[:n]) {
-				longest = n
+// begun returns the length of the longest end of b that is the beginning of a text, and whether one of
+// these beginnings is no chance.
+func (s *swaps) begun(b []byte) (longest int, sure bool) {
+	if len(b) == 0 {
+		return 0, false
+	}
+	for i := range s.list {
+		one := &s.list[i]
+		for n := min(len(one.from)-1, len(b)); n > 0; n-- {
+			if one.from[n-1] == b[len(b)-1] && bytes.HasSuffix(b, one.from[:n]) {
+				longest, sure = max(longest, n), sure || n >= one.counts
+				break
 			}
 		}
 	}
-	return longest
+	for i := range s.patterns {
+		n, is := s.patterns[i].begun(b)
+		longest, sure = max(longest, n), sure || is
+	}
+	return longest, sure
 }
 
-// swapReader replaces texts in a stream. It passes on each read at once, but for bytes that
-// may be the beginning of a text.
+// swapReader replaces texts in a stream. It passes on each read at once, but for what stream holds.
 type swapReader struct {
-	src   io.Reader
-	swaps *swaps
-	done  func() // called at the end of the stream, before io.EOF is returned; may be nil
+	in   pausing
+	s    stream
+	done func() // called at the end of the stream, before io.EOF is returned; may be nil
 
-	in, out []byte
-	whole   []byte // of which out is the end
-	buf     []byte
-	err     error
+	out   []byte
+	whole []byte // of which out is the end
+	err   error
 }
 
-// swapBuffer is the read buffer of a swapReader, in bytes.
-const swapBuffer = 32 << 10
+func newSwapReader(src io.Reader, s *swaps, done func()) swapReader {
+	return swapReader{in: pausing{src: src}, s: newStream(s), done: done}
+}
 
 // Read implements io.Reader.
 func (r *swapReader) Read(p []byte) (int, error) {
@@ -77,17 +123,16 @@ func (r *swapReader) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		if r.buf == nil {
-			r.buf = make([]byte, swapBuffer)
+		b, late, err := r.in.next(r.s.patience())
+		if late {
+			r.whole = r.s.release(r.whole[:0])
+		} else {
+			r.whole, _ = r.s.feed(r.whole[:0], b, err != nil)
 		}
-		n, err := r.src.Read(r.buf)
-		r.in = append(r.in, r.buf[:n]...)
-		out, rest, _ := r.swaps.all(r.whole[:0], r.in, err != nil)
-		r.out, r.whole, r.in = out, out, append(r.in[:0], rest...)
+		r.out, r.err = r.whole, err
 		if errors.Is(err, io.EOF) && r.done != nil {
 			r.done()
 		}
-		r.err = err
 	}
 	n := copy(p, r.out)
 	r.out = r.out[n:]

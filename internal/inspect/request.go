@@ -102,7 +102,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 			return nil, err
 		}
 	}
-	limit(out)
+	limit(out, len(j.bound) > 0)
 	return out, nil
 }
 
@@ -119,13 +119,20 @@ func (s *session) begin(r *http.Request, c *counted) error {
 	return nil
 }
 
-// limit takes off what would let an answer pass unread.
-func limit(r *http.Request) {
+// limit takes off what would let an answer pass unread. whole: it may have a value in it, which would not
+// be found in a part of the answer; a server may ignore that a part is asked for (RFC 9110, 14.2).
+func limit(r *http.Request, whole bool) {
+	if whole {
+		r.Header.Del("Range")
+		r.Header.Del("If-Range")
+	}
 	if a := r.Header.Values("Accept-Encoding"); len(a) > 0 {
 		r.Header.Set("Accept-Encoding", acceptable(a))
 	}
-	if r.Header.Get("Grpc-Accept-Encoding") != "" {
-		r.Header.Set("Grpc-Accept-Encoding", "identity")
+	for _, name := range []string{"Grpc-Accept-Encoding", "Connect-Accept-Encoding"} {
+		if r.Header.Get(name) != "" {
+			r.Header.Set(name, "identity")
+		}
 	}
 	r.Header.Del("Sec-Websocket-Extensions") // compression of messages
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {

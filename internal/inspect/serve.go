@@ -69,7 +69,7 @@ type Inspector struct {
 
 // New returns an Inspector.
 func New(c Config) *Inspector {
-	return &Inspector{c: c, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests)}
+	return &Inspector{c: c, sent: sentValues{pause: chancePause}, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests)}
 }
 
 // Target is the server that a client wants, and how to reach and report it.

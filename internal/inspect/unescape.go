@@ -61,17 +61,7 @@ func readEscape(b []byte) (c rune, n int, more bool) {
 		}
 		digits, from = 4, 2
 	}
-	for i := range digits {
-		if from+i >= len(b) {
-			return 0, 0, true
-		}
-		d, ok := hexDigit(b[from+i])
-		if !ok {
-			return 0, 0, false
-		}
-		c = c<<4 | d
-	}
-	return c, from + digits, false
+	return readHex(b, from, digits)
 }
 
 func hexDigit(b byte) (rune, bool) {

@@ -1,0 +1,150 @@
+package inspect
+
+import (
+	"bytes"
+	"html"
+	"unicode/utf8"
+)
+
+// pattern is a value in whatever mixture of characters and escapes: servers differ in which characters
+// they escape in JSON, URLs and HTML, and in how. Its anchor, the longest run of letters and digits,
+// is what none of them escapes; a text in which these are escaped too is found as a whole
+// (byteForms).
+type pattern struct {
+	value    string
+	from, to int // of the anchor in value
+	with     []byte
+	counts   int // characters; see swap
+}
+
+// minAnchor is the length of the shortest anchor, in bytes. A value without one is found in the forms
+// that are listed only.
+const minAnchor = 4
+
+// longestEscape is the length of the longest escape of a character that a pattern reads, in bytes.
+const longestEscape = 10
+
+// patternOf returns the pattern of a value; ok is false if it has no anchor, or none is needed: no
+// character is one that is escaped.
+func patternOf(value, placeholder string) (p pattern, ok bool) {
+	p = pattern{value: value, with: []byte(placeholder), counts: countsFrom(value, placeholder)}
+	start := 0
+	for i := 0; i <= len(value); i++ {
+		if i < len(value) && isAlphanumeric(value[i]) {
+			continue
+		}
+		if i-start > p.to-p.from {
+			p.from, p.to = start, i
+		}
+		start = i + 1
+	}
+	return p, p.to-p.from >= minAnchor && p.to-p.from < len(value)
+}
+
+func isAlphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
+
+func (p *pattern) anchor() []byte { return []byte(p.value[p.from:p.to]) }
+
+func (p *pattern) longest() int { return longestEscape * len(p.value) }
+
+// replacement returns what replaces n bytes that are the value. It is as long if the placeholder is as
+// long as the value.
+func (p *pattern) replacement(n int) []byte {
+	if len(p.with) != len(p.value) || n == len(p.with) {
+		return p.with
+	}
+	return append(bytes.Clone(p.with), blank(n-len(p.with))...)
+}
+
+// around returns the place of the value in b whose anchor begins at at.
+func (p *pattern) around(b []byte, at int) (start, end int, ok bool) {
+	if !bytes.HasPrefix(b[at:], p.anchor()) {
+		return 0, 0, false
+	}
+	for start = at - p.from; start >= 0 && start >= at-longestEscape*p.from; start-- {
+		if n, chars, _ := p.match(b[start:]); chars == len(p.value) && start+n > at {
+			return start, start + n, true
+		}
+	}
+	return 0, 0, false
+}
+
+// begun returns the length of the longest end of b that is a beginning of the value, and whether it is
+// no chance.
+func (p *pattern) begun(b []byte) (longest int, sure bool) {
+	for start := max(0, len(b)-p.longest()+1); start < len(b); start++ {
+		if b[start] != p.value[0] && !isEscape(b[start]) {
+			continue
+		}
+		if _, chars, more := p.match(b[start:]); more && chars > 0 {
+			return len(b) - start, chars >= p.counts
+		}
+	}
+	return 0, false
+}
+
+// match compares b with the value. n is the length of what agrees, and chars how many characters of the
+// value that is. more: b ends in the middle of it.
+func (p *pattern) match(b []byte) (n, chars int, more bool) {
+	for ; chars < len(p.value); chars++ {
+		c := p.value[chars]
+		if n == len(b) {
+			return n, chars, true
+		}
+		if r, size, cut := readAnyEscape(b[n:]); size > 0 && r == rune(c) {
+			n += size
+		} else if b[n] == c {
+			n++
+		} else {
+			return n, chars, cut
+		}
+	}
+	return n, chars, false
+}
+
+// isEscape reports whether an escape may begin with a byte.
+func isEscape(c byte) bool { return c == '%' || c == '\\' || c == '&' || c == '=' }
+
+// readAnyEscape reads the escape that b begins with: of URLs (%2F, %u002F), strings (\/, \u002F, \x2F),
+// HTML (&#47;, &sol;) or quoted-printable (=2F). n is its length, 0 if it is none. more: it may be one
+// when more bytes come.
+func readAnyEscape(b []byte) (c rune, n int, more bool) {
+	switch {
+	case len(b) == 0 || !isEscape(b[0]):
+		return 0, 0, false
+	case b[0] == '&':
+		end := bytes.IndexByte(b[:min(len(b), longestEscape)], ';')
+		if end < 0 {
+			return 0, 0, len(b) < longestEscape
+		}
+		text := html.UnescapeString(string(b[:end+1]))
+		if c, size := utf8.DecodeRuneInString(text); size == len(text) {
+			return c, end + 1, false
+		}
+		return 0, 0, false
+	case len(b) > 1 && (b[0] == '\\' && b[1] == 'x'):
+		return readHex(b, 2, 2)
+	case len(b) > 1 && (b[0] == '%' && b[1] == 'u'):
+		return readHex(b, 2, 4)
+	case b[0] == '=':
+		return readHex(b, 1, 2)
+	}
+	return readEscape(b)
+}
+
+// readHex reads an escape of so many digits behind from bytes.
+func readHex(b []byte, from, digits int) (c rune, n int, more bool) {
+	for i := from; i < from+digits; i++ {
+		if i >= len(b) {
+			return 0, 0, true
+		}
+		d, ok := hexDigit(b[i])
+		if !ok {
+			return 0, 0, false
+		}
+		c = c<<4 | d
+	}
+	return c, from + digits, false
+}
