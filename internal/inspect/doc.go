@@ -18,13 +18,15 @@
 //   - it is for the name and port of the connection;
 //   - a placeholder in the place that its secret is for is replaced by the value
 //     (credential.go); one anywhere else, in whatever encoding, is a refusal;
-//   - other credentials are refused, so that nobody else's account on the host can be used
-//     to carry data out, unless a secret of the host allows them.
+//   - other credentials are refused (foreign.go, formbody.go), so that nobody else's account on the
+//     host can be used to carry data out, unless a secret of the host allows them, or none is for
+//     the host: it is inspected for rules about requests then.
 //
 // The body is judged as it passes (requestbody.go): the last byte of a placeholder does not
 // leave. In answers each copy of a value that was sent to the host is replaced by the
 // placeholder (answer.go, replace.go), in headers, body and trailers, whatever the content
-// coding; an answer in a coding that bawn cannot read is refused.
+// coding and the escapes (forms.go, pattern.go); an answer in a coding that bawn cannot read is
+// refused. hold.go says what is held of an answer that streams.
 //
 // Bodies stream both ways and are never held as a whole, but for one into which a secret is
 // put.
@@ -32,6 +34,6 @@
 // # Limits
 //
 // What a server makes of a value (its parts, another encoding than those in forms.go, a
-// message of WebSocket that is split or compressed) is not recognised. After an upgrade to
+// message of WebSocket that is split) is not recognised. After an upgrade to
 // WebSocket what the client sends is not looked into; it has no values to send.
 package inspect
