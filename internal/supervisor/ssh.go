@@ -53,7 +53,7 @@ func (s *supervisor) forwardSSH(ctx context.Context, c net.Conn) {
 	s.beginSession(ctx)
 	left := s.life.attach()
 	defer left()
-	relay.Both(&leaving{c, left}, g)
+	relay.Until(ctx, &leaving{c, left}, g)
 }
 
 // umaskOf returns the file mode creation mask of the process at the other end of a socket; nil
@@ -92,3 +92,11 @@ func (l *leaving) Read(b []byte) (int, error) {
 
 // CloseWrite ends one direction (package relay).
 func (l *leaving) CloseWrite() error { return relay.CloseWrite(l.Conn) }
+
+// SyscallConn is that of the connection, if it has one (relay.Until).
+func (l *leaving) SyscallConn() (syscall.RawConn, error) {
+	if c, ok := l.Conn.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, syscall.ENOTSOCK
+}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/hashicorp/yamux"
 
-	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/text"
 	"bawn.dev/bawn/internal/wire"
 )
@@ -35,8 +34,12 @@ import (
 //
 //	a reply on the control port                      wire.MaxLine bytes
 //	streams, opened by the host alone                maxStreams (1024) at once, each with
-//	                                                 at most maxWindow (1 MiB) unread
-//	streams that the guest has not accepted yet      maxStreamsOpened (256); more wait
+//	                                                 at most maxWindow (1 MiB) unread; of
+//	                                                 ports maxTCPStreams (896), so that a
+//	                                                 session finds room
+//	streams whose opening waits for the guest        maxStreamsOpened (256); more wait
+//	acknowledgements of a stream                     one
+//	streams that ended unacknowledged                maxUnacknowledged (262144) in all
 //	pings, streams that the guest opens              none
 //	window updates of a stream                       freeUpdates (16), and one for each
 //	                                                 bytesPerUpdate (64 KiB) sent to it
@@ -322,94 +325,6 @@ func skipPast(r io.Reader, nonce []byte) error {
 		}
 	}
 	return errors.New("the guest agent did not begin the session")
-}
-
-// Open opens a stream of the kind. It fails unless StartMux has succeeded. When ctx ends first it
-// returns the cause; a stream that opens later is closed.
-func (a *Client) Open(ctx context.Context, h wire.StreamHeader) (net.Conn, error) {
-	type opened struct {
-		stream net.Conn
-		err    error
-	}
-	done := make(chan opened)
-	select {
-	case a.opening <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	started := a.start(func() { // it ends with the session, whose writes have no deadline
-		defer func() { <-a.opening }()
-		s, err := a.openStream(h)
-		select {
-		case done <- opened{s, err}:
-		case <-ctx.Done():
-			if err == nil {
-				s.Close()
-			}
-		}
-	})
-	if !started {
-		<-a.opening
-		return nil, net.ErrClosed
-	}
-	select {
-	case o := <-done:
-		return o.stream, o.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// openStream opens a stream, however long the guest does not read.
-func (a *Client) openStream(h wire.StreamHeader) (net.Conn, error) {
-	a.mu.Lock()
-	mux := a.mux
-	a.mu.Unlock()
-	if mux == nil {
-		return nil, errors.New("the guest is not connected yet")
-	}
-	if mux.NumStreams() >= maxStreams {
-		return nil, fmt.Errorf("guest: %d connections to it are open, which is the limit: close some of them", maxStreams)
-	}
-	s, err := mux.OpenStream()
-	if err != nil {
-		return nil, fmt.Errorf("guest: %w", err)
-	}
-	b, err := json.Marshal(h)
-	if err == nil {
-		_, err = s.Write(append(b, '\n'))
-	}
-	if err != nil {
-		s.Close()
-		return nil, fmt.Errorf("guest: %w", err)
-	}
-	return s, nil
-}
-
-// maxStreamReply bounds the line in which the guest answers to a stream's header, in bytes.
-const maxStreamReply = 4096
-
-// DialTCP opens a stream to a TCP port on the guest's loopback. When ctx ends first it
-// returns the cause.
-func (a *Client) DialTCP(ctx context.Context, port uint16) (net.Conn, error) {
-	s, err := a.Open(ctx, wire.StreamHeader{Kind: wire.StreamTCP, Port: port})
-	if err != nil {
-		return nil, err
-	}
-	release := interruptible(ctx, s.SetReadDeadline)
-	line, err := lines.ReadExact(s, maxStreamReply)
-	release()
-	if err == nil {
-		var r wire.StreamReply
-		if err = json.Unmarshal(line, &r); err == nil && r.Error != "" {
-			err = errors.New(reported(r.Error))
-		}
-	}
-	if err != nil {
-		s.Close()
-		return nil, fmt.Errorf("guest port %d: %w", port, sendError(ctx, err))
-	}
-	return s, nil
 }
 
 // muxLogger passes yamux's log lines on to the supervisor's log.

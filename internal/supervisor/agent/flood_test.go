@@ -90,6 +90,7 @@ func TestAFloodOnTheMuxPortEndsIt(t *testing.T) {
 		"window updates":                func(uint32) []byte { return frame(window, 0, 1, 1) },
 		"windows of 4 GiB":              func(uint32) []byte { return frame(window, 0, 1, 1<<32-1) },
 		"acknowledgements":              func(uint32) []byte { return frame(window, ack, 1, 0) },
+		"acknowledgements with data":    func(uint32) []byte { return append(frame(data, ack, 1, 1), 'x') },
 		"frames of no data":             func(uint32) []byte { return frame(data, 0, 1, 0) },
 		"data after the end":            func(uint32) []byte { return append(frame(data, fin, 1, 1), 'x') },
 		"ends of a stream":              func(uint32) []byte { return frame(window, rst, 1, 0) },

@@ -38,7 +38,12 @@ const (
 	latePerReset     = 4096     // for each that the host gave up while the guest was sending
 	maxGoAway        = 1
 	maxStreams       = 1024 // open at once
+	maxTCPStreams    = 896  // of them, those to ports of the guest
 	maxStreamsOpened = 256  // that are being opened at once
+	// maxUnacknowledged bounds the streams of a session that ended before the guest had
+	// acknowledged them: yamux keeps some bytes of each (Session.inflight). An honest guest
+	// leaves one unacknowledged only if its end came before it was accepted.
+	maxUnacknowledged = 256 << 10
 )
 
 // guard is the mux port as yamux sees it. It judges each frame of the guest's before yamux
@@ -58,6 +63,7 @@ type guard struct {
 	last    uint32              // the last stream that the host opened
 	late    int                 // frames of ended streams that the guest may still send
 	goAways int
+	unacked int // streams that ended before the guest acknowledged them
 	broken  error
 }
 
@@ -67,6 +73,7 @@ type traffic struct {
 	granted uint64 // by which the guest let its window grow
 	updates uint64 // how often it did
 
+	acked                 bool
 	hostEnded, guestEnded bool
 }
 
@@ -160,19 +167,26 @@ func (g *guard) fromHost(f frame) error {
 	if f.flags&flagRST != 0 && !s.guestEnded {
 		g.late += latePerReset
 	}
-	g.note(s, f, &s.hostEnded)
-	return nil
+	return g.note(s, f, &s.hostEnded)
 }
 
-// note notes the end of one side of a stream, and forgets a stream that has ended. The
-// caller holds the mutex.
-func (g *guard) note(s *traffic, f frame, ended *bool) {
+// note notes the end of one side of a stream, and forgets a stream that has ended. It returns
+// an error if that was one unacknowledged stream too many. The caller holds the mutex.
+func (g *guard) note(s *traffic, f frame, ended *bool) error {
 	if f.flags&flagFIN != 0 {
 		*ended = true
 	}
-	if f.flags&flagRST != 0 || s.hostEnded && s.guestEnded {
-		delete(g.streams, f.stream)
+	if f.flags&flagRST == 0 && !(s.hostEnded && s.guestEnded) {
+		return nil
 	}
+	delete(g.streams, f.stream)
+	if s.acked {
+		return nil
+	}
+	if g.unacked++; g.unacked > maxUnacknowledged {
+		return errors.New("too many streams ended that were never acknowledged")
+	}
+	return nil
 }
 
 // fromGuest returns the error for a frame that no honest guest sends.
@@ -215,7 +229,7 @@ func (g *guard) ofStream(f frame) error {
 		if err := s.fromGuest(f); err != nil {
 			return err
 		}
-		g.note(s, f, &s.guestEnded)
+		return g.note(s, f, &s.guestEnded)
 	}
 	return nil
 }
@@ -224,6 +238,12 @@ func (g *guard) ofStream(f frame) error {
 func (s *traffic) fromGuest(f frame) error {
 	if s.guestEnded && f.kind == frameData {
 		return errors.New("data after the stream's end")
+	}
+	if f.flags&flagACK != 0 {
+		if s.acked { // yamux would take it for that of another stream
+			return errors.New("a stream is acknowledged twice")
+		}
+		s.acked = true
 	}
 	if f.kind != frameWindow {
 		return nil

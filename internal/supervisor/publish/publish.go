@@ -200,7 +200,7 @@ func (p *Ports) forward(ctx context.Context, c net.Conn, guest uint16) {
 		reset(c)
 		return
 	}
-	relay.Both(c, g)
+	relay.Until(ctx, c, g)
 }
 
 // reset closes a connection with RST, so that the client sees a refusal and

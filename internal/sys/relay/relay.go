@@ -2,8 +2,11 @@
 package relay
 
 import (
+	"context"
 	"io"
+	"net"
 	"sync"
+	"time"
 )
 
 // Both copies from a to b and from b to a, until both directions have ended, and
@@ -18,6 +21,47 @@ func Both(a, b io.ReadWriteCloser) {
 	wg.Wait()
 	a.Close()
 	b.Close()
+}
+
+// owned is a connection whose calls may wait long after its Close, and whose owner has a place
+// for goroutines that do.
+type owned interface {
+	// Go runs f in a goroutine that ends with the owner at the latest. It returns false, and
+	// does nothing, once that has ended.
+	Go(f func()) bool
+}
+
+// Until is Both until ctx ends, or until the peer of a has gone while b takes nothing. Then it
+// closes both, and returns although a call to b may still wait, if b has a method Go.
+func Until(ctx context.Context, a, b net.Conn) {
+	ended := make(chan struct{})
+	run := func() {
+		defer close(ended)
+		Both(a, b)
+	}
+	o, isOwned := b.(owned)
+	switch {
+	case !isOwned:
+		go run() // it is waited for
+	case !o.Go(run):
+		a.Close()
+		b.Close()
+		return
+	}
+	broken, stop := watchBroken(a)
+	defer stop()
+	select {
+	case <-ended:
+		return
+	case <-broken:
+	case <-ctx.Done():
+	}
+	a.Close()
+	_ = b.SetDeadline(time.Unix(1, 0)) // Close alone ends no reads of a yamux stream
+	b.Close()
+	if !isOwned {
+		<-ended
+	}
 }
 
 func one(dst, src io.ReadWriteCloser) {
