@@ -120,11 +120,17 @@ func (s *supervisor) alignClock(ctx context.Context, now func() time.Time, lead 
 	return behind, s.machine.agent.Call(ctx, wire.OpClock, wire.ClockRequest{Forward: int64(behind + lead)}, nil)
 }
 
+// startClockLimit is how long a guest may take to set its clock while a person waits for it.
+// It is a variable for tests.
+var startClockLimit = 5 * time.Second
+
 // startClock sets the clock of a guest that has just started or was resumed, before the
 // first command runs. A failure is logged: watchClock tries again.
 func (s *supervisor) startClock(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, startClockLimit)
+	defer cancel()
 	now := func() time.Time { return time.Now().Round(0) }
-	if _, err := s.alignClock(ctx, now, firstLead); err != nil && ctx.Err() == nil {
+	if _, err := s.alignClock(ctx, now, firstLead); err != nil && !s.life.ended() {
 		s.log.Warn("cannot set the guest's clock", "error", err)
 	}
 }

@@ -106,7 +106,7 @@ type life struct {
 
 // begin starts the life of a sandbox, and ends it with the test, which fails if a goroutine
 // is left then. The guest powers off when it is asked to.
-func begin(t *testing.T) *life {
+func begin(t *testing.T, options ...func(*life)) *life {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	home := t.TempDir()
@@ -147,6 +147,9 @@ func begin(t *testing.T) *life {
 			}
 		},
 	}
+	for _, set := range options {
+		set(l)
+	}
 	go func() {
 		defer close(l.ended)
 		l.why = errors.Join(l.s.run(ctx, l.prepare), l.s.close())
@@ -169,7 +172,7 @@ func begin(t *testing.T) *life {
 var testKey = newTestKey()
 
 // prepare stands for the start of a machine.
-func (l *life) prepare(context.Context) error {
+func (l *life) prepare(ctx context.Context) error {
 	s := l.s
 	ram, err := memory.New(1 << 20)
 	if err != nil {
@@ -185,6 +188,9 @@ func (l *life) prepare(context.Context) error {
 	}
 	s.tasks.Go(func() { l.answer(guest) })
 	s.tasks.Go(func() { <-l.process.done; guest.Close(); printed.Close() }) // as QEMU's ends are closed
+	if s.source.resumed {
+		return s.adopt(ctx)
+	}
 	if err := s.openNetwork(); err != nil {
 		return err
 	}

@@ -74,8 +74,17 @@ type poolMember struct {
 	closeEvents func() // set once the member is claimed
 }
 
-// makeReady restores the machine, warms it up, and makes the guest forget the warm-up.
+// readyLimit is how long a member may take to be ready. While it gets ready, the pool is locked.
+const readyLimit = 10 * time.Minute
+
+// errNotReady is the cause with which the preparation of a member ends that took too long.
+var errNotReady = fmt.Errorf("the pool machine was not ready after %v", readyLimit)
+
+// makeReady restores the machine, warms it up, and makes the guest forget the warm-up. It takes
+// readyLimit at most.
 func (m *poolMember) makeReady(ctx context.Context, warmUp func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, errNotReady)
+	defer cancel()
 	s := m.s
 	s.setPriority(handoff.BackgroundNice)
 	defer s.setPriority(0)
@@ -276,8 +285,10 @@ func (m *poolMember) takeOver(d store.Dir, spec *sandbox.Spec, events *os.File, 
 	return err
 }
 
-// prepare turns the machine into the sandbox that claimed it.
+// prepare turns the machine into the sandbox that claimed it. It takes adoptLimit at most.
 func (m *poolMember) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, adoptLimit, errAdopt)
+	defer cancel()
 	s := m.s
 	if err := s.openNetwork(); err != nil {
 		return err

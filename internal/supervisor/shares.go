@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/qemu"
@@ -36,9 +37,24 @@ func (s *supervisor) plugShares(ctx context.Context) error {
 	return nil
 }
 
+// savingPoll is the interval of attempts of AddAgent to have the machine for itself.
+const savingPoll = 20 * time.Millisecond
+
+// errAddAgent is the cause with which AddAgent ends when it took too long.
+var errAddAgent = fmt.Errorf("the sandbox did not take the agent within %v", pauseLimit)
+
 // AddAgent implements control.Service.
 func (s *supervisor) AddAgent(ctx context.Context, a sandbox.Agent) error {
-	s.saving.Lock() // nothing saves the machine, and nobody else changes its shares
+	ctx, cancelAdd := context.WithTimeoutCause(ctx, pauseLimit, errAddAgent)
+	defer cancelAdd()
+	// Nothing saves the machine, and nobody else changes its shares.
+	for !s.saving.TryLock() {
+		select {
+		case <-time.After(savingPoll):
+		case <-ctx.Done():
+			return errors.Join(errSaving(), context.Cause(ctx))
+		}
+	}
 	defer s.saving.Unlock()
 	if phase := s.life.status().phase; phase != sandbox.Running {
 		return control.Errorf(control.ReasonPhase, "the sandbox is %s", phase)

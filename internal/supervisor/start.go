@@ -254,6 +254,8 @@ func (s *supervisor) startTemplateShares(ctx context.Context, from *vm.Origin, s
 // returned. After an error nothing of the machine is left, but for one that boots: that is
 // kept for startError.
 func (s *supervisor) runMachine(ctx context.Context, plan *qemu.Machine, from *vm.Origin, then func(context.Context) error) error {
+	ctx, cancelStart := context.WithTimeoutCause(ctx, bootLimit, errBoot)
+	defer cancelStart()
 	m, err := s.startQEMU(ctx, *plan, from)
 	if err != nil {
 		return err
@@ -276,6 +278,13 @@ func (s *supervisor) runMachine(ctx context.Context, plan *qemu.Machine, from *v
 	}
 	return err
 }
+
+// bootLimit is how long a machine may take to start, up to the first answer of its agent. On a
+// busy host with software emulation a boot can take minutes.
+const bootLimit = 15 * time.Minute
+
+// errBoot is the cause with which a start ends that took too long.
+var errBoot = fmt.Errorf("the guest's agent did not answer within %v", bootLimit)
 
 // restoreLimit is how long a restored agent may take to answer. It only has to continue
 // where it was; on a busy host with software emulation that can take seconds.
@@ -333,8 +342,18 @@ func (s *supervisor) greet(ctx context.Context) error {
 	return nil
 }
 
-// adopt turns a machine, whose agent already answers, into this sandbox.
+// adoptLimit is how long a guest whose agent answers may take to become the sandbox: to be set
+// up, and to mount what is shared. It is a variable for tests.
+var adoptLimit = 5 * time.Minute
+
+// errAdopt is the cause with which an adoption ends that took too long.
+var errAdopt = fmt.Errorf("the guest's agent answers, but was not ready after %v", adoptLimit)
+
+// adopt turns a machine, whose agent already answers, into this sandbox. It takes adoptLimit
+// at most.
 func (s *supervisor) adopt(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, adoptLimit, errAdopt)
+	defer cancel()
 	if err := s.openNetwork(); err != nil {
 		return err
 	}

@@ -225,6 +225,7 @@ func (s *supervisor) live(ctx context.Context, prepare func(context.Context) err
 	defer s.watchShares()()
 	why = s.awaitEnd(ctx)
 	s.life.setPhase(sandbox.Stopping, why)
+	s.machine.Kill() // what still waits for its guest ends with it
 	s.log.Info("ending", "why", why)
 	return why, nil
 }
@@ -303,9 +304,12 @@ func (s *supervisor) startError(err error) error {
 var errTornDown = errors.New("the sandbox has ended")
 
 // tearDown ends all that belongs to the sandbox, and returns when no goroutine of it is
-// left.
+// left. The machine is killed first: nothing may wait for its guest any more.
 func (s *supervisor) tearDown() {
 	s.life.end(errTornDown)
+	if s.machine != nil {
+		s.machine.Kill()
+	}
 	s.closeSSH()
 	s.closePorts()
 	s.destroyMachine()
