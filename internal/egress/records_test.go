@@ -71,15 +71,8 @@ func serveRecords(t *testing.T, zone string) (s *recordServer, addr string) {
 	if err := parser.Err(); err != nil {
 		t.Fatal(err)
 	}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := listenBoth(t)
 	addr = packets.LocalAddr().String()
-	streams, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, server := range []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: streams, Handler: s}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -88,6 +81,23 @@ func serveRecords(t *testing.T, zone string) (s *recordServer, addr string) {
 		t.Cleanup(func() { _ = server.Shutdown() })
 	}
 	return s, addr
+}
+
+// listenBoth listens on a port that is free for UDP and for TCP.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	for range 100 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, streams
+		}
+		packets.Close() // another program has the port for TCP
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
 }
 
 // recordLab is a lab whose records come from a real resolver.

@@ -92,7 +92,8 @@ func mixtures() map[string]string {
 		"URL of .NET": replace("/", "%2f", "+", "%2b", "=", "%3d"), "URL, all but letters": replace("-", "%2D", "/", "%2F", "+", "%2B", "=", "%3D"), "escape()": replace("-", "%u002d", "=", "%u003D"),
 		"quoted-printable": replace("=", "=3D"), "string": replace("/", `\x2f`, "+", `\x2B`), "first escaped": "%73" + realValue[1:], "last escaped": realValue[:len(realValue)-1] + "&#61;",
 		"upper": strings.ToUpper(realValue), "lower": strings.ToLower(realValue), "all \\u": everyByte(realValue, `\u%04x`), "all %": everyByte(realValue, "%%%02X"),
-		"UTF-16": everyByte(realValue, "%c\x00"),
+		"UTF-16": everyByte(realValue, "%c\x00"), "JSON in JSON": replace("/", `\\\/`, "+", `\\u002b`), "URL in a URL": replace("/", "%252F", "+", "%252B", "=", "%253D"),
+		"URL of .NET in JSON": replace("/", `\u00252f`, "=", `\u00253d`), "HTML in HTML": replace("/", "&amp;#x2F;", "=", "&amp;#61;"), "JSON in HTML": replace("+", "&#92;u002B"),
 	}
 }
 

@@ -21,8 +21,12 @@ type pattern struct {
 // that are listed only.
 const minAnchor = 4
 
-// longestEscape is the length of the longest escape of a character that a pattern reads, in bytes.
-const longestEscape = 10
+// longestEscape is the length of the longest escape of a character that a pattern reads, in bytes, and
+// longestNested that of the longest escape of one.
+const (
+	longestEscape = 10
+	longestNested = 2 * longestEscape
+)
 
 // patternOf returns the pattern of a value; ok is false if it has no anchor, or none is needed: no
 // character is one that is escaped.
@@ -47,7 +51,7 @@ func isAlphanumeric(c byte) bool {
 
 func (p *pattern) anchor() []byte { return []byte(p.value[p.from:p.to]) }
 
-func (p *pattern) longest() int { return longestEscape * len(p.value) }
+func (p *pattern) longest() int { return longestNested * len(p.value) }
 
 // replacement returns what replaces n bytes that are the value. It is as long if the placeholder is as
 // long as the value.
@@ -63,7 +67,7 @@ func (p *pattern) around(b []byte, at int) (start, end int, ok bool) {
 	if !bytes.HasPrefix(b[at:], p.anchor()) {
 		return 0, 0, false
 	}
-	for start = at - p.from; start >= 0 && start >= at-longestEscape*p.from; start-- {
+	for start = at - p.from; start >= 0 && start >= at-longestNested*p.from; start-- {
 		if n, chars, _ := p.match(b[start:]); chars == len(p.value) && start+n > at {
 			return start, start + n, true
 		}
@@ -93,7 +97,9 @@ func (p *pattern) match(b []byte) (n, chars int, more bool) {
 		if n == len(b) {
 			return n, chars, true
 		}
-		if r, size, cut := readAnyEscape(b[n:]); size > 0 && r == rune(c) {
+		if r, size, cut := readNested(b[n:]); size > 0 && r == rune(c) {
+			n += size
+		} else if r, size, _ := readAnyEscape(b[n:]); size > 0 && r == rune(c) {
 			n += size
 		} else if b[n] == c {
 			n++
@@ -106,6 +112,35 @@ func (p *pattern) match(b []byte) (n, chars int, more bool) {
 
 // isEscape reports whether an escape may begin with a byte.
 func isEscape(c byte) bool { return c == '%' || c == '\\' || c == '&' || c == '=' }
+
+// readNested is readAnyEscape for escapes that may be escaped again, as JSON in a string of JSON, or
+// a URL in the query of another.
+func readNested(b []byte) (c rune, n int, more bool) {
+	c, n, more = readAnyEscape(b)
+	if n == 0 || c >= utf8.RuneSelf || !isEscape(byte(c)) {
+		return c, n, more
+	}
+	var inner [longestEscape]byte // what is behind the outer escapes
+	var ends [longestEscape]int   // in b
+	inner[0], ends[0] = byte(c), n
+	k, at := 1, n
+	for ; k < len(inner) && at < len(b); k++ {
+		r, size, cut := readAnyEscape(b[at:])
+		switch {
+		case cut:
+			return c, n, true
+		case size == 0 || r >= utf8.RuneSelf:
+			r, size = rune(b[at]), 1
+		}
+		at += size
+		inner[k], ends[k] = byte(r), at
+	}
+	r, size, cut := readAnyEscape(inner[:k])
+	if size > 0 {
+		return r, ends[size-1], false
+	}
+	return c, n, cut && at == len(b)
+}
 
 // readAnyEscape reads the escape that b begins with: of URLs (%2F, %u002F), strings (\/, \u002F, \x2F),
 // HTML (&#47;, &sol;) or quoted-printable (=2F). n is its length, 0 if it is none. more: it may be one
