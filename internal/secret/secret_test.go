@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // fakeRing is a keyring in memory.
@@ -171,6 +173,61 @@ func TestCommandRunsWhenTheValueIsNeeded(t *testing.T) {
 	}
 	if strings.Contains(everything(t, s.config, s.state), "the-value-of-the-command\n") {
 		t.Error("the output was written to a file")
+	}
+}
+
+// TestAttackManyRequestsForAFailingCommand: it runs once for all, so that a guest cannot make it ask the
+// person again and again; what it prints later is not kept from them for long.
+func TestAttackManyRequestsForAFailingCommand(t *testing.T) {
+	for _, command := range []string{"false", "true"} { // it fails, or prints nothing
+		s, _ := testStore(t)
+		runs := filepath.Join(t.TempDir(), "runs")
+		sec := entry("EXAMPLE_KEY", "")
+		sec.Command = fmt.Sprintf("echo run >> %s; %s", runs, command)
+		sec, err := s.Set(t.Context(), sec, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if v, err := s.Value(t.Context(), &sec); err == nil {
+					t.Errorf("%s: %q", command, v)
+				}
+			})
+		}
+		all.Wait()
+		if b, _ := os.ReadFile(runs); len(b) > 10*len("run\n") { // one, and one more for each five seconds of a slow machine
+			t.Errorf("%s: it ran %d times", command, strings.Count(string(b), "\n"))
+		}
+		s.mu.Lock()
+		for _, f := range s.fetches {
+			if left := time.Until(f.until); left > failureTime {
+				t.Errorf("%s: the failure is kept for %s", command, left)
+			}
+		}
+		s.mu.Unlock()
+	}
+	// One who does not wait leaves it to the others.
+	s, _ := testStore(t)
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sec := entry("EXAMPLE_KEY", "")
+	sec.Command = "cat " + gate
+	sec, err := s.Set(t.Context(), sec, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Value(ctx, &sec); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	go func() { _ = os.WriteFile(gate, []byte("the-value-of-the-command\n"), 0o600) }()
+	if v, err := s.Value(t.Context(), &sec); v != "the-value-of-the-command" || err != nil {
+		t.Error(v, err)
 	}
 }
 

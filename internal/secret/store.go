@@ -43,8 +43,8 @@ type Store struct {
 	config, state string // bawn's folders
 	ring          ring
 
-	mu     sync.Mutex
-	cached map[string]cachedValue // outputs of commands, by their entry's ID
+	mu      sync.Mutex
+	fetches map[string]*fetch // of commands and of the keyring, by Secret.Stored
 }
 
 // Open returns the user's store.
@@ -62,7 +62,7 @@ func Open() (*Store, error) {
 
 // OpenAt returns the store in these folders of bawn's, which need not exist.
 func OpenAt(config, state string) *Store {
-	return &Store{config: config, state: state, ring: desktop{}, cached: map[string]cachedValue{}}
+	return &Store{config: config, state: state, ring: desktop{}, fetches: map[string]*fetch{}}
 }
 
 // index is the content of indexFile.

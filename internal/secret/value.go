@@ -22,12 +22,29 @@ const (
 	commandTime = time.Minute
 	// cacheTime is how long the output of a command is used again.
 	cacheTime = 5 * time.Minute
+	// failureTime is how long the failure of a command or of the keyring is given as the answer,
+	// before it is tried again: each try may ask the person something, and a guest can make
+	// thousands of requests at once.
+	failureTime = 5 * time.Second
 )
 
-// cachedValue is the output of a command.
-type cachedValue struct {
+// fetch is the fetching of a value: under way until done is closed, then its outcome, which is used
+// again until a time.
+type fetch struct {
+	done  chan struct{}
 	value string
+	err   error
 	until time.Time
+}
+
+// over reports whether the value must be fetched anew.
+func (f *fetch) over(now time.Time) bool {
+	select {
+	case <-f.done:
+		return !now.Before(f.until)
+	default:
+		return false
+	}
 }
 
 // ring is a keyring.
@@ -78,13 +95,13 @@ func (s *Store) forget(sec *Secret) error {
 func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 	switch sec.Keeper {
 	case Keyring:
-		v, err = s.ring.Get(sec.Stored)
+		v, err = s.fetched(ctx, sec.Stored, 0, func(context.Context) (string, error) { return s.ring.Get(sec.Stored) })
 	case File:
 		var b []byte
 		b, err = os.ReadFile(s.valuePath(sec.Stored))
 		v = string(b)
 	case Command:
-		v, err = s.output(ctx, sec)
+		v, err = s.fetched(ctx, sec.Stored, cacheTime, func(ctx context.Context) (string, error) { return run(ctx, sec.Command) })
 	default:
 		err = fmt.Errorf("%q keeps it", sec.Keeper)
 	}
@@ -97,27 +114,37 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 	return v, nil
 }
 
-// output returns the first line of what a secret's command prints.
-func (s *Store) output(ctx context.Context, sec *Secret) (string, error) {
+// fetched returns what get returns, which is called once for all who want the value at the same time. A
+// value is used again for as long as keep, a failure for failureTime. get goes on after the end of ctx,
+// for the others.
+func (s *Store) fetched(ctx context.Context, id string, keep time.Duration, get func(context.Context) (string, error)) (string, error) {
 	s.mu.Lock()
-	c, ok := s.cached[sec.Stored]
-	s.mu.Unlock()
-	if ok && time.Now().Before(c.until) {
-		return c.value, nil
-	}
-	v, err := run(ctx, sec.Command)
-	if err != nil {
-		return "", err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, c := range s.cached {
-		if time.Now().After(c.until) {
-			delete(s.cached, id)
+	f := s.fetches[id]
+	if now := time.Now(); f == nil || f.over(now) {
+		for id, f := range s.fetches {
+			if f.over(now) {
+				delete(s.fetches, id)
+			}
 		}
+		f = &fetch{done: make(chan struct{})}
+		s.fetches[id] = f
+		go func() {
+			defer close(f.done)
+			if f.value, f.err = get(context.WithoutCancel(ctx)); f.err == nil {
+				f.err = CheckValue(f.value)
+			}
+			if f.until = time.Now().Add(keep); f.err != nil {
+				f.value, f.until = "", time.Now().Add(failureTime)
+			}
+		}()
 	}
-	s.cached[sec.Stored] = cachedValue{v, time.Now().Add(cacheTime)}
-	return v, nil
+	s.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.value, f.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // passed are the variables by which password managers find their files and agents.
