@@ -149,6 +149,12 @@ func (s *session) answer(res *http.Response) error {
 		// A session that the server opens for the secret is a credential, too.
 		res.Header.Del("Set-Cookie")
 	}
+	s.i.issued.learn(s.t.host(), res)
+	if x != nil && x.token && res.StatusCode == http.StatusOK && res.Body != nil {
+		defer func() {
+			res.Body = &tokenBody{ReadCloser: res.Body, found: func(b []byte) { s.i.issued.add(s.t.host(), b) }}
+		}()
+	}
 	res.Header.Del("Alt-Svc") // another way to the server, which may not be inspected
 	swaps := s.swaps()
 	clean(res.Header, swaps)

@@ -37,6 +37,10 @@ var harmlessWords = []string{
 	"csrf", "xsrf", "authenticity", "verification", "continuation", "page", "next", "sync", "cursor", "resume", "pagination", "idempotency", "cache", "surrogate", "partition", "encryption",
 }
 
+// harmlessEnds are last words of names about a credential that do not carry one (npm-auth-type,
+// token_type).
+var harmlessEnds = []string{"type", "types", "mode", "scheme", "version", "expires", "expiry", "ttl", "hint", "count", "limit", "status"}
+
 // harmlessPrefixes begin names of headers of browsers and of an object's metadata, in lower case.
 var harmlessPrefixes = []string{"sec-", "x-amz-meta-", "x-goog-meta-", "x-ms-meta-"}
 
@@ -58,7 +62,7 @@ func isCredential(name string) bool {
 		return false
 	}
 	words := wordsOf(name)
-	return !slices.ContainsFunc(words, isHarmless) && (slices.ContainsFunc(words, isCredentialWord) || slices.Contains(words, "sig") || strings.HasSuffix(lower, "key") && endsInKey(words))
+	return !slices.ContainsFunc(words, isHarmless) && !slices.Contains(harmlessEnds, words[len(words)-1]) && (slices.ContainsFunc(words, isCredentialWord) || slices.Contains(words, "sig") || strings.HasSuffix(lower, "key") && endsInKey(words))
 }
 
 // endsInKey reports whether the last word is key, or that of an owner and key in one.
@@ -75,7 +79,7 @@ func isCredentialField(host, field, value string) bool {
 
 func isCredentialWords(host string, words []string, value string) bool {
 	switch last := words[len(words)-1]; {
-	case value == "" || slices.ContainsFunc(words, isHarmless):
+	case isFlag(value) || slices.ContainsFunc(words, isHarmless) || slices.Contains(harmlessEnds, last):
 		return false
 	case len(words) == 1 && slices.Contains(vagueFields, last):
 		return len(value) >= vagueLength || last == "key" && strings.HasSuffix(host, ".googleapis.com")
@@ -85,6 +89,11 @@ func isCredentialWords(host string, words []string, value string) bool {
 		return true
 	}
 	return slices.ContainsFunc(words, isCredentialWord)
+}
+
+// isFlag reports whether a value is nothing, a switch (offline_token=true) or a small number.
+func isFlag(value string) bool {
+	return value == "" || value == "true" || value == "false" || len(value) <= 4 && strings.Trim(value, "0123456789") == ""
 }
 
 // isCredentialWord reports whether a word of a name says that it carries a credential.

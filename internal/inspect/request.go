@@ -36,6 +36,7 @@ func unavailable(format string, args ...any) *refusal {
 type exchange struct {
 	refused atomic.Pointer[refusal] // the first one, also of the body or the answer
 	other   bool                    // other credentials may pass
+	token   bool                    // it asks the host for a token of our account
 }
 
 // exchangeKey is the key of an exchange in its request's context.
@@ -102,6 +103,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 			return nil, err
 		}
 	}
+	x.token = !j.other && s.i.issued.asks(s.t.host(), out)
 	limit(out, len(j.bound) > 0)
 	return out, nil
 }
@@ -324,7 +326,10 @@ func (j *judgement) header(name, v string) (string, error) {
 	if carried := carries(j.all, v); carried != "" {
 		return "", j.misplaced(carried, "the header "+name)
 	}
-	if v != "" && !j.other && (isCredential(name) || name == "Sec-Websocket-Protocol" && isCredentialProtocol(v) || secret.HasIssued(v)) {
+	if scheme, token := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "bearer") && j.s.i.issued.has(j.s.t.host(), token) {
+		return v, nil
+	}
+	if !isFlag(v) && !j.other && (isCredential(name) || name == "Sec-Websocket-Protocol" && isCredentialProtocol(v) || secret.HasIssued(v)) {
 		return "", j.foreign("the header " + name)
 	}
 	return v, nil

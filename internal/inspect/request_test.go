@@ -272,8 +272,8 @@ func TestOtherCredentialsAreRefused(t *testing.T) {
 	}
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
-	res, body := p.do(p.client("h2"), request(t, "GET", "/?key=of-a-map&token=page-2&pageToken=a-long-value-of-the-server&sort_key=name-of-the-field&author=someone-with-a-name", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2",
-		"X-CsrfToken", "5", "X-NextToken", "6", "X-Tokens", "7", "Mcp-Session-Id", "8", "X-Monkey", "9", "X-Amz-Meta-Key", "3", "Sec-Websocket-Protocol", "graphql-transport-ws, v4.channel.k8s.io", "X-Authored-By", "4"))
+	res, body := p.do(p.client("h2"), request(t, "GET", "/?offline_token=true&token_type=bearer&max_token=4096&key=of-a-map&token=page-2&pageToken=a-long-value-of-the-server&sort_key=name-of-the-field&author=someone-with-a-name", nil, "X-Csrf-Token", "1", "Idempotency-Key", "2",
+		"Npm-Auth-Type", "web", "X-Use-Cookie", "1", "X-Auth-Scheme", "plain", "X-CsrfToken", "5", "X-NextToken", "6", "X-Tokens", "7", "Mcp-Session-Id", "8", "X-Monkey", "9", "X-Amz-Meta-Key", "3", "Sec-Websocket-Protocol", "graphql-transport-ws, v4.channel.k8s.io", "X-Authored-By", "4"))
 	if res.StatusCode != 200 {
 		t.Errorf("a request without credentials: %d %s", res.StatusCode, body)
 	}

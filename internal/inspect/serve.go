@@ -62,6 +62,7 @@ type Config struct {
 type Inspector struct {
 	c        Config
 	sent     sentValues
+	issued   issued
 	buffers  buffers
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request
@@ -102,6 +103,12 @@ func (i *Inspector) Wants(name string, port uint16) (bool, error) {
 	}
 	return slices.ContainsFunc(list, func(b secret.Bound) bool { return b.IsFor(name, port) }), nil
 }
+
+// host returns the host of a target.
+func (t *Target) host() secret.Host { return secret.Host{Name: t.Name, Port: t.Port} }
+
+// portText returns the port of a host.
+func portText(h secret.Host) string { return strconv.Itoa(int(h.Port)) }
 
 // session is one connection of a client.
 type session struct {
