@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,24 +68,37 @@ func refusePoll(t *testing.T, f *fileSystem, mounted string) {
 	}
 }
 
+// kernelBuffer holds a request of the kernel and its answer. They are used again: two megabytes
+// made anew for each request would keep the collector busy.
+type kernelBuffer struct {
+	in  [maxIO + 64<<10]byte
+	out [maxIO + 4096]byte
+}
+
+var kernelBuffers = sync.Pool{New: func() any { return new(kernelBuffer) }}
+
 // serveKernel answers the kernel's requests until the file system is unmounted.
 func serveKernel(dev int, h *handler) {
 	for {
-		in := make([]byte, maxIO+64<<10)
-		n, err := unix.Read(dev, in)
+		b, ok := kernelBuffers.Get().(*kernelBuffer)
+		if !ok {
+			panic("share: the pool holds buffers")
+		}
+		n, err := unix.Read(dev, b.in[:])
 		if err == unix.EINTR || err == unix.ENOENT {
+			kernelBuffers.Put(b)
 			continue
 		}
 		if err != nil {
 			return
 		}
 		answer := func() {
-			out := make([]byte, maxIO+4096)
-			if n := h.Handle([][]byte{in[:n]}, [][]byte{out[:16], out[16:]}); n > 0 { // as virtiofs has it
-				_, _ = unix.Write(dev, out[:n])
+			if n := h.Handle([][]byte{b.in[:n]}, [][]byte{b.out[:16], b.out[16:]}); n > 0 { // as virtiofs has it
+				_, _ = unix.Write(dev, b.out[:n])
 			}
+			kernelBuffers.Put(b)
 		}
-		if h.Blocks([][]byte{in[:n]}) {
+		if h.Blocks([][]byte{b.in[:n]}) {
 			go answer()
 			continue
 		}

@@ -138,7 +138,8 @@ func TestTheMainWorktreeLeavesTheOthersAlone(t *testing.T) {
 		`git worktree add -q inside -b inside && cd inside && echo x >x && git add x && git commit -qm x && git worktree list | grep -q inside`,
 		`git worktree add -q -b more more/other && cd more/other && git commit -q --allow-empty -m y`,
 		`mkdir -p .git/worktrees/other/rebase-merge && echo 'exec evil' >.git/worktrees/other/rebase-merge/git-rebase-todo`,
-		`! mv .git/worktrees .git/w2 && ! rm -r .git/worktrees`,
+		`mv .git/worktrees .git/w2 && test ! -e .git/worktrees`, // by a copy of what it sees: the host keeps the other's
+		`git worktree prune --expire=now && git worktree add -q --detach again && test "$(ls .git/worktrees)" = again`,
 	} {
 		if out, err := p.try(p.guest, step); err != nil {
 			t.Errorf("%s: %v\n%s", step, err, out)
@@ -146,6 +147,9 @@ func TestTheMainWorktreeLeavesTheOthersAlone(t *testing.T) {
 	}
 	if after := p.sh(p.host+".other", `git status --porcelain; git rev-parse HEAD; cat .git`); after != before {
 		t.Errorf("the other working tree is\n%s\nand was\n%s", after, before)
+	}
+	if _, err := os.Lstat(filepath.Join(p.host, ".git/worktrees/other/index")); err != nil {
+		t.Error(err)
 	}
 	if _, err := os.Lstat(filepath.Join(p.host, ".git/worktrees/other/rebase-merge")); err == nil {
 		t.Error("the guest has begun a rebase there")
