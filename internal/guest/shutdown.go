@@ -17,6 +17,7 @@ const (
 	endGrace    = 5 * time.Second
 	dockerGrace = 15 * time.Second
 	killGrace   = 5 * time.Second
+	offLimit    = 30 * time.Second // more than all of these together
 	endPoll     = 20 * time.Millisecond
 )
 
@@ -30,6 +31,7 @@ func (a *agent) shutdown(struct{}) (any, error) {
 // return; a second call waits for ever.
 func (a *agent) powerOff() {
 	a.off.Lock()
+	a.ssh.Retire()
 	a.docker.Stop(dockerGrace)
 	_ = syscall.Kill(-1, syscall.SIGTERM) // all but process 1; ESRCH means that there are none
 	_ = syscall.Kill(-1, syscall.SIGCONT)
@@ -56,7 +58,9 @@ func linkEndCommands(dir string) {
 }
 
 // endMachine is one of the commands poweroff, halt, reboot and shutdown. All of them power
-// the machine off; only the host can start it again. It returns the exit status.
+// the machine off; only the host can start it again. It is killed with all other processes, or
+// else returns the exit status: what follows the command on the host comes after the machine
+// has begun to power off.
 func endMachine(name string, args []string) (status int) {
 	if name == modeShutdown && !slices.Contains(args, "now") && !slices.Contains(args, "+0") {
 		fmt.Fprintln(os.Stderr, "a delayed shutdown is not supported: use shutdown -h now")
@@ -69,6 +73,7 @@ func endMachine(name string, args []string) (status int) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return 1
 	}
+	time.Sleep(offLimit)
 	return 0
 }
 

@@ -13,8 +13,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -29,11 +31,12 @@ type Server struct {
 	logins    *accounts.Logins
 	processes *process.Table
 
-	ready chan struct{} // closed when there is a host key
-	once  sync.Once
-	mu    sync.Mutex
-	host  ssh.Signer
-	keys  [][]byte // authorized, in wire form
+	ready   chan struct{} // closed when there is a host key
+	retired atomic.Bool   // see Retire
+	once    sync.Once
+	mu      sync.Mutex
+	host    ssh.Signer
+	keys    [][]byte // authorized, in wire form
 }
 
 // New returns a server that waits to be configured. Users are those of logins; commands
@@ -99,10 +102,19 @@ func (s *Server) config() *ssh.ServerConfig {
 	return cfg
 }
 
+// Retire makes the server answer no connection that begins later, for ever. The machine powers
+// off: a client that waits for an answer sees its connection end with the machine, and starts
+// the machine again. Its command would otherwise begin and be killed.
+func (s *Server) Retire() { s.retired.Store(true) }
+
 // Serve serves one connection until it ends, and closes it. Commands that ask for no file mode
 // creation mask get this one; nil is the agent's.
 func (s *Server) Serve(c net.Conn, umask *uint32) {
 	defer c.Close()
+	if s.retired.Load() {
+		_, _ = io.Copy(io.Discard, c)
+		return
+	}
 	conn, channels, requests, err := ssh.NewServerConn(c, s.config())
 	if err != nil {
 		return // the handshake has reported it to the client

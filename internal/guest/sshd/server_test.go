@@ -573,3 +573,27 @@ func TestStrangersAreRefused(t *testing.T) {
 		t.Errorf("a server that is not set up said something: %d, %v", n, err)
 	}
 }
+
+// TestRetiredServerAnswersNobody: its clients wait until the connection ends.
+func TestRetiredServerAnswersNobody(t *testing.T) {
+	b := newBench(t)
+	b.server.Retire()
+	ours, theirs := net.Pipe()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		b.server.Serve(theirs, nil)
+	}()
+	answer := make(chan []byte)
+	go func() {
+		got, _ := io.ReadAll(ours) // ends when the connection does
+		answer <- got
+	}()
+	_, err := io.WriteString(ours, "SSH-2.0-client\r\n") // a pipe has no buffer: the server has read it
+	must(t, err)
+	must(t, ours.Close())
+	<-served
+	if got := <-answer; len(got) > 0 {
+		t.Errorf("it said %q", got)
+	}
+}
