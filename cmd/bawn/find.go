@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"sync"
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sandbox"
@@ -37,9 +38,15 @@ func openNamed(name string) (*engine.Engine, *sandbox.Spec, error) {
 	return e, spec, err
 }
 
-// each calls f for the named sandboxes, for all, or for this directory's, and continues
-// after a failure. It returns the last one and reports those before it, with their next steps.
+// each calls f for the named sandboxes, for all, or for this directory's, one after the other, and
+// continues after a failure. It returns the last one and reports those before it, with their next
+// steps.
 func each(args []string, all bool, f func(*engine.Engine, string) error) error {
+	return eachAtOnce(1, args, all, f)
+}
+
+// eachAtOnce is each for so many sandboxes at the same time.
+func eachAtOnce(atOnce int, args []string, all bool, f func(*engine.Engine, string) error) error {
 	e, _, err := openEngine()
 	if err != nil {
 		return err
@@ -52,14 +59,16 @@ func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 		args = []string{""}
 	}
 	var failed error
-	for _, a := range args {
-		spec, err := find(e, a)
+	for _, err := range inTurns(atOnce, len(args), func(i int) error {
+		spec, err := find(e, args[i])
 		switch {
 		case err == nil:
 			err = f(e, spec.Name)
 		case all || engine.ReasonOf(err) == engine.Damaged: // it can still be stopped or removed
-			err = f(e, a)
+			err = f(e, args[i])
 		}
+		return err
+	}) {
 		if failed != nil && err != nil {
 			report(os.Stderr, failed)
 		}
@@ -68,4 +77,25 @@ func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 		}
 	}
 	return failed
+}
+
+// inTurns calls f for 0 to n-1 in this order, atOnce of them at the same time, and returns what each
+// returned.
+func inTurns(atOnce, n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range min(atOnce, n) {
+		workers.Go(func() {
+			for i := range next {
+				errs[i] = f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	return errs
 }

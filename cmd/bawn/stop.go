@@ -8,6 +8,10 @@ import (
 	"bawn.dev/bawn/internal/engine"
 )
 
+// stopsAtOnce is how many sandboxes stop at the same time. A stop mostly waits for the guest's
+// programs.
+const stopsAtOnce = 8
+
 func stopCommand() *cobra.Command {
 	var force, all bool
 	c := &cobra.Command{
@@ -15,7 +19,7 @@ func stopCommand() *cobra.Command {
 		Short:             "Stop sandboxes; their disks are kept",
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
-			return each(args, all, func(e *engine.Engine, name string) error {
+			return eachAtOnce(stopsAtOnce, args, all, func(e *engine.Engine, name string) error {
 				return e.Stop(c.Context(), name, force)
 			})
 		},

@@ -115,6 +115,7 @@ type machine struct {
 	lock            *lockfile.Lock
 	d               store.Dir
 	events          control.Broadcaster
+	asked           func() // is called before Status answers; nil for nothing
 
 	mu       sync.Mutex
 	ports    []sandbox.Port
@@ -131,6 +132,9 @@ func start(t *testing.T, d store.Dir) *machine {
 }
 
 func (m *machine) Status() control.Status {
+	if m.asked != nil {
+		m.asked()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return control.Status{Name: "shop", Phase: sandbox.Running, Ports: slices.Clone(m.ports), Starved: m.starved}
@@ -477,6 +481,36 @@ func TestList(t *testing.T) {
 	}
 	if _, err := p.Describe(t.Context(), "none"); engine.ReasonOf(err) != engine.NotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestListAsksAllAtOnce: each sandbox answers when the other was asked too.
+func TestListAsksAllAtOnce(t *testing.T) {
+	p := newPlace(t)
+	var others sync.WaitGroup
+	others.Add(2)
+	both := make(chan struct{})
+	go func() { others.Wait(); close(both) }()
+	for _, name := range []string{"one", "two"} {
+		m := &machine{d: p.add(t, name, p.shop, nil)}
+		once := sync.OnceFunc(others.Done)
+		m.asked = func() {
+			once()
+			select {
+			case <-both:
+			case <-t.Context().Done():
+			}
+		}
+		m.lock = serve(t, m.d, m)
+	}
+	list, failed, err := p.List(t.Context())
+	if err != nil || len(failed) > 0 || len(list) != 2 {
+		t.Fatal(list, failed, err)
+	}
+	for _, i := range list {
+		if i.Status == nil {
+			t.Errorf("%s was asked after another had not answered", i.Name)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
@@ -96,11 +97,19 @@ func (e *Engine) statuses(ctx context.Context) map[string]control.Status {
 	defer cancel()
 	names, _ := e.Names() // without, the error that is being made says less
 	all := map[string]control.Status{}
+	var mu sync.Mutex
+	var asked sync.WaitGroup
 	for _, n := range names {
-		if s, err := control.NewClient(e.sandboxes.Dir(n).DialControl).Status(ctx); err == nil {
-			all[n] = s
-		}
+		asked.Go(func() {
+			s, err := control.NewClient(e.sandboxes.Dir(n).DialControl).Status(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				all[n] = s
+			}
+		})
 	}
+	asked.Wait()
 	return all
 }
 

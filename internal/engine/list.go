@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
@@ -87,14 +88,19 @@ func (e *Engine) List(ctx context.Context) (list []*Info, failed map[string]erro
 	if err != nil {
 		return nil, nil, err
 	}
+	found, errs := make([]*Info, len(names)), make([]error, len(names))
+	var asked sync.WaitGroup
+	for i, n := range names { // at once: one that does not answer holds up no other
+		asked.Go(func() { found[i], errs[i] = e.describe(ctx, n) })
+	}
+	asked.Wait()
 	failed = map[string]error{}
-	for _, n := range names {
-		i, err := e.describe(ctx, n)
+	for i, n := range names {
 		switch {
-		case err == nil:
-			list = append(list, i)
-		case !store.IsNotFound(err): // or it was removed meanwhile
-			failed[n] = err
+		case errs[i] == nil:
+			list = append(list, found[i])
+		case !store.IsNotFound(errs[i]): // or it was removed meanwhile
+			failed[n] = errs[i]
 		}
 	}
 	return list, failed, nil
