@@ -149,29 +149,34 @@ func (s *session) answer(res *http.Response) error {
 		// A session that the server opens for the secret is a credential, too.
 		res.Header.Del("Set-Cookie")
 	}
-	s.i.issued.learn(s.t.host(), res)
-	if x != nil && x.token && res.StatusCode == http.StatusOK && res.Body != nil {
-		defer func() {
-			res.Body = &tokenBody{ReadCloser: res.Body, found: func(b []byte) { s.i.issued.add(s.t.host(), b) }}
-		}()
-	}
 	res.Header.Del("Alt-Svc") // another way to the server, which may not be inspected
-	swaps := s.swaps()
-	clean(res.Header, swaps)
-	if swaps == nil {
-		return nil
+	s.i.issued.learn(s.t.host(), res)
+	if swaps := s.swaps(); swaps != nil {
+		clean(res.Header, swaps)
+		res.Header.Set("Accept-Ranges", "none") // see limit
+		if err := s.cleanAnswer(x, res, swaps); err != nil {
+			return err
+		}
 	}
-	res.Header.Set("Accept-Ranges", "none") // see limit
-	switch coding := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding"); {
+	if x != nil && x.token && res.StatusCode == http.StatusOK && res.Body != nil {
+		res.Body = &tokenBody{ReadCloser: res.Body, found: func(b []byte) { s.i.issued.add(s.t.host(), b) }}
+	}
+	return nil
+}
+
+// cleanAnswer arranges that the values are replaced in what follows the head of an answer, or refuses
+// it.
+func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) error {
+	messages := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding")
+	coding, err := codingOf(res.Header.Values("Content-Encoding"))
+	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		return s.guardUpgrade(res, swaps)
 	case res.StatusCode == http.StatusPartialContent:
 		return s.refuseAnswer(x, "the answer is a part, which nobody asked for, and may have a part of the secret")
-	case coding != "" && coding != "identity":
+	case messages != "" && messages != "identity":
 		return s.refuseAnswer(x, "the answer's messages are compressed, and cannot be looked into for the secret")
-	}
-	coding, err := codingOf(res.Header.Values("Content-Encoding"))
-	if res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead {
+	case res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead:
 		if coding != "" || err != nil {
 			// The length of what was compressed would tell how much of a guess is in the value.
 			res.Header.Del("Content-Length")

@@ -70,8 +70,8 @@ func (s *stream) feed(dst, b []byte, final bool) (out []byte, hits int) {
 		return dst, 0
 	}
 	held := s.passed // where it began, if anything was held
-	b = append(s.all, b...)
-	s.all = b
+	s.all = append(s.all, b...)
+	b = s.all
 	out = dst
 	for ; ; hits++ {
 		start, end, to, ok := s.swaps.next(b)
@@ -88,18 +88,7 @@ func (s *stream) feed(dst, b []byte, final bool) (out []byte, hits int) {
 		}
 		b, s.passed = b[end:], max(0, s.passed-end)
 	}
-	cut := len(b)
-	s.sure = false
-	switch {
-	case final:
-	case s.blind:
-		cut -= s.swaps.longest - 1
-	default:
-		n := 0
-		n, s.sure = s.swaps.begun(b)
-		cut -= n
-	}
-	cut = max(cut, s.passed)
+	cut := max(s.passed, len(b)-s.hold(b, final))
 	if out = append(out, b[s.passed:cut]...); len(out) > len(dst) {
 		s.steps = 0 // what was held is the beginning of nothing, or of what was replaced
 	}
@@ -109,6 +98,19 @@ func (s *stream) feed(dst, b []byte, final bool) (out []byte, hits int) {
 	}
 	s.pass(b, cut)
 	return out, hits
+}
+
+// hold returns how many bytes at the end of b are to be held, and sets sure.
+func (s *stream) hold(b []byte, final bool) (n int) {
+	s.sure = false
+	switch {
+	case final:
+		return 0
+	case s.blind:
+		return s.swaps.longest - 1
+	}
+	n, s.sure = s.swaps.begun(b)
+	return n
 }
 
 // pass notes that b passed up to cut.

@@ -100,8 +100,10 @@ func (i *issued) add(h secret.Host, b []byte) {
 	defer i.mu.Unlock()
 	for _, t := range []string{answer.Token, answer.Access, answer.Refresh} {
 		if sum := sha256.Sum256([]byte(t)); t != "" && !slices.Contains(i.tokens[h], sum) {
-			list := append(i.tokens[h], sum)
-			i.tokens[h] = slices.Clone(list[max(0, len(list)-maxIssued):])
+			i.tokens[h] = append(i.tokens[h], sum)
+			if over := len(i.tokens[h]) - maxIssued; over > 0 {
+				i.tokens[h] = slices.Clone(i.tokens[h][over:])
+			}
 		}
 	}
 }

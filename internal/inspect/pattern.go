@@ -93,21 +93,32 @@ func (p *pattern) begun(b []byte) (longest int, sure bool) {
 // value that is. more: b ends in the middle of it.
 func (p *pattern) match(b []byte) (n, chars int, more bool) {
 	for ; chars < len(p.value); chars++ {
-		c := p.value[chars]
 		if n == len(b) {
 			return n, chars, true
 		}
-		if r, size, cut := readNested(b[n:]); size > 0 && r == rune(c) {
-			n += size
-		} else if r, size, _ := readAnyEscape(b[n:]); size > 0 && r == rune(c) {
-			n += size
-		} else if b[n] == c {
-			n++
-		} else {
-			return n, chars, cut
+		size, more := lengthAs(b[n:], rune(p.value[chars]))
+		if size == 0 {
+			return n, chars, more
 		}
+		n += size
 	}
 	return n, chars, false
+}
+
+// lengthAs returns the length of the character or escape that b begins with, if it is c; else 0. more: it
+// may be c when more bytes come.
+func lengthAs(b []byte, c rune) (n int, more bool) {
+	r, n, more := readNested(b)
+	if n > 0 && r == c {
+		return n, false
+	}
+	if r, n, _ := readAnyEscape(b); n > 0 && r == c {
+		return n, false
+	}
+	if rune(b[0]) == c {
+		return 1, false
+	}
+	return 0, more
 }
 
 // isEscape reports whether an escape may begin with a byte.

@@ -72,16 +72,8 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	if err != nil {
 		return nil, unavailable("%v", err)
 	}
-	x := &exchange{}
-	j := judgement{s: s, ctx: r.Context(), all: needlesOf(list)}
-	for _, b := range list {
-		if b.IsFor(s.t.Name, s.t.Port) {
-			j.bound = append(j.bound, b)
-			j.other = j.other || b.OtherCredentials
-		}
-	}
-	j.other = j.other || len(j.bound) == 0 // inspected for its rules about requests only
-	x.other = j.other
+	j := s.judgement(r.Context(), list)
+	x := &exchange{other: j.other}
 	if r.URL.User != nil && !j.other {
 		return nil, j.foreign("the user in the URL")
 	}
@@ -106,6 +98,19 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	x.token = !j.other && s.i.issued.asks(s.t.host(), out)
 	limit(out, len(j.bound) > 0)
 	return out, nil
+}
+
+// judgement returns that of a request, with these secrets of the sandbox.
+func (s *session) judgement(ctx context.Context, list []secret.Bound) *judgement {
+	j := &judgement{s: s, ctx: ctx, all: needlesOf(list)}
+	for _, b := range list {
+		if b.IsFor(s.t.Name, s.t.Port) {
+			j.bound = append(j.bound, b)
+			j.other = j.other || b.OtherCredentials
+		}
+	}
+	j.other = j.other || len(j.bound) == 0 // inspected for its rules about requests only
+	return j
 }
 
 // begin asks the rules about a request.

@@ -292,7 +292,7 @@ func (d *decodedScan) feed(p []byte, final bool) (*refusal, error) {
 		}
 	}
 	if !final || d.shut {
-		return nil, nil //nolint:nilnil // nothing is wrong so far
+		return nil, nil
 	}
 	if d.wait() {
 		d.shut = true
