@@ -16,7 +16,7 @@ import (
 func (i *Inspector) RefusedInClear(name string, port uint16, target string, header iter.Seq2[string, string]) error {
 	list, err := i.c.Bindings.List()
 	if err != nil {
-		return err
+		return errNoList // connections to the host over TLS log the reason
 	}
 	j := judgement{s: &session{i: i, t: Target{Name: name, Port: port}}, all: needlesOf(list)}
 	has := false

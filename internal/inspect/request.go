@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -18,7 +19,8 @@ import (
 // refusal is why a request or an answer does not pass.
 type refusal struct {
 	status int
-	reason string
+	reason string // for the log
+	told   string // what the guest is told, if that is less; empty: reason
 	page   []byte // the answer, if the refusal is logged already; nil: Target.Page makes it
 }
 
@@ -31,6 +33,10 @@ func forbidden(format string, args ...any) *refusal {
 func unavailable(format string, args ...any) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, reason: fmt.Sprintf(format, args...)}
 }
+
+// errNoList tells the guest that the list of secrets cannot be read. The error itself names files of the
+// host.
+var errNoList = errors.New("the list of secrets cannot be read on the host: bawn net log says there why")
 
 // exchange is a request and what becomes of it.
 type exchange struct {
@@ -70,7 +76,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	}
 	list, err := s.i.c.Bindings.List()
 	if err != nil {
-		return nil, unavailable("%v", err)
+		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: errNoList.Error()}
 	}
 	j := s.judgement(r.Context(), list)
 	x := &exchange{other: j.other}

@@ -420,9 +420,9 @@ func TestUnavailableValue(t *testing.T) {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
 	p.bindings.mu.Lock()
-	p.bindings.err = errors.New("the list is damaged")
+	p.bindings.err = errors.New("/home/me/secrets.json is damaged")
 	p.bindings.mu.Unlock()
-	if res, body = p.do(p.client("h2"), request(t, "GET", "/", nil)); res.StatusCode != 503 || s.count() != 0 {
+	if res, body = p.do(p.client("h2"), request(t, "GET", "/", nil)); res.StatusCode != 503 || s.count() != 0 || strings.Contains(body, "/home/me") || !strings.Contains(p.log(), "/home/me") {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
 	if _, err := p.i.Wants("any.example.test", 443); err == nil {

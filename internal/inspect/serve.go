@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -318,17 +319,17 @@ func (s *session) explain(w http.ResponseWriter, err error) {
 
 // refuse logs a refusal and answers with it.
 func (s *session) refuse(w http.ResponseWriter, err error) {
-	status := http.StatusForbidden
+	status, told := http.StatusForbidden, err.Error()
 	var why *refusal
 	if errors.As(err, &why) {
-		status = why.status
+		status, told = why.status, cmp.Or(why.told, told)
 	}
 	if why != nil && why.page != nil {
 		write(w, status, why.page)
 		return
 	}
 	s.t.Refused(err.Error())
-	write(w, status, s.t.Page(status, err.Error()))
+	write(w, status, s.t.Page(status, told))
 }
 
 // write answers with a page of bawn's own.

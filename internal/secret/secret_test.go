@@ -473,3 +473,18 @@ func TestIndexOfAnotherBuild(t *testing.T) {
 		t.Error("a list without end")
 	}
 }
+
+// TestErrorOfAValueNamesNoPath of the host: a guest reads it.
+func TestErrorOfAValueNamesNoPath(t *testing.T) {
+	s, _ := testStore(t)
+	sec, err := s.Set(t.Context(), entry("EXAMPLE_KEY", ""), "the-value-of-the-secret")
+	if err != nil || sec.Keeper != File {
+		t.Fatalf("%+v, %v", sec, err)
+	}
+	if err := os.Remove(s.valuePath(sec.Stored)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Value(t.Context(), &sec); err == nil || strings.Contains(err.Error(), s.config) || !strings.Contains(err.Error(), "EXAMPLE_KEY") {
+		t.Error(err)
+	}
+}

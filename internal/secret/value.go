@@ -108,6 +108,9 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 	if err == nil {
 		err = CheckValue(v)
 	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err // a guest reads this, and the path is none of its business
+	}
 	if err != nil {
 		return "", fmt.Errorf("the value of the secret %s is not available: %w", sec.Name, err)
 	}
