@@ -100,7 +100,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/vm", "kernel netstack policy qemu sandbox template wire"},
 	{"internal/supervisor/agent", "wire"},
 	{"internal/supervisor/agent/agenttest", "supervisor/agent wire"},
-	{"internal/supervisor/shareserver", "sandbox sandbox/store share share/guard snapshot supervisor/handoff wire"},
+	{"internal/supervisor/shareserver", "sandbox sandbox/store share share/guard snapshot supervisor/handoff volume wire"},
 	{"internal/supervisor/launch", "sandbox sandbox/store supervisor/handoff"},
 	{"internal/supervisor/pool", "qemu sandbox sandbox/store supervisor/handoff supervisor/launch supervisor/vm wire"},
 	{"internal/supervisor/templatebuild", "disk memory qemu sandbox sandbox/store share snapshot supervisor/agent supervisor/handoff supervisor/launch supervisor/shareserver supervisor/vm template wire"},

@@ -65,9 +65,13 @@ func printVolumes(out io.Writer, list []engine.Volume, quiet bool) error {
 		return nil
 	}
 	tw := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tUSED\tCREATED\tWRITER\tSANDBOXES")
+	fmt.Fprintln(tw, "NAME\tUSED\tSIZE\tCREATED\tWRITER\tSANDBOXES")
 	for _, v := range list {
-		fmt.Fprintf(tw, "%s\t%s\t%s ago\t%s\t%s\n", v.Name, size.Format(v.Used), age(time.Since(v.Created)), orDash(v.Writer), orDash(strings.Join(v.Sandboxes, ", ")))
+		limit := "-"
+		if v.Size > 0 {
+			limit = size.Format(v.Size)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s ago\t%s\t%s\n", v.Name, size.Format(v.Used), limit, age(time.Since(v.Created)), orDash(v.Writer), orDash(strings.Join(v.Sandboxes, ", ")))
 	}
 	return tw.Flush()
 }
@@ -81,20 +85,30 @@ func orDash(s string) string {
 }
 
 func volumeCreateCommand() *cobra.Command {
-	return &cobra.Command{
+	var limit string
+	c := &cobra.Command{
 		Use: "create NAME", Short: "Make an empty volume", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
+			var bytes int64
+			if c.Flags().Changed("size") {
+				var err error
+				if bytes, err = size.Parse(limit); err != nil {
+					return fmt.Errorf("--size: %w", err)
+				}
+			}
 			e, _, err := openEngine()
 			if err != nil {
 				return err
 			}
-			if err := e.CreateVolume(c.Context(), args[0]); err != nil {
+			if err := e.CreateVolume(c.Context(), args[0], bytes); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), args[0])
 			return nil
 		},
 	}
+	c.Flags().StringVar(&limit, "size", "", "the most `SIZE` that its files may take of the host's disk (default: all that bawn leaves to guests)")
+	return c
 }
 
 func volumeInspectCommand() *cobra.Command {

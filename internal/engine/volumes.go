@@ -15,6 +15,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/diskuse"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/transfer"
 	"bawn.dev/bawn/internal/volume"
 )
@@ -48,7 +49,8 @@ const (
 type Volume struct {
 	Name      string    `json:"name"`
 	Created   time.Time `json:"created"`
-	Used      int64     `json:"used"`             // bytes of the host's disk
+	Size      int64     `json:"size,omitempty"`   // bytes of the host's disk that it may take; 0 is no limit
+	Used      int64     `json:"used"`             // bytes of the host's disk that it takes
 	Path      string    `json:"path"`             // of its files on the host
 	Sandboxes []string  `json:"sandboxes"`        // that have it, in the order of their names
 	Writer    string    `json:"writer,omitempty"` // the sandbox that writes to it now
@@ -101,7 +103,7 @@ func (e *Engine) describeVolume(name string, users map[string][]string) (*Volume
 		return nil, err
 	}
 	return &Volume{
-		Name: name, Created: v.Created, Used: diskuse.Of(v.Data()), Path: v.Data(),
+		Name: name, Created: v.Created, Size: v.Size, Used: diskuse.Of(v.Data()), Path: v.Data(),
 		Sandboxes: append([]string{}, users[name]...), Writer: e.holder(v.Writer(), ""),
 	}, nil
 }
@@ -131,15 +133,18 @@ func (e *Engine) volumeUsers() (map[string][]string, error) {
 	return users, err
 }
 
-// CreateVolume makes an empty volume.
-func (e *Engine) CreateVolume(ctx context.Context, name string) error {
+// CreateVolume makes an empty volume, whose files may take so many bytes; 0 is no limit.
+func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) error {
+	if bytes != 0 && (bytes < volume.MinSize || bytes > volume.MaxSize) {
+		return &sandbox.FieldError{Field: "size", Problem: fmt.Sprintf("%s: must be %s to %s, or 0 for no limit", size.Format(bytes), size.Format(volume.MinSize), size.Format(volume.MaxSize))}
+	}
 	s := e.volumes()
 	l, err := s.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	_, err = s.Create(name)
+	_, err = s.Create(name, bytes)
 	if errors.Is(err, fs.ErrExist) {
 		return &Error{Reason: VolumeExists, Volume: name, Err: fmt.Errorf("a volume named %s exists already", name)}
 	}
@@ -235,7 +240,7 @@ func (e *Engine) claimVolumes(ctx context.Context, spec *sandbox.Spec) error {
 	for _, v := range spec.Volumes {
 		found, err := s.Get(v.Name)
 		if errors.Is(err, volume.ErrNone) {
-			found, err = s.Create(v.Name)
+			found, err = s.Create(v.Name, 0)
 			e.notify(Notice{Reason: VolumeMade, Sandbox: spec.Name, Text: fmt.Sprintf("made the volume %s", v.Name)})
 		}
 		if err == nil && !v.ReadOnly() {

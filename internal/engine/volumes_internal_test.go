@@ -113,10 +113,10 @@ func TestVolumeRemoved(t *testing.T) {
 	if err := e.claimVolumes(ctx, one); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.CreateVolume(ctx, "spare"); err != nil {
+	if err := e.CreateVolume(ctx, "spare", 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.CreateVolume(ctx, "spare"); ReasonOf(err) != VolumeExists {
+	if err := e.CreateVolume(ctx, "spare", 0); ReasonOf(err) != VolumeExists {
 		t.Errorf("made twice: %v", err)
 	}
 	for _, name := range []string{"data", "seed"} {
@@ -175,7 +175,7 @@ func TestVolumeNotForked(t *testing.T) {
 // host's files.
 func TestVolumeCopy(t *testing.T) {
 	e, _ := newEngine(t)
-	if err := e.CreateVolume(t.Context(), "data"); err != nil {
+	if err := e.CreateVolume(t.Context(), "data", 0); err != nil {
 		t.Fatal(err)
 	}
 	v, err := e.Volume("data")

@@ -96,6 +96,9 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		maxHandles:    min(maxHandles, limit/2),
 		listings:      listings{max: maxListings, open: list.New()},
 	}
+	if o.Limit > 0 {
+		f.space.quota = &quota{limit: uint64(o.Limit), count: f.usage}
+	}
 	if err := f.prepareGuard(o, fd); err != nil {
 		mounts.close()
 		unix.Close(fd)

@@ -111,6 +111,7 @@ func (h *handler) Handle(in, out [][]byte) (n int) {
 	request = append(request, rest...)
 	n, st := h.server.HandleRequest(request, out)
 	change.end(out)
+	h.fs.space.quota.done(opcode([][]byte{private}))
 	if st != fuse.OK {
 		return failure(in, out)
 	}

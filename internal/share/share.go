@@ -69,6 +69,9 @@ type Options struct {
 	// ReadOnly refuses every change.
 	ReadOnly bool `json:"readOnly,omitempty"`
 
+	// Limit, when set, is the most that all files may take on the host's disk, in bytes.
+	Limit int64 `json:"limit,omitempty"`
+
 	// Guard has what the user adds to the rules of guarded and hidden paths. Nil means that
 	// the share has no such rules. They do not concern a share of one file.
 	Guard *guard.Options `json:"guard,omitempty"`

@@ -28,7 +28,8 @@ const (
 // the moment counts as used, so that requests at the same time do not each find the same
 // room; after that the file system itself counts it.
 type space struct {
-	fd int
+	fd    int
+	quota *quota // nil: the share has no limit of its own
 
 	mu     sync.Mutex
 	looked time.Time
@@ -40,8 +41,20 @@ type space struct {
 
 func newSpace(fd int) *space { return &space{fd: fd} }
 
-// look returns the state of the host's file system, less the reserve.
-func (s *space) look() (unix.Statfs_t, error) { return reserve.Left(s.fd) }
+// look returns the state of the host's file system, less the reserve, or of the share's own limit
+// if that leaves less.
+func (s *space) look() (unix.Statfs_t, error) {
+	st, err := reserve.Left(s.fd)
+	if err != nil || s.quota == nil {
+		return st, err
+	}
+	left, err := s.quota.left(0)
+	unit := uint64(max(st.Bsize, 1))
+	st.Blocks = min(st.Blocks, s.quota.limit/unit)
+	st.Bavail = min(st.Bavail, left/unit)
+	st.Bfree = st.Bavail
+	return st, err
+}
 
 // refresh brings the account up to date if it is old or does not suffice. The caller holds
 // the mutex.
@@ -49,7 +62,7 @@ func (s *space) refresh(bytes, inodes uint64) {
 	if time.Since(s.looked) < freshTime && s.bytes >= bytes && s.inodes >= inodes {
 		return
 	}
-	st, err := s.look()
+	st, err := reserve.Left(s.fd)
 	if err != nil {
 		return // the write itself will fail
 	}
@@ -66,6 +79,11 @@ func (s *space) refresh(bytes, inodes uint64) {
 func (s *space) take(bytes, inodes uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.quota != nil {
+		if err := s.quota.take(bytes, s.held); err != nil {
+			return err
+		}
+	}
 	s.refresh(bytes, inodes)
 	if s.bytes < bytes || s.inodes < inodes {
 		return unix.ENOSPC

@@ -63,11 +63,19 @@ type Volume struct {
 	Name    string
 	Path    string // its folder
 	Created time.Time
+	Size    int64 // bytes of the host's disk that its files may take; 0 is no limit
 }
+
+// The limits of a volume's size, in bytes.
+const (
+	MinSize = 1 << 20
+	MaxSize = sandbox.MaxDisk
+)
 
 // settings is the content of settingsFile.
 type settings struct {
 	Created time.Time `json:"created"`
+	Size    int64     `json:"size,omitempty"`
 }
 
 // Data returns the directory that guests see.
@@ -91,7 +99,16 @@ func (s *Store) Get(name string) (*Volume, error) {
 	if err := sandbox.CheckVolumeName(name); err != nil {
 		return nil, err
 	}
-	v := &Volume{Name: name, Path: filepath.Join(s.root, name)}
+	return at(filepath.Join(s.root, name))
+}
+
+// Of returns the volume whose directory that guests see is data.
+func Of(data string) (*Volume, error) { return at(filepath.Dir(data)) }
+
+// at returns the volume in a folder.
+func at(folder string) (*Volume, error) {
+	name := filepath.Base(folder)
+	v := &Volume{Name: name, Path: folder}
 	b, err := os.ReadFile(filepath.Join(v.Path, settingsFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(v.Path); err == nil {
@@ -106,7 +123,10 @@ func (s *Store) Get(name string) (*Volume, error) {
 	if err := json.Unmarshal(b, &set); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(v.Path, settingsFile), err)
 	}
-	v.Created = set.Created
+	if set.Size < 0 || set.Size > MaxSize {
+		return nil, fmt.Errorf("%s is damaged: a size of %d", filepath.Join(v.Path, settingsFile), set.Size)
+	}
+	v.Created, v.Size = set.Created, set.Size
 	return v, nil
 }
 
@@ -124,11 +144,14 @@ func (s *Store) Names() (names []string, err error) {
 	return names, err
 }
 
-// Create makes an empty volume. The error is fs.ErrExist if there is one of that name. The
+// Create makes an empty volume whose files may take so many bytes; 0 is no limit. The error is fs.ErrExist if there is one of that name. The
 // caller holds the Lock.
-func (s *Store) Create(name string) (_ *Volume, err error) {
+func (s *Store) Create(name string, size int64) (_ *Volume, err error) {
 	if err := sandbox.CheckVolumeName(name); err != nil {
 		return nil, err
+	}
+	if size != 0 && (size < MinSize || size > MaxSize) {
+		return nil, fmt.Errorf("a volume of %d bytes: must be %d to %d, or 0 for no limit", size, MinSize, MaxSize)
 	}
 	place := filepath.Join(s.root, name)
 	if _, err := os.Lstat(place); err == nil {
@@ -143,7 +166,7 @@ func (s *Store) Create(name string) (_ *Volume, err error) {
 			_ = os.RemoveAll(draft)
 		}
 	}()
-	b, err := json.Marshal(settings{Created: time.Now().UTC().Truncate(time.Second)})
+	b, err := json.Marshal(settings{Created: time.Now().UTC().Truncate(time.Second), Size: size})
 	if err == nil {
 		err = errors.Join(
 			os.Mkdir(filepath.Join(draft, sandbox.VolumeData), 0o700),

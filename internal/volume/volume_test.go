@@ -21,15 +21,23 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	made, err := s.Create("cache")
+	made, err := s.Create("cache", MinSize)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Stat(made.Data()); err != nil || fi.Mode() != fs.ModeDir|0o700 {
 		t.Errorf("its directory: %v, %v", fi, err)
 	}
-	if _, err := s.Create("cache"); !errors.Is(err, fs.ErrExist) {
+	if _, err := s.Create("cache", MinSize); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second one of that name: %v", err)
+	}
+	for _, size := range []int64{-1, 1, MaxSize + 1} {
+		if _, err := s.Create("other", size); err == nil {
+			t.Errorf("a size of %d", size)
+		}
+	}
+	if found, err := Of(made.Data()); err != nil || *found != *made || found.Size != MinSize {
+		t.Errorf("by its directory: %+v, %v", found, err)
 	}
 	if found, err := s.Get("cache"); err != nil || *found != *made {
 		t.Errorf("%+v, %v; made %+v", found, err, made)
@@ -67,7 +75,7 @@ func TestNames(t *testing.T) {
 	s := Open(t.TempDir())
 	for _, name := range []string{"", ".", "..", "../x", "a/b", ".a-1", "A", "-a", "a_b", "a\x00"} {
 		_, gerr := s.Get(name)
-		_, cerr := s.Create(name)
+		_, cerr := s.Create(name, 0)
 		if rerr := s.Remove(name); gerr == nil || cerr == nil || rerr == nil {
 			t.Errorf("%q: %v, %v, %v", name, gerr, cerr, rerr)
 		}
@@ -91,7 +99,7 @@ func TestKilled(t *testing.T) {
 	if names, err := s.Names(); err != nil || !slices.Equal(names, []string{"odd"}) {
 		t.Errorf("names %q, %v", names, err)
 	}
-	if _, err := s.Create("cache"); err != nil {
+	if _, err := s.Create("cache", MinSize); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.Get("odd"); err == nil || errors.Is(err, ErrNone) {

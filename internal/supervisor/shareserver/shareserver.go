@@ -23,6 +23,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/handoff"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/socketpair"
+	"bawn.dev/bawn/internal/volume"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -39,8 +40,8 @@ func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount 
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // Plans returns the shares of the spec of a sandbox whose folder is d: its directory first,
-// then its mounts, then those of its agents. Nothing of an agent is guarded or hidden: the host
-// reads none of its files.
+// then its mounts, its volumes and those of its agents. Nothing of a volume or an agent is guarded
+// or hidden: the host reads none of its files.
 func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 	var plans []Plan
 	for i, m := range spec.Sources() {
@@ -61,6 +62,12 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 			return nil, fmt.Errorf("cannot share %s: it is neither a directory nor a regular file", m.Host)
 		case i < len(spec.Shared()):
 			guardPaths(&p.Options, spec, d, m)
+		case i < len(spec.Shared())+len(spec.Volumes):
+			v, err := volume.Of(m.Host)
+			if err != nil {
+				return nil, err
+			}
+			p.Options.Limit = v.Size
 		}
 		plans = append(plans, p)
 	}
