@@ -23,6 +23,7 @@ func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		return status(err)
 	}
 	defer unix.Close(place)
+	f.tree.holdDir(n, place, st)
 	fd, err := reopen(place, unix.O_RDONLY|unix.O_DIRECTORY, st)
 	if err != nil {
 		return status(err)

@@ -195,8 +195,8 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 		defer s.close()
 		err = f.find(&s, parent, name, out)
 	}
-	if err == nil && out.Mode&unix.S_IFMT == unix.S_IFREG && out.Size <= maxPinned {
-		f.tree.pinNode(s.dir.fd, s.name, out.NodeId)
+	if err == nil {
+		f.pinFound(&s, out)
 	}
 	if errors.Is(err, unix.ENOENT) {
 		out.NodeId = 0 // may be remembered as well
@@ -204,6 +204,40 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 		return fuse.OK
 	}
 	return status(err)
+}
+
+// pinFound keeps open what a look-up has found, if that is a directory or a small file: some process
+// may stay in it without another look-up (pinned.go, follow.go).
+func (f *fileSystem) pinFound(s *spotAt, out *fuse.EntryOut) {
+	typ := out.Mode & unix.S_IFMT
+	if typ == unix.S_IFREG && out.Size <= maxPinned {
+		f.tree.pinNode(s.dir.fd, s.name, out.NodeId)
+	}
+	if typ == unix.S_IFDIR {
+		f.holdFound(s, out.NodeId)
+	}
+}
+
+// holdFound holds a directory that was looked up, unless it is open.
+func (f *fileSystem) holdFound(s *spotAt, id uint64) {
+	f.tree.mu.Lock()
+	n := f.tree.byID[id]
+	open := n == nil || n.fd != nil
+	if open && n != nil {
+		f.tree.used(n)
+	}
+	f.tree.mu.Unlock()
+	if open {
+		return
+	}
+	fd, err := unix.Openat(s.dir.fd, s.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if st, err := statFD(fd); err == nil && keyOf(st) == n.key {
+		f.tree.holdDir(n, fd, st)
+	}
 }
 
 // Forget implements fuse.RawFileSystem.
@@ -222,7 +256,10 @@ func (f *fileSystem) open(n *node) (int, *unix.Statx_t, error) {
 func (f *fileSystem) openKnown(n *node) (int, *unix.Statx_t, error) {
 	for tried := 0; ; tried++ {
 		fd, st, err := f.openPlace(n)
-		if !errors.Is(err, unix.ESTALE) || !f.tree.turns(n, tried) {
+		if !errors.Is(err, unix.ESTALE) {
+			return fd, st, err
+		}
+		if !f.tree.turns(n, tried) && (tried > 0 || !f.tree.followHeld(n)) {
 			return fd, st, err
 		}
 	}

@@ -9,6 +9,36 @@ import (
 // What the host moves. A guest's process may work in a directory that the host renames: its
 // kernel asks for names in the directory and never looks the directory itself up again.
 
+// holdDir keeps a directory of the share's own file system open, of which an O_PATH descriptor is
+// open, unless it is. Mounts below the root are not held: the host may want to unmount them.
+func (t *tree) holdDir(n *node, fd int, st *unix.Statx_t) {
+	if device(st) != t.mounts.rootDev {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.fd != nil || n.private || t.byID[n.id] != n {
+		return
+	}
+	if fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+		n.fd, n.element, n.idle = &dirFD{fd: fd, users: 1}, t.open.PushFront(n), true
+		t.trim()
+	}
+}
+
+// followHeld is follow for a directory that is held open, or for none.
+func (t *tree) followHeld(n *node) bool {
+	if !n.isDir() || n == t.root {
+		return false
+	}
+	fd, _ := t.dupHeld(n)
+	if fd < 0 {
+		return false
+	}
+	defer unix.Close(fd)
+	return t.follow(n, fd)
+}
+
 // follow notes where a directory of which fd is open lies on the host now. It reports false if
 // that is not in the share, or if the guest does not know a directory on the way.
 func (t *tree) follow(n *node, fd int) bool {

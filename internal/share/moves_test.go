@@ -95,6 +95,44 @@ func TestAProcessWorksOnInADirectoryThatTheHostMoved(t *testing.T) {
 	}
 }
 
+// TestAProcessStaysInADirectoryThatTheHostMoved: one that has only looked the directory up, or
+// listed its parent, and nothing in it.
+func TestAProcessStaysInADirectoryThatTheHostMoved(t *testing.T) {
+	for name, enter := range map[string]func(*testing.T, *fileSystem) uint64{
+		"looked up": func(t *testing.T, f *fileSystem) uint64 { return lookup(t, f, rootID, "d") },
+		"listed": func(t *testing.T, f *fileSystem) uint64 {
+			id := lookup(t, f, rootID, "d")
+			f.tree.mu.Lock()
+			f.tree.closeFD(f.tree.byID[id]) // as a list of the parent tells of it
+			f.tree.mu.Unlock()
+			var o fuse.OpenOut
+			must(t, f.OpenDir(nil, &fuse.OpenIn{InHeader: header(id)}, &o))
+			f.ReleaseDir(&fuse.ReleaseIn{Fh: o.Fh})
+			return id
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newTest(t, Options{})
+			root := f.tempRoot(t)
+			must(t, fuse.ToStatus(os.Mkdir(filepath.Join(root, "d"), 0o755)))
+			must(t, fuse.ToStatus(os.WriteFile(filepath.Join(root, "d", "file"), nil, 0o644)))
+			id := enter(t, f)
+			must(t, fuse.ToStatus(os.Rename(filepath.Join(root, "d"), filepath.Join(root, "e"))))
+			must(t, f.GetAttr(nil, &fuse.GetAttrIn{InHeader: header(id)}, &fuse.AttrOut{}))
+			in, o := fuse.OpenIn{InHeader: header(id)}, fuse.OpenOut{}
+			if st := f.OpenDir(nil, &in, &o); st == fuse.Status(unix.ESTALE) { // the guest's kernel asks again (open(2))
+				must(t, f.OpenDir(nil, &in, &o))
+			}
+			f.ReleaseDir(&fuse.ReleaseIn{Fh: o.Fh})
+			lookup(t, f, id, "file")
+			create(t, f, id, "new", unix.O_RDWR, 0o644)
+			if _, err := os.Lstat(filepath.Join(root, "e", "new")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestDeepDirectoriesAreJudgedByTheirWay: a path that is longer than the kernel shows.
 func TestDeepDirectoriesAreJudgedByTheirWay(t *testing.T) {
 	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})

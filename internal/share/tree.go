@@ -3,6 +3,7 @@ package share
 import (
 	"container/list"
 	"encoding/binary"
+	"errors"
 	"hash/fnv"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type node struct {
 	also []spot // other places of a file where it was seen (hard links)
 
 	fd      *dirFD        // directories: nil, or in the list of open ones
+	idle    bool          // fd is not for walks, which must see what the host mounts over the directory (follow.go)
 	pin     *dirFD        // files: nil, or in the list of pinned ones (pinned.go)
 	element *list.Element // in one of these lists
 }
@@ -301,7 +303,7 @@ func (t *tree) closeFD(n *node) {
 	}
 	t.open.Remove(n.element)
 	t.unref(n.fd)
-	n.fd, n.element = nil, nil
+	n.fd, n.element, n.idle = nil, nil, false
 }
 
 func (t *tree) unref(d *dirFD) {
@@ -350,10 +352,20 @@ type step struct {
 	key  key
 }
 
-// openDir returns a directory's descriptor, walking down to it from the first
-// ancestor that is open. The caller ends its use with unref. The walk is done without the
-// mutex: a directory on a mount that hangs must not hold up requests elsewhere.
+// openDir returns a directory's descriptor, also where the host has renamed it or one above it.
+// The caller ends its use with unref.
 func (t *tree) openDir(n *node) (*dirFD, error) {
+	fd, err := t.walkTo(n)
+	if errors.Is(err, unix.ESTALE) && t.followHeld(n) {
+		return t.walkTo(n)
+	}
+	return fd, err
+}
+
+// walkTo is openDir by the known place of the directory, from the first ancestor that is open.
+// The walk is done without the mutex: a directory on a mount that hangs must not hold up requests
+// elsewhere.
+func (t *tree) walkTo(n *node) (*dirFD, error) {
 	fd, way, err := t.way(n)
 	for i := len(way) - 1; i >= 0 && err == nil; i-- {
 		var next *dirFD
@@ -374,7 +386,7 @@ func (t *tree) way(n *node) (*dirFD, []step, error) {
 	defer t.mu.Unlock()
 	var way []step
 	at := n
-	for at.fd == nil {
+	for at.fd == nil || at.idle {
 		if at.private {
 			c, err := t.chainLocked(at.parent)
 			if err != nil {
@@ -402,6 +414,9 @@ func (t *tree) enter(dir *dirFD, s step) (*dirFD, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := &dirFD{fd: fd, users: 1}
+	if s.n.idle {
+		t.closeFD(s.n)
+	}
 	if s.n.fd == nil && t.byID[s.n.id] == s.n {
 		d.users++
 		s.n.fd, s.n.element = d, t.open.PushFront(s.n)

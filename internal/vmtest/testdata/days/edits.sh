@@ -68,6 +68,10 @@ mkdir -p d/e; echo x >d/e/f; guest; inside 'cat d/e/f'; mv d g; inside 'cat g/e/
 # A shell that stands in it goes on (sbx-releases).
 mkdir d; echo x >d/f; guest; inside 'cd d; cat f'; mv d e; inside 'cat f; echo y >g; ls'; cat e/g
 
+### directory renamed in which the shell did nothing
+# It has only gone there, and lists it afterwards.
+mkdir d; echo x >d/f; guest; inside 'cd d'; mv d e; inside 'ls; cat f; echo y >g; ls'; cat e/g; inside 'stat -c %F .'
+
 ### directory replaced
 # for-mac#7650: git clone anew; paths lead to the new one.
 mkdir d; echo old >d/f; guest; inside 'cat d/f'; mv d was; mkdir d; echo new >d/f; inside 'cat d/f; cat was/f'; rm -rf d; mkdir d; echo newer >d/f; inside 'cat d/f'
