@@ -124,8 +124,10 @@ var steps = map[engine.Reason]string{
 	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
 	engine.StateWouldBeLost: "bawn snapshot create {sandbox} to save the present state first, or --force to discard it",
 
+	engine.BuildContext:       "name a directory of this host: bawn image build DIRECTORY",
+	engine.NoDockerfile:       "name it with --file, relative to the working directory: bawn image build --file FILE DIRECTORY",
 	engine.ImageInUse:         "bawn rm the sandboxes that use it (bawn inspect NAME shows the image of a sandbox)",
-	engine.ImageNotMade:       "bawn image ls lists the images; bawn image commit SANDBOX {path} makes this one",
+	engine.ImageNotMade:       "bawn image ls lists the images; bawn image commit SANDBOX {path} or bawn image build --tag {path} makes this one",
 	engine.ImageNotRemoved:    "bawn image ls",
 	engine.PathEscapes:        "if you mean the place that the path leads to, write that path",
 	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",

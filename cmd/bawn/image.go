@@ -18,7 +18,7 @@ func imageCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageCommitCommand(), imageRmCommand(), imagePruneCommand())
+	c.AddCommand(imageLsCommand(), imagePullCommand(), imageUpdateCommand(), imageBuildCommand(), imageCommitCommand(), imageRmCommand(), imagePruneCommand())
 	return c
 }
 
@@ -122,12 +122,22 @@ func imageRmCommand() *cobra.Command {
 }
 
 func imagePruneCommand() *cobra.Command {
-	return &cobra.Command{
+	var builders bool
+	c := &cobra.Command{
 		Use: "prune", Short: "Remove images that have been superseded and that no sandbox uses", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			e, _, err := openEngine()
 			if err != nil {
 				return err
+			}
+			if builders {
+				names, err := e.RemoveBuilders(c.Context())
+				for _, n := range names {
+					fmt.Fprintln(c.OutOrStdout(), n)
+				}
+				if err != nil {
+					return err
+				}
 			}
 			removed, err := e.PruneImages()
 			for _, i := range removed {
@@ -136,4 +146,6 @@ func imagePruneCommand() *cobra.Command {
 			return err
 		},
 	}
+	c.Flags().BoolVar(&builders, "build-cache", false, "remove the sandboxes in which images were built, too, with the cache between builds")
+	return c
 }

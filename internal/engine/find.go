@@ -91,6 +91,8 @@ type Request struct {
 	OnlyDir bool
 	// Throwaway makes a new sandbox, which is removed when it is closed.
 	Throwaway bool
+	// Builder means the sandbox in which images are built of Dir. Name and Throwaway are empty.
+	Builder bool
 	// Agent, if not nil, is installed and given to the sandbox.
 	Agent *AgentRequest
 	// Change is applied to the sandbox.
@@ -101,6 +103,9 @@ type Request struct {
 
 // existing returns the sandbox of a request, or a not-found error.
 func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
+	if r.Builder {
+		return e.builderOf(r.Dir)
+	}
 	if r.Name == "" && !r.Throwaway {
 		return e.sandboxes.Find(r.Dir)
 	}
@@ -161,11 +166,16 @@ func (e *Engine) create(r *Request) (found, error) {
 		return found{}, err
 	}
 	spec.Throwaway = r.Throwaway
+	if r.Builder {
+		asBuilder(spec)
+	}
 	if err := e.checkShares(spec); err != nil {
 		return found{}, err
 	}
-	e.warnGitLink(spec)
-	e.warnAlternates(spec)
+	if !r.Builder { // git is not used in it
+		e.warnGitLink(spec)
+		e.warnAlternates(spec)
+	}
 	n := found{spec: spec, made: true}
 	if r.Throwaway {
 		n.owner, err = e.sandboxes.CreateOwned(spec)
@@ -180,6 +190,9 @@ func (e *Engine) newName(r *Request) (string, error) {
 		return r.Name, nil
 	}
 	base := sandbox.NameFor(r.Dir)
+	if r.Builder {
+		base = builderPrefix + base
+	}
 	if r.Throwaway {
 		base += "-" + sandbox.NewID()[:6]
 	}

@@ -33,7 +33,7 @@ func (s *Store) pulled(ctx context.Context, ref string, r progress.Reporter) (*I
 }
 
 // pull fetches an OCI image and flattens it in dir.
-func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) (_ *meta, err error) {
+func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) (*meta, error) {
 	img, err := open(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -41,6 +41,16 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	if err := s.checkConfigSize(img); err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	return s.unpack(ctx, dir, ref, img, digest.String(), "Fetching "+ref, r)
+}
+
+// unpack flattens an OCI image in dir, as a task with that label. source is the image's
+// identity at its origin.
+func (s *Store) unpack(ctx context.Context, dir, ref string, img v1.Image, source, label string, r progress.Reporter) (_ *meta, err error) {
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
@@ -48,11 +58,10 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	if config.Architecture != "" && config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
 		return nil, fmt.Errorf("image %s is for %s/%s, but the guest needs linux/%s", ref, config.OS, config.Architecture, runtime.GOARCH)
 	}
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
+	if len(config.RootFS.DiffIDs) > s.limits.Layers { // each of which the library looks for in turn
+		return nil, fmt.Errorf("image %s: %w", ref, beyond(s.limits.Layers, "layers"))
 	}
-	task := r.Start("Fetching "+ref, 0, progress.Bytes)
+	task := r.Start(label, 0, progress.Bytes)
 	defer func() { task.Done(err) }()
 	clean := func(w io.Writer) error { return s.cleanLayers(ctx, img, task, w) }
 	if err := s.flatten(filepath.Join(dir, imageFile), clean); err != nil {
@@ -62,7 +71,7 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	return &meta{
-		Ref: ref, Source: digest.String(), Created: time.Now().UTC(),
+		Ref: ref, Source: source, Created: time.Now().UTC(),
 		Env: config.Config.Env, WorkingDir: config.Config.WorkingDir, User: config.Config.User,
 	}, nil
 }

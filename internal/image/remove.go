@@ -15,7 +15,7 @@ var ErrInUse = errors.New("a sandbox uses the image")
 // no reference to it is left. A digest may be shortened to a beginning that no other
 // has. An image that is in use stays: the error wraps ErrInUse.
 func (s *Store) Remove(ref string, inUse func(digest string) bool) error {
-	if ref == "" {
+	if ref = s.meaning(ref); ref == "" {
 		ref = DefaultRef
 	}
 	key, isDigest, err := s.keyOf(ref)

@@ -100,11 +100,13 @@ func pointerName(ref string) string {
 
 // Get returns the image that a reference stands for: "" and "default" are the
 // default image, "sha256:HEX" is one in the cache, "oci:PATH" and
-// "docker-archive:PATH" are on this host, and anything else is in a registry.
+// "docker-archive:PATH" are on this host, "local:NAME" was made here, and anything else is
+// in a registry, unless an image of that name was made here.
 // An image that is in the cache is used without the network.
 //
 // The error for a digest that is not in the cache is ErrGone.
 func (s *Store) Get(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
+	ref = s.meaning(ref)
 	switch {
 	case ref == "" || ref == DefaultRef:
 		return s.Default(ctx, r)
@@ -118,7 +120,10 @@ func (s *Store) Get(ctx context.Context, ref string, r progress.Reporter) (*Imag
 // Refresh builds or fetches the image that ref stands for again. Sandboxes made from the
 // earlier one keep it: it stays in the cache until Remove.
 func (s *Store) Refresh(ctx context.Context, ref string, r progress.Reporter) (*Image, error) {
+	ref = s.meaning(ref)
 	switch {
+	case strings.HasPrefix(ref, LocalPrefix):
+		return nil, fmt.Errorf("%s was made on this host, so there is no newer one to fetch: build or commit it again", ref)
 	case ref == "" || ref == DefaultRef:
 		return s.locked(ctx, DefaultRef, r, nil, s.build)
 	case strings.HasPrefix(ref, digestPrefix):

@@ -28,6 +28,9 @@ type Spec struct {
 	Created   time.Time `json:"created"`
 	Version   string    `json:"version"` // of bawn that made it
 	Throwaway bool      `json:"throwaway,omitempty"`
+	// Builder means that images are built in it. It is not the sandbox that commands in Dir use,
+	// sees Dir read-only and has no secrets.
+	Builder bool `json:"builder,omitempty"`
 	// Fresh means that no command has run yet: there is nothing on the disk that
 	// could be lost.
 	Fresh bool `json:"fresh,omitempty"`

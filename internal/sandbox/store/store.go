@@ -380,7 +380,7 @@ func (s *Store) Names() ([]string, error) {
 }
 
 // Find returns the sandbox whose project directory is dir or the nearest
-// parent of dir that has one. Throwaway sandboxes and those with a name of
+// parent of dir that has one. Throwaway sandboxes, builders and those with a name of
 // their own are not found so, unless they are the only ones there.
 func (s *Store) Find(dir string) (*sandbox.Spec, error) {
 	names, err := s.Names()
@@ -390,7 +390,7 @@ func (s *Store) Find(dir string) (*sandbox.Spec, error) {
 	var best *sandbox.Spec
 	for _, n := range names {
 		spec, err := s.Dir(n).Spec()
-		if err != nil || spec.Throwaway || !sandbox.Beneath(spec.Dir, dir) {
+		if err != nil || spec.Throwaway || spec.Builder || !sandbox.Beneath(spec.Dir, dir) {
 			continue
 		}
 		if best == nil || len(spec.Dir) > len(best.Dir) ||
