@@ -50,6 +50,10 @@ test-kvm: setup build ## Run tests of real machines under KVM, in an emulated ho
 test-agents: setup build ## Let real agents from npm do a whole task in a sandbox, for a stand-in of the model
 	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_AGENT=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^(TestClaudeCode|TestOpenCode)$$'
 
+.PHONY: test-build
+test-build: setup build ## Run the tests of bawn image build in real machines, which are too slow for every run
+	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_BUILD=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^TestImageBuild'
+
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
 	@scripts/check

@@ -209,10 +209,10 @@ func runBuild(ctx context.Context, shown *bars, b *engine.Build) error {
 	signals := make(chan os.Signal, 16)
 	notifyUnlessIgnored(signals, session.Forwarded...)
 	defer signal.Stop(signals)
-	cmd := session.Command{Stdout: os.Stderr, Stderr: os.Stderr, Signals: signals, Env: env}
+	cmd := session.Command{Stdout: os.Stderr, Stderr: os.Stderr, JobControl: true, Signals: signals, Env: env}
 	if isTerminal(os.Stdin) && isTerminal(os.Stderr) {
 		cmd.Terminal = &session.Terminal{In: os.Stdin, Out: os.Stderr, Type: os.Getenv("TERM")}
-		cmd.Stderr = nil
+		cmd.Stdin, cmd.Stderr = os.Stdin, nil
 		shown.setRaw(true)
 		defer shown.setRaw(false)
 	}

@@ -199,7 +199,7 @@ const importScript = `
 if docker image inspect "$2" >/dev/null 2>&1; then exit 0; fi
 mkdir "$1"
 for d in /sys/block/*; do
-	[ "$(cat "$d/serial" 2>/dev/null)" = bawn-image ] || continue
+	[ "$(tr -d "\\0\\n" <"$d/serial" 2>/dev/null)" = bawn-image ] || continue
 	exec unshare -m bash -euo pipefail -c '
 		mount -t ext4 -o ro "$1" "$2"
 		tar -C "$2" --numeric-owner --xattrs --xattrs-include="*" -cf - . | docker import --change "CMD [\"bash\"]" - "$3" >/dev/null

@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/reserve"
+	"bawn.dev/bawn/internal/sys/size"
 )
 
 const (
@@ -39,7 +43,8 @@ func (s *Store) SaveArchive(ctx context.Context, ref string, archive io.Reader, 
 	})
 }
 
-// receive writes an archive of at most limit bytes to a file.
+// receive writes an archive of at most limit bytes to a file. It leaves the reserve of the
+// host's disk free.
 func (s *Store) receive(file string, archive io.Reader, limit int64, r progress.Reporter) (err error) {
 	task := r.Start("Fetching the image from the machine", 0, progress.Bytes)
 	defer func() { task.Done(err) }()
@@ -47,12 +52,20 @@ func (s *Store) receive(file string, archive io.Reader, limit int64, r progress.
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(f, &counted{io.LimitReader(archive, limit+1), task})
-	err = errors.Join(err, f.Close())
-	if err == nil && n > limit {
-		err = beyond(limit, "bytes in its archive")
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := reserve.Left(int(f.Fd()))
+	if err != nil {
+		return err
 	}
-	return err
+	most := min(limit, int64(min(reserve.Bytes(&st), math.MaxInt64-1)))
+	n, err := io.Copy(f, &counted{io.LimitReader(archive, most+1), task})
+	switch {
+	case err != nil || n <= most:
+		return err
+	case most < limit:
+		return fmt.Errorf("its archive has more than %s, which is what the host's disk has left: %w", size.Format(most), syscall.ENOSPC)
+	}
+	return beyond(limit, "bytes in its archive")
 }
 
 // unpackArchive flattens the image of an archive in dir.
