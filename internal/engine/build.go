@@ -202,7 +202,7 @@ for d in /sys/block/*; do
 	[ "$(tr -d "\\0\\n" <"$d/serial" 2>/dev/null)" = bawn-image ] || continue
 	exec unshare -m bash -euo pipefail -c '
 		mount -t ext4 -o ro "$1" "$2"
-		tar -C "$2" --numeric-owner --xattrs --xattrs-include="*" -cf - . | docker import --change "CMD [\"bash\"]" - "$3" >/dev/null
+		tar -C "$2" --exclude=./lost+found --numeric-owner --xattrs --xattrs-include="*" -cf - . | docker import --change "CMD [\"bash\"]" - "$3" >/dev/null
 	' bash "/dev/${d##*/}" "$1" "$2"
 done
 echo "the disk of the image is not there" >&2

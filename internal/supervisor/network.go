@@ -84,7 +84,7 @@ func (s *supervisor) openNetwork() (err error) {
 // anew when they change. A builder has none: nothing in a build trusts the certificates.
 func (s *supervisor) inspector() (*inspect.Inspector, error) {
 	if s.spec.Builder {
-		return nil, nil
+		return nil, nil //nolint:nilnil // no inspection is no error
 	}
 	all, err := secret.Open()
 	if err != nil {
