@@ -1,12 +1,17 @@
 package share
 
 import (
+	"bufio"
+	"context"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -200,4 +205,43 @@ func TestPrivateVersionsFollowTheirDirectory(t *testing.T) {
 	var out fuse.EntryOut
 	must(t, f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, "d", &out))
 	has("d", "")
+}
+
+// TestAShellStaysInADirectoryThatTheHostMoved: with a kernel, which asks again where the answer is
+// "stale" (open(2)). The shell has done nothing in the directory before.
+func TestAShellStaysInADirectoryThatTheHostMoved(t *testing.T) {
+	mounted, f := mountTest(t, Options{})
+	root := f.tempRoot(t)
+	must(t, fuse.ToStatus(os.MkdirAll(filepath.Join(root, "above", "d"), 0o755)))
+	must(t, fuse.ToStatus(os.WriteFile(filepath.Join(root, "above", "d", "f"), []byte("x\n"), 0o644)))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "sh", "-euc", `cd "$0"; echo there; read x; ls; cat f; echo y >g; ls; read x; stat -c %F .; ls`, filepath.Join(mounted, "above", "d"))
+	in, err := c.StdinPipe()
+	must(t, fuse.ToStatus(err))
+	out, err := c.StdoutPipe()
+	must(t, fuse.ToStatus(err))
+	must(t, fuse.ToStatus(c.Start()))
+	lines := bufio.NewScanner(out)
+	expect := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if !lines.Scan() || lines.Text() != w {
+				t.Fatalf("%q, want %q", lines.Text(), w)
+			}
+		}
+	}
+	expect("there")
+	must(t, fuse.ToStatus(os.Rename(filepath.Join(root, "above", "d"), filepath.Join(root, "above", "e"))))
+	_, _ = io.WriteString(in, "\n")
+	expect("f", "x", "f", "g")
+	must(t, fuse.ToStatus(os.Rename(filepath.Join(root, "above"), filepath.Join(root, "top"))))
+	_, _ = io.WriteString(in, "\n")
+	expect("directory", "f", "g")
+	if err := c.Wait(); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(root, "top", "e", "g")); err != nil || string(b) != "y\n" {
+		t.Errorf("%q, %v", b, err)
+	}
 }
