@@ -287,3 +287,27 @@ func TestAttackPartsOfAnAnswer(t *testing.T) {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
 }
+
+// TestServeEndsWhileABeginningWaits: the read that was not waited for ends with the answer.
+func TestServeEndsWhileABeginningWaits(t *testing.T) {
+	everyProtocol(t, func(t *testing.T, proto string) {
+		p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, realValue[:1])
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}), bothProtocols, bound(secret.Place{}))
+		p.i.sent.pause = time.Millisecond
+		res, err := p.client(proto).Do(request(t, "GET", "/", nil, "X-Api-Key", standIn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if _, err := io.ReadFull(res.Body, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		p.stop() // returns when Serve has
+		if _, err := io.ReadAll(res.Body); err == nil {
+			t.Error("the answer was not cut")
+		}
+	})
+}
