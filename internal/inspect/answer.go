@@ -14,9 +14,13 @@ import (
 	"bawn.dev/bawn/internal/secret"
 )
 
-// maxSent bounds the values that are looked for in the answers of one host: those of its
-// secrets, and the last ones before they were changed.
-const maxSent = 64
+const (
+	// maxSent bounds the values that are looked for in the answers of one host.
+	maxSent = 64
+	// maxChanged bounds those of them that are of one secret: the output of a command may be
+	// another one every few minutes.
+	maxChanged = 4
+)
 
 // sentValue is a value that was sent to a host.
 type sentValue struct {
@@ -46,13 +50,29 @@ func (s *sentValues) add(to secret.Host, value, placeholder string) {
 	if s.byHost == nil {
 		s.byHost = map[secret.Host][]sentValue{}
 	}
-	if list := s.byHost[to]; len(list) >= maxSent {
-		s.byHost[to] = slices.Clone(list[1:])
-	}
+	s.forget(to, placeholder)
 	delete(s.made, to)
 	sent := sentValue{value: value, placeholder: placeholder}
 	sent.swaps, sent.patterns = swapsOf(value, placeholder)
 	s.byHost[to] = append(s.byHost[to], sent)
+}
+
+// forget makes room for one more value: it takes off the oldest of the secret with that placeholder, or of
+// all, if there are too many.
+func (s *sentValues) forget(to secret.Host, placeholder string) {
+	list, same, oldest := slices.Clone(s.byHost[to]), 0, 0
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].placeholder == placeholder {
+			same, oldest = same+1, i
+		}
+	}
+	switch {
+	case same >= maxChanged:
+		list = slices.Delete(list, oldest, oldest+1)
+	case len(list) >= maxSent:
+		list = list[1:]
+	}
+	s.byHost[to] = list
 }
 
 // swapsOf returns what is replaced in an answer: each form of the value. Where several values look the

@@ -5,11 +5,16 @@ import "bytes"
 // finder finds any of several texts in one pass, by the algorithm of Wu and Manber (A fast
 // algorithm for multi-pattern searching, 1994): it looks at two bytes at the end of a window
 // that is as long as the shortest text, and moves the window on by as much as no text that
-// has these bytes could be passed over. It does not change once made.
+// has these bytes could be passed over. Where that is nothing, it compares the texts that have them
+// at that place. It does not change once made.
 type finder struct {
 	texts  [][]byte
 	window int // length of the shortest text
 	shift  [shiftSize]uint8
+	// The texts with the same two bytes at the end of the window are a list: first, and for each
+	// text the next one. The numbers are one more than an index; 0 ends a list.
+	first [shiftSize]uint16
+	next  []uint16
 }
 
 // shiftSize is the number of hashes of two bytes, a power of two.
@@ -34,6 +39,9 @@ func newFinder(texts [][]byte) *finder {
 		f.shift[i] = uint8(max(f.window-block+1, 0)) // at most 254
 	}
 	for _, t := range texts {
+		h := shiftOf(t[f.window-2], t[f.window-1])
+		f.next = append(f.next, f.first[h])
+		f.first[h] = uint16(len(f.next))
 		for end := block; end <= f.window; end++ {
 			h := shiftOf(t[end-2], t[end-1])
 			f.shift[h] = min(f.shift[h], uint8(f.window-end)) // at most 253
@@ -50,14 +58,15 @@ func (f *finder) find(b []byte) (at, which int) {
 	}
 	for at = 0; at+f.window <= len(b); {
 		end := at + f.window
-		if s := f.shift[shiftOf(b[end-2], b[end-1])]; s > 0 {
+		h := shiftOf(b[end-2], b[end-1])
+		if s := f.shift[h]; s > 0 {
 			at += int(s)
 			continue
 		}
 		which = -1
-		for i, t := range f.texts {
-			if bytes.HasPrefix(b[at:], t) && (which < 0 || len(t) > len(f.texts[which])) {
-				which = i
+		for i := int(f.first[h]) - 1; i >= 0; i = int(f.next[i]) - 1 {
+			if t := f.texts[i]; bytes.HasPrefix(b[at:], t) && (which < 0 || len(t) >= len(f.texts[which])) {
+				which = i // of equal ones the first
 			}
 		}
 		if which >= 0 {

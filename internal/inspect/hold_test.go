@@ -311,3 +311,21 @@ func TestServeEndsWhileABeginningWaits(t *testing.T) {
 		}
 	})
 }
+
+// TestChangedValues: a command's output that is another one each time does not fill the list of values that
+// are looked for; the last ones, and those of other secrets, stay.
+func TestChangedValues(t *testing.T) {
+	var sent sentValues
+	h := secret.Host{Name: hostName, Port: 443}
+	sent.add(h, "the-value-of-another-secret", elsewhere)
+	for i := range 100 {
+		sent.add(h, fmt.Sprintf("value-%08d-of-the-command", i), standIn)
+	}
+	if n := len(sent.byHost[h]); n != maxChanged+1 {
+		t.Errorf("%d values", n)
+	}
+	out, hits := sent.to(h).all([]byte("value-00000099-of-the-command value-00000096-of-the-command value-00000095-of-the-command the-value-of-another-secret"))
+	if hits != 3 || string(out) != standIn+" "+standIn+" value-00000095-of-the-command "+elsewhere {
+		t.Errorf("%d, %s", hits, out)
+	}
+}
