@@ -48,7 +48,7 @@ func countsFrom(value, placeholder string) int {
 	for same < len(value) && same < len(placeholder) && value[same] == placeholder[same] {
 		same++
 	}
-	return min(len(value), same+max(1, min(chanceLength, (len(value)-same)/4)))
+	return min(len(value), same+max(1, min(chanceLength, (len(value)-same)/2)))
 }
 
 // stream replaces texts in an answer as it passes.

@@ -329,3 +329,19 @@ func TestChangedValues(t *testing.T) {
 		t.Errorf("%d, %s", hits, out)
 	}
 }
+
+// TestBeginningsThatAreNoChance: the value of a weak secret is a word that texts may end with the
+// beginning of.
+func TestBeginningsThatAreNoChance(t *testing.T) {
+	for _, c := range []struct {
+		value, placeholder string
+		want               int
+	}{
+		{realValue, standIn, len("sk-") + 3}, {"password", "0123456789abcdefghij", 3}, {"sk-12345", "sk-0123456789abcdefghij", len("sk-") + 2},
+		{"sk-01234", "sk-0123456789abcdefghij", len("sk-01234")},
+	} {
+		if got := countsFrom(c.value, c.placeholder); got != c.want {
+			t.Errorf("%s: %d", c.value, got)
+		}
+	}
+}
