@@ -175,7 +175,7 @@ func readSecretFile(path string) ([]byte, error) {
 }
 
 // build builds the image and prints its reference and digest.
-func build(ctx context.Context, out io.Writer, r engine.BuildRequest) (err error) {
+func build(ctx context.Context, out io.Writer, r engine.BuildRequest) error {
 	e, shown, err := openEngine()
 	if err != nil {
 		return err
@@ -186,7 +186,9 @@ func build(ctx context.Context, out io.Writer, r engine.BuildRequest) (err error
 	}
 	defer func() { // no signal may interrupt the end of the machine
 		signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
-		err = errors.Join(err, b.Close())
+		if cerr := b.Close(); cerr != nil {
+			fmt.Fprintln(os.Stderr, "bawn:", message(cerr))
+		}
 	}()
 	if err := runBuild(ctx, shown, b); err != nil {
 		return err
