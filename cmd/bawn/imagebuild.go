@@ -114,54 +114,64 @@ const maxBuildSecret = 500 << 10
 // secretID matches the IDs of secrets.
 var secretID = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*$`)
 
-// readBuildSecret reads a secret of docker build's form: fields of a line of CSV. Without a
+// readBuildSecret reads the secret that a value of --secret means.
+func readBuildSecret(given string) (engine.BuildSecret, error) {
+	id, file, env, err := parseBuildSecret(given)
+	s := engine.BuildSecret{ID: id}
+	switch {
+	case err != nil:
+		return s, err
+	case env != "":
+		v, ok := os.LookupEnv(env)
+		if !ok {
+			return s, fmt.Errorf("the environment has no variable %s", env)
+		}
+		s.Value = []byte(v)
+	default:
+		if s.Value, err = readSecretFile(file); err != nil {
+			return s, err
+		}
+	}
+	if len(s.Value) > maxBuildSecret {
+		return s, fmt.Errorf("it has more than %d bytes", maxBuildSecret)
+	}
+	return s, nil
+}
+
+// parseBuildSecret reads docker build's form of a secret: the fields of a line of CSV. Without a
 // source it is the environment variable of the ID or else the file of that name.
-func readBuildSecret(given string) (s engine.BuildSecret, err error) {
+func parseBuildSecret(given string) (id, file, env string, err error) {
 	fields, err := csv.NewReader(strings.NewReader(given)).Read()
 	if err != nil {
-		return s, errors.New("write id=ID,src=FILE or id=ID,env=NAME")
+		return "", "", "", errors.New("write id=ID,src=FILE or id=ID,env=NAME")
 	}
-	var file, env string
 	for _, field := range fields {
 		key, value, _ := strings.Cut(field, "=")
 		switch strings.ToLower(strings.TrimSpace(key)) {
 		case "id":
-			s.ID = value
+			id = value
 		case "src", "source":
 			file = value
 		case "env":
 			env = value
 		case "type":
 			if value != "file" && value != "env" {
-				return s, fmt.Errorf("the type %q is not known: it is file or env", value)
+				return "", "", "", fmt.Errorf("the type %q is not known: it is file or env", value)
 			}
 		default:
-			return s, fmt.Errorf("the field %q is not known: write id=ID,src=FILE or id=ID,env=NAME", key)
+			return "", "", "", fmt.Errorf("the field %q is not known: write id=ID,src=FILE or id=ID,env=NAME", key)
 		}
 	}
-	if !secretID.MatchString(s.ID) {
-		return s, errors.New("it needs an ID of letters, digits, dots, hyphens and underscores")
+	if !secretID.MatchString(id) {
+		return "", "", "", errors.New("it needs an ID of letters, digits, dots, hyphens and underscores")
 	}
 	if file == "" && env == "" {
-		if _, ok := os.LookupEnv(s.ID); ok {
-			env = s.ID
-		} else {
-			file = s.ID
+		file = id
+		if _, ok := os.LookupEnv(id); ok {
+			env = id
 		}
 	}
-	if env != "" {
-		v, ok := os.LookupEnv(env)
-		if !ok {
-			return s, fmt.Errorf("the environment has no variable %s", env)
-		}
-		s.Value = []byte(v)
-	} else if s.Value, err = readSecretFile(file); err != nil {
-		return s, err
-	}
-	if len(s.Value) > maxBuildSecret {
-		return s, fmt.Errorf("it has more than %d bytes", maxBuildSecret)
-	}
-	return s, nil
+	return id, file, env, nil
 }
 
 // readSecretFile reads the beginning of a file, enough to see that it is too large.

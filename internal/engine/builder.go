@@ -69,18 +69,17 @@ func (e *Engine) startFound(ctx context.Context, in found, r *Request, base *Ima
 	switch {
 	case store.IsNotFound(err) || err == nil && spec.ID != in.spec.ID:
 		return nil, nil, l.Close()
-	case err == nil && spec.Boot.ImageDigest != "" && spec.Boot.ImageDigest != base.Digest:
+	case err != nil:
+		return nil, nil, errors.Join(err, l.Close())
+	case spec.Boot.ImageDigest != "" && spec.Boot.ImageDigest != base.Digest:
 		e.notify(Notice{Reason: BuilderRenewed, Sandbox: spec.Name, Text: "the default image is a newer one, so the cache of earlier builds is removed"})
 		return nil, nil, errors.Join(e.Remove(ctx, spec.Name, true), l.Close())
 	}
-	s, err := (*Session)(nil), err
-	if err == nil {
-		s, err = e.begin(ctx, in, &r.Change, "root")
-	}
+	s, err := e.begin(ctx, in, &r.Change, "root")
 	if err == nil {
 		return s, l, nil
 	}
-	_ = l.Close()
+	l.Close()
 	if store.IsNotFound(err) && !in.made && ctx.Err() == nil {
 		return nil, nil, nil
 	}
