@@ -54,6 +54,10 @@ test-agents: setup build ## Let real agents from npm do a whole task in a sandbo
 test-build: setup build ## Run the tests of bawn image build in real machines, which are too slow for every run
 	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_BUILD=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^TestImageBuild'
 
+.PHONY: test-programs
+test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox and let them work on a share (TESTS=kind/case)
+	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_PROGRAMS=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 3h -v -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
+
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
 	@scripts/check
