@@ -26,7 +26,7 @@ func programsOnScreen(t *testing.T, project string) {
 		t.Fatal(err)
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
-	writeFile(t, at("vimrc"), "set nocompatible undofile undodir=. directory=. backupcopy=no backup updatecount=1\n")
+	writeFile(t, at("vimrc"), "set nocompatible undofile undodir=. directory=. backupcopy=no backup backupskip= updatecount=1\n")
 	writeFile(t, at("text"), "one\n")
 	writeFile(t, at("log"), strings.Repeat("line\n", 500)+"needle\n"+strings.Repeat("line\n", 500)+"last line\n")
 	edit := []string{"vim", "-u", "vimrc", "text"}

@@ -28,7 +28,7 @@ import (
 //	dir: name      the case works in this directory, with the other cases that name it
 //	host: script   runs on the host before
 //	edit: script   runs on the host at each `edited` of the case; $N counts from 1
-//	where: host    the whole script runs on the host; ssh and its like use the file $SSH_CONFIG
+//	where: host    the whole script runs on the host; ssh and its like use the file $SSH_CONFIG, and $HOST
 //
 // The functions that a script may call are in testdata/programs/lib/lib.sh.
 
@@ -47,7 +47,7 @@ const (
 var programPresets = []string{"preset:debian", "preset:npm", "preset:go"}
 
 // programPackages are fetched by apt, in addition to what the default image has.
-const programPackages = "cargo golang-go htop mariadb-server postgresql python3-lmdb python3-setuptools python3-venv redis-server"
+const programPackages = "cargo golang-go htop mariadb-server postgresql python3-lmdb python3-setuptools python3-venv redis-server vim"
 
 // programCase is a real program at work.
 type programCase struct {
@@ -131,7 +131,6 @@ func installPrograms(t *testing.T, dir string) {
 sudo apt-get -qq update
 sudo -E apt-get -qq install --no-install-recommends $0 >/tmp/apt.log 2>&1 || { tail -n 50 /tmp/apt.log; exit 1; }
 sudo npm install --silent --global --no-audit --no-fund pnpm@10 yarn@1`, programPackages)
-
 	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
 	defer cancel()
 	began := time.Now()
@@ -160,7 +159,7 @@ func (c *programCase) run(t *testing.T, project string) {
 	if c.where == "host" {
 		writeFile(t, config, must(t, dir, "ssh-config"))
 	}
-	env := append(daysEnv(t, ""), "SSH_CONFIG="+config)
+	env := append(daysEnv(t, ""), "SSH_CONFIG="+config, "HOST=bawn-"+filepath.Base(project))
 	if o := runDay("set -eu\n"+c.host, dir, env); o.code != "0" {
 		t.Fatalf("the host's part: %+v", o)
 	}
