@@ -38,7 +38,8 @@ type foreground struct {
 }
 
 // attach gives the session a terminal of the same size and type in the guest, if the
-// command has one, and sets the person's terminal to raw mode. The caller calls detach.
+// command has one. The caller calls enter once the command is started: until then its guest may
+// not answer, and Ctrl-C must be a signal of the person's terminal. It calls detach in the end.
 func attach(s *remote, cmd Command) (*foreground, error) {
 	f := &foreground{t: cmd.Terminal, job: cmd.JobControl && s.current, signals: make(chan os.Signal, 8)}
 	if f.t != nil {
@@ -54,11 +55,7 @@ func attach(s *remote, cmd Command) (*foreground, error) {
 	if f.t == nil {
 		return f, nil
 	}
-	err := s.ask("pty-req", f.t.request())
-	if err == nil {
-		err = f.enter()
-	}
-	if err != nil {
+	if err := s.ask("pty-req", f.t.request()); err != nil {
 		f.detach()
 		return nil, fmt.Errorf("terminal: %w", err)
 	}

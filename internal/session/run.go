@@ -148,6 +148,11 @@ func (s *remote) startWith(cmd Command, front *foreground, f *forwarder) (*sourc
 	if err == nil {
 		err = s.start(cmd, in.kind())
 	}
+	if err == nil {
+		if err = front.enter(); err != nil {
+			err = fmt.Errorf("terminal: %w", err)
+		}
+	}
 	if err != nil {
 		in.close()
 		return nil, err

@@ -50,17 +50,28 @@ type forwarder struct {
 }
 
 // run handles the signals that come before the command is started, and gives the session
-// them then. It ends with that, or when Run is over, or the channel of signals is closed.
+// them then. It ends with that, or when Run is over, or the channel of signals is closed. A
+// guest that answers and starts no command could hold the user for ever: after a signal that is
+// to end the command it must start within the client's limit, and a second one ends the wait.
 func (f *forwarder) run(from <-chan os.Signal, over <-chan struct{}) {
 	var early []os.Signal
+	var ending os.Signal // the first that is to end the command
+	var late <-chan time.Time
 	for {
 		select {
 		case sig := <-from:
-			if sig == nil {
+			switch {
+			case sig == nil:
 				return // closed
+			case ending != nil && ends(sig):
+				f.giveUp(sig)
+			case ends(sig):
+				ending, late = sig, time.After(f.client.answerLimit)
 			}
 			f.mayEnd(sig)
 			early = append(early, sig)
+		case <-late:
+			f.giveUp(ending)
 		case s := <-f.session:
 			if s == nil {
 				return // the command was not started
@@ -82,12 +93,22 @@ func (f *forwarder) pass(s *remote, sig os.Signal) {
 	s.signal(sig)
 }
 
+// ends reports whether a signal is to end the command.
+func ends(sig os.Signal) bool {
+	return sig == syscall.SIGHUP || sig == syscall.SIGINT || sig == syscall.SIGTERM
+}
+
 // mayEnd expects an answer after a signal that is to end the command.
 func (f *forwarder) mayEnd(sig os.Signal) {
-	switch sig {
-	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
+	if ends(sig) {
 		go f.expectAnswer(sig.(syscall.Signal))
 	}
+}
+
+// giveUp ends the connection because the guest did not do what a signal asked for.
+func (f *forwarder) giveUp(sig os.Signal) {
+	f.unanswered.CompareAndSwap(0, int32(sig.(syscall.Signal)))
+	f.client.Close()
 }
 
 // expectAnswer ends the connection if the guest does not answer within the client's limit.
@@ -105,7 +126,6 @@ func (f *forwarder) expectAnswer(sig syscall.Signal) {
 	select {
 	case <-answered: // or the connection has ended
 	case <-time.After(f.client.answerLimit):
-		f.unanswered.CompareAndSwap(0, int32(sig))
-		f.client.Close()
+		f.giveUp(sig)
 	}
 }
