@@ -116,6 +116,7 @@ var steps = map[engine.Reason]string{
 	engine.Attached:       "bawn suspend --force {sandbox}, which ends them",
 	engine.OtherVersion:   "bawn stop, then run the same command again",
 	engine.NoGuestUser:    "use --user root, or leave --user out",
+	engine.Hangs:          "bawn ls names the sandboxes, and bawn stop --force NAME ends one with its supervisor",
 	engine.NotAnswering:   "bawn logs {sandbox}, or bawn stop --force {sandbox} and run the same command again",
 
 	engine.SnapshotExists:   "use another name, or bawn snapshot rm {sandbox} {snapshot}",

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
 )
@@ -18,13 +19,14 @@ import (
 // Client calls one sandbox's supervisor. Its methods may be called by several goroutines
 // at once, and return an *Error, or the context's error where that ended first.
 type Client struct {
-	http http.Client
+	http  http.Client
+	probe time.Duration // see WhileAnswering
 }
 
 // NewClient returns a client. It dials for each call and keeps no connection, so it needs
 // no closing.
 func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{http.Client{Transport: &http.Transport{
+	return &Client{probe: defaultProbe, http: http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}}
@@ -33,8 +35,16 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 // maxAnswer bounds the answer to a request, in bytes.
 const maxAnswer = 16 << 20
 
-// call makes one request; in and out may be nil.
+// call makes one request; in and out may be nil. It takes as long as the supervisor needs, if
+// that answers other requests meanwhile.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	ctx, done := c.WhileAnswering(ctx)
+	defer done()
+	return c.ask(ctx, method, path, in, out)
+}
+
+// ask is call, without a limit of its own.
+func (c *Client) ask(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.open(ctx, method, path, in)
 	if err != nil {
 		return err
@@ -94,10 +104,13 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 	return nil, f.err()
 }
 
-// Status returns the present state of the sandbox.
+// Status returns the present state of the sandbox. Nothing holds a supervisor up there: it is
+// ErrHangs if it takes long.
 func (c *Client) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*c.probe, ErrHangs)
+	defer cancel()
 	var s Status
-	err := c.call(ctx, http.MethodGet, "/status", nil, &s)
+	err := c.ask(ctx, http.MethodGet, "/status", nil, &s)
 	return s, err
 }
 

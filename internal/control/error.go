@@ -17,6 +17,8 @@ type Reason string
 const (
 	// ReasonNoAnswer: there is no supervisor, or it does not answer.
 	ReasonNoAnswer Reason = "no-answer"
+	// ReasonHangs: the supervisor takes requests and answers none.
+	ReasonHangs Reason = "hangs"
 	// ReasonVersion: the supervisor does not know the request; another version of bawn
 	// started the sandbox.
 	ReasonVersion Reason = "other-version"

@@ -62,11 +62,17 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() }) // SFTP knows no contexts
 	defer stop()
-	conn, err := client.SFTP()
-	if err != nil {
-		return 0, err
+	var guest *transfer.Guest
+	err = e.during("Waiting for the sandbox to answer", func() error {
+		conn, err := client.SFTP()
+		if err == nil {
+			guest, err = transfer.NewGuest(conn)
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		err = ctx.Err()
 	}
-	guest, err := transfer.NewGuest(conn)
 	if err != nil {
 		return 0, err
 	}

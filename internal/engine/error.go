@@ -115,6 +115,8 @@ const (
 
 	// NoGuestUser: the guest has no user of that name (Sandbox).
 	NoGuestUser Reason = "guest-user-unknown"
+	// Hangs: the sandbox's supervisor takes requests and answers none (control.ReasonHangs).
+	Hangs Reason = Reason(control.ReasonHangs)
 	// NotAnswering: the guest does not answer (Sandbox, if it is there to be looked at).
 	NotAnswering Reason = "guest-not-answering"
 	// CommandFailed: the command was not run to its end, because of bawn or of the

@@ -120,7 +120,13 @@ func (s *Session) start(ctx context.Context, c *SpecChange) error {
 // Connect returns when the guest has authenticated the user. Run calls it if need be.
 func (s *Session) Connect(ctx context.Context) (err error) {
 	if s.conn == nil {
-		s.conn = s.early.end()
+		err := s.e.during("Waiting for the sandbox to answer", func() error {
+			s.conn, err = s.early.endWithin(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if s.conn == nil {
 		s.conn, err = s.e.Dial(ctx, nameOf(s.d), s.user)
@@ -213,6 +219,26 @@ func (h *handshake) end() *session.Client {
 	return h.client
 }
 
+// earlyLimit is how long after the start of a sandbox the connection is waited for that was begun
+// meanwhile. Then it is begun anew, by Dial, which finds out why.
+const earlyLimit = 30 * time.Second
+
+// endWithin is end within earlyLimit. When ctx ends first, it returns the cause.
+func (h *handshake) endWithin(ctx context.Context) (*session.Client, error) {
+	if h.done == nil {
+		return nil, nil //nolint:nilnil // none was begun
+	}
+	select {
+	case <-h.done:
+	case <-time.After(earlyLimit):
+		h.cancel()
+	case <-ctx.Done():
+		h.discard()
+		return nil, context.Cause(ctx)
+	}
+	return h.end(), nil
+}
+
 // discard ends the handshake, and closes a connection that was not taken.
 func (h *handshake) discard() {
 	if h.cancel != nil {
@@ -233,7 +259,9 @@ func (e *Engine) Dial(ctx context.Context, name, user string) (*session.Client, 
 	var c *session.Client
 	connect := func() error {
 		return e.during("Waiting for the sandbox to answer", func() (err error) {
-			c, err = session.Dial(ctx, d, userOr(user))
+			answering, done := control.NewClient(d.DialControl).WhileAnswering(ctx)
+			defer done()
+			c, err = session.Dial(answering, d, userOr(user))
 			return err
 		})
 	}
