@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/launch"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 const (
@@ -19,6 +22,9 @@ const (
 	// stopLimit is how long a supervisor may take to stop a sandbox: twice what it
 	// gives the guest.
 	stopLimit = 2 * time.Minute
+	// lockLimit is how long the removal of a sandbox by force waits for another bawn command
+	// that starts or changes it. One that was stopped (Ctrl-Z) never ends.
+	lockLimit = 10 * time.Second
 	// stopPatience is how long a guest may take to shut down before a notice says what
 	// the stop waits for.
 	stopPatience = 5 * time.Second
@@ -88,6 +94,38 @@ func endAtOnce(ctx context.Context, d store.Dir, limit time.Duration) error {
 	return d.WriteState(sandbox.State{Phase: sandbox.Stopped})
 }
 
+// lockRemoval takes the right to remove a sandbox. With force, what another bawn command waits for
+// is ended first, such as a start whose guest hangs; the command then has that long to end.
+func (e *Engine) lockRemoval(ctx context.Context, d store.Dir, force bool, limit time.Duration) (*lockfile.Lock, error) {
+	if !force || !d.StartLocked() {
+		return e.lockStart(ctx, d)
+	}
+	if st, err := d.State(); err == nil && st.Phase != sandbox.Stopped && st.Phase != sandbox.Dead {
+		if err := e.halt(ctx, d, true); err != nil {
+			return nil, err
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	l, err := e.lockStart(limited, d)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("sandbox %s is not removed: another bawn command that starts or changes it does not end%s", nameOf(d), describeHolders(d))
+	}
+	return l, err
+}
+
+// describeHolders names the processes that start or change a sandbox, as far as they are known.
+func describeHolders(d store.Dir) string {
+	var pids []string
+	for _, pid := range launch.StartLockHolders(d) {
+		pids = append(pids, strconv.Itoa(pid))
+	}
+	if len(pids) == 0 {
+		return ""
+	}
+	return " (process " + strings.Join(pids, ", ") + "): it may be stopped, as by Ctrl-Z; continue or kill it"
+}
+
 // Remove deletes a sandbox with its disk and snapshots. One that runs is an error, or
 // with force is ended first.
 func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
@@ -95,7 +133,7 @@ func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	l, err := e.lockStart(ctx, d)
+	l, err := e.lockRemoval(ctx, d, force, lockLimit)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,30 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
+// TestRemovalByForceWaitsForNoStoppedCommand: another bawn command has the right to start the
+// sandbox, and was stopped by Ctrl-Z.
+func TestRemovalByForceWaitsForNoStoppedCommand(t *testing.T) {
+	e, _ := newEngine(t)
+	d, err := e.sandboxes.Create(&sandbox.Spec{Name: "shop", ID: sandbox.NewID()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := d.LockStart(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := e.lockRemoval(t.Context(), d, true, 10*time.Millisecond); err == nil || !strings.Contains(err.Error(), "another bawn command") {
+		t.Errorf("%v", err)
+	}
+	held.Close()
+	l, err := e.lockRemoval(t.Context(), d, true, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
+
 // TestSupervisorStandsStill: one that takes connections and answers none holds nobody
 // up. Its end is tested with a real one (internal/vmtest).
 func TestSupervisorStandsStill(t *testing.T) {

@@ -130,6 +130,9 @@ func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.root, "sandbox
 // LockPath returns the file that a supervisor holds open while it lives.
 func (d Dir) LockPath() string { return d.File(lockFile) }
 
+// StartLockPath returns the path of the lock for starting, changing or removing the sandbox.
+func (d Dir) StartLockPath() string { return d.File(startLockFile) }
+
 // File returns the path of a file in the folder.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 
