@@ -29,6 +29,7 @@ func BenchmarkUndo(b *testing.B) {
 			made := 0
 			b.Run("create-write-close", func(b *testing.B) {
 				data := [][]byte{make([]byte, 4096)}
+				defer cpuTime(b)()
 				for b.Loop() {
 					made++
 					var out fuse.CreateOut
@@ -72,6 +73,7 @@ func benchLarge(b *testing.B, f *fileSystem, path string) {
 		}
 	}
 	b.Run("first-write-of-64MiB", func(b *testing.B) {
+		defer cpuTime(b)()
 		for b.Loop() {
 			if f.undo != nil {
 				f.undo.Mark(undo.WhySession)
@@ -80,6 +82,7 @@ func benchLarge(b *testing.B, f *fileSystem, path string) {
 		}
 	})
 	b.Run("write", func(b *testing.B) {
+		defer cpuTime(b)()
 		for b.Loop() {
 			put(b)
 		}

@@ -298,10 +298,19 @@ func (r *Recorder) After(e *Entry, st *unix.Statx_t) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.mixed = e.mixed
-	if r.cur == e.point {
-		_, _ = e.point.after.WriteAt(s.bytes(), int64(e.slot)*slotSize) // else the path counts as changed on the host
+	if s.mixed = e.mixed; r.cur == e.point {
+		e.leave(s)
 	}
+}
+
+// leave writes down how the guest left a path, unless that is there already. The caller holds the
+// Recorder's mutex.
+func (e *Entry) leave(s slot) {
+	if e.known && e.left == s {
+		return
+	}
+	_, err := e.point.after.WriteAt(s.bytes(), int64(e.slot)*slotSize) // else the path counts as changed on the host
+	e.left, e.known = s, err == nil
 }
 
 // Met notes what the guest finds at the path of an entry when it changes it again: st is of the file
@@ -321,10 +330,9 @@ func (r *Recorder) Met(e *Entry, st *unix.Statx_t) {
 	if r.cur != e.point || e.mixed {
 		return
 	}
-	if left, ok := readSlot(e.point.after, e.slot); ok && !left.same(found) {
-		e.mixed = true
-		left.mixed = true
-		_, _ = e.point.after.WriteAt(left.bytes(), int64(e.slot)*slotSize)
+	if left := e.left; e.known && !left.same(found) {
+		e.mixed, left.mixed = true, true
+		e.leave(left)
 	}
 }
 

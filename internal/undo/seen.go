@@ -7,7 +7,11 @@ type Entry struct {
 	point *point
 	slot  uint32
 	ready chan struct{} // closed when the record is written
-	mixed bool          // slot.mixed; guarded by Recorder.mu
+
+	// Guarded by Recorder.mu.
+	mixed bool // slot.mixed
+	left  slot // as it was written last
+	known bool // left is set
 }
 
 // seen is the paths of a point that were recorded, as a tree, so that a directory is renamed
