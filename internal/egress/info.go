@@ -61,8 +61,10 @@ func (g *Gateway) infoHandler() http.Handler {
 			askExample+
 			"The user decides, or runs this on the host: "+allowCommand+" HOST:PORT\n"+
 			"Changes of files that the host runs or trusts (.git/hooks, .git/config, .vscode, .envrc, settings of agents, bawn.yaml)\n"+
-			"stay in the sandbox, and files with secrets (.env, private keys) are hidden. To change that, ask the user to run on the\n"+
-			"host: bawn run --no-guard PATTERN, or --show PATTERN. What was kept back: bawn files log\n"+
+			"stay in the sandbox, up to 64 MiB (then: no space left on device), and files with secrets (.env, private keys) are hidden.\n"+
+			"Links that lead around this are refused (operation not permitted). The user takes such a change over on the host with\n"+
+			"bawn accept PATH, sees what was kept back with bawn review, and changes the rules with bawn run --no-guard PATTERN or\n"+
+			"--show PATTERN.\n"+
 			"This page as JSON: /policy.json, /denials.json\n\nRules:\n")
 		list := g.ruleTexts()
 		for _, rule := range list {

@@ -137,7 +137,7 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 		if h, err := f.handle(h); err == nil {
 			defer f.done(h)
 			if h.writable() {
-				if err := f.growStore(h, int64(in.Size), false, 0); err != nil {
+				if err := f.growStore(who{in.Pid}, h, int64(in.Size), false, 0); err != nil {
 					return err
 				}
 				if err := f.checkHandle(h); err != nil {
@@ -147,8 +147,8 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 			}
 		}
 	}
-	if in.Size > st.Size && f.stored(in.NodeId) {
-		if err := f.private.take(0, int64(in.Size-st.Size)); err != nil {
+	if n, err := f.tree.get(in.NodeId); err == nil && in.Size > st.Size && f.inStore(n) {
+		if err := f.roomFor(who{in.Pid}, n, int64(in.Size-st.Size)); err != nil {
 			return err
 		}
 	}

@@ -401,7 +401,7 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 			return 0, status(err)
 		}
 	}
-	if err := f.growStore(h, int64(in.Offset)+int64(total), in.Flags&unix.O_APPEND != 0, int64(total)); err != nil {
+	if err := f.growStore(who{in.Pid}, h, int64(in.Offset)+int64(total), in.Flags&unix.O_APPEND != 0, int64(total)); err != nil {
 		return 0, status(err)
 	}
 	flags := 0
@@ -455,7 +455,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, status(err)
 	}
 	defer f.space.give(uint64(n), 0)
-	if err := f.growStore(to, int64(in.OffOut)+int64(n), false, 0); err != nil {
+	if err := f.growStore(who{in.Pid}, to, int64(in.OffOut)+int64(n), false, 0); err != nil {
 		return 0, status(err)
 	}
 	if err := f.beforeWrite(to); err != nil {
@@ -515,7 +515,7 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 		}
 		defer f.space.give(in.Length, 0)
 	}
-	if err := f.growStore(h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
+	if err := f.growStore(who{in.Pid}, h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
 		return status(err)
 	}
 	if err := f.beforeWrite(h); err != nil {

@@ -303,6 +303,7 @@ func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bo
 	}
 	if s.private && adds {
 		if err := f.private.take(1, 0); err != nil {
+			f.events.note(w, guard.Refused, s.view.chain.names, name)
 			return s, err
 		}
 	}
@@ -510,15 +511,9 @@ func (f *fileSystem) inStore(n *node) bool {
 	return err == nil && c.private
 }
 
-// stored is inStore by a node's number.
-func (f *fileSystem) stored(id uint64) bool {
-	n, err := f.tree.get(id)
-	return err == nil && f.inStore(n)
-}
-
-// growStore takes the room in the store of private versions that a write needs: up to a
-// place in the file, or so much behind its end.
-func (f *fileSystem) growStore(h *handle, end int64, atEnd bool, length int64) error {
+// growStore takes the room in the store of private versions that a write of a process needs: up to
+// a place in the file, or so much behind its end.
+func (f *fileSystem) growStore(w who, h *handle, end int64, atEnd bool, length int64) error {
 	if !h.stored || end < 0 {
 		return nil
 	}
@@ -532,7 +527,21 @@ func (f *fileSystem) growStore(h *handle, end int64, atEnd bool, length int64) e
 	if end <= int64(st.Size) {
 		return nil
 	}
-	return f.private.take(0, end-int64(st.Size))
+	return f.roomFor(w, h.node, end-int64(st.Size))
+}
+
+// roomFor takes the room that a private version needs in the store. It logs that there is none: the
+// program only says that no space is left, and the disk has some.
+func (f *fileSystem) roomFor(w who, n *node, bytes int64) error {
+	err := f.private.take(0, bytes)
+	if err == nil {
+		return nil
+	}
+	if c, cerr := f.tree.chain(n); cerr == nil && len(c.names) > 0 {
+		last := len(c.names) - 1
+		f.events.note(w, guard.Refused, c.names[:last], c.names[last])
+	}
+	return err
 }
 
 // guardsHost reports whether a node is a guarded or hidden file of the host.

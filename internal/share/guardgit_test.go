@@ -138,6 +138,47 @@ func TestGitGoesOnAsUsual(t *testing.T) {
 	}
 }
 
+// TestToolsThatWriteGuardedFiles does what hooks' managers, editors and package managers do to such
+// files: it works in the guest, and the host has none of it. (husky, lefthook and npm themselves were seen
+// to do so.)
+func TestToolsThatWriteGuardedFiles(t *testing.T) {
+	p := newProject(t, guard.Options{}, func(p *project) {
+		p.sh(p.host, repository+` && mkdir .idea && echo old >.idea/workspace.xml && echo old >.envrc && printf '#!/bin/sh\n:\n' >.git/hooks/pre-commit && chmod +x .git/hooks/pre-commit`)
+	})
+	before := p.sh(p.host, `find . -type f | sort | xargs sha256sum`)
+	for _, step := range []string{
+		// husky: hooks in a directory of the project
+		`git config core.hooksPath .husky/_ && mkdir -p .husky/_ && echo '*' >.husky/_/.gitignore && printf '#!/bin/sh\ntouch .git/huskied\n' >.husky/_/pre-commit && chmod +x .husky/_/pre-commit && git commit -q --allow-empty -m h && rm .git/huskied && git config --unset core.hooksPath`,
+		// pre-commit: the hook that is there is moved aside
+		`mv .git/hooks/pre-commit .git/hooks/pre-commit.legacy && printf '#!/bin/sh\n.git/hooks/pre-commit.legacy && touch .git/hooked\n' >.git/hooks/pre-commit && chmod 755 .git/hooks/pre-commit && git commit -q --allow-empty -m p && rm .git/hooked`,
+		// VS Code and JetBrains: a new file in the place of the old one, which is kept until then
+		`mkdir -p .vscode && echo '{}' >.vscode/settings.json.tmp && mv .vscode/settings.json.tmp .vscode/settings.json && grep -q '{}' .vscode/settings.json`,
+		`cd .idea && echo new >workspace.xml___jb_tmp___ && mv workspace.xml workspace.xml___jb_old___ && mv workspace.xml___jb_tmp___ workspace.xml && rm workspace.xml___jb_old___ && grep -q new workspace.xml && test "$(ls)" = workspace.xml`,
+		// sed -i, and an editor that keeps a backup by a hard link, or a copy where it cannot make one
+		`sed -i s/old/new/ .envrc && grep -q new .envrc`, `ln .envrc .envrc~ 2>/dev/null || cp -p .envrc .envrc~; echo newer >.envrc; grep -q newer .envrc; rm .envrc~`,
+		// a script of a package that leaves tasks for the editor; archives and copies of guarded files
+		`mkdir -p .vscode && echo '{"tasks":[]}' >.vscode/tasks.json && mkdir out && tar cf - .vscode .envrc .idea | tar xf - -C out && cmp .vscode/tasks.json out/.vscode/tasks.json && cp -a .idea out2 && rm -r out out2`,
+		`git add -f .vscode .envrc .idea && git commit -q --no-verify -m all && git stash list && test -z "$(git status --porcelain -uno)" && git checkout -q HEAD~1 && test ! -e .vscode/tasks.json && git checkout -q - && test -e .vscode/tasks.json`,
+	} {
+		if out, err := p.try(p.guest, step); err != nil {
+			t.Errorf("%s: %v\n%s", step, err, out)
+		}
+	}
+	after := p.sh(p.host, `find . -type f | sort | xargs sha256sum`)
+	for line := range strings.Lines(before) {
+		if _, path, _ := strings.Cut(strings.TrimSpace(line), "  "); !strings.HasPrefix(path, "./.git/") || strings.Contains(path, "hooks") || strings.HasSuffix(path, "config") {
+			if !strings.Contains(after, line) {
+				t.Errorf("lost or changed: %s", line)
+			}
+		}
+	}
+	for _, name := range []string{".husky", ".vscode", "pre-commit.legacy", "workspace.xml___jb_tmp___"} {
+		if strings.Contains(after, name) {
+			t.Errorf("the host has %s", name)
+		}
+	}
+}
+
 // TestAGuestCannotPlantWhatTheHostRuns tries each way to change a guarded path on the host.
 func TestAGuestCannotPlantWhatTheHostRuns(t *testing.T) {
 	p := newProject(t, guard.Options{}, func(p *project) {

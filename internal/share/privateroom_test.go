@@ -2,6 +2,8 @@ package share
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -12,7 +14,8 @@ import (
 
 // TestPrivateVersionsAreBounded fills the store with bytes and with files, by each way.
 func TestPrivateVersionsAreBounded(t *testing.T) {
-	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir()})
+	log := filepath.Join(t.TempDir(), "files.log")
+	f := newTest(t, Options{Guard: &guard.Options{}, Private: t.TempDir(), Events: log})
 	full := fuse.Status(unix.ENOSPC)
 	h := header(rootID)
 	var dir fuse.EntryOut
@@ -30,16 +33,25 @@ func TestPrivateVersionsAreBounded(t *testing.T) {
 	if st := f.SetAttr(nil, &size, &fuse.AttrOut{}); st != full {
 		t.Errorf("truncate: %v", st)
 	}
+	refused := func(path string) bool {
+		t.Helper()
+		return strings.Contains(readText(t, log), `"path":"`+path+`","action":"refused"`)
+	}
+	if !refused(".vscode/big") {
+		t.Error("the log does not say that there was no room")
+	}
 	if st := write(f, file.Fh, 0, 0, "fits"); st != fuse.OK {
 		t.Errorf("a write that fits: %v", st)
 	}
 	var last fuse.Status
-	for i := range maxPrivateFiles + 1 {
+	made := 0
+	for ; made <= maxPrivateFiles; made++ {
+		i := made
 		if last = f.Mknod(nil, &fuse.MknodIn{InHeader: header(dir.NodeId), Mode: unix.S_IFREG | 0o644}, fmt.Sprint(i), &fuse.EntryOut{}); last != fuse.OK {
 			break
 		}
 	}
-	if last != full {
+	if last != full || !refused(fmt.Sprintf(".vscode/%d", made)) {
 		t.Errorf("files: %v", last)
 	}
 	for i := range 10 {
