@@ -17,7 +17,7 @@ import (
 // mountTest mounts a share here with the kernel's own FUSE client, which is the guest's
 // too: only the queue between the two is another. It skips the test where that is not
 // possible.
-func mountTest(t *testing.T, o Options) (mounted string, f *fileSystem) {
+func mountTest(t testing.TB, o Options) (mounted string, f *fileSystem) {
 	t.Helper()
 	f = newTest(t, o)
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -48,7 +48,7 @@ func mountTest(t *testing.T, o Options) (mounted string, f *fileSystem) {
 // refusePoll lets the kernel find out that the share knows no poll(2). Otherwise it asks
 // while Go's runtime adds a file to its poller, and the runtime waits for the server, which is
 // in the same process.
-func refusePoll(t *testing.T, f *fileSystem, mounted string) {
+func refusePoll(t testing.TB, f *fileSystem, mounted string) {
 	t.Helper()
 	const name = "gc.log.poll" // no rules apply to it, in any kind of share
 	path := filepath.Join(f.tempRoot(t), name)

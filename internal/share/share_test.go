@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newTest(t *testing.T, o Options) *fileSystem {
+func newTest(t testing.TB, o Options) *fileSystem {
 	t.Helper()
 	if o.Root == "" {
 		o.Root = t.TempDir()
@@ -103,7 +103,7 @@ func TestNamesThatAreNoComponentsAreRefused(t *testing.T) {
 }
 
 // tempRoot is the path of the root, by its descriptor.
-func (f *fileSystem) tempRoot(t *testing.T) string {
+func (f *fileSystem) tempRoot(t testing.TB) string {
 	t.Helper()
 	p, err := os.Readlink(magic(f.tree.root.fd.fd))
 	if err != nil {
