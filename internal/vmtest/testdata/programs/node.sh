@@ -103,7 +103,7 @@ for want in 'add ck/new/f' 'change ck/new/f' 'add ck/moved' 'unlink ck/moved'; d
 done
 eventually grep -qx 'unlinkDir ck/new' ck.log
 is "" "$(sort ck.log | uniq -d)"
-node -p '"chokidar " + require("chokidar/package.json").version'
+jq -r '"chokidar " + .version' node_modules/chokidar/package.json
 
 ### webpack
 # Its watch mode: a changed module is bundled again.
