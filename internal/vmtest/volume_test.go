@@ -22,13 +22,15 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("bawn volume rm: %+v", r)
 		}
 	})
+	must(t, base, "volume", "create", "vol-test", "--size", "64M")
 	// The user can write, root's files keep their owner, a database's sort of file works, and so
 	// do links; the volume is what was named, at the place that was named.
 	const volume = "vol-test:/srv/in/data"
 	if out := must(t, writer, "run", "--volume", volume, "--", "sh", "-euc", `cd /srv/in/data; echo kept > file; ln file hard; ln -s file soft
 sudo sh -c 'echo private > root; chmod 600 root'; sudo chown daemon root; mkfifo fifo
 python3 -c 'import sqlite3; c = sqlite3.connect("db"); c.execute("pragma journal_mode=wal"); c.execute("create table t(x)"); c.execute("insert into t values(7)"); c.commit()'
-findmnt -no FSTYPE .; stat -c %U . root`); out != "virtiofs\n"+lastLine(sh(t, writer, "id -un"))+"\ndaemon\n" {
+! dd if=/dev/zero of=big bs=1M count=80 2>err; grep -o 'No space left on device' err; rm big; dd if=/dev/zero of=fits bs=1M count=40 2>/dev/null; rm fits
+findmnt -no FSTYPE .; stat -c %U . root`); out != "No space left on device\nvirtiofs\n"+lastLine(sh(t, writer, "id -un"))+"\ndaemon\n" {
 		t.Errorf("in the volume: %q", out)
 	}
 	fails(t, reader, 125, "sandbox vol-writer writes to volume vol-test", "run", "--volume", volume, "--", "true")
