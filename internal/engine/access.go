@@ -15,19 +15,20 @@ type AccessRequest = control.Access
 
 // waiting lists the requests of a sandbox's guest that wait for the person; none of one that does
 // not run.
-func (e *Engine) waiting(ctx context.Context, name string) []AccessRequest {
+func (e *Engine) waiting(ctx context.Context, name string) ([]AccessRequest, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
 	s, err := control.NewClient(e.sandboxes.Dir(name).DialControl).Status(ctx)
-	if err != nil {
-		return nil
+	if control.NotListening(err) {
+		return nil, nil
 	}
-	return s.Access
+	return s.Access, err
 }
 
 // eachWaiting calls f for the requests that wait, as entries of the log.
 func (e *Engine) eachWaiting(ctx context.Context, name string, f func(LogEntry) error) error {
-	for _, r := range e.waiting(ctx, name) {
+	list, _ := e.waiting(ctx, name) // a supervisor that is too slow to answer still logs new ones
+	for _, r := range list {
 		if err := f(LogEntry{Time: r.Time, Verdict: Asked, Suggest: r.Rule, Reason: r.Reason}); err != nil {
 			return err
 		}
@@ -35,9 +36,14 @@ func (e *Engine) eachWaiting(ctx context.Context, name string, f func(LogEntry) 
 	return nil
 }
 
-// stillWaiting reports whether the guest's request for a rule waits for the person.
+// stillWaiting reports whether the guest's request for a rule waits for the person, or that is not
+// known: a question too many is better than one that is lost.
 func (e *Engine) stillWaiting(ctx context.Context, name, rule string) bool {
-	for _, r := range e.waiting(ctx, name) {
+	list, err := e.waiting(ctx, name)
+	if err != nil {
+		return true
+	}
+	for _, r := range list {
 		if r.Rule == rule {
 			return true
 		}
