@@ -223,6 +223,8 @@ func TestGuestEnds(t *testing.T) {
 				t.Errorf("%s: %q", c, got)
 			}
 		}
+		_ = bawn(t, dir, "run", "--", "sudo", "reboot")
+		must(t, dir, "run", "--", "true") // waits for the machine's end, and starts it again
 	})
 }
 
