@@ -71,7 +71,7 @@ func findDockerfile(dir, name string, stdin io.Reader) (dockerfile, error) {
 	if name == "-" {
 		text, err := readBounded(stdin)
 		if err != nil {
-			return dockerfile{}, fmt.Errorf("Dockerfile from standard input: %w", err)
+			return dockerfile{}, fmt.Errorf("standard input: %w", err)
 		}
 		return dockerfile{text: text}, nil
 	}

@@ -106,7 +106,7 @@ func TestAttackMixturesOfEscapes(t *testing.T) {
 			hits := 0
 			whole := "before " + text + " after"
 			for at := 0; at < len(whole); at += size {
-				n := 0
+				var n int
 				out, n = s.feed(out, []byte(whole[at:min(len(whole), at+size)]), false)
 				hits += n
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -188,7 +189,7 @@ func (c *programCase) at(t *testing.T, dir string, env []string, script string) 
 		args = []string{"bash", "-c", script}
 	}
 	x := exec.CommandContext(ctx, args[0], args[1:]...)
-	x.Dir, x.Env = dir, append(env, "PWD="+dir)
+	x.Dir, x.Env = dir, slices.Concat(env, []string{"PWD=" + dir})
 	b, err := x.CombinedOutput()
 	if err != nil {
 		return err.Error(), string(b)

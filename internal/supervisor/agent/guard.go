@@ -176,7 +176,7 @@ func (g *guard) note(s *traffic, f frame, ended *bool) error {
 	if f.flags&flagFIN != 0 {
 		*ended = true
 	}
-	if f.flags&flagRST == 0 && !(s.hostEnded && s.guestEnded) {
+	if f.flags&flagRST == 0 && (!s.hostEnded || !s.guestEnded) {
 		return nil
 	}
 	delete(g.streams, f.stream)
