@@ -22,8 +22,9 @@ const instructions = Marker + `
 - This is a virtual machine of its own. The project directory is the user's, live; everything else
   here is the sandbox's: install and change what you need. sudo works, and so does Docker.
 - There are no credentials of the user here. Do not ask for them. What is in variables such as
-  ANTHROPIC_API_KEY or GH_TOKEN is a placeholder. Do not print it: a request to the model with a
-  placeholder in its text is refused (403), and so is each one after it in that conversation.
+  ANTHROPIC_API_KEY or GH_TOKEN is a placeholder. Do not print the environment: a request to the
+  model with the placeholder of another service in its text is refused (403), and so is each one
+  after it in that conversation.
 - Only hosts that the user allowed can be reached. Others fail at once: a name does not resolve, a
   connection is reset, an HTTP request gets status 403. Trying again or another way does not help.
 - http://bawn.internal/ (curl it) has the rules, the latest denials, and how to ask the user for a

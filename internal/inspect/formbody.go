@@ -31,18 +31,35 @@ type formLooker struct {
 // newFormLooker returns a looker for a body with these Content-Types; nil if it is no form. What
 // follows a type is not read: servers differ in what they accept there.
 func newFormLooker(contentTypes []string, judge func(name, value string) bool) *formLooker {
+	switch formKind(contentTypes) {
+	case urlencoded:
+		return &formLooker{judge: judge}
+	case multipart:
+		return &formLooker{judge: judge, parts: true}
+	}
+	return nil
+}
+
+// The types of forms.
+const (
+	urlencoded = "application/x-www-form-urlencoded"
+	multipart  = "multipart/form-data"
+)
+
+// isForm reports whether a body with these Content-Types is a form.
+func isForm(contentTypes []string) bool { return formKind(contentTypes) != "" }
+
+// formKind returns the first of these Content-Types that is one of a form, or "".
+func formKind(contentTypes []string) string {
 	for _, t := range contentTypes {
 		for one := range strings.SplitSeq(t, ",") {
 			kind, _, _ := strings.Cut(one, ";")
-			switch strings.ToLower(strings.TrimSpace(kind)) {
-			case "application/x-www-form-urlencoded":
-				return &formLooker{judge: judge}
-			case "multipart/form-data":
-				return &formLooker{judge: judge, parts: true}
+			if kind = strings.ToLower(strings.TrimSpace(kind)); kind == urlencoded || kind == multipart {
+				return kind
 			}
 		}
 	}
-	return nil
+	return ""
 }
 
 // feed takes the next bytes, and returns the name of the first field that is a credential.

@@ -57,7 +57,8 @@ func exchangeOf(ctx context.Context) *exchange {
 type judgement struct {
 	s     *session
 	ctx   context.Context
-	all   *needles       // of the sandbox
+	list  []secret.Bound // of the sandbox
+	all   *needles       // of list
 	bound []secret.Bound // to the host
 	other bool
 }
@@ -108,7 +109,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 
 // judgement returns that of a request, with these secrets of the sandbox.
 func (s *session) judgement(ctx context.Context, list []secret.Bound) *judgement {
-	j := &judgement{s: s, ctx: ctx, all: needlesOf(list)}
+	j := &judgement{s: s, ctx: ctx, list: list, all: needlesOf(list)}
 	for _, b := range list {
 		if b.IsFor(s.t.Name, s.t.Port) {
 			j.bound = append(j.bound, b)

@@ -125,7 +125,7 @@ func inPercent(s string) string {
 }
 
 // TestPlaceholderElsewhereIsRefused: in each position and encoding, of a secret for this host
-// in another place and of a secret for another host. The server sees no request with it.
+// in another place (but as text in a body) and of a secret for another host. The server sees no request with it.
 func TestPlaceholderElsewhereIsRefused(t *testing.T) {
 	type attempt struct {
 		name, method, path, body string
@@ -165,8 +165,13 @@ func TestPlaceholderElsewhereIsRefused(t *testing.T) {
 	everyProtocol(t, func(t *testing.T, proto string) {
 		s := &seen{}
 		p := newPlace(t, s, bothProtocols, bound(secret.Place{}), boundElsewhere())
+		refused := 0
 		for _, ph := range []string{standIn, elsewhere} {
 			for _, a := range attempts(ph) {
+				if ph == standIn && strings.HasPrefix(a.name, "body") && a.name != "body, form" {
+					continue // TestAConversationMayHaveThePlaceholder
+				}
+				refused++
 				res, err := p.client(proto).Do(request(t, a.method, a.path, io.MultiReader(strings.NewReader(a.body)), a.header...))
 				if err == nil { // an upload that is cut may be an error of the client's
 					b, _ := io.ReadAll(res.Body)
@@ -179,7 +184,7 @@ func TestPlaceholderElsewhereIsRefused(t *testing.T) {
 				}
 			}
 		}
-		if n := strings.Count(p.log(), "\n") + 1; n != 2*len(attempts("")) {
+		if n := strings.Count(p.log(), "\n") + 1; n != refused {
 			t.Errorf("%d refusals are logged", n)
 		}
 		s.mu.Lock()
@@ -191,6 +196,28 @@ func TestPlaceholderElsewhereIsRefused(t *testing.T) {
 			if !strings.HasPrefix(s.body[i], "cut:") || strings.Contains(all, standIn) || strings.Contains(all, elsewhere) || strings.Contains(all, realValue) {
 				t.Errorf("the server saw %.200s", all)
 			}
+		}
+	})
+}
+
+// TestAConversationMayHaveThePlaceholder: an agent that has printed its environment sends the
+// placeholder of its key to the model with each later request. It passes as it is; that of a secret
+// for another host does not.
+func TestAConversationMayHaveThePlaceholder(t *testing.T) {
+	everyProtocol(t, func(t *testing.T, proto string) {
+		s := &seen{}
+		p := newPlace(t, s, bothProtocols, bound(secret.Place{}), boundElsewhere())
+		said := func(what string) string { return `{"messages":[{"content":"ANTHROPIC_API_KEY=` + what + `"}]}` }
+		for _, body := range []string{said(standIn), said(inJSON(standIn)), said(standIn) + elsewhere} {
+			res, text := p.do(p.client(proto), request(t, "POST", "/v1/messages", strings.NewReader(body), "Content-Type", "application/json", "Authorization", "Bearer "+standIn))
+			if want := strings.Contains(body, elsewhere); want != (res.StatusCode == 403) {
+				t.Errorf("%s: %d %s", body, res.StatusCode, text)
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.body[0] != said(standIn) || s.body[1] != said(inJSON(standIn)) {
+			t.Errorf("the server saw %q", s.body)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,7 +30,7 @@ func (j *judgement) body(r *http.Request) error {
 		return forbidden("the request's body has %v, which are not looked into", err)
 	}
 	if coding != "" {
-		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker()})
+		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker(r)})
 		if err != nil {
 			return forbidden("the request's body cannot be looked into: %v", err)
 		}
@@ -42,7 +43,7 @@ func (j *judgement) body(r *http.Request) error {
 	if err := j.substitute(r); err != nil {
 		return err
 	}
-	r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: plain(j.placeholderLooker())}
+	r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: plain(j.placeholderLooker(r))}
 	return nil
 }
 
@@ -69,9 +70,17 @@ func (l lookers) look(p []byte, final bool) *refusal {
 	return nil
 }
 
-// placeholderLooker returns one for the placeholders of the sandbox.
-func (j *judgement) placeholderLooker() looker {
+// placeholderLooker returns one for the placeholders of the sandbox that may not be in the body.
+// One that is for this host may be, as text: an agent that has printed its environment sends it in
+// every later request of the conversation, and the server gets nothing by it. In a form it is
+// refused, where it stands for a credential, and so is one whose place is the body.
+func (j *judgement) placeholderLooker(r *http.Request) looker {
 	s := newScanner(j.all)
+	if !isForm(r.Header.Values("Content-Type")) {
+		s = newScanner(needlesOf(slices.DeleteFunc(slices.Clone(j.list), func(b secret.Bound) bool {
+			return b.IsFor(j.s.t.Name, j.s.t.Port) && b.Place.Where != secret.InBody
+		})))
+	}
 	return func(p []byte, final bool) *refusal {
 		if name := s.feed(p, final); name != "" {
 			return j.misplaced(name, "the body")
