@@ -21,6 +21,7 @@ type project struct {
 	t           *testing.T
 	host, guest string
 	fs          *fileSystem
+	folds       bool // it is served as a file system that folds case
 }
 
 // newProject mounts a share with the default rules. prepare fills it on the host.
@@ -34,7 +35,9 @@ func newProject(t *testing.T, o guard.Options, prepare func(p *project)) *projec
 		prepare(p)
 	}
 	dir := t.TempDir()
-	p.guest, p.fs = mountTest(t, Options{Root: p.host, Guard: &o, Private: filepath.Join(dir, "private"), Events: filepath.Join(dir, "files.log")})
+	p.fs = newTest(t, Options{Root: p.host, Guard: &o, Private: filepath.Join(dir, "private"), Events: filepath.Join(dir, "files.log")})
+	p.fs.folds = p.fs.folds || p.folds
+	p.guest = mountOf(t, p.fs)
 	abortLate(t, p.guest)
 	return p
 }

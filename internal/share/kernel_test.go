@@ -20,6 +20,12 @@ import (
 func mountTest(t testing.TB, o Options) (mounted string, f *fileSystem) {
 	t.Helper()
 	f = newTest(t, o)
+	return mountOf(t, f), f
+}
+
+// mountOf is mountTest of a file system that is made already.
+func mountOf(t testing.TB, f *fileSystem) (mounted string) {
+	t.Helper()
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skip("no FUSE here: ", err)
@@ -42,7 +48,7 @@ func mountTest(t testing.TB, o Options) (mounted string, f *fileSystem) {
 		unix.Close(dev)
 	})
 	refusePoll(t, f, mounted)
-	return mounted, f
+	return mounted
 }
 
 // refusePoll lets the kernel find out that the share knows no poll(2). Otherwise it asks

@@ -76,8 +76,10 @@ func TestOddNamesAreGuarded(t *testing.T) {
 // (played by the server: this file system need not have it) guards them, their short names and their
 // streams, when they are made, changed, linked and renamed.
 func TestAFileSystemThatFoldsCase(t *testing.T) {
-	p := newProject(t, guard.Options{}, func(p *project) { p.sh(p.host, `mkdir plain .git; echo host >.git/config`) })
-	p.fs.folds = true
+	p := newProject(t, guard.Options{}, func(p *project) {
+		p.folds = true
+		p.sh(p.host, `mkdir plain .git; echo host >.git/config`)
+	})
 	evil := []string{`.ENVRC`, `.GIT/config`, `git~1/hooks/x`, `.git /config`, `.git./hooks/x`, `.vscode::$INDEX_ALLOCATION/tasks.json`, `.v` + "\u017f" + `code/tasks.json`, `.g` + "\u200c" + `it/config`, `.MCP.json.`, `b/head`}
 	for _, at := range evil {
 		for _, way := range []string{`mkdir -p "${at%/*}"; echo evil >"$at"`, `echo evil >plain/x; mv plain/x "$at"`, `mkdir -p plain/d; echo evil >plain/d/x; ln plain/d/x "$at"`, `mv plain/d "${at%/*}"`} {
