@@ -488,6 +488,7 @@ func TestAttackAgentAsks(t *testing.T) {
 	d, p := pretend(t, sandboxes, dir)
 	p.asks("0.0.0.0/0:*", "\x1b[2J\u202eall\r\nallow x? y")
 	p.asks("**", "please")
+	p.asks("169.254.169.254", "the weather")
 	p.asks("host:5432", "the database")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -495,6 +496,7 @@ func TestAttackAgentAsks(t *testing.T) {
 	for _, c := range []struct{ rule, opens, second string }{
 		{"0.0.0.0/0:*", "EVERY ADDRESS of the Internet", `Type "wide" to confirm: `},
 		{"**", "EVERY NAME on the Internet", `Type "wide" to confirm: `},
+		{"169.254.169.254", "", `Type "yes" to confirm: `},
 		{"host:5432", "SERVICES OF THE HOST", `Type "host" to confirm: `},
 	} {
 		if shown := person.until("allow " + c.rule + "? [o]nce, [s]andbox, [a]lways, [N]o: "); !strings.Contains(shown, "WARNING: the rule would open "+c.opens) {
@@ -509,7 +511,7 @@ func TestAttackAgentAsks(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if got := p.all(); !slices.Equal(got, []string{"refuse 0.0.0.0/0:*", "refuse **", "refuse host:5432"}) {
+	if got := p.all(); !slices.Equal(got, []string{"refuse 0.0.0.0/0:*", "refuse **", "refuse 169.254.169.254", "refuse host:5432"}) {
 		t.Errorf("%q", got)
 	}
 	if seen := person.seen.String(); strings.ContainsAny(seen, "\x1b\u202e") || strings.Contains(seen, "\nallow x?") {

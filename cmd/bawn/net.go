@@ -138,7 +138,7 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 const wideWord = "wide"
 
 // askAbout asks about one denial and returns the answer. A rule that opens services of the host
-// is asked about twice, as is a wide one that the agent chose; without the second answer it is "no".
+// is asked about twice, as is one that opens more than it names and that the agent chose; without the second answer it is "no".
 func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, error) {
 	x, err := engine.ExposureOf(d.Rule)
 	if err != nil {
@@ -156,6 +156,8 @@ func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, e
 		what, want = "SERVICES OF THE HOST to the guest", hostWord
 	case d.Entry.Verdict == engine.Asked && x.Kinds&policy.KindWide != 0:
 		what, want = "far more than one server, and the agent chose it", wideWord
+	case d.Entry.Verdict == engine.Asked && x.Severity() == policy.Broad:
+		what, want = text.Line(x.Opens)+", and the agent chose it", "yes"
 	}
 	if want == "" {
 		return answer, err

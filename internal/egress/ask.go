@@ -104,6 +104,7 @@ func (g *Gateway) ask(rule, reason string) (r AccessRequest, created bool, err e
 	}
 	g.mu.Lock()
 	known, err := g.addAsk(r)
+	g.judgeAsks() // the rules may have changed since they were asked
 	g.mu.Unlock()
 	if err != nil || known != nil {
 		if known != nil {

@@ -22,10 +22,11 @@ type formLooker struct {
 	parts bool   // multipart/form-data, else fields with & between them
 	now   []byte // the beginning of the present field or line
 
-	head  string // the present line of a part's head
-	name  string // of the present part
-	value bool   // its head is over
-	found string // the name of the first field that is a credential
+	head   string // the present line of a part's head
+	name   string // of the present part
+	unread bool   // its head has a name that cannot be read
+	value  bool   // its head is over
+	found  string // the name of the first field that is a credential
 }
 
 // newFormLooker returns a looker for a body with these Content-Types; nil if it is no form. What
@@ -91,6 +92,10 @@ func (l *formLooker) ended() {
 	text := string(l.now)
 	l.now = l.now[:0]
 	if l.parts {
+		if len(text) == maxField && isPartHead(text) { // its name may stand in what was not kept
+			l.found = partHead
+			return
+		}
 		l.line(strings.TrimSuffix(text, "\r"))
 		return
 	}
@@ -105,6 +110,8 @@ func (l *formLooker) line(text string) {
 	case l.value:
 		l.field(l.name, text)
 		l.name, l.value = "", false
+	case text == "" && l.unread: // servers read its name in different ways, such as one that is there twice
+		l.found = partHead
 	case text == "":
 		l.value, l.head = l.name != "", ""
 	case text[0] == ' ' || text[0] == '\t': // the line before goes on
@@ -120,12 +127,15 @@ func (l *formLooker) line(text string) {
 
 // readHead reads the name of a part in the present line of its head.
 func (l *formLooker) readHead() {
-	if len(l.head) <= len(partHead) || !strings.EqualFold(l.head[:len(partHead)], partHead) {
+	if !isPartHead(l.head) {
 		return
 	}
-	if _, params, err := mime.ParseMediaType(l.head[len(partHead):]); err == nil {
-		l.name = params["name"]
-	}
+	_, params, err := mime.ParseMediaType(l.head[len(partHead):])
+	l.name, l.unread = params["name"], err != nil
+}
+
+func isPartHead(line string) bool {
+	return len(line) > len(partHead) && strings.EqualFold(line[:len(partHead)], partHead)
 }
 
 // partHead begins the line with a part's name (RFC 7578, 4.2).

@@ -69,7 +69,8 @@ func (s *stream) feed(dst, b []byte, final bool) (out []byte, hits int) {
 	if len(b) == 0 && !final {
 		return dst, 0
 	}
-	held := s.passed // where it began, if anything was held
+	s.blind = s.blind || s.swaps.guesses.add(0) // guesses in other answers count for this one too
+	held := s.passed                            // where it began, if anything was held
 	s.all = append(s.all, b...)
 	b = s.all
 	out = dst

@@ -28,6 +28,27 @@ func testSwaps() *swaps {
 // those that may be a chance.
 func free() int { return countsFrom(realValue, standIn) - 1 }
 
+// TestAttackGuessesInManyAnswers: answers that begin before the first guess are held back as well.
+func TestAttackGuessesInManyAnswers(t *testing.T) {
+	swaps := testSwaps()
+	open := make([]stream, len(realValue))
+	for i := range open {
+		open[i] = newStream(swaps)
+	}
+	learned := 0
+	for i := free(); i < len(realValue); i++ {
+		s := &open[i]
+		wrong, _ := s.feed(nil, []byte(realValue[:i]+"\x00"), false)
+		right, _ := s.feed(nil, []byte(realValue[:i+1]), false)
+		if len(wrong) == i+1 && len(right) <= i {
+			learned++
+		}
+	}
+	if learned > maxGuesses+1 {
+		t.Errorf("the guest learns %d characters", learned)
+	}
+}
+
 // TestAttackGuessesAtTheValue: a guest that sees its own text come back tries character after
 // character, and takes what does not come at once for the right one.
 func TestAttackGuessesAtTheValue(t *testing.T) {

@@ -34,7 +34,7 @@ func newSwaps(list []swap, patterns []pattern) *swaps {
 		texts, s.longest, s.passing = append(texts, one.from), max(s.longest, len(one.from)), max(s.passing, one.counts-1)
 	}
 	for _, p := range patterns {
-		texts, s.longest, s.passing = append(texts, p.anchor()), max(s.longest, p.longest()), max(s.passing, longestNested*(p.counts-1))
+		texts, s.longest, s.passing = append(texts, p.anchor()), max(s.longest, p.longest()), max(s.passing, longestNested*p.counts) // behind one that is cut there may be a part of an escape
 	}
 	s.finder = newFinder(texts)
 	return s

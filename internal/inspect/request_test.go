@@ -337,6 +337,8 @@ func TestOtherCredentialsInForms(t *testing.T) {
 		{form, "", "a=" + long + "&%61ccess_token=of-the-attacker&b=" + long, false},
 		{form, "gzip", gzipped("a=1&refresh_token=of-the-attacker"), false},
 		{parts, "", "--b\r\nContent-Disposition: form-data;\r\n name=client_secret\r\n\r\nof-the-attacker\r\n--b--", false},
+		{parts, "", "--b\r\nContent-Disposition: form-data; filename=\"" + long + "\"; name=\"access_token\"\r\n\r\nof-the-attacker\r\n--b--", false},
+		{parts, "", "--b\r\nContent-Disposition: form-data; name=a; name=access_token\r\n\r\nof-the-attacker\r\n--b--", false},
 		{"text/plain, " + form + "; ;", "", "client_secret=of-the-attacker", false},
 		{"Application/X-WWW-Form-Urlencoded; charset=utf-8", "", "token=of-the-attacker-long", false},
 		{form, "", "user=ghp_ATTACKERATTACKERATTACKERATTACKER0123", false},

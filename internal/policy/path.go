@@ -177,10 +177,10 @@ func escapePath(segments []string) string {
 }
 
 // readings returns the ways in which servers read a path: each of the changes below is made or
-// not. There are at most 16.
+// not. There are at most 32.
 func readings(segments []string) [][]string {
 	all := [][]string{segments}
-	for _, read := range []func([]string) []string{splitSegments, mainParts, compatibleForms, trimmedSegments} {
+	for _, read := range []func([]string) []string{splitSegments, mainParts, compatibleForms, mainParts, trimmedSegments} {
 		for _, r := range all[:len(all):len(all)] {
 			if changed := read(r); !slices.Equal(changed, r) {
 				all = append(all, changed)

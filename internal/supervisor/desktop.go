@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -34,9 +35,18 @@ func (d *desktop) accessRequest(name string, a control.Access) {
 		defer d.busy.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTime)
 		defer cancel()
-		_ = proc.Command(ctx, notifyProgram, notification(name, a)...).Run() // a hint only
+		cmd := proc.Command(ctx, notifyProgram, notification(name, a)...)
+		for _, k := range desktopEnv {
+			if v, ok := os.LookupEnv(k); ok {
+				cmd.Env = append(cmd.Env, k+"="+v)
+			}
+		}
+		_ = cmd.Run() // a hint only
 	}()
 }
+
+// desktopEnv are the variables by which the program finds the desktop's bus.
+var desktopEnv = []string{"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"}
 
 // notification returns the arguments of the program. The body of a notification may have markup,
 // so that the guest's text is escaped.
@@ -45,7 +55,8 @@ func notification(name string, a control.Access) []string {
 	return []string{"--app-name=bawn", "--", "bawn: sandbox " + name, body}
 }
 
-// markup returns text of the guest as it is to be shown, escaped as XML.
+// markup returns text of the guest as it is to be shown, escaped as XML. A backslash is escaped too:
+// the program reads octal numbers and the like behind one (g_strcompress of GLib).
 func markup(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text.Short(s, maxNotified))
+	return strings.NewReplacer("\\", "&#92;", "&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text.Short(s, maxNotified))
 }

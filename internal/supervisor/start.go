@@ -149,12 +149,13 @@ func (s *supervisor) invalidateTemplate(templates template.Store, err error) {
 // discardMachine ends a machine from a template and all that was opened for it, so that
 // another can take its place.
 func (s *supervisor) discardMachine() {
+	s.machine.Kill()
+	s.closeSSH() // its connections go through the agent's client, which waits for them
+	s.closePorts()
 	err := s.machine.destroy()
 	s.log.Info("discarding the machine", "ended", err)
 	s.machine, s.source = nil, source{}
-	s.closeSSH()
 	s.killShares()
-	s.closePorts()
 	s.ports = nil
 	s.closeNetwork()
 	s.network = nil
