@@ -55,7 +55,7 @@ the exit status of docker build; 125 is a failure of bawn.`,
 		},
 	}
 	c.Flags().StringVarP(&f.file, "file", "f", "", "Dockerfile `PATH`, relative to the working directory, or - for standard input (default: CONTEXT/Dockerfile)")
-	c.Flags().StringArrayVarP(&f.tags, "tag", "t", nil, "`NAME` of the image, such as web or web:1.2 (default: made from the directory's name)")
+	c.Flags().StringArrayVarP(&f.tags, "tag", "t", nil, "`NAME` of the image, such as web or web:1.2 (default: build/ and the directory's name)")
 	c.Flags().StringVar(&f.target, "target", "", "build up to this `STAGE`")
 	c.Flags().StringArrayVar(&f.args, "build-arg", nil, "set an argument of the Dockerfile: `NAME[=VALUE]` (repeatable; without a value, that of the environment)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "let the build read a secret: `id=ID[,src=FILE|,env=NAME]` (repeatable)")
@@ -176,7 +176,11 @@ func parseBuildSecret(given string) (id, file, env string, err error) {
 
 // readSecretFile reads the beginning of a file, enough to see that it is too large.
 func readSecretFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	e, _, err := openEngine()
+	if err != nil {
+		return nil, err
+	}
+	f, err := e.OpenSource(path)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ type BuildRequest struct {
 	File    string    // Dockerfile; empty is the context's, "-" is Stdin
 	Stdin   io.Reader // read if File is "-"
 
-	Tag     string // name of the image; empty is made from the context's name
+	Tag     string // name of the image; empty is build/ and the context's name
 	Target  string // stage; empty is the last
 	Args    []string
 	Secrets []BuildSecret
@@ -104,13 +104,13 @@ func (e *Engine) StartBuild(ctx context.Context, r BuildRequest) (*Build, error)
 	if err := e.sandboxes.CheckShare(dir, true); err != nil { // before minutes are spent on an image
 		return nil, err
 	}
-	file, err := findDockerfile(dir, r.File, r.Stdin)
+	file, err := findDockerfile(dir, r.File, r.Stdin, e.OpenSource)
 	if err != nil {
 		return nil, err
 	}
 	tag := r.Tag
 	if tag == "" {
-		tag = sandbox.NameFor(dir)
+		tag = "build/" + sandbox.NameFor(dir) // which no other image has: a project does not choose what python means
 	}
 	ref, err := image.TagRef(tag)
 	if err != nil {

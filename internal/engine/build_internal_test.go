@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bawn.dev/bawn/internal/transfer"
 	"context"
 	"errors"
 	"os"
@@ -97,6 +98,9 @@ func TestABuilderIsNotTheSandboxOfItsDirectory(t *testing.T) {
 	}
 }
 
+// openHere opens a file where no guest can change anything.
+func openHere(path string) (*os.File, error) { return transfer.OpenSource(nil, path) }
+
 // TestFindDockerfile: what lies in the context is left to the guest, whatever it is a link to.
 func TestFindDockerfile(t *testing.T) {
 	top, err := filepath.EvalSymlinks(t.TempDir())
@@ -136,13 +140,13 @@ func TestFindDockerfile(t *testing.T) {
 		"large":                  {},
 		".":                      {},
 	} {
-		got, err := findDockerfile(at("ctx"), name, strings.NewReader("stdin"))
+		got, err := findDockerfile(at("ctx"), name, strings.NewReader("stdin"), openHere)
 		if bad := want.path == "" && want.text == nil; bad != (err != nil) || got.inContext != want.inContext || got.path != want.path ||
 			string(got.text) != string(want.text) || string(got.ignore) != string(want.ignore) {
 			t.Errorf("%q: %+v, %v", name, got, err)
 		}
 	}
-	if _, err := findDockerfile(at("bare"), "", nil); ReasonOf(err) != NoDockerfile {
+	if _, err := findDockerfile(at("bare"), "", nil, openHere); ReasonOf(err) != NoDockerfile {
 		t.Error(err)
 	}
 	for _, bad := range []string{at("none"), at("ctx/Dockerfile"), "/etc", "/"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/fileid"
@@ -44,13 +45,9 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	if _, err := e.dirOf(r.Sandbox); err != nil {
 		return 0, err
 	}
-	places, err := e.sandboxes.Changeable()
+	writable, err := e.writable()
 	if err != nil {
 		return 0, err
-	}
-	var writable []fileid.ID
-	for _, c := range places {
-		writable = append(writable, c.ID)
 	}
 	if err := e.EnsureRunning(ctx, r.Sandbox); err != nil {
 		return 0, err
@@ -107,4 +104,27 @@ func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
 		}
 	}
 	return nil
+}
+
+// writable returns the directories and files of the host that guests can change, or could once.
+func (e *Engine) writable() (list []fileid.ID, err error) {
+	places, err := e.sandboxes.Changeable()
+	for _, p := range places {
+		list = append(list, p.ID)
+	}
+	return list, err
+}
+
+// OpenSource opens a regular file of the host that the person named. Where a guest can change it, no
+// symbolic link leads out of what is shared. The caller closes it.
+func (e *Engine) OpenSource(path string) (*os.File, error) {
+	list, err := e.writable()
+	if err != nil {
+		return nil, err
+	}
+	f, err := transfer.OpenSource(list, path)
+	if errors.Is(err, transfer.ErrEscapes) {
+		err = &Error{Reason: PathEscapes, Err: err}
+	}
+	return f, err
 }

@@ -66,8 +66,9 @@ func buildContext(path string) (string, error) {
 
 // findDockerfile finds the Dockerfile of a build; name and stdin are those of a BuildRequest. One
 // in the context is read by the guest only, which follows no symbolic link of the project out of
-// the context; one of elsewhere is read here, since the person named it.
-func findDockerfile(dir, name string, stdin io.Reader) (dockerfile, error) {
+// the context; one of elsewhere is read here, since the person named it;
+// where a guest can change it, no link leads to another place.
+func findDockerfile(dir, name string, stdin io.Reader, open opener) (dockerfile, error) {
 	if name == "-" {
 		text, err := readBounded(stdin)
 		if err != nil {
@@ -94,27 +95,23 @@ func findDockerfile(dir, name string, stdin io.Reader) (dockerfile, error) {
 	if sandbox.Beneath(dir, path) {
 		return dockerfile{inContext: true, path: path}, nil
 	}
-	text, err := readSmall(path)
+	text, err := readSmall(open, path)
 	if err != nil {
 		return dockerfile{}, err
 	}
-	ignore, err := readSmall(path + ignoreSuffix)
+	ignore, err := readSmall(open, path+ignoreSuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dockerfile{}, err
 	}
 	return dockerfile{text: text, ignore: ignore}, nil
 }
 
-// readSmall reads a regular file of at most maxDockerfile bytes.
-func readSmall(path string) ([]byte, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
+// opener opens a file of the host (Engine.OpenSource).
+type opener func(path string) (*os.File, error)
+
+// readSmall reads a file of at most maxDockerfile bytes.
+func readSmall(open opener, path string) ([]byte, error) {
+	f, err := open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -228,6 +228,9 @@ type version struct {
 // place returns its path on the host.
 func (v *version) place() string { return filepath.Join(v.Share, v.Version.Path) }
 
+// worktreesFolder has the folders of linked working trees (gitrepository-layout(5)).
+const worktreesFolder = ".git/worktrees"
+
 // pending returns the private versions of a share that differ from what the host has, with what the
 // guest has removed from guarded directories, and those that are the same.
 func pending(spec *sandbox.Spec, host, folder string) (differ, same []version, err error) {
@@ -241,6 +244,7 @@ func pending(spec *sandbox.Spec, host, folder string) (differ, same []version, e
 			o.Worktree = m.Worktree
 		}
 	}
+	o.Paths, o.HiddenPaths = guard.Targets(host)
 	rules, err := guard.New(o)
 	if err != nil {
 		return nil, nil, err
@@ -255,6 +259,9 @@ func pending(spec *sandbox.Spec, host, folder string) (differ, same []version, e
 		return nil, nil, err
 	}
 	for _, v := range slices.Concat(list, gone) {
+		if path.Dir(v.Slot) == worktreesFolder {
+			continue // of another working tree: the host's is hidden from the guest
+		}
 		p, differs := compareVersion(root, host, v)
 		p.Hidden = rules.Hides(v.Slot)
 		switch {

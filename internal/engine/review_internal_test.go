@@ -249,6 +249,21 @@ func TestRemovedFromAGuardedDirectory(t *testing.T) {
 	}
 }
 
+// TestAttackAcceptOfAnotherWorktree: the guest's own folder of a working tree that has the name of one
+// of the host's, which is hidden from it, is neither shown nor taken over.
+func TestAttackAcceptOfAnotherWorktree(t *testing.T) {
+	r := newReviewed(t)
+	r.file(r.dir, ".git/worktrees/feature/HEAD", "host\n", 0o644)
+	r.file(r.dir, ".git/worktrees/feature/MERGE_MSG", "host\n", 0o644)
+	r.file(r.private, "d:.git/d:worktrees/p:feature/HEAD", "guest\n", 0o644)
+	if kept := r.review().Kept; len(kept) != 0 {
+		t.Errorf("%+v", kept)
+	}
+	if _, err := r.e.Accept("shop", []string{filepath.Join(r.dir, ".git")}); ReasonOf(err) != NothingToAccept {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestAcceptRaces: what the guest or the host does between the showing and the accepting does not
 // reach the host unseen, and is not lost.
 func TestAcceptRaces(t *testing.T) {

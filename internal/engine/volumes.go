@@ -122,9 +122,10 @@ func (e *Engine) volumeUsers() (map[string][]string, error) {
 	names, err := e.sandboxes.Names()
 	users := map[string][]string{}
 	for _, n := range names {
-		spec, err := e.sandboxes.Dir(n).Spec()
-		if err != nil {
-			continue // damaged: it cannot start
+		spec, serr := e.sandboxes.Dir(n).Spec()
+		if serr != nil { // its volumes are not known
+			err = errors.Join(err, fmt.Errorf("the settings of sandbox %s cannot be read: %w", n, serr))
+			continue
 		}
 		for _, v := range spec.Volumes {
 			users[v.Name] = append(users[v.Name], n)
@@ -148,7 +149,10 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) err
 	if errors.Is(err, fs.ErrExist) {
 		return &Error{Reason: VolumeExists, Volume: name, Err: fmt.Errorf("a volume named %s exists already", name)}
 	}
-	return errors.Join(err, s.Sweep())
+	if err == nil {
+		_ = s.Sweep() // what is left over is removed by a later one, or by bawn volume prune
+	}
+	return err
 }
 
 // RemoveVolume removes a volume with all that is in it. It is an error while a sandbox has it,
@@ -303,13 +307,9 @@ type VolumePath struct {
 // change and symbolic links. Sandboxes that use the volume may run meanwhile. It returns how many
 // entries it left out, each of which is a notice (NotCopied).
 func (e *Engine) CopyVolume(ctx context.Context, c VolumeCopy) (left int, err error) {
-	places, err := e.sandboxes.Changeable()
+	writable, err := e.writable()
 	if err != nil {
 		return 0, err
-	}
-	var writable []fileid.ID
-	for _, p := range places {
-		writable = append(writable, p.ID)
 	}
 	var paths [2]string
 	for i, p := range []VolumePath{c.From, c.To} {

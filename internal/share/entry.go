@@ -170,6 +170,7 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 	}
 	f.gone(parent, name, st)
 	if flags != 0 {
+		f.vanished.back(keyOf(st))
 		f.dropVersions(&s, name)
 	}
 	return status(f.left(&s, name))

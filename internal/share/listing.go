@@ -19,7 +19,7 @@ const ownOffset = 1<<63 - 1<<20
 
 func isOwnOffset(o uint64) bool { return o >= ownOffset && o <= ownOffset+maxPrivateFiles }
 
-// shownDir judges the entries of a directory. A nil one shows all of them.
+// shownDir judges the entries of a directory. A nil one shows all of them, the zero value none.
 type shownDir struct {
 	*view
 	versions []string // names in the store
@@ -32,7 +32,7 @@ func (f *fileSystem) listView(h *handle, offset uint64) *shownDir {
 	}
 	v, err := f.view(h.node)
 	if err != nil {
-		return nil // a removed directory is empty
+		return &shownDir{} // a removed directory is empty
 	}
 	l := &shownDir{view: v}
 	if f.private == nil || v.chain.private || v.slot != nil {
@@ -53,6 +53,9 @@ func (f *fileSystem) listView(h *handle, offset uint64) *shownDir {
 
 // shows reports whether the guest sees an entry of the host's directory.
 func (l *shownDir) shows(e *dirent) bool {
+	if l != nil && l.view == nil {
+		return false
+	}
 	if l == nil || !l.fs.rules.Candidate(e.Name) {
 		return true
 	}
@@ -72,7 +75,7 @@ func (l *shownDir) shows(e *dirent) bool {
 
 // listOwn lists private versions from an offset on.
 func (f *fileSystem) listOwn(h *handle, l *shownDir, offset uint64, put func(h *handle, e dirent) bool) {
-	if l == nil {
+	if l == nil || l.view == nil {
 		return
 	}
 	for i := offset - ownOffset; i < uint64(len(h.dir.own)); i++ {

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
@@ -50,7 +51,7 @@ func (q *quota) take(bytes, held uint64) error {
 		}
 		time.Sleep(time.Until(q.next))
 		if err := q.recount(held); err != nil || q.room() < bytes {
-			return unix.ENOSPC // what cannot be counted is full
+			return unix.ENOSPC
 		}
 	}
 	q.used += bytes
@@ -92,11 +93,11 @@ func (q *quota) recount(held uint64) error {
 	q.stale.Store(held > 0) // what is freed from here on may not be counted
 	used, err := q.count()
 	if err != nil {
-		return err
+		used = q.limit // what cannot be counted is full
 	}
 	now := time.Now()
 	q.used, q.next = used+held, now.Add(min(countPause*now.Sub(began), countPauseMax))
-	return nil
+	return err
 }
 
 // maxCountDepth bounds the directories in each other of a share with a limit, each of which costs
@@ -191,6 +192,7 @@ func (f *fileSystem) usage() (uint64, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.unpinNameless()
 	for _, h := range f.handles {
 		if h.fd >= 0 && unix.Fstat(h.fd, &st) == nil && st.Nlink == 0 && !u.seen[st.Ino] {
 			u.seen[st.Ino] = true
@@ -198,4 +200,26 @@ func (f *fileSystem) usage() (uint64, error) {
 		}
 	}
 	return u.bytes, nil
+}
+
+// unpinNameless gives up the files that have no name any more and are not open, so that they take no
+// room: a guest could keep any number of them by their nodes. The caller holds f.mu.
+func (f *fileSystem) unpinNameless() {
+	open := map[*node]bool{}
+	for _, h := range f.handles {
+		open[h.node] = true
+	}
+	f.tree.mu.Lock()
+	defer f.tree.mu.Unlock()
+	var next *list.Element
+	for e := f.tree.pins.Front(); e != nil; e = next {
+		next = e.Next()
+		n, ok := e.Value.(*node)
+		if !ok || open[n] || n.pin == nil {
+			continue
+		}
+		if st, err := statFD(n.pin.fd); err == nil && st.Nlink == 0 {
+			f.tree.unpin(n)
+		}
+	}
 }

@@ -35,6 +35,26 @@ func TestQuota(t *testing.T) {
 			}
 			return fill(f, c.Fh, 40)
 		},
+		"files that a guest knows and has removed": func(t *testing.T, f *fileSystem) fuse.Status {
+			var last fuse.Status
+			for i := range 4 {
+				name := fmt.Sprint(i)
+				c := create(t, f, rootID, name, uint32(os.O_RDWR), 0o644)
+				last = fill(f, c.Fh, 6)
+				f.Release(nil, &fuse.ReleaseIn{Fh: c.Fh}) // the node stays known
+				h := header(rootID)
+				if st := f.Unlink(nil, &h, name); st != fuse.OK {
+					t.Fatal(st)
+				}
+			}
+			if n := f.tree.pins.Len(); n > 1 {
+				t.Errorf("%d files without a name are kept", n)
+			}
+			if last != fuse.OK {
+				return last
+			}
+			return fill(f, create(t, f, rootID, "f", uint32(os.O_RDWR), 0o644).Fh, 40)
+		},
 		"an allocation": func(t *testing.T, f *fileSystem) fuse.Status {
 			c := create(t, f, rootID, "f", uint32(os.O_RDWR), 0o644)
 			return f.Fallocate(nil, &fuse.FallocateIn{Fh: c.Fh, Length: limit + 1})
@@ -108,6 +128,7 @@ func TestQuotaCounts(t *testing.T) {
 	if err := q.take(1, 0); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("not counted: %v", err)
 	}
+	q.next = time.Time{}
 	if _, err := q.left(0); !errors.Is(err, errTooDeep) {
 		t.Errorf("not counted: %v", err)
 	}

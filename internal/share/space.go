@@ -48,7 +48,9 @@ func (s *space) look() (unix.Statfs_t, error) {
 	if err != nil || s.quota == nil {
 		return st, err
 	}
-	left, err := s.quota.left(0)
+	s.mu.Lock()
+	left, err := s.quota.left(s.held)
+	s.mu.Unlock()
 	unit := uint64(max(st.Bsize, 1))
 	st.Blocks = min(st.Blocks, s.quota.limit/unit)
 	st.Bavail = min(st.Bavail, left/unit)

@@ -146,11 +146,11 @@ func (f *fileSystem) guestSees(dir int, names []string, entry string) bool {
 // makeDir makes a directory of the host, or brings back one that has vanished.
 func (f *fileSystem) makeDir(dir int, name string, mode uint32) error {
 	err := unix.Mkdirat(dir, name, mode)
-	if !errors.Is(err, unix.EEXIST) || !f.vanished.any() {
+	if err != nil && !errors.Is(err, unix.EEXIST) || !f.vanished.any() {
 		return err
 	}
 	if st, serr := statAt(dir, name); serr == nil && f.vanished.back(keyOf(st)) {
-		return nil
+		return nil // or it is new, with the inode of one that the host removed
 	}
 	return err
 }
@@ -164,6 +164,7 @@ func (t *tree) vanished(parent *node, name string, k key) {
 		delete(t.byKey, k)
 		n.key = key{ino: n.id} // of no device
 		t.byKey[n.key] = n
+		n.idle = n.fd != nil // no walk goes through it
 	}
 	t.mu.Unlock()
 	if n != nil {

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -35,6 +36,37 @@ func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err err
 		return hostFiles{}, "", err
 	}
 	return openHost(filepath.Dir(abs), filepath.Base(abs))
+}
+
+// OpenSource opens a regular file of the host for reading. If it lies in one of the shares, which a
+// guest can change, no symbolic link leads out of that. The caller closes the file.
+func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
+	h, name, err := openSource(shares, p)
+	if err != nil {
+		return nil, err
+	}
+	defer h.root.Close()
+	if inside, _ := inShare(shares, p); inside == "" {
+		return openRegular(os.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)) // not to wait at a FIFO
+	}
+	f, err := openRegular(h.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+	return f, failure(h, name, err)
+}
+
+// openRegular returns f if it is a regular file, and closes it otherwise.
+func openRegular(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // openDestination opens a directory to copy to, or the one that the copy will be in. name

@@ -260,3 +260,31 @@ func TestCopyLeavesOut(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackOpenSource: a link that a guest left in its share leads to no file outside, and a FIFO
+// there holds nobody; links elsewhere are the person's own.
+func TestAttackOpenSource(t *testing.T) {
+	top := t.TempDir()
+	shared, key := filepath.Join(top, "shared"), filepath.Join(top, "key")
+	err := errors.Join(os.Mkdir(shared, 0o700), os.WriteFile(key, []byte("secret"), 0o600), os.WriteFile(filepath.Join(shared, "own"), []byte("own"), 0o600),
+		os.Symlink("../key", filepath.Join(shared, "up")), os.Symlink(key, filepath.Join(shared, "absolute")), os.Symlink("own", filepath.Join(shared, "inside")),
+		os.Symlink(key, filepath.Join(top, "mine")), syscall.Mkfifo(filepath.Join(shared, "pipe"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := idOf(t, shared)
+	for name, want := range map[string]string{"shared/own": "own", "shared/inside": "own", "mine": "secret", "key": "secret", "shared/up": "", "shared/absolute": "", "shared/pipe": "", "shared": "", "none": ""} {
+		f, err := OpenSource([]fileid.ID{id}, filepath.Join(top, name))
+		var got []byte
+		if err == nil {
+			got, err = io.ReadAll(f)
+			f.Close()
+		}
+		if string(got) != want || (want == "") != (err != nil) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := OpenSource([]fileid.ID{id}, filepath.Join(shared, "up")); !errors.Is(err, ErrEscapes) {
+		t.Errorf("%v", err)
+	}
+}

@@ -260,8 +260,10 @@ func (p *Putter) takeAway(dir int, name, at string, seen Seen) error {
 		return err
 	}
 	if was, _, err := lookIn(dir, temp, p.limit); err != nil || was != seen {
-		back := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
-		return errors.Join(ErrNotAsSeen, err, back)
+		if back := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE); back != nil {
+			err = errors.Join(err, fmt.Errorf("%s lies beside its place as %s: %w", at, temp, back))
+		}
+		return errors.Join(ErrNotAsSeen, err)
 	}
 	return unix.Unlinkat(dir, temp, 0)
 }

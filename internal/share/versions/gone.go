@@ -42,7 +42,7 @@ type gone struct {
 // slotDir is a guarded directory of which the guest has a version.
 type slotDir struct {
 	path string
-	made time.Time // when the guest got its version; zero if the file system does not say
+	made time.Time // when the guest got its version; zero if the file system does not say: nothing counts as removed
 }
 
 // store looks for versions that are directories in the store's directory for one of the share.
@@ -65,6 +65,9 @@ func (g *gone) store(dir int, at string, depth int) error {
 }
 
 func (g *gone) slot(version int, at string, depth int) error {
+	if g.skip(at) {
+		return nil // the guest never saw what is hidden, and has removed nothing of it
+	}
 	s := slotDir{path: at}
 	var st unix.Statx_t
 	if err := unix.Statx(version, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st); err == nil && st.Mask&unix.STATX_BTIME != 0 {
@@ -77,7 +80,13 @@ func (g *gone) slot(version int, at string, depth int) error {
 		return nil // the host has no such directory: there is nothing to remove
 	}
 	defer unix.Close(host)
-	return g.compare(version, host, at, &s, depth)
+	found, looked := len(g.list), g.looked
+	err = g.compare(version, host, at, &s, depth)
+	if errors.Is(err, ErrTooMany) { // the host's own files are not bounded: what the guest removed here is not known
+		g.list, g.looked = g.list[:found], looked
+		return nil
+	}
+	return err
 }
 
 // compare adds what a directory of the host has and the guest's version lacks. version is -1 if the
@@ -104,12 +113,15 @@ func (g *gone) compare(version, host int, at string, s *slotDir, depth int) erro
 		if unix.Fstatat(host, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || g.skip(sub) {
 			continue
 		}
+		old := !s.made.IsZero() && !time.Unix(st.Ctim.Unix()).After(s.made) // the guest may have seen it
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
+			if !has[name] && !old {
+				continue // the host has put it here since
+			}
 			err = below(host, name, func(fd int) error { return g.directory(version, fd, name, sub, s, depth) })
 		case unix.S_IFREG, unix.S_IFLNK:
-			changed := time.Unix(st.Ctim.Unix())
-			if !has[name] && (s.made.IsZero() || !changed.After(s.made)) {
+			if !has[name] && old {
 				g.list = append(g.list, Version{Path: sub, Slot: s.path, Kind: Removed})
 			}
 		}

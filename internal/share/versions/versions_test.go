@@ -108,7 +108,7 @@ func TestDrop(t *testing.T) {
 // part of it.
 func TestGone(t *testing.T) {
 	host, store := t.TempDir(), t.TempDir()
-	for _, at := range []string{"hooks/keep", "hooks/gone", "hooks/sub/also", "hooks/sub/keep", "hooks/dir/one", "hooks/.env", "other/x"} {
+	for _, at := range []string{"hooks/keep", "hooks/gone", "hooks/sub/also", "hooks/sub/keep", "hooks/dir/one", "hooks/.env", "other/x", "old/kept", ".ssh/known_hosts"} {
 		write(t, host, at, "1")
 	}
 	if err := os.Symlink("keep", filepath.Join(host, "hooks/link")); err != nil {
@@ -117,6 +117,7 @@ func TestGone(t *testing.T) {
 	write(t, store, "p:hooks/keep", "2")
 	write(t, store, "p:hooks/sub/keep", "1")
 	write(t, store, "p:new/x", "1")
+	write(t, store, "p:.ssh/config", "1") // of its own, where the host's is hidden
 	made := btime(t, filepath.Join(store, "p:hooks"))
 	for later := made; !later.After(made); { // until the clock of the file system has gone on
 		write(t, host, "hooks/later", "1")
@@ -126,12 +127,15 @@ func TestGone(t *testing.T) {
 		}
 		later = fi.ModTime()
 	}
+	if err := os.Rename(filepath.Join(host, "old"), filepath.Join(host, "hooks/old")); err != nil { // files that are older than the guest's version
+		t.Fatal(err)
+	}
 	root, err := os.Open(host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	list, err := Gone(store, root, func(at string) bool { return at == "hooks/.env" })
+	list, err := Gone(store, root, func(at string) bool { return at == "hooks/.env" || at == ".ssh" })
 	var got []string
 	for _, v := range list {
 		got = append(got, fmt.Sprintf("%s of %s %s", v.Path, v.Slot, v.Kind))
