@@ -23,6 +23,18 @@ import (
 // which it has asked for the present holder.
 func hold(file, name string) error { return os.WriteFile(file, []byte(name), 0o600) }
 
+// release ends that a sandbox is the holder, if it is. The caller holds what hold needs.
+func release(file, name string) error {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) != name {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(file)
+}
+
 // holder returns the sandbox other than the named one that holds the directory of the file; ""
 // if there is none.
 func (e *Engine) holder(file, name string) string {

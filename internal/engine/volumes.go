@@ -229,15 +229,19 @@ func (e *Engine) PruneVolumes(ctx context.Context, list []Volume) (removed []Vol
 // those that do not exist. If one cannot be had, none is taken. The caller holds the sandbox's
 // start lock.
 func (e *Engine) claimVolumes(ctx context.Context, spec *sandbox.Spec) error {
-	if len(spec.Volumes) == 0 {
-		return nil
-	}
 	s := e.volumes()
+	names, err := s.Names()
+	if err != nil || len(names)+len(spec.Volumes) == 0 {
+		return err
+	}
 	l, err := s.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	if err := releaseVolumes(s, names, spec); err != nil || len(spec.Volumes) == 0 {
+		return err
+	}
 	if err := e.checkVolumeWriters(s, spec); err != nil {
 		return err
 	}
@@ -262,6 +266,26 @@ func (e *Engine) claimVolumes(ctx context.Context, spec *sandbox.Spec) error {
 	}
 	kept.Volumes, kept.Added.Volumes, kept.Boot.Volumes = spec.Volumes, spec.Added.Volumes, spec.Boot.Volumes
 	return d.WriteSpec(kept)
+}
+
+// releaseVolumes ends the sandbox's holding of the volumes that it does not write to any more.
+func releaseVolumes(s *volume.Store, names []string, spec *sandbox.Spec) error {
+	for _, n := range names {
+		if slices.ContainsFunc(spec.Volumes, func(v sandbox.Volume) bool { return v.Name == n && !v.ReadOnly() }) {
+			continue
+		}
+		v, err := s.Get(n)
+		if errors.Is(err, volume.ErrNone) {
+			continue
+		}
+		if err == nil {
+			err = release(v.Writer(), spec.Name)
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", n, err)
+		}
+	}
+	return nil
 }
 
 // checkVolumeWriters returns an error if another sandbox holds a volume that this one would

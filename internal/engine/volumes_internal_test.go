@@ -223,3 +223,22 @@ func TestVolumeCopy(t *testing.T) {
 		t.Errorf("there and back: %q, %v", b, err)
 	}
 }
+
+// TestVolumeReleased: a sandbox that starts without a volume that it had does not keep it from others.
+func TestVolumeReleased(t *testing.T) {
+	e, _ := newEngine(t)
+	d, one := withVolumes(t, e, "one", sandbox.Volume{Name: "data", Guest: "/data"})
+	if err := e.claimVolumes(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	one.Volumes = nil
+	if err := errors.Join(e.claimVolumes(t.Context(), one), d.WriteState(sandbox.State{Phase: sandbox.Running})); err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Lock()
+	closing(t, l, err)
+	_, two := withVolumes(t, e, "two", sandbox.Volume{Name: "data", Guest: "/data"})
+	if err := e.claimVolumes(t.Context(), two); err != nil {
+		t.Error(err)
+	}
+}
