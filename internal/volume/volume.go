@@ -144,8 +144,8 @@ func (s *Store) Names() (names []string, err error) {
 	return names, err
 }
 
-// Create makes an empty volume whose files may take so many bytes; 0 is no limit. The error is fs.ErrExist if there is one of that name. The
-// caller holds the Lock.
+// Create makes an empty volume whose files may take so many bytes; 0 is no limit. The error is
+// fs.ErrExist if there is one of that name. The caller holds the Lock.
 func (s *Store) Create(name string, size int64) (_ *Volume, err error) {
 	if err := sandbox.CheckVolumeName(name); err != nil {
 		return nil, err
