@@ -18,22 +18,23 @@ import (
 
 // specFlags are the flags that select a sandbox and change its settings.
 type specFlags struct {
-	flags   *pflag.FlagSet
-	dir     string
-	name    string
-	image   string
-	cpus    int
-	memory  string
-	disk    string
-	rate    string
-	idle    idleTime
-	mounts  []string
-	volumes []string
-	ports   []string
-	env     []string
-	hosts   []string
-	allow   []string
-	deny    []string
+	flags     *pflag.FlagSet
+	dir       string
+	name      string
+	image     string
+	cpus      int
+	memory    string
+	disk      string
+	rate      string
+	idle      idleTime
+	mounts    []string
+	volumes   []string
+	localDirs []string
+	ports     []string
+	env       []string
+	hosts     []string
+	allow     []string
+	deny      []string
 
 	guard   []string
 	noGuard []string
@@ -59,6 +60,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.idle, "idle", fmt.Sprintf("suspend the sandbox after it was idle for this `TIME`, at least %s; 0 means never", sandbox.MinIdle))
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "use a named volume, which outlasts the sandbox: `NAME:PATH[:ro]` (repeatable; '' uses none; see bawn volume)")
+	flags.StringArrayVar(&f.localDirs, "local-dir", nil, "keep this `DIRECTORY` of the project on the sandbox's own disk, out of the host's sight, such as node_modules (repeatable; '' none)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on localhost of the host: `[HOST:]GUEST` (repeatable)")
 	flags.BoolVar(&f.ownAddress, "own-address", false, "publish ports on a loopback address of the sandbox's own, not on localhost, from its next start on (=false: on localhost again)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
@@ -136,6 +138,13 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 			return c, err
 		}
 		c.Volumes = &volumes
+	}
+	if f.flags.Changed("local-dir") {
+		dirs, err := parseLocalDirs(f.localDirs)
+		if err != nil {
+			return c, err
+		}
+		c.LocalDirs = &dirs
 	}
 	if f.flags.Changed("add-host") {
 		hosts, err := parseHosts(f.hosts)
@@ -235,6 +244,21 @@ func parseVolumes(list []string) (volumes []sandbox.Volume, err error) {
 		volumes = append(volumes, v)
 	}
 	return engine.ResolveVolumes(volumes), nil
+}
+
+// parseLocalDirs reads the directories of --local-dir. A single empty one is none at all.
+func parseLocalDirs(list []string) (dirs []string, err error) {
+	if len(list) == 1 && list[0] == "" {
+		return nil, nil
+	}
+	for _, given := range list {
+		dir, err := sandbox.ParseLocalDir(given)
+		if err != nil {
+			return nil, fmt.Errorf("--local-dir: %w", err)
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
 }
 
 // parseHosts reads NAME:ADDRESS; an IPv6 address may stand in brackets.

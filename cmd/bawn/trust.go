@@ -257,6 +257,9 @@ func plainWords(dir string, p *project.Proposal) []string {
 		add("a disk of up to %s", size.Format(p.Disk))
 	}
 	list = append(list, mountWords(dir, p)...)
+	for _, d := range p.LocalDirs {
+		add("%s of the project is on the sandbox's own disk, where the host does not see it", d)
+	}
 	for _, v := range p.Volumes {
 		may := "read and change"
 		if v.ReadOnly() {

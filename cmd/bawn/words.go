@@ -13,7 +13,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"agents": "agent", "mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "ownAddress": "own-address", "shareGit": "share-git", "volumes": "volume"}
+var flagOf = map[string]string{"agents": "agent", "mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "ownAddress": "own-address", "shareGit": "share-git", "volumes": "volume", "localDirs": "local-dir"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {
@@ -70,6 +70,10 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		step = "--share-git shares what git needs of it, from the sandbox's next start on; --share-git=false goes on without"
 	case engine.ObjectsOutside:
 		step = fmt.Sprintf("--mount %s shares it, from the sandbox's next start on; or copy the objects on the host with git repack -a -d, and remove .git/objects/info/alternates", pathArgument(n.Path+":ro"))
+	case engine.LocalDirUseful:
+		for _, dir := range n.Fields {
+			msg += fmt.Sprintf(" (--local-dir %s, from the sandbox's next start on)", pathArgument(dir))
+		}
 	case engine.PathsHidden:
 		msg += " (--show PATTERN shows them, from the sandbox's next start on)"
 	case engine.SecretMissing:

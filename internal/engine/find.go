@@ -232,6 +232,7 @@ func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 	}
 	spec.Mounts, spec.Added.Mounts = was.Mounts, was.Added.Mounts
 	spec.Volumes, spec.Added.Volumes = was.Volumes, was.Added.Volumes
+	spec.LocalDirs, spec.Added.LocalDirs = was.LocalDirs, was.Added.LocalDirs
 	spec.Ports, spec.Added.Ports = was.Ports, was.Added.Ports
 	return d.WriteSpec(spec)
 }

@@ -149,7 +149,7 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	if err != nil {
 		return sandbox.Added{}, &Error{Reason: ProjectInvalid, Path: spec.Dir, Err: fmt.Errorf("%s: %w", project.Name, err)}
 	}
-	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
+	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }
 
 // removeProjectSettings removes from a spec what bawn.yaml has added.
@@ -170,6 +170,7 @@ func removeProjectSettings(s *sandbox.Spec) {
 	}
 	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Source) bool { return slices.Contains(a.Mounts, m) })
 	s.Volumes = slices.DeleteFunc(slices.Clone(s.Volumes), func(v sandbox.Volume) bool { return slices.Contains(a.Volumes, v) })
+	s.LocalDirs = slices.DeleteFunc(slices.Clone(s.LocalDirs), func(d string) bool { return slices.Contains(a.LocalDirs, d) })
 	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
 }
 
@@ -203,6 +204,12 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 		}
 	}
 	sandbox.SortVolumes(s.Volumes)
+	for _, d := range a.LocalDirs {
+		if !slices.ContainsFunc(s.LocalDirs, func(o string) bool { return sandbox.Beneath("/"+o, "/"+d) || sandbox.Beneath("/"+d, "/"+o) }) {
+			s.LocalDirs = append(s.LocalDirs, d)
+			s.Added.LocalDirs = append(s.Added.LocalDirs, d)
+		}
+	}
 	for _, p := range a.Ports {
 		if !slices.ContainsFunc(s.Ports, func(o sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 }) {
 			s.Ports = append(s.Ports, p)
@@ -248,6 +255,7 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 		{"disk", was.Disk != now.Disk},
 		{"mounts", !slices.Equal(was.Mounts, now.Mounts)},
 		{"volumes", !slices.Equal(was.Volumes, now.Volumes)},
+		{"local_dirs", !slices.Equal(was.LocalDirs, now.LocalDirs)},
 		{"ports", !slices.Equal(was.Ports, now.Ports)},
 		{"guard", !slices.Equal(was.Guard, now.Guard)},
 		{"hide", !slices.Equal(was.Hide, now.Hide)},

@@ -63,6 +63,8 @@ type SpecChange struct {
 	Volumes *[]sandbox.Volume // all volumes; those that do not exist are made at the start
 	Hosts   *[]sandbox.Host   // all names with an address of their own
 
+	LocalDirs *[]string // all directories of the project that are on the sandbox's own disk
+
 	Publish    []sandbox.Port // published beside what is published already
 	OwnAddress *bool          // publish ports on an address of the sandbox's own, or on localhost
 
@@ -85,7 +87,7 @@ type SpecChange struct {
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
 	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Volumes == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
+		c.Idle == nil && c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -141,6 +143,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
 		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
+		{"localDirs", c.LocalDirs != nil, !slices.Equal(s.LocalDirs, was.LocalDirs)},
 		{"volumes", c.Volumes != nil, !slices.Equal(s.Volumes, was.Volumes)},
 	} {
 		if f.set && f.differs {
@@ -184,6 +187,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		s.Volumes = slices.Clone(*c.Volumes)
 		sandbox.SortVolumes(s.Volumes)
 	}
+	put(&s.LocalDirs, c.LocalDirs)
 	put(&s.Hosts, c.Hosts)
 	if c.Agent != nil {
 		s.SetAgent(*c.Agent)

@@ -35,6 +35,7 @@ type agent struct {
 	watches   watch.Streams
 	owners    attrib.Finder
 	git       *gitSettings
+	local     localDirs
 	disk      *os.File    // root of the sandbox's own disk; nil before setup
 	prepared  bool        // image and modules are mounted
 	card      *netif.Card // nil without a network, and before setup
@@ -83,6 +84,7 @@ func (a *agent) lanes() []lane {
 	return []lane{a.machine(), {
 		wire.OpMount:   handle(a.mount),
 		wire.OpUnmount: handle(a.unmount),
+		wire.OpLocal:   handle(a.local.set),
 	}, {
 		wire.OpMux: handle(func(r wire.MuxRequest) (any, error) { return nil, a.mux.restart(r.Nonce) }),
 	}, {

@@ -36,6 +36,7 @@ func (a *agent) setup(r wire.SetupRequest) (any, error) {
 		return nil, err
 	}
 	a.logins.Configure(r.User, r.ImageEnv)
+	a.local.setup(a.disk, a.logins)
 	for _, m := range r.Mounts {
 		if _, err := a.mount(m); err != nil {
 			return nil, err

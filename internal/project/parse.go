@@ -182,6 +182,8 @@ var keys = map[string]func(*parser, *yaml.Node){
 	"hide":    func(p *parser, n *yaml.Node) { p.list(n, p.pattern(&p.out.Hide)) },
 	"deny":    func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
 
+	"local_dirs": func(p *parser, n *yaml.Node) { p.list(n, p.localDir) },
+
 	"secrets": func(p *parser, n *yaml.Node) { p.list(n, p.secret) },
 }
 
@@ -364,6 +366,29 @@ func (p *parser) volume(n *yaml.Node) {
 		}
 	}
 	p.out.Volumes = append(p.out.Volumes, v)
+}
+
+func (p *parser) localDir(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	if !ok {
+		return
+	}
+	dir, err := sandbox.ParseLocalDir(s)
+	if err != nil {
+		p.failAt(n, "%v", err)
+		return
+	}
+	for _, o := range p.out.LocalDirs {
+		if sandbox.Beneath("/"+o, "/"+dir) || sandbox.Beneath("/"+dir, "/"+o) {
+			p.failAt(n, "local directory %q lies in, or is the same as, %q", s, o)
+			return
+		}
+	}
+	if len(p.out.LocalDirs) == sandbox.MaxLocalDirs {
+		p.failAt(n, "more than %d local directories", sandbox.MaxLocalDirs)
+		return
+	}
+	p.out.LocalDirs = append(p.out.LocalDirs, dir)
 }
 
 func (p *parser) port(n *yaml.Node) {

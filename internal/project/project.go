@@ -37,17 +37,18 @@ var Schema []byte
 
 // Proposal has the settings that a file asks for. A zero field asks for nothing.
 type Proposal struct {
-	Image   string           `json:"image,omitempty"`
-	CPUs    int              `json:"cpus,omitempty"`
-	Memory  int64            `json:"memory,omitempty"` // bytes
-	Disk    int64            `json:"disk,omitempty"`   // bytes
-	Mounts  []sandbox.Source `json:"mounts,omitempty"` // as written; Resolve makes them absolute
-	Volumes []sandbox.Volume `json:"volumes,omitempty"`
-	Ports   []sandbox.Port   `json:"ports,omitempty"`
-	Allow   []string         `json:"allow,omitempty"` // rules in canonical form
-	Deny    []string         `json:"deny,omitempty"`
-	Guard   []string         `json:"guard,omitempty"` // patterns of paths that the guest may not change on the host
-	Hide    []string         `json:"hide,omitempty"`  // patterns of paths that the guest does not see
+	Image     string           `json:"image,omitempty"`
+	CPUs      int              `json:"cpus,omitempty"`
+	Memory    int64            `json:"memory,omitempty"`     // bytes
+	Disk      int64            `json:"disk,omitempty"`       // bytes
+	Mounts    []sandbox.Source `json:"mounts,omitempty"`     // as written; Resolve makes them absolute
+	LocalDirs []string         `json:"local_dirs,omitempty"` // relative to the project
+	Volumes   []sandbox.Volume `json:"volumes,omitempty"`
+	Ports     []sandbox.Port   `json:"ports,omitempty"`
+	Allow     []string         `json:"allow,omitempty"` // rules in canonical form
+	Deny      []string         `json:"deny,omitempty"`
+	Guard     []string         `json:"guard,omitempty"` // patterns of paths that the guest may not change on the host
+	Hide      []string         `json:"hide,omitempty"`  // patterns of paths that the guest does not see
 	// Secrets are names of the secrets that the project's programs use. A name binds nothing: the
 	// person sets the secret and its hosts.
 	Secrets []string `json:"secrets,omitempty"`

@@ -44,10 +44,13 @@ type Spec struct {
 	Mounts []Source      `json:"mounts"`          // beside the project directory
 	// Volumes are in the order of SortVolumes.
 	Volumes []Volume `json:"volumes,omitempty"`
-	Ports   []Port   `json:"ports"`           // published on Loopbacks
-	Env     []string `json:"env,omitempty"`   // KEY=VALUE for every command
-	Hosts   []Host   `json:"hosts,omitempty"` // names that bawn resolves itself
-	Agents  []Agent  `json:"agents,omitempty"`
+	// LocalDirs are directories of the project, relative to it, whose files are on the sandbox's
+	// own disk.
+	LocalDirs []string `json:"localDirs,omitempty"`
+	Ports     []Port   `json:"ports"`           // published on Loopbacks
+	Env       []string `json:"env,omitempty"`   // KEY=VALUE for every command
+	Hosts     []Host   `json:"hosts,omitempty"` // names that bawn resolves itself
+	Agents    []Agent  `json:"agents,omitempty"`
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
 	Given []string `json:"given,omitempty"`
@@ -104,15 +107,16 @@ func (s *Spec) ProjectCopy() bool { return s.Project.Guest != s.Project.Host }
 
 // Added has the settings that a project's bawn.yaml adds to a spec. Zero adds nothing.
 type Added struct {
-	Image   string   `json:"image,omitempty"`
-	CPUs    int      `json:"cpus,omitempty"`
-	Memory  int64    `json:"memory,omitempty"`
-	Disk    int64    `json:"disk,omitempty"`
-	Mounts  []Source `json:"mounts,omitempty"`
-	Volumes []Volume `json:"volumes,omitempty"`
-	Ports   []Port   `json:"ports,omitempty"`
-	Guard   []string `json:"guard,omitempty"` // beside those of the spec itself
-	Hide    []string `json:"hide,omitempty"`
+	Image     string   `json:"image,omitempty"`
+	CPUs      int      `json:"cpus,omitempty"`
+	Memory    int64    `json:"memory,omitempty"`
+	Disk      int64    `json:"disk,omitempty"`
+	Mounts    []Source `json:"mounts,omitempty"`
+	Volumes   []Volume `json:"volumes,omitempty"`
+	LocalDirs []string `json:"localDirs,omitempty"`
+	Ports     []Port   `json:"ports,omitempty"`
+	Guard     []string `json:"guard,omitempty"` // beside those of the spec itself
+	Hide      []string `json:"hide,omitempty"`
 }
 
 // Boot names the files that a sandbox boots from, all shared and read-only.
@@ -289,6 +293,9 @@ func (s *Spec) Check() error {
 		return err
 	}
 	if err := s.checkVolumes(); err != nil {
+		return err
+	}
+	if err := checkLocalDirs(s.LocalDirs); err != nil {
 		return err
 	}
 	return s.checkPorts()

@@ -97,6 +97,14 @@ func (s *supervisor) mountShares(ctx context.Context) error {
 	return nil
 }
 
+// mountLocalDirs makes the guest put its own disk over the project's local directories.
+func (s *supervisor) mountLocalDirs(ctx context.Context) error {
+	if len(s.spec.LocalDirs) == 0 {
+		return nil
+	}
+	return s.machine.agent.Call(ctx, wire.OpLocal, wire.LocalDirs{Share: s.spec.Project.Guest, Dirs: s.spec.LocalDirs}, nil)
+}
+
 // unmountShares makes the guest unmount every share. The devices stay.
 func (s *supervisor) unmountShares(ctx context.Context) error {
 	for _, sh := range s.shares {

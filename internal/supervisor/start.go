@@ -392,7 +392,10 @@ func (s *supervisor) mountAll(ctx context.Context) error {
 	if err := s.plugShares(ctx); err != nil {
 		return err
 	}
-	return s.mountShares(ctx)
+	if err := s.mountShares(ctx); err != nil {
+		return err
+	}
+	return s.mountLocalDirs(ctx)
 }
 
 // startSSH begins the session that carries streams into the guest, and opens the SSH

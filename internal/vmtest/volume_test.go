@@ -11,7 +11,7 @@ import (
 )
 
 // TestVolumes: a volume outlasts the sandbox that wrote to it, and one sandbox at a time writes to
-// it, also while that one is suspended.
+// it, also while that one is suspended. Local directories (localDirs) last as long as the sandbox.
 func TestVolumes(t *testing.T) {
 	writer, reader := project(t, "vol-writer"), project(t, "vol-reader")
 	t.Cleanup(func() {
@@ -58,18 +58,64 @@ findmnt -no FSTYPE .; stat -c %U . root`); out != "No space left on device\nvirt
 	}
 	// A sandbox that only reads does so while the other one writes.
 	const look = `cd "$0"; cat file soft; sudo cat root; stat -c %h file; stat -c %U root; ! touch x 2>/dev/null; ! sudo sh -c 'echo x > file' 2>/dev/null`
-	if got := must(t, reader, "run", "--volume", "vol-test:/mnt/vol:ro", "--", "sh", "-euc", look, "/mnt/vol"); got != "kept\nkept\nprivate\n2\ndaemon\n" {
+	if got := must(t, reader, "run", "--volume", "vol-test:/mnt/vol:ro", "--local-dir", "node_modules", "--local-dir", "a/target", "--", "sh", "-euc", look, "/mnt/vol"); got != "kept\nkept\nprivate\n2\ndaemon\n" {
 		t.Errorf("a reader sees %q", got)
 	}
+	localDirs(t, reader)
 	must(t, writer, "rm", "--force")
 	if !strings.Contains(must(t, base, "volume", "ls"), "vol-reader") {
 		t.Error("the volume is gone with its sandbox")
 	}
 	must(t, reader, "stop")
-	if got := must(t, reader, "run", "--volume", "vol-test:/mnt/vol", "--", "sh", "-euc", `cd /mnt/vol; echo new >> file; cat file
-python3 -c 'import sqlite3; print(sqlite3.connect("db").execute("select x from t").fetchall())'`); got != "kept\nnew\n[(7,)]\n" {
-		t.Errorf("the next writer sees %q", got)
+	if got := must(t, reader, "run", "--volume", "vol-test:/mnt/vol", "--", "sh", "-euc", `cat node_modules/f a/target/f; cd /mnt/vol; echo new >> file; cat file
+python3 -c 'import sqlite3; print(sqlite3.connect("db").execute("select x from t").fetchall())'`); got != "module\ntarget\nkept\nnew\n[(7,)]\n" {
+		t.Errorf("the next writer, after a stop, sees %q", got)
 	}
+}
+
+// localDirs tests the local directories node_modules and a/target of a sandbox that has just
+// started for the first time.
+func localDirs(t *testing.T, dir string) {
+	t.Helper()
+	hostSees := func(sub string) int {
+		entries, err := os.ReadDir(filepath.Join(dir, sub))
+		if err != nil {
+			return -1
+		}
+		return len(entries)
+	}
+	out := sh(t, dir, `echo module > node_modules/f; echo target > a/target/f; findmnt -no FSTYPE node_modules a/target
+stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_modules)" ]; git init -q; echo node_modules > .gitignore; git add .gitignore; git status --porcelain`)
+	if user := lastLine(sh(t, dir, "id -un")); out != "ext4\next4\n"+user+"\nA  .gitignore\n?? a/\n" {
+		t.Errorf("in the guest: %q", out)
+	}
+	if n, m := hostSees("node_modules"), hostSees("a/target"); n != 0 || m != 0 {
+		t.Errorf("the host sees %d and %d files", n, m)
+	}
+	// The host removes the directory, as git clean does: it is put back.
+	if err := os.Remove(filepath.Join(dir, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "node_modules to be put back", func() bool {
+		return sh(t, dir, "cat node_modules/f 2>/dev/null || true") == "module\n" && hostSees("node_modules") == 0
+	})
+	// Programs remove what is in it, but not the directory, which is a mount.
+	if out := sh(t, dir, "rm -rf a/target 2>/dev/null || ls -A a/target; echo target > a/target/f"); out != "" {
+		t.Errorf("left: %q", out)
+	}
+	must(t, dir, "suspend", "--force")
+	if got := sh(t, dir, "cat node_modules/f a/target/f"); got != "module\ntarget\n" {
+		t.Errorf("after a suspension: %q", got)
+	}
+	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "vol-fork") })
+	must(t, dir, "fork", "vol-reader", "vol-fork")
+	if got := must(t, dir, "exec", "vol-fork", "--", "sh", "-c", "cat node_modules/f; echo fork > node_modules/f"); got != "module\n" {
+		t.Errorf("in a fork: %q", got)
+	}
+	if got := must(t, dir, "exec", "vol-reader", "--", "cat", "node_modules/f"); got != "module\n" {
+		t.Errorf("after a fork has written: %q", got)
+	}
+	must(t, dir, "rm", "--force", "vol-fork")
 }
 
 // lastLine is the last line of a text, without its end.

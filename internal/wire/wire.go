@@ -68,6 +68,9 @@ const (
 	// OpUnmount carries a Mount: the guest unmounts the share, also while it is in use.
 	// No error where it is not mounted.
 	OpUnmount Op = "unmount"
+	// OpLocal carries LocalDirs: the guest puts folders of its own disk over directories of a
+	// share, which is mounted, and keeps them there. Once for each share.
+	OpLocal Op = "local"
 	// OpMux carries a MuxRequest: the guest ends the mux session, if there is one, and
 	// answers. Then it waits for the nonce on PortMux, echoes it, and begins a session.
 	OpMux Op = "mux"
@@ -205,6 +208,12 @@ type Mount struct {
 	// File, when set, says that the share's root directory holds one file of
 	// this name, to be bind-mounted at Path.
 	File string `json:"file,omitempty"`
+}
+
+// LocalDirs are directories of a share whose files are on the guest's own disk.
+type LocalDirs struct {
+	Share string   `json:"share"` // where it is mounted
+	Dirs  []string `json:"dirs"`  // below that; made if they are missing
 }
 
 // ClockRequest says how wrong the guest's clock is.
