@@ -74,7 +74,9 @@ func completeEnv(*cobra.Command, []string, string) ([]string, cobra.ShellCompDir
 func (f *specFlags) complete(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("name", completeNames)
 	_ = c.RegisterFlagCompletionFunc("env", completeEnv)
+	_ = c.RegisterFlagCompletionFunc("volume", completeVolumePlaces)
 	_ = c.MarkFlagDirname("dir")
+	_ = c.MarkFlagDirname("local-dir")
 	for _, flag := range []string{"cpus", "memory", "disk", "rate", "publish", "add-host"} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}

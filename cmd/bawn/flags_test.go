@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -156,4 +157,57 @@ func TestRateFlag(t *testing.T) {
 	if err == nil || !strings.Contains(message(err), "--rate 10 B is too little") {
 		t.Errorf("10 bytes a second: %v", err)
 	}
+}
+
+// TestVolumeFlags: a single empty value is none at all, which is another thing than no flag.
+func TestVolumeFlags(t *testing.T) {
+	for _, c := range []struct {
+		args          []string
+		volumes, dirs int // -1: not given
+		say           string
+	}{
+		{nil, -1, -1, ""},
+		{[]string{"--volume", "", "--local-dir", ""}, 0, 0, ""},
+		{[]string{"--volume", "a:/x", "--volume", "b:~/y:ro", "--local-dir", "./target/"}, 2, 1, ""},
+		{[]string{"--volume", "a:/x", "--volume", ""}, 0, 0, "--volume"},
+		{[]string{"--volume", "/x:/x"}, 0, 0, "--mount /x:/x"},
+		{[]string{"--local-dir", "/x"}, 0, 0, "--local-dir"},
+	} {
+		var f specFlags
+		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		f.register(flags)
+		if err := flags.Parse(c.args); err != nil {
+			t.Fatal(err)
+		}
+		change, err := f.change()
+		if c.say != "" {
+			if err == nil || !strings.Contains(err.Error(), c.say) {
+				t.Errorf("%q: %v, want %q", c.args, err, c.say)
+			}
+			continue
+		}
+		volumes, dirs := -1, -1
+		if change.Volumes != nil {
+			volumes = len(*change.Volumes)
+		}
+		if change.LocalDirs != nil {
+			dirs = len(*change.LocalDirs)
+		}
+		if err != nil || volumes != c.volumes || dirs != c.dirs {
+			t.Errorf("%q: %d volumes, %d local directories, %v", c.args, volumes, dirs, err)
+		}
+		for _, v := range deref(change.Volumes) {
+			if !filepath.IsAbs(v.Guest) {
+				t.Errorf("%q: %s", c.args, v)
+			}
+		}
+	}
+}
+
+// deref returns what a pointer to a list points to; nothing for nil.
+func deref[T any](p *[]T) []T {
+	if p == nil {
+		return nil
+	}
+	return *p
 }

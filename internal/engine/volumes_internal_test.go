@@ -242,3 +242,30 @@ func TestVolumeReleased(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestProjectVolumes: what bawn.yaml adds is gone with it, and gives way to what the person has set.
+func TestProjectVolumes(t *testing.T) {
+	own := []sandbox.Volume{{Name: "own", Guest: "/own"}}
+	s := &sandbox.Spec{Volumes: slices.Clone(own), LocalDirs: []string{"target"}}
+	addProjectSettings(s, sandbox.Added{
+		Volumes:   []sandbox.Volume{{Name: "npm", Guest: "/npm"}, {Name: "own", Guest: "/other"}, {Name: "x", Guest: "/own"}, {Name: "a", Guest: "/a"}},
+		LocalDirs: []string{"target/debug", "node_modules"},
+	})
+	var names []string
+	for _, v := range s.Volumes {
+		names = append(names, v.Name)
+	}
+	if !slices.Equal(names, []string{"a", "npm", "own"}) || !slices.Equal(s.LocalDirs, []string{"target", "node_modules"}) {
+		t.Errorf("%+v, %q", s.Volumes, s.LocalDirs)
+	}
+	if keys := awaitingStart(s, sandbox.Added{}); !slices.Equal(keys, []string{"volumes", "local_dirs"}) {
+		t.Errorf("a start would change %q", keys)
+	}
+	removeProjectSettings(s)
+	if !slices.Equal(s.Volumes, own) || !slices.Equal(s.LocalDirs, []string{"target"}) {
+		t.Errorf("without bawn.yaml: %+v, %q", s.Volumes, s.LocalDirs)
+	}
+	if changed, err := (&SpecChange{Volumes: &[]sandbox.Volume{}, LocalDirs: &[]string{}}).apply(s, sandbox.Added{}); err != nil || !slices.Equal(changed, []string{"localDirs", "volumes"}) || len(s.Volumes)+len(s.LocalDirs) > 0 {
+		t.Errorf("%q, %v; %+v", changed, err, s)
+	}
+}
