@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,12 +48,20 @@ func (l *localDirs) setup(disk *os.File, logins *accounts.Logins) {
 	l.disk, l.logins = disk, logins
 }
 
-// set mounts the local directories, and keeps them mounted from then on.
+// set mounts the local directories of a share in place of those that it had, and keeps them mounted
+// from then on.
 func (l *localDirs) set(r wire.LocalDirs) (any, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.disk == nil {
 		return nil, errors.New("the guest is not set up")
+	}
+	for i, had := range l.list {
+		if had.Share == r.Share {
+			l.list = slices.Delete(l.list, i, i+1)
+			l.unmountOthers(had, r.Dirs)
+			break
+		}
 	}
 	l.list = append(l.list, r)
 	if err := l.mountAll(); err != nil {
@@ -63,6 +72,26 @@ func (l *localDirs) set(r wire.LocalDirs) (any, error) {
 		go l.watch()
 	}
 	return nil, nil
+}
+
+// unmountOthers unmounts the directories that are not among those to keep, also while they are in
+// use. The caller holds the mutex.
+func (l *localDirs) unmountOthers(r wire.LocalDirs, keep []string) {
+	for _, dir := range r.Dirs {
+		path := filepath.Join(r.Share, dir)
+		var at, own unix.Stat_t
+		if slices.Contains(keep, dir) || unix.Lstat(path, &at) != nil || unix.Stat(l.own(r.Share, dir), &own) != nil || at.Dev != own.Dev || at.Ino != own.Ino {
+			continue
+		}
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			log.Printf("local directory %s: %v", path, err)
+		}
+	}
+}
+
+// own is the folder of the sandbox's disk that a local directory has.
+func (l *localDirs) own(share, dir string) string {
+	return fmt.Sprintf("/proc/self/fd/%d%s/%s", l.disk.Fd(), localFolder, localName(share, dir))
 }
 
 // mountAll mounts what is not mounted. The caller holds the mutex.
@@ -86,7 +115,7 @@ func localName(share, dir string) string {
 // mount mounts one directory, unless it is mounted.
 func (l *localDirs) mount(share, dir string) error {
 	user := l.logins.User()
-	own := fmt.Sprintf("/proc/self/fd/%d%s/%s", l.disk.Fd(), localFolder, localName(share, dir))
+	own := l.own(share, dir)
 	if !exists(own) {
 		if err := makeOwned(own, int(user.UID), int(user.GID)); err != nil {
 			return err

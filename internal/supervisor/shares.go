@@ -99,9 +99,6 @@ func (s *supervisor) mountShares(ctx context.Context) error {
 
 // mountLocalDirs makes the guest put its own disk over the project's local directories.
 func (s *supervisor) mountLocalDirs(ctx context.Context) error {
-	if len(s.spec.LocalDirs) == 0 {
-		return nil
-	}
 	return s.machine.agent.Call(ctx, wire.OpLocal, wire.LocalDirs{Share: s.spec.Project.Guest, Dirs: s.spec.LocalDirs}, nil)
 }
 

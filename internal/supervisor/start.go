@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -361,6 +362,11 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	s.ports = publish.New(s.spec.Loopbacks(), s.machine.agent.DialTCP, s.machine.agent.WatchPorts, s.log)
 	switch {
 	case s.source.resumed:
+		if !slices.Equal(s.source.localDirs, s.spec.LocalDirs) { // changed while it was suspended
+			if err := s.mountLocalDirs(ctx); err != nil {
+				return err
+			}
+		}
 		return s.startSSH(ctx)
 	case s.source.ready:
 		return s.configureGuest(ctx)
@@ -394,6 +400,9 @@ func (s *supervisor) mountAll(ctx context.Context) error {
 	}
 	if err := s.mountShares(ctx); err != nil {
 		return err
+	}
+	if len(s.spec.LocalDirs) == 0 {
+		return nil
 	}
 	return s.mountLocalDirs(ctx)
 }

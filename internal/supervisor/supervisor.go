@@ -106,6 +106,8 @@ type source struct {
 	template bool // from a template
 	ready    bool // from the template's point Ready, so that the guest is set up already
 	pool     bool // from the warm pool
+
+	localDirs []string // that a resumed machine has
 }
 
 // Run runs a supervisor and returns when its sandbox has ended. user is the account that the

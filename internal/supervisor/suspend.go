@@ -287,6 +287,7 @@ func (s *supervisor) resumeFrom(ctx context.Context, plan *qemu.Machine, snap *s
 		s.killShares()
 		return err
 	}
+	s.source.localDirs = snap.Meta.Spec.LocalDirs
 	if !s.forkOf(snap) { // all files of a copy are new
 		s.told = snap.Meta.Made
 	}

@@ -103,8 +103,9 @@ stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_mo
 	if out := sh(t, dir, "rm -rf a/target 2>/dev/null || ls -A a/target; echo target > a/target/f"); out != "" {
 		t.Errorf("left: %q", out)
 	}
+	// Others take effect when the sandbox is resumed. What the ones that are gone had stays on the disk.
 	must(t, dir, "suspend", "--force")
-	if got := sh(t, dir, "cat node_modules/f a/target/f"); got != "module\ntarget\n" {
+	if got := must(t, dir, "run", "--local-dir", "node_modules", "--local-dir", "b", "--", "sh", "-c", "cat node_modules/f; ls -A a/target; findmnt -no FSTYPE b"); got != "module\next4\n" {
 		t.Errorf("after a suspension: %q", got)
 	}
 	t.Cleanup(func() { bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "vol-fork") })
@@ -116,6 +117,12 @@ stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_mo
 		t.Errorf("after a fork has written: %q", got)
 	}
 	must(t, dir, "rm", "--force", "vol-fork")
+	must(t, dir, "stop")
+	writeFile(t, filepath.Join(dir, "c"), "")
+	fails(t, dir, 125, "is not a directory, or is a link", "run", "--local-dir", "c", "--", "true")
+	if got := must(t, dir, "run", "--local-dir", "node_modules", "--local-dir", "a/target", "--", "cat", "node_modules/f", "a/target/f"); got != "module\ntarget\n" {
+		t.Errorf("after a stop and a start that failed: %q", got)
+	}
 }
 
 // lastLine is the last line of a text, without its end.

@@ -69,7 +69,7 @@ const (
 	// No error where it is not mounted.
 	OpUnmount Op = "unmount"
 	// OpLocal carries LocalDirs: the guest puts folders of its own disk over directories of a
-	// share, which is mounted, and keeps them there. Once for each share.
+	// share, which is mounted, and keeps them there, in place of those that the share had.
 	OpLocal Op = "local"
 	// OpMux carries a MuxRequest: the guest ends the mux session, if there is one, and
 	// answers. Then it waits for the nonce on PortMux, echoes it, and begins a session.
