@@ -201,20 +201,20 @@ func (l *localDirs) watch() {
 	}
 	defer f.Close()
 	said := ""
-	for {
-		// A change of the mounts is POLLPRI (proc_pid_mounts(5)).
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			log.Printf("local directories are not watched: %v", err)
-			return
-		}
+	for { // it looks first: a mount may have gone before the file was opened
 		l.mu.Lock()
-		err = l.mountAll()
+		err := l.mountAll()
 		l.mu.Unlock()
 		if err != nil && err.Error() != said {
 			said = err.Error()
 			log.Print(err)
 		}
 		time.Sleep(remountPause)
+		// A change of the mounts since the last poll is POLLPRI (proc_pid_mounts(5)).
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			log.Printf("local directories are not watched: %v", err)
+			return
+		}
 	}
 }

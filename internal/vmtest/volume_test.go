@@ -84,7 +84,7 @@ func localDirs(t *testing.T, dir string) {
 		}
 		return len(entries)
 	}
-	out := sh(t, dir, `echo module > node_modules/f; echo target > a/target/f; findmnt -no FSTYPE node_modules a/target
+	out := sh(t, dir, `echo module > node_modules/f; echo target > a/target/f; findmnt -no FSTYPE node_modules; findmnt -no FSTYPE a/target
 stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_modules)" ]; git init -q; echo node_modules > .gitignore; git add .gitignore; git status --porcelain`)
 	if user := lastLine(sh(t, dir, "id -un")); out != "ext4\next4\n"+user+"\nA  .gitignore\n?? a/\n" {
 		t.Errorf("in the guest: %q", out)
