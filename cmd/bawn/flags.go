@@ -125,36 +125,29 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 		}
 		*s.into = &n
 	}
-	if f.flags.Changed("mount") {
-		mounts, err := parseMounts(f.mounts)
-		if err != nil {
-			return c, err
-		}
-		c.Mounts = &mounts
-	}
-	if f.flags.Changed("volume") {
-		volumes, err := parseVolumes(f.volumes)
-		if err != nil {
-			return c, err
-		}
-		c.Volumes = &volumes
-	}
-	if f.flags.Changed("local-dir") {
-		dirs, err := parseLocalDirs(f.localDirs)
-		if err != nil {
-			return c, err
-		}
-		c.LocalDirs = &dirs
-	}
-	if f.flags.Changed("add-host") {
-		hosts, err := parseHosts(f.hosts)
-		if err != nil {
-			return c, err
-		}
-		c.Hosts = &hosts
+	err = errors.Join(
+		parsed(f, "mount", f.mounts, parseMounts, &c.Mounts),
+		parsed(f, "volume", f.volumes, parseVolumes, &c.Volumes),
+		parsed(f, "local-dir", f.localDirs, parseLocalDirs, &c.LocalDirs),
+		parsed(f, "add-host", f.hosts, parseHosts, &c.Hosts),
+	)
+	if err != nil {
+		return c, err
 	}
 	c.Publish, err = parsePorts(f.ports)
 	return c, err
+}
+
+// parsed puts what the values of a flag mean into a change, if it was given.
+func parsed[T any](f *specFlags, flag string, values []string, parse func([]string) ([]T, error), into **[]T) error {
+	if !f.flags.Changed(flag) {
+		return nil
+	}
+	list, err := parse(values)
+	if err == nil {
+		*into = &list
+	}
+	return err
 }
 
 // given returns a flag's value, or nil if it was not given.

@@ -191,29 +191,18 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 		s.Disk, s.Added.Disk = a.Disk, a.Disk
 	}
 	s.Added.Guard, s.Added.Hide = a.Guard, a.Hide
-	for _, m := range a.Mounts {
-		if !slices.ContainsFunc(s.Mounts, func(o sandbox.Source) bool { return o.Guest == m.Guest }) {
-			s.Mounts = append(s.Mounts, m)
-			s.Added.Mounts = append(s.Added.Mounts, m)
-		}
-	}
-	for _, v := range a.Volumes {
-		if !slices.ContainsFunc(s.Volumes, func(o sandbox.Volume) bool { return o.Guest == v.Guest || o.Name == v.Name }) {
-			s.Volumes = append(s.Volumes, v)
-			s.Added.Volumes = append(s.Added.Volumes, v)
-		}
-	}
+	addNew(&s.Mounts, &s.Added.Mounts, a.Mounts, func(o, m sandbox.Source) bool { return o.Guest == m.Guest })
+	addNew(&s.Volumes, &s.Added.Volumes, a.Volumes, func(o, v sandbox.Volume) bool { return o.Guest == v.Guest || o.Name == v.Name })
 	sandbox.SortVolumes(s.Volumes)
-	for _, d := range a.LocalDirs {
-		if !slices.ContainsFunc(s.LocalDirs, func(o string) bool { return sandbox.Beneath("/"+o, "/"+d) || sandbox.Beneath("/"+d, "/"+o) }) {
-			s.LocalDirs = append(s.LocalDirs, d)
-			s.Added.LocalDirs = append(s.Added.LocalDirs, d)
-		}
-	}
-	for _, p := range a.Ports {
-		if !slices.ContainsFunc(s.Ports, func(o sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 }) {
-			s.Ports = append(s.Ports, p)
-			s.Added.Ports = append(s.Added.Ports, p)
+	addNew(&s.LocalDirs, &s.Added.LocalDirs, a.LocalDirs, func(o, d string) bool { return sandbox.Beneath("/"+o, "/"+d) || sandbox.Beneath("/"+d, "/"+o) })
+	addNew(&s.Ports, &s.Added.Ports, a.Ports, func(o, p sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 })
+}
+
+// addNew adds those of more to a list, and to added, that are not taken by one of the list.
+func addNew[T any](list, added *[]T, more []T, taken func(o, n T) bool) {
+	for _, n := range more {
+		if !slices.ContainsFunc(*list, func(o T) bool { return taken(o, n) }) {
+			*list, *added = append(*list, n), append(*added, n)
 		}
 	}
 }

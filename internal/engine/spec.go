@@ -86,9 +86,23 @@ type SpecChange struct {
 
 // empty reports whether the change changes nothing.
 func (c *SpecChange) empty() bool {
-	return c == nil || c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil &&
-		c.Idle == nil && c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.Hosts == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0 && c.NoProject == nil && c.NoGitIdentity == nil && c.OwnAddress == nil && c.ShareGit == nil && c.Agent == nil &&
+	return c == nil || c.emptyMachine() && c.emptyHost() && c.emptyNetwork()
+}
+
+// emptyMachine is empty for the machine itself.
+func (c *SpecChange) emptyMachine() bool {
+	return c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil && c.Idle == nil && c.Agent == nil && c.NoProject == nil
+}
+
+// emptyHost is empty for what the guest gets of the host.
+func (c *SpecChange) emptyHost() bool {
+	return c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
+}
+
+// emptyNetwork is empty for the network.
+func (c *SpecChange) emptyNetwork() bool {
+	return c.Hosts == nil && c.OwnAddress == nil && len(c.Publish)+len(c.Allow)+len(c.Deny) == 0
 }
 
 // rules returns the changes of the sandbox's own rules.
