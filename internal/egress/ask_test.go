@@ -2,7 +2,6 @@ package egress
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,26 +18,11 @@ func post(t *testing.T, l *lab, body string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.StatusCode, string(b)
+	return answered(t, r)
 }
 
 func wish(rule, reason string) string {
 	return url.Values{"rule": {rule}, "reason": {reason}}.Encode()
-}
-
-// compiled returns the rules of a file.
-func compiled(t *testing.T, text string) *policy.Set {
-	t.Helper()
-	rules, err := policy.ParseFile("p", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return policy.Compile(rules)
 }
 
 // TestAsk: a request is kept, logged and answered; it changes no rule.
@@ -107,7 +91,7 @@ func TestAskIsChecked(t *testing.T) {
 // refused.
 func TestAskIsAnswered(t *testing.T) {
 	l := newLab(t, testRules{})
-	set := func(text string) { l.SetPolicy(compiled(t, text)) }
+	set := func(text string) { l.SetPolicy(rulesFrom(t, text)) }
 	set("allow good.test:443\nallow **.wide.test\n")
 	for _, rule := range []string{"good.test:443", "a.wide.test", "a.wide.test:443"} {
 		if code, text := post(t, l, wish(rule, "x")); code != http.StatusOK || !strings.Contains(text, "allow "+rule+" already") {

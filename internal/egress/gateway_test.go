@@ -262,6 +262,12 @@ func get(t *testing.T, c *http.Client, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return answered(t, r)
+}
+
+// answered returns the status and the body of an answer.
+func answered(t *testing.T, r *http.Response) (int, string) {
+	t.Helper()
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -82,12 +82,7 @@ func do(t *testing.T, c *http.Client, method, url string, header ...string) (int
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(b)
+	return answered(t, res)
 }
 
 // TestRequestRulesOverTLS: each request is judged on one kept connection of HTTP/2, and answered
