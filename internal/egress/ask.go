@@ -30,7 +30,7 @@ const (
 	maxAskRequest = 4 << 10 // bytes of the body of a POST
 )
 
-// AskState is how far an access request is. Its values are stable.
+// AskState is the state of an access request. Its values are stable.
 type AskState string
 
 // The states.
@@ -56,45 +56,50 @@ type askError struct {
 
 func (e *askError) Error() string { return e.msg }
 
-// parseAsk returns the canonical form of the rule and the rules that it stands for.
-func parseAsk(rule, reason string) (canonical string, rules []policy.Rule, err error) {
-	rule, reason = strings.TrimSpace(rule), strings.TrimSpace(reason)
+// checkAsk returns what is wrong with the texts of a request.
+func checkAsk(rule, reason string) error {
 	switch {
 	case rule == "":
-		err = errors.New("rule is missing: name what you need, as HOST:PORT")
+		return errors.New("rule is missing: name what you need, as HOST:PORT")
 	case reason == "":
-		err = errors.New("reason is missing: tell the user in a sentence what you need it for")
+		return errors.New("reason is missing: tell the user in a sentence what you need it for")
 	case len(rule) > maxAskRule:
-		err = fmt.Errorf("rule has %d bytes, and at most %d are taken", len(rule), maxAskRule)
+		return fmt.Errorf("rule has %d bytes, and at most %d are taken", len(rule), maxAskRule)
 	case len(reason) > maxAskReason:
-		err = fmt.Errorf("reason has %d bytes, and at most %d are taken: shorten it", len(reason), maxAskReason)
+		return fmt.Errorf("reason has %d bytes, and at most %d are taken: shorten it", len(reason), maxAskReason)
 	case !utf8.ValidString(rule) || !utf8.ValidString(reason):
-		err = errors.New("rule and reason must be UTF-8")
+		return errors.New("rule and reason must be UTF-8")
 	}
-	if err == nil {
-		rules, err = policy.ParseRule(policy.Allow, rule)
+	return nil
+}
+
+// parseAsk returns the canonical form of the rule and the rules that it stands for.
+func parseAsk(rule string) (canonical string, rules []policy.Rule, err error) {
+	if rules, err = policy.ParseRule(policy.Allow, rule); err != nil {
+		return "", nil, err
 	}
-	if err == nil {
-		canonical, err = policy.Canonical(policy.Allow, rule)
+	if canonical, err = policy.Canonical(policy.Allow, rule); err != nil {
+		return "", nil, err
 	}
 	for i := range rules {
-		if err == nil {
-			err = rules[i].CheckHostPorts(policy.Host{}) // what the person's command refuses as well
+		if err := rules[i].CheckHostPorts(policy.Host{}); err != nil { // what the person's command refuses as well
+			return "", nil, err
 		}
-	}
-	if err != nil {
-		return "", nil, &askError{http.StatusBadRequest, err.Error()}
 	}
 	return canonical, rules, nil
 }
 
 // ask takes a request of the guest. created reports whether it is a new one.
 func (g *Gateway) ask(rule, reason string) (r AccessRequest, created bool, err error) {
-	canonical, rules, err := parseAsk(rule, reason)
-	if err != nil {
-		return r, false, err
+	rule, reason = strings.TrimSpace(rule), strings.TrimSpace(reason)
+	if err := checkAsk(rule, reason); err != nil {
+		return r, false, &askError{http.StatusBadRequest, err.Error()}
 	}
-	r = AccessRequest{Rule: canonical, Reason: strings.TrimSpace(reason), Time: time.Now(), State: AskWaiting}
+	canonical, rules, err := parseAsk(rule)
+	if err != nil {
+		return r, false, &askError{http.StatusBadRequest, err.Error()}
+	}
+	r = AccessRequest{Rule: canonical, Reason: reason, Time: time.Now(), State: AskWaiting}
 	if deny := g.denies(rules); deny != "" {
 		return r, false, &askError{http.StatusForbidden, fmt.Sprintf("the user's rule %q denies this, and no other rule changes that. Do without it", deny)}
 	}
@@ -106,11 +111,11 @@ func (g *Gateway) ask(rule, reason string) (r AccessRequest, created bool, err e
 	known, err := g.addAsk(r)
 	g.judgeAsks() // the rules may have changed since they were asked
 	g.mu.Unlock()
-	if err != nil || known != nil {
-		if known != nil {
-			r = *known
-		}
+	if err != nil {
 		return r, false, err
+	}
+	if known != nil {
+		return *known, false, nil
 	}
 	g.write(audit.Entry{Time: r.Time, Verdict: audit.Asked, Suggest: r.Rule, Reason: r.Reason}, nil)
 	return r, true, nil
@@ -175,10 +180,10 @@ func (g *Gateway) judgeAsks() {
 // denies returns the deny rule that keeps one of the rules from taking effect, or "".
 func (g *Gateway) denies(rules []policy.Rule) string {
 	set := g.current.Load()
+	if set == nil {
+		return ""
+	}
 	for i := range rules {
-		if set == nil {
-			break
-		}
 		if by := set.Overruled(&rules[i]); by != nil {
 			return by.String()
 		}
@@ -197,11 +202,7 @@ func (g *Gateway) allows(canonical string, rules []policy.Rule) bool {
 	for _, r := range set.Rules() {
 		has[r.String()] = true
 	}
-	all := true
-	for _, r := range rules {
-		all = all && has[r.String()]
-	}
-	if all {
+	if !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !has[r.String()] }) {
 		return true
 	}
 	f, err := policy.ParseFlow(canonical)

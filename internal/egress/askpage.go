@@ -17,15 +17,20 @@ import (
 // The pages with which the agent asks for a rule and reads what became of it. Their answers are
 // plain text that says what happens next.
 
+// askCommand returns the command of a shell that asks for a rule.
+func askCommand(rule string) string {
+	return "curl http://" + policy.InfoName + "/ask --data-urlencode " + text.Line(text.ShellWord("rule="+rule)) + " --data-urlencode 'reason=what you need it for'"
+}
+
 // askExample shows how to ask.
-const askExample = "  curl http://" + policy.InfoName + "/ask --data-urlencode rule=HOST:PORT --data-urlencode 'reason=what you need it for'\n"
+func askExample() string { return "  " + askCommand("HOST:PORT") + "\n" }
 
 // serveAsk answers POST /ask.
 func (g *Gateway) serveAsk(w http.ResponseWriter, r *http.Request) {
 	plain(w, "text/plain; charset=utf-8")
 	rule, reason, err := readAsk(w, r)
 	if err != nil {
-		g.answerAsk(w, http.StatusBadRequest, err.Error())
+		answerAsk(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	ask, created, err := g.ask(rule, reason)
@@ -35,15 +40,15 @@ func (g *Gateway) serveAsk(w http.ResponseWriter, r *http.Request) {
 		if refused.status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", fmt.Sprint(int(askEvery/time.Second)))
 		}
-		g.answerAsk(w, refused.status, refused.msg)
+		answerAsk(w, refused.status, refused.msg)
 	case ask.State == AskAllowed:
-		g.answerAsk(w, http.StatusOK, fmt.Sprintf("The rules allow %s already. If it does not work, read the denial at http://%s/", ask.Rule, policy.InfoName))
+		answerAsk(w, http.StatusOK, fmt.Sprintf("The rules allow %s already. If it does not work, read the denial at http://%s/", ask.Rule, policy.InfoName))
 	case ask.State == AskRefused:
-		g.answerAsk(w, http.StatusForbidden, fmt.Sprintf("The user refused %s. Do without it, and do not look for another way", ask.Rule))
+		answerAsk(w, http.StatusForbidden, fmt.Sprintf("The user refused %s. Do without it, and do not look for another way", ask.Rule))
 	case created:
-		g.answerAsk(w, http.StatusAccepted, fmt.Sprintf("The user is asked to allow %s. %s", ask.Rule, whatNext))
+		answerAsk(w, http.StatusAccepted, fmt.Sprintf("The user is asked to allow %s. %s", ask.Rule, whatNext))
 	default:
-		g.answerAsk(w, http.StatusAccepted, fmt.Sprintf("The user was asked to allow %s already, and has not decided. %s", ask.Rule, whatNext))
+		answerAsk(w, http.StatusAccepted, fmt.Sprintf("The user was asked to allow %s already, and has not decided. %s", ask.Rule, whatNext))
 	}
 }
 
@@ -51,11 +56,11 @@ func (g *Gateway) serveAsk(w http.ResponseWriter, r *http.Request) {
 const whatNext = "Nothing changes before the user decides, which can take long. Go on with what needs no network, and look now and then: curl http://" + policy.InfoName + "/ask"
 
 // answerAsk writes an answer of one sentence or more.
-func (g *Gateway) answerAsk(w http.ResponseWriter, status int, msg string) {
+func answerAsk(w http.ResponseWriter, status int, msg string) {
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "bawn: %s.\n", text.Line(strings.TrimSuffix(msg, ".")))
 	if status == http.StatusBadRequest {
-		fmt.Fprint(w, "To ask:\n"+askExample)
+		fmt.Fprint(w, "To ask:\n"+askExample())
 	}
 }
 
@@ -71,7 +76,7 @@ func readAsk(w http.ResponseWriter, r *http.Request) (rule, reason string, err e
 		d := json.NewDecoder(strings.NewReader(body))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&in); err != nil {
-			return "", "", fmt.Errorf("the JSON object is to have the strings rule and reason: %w", err)
+			return "", "", fmt.Errorf("the JSON object must have the strings rule and reason: %w", err)
 		}
 		return in.Rule, in.Reason, nil
 	}
@@ -91,7 +96,7 @@ func readAsk(w http.ResponseWriter, r *http.Request) (rule, reason string, err e
 // serveAsks answers GET /ask.
 func (g *Gateway) serveAsks(w http.ResponseWriter, _ *http.Request) {
 	plain(w, "text/plain; charset=utf-8")
-	fmt.Fprint(w, "To ask the user for a rule:\n"+askExample+"\nYour requests:\n")
+	fmt.Fprint(w, "To ask the user for a rule:\n"+askExample()+"\nYour requests:\n")
 	list := g.AccessRequests()
 	for _, a := range list {
 		fmt.Fprintf(w, "  %-7s %s  %s (%s)\n", a.State, a.Time.Local().Format("15:04:05"), text.Line(a.Rule), text.Line(a.Reason))

@@ -58,7 +58,7 @@ func (g *Gateway) infoHandler() http.Handler {
 		fmt.Fprint(w, "bawn, on the host, controls the network of this sandbox. Traffic that no rule allows is denied at once:\n"+
 			"names do not resolve (NXDOMAIN), connections are reset, HTTP requests get status 403.\n"+
 			"The rules cannot be changed from inside the sandbox. Ask for what you need, as text and with a reason:\n"+
-			askExample+
+			askExample()+
 			"The user decides, or runs this on the host: "+allowCommand+" HOST:PORT\n"+
 			"Changes of files that the host runs or trusts (.git/hooks, .git/config, .vscode, .envrc, settings of agents, bawn.yaml)\n"+
 			"stay in the sandbox, up to 64 MiB (then: no space left on device), and files with secrets (.env, private keys) are hidden.\n"+
