@@ -16,8 +16,9 @@ import (
 //
 // Kinds that decide what the log is worth have files of their own: the connections
 // that were let through, what was denied, the DNS queries, and the requests on inspected
-// connections. A file is rotated by its own size only. Its size and the budgets of its kinds give the time for which
-// it holds everything that was written to it, at any rate of entries (fullFor).
+// connections. A file is rotated by its own size only. Its size and the budgets of its
+// kinds give the time for which it holds everything that was written to it, at any rate of
+// entries (fullFor).
 
 // kind is a sort of entry.
 type kind int
@@ -29,7 +30,7 @@ const (
 	deniedLookups              // DNS queries
 	allowedLookups             // DNS queries
 	requests                   // that were let through, on inspected connections
-	asks                       // for a rule, which the guest makes of the person
+	asks                       // rules that the guest asks for
 	kinds                      // how many there are
 )
 
@@ -111,7 +112,7 @@ func kindOf(e *Entry) kind {
 }
 
 // shorten cuts the texts of an entry that is not of the kind connections. A suggestion is
-// left out rather than cut: half a rule is another rule. The gateway bounds what the guest asks.
+// left out rather than cut: half a rule is another rule. Requests for a rule are bounded by the gateway.
 func shorten(e *Entry) {
 	if e.Verdict == Asked {
 		return

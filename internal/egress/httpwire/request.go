@@ -117,7 +117,7 @@ func parseLength(s string) (int64, error) {
 // authorities: HTTP/2 (clients send its requests over the same connection
 // afterwards; a client that wants it starts with its preface), TLS, and tunnels
 // (connect-udp, RFC 9298). A client
-// must cope with a server that ignores an offer. Those stay that passes reports true for.
+// must cope with a server that ignores an offer. Offers for which passes reports true stay.
 func (q *Request) filterUpgrade(passes func(protocol string) bool) {
 	offers := q.offers(passes)
 	q.Upgrade = len(offers) > 0
@@ -142,14 +142,12 @@ func (q *Request) filterUpgrade(passes func(protocol string) bool) {
 	q.Fields = out
 }
 
-// carriesNoRequests reports whether a protocol to upgrade to, in lower case, is none in which requests
-// follow.
+// carriesNoRequests reports whether no requests can follow in a protocol, which is in lower case.
 func carriesNoRequests(protocol string) bool {
 	return !slices.ContainsFunc([]string{"h2", "http/2", "tls", "connect-"}, func(p string) bool { return strings.HasPrefix(protocol, p) })
 }
 
-// UpgradeOnlyTo removes the offers to continue in another protocol than the one named, which is
-// in lower case.
+// UpgradeOnlyTo removes all offers to upgrade but those of one protocol, which is in lower case.
 func (q *Request) UpgradeOnlyTo(protocol string) {
 	q.filterUpgrade(func(p string) bool { return p == protocol })
 }
