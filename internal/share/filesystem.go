@@ -209,34 +209,11 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 // pinFound keeps open what a look-up has found, if that is a directory or a small file: some process
 // may stay in it without another look-up (pinned.go, follow.go).
 func (f *fileSystem) pinFound(s *spotAt, out *fuse.EntryOut) {
-	typ := out.Mode & unix.S_IFMT
-	if typ == unix.S_IFREG && out.Size <= maxPinned {
+	switch typ := out.Mode & unix.S_IFMT; {
+	case typ == unix.S_IFREG && out.Size <= maxPinned:
 		f.tree.pinNode(s.dir.fd, s.name, out.NodeId)
-	}
-	if typ == unix.S_IFDIR {
-		f.holdFound(s, out.NodeId)
-	}
-}
-
-// holdFound holds a directory that was looked up, unless it is open.
-func (f *fileSystem) holdFound(s *spotAt, id uint64) {
-	f.tree.mu.Lock()
-	n := f.tree.byID[id]
-	open := n == nil || n.fd != nil
-	if open && n != nil {
-		f.tree.used(n)
-	}
-	f.tree.mu.Unlock()
-	if open {
-		return
-	}
-	fd, err := unix.Openat(s.dir.fd, s.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	if st, err := statFD(fd); err == nil && keyOf(st) == n.key {
-		f.tree.holdDir(n, fd, st)
+	case typ == unix.S_IFDIR:
+		f.tree.holdFound(s.dir.fd, s.name, out.NodeId)
 	}
 }
 

@@ -1,16 +1,23 @@
 package share
 
-import (
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // What the host moves. A guest's process may work in a directory that the host renames: its
 // kernel asks for names in the directory and never looks the directory itself up again.
 
-// holdDir keeps a directory of the share's own file system open, of which an O_PATH descriptor is
-// open, unless it is. Mounts below the root are not held: the host may want to unmount them.
+// holdFound holds the directory at a name in an open directory, if it is the node's.
+func (t *tree) holdFound(dir int, name string, id uint64) {
+	n, fd, st := t.openUnheld(dir, name, id)
+	if n == nil {
+		return
+	}
+	defer unix.Close(fd)
+	t.holdDir(n, fd, st)
+}
+
+// holdDir keeps a directory of the share's own file system open, by a copy of an O_PATH descriptor of
+// it. It does nothing if the directory is held already. Mounts below the root are not held: the host
+// may want to unmount them.
 func (t *tree) holdDir(n *node, fd int, st *unix.Statx_t) {
 	if device(st) != t.mounts.rootDev {
 		return
@@ -26,7 +33,8 @@ func (t *tree) holdDir(n *node, fd int, st *unix.Statx_t) {
 	}
 }
 
-// followHeld is follow for a directory that is held open, or for none.
+// followHeld is follow for a node. It reports false also if the node is no directory, or if no
+// descriptor of it is open.
 func (t *tree) followHeld(n *node) bool {
 	if !n.isDir() || n == t.root {
 		return false
@@ -42,19 +50,14 @@ func (t *tree) followHeld(n *node) bool {
 // follow notes where a directory of which fd is open lies on the host now. It reports false if
 // that is not in the share, or if the guest does not know a directory on the way.
 func (t *tree) follow(n *node, fd int) bool {
-	root, err := readlink(magic(t.root.fd.fd))
-	if err != nil {
-		return false
-	}
 	at, err := readlink(magic(fd))
 	if err != nil {
 		return false
 	}
-	below, ok := strings.CutPrefix(at, strings.TrimSuffix(root, "/")+"/")
-	if !ok || below == "" {
+	names, err := t.pathBelow(at)
+	if err != nil || names == nil {
 		return false
 	}
-	names := strings.Split(below, "/")
 	keys, err := t.keysOn(names)
 	if err != nil || keys[len(keys)-1] != n.key {
 		return false // it was moved again, or removed

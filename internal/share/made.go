@@ -60,8 +60,13 @@ func (f *fileSystem) madeByGuest(at file, st *unix.Statx_t) bool {
 	if at.name == "" {
 		get = unix.Getxattr // the path leads to it by a link of procfs
 	}
+	return hasMark(get, at.path(), st)
+}
+
+// hasMark reports whether the mark that is stored with a file is of the file as it is now.
+func hasMark(get func(path, attr string, to []byte) (int, error), path string, st *unix.Statx_t) bool {
 	var buf [64]byte
-	n, err := get(at.path(), madeAttribute, buf[:])
+	n, err := get(path, madeAttribute, buf[:])
 	return err == nil && string(buf[:n]) == madeState(st)
 }
 
@@ -69,12 +74,7 @@ func (f *fileSystem) madeByGuest(at file, st *unix.Statx_t) bool {
 // knows only marks that are stored with the file.
 func MadeByGuest(path string) bool {
 	st, err := statAt(unix.AT_FDCWD, path)
-	if err != nil {
-		return false
-	}
-	var buf [64]byte
-	n, err := unix.Lgetxattr(path, madeAttribute, buf[:])
-	return err == nil && string(buf[:n]) == madeState(st)
+	return err == nil && hasMark(unix.Lgetxattr, path, st)
 }
 
 // asksMade reports whether what applies to a node depends on who made it.

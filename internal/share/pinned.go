@@ -83,8 +83,10 @@ func (t *tree) pinKnown(dir int, name string, k key) {
 	}
 }
 
-// pinNode pins a node, if it lies at a name in an open directory.
-func (t *tree) pinNode(dir int, name string, id uint64) {
+// openUnheld opens the file at a name in an open directory, if it is the node's and the tree has no
+// descriptor of that yet. Otherwise the node that it returns is nil. The caller owns the O_PATH
+// descriptor.
+func (t *tree) openUnheld(dir int, name string, id uint64) (*node, int, *unix.Statx_t) {
 	t.mu.Lock()
 	n := t.byID[id]
 	var k key
@@ -97,14 +99,24 @@ func (t *tree) pinNode(dir int, name string, id uint64) {
 	}
 	t.mu.Unlock()
 	if n == nil {
-		return
+		return nil, -1, nil
 	}
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return
+		return nil, -1, nil
 	}
-	if st, err := statFD(fd); err != nil || keyOf(st) != k || st.Mode&unix.S_IFMT != n.typ {
+	st, err := statFD(fd)
+	if err != nil || keyOf(st) != k || st.Mode&unix.S_IFMT != n.typ {
 		unix.Close(fd)
+		return nil, -1, nil
+	}
+	return n, fd, st
+}
+
+// pinNode pins a node, if it lies at a name in an open directory.
+func (t *tree) pinNode(dir int, name string, id uint64) {
+	n, fd, _ := t.openUnheld(dir, name, id)
+	if n == nil {
 		return
 	}
 	d := &dirFD{fd: fd, users: 1}
