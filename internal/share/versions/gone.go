@@ -14,18 +14,10 @@ import (
 
 // Gone returns what the guest has removed from directories of the host of which it has a version,
 // by path. root is the share. A file that the host made or changed after the guest got its version
-// is none of it. skip reports whether the guest does not see a path.
+// does not count as removed. skip reports whether the guest does not see a path.
 func Gone(store string, root *os.File, skip func(at string) bool) ([]Version, error) {
-	fd, err := unix.Open(store, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", store, err)
-	}
-	defer unix.Close(fd)
 	g := &gone{root: root, skip: skip}
-	if err := g.store(fd, "", 0); err != nil {
+	if err := inStore(store, func(fd int) error { return g.store(fd, "", 0) }); err != nil {
 		return nil, fmt.Errorf("read %s: %w", store, err)
 	}
 	sortByPath(g.list)

@@ -74,20 +74,25 @@ var ErrTooMany = errors.New("the store of private versions holds too many files"
 // List returns the versions in a store, by path. Files of up to limit bytes are read; with 0, none
 // is. A store that is not there is empty.
 func List(store string, limit int64) ([]Version, error) {
-	fd, err := unix.Open(store, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", store, err)
-	}
-	defer unix.Close(fd)
 	w := &walker{limit: limit}
-	if err := w.store(fd, "", 0); err != nil {
+	if err := inStore(store, func(fd int) error { return w.store(fd, "", 0) }); err != nil {
 		return nil, fmt.Errorf("read %s: %w", store, err)
 	}
 	sortByPath(w.list)
 	return w.list, nil
+}
+
+// inStore calls f for a store, unless that is not there.
+func inStore(store string, f func(fd int) error) error {
+	fd, err := unix.Open(store, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(fd)
 }
 
 func sortByPath(list []Version) {
@@ -238,11 +243,14 @@ func (v Version) Same(o Version) bool {
 
 // Drop removes from a store the versions of those guarded paths that the host has taken over, so that
 // the guest sees the host's files again. Each goes as a whole, if it still is what taken has of it.
-// Recover was called before. It returns how many guarded paths the guest shares with the host again.
+// The caller has called Recover. Drop returns how many guarded paths the guest shares with the host again.
 func Drop(store string, slots []string, taken []Version) (dropped int, err error) {
+	of := map[string][]Version{}
+	for _, v := range taken {
+		of[v.Slot] = append(of[v.Slot], v)
+	}
 	for _, slot := range slots {
-		list := slices.DeleteFunc(slices.Clone(taken), func(v Version) bool { return v.Slot != slot })
-		ok, err := drop(store, slot, list)
+		ok, err := drop(store, slot, of[slot])
 		if err != nil {
 			return dropped, fmt.Errorf("%s: %w", slot, err)
 		}
@@ -291,15 +299,7 @@ func drop(store, slot string, taken []Version) (bool, error) {
 // Recover finishes a Drop that was killed: the version that it was comparing is put back. One that the guest
 // has made again since is the one that counts.
 func Recover(store string) error {
-	fd, err := unix.Open(store, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", store, err)
-	}
-	defer unix.Close(fd)
-	if err := (&walker{}).putBack(fd, 0); err != nil {
+	if err := inStore(store, func(fd int) error { return (&walker{}).putBack(fd, 0) }); err != nil {
 		return fmt.Errorf("restore %s: %w", store, err)
 	}
 	return nil
