@@ -1,8 +1,6 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/control"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // What a sandbox takes of the host, measured in /proc: processor time, memory, and bytes to and
@@ -69,30 +68,20 @@ func addProcess(u *control.Usage, pid int, memory string) error {
 	return nil
 }
 
-// procField returns a number in a file of lines "NAME: NUMBER [kB]" below /proc/PID
-// (proc_pid_status(5), proc_pid_io(5)), in bytes; 0 if there is no such line, as for the memory of
-// a process that has ended.
+// procField is proc.Field for a number of bytes or of kB. It returns bytes, and 0 if there is no such
+// line, as for the memory of a process that has ended.
 func procField(pid int, file, name string) (int64, error) {
-	path := fmt.Sprintf("/proc/%d/%s", pid, file)
-	b, err := os.ReadFile(path)
-	if err != nil {
+	text, err := proc.Field(pid, file, name)
+	if err != nil || text == "" {
 		return 0, err
 	}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
-		value, ok := strings.CutPrefix(lines.Text(), name+":")
-		if !ok {
-			continue
-		}
-		number, kb := strings.CutSuffix(strings.TrimSpace(value), " kB")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
-		}
-		if kb {
-			n <<= 10
-		}
-		return n, nil
+	number, kb := strings.CutSuffix(text, " kB")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("/proc/%d/%s: %s: %w", pid, file, name, err)
 	}
-	return 0, nil
+	if kb {
+		n <<= 10
+	}
+	return n, nil
 }

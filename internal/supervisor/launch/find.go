@@ -40,8 +40,9 @@ func AwaitExit(ctx context.Context, d store.Dir) error {
 	return d.AwaitUnlock(ctx)
 }
 
-// stateLimit is how long a supervisor may take to write its first state. One that was stopped
-// before is looked for among the processes. It is a variable for tests.
+// stateLimit is how long a supervisor may take to write its first state. After that, Kill looks for
+// it among the processes: it may have been stopped (SIGSTOP) before it wrote one. It is a variable
+// for tests.
 var stateLimit = 5 * time.Second
 
 // killedLimit is how long a killed supervisor may take to end. One that waits for a file system
@@ -51,38 +52,46 @@ const killedLimit = 30 * time.Second
 // Kill ends the sandbox's supervisor, and with it the machine, by SIGKILL, and returns when
 // it is gone. It does nothing where there is none.
 func Kill(ctx context.Context, d store.Dir) error {
-	st, err := d.State()
-	for began := time.Now(); err == nil && st.PID == 0 && st.Phase == sandbox.Starting; { // it has not written its state yet
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(statePoll):
-		}
-		if st, err = d.State(); time.Since(began) > stateLimit && st.PID == 0 {
-			st.PID = findSupervisor(d)
-			break
-		}
-	}
-	if err != nil || st.PID == 0 {
+	pid, err := awaitPID(ctx, d)
+	if err != nil || pid == 0 {
 		return err
 	}
-	fd, err := unix.PidfdOpen(st.PID, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("supervisor %d: %w", st.PID, err)
+		return fmt.Errorf("supervisor %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	if !supervises(st.PID, d) { // the PID belongs to another process by now
+	if !supervises(pid, d) { // the PID belongs to another process by now
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill supervisor %d: %w", st.PID, err)
+		return fmt.Errorf("kill supervisor %d: %w", pid, err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, killedLimit, fmt.Errorf("supervisor %d was killed, and has not ended %v later", st.PID, killedLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, killedLimit, fmt.Errorf("supervisor %d was killed, and has not ended %v later", pid, killedLimit))
 	defer cancel()
 	return AwaitExit(ctx, d)
+}
+
+// awaitPID returns the process of the sandbox's supervisor; 0 if there is none. It waits up to
+// stateLimit for one that has not written its state yet.
+func awaitPID(ctx context.Context, d store.Dir) (int, error) {
+	for began := time.Now(); ; {
+		st, err := d.State()
+		if err != nil || st.PID != 0 || st.Phase != sandbox.Starting {
+			return st.PID, err
+		}
+		if time.Since(began) > stateLimit {
+			return findSupervisor(d), nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(statePoll):
+		}
+	}
 }
 
 // findSupervisor returns the process that holds the sandbox's lock and was started as a
