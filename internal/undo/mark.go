@@ -39,7 +39,7 @@ type mark struct {
 	Ino  uint64 `json:"ino,omitempty"`
 }
 
-// marks writes the marks of a store. A nil one writes none.
+// marks writes the marks of a store.
 type marks struct{ f *os.File }
 
 func openMarks(store int) (*marks, error) {
@@ -56,9 +56,6 @@ const markFile = 16 << 20
 
 // set replaces the mark.
 func (m *marks) set(v mark) error {
-	if m == nil {
-		return nil
-	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -69,9 +66,6 @@ func (m *marks) set(v mark) error {
 
 // close says that no file with a temporary name is left.
 func (m *marks) close() error {
-	if m == nil {
-		return nil
-	}
 	return errors.Join(m.f.Truncate(0), m.f.Close())
 }
 

@@ -423,7 +423,11 @@ func TestAKilledUndoGoesOn(t *testing.T) {
 		if err := s.begin(&underWay{To: 1, Before: 2, Token: newToken()}); err != nil {
 			t.Fatal(err)
 		}
-		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), res: &Result{}}
+		m, err := openMarks(s.fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), marks: m, res: &Result{}}
 		if err := a.steps(&cut); err != nil {
 			t.Fatal(err)
 		}
