@@ -45,7 +45,7 @@ func TestAsk(t *testing.T) {
 		if len(list) != 1 || list[0].Rule != "db.test:5432" || list[0].Reason != "load the fixtures" || list[0].State != AskWaiting {
 			t.Errorf("%s: %+v", name, list)
 		}
-		if code, text := get(t, l.client(), "http://bawn.internal/ask"); code != 200 || !strings.Contains(text, "waiting") || !strings.Contains(text, "db.test:5432 (load the fixtures)") {
+		if code, text := get(t, l.client(), "http://bawn.internal/ask"); code != 200 || !strings.Contains(text, "waiting") || !strings.Contains(text, "  curl http://bawn.internal/ask --data-urlencode rule=HOST:PORT --data-urlencode 'reason=what you need it for'\n") || !strings.Contains(text, "db.test:5432 (load the fixtures)") {
 			t.Errorf("%s: the page: %d %s", name, code, text)
 		}
 		l.Close()

@@ -17,13 +17,14 @@ import (
 // The pages with which the agent asks for a rule and reads what became of it. Their answers are
 // plain text that says what happens next.
 
-// askCommand returns the command of a shell that asks for a rule.
-func askCommand(rule string) string {
-	return "curl http://" + policy.InfoName + "/ask --data-urlencode " + text.Line(text.ShellWord("rule="+rule)) + " --data-urlencode 'reason=what you need it for'"
+// askCommand returns the command that asks for a rule. field is the form field rule=RULE, quoted
+// for a shell where it has to be.
+func askCommand(field string) string {
+	return "curl http://" + policy.InfoName + "/ask --data-urlencode " + field + " --data-urlencode 'reason=what you need it for'"
 }
 
 // askExample shows how to ask.
-func askExample() string { return "  " + askCommand("HOST:PORT") + "\n" }
+func askExample() string { return "  " + askCommand("rule=HOST:PORT") + "\n" }
 
 // serveAsk answers POST /ask.
 func (g *Gateway) serveAsk(w http.ResponseWriter, r *http.Request) {

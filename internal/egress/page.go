@@ -41,7 +41,7 @@ func errorText(status int, reason, suggest string) []byte {
 			fmt.Fprintf(&body, "The rule would open %s.\n", text.Line(x.Opens))
 		}
 		fmt.Fprintf(&body, "To allow it, the user runs this on the host: %s %s\n", allowCommand, text.Line(text.ShellWord(suggest)))
-		fmt.Fprintf(&body, "To ask the user for it: %s\n", askCommand(suggest))
+		fmt.Fprintf(&body, "To ask the user for it: %s\n", askCommand(text.Line(text.ShellWord("rule="+suggest))))
 	}
 	fmt.Fprintf(&body, "All rules and the latest denials: http://%s/\n", policy.InfoName)
 	return body.Bytes()
