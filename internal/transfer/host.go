@@ -41,14 +41,15 @@ func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err err
 // OpenSource opens a regular file of the host for reading. If it lies in one of the shares, which a
 // guest can change, no symbolic link leads out of that. The caller closes the file.
 func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
-	h, name, err := openSource(shares, p)
+	share, name := inShare(shares, p)
+	if share == "" {
+		return openRegular(os.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)) // not to wait at a FIFO
+	}
+	h, name, err := openHost(share, name)
 	if err != nil {
 		return nil, err
 	}
 	defer h.root.Close()
-	if inside, _ := inShare(shares, p); inside == "" {
-		return openRegular(os.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)) // not to wait at a FIFO
-	}
 	f, err := openRegular(h.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
 	return f, failure(h, name, err)
 }
