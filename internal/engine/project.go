@@ -168,10 +168,15 @@ func removeProjectSettings(s *sandbox.Spec) {
 	if a.Disk != 0 {
 		s.Disk = DefaultDisk
 	}
-	s.Mounts = slices.DeleteFunc(slices.Clone(s.Mounts), func(m sandbox.Source) bool { return slices.Contains(a.Mounts, m) })
-	s.Volumes = slices.DeleteFunc(slices.Clone(s.Volumes), func(v sandbox.Volume) bool { return slices.Contains(a.Volumes, v) })
-	s.LocalDirs = slices.DeleteFunc(slices.Clone(s.LocalDirs), func(d string) bool { return slices.Contains(a.LocalDirs, d) })
-	s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(p sandbox.Port) bool { return slices.Contains(a.Ports, p) })
+	s.Mounts = without(s.Mounts, a.Mounts)
+	s.Volumes = without(s.Volumes, a.Volumes)
+	s.LocalDirs = without(s.LocalDirs, a.LocalDirs)
+	s.Ports = without(s.Ports, a.Ports)
+}
+
+// without returns a copy of a list without those that are in drop.
+func without[T comparable](list, drop []T) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return slices.Contains(drop, v) })
 }
 
 // addProjectSettings adds the settings of bawn.yaml to a spec. It keeps what the user has set:
@@ -194,11 +199,12 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 	addNew(&s.Mounts, &s.Added.Mounts, a.Mounts, func(o, m sandbox.Source) bool { return o.Guest == m.Guest })
 	addNew(&s.Volumes, &s.Added.Volumes, a.Volumes, func(o, v sandbox.Volume) bool { return o.Guest == v.Guest || o.Name == v.Name })
 	sandbox.SortVolumes(s.Volumes)
-	addNew(&s.LocalDirs, &s.Added.LocalDirs, a.LocalDirs, func(o, d string) bool { return sandbox.Beneath("/"+o, "/"+d) || sandbox.Beneath("/"+d, "/"+o) })
+	addNew(&s.LocalDirs, &s.Added.LocalDirs, a.LocalDirs, sandbox.OverlappingDirs)
 	addNew(&s.Ports, &s.Added.Ports, a.Ports, func(o, p sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 })
 }
 
-// addNew adds those of more to a list, and to added, that are not taken by one of the list.
+// addNew appends to list, and to added, each element of more. It leaves out an element n for which
+// taken(o, n) is true of an element o of the list.
 func addNew[T any](list, added *[]T, more []T, taken func(o, n T) bool) {
 	for _, n := range more {
 		if !slices.ContainsFunc(*list, func(o T) bool { return taken(o, n) }) {

@@ -379,7 +379,7 @@ func (p *parser) localDir(n *yaml.Node) {
 		return
 	}
 	for _, o := range p.out.LocalDirs {
-		if sandbox.Beneath("/"+o, "/"+dir) || sandbox.Beneath("/"+dir, "/"+o) {
+		if sandbox.OverlappingDirs(o, dir) {
 			p.failAt(n, "local directory %q lies in, or is the same as, %q", s, o)
 			return
 		}

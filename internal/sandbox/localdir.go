@@ -26,6 +26,11 @@ func ParseLocalDir(s string) (string, error) {
 	}
 }
 
+// OverlappingDirs reports whether two local directories are the same, or one lies in the other.
+func OverlappingDirs(a, b string) bool {
+	return Beneath("/"+a, "/"+b) || Beneath("/"+b, "/"+a)
+}
+
 func checkLocalDirs(list []string) error {
 	if len(list) > MaxLocalDirs {
 		return badField("localDirs", "%d directories: must be at most %d", len(list), MaxLocalDirs)
@@ -35,7 +40,7 @@ func checkLocalDirs(list []string) error {
 			return badField("localDirs", "%q: must be a path below the project", d)
 		}
 		for _, o := range list[:i] {
-			if Beneath("/"+o, "/"+d) || Beneath("/"+d, "/"+o) {
+			if OverlappingDirs(o, d) {
 				return badField("localDirs", "%q lies in, or is the same as, %q", d, o)
 			}
 		}
