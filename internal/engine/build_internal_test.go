@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bawn.dev/bawn/internal/transfer"
 	"context"
 	"errors"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/transfer"
 )
 
 func write(t *testing.T, path, text string) {
@@ -26,14 +26,7 @@ func write(t *testing.T, path, text string) {
 // TestABuilderIsNotTheSandboxOfItsDirectory: it is found by builds only, one for a directory, and
 // sees the directory read-only.
 func TestABuilderIsNotTheSandboxOfItsDirectory(t *testing.T) {
-	home, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", home)
+	home := TempHome(t)
 	sandboxes, err := store.Open()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,20 @@ import (
 	"bawn.dev/bawn/internal/snapshot"
 )
 
+// TempHome returns a new home directory of the user, free of symbolic links, until the test ends.
+func TempHome(t *testing.T) string {
+	t.Helper()
+	home, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("HOME", home)
+	return home
+}
+
 // KeepSnapshot makes a snapshot of a sandbox, whose disk holds the text.
 func KeepSnapshot(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapshot {
 	t.Helper()

@@ -34,19 +34,13 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	home, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", home)
+	home := engine.TempHome(t)
 	t.Setenv("PATH", t.TempDir())
 	p := &place{noticeC: make(chan engine.Notice, 16), shop: filepath.Join(home, "shop"), inner: filepath.Join(home, "shop", "inner")}
 	if err := os.MkdirAll(p.inner, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	p.Engine, err = engine.Open(engine.Options{Events: func(ev engine.Event) {
 		if n, ok := ev.(engine.Notice); ok {
 			p.mu.Lock()

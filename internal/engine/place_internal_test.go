@@ -12,14 +12,7 @@ import (
 // newProject is an engine in a home of its own, and a project directory there.
 func newProject(t *testing.T) (e *Engine, dir string) {
 	t.Helper()
-	home, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", home)
+	home := TempHome(t)
 	dir = filepath.Join(home, "shop")
 	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
 		if err := os.Mkdir(d, 0o755); err != nil {

@@ -25,14 +25,7 @@ import (
 // a directory in it, which is stopped.
 func userPlace(t *testing.T) (e *engine.Engine, home string, shop store.Dir) {
 	t.Helper()
-	home, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", home)
+	home = engine.TempHome(t)
 	sandboxes, err := store.Open()
 	if err != nil {
 		t.Fatal(err)
