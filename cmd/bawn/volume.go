@@ -233,16 +233,14 @@ func volumePath(s string) engine.VolumePath {
 	return engine.VolumePath{Volume: name, Path: p}
 }
 
-// volumeNames returns the names of all volumes, for completion.
-func volumeNames() (names []string) {
+// volumeNames returns the names of all volumes, for completion. It returns none if they cannot be
+// read.
+func volumeNames() []string {
 	e, _, err := openEngine()
 	if err != nil {
 		return nil
 	}
-	list, _ := e.Volumes() // what cannot be read is not offered
-	for _, v := range list {
-		names = append(names, v.Name)
-	}
+	names, _ := e.VolumeNames()
 	return names
 }
 

@@ -71,6 +71,10 @@ func (e *Engine) volumes() *volume.Store {
 	return volume.Open(filepath.Join(e.sandboxes.Root(), store.VolumesFolder))
 }
 
+// VolumeNames returns the names of all volumes, sorted, also of those that cannot be read. It is
+// quick: Volumes adds up the sizes of all their files.
+func (e *Engine) VolumeNames() ([]string, error) { return e.volumes().Names() }
+
 // Volumes describes all volumes, in the order of their names. Those that cannot be read are in
 // the error, beside the others.
 func (e *Engine) Volumes() (list []Volume, err error) {
@@ -111,10 +115,15 @@ func (e *Engine) describeVolume(name string, users map[string][]string) (*Volume
 // findVolume returns the volume of that name on disk.
 func (e *Engine) findVolume(name string) (*volume.Volume, error) {
 	v, err := e.volumes().Get(name)
+	return v, volumeError(name, err)
+}
+
+// volumeError returns NoVolume for the error volume.ErrNone about a volume, and any other as it is.
+func volumeError(name string, err error) error {
 	if errors.Is(err, volume.ErrNone) {
-		return nil, &Error{Reason: NoVolume, Volume: name, Err: fmt.Errorf("there is no volume %s", name)}
+		return &Error{Reason: NoVolume, Volume: name, Err: fmt.Errorf("there is no volume %s", name)}
 	}
-	return v, err
+	return err
 }
 
 // volumeUsers returns which sandboxes have which volumes.
@@ -136,7 +145,7 @@ func (e *Engine) volumeUsers() (map[string][]string, error) {
 
 // CreateVolume makes an empty volume, whose files may take so many bytes; 0 is no limit.
 func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) error {
-	if bytes != 0 && (bytes < volume.MinSize || bytes > volume.MaxSize) {
+	if !volume.ValidSize(bytes) {
 		return &sandbox.FieldError{Field: "size", Problem: fmt.Sprintf("%s: must be %s to %s, or 0 for no limit", size.Format(bytes), size.Format(volume.MinSize), size.Format(volume.MaxSize))}
 	}
 	s := e.volumes()
@@ -181,11 +190,7 @@ func (e *Engine) removeVolume(s *volume.Store, name string) error {
 			return heldBy(name, []string{other})
 		}
 	}
-	err = s.Remove(name)
-	if errors.Is(err, volume.ErrNone) {
-		return &Error{Reason: NoVolume, Volume: name, Err: fmt.Errorf("there is no volume %s", name)}
-	}
-	return err
+	return volumeError(name, s.Remove(name))
 }
 
 func heldBy(name string, list []string) error {

@@ -72,6 +72,9 @@ const (
 	MaxSize = sandbox.MaxDisk
 )
 
+// ValidSize reports whether a volume can have so many bytes; 0 is no limit.
+func ValidSize(bytes int64) bool { return bytes == 0 || bytes >= MinSize && bytes <= MaxSize }
+
 // settings is the content of settingsFile.
 type settings struct {
 	Created time.Time `json:"created"`
@@ -150,7 +153,7 @@ func (s *Store) Create(name string, size int64) (_ *Volume, err error) {
 	if err := sandbox.CheckVolumeName(name); err != nil {
 		return nil, err
 	}
-	if size != 0 && (size < MinSize || size > MaxSize) {
+	if !ValidSize(size) {
 		return nil, fmt.Errorf("a volume of %d bytes: must be %d to %d, or 0 for no limit", size, MinSize, MaxSize)
 	}
 	place := filepath.Join(s.root, name)
