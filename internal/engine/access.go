@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"bawn.dev/bawn/internal/control"
 )
@@ -27,7 +28,7 @@ func (e *Engine) waiting(ctx context.Context, name string) ([]AccessRequest, err
 
 // eachWaiting calls f for the requests that wait, as entries of the log.
 func (e *Engine) eachWaiting(ctx context.Context, name string, f func(LogEntry) error) error {
-	list, _ := e.waiting(ctx, name) // a supervisor that is too slow to answer still logs new ones
+	list, _ := e.waiting(ctx, name) // without an answer, the log still has the requests from now on
 	for _, r := range list {
 		if err := f(LogEntry{Time: r.Time, Verdict: Asked, Suggest: r.Rule, Reason: r.Reason}); err != nil {
 			return err
@@ -36,19 +37,14 @@ func (e *Engine) eachWaiting(ctx context.Context, name string, f func(LogEntry) 
 	return nil
 }
 
-// stillWaiting reports whether the guest's request for a rule waits for the person, or that is not
-// known: a question too many is better than one that is lost.
+// stillWaiting reports whether the guest's request for a rule still waits for the person. It reports
+// true if the supervisor does not answer: asking twice is better than losing a request.
 func (e *Engine) stillWaiting(ctx context.Context, name, rule string) bool {
 	list, err := e.waiting(ctx, name)
 	if err != nil {
 		return true
 	}
-	for _, r := range list {
-		if r.Rule == rule {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(r AccessRequest) bool { return r.Rule == rule })
 }
 
 // RefuseAccess tells the guest of a sandbox that the person refused the rule that it asked for.

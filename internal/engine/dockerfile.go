@@ -64,10 +64,10 @@ func buildContext(path string) (string, error) {
 	return dir, nil
 }
 
-// findDockerfile finds the Dockerfile of a build; name and stdin are those of a BuildRequest. One
-// in the context is read by the guest only, which follows no symbolic link of the project out of
-// the context; one of elsewhere is read here, since the person named it;
-// where a guest can change it, no link leads to another place.
+// findDockerfile finds the Dockerfile of a build; name and stdin are those of a BuildRequest. A
+// Dockerfile in the context is read by the guest only, so that a symbolic link of the project leads
+// to no other file of the host. One outside of the context is read here, by open, since the person
+// named it.
 func findDockerfile(dir, name string, stdin io.Reader, open opener) (dockerfile, error) {
 	if name == "-" {
 		text, err := readBounded(stdin)

@@ -16,7 +16,8 @@ const LocalDirUseful Reason = "local-dir-useful"
 // be made again.
 var usualLocalDirs = []string{"node_modules", "target", ".venv", ".gradle"}
 
-// manyFiles is from how many files on a directory is worth a notice. Counting ends there.
+// manyFiles is how many files and directories must lie in a directory for a notice about it. No more
+// are counted.
 const manyFiles = 2000
 
 // sayLocalDirs suggests local directories at the first start of a sandbox that has none.

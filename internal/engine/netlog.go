@@ -76,9 +76,8 @@ type Denial struct {
 
 // Denials yields the rules that a sandbox's guest asks for, beginning with those that wait, and
 // what the sandbox is denied from now on for want of a rule: each missing rule once, and not if
-// a rule decides about it by the time that it is reached. It ends
-// when ctx ends; on a failure, the last element is the error (NotFound if the sandbox was
-// removed).
+// a rule decides about it by the time that it is reached. It ends when ctx ends; on a failure,
+// the last element is the error (NotFound if the sandbox was removed).
 func (e *Engine) Denials(ctx context.Context, name string) iter.Seq2[Denial, error] {
 	began := time.Now()
 	return func(yield func(Denial, error) bool) {

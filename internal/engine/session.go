@@ -120,7 +120,7 @@ func (s *Session) start(ctx context.Context, c *SpecChange) error {
 // Connect returns when the guest has authenticated the user. Run calls it if need be.
 func (s *Session) Connect(ctx context.Context) (err error) {
 	if s.conn == nil {
-		err := s.e.during("Waiting for the sandbox to answer", func() error {
+		err = s.e.during("Waiting for the sandbox to answer", func() error {
 			s.conn, err = s.early.endWithin(ctx)
 			return err
 		})
@@ -219,11 +219,12 @@ func (h *handshake) end() *session.Client {
 	return h.client
 }
 
-// earlyLimit is how long after the start of a sandbox the connection is waited for that was begun
-// meanwhile. Then it is begun anew, by Dial, which finds out why.
+// earlyLimit is how long Connect waits for the connection that was begun while the sandbox started.
+// After that, Connect calls Dial, which connects anew and whose error says what is wrong.
 const earlyLimit = 30 * time.Second
 
-// endWithin is end within earlyLimit. When ctx ends first, it returns the cause.
+// endWithin is end, but gives the handshake up after earlyLimit. When ctx ends first, it returns
+// the cause.
 func (h *handshake) endWithin(ctx context.Context) (*session.Client, error) {
 	if h.done == nil {
 		return nil, nil //nolint:nilnil // none was begun
