@@ -261,18 +261,16 @@ func (s *session) guardUpgrade(res *http.Response, swaps *swaps) error {
 	if res.Header.Get("Sec-Websocket-Extensions") != "" {
 		return s.refuseAnswer(exchangeOf(res.Request.Context()), "the server compresses messages unasked, and they cannot be looked into for the secret")
 	}
-	res.Body = &guardedConn{ReadWriteCloser: rw, in: pausing{src: rw}, s: newStream(swaps), refuse: func(reason string) error { return s.refuseAnswer(nil, reason) }}
+	res.Body = &guardedConn{ReadWriteCloser: rw, source: newSwapSource(rw, swaps), refuse: func(reason string) error { return s.refuseAnswer(nil, reason) }}
 	return nil
 }
 
 // guardedConn is an upgraded connection to a server.
 type guardedConn struct {
 	io.ReadWriteCloser
-	in     pausing
-	s      stream
-	whole  []byte
-	out    []byte // the end of whole
-	err    error
+	source swapSource
+	out    []byte // passes next
+	err    error  // behind out
 	refuse func(reason string) error
 }
 
@@ -280,21 +278,14 @@ type guardedConn struct {
 // same number of bytes has to be held whatever they are (hold.go) no conversation is possible.
 func (g *guardedConn) Read(p []byte) (int, error) {
 	for len(g.out) == 0 {
-		if g.err == nil && g.s.blind {
+		if g.err == nil && g.source.s.blind {
 			g.err = g.refuse("what the server sends looks like guesses at the secret: it gets no more upgrades until the sandbox is restarted")
 		}
 		if g.err != nil {
 			return 0, g.err
 		}
-		b, late, err := g.in.next(g.s.patience())
-		hits := 0
-		if late {
-			g.whole = g.s.release(g.whole[:0])
-		} else {
-			g.whole, hits = g.s.feed(g.whole[:0], b, err != nil)
-		}
-		g.out, g.err = g.whole, err
-		if hits > 0 {
+		var hits int
+		if g.out, hits, g.err = g.source.next(); hits > 0 {
 			g.out, g.err = nil, g.refuse("the server sent the secret back after an upgrade")
 		}
 	}

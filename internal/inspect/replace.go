@@ -102,19 +102,39 @@ func (s *swaps) begun(b []byte) (longest int, sure bool) {
 	return longest, sure
 }
 
-// swapReader replaces texts in a stream. It passes on each read at once, but for what stream holds.
-type swapReader struct {
-	in   pausing
-	s    stream
-	done func() // called at the end of the stream, before io.EOF is returned; may be nil
+// swapSource reads from src and replaces texts in what it reads. It is used by one goroutine.
+type swapSource struct {
+	in  pausing
+	s   stream
+	buf []byte
+}
 
-	out   []byte
-	whole []byte // of which out is the end
-	err   error
+func newSwapSource(src io.Reader, s *swaps) swapSource {
+	return swapSource{in: pausing{src: src}, s: newStream(s)}
+}
+
+// next returns what may pass next, which is valid until the next call and may be empty, and how
+// many texts were replaced in it. Each read passes at once, but for what stream holds.
+func (r *swapSource) next() (out []byte, hits int, err error) {
+	b, late, err := r.in.next(r.s.patience())
+	if late {
+		r.buf = r.s.release(r.buf[:0])
+	} else {
+		r.buf, hits = r.s.feed(r.buf[:0], b, err != nil)
+	}
+	return r.buf, hits, err
+}
+
+// swapReader is a swapSource as an io.Reader.
+type swapReader struct {
+	swapSource
+	done func() // called at the end of the stream, before io.EOF is returned; may be nil
+	out  []byte // passes next
+	err  error  // behind out
 }
 
 func newSwapReader(src io.Reader, s *swaps, done func()) swapReader {
-	return swapReader{in: pausing{src: src}, s: newStream(s), done: done}
+	return swapReader{swapSource: newSwapSource(src, s), done: done}
 }
 
 // Read implements io.Reader.
@@ -123,14 +143,8 @@ func (r *swapReader) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		b, late, err := r.in.next(r.s.patience())
-		if late {
-			r.whole = r.s.release(r.whole[:0])
-		} else {
-			r.whole, _ = r.s.feed(r.whole[:0], b, err != nil)
-		}
-		r.out, r.err = r.whole, err
-		if errors.Is(err, io.EOF) && r.done != nil {
+		r.out, _, r.err = r.next()
+		if errors.Is(r.err, io.EOF) && r.done != nil {
 			r.done()
 		}
 	}
