@@ -18,17 +18,16 @@ func (i *Inspector) RefusedInClear(name string, port uint16, target string, head
 	if err != nil {
 		return errNoList // connections to the host over TLS log the reason
 	}
-	j := judgement{s: &session{i: i, t: Target{Name: name, Port: port}}, all: needlesOf(list)}
-	has := false
+	has, other := false, false
 	for _, b := range list {
 		if slices.ContainsFunc(b.For, func(h secret.Host) bool { return h.Name == name }) {
-			has = true
-			j.other = j.other || b.OtherCredentials
+			has, other = true, other || b.OtherCredentials
 		}
 	}
 	if !has {
 		return nil
 	}
+	j := judgement{s: &session{i: i, t: Target{Name: name, Port: port}}, all: needlesOf(list), other: other}
 	if err := j.target(target); err != nil {
 		return err
 	}

@@ -75,12 +75,13 @@ func (l lookers) look(p []byte, final bool) *refusal {
 // every later request of the conversation, and the server gets nothing by it. In a form it is
 // refused, where it stands for a credential, and so is one whose place is the body.
 func (j *judgement) placeholderLooker(r *http.Request) looker {
-	s := newScanner(j.all)
-	if !isForm(r.Header.Values("Content-Type")) {
-		s = newScanner(needlesOf(slices.DeleteFunc(slices.Clone(j.list), func(b secret.Bound) bool {
+	refused := j.all
+	if len(j.bound) > 0 && !isForm(r.Header.Values("Content-Type")) {
+		refused = needlesOf(slices.DeleteFunc(slices.Clone(j.list), func(b secret.Bound) bool {
 			return b.IsFor(j.s.t.Name, j.s.t.Port) && b.Place.Where != secret.InBody
-		})))
+		}))
 	}
+	s := newScanner(refused)
 	return func(p []byte, final bool) *refusal {
 		if name := s.feed(p, final); name != "" {
 			return j.misplaced(name, "the body")
@@ -169,8 +170,8 @@ func (j *judgement) substitute(r *http.Request) error {
 		}
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	isJSON, isForm := kind == "application/json" || strings.HasSuffix(kind, "+json"), kind == "application/x-www-form-urlencoded"
-	if len(bound) == 0 || r.ContentLength > maxHeldBody || r.ContentLength < 0 && !isJSON && !isForm {
+	isJSON, isURLEncoded := kind == "application/json" || strings.HasSuffix(kind, "+json"), kind == urlencoded
+	if len(bound) == 0 || r.ContentLength > maxHeldBody || r.ContentLength < 0 && !isJSON && !isURLEncoded {
 		return nil
 	}
 	src := r.Body
@@ -197,7 +198,7 @@ func (j *judgement) substitute(r *http.Request) error {
 				return unavailable("the secret %s cannot be written in JSON", b.Name)
 			}
 			v = string(quoted[1 : len(quoted)-1])
-		case isForm:
+		case isURLEncoded:
 			v = url.QueryEscape(v)
 		}
 		text = bytes.ReplaceAll(text, []byte(b.Placeholder), []byte(v))
