@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"io"
@@ -21,8 +22,9 @@ import (
 // answer 401 and name a token server (the realm of WWW-Authenticate: Bearer), which takes the password
 // and gives a token for some minutes. Where that server is the same host, the token would be refused as
 // another account's. So the tokens of such an answer are remembered, as their hashes. The request for
-// them was another account's as little as any other: its credentials were judged, and it has only the fields
-// that such requests have. What is a realm is said by the server, and what is in its answer too.
+// them cannot have used another account: its credentials were judged as those of any request, and it has only
+// the fields that such requests have. The guest chooses no token either: the server names the realm and
+// writes the answer.
 
 const (
 	// maxRealms bounds the token servers of a host, and maxIssued the tokens of one that are known.
@@ -55,7 +57,7 @@ func (i *issued) learn(h secret.Host, res *http.Response) {
 		// The parameters are those of a media type, but for the comma between them.
 		_, params, err := mime.ParseMediaType("x; " + strings.ReplaceAll(rest, `",`, `";`))
 		u, uerr := url.Parse(params["realm"])
-		if err != nil || uerr != nil || u.Scheme != "https" || u.Hostname() != h.Name || u.Port() != "" && u.Port() != portText(h) || u.Port() == "" && h.Port != 443 {
+		if err != nil || uerr != nil || u.Scheme != "https" || u.Hostname() != h.Name || cmp.Or(u.Port(), "443") != portText(h) {
 			continue
 		}
 		i.mu.Lock()

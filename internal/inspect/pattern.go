@@ -170,9 +170,9 @@ func readAnyEscape(b []byte) (c rune, n int, more bool) {
 			return c, end + 1, false
 		}
 		return 0, 0, false
-	case len(b) > 1 && (b[0] == '\\' && b[1] == 'x'):
+	case bytes.HasPrefix(b, []byte(`\x`)):
 		return readHex(b, 2, 2)
-	case len(b) > 1 && (b[0] == '%' && b[1] == 'u'):
+	case bytes.HasPrefix(b, []byte("%u")):
 		return readHex(b, 2, 4)
 	case b[0] == '=':
 		return readHex(b, 1, 2)
@@ -180,7 +180,8 @@ func readAnyEscape(b []byte) (c rune, n int, more bool) {
 	return readEscape(b)
 }
 
-// readHex reads an escape of so many digits behind from bytes.
+// readHex reads an escape that has digits hexadecimal digits after its first from bytes. The results are
+// those of readAnyEscape.
 func readHex(b []byte, from, digits int) (c rune, n int, more bool) {
 	for i := from; i < from+digits; i++ {
 		if i >= len(b) {
