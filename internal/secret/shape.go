@@ -35,13 +35,13 @@ var kinds = []kind{
 	{"xoxb-", 57}, {"xoxp-", 74}, {"npm_", 40}, {"pypi-", 179}, {"dckr_pat_", 36}, {"lin_api_", 48}, // Slack, npm, PyPI, Docker, Linear
 }
 
-// HasIssued reports whether a text has a value of one of these kinds in it: its prefix, at the
-// beginning of a word, in a word of its length. Prefixes that words of prose have as well are
-// left out.
+// HasIssued reports whether a word of a text looks like a value of one of these kinds: it has the
+// prefix and the length of the kind. Kinds with a prefix shorter than minPrefix are left out,
+// because words of prose may begin with it.
 func HasIssued(text string) bool {
 	for word := range strings.FieldsFuncSeq(text, func(c rune) bool { return c != '-' && c != '_' && !isLetterOrDigit(c) }) {
 		for _, k := range kinds {
-			if len(word) == k.length && len(k.prefix) > minPrefix && strings.HasPrefix(word, k.prefix) {
+			if len(word) == k.length && len(k.prefix) >= minPrefix && strings.HasPrefix(word, k.prefix) {
 				return true
 			}
 		}
@@ -49,8 +49,8 @@ func HasIssued(text string) bool {
 	return false
 }
 
-// minPrefix is the length of the longest prefix that is no sign of a kind, in bytes.
-const minPrefix = 3
+// minPrefix is the length of the shortest prefix that is a sign of a kind, in bytes.
+const minPrefix = 4
 
 func isLetterOrDigit(c rune) bool {
 	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
