@@ -17,8 +17,8 @@ import (
 const (
 	// maxSent bounds the values that are looked for in the answers of one host.
 	maxSent = 64
-	// maxChanged bounds those of them that are of one secret: the output of a command may be
-	// another one every few minutes.
+	// maxChanged bounds the values of one secret among them: a command may print another one
+	// every few minutes.
 	maxChanged = 4
 )
 
@@ -57,8 +57,8 @@ func (s *sentValues) add(to secret.Host, value, placeholder string) {
 	s.byHost[to] = append(s.byHost[to], sent)
 }
 
-// forget makes room for one more value: it takes off the oldest of the secret with that placeholder, or of
-// all, if there are too many.
+// forget makes room for one more value of the secret with that placeholder. If the secret has maxChanged
+// values, its oldest is removed; else, if the host has maxSent, the host's oldest.
 func (s *sentValues) forget(to secret.Host, placeholder string) {
 	list, same, oldest := slices.Clone(s.byHost[to]), 0, 0
 	for i := len(list) - 1; i >= 0; i-- {
@@ -75,9 +75,10 @@ func (s *sentValues) forget(to secret.Host, placeholder string) {
 	s.byHost[to] = list
 }
 
-// swapsOf returns what is replaced in an answer: each form of the value. Where several values look the
-// same in a form (base64, hexadecimal, escapes) the placeholder does too if it is as long, or as many
-// letters A stand there, so that what it is a part of can still be decoded and is as long as before.
+// swapsOf returns what is replaced in an answer: each form of the value. The value as text becomes the
+// placeholder. A form in which each byte is escaped becomes the same form of the placeholder if that is
+// as long, and else as many letters A; so do base64 and hexadecimal. What such a form is a part of can
+// then still be decoded, and is as long as before.
 func swapsOf(value, placeholder string) (list []swap, patterns []pattern) {
 	counts := countsFrom(value, placeholder)
 	add := func(from, to []byte) {
@@ -193,7 +194,7 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		return s.guardUpgrade(res, swaps)
 	case res.StatusCode == http.StatusPartialContent:
-		return s.refuseAnswer(x, "the answer is a part, which nobody asked for, and may have a part of the secret")
+		return s.refuseAnswer(x, "the server sent only a part of the answer (206), which was not asked for: a part of the secret in it would not be recognised")
 	case messages != "" && messages != "identity":
 		return s.refuseAnswer(x, "the answer's messages are compressed, and cannot be looked into for the secret")
 	case res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead:
@@ -274,12 +275,13 @@ type guardedConn struct {
 	refuse func(reason string) error
 }
 
-// Read implements io.Reader. What is the beginning of a value is held as in other answers. Where the
-// same number of bytes has to be held whatever they are (hold.go) no conversation is possible.
+// Read implements io.Reader. The beginning of a value is held as in other answers. Once the same
+// number of bytes is held of whatever comes (hold.go), a conversation would stop, so the
+// connection is ended.
 func (g *guardedConn) Read(p []byte) (int, error) {
 	for len(g.out) == 0 {
 		if g.err == nil && g.source.s.blind {
-			g.err = g.refuse("what the server sends looks like guesses at the secret: it gets no more upgrades until the sandbox is restarted")
+			g.err = g.refuse("what the server sends looks like guesses at the secret: upgraded connections to it (WebSocket) do not work until the sandbox is restarted")
 		}
 		if g.err != nil {
 			return 0, g.err

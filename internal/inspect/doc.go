@@ -17,13 +17,14 @@
 //
 //   - it is for the name and port of the connection;
 //   - a placeholder in the place that its secret is for is replaced by the value
-//     (credential.go); one anywhere else, in whatever encoding, is a refusal;
+//     (credential.go); one anywhere else, in whatever encoding, is a refusal, but for one of a
+//     secret of this host as text in a body that is no form;
 //   - other credentials are refused (foreign.go, formbody.go), so that nobody else's account on the
-//     host can be used to carry data out, unless a secret of the host allows them, or none is for
-//     the host: it is inspected for rules about requests then.
+//     host can be used to carry data out. They pass if a secret of the host allows them, or if the
+//     host has no secret and is inspected for rules about requests only.
 //
-// The body is judged as it passes (requestbody.go): the last byte of a placeholder does not
-// leave. In answers each copy of a value that was sent to the host is replaced by the
+// The body is judged as it passes (requestbody.go): the last byte of a placeholder that is
+// refused does not leave. In answers each copy of a value that was sent to the host is replaced by the
 // placeholder (answer.go, replace.go), in headers, body and trailers, whatever the content
 // coding and the escapes (forms.go, pattern.go); an answer in a coding that bawn cannot read is
 // refused. hold.go says what is held of an answer that streams.

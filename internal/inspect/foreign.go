@@ -12,12 +12,11 @@ import (
 // another account there, whose credential it was given. No list has all headers that services
 // take credentials in, so a header or a field of the query is judged by the words of its
 // name, as X-Some-Vendor-Api-Key tells. A name that says nothing (X-User: NAME) is not
-// recognised, nor is a credential in a body.
-
+// recognised, nor is a credential in a body that is no form (formbody.go).
 //
-// HTTP/2 and Go write header names in one case, and some servers read fields of the query in
-// any: a name is judged by its words and by its words in lower case, in which those of XApiToken
-// are one.
+// HTTP/2 and Go write header names in one case, so the words of XApiToken arrive as one: the end of
+// each word is judged too. Some servers read fields of the query in any case: the name of a field
+// is judged as it is written and in lower case.
 //
 // A value in a form that only one service's keys have (ghp_…) is a credential under any name.
 
@@ -28,7 +27,8 @@ var credentialWords = []string{
 	"signature", "hmac", "assertion", "macaroon", "dpop", "cert", "certificate",
 }
 
-// credentialEnds are ends of words that are several words in one.
+// credentialEnds are ends of words that are several words in one (usertoken), the last of which says
+// that the name carries a credential.
 var credentialEnds = []string{"token", "secret", "secretkey", "password", "passwd", "passphrase", "apikey", "accesskey", "authkey", "credential", "credentials", "authorization"}
 
 // harmlessWords in a name say that its token or key is no credential: it is a token against
@@ -101,8 +101,8 @@ func isCredentialWord(w string) bool {
 	return slices.Contains(credentialWords, w) || slices.ContainsFunc(credentialEnds, func(end string) bool { return strings.HasSuffix(w, end) })
 }
 
-// isHarmless reports whether a word of a name says that it carries none. In one of several words, that
-// before the end is asked.
+// isHarmless reports whether a word of a name says that the name carries no credential. A word that is
+// several in one (pagetoken) says so by what stands before its end.
 func isHarmless(w string) bool {
 	if slices.Contains(harmlessWords, w) || strings.Contains(w, "csrf") || strings.Contains(w, "xsrf") {
 		return true

@@ -8,12 +8,12 @@ import (
 
 // Credentials in forms.
 //
-// A form is the query's twin: OAuth takes an access token (RFC 6750, 2.2) and the client's secret
+// A form can carry what a query can: OAuth takes an access token (RFC 6750, 2.2) and the client's secret
 // (RFC 6749, 2.3.1) in one, and so do APIs that take their key in the query. Its fields are
 // judged as those of the query, as they pass. Other bodies are not: what they mean is known to the
 // server only, and a conversation with a model may well have a key in it.
 
-// maxField bounds what is kept of a field of a form, or of a line in one of several parts, in bytes.
+// maxField bounds what is kept of a field of a form, or of a line of a form in parts, in bytes.
 const maxField = 1 << 10
 
 // formLooker looks for credentials in a form as it passes. It is used by one goroutine.
@@ -24,8 +24,8 @@ type formLooker struct {
 
 	head   string // the present line of a part's head
 	name   string // of the present part
-	unread bool   // its head has a name that cannot be read
-	value  bool   // its head is over
+	unread bool   // the name in its head cannot be read
+	value  bool   // its head is over, and the next line is its value
 	found  string // the name of the first field that is a credential
 }
 
@@ -141,7 +141,8 @@ func isPartHead(line string) bool {
 // partHead begins the line with a part's name (RFC 7578, 4.2).
 const partHead = "Content-Disposition:"
 
-// field judges a field. A name with other characters is none: some clients call every body a form.
+// field judges a field. One whose name has other characters than names of fields have is passed over:
+// some clients call every body a form.
 func (l *formLooker) field(name, value string) {
 	plain := func(c rune) bool {
 		return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.ContainsRune("-_.[]$:", c)

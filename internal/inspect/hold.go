@@ -8,17 +8,17 @@ import (
 // What is held back of an answer that streams, and what that tells.
 //
 // Theory of operation. A server may send a value in pieces. So the end of what came is held while it
-// is the beginning of a value, and all else is passed on at once. Two things must not come of that:
+// is the beginning of a value, and all else is passed on at once. That alone would cause two problems:
 //
-//   - A conversation must not wait because a message ends as a value begins. Therefore a beginning
-//     that is short enough to be a chance is held for a moment only. It is remembered: the rest of
-//     the value is found and replaced, so that the guest gets these few characters of it, if the
-//     server pauses there.
-//   - A guest that gets its own text back from the server (an echo) must not learn a value, one character
-//     after another, by what is held. Therefore longer beginnings are counted, and those that
-//     became the value are taken off again. After a few of them the same number of bytes is held of
-//     whatever comes from that host, until more comes or the answer ends: what is held tells
-//     nothing then.
+//   - A conversation would stop where a message ends by coincidence with what a value begins with. So
+//     a beginning that is short enough for a coincidence is held for a moment only. The stream
+//     remembers it, and still finds and replaces the rest of the value: if the server pauses there,
+//     the guest gets these few characters.
+//   - A guest whose text the server sends back (an echo) would learn a value character by character:
+//     a right guess is held, a wrong one passes. So longer beginnings are counted, and those that
+//     became the value are taken off the count. After a few of them the same number of bytes is held
+//     of whatever comes from that host, until more comes or the answer ends, which tells the guest
+//     nothing.
 //
 // The first characters in which the value and its placeholder agree are no secret, and do not
 // count.
@@ -27,8 +27,8 @@ const (
 	// maxGuesses is how many beginnings of a value may end a piece of an answer, for each host, in
 	// the life of a gateway.
 	maxGuesses = 3
-	// chanceLength is from how many characters on a beginning is no chance, beyond those that the
-	// placeholder has too. Texts end with three certain ones once in 200,000 times.
+	// chanceLength is the number of characters, beyond those that the placeholder has too, from which
+	// on a beginning is taken for no coincidence. One text in 200,000 ends with three given characters.
 	chanceLength = 3
 	// chancePause is how long a shorter beginning is held. What a server writes at once comes sooner,
 	// unless packets are lost.
@@ -41,8 +41,8 @@ type guesses struct{ n atomic.Int64 }
 // add counts n more, or fewer, and reports whether there are too many.
 func (g *guesses) add(n int) bool { return g != nil && g.n.Add(int64(n)) > maxGuesses }
 
-// countsFrom returns from how many characters on a beginning of a value is no chance. Of a short value
-// fewer are.
+// countsFrom returns the number of characters from which on a beginning of a value is counted as a guess. It
+// is lower for a short value.
 func countsFrom(value, placeholder string) int {
 	same := 0
 	for same < len(value) && same < len(placeholder) && value[same] == placeholder[same] {
@@ -57,7 +57,7 @@ type stream struct {
 	all    []byte // what passed last, and behind it what is held
 	passed int    // bytes of all that passed
 	steps  int    // how often what is held was counted as a guess
-	sure   bool   // what is held is no chance
+	sure   bool   // what is held is too long for a coincidence
 	blind  bool   // the same number of bytes is held whatever they are
 }
 

@@ -7,14 +7,14 @@ import (
 )
 
 // pattern is a value in whatever mixture of characters and escapes: servers differ in which characters
-// they escape in JSON, URLs and HTML, and in how. Its anchor, the longest run of letters and digits,
-// is what none of them escapes; a text in which these are escaped too is found as a whole
-// (byteForms).
+// they escape in JSON, URLs and HTML, and in how. It is found by its anchor, the longest run of letters and
+// digits, which these servers leave as they are. A value of which each byte is escaped is one of the
+// byteForms.
 type pattern struct {
 	value    string
 	from, to int // of the anchor in value
 	with     []byte
-	counts   int // characters; see swap
+	counts   int // as that of a swap, in characters
 }
 
 // minAnchor is the length of the shortest anchor, in bytes. A value without one is found in the forms
@@ -76,7 +76,7 @@ func (p *pattern) around(b []byte, at int) (start, end int, ok bool) {
 }
 
 // begun returns the length of the longest end of b that is a beginning of the value, and whether it is
-// no chance.
+// too long for a coincidence.
 func (p *pattern) begun(b []byte) (longest int, sure bool) {
 	for start := max(0, len(b)-p.longest()+1); start < len(b); start++ {
 		if b[start] != p.value[0] && !isEscape(b[start]) {

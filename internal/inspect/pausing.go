@@ -53,7 +53,7 @@ func (p *pausing) next(patience time.Duration) (b []byte, late bool, err error) 
 	}
 }
 
-// wait returns when src is not read any more. What is read then is lost.
+// wait returns when no read of src is under way. What the last one read is lost.
 func (p *pausing) wait() {
 	if p.reading != nil {
 		<-p.reading

@@ -11,8 +11,8 @@ import (
 // swap replaces one text by another.
 type swap struct {
 	from, to []byte
-	// counts is how many bytes of from are no chance: a shorter beginning is held for a moment, and a
-	// longer one is counted (hold.go).
+	// counts is the number of bytes from which on a beginning of from is counted as a guess; a shorter
+	// one is held for a moment only (hold.go).
 	counts int
 }
 
@@ -24,7 +24,7 @@ type swaps struct {
 	longest  int           // bytes of the longest text that is replaced
 	passing  int           // bytes of the longest beginning that passes
 	guesses  *guesses      // of the host; nil: they are not counted
-	pause    time.Duration // how long a beginning is held that may be a chance; 0: until more comes
+	pause    time.Duration // how long a beginning is held that may be a coincidence; 0: until more comes
 }
 
 func newSwaps(list []swap, patterns []pattern) *swaps {
@@ -81,7 +81,7 @@ func (s *swaps) all(b []byte) (out []byte, hits int) {
 }
 
 // begun returns the length of the longest end of b that is the beginning of a text, and whether one of
-// these beginnings is no chance.
+// these beginnings is too long for a coincidence.
 func (s *swaps) begun(b []byte) (longest int, sure bool) {
 	if len(b) == 0 {
 		return 0, false
