@@ -45,7 +45,7 @@ func each(args []string, all bool, f func(*engine.Engine, string) error) error {
 	return eachAtOnce(1, args, all, f)
 }
 
-// eachAtOnce is each for so many sandboxes at the same time.
+// eachAtOnce does what each does, for up to atOnce sandboxes at the same time.
 func eachAtOnce(atOnce int, args []string, all bool, f func(*engine.Engine, string) error) error {
 	e, _, err := openEngine()
 	if err != nil {
@@ -79,8 +79,8 @@ func eachAtOnce(atOnce int, args []string, all bool, f func(*engine.Engine, stri
 	return failed
 }
 
-// inTurns calls f for 0 to n-1 in this order, atOnce of them at the same time, and returns what each
-// returned.
+// inTurns calls f with 0 to n-1. The calls begin in this order, and up to atOnce run at the same time.
+// It returns their errors in the order of the arguments.
 func inTurns(atOnce, n int, f func(i int) error) []error {
 	errs := make([]error, n)
 	next := make(chan int)

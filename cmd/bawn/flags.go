@@ -138,7 +138,7 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 	return c, err
 }
 
-// parsed puts what the values of a flag mean into a change, if it was given.
+// parsed parses the values of a flag and sets *into to the result, if the flag was given.
 func parsed[T any](f *specFlags, flag string, values []string, parse func([]string) ([]T, error), into **[]T) error {
 	if !f.flags.Changed(flag) {
 		return nil
@@ -205,51 +205,49 @@ func parsePorts(list []string) ([]sandbox.Port, error) {
 	return ports, nil
 }
 
-// parseMounts reads SRC[:DST][:ro] of --mount. A single empty one is none at all.
-func parseMounts(list []string) ([]sandbox.Source, error) {
-	var mounts []sandbox.Source
-	if len(list) == 1 && list[0] == "" {
+// parseEach parses each value of a flag. A single empty value means no value at all.
+func parseEach[T any](values []string, parse func(string) (T, error)) (list []T, err error) {
+	if len(values) == 1 && values[0] == "" {
 		return nil, nil
 	}
-	for _, given := range list {
-		m, err := sandbox.ParseMount(given)
+	for _, given := range values {
+		v, err := parse(given)
 		if err != nil {
-			return nil, fmt.Errorf("--%w", err) // it begins with "mount"
+			return nil, err
 		}
-		if m, err = engine.ResolveMount(m); err != nil {
-			return nil, fmt.Errorf("--mount %q: %w", given, err)
-		}
-		mounts = append(mounts, m)
+		list = append(list, v)
 	}
-	return mounts, nil
+	return list, nil
 }
 
-// parseVolumes reads NAME:PATH[:ro] of --volume. A single empty one is none at all.
-func parseVolumes(list []string) (volumes []sandbox.Volume, err error) {
-	if len(list) == 1 && list[0] == "" {
-		return nil, nil
-	}
-	for _, given := range list {
-		v, err := sandbox.ParseVolume(given)
+// parseMounts reads SRC[:DST][:ro] of --mount.
+func parseMounts(list []string) ([]sandbox.Source, error) {
+	return parseEach(list, func(given string) (sandbox.Source, error) {
+		m, err := sandbox.ParseMount(given)
 		if err != nil {
-			return nil, fmt.Errorf("--%w", err) // it begins with "volume"
+			return m, fmt.Errorf("--%w", err) // it begins with "mount"
 		}
-		volumes = append(volumes, v)
+		if m, err = engine.ResolveMount(m); err != nil {
+			return m, fmt.Errorf("--mount %q: %w", given, err)
+		}
+		return m, nil
+	})
+}
+
+// parseVolumes reads NAME:PATH[:ro] of --volume.
+func parseVolumes(list []string) ([]sandbox.Volume, error) {
+	volumes, err := parseEach(list, sandbox.ParseVolume)
+	if err != nil {
+		return nil, fmt.Errorf("--%w", err) // it begins with "volume"
 	}
 	return engine.ResolveVolumes(volumes), nil
 }
 
-// parseLocalDirs reads the directories of --local-dir. A single empty one is none at all.
-func parseLocalDirs(list []string) (dirs []string, err error) {
-	if len(list) == 1 && list[0] == "" {
-		return nil, nil
-	}
-	for _, given := range list {
-		dir, err := sandbox.ParseLocalDir(given)
-		if err != nil {
-			return nil, fmt.Errorf("--local-dir: %w", err)
-		}
-		dirs = append(dirs, dir)
+// parseLocalDirs reads the directories of --local-dir.
+func parseLocalDirs(list []string) ([]string, error) {
+	dirs, err := parseEach(list, sandbox.ParseLocalDir)
+	if err != nil {
+		return nil, fmt.Errorf("--local-dir: %w", err)
 	}
 	return dirs, nil
 }

@@ -150,14 +150,11 @@ func portWords(r *engine.Info) string {
 	if r.Status != nil {
 		ports = r.Status.Ports
 	}
-	if len(ports) == 0 {
-		return "-"
-	}
 	var words []string
 	for _, p := range ports {
 		words = append(words, fmt.Sprintf("%s->%d", hostPort(p), p.Guest))
 	}
-	return strings.Join(words, ",")
+	return orDash(strings.Join(words, ","))
 }
 
 func printJSON(w io.Writer, v any) error {

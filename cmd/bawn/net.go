@@ -137,8 +137,9 @@ func ask(ctx context.Context, e *engine.Engine, name string, in *os.File, out io
 // wideWord is what a person types to allow a rule that is wide and that the agent asks for.
 const wideWord = "wide"
 
-// askAbout asks about one denial and returns the answer. A rule that opens services of the host
-// is asked about twice, as is one that opens more than it names and that the agent chose; without the second answer it is "no".
+// askAbout asks about one denial and returns the answer. A second question follows if the rule opens
+// services of the host, or if the agent chose the rule and it opens more than one server. If the
+// person does not confirm there, the answer is "no".
 func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, error) {
 	x, err := engine.ExposureOf(d.Rule)
 	if err != nil {
@@ -169,8 +170,8 @@ func askAbout(ctx context.Context, person *prompter, d engine.Denial) (string, e
 	return answer, err
 }
 
-// warning begins the line about what a rule opens: a rule that the agent chose may be wider than
-// what it needs.
+// warning returns the beginning of the line about what a rule opens. It warns of rules that the agent
+// chose, which may be wider than what the agent needs.
 func warning(d engine.Denial) string {
 	if d.Entry.Verdict == engine.Asked {
 		return "WARNING: "

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sys/size"
@@ -51,8 +51,8 @@ each measurement of a sandbox is a line.`,
 
 // isScreen reports whether w is a terminal, where a table can take the place of the one before.
 func isScreen(w io.Writer) bool {
-	f, ok := w.(interface{ Fd() uintptr })
-	return ok && term.IsTerminal(int(f.Fd()))
+	f, ok := w.(*os.File)
+	return ok && isTerminal(f)
 }
 
 // statsView is how measurements are shown.
