@@ -41,14 +41,15 @@ type Client struct {
 	stall time.Duration
 }
 
-// StallLimit is how long a registry may send next to nothing (stallBytes).
+// StallLimit is how long a registry may send less than stallBytes.
 const StallLimit = 30 * time.Second
 
-// stallBytes is how much must come within the limit, in bytes; of a shorter answer, all.
+// stallBytes is how many bytes of an answer must arrive within the time limit; fewer suffice if the
+// answer then ends.
 const stallBytes = 4 << 10
 
-// New returns a client of the registry at a URL. stall is how long it may
-// send next to nothing.
+// New returns a client of the registry at a URL. A request fails with ErrStalled if fewer than
+// stallBytes of an answer arrive within stall.
 func New(base string, stall time.Duration) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {

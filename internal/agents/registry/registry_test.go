@@ -86,12 +86,12 @@ func describe(address string, archive []byte) *Package {
 	return p
 }
 
-// oneFile is an archive with one file.
-func oneFile(t *testing.T) []byte {
+// oneFile returns an archive with one file, which holds the text.
+func oneFile(t *testing.T, text string) []byte {
 	t.Helper()
 	return pack(t, func(w *tar.Writer) error {
-		err := w.WriteHeader(&tar.Header{Name: "package/tool", Mode: 0o644, Size: 1, Typeflag: tar.TypeReg})
-		_, werr := io.WriteString(w, "x")
+		err := w.WriteHeader(&tar.Header{Name: "package/tool", Mode: 0o644, Size: int64(len(text)), Typeflag: tar.TypeReg})
+		_, werr := io.WriteString(w, text)
 		return errors.Join(err, werr)
 	})
 }
@@ -165,11 +165,11 @@ func bytesBelow(t *testing.T, dir string) (n int64) {
 // TestRedirects: an archive may lie on another host, and is checked like any other; a way from
 // HTTPS to less, into a circle or to something else is refused.
 func TestRedirects(t *testing.T) {
-	body := oneFile(t)
+	body := oneFile(t, "x")
 	elsewhere := http.NewServeMux()
 	elsewhere.HandleFunc("/good", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
 	elsewhere.HandleFunc("/other", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("something else")) })
-	elsewhere.HandleFunc("/exchanged", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(oneOther(t)) })
+	elsewhere.HandleFunc("/exchanged", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(oneFile(t, "y")) })
 	plain, secure := httptest.NewServer(elsewhere), httptest.NewTLSServer(elsewhere)
 	defer plain.Close()
 	defer secure.Close()
@@ -196,16 +196,6 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
-}
-
-// oneOther is an archive with another content.
-func oneOther(t *testing.T) []byte {
-	t.Helper()
-	return pack(t, func(w *tar.Writer) error {
-		err := w.WriteHeader(&tar.Header{Name: "package/tool", Mode: 0o644, Size: 1, Typeflag: tar.TypeReg})
-		_, werr := io.WriteString(w, "y")
-		return errors.Join(err, werr)
-	})
 }
 
 // TestADripIsAStall: a registry that sends a byte now and then has stopped answering.
