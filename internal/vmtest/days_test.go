@@ -98,6 +98,16 @@ func parseDays(kind, text string) ([]dayCase, error) {
 // has a line that is not a key.
 func (c *dayCase) header(text string) (said bool, err error) {
 	fields := map[string]*string{"where": &c.where, "user": &c.user, "needs": &c.needs, "want": &c.want, "open": &c.open, "pending": &c.pending}
+	c.script, said = cutHeader(text, fields)
+	if c.where != "inside" && c.where != "outside" {
+		return said, fmt.Errorf("%s: where: %q", c.kind, c.where)
+	}
+	return said, nil
+}
+
+// cutHeader reads the comment before a script into the fields of its keys, and returns the script. It
+// reports whether the comment has a line that is not a key.
+func cutHeader(text string, fields map[string]*string) (script string, said bool) {
 	for line := range strings.Lines(text) {
 		comment, ok := strings.CutPrefix(line, "# ")
 		if !ok {
@@ -111,11 +121,7 @@ func (c *dayCase) header(text string) (said bool, err error) {
 			said = true
 		}
 	}
-	c.script = text
-	if c.where != "inside" && c.where != "outside" {
-		return said, fmt.Errorf("%s: where: %q", c.kind, c.where)
-	}
-	return said, nil
+	return text, said
 }
 
 // onHost reports whether the reference of the case is a run on the host.

@@ -79,18 +79,7 @@ func parsePrograms(text string) ([]programCase, error) {
 // header takes the comment before a script, and the script.
 func (c *programCase) header(text string) error {
 	fields := map[string]*string{"dir": &c.dir, "host": &c.host, "edit": &c.edit, "where": &c.where}
-	for line := range strings.Lines(text) {
-		comment, ok := strings.CutPrefix(line, "# ")
-		if !ok {
-			break
-		}
-		text = text[len(line):]
-		key, value, _ := strings.Cut(strings.TrimSpace(comment), ": ")
-		if f := fields[key]; f != nil {
-			*f = value
-		}
-	}
-	c.script = text
+	c.script, _ = cutHeader(text, fields)
 	if c.where != "" && c.where != "host" {
 		return errors.New("where: " + c.where)
 	}
