@@ -95,6 +95,22 @@ func (t *Transfer) Upload(ctx context.Context, src, dst string, mustBeDir bool) 
 // Download is Upload in the other direction. A dst that is a device, a pipe or a socket is
 // ErrSpecial.
 func (t *Transfer) Download(ctx context.Context, src, dst string, mustBeDir bool) error {
+	return t.toHost(ctx, t.guest(ctx), src, baseName(src), dst, mustBeDir)
+}
+
+// Local copies src of this host to dst of this host, either of which may lie in a directory that
+// guests change. In any other respect it is Download.
+func (t *Transfer) Local(ctx context.Context, src, dst string) error {
+	host, name, err := openSource(t.Writable, src)
+	if err != nil {
+		return err
+	}
+	defer host.root.Close()
+	return t.toHost(ctx, host, name, baseName(src), dst, false)
+}
+
+// toHost copies src, which from has, to dst on this host. In a directory the copy is called base.
+func (t *Transfer) toHost(ctx context.Context, from files, src, base, dst string, mustBeDir bool) error {
 	if fi, err := os.Stat(dst); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
 		return fmt.Errorf("%s %w", dst, ErrSpecial)
 	}
@@ -103,40 +119,14 @@ func (t *Transfer) Download(ctx context.Context, src, dst string, mustBeDir bool
 		return err
 	}
 	defer host.root.Close()
-	c := t.copier(ctx, t.guest(ctx), host)
 	room, err := host.room()
 	if err != nil {
 		return err
 	}
 	defer room.close()
+	c := t.copier(ctx, from, host)
 	c.bound = &bound{Limits: t.Limits, room: room}
-	return c.into(src, baseName(src), name, mustBeDir || strings.HasSuffix(dst, "/"))
-}
-
-// Local copies src of this host to dst of this host, of which one may lie in a directory that
-// guests change; in any other respect it is Download.
-func (t *Transfer) Local(ctx context.Context, src, dst string) error {
-	if fi, err := os.Stat(dst); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
-		return fmt.Errorf("%s %w", dst, ErrSpecial)
-	}
-	from, name, err := openSource(t.Writable, src)
-	if err != nil {
-		return err
-	}
-	defer from.root.Close()
-	to, place, err := openDestination(t.Writable, dst)
-	if err != nil {
-		return err
-	}
-	defer to.root.Close()
-	room, err := to.room()
-	if err != nil {
-		return err
-	}
-	defer room.close()
-	c := t.copier(ctx, from, to)
-	c.bound = &bound{Limits: t.Limits, room: room}
-	return c.into(name, baseName(src), place, strings.HasSuffix(dst, "/"))
+	return c.into(src, base, name, mustBeDir || strings.HasSuffix(dst, "/"))
 }
 
 func (t *Transfer) guest(ctx context.Context) guestFiles {
