@@ -91,7 +91,7 @@ func (f *buildFlags) request(dir string, show bool) (engine.BuildRequest, error)
 		if v, ok := os.LookupEnv(name); !set && ok {
 			a = name + "=" + v
 		} else if !set {
-			continue // as docker build has it
+			continue // docker build leaves it out, too
 		}
 		r.Args = append(r.Args, a)
 	}

@@ -24,8 +24,8 @@ import (
 type Acceptance struct {
 	// Shown are the versions, for the person to see: each as in a Review.
 	Shown []ReviewKept
-	// Same are paths on the host that the guest has a version of that does not differ. The guest
-	// is to see the host's again.
+	// Same are paths on the host of which the guest has a version that does not differ. Apply drops
+	// these versions, so that the guest sees the host's files again.
 	Same []string
 
 	spec   *sandbox.Spec
@@ -67,16 +67,17 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 	}
 	marked := map[string]bool{}
 	choose := func(at string) bool {
-		differ, equal := beneath(at, all, marked), beneath(at, same, marked)
-		for _, v := range differ.fresh {
+		differ, differs := beneath(at, all, marked)
+		for _, v := range differ {
 			a.list = append(a.list, v)
 			a.Shown = append(a.Shown, v.Kept)
 		}
-		for _, v := range equal.fresh {
+		equal, equals := beneath(at, same, marked)
+		for _, v := range equal {
 			a.same[v.Share] = append(a.same[v.Share], v)
 			a.Same = append(a.Same, v.place())
 		}
-		return differ.found || equal.found
+		return differs || equals
 	}
 	for _, p := range paths {
 		abs, err := filepath.Abs(p)
@@ -90,30 +91,25 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 	return a, a.check()
 }
 
-// chosen is what was asked for of a list of versions.
-type chosen struct {
-	found bool      // there was any
-	fresh []version // those that were not asked for before
-}
-
-// beneath returns the versions of the list at a path and below it, and marks their places.
-func beneath(at string, list []version, marked map[string]bool) (c chosen) {
+// beneath returns the versions of the list at a path and below it whose places are not marked yet,
+// and marks them. found means that there are any, marked or not.
+func beneath(at string, list []version, marked map[string]bool) (fresh []version, found bool) {
 	for _, v := range list {
 		place := v.place()
 		if !sandbox.Beneath(at, place) {
 			continue
 		}
-		c.found = true
+		found = true
 		if !marked[place] {
 			marked[place] = true
-			c.fresh = append(c.fresh, v)
+			fresh = append(fresh, v)
 		}
 	}
-	return c
+	return fresh, found
 }
 
-// recover finishes an Apply that was killed: what it left in the shared directories and in the store
-// of private versions.
+// recover finishes an Apply that was killed, in the shared directories and in the stores of private
+// versions.
 func (a *Acceptance) recover() error {
 	s, err := openUndo(a.dir.File(store.UndoFolder))
 	if err != nil {

@@ -110,7 +110,7 @@ func (e *Engine) StartBuild(ctx context.Context, r BuildRequest) (*Build, error)
 	}
 	tag := r.Tag
 	if tag == "" {
-		tag = "build/" + sandbox.NameFor(dir) // which no other image has: a project does not choose what python means
+		tag = "build/" + sandbox.NameFor(dir) // a project named python must not change what the image python is
 	}
 	ref, err := image.TagRef(tag)
 	if err != nil {

@@ -55,7 +55,8 @@ func (e *Engine) startBuilder(ctx context.Context, r *Request, base *Image) (*Se
 }
 
 // startFound starts the builder that was found or made. It returns neither a session nor an error
-// if the builder was removed, by itself or by another process.
+// if the builder is gone: another process has removed it, or startFound has, since its image is not
+// base.
 func (e *Engine) startFound(ctx context.Context, in found, r *Request, base *Image) (*Session, *lockfile.Lock, error) {
 	d := e.sandboxes.Dir(in.spec.Name)
 	l, err := e.lockBuilder(ctx, d, r.Dir)

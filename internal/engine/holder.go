@@ -10,7 +10,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 )
 
-// Directories of which one sandbox at a time may write: homes of agents and volumes.
+// Directories to which one sandbox at a time may write: homes of agents and volumes.
 //
 // Theory of operation. Locks and caches of one guest mean nothing in another, so two machines
 // that write to one directory damage what is in it. A file beside the directory has the name of
@@ -23,7 +23,8 @@ import (
 // which it has asked for the present holder.
 func hold(file, name string) error { return os.WriteFile(file, []byte(name), 0o600) }
 
-// release ends that a sandbox is the holder, if it is. The caller holds what hold needs.
+// release removes the file if it has the name of the sandbox. The caller holds the locks that hold
+// needs.
 func release(file, name string) error {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) != name {

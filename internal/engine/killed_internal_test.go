@@ -119,7 +119,7 @@ func prepareUndo(r *reviewed) {
 	if err := os.Symlink("a", filepath.Join(r.dir, "link")); err != nil {
 		r.t.Fatal(err)
 	}
-	r.asks(filepath.Join(r.dir, "a"), "old")
+	r.begins(filepath.Join(r.dir, "a"), "old")
 	r.writes("a", "new", 0o644)
 	r.writes("d/b", "new", 0o644)
 	r.writes("made", "new", 0o755)
@@ -130,8 +130,8 @@ func prepareUndo(r *reviewed) {
 	r.rec.Sync()
 }
 
-// asks does nothing but read a file, so that a mistake of the test itself shows.
-func (r *reviewed) asks(path, begin string) {
+// begins fails the test unless a file begins with a text.
+func (r *reviewed) begins(path, begin string) {
 	r.t.Helper()
 	if b, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(b), begin) {
 		r.t.Fatalf("%s: %q, %v", path, b, err)

@@ -94,8 +94,9 @@ func endAtOnce(ctx context.Context, d store.Dir, limit time.Duration) error {
 	return d.WriteState(sandbox.State{Phase: sandbox.Stopped})
 }
 
-// lockRemoval takes the right to remove a sandbox. With force, what another bawn command waits for
-// is ended first, such as a start whose guest hangs; the command then has that long to end.
+// lockRemoval takes the lock under which a sandbox is removed. If another bawn command holds the lock,
+// lockRemoval with force ends the machine first, so that a command that waits for a guest that hangs
+// goes on. That command then has up to limit to end.
 func (e *Engine) lockRemoval(ctx context.Context, d store.Dir, force bool, limit time.Duration) (*lockfile.Lock, error) {
 	if !force || !d.StartLocked() {
 		return e.lockStart(ctx, d)
