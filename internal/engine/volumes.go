@@ -279,14 +279,7 @@ func releaseVolumes(s *volume.Store, names []string, spec *sandbox.Spec) error {
 		if slices.ContainsFunc(spec.Volumes, func(v sandbox.Volume) bool { return v.Name == n && !v.ReadOnly() }) {
 			continue
 		}
-		v, err := s.Get(n)
-		if errors.Is(err, volume.ErrNone) {
-			continue
-		}
-		if err == nil {
-			err = release(v.Writer(), spec.Name)
-		}
-		if err != nil {
+		if err := release(s.WriterOf(n), spec.Name); err != nil {
 			return fmt.Errorf("volume %s: %w", n, err)
 		}
 	}

@@ -224,7 +224,8 @@ func TestVolumeCopy(t *testing.T) {
 	}
 }
 
-// TestVolumeReleased: a sandbox that starts without a volume that it had does not keep it from others.
+// TestVolumeReleased: a sandbox that starts without a volume that it had does not keep it from others,
+// and a damaged volume that it does not have does not hinder its start.
 func TestVolumeReleased(t *testing.T) {
 	e, _ := newEngine(t)
 	d, one := withVolumes(t, e, "one", sandbox.Volume{Name: "data", Guest: "/data"})
@@ -232,6 +233,9 @@ func TestVolumeReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	one.Volumes = nil
+	if err := os.Mkdir(filepath.Join(e.volumes().Root(), "damaged"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(e.claimVolumes(t.Context(), one), d.WriteState(sandbox.State{Phase: sandbox.Running})); err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,9 @@ func (v *Volume) Data() string { return filepath.Join(v.Path, sandbox.VolumeData
 // Writer returns the file with the name of the sandbox that has the volume for writing.
 func (v *Volume) Writer() string { return filepath.Join(v.Path, writerFile) }
 
+// WriterOf returns the file that Writer returns for the volume of that name, which may be damaged.
+func (s *Store) WriterOf(name string) string { return filepath.Join(s.root, name, writerFile) }
+
 // Lock takes the right to make and remove volumes, and to choose who writes to them.
 func (s *Store) Lock(ctx context.Context) (*lockfile.Lock, error) {
 	if err := os.MkdirAll(s.root, 0o700); err != nil {
