@@ -46,17 +46,21 @@ test: setup ## Install what is missing and run all tests, as this user and (when
 test-kvm: setup build ## Run tests of real machines under KVM, in an emulated host (TESTS=regexp)
 	@scripts/host kvm $(if $(TESTS),'$(TESTS)')
 
+# VMTEST runs tests of real machines as this user. Those below are too slow for every run: each is
+# skipped unless its variable is set.
+VMTEST = BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -v
+
 .PHONY: test-agents
 test-agents: setup build ## Let real agents from npm do a whole task in a sandbox, for a stand-in of the model
-	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_AGENT=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^(TestClaudeCode|TestOpenCode)$$'
+	BAWN_TEST_AGENT=1 $(VMTEST) -timeout 40m -run '^(TestClaudeCode|TestOpenCode)$$'
 
 .PHONY: test-build
 test-build: setup build ## Run the tests of bawn image build in real machines, which are too slow for every run
-	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_BUILD=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 40m -v -run '^TestImageBuild'
+	BAWN_TEST_BUILD=1 $(VMTEST) -timeout 40m -run '^TestImageBuild'
 
 .PHONY: test-programs
 test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox and let them work on a share (TESTS=kind/case)
-	BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) BAWN_TEST_PROGRAMS=1 $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -timeout 3h -v -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
+	BAWN_TEST_PROGRAMS=1 $(VMTEST) -timeout 3h -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
 
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)
