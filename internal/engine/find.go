@@ -202,7 +202,8 @@ func (e *Engine) newName(r *Request) (string, error) {
 // undoCreate undoes the making of a sandbox that did not start. It removes the sandbox if no
 // supervisor was launched: then its disk is empty, and the next request shall not inherit
 // its settings. It also removes one whose first start was interrupted before any command ran.
-// Otherwise it only removes its mounts, volumes and ports: the logs tell why the start failed.
+// Otherwise it only removes its mounts, volumes, local directories and ports: the logs tell why the
+// start failed.
 func (e *Engine) undoCreate(name string, interrupted bool) error {
 	d := e.sandboxes.Dir(name)
 	if spec, err := d.Spec(); err == nil && spec.Fresh && interrupted {
@@ -222,9 +223,9 @@ func (e *Engine) undoCreate(name string, interrupted bool) error {
 	return restoreMountsAndPorts(d, &sandbox.Spec{})
 }
 
-// restoreMountsAndPorts restores those, and the volumes, that a sandbox had before a start that failed:
-// starts fail because of them, and the next would fail again. The caller holds the start
-// lock.
+// restoreMountsAndPorts gives a sandbox back the mounts, volumes, local directories and ports that it
+// had before a start that failed: these are what starts fail of, and the next one would fail again.
+// The caller holds the start lock.
 func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 	spec, err := d.Spec()
 	if err != nil {

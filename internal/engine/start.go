@@ -207,8 +207,8 @@ func publishNew(ctx context.Context, d store.Dir, spec *sandbox.Spec) error {
 	return d.WriteSpec(spec)
 }
 
-// startStopped starts a sandbox that does not run. If that fails, it gets back the
-// mounts and ports that it had.
+// startStopped starts a sandbox that does not run. If that fails, the sandbox gets back what
+// restoreMountsAndPorts restores.
 func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandbox.Spec, s startup) error {
 	if err := e.syncRules(ctx, d, spec); err != nil {
 		return err
