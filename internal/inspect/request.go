@@ -242,22 +242,19 @@ func (j *judgement) query(r *http.Request) error {
 		b := slices.IndexFunc(j.bound, func(b secret.Bound) bool {
 			return b.Place == (secret.Place{Where: secret.InQuery, Arg: name}) && value == b.Placeholder
 		})
-		switch {
-		case b >= 0:
+		if b >= 0 {
 			real, err := j.value(&j.bound[b])
 			if err != nil {
 				return err
 			}
 			fields[i] = key + "=" + url.QueryEscape(real)
-		case carries(j.all, f) == "":
-			if err := j.field(f); err != nil {
-				return err
-			}
+			continue
 		}
-		if b < 0 {
-			if name := carries(j.all, f); name != "" {
-				return j.misplaced(name, "the query")
-			}
+		if carried := carries(j.all, f); carried != "" {
+			return j.misplaced(carried, "the query")
+		}
+		if err := j.field(f); err != nil {
+			return err
 		}
 	}
 	r.URL.RawQuery = strings.Join(fields, "&")
