@@ -98,7 +98,7 @@ var steps = map[engine.Reason]string{
 	engine.NoVolume:        "bawn volume ls",
 	engine.VolumeExists:    "use another name, or that volume",
 	engine.VolumeInUse:     "bawn stop {sandbox}, use another volume, or read this one: --volume {volume}:PATH:ro",
-	engine.VolumeHeld:      "bawn rm {sandbox}, or bawn run --name {sandbox} --volume '' to start it without volumes",
+	engine.VolumeHeld:      "bawn rm {sandbox}, or bawn run --name {sandbox} --volume '' -- true to start it without volumes",
 	engine.VolumeNotForked: "stop the sandbox and start it with the volume read-only (--volume {volume}:PATH:ro) or without (--volume ''), then fork it",
 
 	engine.NoAgent:           "bawn agents",
