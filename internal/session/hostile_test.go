@@ -19,34 +19,23 @@ import (
 // serveLiar is a guest that starts a command and, when it was given input, reports that so
 // many bytes of it were read, and ends.
 func serveLiar(t *testing.T, d store.Dir, read uint64) func(net.Conn) {
-	host, err := Signer(d, store.HostKeyFile)
-	must(t, err)
-	cfg := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: wire.SSHVersion}
-	cfg.AddHostKey(host)
-	return func(c net.Conn) {
-		_, channels, globals, err := ssh.NewServerConn(c, cfg)
+	return serveChannels(t, d, func(channel ssh.NewChannel) {
+		ch, requests, err := channel.Accept()
 		if err != nil {
 			return
 		}
-		go ssh.DiscardRequests(globals)
-		for channel := range channels {
-			ch, requests, err := channel.Accept()
-			if err != nil {
-				return
+		for r := range requests {
+			_ = r.Reply(true, nil) // does nothing where no reply is wanted
+			if r.Type == "exec" {
+				break
 			}
-			for r := range requests {
-				_ = r.Reply(true, nil) // does nothing where no reply is wanted
-				if r.Type == "exec" {
-					break
-				}
-			}
-			go ssh.DiscardRequests(requests)
-			_, _ = io.ReadFull(ch, make([]byte, 1)) // ends with the input, or with a first byte of it
-			_, _ = ch.SendRequest(wire.RequestConsumed, false, ssh.Marshal(wire.Consumed{Bytes: read, Unread: true}))
-			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{0}))
-			ch.Close()
 		}
-	}
+		go ssh.DiscardRequests(requests)
+		_, _ = io.ReadFull(ch, make([]byte, 1)) // ends with the input, or with a first byte of it
+		_, _ = ch.SendRequest(wire.RequestConsumed, false, ssh.Marshal(wire.Consumed{Bytes: read, Unread: true}))
+		_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{0}))
+		ch.Close()
+	})
 }
 
 // TestAGuestThatLiesAboutWhatItRead: the host's script gets back each byte that the guest

@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -97,38 +95,27 @@ func TestFileThatCanBeWritten(t *testing.T) {
 // TestFileForAnOlderAgent: an agent that does not know input files gets a pipe.
 func TestFileForAnOlderAgent(t *testing.T) {
 	d := sandboxDir(t)
-	host, err := Signer(d, store.HostKeyFile)
-	must(t, err)
-	cfg := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: wire.SSHVersion}
-	cfg.AddHostKey(host)
 	kinds := make(chan wire.Input, 1)
-	listen(t, d, func(c net.Conn) {
-		_, channels, globals, err := ssh.NewServerConn(c, cfg)
+	listen(t, d, serveChannels(t, d, func(channel ssh.NewChannel) {
+		ch, requests, err := channel.Accept()
 		if err != nil {
 			return
 		}
-		go ssh.DiscardRequests(globals)
-		for channel := range channels {
-			ch, requests, err := channel.Accept()
-			if err != nil {
-				return
+		for r := range requests {
+			_ = r.Reply(r.Type == "exec", nil)
+			if r.Type != "exec" {
+				continue
 			}
-			for r := range requests {
-				_ = r.Reply(r.Type == "exec", nil)
-				if r.Type != "exec" {
-					continue
-				}
-				var v struct{ Command string }
-				_ = ssh.Unmarshal(r.Payload, &v)
-				req, _, _ := wire.ParseExecCommand(v.Command)
-				kinds <- req.Input
-				break
-			}
-			_, _ = io.Copy(ch, ch)
-			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{0}))
-			ch.Close()
+			var v struct{ Command string }
+			_ = ssh.Unmarshal(r.Payload, &v)
+			req, _, _ := wire.ParseExecCommand(v.Command)
+			kinds <- req.Input
+			break
 		}
-	})
+		_, _ = io.Copy(ch, ch)
+		_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{0}))
+		ch.Close()
+	}))
 	c, err := Dial(t.Context(), d, "me")
 	must(t, err)
 	defer c.Close()

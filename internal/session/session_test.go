@@ -62,6 +62,26 @@ func sandboxDir(t *testing.T) store.Dir {
 	return d
 }
 
+// serveChannels is a guest of the sandbox for listen: serve is called for each channel of a connection,
+// one after another.
+func serveChannels(t *testing.T, d store.Dir, serve func(ssh.NewChannel)) func(net.Conn) {
+	t.Helper()
+	host, err := Signer(d, store.HostKeyFile)
+	must(t, err)
+	cfg := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: wire.SSHVersion}
+	cfg.AddHostKey(host)
+	return func(c net.Conn) {
+		_, channels, globals, err := ssh.NewServerConn(c, cfg)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(globals) // which answers
+		for channel := range channels {
+			serve(channel)
+		}
+	}
+}
+
 // listen serves the sandbox's SSH socket until the test ends.
 func listen(t *testing.T, d store.Dir, serve func(net.Conn)) {
 	t.Helper()

@@ -11,40 +11,28 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/wire"
 )
 
 // serveUnstarted is a guest that answers whether it is there, and every request up to that kind
 // ("channel" is the opening of the session), but that one never. It tells when it got that.
 func serveUnstarted(t *testing.T, d store.Dir, until string, got chan<- struct{}) func(net.Conn) {
-	host, err := Signer(d, store.HostKeyFile)
-	must(t, err)
-	cfg := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: wire.SSHVersion}
-	cfg.AddHostKey(host)
-	return func(c net.Conn) {
-		_, channels, globals, err := ssh.NewServerConn(c, cfg)
+	return serveChannels(t, d, func(channel ssh.NewChannel) {
+		if until == "channel" {
+			got <- struct{}{}
+			return
+		}
+		_, requests, err := channel.Accept()
 		if err != nil {
 			return
 		}
-		go ssh.DiscardRequests(globals) // which answers
-		for channel := range channels {
-			if until == "channel" {
+		for r := range requests {
+			if r.Type == until {
 				got <- struct{}{}
 				continue
 			}
-			_, requests, err := channel.Accept()
-			if err != nil {
-				return
-			}
-			for r := range requests {
-				if r.Type == until {
-					got <- struct{}{}
-					continue
-				}
-				_ = r.Reply(true, nil)
-			}
+			_ = r.Reply(true, nil)
 		}
-	}
+	})
 }
 
 // TestAGuestThatStartsNoCommandHoldsNobody: it answers that it is there, and so looks alive. One

@@ -3,8 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,12 +55,7 @@ func TestAGuestThatSetsNoClockDelaysNoStart(t *testing.T) {
 func TestAnAgentThatIsAddedWaitsForNoGuest(t *testing.T) {
 	l := begin(t)
 	<-l.ready
-	l.hang(wire.OpSuspend)
-	suspended := make(chan error, 1)
-	go func() { suspended <- l.client.Suspend(context.Background(), false) }()
-	for !slices.Contains(l.was(), wire.OpSuspend) {
-		runtime.Gosched()
-	}
+	suspended := l.suspendAndHang()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.s.AddAgent(ctx, sandbox.Agent{Name: "one"}); !errors.Is(err, context.Canceled) {

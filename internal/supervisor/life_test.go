@@ -489,17 +489,24 @@ func TestSuspendThatFails(t *testing.T) {
 	}
 }
 
+// suspendAndHang begins a suspension of a guest that never freezes, and returns when the guest is asked
+// to. The channel gets the answer.
+func (l *life) suspendAndHang() (suspended <-chan error) {
+	l.hang(wire.OpSuspend)
+	answer := make(chan error, 1)
+	go func() { answer <- l.client.Suspend(context.Background(), false) }()
+	for !slices.Contains(l.was(), wire.OpSuspend) {
+		runtime.Gosched()
+	}
+	return answer
+}
+
 // TestSuspendEndsWithTheMachine: of a guest that never freezes. Meanwhile another request to
 // save it is refused.
 func TestSuspendEndsWithTheMachine(t *testing.T) {
 	l := begin(t)
 	<-l.ready
-	l.hang(wire.OpSuspend)
-	suspended := make(chan error, 1)
-	go func() { suspended <- l.client.Suspend(context.Background(), false) }()
-	for !slices.Contains(l.was(), wire.OpSuspend) {
-		runtime.Gosched()
-	}
+	suspended := l.suspendAndHang()
 	if err := l.client.Snapshot(t.Context(), filepath.Join(t.TempDir(), "one")); control.ReasonOf(err) != control.ReasonSaving {
 		t.Errorf("a snapshot meanwhile: %v", err)
 	}
