@@ -35,15 +35,15 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 // maxAnswer bounds the answer to a request, in bytes.
 const maxAnswer = 16 << 20
 
-// call makes one request; in and out may be nil. It takes as long as the supervisor needs, if
-// that answers other requests meanwhile.
+// call makes one request; in and out may be nil. It waits as long as the supervisor answers other
+// requests meanwhile.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, done := c.WhileAnswering(ctx)
 	defer done()
 	return c.ask(ctx, method, path, in, out)
 }
 
-// ask is call, without a limit of its own.
+// ask is call for a caller that limits ctx itself.
 func (c *Client) ask(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.open(ctx, method, path, in)
 	if err != nil {
@@ -104,8 +104,8 @@ func (c *Client) open(ctx context.Context, method, path string, in any) (io.Read
 	return nil, f.err()
 }
 
-// Status returns the present state of the sandbox. Nothing holds a supervisor up there: it is
-// ErrHangs if it takes long.
+// Status returns the present state of the sandbox. A supervisor that works answers at once: if the
+// answer takes long, the error is ErrHangs.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*c.probe, ErrHangs)
 	defer cancel()

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 )
 
@@ -10,15 +11,16 @@ import (
 // (SIGSTOP) or that hangs takes requests as well, because the kernel accepts connections for it,
 // and answers none. So while a request waits, the client asks for the status beside it.
 
-// defaultProbe is the time between two such questions, and how long each may take. Two in a row
-// must be without an answer.
+// defaultProbe is the time between two such questions, and how long an answer may take. The
+// supervisor hangs if two questions in a row get none.
 const defaultProbe = 15 * time.Second
 
 // ErrHangs is the error of a request to a supervisor that answers nothing.
 var ErrHangs error = &Error{Reason: ReasonHangs, Err: errors.New("the sandbox's supervisor takes requests and answers none: the process is stopped, or hangs")}
 
-// WhileAnswering returns ctx, ended also with ErrHangs once the supervisor answers no questions
-// for its status. What cannot be connected to is left to the request itself. The caller calls done.
+// WhileAnswering returns a context that ends with ctx, or with the cause ErrHangs once the supervisor
+// leaves questions for its status unanswered. It ignores a supervisor that cannot be connected to: the
+// request itself fails then. The caller calls done.
 func (c *Client) WhileAnswering(ctx context.Context) (answering context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
@@ -45,6 +47,6 @@ func (c *Client) WhileAnswering(ctx context.Context) (answering context.Context,
 func (c *Client) silent(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.probe, ErrHangs)
 	defer cancel()
-	err := c.ask(ctx, "GET", "/status", nil, nil)
+	err := c.ask(ctx, http.MethodGet, "/status", nil, nil)
 	return errors.Is(err, ErrHangs)
 }

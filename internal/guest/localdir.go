@@ -41,7 +41,7 @@ type localDirs struct {
 	watched bool
 }
 
-// setup tells where the directories are kept, and whose they are.
+// setup sets where the directories are kept, and the user that owns them.
 func (l *localDirs) setup(disk *os.File, logins *accounts.Logins) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +89,7 @@ func (l *localDirs) unmountOthers(r wire.LocalDirs, keep []string) {
 	}
 }
 
-// own is the folder of the sandbox's disk that a local directory has.
+// own returns the path of a local directory's folder on the sandbox's disk.
 func (l *localDirs) own(share, dir string) string {
 	return fmt.Sprintf("/proc/self/fd/%d%s/%s", l.disk.Fd(), localFolder, localName(share, dir))
 }

@@ -58,9 +58,9 @@ func linkEndCommands(dir string) {
 }
 
 // endMachine is one of the commands poweroff, halt, reboot and shutdown. All of them power
-// the machine off; only the host can start it again. It is killed with all other processes, or
-// else returns the exit status: what follows the command on the host comes after the machine
-// has begun to power off.
+// the machine off; only the host can start it again. It waits to be killed with all other processes,
+// so that the host's next command comes after the machine has begun to power off. It returns an
+// exit status if it cannot ask for that, or is not killed within offLimit.
 func endMachine(name string, args []string) (status int) {
 	if name == modeShutdown && !slices.Contains(args, "now") && !slices.Contains(args, "+0") {
 		fmt.Fprintln(os.Stderr, "a delayed shutdown is not supported: use shutdown -h now")

@@ -142,7 +142,7 @@ func (f *fileSystem) unnamed(fd int, st *unix.Statx_t) bool {
 		return false
 	}
 	path, err := readlink(magic(fd))
-	if err != nil || !strings.HasSuffix(path, deleted) { // nearly always: the root need not be asked for
+	if err != nil || !strings.HasSuffix(path, deleted) { // nearly always, so the root's path is not read first
 		return false
 	}
 	names, err := f.tree.pathBelow(path)

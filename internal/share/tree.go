@@ -50,7 +50,7 @@ type node struct {
 	also []spot // other places of a file where it was seen (hard links)
 
 	fd      *dirFD        // directories: nil, or in the list of open ones
-	idle    bool          // fd is not for walks, which must see what the host mounts over the directory (follow.go)
+	idle    bool          // walks do not use fd: they must see what the host mounts over the directory (follow.go)
 	pin     *dirFD        // files: nil, or in the list of pinned ones (pinned.go)
 	element *list.Element // in one of these lists
 }

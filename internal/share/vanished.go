@@ -88,8 +88,8 @@ func (f *fileSystem) vanish(parent *node, s *spotAt, name string, st *unix.Statx
 	return true
 }
 
-// hasVanished reports whether a name in an open directory is a directory that has vanished. One
-// that the host has put something into is back.
+// hasVanished reports whether a name in an open directory is a directory that has vanished. If the
+// host has put something into it that the guest sees, it takes the directory off the list.
 func (f *fileSystem) hasVanished(parent *node, dir int, name string, st *unix.Statx_t) bool {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || !f.vanished.has(keyOf(st)) {
 		return false
@@ -111,8 +111,8 @@ func (f *fileSystem) listsVanished(h *handle, e *dirent) bool {
 	return err == nil && f.hasVanished(h.node, h.fd, e.Name, st)
 }
 
-// emptyForGuest reports whether the guest sees nothing in a directory of the host, which has a
-// name in an open directory. names are its path from the root.
+// emptyForGuest reports whether the guest sees nothing in the host's directory at a name in an open
+// directory. names are its path from the root.
 func (f *fileSystem) emptyForGuest(at int, name string, names []string) bool {
 	dir, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil || len(names) > depthLimit {
@@ -123,8 +123,8 @@ func (f *fileSystem) emptyForGuest(at int, name string, names []string) bool {
 	return err == nil && !slices.ContainsFunc(list, func(entry string) bool { return f.guestSees(dir, names, entry) })
 }
 
-// guestSees reports whether the guest sees an entry of an open directory of the host with that
-// path.
+// guestSees reports whether the guest sees an entry of an open directory of the host. names are the
+// path of the directory from the root.
 func (f *fileSystem) guestSees(dir int, names []string, entry string) bool {
 	if f.rules.Candidate(entry) {
 		there, removed := false, false
@@ -143,20 +143,20 @@ func (f *fileSystem) guestSees(dir int, names []string, entry string) bool {
 		!f.emptyForGuest(dir, entry, append(slices.Clip(names), entry))
 }
 
-// makeDir makes a directory of the host, or brings back one that has vanished.
+// makeDir makes a directory on the host, or brings back one that has vanished.
 func (f *fileSystem) makeDir(dir int, name string, mode uint32) error {
 	err := unix.Mkdirat(dir, name, mode)
 	if err != nil && !errors.Is(err, unix.EEXIST) || !f.vanished.any() {
 		return err
 	}
 	if st, serr := statAt(dir, name); serr == nil && f.vanished.back(keyOf(st)) {
-		return nil // or it is new, with the inode of one that the host removed
+		return nil // also where Mkdirat has made it, with the inode number of one that the host removed
 	}
 	return err
 }
 
-// vanished is gone for a directory that the host keeps: if it comes back it is another inode
-// for the guest, whose kernel knows this one as removed.
+// vanished notes that the guest removed a directory which the host keeps. The guest's kernel takes the
+// node for removed; if the directory comes back it is a new node, so this one gets another key.
 func (t *tree) vanished(parent *node, name string, k key) {
 	t.mu.Lock()
 	n := t.byKey[k]

@@ -23,9 +23,9 @@ import (
 // (after the exchange, and before it was compared): if that is not what the person has seen, it is
 // put back.
 //
-// The mark is replaced in place, with a checksum. One that is torn was being written, so its file
-// was not made yet, and the file of the one before it had its place. Marks are not synced: they
-// outlive the process, not the host.
+// The mark is replaced in place, with a checksum. If it is torn, the process was killed while it wrote
+// it: the file that it names was not made yet, and the file of the mark before it was in its place
+// already. Marks are not synced: they outlive the process, not the host.
 
 // mark says which file with a temporary name may be in a project.
 type mark struct {
@@ -50,8 +50,8 @@ func openMarks(store int) (*marks, error) {
 	return &marks{f}, nil
 }
 
-// markFile bounds what is compared with what the person has seen, in bytes; a larger file is the
-// host's.
+// markFile bounds the file that is compared with what the person has seen, in bytes. A larger one
+// counts as the host's.
 const markFile = 16 << 20
 
 // set replaces the mark.

@@ -27,10 +27,10 @@ import (
 // TempPrefix begins the names of files that bawn makes in a project for a moment.
 const TempPrefix = ".bawn-"
 
-// Temporary names of a Putter begin so: of a replacement, and of what is to be removed.
+// The beginnings of a Putter's temporary names.
 const (
-	acceptPrefix = TempPrefix + "accept-"
-	takenPrefix  = TempPrefix + "taken-"
+	acceptPrefix = TempPrefix + "accept-" // of a replacement
+	takenPrefix  = TempPrefix + "taken-"  // of a file that is to be removed
 )
 
 // Seen is what a person was shown of a path.
@@ -120,7 +120,7 @@ type Putter struct {
 
 // NewPutter returns a Putter for a project, opened by its absolute path, or for another shared
 // directory. If keep is set, what it replaces is kept in a restore point of the store. It replaces
-// no file with more bytes than limit. Store.Recover was called before. The caller closes it, and
+// no file with more bytes than limit. The caller has called Store.Recover, and closes the Putter and
 // then the store.
 func NewPutter(root *os.File, s *Store, keep bool, limit int64) (*Putter, error) {
 	m, err := openMarks(s.fd)

@@ -184,8 +184,8 @@ func foldOn(folds bool, name string) string {
 }
 
 // tempPrefix begins the names of files that bawn makes in a share for a moment, while it replaces
-// one for a person (undo.TempPrefix, which is the same). They are hidden whatever the user's patterns say, so that
-// a guest cannot write to them before they have their place.
+// one for a person. It is the same as undo.TempPrefix. The names are hidden whatever the user's
+// patterns say, so that a guest cannot write to such a file before it has its place.
 const tempPrefix = ".bawn-"
 
 // Candidate reports whether Judge could return anything but Free for a name, in whatever

@@ -15,10 +15,10 @@ import (
 	"bawn.dev/bawn/internal/wire"
 )
 
-// stream is a stream of the mux session. yamux has each frame that it sends wait until the
-// guest has read the mux port, also that of a Close, and no deadline ends this wait. So
-// Close does not wait for it, and a relay that is given up does not either (relay.Until): what
-// still waits is a task of the client, which ends with the session.
+// stream is a stream of the mux session. Every frame that yamux sends, also that of a Close, waits
+// until the guest has read the mux port, and no deadline ends this wait. So Close returns at once,
+// and so does a relay that is given up (relay.Until). The calls that still wait are tasks of the
+// client, which end with the session.
 type stream struct {
 	*yamux.Stream
 	client  *Client

@@ -60,8 +60,9 @@ type published struct {
 }
 
 // New returns the ports of a sandbox, none of which is published yet. They are published on all
-// of addrs, of which those of IPv6 may be missing on the host. The caller closes them. With a watch they refuse connections until Follow runs and the guest's port is
-// open; a watch of nil is that of a guest that cannot tell.
+// of addrs; an IPv6 address that the host does not have is left out. The caller closes them. With a
+// watch they refuse connections until Follow runs and the guest's port is open; a watch of nil is that
+// of a guest that cannot tell.
 func New(addrs []netip.Addr, dial Dial, watch Watch, log *slog.Logger) *Ports {
 	return &Ports{
 		addrs: addrs, dial: dial, watch: watch, log: log, serve: accept.NewGroup(),

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A connection counts as broken when its peer is found gone in brokenLooks looks in a row, with
-// the same bytes unread: what the peer sent before is passed on as long as it is taken.
+// A connection counts as broken when brokenLooks looks in a row find its peer gone and the same
+// number of bytes unread. While that number changes, the relay still passes on what the peer sent.
 const brokenLooks = 12
 
 // brokenPoll is the time between two looks.
@@ -19,7 +19,7 @@ var brokenPoll = 5 * time.Second
 // watchBroken returns a channel that is closed when the peer of a connection has gone, in both
 // directions: it was closed or reset. A relay that waits for its other side does not read the
 // connection, and would not learn of it. The end of what the peer sends alone is not meant
-// (poll(2), POLLRDHUP). The channel of what is no socket is never closed. The caller calls stop.
+// (poll(2), POLLRDHUP). If c is not a socket, the channel is never closed. The caller calls stop.
 func watchBroken(c io.Closer) (broken <-chan struct{}, stop func()) {
 	never := make(chan struct{})
 	sc, ok := c.(syscall.Conn)

@@ -23,8 +23,8 @@ func Both(a, b io.ReadWriteCloser) {
 	b.Close()
 }
 
-// owned is a connection whose calls may wait long after its Close, and whose owner has a place
-// for goroutines that do.
+// owned is a connection whose calls may wait long after its Close. Its owner waits for the
+// goroutines that make such calls.
 type owned interface {
 	// Go runs f in a goroutine that ends with the owner at the latest. It returns false, and
 	// does nothing, once that has ended.
