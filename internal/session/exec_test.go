@@ -54,20 +54,18 @@ func TestLongArguments(t *testing.T) {
 func TestBackgroundDoesNotHoldRun(t *testing.T) {
 	b := newBench(t)
 	dir := t.TempDir()
-	const script = `cd "$1"; (while [ ! -e go ]; do sleep 0.01; done; echo late; echo late >&2; echo yes >survived) & echo now`
+	const script = `cd "$1"; (while [ ! -e go ]; do sleep 0.01; done; echo late; echo late >&2; echo yes >survived) & echo now; : >"$2"`
 	for _, c := range []struct {
 		name string
 		wait bool
+		made string // what the command makes at its end
 		want string
-	}{{"ends", false, "now\n"}, {"waits", true, "now\nlate\n"}} {
+	}{{"ends", false, "ended", "now\n"}, {"waits", true, "go", "now\nlate\n"}} {
 		t.Run(c.name, func(t *testing.T) {
 			at := dir + "/" + c.name
 			must(t, os.Mkdir(at, 0o755))
 			var out bytes.Buffer
-			cmd := Command{Argv: []string{"sh", "-c", script, "sh", at}, Stdout: &out, Stderr: io.Discard, WaitOutput: c.wait}
-			if c.wait {
-				must(t, os.WriteFile(at+"/go", nil, 0o644))
-			}
+			cmd := Command{Argv: []string{"sh", "-c", script, "sh", at, c.made}, Stdout: &out, Stderr: io.Discard, WaitOutput: c.wait}
 			if exit, err := b.dial().Run(t.Context(), cmd); err != nil || exit.Status != 0 || out.String() != c.want {
 				t.Errorf("got %+v, %v, %q", exit, err, out.String())
 			}
