@@ -73,15 +73,25 @@ func (e *Engine) Copy(ctx context.Context, r CopyRequest) (left int, err error) 
 	if err != nil {
 		return 0, err
 	}
+	return e.transfer(transfer.Transfer{Guest: guest, Sandbox: r.Sandbox, Writable: writable}, func(t *transfer.Transfer) error {
+		err := r.copyAll(ctx, t)
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return err
+	})
+}
+
+// transfer calls run with a transfer that shows its progress, within the default limits. It returns
+// how many entries run left out, each of which is a notice (NotCopied).
+func (e *Engine) transfer(t transfer.Transfer, run func(*transfer.Transfer) error) (left int, err error) {
 	task := e.progress().Start("Copying", 0, progress.Bytes)
-	t := transfer.Transfer{Guest: guest, Sandbox: r.Sandbox, Limits: transfer.DefaultLimits, Writable: writable, Progress: task, Skipped: func(err error) {
+	t.Limits, t.Progress = transfer.DefaultLimits, task
+	t.Skipped = func(err error) {
 		left++
-		e.notify(Notice{Reason: NotCopied, Sandbox: r.Sandbox, Err: err, Text: fmt.Sprintf("left out %v", err)})
-	}}
-	err = r.copyAll(ctx, &t)
-	if ctx.Err() != nil {
-		err = ctx.Err()
+		e.notify(Notice{Reason: NotCopied, Sandbox: t.Sandbox, Err: err, Text: fmt.Sprintf("left out %v", err)})
 	}
+	err = run(&t)
 	task.Done(err)
 	return left, err
 }
@@ -95,15 +105,21 @@ func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
 	for _, source := range r.Sources {
 		err := run(ctx, source, r.Destination, len(r.Sources) > 1)
 		switch {
-		case errors.Is(err, transfer.ErrEscapes):
-			return &Error{Reason: PathEscapes, Sandbox: r.Sandbox, Err: err}
 		case errors.Is(err, transfer.ErrSpecial):
 			return &Error{Reason: SpecialDestination, Sandbox: r.Sandbox, Path: source, Err: err}
 		case err != nil:
-			return err
+			return escapeError(r.Sandbox, err)
 		}
 	}
 	return nil
+}
+
+// escapeError returns PathEscapes for the error transfer.ErrEscapes, and any other as it is.
+func escapeError(sandbox string, err error) error {
+	if errors.Is(err, transfer.ErrEscapes) {
+		return &Error{Reason: PathEscapes, Sandbox: sandbox, Err: err}
+	}
+	return err
 }
 
 // writable returns the directories and files of the host that guests can change, or could once.
@@ -123,8 +139,5 @@ func (e *Engine) OpenSource(path string) (*os.File, error) {
 		return nil, err
 	}
 	f, err := transfer.OpenSource(list, path)
-	if errors.Is(err, transfer.ErrEscapes) {
-		err = &Error{Reason: PathEscapes, Err: err}
-	}
-	return f, err
+	return f, escapeError("", err)
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/diskuse"
@@ -143,7 +142,7 @@ func (e *Engine) volumeUsers() (map[string][]string, error) {
 	return users, err
 }
 
-// CreateVolume makes an empty volume, whose files may take so many bytes; 0 is no limit.
+// CreateVolume makes an empty volume, whose files may take that many bytes; 0 is no limit.
 func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) error {
 	if !volume.ValidSize(bytes) {
 		return &sandbox.FieldError{Field: "size", Problem: fmt.Sprintf("%s: must be %s to %s, or 0 for no limit", size.Format(bytes), size.Format(volume.MinSize), size.Format(volume.MaxSize))}
@@ -265,7 +264,7 @@ func (e *Engine) claimVolumes(ctx context.Context, spec *sandbox.Spec) error {
 	}
 	spec.Boot.Volumes = s.Root()
 	d := e.sandboxes.Dir(spec.Name)
-	kept, err := d.Spec() // by it bawn volume rm knows that the sandbox has them
+	kept, err := d.Spec() // where bawn volume rm reads which volumes a sandbox has
 	if err != nil {
 		return err
 	}
@@ -273,7 +272,7 @@ func (e *Engine) claimVolumes(ctx context.Context, spec *sandbox.Spec) error {
 	return d.WriteSpec(kept)
 }
 
-// releaseVolumes ends the sandbox's holding of the volumes that it does not write to any more.
+// releaseVolumes gives up, for the sandbox, the volumes that it does not write to any more.
 func releaseVolumes(s *volume.Store, names []string, spec *sandbox.Spec) error {
 	for _, n := range names {
 		if slices.ContainsFunc(spec.Volumes, func(v sandbox.Volume) bool { return v.Name == n && !v.ReadOnly() }) {
@@ -352,15 +351,7 @@ func (e *Engine) CopyVolume(ctx context.Context, c VolumeCopy) (left int, err er
 			paths[i] += "/"
 		}
 	}
-	task := e.progress().Start("Copying", 0, progress.Bytes)
-	t := transfer.Transfer{Limits: transfer.DefaultLimits, Writable: writable, Progress: task, Skipped: func(err error) {
-		left++
-		e.notify(Notice{Reason: NotCopied, Err: err, Text: fmt.Sprintf("left out %v", err)})
-	}}
-	err = t.Local(ctx, paths[0], paths[1])
-	task.Done(err)
-	if errors.Is(err, transfer.ErrEscapes) {
-		err = &Error{Reason: PathEscapes, Err: err}
-	}
-	return left, err
+	return e.transfer(transfer.Transfer{Writable: writable}, func(t *transfer.Transfer) error {
+		return escapeError("", t.Local(ctx, paths[0], paths[1]))
+	})
 }
