@@ -59,7 +59,7 @@ func runAgent(ctx context.Context, f *specFlags, a agentFlags, throwaway bool, i
 }
 
 // agentEnv returns the variables of an agent: those of the host that it gets, then those that the
-// person names with --env, of which the last of a name counts.
+// person names with --env. Of several with one name, the last counts.
 func agentEnv(pass, named []string) []string { return slices.Concat(pass, named) }
 
 // agentCommands returns a command for each agent. Its arguments are the agent's own, all of them.

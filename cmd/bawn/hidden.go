@@ -7,9 +7,9 @@ import (
 	"bawn.dev/bawn/internal/process"
 )
 
-// execute runs what the arguments say: one of the processes that bawn starts itself, or a command
-// of a person. The processes are many and start often, so they do without the tree of commands,
-// for which the descriptions of all agents are read.
+// execute runs one of the processes that bawn starts itself, if the first argument names one, and
+// otherwise a command of a person. Those processes start often, so they do not build the tree of
+// commands, for which the descriptions of all agents are read.
 func execute(ctx context.Context) error {
 	if len(os.Args) > 1 {
 		for _, v := range process.Verbs() {

@@ -66,7 +66,7 @@ the exit status of docker build; 125 is a failure of bawn.`,
 	return c
 }
 
-// request returns what the flags ask for.
+// request returns the build that the flags ask for. show means that --show was given.
 func (f *buildFlags) request(dir string, show bool) (engine.BuildRequest, error) {
 	r := engine.BuildRequest{Context: dir, File: f.file, Stdin: os.Stdin, Target: f.target, NoCache: f.noCache, Progress: f.progress, Allow: f.allow}
 	switch {
@@ -139,7 +139,8 @@ func readBuildSecret(given string) (engine.BuildSecret, error) {
 }
 
 // parseBuildSecret reads docker build's form of a secret: the fields of a line of CSV. Without a
-// source it is the environment variable of the ID or else the file of that name.
+// source, the secret is the environment variable that is called like the ID, or else that file. Where
+// it returns both a file and a variable, the variable counts.
 func parseBuildSecret(given string) (id, file, env string, err error) {
 	fields, err := csv.NewReader(strings.NewReader(given)).Read()
 	if err != nil {

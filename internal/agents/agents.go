@@ -40,8 +40,9 @@ type Agent struct {
 	Node     string `json:"node,omitempty"`     // major version of Node.js that runs the program; empty: it runs by itself
 
 	Autonomy []string `json:"autonomy,omitempty"` // arguments for full autonomy, before all others
-	// Subcommands have arguments for full autonomy of their own, which follow the subcommand, or
-	// none. It is for programs that do not take Autonomy before a subcommand.
+	// Subcommands holds, by subcommand, the arguments for full autonomy that follow it and replace
+	// Autonomy; an empty list is none. It is for programs that do not take Autonomy before a
+	// subcommand.
 	Subcommands map[string][]string `json:"subcommands,omitempty"`
 	Allow       []string            `json:"allow,omitempty"` // rules that it needs at work
 

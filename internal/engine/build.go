@@ -88,7 +88,8 @@ type Build struct {
 	closed bool
 }
 
-// buildFolder is where the guest has, in memory, what does not lie in the context.
+// buildFolder is the directory of the guest, in memory, with the files of a build that do not lie in
+// its context.
 const buildFolder = "/run/bawn-build"
 
 // builtTag is the name of the result in the builder's Docker.
@@ -179,7 +180,7 @@ func (b *Build) prepare(ctx context.Context, r *BuildRequest, file dockerfile) e
 	named := slices.ContainsFunc(r.Args, func(a string) bool { return strings.Contains(a, image.BaseTag) })
 	if !named {
 		status, err := b.guest(ctx, nil, "grep", "-qsF", image.BaseTag, file.guest())
-		if err != nil && status != 1 && status != 2 { // it is not named, or the file is not there, which Docker reports
+		if err != nil && status != 1 && status != 2 { // 1: it is not named; 2: there is no such file, which Docker reports
 			return err
 		}
 		named = status == 0

@@ -33,7 +33,7 @@ func (e *Engine) builderOf(dir string) (*sandbox.Spec, error) {
 	return nil, e.notFound(dir)
 }
 
-// asBuilder makes a new spec that of a builder.
+// asBuilder turns a new spec into that of a builder.
 func asBuilder(spec *sandbox.Spec) {
 	spec.Builder = true
 	spec.Project.Mode = sandbox.ReadOnly

@@ -224,7 +224,7 @@ func (e *Engine) undoCreate(name string, interrupted bool) error {
 }
 
 // restoreMountsAndPorts gives a sandbox back the mounts, volumes, local directories and ports that it
-// had before a start that failed: these are what starts fail of, and the next one would fail again.
+// had before a start that failed: starts fail because of them, and the next one would fail again.
 // The caller holds the start lock.
 func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 	spec, err := d.Spec()

@@ -41,7 +41,7 @@ func TestKilledChild(t *testing.T) {
 	}
 }
 
-// openReviewed opens what prepareKilled made.
+// openReviewed opens the sandbox of a state directory that prepareAccept or prepareUndo has filled.
 func openReviewed(t *testing.T, state string) *reviewed {
 	t.Helper()
 	sandboxes, err := store.OpenAt(state)
@@ -139,8 +139,8 @@ func (r *reviewed) begins(path, begin string) {
 }
 
 // TestKilledAnywhere kills accept and undo before each of their system calls that change
-// something. At each, a path of the project is as before or as asked; the next run finishes, and
-// leaves nothing else.
+// something. After each kill, every path of the project is as it was or as it was asked for. The next
+// run finishes the work, and leaves nothing else.
 func TestKilledAnywhere(t *testing.T) {
 	for _, test := range []struct {
 		as      string

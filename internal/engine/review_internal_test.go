@@ -203,7 +203,7 @@ func TestAccept(t *testing.T) {
 }
 
 // TestRemovedFromAGuardedDirectory: what the guest has removed from its version of a directory is in
-// the review, and goes on the host when it is accepted; what the host has made there since does not.
+// the review, and is removed on the host when it is accepted; what the host has made there since is not.
 func TestRemovedFromAGuardedDirectory(t *testing.T) {
 	r := newReviewed(t)
 	for _, at := range []string{"gone", "kept", "sub/gone"} {

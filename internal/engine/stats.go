@@ -65,8 +65,8 @@ func (e *Engine) Stats(ctx context.Context, r StatsRequest) iter.Seq2[[]Stat, er
 	}
 }
 
-// percent returns the share of one processor between two measurements, or nil if there are not two
-// of one start.
+// percent returns the share of one processor between two measurements. It returns nil unless there
+// are two, of the same start of the sandbox.
 func percent(before, now *control.Usage) *float64 {
 	if before == nil || now == nil || !now.Time.After(before.Time) || now.CPU < before.CPU {
 		return nil
@@ -108,7 +108,7 @@ func (e *Engine) selected(ctx context.Context, r StatsRequest) (list []*Info, er
 	if len(r.Names) > 0 {
 		return list, nil
 	}
-	all, _, err := e.List(ctx) // a damaged one takes nothing
+	all, _, err := e.List(ctx) // one that cannot be described is left out
 	for _, i := range all {
 		if r.All || i.State.Phase == sandbox.Running {
 			list = append(list, i)

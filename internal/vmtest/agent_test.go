@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,8 +36,8 @@ type toolCall struct {
 	input map[string]any
 }
 
-// fakeModel serves Anthropic's Messages API. It asks for its calls one after the other, and at
-// last repeats the results of all.
+// fakeModel serves Anthropic's Messages API. It asks for its calls one after the other, keeps their
+// results, and then says that it is done.
 type fakeModel struct {
 	key   string
 	calls []toolCall
@@ -270,14 +271,12 @@ func checkTask(t *testing.T, dir string, model *fakeModel) {
 func makeTask(t *testing.T, dir string, task agentTask, api string) {
 	t.Helper()
 	writeFile(t, filepath.Join(base, "home", ".gitconfig"), "[user]\n\tname = Ada\n\temail = ada@example.org\n")
-	files := object{"calc.py": wrongSum, "test_calc.py": sumTest, ".gitignore": "__pycache__\n"}
+	files := map[string]string{"calc.py": wrongSum, "test_calc.py": sumTest, ".gitignore": "__pycache__\n"}
 	if task.files != nil {
-		for name, text := range task.files(api) {
-			files[name] = text
-		}
+		maps.Copy(files, task.files(api))
 	}
 	for name, text := range files {
-		writeFile(t, filepath.Join(dir, name), text.(string))
+		writeFile(t, filepath.Join(dir, name), text)
 	}
 	git(t, dir, "init", "-q")
 	git(t, dir, "add", "-A")

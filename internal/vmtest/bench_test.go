@@ -227,7 +227,7 @@ func pss(b *testing.B, pid int) float64 {
 	return float64(kib) / 1024
 }
 
-// unconfined returns a program that runs QEMU without bawn's filter of system calls. It has no
+// unconfined returns a program that runs QEMU without bawn's filter of system calls. The filter refuses
 // socketpair(2), which QEMU needs for the back channel that C virtiofsd asks for.
 func unconfined(b *testing.B) string {
 	b.Helper()

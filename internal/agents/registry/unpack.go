@@ -163,7 +163,7 @@ func unpack(archive io.Reader, packed func() int64, dir string, want func(string
 	}
 }
 
-// unpacking is what was made of an archive so far.
+// unpacking is the state of unpacking an archive.
 type unpacking struct {
 	root    *os.Root
 	want    func(name string) bool // nil: all
@@ -191,7 +191,7 @@ func (u *unpacking) mkdir(dir string) error {
 		return err
 	}
 	u.made[dir] = true
-	if err := u.root.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) { // a file there is an error at what lies in it
+	if err := u.root.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) { // if that is a file, making the entry in it fails
 		return err
 	}
 	return nil
