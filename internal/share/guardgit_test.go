@@ -72,12 +72,17 @@ func (p *project) try(dir, script string) (string, error) {
 	// the thread, and with it the collector and the server of the mount.
 	c := exec.CommandContext(ctx, "/bin/sh", "-e", "-c", `cd "$0"; `+script, dir)
 	c.WaitDelay = time.Second
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.t.TempDir(), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1",
+	c.Env = gitEnv(p.t.TempDir())
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// gitEnv returns the environment of scripts that run git, with a home directory.
+func gitEnv(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org",
 		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
 		"GIT_CONFIG_KEY_1=protocol.file.allow", "GIT_CONFIG_VALUE_1=always"}
-	out, err := c.CombinedOutput()
-	return string(out), err
 }
 
 // hostHas checks the contents of a file on the host; "" means that there is none.

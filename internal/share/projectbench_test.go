@@ -74,8 +74,7 @@ func BenchmarkProject(b *testing.B) {
 func benchGit(b *testing.B, dir, script string) time.Duration {
 	b.Helper()
 	c := exec.CommandContext(b.Context(), "/bin/sh", "-ec", `cd "$0"; `+script, dir)
-	c.Env = []string{"TURN=" + os.Getenv("TURN"), "PATH=" + os.Getenv("PATH"), "HOME=/", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org",
-		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
+	c.Env = append(gitEnv("/"), "TURN="+os.Getenv("TURN"))
 	began := time.Now()
 	if out, err := c.CombinedOutput(); err != nil {
 		b.Fatalf("%s: %v\n%s", script, err, out)
