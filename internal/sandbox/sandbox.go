@@ -219,9 +219,12 @@ const MaxName = 63
 var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // CheckName returns an error unless a sandbox can have the name.
-func CheckName(name string) error {
+func CheckName(name string) error { return checkName("sandbox", name) }
+
+// checkName is CheckName for the name of that kind of thing.
+func checkName(kind, name string) error {
 	if !nameRule.MatchString(name) {
-		return fmt.Errorf("invalid sandbox name %q: use 1 to %d lower-case letters, digits and hyphens, not at the ends", name, MaxName)
+		return fmt.Errorf("invalid %s name %q: use 1 to %d lower-case letters, digits and hyphens, not at the ends", kind, name, MaxName)
 	}
 	return nil
 }

@@ -31,12 +31,7 @@ func (v Volume) String() string {
 
 // CheckVolumeName returns an error unless a volume can have the name. The rule is that of
 // CheckName.
-func CheckVolumeName(name string) error {
-	if !nameRule.MatchString(name) {
-		return fmt.Errorf("invalid volume name %q: use 1 to %d lower-case letters, digits and hyphens, not at the ends", name, MaxName)
-	}
-	return nil
-}
+func CheckVolumeName(name string) error { return checkName("volume", name) }
 
 // ParseVolume reads NAME:PATH[:ro]. The path is absolute, or begins with ~/ for the home directory
 // of the guest's user, which InHome resolves.
