@@ -13,7 +13,7 @@ import (
 	"bawn.dev/bawn/internal/progress"
 )
 
-// LocalPrefix begins references to images that Save made.
+// LocalPrefix begins references to images that Save or SaveArchive made.
 const LocalPrefix = "local:"
 
 // NotMadeError means that there is no image LocalPrefix+Name.

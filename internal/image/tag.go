@@ -33,13 +33,13 @@ func TagRef(tag string) (ref string, err error) {
 		return "", fmt.Errorf("invalid image name %q: %w; write a name in lower case, such as web, web:1.2 or example.org/web:1.2", tag, why)
 	}
 	first, _, _ := strings.Cut(short, ":")
-	reserved := []string{strings.TrimSuffix(archivePrefix, ":"), strings.TrimSuffix(layoutPrefix, ":"), strings.TrimSuffix(LocalPrefix, ":"), strings.TrimSuffix(digestPrefix, ":")}
+	reserved := []string{archivePrefix, layoutPrefix, LocalPrefix, digestPrefix}
 	switch {
 	case short == "" || strings.ContainsRune("/.-_", rune(short[0])):
 		return bad(errors.New("it does not begin with a name"))
 	case len(short) > maxTag:
 		return bad(fmt.Errorf("it has more than %d bytes", maxTag))
-	case short == DefaultRef || first == BaseTag || slices.Contains(reserved, first):
+	case short == DefaultRef || first == BaseTag || slices.Contains(reserved, first+":"):
 		return bad(errors.New("bawn gives this name another meaning"))
 	}
 	if _, err := name.NewTag(short); err != nil {
