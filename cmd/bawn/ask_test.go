@@ -178,13 +178,20 @@ func runOn(t *testing.T, ctx context.Context, slave *os.File, args ...string) <-
 	return ended
 }
 
-func TestAsk(t *testing.T) {
-	sandboxes, dir := projectPlace(t)
-	d, p := pretend(t, sandboxes, dir)
+// openNetLog opens the log of a sandbox's network. The caller closes it.
+func openNetLog(t *testing.T, d store.Dir) *audit.Log {
+	t.Helper()
 	log, err := audit.Open(d.File(store.NetLogFile), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return log
+}
+
+func TestAsk(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	d, p := pretend(t, sandboxes, dir)
+	log := openNetLog(t, d)
 	defer log.Close()
 	deny := func(name string) {
 		log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: name, Port: 443, Reason: "no rule allows it", Suggest: name})
@@ -292,10 +299,7 @@ func TestOnceIsShownAndReset(t *testing.T) {
 func TestLearnAsks(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, _ := pretend(t, sandboxes, dir)
-	log, err := audit.Open(d.File(store.NetLogFile), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := openNetLog(t, d)
 	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
 	log.Close()
 	own := d.File(store.PolicyFile)
@@ -318,10 +322,7 @@ func TestLearnAsks(t *testing.T) {
 func TestLearnProposesNoHost(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, _ := pretend(t, sandboxes, dir)
-	log, err := audit.Open(d.File(store.NetLogFile), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := openNetLog(t, d)
 	for _, e := range []audit.Entry{
 		{Name: "a.test", Port: 22, Suggest: "a.test:22"}, {Name: "host.bawn.internal", Port: 5432, Suggest: "host:5432"}, {Name: "in.test", Port: 80, Suggest: "10.1.2.3:80"},
 		{Name: "loop.test", Port: 80, Suggest: "127.0.0.1:80"}, {Name: "meta.test", Port: 80, Suggest: "169.254.169.254:80"}, {Port: 80, Suggest: "[64:ff9b::a9fe:a9fe]:80"}, // as an older bawn suggested
@@ -357,10 +358,7 @@ func TestLearnProposesNoHost(t *testing.T) {
 func TestAskAboutTheHost(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, p := pretend(t, sandboxes, dir)
-	log, err := audit.Open(d.File(store.NetLogFile), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := openNetLog(t, d)
 	defer log.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -402,10 +400,7 @@ func TestAskAboutTheHost(t *testing.T) {
 func TestAttackTypedBefore(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, _ := pretend(t, sandboxes, dir)
-	log, err := audit.Open(d.File(store.NetLogFile), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := openNetLog(t, d)
 	log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "a.test", Port: 22, Suggest: "a.test:22"})
 	log.Close()
 	propose(t, dir, "allow: ['host:5432']\n")
@@ -435,10 +430,7 @@ func TestAttackTypedBefore(t *testing.T) {
 func TestAgentAsks(t *testing.T) {
 	sandboxes, dir := projectPlace(t)
 	d, p := pretend(t, sandboxes, dir)
-	log, err := audit.Open(d.File(store.NetLogFile), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := openNetLog(t, d)
 	defer log.Close()
 	p.asks("early.test:22", "before anybody looked")
 	var out strings.Builder
