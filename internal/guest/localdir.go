@@ -192,26 +192,36 @@ func openOrMake(at int, name string, uid, gid int) (int, error) {
 // often.
 const remountPause = 100 * time.Millisecond
 
+// retryPause is how long watch waits after a failure. What it failed at may change without a change
+// of the mounts: a file of the host may stand where the directory was, until the host removes it.
+const retryPause = time.Second
+
 // watch mounts the directories again whenever one of them is not mounted any more.
 func (l *localDirs) watch() {
-	f, err := os.Open("/proc/self/mountinfo")
+	// os.Open would have the Go runtime poll the file too, and the kernel reports a change of the
+	// mounts to one poll of an open file only (mounts_poll in Linux's fs/proc_namespace.c).
+	mounts, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		log.Printf("local directories are not watched: %v", err)
 		return
 	}
-	defer f.Close()
+	defer unix.Close(mounts)
 	said := ""
 	for { // it looks first: a mount may have gone before the file was opened
 		l.mu.Lock()
 		err := l.mountAll()
 		l.mu.Unlock()
-		if err != nil && err.Error() != said {
-			said = err.Error()
-			log.Print(err)
+		next := -1 // milliseconds; -1 is without a limit
+		if err != nil {
+			next = int(retryPause.Milliseconds())
+			if err.Error() != said {
+				said = err.Error()
+				log.Print(err)
+			}
 		}
 		time.Sleep(remountPause)
 		// A change of the mounts since the last poll is POLLPRI (proc_pid_mounts(5)).
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, -1)
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(mounts), Events: unix.POLLPRI}}, next)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			log.Printf("local directories are not watched: %v", err)
 			return

@@ -92,13 +92,39 @@ stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_mo
 	if n, m := hostSees("node_modules"), hostSees("a/target"); n != 0 || m != 0 {
 		t.Errorf("the host sees %d and %d files", n, m)
 	}
-	// The host removes the directory, as git clean does: it is put back.
-	if err := os.Remove(filepath.Join(dir, "node_modules")); err != nil {
+	// The host removes the directory, as git clean does: it is put back, each time.
+	place := filepath.Join(dir, "node_modules")
+	putBack := func() {
+		t.Helper()
+		wait(t, "node_modules to be put back", func() bool {
+			return sh(t, dir, "cat node_modules/f 2>/dev/null || true") == "module\n" && hostSees("node_modules") == 0
+		})
+	}
+	for range 4 {
+		if err := os.Remove(place); err != nil {
+			t.Fatal(err)
+		}
+		putBack()
+	}
+	// A file of the host stands there for a while: it stays as it is until the host removes it.
+	if err := os.Remove(place); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "node_modules to be put back", func() bool {
-		return sh(t, dir, "cat node_modules/f 2>/dev/null || true") == "module\n" && hostSees("node_modules") == 0
+	writeFile(t, filepath.Join(dir, "file"), "of the host\n")
+	if err := os.Rename(filepath.Join(dir, "file"), place); err != nil {
+		_ = os.Remove(place) // put back already
+		err = os.Rename(filepath.Join(dir, "file"), place)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(t, "the guest to see the file", func() bool {
+		return sh(t, dir, "cat node_modules 2>/dev/null || true") == "of the host\n"
 	})
+	if err := os.Remove(place); err != nil {
+		t.Fatal(err)
+	}
+	putBack()
 	// Programs remove what is in it, but not the directory, which is a mount.
 	if out := sh(t, dir, "rm -rf a/target 2>/dev/null || ls -A a/target; echo target > a/target/f"); out != "" {
 		t.Errorf("left: %q", out)
