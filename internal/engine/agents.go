@@ -20,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/launch"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -369,10 +370,10 @@ func readLogin(from *os.Root, file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxLogin {
+	if !fi.Mode().IsRegular() { // also not a link
 		return nil, fs.ErrInvalid
 	}
-	return from.ReadFile(file)
+	return regular.ReadIn(from, file, maxLogin)
 }
 
 // addAgent gives a running sandbox an agent, and keeps it in the spec; nil is none. The caller

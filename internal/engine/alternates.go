@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // A repository may borrow objects of others (git clone --reference and --shared;
@@ -35,7 +36,7 @@ func (e *Engine) warnAlternates(spec *sandbox.Spec) {
 
 // borrowedFrom returns the directories of repositories whose objects a directory of objects borrows.
 func borrowedFrom(objects string) (list []string) {
-	f, err := openRegular(filepath.Join(objects, "info", "alternates"))
+	f, err := regular.Open(filepath.Join(objects, "info", "alternates"), regular.NoFollow)
 	if err != nil {
 		return nil
 	}

@@ -3,18 +3,16 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
-	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // This file shares the git directory of a linked worktree or a submodule, which lies outside of
@@ -151,7 +149,7 @@ func ofWorktree(dir string, l gitLink) error {
 // ofSubmodule returns an error unless the configuration of a git directory names the project.
 func ofSubmodule(dir, gitDir string) error {
 	none := fmt.Errorf("the configuration of %s does not name %s as its working tree (core.worktree): share it with --mount, if it is yours", gitDir, dir)
-	f, err := openRegular(filepath.Join(gitDir, "config"))
+	f, err := regular.Open(filepath.Join(gitDir, "config"), regular.NoFollow)
 	if err != nil {
 		return errors.Join(none, err)
 	}
@@ -174,28 +172,14 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no regular file")})
-	}
-	return f, nil
-}
-
 // readLine reads a file of one path, as git writes them.
 func readLine(path string) (string, error) {
-	f, err := openRegular(path)
-	if err != nil {
+	b, err := regular.Read(path, maxGitLink, regular.NoFollow)
+	if err != nil && !errors.Is(err, regular.ErrTooLarge) {
 		return "", err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxGitLink+1))
 	line := strings.TrimRight(string(b), "\r\n")
-	if err != nil || len(b) > maxGitLink || line == "" || strings.ContainsAny(line, "\x00\n") {
+	if err != nil || line == "" || strings.ContainsAny(line, "\x00\n") {
 		return "", errors.Join(err, fmt.Errorf("%s does not hold one path", path))
 	}
 	return line, nil

@@ -3,10 +3,11 @@ package engine
 import (
 	"encoding/base64"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // maxTerminfo bounds a compiled terminfo entry, in bytes (term(5)).
@@ -50,16 +51,7 @@ func terminfoDirs() []string {
 // terminfoEntry returns a compiled entry; nil unless the file is one: it begins with octal
 // 0432, or 01036 for 32-bit numbers, low byte first (term(5)).
 func terminfoEntry(path string) []byte {
-	fi, err := os.Stat(path)
-	if err != nil || !fi.Mode().IsRegular() || fi.Size() > maxTerminfo {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTerminfo))
+	b, err := regular.Read(path, maxTerminfo, 0)
 	if err != nil || len(b) < 12 {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // Name is the file's name in the project directory.
@@ -179,27 +179,16 @@ func (a *Approvals) Look(dir string) (*Check, error) {
 
 // read reads the file. It follows no symbolic link and does not block on a pipe.
 func read(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, unix.ELOOP) {
+	b, err := regular.Read(path, maxFile, regular.NoFollow)
+	switch {
+	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("%s is a symbolic link: must be a regular file", path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
+	case errors.Is(err, regular.ErrNotRegular):
 		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(b) > maxFile {
+	case errors.Is(err, regular.ErrTooLarge):
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	case err != nil:
+		return nil, err
 	}
 	return b, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -83,11 +84,13 @@ func (s *Store) List() ([]Secret, error) {
 }
 
 func (s *Store) read() ([]Secret, error) {
-	f, err := os.OpenFile(s.indexPath(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := regular.Open(s.indexPath(), regular.NoFollow)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, regular.ErrNotRegular):
+		return nil, fmt.Errorf("list of secrets: %s must be a regular file that only you can change", s.indexPath())
+	case err != nil:
 		return nil, fmt.Errorf("list of secrets: %w", err)
 	}
 	defer f.Close()
@@ -95,7 +98,7 @@ func (s *Store) read() ([]Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o022 != 0 {
+	if fi.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("list of secrets: %s must be a regular file that only you can change: chmod 600 it", s.indexPath())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxIndex+1))

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -10,11 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // hostFiles is this host's file system beneath one directory. A path that leads out of it,
@@ -43,31 +42,15 @@ func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err err
 func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
 	share, name := inShare(shares, p)
 	if share == "" {
-		return openRegular(os.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)) // not to wait at a FIFO
+		return regular.Open(p, 0)
 	}
 	h, name, err := openHost(share, name)
 	if err != nil {
 		return nil, err
 	}
 	defer h.root.Close()
-	f, err := openRegular(h.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+	f, err := regular.Check(h.root.OpenFile(name, regular.Flags, 0))
 	return f, failure(h, name, err)
-}
-
-// openRegular returns f if it is a regular file, and closes it otherwise.
-func openRegular(f *os.File, err error) (*os.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", f.Name())
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // openDestination opens a directory to copy to, or the one that the copy will be in. name
@@ -154,13 +137,9 @@ func (h hostFiles) Chtimes(p string, modified time.Time) error {
 // Open opens a regular file. It does not block on a pipe that a guest has put in its
 // place. The reader has no WriteTo, which would bypass the count of bytes.
 func (h hostFiles) Open(p string) (io.ReadCloser, error) {
-	f, err := h.root.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := regular.Check(h.root.OpenFile(p, regular.Flags, 0))
 	if err != nil {
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.New("it was replaced by something that is not a file")
+		return nil, err // of a FIFO or a device: it has replaced the file that was listed
 	}
 	return struct{ io.ReadCloser }{f}, nil
 }

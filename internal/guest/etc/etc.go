@@ -6,12 +6,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // maxSize bounds what Read reads of a file, in bytes.
@@ -20,15 +21,7 @@ const maxSize = 1 << 20
 // Read returns the contents of a file, up to maxSize. Of what is missing, cannot be read,
 // or is no regular file, it returns nil. It does not wait for a writer of a pipe.
 func Read(path string) []byte {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil
-	}
-	b, _ := io.ReadAll(io.LimitReader(f, maxSize)) // what was read counts
+	b, _ := regular.Read(path, maxSize, 0) // what was read counts
 	return b
 }
 

@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -72,7 +71,7 @@ func RulesIn(file string) ([]policy.Rule, error) {
 // file the error is fs.ErrNotExist; a link that leads nowhere is another error, since rules
 // are missing there that the user has, and so is anything that is no regular file.
 func ReadRules(file string) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := regular.Open(file, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if derr := danglingLink(file); derr != nil {
 			return nil, derr
@@ -82,13 +81,6 @@ func ReadRules(file string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", file)
-	}
 	return io.ReadAll(io.LimitReader(f, policy.MaxFile+1)) // a longer one is refused by policy.ParseFile
 }
 

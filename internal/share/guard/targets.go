@@ -3,17 +3,15 @@ package guard
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
-	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/pathwalk"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // maxConfig bounds the configuration of git that is read, in bytes.
@@ -126,15 +124,11 @@ func gitDirOf(root string) (own, common string) {
 
 // readSmall reads a regular file, up to maxConfig bytes. It does not wait for the writer of a FIFO.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	b, err := regular.Read(path, maxConfig, 0)
+	if errors.Is(err, regular.ErrTooLarge) {
+		return b, nil
 	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
-	}
-	return io.ReadAll(io.LimitReader(f, maxConfig))
+	return b, err
 }
 
 // namedIn returns the paths that one file of configuration names, and the files that it includes,

@@ -1,7 +1,6 @@
 package shareserver
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/share"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // maxLink bounds a file of git that holds one path, in bytes: PATH_MAX and its end.
@@ -47,15 +47,7 @@ func otherWorktrees(root string, spec *sandbox.Spec) (list []string) {
 
 // readLink reads a file of one path, as git writes them.
 func readLink(path string) (string, bool) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", false
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return "", false
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxLink+1))
+	b, err := regular.Read(path, maxLink, regular.NoFollow)
 	line := strings.TrimRight(string(b), "\r\n")
-	return line, err == nil && len(b) <= maxLink && line != "" && !strings.ContainsRune(line, 0)
+	return line, err == nil && line != "" && !strings.ContainsRune(line, 0)
 }

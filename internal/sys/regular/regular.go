@@ -1,0 +1,73 @@
+// Package regular opens and reads files that must be regular files. Nobody makes the caller wait by
+// a FIFO or a device in their place, or fill its memory by their size.
+package regular
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of a file that is there. They come in a *fs.PathError with its path.
+var (
+	ErrNotRegular = errors.New("not a regular file")
+	ErrTooLarge   = errors.New("larger than it may be")
+)
+
+// Flags are the flags of open(2) with which a file is opened for reading: the opening of a FIFO does
+// not wait for a writer, and no terminal becomes the controlling one.
+const Flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+
+// NoFollow is a flag of Open and Read: a symbolic link as the last part of the path is not followed
+// (the error is unix.ELOOP).
+const NoFollow = unix.O_NOFOLLOW
+
+// Open opens a regular file for reading. flags is 0 or NoFollow. The caller closes the file.
+func Open(path string, flags int) (*os.File, error) {
+	return Check(os.OpenFile(path, Flags|flags, 0))
+}
+
+// Check returns f if it is a regular file. Otherwise it closes f and returns ErrNotRegular. An error
+// of the opening is returned as it is.
+func Check(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: f.Name(), Err: ErrNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Read reads a regular file of at most limit bytes. Of a longer one it returns ErrTooLarge, with the
+// first limit bytes. flags is as for Open.
+func Read(path string, limit int64, flags int) ([]byte, error) {
+	f, err := Open(path, flags)
+	return readAll(f, err, limit)
+}
+
+// ReadIn is Read of a file in a directory that no path leads out of. It follows links in there.
+func ReadIn(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := Check(root.OpenFile(name, Flags, 0))
+	return readAll(f, err, limit)
+}
+
+func readAll(f *os.File, err error, limit int64) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		return b[:limit], &fs.PathError{Op: "read", Path: f.Name(), Err: ErrTooLarge}
+	}
+	return b, err
+}

@@ -1,0 +1,56 @@
+package regular_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/regular"
+)
+
+// TestRead: what is no regular file is refused without a wait, a longer file is cut, and links are
+// followed only where they may be.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(
+		os.WriteFile(at("file"), []byte("12345"), 0o600),
+		os.Symlink("file", at("link")),
+		os.Symlink("gone", at("dangling")),
+		os.Mkdir(at("dir"), 0o700),
+		unix.Mkfifo(at("fifo"), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		limit int64
+		flags int
+		want  string
+		err   error
+	}{
+		{"file", 5, 0, "12345", nil},
+		{"file", 5, regular.NoFollow, "12345", nil},
+		{"file", 4, 0, "1234", regular.ErrTooLarge},
+		{"link", 5, 0, "12345", nil},
+		{"link", 5, regular.NoFollow, "", unix.ELOOP},
+		{"dangling", 5, 0, "", os.ErrNotExist},
+		{"dir", 5, 0, "", regular.ErrNotRegular},
+		{"fifo", 5, regular.NoFollow, "", regular.ErrNotRegular},
+	} {
+		b, err := regular.Read(at(c.name), c.limit, c.flags)
+		if string(b) != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s, %d: %q, %v", c.name, c.limit, b, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), at(c.name)) {
+			t.Errorf("%s: the error %q has no path", c.name, err)
+		}
+	}
+	if _, err := regular.Open("/dev/null", 0); !errors.Is(err, regular.ErrNotRegular) {
+		t.Errorf("/dev/null: %v", err)
+	}
+}
