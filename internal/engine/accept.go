@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share/versions"
@@ -219,9 +217,6 @@ func (a *Acceptance) drop(host string, taken []versions.Version) error {
 		whole = append(whole, v.Version)
 	}
 	_, err = versions.Drop(a.shares[host], slices.Sorted(maps.Keys(slots)), whole)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // the guest has removed it meanwhile
-	}
 	return err
 }
 

@@ -243,42 +243,38 @@ func (v Version) Same(o Version) bool {
 
 // Drop removes from a store the versions of those guarded paths that the host has taken over, so that
 // the guest sees the host's files again. Each goes as a whole, if it still is what taken has of it.
-// The caller has called Recover. Drop returns how many guarded paths the guest shares with the host again.
+// The caller has called Recover. Drop returns how many guarded paths the guest shares with the host
+// again. An error at one does not keep it from the others.
 func Drop(store string, slots []string, taken []Version) (dropped int, err error) {
 	of := map[string][]Version{}
 	for _, v := range taken {
 		of[v.Slot] = append(of[v.Slot], v)
 	}
 	for _, slot := range slots {
-		ok, err := drop(store, slot, of[slot])
-		if err != nil {
-			return dropped, fmt.Errorf("%s: %w", slot, err)
+		ok, derr := drop(store, slot, of[slot])
+		if derr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", slot, derr))
 		}
 		if ok {
 			dropped++
 		}
 	}
-	return dropped, nil
+	return dropped, err
 }
 
+// drop reports whether the guest shares the path of a slot with the host afterwards.
 func drop(store, slot string, taken []Version) (bool, error) {
-	at := "."
-	if dir := path.Dir(slot); dir != "." {
-		at = DirPrefix + strings.ReplaceAll(dir, "/", "/"+DirPrefix)
-	}
-	root, err := unix.Open(store, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(root)
-	dir, err := unix.Openat2(root, at, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(dir)
 	name, aside := SlotPrefix+path.Base(slot), asidePrefix+path.Base(slot)
-	// First aside, then compared: what the guest changes meanwhile is not lost.
-	if err := unix.Renameat2(dir, name, dir, aside, unix.RENAME_NOREPLACE); err != nil {
+	dir, err := openSlotDir(store, slot)
+	if err == nil {
+		defer unix.Close(dir)
+		// First aside, then compared: what the guest changes meanwhile is not lost.
+		err = unix.Renameat2(dir, name, dir, aside, unix.RENAME_NOREPLACE)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil // the guest has removed its version
+	}
+	if err != nil {
 		return false, err
 	}
 	w := &walker{limit: max(1, maxTaken(taken))}
@@ -294,6 +290,20 @@ func drop(store, slot string, taken []Version) (bool, error) {
 		return false, err
 	}
 	return true, removeAll(dir, droppedName, 0)
+}
+
+// openSlotDir opens the directory of a store in which a slot lies. The caller closes it.
+func openSlotDir(store, slot string) (int, error) {
+	at := "."
+	if dir := path.Dir(slot); dir != "." {
+		at = DirPrefix + strings.ReplaceAll(dir, "/", "/"+DirPrefix)
+	}
+	root, err := unix.Open(store, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(root)
+	return unix.Openat2(root, at, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 }
 
 // Recover finishes a Drop that was killed: the version that it was comparing is put back. One that the guest
