@@ -19,6 +19,7 @@ import (
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 // pretender is what a supervisor is asked for, written down.
@@ -28,6 +29,7 @@ type pretender struct {
 	calls           []string
 	access          []control.Access
 	worked          time.Duration // processor time
+	tokens          []tokens.Total
 }
 
 // Usage grows with each call, as one second of one processor does.
@@ -37,7 +39,7 @@ func (p *pretender) Usage() (control.Usage, error) {
 	p.worked += time.Second
 	return control.Usage{
 		Time: time.Unix(1, 0).Add(2 * p.worked), CPU: p.worked, Memory: 512 << 20,
-		DiskRead: 1 << 20, DiskWritten: 2 << 20, NetSent: 3 << 10, NetReceived: 4 << 10,
+		DiskRead: 1 << 20, DiskWritten: 2 << 20, NetSent: 3 << 10, NetReceived: 4 << 10, Tokens: p.tokens,
 	}, nil
 }
 

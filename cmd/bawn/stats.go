@@ -8,6 +8,8 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -28,8 +30,14 @@ func statsCommand() *cobra.Command {
 second until you press Ctrl-C. CPU is in percent of one processor. MEMORY is that of
 the host; the limit is the guest's. DISK is the space that the sandbox's disk, snapshots
 and suspended memory take, and the largest size of its disk. READ and WRITTEN are bytes
-of the host's disks, SENT and RECEIVED those of the network, since the start. With --json
-each measurement of a sandbox is a line.`,
+of the host's disks, SENT and RECEIVED those of the network, since the start.
+
+If a sandbox used the API of a language model on a host that bawn inspects (one with a
+secret, or with rules about requests), TOKENS shows what the API's answers said since the
+start: tokens of prompts that came from no cache, from the API's cache, and generated. That
+is no bill. --json has them by host, with the tokens that were written to the cache.
+
+With --json each measurement of a sandbox is a line.`,
 		Example: `  bawn stats
   bawn stats --once --json | jq -r '[.name, .usage.memory] | @tsv'`,
 		ValidArgsFunction: completeNames,
@@ -104,9 +112,17 @@ func (v statsView) format(stats []engine.Stat) ([]byte, error) {
 		b.WriteString(clearScreen)
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED")
+	title, tokens := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED", slices.ContainsFunc(stats, hasTokens)
+	if tokens {
+		title += "\tTOKENS IN / CACHED / OUT"
+	}
+	fmt.Fprintln(w, title)
 	for _, s := range stats {
-		fmt.Fprintln(w, statsRow(s))
+		row := statsRow(s)
+		if tokens {
+			row += "\t" + tokensCell(s)
+		}
+		fmt.Fprintln(w, row)
 	}
 	err := w.Flush()
 	return b.Bytes(), err
@@ -124,4 +140,31 @@ func statsRow(s engine.Stat) string {
 		net = size.Format(u.NetSent) + " / " + size.Format(u.NetReceived)
 	}
 	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Name, cpu, memory, size.Format(s.Disk)+" of "+size.Format(s.DiskLimit), disks, net)
+}
+
+// hasTokens reports whether any tokens of a sandbox were counted.
+func hasTokens(s engine.Stat) bool { return s.Usage != nil && len(s.Usage.Tokens) > 0 }
+
+// tokensCell returns the tokens of a sandbox, of all hosts together.
+func tokensCell(s engine.Stat) string {
+	if !hasTokens(s) {
+		return "-"
+	}
+	var in, cached, out int64
+	for _, t := range s.Usage.Tokens {
+		in, cached, out = in+t.Input+t.CacheWrite, cached+t.CacheRead, out+t.Output
+	}
+	return short(in) + " / " + short(cached) + " / " + short(out)
+}
+
+// short returns a count with three digits or so: 950, 12.3k, 4.0M.
+func short(n int64) string {
+	switch {
+	case n < 1000:
+		return strconv.FormatInt(n, 10)
+	case n < 999_950: // what is rounded to 1000.0k is 1.0M
+		return fmt.Sprintf("%.1fk", float64(n)/1e3)
+	default:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	}
 }

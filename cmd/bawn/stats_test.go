@@ -8,6 +8,7 @@ import (
 
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 // stats runs bawn stats and returns what it prints.
@@ -61,6 +62,42 @@ func TestStatsOnce(t *testing.T) {
 	}
 	if _, err := stats(t, "--once", "none"); engine.ReasonOf(err) != engine.NotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStatsTokens: the column is there if there are any, with the sums over all hosts; JSON has
+// each host.
+func TestStatsTokens(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	_, p := pretend(t, sandboxes, dir)
+	if out, err := stats(t, "--once"); err != nil || strings.Contains(out, "TOKENS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	p.tokens = []tokens.Total{
+		{Host: "api.anthropic.test", Requests: 3, Usage: tokens.Usage{Input: 1000, CacheRead: 4_000_000, CacheWrite: 11_345, Output: 900}},
+		{Host: "api.openai.test", Requests: 2, Unreported: 1, Usage: tokens.Usage{Output: 50}},
+	}
+	out, err := stats(t, "--once")
+	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+	if err != nil || len(lines) != 2 || !strings.HasSuffix(lines[0], "   TOKENS IN / CACHED / OUT") || !strings.HasSuffix(lines[1], "   12.3k / 4.0M / 950") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := sandboxes.Create(&sandbox.Spec{Name: "idle", Dir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err = stats(t, "--once", "--all"); err != nil || !strings.Contains(out, "   -\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err = stats(t, "--once", "--json"); err != nil || !strings.Contains(out, `"tokens":[{"host":"api.anthropic.test","requests":3,"input":1000,"cacheRead":4000000,"cacheWrite":11345,"output":900},{"host":"api.openai.test","requests":2,"unreported":1,"input":0,`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1.0k", 12_345: "12.3k", 999_949: "999.9k", 999_950: "1.0M", 4_000_000: "4.0M", 1<<53 - 1: "9007199254.7M"} {
+		if got := short(n); got != want {
+			t.Errorf("%d: %q, not %q", n, got, want)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/budget"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 // standIn is a supervisor that keeps what it was asked. Each method fails with fails, if
@@ -74,7 +75,7 @@ func (s *standIn) Stop(ctx context.Context, force bool) error {
 func (s *standIn) RefuseAccess(rule string) error { return s.called("refuse %s", rule) }
 
 // someUsage is what a standIn measures.
-var someUsage = control.Usage{Time: time.Unix(1, 0).UTC(), CPU: 2, Memory: 3, DiskRead: 4, DiskWritten: 5, NetSent: 6, NetReceived: 7}
+var someUsage = control.Usage{Time: time.Unix(1, 0).UTC(), CPU: 2, Memory: 3, DiskRead: 4, DiskWritten: 5, NetSent: 6, NetReceived: 7, Tokens: []tokens.Total{{Host: "api.test", Requests: 1, Usage: tokens.Usage{Input: 2}}}}
 
 func (s *standIn) Usage() (control.Usage, error) { return someUsage, s.called("usage") }
 

@@ -1,6 +1,10 @@
 package control
 
-import "time"
+import (
+	"time"
+
+	"bawn.dev/bawn/internal/tokens"
+)
 
 // Usage is what a sandbox takes of the host: its supervisor, its machine and the servers of its
 // shares together. The counters begin when the sandbox is started or resumed, and may fall when a
@@ -13,4 +17,7 @@ type Usage struct {
 	DiskWritten int64         `json:"diskWritten"`
 	NetSent     int64         `json:"netSent"` // bytes from the guest to hosts that it may reach
 	NetReceived int64         `json:"netReceived"`
+	// Tokens is what the answers of language models said that their requests took, by host, where
+	// bawn inspects the requests. It is no bill.
+	Tokens []tokens.Total `json:"tokens,omitempty"`
 }

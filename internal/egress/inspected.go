@@ -8,6 +8,7 @@ import (
 
 	"bawn.dev/bawn/internal/egress/tlshello"
 	"bawn.dev/bawn/internal/inspect"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 // TLS to a host that has a secret, or about whose requests there are rules, is ended here
@@ -60,6 +61,15 @@ func (f *flow) uninspected() string {
 		return f.to.Name + " has a secret, and only TLS over TCP is inspected: clients fall back to it"
 	}
 	return ""
+}
+
+// Tokens returns how many tokens the answers of language models said that they took, by host, of
+// those whose requests are inspected. It may run concurrently.
+func (g *Gateway) Tokens() []tokens.Total {
+	if g.cfg.Inspect == nil {
+		return nil
+	}
+	return g.cfg.Inspect.Tokens()
 }
 
 // serveInspected ends the client's TLS. up is the server if it is dialled already.

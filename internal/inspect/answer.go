@@ -182,6 +182,7 @@ func (s *session) answer(res *http.Response) error {
 	if x != nil && x.token && res.StatusCode == http.StatusOK && res.Body != nil {
 		res.Body = &tokenBody{ReadCloser: res.Body, found: func(b []byte) { s.i.issued.add(s.t.host(), b) }}
 	}
+	s.countTokens(res)
 	return nil
 }
 

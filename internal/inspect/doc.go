@@ -29,6 +29,9 @@
 // coding and the escapes (forms.go, pattern.go); an answer in a coding that bawn cannot read is
 // refused. hold.go says what is held of an answer that streams.
 //
+// Answers of language models say how many tokens they took: package tokens reads that as they pass
+// (tokens.go).
+//
 // Bodies stream both ways and are never held as a whole, but for one into which a secret is
 // put.
 //

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 // refusal is why a request or an answer does not pass.
@@ -142,6 +143,9 @@ func limit(r *http.Request, whole bool) {
 	}
 	if a := r.Header.Values("Accept-Encoding"); len(a) > 0 {
 		r.Header.Set("Accept-Encoding", acceptable(a))
+		if !whole && tokens.Find(r.Method, r.URL.Path) != nil {
+			r.Header.Set("Accept-Encoding", "identity") // or the numbers in the answer could not be read
+		}
 	}
 	for _, name := range []string{"Grpc-Accept-Encoding", "Connect-Accept-Encoding"} {
 		if r.Header.Get(name) != "" {

@@ -19,6 +19,7 @@ import (
 
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/accept"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 const (
@@ -64,6 +65,7 @@ type Inspector struct {
 	c        Config
 	sent     sentValues
 	issued   issued
+	tokens   tokens.Ledger
 	buffers  buffers
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request

@@ -22,6 +22,7 @@ import (
 func (s *supervisor) Usage() (control.Usage, error) {
 	u := control.Usage{Time: time.Now()}
 	u.NetSent, u.NetReceived = s.network.gate.Traffic()
+	u.Tokens = s.network.gate.Tokens()
 	if err := addProcess(&u, s.machine.Pid(), "VmRSS"); err != nil {
 		return u, err
 	}
