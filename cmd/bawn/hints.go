@@ -125,6 +125,7 @@ var steps = map[engine.Reason]string{
 	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
 	engine.StateWouldBeLost: "bawn snapshot create {sandbox} to save the present state first, or --force to discard it",
 
+	engine.BuildFailed:        "correct what is wrong and run the same command again; or --image default to start without it",
 	engine.BuildContext:       "name a directory of this host: bawn image build DIRECTORY",
 	engine.NoDockerfile:       "name it with --file, relative to the working directory: bawn image build --file FILE DIRECTORY",
 	engine.ImageInUse:         "bawn rm the sandboxes that use it (bawn inspect NAME shows the image of a sandbox)",
@@ -162,6 +163,8 @@ func stepIn(e *engine.Error) string {
 		return "bawn run --rm without --name"
 	case e.Reason == engine.ProjectInvalid && e.Check != nil:
 		return "correct the file (bawn trust {path} shows it), or --no-project-file to ignore it"
+	case e.Reason == engine.BuildFailed && len(e.Fields) > 0:
+		return fmt.Sprintf("the build was denied %s (bawn net log --denied --name {sandbox}): write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), project.Name)
 	case port && e.Origin == engine.FromProject:
 		return "write another port in " + project.Name + ", then bawn trust; or --no-project-file to ignore the file"
 	case port && e.Origin == engine.FromSandbox:

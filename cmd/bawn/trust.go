@@ -122,10 +122,18 @@ const hostWord = "host"
 
 // opensHost reports whether a proposal opens services of the host.
 func opensHost(c *project.Check) bool {
-	return c.Proposal != nil && slices.ContainsFunc(c.Proposal.Allow, func(r string) bool {
+	return c.Proposal != nil && slices.ContainsFunc(allowed(c.Proposal), func(r string) bool {
 		x, err := engine.ExposureOf(r)
 		return err != nil || x.Severity() == policy.OpensHost
 	})
+}
+
+// allowed returns all rules of a proposal that allow: those of the sandbox and those of its build.
+func allowed(p *project.Proposal) []string {
+	if p.Build == nil {
+		return p.Allow
+	}
+	return slices.Concat(p.Allow, p.Build.Allow)
 }
 
 // askApproval shows a bawn.yaml that is not approved and asks about it. It returns nil
@@ -168,7 +176,7 @@ func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
 		v.Problem = c.Err.Error()
 	}
 	if c.Proposal != nil {
-		for _, r := range c.Proposal.Allow {
+		for _, r := range allowed(c.Proposal) {
 			if x, err := engine.ExposureOf(r); err == nil && x.Opens != "" {
 				v.Opens = append(v.Opens, x.Text)
 			}
@@ -247,6 +255,7 @@ func plainWords(dir string, p *project.Proposal) []string {
 	if p.Image != "" {
 		add("the image %s", p.Image)
 	}
+	list = append(list, buildWords(p.Build)...)
 	if p.CPUs != 0 {
 		add("%d virtual CPUs", p.CPUs)
 	}
@@ -275,11 +284,7 @@ func plainWords(dir string, p *project.Proposal) []string {
 		add("%s leads to the guest's port %d", host, port.Guest)
 	}
 	for _, r := range p.Allow {
-		x, err := engine.ExposureOf(r)
-		if err != nil { // cannot be: the rule was parsed before
-			x.Text = r
-		}
-		add("the guest may reach %s", x.Text)
+		add("the guest may reach %s", exposureText(r))
 	}
 	for _, r := range p.Deny {
 		add("the guest must not reach %s", r)
@@ -293,6 +298,34 @@ func plainWords(dir string, p *project.Proposal) []string {
 	}
 	if len(list) == 0 {
 		add("nothing")
+	}
+	return list
+}
+
+// exposureText returns what a rule that was parsed before opens, in plain words.
+func exposureText(rule string) string {
+	x, err := engine.ExposureOf(rule)
+	if err != nil { // cannot be
+		return rule
+	}
+	return x.Text
+}
+
+// buildWords lists what the build of an image asks for; nil asks for nothing.
+func buildWords(b *project.Build) (list []string) {
+	if b == nil {
+		return nil
+	}
+	what := "an image that is built from " + b.Dockerfile()
+	if b.Target != "" {
+		what += ", up to the stage " + b.Target
+	}
+	list = append(list, fmt.Sprintf("%s, in a machine of its own that reads the project (context: %s), without hidden files, and may reach %s", what, b.Context, strings.Join(engine.BuildRules, ", ")))
+	for _, a := range b.Args {
+		list = append(list, "the argument "+a+" for the build")
+	}
+	for _, r := range b.Allow {
+		list = append(list, "the build may reach "+exposureText(r))
 	}
 	return list
 }

@@ -267,3 +267,21 @@ func TestAttackRulesInAProject(t *testing.T) {
 		t.Errorf("%d, and the mistake is not shown once:\n%s", code, out)
 	}
 }
+
+// TestTrustShowsABuild: with its rules, of which those that open the host's services are asked about
+// twice.
+func TestTrustShowsABuild(t *testing.T) {
+	p, err := project.Parse("f", []byte("build: {context: web, target: dev, args: {A: 1}, allow: [\"host:5432\"]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(plainWords("/shop", p), "\n")
+	for _, want := range []string{"built from web/Dockerfile, up to the stage dev", "preset:dockerhub", "the argument A=1 for the build", "the build may reach "} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in %s", want, got)
+		}
+	}
+	if !opensHost(&project.Check{Proposal: p}) {
+		t.Error("it opens services of the host")
+	}
+}

@@ -58,6 +58,8 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		msg += fmt.Sprintf("; to approve it: bawn trust %s", pathArgument(n.Path))
 	case engine.ImageFixed:
 		msg += fmt.Sprintf(", which differs from the one in %s; to use that one: bawn rm %s, then run the same command again", project.Name, n.Sandbox)
+	case engine.ImageOlder:
+		msg += fmt.Sprintf("; to begin anew with that: bawn rm %s, then run the same command again", n.Sandbox)
 	case engine.NeedsRestart:
 		msg += fmt.Sprintf("; to apply it now: bawn stop %s, then run the same command again", n.Sandbox)
 	case engine.PoolMemberFailed, engine.StartRepeated:

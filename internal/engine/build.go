@@ -123,7 +123,10 @@ func (e *Engine) StartBuild(ctx context.Context, r BuildRequest) (*Build, error)
 		}
 	}
 	b := &Build{e: e, ref: ref, argv: buildCommand(&r, file, dir), began: time.Now()}
-	if err := b.open(ctx, &r, dir); err != nil {
+	yes := true
+	if err := b.open(ctx, &Request{Dir: dir, Builder: true, Change: SpecChange{
+		Allow: slices.Concat(BuildRules, r.Allow), Show: r.Show, NoProject: &yes, NoGitIdentity: &yes,
+	}}); err != nil {
 		return nil, err
 	}
 	if err := b.prepare(ctx, &r, file); err != nil {
@@ -311,17 +314,13 @@ func (b *Build) Close() error {
 	return err
 }
 
-// open starts the builder and connects to it.
-func (b *Build) open(ctx context.Context, r *BuildRequest, dir string) error {
+// open starts the builder of a request and connects to it.
+func (b *Build) open(ctx context.Context, r *Request) error {
 	base, err := b.e.PullImage(ctx, DefaultImage)
 	if err != nil {
 		return err
 	}
-	yes := true
-	req := Request{Dir: dir, Builder: true, Change: SpecChange{
-		Allow: slices.Concat(BuildRules, r.Allow), Show: r.Show, NoProject: &yes, NoGitIdentity: &yes,
-	}}
-	b.s, b.lock, err = b.e.startBuilder(ctx, &req, base)
+	b.s, b.lock, err = b.e.startBuilder(ctx, r, base)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func TestABuilderIsNotTheSandboxOfItsDirectory(t *testing.T) {
 	if s, l, err := e.startFound(t.Context(), in, &r, &Image{Digest: "sha256:new"}); s != nil || l != nil || err != nil {
 		t.Errorf("%v, %v, %v", s, l, err)
 	}
-	if _, err := e.builderOf(dir); ReasonOf(err) != NotFound {
+	if _, err := e.builderOf(dir, false); ReasonOf(err) != NotFound {
 		t.Errorf("it is still there: %v", err)
 	}
 

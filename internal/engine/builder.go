@@ -19,14 +19,14 @@ const builderPrefix = "build-"
 // builderLock is held in the folder of a builder while a build runs in it.
 const builderLock = "build.lock"
 
-// builderOf returns the builder of a directory, or a not-found error.
-func (e *Engine) builderOf(dir string) (*sandbox.Spec, error) {
+// builderOf returns the builder of a directory, or a not-found error. forProject is that of a Request.
+func (e *Engine) builderOf(dir string, forProject bool) (*sandbox.Spec, error) {
 	names, err := e.sandboxes.Names()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range names {
-		if spec, err := e.sandboxes.Dir(n).Spec(); err == nil && spec.Builder && spec.Dir == dir {
+		if spec, err := e.sandboxes.Dir(n).Spec(); err == nil && spec.Builder && spec.ForProject == forProject && spec.Dir == dir {
 			return spec, nil
 		}
 	}
@@ -34,8 +34,8 @@ func (e *Engine) builderOf(dir string) (*sandbox.Spec, error) {
 }
 
 // asBuilder turns a new spec into that of a builder.
-func asBuilder(spec *sandbox.Spec) {
-	spec.Builder = true
+func asBuilder(spec *sandbox.Spec, forProject bool) {
+	spec.Builder, spec.ForProject = true, forProject
 	spec.Project.Mode = sandbox.ReadOnly
 }
 

@@ -93,6 +93,8 @@ type Request struct {
 	Throwaway bool
 	// Builder means the sandbox in which images are built of Dir. Name and Throwaway are empty.
 	Builder bool
+	// ForProject means the Builder of the image that the project's bawn.yaml describes.
+	ForProject bool
 	// Agent, if not nil, is installed and given to the sandbox.
 	Agent *AgentRequest
 	// Change is applied to the sandbox.
@@ -104,7 +106,7 @@ type Request struct {
 // existing returns the sandbox of a request, or a not-found error.
 func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
 	if r.Builder {
-		return e.builderOf(r.Dir)
+		return e.builderOf(r.Dir, r.ForProject)
 	}
 	if r.Name == "" && !r.Throwaway {
 		return e.sandboxes.Find(r.Dir)
@@ -167,7 +169,7 @@ func (e *Engine) create(r *Request) (found, error) {
 	}
 	spec.Throwaway = r.Throwaway
 	if r.Builder {
-		asBuilder(spec)
+		asBuilder(spec, r.ForProject)
 	}
 	if err := e.checkShares(spec); err != nil {
 		return found{}, err

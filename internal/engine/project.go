@@ -125,7 +125,7 @@ func approvalsOf(sandboxes *store.Store, dir string) (*project.Approvals, error)
 
 // approvedProposal returns what the user has approved for the spec's project.
 func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (*project.Proposal, error) {
-	if spec.NoProject {
+	if spec.NoProject && !spec.ForProject {
 		return &project.Proposal{}, nil
 	}
 	approvals, err := approvalsOf(sandboxes, spec.Dir)
@@ -135,6 +135,9 @@ func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (*project.Prop
 	p, err := approvals.Proposal(spec.Dir)
 	if err != nil {
 		return nil, &Error{Reason: ApprovalInvalid, Path: spec.Dir, Err: err}
+	}
+	if spec.ForProject {
+		return forBuilder(p), nil
 	}
 	return p, nil
 }
@@ -149,7 +152,11 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	if err != nil {
 		return sandbox.Added{}, &Error{Reason: ProjectInvalid, Path: spec.Dir, Err: fmt.Errorf("%s: %w", project.Name, err)}
 	}
-	return sandbox.Added{Image: p.Image, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
+	img := p.Image
+	if p.Build != nil {
+		img = projectImageRef(spec.Dir)
+	}
+	return sandbox.Added{Image: img, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }
 
 // removeProjectSettings removes from a spec what bawn.yaml has added.

@@ -52,6 +52,9 @@ func (e *Engine) Acquire(ctx context.Context, r Request) (*Session, error) {
 			return nil, err
 		}
 		if !installed { // before anything is made of the sandbox
+			if err := e.withProjectImage(ctx, &r); err != nil {
+				return nil, err
+			}
 			if err := e.withAgent(ctx, &r); err != nil {
 				return nil, err
 			}

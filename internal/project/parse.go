@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -171,6 +172,7 @@ func (p *parser) plain(n *yaml.Node) bool {
 // keys are the file's keys with the functions that read their values.
 var keys = map[string]func(*parser, *yaml.Node){
 	"image":   (*parser).image,
+	"build":   (*parser).build,
 	"cpus":    (*parser).cpus,
 	"memory":  func(p *parser, n *yaml.Node) { p.out.Memory = p.size(n, sandbox.MinMemory, 1<<50) },
 	"disk":    func(p *parser, n *yaml.Node) { p.out.Disk = p.size(n, sandbox.MinDisk, sandbox.MaxDisk) },
@@ -192,13 +194,21 @@ func (p *parser) proposal(n *yaml.Node) {
 		p.failAt(n, "expected keys with values, such as memory: 4g")
 		return
 	}
+	p.mapping(n, keys)
+	if p.out.Image != "" && p.out.Build != nil {
+		p.failAt(n, "image and build are both given: keep one; a build names its base image in the Dockerfile (FROM)")
+	}
+}
+
+// mapping reads each key of a mapping by the function that it has in keys.
+func (p *parser) mapping(n *yaml.Node, keys map[string]func(*parser, *yaml.Node)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		readValue, ok := keys[key.Value]
 		switch {
 		case key.Kind != yaml.ScalarNode || !ok:
-			p.failAt(key, "unknown key %q: must be one of %s", key.Value, strings.Join(keyNames(), ", "))
+			p.failAt(key, "unknown key %q: must be one of %s", key.Value, strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
 		case seen[key.Value] > 0:
 			p.failAt(key, "the key %q is given twice, first in line %d", key.Value, seen[key.Value])
 		default:
@@ -206,15 +216,6 @@ func (p *parser) proposal(n *yaml.Node) {
 			readValue(p, value)
 		}
 	}
-}
-
-func keyNames() []string {
-	var names []string
-	for k := range keys {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // scalar returns a value of text or, where it may be, a number as it is written.

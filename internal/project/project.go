@@ -38,6 +38,7 @@ var Schema []byte
 // Proposal has the settings that a file asks for. A zero field asks for nothing.
 type Proposal struct {
 	Image     string           `json:"image,omitempty"`
+	Build     *Build           `json:"build,omitempty"` // in place of Image
 	CPUs      int              `json:"cpus,omitempty"`
 	Memory    int64            `json:"memory,omitempty"`     // bytes
 	Disk      int64            `json:"disk,omitempty"`       // bytes

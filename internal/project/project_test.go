@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -74,9 +75,27 @@ func TestTheManualsExample(t *testing.T) {
 	if !ok || err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
+	p.Build = &Build{} // in place of image: TestBuild
 	for i := range reflect.TypeFor[Proposal]().NumField() {
 		if reflect.ValueOf(*p).Field(i).IsZero() {
 			t.Errorf("%s is not in the example", reflect.TypeFor[Proposal]().Field(i).Name)
+		}
+	}
+}
+
+func TestBuild(t *testing.T) {
+	for text, want := range map[string]Build{
+		"build: .\n":        {Context: "."},
+		"build: ./web/\n":   {Context: "web"},
+		"build: {args: {}}": {Context: "."},
+		"build:\n  context: web\n  file: web/dev/../Dockerfile.dev\n  target: dev\n  args:\n    NODE: 22\n    NAME: a b\n    EMPTY: \"\"\n  allow: [preset:npm, Files.example]\n": {
+			Context: "web", File: "web/Dockerfile.dev", Target: "dev", Args: []string{"NODE=22", "NAME=a b", "EMPTY="}, Allow: []string{"preset:npm", "files.example"},
+		},
+		"build: {args: [NODE=22]}": {Context: ".", Args: []string{"NODE=22"}},
+	} {
+		p, err := Parse("f", []byte(text))
+		if err != nil || !reflect.DeepEqual(p, &Proposal{Build: &want}) {
+			t.Errorf("%q: %+v, %v", text, p, err)
 		}
 	}
 }
@@ -96,6 +115,19 @@ func TestMistakesNameThePlace(t *testing.T) {
 		"disk: [4g]\n":                           "f:1:7: expected text",
 		"image: docker-archive:/etc/shadow\n":    "f:1:8: an image file of the host",
 		"image: \"a b\"\n":                       "f:1:8: ",
+		"build: ../x\n":                          "f:1:8: build: \"../x\" does not lie in the project",
+		"build: /x\n":                            "f:1:8: build: \"/x\" does not lie in the project",
+		"build: {context: a/../../x}\n":          "f:1:18: build: ",
+		"build: {file: ../Dockerfile}\n":         "f:1:15: build: ",
+		"build: {target: \"--secret\"}\n":        "f:1:17: build: \"--secret\" is not the name of a stage",
+		"build: {args: [HOME]}\n":                "f:1:15: build: the argument HOME has no value",
+		"build: {args: [A=1, A=2]}\n":            "f:1:15: build: the argument A is given twice",
+		"build: {args: {A-B: 1}}\n":              "f:1:15: build: \"A-B\" is not the name of an argument",
+		"build: {args: {A: [1]}}\n":              "f:1:19: expected text",
+		"build: {dockerfile: x}\n":               "f:1:9: unknown key \"dockerfile\": must be one of allow, args, context, file, target",
+		"build: {allow: [no..name]}\n":           "f:1:17: rule \"no..name\"",
+		"build: [a]\n":                           "f:1:8: expected text",
+		"image: web\nbuild: .\n":                 "f:1:1: image and build are both given",
 		"mounts: ./x\n":                          "f:1:9: expected a list",
 		"mounts:\n  - x:rel\n":                   "f:2:5: mount",
 		"mounts: [x:/]\n":                        "f:1:10: mount",
@@ -175,7 +207,7 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	if len(properties) != len(fields) || len(keys) != len(fields) {
-		t.Errorf("fields %v, keys %v, %d properties", fields, keyNames(), len(properties))
+		t.Errorf("fields %v, keys %v, %d properties", fields, slices.Sorted(maps.Keys(keys)), len(properties))
 	}
 
 	c := jsonschema.NewCompiler()
@@ -187,7 +219,9 @@ func TestSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]bool{
-		example: true, "": true, "memory: 1073741824\n": true, "memory: 1.5g": true, "ports: ['0:80']": true,
+		example: true, "": true, "build: .": true, "build: {context: web, file: web/Dockerfile.dev, target: dev, args: {A: 1, B: ''}, allow: [preset:npm]}": true, "build: {args: [A=1, B=]}": true,
+		"build: /x": false, "build: {args: [A]}": false, "build: {x: 1}": false, "build: .\nimage: web": false,
+		"memory: 1073741824\n": true, "memory: 1.5g": true, "ports: ['0:80']": true,
 		"memroy: 4g": false, "cpus: many": false, "cpus: 0": false, "cpus: 256": false, "memory: lots": false, "ports: [http]": false,
 		"ports: 80": false, "allow: a.test": false, "allow: [1]": false, "allow: ['']": false, "mounts: [3]": false, "image: ':x'": false, "- a": false,
 	} {

@@ -31,6 +31,9 @@ type Spec struct {
 	// Builder means that images are built in it. It is not the sandbox that commands in Dir use,
 	// sees Dir read-only and has no secrets.
 	Builder bool `json:"builder,omitempty"`
+	// ForProject means that the Builder builds the image that the approved bawn.yaml of Dir
+	// describes (build:), by the rules that are approved for that build.
+	ForProject bool `json:"forProject,omitempty"`
 	// Fresh means that no command has run yet: there is nothing on the disk that
 	// could be lost.
 	Fresh bool `json:"fresh,omitempty"`

@@ -83,6 +83,59 @@ func TestImageBuild(t *testing.T) {
 	}
 }
 
+// TestImageBuildOfAProject: bawn.yaml describes the image. It is built for the first sandbox, again
+// after a change, and not otherwise.
+func TestImageBuildOfAProject(t *testing.T) {
+	if os.Getenv(buildTestsEnv) == "" {
+		t.Skipf("it takes minutes under emulation: %s=1 runs it", buildTestsEnv)
+	}
+	t.Setenv(templatesEnv, "off")
+	dir, made := project(t, "described"), temp(t)
+	t.Cleanup(func() {
+		bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "build-described")
+		for line := range strings.Lines(must(t, dir, "image", "ls")) {
+			if ref, _, _ := strings.Cut(line, " "); strings.HasPrefix(ref, "local:project/described-") {
+				bawnAt(context.Background(), dir, nil, nil, "image", "rm", ref)
+			}
+		}
+	})
+	at := func(name string) string { return filepath.Join(dir, name) }
+	sh(t, made, tinyRoot)
+	if err := os.Mkdir(at("web"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(made, "root.tar"), at("web/root.tar")); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, at("web/.env"), "secret\n")
+	dockerfile := func(more string) {
+		writeFile(t, at("web/Dockerfile.dev"), "FROM scratch\nADD root.tar /\nARG WORD\nCOPY . /ctx/\nRUN echo $WORD >/word\n"+more)
+	}
+	dockerfile("RUN exit 3\n")
+	writeFile(t, at("bawn.yaml"), "memory: 1g\nbuild: {context: web, file: web/Dockerfile.dev, args: {WORD: blue}}\n")
+	run := func(script string) result {
+		return bawn(t, dir, "run", "--rm", "--user", "root", "--", "sh", "-euc", script)
+	}
+	if r := run("true"); r.code != 125 || !strings.Contains(r.err, "not approved") {
+		t.Fatalf("it is not approved: %+v", r)
+	}
+	must(t, dir, "trust", "--yes")
+	if r := run("true"); r.code != 125 || !strings.Contains(r.err, "exit code: 3") {
+		t.Fatalf("a build that fails: %+v", r)
+	}
+	dockerfile("")
+	if r := run("cat /word; ls -a /ctx"); r.code != 0 || !strings.HasPrefix(r.out, "blue\n") || strings.Contains(r.out, ".env") {
+		t.Fatalf("%+v", r)
+	}
+	before := must(t, dir, "inspect", "build-described")
+	if r := run("cat /word"); r.code != 0 || r.out != "blue\n" {
+		t.Fatalf("%+v", r)
+	}
+	if after := must(t, dir, "inspect", "build-described"); after != before {
+		t.Errorf("it was built again: %s, then %s", before, after)
+	}
+}
+
 // TestImageBuildFromDefault extends the default image.
 func TestImageBuildFromDefault(t *testing.T) {
 	if os.Getenv(buildTestsEnv) == "" {
@@ -91,11 +144,11 @@ func TestImageBuildFromDefault(t *testing.T) {
 	dir := project(t, "extended")
 	t.Cleanup(func() {
 		bawnAt(context.Background(), dir, nil, nil, "rm", "--force", "build-extended")
-		bawnAt(context.Background(), dir, nil, nil, "image", "rm", "extended")
+		bawnAt(context.Background(), dir, nil, nil, "image", "rm", "build/extended")
 	})
 	writeFile(t, filepath.Join(dir, "Dockerfile"), "FROM bawn/default\nRUN git --version >/version\n")
 	must(t, dir, "image", "build", ".")
-	if got := must(t, dir, "run", "--image", "extended", "--", "cat", "/version"); !strings.HasPrefix(got, "git version") {
+	if got := must(t, dir, "run", "--image", "build/extended", "--", "cat", "/version"); !strings.HasPrefix(got, "git version") {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,0 +1,307 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sandbox/store"
+	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/xdg"
+)
+
+// Theory of operation. The approved bawn.yaml of a project may describe an image (build:). Its name
+// follows from the project's path (projectImageRef), so that specs refer to it before it is built.
+// Before a sandbox is made, withProjectImage builds it (StartBuild has how), unless the image is
+// there and its inputs are what they were (buildinputs.go): the note of the last build has them.
+// A sandbox that was started keeps the image that its disk is laid over, whatever is built later.
+//
+// The builder sees the whole project read-only, without the paths that are hidden from the
+// sandbox, and the context is a directory of it. What a link in the project leads to outside of it
+// is not there. Its rules are BuildRules and those of build.allow: neither the sandbox's rules nor
+// what was allowed to bawn image build apply.
+
+const (
+	// BuildFailed: the image that bawn.yaml describes was not built (Sandbox: the builder; Path: the
+	// project; Fields: rules that the build lacked).
+	BuildFailed Reason = "project-build-failed"
+	// ImageOlder is a notice: the sandbox has an older image than bawn.yaml describes (Sandbox).
+	ImageOlder Reason = "image-older"
+)
+
+// projectImageRef returns the reference of the image that is built for the project at dir.
+func projectImageRef(dir string) string {
+	return image.LocalPrefix + "project/" + sandbox.NameFor(dir) + "-" + dirDigest(dir)[:12]
+}
+
+func dirDigest(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return hex.EncodeToString(sum[:])
+}
+
+// forBuilder returns what is approved for the builder of a proposal's image.
+func forBuilder(p *project.Proposal) *project.Proposal {
+	if p.Build == nil {
+		return &project.Proposal{}
+	}
+	return &project.Proposal{Allow: p.Build.Allow}
+}
+
+// withProjectImage builds the image that the approved bawn.yaml of a request's project describes,
+// if the request needs it and it is not there. For a sandbox that has another image by now, it
+// sends a notice.
+func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
+	spec, err := e.existing(r)
+	if store.IsNotFound(err) {
+		spec = &sandbox.Spec{Dir: r.Dir}
+	} else if err != nil {
+		return err
+	}
+	if r.Change.Image != nil || slices.Contains(spec.Given, "image") {
+		return nil
+	}
+	asked := *spec
+	put(&asked.NoProject, r.Change.NoProject)
+	p, err := approvedProposal(e.sandboxes, &asked)
+	if err != nil || p.Build == nil {
+		return err
+	}
+	hide := slices.Concat(p.Hide, spec.Hide)
+	if r.Change.Hide != nil {
+		hide = slices.Concat(p.Hide, *r.Change.Hide)
+	}
+	b := &projectBuild{e: e, dir: spec.Dir, Build: p.Build, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" })}
+	if spec.Boot.ImageDigest != "" {
+		return e.sayOlderImage(spec, b)
+	}
+	return b.ensure(ctx)
+}
+
+// sayOlderImage sends a notice if a sandbox that is about to start has another image than a build
+// would make now.
+func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
+	st, err := e.sandboxes.Dir(spec.Name).State()
+	if err != nil || st.Phase == sandbox.Running || spec.Added.Image != projectImageRef(spec.Dir) {
+		return err // of an image that is named otherwise, keepDisk tells
+	}
+	note, err := b.note()
+	if err != nil {
+		return err
+	}
+	inputs, known := b.inputs()
+	if note.Digest == spec.Boot.ImageDigest && known && note.Inputs == inputs {
+		return nil
+	}
+	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than what %s would build now", spec.Name, project.Name)})
+	return nil
+}
+
+// projectBuild is the image of one project.
+type projectBuild struct {
+	*project.Build
+	e    *Engine
+	dir  string   // of the project
+	hide []string // patterns of paths that the builder does not see
+}
+
+// builtNote notes what the present image of a project was built from.
+type builtNote struct {
+	Inputs string `json:"inputs"` // projectBuild.inputs, empty where it was not known
+	Digest string `json:"digest"` // of the image
+}
+
+// noteFile returns the file of the project's builtNote.
+func (b *projectBuild) noteFile() (string, error) {
+	cache, err := xdg.Cache()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, "builds", dirDigest(b.dir)+".json"), nil
+}
+
+// note returns the note of the last build; one that is damaged or not there is empty.
+func (b *projectBuild) note() (n builtNote, err error) {
+	file, err := b.noteFile()
+	if err != nil {
+		return n, err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return n, err
+	}
+	if json.Unmarshal(text, &n) != nil {
+		n = builtNote{}
+	}
+	return n, nil
+}
+
+// ensure builds the image, unless it is there and its inputs are those of the last build. Two
+// processes that need it build it once.
+func (b *projectBuild) ensure(ctx context.Context) error {
+	file, err := b.noteFile()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	var l *lockfile.Lock
+	err = b.e.during("Waiting for another build of "+b.dir, func() error {
+		l, err = lockfile.Acquire(ctx, file+".lock")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := b.checkFiles(); err != nil {
+		return err
+	}
+	inputs, known := b.inputs() // before the build: what changes meanwhile is built the next time
+	note, err := b.note()
+	if err != nil {
+		return err
+	}
+	there, err := b.there(note.Digest)
+	if err != nil || there && known && inputs == note.Inputs {
+		return err
+	}
+	img, err := b.build(ctx)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteJSON(file, builtNote{Inputs: inputs, Digest: img.Digest})
+}
+
+// there reports whether the project's image is the one with that digest.
+func (b *projectBuild) there(digest string) (bool, error) {
+	list, err := b.e.Images()
+	return slices.ContainsFunc(list, func(i Image) bool { return i.Ref == projectImageRef(b.dir) && i.Digest == digest }), err
+}
+
+// checkFiles returns an error if the context or the Dockerfile is missing.
+func (b *projectBuild) checkFiles() error {
+	root, err := os.OpenRoot(b.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, path := range []string{b.Context, b.Dockerfile()} {
+		if _, err := root.Lstat(path); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%s does not exist", filepath.Join(b.dir, path))
+			}
+			return b.failed(fmt.Errorf("the build of %s: %w", project.Name, err))
+		}
+	}
+	return nil
+}
+
+func (b *projectBuild) failed(err error) *Error {
+	return &Error{Reason: BuildFailed, Path: b.dir, Err: err}
+}
+
+// build builds the image in the project's builder.
+func (b *projectBuild) build(ctx context.Context) (img *Image, err error) {
+	build, err := b.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, build.Close()) }()
+	t := b.e.progress().Start("Building the image of "+b.dir, 0, 0)
+	out := &lastLines{each: t.Note}
+	exit, err := build.Run(ctx, session.Command{Stdout: out, Stderr: out, WaitOutput: true})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && exit.Status != 0 {
+		failed := b.failed(fmt.Errorf("the image that %s describes was not built (exit status %d): docker says\n%s", filepath.Join(b.dir, project.Name), exit.Status, out))
+		failed.Sandbox, failed.Fields = build.Builder(), build.Denied(ctx)
+		err = failed
+	}
+	t.Done(err)
+	if err != nil {
+		return nil, err
+	}
+	return build.Save(ctx)
+}
+
+// start starts the project's builder and prepares the build.
+func (b *projectBuild) start(ctx context.Context) (*Build, error) {
+	file := dockerfile{inContext: true, path: filepath.Join(b.dir, b.Dockerfile())}
+	r := &BuildRequest{Target: b.Target, Args: b.Args, Progress: "plain"}
+	build := &Build{e: b.e, ref: projectImageRef(b.dir), argv: buildCommand(r, file, filepath.Join(b.dir, b.Context))}
+	yes, hide := true, b.hide
+	if len(hide) == 0 {
+		hide = []string{""} // none
+	}
+	// The approved rules come from the project's policy (forBuilder), so that they go with the approval.
+	err := build.open(ctx, &Request{Dir: b.dir, Builder: true, ForProject: true, Change: SpecChange{
+		Allow: BuildRules, Hide: &hide, NoProject: &yes, NoGitIdentity: &yes,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if err := build.prepare(ctx, r, file); err != nil {
+		return nil, errors.Join(err, build.Close())
+	}
+	return build, nil
+}
+
+const (
+	maxLastLines = 40
+	maxLastLine  = 500 // bytes
+)
+
+// lastLines is a writer that keeps the last lines of a text, within limits.
+type lastLines struct {
+	each  func(line string) // called with each line; may be nil
+	line  []byte
+	lines []string
+}
+
+// Write implements io.Writer. It never fails.
+func (l *lastLines) Write(b []byte) (int, error) {
+	for part := range bytes.Lines(b) {
+		text, ended := bytes.CutSuffix(part, []byte("\n"))
+		l.line = append(l.line, text[:min(len(text), maxLastLine-len(l.line))]...)
+		if ended {
+			l.end()
+		}
+	}
+	return len(b), nil
+}
+
+func (l *lastLines) end() {
+	line := string(bytes.TrimRight(l.line, "\r \t"))
+	l.line = l.line[:0]
+	if line == "" {
+		return
+	}
+	if l.each != nil {
+		l.each(line)
+	}
+	if l.lines = append(l.lines, line); len(l.lines) > maxLastLines {
+		l.lines = slices.Clone(l.lines[1:])
+	}
+}
+
+// String returns the lines, with what is left of an unfinished one.
+func (l *lastLines) String() string {
+	l.end()
+	return strings.Join(l.lines, "\n")
+}
