@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // Keyring holds the keys of Debian's archive (package debian-archive-keyring).
@@ -57,11 +58,13 @@ type Apt struct {
 	arch    string
 	sources []Source
 	config  []string
+	proxies []string // variables of the environment
 }
 
 // NewApt prepares an Apt in the folder dir, which it makes, for the Debian architecture
 // arch ("amd64"). It takes over the host's network settings (proxies, certificates,
-// retries), but not its hooks, pins and keys.
+// retries), but not its hooks, pins and keys. Where the host's apt has no proxy, those of the
+// environment count (package proxyenv).
 func NewApt(ctx context.Context, dir, arch string, m Mirror) (*Apt, error) {
 	if _, err := os.Stat(Keyring); err != nil {
 		return nil, errNoKeyring
@@ -70,7 +73,11 @@ func NewApt(ctx context.Context, dir, arch string, m Mirror) (*Apt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Apt{dir: dir, arch: arch, sources: m.Sources(), config: host}
+	proxies, err := proxyenv.Read()
+	if err != nil {
+		return nil, err
+	}
+	a := &Apt{dir: dir, arch: arch, sources: m.Sources(), config: host, proxies: proxies.Environ()}
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "etc", "log"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
@@ -127,6 +134,22 @@ func quote(v string) string { return `"` + strings.ReplaceAll(v, `"`, "") + `"` 
 // matches no setting that weakens the check of signatures, and no hooks.
 var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::[^" ]*|Retries[^" ]*|Check-Valid-Until|Check-Date|Max-ValidTime|Queue-Mode|By-Hash|ForceIPv[46]) "[^"]*";$`)
 
+// proxyWithUser matches a setting of a proxy whose URL has a user or a password.
+var proxyWithUser = regexp.MustCompile(`^Acquire::(https?)::Proxy "([^"]*@[^"]*)";$`)
+
+// ProxyVariables splits lines of HostConfig into those for a command line, which every user of
+// the host can read, and variables of the environment for proxies with a password.
+func ProxyVariables(lines []string) (rest, env []string) {
+	for _, l := range lines {
+		if m := proxyWithUser.FindStringSubmatch(l); m != nil {
+			env = append(env, m[1]+"_proxy="+m[2])
+			continue
+		}
+		rest = append(rest, l)
+	}
+	return rest, env
+}
+
 // HostConfig returns the lines of the host's apt configuration that tell how to reach a
 // mirror.
 func HostConfig(ctx context.Context) ([]string, error) {
@@ -150,6 +173,7 @@ func HostConfig(ctx context.Context) ([]string, error) {
 func (a *Apt) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := proc.Command(ctx, name, args...)
 	cmd.Dir = a.dir
+	cmd.Env = append(cmd.Env, a.proxies...) // os/exec takes the last of two
 	cmd.Env = append(cmd.Env, "APT_CONFIG="+a.path("apt.conf"), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	// apt removes its partial files on SIGINT, and its methods with it.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 func TestParseTargets(t *testing.T) {
@@ -170,5 +173,28 @@ func TestSourcesFile(t *testing.T) {
 	}
 	if !strings.Contains(text, "URIs: http://a.test/security\nSuites: "+Suite+"-security\n") || !strings.Contains(text, "Signed-By: "+Keyring) {
 		t.Error(text)
+	}
+}
+
+// TestAptGetsTheProxy: apt knows lower case variables alone.
+func TestAptGetsTheProxy(t *testing.T) {
+	for _, v := range proxyenv.Variables {
+		t.Setenv(v, "")
+	}
+	t.Setenv("ALL_PROXY", "socks5://staff:word@proxy.test")
+	t.Setenv("NO_PROXY", "mirror.corp.test")
+	s, err := proxyenv.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Apt{dir: t.TempDir(), proxies: s.Environ()}
+	cmd := a.command(t.Context(), "apt-get", "update")
+	for _, want := range []string{"http_proxy=socks5h://staff:word@proxy.test:1080", "https_proxy=socks5h://staff:word@proxy.test:1080", "no_proxy=mirror.corp.test"} {
+		if !slices.Contains(cmd.Environ(), want) {
+			t.Errorf("%s is not in %q", want, cmd.Environ())
+		}
+	}
+	if args := strings.Join(cmd.Args, " "); strings.Contains(args, "word") {
+		t.Error(args)
 	}
 }

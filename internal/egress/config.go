@@ -7,8 +7,10 @@ import (
 
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/egress/nameserver"
+	"bawn.dev/bawn/internal/egress/tunnel"
 	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // Config is what a Gateway governs, and by what means. The pools and DNS must be set.
@@ -35,9 +37,11 @@ type Config struct {
 	// concurrently.
 	HostNet func() HostNet
 
-	// Direct is added to the reason why a server was not reached, in the log: a hint that
-	// the host's programs use a proxy and bawn does not. Empty: no hint.
-	Direct string
+	// Proxies are those by which this host reaches others: see viaproxy.go. nil: none.
+	Proxies *proxyenv.Settings
+	// Tunnel connects through a proxy to a target, a host and port. The default is that of
+	// package tunnel. It may run concurrently.
+	Tunnel func(ctx context.Context, p *proxyenv.Proxy, target string) (net.Conn, error)
 
 	Log    *audit.Log // nil: no audit log; the caller closes it after the gateway
 	Limits Limits
@@ -56,6 +60,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Tunnel == nil {
+		c.Tunnel = new(tunnel.Dialer).Connect
 	}
 	if c.HostNet == nil {
 		c.HostNet = new(hostNets).get

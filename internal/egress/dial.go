@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // A name is resolved here, on the host, at the moment of dialling; every address
 // is judged, and the very address that was judged is dialled. So an answer that
-// changes between a check and a dial (DNS rebinding) has nothing to change.
+// changes between a check and a dial (DNS rebinding) has nothing to change. Where the
+// host has a proxy, viaproxy.go says what differs.
 
 const (
 	// dialTimeout bounds resolving and connecting together.
@@ -53,6 +55,11 @@ type dialer struct {
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	guard   addressGuard
 
+	// proxies are the host's; tunnel connects through one to a host and port (viaproxy.go).
+	proxies *proxyenv.Settings
+	tunnel  func(ctx context.Context, p *proxyenv.Proxy, target string) (net.Conn, error)
+	hosts   map[string][]netip.Addr // names to which the user gave their addresses
+
 	mu    sync.Mutex
 	cache map[string]resolved
 }
@@ -62,10 +69,19 @@ type resolved struct {
 	until time.Time
 }
 
-// connect dials a flow's target. Errors: *deniedError, or the network's.
+// connect dials a flow's target. The address is the zero Addr if a proxy was asked for the
+// target by name. Errors: *deniedError, or the network's.
 func (d *dialer) connect(ctx context.Context, to policy.Flow) (net.Conn, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	p := d.targetProxy(to)
+	switch {
+	case p != nil && to.Proto == policy.UDP:
+		return nil, netip.Addr{}, refusedUDP(p)
+	case p != nil && to.Name != "" && !d.given(to.Name):
+		c, err := d.connectName(ctx, p, to)
+		return c, netip.Addr{}, err
+	}
 	addrs, err := d.addresses(ctx, to)
 	if err != nil {
 		return nil, netip.Addr{}, err
@@ -124,13 +140,18 @@ func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 			plain = append(plain, a)
 		}
 	}
+	d.remember(name, resolved{plain, time.Now().Add(resolveTTL)})
+	return plain, nil
+}
+
+// remember keeps an answer of the host's resolver.
+func (d *dialer) remember(name string, r resolved) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.cache == nil || len(d.cache) >= maxResolved {
 		d.cache = map[string]resolved{}
 	}
-	d.cache[name] = resolved{plain, time.Now().Add(resolveTTL)}
-	return plain, nil
+	d.cache[name] = r
 }
 
 // interleave alternates the address families, beginning with that of the first
@@ -167,6 +188,10 @@ type attempt struct {
 
 // dialOne dials one address of a target.
 func (d *dialer) dialOne(ctx context.Context, to policy.Flow, a netip.Addr) attempt {
+	if p := d.addressProxy(to, a); p != nil {
+		conn, err := d.tunnel(ctx, p, netip.AddrPortFrom(a, to.Port).String())
+		return attempt{conn, a, err}
+	}
 	conn, err := d.dial(ctx, string(to.Proto), netip.AddrPortFrom(a, to.Port).String())
 	if err == nil && d.reachedHost(conn, a) {
 		conn.Close()

@@ -35,7 +35,8 @@ type flow struct {
 	d       policy.Decision // if judged
 	judged  bool
 	app     string     // what the bytes look like: tls, http, http2, raw
-	dialed  netip.Addr // the server's address, once connected
+	dialed  netip.Addr // the server's address, once connected; zero if a proxy was asked for the name
+	via     string     // the proxy's host and port, once connected through one
 	opened  bool       // the log has its EventOpen
 	usedECH bool       // a ClientHello with ECH passed
 	also    []string   // of a flow to an address: the names that the client gave
@@ -80,7 +81,7 @@ func (f *flow) end() {
 // entry returns what every line about the flow has. f.mu is held.
 func (f *flow) entry() audit.Entry {
 	e := audit.EntryOf(f.to, f.d)
-	e.Flow, e.App = f.id, f.app
+	e.Flow, e.App, e.Via = f.id, f.app, f.via
 	if f.dialed.IsValid() {
 		e.Addr = f.dialed
 	}
@@ -197,7 +198,7 @@ func (f *flow) connect() (net.Conn, error) {
 	c, addr, err := f.g.dialer.connect(f.ctx, f.to)
 	f.mu.Lock()
 	if err == nil {
-		f.dialed, f.opened = addr, true
+		f.dialed, f.via, f.opened = addr, f.g.dialer.via(f.to, addr), true
 	}
 	e := f.entry()
 	f.mu.Unlock()
@@ -236,9 +237,6 @@ func (f *flow) failed(e audit.Entry, err error) {
 		return
 	}
 	e.Verdict, e.Event, e.Reason = audit.Allowed, audit.EventClose, "not reached: "+err.Error()
-	if f.g.cfg.Direct != "" {
-		e.Reason += " (" + f.g.cfg.Direct + ")"
-	}
 	f.g.write(e, f.hint)
 }
 

@@ -51,9 +51,12 @@ func New(c Config) *Gateway {
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	resolve := withHosts(c.Hosts, c.Resolve)
-	g.dialer = &dialer{resolve: resolve, dial: c.Dial, guard: addressGuard{
-		hostNet: c.HostNet, nat64: &nat64{resolve: resolve}, pools: pools(c), decide: g.decide,
-	}}
+	g.dialer = &dialer{
+		resolve: resolve, dial: c.Dial, guard: addressGuard{
+			hostNet: c.HostNet, nat64: &nat64{resolve: resolve}, pools: pools(c), decide: g.decide,
+		},
+		proxies: c.Proxies, tunnel: c.Tunnel, hosts: c.Hosts,
+	}
 	g.dns = &nameserver.Resolver{Table: g.names, Resolves: g.resolves, IsService: g.isService, Info: infoAddrs(c.Info), Records: nameserver.NewLookup(g.ctx, c.Records, c.Hosts).Records}
 	if c.Process != nil {
 		g.asked, g.pending = make(chan struct{}, maxHints), newPendingLog(c.Log)

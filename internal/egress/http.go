@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/egress/httpwire"
+	"bawn.dev/bawn/internal/egress/tunnel"
 	"bawn.dev/bawn/internal/sys/relay"
 )
 
@@ -343,11 +344,16 @@ func (h *httpRelay) connect() error {
 }
 
 // reachError returns why a dial failed, for the guest. The error itself, which the log
-// has, names the host's resolver and addresses.
+// has, names the host's resolver, proxy and addresses.
 func reachError(err error) string {
 	var dns *net.DNSError
 	isDNS := errors.As(err, &dns)
+	var proxy *tunnel.Error
 	switch {
+	case errors.As(err, &proxy) && proxy.Answered:
+		return "the host's proxy refused it or did not reach it"
+	case errors.As(err, &proxy):
+		return "the host's proxy does not work (bawn doctor on the host)"
 	case isDNS && dns.IsNotFound:
 		return "no such host"
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):

@@ -271,19 +271,3 @@ func TestHostRecords(t *testing.T) {
 		t.Error("no resolver, and no error", filepath.Base(resolv))
 	}
 }
-
-// TestDirectHint: where the host's programs use a proxy, a dial that fails says in the log
-// that bawn uses none.
-func TestDirectHint(t *testing.T) {
-	l := newLab(t, testRules{"a.test:22", "none.test:22"}, func(c *Config) { c.Direct = "bawn connects directly" })
-	l.serve("a.test", "198.51.100.1:22", "127.0.0.1:0") // nothing listens there
-	for _, name := range []string{"a.test", "none.test"} {
-		if _, err := l.dialName(name, 22); !errors.Is(err, errRejected) {
-			t.Errorf("%s: %v", name, err)
-		}
-		l.Settle(t.Context())
-		if e := readAll(t, l.path); !strings.HasSuffix(e[len(e)-1].Reason, "(bawn connects directly)") || e[len(e)-1].Name != name {
-			t.Errorf("%s: %+v", name, e[len(e)-1])
-		}
-	}
-}

@@ -20,7 +20,6 @@ import (
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/proc"
-	"bawn.dev/bawn/internal/sys/proxyenv"
 	"bawn.dev/bawn/internal/sys/size"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -84,6 +83,7 @@ const (
 	GiveMemory    RemedyKind = "set-memory"            // explicitly: the host's is not known
 	InstallQEMU   RemedyKind = "see-qemu"              // QEMU comes first
 	FixAccel      RemedyKind = "fix-error"             // the error that Detail names
+	FixProxy      RemedyKind = "fix-proxy"             // the variable that Detail names
 	RemoveCache   RemedyKind = "remove-cache"          // its folder
 	RefreshImages RemedyKind = "update-default-images" // the default image and the kernel
 )
@@ -93,9 +93,7 @@ const (
 func Doctor(ctx context.Context) []Finding {
 	cacheFolder, cacheErr := xdg.Cache()
 	found := []Finding{checkQEMU(ctx), checkKVM(ctx, cacheFolder, cacheErr), checkKernel(), checkLandlock(), checkMemory()}
-	if hint := proxyenv.Hint(proxyenv.Names()); hint != "" {
-		found = append(found, Finding{Check: CheckProxy, OK: true, Detail: hint})
-	}
+	found = append(found, checkProxies(ctx)...)
 	found = append(found, checkState()...)
 	if cacheErr == nil {
 		cacheErr = os.MkdirAll(cacheFolder, 0o700)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -15,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/ext4"
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // watcher is a shell script that runs mmdebstrap ("$@") beside a process which waits for
@@ -37,6 +39,11 @@ func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := proxyenv.Read()
+	if err != nil {
+		return nil, err
+	}
+	conf, ofApt := debian.ProxyVariables(conf)
 	args := []string{
 		"-c", watcher, "sh", path,
 		"--mode=" + mode, "--variant=minbase", "--format=tar", "--verbose",
@@ -55,6 +62,7 @@ func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string
 		args = append(args, fmt.Sprintf("deb [signed-by=%s] %s %s main", debian.Keyring, s.URI, s.Suite))
 	}
 	cmd := proc.Command(ctx, "/bin/sh", args...)
+	cmd.Env = slices.Concat(cmd.Env, proxies.Environ(), ofApt) // os/exec takes the last of two
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if mode == modeRoot {
 		// Its mounts end with it, even if it is killed, and a leftover folder can be

@@ -73,8 +73,15 @@ func (s *supervisor) openNetwork() (err error) {
 	if err != nil {
 		return errors.Join(err, netLog.Close())
 	}
+	proxies, err := proxyenv.Read()
+	if err != nil {
+		return errors.Join(err, netLog.Close())
+	}
+	for _, p := range proxies.Proxies() {
+		s.log.Info("the sandbox's connections leave through a proxy, but for what NO_PROXY lists", "proxy", p.String())
+	}
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Hosts: hostTable(s.spec.Hosts), Direct: proxyenv.Hint(proxyenv.Names()), Inspect: inspector, Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Proxies: proxies, Inspect: inspector, Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)

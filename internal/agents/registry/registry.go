@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // Bounds of what a registry can make the host do.
@@ -56,7 +58,7 @@ func New(base string, stall time.Duration) (*Client, error) {
 		return nil, fmt.Errorf("%q is not the URL of a registry of packages: write https://HOST/ (npm config set registry)", base)
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/"
-	t := http.DefaultTransport.(*http.Transport).Clone() // with the host's proxy
+	t := proxyenv.Transport(http.DefaultTransport.(*http.Transport))
 	t.ResponseHeaderTimeout, t.DisableCompression = stall, true
 	return &Client{base: u, stall: stall, http: &http.Client{Transport: t, CheckRedirect: checkRedirect}}, nil
 }

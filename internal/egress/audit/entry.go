@@ -34,6 +34,7 @@ type Entry struct {
 	Name    string        `json:"name,omitempty"`
 	Addr    netip.Addr    `json:"addr,omitzero"` // dialled; for a denial the one the guest asked for
 	Port    uint16        `json:"port,omitempty"`
+	Via     string        `json:"via,omitempty"`     // host and port of the host's proxy that it went through
 	Method  string        `json:"method,omitempty"`  // of a request
 	Path    string        `json:"path,omitempty"`    // of a request, without its query
 	Status  int           `json:"status,omitempty"`  // of its answer; 0: none, or not known

@@ -205,7 +205,7 @@ func (m *meter) count(e Entry) {
 
 // alike returns an entry without what differs from one connection to the next.
 func alike(e Entry) Entry {
-	return Entry{Verdict: e.Verdict, Event: e.Event, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest,
+	return Entry{Verdict: e.Verdict, Event: e.Event, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Via: e.Via, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest,
 		Method: e.Method, Path: e.Path, Status: e.Status}
 }
 

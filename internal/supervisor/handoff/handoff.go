@@ -30,15 +30,16 @@ const (
 	ShareFD = 3 // the socket on which a share server takes its orders
 )
 
-// keptEnv are the variables that a supervisor inherits: where things lie and
-// how names resolve. Whatever else the user has set (tokens among it) stays
-// out of a process that lives for weeks.
-var keptEnv = []string{
+// keptEnv are the variables that a supervisor inherits: where things lie, how names resolve
+// and by which proxies the host reaches others. These may have a password: only the user can
+// read a process's environment, and QEMU and the share servers get another one. Whatever
+// else the user has set (tokens among it) stays out of a process that lives for weeks.
+var keptEnv = append([]string{
 	"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
 	"SSL_CERT_FILE", "SSL_CERT_DIR",
 	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
-}
+}, proxyenv.Variables...)
 
 // templateEnv is the variable that turns templates off if its value is "off".
 const templateEnv = "BAWN_TEMPLATES"
@@ -50,9 +51,6 @@ func Env() []string {
 		if v, ok := os.LookupEnv(k); ok {
 			env = append(env, k+"="+v)
 		}
-	}
-	if proxy := proxyenv.Pass(); proxy != "" {
-		env = append(env, proxy)
 	}
 	return env
 }
