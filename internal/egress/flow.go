@@ -139,6 +139,13 @@ func (f *flow) recheck() {
 			f.cut("the rules changed: " + r.q.String() + ": " + d.Reason)
 			return
 		}
+		f.mu.Lock()
+		denied := f.g.deniedChanges(r)
+		f.mu.Unlock()
+		for ref, d := range denied {
+			f.cut("the rules changed: push to " + ref + ": " + d.Reason)
+			return
+		}
 	}
 	for _, name := range also {
 		if !f.decideHere(name).Allow {

@@ -36,6 +36,7 @@ type lab struct {
 	*Gateway
 	t     *testing.T
 	path  string
+	ca    string // the file of the certificate by which TLS is ended here; empty: none is
 	mu    sync.Mutex
 	zone  map[string][]netip.Addr
 	route map[string]string // "addr:port" as dialled -> the server's real address

@@ -98,7 +98,7 @@ func (f *flow) serveInspected(c *heldConn, up net.Conn) {
 }
 
 // beginInspected judges a request on a connection whose TLS is ended here.
-func (f *flow) beginInspected(r *http.Request) (end func(status int, sent, got int64), status int, page []byte) {
+func (f *flow) beginInspected(r *http.Request) inspect.Admission {
 	q, err := f.beginRequest(r.Method, "https", r.URL.RequestURI(), func(yield func(name, value string) bool) {
 		for name, values := range r.Header {
 			for _, v := range values {
@@ -110,9 +110,9 @@ func (f *flow) beginInspected(r *http.Request) (end func(status int, sent, got i
 	})
 	var denied *deniedRequest
 	if errors.As(err, &denied) {
-		return nil, denied.answer.Status, denied.page()
+		return inspect.Admission{Status: denied.answer.Status, Page: denied.page()}
 	}
-	return q.end, 0, nil
+	return inspect.Admission{End: q.end, Body: q.pushJudge(r.Header)}
 }
 
 // explainError returns the page about a failed dial or connection.

@@ -62,9 +62,11 @@ func newInspectedLab(t *testing.T, s *secrets, server *counter, rules testRules)
 	authority.AddCert(cert)
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate()) // for example.com and *.example.com
-	return newLab(t, rules, func(c *Config) {
+	l = newLab(t, rules, func(c *Config) {
 		c.Inspect = inspect.New(inspect.Config{Bindings: s, CA: func(ctx context.Context) (*inspect.CA, error) { return inspect.OpenCA(ctx, state) }, Roots: roots})
-	}), authority
+	})
+	l.ca = filepath.Join(state, "inspect-ca.crt")
+	return l, authority
 }
 
 // keyEcho answers with the credential that it got.

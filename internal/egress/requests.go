@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"net/http"
@@ -29,11 +30,13 @@ import (
 
 // openRequest is a request that was let through.
 type openRequest struct {
-	f     *flow
-	q     policy.Request
-	also  []string // other methods that a server may take for its own
-	rule  policy.Decision
-	began time.Time
+	f    *flow
+	q    policy.Request // with its query
+	also []string       // other methods that a server may take for its own
+	// changes are those that a push makes, once they are known; nil: none is judged.
+	changes []policy.RefChange
+	rule    policy.Decision
+	began   time.Time
 }
 
 // deniedRequest is the refusal of a request, which is logged already.
@@ -74,10 +77,12 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 			return d
 		}
 		q.Method = m
-		if o := set.DecideRequest(q); !o.Allow {
+		o := set.DecideRequest(q)
+		if !o.Allow {
 			o.Reason = "a header or the query asks the server for the method " + m + ": " + o.Reason
 			return o
 		}
+		d.Push = cmp.Or(d.Push, o.Push)
 	}
 	return d
 }
@@ -86,7 +91,7 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 // with the query, as it is sent on. The caller ends it.
 func (f *flow) beginRequest(method, scheme, target string, header iter.Seq2[string, string]) (*openRequest, error) {
 	path, query, _ := strings.Cut(target, "?")
-	r := &openRequest{f: f, began: time.Now(), q: policy.Request{Method: method, Scheme: scheme, Name: f.to.Name, Port: f.to.Port, Path: path}}
+	r := &openRequest{f: f, began: time.Now(), q: policy.Request{Method: method, Scheme: scheme, Name: f.to.Name, Port: f.to.Port, Path: path, Query: query}}
 	var hidden string
 	r.also, hidden = overrides(query, header)
 	// Under the lock: recheck must find the request in the list, or this decision is the new one.

@@ -10,7 +10,7 @@ import (
 // the ResponseWriter of one request.
 type counted struct {
 	http.ResponseWriter
-	end    func(status int, sent, got int64) // of Target.Begin; nil: it was not called
+	end    func(status int, sent, got int64) // of Admission; nil: the request was not admitted
 	status int                               // of the final answer; 0: none yet
 	got    int64
 	sent   atomic.Int64

@@ -20,9 +20,9 @@ import (
 // refusal is why a request or an answer does not pass.
 type refusal struct {
 	status int
-	reason string // for the log
-	told   string // what the guest is told, if that is less; empty: reason
-	page   []byte // the answer, if the refusal is logged already; nil: Target.Page makes it
+	reason string  // for the log
+	told   string  // what the guest is told, if that is less; empty: reason
+	answer *Answer // if the refusal is logged already; nil: Target.Page makes it
 }
 
 func (r *refusal) Error() string { return r.reason }
@@ -88,7 +88,8 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	if err := j.path(r); err != nil { // before the rules: the path is logged
 		return nil, err
 	}
-	if err := s.begin(r, c); err != nil {
+	admitted, err := s.begin(r, c)
+	if err != nil {
 		return nil, err
 	}
 	if err := j.learn(); err != nil {
@@ -98,7 +99,8 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	if out.Body != nil && out.Body != http.NoBody {
 		out.Body = &countedBody{out.Body, &c.sent} // not in r, whose type of body net/http looks at
 	}
-	for _, step := range []func(*http.Request) error{j.query, j.headers, j.body} {
+	start := func(r *http.Request) error { return judgeBody(r, &admitted) }
+	for _, step := range []func(*http.Request) error{j.query, j.headers, start, j.body} {
 		if err := step(out); err != nil {
 			return nil, err
 		}
@@ -122,16 +124,15 @@ func (s *session) judgement(ctx context.Context, list []secret.Bound) *judgement
 }
 
 // begin asks the rules about a request.
-func (s *session) begin(r *http.Request, c *counted) error {
+func (s *session) begin(r *http.Request, c *counted) (a Admission, err error) {
 	if s.t.Begin == nil {
-		return nil
+		return a, nil
 	}
-	end, status, page := s.t.Begin(r)
-	if status != 0 {
-		return &refusal{status: status, reason: http.StatusText(status), page: page}
+	if a = s.t.Begin(r); a.Status != 0 {
+		return a, &refusal{status: a.Status, reason: http.StatusText(a.Status), answer: &Answer{a.Status, textType, a.Page}}
 	}
-	c.end = end
-	return nil
+	c.end = a.End
+	return a, nil
 }
 
 // limit takes off what would let an answer pass unread. whole: it may have a value in it, which would not

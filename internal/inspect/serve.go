@@ -84,11 +84,8 @@ type Target struct {
 	// times, concurrently.
 	Dial func() (net.Conn, error)
 	// Begin decides whether the rules allow a request, whose method and URL are those that are
-	// sent on. If it returns a status, the request is refused, the refusal is logged already,
-	// and the guest gets the status and the page. Else end is called once, when the request is
-	// over, with the status of its answer (0: none) and the bytes of both bodies. Begin may run
-	// concurrently. nil: the rules allow every request.
-	Begin func(r *http.Request) (end func(status int, sent, got int64), status int, page []byte)
+	// sent on. It may run concurrently. nil: the rules allow every request.
+	Begin func(r *http.Request) Admission
 	// Refused logs why a request or an answer was refused. It may run concurrently.
 	Refused func(reason string)
 	// Explain returns the page about an error of Dial or of the connection, for the guest.
@@ -300,7 +297,7 @@ func (s *session) rewrite(p *httputil.ProxyRequest) {
 func (s *session) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	if x := exchangeOf(r.Context()); x != nil {
 		if why := x.refused.Load(); why != nil { // logged already
-			write(w, why.status, s.t.Page(why.status, why.reason))
+			s.page(w, why.status, s.t.Page(why.status, why.reason))
 			return
 		}
 	}
@@ -312,11 +309,11 @@ func (s *session) explain(w http.ResponseWriter, err error) {
 	var invalid *tls.CertificateVerificationError
 	if errors.As(err, &invalid) {
 		reason := fmt.Sprintf("the certificate of %s is not valid: %v", s.t.Name, invalid.Err)
-		write(w, http.StatusBadGateway, s.t.Page(http.StatusBadGateway, reason))
+		s.page(w, http.StatusBadGateway, s.t.Page(http.StatusBadGateway, reason))
 		return
 	}
 	status, page := s.t.Explain(err)
-	write(w, status, page)
+	s.page(w, status, page)
 }
 
 // refuse logs a refusal and answers with it.
@@ -326,23 +323,31 @@ func (s *session) refuse(w http.ResponseWriter, err error) {
 	if errors.As(err, &why) {
 		status, told = why.status, cmp.Or(why.told, told)
 	}
-	if why != nil && why.page != nil {
-		write(w, status, why.page)
+	if why != nil && why.answer != nil {
+		write(w, why.answer)
 		return
 	}
 	s.t.Refused(err.Error())
-	write(w, status, s.t.Page(status, told))
+	s.page(w, status, s.t.Page(status, told))
 }
 
-// write answers with a page of bawn's own.
-func write(w http.ResponseWriter, status int, body []byte) {
+// page answers with a text.
+func (s *session) page(w http.ResponseWriter, status int, text []byte) {
+	write(w, &Answer{status, textType, text})
+}
+
+// textType is the Content-Type of a page.
+const textType = "text/plain; charset=utf-8"
+
+// write answers with an answer of bawn's own.
+func write(w http.ResponseWriter, a *Answer) {
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Type", a.Type)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Bawn", "denied")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	h.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	w.WriteHeader(a.Status)
+	_, _ = w.Write(a.Body)
 }
 
 // buffers are those of bodies.

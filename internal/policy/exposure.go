@@ -127,6 +127,9 @@ func (r *Rule) Exposure(host Host) Exposure {
 
 // requestWords returns a rule about requests in words.
 func (r *Rule) requestWords() string {
+	if r.request.git != nil {
+		return r.gitWords()
+	}
 	what := "requests"
 	if m := r.request.methods; len(m) > 0 {
 		what = strings.Join(m, ", ") + " requests"

@@ -30,9 +30,11 @@ const MaxHostPorts = 64
 //
 //	[udp:|raw:|ech:][private:]TARGET[:PORTS]
 //	[METHODS ][private:]SCHEME://HOST[:PORT]PATH
+//	[private:]git:HOST[:PORT]/PATH[:read|:push=REFS[:delete]]
 //
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
-// (none: any), and in PATH * is one segment and ** any number.
+// (none: any), and in PATH * is one segment and ** any number. The third one is about a
+// repository of git over HTTPS.
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback),
@@ -83,7 +85,10 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 	}
 	r := Rule{Action: action, Source: at}
 	set := r.setConnections
-	if isRequestRule(text) {
+	switch {
+	case isGitRule(text):
+		set = r.setGit
+	case isRequestRule(text):
 		set = r.setRequest
 	}
 	if err := set(text); err != nil {
@@ -489,6 +494,9 @@ func ParseFile(file string, text []byte) ([]Rule, error) {
 // ParseFlow reads what `bawn policy check` is given: [udp:]HOST[:PORT], with the
 // port 443 where there is none. A URL is for ParseRequest.
 func ParseFlow(text string) (Flow, error) {
+	if isGitRule(text) {
+		return Flow{}, fmt.Errorf("%q is a rule, not a target: write 'POST https://HOST/OWNER/REPO/git-receive-pack'", text)
+	}
 	if isRequestRule(text) {
 		return Flow{}, fmt.Errorf("%q: the target of a connection is HOST[:PORT], not a URL", text)
 	}

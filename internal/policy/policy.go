@@ -216,7 +216,10 @@ type Decision struct {
 	// Requests means that a rule is about requests on this connection: each of them has to be
 	// judged (DecideRequest), and nothing may pass that is not judged so. A denied flow may
 	// have it, too.
-	Requests  bool
+	Requests bool
+	// Push, of an allowed request that pushes to a repository, judges what is in its body, which
+	// may pass only then. nil: every push may pass.
+	Push      *PushRules
 	Malformed bool   // of a request: it can be read in different ways
 	Reason    string // why it is denied or allowed, for users
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// Rules about requests: [METHOD,... ][private:]SCHEME://HOST[:PORT]PATH.
+// Rules about requests: [METHOD,... ][private:]SCHEME://HOST[:PORT]PATH, and those about
+// repositories of git (git.go).
 //
 // Theory of operation. A rule about requests stands among the rules about names. Set.Decide
 // judges the connection: an allow rule about some requests lets it begin, and Decision.Requests
@@ -23,6 +24,7 @@ type request struct {
 	scheme  string
 	methods []string // in order; none: any
 	path    []string // decoded segments; "*" and "**" as written
+	git     *gitRule // of a rule about the repository at path; else nil
 }
 
 // schemes are those of rules about requests, with their ports.
@@ -163,6 +165,9 @@ func parsePattern(path string) ([]string, error) {
 
 // requestText returns the canonical form of a rule about requests.
 func (r *Rule) requestText() string {
+	if r.request.git != nil {
+		return r.gitText()
+	}
 	var b strings.Builder
 	if len(r.request.methods) > 0 {
 		b.WriteString(strings.Join(r.request.methods, ",") + " ")
@@ -191,6 +196,7 @@ type Request struct {
 	Name   string // of the host, as in Flow
 	Port   uint16
 	Path   string // percent-encoded as it is sent on, without the query
+	Query  string // as it is sent on; only rules about repositories look at it
 }
 
 // Flow returns the connection that the request needs.
@@ -201,15 +207,14 @@ func (q Request) String() string {
 }
 
 // ParseRequest reads what `bawn policy check` is given: [METHOD ]URL, with GET where there is
-// no method. The query and fragment of the URL are left out. ok is false if the text is no URL.
+// no method. The fragment of the URL is left out. ok is false if the text is no URL.
 func ParseRequest(text string) (q Request, ok bool, err error) {
 	if !isRequestRule(text) {
 		return q, false, nil
 	}
 	method, url := cutMethods(text)
-	if i := strings.IndexAny(url, "?#"); i >= 0 {
-		url = url[:i]
-	}
+	url, _, _ = strings.Cut(url, "#")
+	url, q.Query, _ = strings.Cut(url, "?")
 	q.Method = cmp.Or(method, "GET")
 	if !isMethod(q.Method) {
 		return q, true, fmt.Errorf("%q is not a method", q.Method)
@@ -241,23 +246,32 @@ func (s *Set) DecideRequest(q Request) Decision {
 		return Decision{Requests: true, Malformed: true, Reason: err.Error() + ", which servers read in different ways: it is refused where rules are about requests"}
 	}
 	var allow, deny *Rule
+	push := &PushRules{}
 	s.about(q.Flow(), func(r *Rule) {
 		switch {
 		case !r.covers(TCP, q.Port):
+		case r.request.judgesPush(r.Action, q, path):
+			push.add(r)
 		case r.Action == Deny && deny == nil && r.request.matches(r.Action, q, path):
 			deny = r
 		case r.Action == Allow && allow == nil && (r.request == nil || r.request.matches(r.Action, q, path)):
 			allow = r
 		}
 	})
+	if push.any = allow; allow == nil && len(push.allow) > 0 {
+		allow = push.allow[0]
+	}
 	d.Rule, d.Allow = cmp.Or(deny, allow), deny == nil && allow != nil
+	if d.Allow && !push.empty() && (push.any == nil || len(push.deny) > 0) {
+		d.Push = push
+	}
 	switch {
 	case deny != nil:
 		d.Reason = fmt.Sprintf("the rule %q denies it", deny)
 	case allow != nil:
 		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
 	default:
-		d.Reason = "no rule allows this request"
+		d.Reason = q.whyNotGit()
 	}
 	return d
 }
@@ -265,8 +279,13 @@ func (s *Set) DecideRequest(q Request) Decision {
 // matches reports whether a rule is about a request. An allow rule compares exactly; a deny
 // rule in any case, and with each way in which a server may read the path.
 func (m *request) matches(a Action, q Request, path []string) bool {
-	if m.scheme != q.Scheme {
+	switch {
+	case m.scheme != q.Scheme:
 		return false
+	case m.git != nil && a == Allow:
+		return m.allowsGit(q)
+	case m.git != nil:
+		return m.deniesGit(path)
 	}
 	if a == Allow {
 		return (len(m.methods) == 0 || slices.Contains(m.methods, q.Method)) &&
@@ -293,6 +312,9 @@ func (s *Set) SuggestRequest(q Request) string {
 	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || Suggest(q.Flow()) == "" {
 		return ""
 	}
+	if rule, ok := s.suggestGit(q); ok {
+		return rule
+	}
 	rules, err := ParseRule(Allow, q.String())
 	if err != nil || len(rules) != 1 || len(rules[0].Text) > maxSuggested || slices.ContainsFunc(rules[0].request.path, func(seg string) bool { return seg[0] == '*' }) {
 		return ""
@@ -309,8 +331,14 @@ func (s *Set) SuggestRequest(q Request) string {
 func (s *Set) ProposeRequests(list []Request) []string {
 	type place struct{ methods, parent string }
 	methods := map[string][]string{} // by URL
+	var out []string
 	for _, q := range list {
-		method, url := cutMethods(s.SuggestRequest(q))
+		rule := s.SuggestRequest(q)
+		if isGitRule(rule) {
+			out = append(out, rule)
+			continue
+		}
+		method, url := cutMethods(rule)
 		if url != "" && !slices.Contains(methods[url], method) {
 			methods[url] = append(methods[url], method)
 		}
@@ -321,7 +349,6 @@ func (s *Set) ProposeRequests(list []Request) []string {
 		p := place{strings.Join(m, ","), url[:strings.LastIndexByte(url, '/')+1]}
 		beside[p] = append(beside[p], url)
 	}
-	var out []string
 	for p, urls := range beside {
 		if len(urls) >= siblings {
 			urls = []string{p.parent + "*"}
@@ -331,5 +358,5 @@ func (s *Set) ProposeRequests(list []Request) []string {
 		}
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }

@@ -1,0 +1,230 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestGitRules(t *testing.T) {
+	s := set(t, "allow git:code.test/own/app", "allow git:code.test/own/push:push=main,feature/*:delete", "allow git:code.test:8443/~me/deep/down",
+		"allow git:all.test/own/secret", "allow all.test", "deny git:all.test/own/secret", "allow git:code.test/own/%C3%A4", "allow private:git:git.corp.test/own/app")
+	for text, want := range map[string]bool{
+		"GET https://code.test/own/app/info/refs?service=git-upload-pack":                          true,
+		"GET https://code.test/own/app.git/info/refs?service=git-upload-pack":                      true,
+		"POST https://code.test/own/app.git/git-upload-pack":                                       true,
+		"GET https://code.test:8443/~me/deep/down/info/refs?service=git-upload-pack":               true,
+		"GET https://code.test/own/push/info/refs?service=git-receive-pack":                        true,
+		"POST https://code.test/own/push/git-receive-pack":                                         true, // and judged
+		"GET https://code.test/own/%C3%A4/info/refs?service=git-upload-pack":                       true,
+		"GET https://git.corp.test/own/app/info/refs?service=git-upload-pack":                      true,
+		"GET https://code.test/own/app/info/refs?service=git-receive-pack":                         false,
+		"POST https://code.test/own/app/git-receive-pack":                                          false,
+		"POST https://code.test/own/app/git-receive-pack?service=git-upload-pack":                  false,
+		"POST https://code.test/own/push/git-receive-pack?service=git-upload-pack":                 false,
+		"GET https://code.test/own/app/info/refs":                                                  false, // the dumb protocol
+		"GET https://code.test/own/app/info/refs?service=git-upload-pack&service=git-receive-pack": false,
+		"GET https://code.test/own/app/info/refs?service=git-receive-pack&service=git-upload-pack": false,
+		"GET https://code.test/own/app/info/refs?service=git%2Dupload-pack":                        false,
+		"GET https://code.test/own/app/info/refs?SERVICE=git-upload-pack":                          false,
+		"HEAD https://code.test/own/app/info/refs?service=git-upload-pack":                         false,
+		"POST https://code.test/own/app/info/refs?service=git-upload-pack":                         false,
+		"GET https://code.test/own/app/git-upload-pack":                                            false,
+		"post https://code.test/own/app/git-upload-pack":                                           false,
+		"POST https://code.test/own/app/git-upload-archive":                                        false,
+		"POST https://code.test/own/app.git/info/lfs/objects/batch":                                false,
+		"GET https://code.test/own/app/HEAD":                                                       false,
+		"GET https://code.test/own/app":                                                            false,
+		"GET https://code.test/own/app.git/":                                                       false,
+		"GET https://code.test/own/APP/info/refs?service=git-upload-pack":                          false,
+		"GET https://code.test/own/app.GIT/info/refs?service=git-upload-pack":                      false,
+		"GET https://code.test/own/app.git.git/info/refs?service=git-upload-pack":                  false,
+		"GET https://code.test/own/app.wiki.git/info/refs?service=git-upload-pack":                 false,
+		"GET https://code.test/own/application/info/refs?service=git-upload-pack":                  false,
+		"GET https://code.test/own/app/info/refs/?service=git-upload-pack":                         false,
+		"GET https://code.test/own/%61pp/info/refs?service=git-upload-pack":                        false,
+		"GET https://code.test/own%2Fapp/info/refs?service=git-upload-pack":                        false,
+		"GET https://code.test//own/app/info/refs?service=git-upload-pack":                         false,
+		"GET https://code.test/own/x/../app/info/refs?service=git-upload-pack":                     false,
+		"GET https://code.test/own/app/.git/info/refs?service=git-upload-pack":                     false,
+		"GET https://code.test/own/app;x/info/refs?service=git-upload-pack":                        false,
+		"GET https://code.test/own/app/tree/main":                                                  false,
+		"GET http://code.test/own/app/info/refs?service=git-upload-pack":                           false,
+		"GET https://code.test:8443/own/app/info/refs?service=git-upload-pack":                     false,
+		"GET https://www.code.test/own/app/info/refs?service=git-upload-pack":                      false,
+		"GET https://all.test/own/other/info/refs?service=git-upload-pack":                         true,
+		"GET https://all.test/own/secret":                                                          false,
+		"GET https://all.test/own/Secret.GIT/info/refs?service=git-upload-pack":                    false,
+		"GET https://all.test/own%2Fsecret/info/refs?service=git-upload-pack":                      false,
+		"POST https://all.test/own/secret;x/git-receive-pack":                                      false,
+		"GET https://all.test/own/secret.git/info/lfs/locks":                                       false,
+		"GET https://all.test/own/secretary/info/refs?service=git-upload-pack":                     true,
+	} {
+		d := decideRequest(t, s, text)
+		if d.Allow != want || d.Reason == "" {
+			t.Errorf("%s: %+v, want %v", text, d, want)
+		}
+		if pushes := strings.HasSuffix(text, "/own/push/git-receive-pack"); (d.Push != nil) != pushes {
+			t.Errorf("%s: %+v", text, d.Push)
+		}
+	}
+}
+
+func TestGitRulesInTheirCanonicalForm(t *testing.T) {
+	for text, want := range map[string]string{
+		"git:GitHub.com/Own/App.git":                       "git:github.com/Own/App",
+		"GIT:github.com:443/own/app/:READ":                 "git:github.com/own/app",
+		"git:github.com/own/app:push=main":                 "git:github.com/own/app:push=main",
+		"git:h.test/o/a:push=z,refs/heads/a,a,refs/tags/*": "git:h.test/o/a:push=a,z,refs/tags/*",
+		"git:h.test/o/a:push=refs/heads/refs/x:Delete":     "git:h.test/o/a:push=refs/heads/refs/x:delete",
+		"git:h.test:8443/~u/a.b:push=**":                   "git:h.test:8443/~u/a.b:push=**",
+		"private:git:h.test/a":                             "private:git:h.test/a",
+		"git:h.test/o/a%20b":                               "git:h.test/o/a%20b",
+		"git:443":                                          "git",
+		"git:22,8000-8100":                                 "git:22,8000-8100",
+		"git:*":                                            "git:*",
+	} {
+		got, err := Canonical(Allow, text)
+		if text == "git:443" {
+			want = "git:443"
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", text, got, err, want)
+			continue
+		}
+		if again, err := Canonical(Allow, got); err != nil || again != got {
+			t.Errorf("%s: %q is not canonical: %q, %v", text, got, again, err)
+		}
+	}
+	for text, why := range map[string]string{
+		"git:":                           "port",
+		"git:origin":                     "remote",
+		"git:origin:push=feature/*":      "remote",
+		"git:h.test/":                    "git:HOST/OWNER/REPO",
+		"git:h.test/.git":                "another repository",
+		"git:h.test/o/a.git.git":         "another repository",
+		"git:h.test/o/a.GIT":             "another repository",
+		"git:h.test/o//a":                "empty segment",
+		"git:h.test/o/../a":              `".."`,
+		"git:h.test/o%2Fa":               "slash",
+		"git:h.test/o/*":                 "names one",
+		"git:*.test/o/a":                 "names one",
+		"git:10.0.0.1/o/a":               "name",
+		"git:u@h.test/o/a":               "host name",
+		"git:h.test/o/a?x":               "percent-encoded",
+		"git:h.test/o/a:write":           "git:HOST/OWNER/REPO",
+		"git:h.test/o/a:push=":           "push=main",
+		"git:h.test/o/a:push=a,,b":       "push=main",
+		"git:h.test/o/a:push=+main":      "refspec",
+		"git:h.test/o/a:push=main:other": "git:HOST/OWNER/REPO",
+		"git:h.test/o/a:push=fea*":       "whole segment",
+		"git:h.test/o/a:push=a..b":       "name of a ref",
+		"git:h.test/o/a:push=a.lock":     "name of a ref",
+		"git:h.test/o/a:push=/a":         "name of a ref",
+		"git:h.test/o/a:push=a^":         "name of a ref",
+		"udp:git:h.test/o/a":             "",
+		"https://git:h.test/o/a":         "",
+	} {
+		if _, err := Canonical(Allow, text); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{"git:h.test/o/a:read", "git:h.test/o/a:push=main:delete", "private:git:h.test/o/a"} {
+		if got, err := Canonical(Deny, text); err == nil {
+			t.Errorf("deny %s: %q", text, got)
+		}
+	}
+}
+
+func TestGitRemoteRules(t *testing.T) {
+	for text, want := range map[string]string{
+		"git:origin":                       "git:h.test/o/a",
+		"git:origin:read":                  "git:h.test/o/a:read",
+		"git:up.stream:push=feature/*":     "git:h.test/o/a:push=feature/*",
+		"private:git:origin:push=x:delete": "private:git:h.test/o/a:push=x:delete",
+		"git:h.test/o/a":                   "",
+		"git:h.test:8443/o/a:push=x/y":     "",
+		"git:443":                          "",
+		"github.com":                       "",
+		"https://h.test/git:x":             "",
+	} {
+		name, ok := GitRemote(text)
+		if ok != (want != "") || ok && (name == "" || WithRepository(text, "h.test/o/a") != want) {
+			t.Errorf("%s: %q %v, %q", text, name, ok, WithRepository(text, "h.test/o/a"))
+		}
+	}
+}
+
+// TestPushRules: which changes of refs the rules about one push allow.
+func TestPushRules(t *testing.T) {
+	const push = "POST https://code.test/own/app/git-receive-pack"
+	rules := []string{"allow git:code.test/own/app:push=main,feature/*,refs/tags/*", "allow git:code.test/own/app:push=scratch/**:delete"}
+	changes := map[string]bool{
+		"refs/heads/main": true, "refs/heads/feature/a": true, "refs/tags/v1": true, "refs/heads/scratch/a/b": true, "-refs/heads/scratch/a/b": true,
+		"-refs/heads/main": false, "refs/heads/feature/a/b": false, "refs/heads/Main": false, "refs/heads/other": false, "main": false, "HEAD": false,
+		"refs/heads/main^{}": false, "refs/heads/scratch/../main": false, "refs/heads/scratch//a": false, "refs/pull/1/head": false, "refs/heads/main.lock": false,
+	}
+	judge := func(p *PushRules, text string) Decision {
+		ref, del := strings.CutPrefix(text, "-")
+		return p.Judge(RefChange{ref, del})
+	}
+	d := decideRequest(t, set(t, rules...), push)
+	for text, want := range changes {
+		if got := judge(d.Push, text); got.Allow != want || got.Reason == "" {
+			t.Errorf("%s: %+v, want %v", text, got, want)
+		}
+	}
+	d = decideRequest(t, set(t, append(rules, "deny git:code.test/own/app:push=MAIN,scratch/x")...), push)
+	for text, want := range map[string]bool{"refs/heads/main": false, "-refs/heads/scratch/x": false, "refs/heads/scratch/y": true} {
+		if got := judge(d.Push, text); got.Allow != want || !want && got.Rule == nil {
+			t.Errorf("%s, with a deny rule: %+v, want %v", text, got, want)
+		}
+	}
+	for _, c := range []struct {
+		changes []RefChange
+		want    string
+	}{
+		{[]RefChange{{"refs/heads/x", false}, {"refs/tags/y/z", false}}, "git:code.test/own/app:push=x,refs/tags/y/z"},
+		{[]RefChange{{"refs/heads/x", true}}, "git:code.test/own/app:push=x:delete"},
+		{[]RefChange{{"refs/heads/main", false}}, ""}, // denied
+		{[]RefChange{{"refs/heads/a*", false}}, ""},
+	} {
+		if got := d.Push.Suggest(c.changes); got != c.want {
+			t.Errorf("%v: %q, want %q", c.changes, got, c.want)
+		}
+	}
+	for name, lines := range map[string][]string{
+		"a rule for every request":             append(rules, "allow code.test"),
+		"a rule for all requests below a path": append(rules, "allow https://code.test/own/**"),
+	} {
+		if d := decideRequest(t, set(t, lines...), push); !d.Allow || d.Push != nil {
+			t.Errorf("%s: %+v", name, d)
+		}
+		d := decideRequest(t, set(t, append(lines, "deny git:code.test/own/app:push=main")...), "post https://code.test/Own/app.git;x/git-Receive-pack")
+		if name == "a rule for every request" && (!d.Allow || d.Push == nil || judge(d.Push, "refs/heads/main").Allow || !judge(d.Push, "refs/heads/x").Allow) {
+			t.Errorf("%s, with a deny rule: %+v", name, d)
+		}
+	}
+}
+
+func TestSuggestedGitRules(t *testing.T) {
+	s := set(t, "allow https://code.test/x")
+	ask := func(text string) Request {
+		q, _, err := ParseRequest(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	list := []Request{
+		ask("GET https://code.test/own/app.git/info/refs?service=git-upload-pack"), ask("POST https://code.test/own/app.git/git-upload-pack"),
+		ask("GET https://code.test/own/b/info/refs"), ask("GET https://code.test/own/c/info/refs"), // of the log, which has no query
+		ask("POST https://code.test/own/app.git/git-receive-pack"), ask("GET https://code.test/page"),
+	}
+	if got, want := s.ProposeRequests(list), []string{"GET https://code.test/page", "git:code.test/own/app", "git:code.test/own/b", "git:code.test/own/c"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if d := s.DecideRequest(list[4]); !strings.Contains(d.Reason, "git:code.test/own/app:push=BRANCH") {
+		t.Error(d.Reason)
+	}
+}
