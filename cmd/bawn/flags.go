@@ -41,6 +41,8 @@ type specFlags struct {
 	hide    []string
 	show    []string
 
+	devcontainer string
+
 	ownAddress    bool
 	noProject     bool
 	noGitIdentity bool
@@ -71,6 +73,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.hide, "hide", nil, "hide paths that match `PATTERN` from the sandbox (repeatable; '' only the default list)")
 	flags.StringArrayVar(&f.show, "show", nil, "show hidden paths that match `PATTERN` to the sandbox (repeatable; '' none)")
 	flags.BoolVar(&f.noProject, "no-project-file", false, "ignore the project's bawn.yaml from now on (=false: use it again)")
+	registerDevcontainer(flags, &f.devcontainer, "make the sandbox from the project's devcontainer.json, or the one at `PATH`, and run its commands (empty: no longer; see docs/devcontainer.md)")
 	flags.BoolVar(&f.shareGit, "share-git", false, "share the git directory of a linked worktree or a submodule, without asking (=false: do not, and do not ask)")
 	flags.BoolVar(&f.noGitIdentity, "no-git-identity", false, "keep your git user.name and user.email from the sandbox from its next start on (=false: let them in again)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")

@@ -125,6 +125,8 @@ var steps = map[engine.Reason]string{
 	engine.SnapshotFailed:   "bawn logs --supervisor {sandbox}",
 	engine.StateWouldBeLost: "bawn snapshot create {sandbox} to save the present state first, or --force to discard it",
 
+	engine.NoDevcontainer:     "name the file: --devcontainer=PATH; or --devcontainer= to go on without one",
+	engine.SetupFailed:        "correct it and run the same command again; bawn exec {sandbox} -- COMMAND looks at what is there, --devcontainer= goes on without the file",
 	engine.BuildFailed:        "correct what is wrong and run the same command again; or --image default to start without it",
 	engine.BuildContext:       "name a directory of this host: bawn image build DIRECTORY",
 	engine.NoDockerfile:       "name it with --file, relative to the working directory: bawn image build --file FILE DIRECTORY",
@@ -155,12 +157,20 @@ func stepFor(e *engine.Error) string {
 // stepIn returns the entry of steps for an error, or the one that its other fields ask for.
 func stepIn(e *engine.Error) string {
 	port := e.Reason == engine.PortInUse || e.Reason == engine.PortPrivileged
+	var other []string // the file of the check, unless it is bawn.yaml
+	if e.Check != nil && e.Check.Name != "" && e.Check.Name != project.Name {
+		other = []string{e.Check.Name}
+	}
 	lost := e.Reason == engine.StartFailed || e.Reason == engine.SupervisorDied || e.Reason == engine.CommandFailed
 	switch {
 	case e.Reason == engine.NotFound && e.Path != "":
 		return "bawn run -- COMMAND creates one here; bawn ls lists those of other directories"
 	case e.Reason == engine.Exists && e.Throwaway:
 		return "bawn run --rm without --name"
+	case other != nil && e.Reason == engine.ProjectInvalid:
+		return "correct the file (bawn trust " + trustArguments(e.Check.Dir, other) + " shows it), or --devcontainer= to go on without it"
+	case other != nil && e.Reason == engine.NotApproved:
+		return "bawn trust " + trustArguments(e.Check.Dir, other) + " to approve it, or --devcontainer= to go on without it"
 	case e.Reason == engine.ProjectInvalid && e.Check != nil:
 		return "correct the file (bawn trust {path} shows it), or --no-project-file to ignore it"
 	case e.Reason == engine.BuildFailed && len(e.Fields) > 0:

@@ -107,7 +107,7 @@ func TestWordsOfNotices(t *testing.T) {
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
 	"SoftwareEmulation", "BuilderRenewed", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "HostDiskFull", "HostDiskFreed",
-	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade", "LocalDirUseful", "ImageOlder",
+	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade", "LocalDirUseful", "ImageOlder", "DevcontainerThere",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }
 

@@ -117,6 +117,7 @@ type invocation struct {
 	user string
 
 	agent *engine.AgentRequest // that argv starts
+	setup bool                 // after the commands of devcontainer.json that are due
 
 	noTTY      bool
 	noStdin    bool
@@ -147,12 +148,16 @@ func runIn(ctx context.Context, f *specFlags, throwaway bool, inv invocation) er
 	if err != nil {
 		return err
 	}
+	if err := f.useDevcontainer(e, &r); err != nil {
+		return err
+	}
 	askGitDir(e, &r)
 	s, err := acquire(ctx, e, r)
 	if err != nil {
 		return err
 	}
 	sayOpened(f.allow)
+	inv.setup = true
 	return use(ctx, shown, s, inv)
 }
 
@@ -192,7 +197,13 @@ func execIn(ctx context.Context, name string, inv invocation) error {
 
 // use runs one command and closes the session.
 func use(ctx context.Context, shown *bars, s *engine.Session, inv invocation) error {
-	err := invoke(ctx, shown, s, inv)
+	var err error
+	if inv.setup {
+		err = s.Setup(ctx, os.Stderr)
+	}
+	if err == nil {
+		err = invoke(ctx, shown, s, inv)
+	}
 	sayOutcome(s)
 	if s.Spec.Throwaway { // no signal may interrupt its removal
 		signal.Ignore(os.Interrupt, syscall.SIGHUP, syscall.SIGTERM)
@@ -213,6 +224,10 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 	if err != nil {
 		return err
 	}
+	setup, err := s.SetupEnv()
+	if err != nil {
+		return err
+	}
 	// From here on signals go to the command. Until there is a connection they also end
 	// ctx, and bawn with it.
 	signals := make(chan os.Signal, 16)
@@ -228,7 +243,7 @@ func invoke(ctx context.Context, shown *bars, s *engine.Session, inv invocation)
 		named = []string{"PWD=" + logical}
 	}
 	cmd := command(inv)
-	cmd.Env, cmd.Dir, cmd.Links, cmd.Signals = slices.Concat(named, s.Spec.Env, env, secrets), dir, engine.Links(logical), signals
+	cmd.Env, cmd.Dir, cmd.Links, cmd.Signals = slices.Concat(named, s.Spec.Env, setup, env, secrets), dir, engine.Links(logical), signals
 	if cmd.Terminal != nil {
 		shown.setRaw(true)
 		defer shown.setRaw(false)

@@ -21,6 +21,7 @@ import (
 
 func trustCommand() *cobra.Command {
 	var yes, allowHost, show, forget, asJSON, schema bool
+	var devcontainer string
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
 		Short: "Show what a project's bawn.yaml asks for, and approve it",
@@ -46,23 +47,23 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 			if err != nil {
 				return err
 			}
+			if c.Flags().Changed(devcontainerFlag) {
+				name, err := findDevcontainer(dir, devcontainer)
+				if err != nil {
+					return err
+				}
+				if name == "" {
+					return hint(errors.New("--devcontainer names no file"), "bawn trust --devcontainer")
+				}
+				if forget {
+					return e.ForgetDevcontainer(dir, name)
+				}
+				return trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name) }, show, asJSON, yes, allowHost)
+			}
 			if forget {
 				return e.Forget(c.Context(), dir)
 			}
-			check, err := e.CheckProject(dir)
-			if err != nil {
-				return err
-			}
-			if err := printCheck(c.OutOrStdout(), check, asJSON); err != nil {
-				return err
-			}
-			if show {
-				if !check.Settled() {
-					return exitStatus(1)
-				}
-				return nil
-			}
-			return decide(c.Context(), e, check, yes, allowHost)
+			return trust(c, e, func() (*project.Check, error) { return e.CheckProject(dir) }, show, asJSON, yes, allowHost)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
@@ -70,9 +71,28 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 	c.Flags().BoolVar(&show, "show", false, "only show the file and whether it is approved")
 	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	registerDevcontainer(c.Flags(), &devcontainer, "the project's devcontainer.json, or the one at `PATH`, in place of bawn.yaml")
 	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
 	c.MarkFlagsMutuallyExclusive("yes", "show", "forget", "schema")
 	return c
+}
+
+// trust shows a file of a project as it was checked and, unless show is set, approves it as decide does.
+func trust(c *cobra.Command, e *engine.Engine, look func() (*project.Check, error), show, asJSON, yes, allowHost bool) error {
+	check, err := look()
+	if err != nil {
+		return err
+	}
+	if err := printCheck(c.OutOrStdout(), check, asJSON); err != nil {
+		return err
+	}
+	if !show {
+		return decide(c.Context(), e, check, yes, allowHost)
+	}
+	if !check.Settled() {
+		return exitStatus(1)
+	}
+	return nil
 }
 
 // trustedDirectory returns the directory in args, or else the project directory of the sandbox
@@ -289,6 +309,7 @@ func plainWords(dir string, p *project.Proposal) []string {
 	for _, r := range p.Deny {
 		add("the guest must not reach %s", r)
 	}
+	list = append(list, setupWords(p.Setup)...)
 	list = append(list, secretWords(dir, p.Secrets)...)
 	for _, g := range p.Guard {
 		add("the guest must not change on the host what matches %s", g)

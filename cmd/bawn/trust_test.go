@@ -285,3 +285,60 @@ func TestTrustShowsABuild(t *testing.T) {
 		t.Error("it opens services of the host")
 	}
 }
+
+// TestTrustShowsADevcontainer: all that it asks for, and what is not taken.
+func TestTrustShowsADevcontainer(t *testing.T) {
+	_, dir := projectPlace(t)
+	text := `{"image": "a", "remoteUser": "root", "containerEnv": {"A": "1"}, "remoteEnv": {"TOKEN": "${localEnv:TOKEN}"}, "runArgs": ["--privileged"],
+		"workspaceFolder": "/workspace", "postCreateCommand": "npm ci\u001b[2J"}`
+	file := filepath.Join(dir, ".devcontainer.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(text)
+	trust := func(args ...string) (string, error) {
+		t.Helper()
+		var out bytes.Buffer
+		c := trustCommand()
+		c.SetOut(&out)
+		c.SetArgs(args)
+		c.SilenceErrors, c.SilenceUsage = true, true
+		err := c.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	if got, err := trust("--devcontainer", "--yes"); err == nil || !strings.Contains(got, "cannot be shown") {
+		t.Errorf("%v, %s", err, got)
+	}
+	write(strings.Replace(text, `\u001b[2J`, "", 1))
+	got, err := trust("--devcontainer", "--show")
+	if err == nil {
+		t.Error("it is approved")
+	}
+	for _, want := range []string{
+		"the image a", "commands run as root", "the variable A=1", "NOT taken: TOKEN", "without effect: runArgs",
+		"the guest reaches the project at /workspace", "once for each sandbox (postCreateCommand): npm ci",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in %s", want, got)
+		}
+	}
+	if _, err := trust("--devcontainer=.devcontainer.json", "--yes"); err != nil {
+		t.Error(err)
+	}
+	if _, err := trust("--devcontainer", "--show"); err != nil {
+		t.Errorf("it is not approved: %v", err)
+	}
+	if got, err := trust("--show"); err != nil || !strings.Contains(got, "bawn.yaml does not exist") {
+		t.Errorf("bawn.yaml: %v, %s", err, got)
+	}
+	write("{}")
+	if _, err := trust("--devcontainer", "--show"); err == nil {
+		t.Error("a change is approved")
+	}
+	if _, err := trust("--devcontainer", "--forget"); err != nil {
+		t.Error(err)
+	}
+}

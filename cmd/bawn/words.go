@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -55,9 +56,15 @@ func noticeWords(n engine.Notice) (msg, step string) {
 	msg = n.Text
 	switch n.Reason {
 	case engine.NotApproved:
-		msg += fmt.Sprintf("; to approve it: bawn trust %s", pathArgument(n.Path))
+		msg += fmt.Sprintf("; to approve it: bawn trust %s", trustArguments(n.Path, n.Fields))
 	case engine.ImageFixed:
-		msg += fmt.Sprintf(", which differs from the one in %s; to use that one: bawn rm %s, then run the same command again", project.Name, n.Sandbox)
+		file := project.Name
+		if n.Path != "" {
+			file = n.Path
+		}
+		msg += fmt.Sprintf(", which differs from the one in %s; to use that one: bawn rm %s, then run the same command again", file, n.Sandbox)
+	case engine.DevcontainerThere:
+		msg += "; bawn run --devcontainer uses it, in a new sandbox"
 	case engine.ImageOlder:
 		msg += fmt.Sprintf("; to begin anew with that: bawn rm %s, then run the same command again", n.Sandbox)
 	case engine.NeedsRestart:
@@ -88,6 +95,15 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		return text.Block(msg), text.Block(nextStep(n.Err)) // a line for each mistake
 	}
 	return text.Line(msg), text.Line(step)
+}
+
+// trustArguments returns the arguments of bawn trust for a project directory, or for the file in it that
+// is named.
+func trustArguments(dir string, file []string) string {
+	if len(file) == 0 {
+		return pathArgument(dir)
+	}
+	return "--devcontainer=" + pathArgument(filepath.Join(dir, file[0])) + " " + pathArgument(dir)
 }
 
 // pathArgument returns a path quoted for a shell.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -14,7 +13,7 @@ import (
 	"regexp"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // This file tells whether the image of a project would be another one if it were built again. It
@@ -85,20 +84,8 @@ func (d *inputDigest) add(list ...string) {
 
 // read returns the content of a regular file of at most limit bytes.
 func (d *inputDigest) read(name string, limit int64) ([]byte, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if d.bytes += int64(len(text)); err == nil && (int64(len(text)) > limit || d.bytes > maxInputBytes) {
+	text, err := regular.ReadIn(d.root, name, limit)
+	if d.bytes += int64(len(text)); err == nil && d.bytes > maxInputBytes {
 		err = fmt.Errorf("%s: there is too much to read", name)
 	}
 	return text, err

@@ -61,3 +61,12 @@ func KeepSnapshot(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapsh
 	}
 	return s
 }
+
+// SetSetupFolders puts the notes of devcontainer commands below a directory until the test ends.
+func SetSetupFolders(t *testing.T, dir string) (once, start string) {
+	t.Helper()
+	was1, was2 := setupOnceFolder, setupStartFolder
+	t.Cleanup(func() { setupOnceFolder, setupStartFolder = was1, was2 })
+	setupOnceFolder, setupStartFolder = filepath.Join(dir, "once"), filepath.Join(dir, "start")
+	return setupOnceFolder, setupStartFolder
+}

@@ -38,7 +38,7 @@ func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
 	if c.Err != nil {
 		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
 	}
-	approvals, err := approvalsOf(e.sandboxes, c.Dir)
+	approvals, err := approvalsOfFile(e.sandboxes, c.Dir, c.Name)
 	if err != nil {
 		return err
 	}
@@ -58,13 +58,29 @@ func (e *Engine) Forget(ctx context.Context, dir string) error {
 }
 
 // CheckConsent returns an Error unless the bawn.yaml of the request's project is approved in
-// its present form, or is ignored.
+// its present form, or is ignored, and so is the devcontainer.json that the sandbox is made from.
 func (e *Engine) CheckConsent(r Request) error {
-	dir, aside, err := e.projectOf(&r)
-	if err != nil || aside {
+	spec, err := e.asked(&r)
+	if err != nil {
 		return err
 	}
-	c, err := e.CheckProject(dir)
+	if !spec.NoProject {
+		if err := consent(e.CheckProject(spec.Dir)); err != nil {
+			return err
+		}
+	}
+	if spec.Devcontainer == "" {
+		return nil
+	}
+	c, err := e.CheckDevcontainer(spec.Dir, spec.Devcontainer)
+	if err == nil && c.Status == project.None {
+		return &Error{Reason: NoDevcontainer, Path: c.Dir, Err: fmt.Errorf("%s does not exist", c.File())}
+	}
+	return consent(c, err)
+}
+
+// consent returns an Error unless the user has nothing to decide about a file that was checked.
+func consent(c *project.Check, err error) error {
 	switch {
 	case err != nil || c.Settled():
 		return err
@@ -74,18 +90,19 @@ func (e *Engine) CheckConsent(r Request) error {
 	return notApproved(c)
 }
 
-// projectOf returns the project directory of a request, and whether its bawn.yaml is ignored.
-func (e *Engine) projectOf(r *Request) (dir string, aside bool, err error) {
-	dir = r.Dir
+// asked returns the spec of a request's sandbox with what the request changes of the files that it is
+// made from. Where there is no sandbox, the spec has the project directory only.
+func (e *Engine) asked(r *Request) (*sandbox.Spec, error) {
 	spec, err := e.existing(r)
-	switch {
-	case err == nil:
-		dir, aside = spec.Dir, spec.NoProject
-	case !store.IsNotFound(err):
-		return "", false, err
+	if store.IsNotFound(err) {
+		spec = &sandbox.Spec{Dir: r.Dir}
+	} else if err != nil {
+		return nil, err
 	}
-	put(&aside, r.Change.NoProject)
-	return dir, aside, nil
+	asked := *spec
+	put(&asked.NoProject, r.Change.NoProject)
+	put(&asked.Devcontainer, r.Change.Devcontainer)
+	return &asked, nil
 }
 
 func notApproved(c *project.Check) *Error {
@@ -100,22 +117,42 @@ func notApproved(c *project.Check) *Error {
 // warnProject reports that a sandbox's bawn.yaml is not approved in its present form. Nothing
 // of it takes effect, so the command may continue.
 func (e *Engine) warnProject(spec *sandbox.Spec) {
-	if spec.NoProject {
-		return
+	if !spec.NoProject {
+		c, err := e.CheckProject(spec.Dir)
+		e.warnCheck(spec, c, err)
 	}
-	c, err := e.CheckProject(spec.Dir)
+	if spec.Devcontainer != "" {
+		c, err := e.CheckDevcontainer(spec.Dir, spec.Devcontainer)
+		e.warnCheck(spec, c, err)
+	}
+}
+
+// warnCheck is warnProject for one file that was checked.
+func (e *Engine) warnCheck(spec *sandbox.Spec, c *project.Check, err error) {
 	if err != nil || c.Settled() {
 		return // what cannot be read is an error where it is used
 	}
-	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Text: c.File() + " is not approved in its present form and has no effect"})
+	var other []string
+	if c.Name != project.Name {
+		other = []string{c.Name}
+	}
+	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Fields: other, Text: c.File() + " is not approved in its present form and has no effect"})
 }
 
 // approvalsOf opens the user's approvals. It is an error if a guest can write the one of a
 // project directory, or could: it would approve what it likes.
 func approvalsOf(sandboxes *store.Store, dir string) (*project.Approvals, error) {
+	return approvalsOfFile(sandboxes, dir, project.Name)
+}
+
+// approvalsOfFile is approvalsOf for that file of the project: bawn.yaml or a devcontainer.json.
+func approvalsOfFile(sandboxes *store.Store, dir, name string) (*project.Approvals, error) {
 	approvals, err := project.Open()
 	if err != nil {
 		return nil, err
+	}
+	if name != project.Name {
+		approvals = approvals.Of(name, devcontainerReader(dir, name))
 	}
 	if err := sandboxes.CheckPlace(approvals.File(dir)); err != nil {
 		return nil, fmt.Errorf("the approval of %s is not believed: %w; or move bawn's configuration out of that directory", dir, err)
@@ -123,21 +160,36 @@ func approvalsOf(sandboxes *store.Store, dir string) (*project.Approvals, error)
 	return approvals, nil
 }
 
-// approvedProposal returns what the user has approved for the spec's project.
-func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (*project.Proposal, error) {
-	if spec.NoProject && !spec.ForProject {
-		return &project.Proposal{}, nil
+// approvedProposal returns what the user has approved for the spec's project: of its bawn.yaml and, if
+// the sandbox is made from one, of the devcontainer.json.
+func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (p *project.Proposal, err error) {
+	p = &project.Proposal{}
+	if !spec.NoProject || spec.ForProject {
+		if p, err = approvedFile(sandboxes, spec.Dir, project.Name); err != nil {
+			return nil, err
+		}
 	}
-	approvals, err := approvalsOf(sandboxes, spec.Dir)
-	if err != nil {
-		return nil, err
-	}
-	p, err := approvals.Proposal(spec.Dir)
-	if err != nil {
-		return nil, &Error{Reason: ApprovalInvalid, Path: spec.Dir, Err: err}
+	if spec.Devcontainer != "" {
+		more, err := approvedFile(sandboxes, spec.Dir, spec.Devcontainer)
+		if err != nil {
+			return nil, err
+		}
+		withDevcontainer(p, more)
 	}
 	if spec.ForProject {
 		return forBuilder(p), nil
+	}
+	return p, nil
+}
+
+func approvedFile(sandboxes *store.Store, dir, name string) (*project.Proposal, error) {
+	approvals, err := approvalsOfFile(sandboxes, dir, name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := approvals.Proposal(dir)
+	if err != nil {
+		return nil, &Error{Reason: ApprovalInvalid, Path: dir, Err: err}
 	}
 	return p, nil
 }
@@ -154,7 +206,7 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	}
 	img := p.Image
 	if p.Build != nil {
-		img = projectImageRef(spec.Dir)
+		img = projectImageRef(spec)
 	}
 	return sandbox.Added{Image: img, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }

@@ -17,7 +17,6 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -43,13 +42,19 @@ const (
 	ImageOlder Reason = "image-older"
 )
 
-// projectImageRef returns the reference of the image that is built for the project at dir.
-func projectImageRef(dir string) string {
-	return image.LocalPrefix + "project/" + sandbox.NameFor(dir) + "-" + dirDigest(dir)[:12]
+// projectImageRef returns the reference of the image that is built for a sandbox: one for each project,
+// and one for each devcontainer.json of it.
+func projectImageRef(spec *sandbox.Spec) string {
+	return image.LocalPrefix + "project/" + sandbox.NameFor(spec.Dir) + "-" + imageKey(spec)[:12]
 }
 
-func dirDigest(dir string) string {
-	sum := sha256.Sum256([]byte(dir))
+// imageKey identifies the image that is built for a sandbox.
+func imageKey(spec *sandbox.Spec) string {
+	key := spec.Dir
+	if spec.Devcontainer != "" {
+		key += "\x00" + spec.Devcontainer // which is in no path
+	}
+	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -65,18 +70,11 @@ func forBuilder(p *project.Proposal) *project.Proposal {
 // if the request needs it and it is not there. For a sandbox that has another image by now, it
 // sends a notice.
 func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
-	spec, err := e.existing(r)
-	if store.IsNotFound(err) {
-		spec = &sandbox.Spec{Dir: r.Dir}
-	} else if err != nil {
+	spec, err := e.asked(r)
+	if err != nil || r.Change.Image != nil || slices.Contains(spec.Given, "image") {
 		return err
 	}
-	if r.Change.Image != nil || slices.Contains(spec.Given, "image") {
-		return nil
-	}
-	asked := *spec
-	put(&asked.NoProject, r.Change.NoProject)
-	p, err := approvedProposal(e.sandboxes, &asked)
+	p, err := approvedProposal(e.sandboxes, spec)
 	if err != nil || p.Build == nil {
 		return err
 	}
@@ -84,7 +82,7 @@ func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
 	if r.Change.Hide != nil {
 		hide = slices.Concat(p.Hide, *r.Change.Hide)
 	}
-	b := &projectBuild{e: e, dir: spec.Dir, Build: p.Build, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" })}
+	b := &projectBuild{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec), Build: p.Build, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" })}
 	if spec.Boot.ImageDigest != "" {
 		return e.sayOlderImage(spec, b)
 	}
@@ -95,7 +93,7 @@ func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
 // would make now.
 func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
 	st, err := e.sandboxes.Dir(spec.Name).State()
-	if err != nil || st.Phase == sandbox.Running || spec.Added.Image != projectImageRef(spec.Dir) {
+	if err != nil || st.Phase == sandbox.Running || spec.Added.Image != b.ref {
 		return err // of an image that is named otherwise, keepDisk tells
 	}
 	note, err := b.note()
@@ -106,7 +104,7 @@ func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
 	if note.Digest == spec.Boot.ImageDigest && known && note.Inputs == inputs {
 		return nil
 	}
-	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than what %s would build now", spec.Name, project.Name)})
+	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than the one that the project describes by now", spec.Name)})
 	return nil
 }
 
@@ -115,6 +113,8 @@ type projectBuild struct {
 	*project.Build
 	e    *Engine
 	dir  string   // of the project
+	key  string   // imageKey
+	ref  string   // of the image
 	hide []string // patterns of paths that the builder does not see
 }
 
@@ -130,7 +130,7 @@ func (b *projectBuild) noteFile() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(cache, "builds", dirDigest(b.dir)+".json"), nil
+	return filepath.Join(cache, "builds", b.key+".json"), nil
 }
 
 // note returns the note of the last build; one that is damaged or not there is empty.
@@ -190,7 +190,7 @@ func (b *projectBuild) ensure(ctx context.Context) error {
 // there reports whether the project's image is the one with that digest.
 func (b *projectBuild) there(digest string) (bool, error) {
 	list, err := b.e.Images()
-	return slices.ContainsFunc(list, func(i Image) bool { return i.Ref == projectImageRef(b.dir) && i.Digest == digest }), err
+	return slices.ContainsFunc(list, func(i Image) bool { return i.Ref == b.ref && i.Digest == digest }), err
 }
 
 // checkFiles returns an error if the context or the Dockerfile is missing.
@@ -205,7 +205,7 @@ func (b *projectBuild) checkFiles() error {
 			if errors.Is(err, fs.ErrNotExist) {
 				err = fmt.Errorf("%s does not exist", filepath.Join(b.dir, path))
 			}
-			return b.failed(fmt.Errorf("the build of %s: %w", project.Name, err))
+			return b.failed(fmt.Errorf("the image of the project was not built: %w", err))
 		}
 	}
 	return nil
@@ -229,7 +229,7 @@ func (b *projectBuild) build(ctx context.Context) (img *Image, err error) {
 		err = context.Cause(ctx)
 	}
 	if err == nil && exit.Status != 0 {
-		failed := b.failed(fmt.Errorf("the image that %s describes was not built (exit status %d): docker says\n%s", filepath.Join(b.dir, project.Name), exit.Status, out))
+		failed := b.failed(fmt.Errorf("the image of %s was not built (exit status %d); docker says:\n%s", b.dir, exit.Status, out))
 		failed.Sandbox, failed.Fields = build.Builder(), build.Denied(ctx)
 		err = failed
 	}
@@ -244,7 +244,7 @@ func (b *projectBuild) build(ctx context.Context) (img *Image, err error) {
 func (b *projectBuild) start(ctx context.Context) (*Build, error) {
 	file := dockerfile{inContext: true, path: filepath.Join(b.dir, b.Dockerfile())}
 	r := &BuildRequest{Target: b.Target, Args: b.Args, Progress: "plain"}
-	build := &Build{e: b.e, ref: projectImageRef(b.dir), argv: buildCommand(r, file, filepath.Join(b.dir, b.Context))}
+	build := &Build{e: b.e, ref: b.ref, argv: buildCommand(r, file, filepath.Join(b.dir, b.Context))}
 	yes, hide := true, b.hide
 	if len(hide) == 0 {
 		hide = []string{""} // none

@@ -49,7 +49,8 @@ func buildPlace(t *testing.T) *projectBuild {
 	} {
 		write(t, filepath.Join(dir, name), text)
 	}
-	return &projectBuild{Build: &project.Build{Context: "web"}, e: New(sandboxes, Options{}), dir: dir}
+	spec := &sandbox.Spec{Dir: dir}
+	return &projectBuild{Build: &project.Build{Context: "web"}, e: New(sandboxes, Options{}), dir: dir, key: imageKey(spec), ref: projectImageRef(spec)}
 }
 
 // TestBuildInputs: the digest changes with all that the build could read, and with nothing else.
@@ -172,7 +173,7 @@ func pretendBuilt(t *testing.T, b *projectBuild) *Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := s.SaveArchive(t.Context(), projectImageRef(b.dir), &archive, 1<<20, progress.Silent)
+	img, err := s.SaveArchive(t.Context(), b.ref, &archive, 1<<20, progress.Silent)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,9 +74,15 @@ func (e *Engine) Acquire(ctx context.Context, r Request) (*Session, error) {
 
 // begin starts the sandbox that was found or made.
 func (e *Engine) begin(ctx context.Context, in found, c *SpecChange, user string) (*Session, error) {
+	spec := *in.spec
+	put(&spec.Devcontainer, c.Devcontainer)
+	user, err := e.loginOf(&spec, user)
+	if err != nil {
+		return nil, err
+	}
 	s := e.newSession(in.spec.Name, user)
 	s.owner = in.owner
-	err := s.start(ctx, c)
+	err = s.start(ctx, c)
 	switch {
 	case err == nil:
 		return s, nil
@@ -91,8 +97,14 @@ func (e *Engine) begin(ctx context.Context, in found, c *SpecChange, user string
 // Attach starts the sandbox of that name, if it does not run, and begins to connect as
 // user (empty: the user's own name).
 func (e *Engine) Attach(ctx context.Context, name, user string) (*Session, error) {
-	if _, err := e.folder(name); err != nil {
+	d, err := e.folder(name)
+	if err != nil {
 		return nil, err
+	}
+	if spec, err := d.Spec(); err == nil { // else start tells
+		if user, err = e.loginOf(spec, user); err != nil {
+			return nil, err
+		}
 	}
 	s := e.newSession(name, user)
 	if err := s.start(ctx, nil); err != nil {

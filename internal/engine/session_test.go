@@ -25,8 +25,8 @@ import (
 	"bawn.dev/bawn/internal/session"
 )
 
-// guest is the guest of a sandbox that runs: its SSH server, in this process, with one
-// user, "me", who is this process's.
+// guest is the guest of a sandbox that runs: its SSH server, in this process, with the
+// users "me" and "root", who are this process's.
 type guest struct {
 	*machine
 	mu    sync.Mutex
@@ -41,7 +41,10 @@ func startGuest(t *testing.T, d store.Dir) *guest {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	passwd := fmt.Sprintf("me:x:%d:%d::%s:/bin/sh\n", os.Getuid(), os.Getgid(), t.TempDir())
+	passwd := ""
+	for _, name := range []string{"me", "root"} {
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", name, os.Getuid(), os.Getgid(), t.TempDir())
+	}
 	if err := errors.Join(os.Mkdir(root+"/etc", 0o755), os.WriteFile(root+"/etc/passwd", []byte(passwd), 0o644)); err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,8 @@ type SpecChange struct {
 	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
 
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
+
+	Devcontainer *string // the devcontainer.json to be used, relative to the project; empty is none
 }
 
 // empty reports whether the change changes nothing.
@@ -91,7 +93,7 @@ func (c *SpecChange) empty() bool {
 
 // emptyMachine is empty for the machine itself.
 func (c *SpecChange) emptyMachine() bool {
-	return c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil && c.Idle == nil && c.Agent == nil && c.NoProject == nil
+	return c.Image == nil && c.CPUs == nil && c.Memory == nil && c.Disk == nil && c.Rate == nil && c.Idle == nil && c.Agent == nil && c.NoProject == nil && c.Devcontainer == nil
 }
 
 // emptyHost is empty for what the guest gets of the host.
@@ -144,6 +146,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		set, differs bool
 	}{
 		{"cpus", c.CPUs != nil, s.CPUs != was.CPUs},
+		{"devcontainer", c.Devcontainer != nil, s.Devcontainer != was.Devcontainer},
 		{"disk", c.Disk != nil, s.Disk != was.Disk},
 		{"guard", c.Guard != nil, !slices.Equal(s.Guard, was.Guard)},
 		{"hide", c.Hide != nil, !slices.Equal(s.Hide, was.Hide)},
@@ -175,6 +178,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		}
 	}
 	put(&s.NoProject, c.NoProject)
+	put(&s.Devcontainer, c.Devcontainer)
 	put(&s.NoGitIdentity, c.NoGitIdentity)
 	put(&s.OwnAddress, c.OwnAddress)
 	for _, p := range []struct {
@@ -241,6 +245,7 @@ func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error)
 		CPUs: DefaultCPUs(), Memory: DefaultMemory(), Disk: DefaultDisk, Idle: DefaultIdle,
 	}
 	put(&s.NoProject, c.NoProject)
+	put(&s.Devcontainer, c.Devcontainer)
 	add, err := approvedAdditions(e.sandboxes, s)
 	if err != nil {
 		return nil, err
@@ -259,6 +264,7 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 	}
 	was := *spec
 	put(&spec.NoProject, c.NoProject)
+	put(&spec.Devcontainer, c.Devcontainer)
 	add := spec.Added
 	if phase != sandbox.Running && phase != sandbox.Starting {
 		if add, err = approvedAdditions(e.sandboxes, spec); err != nil {
@@ -288,7 +294,7 @@ func (e *Engine) keepDisk(s, was *sandbox.Spec, changed []string) error {
 		return failf(DiskCannotShrink, s.Name, "the disk of sandbox %s is %s and cannot shrink", s.Name, size.Format(was.Disk))
 	}
 	if s.Image != was.Image {
-		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Text: fmt.Sprintf("sandbox %s keeps the image that it was created from", s.Name)})
+		e.notify(Notice{Reason: ImageFixed, Sandbox: s.Name, Path: s.Devcontainer, Text: fmt.Sprintf("sandbox %s keeps the image that it was created from", s.Name)})
 		s.Image, s.Added.Image = was.Image, was.Added.Image
 	}
 	if s.Disk < was.Disk {

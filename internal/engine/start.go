@@ -222,6 +222,7 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	e.sayHidden(spec)
 	e.sayMissingSecrets(spec)
 	e.sayLocalDirs(spec)
+	e.sayDevcontainer(spec)
 	err := e.boot(ctx, spec, s.reachable)
 	if err != nil && ctx.Err() == nil {
 		return errors.Join(err, restoreMountsAndPorts(d, was))

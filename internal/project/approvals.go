@@ -14,10 +14,16 @@ import (
 )
 
 // Approvals is the folder of what was approved: one file for each project
-// directory, named by the digest of its path, with the bytes of its bawn.yaml.
+// directory, named by the digest of its path, with the bytes of its bawn.yaml. What Of returns has the
+// approvals of another file of the project beside them.
 type Approvals struct {
 	folder string
+	name   string // of the file, relative to the project directory
+	parse  parse
 }
+
+// parse makes a proposal of the text of a file.
+type parse func(file string, text []byte) (*Proposal, error)
 
 // Open returns the owner's approvals: $XDG_CONFIG_HOME/bawn/trust, by default
 // ~/.config/bawn/trust. The folder need not exist.
@@ -30,10 +36,19 @@ func Open() (*Approvals, error) {
 }
 
 // OpenAt returns the approvals kept in a folder.
-func OpenAt(folder string) *Approvals { return &Approvals{folder} }
+func OpenAt(folder string) *Approvals { return &Approvals{folder, Name, Parse} }
+
+// Of returns the approvals of another file, which parse reads. name is its path relative to the project
+// directory.
+func (a *Approvals) Of(name string, parse func(file string, text []byte) (*Proposal, error)) *Approvals {
+	return &Approvals{a.folder, name, parse}
+}
 
 // File returns where the approval of a project directory is kept.
 func (a *Approvals) File(dir string) string {
+	if a.name != Name {
+		dir += "\x00" + a.name // which is in no path
+	}
 	sum := sha256.Sum256([]byte(dir))
 	return filepath.Join(a.folder, hex.EncodeToString(sum[:]))
 }
@@ -57,7 +72,7 @@ func (a *Approvals) Proposal(dir string) (*Proposal, error) {
 	if err != nil || !known {
 		return &Proposal{}, err
 	}
-	p, err := Parse(filepath.Join(dir, Name), text)
+	p, err := a.parse(filepath.Join(dir, a.name), text)
 	if err != nil {
 		return nil, fmt.Errorf("as approved: %w", err)
 	}

@@ -253,15 +253,25 @@ var imageRule = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9._:/@-]*$`)
 
 func (p *parser) image(n *yaml.Node) {
 	s, ok := p.scalar(n, "!!str")
-	switch {
-	case !ok:
-	case strings.HasPrefix(s, "docker-archive:"), strings.HasPrefix(s, "oci:"):
-		p.failAt(n, "an image file of the host cannot be named here; name it when the sandbox is created")
-	case !imageRule.MatchString(s) || len(s) > 512:
-		p.failAt(n, "%q is not an image reference", s)
-	default:
-		p.out.Image = s
+	if !ok {
+		return
 	}
+	if err := CheckImage(s); err != nil {
+		p.failAt(n, "%v", err)
+		return
+	}
+	p.out.Image = s
+}
+
+// CheckImage returns an error unless a project may name the image.
+func CheckImage(ref string) error {
+	switch {
+	case strings.HasPrefix(ref, "docker-archive:"), strings.HasPrefix(ref, "oci:"):
+		return errors.New("an image file of the host cannot be named here; name it when the sandbox is created")
+	case !imageRule.MatchString(ref) || len(ref) > 512:
+		return fmt.Errorf("%q is not an image reference", ref)
+	}
+	return nil
 }
 
 func (p *parser) cpus(n *yaml.Node) {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/devcontainer"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/regular"
@@ -53,7 +54,12 @@ type Proposal struct {
 	// Secrets are names of the secrets that the project's programs use. A name binds nothing: the
 	// person sets the secret and its hosts.
 	Secrets []string `json:"secrets,omitempty"`
+	// Setup is what a devcontainer.json asks for beside that; bawn.yaml has none.
+	Setup *Setup `json:"setup,omitempty"`
 }
+
+// Setup is what a devcontainer.json asks for beside a machine.
+type Setup = devcontainer.Setup
 
 // Policy returns the proposal's rules as a policy file. It is empty when there are
 // none.
@@ -134,6 +140,7 @@ const (
 // Check is a project's file as it was when it was read, and what was approved.
 type Check struct {
 	Dir      string
+	Name     string // of the file, relative to Dir
 	Status   Status
 	Text     []byte    // of the file
 	Proposal *Proposal // what the file asks for; nil when there is none, or Err
@@ -142,7 +149,7 @@ type Check struct {
 }
 
 // File returns the path of the project's file.
-func (c *Check) File() string { return filepath.Join(c.Dir, Name) }
+func (c *Check) File() string { return filepath.Join(c.Dir, c.Name) }
 
 // Settled reports whether the user has nothing to decide.
 func (c *Check) Settled() bool { return c.Status == None || c.Status == Approved }
@@ -155,8 +162,8 @@ func (a *Approvals) Look(dir string) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Check{Dir: dir, Approved: approved}
-	text, err := read(c.File())
+	c := &Check{Dir: dir, Name: a.name, Approved: approved}
+	text, err := readIn(dir, a.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.Status = None
@@ -173,23 +180,42 @@ func (a *Approvals) Look(dir string) (*Check, error) {
 	}
 	c.Text, c.Err = text, err
 	if err == nil {
-		c.Proposal, c.Err = Parse(c.File(), text)
+		c.Proposal, c.Err = a.parse(c.File(), text)
 	}
 	return c, nil
 }
 
-// read reads the file. It follows no symbolic link and does not block on a pipe.
-func read(path string) ([]byte, error) {
-	b, err := regular.Read(path, maxFile, regular.NoFollow)
-	switch {
-	case errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("%s is a symbolic link: must be a regular file", path)
-	case errors.Is(err, regular.ErrNotRegular):
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case errors.Is(err, regular.ErrTooLarge):
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
-	case err != nil:
+// readIn reads a file of the project. It does not block on a pipe, and follows no symbolic link out of
+// the project; bawn.yaml must not be one.
+func readIn(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
+	if name == Name {
+		return read(path)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	defer root.Close()
+	b, err := regular.ReadIn(root, name, maxFile)
+	return b, readError(path, err)
+}
+
+// read reads a file. It follows no symbolic link and does not block on a pipe.
+func read(path string) ([]byte, error) {
+	b, err := regular.Read(path, maxFile, regular.NoFollow)
+	return b, readError(path, err)
+}
+
+// readError says in plain words what is wrong with a file.
+func readError(path string, err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s is a symbolic link: must be a regular file", path)
+	case errors.Is(err, regular.ErrNotRegular):
+		return fmt.Errorf("%s is not a regular file", path)
+	case errors.Is(err, regular.ErrTooLarge):
+		return fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return err
 }

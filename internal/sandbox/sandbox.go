@@ -61,6 +61,9 @@ type Spec struct {
 	OwnAddress bool `json:"ownAddress,omitempty"`
 	// NoProject ignores the project's bawn.yaml.
 	NoProject bool `json:"noProject,omitempty"`
+	// Devcontainer is the project's devcontainer.json that the sandbox is made from, relative to Dir;
+	// empty is none.
+	Devcontainer string `json:"devcontainer,omitempty"`
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
 	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
 	// NoShareGit keeps the git directory of a linked worktree or a submodule from the guest, and

@@ -1,0 +1,148 @@
+package devcontainer
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+var here = Places{Local: "/home/me/shop", Container: "/home/me/shop", ID: "0123"}
+
+func sh(s string) Command { return Command{Argv: []string{"/bin/sh", "-c", s}} }
+
+// TestParse has the shapes in which people publish the file.
+func TestParse(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		want Config
+	}{
+		"empty":               {`{}`, Config{}},
+		"null and empty":      {`{"postCreateCommand": null, "features": {}, "mounts": [], "initializeCommand": ""}`, Config{}},
+		"image":               {`{"name": "Go ✨", "image": "registry.example/go:1"}`, Config{Image: "registry.example/go:1"}},
+		"comments and commas": {"// made by hand\n{\n\t/* the image */ \"image\": \"a\",\n}\n", Config{Image: "a"}},
+		"a byte order mark is not": {`{"image": "a", "customizations": {"editor": {"extensions": ["x"], "settings": {"a": {"b": [1]}}}}, "$schema": "s",
+			"hostRequirements": {"cpus": 2}, "portsAttributes": {"3000": {"label": "x"}}}`, Config{Image: "a"}},
+		"Dockerfile": {`{"build": {"dockerfile": "Dockerfile", "context": "..", "target": "dev", "args": {"VARIANT": "22", "A": "${localEnv:X:1}", "B": "${localEnv:B}"}, "cacheFrom": "x"}}`,
+			Config{Build: &Build{Dockerfile: "Dockerfile", Context: "..", Target: "dev", Args: []string{"A=1", "VARIANT=22"}},
+				Setup: Setup{HostEnv: []string{"B"}, Unknown: []string{"build.cacheFrom"}}}},
+		"older Dockerfile": {`{"dockerFile": "dev.Dockerfile", "context": "."}`, Config{Build: &Build{Dockerfile: "dev.Dockerfile", Context: "."}}},
+		"environment": {`{"containerEnv": {"A": "1", "DIR": "${containerWorkspaceFolder}"}, "remoteEnv": {
+			"PATH": "${containerEnv:PATH}:/x", "B": "${containerEnv:A}2", "TOKEN": "${localEnv:TOKEN}", "HOST": "${localEnv:H:}", "OUT": null}}`,
+			Config{Setup: Setup{Env: []string{"A=1", "B=12", "DIR=/home/me/shop", "HOST=", "OUT=", "PATH=${containerEnv:PATH}:/x"}, HostEnv: []string{"TOKEN"}}}},
+		"users":       {`{"containerUser": "root", "remoteUser": "node"}`, Config{}},
+		"root":        {`{"remoteUser": "root"}`, Config{Setup: Setup{Root: true}}},
+		"as root":     {`{"containerUser": "root"}`, Config{Setup: Setup{Root: true}}},
+		"ports":       {`{"forwardPorts": [3000, "localhost:5432", 3000], "appPort": "8080:8080"}`, Config{Ports: []uint16{3000, 5432, 8080}}},
+		"one port":    {`{"appPort": 9000}`, Config{Ports: []uint16{9000}}},
+		"workspace":   {`{"workspaceFolder": "/workspace/"}`, Config{Setup: Setup{Mount: "/workspace", Workspace: "/workspace"}}},
+		"a part":      {`{"workspaceFolder": "/workspaces/${localWorkspaceFolderBasename}/web"}`, Config{Setup: Setup{Mount: "/workspaces/shop", Workspace: "/workspaces/shop/web"}}},
+		"where it is": {`{"workspaceFolder": "${localWorkspaceFolder}"}`, Config{Setup: Setup{Workspace: "/home/me/shop"}}},
+		"workspace mount": {`{"workspaceMount": "source=${localWorkspaceFolder},target=/src,type=bind,consistency=cached", "workspaceFolder": "/src/web", "containerEnv": {"A": "${containerWorkspaceFolder}"}}`,
+			Config{Setup: Setup{Env: []string{"A=/src/web"}, Mount: "/src", Workspace: "/src/web"}}},
+		"volumes": {`{"mounts": ["source=${localWorkspaceFolderBasename}-modules,target=${containerWorkspaceFolder}/node_modules,type=volume",
+			{"source": "cache-${devcontainerId}", "target": "/cache", "type": "volume", "readonly": true}, "type=volume,src=a,dst=/a,ro", {"type": "volume", "source": "b", "target": "/b", "readonly": false}]}`,
+			Config{Volumes: []Volume{{"shop-modules", "/home/me/shop/node_modules", false}, {"cache-0123", "/cache", true}, {"a", "/a", true}, {"b", "/b", false}}}},
+		"commands": {`{"postStartCommand": ["npm", "run", "${containerWorkspaceFolder}"], "onCreateCommand": "npm ci && echo ${HOME} ${X:-y}", "postCreateCommand": {"one": "a", "two": ["b", "c"], "none": ""}}`,
+			Config{Setup: Setup{Hooks: []Hook{
+				{OnCreate, []Command{sh("npm ci && echo ${HOME} ${X:-y}")}},
+				{PostCreate, []Command{{Name: "one", Argv: sh("a").Argv}, {Name: "two", Argv: []string{"b", "c"}}}},
+				{PostStart, []Command{{Argv: []string{"npm", "run", "/home/me/shop"}}}},
+			}}}},
+		"unknown": {`{"runArgs": ["--privileged"], "colour": 1, "\u001b[2J": 1}`, Config{Setup: Setup{Unknown: []string{"runArgs", "colour", `"\x1b[2J"`}}}},
+	} {
+		got, err := Parse("f", []byte(c.text), here)
+		if err != nil || !reflect.DeepEqual(got, &c.want) {
+			t.Errorf("%s: %+v, %v\nwant %+v", name, got, err, c.want)
+		}
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                      "f:1: this is not JSON",
+		"[]":                                    "f:1: expected an object",
+		"{\n\"image\": 1}":                      "f:2: expected text",
+		"{\"image\": \"a\",\n\"image\": \"b\"}": "f:2: the key \"image\" is given twice",
+		`{"image": "a\u001b[2J"}`:               "f:1: a text that is too long or cannot be shown",
+		`{"image": "a", "build": {"dockerfile": "D"}}`:                                     "f:1: image and build are both given",
+		`{"build": {"context": "."}}`:                                                      "f:1: a build without the name of a Dockerfile",
+		`{"initializeCommand": "curl x | sh"}`:                                             "f:1: initializeCommand: it would run on the host",
+		`{"initializeCommand": ["x"]}`:                                                     "f:1: initializeCommand: ",
+		`{"dockerComposeFile": "c.yml", "service": "app"}`:                                 "f:1: dockerComposeFile: compose files are not read",
+		`{"features": {"x/y:1": {}}}`:                                                      "f:1: features: features are not installed",
+		`{"mounts": ["source=${localEnv:HOME}/.ssh,target=/root/.ssh,type=bind"]}`:         "f:1: a mount of the host's ${localEnv:HOME}/.ssh",
+		`{"mounts": [{"source": "/var/run/docker.sock", "target": "/x", "type": "bind"}]}`: "f:1: a mount of the host's /var/run/docker.sock",
+		`{"mounts": ["type=tmpfs,target=/x"]}`:                                             "f:1: a mount of the type \"tmpfs\"",
+		`{"mounts": ["type=volume,target=/x"]}`:                                            "f:1: a volume needs a name",
+		`{"mounts": ["type=volume,source=a,target=x"]}`:                                    "f:1: \"x\": expected an absolute path",
+		`{"mounts": "x"}`: "f:1: expected a list",
+		`{"workspaceMount": "source=/etc,target=/src,type=bind"}`:            "f:1: workspaceMount: only the project itself",
+		`{"workspaceFolder": "/"}`:                                           "f:1: \"/\": expected an absolute path",
+		`{"postCreateCommand": "echo ${localEnv:TOKEN}"}`:                    "f:1: TOKEN would take a variable of the host's environment",
+		`{"image": "${localEnv:IMAGE}"}`:                                     "f:1: IMAGE would take a variable of the host's environment",
+		`{"image": "${env:IMAGE}"}`:                                          "f:1: IMAGE would take",
+		`{"postCreateCommand": "${containerEnv:X}"}`:                         "f:1: ${containerEnv:...} is known in",
+		`{"postCreateCommand": "${command:x}"}`:                              "f:1: the variable ${command:x} is not known",
+		`{"postCreateCommand": ["a", 1]}`:                                    "f:1: expected text",
+		`{"containerEnv": {"A=B": "1"}}`:                                     "f:1: \"A=B\" is not the name of a variable",
+		`{"containerEnv": {"A": 1}}`:                                         "f:1: expected text",
+		`{"build": {"dockerfile": "D", "args": {"A": "${containerEnv:X}"}}}`: "f:1: A: a build has no ${containerEnv:...}",
+		`{"forwardPorts": ["db:5432"]}`:                                      "f:1: the port \"db:5432\"",
+		`{"forwardPorts": [0]}`:                                              "f:1: a port is a number",
+		`{"forwardPorts": [1e3]}`:                                            "f:1: a port is a number",
+		`{"forwardPorts": [70000]}`:                                          "f:1: a port is a number",
+		"{\"a\": \"\xff\"}":                                                  "f:1: the file is not valid UTF-8",
+		strings.Repeat("[", 60000):                                           "f:1: more than 32 values in one another",
+		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                   "f:1: more than 64 items",
+	} {
+		got, err := Parse("f", []byte(text), here)
+		var e *Error
+		if got != nil || !errors.As(err, &e) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%.60q: %+v, %v; want %s", text, got, err, want)
+		}
+	}
+	_, err := Parse("f", []byte(`{"forwardPorts": [`+strings.Repeat("0,", 60)+`]}`), here)
+	if n := strings.Count(err.Error(), "\n"); n > maxMistakes {
+		t.Errorf("%d mistakes told", n)
+	}
+}
+
+func TestExpandEnv(t *testing.T) {
+	s := Setup{Env: []string{"PATH=${containerEnv:PATH}:/x", "A=${containerEnv:NONE:d}${containerEnv:NONE}", "B=${HOME} ${containerEnv:N}"}}
+	got := s.ExpandEnv([]string{"PATH=/bin", "N=${containerEnv:PATH}"})
+	if want := []string{"PATH=/bin:/x", "A=d", "B=${HOME} ${containerEnv:PATH}"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`{"image": "a", /* b */ "mounts": ["type=volume,source=a,target=/x"],}`)
+	f.Add(`{"build": {"dockerfile": "D", "args": {"A": "${localEnv:X:1}"}}, "remoteEnv": {"P": "${containerEnv:P}"}}`)
+	f.Add(`{"postCreateCommand": {"a": ["b"], "c": "d"}, "forwardPorts": ["1:1", 2]}`)
+	f.Add(`{"workspaceFolder": "/workspaces/${localWorkspaceFolderBasename}/x", "x\u0000": [[{}]]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("f", []byte(text), here)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		if err != nil {
+			if strings.IndexFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' }) >= 0 {
+				t.Fatalf("an error that cannot be shown: %q", err)
+			}
+			return
+		}
+		for _, v := range c.Setup.Env {
+			if name, _, ok := strings.Cut(v, "="); !ok || !envName.MatchString(name) {
+				t.Fatalf("the variable %q", v)
+			}
+		}
+		for _, v := range c.Volumes {
+			if !strings.HasPrefix(v.Target, "/") || v.Name == "" {
+				t.Fatalf("the volume %+v", v)
+			}
+		}
+	})
+}

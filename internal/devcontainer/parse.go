@@ -1,0 +1,674 @@
+package devcontainer
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tailscale/hujson"
+)
+
+// Limits of what is read, so that the person can look at it.
+const (
+	maxValue    = 16 << 10 // of a text, in bytes
+	maxItems    = 64       // of a list or an object
+	maxDepth    = 32       // of values in values
+	maxMistakes = 10       // reported at once
+	maxPort     = 65535
+)
+
+// Error is a mistake in the file.
+type Error struct {
+	File string
+	Line int // from 1
+	Msg  string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Msg) }
+
+// Parse reads the text of a file: JSON with comments and trailing commas. file is for errors, which
+// are *Error, joined.
+func Parse(file string, text []byte, places Places) (*Config, error) {
+	p := &parser{file: file, src: text, places: places}
+	if root := p.document(); root != nil {
+		p.config(root)
+	}
+	if len(p.errs) > maxMistakes {
+		p.errs = append(p.errs[:maxMistakes], fmt.Errorf("%s: and %d more mistakes", file, len(p.errs)-maxMistakes))
+	}
+	if err := errors.Join(p.errs...); err != nil {
+		return nil, err
+	}
+	return &p.out, nil
+}
+
+type parser struct {
+	file   string
+	src    []byte
+	places Places
+	out    Config
+	errs   []error
+
+	containerEnv, remoteEnv map[string]string
+}
+
+func (p *parser) fail(offset int, format string, args ...any) {
+	line := 1 + strings.Count(string(p.src[:min(max(offset, 0), len(p.src))]), "\n")
+	p.errs = append(p.errs, &Error{p.file, line, fmt.Sprintf(format, args...)})
+}
+
+func (p *parser) failAt(v *hujson.Value, format string, args ...any) {
+	p.fail(v.StartOffset, format, args...)
+}
+
+// document returns the object that the file consists of.
+func (p *parser) document() *hujson.Value {
+	if !utf8.Valid(p.src) {
+		p.fail(0, "the file is not valid UTF-8")
+		return nil
+	}
+	if tooDeep(p.src) {
+		p.fail(0, "more than %d values in one another", maxDepth)
+		return nil
+	}
+	v, err := hujson.Parse(p.src)
+	if err != nil {
+		p.fail(0, "this is not JSON: %s", printable(strings.TrimPrefix(err.Error(), "hujson: ")))
+		return nil
+	}
+	if _, ok := v.Value.(*hujson.Object); !ok {
+		p.failAt(&v, "expected an object: { ... }")
+		return nil
+	}
+	return &v
+}
+
+// tooDeep reports whether brackets could be nested too deeply for a parser that calls itself. It counts
+// those in texts and comments, too.
+func tooDeep(text []byte) bool {
+	depth := 0
+	for _, c := range text {
+		switch c {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		if depth > maxDepth {
+			return true
+		}
+	}
+	return false
+}
+
+// printable returns a text with what cannot be shown quoted.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// member is one key of an object with its value.
+type member struct {
+	key   string
+	value *hujson.Value
+}
+
+// members returns the members of an object, in the order of the file. Keys that are given twice are
+// mistakes: readers of JSON disagree on which one counts.
+func (p *parser) members(v *hujson.Value) (list []member) {
+	o, ok := v.Value.(*hujson.Object)
+	if !ok {
+		p.failAt(v, "expected an object: { ... }")
+		return nil
+	}
+	seen := map[string]bool{}
+	for i := range o.Members {
+		m := &o.Members[i]
+		key := m.Name.Value.(hujson.Literal).String()
+		if seen[key] {
+			p.failAt(&m.Name, "the key %q is given twice", key)
+			continue
+		}
+		seen[key] = true
+		list = append(list, member{key, &m.Value})
+	}
+	return list
+}
+
+// editors are keys of editors and of hosting services, which mean nothing here.
+var editors = []string{
+	"$schema", "name", "customizations", "settings", "extensions", "devPort", "portsAttributes", "otherPortsAttributes",
+	"hostRequirements", "secrets", "userEnvProbe", "waitFor", "shutdownAction", "overrideCommand", "updateRemoteUserUID",
+}
+
+// refused are the keys that are an error, with what to do instead.
+var refused = map[string]string{
+	"initializeCommand": "it would run on the host: run it yourself, and take it out of a copy of the file (--devcontainer=COPY)",
+	"dockerComposeFile": "compose files are not read: name the image or the Dockerfile of the service in a copy of the file (--devcontainer=COPY), and start the others in the sandbox by docker compose",
+	"features":          "features are not installed: install the same in a Dockerfile (build), and take them out of a copy of the file (--devcontainer=COPY)",
+}
+
+// keys are the keys that have an effect, with the functions that read their values.
+var keys = map[string]func(*parser, *hujson.Value){
+	"image":           (*parser).image,
+	"build":           (*parser).build,
+	"dockerFile":      func(p *parser, v *hujson.Value) { p.buildText(v, "dockerFile") }, // the older form
+	"context":         func(p *parser, v *hujson.Value) { p.buildText(v, "context") },
+	"containerEnv":    func(p *parser, v *hujson.Value) { p.containerEnv = p.env(v) },
+	"remoteEnv":       func(p *parser, v *hujson.Value) { p.remoteEnv = p.env(v) },
+	"remoteUser":      func(*parser, *hujson.Value) {}, // user
+	"containerUser":   func(*parser, *hujson.Value) {},
+	"workspaceFolder": func(*parser, *hujson.Value) {}, // workspace
+	"workspaceMount":  func(*parser, *hujson.Value) {},
+	"forwardPorts":    (*parser).ports,
+	"appPort":         (*parser).ports,
+	"mounts":          (*parser).mounts,
+}
+
+func (p *parser) config(root *hujson.Value) {
+	list := p.members(root)
+	p.workspace(list)
+	for _, m := range list {
+		read, known := keys[m.key]
+		switch why, no := refused[m.key]; {
+		case no && !empty(m.value):
+			p.failAt(m.value, "%s: %s", m.key, why)
+		case no, slices.Contains(editors, m.key), slices.Contains(Events, Event(m.key)):
+		case !known:
+			p.out.Setup.Unknown = append(p.out.Setup.Unknown, printable(clip(m.key)))
+		default:
+			read(p, m.value)
+		}
+	}
+	for _, event := range Events {
+		for _, m := range list {
+			if m.key == string(event) {
+				p.hook(event, m.value)
+			}
+		}
+	}
+	p.user(list)
+	p.joinEnv()
+	if p.out.Build != nil && p.out.Build.Dockerfile == "" {
+		p.failAt(root, "a build without the name of a Dockerfile: write \"build\": {\"dockerfile\": \"Dockerfile\"}")
+	}
+	if p.out.Image != "" && p.out.Build != nil {
+		p.failAt(root, "image and build are both given: keep one")
+	}
+}
+
+// maxKey bounds an unknown key as it is shown, in bytes.
+const maxKey = 60
+
+func clip(s string) string {
+	if len(s) > maxKey {
+		return strings.ToValidUTF8(s[:maxKey], "") + "..."
+	}
+	return s
+}
+
+// empty reports whether a value asks for nothing.
+func empty(v *hujson.Value) bool {
+	switch v := v.Value.(type) {
+	case hujson.Literal:
+		return v.Kind() == 'n' || v.Kind() == '"' && v.String() == ""
+	case *hujson.Object:
+		return len(v.Members) == 0
+	case *hujson.Array:
+		return len(v.Elements) == 0
+	}
+	return false
+}
+
+// text returns a text with its variables replaced.
+func (p *parser) text(v *hujson.Value) (string, bool) {
+	raw, ok := p.raw(v)
+	if !ok {
+		return "", false
+	}
+	s, host, bad := p.replace(raw)
+	switch {
+	case bad != "":
+		p.failAt(v, "the variable %s is not known here", printable(bad))
+	case len(host) > 0:
+		p.failAt(v, "%s would take a variable of the host's environment, which is not handed in: write its value, or a default (${localEnv:%s:DEFAULT})", host[0], host[0])
+	case strings.Contains(s, "${containerEnv:"):
+		p.failAt(v, "${containerEnv:...} is known in remoteEnv and containerEnv only")
+	default:
+		return s, true
+	}
+	return "", false
+}
+
+// raw returns a text as it is written.
+func (p *parser) raw(v *hujson.Value) (string, bool) {
+	l, ok := v.Value.(hujson.Literal)
+	if !ok || l.Kind() != '"' {
+		p.failAt(v, "expected text")
+		return "", false
+	}
+	s := l.String()
+	if len(s) > maxValue || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' }) >= 0 {
+		p.failAt(v, "a text that is too long or cannot be shown")
+		return "", false
+	}
+	return s, true
+}
+
+// list returns the elements of a list within limits.
+func (p *parser) list(v *hujson.Value) []hujson.Value {
+	a, ok := v.Value.(*hujson.Array)
+	if !ok {
+		p.failAt(v, "expected a list")
+		return nil
+	}
+	if len(a.Elements) > maxItems {
+		p.failAt(v, "more than %d items", maxItems)
+		return nil
+	}
+	return a.Elements
+}
+
+func (p *parser) image(v *hujson.Value) {
+	if s, ok := p.text(v); ok {
+		p.out.Image = s
+	}
+}
+
+func (p *parser) build(v *hujson.Value) {
+	for _, m := range p.members(v) {
+		switch m.key {
+		case "dockerfile", "context", "target":
+			p.buildText(m.value, m.key)
+		case "args":
+			p.buildArgs(m.value)
+		default: // options of docker build, caches: they change nothing of the result, or cannot be
+			p.out.Setup.Unknown = append(p.out.Setup.Unknown, "build."+printable(clip(m.key)))
+		}
+	}
+	p.theBuild()
+}
+
+func (p *parser) theBuild() *Build {
+	if p.out.Build == nil {
+		p.out.Build = &Build{Context: "."}
+	}
+	return p.out.Build
+}
+
+func (p *parser) buildText(v *hujson.Value, key string) {
+	s, ok := p.text(v)
+	if !ok {
+		return
+	}
+	b := p.theBuild()
+	switch key {
+	case "context":
+		b.Context = s
+	case "target":
+		b.Target = s
+	default:
+		b.Dockerfile = s
+	}
+}
+
+func (p *parser) buildArgs(v *hujson.Value) {
+	args := p.env(v)
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		if strings.Contains(args[name], "${containerEnv:") {
+			p.failAt(v, "%s: a build has no ${containerEnv:...}", name)
+		}
+		p.theBuild().Args = append(p.theBuild().Args, name+"="+args[name])
+	}
+}
+
+// envName matches names of variables.
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// env returns variables with their values. What would take a value of the host's is left out.
+func (p *parser) env(v *hujson.Value) map[string]string {
+	vars := map[string]string{}
+	list := p.members(v)
+	if len(list) > maxItems {
+		p.failAt(v, "more than %d variables", maxItems)
+		return nil
+	}
+	for _, m := range list {
+		if !envName.MatchString(m.key) {
+			p.failAt(m.value, "%q is not the name of a variable", m.key)
+			continue
+		}
+		if empty(m.value) { // null takes a variable out
+			vars[m.key] = ""
+			continue
+		}
+		raw, ok := p.raw(m.value)
+		if !ok {
+			continue
+		}
+		s, host, bad := p.replace(raw)
+		switch {
+		case bad != "":
+			p.failAt(m.value, "the variable %s is not known here", printable(bad))
+		case len(host) > 0:
+			p.out.Setup.HostEnv = append(p.out.Setup.HostEnv, m.key)
+		default:
+			vars[m.key] = s
+		}
+	}
+	return vars
+}
+
+// joinEnv joins the two environments. Those of remoteEnv count more, and refer to those of containerEnv.
+func (p *parser) joinEnv() {
+	vars := maps.Clone(p.containerEnv)
+	if vars == nil {
+		vars = map[string]string{}
+	}
+	for name, value := range p.remoteEnv {
+		vars[name] = variable.ReplaceAllStringFunc(value, func(ref string) string {
+			of, ok := strings.CutPrefix(ref, "${containerEnv:")
+			of, _, _ = strings.Cut(strings.TrimSuffix(of, "}"), ":")
+			if own, known := p.containerEnv[of]; ok && known {
+				return own
+			}
+			return ref
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		p.out.Setup.Env = append(p.out.Setup.Env, name+"="+vars[name])
+	}
+	slices.Sort(p.out.Setup.HostEnv)
+	p.out.Setup.HostEnv = slices.Compact(p.out.Setup.HostEnv)
+}
+
+func (p *parser) user(list []member) {
+	for _, key := range []string{"remoteUser", "containerUser"} {
+		for _, m := range list {
+			if m.key != key || empty(m.value) {
+				continue
+			}
+			if s, ok := p.text(m.value); ok {
+				name, _, _ := strings.Cut(s, ":")
+				p.out.Setup.Root = name == "root" || name == "0"
+			}
+			return
+		}
+	}
+}
+
+func (p *parser) ports(v *hujson.Value) {
+	one := []hujson.Value{*v}
+	if _, ok := v.Value.(*hujson.Array); ok {
+		one = p.list(v)
+	}
+	for i := range one {
+		n, ok := p.port(&one[i])
+		if ok && !slices.Contains(p.out.Ports, n) {
+			p.out.Ports = append(p.out.Ports, n)
+		}
+	}
+}
+
+func (p *parser) port(v *hujson.Value) (uint16, bool) {
+	l, ok := v.Value.(hujson.Literal)
+	number := string(l)
+	if ok && l.Kind() == '"' {
+		number = l.String()
+		host, port, two := strings.Cut(number, ":")
+		switch {
+		case two && (host == "localhost" || host == "127.0.0.1" || host == port):
+			number = port
+		case two:
+			p.failAt(v, "the port %q: only ports of the container itself can be forwarded, at the same number: write one number", printable(number))
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		p.failAt(v, "a port is a number of 1 to %d", maxPort)
+		return 0, false
+	}
+	return uint16(n), true
+}
+
+// hook reads the commands of an event: a text for a shell, a list of arguments, or an object of named
+// commands.
+func (p *parser) hook(event Event, v *hujson.Value) {
+	if empty(v) {
+		return
+	}
+	h := Hook{Event: event}
+	if _, ok := v.Value.(*hujson.Object); !ok {
+		h.Commands = p.command("", v)
+	} else {
+		list := p.members(v)
+		if len(list) > maxItems {
+			p.failAt(v, "more than %d commands", maxItems)
+			return
+		}
+		for _, m := range list {
+			h.Commands = append(h.Commands, p.command(printable(clip(m.key)), m.value)...)
+		}
+	}
+	if len(h.Commands) > 0 {
+		p.out.Setup.Hooks = append(p.out.Setup.Hooks, h)
+	}
+}
+
+func (p *parser) command(name string, v *hujson.Value) []Command {
+	if empty(v) {
+		return nil
+	}
+	if _, ok := v.Value.(*hujson.Array); !ok {
+		s, ok := p.text(v)
+		if !ok {
+			return nil
+		}
+		return []Command{{Name: name, Argv: []string{shell, shellFlag, s}}}
+	}
+	c := Command{Name: name}
+	for _, e := range p.list(v) {
+		s, ok := p.text(&e)
+		if !ok {
+			return nil
+		}
+		c.Argv = append(c.Argv, s)
+	}
+	return []Command{c}
+}
+
+// workspace reads where the container has the project, before all else: variables refer to it.
+func (p *parser) workspace(list []member) {
+	own := p.places.Container
+	for _, m := range list {
+		switch m.key {
+		case "workspaceMount":
+			if empty(m.value) {
+				continue
+			}
+			fields := p.mountFields(m.value)
+			if fields == nil {
+				continue
+			}
+			if fields["type"] != "bind" || fields["source"] != p.places.Local {
+				p.failAt(m.value, "workspaceMount: only the project itself can be mounted (source=${localWorkspaceFolder},type=bind)")
+				continue
+			}
+			p.out.Setup.Mount = p.place(m.value, fields["target"])
+		case "workspaceFolder":
+			if s, ok := p.text(m.value); ok {
+				p.out.Setup.Workspace = p.place(m.value, s)
+			}
+		}
+	}
+	folder := &p.out.Setup
+	usual := "/workspaces/" + path.Base(p.places.Local)
+	switch {
+	case folder.Workspace == "" && folder.Mount != "":
+		folder.Workspace = folder.Mount
+	case folder.Mount == "" && beneath(usual, folder.Workspace):
+		folder.Mount = usual
+	case folder.Mount == "":
+		folder.Mount = folder.Workspace
+	}
+	if folder.Mount == own {
+		folder.Mount = ""
+	}
+	if folder.Workspace != "" {
+		p.places.Container = folder.Workspace
+	}
+}
+
+// place returns a path of the container, or "" after a mistake.
+func (p *parser) place(v *hujson.Value, s string) string {
+	clean := path.Clean(s)
+	if !path.IsAbs(s) || clean == "/" {
+		p.failAt(v, "%q: expected an absolute path in the container, below /", s)
+		return ""
+	}
+	return clean
+}
+
+func beneath(dir, s string) bool { return s == dir || strings.HasPrefix(s, dir+"/") }
+
+func (p *parser) mounts(v *hujson.Value) {
+	for _, e := range p.list(v) {
+		fields := p.mountFields(&e)
+		if fields == nil {
+			continue
+		}
+		switch fields["type"] {
+		case "volume":
+			if fields["source"] == "" {
+				p.failAt(&e, "a volume needs a name (source)")
+				continue
+			}
+			_, ro := fields["readonly"]
+			p.out.Volumes = append(p.out.Volumes, Volume{Name: fields["source"], Target: fields["target"], ReadOnly: ro})
+		case "bind":
+			p.failAt(&e, "a mount of the host's %s: files of the host are not shared by this file; share it with --mount SRC:DST[:ro], and take it out of a copy of the file (--devcontainer=COPY)", printable(fields["source"]))
+		default:
+			p.failAt(&e, "a mount of the type %q: only volumes can be mounted", fields["type"])
+		}
+	}
+}
+
+// mountFields returns the fields of a mount, which is an object, or a text as docker run --mount takes
+// it. Other names of a field become the usual one. nil is a mistake.
+func (p *parser) mountFields(v *hujson.Value) map[string]string {
+	fields := map[string]string{}
+	set := func(key, value string) {
+		switch key {
+		case "src":
+			key = "source"
+		case "dst", "destination":
+			key = "target"
+		case "ro":
+			key = "readonly"
+		}
+		if key == "readonly" && (value == "false" || value == "0") {
+			return
+		}
+		fields[key] = value
+	}
+	if _, ok := v.Value.(*hujson.Object); ok {
+		for _, m := range p.members(v) {
+			if l, ok := m.value.Value.(hujson.Literal); ok && l.Kind() != '"' {
+				set(m.key, string(l))
+				continue
+			}
+			s, ok := p.mountText(m.value)
+			if !ok {
+				return nil
+			}
+			set(m.key, s)
+		}
+	} else {
+		s, ok := p.mountText(v)
+		if !ok {
+			return nil
+		}
+		for f := range strings.SplitSeq(s, ",") {
+			key, value, _ := strings.Cut(strings.TrimSpace(f), "=")
+			set(key, value)
+		}
+	}
+	if _, ok := fields["type"]; !ok {
+		fields["type"] = "volume" // docker run --mount
+	}
+	if fields["type"] != "bind" {
+		if fields["target"] = p.place(v, fields["target"]); fields["target"] == "" {
+			return nil
+		}
+	}
+	return fields
+}
+
+// mountText is text. The host's environment, which sources of the host are often named by, stays as
+// it is written: these are refused as a whole.
+func (p *parser) mountText(v *hujson.Value) (string, bool) {
+	raw, ok := p.raw(v)
+	if !ok {
+		return "", false
+	}
+	s, host, bad := p.replace(raw)
+	if bad != "" {
+		p.failAt(v, "the variable %s is not known here", printable(bad))
+		return "", false
+	}
+	if len(host) > 0 {
+		return raw, true
+	}
+	return s, true
+}
+
+// variable matches a variable of the file.
+var variable = regexp.MustCompile(`\$\{[A-Za-z]+(:[^{}]*)?\}`)
+
+// replace replaces the variables of a text, but for ${containerEnv:...}, whose values only the container
+// has. host are the names of those of the host's environment that have no default, bad is one that is
+// not known. A ${NAME} of a shell stays.
+func (p *parser) replace(s string) (out string, host []string, bad string) {
+	out = variable.ReplaceAllStringFunc(s, func(ref string) string {
+		kind, rest, has := strings.Cut(ref[2:len(ref)-1], ":")
+		switch kind {
+		case "localWorkspaceFolder":
+			return p.places.Local
+		case "localWorkspaceFolderBasename":
+			return path.Base(p.places.Local)
+		case "containerWorkspaceFolder":
+			return p.places.Container
+		case "containerWorkspaceFolderBasename":
+			return path.Base(p.places.Container)
+		case "devcontainerId":
+			return p.places.ID
+		case "containerEnv":
+			return ref
+		case "localEnv", "env":
+			name, fallback, given := strings.Cut(rest, ":")
+			if given {
+				return fallback
+			}
+			if !has || !envName.MatchString(name) {
+				bad = ref
+			}
+			host = append(host, name)
+			return ""
+		}
+		if has && slices.Contains([]string{"command", "config", "input"}, kind) {
+			bad = ref
+		}
+		return ref
+	})
+	return out, host, bad
+}
