@@ -64,9 +64,11 @@ type dialer struct {
 	cache map[string]resolved
 }
 
+// resolved is an answer of the host's resolver.
 type resolved struct {
-	addrs []netip.Addr
-	until time.Time
+	addrs  []netip.Addr
+	until  time.Time
+	failed bool // there was none: only for names that go through a proxy
 }
 
 // connect dials a flow's target. The address is the zero Addr if a proxy was asked for the
@@ -123,11 +125,8 @@ func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, e
 
 // lookup resolves a name, or returns an answer that is at most resolveTTL old.
 func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	d.mu.Lock()
-	known, ok := d.cache[name]
-	d.mu.Unlock()
-	if ok && time.Now().Before(known.until) {
-		return known.addrs, nil
+	if r, ok := d.recall(name); ok && !r.failed {
+		return r.addrs, nil
 	}
 	addrs, err := d.resolve(ctx, name)
 	if err != nil {
@@ -140,8 +139,16 @@ func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 			plain = append(plain, a)
 		}
 	}
-	d.remember(name, resolved{plain, time.Now().Add(resolveTTL)})
+	d.remember(name, resolved{addrs: plain, until: time.Now().Add(resolveTTL)})
 	return plain, nil
+}
+
+// recall returns the answer for a name that remember kept, while it holds.
+func (d *dialer) recall(name string) (r resolved, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok = d.cache[name]
+	return r, ok && time.Now().Before(r.until)
 }
 
 // remember keeps an answer of the host's resolver.

@@ -103,6 +103,9 @@ func likeAddress(name string) bool {
 // judgeBeside denies a name that leads to an address which may not be dialled, as far as the
 // host can tell. Errors are *deniedError, or that of ctx.
 func (d *dialer) judgeBeside(ctx context.Context, to policy.Flow) error {
+	if r, ok := d.recall(to.Name); ok && r.failed {
+		return nil
+	}
 	asking, cancel := context.WithTimeout(ctx, resolveBesideTime)
 	defer cancel()
 	addrs, err := d.lookup(asking, to.Name)
@@ -110,7 +113,7 @@ func (d *dialer) judgeBeside(ctx context.Context, to policy.Flow) error {
 	case ctx.Err() != nil: // the flow ended: that says nothing about the name
 		return ctx.Err()
 	case err != nil:
-		d.remember(to.Name, resolved{nil, time.Now().Add(unresolvedTTL)})
+		d.remember(to.Name, resolved{failed: true, until: time.Now().Add(unresolvedTTL)})
 		return nil
 	}
 	d.guard.prepare(asking, addrs)

@@ -206,6 +206,34 @@ func TestAFlowThatEndsDoesNotHideAnAddress(t *testing.T) {
 	}
 }
 
+// TestAnUnresolvedNameIsAskedForOnce: a resolver that does not know a name is not asked for
+// each connection; a direct connection to the name asks it all the same.
+func TestAnUnresolvedNameIsAskedForOnce(t *testing.T) {
+	p := tunneltest.New(t, false, false)
+	server := newCounter(t, true, nil)
+	p.Route("far.test:443", server.addr())
+	var asked atomic.Int32
+	l := newProxyLab(t, p, "far.test:8443", testRules{"far.test:443,8443"}, func(c *Config) {
+		c.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+			asked.Add(1)
+			return nil, errors.New("no resolver")
+		}
+	})
+	for range 3 {
+		c := l.client()
+		if code, _ := get(t, c, "https://far.test/"); code != 200 {
+			t.Error(code)
+		}
+		c.CloseIdleConnections()
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the resolver was asked %d times", n)
+	}
+	if _, _, err := l.dialer.connect(t.Context(), policy.Flow{Name: "far.test", Port: 8443, Proto: policy.TCP}); err == nil || !strings.Contains(err.Error(), "no resolver") {
+		t.Error(err)
+	}
+}
+
 // TestNamesThatAProxyMayTakeForAddresses are denied.
 func TestNamesThatAProxyMayTakeForAddresses(t *testing.T) {
 	for name, want := range map[string]bool{
