@@ -90,6 +90,10 @@ licenses: ## Check the licences of all that is linked into bawn
 bench: setup build ## Measure, and print ratios within one run
 	@scripts/bench
 
+.PHONY: picture
+picture: setup build ## Record a real session again and draw it as docs/session.svg
+	@scripts/picture
+
 .PHONY: lint
 lint: ## Run golangci-lint
 	@scripts/lint

@@ -115,6 +115,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor", "control disk egress egress/audit inspect memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/hostwatch supervisor/publish supervisor/shareserver supervisor/vm template wire"},
 	{"internal/engine", "agents agents/registry cache confine control devcontainer egress egress/audit egress/tunnel image initramfs inspect kernel policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo volume wire workcopy"},
 	{"internal/process", "confine engine sandbox sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
+	{"internal/picture", ""},
 	{"internal/vmtest", ""},
 	{"cmd/bawn-guest", "guest"},
 	{"cmd/bawn", "attack engine policy process progress project sandbox secret session"},
@@ -195,6 +196,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/vishvananda/netlink":    {"internal/guest/netif"},
 		"go.yaml.in/yaml":                   {"internal/agents", "internal/project"},
 		"github.com/zalando/go-keyring":     {"internal/secret"},
+		"github.com/hinshun/vt10x":          {"internal/picture"},
 	}
 	for _, dir := range folders(t) {
 		p, err := build.ImportDir(dir, 0)
