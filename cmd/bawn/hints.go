@@ -93,6 +93,7 @@ var steps = map[engine.Reason]string{
 	engine.ApprovalUnreadable: "bawn trust --forget {path}",
 	engine.InvalidRule:        "bawn policy allow --help explains how to write a rule",
 	engine.RuleNotFound:       "bawn policy show",
+	engine.RemoteUnusable:     "write the rule with the repository: git:HOST/OWNER/REPO",
 	engine.RulesSyntax:        "correct {path} in an editor, or bawn policy reset {scope} to remove all its rules",
 
 	engine.NoVolume:        "bawn volume ls",

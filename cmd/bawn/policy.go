@@ -94,7 +94,9 @@ judges each request. A rule about the host without a URL allows all its requests
   git:github.com/own/app:push=main,feature/*
                                     also push to these branches (refs/tags/* for other
                                     refs; :delete behind them allows to delete them)
-are rules about one git repository. bawn judges the refs of each push.
+are rules about one git repository. bawn judges the refs of each push. git:origin is the
+repository of that remote in the host's .git/config. github:own/app opens GitHub's REST API
+for one repository: to read it, and to write its issues and pull requests (:read: not).
 
 A deny rule wins over every allow rule. docs/policy.md explains the reasons.`
 

@@ -168,14 +168,14 @@ func ExposureOf(rule string) (policy.Exposure, error) {
 // RuleChange adds rules to a file, or removes them.
 type RuleChange struct {
 	Action policy.Action
-	Rules  []string // in the syntax of policy.ParseRule
+	Rules  []string // in the syntax of policy.ParseRule, or with a remote (gitremote.go)
 	Remove bool
 }
 
 // lines returns the rules as lines of a file, in their canonical form.
 func (c RuleChange) lines() ([]string, error) {
 	var lines []string
-	for _, text := range c.Rules {
+	for _, text := range withAnyRepository(c.Rules) {
 		rules, err := policy.ParseRule(c.Action, text)
 		if err == nil && len(rules) == 1 && !c.Remove {
 			err = checkHostPorts(&rules[0], text)
@@ -200,7 +200,7 @@ func checkHostPorts(r *policy.Rule, text string) error {
 	return nil
 }
 
-// Check finds mistakes in the rules: InvalidRule.
+// Check finds mistakes in the rules: InvalidRule. What a remote (git:origin) leads to is not looked at.
 func (c RuleChange) Check() error {
 	_, err := c.lines()
 	return err
@@ -213,7 +213,8 @@ type Overruled struct {
 }
 
 // ChangeRules changes a scope's file and puts it in force. Rules that are there already
-// are not added again, however they are written. To remove one that is not there is
+// are not added again, however they are written. A remote that a rule names is looked up: it can be
+// RemoteUnusable. To remove one that is not there is
 // RuleNotFound, and changes nothing; a file with a mistake is RulesSyntax, and stays as it is.
 //
 // The error may also be about a running sandbox that did not take the change: the file is
@@ -221,6 +222,9 @@ type Overruled struct {
 func (e *Engine) ChangeRules(ctx context.Context, s Scope, c RuleChange) ([]Overruled, error) {
 	file, d, err := e.rulesFile(s)
 	if err != nil {
+		return nil, err
+	}
+	if c.Rules, err = e.withRemotes(s, c.Rules); err != nil {
 		return nil, err
 	}
 	lines, err := c.lines()

@@ -197,6 +197,38 @@ func TestChangeKeepsTheRest(t *testing.T) {
 	}
 }
 
+// TestRulesAboutARemote name the repository that the remote had when they were given; a change of the
+// remote changes no rule.
+func TestRulesAboutARemote(t *testing.T) {
+	e, home, _ := userPlace(t)
+	config := filepath.Join(home, "shop/.git/config")
+	write(t, config, "[remote \"origin\"]\n\turl = git@github.com:own/shop.git\n")
+	change(t, e, shopRules, allow("git:origin:push=feature/*", "GIT:origin"))
+	write(t, config, "[remote \"origin\"]\n\turl = https://github.com/stranger/shop\n")
+	if got, want := rulesOf(t, e, shopRules), []string{"allow git:github.com/own/shop:push=feature/*", "allow git:github.com/own/shop"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, c := range []struct {
+		scope  engine.Scope
+		rule   string
+		reason engine.Reason
+	}{
+		{shopRules, "git:upstream", engine.RemoteUnusable},
+		{commonRules, "git:origin", engine.RemoteUnusable},
+		{shopRules, "git:origin:push=fea*", engine.InvalidRule},
+	} {
+		if _, err := e.ChangeRules(t.Context(), c.scope, allow(c.rule)); engine.ReasonOf(err) != c.reason {
+			t.Errorf("%s: %v", c.rule, err)
+		}
+	}
+	if err := allow("git:origin:push=main").Check(); err != nil {
+		t.Error(err)
+	}
+	if err := allow("git:origin:push=").Check(); engine.ReasonOf(err) != engine.InvalidRule {
+		t.Error(err)
+	}
+}
+
 // TestChangeFails: what cannot be changed has a reason, and nothing is changed.
 func TestChangeFails(t *testing.T) {
 	e, _, shop := userPlace(t)

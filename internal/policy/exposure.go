@@ -146,6 +146,9 @@ func ExposureOf(text string, host Host) (Exposure, error) {
 	if name, ok := cutWord(text, "preset:"); ok {
 		return Exposure{Text: "preset:" + strings.ToLower(name)}, nil
 	}
+	if h, rest := cutCodeHost(text); h != nil {
+		return Exposure{Text: h.words(rest)}, nil
+	}
 	return rules[0].Exposure(host), nil
 }
 

@@ -34,7 +34,8 @@ const MaxHostPorts = 64
 //
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
 // (none: any), and in PATH * is one segment and ** any number. The third one is about a
-// repository of git over HTTPS.
+// repository of git over HTTPS. github:OWNER/REPO[:read] stands for rules about requests to
+// GitHub's REST API.
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback),
@@ -45,7 +46,7 @@ func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
 
-// Canonical returns the canonical form of a rule. A preset is not expanded.
+// Canonical returns the canonical form of a rule. A preset and github: are not expanded.
 func Canonical(action Action, text string) (string, error) {
 	r, err := ParseRule(action, text)
 	if err != nil {
@@ -53,6 +54,9 @@ func Canonical(action Action, text string) (string, error) {
 	}
 	if name, ok := cutWord(text, "preset:"); ok {
 		return "preset:" + strings.ToLower(name), nil
+	}
+	if h, rest := cutCodeHost(text); h != nil {
+		return h.canonical(rest), nil
 	}
 	return r[0].Text, nil
 }
@@ -82,6 +86,13 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 			return fail("%v", err)
 		}
 		return p, nil
+	}
+	if h, rest := cutCodeHost(text); h != nil {
+		list, err := h.expand(action, rest, at)
+		if err != nil {
+			return fail("%v", err)
+		}
+		return list, nil
 	}
 	r := Rule{Action: action, Source: at}
 	set := r.setConnections
