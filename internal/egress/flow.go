@@ -135,8 +135,13 @@ func (f *flow) recheck() {
 		f.cut("the rules changed: its address is not allowed")
 	}
 	for _, r := range requests {
-		if d := f.g.decideRequest(r.q, r.also); !d.Allow {
+		d := f.g.decideRequest(r.q, r.also)
+		if !d.Allow {
 			f.cut("the rules changed: " + r.q.String() + ": " + d.Reason)
+			return
+		}
+		if r.rule.Push == nil && d.Push != nil {
+			f.cut("the rules changed: " + r.q.String() + " is a push, and they are about its refs now")
 			return
 		}
 		f.mu.Lock()

@@ -206,7 +206,19 @@ func TestAttackPipelinedPushes(t *testing.T) {
 
 // TestRulesCutPushes that they no longer allow, in the middle of the objects.
 func TestRulesCutPushes(t *testing.T) {
-	l, server, client := newPushLab(t, onlyFeatures)
+	t.Run("other refs", func(t *testing.T) { rulesCutPush(t, onlyFeatures, "allow git:example.com/own/app:push=release/*") })
+	t.Run("refs that are denied", func(t *testing.T) {
+		rulesCutPush(t, onlyFeatures, onlyFeatures, "deny git:example.com/own/app:push=feature/a")
+	})
+	t.Run("refs, which were of no interest", func(t *testing.T) {
+		rulesCutPush(t, "allow https://example.com/**", "allow https://example.com/**", "deny git:example.com/own/app:push=main")
+	})
+	t.Run("none", func(t *testing.T) { rulesCutPush(t, onlyFeatures, "allow git:example.com/own/app") })
+}
+
+// rulesCutPush begins a push under a rule, and changes the rules to others.
+func rulesCutPush(t *testing.T, before string, after ...string) {
+	l, server, client := newPushLab(t, before)
 	body, objects := io.Pipe()
 	passed := make(chan bool, 1)
 	go func() {
@@ -230,7 +242,7 @@ func TestRulesCutPushes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l.SetPolicy(rulesFrom(t, "allow git:example.com/own/app:push=release/*"))
+	l.SetPolicy(rulesFrom(t, after...))
 	if <-passed || len(server.bodies()) > 0 {
 		t.Errorf("the push passed; the server got %d", len(server.bodies()))
 	}

@@ -69,7 +69,7 @@ func (e *Engine) remoteOf(s Scope, name string) (string, error) {
 	}
 	repository, err := repositoryOf(address)
 	if err != nil {
-		return "", fmt.Errorf("its URL is %.200q: %w", address, err)
+		return "", fmt.Errorf("its URL is %.200q: %w", address[strings.LastIndexByte(address, '@')+1:], err) // without a password
 	}
 	return repository, nil
 }
