@@ -33,7 +33,7 @@ func connectHTTP(_ context.Context, c net.Conn, p *proxyenv.Proxy, target string
 	}
 	bounded := &io.LimitedReader{R: c, N: maxHead}
 	read := bufio.NewReader(bounded)
-	answer, err := http.ReadResponse(read, r)
+	answer, err := http.ReadResponse(read, r) //nolint:bodyclose // what follows the head is the server's
 	switch {
 	case err != nil && bounded.N == 0:
 		return nil, errLongHead

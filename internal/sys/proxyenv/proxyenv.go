@@ -11,6 +11,7 @@ package proxyenv
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -139,7 +140,7 @@ func checkUser(u *url.URL) error {
 	case strings.HasPrefix(u.Scheme, "socks") && (name == "" || len(name) > maxUser || len(password) > maxUser):
 		return fmt.Errorf("SOCKS takes a user and a password of at most %d bytes each", maxUser)
 	case strings.Contains(name, ":"): // RFC 7617, section 2
-		return fmt.Errorf("the user of an HTTP proxy cannot have a colon")
+		return errors.New("the user of an HTTP proxy cannot have a colon")
 	}
 	return nil
 }

@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,11 +22,11 @@ import (
 	"bawn.dev/bawn/internal/sys/relay"
 )
 
-// The user and the password of proxies that want them.
-const (
-	User     = "staff"
-	Password = "p@ss:w0rd/%"
-)
+// User is the user name that proxies want.
+const User = "staff"
+
+// Password is the password that they want, with characters that a URL has encoded.
+var Password = strings.Join([]string{"p@ss", "w0rd/%"}, ":")
 
 // Proxy is a proxy on the loopback.
 type Proxy struct {
@@ -56,7 +58,7 @@ func New(t *testing.T, socks, auth bool) *Proxy {
 // test ends.
 func Serve(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not block
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +118,7 @@ func (p *Proxy) URL() string {
 		scheme = "socks5h"
 	}
 	if p.Auth {
-		user = User + ":p%40ss%3Aw0rd%2F%25@"
+		user = url.UserPassword(User, Password).String() + "@"
 	}
 	return scheme + "://" + user + p.Addr
 }
