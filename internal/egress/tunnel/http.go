@@ -65,7 +65,7 @@ func plainError(err error) error {
 func refusedHTTP(answer *http.Response, p *proxyenv.Proxy, target string) error {
 	status := strings.TrimSpace(fmt.Sprintf("%03d %s", answer.StatusCode, http.StatusText(answer.StatusCode)))
 	switch answer.StatusCode {
-	case http.StatusProxyAuthRequired:
+	case http.StatusProxyAuthRequired, http.StatusUnauthorized: // tinyproxy says 401 to a wrong password
 		return &refusal{"answered " + status + ": " + credentialHint(answer.Header, p), false}
 	case http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return &refusal{"answered " + status + ": it does not permit tunnels to " + target + " (many permit port 443 only)", true}
@@ -73,7 +73,7 @@ func refusedHTTP(answer *http.Response, p *proxyenv.Proxy, target string) error 
 	return &refusal{"answered " + status + " for " + target, answer.StatusCode >= 400}
 }
 
-// credentialHint says what to do about a 407.
+// credentialHint says what to do about a 407 or 401.
 func credentialHint(h http.Header, p *proxyenv.Proxy) string {
 	var kinds []string
 	for _, v := range h.Values("Proxy-Authenticate") {

@@ -6,11 +6,13 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"bawn.dev/bawn/internal/sys/proxyenv"
@@ -68,8 +70,8 @@ func explain(ctx context.Context, p *proxyenv.Proxy, err error) error {
 	switch {
 	case errors.As(err, &refused):
 		e.Why, e.Answered, e.Err = refused.why, refused.target, nil
-	case ctx.Err() != nil:
-		e.Why, e.Err = "did not answer in time", ctx.Err()
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
+		e.Why, e.Err = "did not answer in time", cmp.Or(ctx.Err(), context.DeadlineExceeded)
 	}
 	return e
 }

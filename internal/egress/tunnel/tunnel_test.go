@@ -152,6 +152,7 @@ func TestWhatProxiesAnswer(t *testing.T) {
 	}{
 		{"407 to no user", "http", "", "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=hunter2\r\n\r\n", "wants a user and a password", false},
 		{"407 to a user", "http", user, "HTTP/1.1 407 No\r\nProxy-Authenticate: basic realm=x\r\n\r\n", "does not take the user and password", false},
+		{"401 to a user", "http", user, "HTTP/1.1 401 Unauthorized\r\n\r\n", "does not take the user and password", false},
 		{"407 for NTLM", "http", user, "HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n", "it takes Negotiate, NTLM", false},
 		{"502", "http", user, "HTTP/1.1 502 hunter2\r\n\r\nhunter2", "answered 502 Bad Gateway for server.test:22", true},
 		{"403", "http", user, "HTTP/1.1 403 hunter2\r\n\r\n", "does not permit tunnels to server.test:22", true},
@@ -203,12 +204,14 @@ func TestAProxyThatStalls(t *testing.T) {
 			cancel()
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	addr := tunneltest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	_, err := new(Dialer).Connect(ctx, the(t, tunneltest.Settings(t, addr, "")), "server.test:22")
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "did not answer in time") {
-		t.Error(err)
+	for _, scheme := range []string{"http", "socks5"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := new(Dialer).Connect(ctx, the(t, tunneltest.Settings(t, scheme+"://"+addr, "")), "server.test:22")
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "did not answer in time") {
+			t.Error(err)
+		}
 	}
 }
 
