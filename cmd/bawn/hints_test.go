@@ -106,7 +106,7 @@ func TestWordsOfNotices(t *testing.T) {
 // do, or they are reasons of notices.
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
-	"SoftwareEmulation", "BuilderRenewed", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "RuleRemote", "HostDiskFull", "HostDiskFreed",
+	"SoftwareEmulation", "BuilderRenewed", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "RuleRemote", "RuleWidened", "HostDiskFull", "HostDiskFreed",
 	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade", "LocalDirUseful", "ImageOlder", "DevcontainerThere",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }

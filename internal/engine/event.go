@@ -66,6 +66,8 @@ const (
 	StopSlow Reason = "stop-slow"
 	// RuleOverruled: a rule was added and has no effect, since deny wins.
 	RuleOverruled Reason = "rule-overruled"
+	// RuleWidened: a rule about requests was added, and another one allows every request to its host.
+	RuleWidened Reason = "rule-widened"
 	// RepositoryOutside: git will not work in a new sandbox, whose project's repository is in a
 	// directory that is not shared (Path).
 	RepositoryOutside Reason = "repository-outside"

@@ -251,7 +251,8 @@ func (e *Engine) ChangeRules(ctx context.Context, s Scope, c RuleChange) ([]Over
 	return without, e.reload(ctx, d)
 }
 
-// overruled returns the rules among those given that stay without effect.
+// overruled returns the rules among those given that stay without effect, and reports those about
+// requests beside which another rule opens the whole host.
 func (e *Engine) overruled(ctx context.Context, s Scope, texts []string) (list []Overruled) {
 	all, err := e.Rules(ctx, s)
 	if err != nil {
@@ -260,7 +261,13 @@ func (e *Engine) overruled(ctx context.Context, s Scope, texts []string) (list [
 	set := policy.Compile(all)
 	for _, t := range texts {
 		rules, err := policy.ParseRule(policy.Allow, t)
-		if err != nil || len(rules) != 1 { // a preset
+		if err != nil {
+			continue
+		}
+		if by := set.Widened(&rules[0]); by != nil {
+			e.notify(Notice{Reason: RuleWidened, Sandbox: s.Sandbox, Text: fmt.Sprintf("%s keeps nothing out: %q (%s) allows every request to that host", t, by, ruleSource(by))})
+		}
+		if len(rules) != 1 { // a preset
 			continue
 		}
 		if by := set.Overruled(&rules[0]); by != nil {

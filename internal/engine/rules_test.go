@@ -229,6 +229,35 @@ func TestRulesAboutARemote(t *testing.T) {
 	}
 }
 
+// TestRuleBesideAWiderOne: who adds a rule about a repository is told that another rule opens its host,
+// and what a remote leads to.
+func TestRuleBesideAWiderOne(t *testing.T) {
+	_, home, _ := userPlace(t)
+	write(t, filepath.Join(home, "shop/.git/config"), "[remote \"origin\"]\n\turl = https://me:password@github.com/own/shop\n")
+	sandboxes, err := store.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	e := engine.New(sandboxes, engine.Options{Events: func(ev engine.Event) {
+		if n, ok := ev.(engine.Notice); ok {
+			told = append(told, string(n.Reason)+" "+n.Text)
+		}
+	}})
+	change(t, e, shopRules, allow("preset:copilot"))
+	change(t, e, shopRules, allow("git:origin:push=feature/*", "github:own/shop"))
+	change(t, e, shopRules, allow("git:git.test/own/shop"))
+	want := []string{"rule-remote the remote origin is github.com/own/shop", "rule-widened git:github.com/own/shop:push=feature/* keeps nothing out", "rule-widened github:own/shop keeps nothing out"}
+	if len(told) != len(want) {
+		t.Fatalf("%q", told)
+	}
+	for i := range want {
+		if !strings.HasPrefix(told[i], want[i]) || strings.Contains(told[i], "password") {
+			t.Errorf("%q", told[i])
+		}
+	}
+}
+
 // TestChangeFails: what cannot be changed has a reason, and nothing is changed.
 func TestChangeFails(t *testing.T) {
 	e, _, shop := userPlace(t)

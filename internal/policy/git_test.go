@@ -207,6 +207,37 @@ func TestPushRules(t *testing.T) {
 	}
 }
 
+// TestWidenedRules are those about requests to a host that another rule opens as a whole.
+func TestWidenedRules(t *testing.T) {
+	s := set(t, "allow github.com", "allow *.wide.test:8443", "allow https://git.test/**", "deny other.test", "allow udp:udp.test:443")
+	for text, want := range map[string]string{
+		"git:github.com/own/app":           "allow github.com",
+		"https://github.com/own/**":        "allow github.com",
+		"git:github.com:8443/own/app":      "",
+		"git:a.wide.test:8443/own/app":     "allow *.wide.test:8443",
+		"git:a.wide.test/own/app":          "",
+		"git:git.test/own/app":             "",
+		"git:other.test/own/app":           "",
+		"git:udp.test/own/app":             "",
+		"https://*.wide.test:8443/own/app": "",
+		"github.com":                       "",
+		"host:80":                          "",
+		"192.0.2.1":                        "",
+	} {
+		rules, err := ParseRule(Allow, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if by := s.Widened(&rules[0]); by != nil {
+			got = by.String()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestSuggestedGitRules(t *testing.T) {
 	s := set(t, "allow https://code.test/x")
 	ask := func(text string) Request {

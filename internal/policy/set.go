@@ -264,6 +264,22 @@ func (s *Set) Overruled(r *Rule) *Rule {
 	return by
 }
 
+// Widened returns the allow rule that lets every request to the host of an allow rule pass, so that
+// the latter allows nothing more, and keeps nothing out; nil if there is none, or if the rule is not
+// about requests to one host.
+func (s *Set) Widened(r *Rule) *Rule {
+	if r.Action != Allow || r.request == nil || literalEnd(r.labels) != strings.Join(r.labels, ".") {
+		return nil
+	}
+	var by *Rule
+	s.about(Flow{Name: literalEnd(r.labels), Port: r.ports[0].First, Proto: TCP}, func(o *Rule) {
+		if by == nil && o.Action == Allow && o.request == nil && o.covers(TCP, r.ports[0].First) {
+			by = o
+		}
+	})
+	return by
+}
+
 // Suggest returns the result of the package's Suggest, or "" if a rule of the set denies the
 // flow: deny wins, so that no other rule helps.
 func (s *Set) Suggest(f Flow) string {
