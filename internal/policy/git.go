@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Rules about repositories of git: [private:]git:HOST[:PORT]/PATH[:read|:push=REFS[:delete]].
@@ -186,6 +187,8 @@ func parseRefs(text string) ([]string, error) {
 	switch {
 	case text == "":
 		return nil, errors.New("push= names the refs: push=main,feature/*")
+	case strings.ContainsFunc(text, func(c rune) bool { return c == '#' || unicode.IsSpace(c) }):
+		return nil, fmt.Errorf("%q cannot be written in a file of rules: use a wildcard", text)
 	case text[0] == '+':
 		return nil, fmt.Errorf("%q is a refspec: a rule names the refs on the server only", text)
 	}

@@ -121,6 +121,8 @@ func TestGitRulesInTheirCanonicalForm(t *testing.T) {
 		"git:h.test/o/a:push=a..b":       "name of a ref",
 		"git:h.test/o/a:push=a.lock":     "name of a ref",
 		"git:h.test/o/a:push=/a":         "name of a ref",
+		"git:h.test/o/a:push=fix#12":     "file of rules", // a comment there
+		"git:h.test/o/a:push=a\u00a0b":   "file of rules",
 		"git:h.test/o/a:push=a^":         "name of a ref",
 		"udp:git:h.test/o/a":             "",
 		"https://git:h.test/o/a":         "",
