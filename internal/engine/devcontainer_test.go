@@ -1,12 +1,15 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
@@ -188,14 +191,19 @@ func TestCommandsOfADevcontainer(t *testing.T) {
 	startGuest(t, d)
 	setup := func(want ...string) (string, error) {
 		t.Helper()
-		var out strings.Builder
-		err := attach(t, p).Setup(t.Context(), &out)
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		err = attach(t, p).Setup(t.Context(), out)
+		said, _ := os.ReadFile(out.Name())
 		text, _ := os.ReadFile(log)
 		os.Remove(log)
 		if got := strings.TrimSuffix(string(text), "\n"); got != strings.Join(want, "\n") {
-			t.Errorf("it ran %q, want %q; %v\n%s", got, want, err, &out)
+			t.Errorf("it ran %q, want %q; %v\n%s", got, want, err, said)
 		}
-		return out.String(), err
+		return string(said), err
 	}
 	ran := func(event string) string { return event + " 1 " + p.shop }
 
@@ -236,6 +244,32 @@ func TestCommandsOfADevcontainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := setup(); engine.ReasonOf(err) != engine.SetupFailed || !strings.Contains(err.Error(), "the image has files in "+link) {
+		t.Error(err)
+	}
+}
+
+// TestCommandsOfADevcontainerAreInterrupted: the context ends a command that runs.
+func TestCommandsOfADevcontainerAreInterrupted(t *testing.T) {
+	p := newPlace(t)
+	t.Setenv("PATH", "/usr/bin:/bin")
+	engine.SetSetupFolders(t, t.TempDir())
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.devcontainer(t, fmt.Sprintf(`{"postCreateCommand": "echo up >%s; exec sleep 1000"}`, pipe))
+	p.approveDevcontainer(t)
+	startGuest(t, p.add(t, "shop", p.shop, func(s *sandbox.Spec) { s.Devcontainer = devcontainerName }))
+	s := attach(t, p)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	go func() {
+		if _, err := os.ReadFile(pipe); err != nil { // which waits for it
+			t.Error(err)
+		}
+		cancel(interrupted)
+	}()
+	if err := s.Setup(ctx, io.Discard); !errors.Is(err, interrupted) {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/project"
@@ -225,7 +226,7 @@ func (b *projectBuild) build(ctx context.Context) (img *Image, err error) {
 	t := b.e.progress().Start("Building the image of "+b.dir, 0, 0)
 	out := &lastLines{each: t.Note}
 	exit, err := build.Run(ctx, session.Command{Stdout: out, Stderr: out, WaitOutput: true})
-	if err == nil && ctx.Err() != nil {
+	if ctx.Err() != nil { // which has closed the connection
 		err = context.Cause(ctx)
 	}
 	if err == nil && exit.Status != 0 {
@@ -267,15 +268,20 @@ const (
 	maxLastLine  = 500 // bytes
 )
 
-// lastLines is a writer that keeps the last lines of a text, within limits.
+// lastLines is a writer that keeps the last lines of a text, within limits. It may be the standard
+// output and error of a command at once.
 type lastLines struct {
-	each  func(line string) // called with each line; may be nil
+	each func(line string) // called with each line; may be nil
+
+	mu    sync.Mutex
 	line  []byte
 	lines []string
 }
 
 // Write implements io.Writer. It never fails.
 func (l *lastLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for part := range bytes.Lines(b) {
 		text, ended := bytes.CutSuffix(part, []byte("\n"))
 		l.line = append(l.line, text[:min(len(text), maxLastLine-len(l.line))]...)
@@ -302,6 +308,8 @@ func (l *lastLines) end() {
 
 // String returns the lines, with what is left of an unfinished one.
 func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.end()
 	return strings.Join(l.lines, "\n")
 }

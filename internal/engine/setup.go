@@ -58,7 +58,8 @@ func (s *Session) SetupEnv() ([]string, error) {
 const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Setup runs the commands of the approved devcontainer.json that are due: those that are once for each
-// sandbox, those for each start, and those for each use. What they print goes to out. A command that fails
+// sandbox, those for each start, and those for each use. What they print goes to out,
+// by two goroutines at once. A command that fails
 // ends it with SetupFailed; the next Setup begins with the commands of the same event. Two processes run
 // them one after the other.
 func (s *Session) Setup(ctx context.Context, out io.Writer) error {
@@ -128,13 +129,14 @@ func (r *setupRun) asRoot(ctx context.Context, script string, args ...string) (s
 	return out.String(), err
 }
 
-// bounded is a buffer that drops what is more than maxNotes.
-type bounded struct{ *bytes.Buffer }
+// bounded writes to a buffer and drops what is more than maxNotes. It does not embed the buffer, whose
+// ReadFrom has no bound.
+type bounded struct{ into *bytes.Buffer }
 
 const maxNotes = 4096 // bytes
 
 func (b *bounded) Write(p []byte) (int, error) {
-	b.Buffer.Write(p[:min(len(p), max(0, maxNotes-b.Len()))])
+	b.into.Write(p[:min(len(p), max(0, maxNotes-b.into.Len()))])
 	return len(p), nil
 }
 
@@ -166,8 +168,8 @@ func (r *setupRun) command(ctx context.Context, event devcontainer.Event, c devc
 	}
 	cmd := session.Command{Argv: c.Argv, Dir: r.dir(), Env: r.env, Stdout: r.out, Stderr: r.out}
 	exit, err := r.s.Run(ctx, cmd)
-	if err == nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if ctx.Err() != nil { // which has closed the connection
+		return context.Cause(ctx)
 	}
 	if err != nil || exit.Status == 0 {
 		return err
