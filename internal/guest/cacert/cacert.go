@@ -35,15 +35,16 @@ const hashDir = "/etc/ssl/certs"
 // Install adds certificates, in PEM, to those that the image's programs trust,
 // and returns the environment variables (KEY=VALUE) that sessions need for programs
 // with a list of their own. Certificates that an earlier call added are removed: whoever
-// has the key of a trusted certificate can impersonate any server. Lists of Java and of
-// containers are not changed. With an empty certPEM it does nothing.
+// has the key of a trusted certificate can impersonate any server. Containers have lists of their own
+// (package oci). With an empty certPEM it does nothing.
 func Install(certPEM []byte) (env []string, err error) {
 	if len(certPEM) == 0 {
 		return nil, nil
 	}
-	// ourCA is written last, so what it holds is installed already. Parsing certificates
-	// takes a tenth of a second of each start.
-	if old := etc.Read(ourCA); !bytes.Equal(old, certPEM) {
+	// ourCA is written last, so what it holds is installed already, unless a build before
+	// javaLink did that. Parsing certificates takes a tenth of a second of each start.
+	old := etc.Read(ourCA)
+	if _, err := os.Lstat(javaLink); err != nil || !bytes.Equal(old, certPEM) {
 		if err := addCertificates(certPEM, old); err != nil {
 			return nil, err
 		}
@@ -78,6 +79,9 @@ func addCertificates(certPEM, old []byte) error {
 			return err
 		}
 	}
+	linkForJava()
+	updateJava(javaStores(), certs)
+	updateBrowsers("", certs)
 	return etc.Replace(ourCA, certPEM, 0o644)
 }
 
@@ -127,13 +131,17 @@ func withCert(bundle, old, cert []byte) []byte {
 }
 
 // caEnv returns the variables that make programs with a list of their own use the bundle:
-// Node.js unless it is the image's, Python's requests and pip, AWS's tools, Deno.
+// Node.js unless it is the image's, Python's requests, httplib2 and pip, gRPC, AWS's and Google's
+// tools, Deno.
 func caEnv(bundle string) []string {
 	return []string{
 		"NODE_EXTRA_CA_CERTS=" + ourCA,
 		"REQUESTS_CA_BUNDLE=" + bundle,
 		"PIP_CERT=" + bundle,
 		"AWS_CA_BUNDLE=" + bundle,
+		"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=" + bundle,
+		"HTTPLIB2_CA_CERTS=" + bundle,
+		"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=" + bundle,
 		"DENO_TLS_CA_STORE=system",
 	}
 }
@@ -149,7 +157,7 @@ func hashLink(dir string, cert *x509.Certificate) error {
 		return err
 	}
 	for n := range 100 {
-		link := fmt.Sprintf("%s/%08x.%d", dir, hash, n)
+		link := filepath.Join(dir, hashName(hash, n))
 		if target, err := os.Readlink(link); err == nil && target == ourCA {
 			return nil
 		}
