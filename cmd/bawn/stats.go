@@ -112,8 +112,7 @@ func (v statsView) format(stats []engine.Stat) ([]byte, error) {
 		b.WriteString(clearScreen)
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-	tokens := slices.ContainsFunc(stats, hasTokens)
-	title := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED"
+	title, tokens := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED", slices.ContainsFunc(stats, hasTokens)
 	if tokens {
 		title += "\tTOKENS IN / CACHED / OUT"
 	}

@@ -38,6 +38,7 @@ import (
 
 	"bawn.dev/bawn/internal/guest/dockerd"
 	"bawn.dev/bawn/internal/guest/modprobe"
+	"bawn.dev/bawn/internal/guest/oci"
 	"bawn.dev/bawn/internal/guest/sshd"
 )
 
@@ -63,6 +64,8 @@ func Main(version string) int {
 		return sshd.LeadJob(os.Args[1:])
 	case dockerd.ActivateMode:
 		return dockerd.Activate(os.Args[1:])
+	case oci.Mode:
+		return oci.Main(os.Args[1:])
 	case modeModprobe:
 		return modprobe.Main(os.Args[1:])
 	}

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"log"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"bawn.dev/bawn/internal/guest/etc"
 	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/netif"
+	"bawn.dev/bawn/internal/guest/oci"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -72,11 +74,18 @@ func (a *agent) configureNet(n *wire.Net) error {
 }
 
 // trust makes the guest's programs trust the host's certificates and that of the authority,
-// which comes with the identity.
+// which comes with the identity, and the containers of Docker that start from now on.
 func (a *agent) trust(authority []byte) error {
-	env, err := cacert.Install(slices.Concat(a.hostCAs, authority))
+	certs := slices.Concat(a.hostCAs, authority)
+	env, err := cacert.Install(certs)
 	a.logins.Trust(env)
-	return err
+	if err != nil || len(certs) == 0 {
+		return err
+	}
+	if err := oci.Arrange(); err != nil {
+		log.Printf("certificates for containers: %v", err) // the sandbox can do without
+	}
+	return nil
 }
 
 // resolvFile returns a resolv.conf(5) with the name servers.

@@ -54,6 +54,16 @@ func newKeyServer(t *testing.T) *keyServer {
 	return s
 }
 
+// forgetAuthority removes bawn's certificate authority after the test: other sandboxes of this run
+// shall be as if nobody had a secret.
+func forgetAuthority(t *testing.T) {
+	t.Cleanup(func() {
+		for _, f := range []string{"inspect-ca.crt", "inspect-ca.key", "placeholder.key"} {
+			os.Remove(filepath.Join(base, "state", "bawn", f))
+		}
+	})
+}
+
 // TestSecretsStayOnTheHost: curl, Python and Node in the guest use a key that the guest does
 // not have; the server gets it. It is not in the guest's memory, on its disk or in bawn's files
 // about the sandbox.
@@ -62,11 +72,7 @@ func TestSecretsStayOnTheHost(t *testing.T) {
 	dir := project(t, "secret")
 	env := []string{"SSL_CERT_FILE=" + s.roots}
 	at := "secret.test:" + strconv.Itoa(s.port)
-	t.Cleanup(func() { // other sandboxes of this run shall be as if nobody had a secret
-		for _, f := range []string{"inspect-ca.crt", "inspect-ca.key", "placeholder.key"} {
-			os.Remove(filepath.Join(base, "state", "bawn", f))
-		}
-	})
+	forgetAuthority(t)
 	// The sandbox is older than the first secret: it trusts the authority when it is resumed.
 	if r := bawnAt(t.Context(), dir, nil, env, "run", "--add-host", "secret.test:"+serverAddr, "--allow", at, "--allow", serverAddr+":"+strconv.Itoa(s.port), "--", "true"); r.code != 0 {
 		t.Fatalf("%s%s", r.err, logs(dir))

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/guest/accounts"
+	"bawn.dev/bawn/internal/guest/oci"
 	"bawn.dev/bawn/internal/guest/process"
 )
 
@@ -147,7 +148,7 @@ func (d *Daemon) start(socket *os.File, daemon string) (*process.Process, error)
 	}
 	argv := []string{ActivateMode, daemon, "-H", "fd://", "--exec-opt", "native.cgroupdriver=cgroupfs"}
 	d.running, err = d.processes.Start(process.Self, argv, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + accounts.RootPath, "HOME=/root"},
+		Dir: "/", Env: []string{"PATH=" + oci.Path(accounts.RootPath), "HOME=/root"},
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd(), socket.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})

@@ -14,12 +14,23 @@ ln -s bash "$root/bin/sh"
 py=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 mkdir -p "$root/usr/lib"
 cp -r "/usr/lib/$py" "$root/usr/lib/"
+for l in $(ldd "/usr/lib/$py"/lib-dynload/_ssl*.so | grep -o '/[^ ]*'); do # for HTTPS
+	mkdir -p "$root$(dirname "$l")"
+	cp -n "$l" "$root$l"
+done
 tar -C "$root" -c . | docker import - tiny >/dev/null
 sudo rm -rf "$root"
 docker run --rm tiny /bin/sh -c 'echo in a container'
 docker run --rm -v "$PWD:/work" tiny /bin/sh -c 'read -r l </work/from-host; echo "read: $l"; echo "container file" >/work/from-container'
-docker build -q -t built . >/dev/null
-docker run --rm built /bin/cat /built
+docker run --rm --read-only --user 1000:1000 -e EXAMPLE_KEY -v "$PWD:/work:ro" tiny /bin/python3 /work/ask.py
+docker build -q --build-arg "EXAMPLE_KEY=$EXAMPLE_KEY" -t built . >/dev/null
+id=$(docker run -d built /bin/sh -c 'cat /built; echo "certificates: $SSL_CERT_FILE"')
+docker wait "$id" >/dev/null
+docker logs "$id"
+docker commit "$id" committed >/dev/null
+docker image inspect built committed | grep bawn-ca || echo nothing of bawn in the configurations
+docker export "$id" | tar -t | grep bawn-ca || echo nothing of bawn in the files
+docker rm "$id" >/dev/null
 docker buildx version >/dev/null
 docker compose up -d 2>&1
 until docker compose logs client 2>/dev/null | grep -q 'answer:'; do
@@ -27,3 +38,4 @@ until docker compose logs client 2>/dev/null | grep -q 'answer:'; do
 	docker compose ps -a >/dev/null
 done
 docker compose logs --no-log-prefix client
+docker compose exec -T server /bin/sh -c 'cat "$SSL_CERT_FILE" >/dev/null && echo "docker exec: $SSL_CERT_FILE"'
