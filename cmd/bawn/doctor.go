@@ -86,7 +86,7 @@ var remedies = map[engine.RemedyKind]string{
 	engine.GiveMemory:    "set the memory of each sandbox: --memory 2g",
 	engine.InstallQEMU:   "install QEMU first (see qemu above)",
 	engine.FixAccel:      "fix the error above",
-	engine.FixProxy:      "correct or unset that variable, then restart sandboxes: they keep the proxy they started with",
+	engine.FixProxy:      "correct or unset that variable; sandboxes that run keep the proxy that they started with until bawn stop",
 	engine.RemoveCache:   "rm -r %s, while no sandbox runs",
 	engine.RefreshImages: "bawn image update builds it from today's packages, with today's kernel",
 }
