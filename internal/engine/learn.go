@@ -38,8 +38,25 @@ func (e *Engine) ProposeRules(ctx context.Context, name string) (Proposal, error
 		return Proposal{}, err
 	}
 	set := policy.Compile(rules)
+	repositories, err := e.deniedRepositories(ctx, name, set)
+	if err != nil {
+		return Proposal{}, err
+	}
 	propose, alone := set.Propose(flows, egress.ThisHost())
-	return Proposal{file, append(propose, set.ProposeRequests(requests)...), alone}, nil
+	return Proposal{file, slices.Concat(propose, set.ProposeRequests(requests), repositories), alone}, nil
+}
+
+// deniedRepositories returns the rules about repositories that the log's denials suggest and that the
+// set still lacks.
+func (e *Engine) deniedRepositories(ctx context.Context, name string, set *policy.Set) (rules []string, err error) {
+	err = e.ReadNetLog(ctx, name, func(entry LogEntry) error {
+		if lacks, ok := set.LacksGit(entry.Suggest); ok && lacks && lacksRule(entry) && !slices.Contains(rules, entry.Suggest) {
+			rules = append(rules, entry.Suggest)
+		}
+		return nil
+	})
+	slices.Sort(rules)
+	return rules, err
 }
 
 // deniedRequests returns the requests that the log shows denied for want of a rule. Only those

@@ -133,6 +133,9 @@ func (e *Engine) stillMissing(ctx context.Context, name string, entry LogEntry) 
 	if q, ok, err := policy.ParseRequest(entry.Suggest); ok {
 		return err == nil && set.SuggestRequest(q) != "", nil
 	}
+	if lacks, ok := set.LacksGit(entry.Suggest); ok {
+		return lacks, nil
+	}
 	f, err := deniedFlow(entry)
 	return err == nil && missingRule(f, set.Decide(f)) != "", nil
 }

@@ -171,3 +171,40 @@ func TestProposeDeniedRequests(t *testing.T) {
 		t.Errorf("%+v", removed)
 	}
 }
+
+// TestDeniedRepositories: denials about a repository of git are asked about and proposed, until a rule
+// allows them.
+func TestDeniedRepositories(t *testing.T) {
+	e, _, shop := userPlace(t)
+	change(t, e, shopRules, allow("git:code.test/own/app:push=main"))
+	log := netLog(t, shop)
+	denials := e.Denials(t.Context(), "shop")
+	suggested := []string{"git:code.test/own/app:push=main", "git:code.test/own/app:push=feature/a", "git:code.test/own/lib"}
+	for _, rule := range suggested {
+		log.Write(audit.Entry{Verdict: audit.Denied, Proto: "tcp", Name: "code.test", Port: 443, Method: "POST", Path: "/own", Status: 403, Suggest: rule})
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := suggested[1:]
+	var got []string
+	for d, err := range denials {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, d.Rule); len(got) == len(want) {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	p, err := e.ProposeRules(t.Context(), "shop")
+	if err != nil || !slices.Equal(p.Rules, want) || p.Alone != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	change(t, e, shopRules, allow(p.Rules...))
+	if p, err = e.ProposeRules(t.Context(), "shop"); err != nil || p.Rules != nil {
+		t.Errorf("after they were added: %q, %v", p.Rules, err)
+	}
+}

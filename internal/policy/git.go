@@ -455,3 +455,33 @@ func (s *Set) suggestGit(q Request) (rule string, ok bool) {
 	}
 	return rules[0].Text, true
 }
+
+// LacksGit reports whether a rule about a repository, as a denial suggests it, would still allow more
+// than the set does, and no deny rule keeps that out. ok is false if the text is no such rule.
+func (s *Set) LacksGit(text string) (lacks, ok bool) {
+	rules, err := ParseRule(Allow, text)
+	if err != nil || len(rules) != 1 || rules[0].request == nil || rules[0].request.git == nil {
+		return false, false
+	}
+	r := &rules[0]
+	path := escapePath(r.request.path)
+	q := Request{Method: "GET", Scheme: r.request.scheme, Name: strings.Join(r.labels, "."), Port: r.ports[0].First, Path: path + infoRefs, Query: service + uploadPack}
+	g := r.request.git
+	if g.push == nil {
+		d := s.DecideRequest(q)
+		return !d.Allow && d.Rule == nil, true
+	}
+	q.Method, q.Path, q.Query = "POST", path+"/"+receivePack, ""
+	d := s.DecideRequest(q)
+	if d.Push == nil {
+		return !d.Allow && d.Rule == nil, true
+	}
+	for _, p := range g.push {
+		one := d.Push.Judge(RefChange{Ref: strings.Join(p, "/"), Delete: g.delete})
+		if one.Rule != nil && !one.Allow {
+			return false, true
+		}
+		lacks = lacks || !one.Allow
+	}
+	return lacks, true
+}

@@ -209,6 +209,34 @@ func TestPushRules(t *testing.T) {
 	}
 }
 
+// TestLackingGitRules: a suggestion is of use until the rules allow what it is for, or deny it.
+func TestLackingGitRules(t *testing.T) {
+	s := set(t, "allow git:a.test/own/app:push=main,feature/*", "deny git:a.test/own/app:push=locked", "allow open.test", "deny git:a.test/own/shut")
+	for text, want := range map[string]bool{
+		"git:a.test/own/app":                       false,
+		"git:a.test/own/other":                     true,
+		"git:a.test/own/shut":                      false,
+		"git:open.test/own/app":                    false,
+		"git:other.test/own/app":                   true,
+		"git:a.test/own/app:push=main":             false,
+		"git:a.test/own/app:push=main,x":           true,
+		"git:a.test/own/app:push=feature/a":        false,
+		"git:a.test/own/app:push=feature/a:delete": true,
+		"git:a.test/own/app:push=x,locked":         false,
+		"git:a.test/own/other:push=x":              true,
+		"git:open.test/own/app:push=x":             false,
+	} {
+		if lacks, ok := s.LacksGit(text); !ok || lacks != want {
+			t.Errorf("%s: %v %v", text, lacks, ok)
+		}
+	}
+	for _, text := range []string{"a.test", "https://a.test/**", "preset:npm", "github:own/app", "git:origin", ""} {
+		if _, ok := s.LacksGit(text); ok {
+			t.Error(text)
+		}
+	}
+}
+
 // TestWidenedRules are those about requests to a host that another rule opens as a whole.
 func TestWidenedRules(t *testing.T) {
 	s := set(t, "allow github.com", "allow *.wide.test:8443", "allow https://git.test/**", "deny other.test", "allow udp:udp.test:443")
