@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/tokens"
 )
 
 const (
@@ -117,6 +119,33 @@ func TestSecretIsPutInOnTheWayToItsHost(t *testing.T) {
 		if b, _ := os.ReadFile(l.path); !found || strings.Contains(string(b), testSecret) || strings.Contains(string(b), testStandIn) {
 			t.Errorf("port %s: the log is %s", port, b)
 		}
+	}
+}
+
+// TestTokensOfInspectedHosts are counted by host and port.
+func TestTokensOfInspectedHosts(t *testing.T) {
+	server := newCounter(t, true, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"usage":{"input_tokens":25,"output_tokens":7}}`)
+	}))
+	l, authority := newInspectedLab(t, &secrets{}, server, testRules{"example.com:443", "example.com:9443"})
+	for _, port := range []string{"443", "9443"} {
+		l.serve("example.com", "203.0.113.7:"+port, server.addr())
+		res, err := l.trusting(authority).Post("https://example.com:"+port+"/v1/messages", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	waitFor(t, "the sums", func() bool { return len(l.Tokens()) == 2 })
+	took := tokens.Usage{Input: 25, Output: 7}
+	want := []tokens.Total{{Host: "example.com", Requests: 1, Usage: took}, {Host: "example.com:9443", Requests: 1, Usage: took}}
+	if got := l.Tokens(); !slices.Equal(got, want) {
+		t.Errorf("%+v, not %+v", got, want)
+	}
+	if got := newLab(t, nil).Tokens(); got != nil {
+		t.Errorf("without inspection: %+v", got)
 	}
 }
 
