@@ -96,6 +96,9 @@ func TestWhatIsRefused(t *testing.T) {
 		`{"forwardPorts": [70000]}`:                                          "f:1: a port is a number",
 		"{\"a\": \"\xff\"}":                                                  "f:1: the file is not valid UTF-8",
 		strings.Repeat("[", 60000):                                           "f:1: more than 32 values in one another",
+		"//" + strings.Repeat("]", 60) + "\n" + strings.Repeat("[", 60):      "f:1: more than 32 values in one another",
+		"/*" + strings.Repeat("]", 60) + "/*/" + strings.Repeat("[", 60):     "f:1: more than 32 values in one another",
+		strings.Repeat(`["\"]]]]",`, 60):                                     "f:1: more than 32 values in one another",
 		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                   "f:1: more than 64 items",
 	} {
 		got, err := Parse("f", []byte(text), here)
@@ -107,6 +110,14 @@ func TestWhatIsRefused(t *testing.T) {
 	_, err := Parse("f", []byte(`{"forwardPorts": [`+strings.Repeat("0,", 60)+`]}`), here)
 	if n := strings.Count(err.Error(), "\n"); n > maxMistakes {
 		t.Errorf("%d mistakes told", n)
+	}
+}
+
+// TestBracketsInTextsAndCommentsAreNoDepth: a command of a shell may have many.
+func TestBracketsInTextsAndCommentsAreNoDepth(t *testing.T) {
+	many := strings.Repeat("[", 60)
+	if _, err := Parse("f", []byte("{ // "+many+"\n/* "+many+" */ \"postCreateCommand\": \""+many+"\"}"), here); err != nil {
+		t.Error(err)
 	}
 }
 

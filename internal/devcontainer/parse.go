@@ -1,6 +1,7 @@
 package devcontainer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -90,22 +91,52 @@ func (p *parser) document() *hujson.Value {
 	return &v
 }
 
-// tooDeep reports whether brackets could be nested too deeply for a parser that calls itself. It counts
-// those in texts and comments, too.
+// tooDeep reports whether values are nested too deeply for a parser that calls itself. Brackets in texts
+// and comments do not count: closing ones there would hide how deep the others are.
 func tooDeep(text []byte) bool {
 	depth := 0
-	for _, c := range text {
-		switch c {
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		}
-		if depth > maxDepth {
-			return true
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			i += endOfText(text[i:])
+		case c == '/':
+			i += endOfComment(text[i:])
+		case c == '{', c == '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == '}', c == ']':
+			depth = max(depth-1, 0)
 		}
 	}
 	return false
+}
+
+// endOfText returns the place of the quote that ends the text at the beginning of b, or of the end of b.
+func endOfText(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i
+		}
+	}
+	return len(b)
+}
+
+// endOfComment returns the place of the last byte of the comment at the beginning of b; 0 if there is
+// none.
+func endOfComment(b []byte) int {
+	for open, end := range map[string]string{"//": "\n", "/*": "*/"} {
+		if rest, ok := bytes.CutPrefix(b, []byte(open)); ok {
+			if i := bytes.Index(rest, []byte(end)); i >= 0 {
+				return len(open) + i + len(end) - 1
+			}
+			return len(b)
+		}
+	}
+	return 0
 }
 
 // printable returns a text with what cannot be shown quoted.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Rules about repositories of git: [private:]git:HOST[:PORT]/PATH[:read|:push=REFS[:delete]].
@@ -187,8 +188,6 @@ func parseRefs(text string) ([]string, error) {
 	switch {
 	case text == "":
 		return nil, errors.New("push= names the refs: push=main,feature/*")
-	case strings.ContainsFunc(text, func(c rune) bool { return c == '#' || unicode.IsSpace(c) }):
-		return nil, fmt.Errorf("%q cannot be written in a file of rules: use a wildcard", text)
 	case text[0] == '+':
 		return nil, fmt.Errorf("%q is a refspec: a rule names the refs on the server only", text)
 	}
@@ -199,6 +198,9 @@ func parseRefs(text string) ([]string, error) {
 	if err := checkRef(strings.ReplaceAll(full, "*", "x")); err != nil {
 		return nil, err
 	}
+	if !isWritable(full) {
+		return nil, fmt.Errorf("%.100q cannot be written in a rule (a comma ends a ref, # begins a comment, and not all characters can be shown): use a wildcard, such as feature/*", text)
+	}
 	segments := strings.Split(full, "/")
 	for _, s := range segments[1:] {
 		if strings.Contains(s, "*") && s != "*" && s != "**" {
@@ -206,6 +208,15 @@ func parseRefs(text string) ([]string, error) {
 		}
 	}
 	return segments, nil
+}
+
+// isWritable reports whether a rule can name a ref. In a file of rules the text behind # is lost, and
+// a rule for main#1 would be one for main. The guest chooses names that a person is asked about, so
+// these have no character that a terminal obeys or does not show.
+func isWritable(ref string) bool {
+	return utf8.ValidString(ref) && !strings.ContainsFunc(ref, func(c rune) bool {
+		return c == '#' || c == ',' || !unicode.IsPrint(c) || unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	})
 }
 
 // maxRef bounds the name of a ref, in bytes.
@@ -396,7 +407,7 @@ func (p *PushRules) Suggest(changes []RefChange) string {
 	var refs []string
 	end := ""
 	for _, c := range changes {
-		if d := p.Judge(c); d.Rule != nil || checkRef(c.Ref) != nil {
+		if d := p.Judge(c); d.Rule != nil || checkRef(c.Ref) != nil || !isWritable(c.Ref) {
 			return ""
 		}
 		if refs = append(refs, shortRef(c.Ref)); c.Delete {

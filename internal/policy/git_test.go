@@ -121,9 +121,13 @@ func TestGitRulesInTheirCanonicalForm(t *testing.T) {
 		"git:h.test/o/a:push=a..b":       "name of a ref",
 		"git:h.test/o/a:push=a.lock":     "name of a ref",
 		"git:h.test/o/a:push=/a":         "name of a ref",
-		"git:h.test/o/a:push=fix#12":     "file of rules", // a comment there
-		"git:h.test/o/a:push=a\u00a0b":   "file of rules",
+		"git:h.test/o/a:push=a\u00a0b":   "written in a rule",
 		"git:h.test/o/a:push=a^":         "name of a ref",
+		"git:h.test/o/a:push=main#1":     "written in a rule", // a file of rules has a comment there
+		"git:h.test/o/a:push=a\u009b1mb": "written in a rule",
+		"git:h.test/o/a:push=a\u202eb":   "written in a rule",
+		"git:h.test/o/a:push=a\u3164b":   "written in a rule",
+		"git:h.test/o/a:push=a\xffb":     "written in a rule",
 		"udp:git:h.test/o/a":             "",
 		"https://git:h.test/o/a":         "",
 	} {
@@ -264,6 +268,32 @@ func TestWidenedRules(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestSuggestedGitRulesNameTheirRefsOnly: the guest chooses the name of a ref, and no rule that a person
+// is asked about reads as one about another ref, in its place or in a file of rules.
+func TestSuggestedGitRulesNameTheirRefsOnly(t *testing.T) {
+	s := set(t, "allow git:code.test/own/app:push=other")
+	q := Request{Method: "POST", Scheme: "https", Name: "code.test", Port: 443, Path: "/own/app/git-receive-pack"}
+	for ref, want := range map[string]string{
+		"refs/heads/a":            "git:code.test/own/app:push=a",
+		"refs/heads/\u00e4/it's":  "git:code.test/own/app:push=\u00e4/it's",
+		"refs/heads/main#1":       "",
+		"refs/heads/a,main":       "",
+		"refs/heads/a\u009b1mb":   "",
+		"refs/heads/a\u202eb":     "",
+		"refs/heads/main\xff":     "",
+		"refs/heads/main\u3164":   "",
+		"refs/heads/main:refs/xy": "",
+	} {
+		got := s.DecideRequest(q).Push.Suggest([]RefChange{{Ref: ref}})
+		if got != want {
+			t.Errorf("%q: %q, want %q", ref, got, want)
+		}
+		if rules, err := ParseFile("f", []byte("allow "+got+"\n")); got != "" && (err != nil || rules[0].Text != got) {
+			t.Errorf("%q: in a file %v, %v", got, rules, err)
 		}
 	}
 }
