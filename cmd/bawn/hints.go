@@ -157,25 +157,16 @@ func stepFor(e *engine.Error) string {
 
 // stepIn returns the entry of steps for an error, or the one that its other fields ask for.
 func stepIn(e *engine.Error) string {
-	port := e.Reason == engine.PortInUse || e.Reason == engine.PortPrivileged
-	var other []string // the file of the check, unless it is bawn.yaml
-	if e.Check != nil && e.Check.Name != "" && e.Check.Name != project.Name {
-		other = []string{e.Check.Name}
+	if step := stepInFile(e); step != "" {
+		return step
 	}
+	port := e.Reason == engine.PortInUse || e.Reason == engine.PortPrivileged
 	lost := e.Reason == engine.StartFailed || e.Reason == engine.SupervisorDied || e.Reason == engine.CommandFailed
 	switch {
 	case e.Reason == engine.NotFound && e.Path != "":
 		return "bawn run -- COMMAND creates one here; bawn ls lists those of other directories"
 	case e.Reason == engine.Exists && e.Throwaway:
 		return "bawn run --rm without --name"
-	case other != nil && e.Reason == engine.ProjectInvalid:
-		return "correct the file (bawn trust " + trustArguments(e.Check.Dir, other) + " shows it), or --devcontainer= to go on without it"
-	case other != nil && e.Reason == engine.NotApproved:
-		return "bawn trust " + trustArguments(e.Check.Dir, other) + " to approve it, or --devcontainer= to go on without it"
-	case e.Reason == engine.ProjectInvalid && e.Check != nil:
-		return "correct the file (bawn trust {path} shows it), or --no-project-file to ignore it"
-	case e.Reason == engine.BuildFailed && len(e.Fields) > 0:
-		return fmt.Sprintf("the build was denied %s (bawn net log --denied --name {sandbox}): write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), project.Name)
 	case port && e.Origin == engine.FromProject:
 		return "write another port in " + project.Name + ", then bawn trust; or --no-project-file to ignore the file"
 	case port && e.Origin == engine.FromSandbox:
@@ -186,4 +177,25 @@ func stepIn(e *engine.Error) string {
 		return "bawn ls"
 	}
 	return steps[e.Reason]
+}
+
+// stepInFile returns the entry for an error that a file of the project asks for, or an empty string.
+func stepInFile(e *engine.Error) string {
+	if e.Reason == engine.BuildFailed && len(e.Fields) > 0 {
+		return fmt.Sprintf("the build was denied %s (bawn net log --denied --name {sandbox}): write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), project.Name)
+	}
+	if e.Check == nil {
+		return ""
+	}
+	other := e.Check.Name != "" && e.Check.Name != project.Name // a devcontainer.json
+	file := trustArguments(e.Check.Dir, []string{e.Check.Name})
+	switch {
+	case other && e.Reason == engine.ProjectInvalid:
+		return "correct the file (bawn trust " + file + " shows it), or --devcontainer= to go on without it"
+	case other && e.Reason == engine.NotApproved:
+		return "bawn trust " + file + " to approve it, or --devcontainer= to go on without it"
+	case e.Reason == engine.ProjectInvalid:
+		return "correct the file (bawn trust {path} shows it), or --no-project-file to ignore it"
+	}
+	return ""
 }

@@ -112,7 +112,8 @@ func (v statsView) format(stats []engine.Stat) ([]byte, error) {
 		b.WriteString(clearScreen)
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-	title, tokens := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED", slices.ContainsFunc(stats, hasTokens)
+	tokens := slices.ContainsFunc(stats, hasTokens)
+	title := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED"
 	if tokens {
 		title += "\tTOKENS IN / CACHED / OUT"
 	}

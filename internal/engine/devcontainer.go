@@ -18,9 +18,9 @@ import (
 // (project.Proposal); setup.go runs its commands. docs/devcontainer.md says what is taken.
 
 const (
-	// NoDevcontainer: there is no devcontainer.json, or none of that name (Path of the project).
+	// NoDevcontainer is the reason of an error: there is no devcontainer.json, or none of that name (Path of the project).
 	NoDevcontainer Reason = "devcontainer-not-found"
-	// DevcontainerThere is a notice: the project has a devcontainer.json, which is not used (Path).
+	// DevcontainerThere is the reason of a notice: the project has a devcontainer.json, which is not used (Path).
 	DevcontainerThere Reason = "devcontainer-there"
 )
 

@@ -24,9 +24,10 @@ import (
 // .git/config is read, never the guest's version of it, and no file that it includes.
 
 const (
-	// RuleRemote: a rule names a remote, which was looked up (Text says what it leads to).
+	// RuleRemote is the reason of a notice: a rule names a remote, which was looked up (Text says what it
+	// leads to).
 	RuleRemote Reason = "rule-remote"
-	// RemoteUnusable: the remote that a rule names is not known, or leads to no repository that a
+	// RemoteUnusable is the reason of an error: the remote that a rule names is not known, or leads to no repository that a
 	// rule can be about.
 	RemoteUnusable Reason = "rule-remote-unusable"
 )

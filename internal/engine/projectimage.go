@@ -36,10 +36,10 @@ import (
 // what was allowed to bawn image build apply.
 
 const (
-	// BuildFailed: the image that bawn.yaml describes was not built (Sandbox: the builder; Path: the
+	// BuildFailed is the reason of an error: the image that bawn.yaml describes was not built (Sandbox: the builder; Path: the
 	// project; Fields: rules that the build lacked).
 	BuildFailed Reason = "project-build-failed"
-	// ImageOlder is a notice: the sandbox has an older image than bawn.yaml describes (Sandbox).
+	// ImageOlder is the reason of a notice: the sandbox has an older image than bawn.yaml describes (Sandbox).
 	ImageOlder Reason = "image-older"
 )
 

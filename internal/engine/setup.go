@@ -20,7 +20,7 @@ import (
 // their own notes; those for each start in memory, which a suspension keeps and a stop does not. A guest
 // that changes its notes changes only what runs in itself.
 
-// SetupFailed: a command of the devcontainer.json failed, or could not be run (Sandbox).
+// SetupFailed is the reason of an error: a command of the devcontainer.json failed, or could not be run (Sandbox).
 const SetupFailed Reason = "devcontainer-command-failed"
 
 // setupLock is held in the folder of a sandbox while these commands run.
