@@ -342,6 +342,7 @@ func buildWords(b *project.Build) (list []string) {
 		what += ", up to the stage " + b.Target
 	}
 	list = append(list, fmt.Sprintf("%s, in a machine of its own that reads the project (context: %s), without hidden files, and may reach %s", what, b.Context, strings.Join(engine.BuildRules, ", ")))
+	list = append(list, "what "+b.Dockerfile()+" and the files that it copies say is NOT part of the approval: the guest may change them, and so what the build does and sends to these hosts")
 	for _, a := range b.Args {
 		list = append(list, "the argument "+a+" for the build")
 	}

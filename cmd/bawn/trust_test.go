@@ -276,7 +276,7 @@ func TestTrustShowsABuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(plainWords("/shop", p), "\n")
-	for _, want := range []string{"built from web/Dockerfile, up to the stage dev", "preset:dockerhub", "the argument A=1 for the build", "the build may reach "} {
+	for _, want := range []string{"built from web/Dockerfile, up to the stage dev", "preset:dockerhub", "what web/Dockerfile and the files that it copies say is NOT part of the approval", "the argument A=1 for the build", "the build may reach "} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in %s", want, got)
 		}

@@ -4,14 +4,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/regular"
 )
@@ -30,6 +35,7 @@ const (
 	maxInputFiles = 20000    // files and directories of a context
 	maxInputBytes = 64 << 20 // of contents that are read, together
 	maxInputFile  = 1 << 20  // contents of larger files are not read
+	maxInputDepth = 128      // directories in one another: each file is found step by step
 )
 
 // takesContext matches the text of a Dockerfile that could read its context: COPY and ADD, a mount
@@ -60,7 +66,7 @@ func (b *projectBuild) inputs() (digest string, known bool) {
 	in.add("Dockerfile", string(text))
 	if takesContext.Match(text) {
 		ignored, err := in.ignored(b.Dockerfile(), b.Context)
-		if err != nil || in.context(b.Context, ignored) != nil {
+		if err != nil || in.context(b.Context, b.Context, ignored) != nil {
 			return "", false
 		}
 	}
@@ -123,35 +129,61 @@ func plainPatterns(text string) map[string]bool {
 	return list
 }
 
-// context adds all that is in a context, but for what is ignored.
-func (d *inputDigest) context(dir string, ignored map[string]bool) error {
-	return fs.WalkDir(d.root.FS(), filepath.ToSlash(dir), func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.files++; d.files > maxInputFiles {
-			return fmt.Errorf("more than %d files", maxInputFiles)
-		}
-		inside, err := filepath.Rel(dir, name)
+// context adds all that is in a context, but for what is ignored. dir is the context, or a directory
+// in it. A directory is read within the limit, too: the guest may have filled it.
+func (d *inputDigest) context(context, dir string, ignored map[string]bool) error {
+	if strings.Count(dir, "/") > maxInputDepth {
+		return fmt.Errorf("%d directories in one another", maxInputDepth)
+	}
+	names, err := d.names(dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		name := filepath.Join(dir, n)
+		inside, err := filepath.Rel(context, name)
 		if err != nil {
 			return err
 		}
 		if ignored[inside] {
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
+			continue
 		}
-		return d.file(name, inside, entry)
-	})
+		fi, err := d.root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		if err := d.file(name, inside, fi); err != nil {
+			return err
+		}
+		if fi.IsDir() {
+			if err := d.context(context, name, ignored); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// names returns what is in a directory, sorted.
+func (d *inputDigest) names(dir string) ([]string, error) {
+	f, err := d.root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(maxInputFiles - d.files + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if d.files += len(names); d.files > maxInputFiles {
+		return nil, fmt.Errorf("more than %d files", maxInputFiles)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // file adds one file or directory of the context.
-func (d *inputDigest) file(name, inside string, entry fs.DirEntry) error {
-	fi, err := entry.Info()
-	if err != nil {
-		return err
-	}
+func (d *inputDigest) file(name, inside string, fi fs.FileInfo) error {
 	d.add(inside, fi.Mode().String())
 	switch {
 	case fi.Mode()&fs.ModeSymlink != 0:

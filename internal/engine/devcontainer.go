@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"bawn.dev/bawn/internal/devcontainer"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
@@ -77,14 +79,26 @@ func usualDevcontainers(dir string) (list []string) {
 			return []string{name}
 		}
 	}
-	entries, _ := os.ReadDir(filepath.Join(dir, devcontainerFolder)) // none
-	for _, e := range entries[:min(len(entries), maxDevcontainers)] {
-		name := filepath.Join(devcontainerFolder, e.Name(), devcontainerFile)
+	for _, folder := range firstNames(filepath.Join(dir, devcontainerFolder), maxDevcontainers) {
+		name := filepath.Join(devcontainerFolder, folder, devcontainerFile)
 		if fi, err := os.Lstat(filepath.Join(dir, name)); err == nil && !fi.IsDir() {
 			list = append(list, name)
 		}
 	}
 	return list
+}
+
+// firstNames returns at most that many names in a directory, sorted; none if it cannot be read. It reads
+// no more of a directory that the guest has filled.
+func firstNames(dir string, limit int) []string {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(limit)
+	slices.Sort(names)
+	return names
 }
 
 // CheckDevcontainer compares a project's devcontainer.json with what was approved. name is its path

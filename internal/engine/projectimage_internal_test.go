@@ -126,6 +126,9 @@ func TestBuildInputsAreBounded(t *testing.T) {
 			}
 			return nil
 		},
+		"deep directories": func(b *projectBuild) error {
+			return os.MkdirAll(filepath.Join(b.dir, "web", strings.Repeat("d/", maxInputDepth+1)), 0o700)
+		},
 		"a Dockerfile that leads out": func(b *projectBuild) error {
 			b.File = "Leak"
 			return os.Symlink("/etc/passwd", filepath.Join(b.dir, "Leak"))

@@ -166,6 +166,9 @@ func (p *Push) add(line []byte) error {
 
 // setCaps reads the list of capabilities.
 func (p *Push) setCaps(list string) error {
+	if strings.ContainsFunc(list, func(c rune) bool { return c < ' ' && c != '\n' }) { // for some servers it ends one, or the list
+		return errors.New("the push has a control character among its capabilities")
+	}
 	p.caps = strings.Fields(list)
 	for _, c := range p.caps {
 		name, _, has := strings.Cut(c, "=")

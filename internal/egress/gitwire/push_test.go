@@ -78,6 +78,8 @@ func TestPushesThatAreRefused(t *testing.T) {
 		{"a certificate behind a change", first + pkt("push-cert\n") + "0000PACK", "signed"},
 		{"options", pkt(one+" "+two+" refs/heads/a"+caps+" push-options") + "0000" + pkt("merge_request.create") + "0000PACK", "options"},
 		{"an unknown capability", pkt(one+" "+two+" refs/heads/a"+caps+" proxy=x") + "0000PACK", "not known"},
+		{"options behind a NUL", pkt(one+" "+two+" refs/heads/a"+caps+" agent=x\x00push-options") + "0000PACK", "control character"},
+		{"options behind a tab", pkt(one+" "+two+" refs/heads/a"+caps+" agent=x\tpush-options") + "0000PACK", "control character"},
 		{"capabilities behind a later line", first + pkt(one+" "+two+" refs/heads/b\x00push-options") + "0000PACK", "later line"},
 		{"capabilities behind a shallow line", pkt("shallow "+one+"\x00push-options") + first + "0000PACK", "no change"},
 		{"a shallow line among the changes", first + pkt("shallow "+one) + "0000PACK", "no change"},
