@@ -247,3 +247,19 @@ func rulesCutPush(t *testing.T, before string, after ...string) {
 		t.Errorf("the push passed; the server got %d", len(server.bodies()))
 	}
 }
+
+// TestAttackPushesInTheClear: a rule that allows the host opens port 80, too, where a rule denies pushes
+// to one repository.
+func TestAttackPushesInTheClear(t *testing.T) {
+	server := newRequestServer(t, false)
+	l := newLab(t, nil)
+	l.SetPolicy(rulesFrom(t, "allow plain.test", "deny git:plain.test/own/app:push=main"))
+	l.serve("plain.test", "203.0.113.8:80", server.addr())
+	for path, denied := range map[string]bool{
+		"/own/app.git/git-receive-pack": true, "/own/App/git-receive-pack": true, "/own/app/git-upload-pack": false, "/own/other/git-receive-pack": false,
+	} {
+		if status, page := do(t, l.client(), "POST", "http://plain.test"+path); (status == http.StatusForbidden) != denied {
+			t.Errorf("%s: %d %s", path, status, page)
+		}
+	}
+}

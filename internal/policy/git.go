@@ -18,7 +18,8 @@ import (
 //	GET  PATH/info/refs?service=git-receive-pack   POST PATH/git-receive-pack   push
 //
 // An allow rule compares method, path and query byte by byte with what git sends, so another
-// spelling is refused. A deny rule sees every reading of the path (path.go).
+// spelling is refused. A deny rule sees every reading of the path (path.go), also of requests in the
+// clear, to port 80 too unless it names a port: a rule that allows the host opens that.
 //
 // Which refs a push changes is in the body of its request, so it is decided in two steps:
 // DecideRequest returns PushRules, and the caller passes the body on only after
@@ -107,6 +108,9 @@ func (r *Rule) setGit(text string) error {
 	var err error
 	if r.labels, r.ports, err = requestTarget(q.scheme, authority); err != nil {
 		return err
+	}
+	if r.Action == Deny && !strings.Contains(authority, ":") {
+		r.ports = append(r.ports, PortRange{schemes["http"], schemes["http"]})
 	}
 	if strings.Contains(authority, "*") || strings.Contains(path, "*") {
 		return errors.New("a rule about a repository names one: wildcards are for its refs (push=feature/*)")
@@ -314,16 +318,25 @@ func (m *request) judgesPush(a Action, q Request, path []string) bool {
 		part, ok := m.gitPart(q)
 		return ok && part == "/"+receivePack && q.Method == "POST" && q.Query == ""
 	}
+	return m.isPush(path)
+}
+
+// isPush reports whether a path could be that of a push to the repository of a deny rule.
+func (m *request) isPush(path []string) bool {
 	return slices.ContainsFunc(readings(path), func(read []string) bool {
 		n := len(read) - 1
 		return n == len(m.path) && strings.EqualFold(read[n], receivePack) && m.hasBelow(read)
 	})
 }
 
-// deniesGit reports whether a deny rule about all of a repository is about a path: all that is
-// below it.
-func (m *request) deniesGit(path []string) bool {
-	return m.git.push == nil && slices.ContainsFunc(readings(path), m.hasBelow)
+// deniesGit reports whether a deny rule is about a request, whatever its refs: one about all of a
+// repository is about all that is below it, and one about pushes is about those in the clear, whose
+// bodies nobody judges.
+func (m *request) deniesGit(q Request, path []string) bool {
+	if m.git.push != nil {
+		return q.Scheme != m.scheme && m.isPush(path)
+	}
+	return slices.ContainsFunc(readings(path), m.hasBelow)
 }
 
 // hasBelow reports whether a path leads to the repository of a deny rule, or below it.

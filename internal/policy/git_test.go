@@ -272,6 +272,32 @@ func TestWidenedRules(t *testing.T) {
 	}
 }
 
+// TestGitDenyRulesInTheClear: a rule that allows a host opens port 80 as well, where nobody judges the
+// list of refs of a push.
+func TestGitDenyRulesInTheClear(t *testing.T) {
+	s := set(t, "allow code.test", "allow code.test:8443", "deny git:code.test/own/app:push=main", "deny git:code.test/own/secret", "deny git:code.test:8443/own/port")
+	for text, want := range map[string]bool{
+		"POST http://code.test/own/app.git/git-receive-pack":                      false,
+		"POST http://code.test/own/App/git-receive-pack;x":                        false,
+		"POST http://code.test/own/app/git-upload-pack":                           true,
+		"GET http://code.test/own/app/info/refs?service=git-receive-pack":         true,
+		"GET http://code.test/own/secret.git/info/refs?service=git-upload-pack":   false,
+		"GET http://code.test/own/other/info/refs?service=git-upload-pack":        true,
+		"GET http://code.test/own/port/info/refs?service=git-upload-pack":         true,
+		"GET http://code.test:8443/own/port/info/refs?service=git-upload-pack":    false,
+		"POST http://code.test:8443/own/port.git/git-receive-pack":                false,
+		"GET https://code.test:8443/own/secret/info/refs?service=git-upload-pack": true, // another port
+	} {
+		q, _, err := ParseRequest(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := s.DecideRequest(q); d.Allow != want {
+			t.Errorf("%s: %+v", text, d)
+		}
+	}
+}
+
 // TestSuggestedGitRulesNameTheirRefsOnly: the guest chooses the name of a ref, and no rule that a person
 // is asked about reads as one about another ref, in its place or in a file of rules.
 func TestSuggestedGitRulesNameTheirRefsOnly(t *testing.T) {

@@ -280,12 +280,12 @@ func (s *Set) DecideRequest(q Request) Decision {
 // rule in any case, and with each way in which a server may read the path.
 func (m *request) matches(a Action, q Request, path []string) bool {
 	switch {
+	case m.git != nil && a == Deny:
+		return m.deniesGit(q, path)
 	case m.scheme != q.Scheme:
 		return false
-	case m.git != nil && a == Allow:
-		return m.allowsGit(q)
 	case m.git != nil:
-		return m.deniesGit(path)
+		return m.allowsGit(q)
 	}
 	if a == Allow {
 		return (len(m.methods) == 0 || slices.Contains(m.methods, q.Method)) &&
