@@ -73,3 +73,38 @@ func TestRemoteURLOfTheHostsConfiguration(t *testing.T) {
 		t.Errorf("through a link: %q", got)
 	}
 }
+
+// TestRemoteOfALinkedWorktree is that of its repository; a file .git that leads to another one's, which a
+// guest could write, is not followed.
+func TestRemoteOfALinkedWorktree(t *testing.T) {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"main/.git/objects/x", "main/.git/refs/x", "main/.git/HEAD"} {
+		write(name, "")
+	}
+	write("main/.git/config", "[remote \"origin\"]\n\turl = https://a.test/o/r\n")
+	write("main/.git/worktrees/tree/gitdir", filepath.Join(root, "tree/.git")+"\n")
+	write("main/.git/worktrees/tree/commondir", "../..\n")
+	write("main/.git/worktrees/tree/HEAD", "")
+	for _, name := range []string{"tree", "other"} {
+		write(name+"/.git", "gitdir: "+filepath.Join(root, "main/.git/worktrees/tree")+"\n")
+	}
+	if got, err := remoteURL(filepath.Join(root, "tree"), "origin"); err != nil || got != "https://a.test/o/r" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := remoteURL(filepath.Join(root, "other"), "origin"); err == nil {
+		t.Errorf("of another working tree: %q", got)
+	}
+}
