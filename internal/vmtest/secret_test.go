@@ -27,6 +27,7 @@ const secretValue = "sk-ant-api03-TheValueThatIsNowhereInTheGuest0123456789"
 // keyServer answers with the credential that it got, and counts.
 type keyServer struct {
 	good, other atomic.Int64
+	pushed      atomic.Value // string: the branches that were pushed, each with a space behind it
 	port        int
 	roots       string // file with its certificate
 }
@@ -34,6 +35,7 @@ type keyServer struct {
 func newKeyServer(t *testing.T) *keyServer {
 	t.Helper()
 	s := &keyServer{roots: filepath.Join(t.TempDir(), "roots.pem")}
+	s.pushed.Store("")
 	cert, text := certificate(t, "secret.test")
 	writeFile(t, s.roots, string(text))
 	var l net.Listener
@@ -45,6 +47,10 @@ func newKeyServer(t *testing.T) *keyServer {
 			} else {
 				s.other.Add(1)
 			}
+			if strings.HasPrefix(r.URL.Path, "/own/app/") {
+				s.push(w, r)
+				return
+			}
 			fmt.Fprintf(w, "%s got %s\n", r.Proto, r.Header.Get("Authorization"))
 		}),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, ReadHeaderTimeout: time.Minute,
@@ -52,6 +58,27 @@ func newKeyServer(t *testing.T) *keyServer {
 	go func() { _ = server.ServeTLS(l, "", "") }()
 	t.Cleanup(func() { server.Close() })
 	return s
+}
+
+// push answers git as an empty repository that takes every push (gitprotocol-http(5)).
+func (s *keyServer) push(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		const service, caps = "# service=git-receive-pack\n", " capabilities^{}\x00report-status side-band-64k\n"
+		w.Header().Set("Content-Type", "application/x-git-receive-pack-advertisement")
+		fmt.Fprintf(w, "%04x%s0000%04x%040d%s0000", len(service)+4, service, len(caps)+44, 0, caps)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	_, ref, _ := bytes.Cut(body, []byte("refs/heads/"))
+	ref, _, _ = bytes.Cut(ref, []byte{0})
+	if err != nil || len(ref) == 0 {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	s.pushed.Store(s.pushed.Load().(string) + string(ref) + " ")
+	report := fmt.Sprintf("000eunpack ok\n%04xok refs/heads/%s\n0000", len(ref)+19, ref)
+	w.Header().Set("Content-Type", "application/x-git-receive-pack-result")
+	fmt.Fprintf(w, "%04x\x01%s0000", len(report)+5, report)
 }
 
 // forgetAuthority removes bawn's certificate authority after the test: other sandboxes of this run
@@ -110,6 +137,7 @@ node -e 'fetch("https://%[1]s/", {headers: {Authorization: "Bearer " + process.e
 		t.Error(refused)
 	}
 	t.Run("requests", func(t *testing.T) { requestRules(t, dir, at) })
+	t.Run("pushes", func(t *testing.T) { pushRules(t, dir, at, s) })
 	must(t, dir, "exec", "secret", "sync") // what it wrote is on its disk
 	st := inspect(t, dir)
 	if n := searchMemory(t, st.State.PID, placeholder); n == 0 {
@@ -119,6 +147,22 @@ node -e 'fetch("https://%[1]s/", {headers: {Authorization: "Bearer " + process.e
 		t.Errorf("the value is in the guest's memory %d times", n)
 	}
 	searchFiles(t, secretValue, dir, filepath.Join(base, "state"))
+}
+
+// pushRules: git in the guest pushes to the branches that no rule denies, and prints why another one is
+// refused.
+func pushRules(t *testing.T, dir, at string, s *keyServer) {
+	must(t, dir, "policy", "deny", "git:"+at+"/own/app:push=main")
+	r := bawn(t, dir, "exec", "secret", "sh", "-euc", fmt.Sprintf(`
+git init -q -b main /tmp/push; cd /tmp/push; git -c user.name=a -c user.email=a@b.test commit -q --allow-empty -m one
+git push -q https://%[1]s/own/app HEAD:refs/heads/free
+! git push https://%[1]s/own/app HEAD:refs/heads/main 2>&1`, at))
+	if r.code != 0 || !strings.Contains(r.out, "remote: bawn: forbidden: creation of refs/heads/main is not allowed by the policy") {
+		t.Errorf("%d %s%s", r.code, r.out, r.err)
+	}
+	if got := s.pushed.Load(); got != "free " {
+		t.Errorf("the server got pushes to %q", got)
+	}
 }
 
 // requestRules: a rule about requests holds in a sandbox that runs, and the log has the requests.
