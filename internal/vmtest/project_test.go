@@ -53,14 +53,21 @@ func TestProjectFile(t *testing.T) {
 		t.Errorf("a sandbox was made: %s", out)
 	}
 	must(t, p.dir, "trust", "--yes", "--allow-host")
+	writeFile(t, filepath.Join(p.dir, ".devcontainer.json"), devcontainerFile)
+	fails(t, p.dir, 125, "bawn trust --devcontainer", "run", "--devcontainer", "--", "true")
+	must(t, p.dir, "trust", "--yes", "--devcontainer")
 	p.inForce(t)
+	p.devcontainer(t)
 	p.changed(t)
+	p.restarted(t)
 	p.removed(t)
+	must(t, p.dir, "trust", "--forget", "--devcontainer")
+	fails(t, p.dir, 125, "bawn trust --devcontainer", "run", "--", "true")
 }
 
 // inForce tests that the approved file takes effect: rule, memory and port.
 func (p *projectFileTest) inForce(t *testing.T) {
-	must(t, p.dir, "run", "--", "true")
+	must(t, p.dir, "run", "--devcontainer", "--", "true")
 	if r := p.ask(t, p.approved.port); r.code != 0 || !strings.Contains(r.out, "hello") || p.approved.got.Load() != 1 {
 		t.Errorf("the rule is not in force: %+v", r)
 	}
@@ -84,6 +91,35 @@ while True:
 	b := make([]byte, 32)
 	if n, err := c.Read(b); string(b[:n]) != "published\n" {
 		t.Errorf("the port: %q, %v", b[:n], err)
+	}
+}
+
+// devcontainerFile is the devcontainer.json that the sandbox is made from, beside its bawn.yaml.
+const devcontainerFile = `{
+	// the environment, and commands that note that they ran
+	"containerEnv": { "STAGE": "dev" },
+	"remoteEnv": { "PATH": "${containerEnv:PATH}:/opt/x" },
+	"workspaceFolder": "/workspaces/${localWorkspaceFolderBasename}",
+	"postStartCommand": ["sh", "-c", "echo start >>~/events"],
+	"postCreateCommand": "echo create $STAGE $(pwd -P) >>~/events",
+}`
+
+// devcontainer tests that the approved devcontainer.json takes effect.
+func (p *projectFileTest) devcontainer(t *testing.T) {
+	got := must(t, p.dir, "exec", "projectfile", "--", "sh", "-euc", "cat ~/events; echo $PATH; cd /workspaces/projectfile; pwd -P")
+	want := fmt.Sprintf("create dev %s\nstart\n", p.dir)
+	rest, ok := strings.CutPrefix(got, want)
+	path, place, _ := strings.Cut(rest, "\n")
+	if !ok || !strings.HasPrefix(path, "/") || !strings.HasSuffix(path, ":/opt/x") || place != p.dir+"\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// restarted tests that another start has run its own command again, and no other.
+func (p *projectFileTest) restarted(t *testing.T) {
+	got := must(t, p.dir, "exec", "projectfile", "--", "sh", "-euc", "cat ~/events")
+	if want := fmt.Sprintf("create dev %s\nstart\nstart\n", p.dir); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
