@@ -96,16 +96,16 @@ func (p *parser) document() *hujson.Value {
 func tooDeep(text []byte) bool {
 	depth := 0
 	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"':
+		switch text[i] {
+		case '"':
 			i += endOfText(text[i:])
-		case c == '/':
+		case '/':
 			i += endOfComment(text[i:])
-		case c == '{', c == '[':
+		case '{', '[':
 			if depth++; depth > maxDepth {
 				return true
 			}
-		case c == '}', c == ']':
+		case '}', ']':
 			depth = max(depth-1, 0)
 		}
 	}

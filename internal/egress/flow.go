@@ -135,20 +135,8 @@ func (f *flow) recheck() {
 		f.cut("the rules changed: its address is not allowed")
 	}
 	for _, r := range requests {
-		d := f.g.decideRequest(r.q, r.also)
-		if !d.Allow {
-			f.cut("the rules changed: " + r.q.String() + ": " + d.Reason)
-			return
-		}
-		if r.rule.Push == nil && d.Push != nil {
-			f.cut("the rules changed: " + r.q.String() + " is a push, and they are about its refs now")
-			return
-		}
-		f.mu.Lock()
-		denied := f.g.deniedChanges(r)
-		f.mu.Unlock()
-		for ref, d := range denied {
-			f.cut("the rules changed: push to " + ref + ": " + d.Reason)
+		if why := f.forbidsNow(r); why != "" {
+			f.cut("the rules changed: " + why)
 			return
 		}
 	}
@@ -158,6 +146,23 @@ func (f *flow) recheck() {
 			return
 		}
 	}
+}
+
+// forbidsNow returns why the rules in force forbid a request that is under way; empty if they allow it.
+func (f *flow) forbidsNow(r *openRequest) string {
+	d := f.g.decideRequest(r.q, r.also)
+	switch {
+	case !d.Allow:
+		return r.q.String() + ": " + d.Reason
+	case r.rule.Push == nil && d.Push != nil:
+		return r.q.String() + " is a push, and they are about its refs now"
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ref, d := range f.g.deniedChanges(r) {
+		return "push to " + ref + ": " + d.Reason
+	}
+	return ""
 }
 
 // decideHere asks the rules about a name in place of the flow's address. A name with rules about

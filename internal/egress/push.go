@@ -69,13 +69,12 @@ func (g *Gateway) deniedChanges(r *openRequest) deniedRefs {
 	d := g.decideRequest(r.q, r.also)
 	denied := deniedRefs{}
 	for _, c := range r.changes {
-		switch one := d; {
-		case !d.Allow:
-			denied[c.Ref] = d
-		case d.Push != nil:
-			if one = d.Push.Judge(c); !one.Allow {
-				denied[c.Ref] = one
-			}
+		one := d
+		if d.Allow && d.Push != nil {
+			one = d.Push.Judge(c)
+		}
+		if !one.Allow {
+			denied[c.Ref] = one
 		}
 	}
 	return denied

@@ -52,7 +52,7 @@ func newGitLab(t *testing.T, s *secrets, rules ...string) *gitLab {
 	}
 	g.lab, _ = newInspectedLab(t, s, g.server.counter, nil)
 	g.SetPolicy(rulesFrom(t, rules...))
-	g.lab.serve("example.com", "203.0.113.7:443", g.server.addr())
+	g.serve("example.com", "203.0.113.7:443", g.server.addr())
 	g.listen(t)
 	g.local(t, g.work, "remote", "set-url", "origin", "https://example.com/own/app.git")
 	return g

@@ -54,7 +54,7 @@ func GitRemote(text string) (name string, ok bool) {
 	if !isGitRule(text) {
 		return "", false
 	}
-	_, rest, _ := cutGit(text)
+	_, rest := cutGit(text)
 	i := strings.IndexAny(rest, "/:")
 	switch {
 	case i < 0:
@@ -69,7 +69,7 @@ func GitRemote(text string) (name string, ok bool) {
 
 // WithRepository returns a rule of GitRemote's form with HOST[:PORT]/PATH in place of the remote.
 func WithRepository(text, repository string) string {
-	private, rest, _ := cutGit(text)
+	private, rest := cutGit(text)
 	_, mode, has := strings.Cut(rest, ":")
 	if has {
 		repository += ":" + mode
@@ -78,12 +78,12 @@ func WithRepository(text, repository string) string {
 }
 
 // cutGit removes the keywords before a repository.
-func cutGit(text string) (private, rest string, ok bool) {
+func cutGit(text string) (private, rest string) {
 	if after, ok := cutWord(text, "private:"); ok {
 		private, text = "private:", after
 	}
-	rest, ok = cutWord(text, "git:")
-	return private, rest, ok
+	rest, _ = cutWord(text, "git:")
+	return private, rest
 }
 
 var errRepository = errors.New("a rule about a repository is git:HOST/OWNER/REPO[:read|:push=REFS[:delete]]")
@@ -93,7 +93,7 @@ func (r *Rule) setGit(text string) error {
 	if name, ok := GitRemote(text); ok {
 		return fmt.Errorf("%q is a remote of the project's repository, which is not known here: write git:HOST/OWNER/REPO", name)
 	}
-	private, rest, _ := cutGit(text)
+	private, rest := cutGit(text)
 	if r.private = private != ""; r.private && r.Action == Deny {
 		return errors.New("private: has no meaning in a deny rule; leave it out")
 	}

@@ -9,7 +9,7 @@ import (
 func TestGitRules(t *testing.T) {
 	s := set(t, "allow git:code.test/own/app", "allow git:code.test/own/push:push=main,feature/*:delete", "allow git:code.test:8443/~me/deep/down",
 		"allow git:all.test/own/secret", "allow all.test", "deny git:all.test/own/secret", "allow git:code.test/own/%C3%A4", "allow private:git:git.corp.test/own/app")
-	for text, want := range map[string]bool{
+	for text, want := range map[string]bool{ //nolint:dupl // a table of other requests
 		"GET https://code.test/own/app/info/refs?service=git-upload-pack":                          true,
 		"GET https://code.test/own/app.git/info/refs?service=git-upload-pack":                      true,
 		"POST https://code.test/own/app.git/git-upload-pack":                                       true,

@@ -245,8 +245,26 @@ func (s *Set) DecideRequest(q Request) Decision {
 	if err != nil {
 		return Decision{Requests: true, Malformed: true, Reason: err.Error() + ", which servers read in different ways: it is refused where rules are about requests"}
 	}
-	var allow, deny *Rule
-	push := &PushRules{}
+	allow, deny, push := s.rulesAbout(q, path)
+	d.Rule, d.Allow = cmp.Or(deny, allow), deny == nil && allow != nil
+	if d.Allow && !push.empty() && (push.any == nil || len(push.deny) > 0) {
+		d.Push = push
+	}
+	switch {
+	case deny != nil:
+		d.Reason = fmt.Sprintf("the rule %q denies it", deny)
+	case allow != nil:
+		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
+	default:
+		d.Reason = q.whyNotGit()
+	}
+	return d
+}
+
+// rulesAbout returns the first rule that allows a request, the first that denies it, and those about
+// the refs of a push. A rule that there is not is nil.
+func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules) {
+	push = &PushRules{}
 	s.about(q.Flow(), func(r *Rule) {
 		switch {
 		case !r.covers(TCP, q.Port):
@@ -261,19 +279,7 @@ func (s *Set) DecideRequest(q Request) Decision {
 	if push.any = allow; allow == nil && len(push.allow) > 0 {
 		allow = push.allow[0]
 	}
-	d.Rule, d.Allow = cmp.Or(deny, allow), deny == nil && allow != nil
-	if d.Allow && !push.empty() && (push.any == nil || len(push.deny) > 0) {
-		d.Push = push
-	}
-	switch {
-	case deny != nil:
-		d.Reason = fmt.Sprintf("the rule %q denies it", deny)
-	case allow != nil:
-		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
-	default:
-		d.Reason = q.whyNotGit()
-	}
-	return d
+	return allow, deny, push
 }
 
 // matches reports whether a rule is about a request. An allow rule compares exactly; a deny

@@ -22,7 +22,7 @@ func TestRequestRules(t *testing.T) {
 		"allow https://*.wild.test:8443/a", "allow http://plain.test/x", "allow both.test", "deny DELETE https://both.test/**",
 		"allow GET https://lab.test/projects/own%2Frepo/**", "allow GET https://lab.test/one/*", "allow GET https://root.test/",
 		"deny shut.test", "allow https://shut.test/**")
-	for text, want := range map[string]bool{
+	for text, want := range map[string]bool{ //nolint:dupl // a table of other requests
 		"GET https://api.test/v1/models":             true,
 		"GET https://API.test:443/v1/models?x=/../y": true,
 		"HEAD https://api.test/v1":                   true,

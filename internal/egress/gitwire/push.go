@@ -144,7 +144,7 @@ func (p *Push) add(line []byte) error {
 	case isShallow && len(p.Changes) == 0 && !hasCaps && isOID(shallow):
 		return nil
 	case string(text) == "push-cert":
-		p.setCaps(string(caps))
+		_ = p.setCaps(string(caps)) // for the form of the answer only
 		return errors.New("signed pushes (push --signed) are not looked into")
 	case hasCaps && len(p.Changes) > 0:
 		return errors.New("the push has capabilities behind a later line")

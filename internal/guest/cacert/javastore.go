@@ -59,13 +59,13 @@ func JavaStore(certs []*x509.Certificate) []byte {
 func writeJKS(entries []jksEntry) []byte {
 	b := binary.BigEndian.AppendUint32(nil, jksMagic)
 	b = binary.BigEndian.AppendUint32(b, jksVersion)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(entries))) //nolint:gosec // bounded by the file that they were in
+	b = binary.BigEndian.AppendUint32(b, uint32(len(entries)))
 	for _, e := range entries {
 		b = binary.BigEndian.AppendUint32(b, jksCertificate)
 		b = appendText(b, e.alias)
-		b = binary.BigEndian.AppendUint64(b, uint64(e.date)) //nolint:gosec // the same bits
+		b = binary.BigEndian.AppendUint64(b, uint64(e.date))
 		b = appendText(b, "X.509")
-		b = binary.BigEndian.AppendUint32(b, uint32(len(e.cert))) //nolint:gosec // bounded as well
+		b = binary.BigEndian.AppendUint32(b, uint32(len(e.cert)))
 		b = append(b, e.cert...)
 	}
 	return append(b, jksChecksum(b)...)
@@ -73,7 +73,7 @@ func writeJKS(entries []jksEntry) []byte {
 
 // appendText appends a short ASCII text as DataOutput.writeUTF writes it.
 func appendText(b []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...) //nolint:gosec // an alias that was read so, or ours
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
 // jksChecksum returns the checksum behind the contents of a keystore.
@@ -101,7 +101,7 @@ func readJKS(store []byte) ([]jksEntry, error) {
 	r := jksReader{rest: store[12:end]}
 	for range binary.BigEndian.Uint32(store[8:]) {
 		tag := r.number(4)
-		e := jksEntry{alias: string(r.take(r.number(2))), date: int64(r.number(8))} //nolint:gosec // the same bits
+		e := jksEntry{alias: string(r.take(r.number(2))), date: int64(r.number(8))}
 		kind := string(r.take(r.number(2)))
 		e.cert = r.take(r.number(4))
 		if r.short || tag != jksCertificate || kind != "X.509" {

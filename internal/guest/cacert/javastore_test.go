@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -112,7 +113,7 @@ func FuzzReadJKS(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add(writeJKS([]jksEntry{{"a", 1, []byte("b")}})[:34])
 	f.Fuzz(func(t *testing.T, contents []byte) {
-		store := append(contents, jksChecksum(contents)...)
+		store := slices.Concat(contents, jksChecksum(contents))
 		if entries, err := readJKS(store); err == nil && !bytes.Equal(writeJKS(entries), store) {
 			t.Errorf("%x becomes %x", store, writeJKS(entries))
 		}

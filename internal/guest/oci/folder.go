@@ -119,7 +119,7 @@ func makeFolder(folder, made string, l *lists) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, b, 0o644); err != nil {
+		if err := os.WriteFile(path, b, 0o644); err != nil { //nolint:gosec // every user of a container reads them
 			return err
 		}
 	}

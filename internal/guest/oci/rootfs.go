@@ -40,7 +40,7 @@ func (r rootfs) open(path string) (*os.File, error) {
 func (r rootfs) read(path string) ([]byte, error) {
 	f, err := r.open(path)
 	if err != nil {
-		return nil, nil //nolint:nilerr // an image has few of the files that are looked for
+		return nil, nil // an image has few of the files that are looked for
 	}
 	defer f.Close()
 	return readRegular(f)
@@ -98,7 +98,7 @@ func (r rootfs) readMounted(path string, mounts []mount) ([]byte, error) {
 	if rest == "." {
 		f, err := os.OpenFile(under.Source, unix.O_PATH, 0)
 		if err != nil {
-			return nil, nil //nolint:nilerr // runc reports it better
+			return nil, nil // runc reports it better
 		}
 		defer f.Close()
 		return readRegular(f)
