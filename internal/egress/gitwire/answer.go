@@ -22,9 +22,10 @@ const (
 // maxBand bounds what a line of a stream carries, in bytes: the least that clients take (side-band).
 const maxBand = 990
 
-// Refused returns the answer of a server that has changed no ref: message, in lines, is shown to
-// the user, why says for each ref why it was not changed. An error of Read is unpack; else it is
-// nil. The answer is nil if the client takes none: it is shown the status of HTTP.
+// Refused returns the answer of a server that has changed no ref. Git shows the lines of message to
+// the user, and beside each ref what why returns for it. unpack is the error of Read, or nil. A client
+// that did not ask for a report (report-status) reads no such answer: Refused returns nil for it, and
+// the caller answers with an error of HTTP.
 func (p *Push) Refused(message string, unpack error, why func(Change) string) []byte {
 	bands := slices.ContainsFunc(p.caps, func(c string) bool { return c == "side-band" || c == "side-band-64k" })
 	report := slices.ContainsFunc(p.caps, func(c string) bool { return c == "report-status" || c == "report-status-v2" })

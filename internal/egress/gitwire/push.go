@@ -27,8 +27,8 @@ import (
 // unknown here), so all that git's own client does not send is refused.
 
 const (
-	// MaxHead bounds the lines of one push, in bytes: they are held until all are judged. It is
-	// enough for some 1,500 refs.
+	// MaxHead bounds the lines of one push with their flush, in bytes: they are held until all are
+	// judged. It is enough for some 1,500 refs.
 	MaxHead = 256 << 10
 	// maxLine bounds a pkt-line with its length, in bytes (LARGE_PACKET_MAX of gitprotocol-common(5)).
 	maxLine = 65520
@@ -100,7 +100,7 @@ func (p *Push) line(r *bufio.Reader) ([]byte, error) {
 		return nil, nil
 	case !ok || n <= lengthDigits || n > maxLine:
 		return nil, fmt.Errorf("the push has a line of the length %.4q", p.head[start:])
-	case start+n > MaxHead:
+	case start+n+lengthDigits > MaxHead: // another length follows in any case
 		return nil, fmt.Errorf("the push changes too many refs at once: their list is longer than %d bytes", MaxHead)
 	}
 	if err := p.take(r, n-lengthDigits); err != nil {

@@ -111,6 +111,25 @@ func TestPushesThatAreRefused(t *testing.T) {
 	}
 }
 
+// TestHeadIsBounded to the byte, with the flush.
+func TestHeadIsBounded(t *testing.T) {
+	for size, fits := range map[int]bool{MaxHead - lengthDigits: true, MaxHead - lengthDigits + 1: false, MaxHead: false} {
+		text := pkt(one + " " + two + " refs/heads/a" + caps)
+		for i := 0; len(text) < size; i++ {
+			n := size - len(text)
+			if n > 2000 {
+				n = 1000
+			}
+			line := fmt.Sprintf("%s %s refs/heads/%d-", one, two, i)
+			text += pkt(line + strings.Repeat("x", n-lengthDigits-len(line)))
+		}
+		p, err := read(text + "0000PACK")
+		if (err == nil) != fits || len(p.Head()) > MaxHead || err != nil && !strings.Contains(err.Error(), "too many refs") {
+			t.Errorf("%d bytes: %d were read, %v", size, len(p.Head()), err)
+		}
+	}
+}
+
 // TestAnswerOfARefusedPush is one that git reads: the message on its stream, and the report on its
 // own. What the client takes decides.
 func TestAnswerOfARefusedPush(t *testing.T) {
