@@ -97,9 +97,21 @@ func (d *Dialer) open(ctx context.Context, p *proxyenv.Proxy) (net.Conn, error) 
 	t := tls.Client(c, &tls.Config{ServerName: p.URL.Hostname(), RootCAs: d.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
-		return nil, err
+		return nil, certificateError(err)
 	}
 	return t, nil
+}
+
+// errCertificate stands for the errors of crypto/x509, which quote the certificate.
+var errCertificate = errors.New("its certificate is not valid for that name, or comes from an authority that this host does not trust: add the authority to the host's certificates")
+
+// certificateError returns the error of a handshake without any text of the proxy's certificate.
+func certificateError(err error) error {
+	var invalid *tls.CertificateVerificationError
+	if errors.As(err, &invalid) {
+		return errCertificate
+	}
+	return err
 }
 
 // probeTarget is a host that does not exist (RFC 6761, section 6.4): a proxy that answers

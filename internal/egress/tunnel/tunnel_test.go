@@ -129,6 +129,21 @@ func TestProxyOverTLS(t *testing.T) {
 	}
 }
 
+// TestErrorsDoNotQuoteTheCertificate: its names are text of the proxy.
+func TestErrorsDoNotQuoteTheCertificate(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate()) // for example.com
+	p := the(t, tunneltest.Settings(t, "https://proxy.test", ""))
+	d := &Dialer{Roots: roots, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("tcp", server.Listener.Addr().String())
+	}}
+	if _, err := d.Connect(t.Context(), p, "server.test:22"); err == nil || !strings.Contains(err.Error(), "its certificate") || strings.Contains(err.Error(), "example.com") {
+		t.Error(err)
+	}
+}
+
 // says is a proxy that reads a little, says something and ends the connection.
 func says(t *testing.T, text string) string {
 	return tunneltest.Serve(t, func(c net.Conn) {
@@ -206,8 +221,15 @@ func TestAProxyThatStalls(t *testing.T) {
 	}
 	addr := tunneltest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, scheme := range []string{"http", "socks5"} {
+		// The connection is made before the time begins: on a busy machine that could be all of it.
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &Dialer{Dial: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+		p := the(t, tunneltest.Settings(t, scheme+"://"+addr, ""))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := new(Dialer).Connect(ctx, the(t, tunneltest.Settings(t, scheme+"://"+addr, "")), "server.test:22")
+		_, err = d.Connect(ctx, p, "server.test:22")
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "did not answer in time") {
 			t.Error(err)
