@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -134,20 +135,30 @@ func quote(v string) string { return `"` + strings.ReplaceAll(v, `"`, "") + `"` 
 // matches no setting that weakens the check of signatures, and no hooks.
 var inherited = regexp.MustCompile(`^Acquire::((http|https|ftp|tor|socks)::[^" ]*|Retries[^" ]*|Check-Valid-Until|Check-Date|Max-ValidTime|Queue-Mode|By-Hash|ForceIPv[46]) "[^"]*";$`)
 
-// proxyWithUser matches a setting of a proxy whose URL has a user or a password.
-var proxyWithUser = regexp.MustCompile(`^Acquire::(https?)::Proxy "([^"]*@[^"]*)";$`)
+// proxyWithUser matches a setting of a proxy whose URL has a user or a password: its protocol, the
+// host that it is for (none: all hosts), and the URL.
+var proxyWithUser = regexp.MustCompile(`^Acquire::(https?)::Proxy(?:::([^" ]*))? "([^"]*@[^"]*)";$`)
 
 // ProxyVariables splits lines of HostConfig into those for a command line, which every user of
-// the host can read, and variables of the environment for proxies with a password.
-func ProxyVariables(lines []string) (rest, env []string) {
+// the host can read, and variables of the environment for proxies with a password. A proxy with a
+// password for one host is an error, since no variable is for one host.
+func ProxyVariables(lines []string) (rest, env []string, err error) {
+	forHTTPS := slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, `Acquire::https::Proxy "`) })
 	for _, l := range lines {
-		if m := proxyWithUser.FindStringSubmatch(l); m != nil {
-			env = append(env, m[1]+"_proxy="+m[2])
-			continue
+		m := proxyWithUser.FindStringSubmatch(l)
+		switch {
+		case m == nil:
+			rest = append(rest, l)
+		case m[2] != "":
+			return nil, nil, fmt.Errorf("apt's proxy for the host %s has a password, which bawn cannot pass on without showing it to every user: set the proxy for all hosts (Acquire::%s::Proxy), or %s_proxy", m[2], m[1], m[1])
+		default:
+			env = append(env, m[1]+"_proxy="+m[3])
+			if m[1] == "http" && !forHTTPS { // as apt does with its setting (apt-transport-https(1))
+				env = append(env, "https_proxy="+m[3])
+			}
 		}
-		rest = append(rest, l)
 	}
-	return rest, env
+	return rest, env, nil
 }
 
 // HostConfig returns the lines of the host's apt configuration that tell how to reach a

@@ -198,3 +198,26 @@ func TestAptGetsTheProxy(t *testing.T) {
 		t.Error(args)
 	}
 }
+
+// TestProxiesOfAptWithAPassword are not among the lines for a command line.
+func TestProxiesOfAptWithAPassword(t *testing.T) {
+	const plain = `Acquire::http::Proxy::cache.test "http://cache.test:3142/";`
+	for _, c := range []struct {
+		lines []string
+		env   string
+	}{
+		{[]string{plain}, ""},
+		{[]string{`Acquire::http::Proxy "http://u:hunter2@a.test/";`, plain}, "http_proxy=http://u:hunter2@a.test/ https_proxy=http://u:hunter2@a.test/"},
+		{[]string{`Acquire::https::Proxy "http://u:hunter2@b.test/";`, plain, `Acquire::http::Proxy "http://u:hunter2@a.test/";`}, "https_proxy=http://u:hunter2@b.test/ http_proxy=http://u:hunter2@a.test/"},
+		{[]string{`Acquire::http::Proxy "http://u:hunter2@a.test/";`, `Acquire::https::Proxy "DIRECT";`, plain}, "http_proxy=http://u:hunter2@a.test/"},
+	} {
+		rest, env, err := ProxyVariables(c.lines)
+		if err != nil || strings.Join(env, " ") != c.env || strings.Contains(strings.Join(rest, " "), "hunter2") || !slices.Contains(rest, plain) {
+			t.Errorf("%q: %q, %q, %v", c.lines, rest, env, err)
+		}
+	}
+	_, _, err := ProxyVariables([]string{`Acquire::http::Proxy::mirror.test "http://u:hunter2@a.test/";`})
+	if err == nil || !strings.Contains(err.Error(), "mirror.test") || strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+}

@@ -43,7 +43,10 @@ func mmdebstrap(ctx context.Context, mode string, m debian.Mirror, conf []string
 	if err != nil {
 		return nil, err
 	}
-	conf, ofApt := debian.ProxyVariables(conf)
+	conf, ofApt, err := debian.ProxyVariables(conf)
+	if err != nil {
+		return nil, err
+	}
 	args := []string{
 		"-c", watcher, "sh", path,
 		"--mode=" + mode, "--variant=minbase", "--format=tar", "--verbose",

@@ -22,6 +22,7 @@ import (
 // TestPullGoesThroughTheProxy: by ALL_PROXY too, to a registry that the host cannot reach; with
 // a broken variable nothing is fetched.
 func TestPullGoesThroughTheProxy(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir()) // no credential helpers of the person
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	addr := server.Listener.Addr().String()
@@ -58,19 +59,25 @@ func TestMmdebstrapGetsTheProxy(t *testing.T) {
 		t.Setenv(v, "")
 	}
 	t.Setenv("HTTPS_PROXY", "staff:hunter2@proxy.test:3128")
-	conf := []string{`Acquire::http::Proxy "http://apt:hunter2@cache.test:3142/";`, `Acquire::Retries "3";`}
-	cmd, err := mmdebstrap(t.Context(), modeUnshare, debian.Mirror{}, conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := cmd.Environ()
-	for _, want := range []string{"https_proxy=http://staff:hunter2@proxy.test:3128", "http_proxy=http://apt:hunter2@cache.test:3142/"} {
-		if !slices.Contains(env, want) {
-			t.Errorf("%s is not in %q", want, env)
+	const ofEnv, ofApt = "http://staff:hunter2@proxy.test:3128", "http://apt:hunter2@cache.test:3142/"
+	for _, c := range []struct{ conf, want []string }{
+		{nil, []string{"https_proxy=" + ofEnv}},
+		{[]string{`Acquire::http::Proxy "` + ofApt + `";`}, []string{"http_proxy=" + ofApt, "https_proxy=" + ofApt}},
+		{[]string{`Acquire::https::Proxy "` + ofApt + `";`}, []string{"https_proxy=" + ofApt}},
+	} {
+		cmd, err := mmdebstrap(t.Context(), modeUnshare, debian.Mirror{}, append(c.conf, `Acquire::Retries "3";`))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if args := strings.Join(cmd.Args, " "); strings.Contains(args, "hunter2") || !strings.Contains(args, `--aptopt=Acquire::Retries "3";`) {
-		t.Error(args)
+		env := cmd.Environ()
+		for _, want := range c.want {
+			if !slices.Contains(env, want) {
+				t.Errorf("%q: %s is not in %q", c.conf, want, env)
+			}
+		}
+		if args := strings.Join(cmd.Args, " "); strings.Contains(args, "hunter2") || !strings.Contains(args, `--aptopt=Acquire::Retries "3";`) {
+			t.Error(args)
+		}
 	}
 	t.Setenv("HTTPS_PROXY", "staff:hunter2@")
 	if _, err := mmdebstrap(t.Context(), modeUnshare, debian.Mirror{}, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
