@@ -21,8 +21,8 @@ import (
 // update-ca-certificates(8) looks for certificates to add, so they stay when that runs.
 const ourCA = "/usr/local/share/ca-certificates/bawn.crt"
 
-// bundles are the files in which distributions keep all trusted certificates.
-var bundles = []string{
+// Bundles are the files in which distributions keep all trusted certificates.
+var Bundles = []string{
 	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora
 	"/etc/ssl/ca-bundle.pem",                            // openSUSE
@@ -59,7 +59,7 @@ func addCertificates(certPEM, old []byte) error {
 		return err
 	}
 	found := false
-	for _, path := range bundles {
+	for _, path := range Bundles {
 		file, err := filepath.EvalSymlinks(path)
 		if err != nil {
 			continue // another distribution's
@@ -70,7 +70,7 @@ func addCertificates(certPEM, old []byte) error {
 		found = true
 	}
 	if !found { // an image without any list: ours is the first
-		if err := etc.Replace(bundles[0], certPEM, 0o644); err != nil {
+		if err := etc.Replace(Bundles[0], certPEM, 0o644); err != nil {
 			return err
 		}
 	}
@@ -87,12 +87,12 @@ func addCertificates(certPEM, old []byte) error {
 
 // currentBundle returns the image's file of all trusted certificates.
 func currentBundle() string {
-	for _, path := range bundles {
+	for _, path := range Bundles {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
-	return bundles[0]
+	return Bundles[0]
 }
 
 // parseCerts returns the certificates of a PEM text. None is an error.

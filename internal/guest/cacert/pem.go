@@ -13,13 +13,9 @@ import (
 func Trusted() (own, all []byte) { return etc.Read(ourCA), etc.Read(currentBundle()) }
 
 // HasPEM reports whether a text has a certificate in PEM.
-func HasPEM(text []byte) bool {
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			return true
-		}
-	}
-	return false
+func HasPEM(text []byte) (has bool) {
+	eachPEM(text, func(*pem.Block) { has = true })
+	return has
 }
 
 // eachPEM calls do for each certificate in PEM of a text.

@@ -20,8 +20,9 @@ const (
 	gitDir     = "git"        // the certificates of the host by their hashes
 )
 
-// fileVariables name a file of certificates in PEM. What a container gets that does not set the
-// variable is in use; "" is for a variable whose absence is covered by another one.
+// fileVariables name a file of certificates in PEM. A container that does not set the variable gets
+// it with the file use. An empty use adds nothing: the programs that read the variable read another
+// one, too, or have a list to which otherVariables add.
 var fileVariables = []struct{ name, use string }{
 	{"SSL_CERT_FILE", systemFile}, // OpenSSL, Go, Rust, .NET, Ruby, curl
 	{"NODE_EXTRA_CA_CERTS", ownFile},
@@ -100,7 +101,8 @@ func namedFiles(env []string) (paths []string) {
 	return paths
 }
 
-// find returns the index of a variable, or -1. Of two, the last counts, as in execve(2)'s callers.
+// find returns the index of a variable, or -1. Of two with the same name the last counts: runc sets
+// them one after the other.
 func find(env []string, name string) int {
 	for i, v := range slices.Backward(env) {
 		if strings.HasPrefix(v, name+"=") {

@@ -22,7 +22,8 @@ import (
 const (
 	folderPrefix = "ca-"
 	usePrefix    = "used-"
-	keptFolders  = 8 // some 700 KiB of the guest's memory each
+	newPrefix    = "new-" // of a folder that is being made
+	keptFolders  = 8      // some 700 KiB of the guest's memory each
 
 	// lockWait bounds how long a container waits for others, each of which takes a part of a second.
 	lockWait = 30 * time.Second
@@ -39,6 +40,9 @@ func hold(folder, id string, l *lists) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
 	lock, err := lockfile.Acquire(ctx, filepath.Join(folder, "lock"))
+	if err != nil && ctx.Err() != nil {
+		return "", fmt.Errorf("other containers that start have held %s/lock for %v", folder, lockWait)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -72,7 +76,8 @@ func release(folder, id string) error {
 	return err
 }
 
-// sweep removes the folders that no container uses, if there are many.
+// sweep removes the folders that no container uses, if there are many, and those that a call which
+// was killed has left half made. The caller holds the lock.
 func sweep(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -83,6 +88,10 @@ func sweep(folder string) error {
 		switch {
 		case strings.HasPrefix(e.Name(), folderPrefix):
 			folders = append(folders, e.Name())
+		case strings.HasPrefix(e.Name(), newPrefix):
+			if err := os.RemoveAll(filepath.Join(folder, e.Name())); err != nil {
+				return err
+			}
 		case strings.HasPrefix(e.Name(), usePrefix):
 			if to, err := os.Readlink(filepath.Join(folder, e.Name())); err == nil {
 				used = append(used, to)
@@ -109,7 +118,7 @@ func makeFolder(folder, made string, l *lists) error {
 	if err != nil {
 		return err
 	}
-	next, err := os.MkdirTemp(folder, "new-")
+	next, err := os.MkdirTemp(folder, newPrefix)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ func TestContainersShareFolders(t *testing.T) {
 	if err != nil || again != first {
 		t.Fatalf("%s and %s: %v", first, again, err)
 	}
+	must(t, os.MkdirAll(filepath.Join(folder, "new-1", gitDir), 0o700)) // a call was killed
 	info, err := os.Stat(filepath.Join(first, systemFile))
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v %v", info, err)
@@ -30,6 +31,9 @@ func TestContainersShareFolders(t *testing.T) {
 	for n := range 3 * keptFolders {
 		_, err := hold(folder, "c", lists(n+1))
 		must(t, err)
+	}
+	if left, _ := filepath.Glob(folder + "/new-*"); len(left) != 0 {
+		t.Errorf("%q stay", left)
 	}
 	if made, _ := filepath.Glob(folder + "/ca-*"); len(made) == 0 || len(made) > keptFolders {
 		t.Errorf("%d folders stay", len(made))

@@ -13,14 +13,9 @@ import (
 	"bawn.dev/bawn/internal/guest/cacert"
 )
 
-// imageLists are the files in which an image may have all certificates that it trusts.
-var imageLists = []string{
-	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL, Fedora
-	"/etc/pki/tls/certs/ca-bundle.crt",                  // older RHEL
-	"/etc/ssl/ca-bundle.pem",                            // openSUSE
-	"/etc/ssl/cert.pem",                                 // Alpine's libressl
-}
+// imageLists are the files in which an image may have all certificates that it trusts. The last one
+// is that of older RHEL.
+var imageLists = append(slices.Clone(cacert.Bundles), "/etc/pki/tls/certs/ca-bundle.crt")
 
 const maxJavaHomes = 16 // those that are looked into
 

@@ -8,7 +8,7 @@
 // a certificate to trust, Folder has a link named runc, which leads to the agent (Arrange); until
 // then there is none, and runc is the image's. Called as runc, the agent changes the
 // container's specification (config.json of the OCI runtime specification) and then becomes the
-// real runc by execve(2), so that there is no process more.
+// real runc by execve(2): no process of its own stays.
 //
 // The change is a read-only bind mount of a folder with certificates at /dev/bawn-ca, and environment
 // variables that name files in it (env.go). The container's /dev is a file system in memory:
