@@ -394,10 +394,10 @@ func (p *PushRules) Judge(c RefChange) Decision {
 		return d
 	}
 	d.Rule = p.any
-	kept := false // a rule allows the change, if it were none that deletes
+	keeps := false // a rule is about the ref, and does not allow to delete it
 	for _, r := range p.allow {
 		if d.Rule == nil && matches(func(a, b string) bool { return a == b })(r) {
-			kept = true
+			keeps = true
 			if !c.Delete || r.request.git.delete {
 				d.Rule = r
 			}
@@ -406,7 +406,7 @@ func (p *PushRules) Judge(c RefChange) Decision {
 	switch {
 	case d.Rule != nil:
 		d.Allow, d.Reason = true, fmt.Sprintf("the rule %q allows it", d.Rule)
-	case kept:
+	case keeps:
 		d.Reason = "no rule allows to delete it"
 	default:
 		d.Reason = "no rule allows it"

@@ -261,8 +261,8 @@ func (s *Set) DecideRequest(q Request) Decision {
 	return d
 }
 
-// rulesAbout returns the first rule that allows a request, the first that denies it, and those about
-// the refs of a push. A rule that there is not is nil.
+// rulesAbout returns the first rule that allows a request and the first that denies it, nil if there
+// is none, and the rules about the refs of a push.
 func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules) {
 	push = &PushRules{}
 	s.about(q.Flow(), func(r *Rule) {
