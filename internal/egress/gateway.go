@@ -29,6 +29,7 @@ type Gateway struct {
 	dnsUDP    atomic.Int32               // ports of the guest that ask over UDP
 	sent, got atomic.Int64               // bytes that passed, from the guest and to it
 
+	pushes  chan struct{} // a place for each push under way whose list of refs is held
 	asked   chan struct{} // a place for each unanswered question about a process
 	pending *pendingLog   // nil without Config.Process
 
@@ -48,6 +49,7 @@ func New(c Config) *Gateway {
 	g := &Gateway{
 		cfg: c, names: nameserver.NewTable(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
 		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, flows: map[*flow]struct{}{},
+		pushes: make(chan struct{}, maxPushes),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	resolve := withHosts(c.Hosts, c.Resolve)

@@ -25,8 +25,29 @@ import (
 // A refused push is answered as by a server that took none of its refs, with the reason among the
 // server's messages: git shows those, and not the page of an error of HTTP.
 
-// errPushType means that a server might take the request for something else than a push.
+// errPushType refuses a push with another Content-Type than git's: a server might read its body in
+// another way.
 var errPushType = errors.New("the request's Content-Type is not that of a push")
+
+// maxPushes bounds the pushes under way whose lists of refs are held, each up to gitwire.MaxHead.
+const maxPushes = 32
+
+var errManyPushes = fmt.Errorf("more than %d pushes are under way: try again when they have ended", maxPushes)
+
+// takePlace reports whether there is a place for one more push. unlist gives it back.
+func (r *openRequest) takePlace() bool {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	if _, open := r.f.requests[r]; !open { // the flow has ended
+		return false
+	}
+	select {
+	case r.f.g.pushes <- struct{}{}:
+		r.placed = true
+	default:
+	}
+	return r.placed
+}
 
 // pushJudge returns the judge of the body of a request that pushes; nil: it does not.
 func (r *openRequest) pushJudge(header http.Header) func(*bufio.Reader) (io.Reader, *inspect.Answer) {
@@ -36,6 +57,9 @@ func (r *openRequest) pushJudge(header http.Header) func(*bufio.Reader) (io.Read
 	return func(body *bufio.Reader) (io.Reader, *inspect.Answer) {
 		if t := header.Values("Content-Type"); len(t) != 1 || t[0] != gitwire.RequestType {
 			return nil, r.refusePush(&gitwire.Push{}, errPushType, nil)
+		}
+		if !r.takePlace() {
+			return nil, r.refusePush(&gitwire.Push{}, errManyPushes, nil)
 		}
 		push, err := gitwire.Read(body)
 		if err != nil {
@@ -85,7 +109,7 @@ func (r *openRequest) refusePush(push *gitwire.Push, unpack error, denied denied
 	d, suggest, message := r.pushDenial(push, unpack, denied)
 	f := r.f
 	f.mu.Lock()
-	delete(f.requests, r) // it ends here, denied
+	r.unlist() // it ends here, denied
 	e := f.entry()
 	f.mu.Unlock()
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), http.StatusForbidden
@@ -124,7 +148,7 @@ func (r *openRequest) pushDenial(push *gitwire.Push, unpack error, denied denied
 		if d.Rule == nil {
 			d.Rule = one.Rule
 		}
-		lines = append(lines, fmt.Sprintf("%s %s is not allowed by the policy: %s", pushVerb(c), c.Ref, one.Reason))
+		lines = append(lines, fmt.Sprintf("%s %s is not allowed by the policy: %s", pushVerb(c), logged(c.Ref), one.Reason))
 	}
 	if n := len(lines) - maxNamed; n > 0 {
 		lines = append(lines[:maxNamed], fmt.Sprintf("and %d more refs", n))

@@ -150,6 +150,86 @@ func TestAttackPushBodies(t *testing.T) {
 	}
 }
 
+// TestAttackPushesOfTwoMethods: the rules about refs that judge a request of one method are not those of
+// the other, so a push that a server may take for either is refused.
+func TestAttackPushesOfTwoMethods(t *testing.T) {
+	_, server, client := newPushLab(t, "allow GET https://example.com/**", onlyFeatures, "deny git:example.com/own/app:push=main")
+	for _, methods := range [][2]string{{"GET", "POST"}, {"POST", "GET"}} {
+		for _, ref := range []string{"refs/heads/other", "refs/heads/feature/a"} {
+			r := pushRequest(t, strings.NewReader(pushBody(ref)), "X-Http-Method-Override", methods[1])
+			r.Method = methods[0]
+			res, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status, page := answered(t, res); status != http.StatusForbidden || len(server.bodies()) > 0 {
+				t.Errorf("%s of %s: %d %q; the server got %q", methods, ref, status, page, server.bodies())
+			}
+		}
+	}
+}
+
+// TestAttackLongRefs: what is kept of a denial does not grow with the names that the guest chose.
+func TestAttackLongRefs(t *testing.T) {
+	l, server, client := newPushLab(t, onlyFeatures)
+	long := "refs/heads/" + strings.Repeat("a", 60_000)
+	res, err := client.Do(pushRequest(t, strings.NewReader(pushBody(long, long+"b"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered(t, res)
+	if d := l.Denials(); len(d) != 1 || len(d[0].Reason) > 8*maxLogged || len(server.bodies()) > 0 {
+		t.Errorf("%.2000v; the server got %.100q", d, server.bodies())
+	}
+}
+
+// TestAttackManyPushes: the lists of refs of a bounded number of pushes are held, and each end of a push
+// makes room.
+func TestAttackManyPushes(t *testing.T) {
+	l, server, client := newPushLab(t, onlyFeatures)
+	good := pushBody("refs/heads/feature/a")
+	ends := make(chan error, maxPushes)
+	var bodies []*io.PipeWriter
+	for range maxPushes {
+		body, objects := io.Pipe()
+		bodies = append(bodies, objects)
+		r := pushRequest(t, body)
+		go func() {
+			res, err := client.Do(r)
+			if err == nil {
+				err = res.Body.Close()
+			}
+			ends <- err
+		}()
+		if _, err := io.WriteString(objects, good[:30]); err != nil { // and the rest does not come
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the pushes", func() bool { return len(l.pushes) == maxPushes })
+	push := func() (int, string) {
+		res, err := client.Do(pushRequest(t, strings.NewReader(good)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answered(t, res)
+	}
+	if status, page := push(); status != http.StatusForbidden || !strings.Contains(page, "pushes are under way") || len(server.bodies()) > 0 {
+		t.Errorf("%d %q", status, page)
+	}
+	for _, b := range bodies {
+		b.Close()
+	}
+	for range bodies {
+		if err := <-ends; err != nil {
+			t.Error(err)
+		}
+	}
+	waitFor(t, "places", func() bool { return len(l.pushes) == 0 })
+	if status, page := push(); status != http.StatusOK || len(server.bodies()) != 1 {
+		t.Errorf("%d %q", status, page)
+	}
+}
+
 // TestPushesAreSentOnAsTheyWereJudged: without their coding, and otherwise byte by byte.
 func TestPushesAreSentOnAsTheyWereJudged(t *testing.T) {
 	good := pushBody("refs/heads/feature/a", "refs/heads/feature/b")

@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"cmp"
 	"iter"
 	"maps"
 	"net/http"
@@ -35,6 +34,7 @@ type openRequest struct {
 	also []string       // other methods that a server may take for its own
 	// changes are those that a push makes, once they are known; nil: none is judged.
 	changes []policy.RefChange
+	placed  bool // it has one of Gateway.pushes
 	rule    policy.Decision
 	began   time.Time
 }
@@ -53,11 +53,11 @@ func (d *deniedRequest) Unwrap() error { return d.answer }
 // page returns the answer to the request, without a head.
 func (d *deniedRequest) page() []byte { return errorText(d.answer.Status, d.answer.Why, d.suggest) }
 
-// maxLogged bounds the method and the path of a request among the recent denials, and in an
-// entry on its way to the log, which shortens them further; in bytes each.
+// maxLogged bounds the method and the path of a request, and each ref of a push, among the recent
+// denials, and in an entry on its way to the log, which shortens them further; in bytes each.
 const maxLogged = 256
 
-// logged returns a method or a path as it is logged.
+// logged returns a method, a path or a ref as it is logged.
 func logged(s string) string {
 	if len(s) > maxLogged {
 		return s[:maxLogged-3] + "..."
@@ -65,7 +65,8 @@ func logged(s string) string {
 	return s
 }
 
-// decideRequest asks the policy in force about a request, as each method that it may be of.
+// decideRequest asks the policy in force about a request, as each method that it may be of. A push that
+// may be of several is denied: which rules judge its refs differs by method, and git sends none.
 func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision {
 	set := g.current.Load()
 	if set == nil {
@@ -78,11 +79,13 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 		}
 		q.Method = m
 		o := set.DecideRequest(q)
+		if o.Allow && (d.Push != nil || o.Push != nil) {
+			o = policy.Decision{Requests: true, Reason: "a push is of one method"}
+		}
 		if !o.Allow {
 			o.Reason = "a header or the query asks the server for the method " + m + ": " + o.Reason
 			return o
 		}
-		d.Push = cmp.Or(d.Push, o.Push)
 	}
 	return d
 }
@@ -129,8 +132,7 @@ func (f *flow) beginRequest(method, scheme, target string, header iter.Seq2[stri
 func (r *openRequest) end(status int, sent, got int64) {
 	f := r.f
 	f.mu.Lock()
-	_, open := f.requests[r]
-	delete(f.requests, r)
+	open := r.unlist()
 	e := f.entry()
 	f.mu.Unlock()
 	if !open {
@@ -140,6 +142,16 @@ func (r *openRequest) end(status int, sent, got int64) {
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), status
 	e.Sent, e.Got, e.Lasted = sent, got, time.Since(r.began)
 	f.g.write(e, f.hint)
+}
+
+// unlist takes a request off the list, and reports whether it was there. f.mu is held.
+func (r *openRequest) unlist() bool {
+	_, open := r.f.requests[r]
+	delete(r.f.requests, r)
+	if open && r.placed {
+		<-r.f.g.pushes
+	}
+	return open
 }
 
 // endRequests ends the requests that were not answered.

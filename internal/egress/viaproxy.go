@@ -116,7 +116,7 @@ func (d *dialer) judgeBeside(ctx context.Context, to policy.Flow) error {
 		d.remember(to.Name, resolved{failed: true, until: time.Now().Add(unresolvedTTL)})
 		return nil
 	}
-	d.guard.prepare(asking, addrs)
+	d.guard.prepare(ctx, addrs) // it has a limit of its own, and remembers a failure
 	for _, a := range addrs {
 		if err := d.guard.permit(a, to); err != nil {
 			return err
