@@ -83,8 +83,8 @@ type Build struct {
 	argv   []string
 	s      *Session
 	lock   *lockfile.Lock
-	began  time.Time
-	most   int64 // bytes that the guest may send
+	began  time.Time // when open was called: earlier denials are not this build's
+	most   int64     // bytes that the guest may send
 	closed bool
 }
 
@@ -122,7 +122,7 @@ func (e *Engine) StartBuild(ctx context.Context, r BuildRequest) (*Build, error)
 			return nil, err
 		}
 	}
-	b := &Build{e: e, ref: ref, argv: buildCommand(&r, file, dir), began: time.Now()}
+	b := &Build{e: e, ref: ref, argv: buildCommand(&r, file, dir)}
 	yes := true
 	if err := b.open(ctx, &Request{Dir: dir, Builder: true, Change: SpecChange{
 		Allow: slices.Concat(BuildRules, r.Allow), Show: r.Show, NoProject: &yes, NoGitIdentity: &yes,
@@ -316,6 +316,7 @@ func (b *Build) Close() error {
 
 // open starts the builder of a request and connects to it.
 func (b *Build) open(ctx context.Context, r *Request) error {
+	b.began = time.Now()
 	base, err := b.e.PullImage(ctx, DefaultImage)
 	if err != nil {
 		return err
