@@ -102,8 +102,8 @@ func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
 		return err
 	}
 	inputs, known := b.inputs()
-	if note.Digest == spec.Boot.ImageDigest && known && note.Inputs == inputs {
-		return nil
+	if note.Digest == "" || note.Digest == spec.Boot.ImageDigest && (!known || note.Inputs == inputs) {
+		return nil // the same, or it cannot be told
 	}
 	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than the one that the project describes by now", spec.Name)})
 	return nil
@@ -194,18 +194,25 @@ func (b *projectBuild) there(digest string) (bool, error) {
 	return slices.ContainsFunc(list, func(i Image) bool { return i.Ref == b.ref && i.Digest == digest }), err
 }
 
-// checkFiles returns an error if the context or the Dockerfile is missing.
+// checkFiles returns an error unless the context is a directory and the Dockerfile a regular file: the
+// builder would wait for the writer of a FIFO.
 func (b *projectBuild) checkFiles() error {
 	root, err := os.OpenRoot(b.dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	for _, path := range []string{b.Context, b.Dockerfile()} {
-		if _, err := root.Lstat(path); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				err = fmt.Errorf("%s does not exist", filepath.Join(b.dir, path))
-			}
+	for _, c := range []struct {
+		path, what string
+		fits       func(fs.FileMode) bool
+	}{{b.Context, "directory", fs.FileMode.IsDir}, {b.Dockerfile(), "regular file", fs.FileMode.IsRegular}} {
+		fi, err := root.Stat(c.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s does not exist", filepath.Join(b.dir, c.path))
+		} else if err == nil && !c.fits(fi.Mode()) {
+			err = fmt.Errorf("%s is not a %s", filepath.Join(b.dir, c.path), c.what)
+		}
+		if err != nil {
 			return b.failed(fmt.Errorf("the image of the project was not built: %w", err))
 		}
 	}

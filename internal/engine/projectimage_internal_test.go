@@ -265,10 +265,35 @@ func TestAProjectsImageIsBuiltWhenItChanged(t *testing.T) {
 	older(true)
 	write(t, filepath.Join(b.dir, "web/src/main"), "1")
 	older(false)
+	deep := filepath.Join(b.dir, "web/deep")
+	if err := os.MkdirAll(filepath.Join(deep, strings.Repeat("d/", maxInputDepth+1)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	older(false) // it cannot be told
+	if err := os.RemoveAll(deep); err != nil {
+		t.Fatal(err)
+	}
 
 	os.Remove(filepath.Join(b.dir, "web/Dockerfile"))
 	if err := b.ensure(t.Context()); ReasonOf(err) != BuildFailed || !strings.Contains(err.Error(), "web/Dockerfile does not exist") {
 		t.Error(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(b.dir, "web/Dockerfile"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ensure(ctx); ReasonOf(err) != BuildFailed || !strings.Contains(err.Error(), "web/Dockerfile is not a regular file") {
+		t.Error(err)
+	}
+}
+
+// TestABuildKnowsWhenItBegan: denials of earlier builds in the same builder are not reported as its own.
+func TestABuildKnowsWhenItBegan(t *testing.T) {
+	b := buildPlace(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	build := &Build{e: b.e}
+	if err := build.open(ctx, &Request{Dir: b.dir, Builder: true}); err == nil || build.began.IsZero() {
+		t.Errorf("%v, %v", err, build.began)
 	}
 }
 
