@@ -61,7 +61,7 @@ type parser struct {
 }
 
 func (p *parser) fail(offset int, format string, args ...any) {
-	line := 1 + strings.Count(string(p.src[:min(max(offset, 0), len(p.src))]), "\n")
+	line := 1 + bytes.Count(p.src[:min(max(offset, 0), len(p.src))], []byte("\n"))
 	p.errs = append(p.errs, &Error{p.file, line, fmt.Sprintf(format, args...)})
 }
 
@@ -378,7 +378,7 @@ func (p *parser) env(v *hujson.Value) map[string]string {
 			p.failAt(m.value, "%q is not the name of a variable", m.key)
 			continue
 		}
-		if empty(m.value) { // null takes a variable out
+		if empty(m.value) { // the variable is set, and empty
 			vars[m.key] = ""
 			continue
 		}
@@ -521,12 +521,14 @@ func (p *parser) command(name string, v *hujson.Value) []Command {
 // workspace reads where the container has the project, before all else: variables refer to it.
 func (p *parser) workspace(list []member) {
 	own := p.places.Container
+	var at *hujson.Value // the value that says where
 	for _, m := range list {
 		switch m.key {
 		case "workspaceMount":
 			if empty(m.value) {
 				continue
 			}
+			at = m.value
 			fields := p.mountFields(m.value)
 			if fields == nil {
 				continue
@@ -537,6 +539,9 @@ func (p *parser) workspace(list []member) {
 			}
 			p.out.Setup.Mount = p.place(m.value, fields["target"])
 		case "workspaceFolder":
+			if at == nil {
+				at = m.value
+			}
 			if s, ok := p.text(m.value); ok {
 				p.out.Setup.Workspace = p.place(m.value, s)
 			}
@@ -549,11 +554,14 @@ func (p *parser) workspace(list []member) {
 		folder.Workspace = folder.Mount
 	case folder.Mount == "" && beneath(usual, folder.Workspace):
 		folder.Mount = usual
-	case folder.Mount == "":
+	case folder.Mount == "" && !beneath(own, folder.Workspace): // else the project is there anyway
 		folder.Mount = folder.Workspace
 	}
-	if folder.Mount == own {
+	switch {
+	case folder.Mount == own:
 		folder.Mount = ""
+	case folder.Mount != "" && (beneath(own, folder.Mount) || beneath(folder.Mount, own)):
+		p.failAt(at, "%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", folder.Mount, own)
 	}
 	if folder.Workspace != "" {
 		p.places.Container = folder.Workspace
@@ -614,7 +622,7 @@ func (p *parser) mountFields(v *hujson.Value) map[string]string {
 	}
 	if _, ok := v.Value.(*hujson.Object); ok {
 		for _, m := range p.members(v) {
-			if l, ok := m.value.Value.(hujson.Literal); ok && l.Kind() != '"' {
+			if l, ok := m.value.Value.(hujson.Literal); ok && (l.Kind() == 't' || l.Kind() == 'f') {
 				set(m.key, string(l))
 				continue
 			}
