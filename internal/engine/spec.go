@@ -146,7 +146,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		set, differs bool
 	}{
 		{"cpus", c.CPUs != nil, s.CPUs != was.CPUs},
-		{"devcontainer", c.Devcontainer != nil, s.Devcontainer != was.Devcontainer},
+		{"devcontainer", c.Devcontainer != nil && *c.Devcontainer != "", s.Devcontainer != was.Devcontainer},
 		{"disk", c.Disk != nil, s.Disk != was.Disk},
 		{"guard", c.Guard != nil, !slices.Equal(s.Guard, was.Guard)},
 		{"hide", c.Hide != nil, !slices.Equal(s.Hide, was.Hide)},
@@ -262,12 +262,12 @@ func (e *Engine) changeSpec(spec *sandbox.Spec, c *SpecChange, phase sandbox.Pha
 	if c == nil {
 		c = &SpecChange{}
 	}
-	was := *spec
-	put(&spec.NoProject, c.NoProject)
-	put(&spec.Devcontainer, c.Devcontainer)
+	was, asked := *spec, *spec
+	put(&asked.NoProject, c.NoProject)
+	put(&asked.Devcontainer, c.Devcontainer)
 	add := spec.Added
 	if phase != sandbox.Running && phase != sandbox.Starting {
-		if add, err = approvedAdditions(e.sandboxes, spec); err != nil {
+		if add, err = approvedAdditions(e.sandboxes, &asked); err != nil {
 			return nil, err
 		}
 	}

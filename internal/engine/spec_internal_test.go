@@ -80,6 +80,23 @@ func TestNoGitIdentity(t *testing.T) {
 	}
 }
 
+// TestADevcontainerForARunningSandbox: one that is named takes effect at a start. To go on without it needs none.
+func TestADevcontainerForARunningSandbox(t *testing.T) {
+	e, dir := newProject(t)
+	spec, err := e.newSpec("box", dir, &SpecChange{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		want []string
+	}{{".devcontainer.json", []string{"devcontainer"}}, {".devcontainer.json", nil}, {"", nil}} {
+		if changed, err := e.changeSpec(spec, &SpecChange{Devcontainer: &c.name}, sandbox.Running); err != nil || !slices.Equal(changed, c.want) || spec.Devcontainer != c.name {
+			t.Errorf("%q: %q, %v, %q", c.name, changed, err, spec.Devcontainer)
+		}
+	}
+}
+
 func TestRate(t *testing.T) {
 	e, dir := newProject(t)
 	for _, want := range []int64{2 << 20, 0} {
