@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -30,6 +31,18 @@ func findDevcontainer(dir, value string) (string, error) {
 		return engine.FindDevcontainer(dir, "")
 	}
 	return engine.FindDevcontainer(dir, value)
+}
+
+// trustedDevcontainer returns the file that a value of the flag of bawn trust means, relative to the project
+// directory. One that is named may be gone: its removal is approved, and its approval withdrawn, like that.
+func trustedDevcontainer(dir, value string) (string, error) {
+	switch value {
+	case "":
+		return "", hint(errors.New("--devcontainer names no file"), "bawn trust --devcontainer")
+	case usualDevcontainer:
+		return engine.FindDevcontainer(dir, "")
+	}
+	return engine.DevcontainerPath(dir, value)
 }
 
 // useDevcontainer adds to a request the devcontainer.json that the flag means, if it was given.

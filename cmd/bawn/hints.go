@@ -187,8 +187,8 @@ func stepInFile(e *engine.Error) string {
 	if e.Check == nil {
 		return ""
 	}
-	other := e.Check.Name != "" && e.Check.Name != project.Name // a devcontainer.json
-	file := trustArguments(e.Check.Dir, []string{e.Check.Name})
+	other := otherFile(e.Check) != nil // a devcontainer.json
+	file := trustArguments(e.Check.Dir, otherFile(e.Check))
 	switch {
 	case other && e.Reason == engine.ProjectInvalid:
 		return "correct the file (bawn trust " + file + " shows it), or --devcontainer= to go on without it"

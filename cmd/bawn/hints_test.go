@@ -85,6 +85,7 @@ func TestWordsOfNotices(t *testing.T) {
 		{engine.Notice{Reason: engine.NotApproved, Path: "/a b", Text: "no\n"}, `no\n; to approve it: bawn trust '/a b'`, ""},
 		{engine.Notice{Reason: engine.ImageFixed, Sandbox: "shop", Text: "no"}, "no, which differs from the one in bawn.yaml; to use that one: bawn rm shop, then run the same command again", ""},
 		{engine.Notice{Reason: engine.ImageOlder, Sandbox: "shop", Text: "older"}, "older; to begin anew with that: bawn rm shop, then run the same command again", ""},
+		{engine.Notice{Reason: engine.DevcontainerThere, Sandbox: "shop", Text: "no"}, "no; to use it: bawn rm shop, then bawn run --devcontainer", ""},
 		{engine.Notice{Reason: engine.NeedsRestart, Sandbox: "shop", Text: "no"}, "no; to apply it now: bawn stop shop, then run the same command again", ""},
 		{engine.Notice{Reason: engine.StartRepeated, Text: "again", Err: errors.New("a\x1b[2J")}, `again: a\x1b[2J`, ""},
 		{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "no"}, "no", "bawn stop --force shop turns it off at once"},

@@ -48,12 +48,9 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 				return err
 			}
 			if c.Flags().Changed(devcontainerFlag) {
-				name, err := findDevcontainer(dir, devcontainer)
+				name, err := trustedDevcontainer(dir, devcontainer)
 				if err != nil {
 					return err
-				}
-				if name == "" {
-					return hint(errors.New("--devcontainer names no file"), "bawn trust --devcontainer")
 				}
 				if forget {
 					return e.ForgetDevcontainer(dir, name)
@@ -114,16 +111,20 @@ func trustedDirectory(e *engine.Engine, args []string) (string, error) {
 // decide approves the proposal after asking, or without asking if yes is set. Without a
 // question, services of the host are opened only if allowHost is set too.
 func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes, allowHost bool) error {
+	arguments, without := trustArguments(c.Dir, otherFile(c)), "--no-project-file"
+	if otherFile(c) != nil {
+		without = "--devcontainer="
+	}
 	switch {
 	case c.Settled():
 		return nil
 	case c.Err != nil: // which was shown
-		return hint(errors.New("not approved: the file has mistakes"), "correct the file; until then, bawn run --no-project-file ignores it")
+		return hint(errors.New("not approved: the file has mistakes"), "correct the file; until then, bawn run %s ignores it", without)
 	case yes && !allowHost && opensHost(c):
-		return hint(errors.New("not approved: the file opens services of the host, which --yes alone does not approve"), "bawn trust --yes --allow-host %s approves that too", pathArgument(c.Dir))
+		return hint(errors.New("not approved: the file opens services of the host, which --yes alone does not approve"), "bawn trust --yes --allow-host %s approves that too", arguments)
 	case yes:
 	case !attended():
-		return hint(errors.New("not approved: there is no terminal to ask at"), "bawn trust --yes %s approves without asking", pathArgument(c.Dir))
+		return hint(errors.New("not approved: there is no terminal to ask at"), "bawn trust --yes %s approves without asking", arguments)
 	case !agreed(c):
 		fmt.Fprintln(os.Stderr, "bawn: not approved; nothing was changed")
 		return exitStatus(1)

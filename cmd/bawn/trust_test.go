@@ -325,6 +325,9 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 			t.Errorf("%q is not in %s", want, got)
 		}
 	}
+	if out, code := bawnTrust(t, "--devcontainer"); code != exitFailed || !strings.Contains(out, "bawn trust --yes --devcontainer="+file+" "+dir+" approves") {
+		t.Errorf("without a terminal: %d, %s", code, out)
+	}
 	if _, err := trust("--devcontainer=.devcontainer.json", "--yes"); err != nil {
 		t.Error(err)
 	}
@@ -338,7 +341,16 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 	if _, err := trust("--devcontainer", "--show"); err == nil {
 		t.Error("a change is approved")
 	}
-	if _, err := trust("--devcontainer", "--forget"); err != nil {
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := trust("--devcontainer="+file, "--show"); err == nil || !strings.Contains(got, "was removed since you approved it") {
+		t.Errorf("it was removed: %v, %s", err, got)
+	}
+	if _, err := trust("--devcontainer="+file, "--forget"); err != nil {
 		t.Error(err)
+	}
+	if got, err := trust("--devcontainer="+file, "--show"); err != nil || !strings.Contains(got, "does not exist, and no earlier one is approved") {
+		t.Errorf("it was forgotten: %v, %s", err, got)
 	}
 }

@@ -64,7 +64,7 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		}
 		msg += fmt.Sprintf(", which differs from the one in %s; to use that one: bawn rm %s, then run the same command again", file, n.Sandbox)
 	case engine.DevcontainerThere:
-		msg += "; bawn run --devcontainer uses it, in a new sandbox"
+		msg += fmt.Sprintf("; to use it: bawn rm %s, then bawn run --devcontainer", n.Sandbox)
 	case engine.ImageOlder:
 		msg += fmt.Sprintf("; to begin anew with that: bawn rm %s, then run the same command again", n.Sandbox)
 	case engine.NeedsRestart:
@@ -95,6 +95,14 @@ func noticeWords(n engine.Notice) (msg, step string) {
 		return text.Block(msg), text.Block(nextStep(n.Err)) // a line for each mistake
 	}
 	return text.Line(msg), text.Line(step)
+}
+
+// otherFile returns the file of a check as trustArguments takes it: none for bawn.yaml.
+func otherFile(c *project.Check) []string {
+	if c.Name == "" || c.Name == project.Name {
+		return nil
+	}
+	return []string{c.Name}
 }
 
 // trustArguments returns the arguments of bawn trust for a project directory, or for the file in it that

@@ -36,25 +36,36 @@ const devcontainerFile = "devcontainer.json"
 // maxDevcontainers bounds the folders of devcontainerFolder in which the file is looked for.
 const maxDevcontainers = 64
 
+// DevcontainerPath returns the path of a devcontainer.json, which is absolute or relative to the working
+// directory, relative to a project directory. The file need not exist: an approval may outlast it. The error
+// is NoDevcontainer if the path does not lie in the project.
+func DevcontainerPath(dir, named string) (string, error) {
+	abs, err := filepath.Abs(named)
+	if err != nil {
+		return "", err
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		abs = filepath.Join(parent, filepath.Base(abs))
+	}
+	rel, err := filepath.Rel(dir, abs)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", &Error{Reason: NoDevcontainer, Path: dir, Err: fmt.Errorf("%s does not lie in the project %s", named, dir)}
+	}
+	return rel, nil
+}
+
 // FindDevcontainer returns the devcontainer.json of a project directory, relative to it: that at the path
-// named, or if that is empty the only one in a usual place.
+// named, or if that is empty the only one in a usual place. The error is NoDevcontainer if there is none.
 func FindDevcontainer(dir, named string) (string, error) {
 	failed := func(format string, args ...any) error {
 		return &Error{Reason: NoDevcontainer, Path: dir, Err: fmt.Errorf(format, args...)}
 	}
 	if named != "" {
-		abs, err := filepath.Abs(named)
+		rel, err := DevcontainerPath(dir, named)
 		if err != nil {
 			return "", err
 		}
-		if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-			abs = filepath.Join(parent, filepath.Base(abs))
-		}
-		rel, err := filepath.Rel(dir, abs)
-		if err != nil || !filepath.IsLocal(rel) {
-			return "", failed("%s does not lie in the project %s", named, dir)
-		}
-		if fi, err := os.Lstat(abs); err != nil {
+		if fi, err := os.Lstat(filepath.Join(dir, rel)); err != nil {
 			return "", failed("%s does not exist", named)
 		} else if fi.IsDir() {
 			return "", failed("%s is a directory: name the file in it", named)
