@@ -13,10 +13,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 
@@ -45,8 +45,8 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if file == "" || cols <= 0 || rows <= 0 {
-		return errors.New("-out must name a file, and -cols and -rows be more than 0")
+	if file == "" || min(cols, rows) <= 0 || max(cols, rows) > math.MaxUint16 {
+		return fmt.Errorf("-out must name a file, and -cols and -rows must be 1 to %d", math.MaxUint16)
 	}
 	commands, err := parse(in)
 	if err != nil {

@@ -114,8 +114,10 @@ func TestNothingIsDrawn(t *testing.T) {
 			t.Errorf("%q: %v", commands, err)
 		}
 	}
-	if err := run(t.Context(), []string{"-rows", "0"}, strings.NewReader("true"), io.Discard); err == nil {
-		t.Error("no rows")
+	for _, rows := range []string{"0", "65536"} {
+		if _, _, err := recorded(t, "true", "-rows", rows); err == nil || !strings.Contains(err.Error(), "-rows must be") {
+			t.Errorf("%s rows: %v", rows, err)
+		}
 	}
 }
 

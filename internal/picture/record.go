@@ -79,10 +79,12 @@ func play(ctx context.Context, term io.Writer, cols, rows int, c command) error 
 		return err
 	}
 	defer f.Close()
-	if _, err := io.Copy(term, f); err != nil && !errors.Is(err, syscall.EIO) { // EIO: nobody has the terminal open any more (pty(7))
-		return err
-	}
+	_, copyErr := io.Copy(term, f)
+	f.Close() // ends a command that still runs
 	err = cmd.Wait()
+	if copyErr != nil && !errors.Is(copyErr, syscall.EIO) { // EIO: nobody has the terminal open any more (pty(7))
+		return copyErr
+	}
 	if status := new(exec.ExitError); c.fails && errors.As(err, &status) {
 		return nil
 	}
