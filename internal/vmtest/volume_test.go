@@ -107,17 +107,11 @@ stat -c %U node_modules/f a/target | uniq; [ "$(id -un)" = "$(stat -c %U node_mo
 		putBack()
 	}
 	// A file of the host stands there for a while: it stays as it is until the host removes it.
-	if err := os.Remove(place); err != nil {
-		t.Fatal(err)
-	}
 	writeFile(t, filepath.Join(dir, "file"), "of the host\n")
-	if err := os.Rename(filepath.Join(dir, "file"), place); err != nil {
-		_ = os.Remove(place) // put back already
-		err = os.Rename(filepath.Join(dir, "file"), place)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	wait(t, "the file to take the place of the directory, which may be put back between the calls", func() bool {
+		_ = os.Remove(place)
+		return os.Rename(filepath.Join(dir, "file"), place) == nil
+	})
 	wait(t, "the guest to see the file", func() bool {
 		return sh(t, dir, "cat node_modules 2>/dev/null || true") == "of the host\n"
 	})
