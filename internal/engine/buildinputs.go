@@ -21,7 +21,7 @@ import (
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
-// This file tells whether the image of a project would be another one if it were built again. It
+// This file finds out whether a new build of a project's image could give another image. It
 // compares a digest of what a build reads of the project: what is approved of the build, the
 // Dockerfile and, if that could use the context, the names, modes and contents of all files in the
 // context. Large files count by their size and time. What .dockerignore leaves out by plain names

@@ -90,8 +90,9 @@ func consent(c *project.Check, err error) error {
 	return notApproved(c)
 }
 
-// asked returns the spec of a request's sandbox with what the request changes of the files that it is
-// made from. Where there is no sandbox, the spec has the project directory only.
+// asked returns a copy of the spec of a request's sandbox, with the request's changes of NoProject and
+// Devcontainer: they say which files of the project count. If there is no sandbox yet, the spec has these
+// two and the project directory only.
 func (e *Engine) asked(r *Request) (*sandbox.Spec, error) {
 	spec, err := e.existing(r)
 	if store.IsNotFound(err) {

@@ -213,9 +213,9 @@ type Overruled struct {
 }
 
 // ChangeRules changes a scope's file and puts it in force. Rules that are there already
-// are not added again, however they are written. A remote that a rule names is looked up: it can be
-// RemoteUnusable. To remove one that is not there is
-// RuleNotFound, and changes nothing; a file with a mistake is RulesSyntax, and stays as it is.
+// are not added again, however they are written. A remote that a rule names is looked up; if that fails,
+// the error is RemoteUnusable. To remove one that is not there is RuleNotFound, and changes nothing; a file
+// with a mistake is RulesSyntax, and stays as it is.
 //
 // The error may also be about a running sandbox that did not take the change: the file is
 // changed then, and the rest of the result is right.

@@ -39,8 +39,8 @@ const linkScript = `
 if [ -d "$1" ] && ! [ -L "$1" ]; then rmdir "$1" 2>/dev/null || { echo "the image has files in $1, where the project would be" >&2; exit 1; }; fi
 mkdir -p "${1%/*}/" && ln -sn "$2" "$1"`
 
-// dueScript prints the notes that are there. $1 and $2 are their folders.
-const dueScript = `cd "$1" 2>/dev/null && ls; cd "$2" 2>/dev/null && ls; exit 0`
+// notesScript prints the names of the notes. $1 and $2 are their folders.
+const notesScript = `cd "$1" 2>/dev/null && ls; cd "$2" 2>/dev/null && ls; exit 0`
 
 // noteScript makes the note $2 in the folder $1.
 const noteScript = `mkdir -p "$1" && : >"$1/$2"`
@@ -58,10 +58,9 @@ func (s *Session) SetupEnv() ([]string, error) {
 const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Setup runs the commands of the approved devcontainer.json that are due: those that are once for each
-// sandbox, those for each start, and those for each use. What they print goes to out,
-// by two goroutines at once. A command that fails
-// ends it with SetupFailed; the next Setup begins with the commands of the same event. Two processes run
-// them one after the other.
+// sandbox, those for each start, and those for each use. Two goroutines at once write to out what the
+// commands print. A command that fails ends it with SetupFailed; the next Setup begins with the commands of
+// the same event. If two processes call it for one sandbox, one waits for the other.
 func (s *Session) Setup(ctx context.Context, out io.Writer) error {
 	setup, err := s.e.setupOf(s.Spec)
 	if err != nil || len(setup.Hooks) == 0 && setup.Mount == "" {
@@ -102,7 +101,7 @@ func (r *setupRun) run(ctx context.Context) error {
 	if _, err := r.asRoot(ctx, linkScript, r.setup.Mount, r.s.Spec.Project.Guest); err != nil {
 		return err
 	}
-	notes, err := r.asRoot(ctx, dueScript, setupOnceFolder, setupStartFolder)
+	notes, err := r.asRoot(ctx, notesScript, setupOnceFolder, setupStartFolder)
 	if err != nil {
 		return err
 	}
