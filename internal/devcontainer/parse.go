@@ -529,15 +529,7 @@ func (p *parser) workspace(list []member) {
 				continue
 			}
 			at = m.value
-			fields := p.mountFields(m.value)
-			if fields == nil {
-				continue
-			}
-			if fields["type"] != "bind" || fields["source"] != p.places.Local {
-				p.failAt(m.value, "workspaceMount: only the project itself can be mounted (source=${localWorkspaceFolder},type=bind)")
-				continue
-			}
-			p.out.Setup.Mount = p.place(m.value, fields["target"])
+			p.out.Setup.Mount = p.workspaceMount(m.value)
 		case "workspaceFolder":
 			if at == nil {
 				at = m.value
@@ -566,6 +558,19 @@ func (p *parser) workspace(list []member) {
 	if folder.Workspace != "" {
 		p.places.Container = folder.Workspace
 	}
+}
+
+// workspaceMount returns where a workspaceMount has the project, or "" after a mistake.
+func (p *parser) workspaceMount(v *hujson.Value) string {
+	fields := p.mountFields(v)
+	if fields == nil {
+		return ""
+	}
+	if fields["type"] != "bind" || fields["source"] != p.places.Local {
+		p.failAt(v, "workspaceMount: only the project itself can be mounted (source=${localWorkspaceFolder},type=bind)")
+		return ""
+	}
+	return p.place(v, fields["target"])
 }
 
 // place returns a path of the container, or "" after a mistake.
