@@ -49,7 +49,7 @@ func updateChromium(dir string, certs []*x509.Certificate) error {
 	files, _ := filepath.Glob(dir + "/*.json")
 	for _, file := range files {
 		if file != ours && bytes.Contains(etc.Read(file), []byte(chromiumPolicy)) {
-			return fmt.Errorf("%s has the policy %s already", file, chromiumPolicy)
+			return fmt.Errorf("%s sets the policy %s already: the browser refuses inspected hosts until the certificates in %s are added there", file, chromiumPolicy, ourCA)
 		}
 	}
 	var list [][]byte // in base64, as JSON has bytes
@@ -62,7 +62,7 @@ func updateChromium(dir string, certs []*x509.Certificate) error {
 // updateFirefox writes Firefox's policies, unless they are another's.
 func updateFirefox(root string, certs []*x509.Certificate) error {
 	if old := etc.Read(root + firefoxPolicies); len(old) > 0 && !bytes.Contains(old, []byte(firefoxCerts)) {
-		return errors.New(firefoxPolicies + " is there already")
+		return errors.New(firefoxPolicies + " is there already: Firefox refuses inspected hosts until that file installs the certificates in " + ourCA)
 	}
 	if err := os.RemoveAll(root + firefoxCerts); err != nil { // those of an earlier call
 		return err
