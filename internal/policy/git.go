@@ -19,7 +19,7 @@ import (
 //
 // An allow rule compares method, path and query byte by byte with what git sends, so another
 // spelling is refused. A deny rule sees every reading of the path (path.go), also of requests in the
-// clear, to port 80 too unless it names a port: a rule that allows the host opens that.
+// clear, to port 80 too unless it names a port other than 443: a rule that allows the host opens that.
 //
 // Which refs a push changes is in the body of its request, so it is decided in two steps:
 // DecideRequest returns PushRules, and the caller passes the body on only after
@@ -109,7 +109,7 @@ func (r *Rule) setGit(text string) error {
 	if r.labels, r.ports, err = requestTarget(q.scheme, authority); err != nil {
 		return err
 	}
-	if r.Action == Deny && !strings.Contains(authority, ":") {
+	if r.Action == Deny && r.ports[0].First == schemes["https"] { // the canonical form leaves :443 out
 		r.ports = append(r.ports, PortRange{schemes["http"], schemes["http"]})
 	}
 	if strings.Contains(authority, "*") || strings.Contains(path, "*") {

@@ -275,8 +275,9 @@ func TestWidenedRules(t *testing.T) {
 // TestGitDenyRulesInTheClear: a rule that allows a host opens port 80 as well, where nobody judges the
 // list of refs of a push.
 func TestGitDenyRulesInTheClear(t *testing.T) {
-	s := set(t, "allow code.test", "allow code.test:8443", "deny git:code.test/own/app:push=main", "deny git:code.test/own/secret", "deny git:code.test:8443/own/port")
+	s := set(t, "allow code.test", "allow code.test:8443", "deny git:code.test/own/app:push=main", "deny git:code.test/own/secret", "deny git:code.test:8443/own/port", "deny git:code.test:443/own/tls")
 	for text, want := range map[string]bool{
+		"GET http://code.test/own/tls/info/refs?service=git-upload-pack":          false, // as its canonical form, which has no port
 		"POST http://code.test/own/app.git/git-receive-pack":                      false,
 		"POST http://code.test/own/App/git-receive-pack;x":                        false,
 		"POST http://code.test/own/app/git-upload-pack":                           true,
