@@ -20,7 +20,8 @@ import (
 )
 
 func trustCommand() *cobra.Command {
-	var yes, allowHost, show, forget, asJSON, schema bool
+	var how trustFlags
+	var forget, schema bool
 	var devcontainer string
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
@@ -55,36 +56,40 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 				if forget {
 					return e.ForgetDevcontainer(dir, name)
 				}
-				return trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name) }, show, asJSON, yes, allowHost)
+				return how.trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name) })
 			}
 			if forget {
 				return e.Forget(c.Context(), dir)
 			}
-			return trust(c, e, func() (*project.Check, error) { return e.CheckProject(dir) }, show, asJSON, yes, allowHost)
+			return how.trust(c, e, func() (*project.Check, error) { return e.CheckProject(dir) })
 		},
 	}
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "approve without asking")
-	c.Flags().BoolVar(&allowHost, "allow-host", false, "with --yes: approve also rules that open services of the host")
-	c.Flags().BoolVar(&show, "show", false, "only show the file and whether it is approved")
+	c.Flags().BoolVarP(&how.yes, "yes", "y", false, "approve without asking")
+	c.Flags().BoolVar(&how.allowHost, "allow-host", false, "with --yes: approve also rules that open services of the host")
+	c.Flags().BoolVar(&how.show, "show", false, "only show the file and whether it is approved")
 	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&how.asJSON, "json", false, "print JSON")
 	registerDevcontainer(c.Flags(), &devcontainer, "the project's devcontainer.json, or the one at `PATH`, in place of bawn.yaml")
 	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
 	c.MarkFlagsMutuallyExclusive("yes", "show", "forget", "schema")
 	return c
 }
 
-// trust shows a file of a project as it was checked and, unless show is set, approves it as decide does.
-func trust(c *cobra.Command, e *engine.Engine, look func() (*project.Check, error), show, asJSON, yes, allowHost bool) error {
+// trustFlags say how bawn trust shows a file and decides about it.
+type trustFlags struct{ yes, allowHost, show, asJSON bool }
+
+// trust shows a file of a project that look checks. Unless f.show is set, it then approves the file as decide
+// does; otherwise a file that is not approved is exit status 1.
+func (f trustFlags) trust(c *cobra.Command, e *engine.Engine, look func() (*project.Check, error)) error {
 	check, err := look()
 	if err != nil {
 		return err
 	}
-	if err := printCheck(c.OutOrStdout(), check, asJSON); err != nil {
+	if err := printCheck(c.OutOrStdout(), check, f.asJSON); err != nil {
 		return err
 	}
-	if !show {
-		return decide(c.Context(), e, check, yes, allowHost)
+	if !f.show {
+		return decide(c.Context(), e, check, f.yes, f.allowHost)
 	}
 	if !check.Settled() {
 		return exitStatus(1)
