@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
 // TestRemedies: each finding of a host that has nothing is worded.
@@ -14,6 +15,9 @@ func TestRemedies(t *testing.T) {
 		t.Setenv(v, filepath.Join(t.TempDir(), v))
 	}
 	t.Setenv("PATH", t.TempDir())
+	for _, v := range proxyenv.Variables { // a doctor asks each proxy
+		t.Setenv(v, "")
+	}
 	for _, f := range engine.Doctor(t.Context()) {
 		if words := remedyWords(f.Remedy); f.OK != (words == "") || strings.Contains(words, "%!") {
 			t.Errorf("%+v: %q", f, words)
