@@ -520,7 +520,6 @@ func (p *parser) command(name string, v *hujson.Value) []Command {
 
 // workspace reads where the container has the project, before all else: variables refer to it.
 func (p *parser) workspace(list []member) {
-	own := p.places.Container
 	var at *hujson.Value // the value that says where
 	for _, m := range list {
 		switch m.key {
@@ -539,7 +538,15 @@ func (p *parser) workspace(list []member) {
 			}
 		}
 	}
-	folder := &p.out.Setup
+	p.mountProject(at)
+	if folder := p.out.Setup.Workspace; folder != "" {
+		p.places.Container = folder
+	}
+}
+
+// mountProject sets by which other path the guest reaches the project. at is the value to report.
+func (p *parser) mountProject(at *hujson.Value) {
+	own, folder := p.places.Container, &p.out.Setup
 	usual := "/workspaces/" + path.Base(p.places.Local)
 	switch {
 	case folder.Workspace == "" && folder.Mount != "":
@@ -554,9 +561,6 @@ func (p *parser) workspace(list []member) {
 		folder.Mount = ""
 	case folder.Mount != "" && (beneath(own, folder.Mount) || beneath(folder.Mount, own)):
 		p.failAt(at, "%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", folder.Mount, own)
-	}
-	if folder.Workspace != "" {
-		p.places.Container = folder.Workspace
 	}
 }
 
