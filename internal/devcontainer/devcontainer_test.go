@@ -64,6 +64,7 @@ func TestParse(t *testing.T) {
 func TestWhatIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                      "f:1: this is not JSON",
+		"{\n\t\"image\": a}":                    "f:2: this is not JSON, in column 11: ",
 		"[]":                                    "f:1: expected an object",
 		"{\n\"image\": 1}":                      "f:2: expected text",
 		"{\"image\": \"a\",\n\"image\": \"b\"}": "f:2: the key \"image\" is given twice",

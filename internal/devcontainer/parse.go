@@ -81,7 +81,7 @@ func (p *parser) document() *hujson.Value {
 	}
 	v, err := hujson.Parse(p.src)
 	if err != nil {
-		p.fail(0, "this is not JSON: %s", printable(strings.TrimPrefix(err.Error(), "hujson: ")))
+		p.notJSON(err)
 		return nil
 	}
 	if _, ok := v.Value.(*hujson.Object); !ok {
@@ -89,6 +89,17 @@ func (p *parser) document() *hujson.Value {
 		return nil
 	}
 	return &v
+}
+
+// notJSON reports an error of hujson.Parse, whose text begins with the place.
+func (p *parser) notJSON(err error) {
+	line, column := 1, 1
+	what := err.Error()
+	if _, scanErr := fmt.Sscanf(what, "hujson: line %d, column %d:", &line, &column); scanErr == nil {
+		_, what, _ = strings.Cut(what, ", column ")
+		_, what, _ = strings.Cut(what, ": ")
+	}
+	p.errs = append(p.errs, &Error{p.file, line, fmt.Sprintf("this is not JSON, in column %d: %s", column, printable(what))})
 }
 
 // tooDeep reports whether values are nested too deeply for a parser that calls itself. Brackets in texts
