@@ -184,6 +184,12 @@ func stepInFile(e *engine.Error) string {
 	if e.Reason == engine.BuildFailed && len(e.Fields) > 0 {
 		return fmt.Sprintf("the build was denied %s (bawn net log --denied --name {sandbox}): write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), project.Name)
 	}
+	if len(e.Fields) > 0 && e.Reason == engine.ApprovalInvalid {
+		return "bawn trust " + trustArguments(e.Path, e.Fields)
+	}
+	if len(e.Fields) > 0 && e.Reason == engine.ApprovalUnreadable {
+		return "bawn trust --forget " + trustArguments(e.Path, e.Fields)
+	}
 	if e.Check == nil {
 		return ""
 	}

@@ -65,6 +65,8 @@ func TestWordsOfErrors(t *testing.T) {
 		{&engine.Error{Reason: engine.ImageInUse, Err: failed}, "no", "bawn rm the sandboxes that use it (bawn inspect NAME shows the image of a sandbox)"},
 		{&engine.Error{Reason: engine.PathEscapes, Sandbox: "shop", Err: failed}, "no", "if you mean the place that the path leads to, write that path"},
 		{&engine.Error{Reason: engine.SpecialDestination, Sandbox: "shop", Path: "/a b", Err: failed}, "no", "bawn exec shop -- cat '/a b'"},
+		{&engine.Error{Reason: engine.ApprovalInvalid, Path: "/p", Fields: []string{".devcontainer.json"}, Err: failed}, "no", "bawn trust --devcontainer=/p/.devcontainer.json /p"},
+		{&engine.Error{Reason: engine.ApprovalUnreadable, Path: "/p", Fields: []string{".devcontainer.json"}, Err: failed}, "no", "bawn trust --forget --devcontainer=/p/.devcontainer.json /p"},
 		// What a verb says about an error comes first.
 		{hint(&engine.Error{Reason: engine.StartFailed, Err: failed}, "look"), "no", "look"},
 	} {

@@ -121,7 +121,7 @@ func (e *Engine) CheckDevcontainer(dir, name string) (*project.Check, error) {
 	}
 	c, err := approvals.Look(dir)
 	if err != nil {
-		return nil, &Error{Reason: ApprovalUnreadable, Path: dir, Err: err}
+		return nil, &Error{Reason: ApprovalUnreadable, Path: dir, Fields: fileField(name), Err: err}
 	}
 	return c, nil
 }

@@ -92,10 +92,10 @@ const (
 	// Check where it was just read).
 	ProjectInvalid Reason = "project-invalid"
 	// ApprovalInvalid: what was approved cannot be used any more (Path of the project
-	// directory).
+	// directory; Fields: the file, if it is not bawn.yaml).
 	ApprovalInvalid Reason = "approval-invalid"
-	// ApprovalUnreadable: the file that holds the approval cannot be read (Path of the
-	// project directory).
+	// ApprovalUnreadable: the file that holds the approval cannot be read (Path and Fields
+	// as for ApprovalInvalid).
 	ApprovalUnreadable Reason = "approval-unreadable"
 
 	// NoQEMU: no usable QEMU is installed.

@@ -133,11 +133,15 @@ func (e *Engine) warnCheck(spec *sandbox.Spec, c *project.Check, err error) {
 	if err != nil || c.Settled() {
 		return // what cannot be read is an error where it is used
 	}
-	var other []string
-	if c.Name != project.Name {
-		other = []string{c.Name}
+	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Fields: fileField(c.Name), Text: c.File() + " is not approved in its present form and has no effect"})
+}
+
+// fileField returns the Fields of an error or a notice about a file of the project: none for bawn.yaml.
+func fileField(name string) []string {
+	if name == project.Name {
+		return nil
 	}
-	e.notify(Notice{Reason: NotApproved, Sandbox: spec.Name, Path: c.Dir, Fields: other, Text: c.File() + " is not approved in its present form and has no effect"})
+	return []string{name}
 }
 
 // approvalsOf opens the user's approvals. It is an error if a guest can write the one of a
@@ -190,7 +194,7 @@ func approvedFile(sandboxes *store.Store, dir, name string) (*project.Proposal, 
 	}
 	p, err := approvals.Proposal(dir)
 	if err != nil {
-		return nil, &Error{Reason: ApprovalInvalid, Path: dir, Err: err}
+		return nil, &Error{Reason: ApprovalInvalid, Path: dir, Fields: fileField(name), Err: err}
 	}
 	return p, nil
 }
@@ -285,8 +289,12 @@ func (e *Engine) syncRunning(ctx context.Context, d store.Dir, spec *sandbox.Spe
 		return nil
 	}
 	if keys := awaitingStart(spec, add); len(keys) > 0 {
+		files := project.Name
+		if spec.Devcontainer != "" {
+			files += " or " + spec.Devcontainer
+		}
 		e.notify(Notice{Reason: NeedsRestart, Sandbox: spec.Name, Fields: keys,
-			Text: fmt.Sprintf("%s: its changes to %s take effect at the next start", project.Name, strings.Join(keys, ", "))})
+			Text: fmt.Sprintf("%s: its changes to %s take effect at the next start", files, strings.Join(keys, ", "))})
 	}
 	return nil
 }
