@@ -1,7 +1,9 @@
 package guest
 
 import (
+	"errors"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -68,5 +70,21 @@ func TestHostFilesKeepEdits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLongHostsFile: a long list of blocked hosts in an image's /etc/hosts stays whole.
+func TestLongHostsFile(t *testing.T) {
+	root := t.TempDir()
+	list := strings.Repeat("0.0.0.0 blocked.example\n", 100_000) // 2.4 MB
+	if err := errors.Join(os.Mkdir(root+"/etc", 0o755), os.WriteFile(root+"/etc/hosts", []byte(list), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nameHost(root, "box"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(root + "/etc/hosts")
+	if err != nil || !strings.Contains(string(b), list) {
+		t.Errorf("%d bytes of %d are left, %v", len(b), len(list), err)
 	}
 }

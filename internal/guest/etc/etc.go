@@ -15,8 +15,9 @@ import (
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
-// maxSize bounds what Read reads of a file, in bytes.
-const maxSize = 1 << 20
+// maxSize bounds what Read reads of a file, in bytes. It is far above the files that people have: a list
+// of blocked hosts in /etc/hosts has some 4 MiB. Callers write back what they have read, so a file must not be cut.
+const maxSize = 16 << 20
 
 // Read returns the contents of a file, up to maxSize. Of what is missing, cannot be read,
 // or is no regular file, it returns nil. It does not wait for a writer of a pipe.
