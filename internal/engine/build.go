@@ -215,7 +215,7 @@ exit 1`
 // guest runs a command in the builder, with that input. What it prints is reported as
 // GuestMessage, and a status other than 0 is an error, too.
 func (b *Build) guest(ctx context.Context, input []byte, argv ...string) (status int, err error) {
-	messages := &lineNotices{engine: b.e, sandbox: b.s.Spec.Name}
+	messages := b.e.newLineNotices(b.s.Spec.Name)
 	cmd := session.Command{Argv: argv, Dir: "/", Stdout: io.Discard, Stderr: messages, WaitOutput: true}
 	if input != nil {
 		r, w, err := os.Pipe()
@@ -257,7 +257,7 @@ func (b *Build) Save(ctx context.Context) (*Image, error) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		messages := &lineNotices{engine: b.e, sandbox: b.s.Spec.Name}
+		messages := b.e.newLineNotices(b.s.Spec.Name)
 		exit, err := b.s.conn.Run(ctx, session.Command{Argv: []string{"docker", "save", builtTag}, Dir: "/", Stdout: w, Stderr: messages, WaitOutput: true})
 		messages.flush()
 		if err == nil && exit.Status != 0 {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"bawn.dev/bawn/internal/image"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -107,7 +107,7 @@ func (e *Engine) packGuest(ctx context.Context, spec *sandbox.Spec) (*guestTree,
 	r, w := io.Pipe()
 	t := &guestTree{PipeReader: r, client: client}
 	t.packed.Go(func() {
-		messages := &lineNotices{engine: e, sandbox: spec.Name}
+		messages := e.newLineNotices(spec.Name)
 		exit, err := client.Run(ctx, session.Command{
 			Argv: append([]string{"sh", "-euc", packScript, "sh"}, excludeArgs(spec)...), Dir: "/",
 			Stdout: w, Stderr: messages, WaitOutput: true,
@@ -140,31 +140,32 @@ const (
 	maxGuestLines = 50
 )
 
-// lineNotices is a writer that reports each line as a GuestMessage, within limits.
+// lineNotices is a writer that reports each line as a GuestMessage, within limits. It never fails.
 type lineNotices struct {
+	lines.Splitter
 	engine  *Engine
 	sandbox string
-	line    []byte
 	count   int
 }
 
-// Write implements io.Writer. It never fails.
-func (l *lineNotices) Write(b []byte) (int, error) {
-	for part := range bytes.Lines(b) {
-		text, ended := bytes.CutSuffix(part, []byte("\n"))
-		l.line = append(l.line, text[:min(len(text), maxGuestLine-len(l.line))]...)
-		if ended {
-			l.flush()
-		}
+func (e *Engine) newLineNotices(sandbox string) *lineNotices {
+	l := &lineNotices{engine: e, sandbox: sandbox}
+	l.Splitter = lines.Splitter{Limit: maxGuestLine, Cut: true, Each: func(line []byte) error {
+		l.report(line)
+		return nil
+	}}
+	return l
+}
+
+func (l *lineNotices) report(line []byte) {
+	if len(line) > 0 && l.count < maxGuestLines {
+		l.engine.notify(Notice{Reason: GuestMessage, Sandbox: l.sandbox, Text: string(line)})
 	}
-	return len(b), nil
+	l.count++
 }
 
 // flush reports what is left of an unfinished line.
 func (l *lineNotices) flush() {
-	if len(l.line) > 0 && l.count < maxGuestLines {
-		l.engine.notify(Notice{Reason: GuestMessage, Sandbox: l.sandbox, Text: string(l.line)})
-	}
-	l.count++
-	l.line = l.line[:0]
+	l.report(l.Rest())
+	l.Reset()
 }

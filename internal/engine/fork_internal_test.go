@@ -161,7 +161,7 @@ func TestRestorePutsAllBack(t *testing.T) {
 // number and length.
 func TestGuestMessages(t *testing.T) {
 	e, events := newEngine(t)
-	w := &lineNotices{engine: e, sandbox: "shop"}
+	w := e.newLineNotices("shop")
 	long := strings.Repeat("x", maxGuestLine)
 	for _, part := range []string{"tar: ", "one\ntwo\n\n", long, long, "\n", "end"} {
 		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {

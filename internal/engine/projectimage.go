@@ -20,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -231,7 +232,7 @@ func (b *projectBuild) build(ctx context.Context) (img *Image, err error) {
 	}
 	defer func() { err = errors.Join(err, build.Close()) }()
 	t := b.e.progress().Start("Building the image of "+b.dir, 0, 0)
-	out := &lastLines{each: t.Note}
+	out := newLastLines(t.Note)
 	exit, err := build.Run(ctx, session.Command{Stdout: out, Stderr: out, WaitOutput: true})
 	if ctx.Err() != nil { // which has closed the connection
 		err = context.Cause(ctx)
@@ -275,41 +276,42 @@ const (
 	maxLastLine  = 500 // bytes
 )
 
-// lastLines is a writer that keeps the last lines of a text, within limits. It may be the standard
-// output and error of a command at once.
+// lastLines is a writer that keeps the last lines of a text, within limits. It never fails, and may
+// be the standard output and error of a command at once.
 type lastLines struct {
 	each func(line string) // called with each line; may be nil
 
 	mu    sync.Mutex
-	line  []byte
-	lines []string
+	split lines.Splitter
+	kept  []string
 }
 
-// Write implements io.Writer. It never fails.
+func newLastLines(each func(line string)) *lastLines {
+	l := &lastLines{each: each}
+	l.split = lines.Splitter{Limit: maxLastLine, Cut: true, Each: func(line []byte) error {
+		l.keep(line)
+		return nil
+	}}
+	return l
+}
+
+// Write implements io.Writer.
 func (l *lastLines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for part := range bytes.Lines(b) {
-		text, ended := bytes.CutSuffix(part, []byte("\n"))
-		l.line = append(l.line, text[:min(len(text), maxLastLine-len(l.line))]...)
-		if ended {
-			l.end()
-		}
-	}
-	return len(b), nil
+	return l.split.Write(b)
 }
 
-func (l *lastLines) end() {
-	line := string(bytes.TrimRight(l.line, "\r \t"))
-	l.line = l.line[:0]
+func (l *lastLines) keep(text []byte) {
+	line := string(bytes.TrimRight(text, "\r \t"))
 	if line == "" {
 		return
 	}
 	if l.each != nil {
 		l.each(line)
 	}
-	if l.lines = append(l.lines, line); len(l.lines) > maxLastLines {
-		l.lines = slices.Clone(l.lines[1:])
+	if l.kept = append(l.kept, line); len(l.kept) > maxLastLines {
+		l.kept = slices.Clone(l.kept[1:])
 	}
 }
 
@@ -317,6 +319,7 @@ func (l *lastLines) end() {
 func (l *lastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.end()
-	return strings.Join(l.lines, "\n")
+	l.keep(l.split.Rest())
+	l.split.Reset()
+	return strings.Join(l.kept, "\n")
 }

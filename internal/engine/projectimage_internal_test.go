@@ -346,7 +346,7 @@ func TestTheBuildersOfAProject(t *testing.T) {
 
 // TestLastLines: what a failed build said is kept within limits.
 func TestLastLines(t *testing.T) {
-	l := &lastLines{}
+	l := newLastLines(nil)
 	for i := range 3 * maxLastLines {
 		fmt.Fprintf(l, "line %d\r\n\n", i)
 	}

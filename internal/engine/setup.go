@@ -119,7 +119,7 @@ func (r *setupRun) run(ctx context.Context) error {
 // asRoot runs a script in the guest and returns the beginning of what it prints.
 func (r *setupRun) asRoot(ctx context.Context, script string, args ...string) (string, error) {
 	var out bytes.Buffer
-	said := &lastLines{}
+	said := newLastLines(nil)
 	argv := append([]string{"/bin/sh", "-c", script, "sh"}, args...)
 	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Stdout: &bounded{&out}, Stderr: said, WaitOutput: true})
 	if err == nil && exit.Status != 0 {

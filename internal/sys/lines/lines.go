@@ -59,8 +59,10 @@ type Splitter struct {
 	// Each is called with each whole line, without its newline. The slice is valid
 	// until Each returns. Its error ends the Write.
 	Each func(line []byte) error
-	// Limit is the longest line in bytes, without its newline. Longer ones are left out.
+	// Limit is the longest line in bytes, without its newline. Longer ones are left out, or
+	// cut if Cut is set.
 	Limit int
+	Cut   bool
 
 	part []byte // the line that has not ended
 	skip bool   // it is too long
@@ -72,6 +74,9 @@ func (s *Splitter) Write(b []byte) (int, error) {
 	for len(b) > 0 {
 		line, rest, ended := bytes.Cut(b, []byte("\n"))
 		b = rest
+		if s.Cut {
+			line = line[:min(len(line), s.Limit-len(s.part))]
+		}
 		if s.skip = s.skip || len(s.part)+len(line) > s.Limit; s.skip {
 			s.part = s.part[:0]
 		} else {

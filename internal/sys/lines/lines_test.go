@@ -80,6 +80,23 @@ func TestSplitter(t *testing.T) {
 	}
 }
 
+// TestSplitterCuts: with Cut, of a longer line the beginning is a line, also of the last one.
+func TestSplitterCuts(t *testing.T) {
+	in := "one\n\nseven77\nsix666\nand the last"
+	for step := 1; step <= len(in); step++ {
+		var got []string
+		s := Splitter{Limit: 6, Cut: true, Each: func(l []byte) error { got = append(got, string(l)); return nil }}
+		for part := range slices.Chunk([]byte(in), step) {
+			if n, err := s.Write(part); n != len(part) || err != nil {
+				t.Fatalf("Write = %d, %v", n, err)
+			}
+		}
+		if !slices.Equal(got, []string{"one", "", "seven7", "six666"}) || string(s.Rest()) != "and th" {
+			t.Errorf("in steps of %d: %q, rest %q", step, got, s.Rest())
+		}
+	}
+}
+
 func TestSplitterStopsAtAnError(t *testing.T) {
 	calls := 0
 	s := Splitter{Limit: 6, Each: func([]byte) error { calls++; return io.ErrClosedPipe }}
