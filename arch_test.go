@@ -33,6 +33,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/pathwalk", ""},
 	{"internal/sys/proc", "sys/fileid sys/pathwalk"},
 	{"internal/sys/proxyenv", ""},
+	{"internal/sys/proxyenv/proxyenvtest", "sys/proxyenv"},
 	{"internal/sys/regular", ""},
 	{"internal/sys/relay", ""},
 	{"internal/sys/reserve", ""},

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
 // TestRemedies: each finding of a host that has nothing is worded.
@@ -15,9 +15,7 @@ func TestRemedies(t *testing.T) {
 		t.Setenv(v, filepath.Join(t.TempDir(), v))
 	}
 	t.Setenv("PATH", t.TempDir())
-	for _, v := range proxyenv.Variables { // a doctor asks each proxy
-		t.Setenv(v, "")
-	}
+	proxyenvtest.Set(t) // a doctor asks each proxy
 	for _, f := range engine.Doctor(t.Context()) {
 		if words := remedyWords(f.Remedy); f.OK != (words == "") || strings.Contains(words, "%!") {
 			t.Errorf("%+v: %q", f, words)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
 func TestParseTargets(t *testing.T) {
@@ -178,11 +179,7 @@ func TestSourcesFile(t *testing.T) {
 
 // TestAptGetsTheProxy: apt knows lower case variables alone.
 func TestAptGetsTheProxy(t *testing.T) {
-	for _, v := range proxyenv.Variables {
-		t.Setenv(v, "")
-	}
-	t.Setenv("ALL_PROXY", "socks5://staff:word@proxy.test")
-	t.Setenv("NO_PROXY", "mirror.corp.test")
+	proxyenvtest.Set(t, "ALL_PROXY=socks5://staff:word@proxy.test", "NO_PROXY=mirror.corp.test")
 	s, err := proxyenv.Read()
 	if err != nil {
 		t.Fatal(err)

@@ -6,21 +6,13 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
-
-// noProxies empties the variables of proxies, which a doctor would ask.
-func noProxies(t *testing.T) {
-	t.Helper()
-	for _, v := range proxyenv.Variables {
-		t.Setenv(v, "")
-	}
-}
 
 // TestDoctorOfBareHost: what is not well has a detail and a remedy, on a host that has
 // nothing.
 func TestDoctorOfBareHost(t *testing.T) {
-	noProxies(t)
+	proxyenvtest.Set(t)                                                    // a doctor would ask each
 	home := filepath.Join(t.TempDir(), strings.Repeat("a-long-name-", 12)) // longer than an address of a socket
 	for _, v := range []string{"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"} {
 		t.Setenv(v, filepath.Join(home, v))
@@ -52,7 +44,7 @@ func TestDoctorOfBareHost(t *testing.T) {
 }
 
 func TestDoctorFolders(t *testing.T) {
-	noProxies(t)
+	proxyenvtest.Set(t) // a doctor would ask each
 	t.Setenv("XDG_STATE_HOME", "/proc/nowhere")
 	t.Setenv("XDG_CACHE_HOME", "/proc/nowhere")
 	failed := map[engine.CheckID]engine.RemedyKind{}

@@ -5,28 +5,26 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
 // TestDoctorAsksTheProxies: the findings say whether each answers, and have no password.
 func TestDoctorAsksTheProxies(t *testing.T) {
 	web, socks := tunneltest.New(t, false, true), tunneltest.New(t, true, false)
 	for _, c := range []struct {
-		env       map[string]string
+		env       []string
 		ok, fatal bool
 		want      []string
 	}{
 		{nil, true, false, nil},
-		{map[string]string{"HTTPS_PROXY": web.URL(), "http_proxy": socks.URL()}, true, false, []string{
+		{[]string{"HTTPS_PROXY=" + web.URL(), "http_proxy=" + socks.URL()}, true, false, []string{
 			"http://" + web.Addr + " (HTTPS_PROXY) answers", "socks5h://" + socks.Addr + " (http_proxy) answers",
 		}},
-		{map[string]string{"ALL_PROXY": "http://staff:hunter2@" + web.Addr}, false, false, []string{"does not take the user and password"}},
-		{map[string]string{"ALL_PROXY": "http://staff:hunter2@" + socks.Addr}, false, false, []string{"the proxy http://" + socks.Addr}},
-		{map[string]string{"ALL_PROXY": "socks4://staff:hunter2@" + socks.Addr}, false, true, []string{"the variable ALL_PROXY"}},
+		{[]string{"ALL_PROXY=http://staff:hunter2@" + web.Addr}, false, false, []string{"does not take the user and password"}},
+		{[]string{"ALL_PROXY=http://staff:hunter2@" + socks.Addr}, false, false, []string{"the proxy http://" + socks.Addr}},
+		{[]string{"ALL_PROXY=socks4://staff:hunter2@" + socks.Addr}, false, true, []string{"the variable ALL_PROXY"}},
 	} {
-		for _, v := range proxyenv.Variables {
-			t.Setenv(v, c.env[v])
-		}
+		proxyenvtest.Set(t, c.env...)
 		found := checkProxies(t.Context())
 		if len(found) != len(c.want) {
 			t.Fatalf("%v: %+v", c.env, found)

@@ -16,7 +16,7 @@ import (
 
 	"bawn.dev/bawn/internal/debian"
 	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
 // TestPullGoesThroughTheProxy: by ALL_PROXY too, to a registry that the host cannot reach; with
@@ -55,10 +55,7 @@ func TestMmdebstrapGetsTheProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	for _, v := range proxyenv.Variables {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HTTPS_PROXY", "staff:hunter2@proxy.test:3128")
+	proxyenvtest.Set(t, "HTTPS_PROXY=staff:hunter2@proxy.test:3128")
 	const ofEnv, ofApt = "http://staff:hunter2@proxy.test:3128", "http://apt:hunter2@cache.test:3142/"
 	for _, c := range []struct{ conf, want []string }{
 		{nil, []string{"https_proxy=" + ofEnv}},

@@ -6,22 +6,13 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
-
-// setProxy sets HTTPS_PROXY, and empties the other variables that count.
-func setProxy(t *testing.T, url string) {
-	t.Helper()
-	for _, v := range proxyenv.Variables {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HTTPS_PROXY", url)
-}
 
 // TestAStartWithABrokenProxyFails: it does not go on directly, and says which variable is
 // wrong, but not its value.
 func TestAStartWithABrokenProxyFails(t *testing.T) {
-	setProxy(t, "socks4://staff:hunter2@proxy.test:1080")
+	proxyenvtest.Set(t, "HTTPS_PROXY=socks4://staff:hunter2@proxy.test:1080")
 	l := begin(t)
 	<-l.ended
 	if l.why == nil || !strings.Contains(l.why.Error(), "HTTPS_PROXY") || strings.Contains(l.why.Error(), "hunter2") {
@@ -36,7 +27,7 @@ func TestAStartWithABrokenProxyFails(t *testing.T) {
 
 // TestNoFileHasThePasswordOfTheProxy: the sandbox's folder names the proxy alone.
 func TestNoFileHasThePasswordOfTheProxy(t *testing.T) {
-	setProxy(t, "http://staff:hunter2@proxy.test:3128")
+	proxyenvtest.Set(t, "HTTPS_PROXY=http://staff:hunter2@proxy.test:3128")
 	l := begin(t)
 	<-l.ready
 	files, err := os.ReadDir(l.s.dir.Path)

@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 	"bawn.dev/bawn/internal/sys/relay"
 )
 
@@ -99,11 +100,7 @@ func (p *Proxy) Settings(t *testing.T, noProxy string) *proxyenv.Settings {
 // Settings are those of a host with ALL_PROXY and NO_PROXY.
 func Settings(t *testing.T, proxy, noProxy string) *proxyenv.Settings {
 	t.Helper()
-	for _, v := range proxyenv.Variables {
-		t.Setenv(v, "")
-	}
-	t.Setenv("ALL_PROXY", proxy)
-	t.Setenv("NO_PROXY", noProxy)
+	proxyenvtest.Set(t, "ALL_PROXY="+proxy, "NO_PROXY="+noProxy)
 	s, err := proxyenv.Read()
 	if err != nil {
 		t.Fatal(err)
