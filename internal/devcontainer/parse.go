@@ -273,14 +273,9 @@ func empty(v *hujson.Value) bool {
 
 // text returns a text with its variables replaced.
 func (p *parser) text(v *hujson.Value) (string, bool) {
-	raw, ok := p.raw(v)
-	if !ok {
-		return "", false
-	}
-	s, host, bad := p.replace(raw)
+	_, s, host, ok := p.replaced(v)
 	switch {
-	case bad != "":
-		p.failAt(v, "the variable %s is not known here", printable(bad))
+	case !ok:
 	case len(host) > 0:
 		p.failAt(v, "%s would take a variable of the host's environment, which is not handed in: write its value, or a default (${localEnv:%s:DEFAULT})", host[0], host[0])
 	case strings.Contains(s, "${containerEnv:"):
@@ -289,6 +284,20 @@ func (p *parser) text(v *hujson.Value) (string, bool) {
 		return s, true
 	}
 	return "", false
+}
+
+// replaced returns a text as it is written, and with its variables replaced. host are the names of
+// those of the host's environment that have no default.
+func (p *parser) replaced(v *hujson.Value) (raw, s string, host []string, ok bool) {
+	if raw, ok = p.raw(v); !ok {
+		return "", "", nil, false
+	}
+	s, host, bad := p.replace(raw)
+	if bad != "" {
+		p.failAt(v, "the variable %s is not known here", printable(bad))
+		return "", "", nil, false
+	}
+	return raw, s, host, true
 }
 
 // raw returns a text as it is written.
@@ -393,14 +402,9 @@ func (p *parser) env(v *hujson.Value) map[string]string {
 			vars[m.key] = ""
 			continue
 		}
-		raw, ok := p.raw(m.value)
-		if !ok {
-			continue
-		}
-		s, host, bad := p.replace(raw)
+		_, s, host, ok := p.replaced(m.value)
 		switch {
-		case bad != "":
-			p.failAt(m.value, "the variable %s is not known here", printable(bad))
+		case !ok:
 		case len(host) > 0:
 			p.out.Setup.HostEnv = append(p.out.Setup.HostEnv, m.key)
 		default:
@@ -676,19 +680,11 @@ func (p *parser) mountFields(v *hujson.Value) map[string]string {
 // mountText is text. The host's environment, which sources of the host are often named by, stays as
 // it is written: these are refused as a whole.
 func (p *parser) mountText(v *hujson.Value) (string, bool) {
-	raw, ok := p.raw(v)
-	if !ok {
-		return "", false
-	}
-	s, host, bad := p.replace(raw)
-	if bad != "" {
-		p.failAt(v, "the variable %s is not known here", printable(bad))
-		return "", false
-	}
+	raw, s, host, ok := p.replaced(v)
 	if len(host) > 0 {
-		return raw, true
+		return raw, ok
 	}
-	return s, true
+	return s, ok
 }
 
 // variable matches a variable of the file.
