@@ -157,10 +157,30 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) err
 	if errors.Is(err, fs.ErrExist) {
 		return &Error{Reason: VolumeExists, Volume: name, Err: fmt.Errorf("a volume named %s exists already", name)}
 	}
-	if err == nil {
-		_ = s.Sweep() // what is left over is removed by a later one, or by bawn volume prune
+	if err != nil {
+		return err
 	}
-	return err
+	gone, _ := s.Leftovers() // what is not removed now is by a later one, or by bawn volume prune
+	l.Close()
+	_ = e.deleteVolumes(ctx, gone)
+	return nil
+}
+
+// deleteVolumes removes the files of volumes that were taken out of the store. It may take long, so
+// the caller has given back the store's lock.
+func (e *Engine) deleteVolumes(ctx context.Context, list []*volume.Gone) error {
+	if len(list) == 0 {
+		return nil
+	}
+	return e.during("Removing files", func() (err error) {
+		for _, g := range list {
+			if ctx.Err() != nil { // a later one removes the rest
+				return errors.Join(err, context.Cause(ctx))
+			}
+			err = errors.Join(err, g.Remove())
+		}
+		return err
+	})
 }
 
 // RemoveVolume removes a volume with all that is in it. It is an error while a sandbox has it,
@@ -171,25 +191,31 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	return e.removeVolume(s, name)
-}
-
-// removeVolume is RemoveVolume under the lock.
-func (e *Engine) removeVolume(s *volume.Store, name string) error {
-	users, err := e.volumeUsers()
+	gone, err := e.takeOutVolume(s, name)
+	l.Close()
 	if err != nil {
 		return err
 	}
+	return e.deleteVolumes(ctx, []*volume.Gone{gone})
+}
+
+// takeOutVolume takes a volume that no sandbox has out of the store. The caller holds the store's
+// lock.
+func (e *Engine) takeOutVolume(s *volume.Store, name string) (*volume.Gone, error) {
+	users, err := e.volumeUsers()
+	if err != nil {
+		return nil, err
+	}
 	if list := users[name]; len(list) > 0 {
-		return heldBy(name, list)
+		return nil, heldBy(name, list)
 	}
 	if v, err := s.Get(name); err == nil { // a sandbox that starts with it has not written its spec yet
 		if other := e.holder(v.Writer(), ""); other != "" {
-			return heldBy(name, []string{other})
+			return nil, heldBy(name, []string{other})
 		}
 	}
-	return volumeError(name, s.Remove(name))
+	gone, err := s.TakeOut(name)
+	return gone, volumeError(name, err)
 }
 
 func heldBy(name string, list []string) error {
@@ -214,19 +240,18 @@ func (e *Engine) PruneVolumes(ctx context.Context, list []Volume) (removed []Vol
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
+	gone, err := s.Leftovers()
 	for _, v := range list {
-		if ctx.Err() != nil {
-			return removed, context.Cause(ctx)
-		}
-		switch rerr := e.removeVolume(s, v.Name); {
+		g, rerr := e.takeOutVolume(s, v.Name)
+		switch {
 		case rerr == nil:
-			removed = append(removed, v)
+			removed, gone = append(removed, v), append(gone, g)
 		case ReasonOf(rerr) != VolumeHeld && ReasonOf(rerr) != NoVolume:
 			err = errors.Join(err, rerr)
 		}
 	}
-	return removed, errors.Join(err, s.Sweep())
+	l.Close()
+	return removed, errors.Join(err, e.deleteVolumes(ctx, gone))
 }
 
 // claimVolumes makes the sandbox the writer of its volumes but the read-only ones, and makes

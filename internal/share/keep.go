@@ -91,11 +91,25 @@ func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string) *undo.
 	if err != nil {
 		st = nil
 	}
-	e := f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name}, path)[0]
+	e := f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name, Also: f.tree.otherPaths(st)}, path)[0]
 	if st == nil || !f.tree.beingWritten(keyOf(st)) {
 		f.undo.Met(e, st)
 	}
 	return e
+}
+
+// otherPaths returns the places where a file was seen that has several names. st may be nil.
+func (t *tree) otherPaths(st *unix.Statx_t) []string {
+	if st == nil || isDir(st) || st.Nlink < 2 {
+		return nil
+	}
+	t.mu.Lock()
+	n := t.byKey[keyOf(st)]
+	t.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	return t.paths(n)
 }
 
 // beingWritten reports whether the guest has a file open that it has written, so that how it left

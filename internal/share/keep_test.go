@@ -1,6 +1,7 @@
 package share
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -305,5 +306,43 @@ func TestAFileThatTheGuestKeepsWritingIsItsOwn(t *testing.T) {
 	f.release(b.Fh)
 	if res := undoAll(t, root, store, 1); readText(t, filepath.Join(root, "log")) != "first" {
 		t.Errorf("%+v", res)
+	}
+}
+
+// TestHardLinksComeBack: the names of one file that the guest wrote, removed or replaced are names of
+// one file again after an undo.
+func TestHardLinksComeBack(t *testing.T) {
+	for what, change := range map[string]func(*testing.T, *fileSystem){
+		"written": func(t *testing.T, f *fileSystem) { edit(t, f, 1, "a", unix.O_WRONLY, "new") },
+		"removed": func(t *testing.T, f *fileSystem) {
+			h := header(1)
+			must(t, f.Unlink(nil, &h, "b"))
+		},
+		"replaced": func(t *testing.T, f *fileSystem) {
+			must(t, f.Rename(nil, &fuse.RenameIn{InHeader: header(1), Newdir: 1}, "n", "a"))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f, root, store := newKeptTest(t)
+			a, b := filepath.Join(root, "a"), filepath.Join(root, "b")
+			if err := errors.Join(os.WriteFile(a, []byte("old"), 0o644), os.Link(a, b), os.WriteFile(filepath.Join(root, "n"), []byte("x"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			lookup(t, f, 1, "a") // both names are known to be in the share
+			lookup(t, f, 1, "b")
+			change(t, f)
+			f.undo.Sync()
+			undoAll(t, root, store, 1)
+			first, err := os.Stat(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if second, err := os.Stat(b); err != nil || !os.SameFile(first, second) {
+				t.Errorf("a and b are two files: %v", err)
+			}
+			if text, err := os.ReadFile(b); err != nil || string(text) != "old" {
+				t.Errorf("%q, %v", text, err)
+			}
+		})
 	}
 }

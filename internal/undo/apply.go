@@ -128,7 +128,10 @@ func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 	if err != nil {
 		return res, err
 	}
-	a := &applier{store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res}
+	a := &applier{
+		store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res,
+		linked: map[uint64]name{},
+	}
 	err = a.steps(p)
 	res.Point = a.rec.end()
 	err = errors.Join(err, m.close())
@@ -146,6 +149,8 @@ type applier struct {
 	rec   *Recorder
 	marks *marks
 	res   *Result
+
+	linked map[uint64]name // by the inode before: a name of each file with several that came back
 }
 
 // errChanged means that a path is not as it was when the plan was made.
@@ -247,6 +252,9 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		if err := a.mark(s.Path); err != nil {
 			return err
 		}
+		if a.link(dir, s) {
+			break
+		}
 		if err := a.file(dir, s); err != nil {
 			_ = unix.Unlinkat(dir, a.temp, 0)
 			return err
@@ -258,6 +266,8 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		_ = unix.Unlinkat(dir, a.temp, 0)
 		return err
 	}
+	_ = unix.Unlinkat(dir, a.temp, 0) // rename(2) leaves it if both were names of one file
+	a.cameBack(dir, name, s)
 	return nil
 }
 

@@ -77,7 +77,7 @@ func Look(root *os.File, at string, limit int64) (Seen, []byte, error) {
 var ErrTooLarge = errors.New("it is too large to be shown")
 
 func lookIn(dir int, name string, limit int64) (Seen, []byte, error) {
-	fd, st, err := place(Source{dir, name})
+	fd, st, err := place(Source{FD: dir, Name: name})
 	if gone(err) {
 		return Seen{Kind: Absent}, nil, nil
 	}

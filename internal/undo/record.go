@@ -36,6 +36,8 @@ type State struct {
 	Lost   string `json:"l,omitempty"` // of a file: why its contents were not kept
 	Target []byte `json:"r,omitempty"` // of a link
 	Owner  []byte `json:"o,omitempty"` // the extended attribute ownerAttribute
+	Ino    uint64 `json:"i,omitempty"` // of a file: its inode
+	Also   []byte `json:"a,omitempty"` // of a file with several names (hard links): another one, if one was known
 }
 
 // ownerAttribute is the record of owner and mode inside that the share's server keeps.
@@ -107,6 +109,9 @@ func (s *State) check() error {
 	case File:
 		if s.Size < 0 || (s.Blob == "") == (s.Lost == "") || s.Blob != "" && !isBlob(s.Blob) {
 			return errors.New("a file has no usable contents")
+		}
+		if s.Also != nil {
+			return checkPath(string(s.Also))
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,6 +115,8 @@ func (r *Recorder) close() {
 type Source struct {
 	FD   int
 	Name string
+	// Also are further names of the file that do not change, as far as they are known.
+	Also []string
 }
 
 // Before records paths that are about to change, and that are all names of one file (hard
@@ -138,10 +141,25 @@ func (r *Recorder) Before(src Source, paths ...string) []*Entry {
 		if state == nil {
 			state = r.capture(e.point, src)
 		}
-		r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: state})
+		r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: state.also(path, paths, src.Also)})
 		close(e.ready)
 	}
 	return entries
+}
+
+// also returns the state of a path, with another of the file's names if it has several.
+func (s *State) also(path string, names ...[]string) *State {
+	if s.Ino == 0 {
+		return s
+	}
+	c := *s
+	for _, other := range slices.Concat(names...) {
+		if other != path && checkPath(other) == nil {
+			c.Also = []byte(other)
+			break
+		}
+	}
+	return &c
 }
 
 // Seen returns the entries of those paths that were recorded in the present restore point.
@@ -340,7 +358,7 @@ func (r *Recorder) Met(e *Entry, st *unix.Statx_t) {
 func (r *Recorder) beforeName(dir int, name, path string) *Entry {
 	r.Names.RLock()
 	defer r.Names.RUnlock()
-	return r.Before(Source{dir, name}, path)[0]
+	return r.Before(Source{FD: dir, Name: name}, path)[0]
 }
 
 // afterName is After for a name in a directory.
@@ -378,6 +396,7 @@ func (r *Recorder) capture(p *point, src Source) *State {
 		}
 	case File:
 		s.Owner = owner(at)
+		s.Ino = st.Ino
 		r.keep(p, at, s)
 	case Dir:
 		s.Owner = owner(at)

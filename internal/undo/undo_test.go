@@ -68,7 +68,7 @@ func (g *guest) before(path string) *Entry {
 	defer unix.Close(fd)
 	g.rec.Names.RLock()
 	defer g.rec.Names.RUnlock()
-	return g.rec.Before(Source{fd, name}, path)[0]
+	return g.rec.Before(Source{FD: fd, Name: name}, path)[0]
 }
 
 func (g *guest) write(name, text string) {
@@ -427,7 +427,7 @@ func TestAKilledUndoGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), marks: m, res: &Result{}}
+		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), marks: m, linked: map[uint64]name{}, res: &Result{}}
 		if err := a.steps(&cut); err != nil {
 			t.Fatal(err)
 		}

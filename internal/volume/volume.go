@@ -7,9 +7,10 @@
 // that what the guest deletes is free on the host at once, and the host parses nothing but a
 // directory tree.
 //
-// A volume is made beside its place and renamed to it, and is renamed away before it is
+// A volume is made beside its place and renamed to it, and is renamed away before its files are
 // removed: a process that is killed leaves no half of a volume, but a folder whose name begins
-// with a dot, which Sweep removes. Names of volumes cannot begin like that.
+// with a dot, which is among the next Leftovers. Names of volumes cannot begin like that. Who
+// removes such a folder holds a lock in it, and not the store's.
 //
 // # Not safe
 //
@@ -28,6 +29,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/workcopy"
@@ -35,7 +38,7 @@ import (
 
 // Names of files. All but the first two are in the folder of a volume.
 const (
-	lockFile  = "lock" // in the store's folder
+	lockFile  = "lock" // in the store's folder, and in one that is being removed
 	dotPrefix = "."    // of what is being made or removed
 
 	settingsFile = "volume.json"
@@ -188,36 +191,72 @@ func (s *Store) Create(name string, size int64) (_ *Volume, err error) {
 	return s.Get(name)
 }
 
-// Remove removes the volume of that name, also a damaged one. The caller holds the Lock, and
-// knows that no sandbox has the volume.
-func (s *Store) Remove(name string) error {
-	if err := sandbox.CheckVolumeName(name); err != nil {
-		return err
-	}
-	gone, err := os.MkdirTemp(s.root, dotPrefix+name+"-")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(filepath.Join(s.root, name), filepath.Join(gone, name)); err != nil {
-		_ = os.Remove(gone)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %s", ErrNone, name)
-		}
-		return err
-	}
-	return workcopy.Remove(gone)
+// Gone is what is no volume any more: one that was taken out of the store, or what a killed
+// process has left. Its files are still there. It may be removed without the store's Lock, so
+// that a large one keeps nobody waiting.
+type Gone struct {
+	path string
+	lock *lockfile.Lock // no other process removes it meanwhile
 }
 
-// Sweep removes what killed processes have left. The caller holds the Lock.
-func (s *Store) Sweep() error {
+// Remove removes the files. The Gone is not to be used any more, also after an error: what is left
+// is among the next Leftovers.
+func (g *Gone) Remove() error {
+	return errors.Join(workcopy.Remove(g.path), g.lock.Close())
+}
+
+// takeGone returns the Gone in a folder, or nil if another process is removing it.
+func takeGone(path string) (*Gone, error) {
+	l, err := lockfile.TryAcquire(filepath.Join(path, lockFile))
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Gone{path, l}, nil
+}
+
+// TakeOut takes the volume of that name, also a damaged one, out of the store. The caller holds
+// the Lock, and knows that no sandbox has the volume.
+func (s *Store) TakeOut(name string) (*Gone, error) {
+	if err := sandbox.CheckVolumeName(name); err != nil {
+		return nil, err
+	}
+	folder, err := os.MkdirTemp(s.root, dotPrefix+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	gone, err := takeGone(folder)
+	if gone == nil {
+		return nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	if err := os.Rename(filepath.Join(s.root, name), filepath.Join(folder, name)); err != nil {
+		_ = gone.Remove()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %s", ErrNone, name)
+		}
+		return nil, err
+	}
+	return gone, nil
+}
+
+// Leftovers returns what killed processes have left, also with an error. The caller holds the
+// Lock, and may give it back before it removes them.
+func (s *Store) Leftovers() (list []*Gone, err error) {
 	entries, err := os.ReadDir(s.root)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	for _, e := range entries {
-		if e.IsDir() && strings.HasPrefix(e.Name(), dotPrefix) {
-			err = errors.Join(err, workcopy.Remove(filepath.Join(s.root, e.Name())))
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), dotPrefix) {
+			continue
 		}
+		gone, gerr := takeGone(filepath.Join(s.root, e.Name()))
+		if gone != nil {
+			list = append(list, gone)
+		}
+		err = errors.Join(err, gerr)
 	}
-	return err
+	return list, err
 }

@@ -48,16 +48,25 @@ func TestLife(t *testing.T) {
 	if err := os.Chmod(filepath.Join(made.Data(), "a"), 0o500); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove("cache"); err != nil {
+	if err := remove(s, "cache"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Get("cache"); !errors.Is(err, ErrNone) {
 		t.Errorf("after its removal: %v", err)
 	}
-	if err := s.Remove("cache"); !errors.Is(err, ErrNone) {
+	if err := remove(s, "cache"); !errors.Is(err, ErrNone) {
 		t.Errorf("removed twice: %v", err)
 	}
 	onlyLock(t, s)
+}
+
+// remove takes a volume out of the store, and removes its files.
+func remove(s *Store, name string) error {
+	gone, err := s.TakeOut(name)
+	if err != nil {
+		return err
+	}
+	return gone.Remove()
 }
 
 // onlyLock fails the test if the store has anything but its lock.
@@ -76,7 +85,7 @@ func TestNames(t *testing.T) {
 	for _, name := range []string{"", ".", "..", "../x", "a/b", ".a-1", "A", "-a", "a_b", "a\x00"} {
 		_, gerr := s.Get(name)
 		_, cerr := s.Create(name, 0)
-		if rerr := s.Remove(name); gerr == nil || cerr == nil || rerr == nil {
+		if rerr := remove(s, name); gerr == nil || cerr == nil || rerr == nil {
 			t.Errorf("%q: %v, %v, %v", name, gerr, cerr, rerr)
 		}
 	}
@@ -105,7 +114,17 @@ func TestKilled(t *testing.T) {
 	if _, err := s.Get("odd"); err == nil || errors.Is(err, ErrNone) {
 		t.Errorf("without settings: %v", err)
 	}
-	if err := errors.Join(s.Sweep(), s.Remove("odd"), s.Remove("cache")); err != nil {
+	list, err := s.Leftovers()
+	if err != nil || len(list) != 2 {
+		t.Errorf("leftovers %v, %v", list, err)
+	}
+	if other, err := s.Leftovers(); err != nil || len(other) > 0 {
+		t.Errorf("leftovers that another process removes: %v, %v", other, err)
+	}
+	for _, g := range list {
+		err = errors.Join(err, g.Remove())
+	}
+	if err := errors.Join(err, remove(s, "odd"), remove(s, "cache")); err != nil {
 		t.Error(err)
 	}
 	onlyLock(t, s)
