@@ -109,7 +109,7 @@ func TestWordsOfNotices(t *testing.T) {
 // do, or they are reasons of notices.
 var noStep = []string{
 	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
-	"SoftwareEmulation", "BuilderRenewed", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "RuleRemote", "RuleWidened", "HostDiskFull", "HostDiskFreed",
+	"SoftwareEmulation", "BuilderRenewed", "BuilderKeepsImage", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "RuleRemote", "RuleWidened", "HostDiskFull", "HostDiskFreed",
 	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade", "LocalDirUseful", "ImageOlder", "DevcontainerThere",
 	"GuestMessage", "NotCopied", "KeptRunning",
 }

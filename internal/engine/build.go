@@ -46,6 +46,8 @@ const (
 	// BuilderRenewed is a notice: the default image changed, so that the cache of earlier
 	// builds was removed (Sandbox).
 	BuilderRenewed Reason = "builder-renewed"
+	// BuilderKeepsImage is a notice: the image is made, and the builder keeps a copy of it (Sandbox).
+	BuilderKeepsImage Reason = "builder-keeps-image"
 )
 
 // BuildRules are the rules that each builder has: base images come from Docker Hub, and packages
@@ -274,9 +276,11 @@ func (b *Build) Save(ctx context.Context) (*Image, error) {
 		}
 		return nil, err
 	}
-	// The layers stay in BuildKit's cache.
-	_, err = b.guest(ctx, nil, "docker", "image", "rm", builtTag)
-	return i, err
+	// The layers stay in BuildKit's cache. The image is made, whatever becomes of the builder's copy.
+	if _, err := b.guest(ctx, nil, "docker", "image", "rm", builtTag); err != nil {
+		b.e.notify(Notice{Reason: BuilderKeepsImage, Sandbox: b.s.Spec.Name, Text: "the builder keeps a copy of the image, which the next build replaces: " + err.Error()})
+	}
+	return i, nil
 }
 
 // maxDenied bounds the rules that Denied returns.
