@@ -59,7 +59,9 @@ var layers = []struct{ name, imports string }{
 	{"internal/transfer", "progress sandbox"},
 	{"internal/secret", "policy"},
 	{"internal/tokens", ""},
-	{"internal/inspect", "secret tokens"},
+	{"internal/sigv4", ""},
+	{"internal/sigv4/sigv4test", ""},
+	{"internal/inspect", "secret sigv4 tokens"},
 	{"internal/sandbox/store", "policy sandbox"},
 	{"internal/devcontainer", ""},
 	{"internal/project", "devcontainer policy sandbox secret share/guard"},
@@ -198,6 +200,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/vishvananda/netlink":    {"internal/guest/netif"},
 		"go.yaml.in/yaml":                   {"internal/agents", "internal/project"},
 		"github.com/zalando/go-keyring":     {"internal/secret"},
+		"github.com/aws/aws-sdk-go-v2":      {"internal/sigv4"},
 		"github.com/hinshun/vt10x":          {"internal/picture"},
 	}
 	for _, dir := range folders(t) {

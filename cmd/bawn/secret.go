@@ -28,6 +28,7 @@ bawn's certificate from the next boot of the sandbox on.
 A secret is for the sandboxes of this directory, or with --all for all of yours.`,
 		Example: `  bawn secret set ANTHROPIC_API_KEY --for api.anthropic.com --from-env ANTHROPIC_API_KEY
   bawn secret set GH_TOKEN --for api.github.com,github.com --command 'gh auth token'
+  bawn secret set AWS --aws --for BUCKET.s3.REGION.amazonaws.com --command 'aws configure export-credentials'
   bawn secret ls`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
@@ -72,6 +73,8 @@ type secretFlags struct {
 	fromEnv, command, file     string
 	header, basic, query       string
 	bearer, body, otherAllowed bool
+	aws                        bool
+	region, service            string
 }
 
 func secretSetCommand() *cobra.Command {
@@ -85,7 +88,14 @@ well-known names (ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY, GH_TOKEN) b
 knows the hosts.
 
 Without a flag for the place, the secret is put into the header for credentials in
-which the placeholder is (Authorization in all its schemes, X-Api-Key and the like).`,
+which the placeholder is (Authorization in all its schemes, X-Api-Key and the like).
+
+With --aws the secret is a pair of keys of AWS, or of a service that takes the same
+signatures. The value is the access key ID, the secret access key and, if there is
+one, the session token, one a line, or JSON as "aws configure export-credentials"
+prints it; with --from-env AWS it is in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+AWS_SESSION_TOKEN. The guest has placeholders in NAME_ACCESS_KEY_ID and so on, so use
+the name AWS; it signs with these, and bawn signs each request anew.`,
 		Example: `  bawn secret set ANTHROPIC_API_KEY < key
   bawn secret set GH_TOKEN --for api.github.com,github.com --command 'gh auth token'
   bawn secret set MAPS_KEY --for maps.example.org --query key`,
@@ -102,14 +112,20 @@ which the placeholder is (Authorization in all its schemes, X-Api-Key and the li
 	c.Flags().StringVar(&f.basic, "basic", "", "put the secret into Authorization: Basic as the password of `USER`")
 	c.Flags().StringVar(&f.query, "query", "", "put the secret into the field `NAME` of the URL's query")
 	c.Flags().BoolVar(&f.body, "body", false, "put the secret into the body (1 MiB at most)")
+	c.Flags().BoolVar(&f.aws, "aws", false, "the secret is a pair of keys that signs requests (AWS Signature Version 4)")
+	c.Flags().StringVar(&f.region, "region", "", "with --aws: sign for this `REGION` only")
+	c.Flags().StringVar(&f.service, "service", "", "with --aws: sign for this `SERVICE` only, such as s3")
 	c.Flags().BoolVar(&f.otherAllowed, "other-credentials", false, "let requests to these hosts carry credentials of the guest's too")
 	c.MarkFlagsMutuallyExclusive("from-env", "command", "file")
-	c.MarkFlagsMutuallyExclusive("header", "bearer", "basic", "query", "body")
+	c.MarkFlagsMutuallyExclusive("header", "bearer", "basic", "query", "body", "aws")
 	return c
 }
 
 // set does the work of bawn secret set.
 func (f *secretFlags) set(c *cobra.Command, name string) error {
+	if !f.aws && (f.region != "" || f.service != "") {
+		return errors.New("--region and --service belong to --aws")
+	}
 	s := secret.Secret{Name: name, Place: f.place(c), Command: f.command, OtherCredentials: f.otherAllowed, Keeper: secret.File}
 	if f.command != "" {
 		s.Keeper = secret.Command
@@ -162,6 +178,8 @@ func (f *secretFlags) place(c *cobra.Command) secret.Place {
 		return secret.Place{Where: secret.InQuery, Arg: f.query}
 	case f.body:
 		return secret.Place{Where: secret.InBody}
+	case f.aws:
+		return secret.Place{Where: secret.InSignature, Region: f.region, Service: f.service}
 	}
 	return secret.Place{}
 }
@@ -173,6 +191,10 @@ func (f *secretFlags) value(c *cobra.Command) (string, error) {
 	switch {
 	case f.command != "":
 		return "", nil
+	case f.aws && f.fromEnv != "":
+		return keyPairEnv(f.fromEnv)
+	case f.aws && f.file == "" && isTerminal(os.Stdin):
+		return askKeyPair(c)
 	case f.fromEnv != "":
 		v, ok := os.LookupEnv(f.fromEnv)
 		if !ok {
@@ -196,6 +218,37 @@ func (f *secretFlags) value(c *cobra.Command) (string, error) {
 		return "", fmt.Errorf("read the value: %w", err)
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+// keyPairEnv returns a pair of keys, one a line, from variables that begin with that name.
+func keyPairEnv(name string) (string, error) {
+	var lines []string
+	for _, end := range []string{"_ACCESS_KEY_ID", "_SECRET_ACCESS_KEY"} {
+		v := os.Getenv(name + end)
+		if v == "" {
+			return "", fmt.Errorf("--from-env: the variable %s is not set", text.Line(name+end))
+		}
+		lines = append(lines, v)
+	}
+	if v := os.Getenv(name + "_SESSION_TOKEN"); v != "" {
+		lines = append(lines, v)
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// askKeyPair asks for a pair of keys on the terminal.
+func askKeyPair(c *cobra.Command) (string, error) {
+	var lines []string
+	for _, what := range []string{"Access key ID", "Secret access key", "Session token (empty: none)"} {
+		fmt.Fprintf(c.ErrOrStderr(), "%s (it is not shown): ", what)
+		b, err := term.ReadPassword(int(os.Stdin.Fd()))
+		fmt.Fprintln(c.ErrOrStderr())
+		if err != nil {
+			return "", fmt.Errorf("read the value: %w", err)
+		}
+		lines = append(lines, strings.TrimSpace(string(b)))
+	}
+	return strings.TrimSpace(strings.Join(lines, "\n")), nil
 }
 
 func hostList(hosts []secret.Host) string {

@@ -178,7 +178,7 @@ func SecretEnv(spec *sandbox.Spec) (env []string, err error) {
 	}
 	list, err := all.Bindings(spec.Dir, spec.ID).List()
 	for _, b := range list {
-		env = append(env, b.Name+"="+b.Placeholder)
+		env = append(env, b.Environ()...)
 	}
 	return env, err
 }

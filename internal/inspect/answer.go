@@ -25,6 +25,7 @@ const (
 // sentValue is a value that was sent to a host.
 type sentValue struct {
 	value, placeholder string
+	whole              bool // answers with it must be whole
 	swaps              []swap
 	patterns           []pattern
 }
@@ -40,6 +41,15 @@ type sentValues struct {
 
 // add notes that a value is about to be sent.
 func (s *sentValues) add(to secret.Host, value, placeholder string) {
+	s.note(to, value, placeholder, true)
+}
+
+// addPair notes a part of a pair of keys, see signature.go.
+func (s *sentValues) addPair(to secret.Host, value, placeholder string) {
+	s.note(to, value, placeholder, false)
+}
+
+func (s *sentValues) note(to secret.Host, value, placeholder string, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.byHost[to] {
@@ -52,7 +62,7 @@ func (s *sentValues) add(to secret.Host, value, placeholder string) {
 	}
 	s.forget(to, placeholder)
 	delete(s.made, to)
-	sent := sentValue{value: value, placeholder: placeholder}
+	sent := sentValue{value: value, placeholder: placeholder, whole: whole}
 	sent.swaps, sent.patterns = swapsOf(value, placeholder)
 	s.byHost[to] = append(s.byHost[to], sent)
 }
@@ -139,6 +149,13 @@ func (s *sentValues) to(h secret.Host) *swaps {
 	return s.made[h]
 }
 
+// whole reports whether the answers of a host must be whole to be looked into.
+func (s *sentValues) whole(h secret.Host) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.byHost[h], func(v sentValue) bool { return v.whole })
+}
+
 // swaps returns what is to be replaced in the answers on this connection.
 func (s *session) swaps() *swaps {
 	return s.i.sent.to(secret.Host{Name: s.t.Name, Port: s.t.Port})
@@ -174,7 +191,9 @@ func (s *session) answer(res *http.Response) error {
 	s.i.issued.learn(s.t.host(), res)
 	if swaps := s.swaps(); swaps != nil {
 		clean(res.Header, swaps)
-		res.Header.Set("Accept-Ranges", "none") // see limit
+		if s.i.sent.whole(s.t.host()) {
+			res.Header.Set("Accept-Ranges", "none") // see limit
+		}
 		if err := s.cleanAnswer(x, res, swaps); err != nil {
 			return err
 		}
@@ -194,7 +213,9 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		return s.guardUpgrade(res, swaps)
-	case res.StatusCode == http.StatusPartialContent:
+	case res.StatusCode == http.StatusPartialContent && (coding != "" || err != nil):
+		return s.refuseAnswer(x, "the server sent a part of an encoded answer (206), which cannot be looked into for the secret: ask for the whole")
+	case res.StatusCode == http.StatusPartialContent && s.i.sent.whole(s.t.host()):
 		return s.refuseAnswer(x, "the server sent only a part of the answer (206), which was not asked for: a part of the secret in it would not be recognised")
 	case messages != "" && messages != "identity":
 		return s.refuseAnswer(x, "the answer's messages are compressed, and cannot be looked into for the secret")
@@ -216,6 +237,7 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 	}
 	if coding != "" {
 		res.Header.Del("Content-Encoding")
+		dropChecksums(res.Header)
 	}
 	if coding != "" || !swaps.sameLength() {
 		res.Header.Del("Content-Length")
@@ -226,6 +248,15 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 		decoder:    r, body: res.Body,
 	}
 	return nil
+}
+
+// dropChecksums takes off those of AWS, which are of the encoded bytes.
+func dropChecksums(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "X-Amz-Checksum-") {
+			delete(h, name)
+		}
+	}
 }
 
 // refuseAnswer logs why an answer is not passed on, and returns it as an error.

@@ -115,6 +115,19 @@ func codingOf(values []string) (string, error) {
 	return found, nil
 }
 
+// withoutChunks returns a header's values without aws-chunked, which is no coding of the content but a format
+// in which it is sent.
+func withoutChunks(values []string) (rest []string) {
+	for _, v := range values {
+		for c := range strings.SplitSeq(v, ",") {
+			if !strings.EqualFold(strings.TrimSpace(c), "aws-chunked") {
+				rest = append(rest, c)
+			}
+		}
+	}
+	return rest
+}
+
 // acceptable returns the part of an Accept-Encoding header that bawn reads.
 func acceptable(values []string) string {
 	var keep []string

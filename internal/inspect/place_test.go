@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,7 @@ type place struct {
 	i           *Inspector
 	bindings    *testBindings
 	trusted     *x509.CertPool // of the client
+	pem         []byte         // the same
 	guest       net.Listener
 	upstreamTLS *tls.Config // of the server
 	stop        func()      // ends all connections, and waits for their ends
@@ -108,6 +110,7 @@ func placeOf(t testing.TB, h http.Handler, protos []string, valid bool, list ...
 	}
 	p := &place{t: t, upstreamTLS: server.TLS, bindings: &testBindings{list: list}, trusted: x509.NewCertPool()}
 	p.trusted.AddCert(ours.cert)
+	p.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ours.cert.Raw})
 	roots := x509.NewCertPool()
 	if valid {
 		roots.AddCert(worldCA.cert)

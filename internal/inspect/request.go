@@ -23,6 +23,7 @@ type refusal struct {
 	reason string  // for the log
 	told   string  // what the guest is told, if that is less; empty: reason
 	answer *Answer // if the refusal is logged already; nil: Target.Page makes it
+	logged bool    // it is logged already
 }
 
 func (r *refusal) Error() string { return r.reason }
@@ -62,6 +63,8 @@ type judgement struct {
 	all   *needles       // of list
 	bound []secret.Bound // to the host
 	other bool
+	// signing is that of the request, if a pair of keys signs it.
+	signing *signing
 }
 
 // judge returns the request as it may be sent on. If the rules allow it, it is noted in c. Errors
@@ -100,13 +103,16 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 		out.Body = &countedBody{out.Body, &c.sent} // not in r, whose type of body net/http looks at
 	}
 	start := func(r *http.Request) error { return judgeBody(r, &admitted) }
-	for _, step := range []func(*http.Request) error{j.query, j.headers, start, j.body} {
+	end := func(r *http.Request) error {
+		limit(r, !onlyPairs(j.bound))
+		return nil
+	}
+	for _, step := range []func(*http.Request) error{j.signature, j.query, j.headers, start, j.body, end, j.sign} {
 		if err := step(out); err != nil {
 			return nil, err
 		}
 	}
 	x.token = !j.other && s.i.issued.asks(s.t.host(), out)
-	limit(out, len(j.bound) > 0)
 	return out, nil
 }
 
@@ -200,7 +206,11 @@ func (j *judgement) learn() error {
 		if b.Keeper == secret.Command || j.s.knows(b.Stored) {
 			continue
 		}
-		if _, err := j.value(b); err != nil {
+		known := func() (err error) { _, err = j.value(b); return err }
+		if isPair(*b) {
+			known = func() (err error) { _, err = j.keys(b); return err }
+		}
+		if err := known(); err != nil {
 			return err
 		}
 		j.s.know(b.Stored)

@@ -25,7 +25,11 @@ func (j *judgement) body(r *http.Request) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	coding, err := codingOf(r.Header.Values("Content-Encoding"))
+	encodings := r.Header.Values("Content-Encoding")
+	if j.chunked() {
+		encodings = withoutChunks(encodings)
+	}
+	coding, err := codingOf(encodings)
 	if err != nil {
 		return forbidden("the request's body has %v, which are not looked into", err)
 	}
@@ -34,7 +38,15 @@ func (j *judgement) body(r *http.Request) error {
 		if err != nil {
 			return forbidden("the request's body cannot be looked into: %v", err)
 		}
+		if j.chunked() {
+			j.chunkedBody(r, d.feed, d.close)
+			return nil
+		}
 		r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: d.feed, end: d.close}
+		return nil
+	}
+	if j.chunked() {
+		j.chunkedBody(r, plain(lookers{j.formLooker(r), j.placeholderLooker(r)}.look), nil)
 		return nil
 	}
 	if l := j.formLooker(r); l != nil { // before a secret is in it
@@ -139,17 +151,22 @@ func (b *judgedBody) Read(p []byte) (int, error) {
 		b.err = err
 		return n, err
 	}
-	why, lerr := b.look(p[:n], err != nil)
-	switch {
+	if no := b.judge(p[:n], err != nil); no != nil {
+		return 0, no
+	}
+	b.err = err
+	return n, err
+}
+
+// judge looks at the next bytes. A refusal is an error, which is kept.
+func (b *judgedBody) judge(p []byte, final bool) error {
+	switch why, err := b.look(p, final); {
 	case why != nil:
 		b.err = b.refuse(why)
-	case lerr != nil:
-		b.err = b.refuse(forbidden("the request's body cannot be decoded as its Content-Encoding says: %v", lerr))
-	default:
-		b.err = err
-		return n, err
+	case err != nil:
+		b.err = b.refuse(forbidden("the request's body cannot be decoded as its Content-Encoding says: %v", err))
 	}
-	return 0, b.err
+	return b.err
 }
 
 // Close implements io.Closer.

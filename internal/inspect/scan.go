@@ -22,8 +22,10 @@ func needlesOf(list []secret.Bound) *needles {
 	n := &needles{}
 	var texts [][]byte
 	for _, b := range list {
-		for _, f := range append(encoded([]byte(b.Placeholder)), []byte(b.Placeholder)) {
-			texts, n.names, n.keep = append(texts, f), append(n.names, b.Name), max(n.keep, len(f)-1)
+		for _, p := range b.Placeholders() {
+			for _, f := range append(encoded([]byte(p)), []byte(p)) {
+				texts, n.names, n.keep = append(texts, f), append(n.names, b.Name), max(n.keep, len(f)-1)
+			}
 		}
 	}
 	n.finder = newFinder(texts)

@@ -69,11 +69,12 @@ type Inspector struct {
 	buffers  buffers
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request
+	held     budget        // of the bodies that are held to be signed
 }
 
 // New returns an Inspector.
 func New(c Config) *Inspector {
-	return &Inspector{c: c, sent: sentValues{pause: chancePause}, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests)}
+	return &Inspector{c: c, sent: sentValues{pause: chancePause}, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), held: budget{left: maxSignedBodies}}
 }
 
 // Target is the server that a client wants, and how to reach and report it.
@@ -327,7 +328,9 @@ func (s *session) refuse(w http.ResponseWriter, err error) {
 		write(w, why.answer)
 		return
 	}
-	s.t.Refused(err.Error())
+	if why == nil || !why.logged {
+		s.t.Refused(err.Error())
+	}
 	s.page(w, status, s.t.Page(status, told))
 }
 

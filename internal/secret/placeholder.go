@@ -36,17 +36,21 @@ func (s *Store) Placeholder(sec *Secret, sandboxID string) (string, error) {
 // derive makes the placeholder from the key by HKDF (RFC 5869): whoever knows the placeholder
 // of one sandbox learns nothing about another's.
 func derive(key []byte, sec *Secret, sandboxID string) (string, error) {
-	shape := sec.Shape.bounded()
+	return deriveText(key, sec, sandboxID, sec.Shape.bounded(), alphabet)
+}
+
+// deriveText derives a text of that shape, from that alphabet. of tells it from others of the secret.
+func deriveText(key []byte, sec *Secret, of string, shape Shape, alphabet string) (string, error) {
 	n := shape.Length - len(shape.Prefix)
-	// A byte of 248 and above is skipped, since 248 is the last multiple of 62: the bytes
-	// that are left over suffice but for a chance below 2^-100.
-	stream, err := hkdf.Key(sha256.New, key, nil, fmt.Sprintf("bawn placeholder %q %q", sandboxID, sec.ID), 2*n+64)
+	// With 62 characters a byte of 248 and above is skipped, since 248 is the last multiple of 62: the
+	// bytes that are left over suffice but for a chance below 2^-100.
+	stream, err := hkdf.Key(sha256.New, key, nil, fmt.Sprintf("bawn placeholder %q %q", of, sec.ID), 2*n+64)
 	if err != nil {
 		return "", err
 	}
 	out := []byte(shape.Prefix)
 	for _, b := range stream {
-		if int(b) < len(alphabet)*4 && len(out) < shape.Length {
+		if int(b) < 256/len(alphabet)*len(alphabet) && len(out) < shape.Length {
 			out = append(out, alphabet[int(b)%len(alphabet)])
 		}
 	}

@@ -52,12 +52,17 @@ const (
 	InBasic      Where = "basic"  // Authorization: Basic, as the password of that user
 	InQuery      Where = "query"  // the value of that field of the URL's query
 	InBody       Where = "body"   // anywhere in the body
+	// InSignature: the value is a key pair (KeyPair), and requests are signed with it by AWS Signature Version 4.
+	InSignature Where = "aws"
 )
 
 // Place is where in a request a secret is put in.
 type Place struct {
 	Where Where  `json:"where,omitempty"`
 	Arg   string `json:"arg,omitempty"` // header name, user or field
+	// Region and Service are those that a signature must be for; empty: any.
+	Region  string `json:"region,omitempty"`
+	Service string `json:"service,omitempty"`
 }
 
 func (p Place) String() string {
@@ -72,6 +77,15 @@ func (p Place) String() string {
 		return "Authorization: Basic, user " + p.Arg
 	case InQuery:
 		return "the query field " + p.Arg
+	case InSignature:
+		s := "the signature of AWS"
+		if p.Region != "" {
+			s += ", region " + p.Region
+		}
+		if p.Service != "" {
+			s += ", service " + p.Service
+		}
+		return s
 	}
 	return "the body"
 }
@@ -101,6 +115,8 @@ type Secret struct {
 	Stored  string `json:"stored"`
 	Command string `json:"command,omitempty"` // for sh(1)
 	Shape   Shape  `json:"shape"`             // of its placeholder
+	// KeyPair is the form of the placeholders for a pair of keys; nil: it is none.
+	KeyPair *KeyPairShape `json:"keyPair,omitempty"`
 }
 
 // IsFor reports whether the secret is put into requests to a host.
@@ -148,6 +164,9 @@ func (s *Secret) Check() error {
 	return s.Place.check()
 }
 
+// scopePart matches a region and a service.
+var scopePart = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+
 // check returns what is wrong with a place.
 func (p Place) check() error {
 	switch p.Where {
@@ -170,6 +189,13 @@ func (p Place) check() error {
 	case InQuery:
 		if p.Arg == "" {
 			return errors.New("the query field has no name")
+		}
+		return nil
+	case InSignature:
+		for _, part := range []string{p.Region, p.Service} {
+			if part != "" && !scopePart.MatchString(part) {
+				return fmt.Errorf("%q is not a region or a service of AWS, such as eu-central-1 and s3", part)
+			}
 		}
 		return nil
 	}

@@ -289,11 +289,11 @@ func TestWhatCannotBeSet(t *testing.T) {
 		{Secret{Name: "OK", For: host}, "short"},
 		{Secret{Name: "OK", For: host}, "two\r\nlines: of header"},
 		{Secret{Name: "OK", For: host}, strings.Repeat("x", MaxValue+1)},
-		{Secret{Name: "OK", For: host, Place: Place{InHeader, "Host"}}, testValue},
-		{Secret{Name: "OK", For: host, Place: Place{InHeader, "a b"}}, testValue},
-		{Secret{Name: "OK", For: host, Place: Place{InBasic, "a:b"}}, testValue},
-		{Secret{Name: "OK", For: host, Place: Place{InQuery, ""}}, testValue},
-		{Secret{Name: "OK", For: host, Place: Place{"elsewhere", ""}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{Where: InHeader, Arg: "Host"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{Where: InHeader, Arg: "a b"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{Where: InBasic, Arg: "a:b"}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{Where: InQuery, Arg: ""}}, testValue},
+		{Secret{Name: "OK", For: host, Place: Place{Where: "elsewhere"}}, testValue},
 	} {
 		if _, err := s.Set(t.Context(), c.sec, c.value); err == nil || strings.Contains(err.Error(), testValue) {
 			t.Errorf("%+v: %v", c.sec, err)

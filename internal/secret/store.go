@@ -127,6 +127,9 @@ func parseIndex(b []byte, path string) ([]Secret, error) {
 		if !safeID(in.Secrets[i].ID) || !safeID(in.Secrets[i].Stored) {
 			return nil, fmt.Errorf("list of secrets: %s: secret %s has a bad ID", path, in.Secrets[i].Name)
 		}
+		if (in.Secrets[i].KeyPair != nil) != (in.Secrets[i].Place.Where == InSignature) {
+			return nil, fmt.Errorf("list of secrets: %s: secret %s is half a pair of keys", path, in.Secrets[i].Name)
+		}
 	}
 	return in.Secrets, nil
 }
@@ -174,14 +177,9 @@ func (s *Store) lock(ctx context.Context) (*lockfile.Lock, error) {
 // go on with a new value. value is kept in the keyring or a file; it is empty for one with a
 // command. Set fills in the IDs, the keeper and the shape, and returns the entry.
 func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, error) {
-	sec.ID, sec.Stored, sec.Shape = newID(), newID(), shapeOf(sec.Name, value)
-	if sec.Command == "" {
-		sec.Keeper = File
-		if err := CheckValue(value); err != nil {
-			return sec, fmt.Errorf("the value of %s cannot be used: %w", sec.Name, err)
-		}
-	} else {
-		sec.Keeper = Command
+	sec.ID, sec.Stored = newID(), newID()
+	if err := sec.shape(&value); err != nil {
+		return sec, err
 	}
 	if err := sec.Check(); err != nil {
 		return sec, err
@@ -201,6 +199,7 @@ func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, erro
 		if list[old].Shape.Prefix == sec.Shape.Prefix {
 			sec.Shape = list[old].Shape
 		}
+		sec.KeyPair.keep(list[old].KeyPair)
 	}
 	if err := s.keep(&sec, value); err != nil {
 		return sec, err
@@ -221,6 +220,39 @@ func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, erro
 		return sec, s.forget(&list[old])
 	}
 	return sec, nil
+}
+
+// shape fills in the keeper and the shapes of a new entry, and writes its value as it is kept.
+func (s *Secret) shape(value *string) error {
+	s.Keeper = File
+	if s.Command != "" {
+		s.Keeper = Command
+	}
+	if s.Place.Where == InSignature {
+		return s.shapeKeyPair(value)
+	}
+	s.Shape = shapeOf(s.Name, *value)
+	if s.Keeper == Command {
+		return nil
+	}
+	if err := CheckValue(*value); err != nil {
+		return fmt.Errorf("the value of %s cannot be used: %w", s.Name, err)
+	}
+	return nil
+}
+
+// shapeKeyPair is shape for a pair of keys.
+func (s *Secret) shapeKeyPair(value *string) error {
+	if s.Keeper == Command {
+		s.KeyPair = keyPairShapes(KeyPair{})
+		return nil
+	}
+	text, p, err := cleanKeyPair(*value)
+	if err != nil {
+		return fmt.Errorf("the value of %s cannot be used: %w", s.Name, err)
+	}
+	*value, s.KeyPair = text, keyPairShapes(p)
+	return nil
 }
 
 // Remove removes an entry and its value. ErrNone: there is none.
@@ -258,7 +290,9 @@ type Bindings struct {
 // Bound is a secret with the placeholder that it has in one sandbox.
 type Bound struct {
 	Secret
-	Placeholder string
+	Placeholder string // empty for a pair of keys
+	// Keys are the placeholders for a pair of keys; else it is the zero value.
+	Keys KeyPair
 	// Value returns the value. It may take long, and may run concurrently. Its errors name
 	// the secret and never its value.
 	Value func(ctx context.Context) (string, error)
@@ -296,14 +330,48 @@ func (b *Bindings) List() ([]Bound, error) {
 	}
 	var list []Bound
 	for _, e := range entries {
-		p, err := b.store.Placeholder(&e, b.id)
-		if err != nil {
+		bound := Bound{Secret: e, Value: func(ctx context.Context) (string, error) { return b.store.Value(ctx, &e) }}
+		if err := b.store.fill(&bound, b.id); err != nil {
 			return nil, err
 		}
-		list = append(list, Bound{Secret: e, Placeholder: p, Value: func(ctx context.Context) (string, error) { return b.store.Value(ctx, &e) }})
+		list = append(list, bound)
 	}
 	b.list, b.seen = list, now
 	return list, nil
+}
+
+// fill fills in the placeholders of a secret in a sandbox.
+func (s *Store) fill(b *Bound, sandboxID string) (err error) {
+	if b.Place.Where != InSignature {
+		b.Placeholder, err = s.Placeholder(&b.Secret, sandboxID)
+		return err
+	}
+	key, err := s.key()
+	if err != nil {
+		return err
+	}
+	b.Keys, err = deriveKeyPair(key, &b.Secret, sandboxID)
+	return err
+}
+
+// Placeholders returns all that the guest may have in place of the secret.
+func (b *Bound) Placeholders() []string {
+	if b.Place.Where == InSignature {
+		return []string{b.Keys.ID, b.Keys.Secret, b.Keys.Token}
+	}
+	return []string{b.Placeholder}
+}
+
+// Environ returns the variables (NAME=PLACEHOLDER) of the guest.
+func (b *Bound) Environ() []string {
+	if b.Place.Where != InSignature {
+		return []string{b.Name + "=" + b.Placeholder}
+	}
+	env := []string{b.Name + "_ACCESS_KEY_ID=" + b.Keys.ID, b.Name + "_SECRET_ACCESS_KEY=" + b.Keys.Secret}
+	if b.KeyPair.HasToken {
+		env = append(env, b.Name+"_SESSION_TOKEN="+b.Keys.Token)
+	}
+	return env
 }
 
 // stamp returns that of the index on disk.

@@ -101,12 +101,21 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 		b, err = os.ReadFile(s.valuePath(sec.Stored))
 		v = string(b)
 	case Command:
-		v, err = s.fetched(ctx, sec.Stored, cacheTime, func(ctx context.Context) (string, error) { return run(ctx, sec.Command) })
+		v, err = s.fetched(ctx, sec.Stored, cacheTime, func(ctx context.Context) (string, error) {
+			out, err := run(ctx, sec.Command)
+			if err == nil && sec.Place.Where == InSignature {
+				out, _, err = cleanKeyPair(out)
+			}
+			return out, err
+		})
 	default:
 		err = fmt.Errorf("%q keeps it", sec.Keeper)
 	}
 	if err == nil {
 		err = CheckValue(v)
+	}
+	if err == nil && sec.Place.Where == InSignature {
+		_, _, err = cleanKeyPair(v)
 	}
 	if path := (*fs.PathError)(nil); errors.As(err, &path) {
 		err = path.Err // a guest reads this, and the path is none of its business
@@ -136,7 +145,7 @@ func (s *Store) fetched(ctx context.Context, id string, keep time.Duration, get 
 			if f.value, f.err = get(context.WithoutCancel(ctx)); f.err == nil {
 				f.err = CheckValue(f.value)
 			}
-			if f.until = time.Now().Add(keep); f.err != nil {
+			if f.until = expiry(f.value, time.Now().Add(keep)); f.err != nil {
 				f.value, f.until = "", time.Now().Add(failureTime)
 			}
 		}()
