@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -80,6 +81,7 @@ func setupWords(s *project.Setup) (list []string) {
 	if s.Mount != "" {
 		list = append(list, "the guest reaches the project at "+s.Mount+", too")
 	}
+	list = append(list, featureWords(s)...)
 	for _, h := range s.Hooks {
 		when := "at each start"
 		switch {
@@ -89,7 +91,11 @@ func setupWords(s *project.Setup) (list []string) {
 			when = "before each command of bawn run"
 		}
 		for _, c := range h.Commands {
-			list = append(list, "the guest runs "+when+" ("+string(h.Event)+"): "+c.String())
+			by := string(h.Event)
+			if c.Feature != "" {
+				by += " of the feature " + c.Feature
+			}
+			list = append(list, "the guest runs "+when+" ("+by+"): "+c.String())
 		}
 	}
 	if len(s.HostEnv) > 0 {
@@ -99,4 +105,33 @@ func setupWords(s *project.Setup) (list []string) {
 		list = append(list, "without effect: "+strings.Join(s.Unknown, ", "))
 	}
 	return list
+}
+
+// featureWords lists the features of a devcontainer.json: those that were found, with what they are, else
+// those that it names.
+func featureWords(s *project.Setup) (list []string) {
+	if len(s.Installed) == 0 {
+		for _, f := range s.Features {
+			list = append(list, "the feature "+f.ID)
+		}
+		return list
+	}
+	for _, f := range s.Installed {
+		words := "the feature " + f.ID + " (" + f.Digest
+		if f.Feature.Version != "" {
+			words += ", version " + f.Feature.Version
+		}
+		words += ")"
+		if len(f.Options) > 0 {
+			words += fmt.Sprintf(", with %q", f.Options)
+		}
+		list = append(list, words)
+		for _, v := range f.Feature.Env {
+			list = append(list, "  which sets "+v)
+		}
+		for _, why := range f.Feature.NoUse {
+			list = append(list, "  of which is left out "+why)
+		}
+	}
+	return append(list, "these are installed in the image by their scripts, as root, in a machine of its own that does not see the project and may reach "+strings.Join(engine.BuildRules, ", ")+", and what build: allow: in an approved "+project.Name+" adds")
 }

@@ -128,6 +128,7 @@ var steps = map[engine.Reason]string{
 
 	engine.NoDevcontainer:     "name the file: --devcontainer=PATH; or --devcontainer= to go on without one",
 	engine.SetupFailed:        "correct it and run the same command again; bawn exec {sandbox} -- COMMAND looks at what is there, --devcontainer= goes on without the file",
+	engine.FeaturesUnfetched:  "bawn trust --devcontainer, which fetches and shows them",
 	engine.BuildFailed:        "correct what is wrong and run the same command again; or --image default to start without it",
 	engine.BuildContext:       "name a directory of this host: bawn image build DIRECTORY",
 	engine.NoDockerfile:       "name it with --file, relative to the working directory: bawn image build --file FILE DIRECTORY",
@@ -182,7 +183,11 @@ func stepIn(e *engine.Error) string {
 // stepInFile returns the entry for an error that a file of the project asks for, or an empty string.
 func stepInFile(e *engine.Error) string {
 	if e.Reason == engine.BuildFailed && len(e.Fields) > 0 {
-		return fmt.Sprintf("the build was denied %s (bawn net log --denied --name {sandbox}): write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), project.Name)
+		log := ""
+		if e.Sandbox != "" {
+			log = " (bawn net log --denied --name {sandbox})"
+		}
+		return fmt.Sprintf("the build was denied %s%s: write that to build: allow: in %s, then bawn trust", strings.Join(e.Fields, ", "), log, project.Name)
 	}
 	if len(e.Fields) > 0 && e.Reason == engine.ApprovalInvalid {
 		return "bawn trust " + trustArguments(e.Path, e.Fields)

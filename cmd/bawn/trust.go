@@ -82,6 +82,9 @@ type trustFlags struct{ yes, allowHost, show, asJSON bool }
 // does; otherwise a file that is not approved is exit status 1.
 func (f trustFlags) trust(c *cobra.Command, e *engine.Engine, look func() (*project.Check, error)) error {
 	check, err := look()
+	if err == nil && f.yes {
+		err = e.FetchFeatures(c.Context(), check)
+	}
 	if err != nil {
 		return err
 	}
@@ -130,17 +133,33 @@ func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes, allowH
 	case yes:
 	case !attended():
 		return hint(errors.New("not approved: there is no terminal to ask at"), "bawn trust --yes %s approves without asking", arguments)
-	case !agreed(c):
-		fmt.Fprintln(os.Stderr, "bawn: not approved; nothing was changed")
-		return exitStatus(1)
+	default:
+		if yes, err := agreed(ctx, e, c); err != nil {
+			return err
+		} else if !yes {
+			fmt.Fprintln(os.Stderr, "bawn: not approved; nothing was changed")
+			return exitStatus(1)
+		}
 	}
 	return e.Approve(ctx, c)
 }
 
 // agreed asks the user about what was shown: once, and a second time if it opens services of
-// the host.
-func agreed(c *project.Check) bool {
-	return askYes(trustQuestion(c)) && (!opensHost(c) || askWord("This opens SERVICES OF THE HOST to the guest.", hostWord))
+// the host. Features are fetched first, if the user agrees to that, and shown.
+func agreed(ctx context.Context, e *engine.Engine, c *project.Check) (bool, error) {
+	if len(c.Unfetched) > 0 {
+		if !askYes("Fetch these features, to see what they ask for: " + text.Line(strings.Join(c.Unfetched, ", ")) + "?") {
+			return false, nil
+		}
+		if err := e.FetchFeatures(ctx, c); err != nil {
+			return false, err
+		}
+		showCheck(os.Stderr, c)
+		if c.Err != nil {
+			return false, c.Err
+		}
+	}
+	return askYes(trustQuestion(c)) && (!opensHost(c) || askWord("This opens SERVICES OF THE HOST to the guest.", hostWord)), nil
 }
 
 // hostWord is what the user types to confirm that services of the host are opened.
@@ -170,7 +189,10 @@ func askApproval(ctx context.Context, e *engine.Engine, notApproved error) error
 		return notApproved
 	}
 	showCheck(os.Stderr, c)
-	if !agreed(c) {
+	switch yes, err := agreed(ctx, e, c); {
+	case err != nil:
+		return err
+	case !yes:
 		return notApproved
 	}
 	return e.Approve(ctx, c)
@@ -195,9 +217,11 @@ func printCheck(w io.Writer, c *project.Check, asJSON bool) error {
 		Problem   string            `json:"problem,omitempty"`
 		Proposal  *project.Proposal `json:"proposal,omitempty"`
 		Opens     []string          `json:"opens,omitempty"` // what needs attention
+		Unfetched []string          `json:"unfetched,omitempty"`
+		Others    []string          `json:"othersChanged,omitempty"`
 		Text      string            `json:"text,omitempty"`
 		Approved  string            `json:"approvedText,omitempty"`
-	}{Directory: c.Dir, File: c.File(), Status: c.Status, Proposal: c.Proposal, Text: string(c.Text), Approved: string(c.Approved)}
+	}{Directory: c.Dir, File: c.File(), Status: c.Status, Proposal: c.Proposal, Text: string(c.Text), Approved: string(c.Approved), Unfetched: c.Unfetched, Others: c.Others}
 	if c.Err != nil {
 		v.Problem = c.Err.Error()
 	}
@@ -237,6 +261,9 @@ func showCheck(w io.Writer, c *project.Check) {
 		for _, l := range diffLines(c.Approved, c.Text) {
 			fmt.Fprintf(w, "  %c %s\n", l.sign, text.Line(l.text))
 		}
+	}
+	for _, name := range c.Others {
+		fmt.Fprintf(w, "\n%s has changed since you approved it, too.\n", text.Line(name))
 	}
 	fmt.Fprintln(w)
 	if c.Err != nil {

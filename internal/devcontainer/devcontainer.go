@@ -47,6 +47,13 @@ type Setup struct {
 
 	Hooks []Hook `json:"hooks,omitempty"` // in the order of Events
 
+	// Features are added to the image. FeatureOrder are those that are installed first, without their versions.
+	Features     []FeatureRef `json:"features,omitempty"`
+	FeatureOrder []string     `json:"featureOrder,omitempty"`
+	// Installed are the features that were found, with what they depend on, in the order of their
+	// installation. Parse leaves it empty.
+	Installed []Installed `json:"installed,omitempty"`
+
 	// HostEnv are the variables that would have had a value of the host's environment.
 	HostEnv []string `json:"hostEnv,omitempty"`
 	// Unknown are the keys that have no effect and are not of an editor.
@@ -83,8 +90,9 @@ type Hook struct {
 
 // Command is one command.
 type Command struct {
-	Name string   `json:"name,omitempty"` // in the object form
-	Argv []string `json:"argv"`           // a shell's, for the string form
+	Name    string   `json:"name,omitempty"`    // in the object form
+	Argv    []string `json:"argv"`              // a shell's, for the string form
+	Feature string   `json:"feature,omitempty"` // that has it
 }
 
 func (c Command) String() string {

@@ -2,6 +2,7 @@ package devcontainer
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -52,6 +53,16 @@ func TestParse(t *testing.T) {
 				{PostCreate, []Command{{Name: "one", Argv: sh("a").Argv}, {Name: "two", Argv: []string{"b", "c"}}}},
 				{PostStart, []Command{{Argv: []string{"npm", "run", "/home/me/shop"}}}},
 			}}}},
+		"features": {`{"features": {"Registry.example/Tools/Go:1": {"version": "1.2", "lint": false, "jobs": 4, "none": null}, "registry.example/tools/node:2": "18",
+			"./Own": {}, "registry.example/tools/rust": null}, "overrideFeatureInstallOrder": ["registry.example/tools/Node"]}`,
+			Config{Setup: Setup{
+				Features: []FeatureRef{
+					{ID: "registry.example/tools/go:1", Options: map[string]string{"version": "1.2", "lint": "false", "jobs": "4", "none": ""}},
+					{ID: "registry.example/tools/node:2", Options: map[string]string{"version": "18"}},
+					{ID: "./Own", Options: map[string]string{}}, {ID: "registry.example/tools/rust"},
+				},
+				FeatureOrder: []string{"registry.example/tools/node"},
+			}}},
 		"unknown": {`{"runArgs": ["--privileged"], "colour": 1, "\u001b[2J": 1}`, Config{Setup: Setup{Unknown: []string{"runArgs", "colour", `"\x1b[2J"`}}}},
 	} {
 		got, err := Parse("f", []byte(c.text), here)
@@ -59,6 +70,15 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %+v, %v\nwant %+v", name, got, err, c.want)
 		}
 	}
+}
+
+// manyKeys are so many members of an object.
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"k%d": 1,`, i)
+	}
+	return b.String()
 }
 
 func TestWhatIsRefused(t *testing.T) {
@@ -74,37 +94,45 @@ func TestWhatIsRefused(t *testing.T) {
 		`{"initializeCommand": "curl x | sh"}`:                                             "f:1: initializeCommand: it would run on the host",
 		`{"initializeCommand": ["x"]}`:                                                     "f:1: initializeCommand: ",
 		`{"dockerComposeFile": "c.yml", "service": "app"}`:                                 "f:1: dockerComposeFile: compose files are not read",
-		`{"features": {"x/y:1": {}}}`:                                                      "f:1: features: features are not installed",
+		`{"features": ["x/y:1"]}`:                                                          "f:1: expected an object",
+		`{"features": {"x y": {}}}`:                                                        "f:1: x y is not the name of a feature",
+		`{"features": {"x\u001b[2J": {}}}`:                                                 "f:1: \"x\\x1b[2J\" is not the name of a feature",
+		`{"features": {"x": {"a": ["b"]}}}`:                                                "f:1: expected text, a number, true or false",
+		`{"features": {"x": {"": "b"}}}`:                                                   "f:1:  is not the name of an option",
+		`{"features": {"x": {"a": "\u0007"}}}`:                                             "f:1: a text that is too long or cannot be shown",
+		`{"overrideFeatureInstallOrder": "x"}`:                                             "f:1: expected a list",
+		"{" + manyKeys(257) + "}":                                                          "f:1: more than 256 keys",
+		`{"build": {` + manyKeys(257) + "}}":                                               "f:1: more than 256 keys",
 		`{"mounts": ["source=${localEnv:HOME}/.ssh,target=/root/.ssh,type=bind"]}`:         "f:1: a mount of the host's ${localEnv:HOME}/.ssh",
 		`{"mounts": [{"source": "/var/run/docker.sock", "target": "/x", "type": "bind"}]}`: "f:1: a mount of the host's /var/run/docker.sock",
 		`{"mounts": ["type=tmpfs,target=/x"]}`:                                             "f:1: a mount of the type \"tmpfs\"",
 		`{"mounts": ["type=volume,target=/x"]}`:                                            "f:1: a volume needs a name",
 		`{"mounts": ["type=volume,source=a,target=x"]}`:                                    "f:1: \"x\": expected an absolute path",
-		`{"mounts": "x"}`: "f:1: expected a list",
-		`{"workspaceMount": "source=/etc,target=/src,type=bind"}`:                                         "f:1: workspaceMount: only the project itself",
+		`{"mounts": "x"}`:                                                                  "f:1: expected a list",
+		`{"workspaceMount": "source=/etc,target=/src,type=bind"}`:                          "f:1: workspaceMount: only the project itself",
 		`{"workspaceMount": "source=${localWorkspaceFolder},target=${localWorkspaceFolder}/a,type=bind"}`: "f:1: /home/me/shop/a: the guest has the project at /home/me/shop",
-		"{\n\"workspaceFolder\": \"/home\"}":                                                              "f:2: /home: the guest has the project at /home/me/shop",
-		`{"mounts": [{"type": "volume", "source": null, "target": "/x"}]}`:                                "f:1: expected text",
-		`{"workspaceFolder": "/"}`:                                                                        "f:1: \"/\": expected an absolute path",
-		`{"postCreateCommand": "echo ${localEnv:TOKEN}"}`:                                                 "f:1: TOKEN would take a variable of the host's environment",
-		`{"image": "${localEnv:IMAGE}"}`:                                                                  "f:1: IMAGE would take a variable of the host's environment",
-		`{"image": "${env:IMAGE}"}`:                                                                       "f:1: IMAGE would take",
-		`{"postCreateCommand": "${containerEnv:X}"}`:                                                      "f:1: ${containerEnv:...} is known in",
-		`{"postCreateCommand": "${command:x}"}`:                                                           "f:1: the variable ${command:x} is not known",
-		`{"postCreateCommand": ["a", 1]}`:                                                                 "f:1: expected text",
-		`{"containerEnv": {"A=B": "1"}}`:                                                                  "f:1: \"A=B\" is not the name of a variable",
-		`{"containerEnv": {"A": 1}}`:                                                                      "f:1: expected text",
-		`{"build": {"dockerfile": "D", "args": {"A": "${containerEnv:X}"}}}`:                              "f:1: A: a build has no ${containerEnv:...}",
-		`{"forwardPorts": ["db:5432"]}`:                                                                   "f:1: the port \"db:5432\"",
-		`{"forwardPorts": [0]}`:                                                                           "f:1: a port is a number",
-		`{"forwardPorts": [1e3]}`:                                                                         "f:1: a port is a number",
-		`{"forwardPorts": [70000]}`:                                                                       "f:1: a port is a number",
-		"{\"a\": \"\xff\"}":                                                                               "f:1: the file is not valid UTF-8",
-		strings.Repeat("[", 60000):                                                                        "f:1: more than 32 values in one another",
-		"//" + strings.Repeat("]", 60) + "\n" + strings.Repeat("[", 60):                                   "f:1: more than 32 values in one another",
-		"/*" + strings.Repeat("]", 60) + "/*/" + strings.Repeat("[", 60):                                  "f:1: more than 32 values in one another",
-		strings.Repeat(`["\"]]]]",`, 60):                                                                  "f:1: more than 32 values in one another",
-		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                                                "f:1: more than 64 items",
+		"{\n\"workspaceFolder\": \"/home\"}":                                 "f:2: /home: the guest has the project at /home/me/shop",
+		`{"mounts": [{"type": "volume", "source": null, "target": "/x"}]}`:   "f:1: expected text",
+		`{"workspaceFolder": "/"}`:                                           "f:1: \"/\": expected an absolute path",
+		`{"postCreateCommand": "echo ${localEnv:TOKEN}"}`:                    "f:1: TOKEN would take a variable of the host's environment",
+		`{"image": "${localEnv:IMAGE}"}`:                                     "f:1: IMAGE would take a variable of the host's environment",
+		`{"image": "${env:IMAGE}"}`:                                          "f:1: IMAGE would take",
+		`{"postCreateCommand": "${containerEnv:X}"}`:                         "f:1: ${containerEnv:...} is known in",
+		`{"postCreateCommand": "${command:x}"}`:                              "f:1: the variable ${command:x} is not known",
+		`{"postCreateCommand": ["a", 1]}`:                                    "f:1: expected text",
+		`{"containerEnv": {"A=B": "1"}}`:                                     "f:1: \"A=B\" is not the name of a variable",
+		`{"containerEnv": {"A": 1}}`:                                         "f:1: expected text",
+		`{"build": {"dockerfile": "D", "args": {"A": "${containerEnv:X}"}}}`: "f:1: A: a build has no ${containerEnv:...}",
+		`{"forwardPorts": ["db:5432"]}`:                                      "f:1: the port \"db:5432\"",
+		`{"forwardPorts": [0]}`:                                              "f:1: a port is a number",
+		`{"forwardPorts": [1e3]}`:                                            "f:1: a port is a number",
+		`{"forwardPorts": [70000]}`:                                          "f:1: a port is a number",
+		"{\"a\": \"\xff\"}":                                                  "f:1: the file is not valid UTF-8",
+		strings.Repeat("[", 60000):                                           "f:1: more than 32 values in one another",
+		"//" + strings.Repeat("]", 60) + "\n" + strings.Repeat("[", 60):      "f:1: more than 32 values in one another",
+		"/*" + strings.Repeat("]", 60) + "/*/" + strings.Repeat("[", 60):     "f:1: more than 32 values in one another",
+		strings.Repeat(`["\"]]]]",`, 60):                                     "f:1: more than 32 values in one another",
+		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                   "f:1: more than 64 items",
 	} {
 		got, err := Parse("f", []byte(text), here)
 		var e *Error

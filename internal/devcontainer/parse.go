@@ -20,6 +20,7 @@ import (
 const (
 	maxValue    = 16 << 10 // of a text, in bytes
 	maxItems    = 64       // of a list or an object
+	maxKeys     = 256      // of an object whose keys are names of settings
 	maxDepth    = 32       // of values in values
 	maxMistakes = 10       // reported at once
 	maxPort     = 65535
@@ -41,13 +42,18 @@ func Parse(file string, text []byte, places Places) (*Config, error) {
 	if root := p.document(); root != nil {
 		p.config(root)
 	}
-	if len(p.errs) > maxMistakes {
-		p.errs = append(p.errs[:maxMistakes], fmt.Errorf("%s: and %d more mistakes", file, len(p.errs)-maxMistakes))
-	}
-	if err := errors.Join(p.errs...); err != nil {
+	if err := p.mistakes(); err != nil {
 		return nil, err
 	}
 	return &p.out, nil
+}
+
+// mistakes returns the mistakes that were found, within limits.
+func (p *parser) mistakes() error {
+	if len(p.errs) > maxMistakes {
+		p.errs = append(p.errs[:maxMistakes], fmt.Errorf("%s: and %d more mistakes", p.file, len(p.errs)-maxMistakes))
+	}
+	return errors.Join(p.errs...)
 }
 
 type parser struct {
@@ -172,6 +178,10 @@ func (p *parser) members(v *hujson.Value) (list []member) {
 		p.failAt(v, "expected an object: { ... }")
 		return nil
 	}
+	if len(o.Members) > maxKeys {
+		p.failAt(v, "more than %d keys", maxKeys)
+		return nil
+	}
 	seen := map[string]bool{}
 	for i := range o.Members {
 		m := &o.Members[i]
@@ -196,7 +206,6 @@ var editors = []string{
 var refused = map[string]string{
 	"initializeCommand": "it would run on the host: run it yourself, and take it out of a copy of the file (--devcontainer=COPY)",
 	"dockerComposeFile": "compose files are not read: name the image or the Dockerfile of the service in a copy of the file (--devcontainer=COPY), and start the others in the sandbox by docker compose",
-	"features":          "features are not installed: install the same in a Dockerfile (build), and take them out of a copy of the file (--devcontainer=COPY)",
 }
 
 // keys are the keys that have an effect, with the functions that read their values.
@@ -214,6 +223,16 @@ var keys = map[string]func(*parser, *hujson.Value){
 	"forwardPorts":    (*parser).ports,
 	"appPort":         (*parser).ports,
 	"mounts":          (*parser).mounts,
+	"features":        (*parser).features,
+
+	"overrideFeatureInstallOrder": func(p *parser, v *hujson.Value) { p.out.Setup.FeatureOrder = p.featureNames(v) },
+}
+
+// features reads the features to be installed.
+func (p *parser) features(v *hujson.Value) {
+	if !empty(v) {
+		p.out.Setup.Features = p.featureRefs(v)
+	}
 }
 
 func (p *parser) config(root *hujson.Value) {
@@ -231,13 +250,7 @@ func (p *parser) config(root *hujson.Value) {
 			read(p, m.value)
 		}
 	}
-	for _, event := range Events {
-		for _, m := range list {
-			if m.key == string(event) {
-				p.hook(event, m.value)
-			}
-		}
-	}
+	p.hooks(list)
 	p.user(list)
 	p.joinEnv()
 	if p.out.Build != nil && p.out.Build.Dockerfile == "" {
@@ -245,6 +258,17 @@ func (p *parser) config(root *hujson.Value) {
 	}
 	if p.out.Image != "" && p.out.Build != nil {
 		p.failAt(root, "image and build are both given: keep one")
+	}
+}
+
+// hooks reads the commands of all events, in their order.
+func (p *parser) hooks(list []member) {
+	for _, event := range Events {
+		for _, m := range list {
+			if m.key == string(event) {
+				p.hook(event, m.value)
+			}
+		}
 	}
 }
 

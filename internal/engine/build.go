@@ -214,10 +214,15 @@ done
 echo "the disk of the image is not there" >&2
 exit 1`
 
-// guest runs a command in the builder, with that input. What it prints is reported as
-// GuestMessage, and a status other than 0 is an error, too.
+// guest runs a command in the builder, as guestCommand does.
 func (b *Build) guest(ctx context.Context, input []byte, argv ...string) (status int, err error) {
-	messages := b.e.newLineNotices(b.s.Spec.Name)
+	return b.e.guestCommand(ctx, b.s, input, argv...)
+}
+
+// guestCommand runs a command in a builder, with that input. What it prints is reported as
+// GuestMessage, and a status other than 0 is an error, too.
+func (e *Engine) guestCommand(ctx context.Context, s *Session, input []byte, argv ...string) (status int, err error) {
+	messages := e.newLineNotices(s.Spec.Name)
 	cmd := session.Command{Argv: argv, Dir: "/", Stdout: io.Discard, Stderr: messages, WaitOutput: true}
 	if input != nil {
 		r, w, err := os.Pipe()
@@ -231,10 +236,10 @@ func (b *Build) guest(ctx context.Context, input []byte, argv ...string) (status
 		}()
 		cmd.Stdin = r
 	}
-	exit, err := b.s.Run(ctx, cmd)
+	exit, err := s.Run(ctx, cmd)
 	messages.flush()
 	if err == nil && exit.Status != 0 {
-		err = failf(CommandFailed, b.s.Spec.Name, "the builder could not prepare the build: %s failed (exit status %d)", argv[0], exit.Status)
+		err = failf(CommandFailed, s.Spec.Name, "the builder could not prepare the build: %s failed (exit status %d)", argv[0], exit.Status)
 	}
 	return exit.Status, err
 }
@@ -289,8 +294,13 @@ const maxDenied = 8
 // Denied returns the rules that the build lacked so far, in the order of their denials. What
 // cannot be read counts as nothing.
 func (b *Build) Denied(ctx context.Context) (rules []string) {
-	_ = b.e.ReadNetLog(ctx, b.s.Spec.Name, func(entry LogEntry) error {
-		if !entry.Time.Before(b.began) && lacksRule(entry) && !slices.Contains(rules, entry.Suggest) && len(rules) < maxDenied {
+	return b.e.deniedSince(ctx, b.s.Spec.Name, b.began)
+}
+
+// deniedSince is Denied for a builder and a time.
+func (e *Engine) deniedSince(ctx context.Context, builder string, began time.Time) (rules []string) {
+	_ = e.ReadNetLog(ctx, builder, func(entry LogEntry) error {
+		if !entry.Time.Before(began) && lacksRule(entry) && !slices.Contains(rules, entry.Suggest) && len(rules) < maxDenied {
 			rules = append(rules, entry.Suggest)
 		}
 		return nil

@@ -26,17 +26,20 @@ func (e *Engine) builderOf(dir string, forProject bool) (*sandbox.Spec, error) {
 		return nil, err
 	}
 	for _, n := range names {
-		if spec, err := e.sandboxes.Dir(n).Spec(); err == nil && spec.Builder && spec.ForProject == forProject && spec.Dir == dir {
+		if spec, err := e.sandboxes.Dir(n).Spec(); err == nil && spec.Builder && !spec.Throwaway && spec.ForProject == forProject && spec.Dir == dir {
 			return spec, nil
 		}
 	}
 	return nil, e.notFound(dir)
 }
 
-// asBuilder turns a new spec into that of a builder.
-func asBuilder(spec *sandbox.Spec, forProject bool) {
-	spec.Builder, spec.ForProject = true, forProject
-	spec.Project.Mode = sandbox.ReadOnly
+// newBuilder returns what is newSpec for builders.
+func (e *Engine) newBuilder(forProject bool) func(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
+	return func(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
+		s := e.emptySpec(name, dir)
+		s.Builder, s.ForProject, s.Project.Mode = true, forProject, sandbox.ReadOnly
+		return e.completed(s, c)
+	}
 }
 
 // startBuilder finds or makes the builder of a request and starts it, from the image base. One
@@ -105,7 +108,7 @@ func (e *Engine) RemoveBuilders(ctx context.Context) (removed []string, err erro
 	}
 	for _, n := range names {
 		d := e.sandboxes.Dir(n)
-		if spec, serr := d.Spec(); serr != nil || !spec.Builder {
+		if spec, serr := d.Spec(); serr != nil || !spec.Builder || spec.Throwaway { // the last is removed by its own process
 			continue
 		}
 		l, lerr := lockfile.TryAcquire(d.File(builderLock))

@@ -120,6 +120,9 @@ func (e *Engine) CheckDevcontainer(dir, name string) (*project.Check, error) {
 		return nil, err
 	}
 	c, err := approvals.Look(dir)
+	if err == nil {
+		err = e.checkFeatures(c, approvals)
+	}
 	if err != nil {
 		return nil, &Error{Reason: ApprovalUnreadable, Path: dir, Fields: fileField(name), Err: err}
 	}
@@ -135,20 +138,38 @@ func (e *Engine) ForgetDevcontainer(dir, name string) error {
 	return approvals.Forget(dir)
 }
 
-// devcontainerReader returns what makes a proposal of the text of a devcontainer.json.
-func devcontainerReader(dir, name string) func(file string, text []byte) (*project.Proposal, error) {
+// devcontainerPlaces returns what stands for the variables of a devcontainer.json.
+func devcontainerPlaces(dir, name string) devcontainer.Places {
 	id := imageKey(&sandbox.Spec{Dir: dir, Devcontainer: name})[:16]
+	return devcontainer.Places{Local: dir, Container: dir, ID: id}
+}
+
+// devcontainerReader returns what makes a proposal of the text of a devcontainer.json. What was approved of
+// its features, if anything, is in the approvals.
+func devcontainerReader(approvals *project.Approvals, dir, name string) func(file string, text []byte) (*project.Proposal, error) {
 	return func(file string, text []byte) (*project.Proposal, error) {
-		c, err := devcontainer.Parse(file, text, devcontainer.Places{Local: dir, Container: dir, ID: id})
+		c, err := devcontainer.Parse(file, text, devcontainerPlaces(dir, name))
 		if err != nil {
 			return nil, err
 		}
 		p, err := proposalOf(c, dir, filepath.Dir(name))
+		if err == nil && approvals != nil && hasFeatures(p) {
+			err = addApproved(p, approvals, dir, text)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		return p, nil
 	}
+}
+
+// addApproved adds the features that were approved with the bytes of a file to its proposal.
+func addApproved(p *project.Proposal, approvals *project.Approvals, dir string, text []byte) error {
+	l, err := lockOf(approvals, dir, text)
+	if err != nil || l == nil {
+		return err
+	}
+	return addFeatures(p, l.Features, dir)
 }
 
 // proposalOf maps a devcontainer.json of the project at dir, in that folder of it, onto what bawn.yaml
@@ -211,13 +232,20 @@ func withDevcontainer(p, more *project.Proposal) {
 	if more.Image != "" || more.Build != nil {
 		p.Image, p.Build = more.Image, more.Build
 	}
-	p.Volumes = append(p.Volumes, slices.DeleteFunc(slices.Clone(more.Volumes), func(v sandbox.Volume) bool {
-		return slices.ContainsFunc(p.Volumes, func(o sandbox.Volume) bool { return o.Name == v.Name || o.Guest == v.Guest })
-	})...)
+	addVolumes(p, more.Volumes)
 	p.Ports = append(p.Ports, slices.DeleteFunc(slices.Clone(more.Ports), func(n sandbox.Port) bool {
 		return slices.ContainsFunc(p.Ports, func(o sandbox.Port) bool { return o.Guest == n.Guest || o.Host == n.Host })
 	})...)
 	p.Setup = more.Setup
+}
+
+// addVolumes adds volumes to a proposal, but for those of which it has the name or the place.
+func addVolumes(p *project.Proposal, more []sandbox.Volume) {
+	for _, v := range more {
+		if !slices.ContainsFunc(p.Volumes, func(o sandbox.Volume) bool { return o.Name == v.Name || o.Guest == v.Guest }) {
+			p.Volumes = append(p.Volumes, v)
+		}
+	}
 }
 
 // sayDevcontainer says at the first start of a sandbox that the project has a devcontainer.json.

@@ -91,7 +91,8 @@ type Request struct {
 	OnlyDir bool
 	// Throwaway makes a new sandbox, which is removed when it is closed.
 	Throwaway bool
-	// Builder means the sandbox in which images are built of Dir. Name and Throwaway are empty.
+	// Builder means the sandbox in which images are built of Dir, or with Throwaway one for one build. Name is
+	// empty.
 	Builder bool
 	// ForProject means the Builder of the image that the project's bawn.yaml describes.
 	ForProject bool
@@ -105,7 +106,7 @@ type Request struct {
 
 // existing returns the sandbox of a request, or a not-found error.
 func (e *Engine) existing(r *Request) (*sandbox.Spec, error) {
-	if r.Builder {
+	if r.Builder && !r.Throwaway {
 		return e.builderOf(r.Dir, r.ForProject)
 	}
 	if r.Name == "" && !r.Throwaway {
@@ -163,14 +164,15 @@ func (e *Engine) create(r *Request) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	spec, err := e.newSpec(name, r.Dir, &r.Change)
+	newSpec := e.newSpec
+	if r.Builder {
+		newSpec = e.newBuilder(r.ForProject)
+	}
+	spec, err := newSpec(name, r.Dir, &r.Change)
 	if err != nil {
 		return found{}, err
 	}
 	spec.Throwaway = r.Throwaway
-	if r.Builder {
-		asBuilder(spec, r.ForProject)
-	}
 	if err := e.checkShares(spec); err != nil {
 		return found{}, err
 	}

@@ -73,6 +73,9 @@ func guardOptions(spec *sandbox.Spec) guard.Options {
 
 // sayHidden reports what of the project the guest does not see.
 func (e *Engine) sayHidden(spec *sandbox.Spec) {
+	if spec.Builder && spec.Throwaway { // from which all is hidden
+		return
+	}
 	list, more := hidden(spec, hiddenShown)
 	if len(list) == 0 {
 		return

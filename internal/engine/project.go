@@ -38,6 +38,9 @@ func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
 	if c.Err != nil {
 		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
 	}
+	if c.Beside == nil && hasFeatures(c.Proposal) && !c.Settled() {
+		return &Error{Reason: FeaturesUnfetched, Path: c.Dir, Check: c, Err: fmt.Errorf("%s: its features were not fetched yet, to be looked at", c.File())}
+	}
 	approvals, err := approvalsOfFile(e.sandboxes, c.Dir, c.Name)
 	if err != nil {
 		return err
@@ -157,7 +160,7 @@ func approvalsOfFile(sandboxes *store.Store, dir, name string) (*project.Approva
 		return nil, err
 	}
 	if name != project.Name {
-		approvals = approvals.Of(name, devcontainerReader(dir, name))
+		approvals = approvals.Of(name, devcontainerReader(approvals.Of(name, nil), dir, name))
 	}
 	if err := sandboxes.CheckPlace(approvals.File(dir)); err != nil {
 		return nil, fmt.Errorf("the approval of %s is not believed: %w; or move bawn's configuration out of that directory", dir, err)
@@ -169,7 +172,7 @@ func approvalsOfFile(sandboxes *store.Store, dir, name string) (*project.Approva
 // the sandbox is made from one, of the devcontainer.json.
 func approvedProposal(sandboxes *store.Store, spec *sandbox.Spec) (p *project.Proposal, err error) {
 	p = &project.Proposal{}
-	if !spec.NoProject || spec.ForProject {
+	if !spec.NoProject {
 		if p, err = approvedFile(sandboxes, spec.Dir, project.Name); err != nil {
 			return nil, err
 		}
@@ -193,6 +196,9 @@ func approvedFile(sandboxes *store.Store, dir, name string) (*project.Proposal, 
 		return nil, err
 	}
 	p, err := approvals.Proposal(dir)
+	if err == nil && unresolved(p) {
+		err = errors.New("as approved: it is not known which features it meant")
+	}
 	if err != nil {
 		return nil, &Error{Reason: ApprovalInvalid, Path: dir, Fields: fileField(name), Err: err}
 	}
@@ -212,6 +218,9 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	img := p.Image
 	if p.Build != nil {
 		img = projectImageRef(spec)
+	}
+	if hasFeatures(p) {
+		img = featureImageRef(spec)
 	}
 	return sandbox.Added{Image: img, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }

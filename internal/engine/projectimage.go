@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -77,23 +78,61 @@ func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
 		return err
 	}
 	p, err := approvedProposal(e.sandboxes, spec)
-	if err != nil || p.Build == nil {
+	if err != nil {
 		return err
+	}
+	var f *featureBuild
+	if hasFeatures(p) {
+		f = &featureBuild{
+			builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec) + featuresSuffix, ref: featureImageRef(spec)},
+			base:       cmp.Or(p.Image, DefaultImage), noProject: spec.NoProject, root: p.Setup.Root, features: p.Setup.Installed,
+		}
+	}
+	if p.Build == nil {
+		return e.withFeatures(ctx, spec, f)
 	}
 	hide := slices.Concat(p.Hide, spec.Hide)
 	if r.Change.Hide != nil {
 		hide = slices.Concat(p.Hide, *r.Change.Hide)
 	}
-	b := &projectBuild{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec), Build: p.Build, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" })}
-	if spec.Boot.ImageDigest != "" {
-		return e.sayOlderImage(spec, b)
+	b := &projectBuild{
+		builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec)},
+		Build:      p.Build, noProject: spec.NoProject, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" }),
 	}
-	return b.ensure(ctx)
+	if spec.Boot.ImageDigest != "" {
+		if f == nil {
+			return e.sayOlderImage(spec, b)
+		}
+	} else if err := b.ensure(ctx); err != nil || f == nil {
+		return err
+	}
+	f.base = b.ref
+	return e.withFeatures(ctx, spec, f)
 }
 
-// sayOlderImage sends a notice if a sandbox that is about to start has another image than a build
-// would make now.
-func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
+// withFeatures installs features in an image, if there are any and a sandbox needs them.
+func (e *Engine) withFeatures(ctx context.Context, spec *sandbox.Spec, f *featureBuild) error {
+	switch {
+	case f == nil:
+		return nil
+	case spec.Boot.ImageDigest == "":
+		return f.ensure(ctx)
+	}
+	return e.sayOlderImage(spec, f)
+}
+
+// describedImage is an image that is made for a project.
+type describedImage interface {
+	image() *builtImage
+	// upToDate reports whether the image of a note is the one that would be made now. known is false if that
+	// cannot be told.
+	upToDate(note builtNote) (fresh, known bool)
+}
+
+// sayOlderImage sends a notice if a sandbox that is about to start has another image than would be made
+// now.
+func (e *Engine) sayOlderImage(spec *sandbox.Spec, described describedImage) error {
+	b := described.image()
 	st, err := e.sandboxes.Dir(spec.Name).State()
 	if err != nil || st.Phase == sandbox.Running || spec.Added.Image != b.ref {
 		return err // of an image that is named otherwise, keepDisk tells
@@ -102,22 +141,36 @@ func (e *Engine) sayOlderImage(spec *sandbox.Spec, b *projectBuild) error {
 	if err != nil {
 		return err
 	}
-	inputs, known := b.inputs()
-	if note.Digest == "" || note.Digest == spec.Boot.ImageDigest && (!known || note.Inputs == inputs) {
+	fresh, known := described.upToDate(note)
+	if note.Digest == "" || note.Digest == spec.Boot.ImageDigest && (!known || fresh) {
 		return nil // the same, or it cannot be told
 	}
 	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than the one that the project describes by now", spec.Name)})
 	return nil
 }
 
-// projectBuild is the image of one project.
+// builtImage is an image that is made for the sandboxes of a project.
+type builtImage struct {
+	e   *Engine
+	dir string // of the project
+	key string // of its note
+	ref string // of the image
+}
+
+func (b *builtImage) image() *builtImage { return b }
+
+// projectBuild is the image of one project that its file describes (build:).
 type projectBuild struct {
+	builtImage
 	*project.Build
-	e    *Engine
-	dir  string   // of the project
-	key  string   // imageKey
-	ref  string   // of the image
-	hide []string // patterns of paths that the builder does not see
+	noProject bool     // the approved bawn.yaml does not count
+	hide      []string // patterns of paths that the builder does not see
+}
+
+// upToDate implements describedImage.
+func (b *projectBuild) upToDate(note builtNote) (fresh, known bool) {
+	inputs, known := b.inputs()
+	return inputs == note.Inputs, known
 }
 
 // builtNote notes what the present image of a project was built from.
@@ -127,7 +180,7 @@ type builtNote struct {
 }
 
 // noteFile returns the file of the project's builtNote.
-func (b *projectBuild) noteFile() (string, error) {
+func (b *builtImage) noteFile() (string, error) {
 	cache, err := xdg.Cache()
 	if err != nil {
 		return "", err
@@ -136,7 +189,7 @@ func (b *projectBuild) noteFile() (string, error) {
 }
 
 // note returns the note of the last build; one that is damaged or not there is empty.
-func (b *projectBuild) note() (n builtNote, err error) {
+func (b *builtImage) note() (n builtNote, err error) {
 	file, err := b.noteFile()
 	if err != nil {
 		return n, err
@@ -151,9 +204,18 @@ func (b *projectBuild) note() (n builtNote, err error) {
 	return n, nil
 }
 
-// ensure builds the image, unless it is there and its inputs are those of the last build. Two
-// processes that need it build it once.
-func (b *projectBuild) ensure(ctx context.Context) error {
+// keep keeps the note of the present image.
+func (b *builtImage) keep(n builtNote) error {
+	file, err := b.noteFile()
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteJSON(file, n)
+}
+
+// exclusively calls build with the note of the last build. Two processes that need the image call it one
+// after the other.
+func (b *builtImage) exclusively(ctx context.Context, build func(builtNote) error) error {
 	file, err := b.noteFile()
 	if err != nil {
 		return err
@@ -170,27 +232,34 @@ func (b *projectBuild) ensure(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
-	if err := b.checkFiles(); err != nil {
-		return err
-	}
-	inputs, known := b.inputs() // before the build: what changes meanwhile is built the next time
 	note, err := b.note()
 	if err != nil {
 		return err
 	}
-	there, err := b.there(note.Digest)
-	if err != nil || there && known && inputs == note.Inputs {
-		return err
-	}
-	img, err := b.build(ctx)
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteJSON(file, builtNote{Inputs: inputs, Digest: img.Digest})
+	return build(note)
+}
+
+// ensure builds the image, unless it is there and its inputs are those of the last build.
+func (b *projectBuild) ensure(ctx context.Context) error {
+	return b.exclusively(ctx, func(note builtNote) error {
+		if err := b.checkFiles(); err != nil {
+			return err
+		}
+		inputs, known := b.inputs() // before the build: what changes meanwhile is built the next time
+		there, err := b.there(note.Digest)
+		if err != nil || there && known && inputs == note.Inputs {
+			return err
+		}
+		img, err := b.build(ctx)
+		if err != nil {
+			return err
+		}
+		return b.keep(builtNote{Inputs: inputs, Digest: img.Digest})
+	})
 }
 
 // there reports whether the project's image is the one with that digest.
-func (b *projectBuild) there(digest string) (bool, error) {
+func (b *builtImage) there(digest string) (bool, error) {
 	list, err := b.e.Images()
 	return slices.ContainsFunc(list, func(i Image) bool { return i.Ref == b.ref && i.Digest == digest }), err
 }
@@ -220,7 +289,7 @@ func (b *projectBuild) checkFiles() error {
 	return nil
 }
 
-func (b *projectBuild) failed(err error) *Error {
+func (b *builtImage) failed(err error) *Error {
 	return &Error{Reason: BuildFailed, Path: b.dir, Err: err}
 }
 
@@ -260,7 +329,7 @@ func (b *projectBuild) start(ctx context.Context) (*Build, error) {
 	}
 	// The approved rules come from the project's policy (forBuilder), so that they go with the approval.
 	err := build.open(ctx, &Request{Dir: b.dir, Builder: true, ForProject: true, Change: SpecChange{
-		Allow: BuildRules, Hide: &hide, NoProject: &yes, NoGitIdentity: &yes,
+		Allow: BuildRules, Hide: &hide, NoProject: &b.noProject, NoGitIdentity: &yes,
 	}})
 	if err != nil {
 		return nil, err

@@ -50,7 +50,10 @@ func buildPlace(t *testing.T) *projectBuild {
 		write(t, filepath.Join(dir, name), text)
 	}
 	spec := &sandbox.Spec{Dir: dir}
-	return &projectBuild{Build: &project.Build{Context: "web"}, e: New(sandboxes, Options{}), dir: dir, key: imageKey(spec), ref: projectImageRef(spec)}
+	return &projectBuild{
+		builtImage: builtImage{e: New(sandboxes, Options{}), dir: dir, key: imageKey(spec), ref: projectImageRef(spec)},
+		Build:      &project.Build{Context: "web"},
+	}
 }
 
 // TestBuildInputs: the digest changes with all that the build could read, and with nothing else.
@@ -314,7 +317,7 @@ func TestTheBuildersOfAProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := b.e.resolve(t.Context(), &Request{Dir: b.dir, Builder: true, ForProject: true, Change: SpecChange{NoProject: &yes}})
+	in, err := b.e.resolve(t.Context(), &Request{Dir: b.dir, Builder: true, ForProject: true})
 	if err != nil || in.spec.Name == own.spec.Name || !in.spec.Builder || !in.spec.Project.ReadOnly() || in.spec.Image != "" {
 		t.Fatalf("%+v, %v", in.spec, err)
 	}
@@ -335,6 +338,33 @@ func TestTheBuildersOfAProject(t *testing.T) {
 	}
 	if add, err := approvedAdditions(b.e.sandboxes, in.spec); err != nil || add.Image != "" {
 		t.Errorf("%+v, %v", add, err)
+	}
+	// A machine for one build beside them, which no other build finds.
+	once, err := b.e.resolve(t.Context(), &Request{Dir: b.dir, Builder: true, Throwaway: true, ForProject: true})
+	if err != nil || !once.made || !once.spec.Builder || !once.spec.Throwaway || !once.spec.Project.ReadOnly() || once.spec.Name == in.spec.Name {
+		t.Fatalf("%+v, %v", once.spec, err)
+	}
+	defer once.owner.Close()
+	if got := rules(once.spec); got != "allow preset:npm\n" {
+		t.Errorf("it may reach %q", got)
+	}
+	if found, err := b.e.builderOf(b.dir, true); err != nil || found.Name != in.spec.Name {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if removed, err := b.e.RemoveBuilders(t.Context()); slices.Contains(removed, once.spec.Name) {
+		t.Errorf("%q, %v", removed, err)
+	}
+	if in, err = b.e.resolve(t.Context(), &Request{Dir: b.dir, Builder: true, ForProject: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Where the project's file does not count, neither does what it allows a build.
+	ignoring := *in.spec
+	ignoring.NoProject = true
+	if got := rules(&ignoring); got != "" {
+		t.Errorf("a build may reach %q by a bawn.yaml that is ignored", got)
+	}
+	if got := rules(in.spec); got != "allow preset:npm\n" {
+		t.Errorf("the build may reach %q", got)
 	}
 	if err := b.e.Forget(t.Context(), b.dir); err != nil {
 		t.Fatal(err)

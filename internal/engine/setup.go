@@ -162,6 +162,9 @@ func (r *setupRun) command(ctx context.Context, event devcontainer.Event, c devc
 	if c.Name != "" {
 		label += " " + c.Name
 	}
+	if c.Feature != "" {
+		label += " of the feature " + c.Feature
+	}
 	if _, err := fmt.Fprintf(r.out, "bawn: %s: %s\n", label, text.Line(c.String())); err != nil {
 		return err
 	}

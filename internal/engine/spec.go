@@ -240,10 +240,19 @@ func addPort(list []sandbox.Port, p sandbox.Port) []sandbox.Port {
 
 // newSpec returns the spec of a sandbox that does not exist yet.
 func (e *Engine) newSpec(name, dir string, c *SpecChange) (*sandbox.Spec, error) {
-	s := &sandbox.Spec{
+	return e.completed(e.emptySpec(name, dir), c)
+}
+
+// emptySpec returns the spec of a new sandbox with the defaults.
+func (e *Engine) emptySpec(name, dir string) *sandbox.Spec {
+	return &sandbox.Spec{
 		ID: sandbox.NewID(), Name: name, Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, Created: time.Now().UTC(), Version: e.version, Fresh: true,
 		CPUs: DefaultCPUs(), Memory: DefaultMemory(), Disk: DefaultDisk, Idle: DefaultIdle,
 	}
+}
+
+// completed puts what is approved, and the change, into a new spec.
+func (e *Engine) completed(s *sandbox.Spec, c *SpecChange) (*sandbox.Spec, error) {
 	put(&s.NoProject, c.NoProject)
 	put(&s.Devcontainer, c.Devcontainer)
 	add, err := approvedAdditions(e.sandboxes, s)

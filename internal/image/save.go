@@ -42,9 +42,14 @@ func (s *Store) Save(ctx context.Context, name string, tree io.Reader, env []str
 	if err := CheckLocal(name); err != nil {
 		return nil, err
 	}
+	return s.SaveAs(ctx, LocalPrefix+name, tree, env, limit, r)
+}
+
+// SaveAs is Save under a reference of TagRef.
+func (s *Store) SaveAs(ctx context.Context, ref string, tree io.Reader, env []string, limit int64, r progress.Reporter) (*Image, error) {
 	bounded := *s
 	bounded.limits.Bytes = min(s.limits.Bytes, limit)
-	return s.locked(ctx, LocalPrefix+name, r, nil, func(_ context.Context, dir, ref string, r progress.Reporter) (_ *meta, err error) {
+	return s.locked(ctx, ref, r, nil, func(_ context.Context, dir, ref string, r progress.Reporter) (_ *meta, err error) {
 		task := r.Start("Packing "+ref, 0, progress.Bytes)
 		defer func() { task.Done(err) }()
 		in := bufio.NewReader(&counted{tree, task})

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -53,6 +54,24 @@ func (a *Approvals) File(dir string) string {
 	return filepath.Join(a.folder, hex.EncodeToString(sum[:]))
 }
 
+// besideSuffix is added to the name of an approval for that of what is kept beside it.
+const besideSuffix = ".features"
+
+// maxBeside is the most that is kept beside an approval, in bytes.
+const maxBeside = 4 << 20
+
+// Beside returns what was kept beside the approval of a project directory (Check.Beside); nil if nothing was.
+func (a *Approvals) Beside(dir string) ([]byte, error) {
+	b, err := regular.Read(a.File(dir)+besideSuffix, maxBeside, regular.NoFollow)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("approval of %s: %w", dir, err)
+	}
+	return b, nil
+}
+
 // text returns the bytes that were approved. known is false when none were.
 func (a *Approvals) text(dir string) (text []byte, known bool, err error) {
 	text, err = read(a.File(dir))
@@ -79,8 +98,9 @@ func (a *Approvals) Proposal(dir string) (*Proposal, error) {
 	return p, nil
 }
 
-// Approve keeps what the Check has read as approved: the file's bytes, or that
-// there is no file.
+// Approve keeps what the Check has read as approved: the file's bytes with what belongs beside them, or
+// that there is no file. If it is interrupted, the old bytes may have the new ones' Beside, which has to
+// tell to which bytes it belongs.
 func (a *Approvals) Approve(c *Check) error {
 	if c.Err != nil {
 		return c.Err
@@ -94,13 +114,23 @@ func (a *Approvals) Approve(c *Check) error {
 	if err := os.Chmod(a.folder, 0o700); err != nil { //nolint:gosec // a folder
 		return err
 	}
+	if len(c.Beside) > maxBeside {
+		return fmt.Errorf("what the features of %s ask for has more than %d bytes", c.File(), maxBeside)
+	}
+	if c.Beside != nil {
+		if err := atomicfile.Write(a.File(c.Dir)+besideSuffix, c.Beside); err != nil {
+			return err
+		}
+	}
 	return atomicfile.Write(a.File(c.Dir), c.Text)
 }
 
 // Forget withdraws an approval.
 func (a *Approvals) Forget(dir string) error {
-	if err := os.Remove(a.File(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, file := range []string{a.File(dir), a.File(dir) + besideSuffix} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

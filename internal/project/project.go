@@ -146,6 +146,13 @@ type Check struct {
 	Proposal *Proposal // what the file asks for; nil when there is none, or Err
 	Err      error     // why the file cannot be used
 	Approved []byte    // what was approved, if anything
+
+	// Beside is kept beside the approval: what the features of a devcontainer.json are.
+	Beside []byte
+	// Others are other files of the project that changed since the approval.
+	Others []string
+	// Unfetched are the features that have to be fetched before the file can be approved.
+	Unfetched []string
 }
 
 // File returns the path of the project's file.

@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"bawn.dev/bawn/internal/devcontainer"
+	"bawn.dev/bawn/internal/feature"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/session"
+)
+
+// Theory of operation. Features are installed in a machine of their own, which boots from the image that the
+// devcontainer.json names, describes or leaves out: any that a sandbox can have. Their scripts run there one
+// after the other, as root. Then an image is made of the machine's disk, as bawn commit makes one, and the
+// machine is removed. It is a builder (builder.go): without secrets, with the rules of builds and those that
+// are approved for the build (build.allow). It sees nothing of the project: all of it is hidden.
+//
+// What is installed is what was approved: each feature is checked against its digest, once more for the
+// folders of the project. Values of options are variables of the script's environment, and pass through no
+// shell.
+
+// featureBuild is the image of a sandbox with the features installed.
+type featureBuild struct {
+	builtImage
+	base      string // reference of the image that they are installed in
+	noProject bool   // the approved bawn.yaml does not count
+	root      bool   // commands in the sandbox run as root
+	features  []devcontainer.Installed
+}
+
+// featureImageRef returns the reference of that image.
+func featureImageRef(spec *sandbox.Spec) string { return projectImageRef(spec) + featuresSuffix }
+
+const featuresSuffix = "-features"
+
+// ensure installs the features, unless that image is there.
+func (b *featureBuild) ensure(ctx context.Context) error {
+	return b.exclusively(ctx, func(note builtNote) error {
+		base, err := b.e.PullImage(ctx, b.base)
+		if err != nil {
+			return err
+		}
+		inputs := b.inputs(base.Digest)
+		if there, err := b.there(note.Digest); err != nil || there && inputs == note.Inputs {
+			return err
+		}
+		img, err := b.build(ctx, base)
+		if err != nil {
+			return err
+		}
+		return b.keep(builtNote{Inputs: inputs, Digest: img.Digest})
+	})
+}
+
+// featureInputs is what the image follows from. Version changes when the same makes another image.
+type featureInputs struct {
+	Version  int
+	Base     string
+	User     string
+	Features []featureInput
+}
+
+type featureInput struct {
+	Digest       string
+	Options, Env []string
+}
+
+// inputs returns the digest of what the image is made from, over a base image of that digest.
+func (b *featureBuild) inputs(base string) string {
+	in := featureInputs{Version: 1, Base: base, User: b.user()}
+	for _, f := range b.features {
+		in.Features = append(in.Features, featureInput{f.Digest, f.Options, f.Feature.Env})
+	}
+	text, _ := json.Marshal(in) // of texts, which can be written
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// upToDate reports whether the image of a note is the one that would be made now. known is false if that
+// cannot be told without fetching something.
+func (b *featureBuild) upToDate(note builtNote) (fresh, known bool) {
+	list, err := b.e.Images()
+	at := slices.IndexFunc(list, func(i Image) bool { return i.Ref == b.base && !i.Superseded })
+	if err != nil || at < 0 {
+		return false, false
+	}
+	return note.Inputs == b.inputs(list[at].Digest), true
+}
+
+// user returns the account in the guest that the sandbox's commands run as.
+func (b *featureBuild) user() string {
+	if b.root {
+		return "root"
+	}
+	return GuestUser().Name
+}
+
+// build makes the image over a base image.
+func (b *featureBuild) build(ctx context.Context, base *Image) (img *Image, err error) {
+	contents, err := b.contents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	s, err := b.start(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }() // which removes the machine
+	env := slices.Concat([]string{"PATH=" + usualPath}, s.Spec.Boot.ImageEnv)
+	if slices.ContainsFunc(s.Spec.Boot.ImageEnv, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		env = s.Spec.Boot.ImageEnv
+	}
+	for i, f := range b.features {
+		if env, err = devcontainer.ExpandFeatureEnv(env, f.Feature.Env); err == nil {
+			err = b.install(ctx, s, f, contents[i], env, i)
+		}
+		var failed *Error
+		if errors.As(err, &failed) && failed.Reason == BuildFailed {
+			failed.Fields = b.e.deniedSince(ctx, s.Spec.Name, began)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.save(ctx, s, env, base.Size)
+}
+
+// contents returns what is installed, which is what was approved.
+func (b *featureBuild) contents(ctx context.Context) (list []*feature.Contents, err error) {
+	root, err := os.OpenRoot(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, f := range b.features {
+		var c *feature.Contents
+		if f.Path == "" {
+			c, err = b.e.fetchFeature(ctx, f.Ref)
+		} else if c, err = feature.Read(root, f.Path); err == nil && c.Digest() != f.Digest {
+			err = errors.New("it has changed since you approved it")
+		}
+		if err != nil {
+			return nil, b.failed(fmt.Errorf("feature %s: %w", f.ID, err))
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// start starts the machine.
+func (b *featureBuild) start(ctx context.Context, base *Image) (*Session, error) {
+	yes, all := true, []string{"*"}
+	r := &Request{Dir: b.dir, Throwaway: true, Builder: true, ForProject: true, Change: SpecChange{
+		Image: &base.Digest, Allow: BuildRules, Hide: &all, NoProject: &b.noProject, NoGitIdentity: &yes,
+	}}
+	in, err := b.e.resolve(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.e.begin(ctx, in, &r.Change, "root")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Connect(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// featureFolder is the folder of the guest with the feature of that index. It is no part of an image.
+func featureFolder(i int) string { return "/var/tmp/bawn-feature-" + strconv.Itoa(i) }
+
+// unpackScript unpacks the archive on its standard input in the folder $1.
+const unpackScript = `rm -rf "$1"; mkdir -m 0755 "$1"; tar -xf - -C "$1"`
+
+// installScript runs the script of the feature in the folder $1 for the account $2. The name of the
+// script is a constant of the specification.
+const installScript = `
+cd "$1"
+chmod 0755 install.sh
+home=
+while IFS=: read -r name _ _ _ _ dir _; do
+	if [ "$name" = "$2" ]; then home=$dir; break; fi
+done </etc/passwd
+export _REMOTE_USER="$2" _CONTAINER_USER="$2" _REMOTE_USER_HOME="$home" _CONTAINER_USER_HOME="$home"
+exec ./install.sh`
+
+// install installs one feature, in an environment.
+func (b *featureBuild) install(ctx context.Context, s *Session, f devcontainer.Installed, c *feature.Contents, env []string, i int) (err error) {
+	folder := featureFolder(i)
+	if _, err := b.e.guestCommand(ctx, s, c.Tar(), "/bin/sh", "-euc", unpackScript, "sh", folder); err != nil {
+		return b.failed(fmt.Errorf("feature %s: the image needs a shell and tar: %w", f.ID, err))
+	}
+	t := b.e.progress().Start("Installing the feature "+f.ID, 0, 0)
+	defer func() { t.Done(err) }()
+	out := newLastLines(t.Note)
+	exit, err := s.Run(ctx, session.Command{
+		Argv: []string{"/bin/sh", "-euc", installScript, "sh", folder, b.user()},
+		Dir:  "/", Env: slices.Concat(env, f.Options), Stdout: out, Stderr: out, WaitOutput: true,
+	})
+	if ctx.Err() != nil { // which has closed the connection
+		return context.Cause(ctx)
+	}
+	if err == nil && exit.Status != 0 {
+		err = b.failed(fmt.Errorf("the feature %s was not installed (exit status %d); it says:\n%s", f.ID, exit.Status, out))
+	}
+	return err
+}
+
+// save makes an image of the machine's disk.
+func (b *featureBuild) save(ctx context.Context, s *Session, env []string, base int64) (*Image, error) {
+	images, err := b.e.images()
+	if err != nil {
+		return nil, err
+	}
+	tree, err := b.e.packGuest(ctx, s.Spec)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tree.Close() }() // it was only read
+	return images.SaveAs(ctx, b.ref, tree, env, s.Spec.Disk+base, b.e.progress())
+}

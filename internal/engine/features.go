@@ -1,0 +1,389 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/devcontainer"
+	"bawn.dev/bawn/internal/feature"
+	"bawn.dev/bawn/internal/image"
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/xdg"
+)
+
+// Theory of operation. The features of a devcontainer.json (package devcontainer) are folders of the
+// project, or lie in registries. What they ask for is a part of what a person approves:
+//
+//	CheckDevcontainer   reads those of the project. Nothing is fetched: the file may come from the guest,
+//	                    and a request that it chooses would carry what it likes to whom it likes.
+//	FetchFeatures       is called once the person agreed to that. It fetches the features and what they
+//	                    depend on, from no other registry than the file names.
+//	Approve             keeps, beside the bytes of the file, what was found (featureLock): each feature with
+//	                    its digest, options and description, in the order of installation.
+//
+// From then on that counts, and no registry is asked what a version means. A change of the file, of a
+// folder with a feature, or of devcontainer-lock.json asks again. featurebuild.go installs the features.
+
+// FeaturesUnfetched is the reason of an error: features have to be fetched, and looked at, before a file
+// is approved.
+const FeaturesUnfetched Reason = "features-not-fetched"
+
+// featureLock is what is kept beside the approval of a devcontainer.json with features.
+type featureLock struct {
+	Of       string                   `json:"of"`                 // SHA-256 of the file's bytes
+	LockFile string                   `json:"lockFile,omitempty"` // SHA-256 of devcontainer-lock.json; empty if there was none
+	Features []devcontainer.Installed `json:"features"`
+}
+
+func sha256Of(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// lockOf returns the featureLock that was approved with the bytes of a file, or nil.
+func lockOf(approvals *project.Approvals, dir string, text []byte) (*featureLock, error) {
+	b, err := approvals.Beside(dir)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	var l featureLock
+	if err := json.Unmarshal(b, &l); err != nil || l.Of != sha256Of(text) {
+		return nil, nil //nolint:nilnil,nilerr // it belongs to other bytes
+	}
+	return &l, nil
+}
+
+// hasFeatures reports whether a proposal asks for features, and unresolved whether it is not known which
+// ones these are.
+func hasFeatures(p *project.Proposal) bool {
+	return p != nil && p.Setup != nil && len(p.Setup.Features) > 0
+}
+
+func unresolved(p *project.Proposal) bool { return hasFeatures(p) && len(p.Setup.Installed) == 0 }
+
+// addFeatures adds to the proposal of a devcontainer.json what its features ask for: they are installed in
+// the image, their commands run before its own, and volumes of the file take precedence over theirs.
+func addFeatures(p *project.Proposal, list []devcontainer.Installed, dir string) error {
+	setup := *p.Setup
+	setup.Installed, setup.Hooks = list, devcontainer.WithFeatures(setup.Hooks, list)
+	p.Setup = &setup
+	more := &project.Proposal{Setup: p.Setup}
+	for _, f := range list {
+		for _, v := range f.Feature.Volumes {
+			vol, err := volumeOf(v, dir, setup.Mount)
+			if err != nil {
+				return fmt.Errorf("feature %s: %w", f.ID, err)
+			}
+			more.Volumes = append(more.Volumes, vol)
+		}
+	}
+	addVolumes(p, more.Volumes)
+	return nil
+}
+
+// checkFeatures completes the check of a devcontainer.json that has features.
+func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) error {
+	if c.Err != nil || !hasFeatures(c.Proposal) {
+		return nil
+	}
+	if c.Status == project.Approved && !unresolved(c.Proposal) {
+		l, err := lockOf(approvals, c.Dir, c.Text)
+		if err != nil {
+			return err
+		}
+		if c.Others = e.changedFeatures(c, l); len(c.Others) == 0 {
+			return nil
+		}
+	}
+	if c.Status == project.Approved {
+		c.Status = project.Changed
+	}
+	return e.lookAtFeatures(c, nil)
+}
+
+// changedFeatures returns the files of the project, beside devcontainer.json, that are not what was
+// approved of features.
+func (e *Engine) changedFeatures(c *project.Check, l *featureLock) (changed []string) {
+	if l == nil {
+		return nil
+	}
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return []string{c.Name}
+	}
+	defer root.Close()
+	if text, err := readFeatureLockFile(root, c.Name); err != nil || sumOrNone(text) != l.LockFile {
+		changed = append(changed, lockFileName(c.Name))
+	}
+	for _, f := range l.Features {
+		if f.Path == "" {
+			continue
+		}
+		if now, err := feature.Read(root, f.Path); err != nil || now.Digest() != f.Digest {
+			changed = append(changed, f.Path)
+		}
+	}
+	return changed
+}
+
+// FetchFeatures fetches the features that the Check has not fetched, and completes it with what they are
+// and ask for. What is wrong with them is in the Check.
+func (e *Engine) FetchFeatures(ctx context.Context, c *project.Check) error {
+	if len(c.Unfetched) == 0 {
+		return nil
+	}
+	return e.during("Fetching features", func() error { return e.lookAtFeatures(c, ctx) })
+}
+
+// lookAtFeatures finds the features of a Check. Without a context none is fetched.
+func (e *Engine) lookAtFeatures(c *project.Check, ctx context.Context) error { //nolint:revive // nil is none
+	p, err := devcontainerReader(nil, c.Dir, c.Name)(c.File(), c.Text) // as no lock completed it
+	if err != nil {
+		return err
+	}
+	c.Proposal, c.Unfetched, c.Beside = p, nil, nil
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	text, err := readFeatureLockFile(root, c.Name)
+	if err == nil {
+		var f *featureFinder
+		if f, err = newFeatureFinder(e, c, root, text); err == nil {
+			f.ctx = ctx
+			err = f.resolve()
+		}
+	}
+	if err != nil && (ctx == nil || ctx.Err() == nil) { // of the file: it cannot be used
+		c.Err, c.Proposal, err = fmt.Errorf("%s: %w", c.File(), err), nil, nil
+	}
+	return err
+}
+
+// featureFinder finds the features of one devcontainer.json.
+type featureFinder struct {
+	e          *Engine
+	ctx        context.Context //nolint:containedctx // for one call of resolve; nil fetches nothing
+	c          *project.Check
+	root       *os.Root
+	folder     string // of the file, relative to the project
+	places     devcontainer.Places
+	registries []string          // that the file names
+	locked     map[string]string // digests by the references of devcontainer-lock.json
+	lockFile   string            // its SHA-256
+}
+
+func newFeatureFinder(e *Engine, c *project.Check, root *os.Root, lockText []byte) (*featureFinder, error) {
+	f := &featureFinder{e: e, c: c, root: root, folder: filepath.Dir(c.Name), places: devcontainerPlaces(c.Dir, c.Name), lockFile: sumOrNone(lockText)}
+	var err error
+	if f.locked, err = parseFeatureLockFile(lockText); err != nil {
+		return nil, fmt.Errorf("%s: %w", lockFileName(c.Name), err)
+	}
+	for _, ref := range c.Proposal.Setup.Features {
+		if ref.Local() {
+			continue
+		}
+		a, err := image.ParseArtifact(ref.ID)
+		if err != nil {
+			return nil, fmt.Errorf("feature %w", err)
+		}
+		f.registries = append(f.registries, a.Registry())
+	}
+	return f, nil
+}
+
+// resolve completes the Check.
+func (f *featureFinder) resolve() error {
+	list, pending, err := devcontainer.Resolve(f.c.Proposal.Setup, f.find)
+	if err != nil || len(pending) > 0 {
+		f.c.Unfetched = pending
+		return err
+	}
+	if err := addFeatures(f.c.Proposal, list, f.c.Dir); err != nil {
+		return err
+	}
+	f.c.Beside, err = json.Marshal(featureLock{Of: sha256Of(f.c.Text), LockFile: f.lockFile, Features: list})
+	return err
+}
+
+// find finds one feature, for devcontainer.Resolve.
+func (f *featureFinder) find(ref devcontainer.FeatureRef) (*devcontainer.Found, error) {
+	if ref.Local() {
+		return f.local(ref.ID)
+	}
+	a, err := image.ParseArtifact(ref.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case !slices.Contains(f.registries, a.Registry()):
+		return nil, fmt.Errorf("it would be fetched from %s, which %s does not name: name the feature there, too, if you want it", a.Registry(), f.c.Name)
+	case f.ctx == nil:
+		return nil, devcontainer.ErrNotFetched
+	}
+	digest, err := f.digest(a, ref.ID)
+	if err != nil {
+		return nil, err
+	}
+	contents, err := f.e.fetchFeature(f.ctx, a.At(digest))
+	if err != nil {
+		return nil, err
+	}
+	found := &devcontainer.Found{Name: a.Name(), Version: a.Version(), Ref: a.At(digest), Digest: digest}
+	return found, f.describe(found, contents)
+}
+
+// digest returns the digest of the feature at a reference: that of devcontainer-lock.json, else the
+// registry's.
+func (f *featureFinder) digest(a image.ArtifactRef, id string) (string, error) {
+	resolved, ok := f.locked[id]
+	if !ok {
+		return image.ArtifactDigest(f.ctx, a)
+	}
+	l, err := image.ParseArtifact(resolved)
+	if err != nil || l.Name() != a.Name() {
+		return "", fmt.Errorf("%s names %.200q for it, which is another one", lockFileName(f.c.Name), resolved)
+	}
+	return l.Version(), nil
+}
+
+// local finds a feature in a folder of the project.
+func (f *featureFinder) local(id string) (*devcontainer.Found, error) {
+	path := filepath.Join(f.folder, id)
+	if !filepath.IsLocal(path) {
+		return nil, errors.New("its folder does not lie in the project")
+	}
+	contents, err := feature.Read(f.root, path)
+	if err != nil {
+		return nil, err
+	}
+	found := &devcontainer.Found{Name: id, Path: path, Digest: contents.Digest()}
+	return found, f.describe(found, contents)
+}
+
+// describe completes a feature with what its file says.
+func (f *featureFinder) describe(found *devcontainer.Found, contents *feature.Contents) (err error) {
+	text, ok := contents.File(devcontainer.FeatureFile)
+	if _, script := contents.File(devcontainer.FeatureScript); !ok || !script {
+		return fmt.Errorf("it has no %s or no %s", devcontainer.FeatureFile, devcontainer.FeatureScript)
+	}
+	if len(text) > maxFeatureFile {
+		return fmt.Errorf("its %s has more than %d bytes", devcontainer.FeatureFile, maxFeatureFile)
+	}
+	found.Feature, err = devcontainer.ParseFeature(devcontainer.FeatureFile, text, f.places)
+	return err
+}
+
+// maxFeatureFile bounds the description of a feature, in bytes.
+const maxFeatureFile = 64 << 10
+
+// The cache of features.
+const (
+	featureKind  = "feature"
+	featureTar   = "feature.tar"
+	keptFeatures = 128
+)
+
+// fetchFeature returns the contents of a feature, REGISTRY/REPOSITORY@DIGEST, from the cache if it is there.
+func (e *Engine) fetchFeature(ctx context.Context, ref string) (*feature.Contents, error) {
+	a, err := image.ParseArtifact(ref)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := xdg.Cache()
+	if err != nil {
+		return nil, err
+	}
+	_, key, _ := strings.Cut(a.Version(), ":")
+	store := cache.Open(dir)
+	entry, err := store.Ensure(ctx, featureKind, key, e.progress(), func(ctx context.Context, dir string) (any, error) {
+		archive, err := image.FetchArtifact(ctx, a, feature.MaxArchive)
+		if err != nil {
+			return nil, err
+		}
+		contents, err := feature.Unpack(archive)
+		if err != nil {
+			return nil, err
+		}
+		return nil, os.WriteFile(filepath.Join(dir, featureTar), contents.Tar(), 0o600)
+	})
+	if err != nil {
+		return nil, err
+	}
+	entry.Used()
+	archive, err := os.ReadFile(entry.File(featureTar)) // made here, within limits
+	if err != nil {
+		return nil, err
+	}
+	contents, err := feature.Unpack(archive)
+	return contents, errors.Join(err, store.Trim(featureKind, keptFeatures))
+}
+
+// lockFileName returns the name of the lock file of a devcontainer.json: hidden if that is.
+func lockFileName(name string) string {
+	base := "devcontainer-lock.json"
+	if strings.HasPrefix(filepath.Base(name), ".") {
+		base = "." + base
+	}
+	return filepath.Join(filepath.Dir(name), base)
+}
+
+// maxLockFile bounds a devcontainer-lock.json, in bytes.
+const maxLockFile = 256 << 10
+
+// readFeatureLockFile returns the lock file of a devcontainer.json; nil if there is none.
+func readFeatureLockFile(root *os.Root, name string) ([]byte, error) {
+	text, err := regular.ReadIn(root, lockFileName(name), maxLockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", lockFileName(name), err)
+	}
+	return text, nil
+}
+
+func sumOrNone(text []byte) string {
+	if text == nil {
+		return ""
+	}
+	return sha256Of(text)
+}
+
+// parseFeatureLockFile returns what a lock file says that references mean.
+func parseFeatureLockFile(text []byte) (map[string]string, error) {
+	if text == nil {
+		return nil, nil
+	}
+	var l struct {
+		Features map[string]struct {
+			Resolved  string `json:"resolved"`
+			Integrity string `json:"integrity"`
+		} `json:"features"`
+	}
+	if err := json.Unmarshal(text, &l); err != nil {
+		return nil, fmt.Errorf("this is not a lock file: %w", err)
+	}
+	locked := map[string]string{}
+	for _, id := range slices.Sorted(maps.Keys(l.Features)) {
+		f := l.Features[id]
+		_, digest, found := strings.Cut(f.Resolved, "@")
+		if !found || f.Integrity != "" && f.Integrity != digest {
+			return nil, fmt.Errorf("%.200q has no digest, or two", id)
+		}
+		locked[strings.ToLower(id)] = f.Resolved
+	}
+	return locked, nil
+}
