@@ -75,6 +75,9 @@ func parsePlace(s string) place {
 // copyRequest returns what the arguments of cp mean. name is the sandbox's; it is empty for
 // that of this directory.
 func copyRequest(sources []string, dest string) (name string, r engine.CopyRequest, err error) {
+	if slices.Contains(append(sources, dest), "-") {
+		return "", r, hint(errors.New("bawn cp does not copy from or to a stream; a file of the name is ./-"), "bawn exec NAME -- tar -cf - PATH, or bawn exec NAME -- tar -xf -")
+	}
 	to := parsePlace(dest)
 	r.ToGuest, r.Destination = to.remote, to.path
 	name = to.name

@@ -126,6 +126,7 @@ type invocation struct {
 
 // register adds the flags that run and exec have in common.
 func (inv *invocation) register(c *cobra.Command) {
+	acceptHabits(c)
 	c.Flags().BoolVarP(&inv.noTTY, "no-tty", "T", false, "do not give the command a terminal")
 	c.Flags().BoolVarP(&inv.noStdin, "no-stdin", "n", false, "give the command no standard input, as </dev/null does")
 	c.Flags().BoolVar(&inv.waitOutput, "wait-output", false, "wait until processes that the command leaves in the background have closed its output, too")

@@ -29,11 +29,8 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 	switch {
 	case len(args) > 0 && c.HasAvailableSubCommands():
 		err = fmt.Errorf("there is no command %q in %s", args[0], c.CommandPath())
-		if c.SuggestionsMinimumDistance <= 0 {
-			c.SuggestionsMinimumDistance = 2 // cobra's own default
-		}
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			return hint(err, "%s %s", c.CommandPath(), near[0])
+		if verb := suggestVerb(c, args[0]); verb != "" {
+			return hint(err, "%s %s", c.CommandPath(), verb)
 		}
 		return hint(err, "%s --help", c.CommandPath())
 	case strings.HasPrefix(err.Error(), "requires at least"):
@@ -57,6 +54,9 @@ func count(n int, one, more string) string {
 // flagError returns an error about a flag with the next step. It replaces the texts of
 // strconv.
 func flagError(c *cobra.Command, err error) error {
+	if habit := habitualFlag(c, err); habit != nil {
+		return habit
+	}
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
 		want := map[string]string{"int": "a whole number", "bool": "true or false"}[invalid.GetFlag().Value.Type()]

@@ -27,6 +27,24 @@ var kernelMounts = []struct {
 	{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 }
 
+// toolMounts are further file systems of the kernel, as systemd mounts them: programs that trace,
+// or that keep BPF objects, look for them. A kernel need not have them.
+var toolMounts = []struct{ fstype, target, data string }{
+	{"bpf", "/sys/fs/bpf", "mode=700"},
+	{"tracefs", "/sys/kernel/tracing", ""},
+	{"debugfs", "/sys/kernel/debug", ""},
+	{"fusectl", "/sys/fs/fuse/connections", ""},
+}
+
+// mountForTools mounts what toolMounts names and the kernel has.
+func mountForTools() {
+	for _, m := range toolMounts {
+		if _, err := os.Stat(m.target); err == nil {
+			_ = unix.Mount(m.fstype, m.target, m.fstype, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, m.data)
+		}
+	}
+}
+
 // bootstrap mounts the kernel's file systems in the initramfs and loads the modules that
 // the host packed there.
 func bootstrap() error {

@@ -144,6 +144,7 @@ func (a *agent) enterRoot(home string) error {
 	if err := datadir.Mount(a.disk, home); err != nil {
 		return err
 	}
+	mountForTools()
 	// Containers and unshare(1) expect a shared root, as any init makes it.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share the root's mounts: %w", err)

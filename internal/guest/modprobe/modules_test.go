@@ -45,6 +45,23 @@ func TestDeviceNodes(t *testing.T) {
 	}
 }
 
+// TestNodesForAll: everyone may open /dev/fuse, also where the kernel has its driver built in, and no
+// file that is no device gets other permissions.
+func TestNodesForAll(t *testing.T) {
+	dev := t.TempDir()
+	if err := unix.Mknod(dev+"/fuse", unix.S_IFCHR|0o600, int(unix.Mkdev(10, 229))); err != nil {
+		t.Skip("no device files can be made here: ", err)
+	}
+	must(t, os.Mkdir(dev+"/net", 0o755))
+	must(t, os.WriteFile(dev+"/net/tun", nil, 0o600))
+	must(t, MakeNodes(dev, dev))
+	for name, want := range map[string]os.FileMode{"fuse": 0o666, "net/tun": 0o600} {
+		if fi, err := os.Lstat(dev + "/" + name); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, fi, err)
+		}
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

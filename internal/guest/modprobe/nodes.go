@@ -54,6 +54,9 @@ func parseNode(line string) (deviceNode, bool) {
 // MakeNodes makes the device files below dev that the modules in dir ask for, such as
 // net/tun and loop-control. One that cannot be made is left out.
 func MakeNodes(dev, dir string) error {
+	for name := range publicNodes { // those of drivers that the kernel has built in are in no list
+		openToAll(filepath.Join(dev, name))
+	}
 	f, err := os.Open(dir + "/modules.devname")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -82,7 +85,17 @@ func (n deviceNode) make(dev string) {
 		return
 	}
 	err := unix.Mknod(path, n.mode, int(unix.Mkdev(n.major, n.minor)))
-	if err == nil || errors.Is(err, unix.EEXIST) && publicNodes[n.name] {
-		_ = os.Chmod(path, os.FileMode(n.mode&0o777)) // if it fails, only root can open it
+	if err == nil {
+		_ = os.Chmod(path, os.FileMode(n.mode&0o777)) // whatever the umask is
+	}
+	if publicNodes[n.name] {
+		openToAll(path)
+	}
+}
+
+// openToAll lets everyone open a device file, if it is there.
+func openToAll(path string) {
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
+		_ = os.Chmod(path, 0o666) // if it fails, only root can open it
 	}
 }

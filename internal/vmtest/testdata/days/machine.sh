@@ -322,3 +322,14 @@ END
 ### birth of a file
 # statx tells when a file was made (stat %W), and holes in it.
 touch f; test "$(stat -c %W f)" -gt 0 && echo born; truncate -s 1M f; printf x | dd of=f bs=1 seek=500000 conv=notrunc status=none; stat -c %s f; test $(stat -c %b f) -lt 200 && echo sparse
+
+### device files for everyone
+# udev's rules let every user open these, for sshfs, rclone and VPNs.
+# want: 666 /dev/fuse|666 /dev/net/tun
+stat -c '%a %n' /dev/fuse /dev/net/tun | paste -sd'|'; exec 3<>/dev/fuse
+
+### file systems for tools
+# Tracers and BPF tools look for these, as systemd mounts them.
+# user: root
+# want: bpf tracefs debugfs fusectl
+for d in /sys/fs/bpf /sys/kernel/tracing /sys/kernel/debug /sys/fs/fuse/connections; do findmnt -no FSTYPE $d | head -1; done | paste -sd' '
