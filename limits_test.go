@@ -16,8 +16,8 @@ import (
 // boundedPackages are those that keep something for a guest: each of their constants
 // named maxX must be in docs/limits.md.
 var boundedPackages = []string{
-	"internal/netstack", "internal/egress", "internal/egress/audit", "internal/egress/gitwire", "internal/egress/httpwire", "internal/egress/nameserver",
-	"internal/egress/tlshello", "internal/egress/tunnel", "internal/inspect", "internal/secret", "internal/tokens", "internal/supervisor/agent", "internal/share", "internal/share/vhostuser", "internal/undo",
+	"internal/netstack", "internal/egress", "internal/egress/audit", "internal/egress/gitssh", "internal/egress/gitwire", "internal/egress/httpwire", "internal/egress/nameserver",
+	"internal/egress/sshlogin", "internal/egress/tlshello", "internal/egress/tunnel", "internal/inspect", "internal/secret", "internal/tokens", "internal/supervisor/agent", "internal/share", "internal/share/vhostuser", "internal/undo",
 }
 
 // TestLimitsAreThoseOfTheCode: each row of docs/limits.md has the value that its

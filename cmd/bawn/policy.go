@@ -90,7 +90,7 @@ is a rule about requests: methods (none: any), https or http, a host as above, a
 path in which * is one segment and ** any number. bawn ends TLS to such a host and
 judges each request. A rule about the host without a URL allows all its requests.
 
-  git:github.com/own/app            fetch from this repository over HTTPS
+  git:github.com/own/app            fetch from this repository over HTTPS and SSH
   git:github.com/own/app:push=main,feature/*
                                     also push to these branches (refs/tags/* for other
                                     refs; :delete behind them allows to delete them)

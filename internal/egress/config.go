@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/egress/nameserver"
 	"bawn.dev/bawn/internal/egress/tunnel"
 	"bawn.dev/bawn/internal/inspect"
@@ -33,6 +34,8 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Inspect ends TLS for the hosts that have a secret; nil: none has.
 	Inspect *inspect.Inspector
+	// SSH ends git over SSH where rules are about repositories; nil: such connections are denied.
+	SSH *gitssh.Server
 	// HostNet tells the host's networks, to which no name may lead. It may run
 	// concurrently.
 	HostNet func() HostNet

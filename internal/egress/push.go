@@ -58,18 +58,28 @@ func (r *openRequest) pushJudge(header http.Header) func(*bufio.Reader) (io.Read
 		if t := header.Values("Content-Type"); len(t) != 1 || t[0] != gitwire.RequestType {
 			return nil, r.refusePush(&gitwire.Push{}, errPushType, nil)
 		}
-		if !r.takePlace() {
-			return nil, r.refusePush(&gitwire.Push{}, errManyPushes, nil)
-		}
-		push, err := gitwire.Read(body)
-		if err != nil {
-			return nil, r.refusePush(push, err, nil)
-		}
-		if denied := r.judgePush(push); len(denied) > 0 {
-			return nil, r.refusePush(push, nil, denied)
+		push, refusal := r.admitPush(body, gitwire.Read)
+		if refusal != nil {
+			return nil, refusal
 		}
 		return io.MultiReader(bytes.NewReader(push.Head()), body), nil
 	}
+}
+
+// admitPush reads the list of refs of a push and judges it. It returns the push, or the answer that refuses
+// it.
+func (r *openRequest) admitPush(body *bufio.Reader, read func(*bufio.Reader) (*gitwire.Push, error)) (*gitwire.Push, *inspect.Answer) {
+	if !r.takePlace() {
+		return nil, r.refusePush(&gitwire.Push{}, errManyPushes, nil)
+	}
+	push, err := read(body)
+	if err != nil {
+		return nil, r.refusePush(push, err, nil)
+	}
+	if denied := r.judgePush(push); len(denied) > 0 {
+		return nil, r.refusePush(push, nil, denied)
+	}
+	return push, nil
 }
 
 // deniedRefs are the changes of a push that are denied, by the name of the ref.
@@ -112,7 +122,7 @@ func (r *openRequest) refusePush(push *gitwire.Push, unpack error, denied denied
 	r.unlist() // it ends here, denied
 	e := f.entry()
 	f.mu.Unlock()
-	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), http.StatusForbidden
+	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), r.status(http.StatusForbidden)
 	f.g.deny(e, d, suggest, f.hint)
 	answer := push.Refused(message, unpack, func(c gitwire.Change) string {
 		if _, no := denied[c.Ref]; no {

@@ -37,6 +37,18 @@ type openRequest struct {
 	placed  bool // it has one of Gateway.pushes
 	rule    policy.Decision
 	began   time.Time
+	why     string // of an end that was not the peers' own, for the log
+}
+
+// overSSH is the app of flows whose SSH is ended here, in the log.
+const overSSH = "ssh"
+
+// status returns the status of an answer as it is logged: sessions of SSH have none of HTTP's.
+func (r *openRequest) status(of int) int {
+	if r.q.Scheme == overSSH {
+		return 0
+	}
+	return of
 }
 
 // deniedRequest is the refusal of a request, which is logged already.
@@ -97,6 +109,13 @@ func (f *flow) beginRequest(method, scheme, target string, header iter.Seq2[stri
 	r := &openRequest{f: f, began: time.Now(), q: policy.Request{Method: method, Scheme: scheme, Name: f.to.Name, Port: f.to.Port, Path: path, Query: query}}
 	var hidden string
 	r.also, hidden = overrides(query, header)
+	return r.begin(hidden)
+}
+
+// begin judges a request, and lists it if it may pass. hidden is the header that asks for another path than
+// the request's.
+func (r *openRequest) begin(hidden string) (*openRequest, error) {
+	f := r.f
 	// Under the lock: recheck must find the request in the list, or this decision is the new one.
 	f.mu.Lock()
 	d := f.g.decideRequest(r.q, r.also)
@@ -121,7 +140,7 @@ func (f *flow) beginRequest(method, scheme, target string, header iter.Seq2[stri
 	if d.Malformed {
 		denied.answer.Status = http.StatusBadRequest
 	}
-	e.Method, e.Path, e.Status = logged(method), logged(path), denied.answer.Status
+	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), r.status(denied.answer.Status)
 	f.g.deny(e, d, denied.suggest, f.hint)
 	return nil, denied
 }
@@ -140,7 +159,7 @@ func (r *openRequest) end(status int, sent, got int64) {
 	}
 	e.Verdict, e.Event, e.Rule = audit.Allowed, audit.EventRequest, r.rule.RuleText()
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), status
-	e.Sent, e.Got, e.Lasted = sent, got, time.Since(r.began)
+	e.Sent, e.Got, e.Lasted, e.Reason = sent, got, time.Since(r.began), r.why
 	f.g.write(e, f.hint)
 }
 

@@ -29,6 +29,8 @@ import (
 // Where rules are about requests, the client speaks first on any port, and each request is
 // judged: requests.go.
 //
+// Where rules are about repositories of git, SSH is ended here: overssh.go.
+//
 // Under a rule marked raw, and to the host's own loopback, nothing is inspected.
 //
 // Whatever inspects the client's bytes takes them from one reader, heldConn, and hands
@@ -89,6 +91,8 @@ func (f *flow) serveTCP(req TCPRequest) {
 		f.explain(req, d)
 	case d.Raw || f.to.Host:
 		f.through(req)
+	case d.SSH && f.to.Port == sshPort:
+		f.sshOnly(req)
 	case d.Requests || slices.Contains(tlsPorts, f.to.Port) || f.to.Port == httpPort:
 		f.clientFirst(req)
 	default:
@@ -126,6 +130,10 @@ func (f *flow) clientFirst(req TCPRequest) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(f.g.firstBytesTime))
+	if f.judgesSSH() && beginsSSH(c) {
+		f.serveSSH(c)
+		return
+	}
 	kind, _ := new(sniffer).sniff(c)
 	plain := f.to.Port == httpPort || !slices.Contains(tlsPorts, f.to.Port)
 	switch {

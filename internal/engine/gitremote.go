@@ -123,20 +123,14 @@ func remoteURL(dir, name string) (string, error) {
 	return urls[0], nil
 }
 
-// webHosts are the hosts of services that have another name for SSH through firewalls.
-var webHosts = map[string]string{"ssh.github.com": "github.com", "altssh.gitlab.com": "gitlab.com", "altssh.bitbucket.org": "bitbucket.org"}
-
 var errNoURL = errors.New("it does not lead to a server over HTTPS or SSH: write git:HOST/OWNER/REPO")
 
 // repositoryOf returns the repository of a URL of git's (git-clone(1), GIT URLS) as rules name it,
-// HOST[:PORT]/PATH, with the host that serves it over HTTPS.
+// HOST[:PORT]/PATH.
 func repositoryOf(address string) (string, error) {
 	host, path, ok := cutAddress(address)
 	if !ok || strings.Contains(path, ":") || !strings.Contains(host, ".") { // else a name of ~/.ssh/config
 		return "", errNoURL
-	}
-	if web, ok := webHosts[strings.ToLower(host)]; ok {
-		host = web
 	}
 	repository := host + "/" + strings.Trim(path, "/")
 	rules, err := policy.ParseRule(policy.Allow, "git:"+repository)
@@ -147,7 +141,7 @@ func repositoryOf(address string) (string, error) {
 }
 
 // cutAddress splits a URL of git's: https://[USER@]HOST[:PORT]/PATH, ssh://[USER@]HOST[:PORT]/PATH,
-// or [USER@]HOST:PATH. The port of SSH is left out.
+// or [USER@]HOST:PATH. The usual port of SSH is left out: a rule without a port is about it, too.
 func cutAddress(address string) (host, path string, ok bool) {
 	if !strings.Contains(address, "://") {
 		host, path, ok = strings.Cut(address, ":")
@@ -164,7 +158,10 @@ func cutAddress(address string) (host, path string, ok bool) {
 	case "https":
 		return u.Host, u.EscapedPath(), true
 	case "ssh", "git+ssh", "ssh+git":
-		return u.Hostname(), u.EscapedPath(), true
+		if u.Port() == "22" {
+			return u.Hostname(), u.EscapedPath(), true
+		}
+		return u.Host, u.EscapedPath(), true
 	}
 	return "", "", false
 }

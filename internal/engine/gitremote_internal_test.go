@@ -16,8 +16,9 @@ func TestRepositoryOfARemotesURL(t *testing.T) {
 		"git@github.com:own/app.git":                  "github.com/own/app",
 		"github.com:/own/app.git":                     "github.com/own/app",
 		"ssh://git@github.com/own/app.git":            "github.com/own/app",
-		"ssh://git@git.example.org:2222/team/app.git": "git.example.org/team/app",
-		"ssh://git@ssh.github.com:443/own/app.git":    "github.com/own/app",
+		"ssh://git@github.com:22/own/app.git":         "github.com/own/app",
+		"ssh://git@git.example.org:2222/team/app.git": "git.example.org:2222/team/app",
+		"ssh://git@ssh.github.com:443/own/app.git":    "ssh.github.com/own/app",
 		"ssh://git@git.example.org/~me/app":           "git.example.org/~me/app",
 	} {
 		if got, err := repositoryOf(url); err != nil || got != want {

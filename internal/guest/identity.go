@@ -35,6 +35,9 @@ func (a *agent) assume(r *wire.Identity) error {
 	if err := a.git.identify(r.Author); err != nil {
 		log.Print(err) // commands can do without
 	}
+	if err := knowHosts(sshKnownHosts, r.SSHAuthority); err != nil {
+		log.Print(err) // only git over SSH needs it
+	}
 	if err := a.ssh.Configure(r.HostKey, r.AuthorizedKeys); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,7 +12,7 @@ import (
 
 // Rules about repositories of git: [private:]git:HOST[:PORT]/PATH[:read|:push=REFS[:delete]].
 //
-// Theory of operation. Such a rule is about requests over TLS: those of git's smart HTTP
+// Theory of operation. Such a rule is about requests over TLS, those of git's smart HTTP
 // (gitprotocol-http(5)) for one repository, whose URL may end in .git or not:
 //
 //	GET  PATH/info/refs?service=git-upload-pack    POST PATH/git-upload-pack    fetch
@@ -20,6 +21,11 @@ import (
 // An allow rule compares method, path and query byte by byte with what git sends, so another
 // spelling is refused. A deny rule sees every reading of the path (path.go), also of requests in the
 // clear, to port 80 too unless it names a port other than 443: a rule that allows the host opens that.
+//
+// It is also about git over SSH: a connection to one of the rule's ports that begins as one of SSH is
+// ended by the gateway (Decision.SSH), and what each of its sessions asks is a Request of the scheme
+// ssh (SSHRequest), whose method is fetch or push. There, a rule that opens the host's port opens no
+// other repository beside those that allow rules name: it was written for bytes that nobody looks into.
 //
 // Which refs a push changes is in the body of its request, so it is decided in two steps:
 // DecideRequest returns PushRules, and the caller passes the body on only after
@@ -30,6 +36,14 @@ type gitRule struct {
 	push   [][]string // patterns of full names of refs, by segment; nil: fetch only
 	delete bool       // the refs may be deleted
 }
+
+// The methods of requests over SSH, and their scheme.
+const (
+	gitFetch  = "fetch"
+	gitPush   = "push"
+	sshScheme = "ssh"
+	sshPort   = 22
+)
 
 const (
 	gitSuffix   = ".git"
@@ -109,7 +123,10 @@ func (r *Rule) setGit(text string) error {
 	if r.labels, r.ports, err = requestTarget(q.scheme, authority); err != nil {
 		return err
 	}
-	if r.Action == Deny && r.ports[0].First == schemes["https"] { // the canonical form leaves :443 out
+	if r.ports[0].First == schemes["https"] { // the canonical form leaves :443 out
+		r.ports = append(r.ports, PortRange{sshPort, sshPort})
+	}
+	if r.Action == Deny && r.ports[0].First == schemes["https"] {
 		r.ports = append(r.ports, PortRange{schemes["http"], schemes["http"]})
 	}
 	if strings.Contains(authority, "*") || strings.Contains(path, "*") {
@@ -294,9 +311,18 @@ func (m *request) gitPart(q Request) (part string, ok bool) {
 	return rest, ok && m.scheme == q.Scheme && strings.HasPrefix(rest, "/")
 }
 
+// isAbout reports whether a request over SSH is about the repository of an allow rule.
+func (m *request) isAbout(q Request) bool {
+	rest, ok := strings.CutPrefix(q.Path, escapePath(m.path))
+	return ok && (rest == "" || rest == gitSuffix)
+}
+
 // allowsGit reports whether an allow rule about a repository allows a request. A push, whose body
 // has to be judged, is for judgesPush.
 func (m *request) allowsGit(q Request) bool {
+	if q.Scheme == sshScheme {
+		return q.Method == gitFetch && m.isAbout(q)
+	}
 	part, ok := m.gitPart(q)
 	switch {
 	case !ok:
@@ -312,7 +338,11 @@ func (m *request) allowsGit(q Request) bool {
 // judgesPush reports whether a rule is about the refs that a request would change.
 func (m *request) judgesPush(a Action, q Request, path []string) bool {
 	switch {
-	case m == nil || m.git == nil || m.git.push == nil || m.scheme != q.Scheme:
+	case m == nil || m.git == nil || m.git.push == nil:
+		return false
+	case q.Scheme == sshScheme:
+		return q.Method == gitPush && (a == Allow && m.isAbout(q) || a == Deny && slices.ContainsFunc(readings(path), m.hasHere))
+	case m.scheme != q.Scheme:
 		return false
 	case a == Allow:
 		part, ok := m.gitPart(q)
@@ -334,7 +364,7 @@ func (m *request) isPush(path []string) bool {
 // bodies nobody judges.
 func (m *request) deniesGit(q Request, path []string) bool {
 	if m.git.push != nil {
-		return q.Scheme != m.scheme && m.isPush(path)
+		return q.Scheme == "http" && m.isPush(path)
 	}
 	return slices.ContainsFunc(readings(path), m.hasBelow)
 }
@@ -346,6 +376,36 @@ func (m *request) hasBelow(path []string) bool {
 		return false
 	}
 	return slices.EqualFunc(path[:last], m.path[:last], strings.EqualFold)
+}
+
+// hasHere reports whether a path is that of the repository of a deny rule.
+func (m *request) hasHere(path []string) bool { return len(path) == len(m.path) && m.hasBelow(path) }
+
+// SSHRequest returns what a session of git over SSH asks of a repository: to fetch, or to push.
+func SSHRequest(name string, port uint16, path []string, push bool) Request {
+	q := Request{Method: gitFetch, Scheme: sshScheme, Name: name, Port: port, Path: escapePath(path)}
+	if push {
+		q.Method = gitPush
+	}
+	return q
+}
+
+// parseSSHRequest reads [fetch |push ]ssh://[USER@]HOST[:PORT]/PATH.
+func parseSSHRequest(method, url string) (q Request, err error) {
+	method = cmp.Or(strings.ToLower(method), gitFetch)
+	if method != gitFetch && method != gitPush {
+		return q, errors.New("git over SSH fetches or pushes: write 'push ssh://HOST/OWNER/REPO'")
+	}
+	_, rest, _ := strings.Cut(url, "://")
+	authority, path, _ := strings.Cut(rest, "/")
+	labels, ports, err := requestTarget(sshScheme, authority[strings.LastIndexByte(authority, '@')+1:])
+	if err == nil && strings.Contains(authority, "*") {
+		err = errors.New("it matches several hosts: write one")
+	}
+	if err != nil {
+		return q, err
+	}
+	return Request{Method: method, Scheme: sshScheme, Name: strings.Join(labels, "."), Port: ports[0].First, Path: "/" + strings.TrimRight(path, "/")}, nil
 }
 
 // RefChange is what a push does to a ref.
@@ -434,9 +494,13 @@ func (p *PushRules) Suggest(changes []RefChange) string {
 	return rules[0].Text
 }
 
-// gitURL returns the repository of a request of smart HTTP, as in a rule, and whether the request
+// gitURL returns the repository of a request of git, as in a rule, and whether the request
 // is about a push. It is for what people are told: no decision depends on it.
 func (q Request) gitURL() (repository string, push, ok bool) {
+	if q.Scheme == sshScheme {
+		repository, ok = gitRepository(q)
+		return repository, q.Method == gitPush, ok
+	}
 	path, found := "", false
 	for _, end := range []string{infoRefs, "/" + uploadPack, "/" + receivePack} {
 		if path, found = strings.CutSuffix(q.Path, end); found {
@@ -447,11 +511,19 @@ func (q Request) gitURL() (repository string, push, ok bool) {
 	if !found || q.Scheme != "https" {
 		return "", false, false
 	}
-	rules, err := ParseRule(Allow, "git:"+strings.TrimPrefix(urlOf(q.Scheme, q.Name, q.Port, path), "https://"))
+	q.Path = path
+	repository, ok = gitRepository(q)
+	return repository, push, ok
+}
+
+// gitRepository returns the repository at the path of a request, as in a rule.
+func gitRepository(q Request) (repository string, ok bool) {
+	_, rest, _ := strings.Cut(urlOf(q.Scheme, q.Name, q.Port, q.Path), "://")
+	rules, err := ParseRule(Allow, "git:"+rest)
 	if err != nil || rules[0].request == nil || rules[0].request.git == nil {
-		return "", false, false
+		return "", false
 	}
-	return rules[0].repository(), push, true
+	return rules[0].repository(), true
 }
 
 // whyNotGit says why no rule allows a request; of git in git's terms.

@@ -346,3 +346,108 @@ func TestSuggestedGitRules(t *testing.T) {
 		t.Error(d.Reason)
 	}
 }
+
+// TestGitRulesOverSSH: a rule is about SSH at port 22 and at its own; there, rules for the port open no other
+// repository than those that allow rules name.
+func TestGitRulesOverSSH(t *testing.T) {
+	s := set(t, "allow git:code.test/own/app", "allow git:code.test/own/push:push=feature/*", "allow git:code.test:2222/~me/x",
+		"allow both.test:22", "allow git:both.test/own/app", "allow most.test:22", "deny git:most.test/own/secret", "deny git:most.test/own/app:push=main",
+		"allow plain.test:22", "allow web.test", "deny git:web.test/own/app", "allow raw:raw.test:22", "allow git:raw.test/own/app")
+	for text, want := range map[string]bool{
+		"ssh://git@code.test/own/app":           true,
+		"ssh://code.test/own/app.git":           true,
+		"fetch ssh://git@code.test:22/own/app/": true,
+		"ssh://git@code.test:443/own/app":       true,
+		"ssh://git@code.test/own/push":          true,
+		"push ssh://git@code.test/own/push":     true, // and judged
+		"ssh://code.test:2222/~me/x":            true,
+		"ssh://both.test/own/app":               true,
+		"ssh://most.test/own/app":               true,
+		"push ssh://most.test/own/app":          true, // and judged
+		"push ssh://most.test/own/other":        true,
+		"push ssh://plain.test/any/thing":       true,
+		"ssh://raw.test/own/app":                true,
+		"push ssh://code.test/own/app":          false,
+		"ssh://code.test/own/App":               false,
+		"ssh://code.test/own/app.GIT":           false,
+		"ssh://code.test/own/app.git.git":       false,
+		"ssh://code.test/own/app/info/refs":     false,
+		"ssh://code.test/own/app.wiki":          false,
+		"ssh://code.test/own/../own/app":        false,
+		"ssh://code.test/own//app":              false,
+		"ssh://code.test:2222/own/app":          false,
+		"ssh://code.test:80/own/app":            false,
+		"ssh://other.test/own/app":              false,
+		"ssh://both.test/own/other":             false,
+		"push ssh://both.test/own/app":          false,
+		"ssh://most.test/own/secret.git":        false,
+		"ssh://most.test/OWN/Secret":            false,
+		"push ssh://most.test/own/secret/x":     false,
+		"ssh://web.test/own/app":                false,
+		"ssh://web.test/own/other":              false,
+		"ssh://web.test:443/own/app":            false,
+		"GET https://code.test/own/app":         false,
+	} {
+		q, ok, err := ParseRequest(text)
+		if !ok || err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if d := s.DecideRequest(q); d.Allow != want {
+			t.Errorf("%s: %v, %s", text, d.Allow, d.Reason)
+		}
+	}
+	for name, want := range map[string]struct{ allow, ssh bool }{
+		"code.test": {true, true}, "both.test": {true, true}, "most.test": {true, true}, "plain.test": {true, false}, "web.test": {false, true}, "raw.test": {true, false},
+	} {
+		if d := s.Decide(Flow{Name: name, Port: 22, Proto: TCP}); d.Allow != want.allow || d.SSH != want.ssh {
+			t.Errorf("%s:22: %+v", name, d)
+		}
+	}
+	for text, want := range map[string]string{
+		"ssh://git@new.test/own/app":       "git:new.test/own/app",
+		"ssh://git@new.test:2222/own/app":  "git:new.test:2222/own/app",
+		"ssh://git@code.test/own/other":    "git:code.test/own/other",
+		"push ssh://git@code.test/own/app": "",
+		"ssh://most.test/own/secret":       "",
+	} {
+		q, _, err := ParseRequest(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.SuggestRequest(q); got != want {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+	for _, text := range []string{"GET ssh://code.test/own/app", "ssh://*.test/own/app", "ssh://10.0.0.1/own/app", "ssh:///own/app", "ssh://code.test:x/own/app"} {
+		if q, ok, err := ParseRequest(text); !ok || err == nil {
+			t.Errorf("%s: %v", text, q)
+		}
+	}
+}
+
+// TestPushesOverSSHAreJudged by the rules about their refs, as over HTTPS.
+func TestPushesOverSSHAreJudged(t *testing.T) {
+	s := set(t, "allow git:code.test/own/app:push=feature/*", "allow most.test:22", "deny git:most.test/own/app:push=main")
+	for _, c := range []struct {
+		repository, ref string
+		want            bool
+	}{
+		{"code.test/own/app", "refs/heads/feature/x", true},
+		{"code.test/own/app", "refs/heads/main", false},
+		{"most.test/own/app", "refs/heads/other", true},
+		{"most.test/own/app", "refs/heads/main", false},
+		{"most.test/OWN/App.git", "refs/heads/Main", false},
+	} {
+		q, _, err := ParseRequest("push ssh://" + c.repository)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := s.DecideRequest(q)
+		if !d.Allow || d.Push == nil {
+			t.Fatalf("%s: %+v", c.repository, d)
+		}
+		if one := d.Push.Judge(RefChange{Ref: c.ref}); one.Allow != c.want {
+			t.Errorf("%s %s: %s", c.repository, c.ref, one.Reason)
+		}
+	}
+}

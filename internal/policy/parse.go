@@ -34,7 +34,7 @@ const MaxHostPorts = 64
 //
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
 // (none: any), and in PATH * is one segment and ** any number. The third one is about a
-// repository of git over HTTPS. github:OWNER/REPO[:read] stands for rules about requests to
+// repository of git over HTTPS and SSH. github:OWNER/REPO[:read] stands for rules about requests to
 // GitHub's REST API.
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any

@@ -121,6 +121,11 @@ func (r *Rule) covers(proto Proto, port uint16) bool {
 	return false
 }
 
+// aboutGit reports whether the rule is about repositories of git that are served at a port, also over SSH.
+func (r *Rule) aboutGit(port uint16) bool {
+	return r.request != nil && r.request.git != nil && port != schemes["http"] && r.covers(TCP, port)
+}
+
 // Flow is the target of a guest's traffic: a name, a bare address, or a service on the
 // host's own loopback. Rules are matched against it. It is comparable.
 //
@@ -217,6 +222,9 @@ type Decision struct {
 	// judged (DecideRequest), and nothing may pass that is not judged so. A denied flow may
 	// have it, too.
 	Requests bool
+	// SSH means that Requests holds also for what sessions of git over SSH ask (SSHRequest): a
+	// connection that begins as one of SSH is ended here.
+	SSH bool
 	// Push, of an allowed request that pushes to a repository, judges what is in its body, which
 	// may pass only then. nil: every push may pass.
 	Push      *PushRules

@@ -30,6 +30,14 @@ type request struct {
 // schemes are those of rules about requests, with their ports.
 var schemes = map[string]uint16{"https": 443, "http": 80}
 
+// defaultPort returns the port of a URL that names none.
+func defaultPort(scheme string) uint16 {
+	if scheme == sshScheme {
+		return sshPort
+	}
+	return schemes[scheme]
+}
+
 // maxMethod bounds the name of a method, in bytes.
 const maxMethod = 32
 
@@ -123,7 +131,7 @@ func requestTarget(scheme, authority string) ([]string, []PortRange, error) {
 		return nil, nil, errors.New("a request rule is about a name: a rule for an address is ADDRESS[:PORTS], about connections")
 	}
 	host, portText, hasPort := strings.Cut(authority, ":")
-	port := schemes[scheme]
+	port := defaultPort(scheme)
 	if hasPort {
 		var err error
 		if port, err = parsePort(portText); err != nil {
@@ -183,16 +191,16 @@ func (r *Rule) requestURL() string {
 
 // urlOf returns a URL, without the port that its scheme has anyway.
 func urlOf(scheme, host string, port uint16, path string) string {
-	if port != schemes[scheme] {
+	if port != defaultPort(scheme) {
 		host += ":" + strconv.Itoa(int(port))
 	}
 	return scheme + "://" + host + path
 }
 
-// Request is a request of HTTP as a rule sees it.
+// Request is a request of HTTP, or of git over SSH (SSHRequest), as a rule sees it.
 type Request struct {
 	Method string
-	Scheme string // https or http
+	Scheme string // https, http or ssh
 	Name   string // of the host, as in Flow
 	Port   uint16
 	Path   string // percent-encoded as it is sent on, without the query
@@ -207,12 +215,19 @@ func (q Request) String() string {
 }
 
 // ParseRequest reads what `bawn policy check` is given: [METHOD ]URL, with GET where there is
-// no method. The fragment of the URL is left out. ok is false if the text is no URL.
+// no method, or [fetch |push ]ssh://[USER@]HOST[:PORT]/PATH of git over SSH. The fragment of the URL is
+// left out. ok is false if the text is no URL.
 func ParseRequest(text string) (q Request, ok bool, err error) {
 	if !isRequestRule(text) {
 		return q, false, nil
 	}
 	method, url := cutMethods(text)
+	if _, ssh := cutWord(url, sshScheme+"://"); ssh {
+		if q, err = parseSSHRequest(method, url); err != nil {
+			err = fmt.Errorf("%q: %w", text, err)
+		}
+		return q, true, err
+	}
 	url, _, _ = strings.Cut(url, "#")
 	url, q.Query, _ = strings.Cut(url, "?")
 	q.Method = cmp.Or(method, "GET")
@@ -265,17 +280,25 @@ func (s *Set) DecideRequest(q Request) Decision {
 // is none, and the rules about the refs of a push.
 func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules) {
 	push = &PushRules{}
+	var port *Rule // over SSH: it opens the port,
+	named := false // and an allow rule names a repository (git.go)
 	s.about(q.Flow(), func(r *Rule) {
+		named = named || q.Scheme == sshScheme && r.Action == Allow && r.aboutGit(q.Port)
 		switch {
 		case !r.covers(TCP, q.Port):
 		case r.request.judgesPush(r.Action, q, path):
 			push.add(r)
 		case r.Action == Deny && deny == nil && r.request.matches(r.Action, q, path):
 			deny = r
+		case r.Action == Allow && r.request == nil && q.Scheme == sshScheme:
+			port = cmp.Or(port, r)
 		case r.Action == Allow && allow == nil && (r.request == nil || r.request.matches(r.Action, q, path)):
 			allow = r
 		}
 	})
+	if !named {
+		allow = cmp.Or(allow, port)
+	}
 	if push.any = allow; allow == nil && len(push.allow) > 0 {
 		allow = push.allow[0]
 	}
@@ -288,6 +311,8 @@ func (m *request) matches(a Action, q Request, path []string) bool {
 	switch {
 	case m.git != nil && a == Deny:
 		return m.deniesGit(q, path)
+	case m.git != nil && q.Scheme == sshScheme:
+		return m.allowsGit(q)
 	case m.scheme != q.Scheme:
 		return false
 	case m.git != nil:

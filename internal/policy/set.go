@@ -148,21 +148,30 @@ func (s *Set) Decide(f Flow) Decision {
 	d := about.decision()
 	switch {
 	case about.deny != nil:
-		return Decision{Rule: about.deny, Requests: d.Requests, Reason: fmt.Sprintf("the rule %q denies it", about.deny)}
+		return Decision{Rule: about.deny, Requests: d.Requests, SSH: d.SSH, Reason: fmt.Sprintf("the rule %q denies it", about.deny)}
 	case about.allow != nil:
-		d.Reason = fmt.Sprintf("the rule %q allows it", about.allow)
+		d.Reason = fmt.Sprintf("the rule %q allows it", about.allow) + endedHere(d, f)
 		return d
 	case about.some != nil && f.Proto == TCP:
-		d.Rule, d.Reason = about.some, fmt.Sprintf("the rule %q allows some requests", about.some)
+		d.Rule, d.Reason = about.some, fmt.Sprintf("the rule %q allows some requests", about.some)+endedHere(d, f)
 		return d
 	}
-	return Decision{Requests: d.Requests, Reason: s.whyNot(f)}
+	return Decision{Requests: d.Requests, SSH: d.SSH, Reason: s.whyNot(f)}
+}
+
+// endedHere says what becomes of a connection of SSH.
+func endedHere(d Decision, f Flow) string {
+	if d.SSH && f.Port == sshPort {
+		return "; bawn ends SSH there, and judges the repository"
+	}
+	return ""
 }
 
 // judged is what the rules about a flow say.
 type judged struct {
 	allow, deny       *Rule // connections
 	some, without     *Rule // allow some requests, deny some requests
+	ssh               bool  // some rule is about repositories of git
 	raw, ech, private bool
 	prefix            netip.Prefix
 }
@@ -192,6 +201,7 @@ func (j *judged) add(r *Rule, f Flow) {
 // addRequests takes a rule about requests into account. It counts for UDP too, over which the
 // same requests could be made.
 func (j *judged) addRequests(r *Rule, f Flow) {
+	j.ssh = j.ssh || f.Proto == TCP && r.aboutGit(f.Port)
 	switch {
 	case !r.covers(TCP, f.Port):
 	case r.Action == Deny:
@@ -206,6 +216,7 @@ func (j *judged) addRequests(r *Rule, f Flow) {
 func (j *judged) decision() Decision {
 	d := Decision{Rule: j.allow, Allow: true, Raw: j.raw && j.without == nil, ECH: j.ech, Private: j.private, Prefix: j.prefix}
 	d.Requests = (j.some != nil || j.without != nil) && !d.Raw
+	d.SSH = j.ssh && d.Requests
 	return d
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -27,6 +28,19 @@ func (s *supervisor) authority(state string) ([]byte, error) {
 		}
 	}
 	return inspect.CACertificate(state)
+}
+
+// sshAuthority returns the public key of the authority whose host keys the guest's ssh has to know. It is
+// always made: a rule about a repository may come while the sandbox runs. A builder has none.
+func (s *supervisor) sshAuthority(state string) ([]byte, error) {
+	if s.spec.Builder {
+		return nil, nil
+	}
+	a, err := gitssh.OpenAuthority(context.Background(), state)
+	if err != nil {
+		return nil, err
+	}
+	return a.PublicKey(), nil
 }
 
 // identity returns what no other sandbox has: its name, keys and addresses, and a fresh seed
@@ -56,6 +70,10 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
+	sshAuthority, err := s.sshAuthority(state)
+	if err != nil {
+		return nil, err
+	}
 	v4, v6 := vm.GuestAddrs(s.spec.ID)
 	return &wire.Identity{
 		Hostname:       s.spec.Name,
@@ -68,6 +86,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		Addresses:      []string{v4.String(), v6.String()},
 		Workdir:        s.spec.Project.Guest,
 		CACert:         authority,
+		SSHAuthority:   sshAuthority,
 		Author:         wire.Author(s.spec.Boot.Author),
 	}, nil
 }

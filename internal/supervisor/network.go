@@ -14,6 +14,8 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/gitssh"
+	"bawn.dev/bawn/internal/egress/sshlogin"
 	"bawn.dev/bawn/internal/inspect"
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
@@ -81,7 +83,7 @@ func (s *supervisor) openNetwork() (err error) {
 		s.log.Info("the sandbox's connections leave through a proxy, but for what NO_PROXY lists", "proxy", p.String())
 	}
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Hosts: hostTable(s.spec.Hosts), Proxies: proxies, Inspect: inspector, Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Proxies: proxies, Inspect: inspector, SSH: s.gitSSH(), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)
@@ -105,6 +107,24 @@ func (s *supervisor) inspector() (*inspect.Inspector, error) {
 		Bindings: all.Bindings(s.spec.Dir, s.spec.ID),
 		CA:       func(ctx context.Context) (*inspect.CA, error) { return inspect.OpenCA(ctx, state) },
 	}), nil
+}
+
+// gitSSH returns what ends git over SSH to the hosts of rules about repositories. A builder has none, as of
+// inspector.
+func (s *supervisor) gitSSH() *gitssh.Server {
+	if s.spec.Builder {
+		return nil
+	}
+	return &gitssh.Server{
+		Authority: func(ctx context.Context) (*gitssh.Authority, error) {
+			state, err := xdg.State()
+			if err != nil {
+				return nil, err
+			}
+			return gitssh.OpenAuthority(ctx, state)
+		},
+		Login: sshlogin.Config,
+	}
 }
 
 // newNetwork returns a network without a link, which connect gives it. While the

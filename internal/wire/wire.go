@@ -148,6 +148,11 @@ type Identity struct {
 	// those of Net.CACert. No template has it.
 	CACert []byte `json:"caCert,omitempty"`
 
+	// SSHAuthority is the public key, as a line of authorized_keys(5), of the authority that certifies the host keys
+	// by which the host ends git over SSH; empty if it does not. The guest's ssh shall know it. No
+	// template has it.
+	SSHAuthority []byte `json:"sshAuthority,omitempty"`
+
 	// Author is whose commits git makes where the guest's own settings name nobody.
 	Author Author `json:"author,omitzero"`
 }

@@ -1,5 +1,5 @@
 // Package gitwire reads the beginning of a push to a repository of git (gitprotocol-pack(5),
-// "Pushing Data To a Server"; over HTTP it is the body of a request), and writes the answer of a
+// "Pushing Data To a Server"; over HTTP it is the body of a request, over SSH the input of a command), and writes the answer of a
 // server that refuses it. It decides nothing. Pure.
 package gitwire
 
@@ -67,9 +67,27 @@ type Push struct {
 // Head returns the bytes that were read, the flush included.
 func (p *Push) Head() []byte { return p.head }
 
+// NeedsPack reports whether a pack of objects has to follow.
+func (p *Push) NeedsPack() bool {
+	return slices.ContainsFunc(p.Changes, func(c Change) bool { return !c.Deleted() })
+}
+
 // Read reads a push up to its flush, and looks at what follows without taking it: a pack, or the
 // end where none is needed. With an error it returns what was read so far, for the answer.
-func Read(r *bufio.Reader) (*Push, error) {
+func Read(r *bufio.Reader) (*Push, error) { return readPush(r, (*Push).checkRest) }
+
+// ReadOpen is Read for a connection that the client keeps open for the server's report. Where no pack
+// is needed, nothing of what follows the flush is part of the push, and the caller must not send it on.
+func ReadOpen(r *bufio.Reader) (*Push, error) {
+	return readPush(r, func(p *Push, r *bufio.Reader) error {
+		if !p.NeedsPack() {
+			return nil
+		}
+		return p.checkRest(r)
+	})
+}
+
+func readPush(r *bufio.Reader, checkRest func(*Push, *bufio.Reader) error) (*Push, error) {
 	p := &Push{}
 	for {
 		line, err := p.line(r)
@@ -77,7 +95,7 @@ func Read(r *bufio.Reader) (*Push, error) {
 			return p, err
 		}
 		if line == nil {
-			return p, p.checkRest(r)
+			return p, checkRest(p, r)
 		}
 		if err := p.add(line); err != nil {
 			return p, err
@@ -208,7 +226,7 @@ func isOID(s string) bool {
 // checkRest looks at what follows the flush.
 func (p *Push) checkRest(r *bufio.Reader) error {
 	const signature = "PACK" // gitformat-pack(5)
-	needed := slices.ContainsFunc(p.Changes, func(c Change) bool { return !c.Deleted() })
+	needed := p.NeedsPack()
 	next, err := r.Peek(len(signature))
 	switch {
 	case string(next) == signature && len(p.Changes) > 0:

@@ -1,0 +1,254 @@
+package gitssh
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Variables for tests.
+var (
+	// handshakeTime is how long a client's handshake may take.
+	handshakeTime = 30 * time.Second
+	// quietTime is how long a connection may be without a command.
+	quietTime = time.Minute
+	// idleTime is how long a session may pass nothing either way.
+	idleTime = 30 * time.Minute
+)
+
+const (
+	// maxSessions bounds the sessions of a connection. One is open at a time: ssh opens another connection
+	// for the second.
+	maxSessions = 64
+	// maxRequests bounds the requests of a session before its command.
+	maxRequests = 64
+	// maxAttempts bounds the attempts to authenticate. All methods succeed that ask for no secret.
+	maxAttempts = 3
+)
+
+// Server ends connections. Safe for concurrent use.
+type Server struct {
+	Authority func(context.Context) (*Authority, error)
+	// Login returns how the person logs in to a server as a user; done frees what it takes. Its errors are
+	// shown to the guest. It is asked after the command was judged.
+	Login func(ctx context.Context, name string, port uint16, user string) (conf *ssh.ClientConfig, done func(), err error)
+}
+
+// Target is the server that a connection was meant for, and who judges.
+type Target struct {
+	Name string
+	Port uint16
+	Dial func() (net.Conn, error)
+	// Begin judges what a session asks. The text of an error is what the guest is told.
+	Begin func(Command) (Session, error)
+	// Refused notes what was refused without asking Begin.
+	Refused func(why string)
+}
+
+// Session is one that Begin has let through.
+type Session interface {
+	// Push reads the list of refs of a push. It returns what is to be sent on, nil if nothing may be:
+	// answer is then what the client gets, and whether it is in the terms of git's protocol.
+	Push(*bufio.Reader) (on io.Reader, answer []byte, protocol bool)
+	// End is called once, at its end. why is empty unless the server was not reached.
+	End(sent, got int64, why string)
+}
+
+// connection is one of the guest's.
+type connection struct {
+	Target
+	s    *Server
+	conn net.Conn
+	user string
+
+	mu   sync.Mutex
+	busy bool
+}
+
+// Serve serves a connection to its end, or until ctx ends, and closes it.
+func (s *Server) Serve(ctx context.Context, conn net.Conn, t Target) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	conf, err := s.config(ctx, t.Name)
+	if err != nil {
+		t.Refused(err.Error())
+		return
+	}
+	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
+	sc, channels, requests, err := ssh.NewServerConn(conn, conf)
+	if err != nil {
+		t.Refused("no handshake of SSH: " + err.Error())
+		return
+	}
+	go ssh.DiscardRequests(requests) // forwarded ports and the like: refused
+	_ = conn.SetDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(ctx)
+	c := &connection{Target: t, s: s, conn: conn, user: sc.User()}
+	c.accept(ctx, channels)
+	cancel()
+}
+
+// config is that of one connection.
+func (s *Server) config(ctx context.Context, name string) (*ssh.ServerConfig, error) {
+	a, err := s.Authority(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := a.hostKey(name)
+	if err != nil {
+		return nil, err
+	}
+	conf := &ssh.ServerConfig{
+		NoClientAuth: true, MaxAuthTries: maxAttempts, ServerVersion: "SSH-2.0-bawn",
+		// For clients that do not try without. The key means nothing.
+		PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }, //nolint:nilnil // no permissions
+	}
+	conf.AddHostKey(key)
+	return conf, nil
+}
+
+// accept serves the channels that the client opens.
+func (c *connection) accept(ctx context.Context, channels <-chan ssh.NewChannel) {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	defer c.conn.Close()
+	c.await()
+	count := 0
+	for n := range channels {
+		switch {
+		case n.ChannelType() != "session":
+			c.Refused("a channel of the type " + shown(n.ChannelType()) + ": only sessions of git are served")
+			_ = n.Reject(ssh.Prohibited, "bawn: only sessions of git are served here")
+			continue
+		case count >= maxSessions:
+			return
+		case !c.take():
+			_ = n.Reject(ssh.ResourceShortage, "bawn: one session at a time")
+			continue
+		}
+		count++
+		ch, requests, err := n.Accept()
+		if err != nil {
+			return
+		}
+		sessions.Go(func() {
+			c.serve(ctx, ch, requests)
+			c.free()
+		})
+	}
+}
+
+// await gives the client a while to ask for the next command.
+func (c *connection) await() { _ = c.conn.SetReadDeadline(time.Now().Add(quietTime)) }
+
+// take takes the place of the one session.
+func (c *connection) take() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.busy
+	c.busy = true
+	return !was
+}
+
+func (c *connection) free() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	c.await()
+}
+
+// serve serves a session.
+func (c *connection) serve(ctx context.Context, ch ssh.Channel, requests <-chan *ssh.Request) {
+	defer ch.Close()
+	line, protocol, err := c.awaitCommand(requests)
+	if err != nil {
+		c.refuse(ch, err)
+		return
+	}
+	_ = c.conn.SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // until the client closes the channel
+		defer cancel()
+		ssh.DiscardRequests(requests)
+	}()
+	c.run(ctx, ch, line, protocol)
+}
+
+// errGone means that the client closed the channel before it asked for anything.
+var errGone = errors.New("the client ended the session")
+
+// awaitCommand reads the requests of a session up to its command.
+func (c *connection) awaitCommand(requests <-chan *ssh.Request) (line, protocol string, err error) {
+	n := 0
+	for r := range requests {
+		if n++; n > maxRequests {
+			return "", "", errors.New("too many requests before the command")
+		}
+		switch r.Type {
+		case "exec":
+			var p struct{ Command string }
+			err := ssh.Unmarshal(r.Payload, &p)
+			_ = r.Reply(err == nil, nil)
+			return p.Command, protocol, err
+		case "shell", "subsystem":
+			_ = r.Reply(true, nil) // so that the message is shown
+			return "", "", errNoCommand
+		case "env":
+			value, ok := gitProtocol(r.Payload)
+			if ok {
+				protocol = value
+			}
+			_ = r.Reply(ok, nil)
+		default: // pty-req, x11-req, auth-agent-req@openssh.com
+			_ = r.Reply(false, nil)
+		}
+	}
+	return "", "", errGone
+}
+
+// gitProtocol returns the version of git's protocol that a request for an environment variable asks
+// for (git(1), GIT_PROTOCOL). Clients send others, such as LANG: none is taken.
+func gitProtocol(payload []byte) (value string, ok bool) {
+	var p struct{ Name, Value string }
+	if err := ssh.Unmarshal(payload, &p); err != nil || p.Name != "GIT_PROTOCOL" {
+		return "", false
+	}
+	switch p.Value {
+	case "version=0", "version=1", "version=2":
+		return p.Value, true
+	}
+	return "", false
+}
+
+// refuse ends a session that was not judged.
+func (c *connection) refuse(ch ssh.Channel, err error) {
+	if errors.Is(err, errGone) {
+		return
+	}
+	c.Refused(err.Error())
+	tell(ch, "bawn: forbidden: "+err.Error()+"\n")
+	exit(ch, statusRefused)
+}
+
+// tell writes to the session's error stream.
+func tell(ch ssh.Channel, text string) { _, _ = io.WriteString(ch.Stderr(), text) }
+
+// statusRefused is git's own status of a fatal error.
+const statusRefused = 128
+
+// exit tells the client the status of its command.
+func exit(ch ssh.Channel, status int) {
+	_ = ch.CloseWrite()
+	_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
+}
+
+// shown returns a name that the guest chose, for the log, which escapes it.
+func shown(s string) string { return strings.ToValidUTF8(s[:min(len(s), 64)], "?") }

@@ -1,0 +1,239 @@
+package gitssh
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// gate is a server to which guests connect, whose target is never reached.
+type gate struct {
+	mu      sync.Mutex
+	refused []string
+	begun   []string
+	done    chan struct{} // closed: the connection was served to its end
+}
+
+// connect returns the guest's end of a connection.
+func (g *gate) connect(t *testing.T) net.Conn {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	guest, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { guest.Close() })
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	s := &Server{
+		Authority: func(ctx context.Context) (*Authority, error) { return OpenAuthority(ctx, state) },
+		Login: func(context.Context, string, uint16, string) (*ssh.ClientConfig, func(), error) {
+			return nil, nil, errors.New("no login")
+		},
+	}
+	g.done = make(chan struct{})
+	go func() {
+		defer close(g.done)
+		s.Serve(t.Context(), conn, Target{
+			Name: "git.example.org", Port: 22,
+			Dial: func() (net.Conn, error) { return nil, errors.New("the server was dialled") },
+			Begin: func(c Command) (Session, error) {
+				g.mu.Lock()
+				defer g.mu.Unlock()
+				g.begun = append(g.begun, c.String())
+				return nil, errors.New("bawn: forbidden")
+			},
+			Refused: func(why string) {
+				g.mu.Lock()
+				defer g.mu.Unlock()
+				g.refused = append(g.refused, why)
+			},
+		})
+	}()
+	return guest
+}
+
+// said returns what was refused.
+func (g *gate) said() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return strings.Join(g.refused, "; ")
+}
+
+// ended waits for the end of the connection.
+func (g *gate) ended(t *testing.T) {
+	t.Helper()
+	select {
+	case <-g.done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the connection is still served")
+	}
+}
+
+func client(t *testing.T, conn net.Conn, change func(*ssh.ClientConfig)) *ssh.Client {
+	t.Helper()
+	conf := &ssh.ClientConfig{User: "git", HostKeyCallback: ssh.InsecureIgnoreHostKey()}
+	if change != nil {
+		change(conf)
+	}
+	sc, channels, requests, err := ssh.NewClientConn(conn, "git.example.org:22", conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ssh.NewClient(sc, channels, requests)
+}
+
+// short makes times short for a test.
+func short(t *testing.T, times ...*time.Duration) {
+	for _, d := range times {
+		was := *d
+		*d = 300 * time.Millisecond
+		t.Cleanup(func() { *d = was })
+	}
+}
+
+// TestAttackGarbage: bytes that are no SSH, a packet that is too long, and a handshake that stands still end
+// the connection.
+func TestAttackGarbage(t *testing.T) {
+	short(t, &handshakeTime)
+	long := binary.BigEndian.AppendUint32(nil, 1<<24)
+	for name, text := range map[string]string{
+		"TLS":           "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+		"HTTP":          "GET / HTTP/1.1\r\nHost: git.example.org\r\n\r\n",
+		"an old SSH":    "SSH-1.5-x\r\n",
+		"a long line":   strings.Repeat("x", 1<<20),
+		"a long packet": "SSH-2.0-x\r\n" + string(long) + strings.Repeat("x", 1<<20),
+		"nothing":       "",
+		"half":          "SSH-2.0-x\r\n",
+	} {
+		g := &gate{}
+		c := g.connect(t)
+		go func() { _, _ = io.WriteString(c, text) }()
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		g.ended(t)
+		if got := g.said(); !strings.Contains(got, "no handshake of SSH") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestAttackKeyExchanges: each costs the host a signature, so a client that asks for more and more loses its
+// connection.
+func TestAttackKeyExchanges(t *testing.T) {
+	g := &gate{}
+	c := client(t, g.connect(t), func(c *ssh.ClientConfig) { c.RekeyThreshold = 256 })
+	for range 100_000 {
+		if _, _, err := c.SendRequest("x", true, bytes.Repeat([]byte("x"), 1000)); err != nil {
+			g.ended(t)
+			return
+		}
+	}
+	t.Error("100,000 exchanges of keys")
+}
+
+// TestAttackChannelsAndRequests: a client that asks for everything gets nothing, and the connection goes on.
+func TestAttackChannelsAndRequests(t *testing.T) {
+	g := &gate{}
+	c := client(t, g.connect(t), nil)
+	for i := range 500 {
+		for _, kind := range []string{"direct-tcpip", "x11", "auth-agent@openssh.com", "tun@openssh.com", "forwarded-tcpip", "direct-streamlocal@openssh.com"} {
+			if _, _, err := c.OpenChannel(kind, nil); err == nil {
+				t.Fatalf("a channel of the type %s", kind)
+			}
+		}
+		for _, kind := range []string{"tcpip-forward", "streamlocal-forward@openssh.com", "hostkeys-prove-00@openssh.com", fmt.Sprint(i)} {
+			if ok, _, err := c.SendRequest(kind, true, nil); ok || err != nil {
+				t.Fatalf("%s: %v, %v", kind, ok, err)
+			}
+		}
+	}
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.CombinedOutput("git-upload-pack 'own/app'"); err == nil || string(out) != "bawn: forbidden" {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestAttackManySessions: a connection has one at a time, and not without end; a session has few requests.
+func TestAttackManySessions(t *testing.T) {
+	g := &gate{}
+	c := client(t, g.connect(t), nil)
+	n := 0
+	for ; n < 10*maxSessions; n++ {
+		s, err := c.NewSession()
+		if err != nil && strings.Contains(err.Error(), "one session at a time") { // the last one is about to end
+			n--
+			continue
+		}
+		if err != nil {
+			break
+		}
+		_, _ = s.CombinedOutput("git-upload-pack 'own/app'")
+	}
+	if g.ended(t); n != maxSessions {
+		t.Errorf("%d sessions", n)
+	}
+	c = client(t, g.connect(t), nil)
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n = 0; n < 10*maxRequests; n++ {
+		if _, err := s.SendRequest("env", true, ssh.Marshal(struct{ N, V string }{"X", "y"})); err != nil {
+			break
+		}
+	}
+	if n != maxRequests {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// TestAttackQuietClients: a connection without a command ends, with a session or without one.
+func TestAttackQuietClients(t *testing.T) {
+	short(t, &quietTime)
+	g := &gate{}
+	client(t, g.connect(t), nil)
+	g.ended(t)
+	c := client(t, g.connect(t), nil)
+	if _, err := c.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	g.ended(t)
+}
+
+// TestKeysMeanNothing: a client that begins with a key gets in with any, and one that asks for a password does
+// not get a question.
+func TestKeysMeanNothing(t *testing.T) {
+	a, err := OpenAuthority(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{}
+	c := client(t, g.connect(t), func(c *ssh.ClientConfig) { c.Auth = []ssh.AuthMethod{ssh.PublicKeys(a.signer)} })
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.CombinedOutput("git-receive-pack 'own/app'"); err == nil || string(out) != "bawn: forbidden" {
+		t.Errorf("%v %s", err, out)
+	}
+}
