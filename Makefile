@@ -46,6 +46,10 @@ test: setup ## Install what is missing and run all tests, as this user and (when
 test-kvm: setup build ## Run tests of real machines under KVM, in an emulated host (TESTS=regexp)
 	@scripts/host kvm $(if $(TESTS),'$(TESTS)')
 
+.PHONY: test-hosts
+test-hosts: setup build ## Run sandboxes under unusual conditions of the host: full disks, odd homes, no namespaces, loss of power (root; TESTS='case ...')
+	@scripts/host hosts $(TESTS)
+
 # VMTEST runs tests of real machines as this user. Those below are too slow for every run: each is
 # skipped unless its variable is set.
 VMTEST = BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -v

@@ -66,19 +66,20 @@ func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool
 	if err != nil {
 		return nil, err
 	}
+	ref := spec.Image
+	if spec.Boot.ImageDigest != "" {
+		ref = spec.Boot.ImageDigest // a newer image of that name must not slip under an old disk
+	}
+	// The image comes first: what it lacks to be built shows at once, and the kernel takes a minute.
+	img, err := image.Open(cache).Get(ctx, ref, e.progress())
+	if err != nil {
+		return nil, err
+	}
 	k, err := e.kernelFor(ctx, kernel.Open(cache), spec, suspended)
 	if err != nil {
 		return nil, err
 	}
 	initrd, err := initramfs.Cached(ctx, cache, k.BootModules)
-	if err != nil {
-		return nil, err
-	}
-	ref := spec.Image
-	if spec.Boot.ImageDigest != "" {
-		ref = spec.Boot.ImageDigest // a newer image of that name must not slip under an old disk
-	}
-	img, err := image.Open(cache).Get(ctx, ref, e.progress())
 	if err != nil {
 		return nil, err
 	}

@@ -92,9 +92,14 @@ const (
 // have to fetch and build. It changes nothing, except that it creates bawn's folders.
 func Doctor(ctx context.Context) []Finding {
 	cacheFolder, cacheErr := xdg.Cache()
-	found := []Finding{checkQEMU(ctx), checkKVM(ctx, cacheFolder, cacheErr), checkKernel(), checkLandlock(), checkMemory()}
+	state, usable := checkState()
+	var found []Finding
+	if usable {
+		found = append(found, checkQEMU(ctx), checkKVM(ctx, cacheFolder, cacheErr))
+	}
+	found = append(found, checkKernel(), checkLandlock(), checkMemory())
 	found = append(found, checkProxies(ctx)...)
-	found = append(found, checkState()...)
+	found = append(found, state...)
 	if cacheErr == nil {
 		cacheErr = os.MkdirAll(cacheFolder, 0o700)
 	}
@@ -102,7 +107,10 @@ func Doctor(ctx context.Context) []Finding {
 		return append(found, Finding{Check: CheckCache, Fatal: true, Detail: cacheErr.Error(), Remedy: Remedy{Kind: MoveCache}})
 	}
 	found = append(found, checkSpace(CheckCache, cacheFolder, 4<<30), checkCached(cacheFolder))
-	return append(found, checkTools(cacheFolder)...)
+	if usable {
+		found = append(found, checkTools(cacheFolder)...)
+	}
+	return found
 }
 
 func checkQEMU(ctx context.Context) Finding {
@@ -185,17 +193,22 @@ func checkMemory() Finding {
 }
 
 // checkState looks at the folder of the sandboxes: its room, and whether its file system
-// can hold sockets, which some network file systems cannot.
-func checkState() []Finding {
+// can hold sockets, which some network file systems cannot. While the folder is not usable,
+// no program of the host is found: what guests can write to, and so must not be run, is
+// recorded there. To report these programs as missing would name the wrong remedy.
+func checkState() (found []Finding, usable bool) {
 	sandboxes, err := store.Open()
+	if err == nil {
+		_, err = sandboxes.Changeable()
+	}
 	if err != nil {
-		return []Finding{{Check: CheckState, Fatal: true, Detail: err.Error(), Remedy: Remedy{Kind: MoveState}}}
+		return []Finding{{Check: CheckState, Fatal: true, Detail: err.Error(), Remedy: Remedy{Kind: MoveState}}}, false
 	}
 	f := Finding{Check: CheckSockets, Fatal: true, OK: true, Detail: "work in " + sandboxes.Root()}
 	if err := trySocket(sandboxes.Root()); err != nil {
 		f.OK, f.Detail, f.Remedy = false, err.Error(), Remedy{Kind: MoveState}
 	}
-	return []Finding{checkSpace(CheckState, sandboxes.Root(), 1<<30), f}
+	return []Finding{checkSpace(CheckState, sandboxes.Root(), 1<<30), f}, true
 }
 
 // trySocket connects to a socket in a folder as deep as a sandbox's: its path may be

@@ -102,9 +102,12 @@ func tryUserNamespace() error {
 	return cmd.Run()
 }
 
-// userNamespaceRemedy returns how to allow user namespaces, by the switch that this kernel
-// has: Ubuntu's, or Debian's.
+// userNamespaceRemedy returns how to allow user namespaces: what stands in the way of this
+// process, or the switch that this kernel has, Ubuntu's or Debian's.
 func userNamespaceRemedy() string {
+	if noNewPrivileges() {
+		return "no_new_privs is set for bawn, so newuidmap gets no rights: run bawn outside the service or container that sets it (systemd: NoNewPrivileges=no; Docker: no --security-opt no-new-privileges)"
+	}
 	for _, s := range []struct{ file, set string }{
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "kernel.apparmor_restrict_unprivileged_userns=0"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "kernel.unprivileged_userns_clone=1"},
@@ -114,4 +117,11 @@ func userNamespaceRemedy() string {
 		}
 	}
 	return "raise user.max_user_namespaces (sysctl), or allow user namespaces in the container that bawn runs in"
+}
+
+// noNewPrivileges reports whether set-user-ID programs, such as newuidmap, get no rights
+// when this thread runs them (prctl(2), PR_SET_NO_NEW_PRIVS).
+func noNewPrivileges() bool {
+	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	return err == nil && set == 1
 }
