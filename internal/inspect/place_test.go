@@ -160,8 +160,10 @@ func (p *place) target(upstream string) Target {
 			p.refused = append(p.refused, reason)
 			p.mu.Unlock()
 		},
-		Explain: func(error) (int, []byte) { return http.StatusBadGateway, []byte("the server was not reached") },
-		Page:    func(status int, reason string) []byte { return fmt.Appendf(nil, "bawn: %d: %s\n", status, reason) },
+		Explain: func(err error) (int, []byte) {
+			return http.StatusBadGateway, fmt.Append(nil, "the server was not reached: ", err)
+		},
+		Page: func(status int, reason string) []byte { return fmt.Appendf(nil, "bawn: %d: %s\n", status, reason) },
 	}
 }
 

@@ -70,11 +70,21 @@ type Inspector struct {
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request
 	held     budget        // of the bodies that are held to be signed
+	times    times
+}
+
+// times are the deadlines of connections. Tests have shorter ones.
+type times struct {
+	client, head, idle, handshake time.Duration
 }
 
 // New returns an Inspector.
 func New(c Config) *Inspector {
-	return &Inspector{c: c, sent: sentValues{pause: chancePause}, sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), held: budget{left: maxSignedBodies}}
+	return &Inspector{
+		c: c, sent: sentValues{pause: chancePause},
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), held: budget{left: maxSignedBodies},
+		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
+	}
 }
 
 // Target is the server that a client wants, and how to reach and report it.
@@ -137,7 +147,7 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.c.Roots}, known: map[string]bool{}}
+	s := &session{i: i, t: t, up: &upstream{t: t, roots: i.c.Roots, times: i.times}, known: map[string]bool{}}
 	defer s.up.close()
 	client, err := s.handshake(ctx, conn)
 	if err != nil {
@@ -162,7 +172,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 // handshake dials the server, and then answers the client as the server did.
 func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, clientTime)
+	ctx, cancel := context.WithTimeout(ctx, s.i.times.client)
 	defer cancel()
 	ca, err := s.i.c.CA(ctx)
 	if err != nil {
@@ -230,7 +240,7 @@ func (s *session) serve(ctx context.Context, client *tls.Conn) {
 	protocols.SetHTTP2(true)
 	server := &http.Server{
 		Handler: s, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnreadUp},
-		ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHead, ErrorLog: discard,
+		ReadHeaderTimeout: s.i.times.head, IdleTimeout: s.i.times.idle, MaxHeaderBytes: maxHead, ErrorLog: discard,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {

@@ -23,24 +23,30 @@ const (
 	continueTime = 5 * time.Second
 	// maxAnswerHead bounds the head of an answer, in bytes.
 	maxAnswerHead = 256 << 10
+	// unusedTime is how long the first connection to the server may wait for its first request. Servers end one on
+	// which none comes, some after a few seconds, and that is noticed only by the request, which would fail.
+	unusedTime = 2 * time.Second
 )
 
 // upstream is the server's side of one connection of a client.
 type upstream struct {
 	t     Target
 	roots *x509.CertPool // nil: the host's
+	times times
 
 	err   error  // why the first handshake failed
 	proto string // that the server chose; empty if it chose none
 
 	mu    sync.Mutex
 	first net.Conn // until its first use
+	since time.Time
 	dials int
 }
 
 // start dials the server for a client that offers these protocols. It keeps the error for the
 // answer to the client's requests.
 func (u *upstream) start(ctx context.Context, offers []string) {
+	u.since = time.Now()
 	c, err := u.dial(ctx, offers)
 	if err != nil {
 		u.err = err
@@ -63,7 +69,7 @@ func (u *upstream) dial(ctx context.Context, offers []string) (*tls.Conn, error)
 		return nil, err
 	}
 	c := tls.Client(raw, &tls.Config{ServerName: u.t.Name, RootCAs: u.roots, NextProtos: offers, MinVersion: tls.VersionTLS12})
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	ctx, cancel := context.WithTimeout(ctx, u.times.handshake)
 	defer cancel()
 	if err := c.HandshakeContext(ctx); err != nil {
 		raw.Close()
@@ -72,14 +78,17 @@ func (u *upstream) dial(ctx context.Context, offers []string) (*tls.Conn, error)
 	return c, nil
 }
 
-// again returns the first connection, or dials another one for the same protocol.
+// again returns the first connection if it has not waited for long, or dials another one for the same protocol.
 func (u *upstream) again(ctx context.Context, _, _ string) (net.Conn, error) {
 	u.mu.Lock()
-	c := u.first
+	c, fresh := u.first, time.Since(u.since) < unusedTime
 	u.first = nil
 	u.mu.Unlock()
-	if c != nil {
+	if c != nil && fresh {
 		return c, nil
+	}
+	if c != nil {
+		c.Close()
 	}
 	var offers []string
 	if u.proto != "" {
@@ -105,7 +114,7 @@ func (u *upstream) transport() *http.Transport {
 		DisableCompression:     true,
 		ExpectContinueTimeout:  continueTime,
 		MaxResponseHeaderBytes: maxAnswerHead,
-		IdleConnTimeout:        idleTime,
+		IdleConnTimeout:        u.times.idle,
 	}
 }
 
