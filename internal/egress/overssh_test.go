@@ -79,7 +79,7 @@ func newSSHLab(t *testing.T, rules ...string) *sshLab {
 		t.Fatal(err)
 	}
 	g.lab = newLab(t, nil, func(c *Config) {
-		c.SSH = &gitssh.Server{Authority: func(ctx context.Context) (*gitssh.Authority, error) { return gitssh.OpenAuthority(ctx, state) }, Login: sshlogin.Config}
+		c.SSH = gitssh.New(func(ctx context.Context) (*gitssh.Authority, error) { return gitssh.OpenAuthority(ctx, state) }, sshlogin.Config)
 	})
 	g.SetPolicy(rulesFrom(t, rules...))
 	g.person(t)

@@ -115,16 +115,13 @@ func (s *supervisor) gitSSH() *gitssh.Server {
 	if s.spec.Builder {
 		return nil
 	}
-	return &gitssh.Server{
-		Authority: func(ctx context.Context) (*gitssh.Authority, error) {
-			state, err := xdg.State()
-			if err != nil {
-				return nil, err
-			}
-			return gitssh.OpenAuthority(ctx, state)
-		},
-		Login: sshlogin.Config,
-	}
+	return gitssh.New(func(ctx context.Context) (*gitssh.Authority, error) {
+		state, err := xdg.State()
+		if err != nil {
+			return nil, err
+		}
+		return gitssh.OpenAuthority(ctx, state)
+	}, sshlogin.Config)
 }
 
 // newNetwork returns a network without a link, which connect gives it. While the

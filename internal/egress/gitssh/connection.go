@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/time/rate"
 )
 
 // Variables for tests.
@@ -21,6 +22,9 @@ var (
 	quietTime = time.Minute
 	// idleTime is how long a session may pass nothing either way.
 	idleTime = 30 * time.Minute
+	// loginTime bounds the real server's handshake and login, a question of the person's ssh-agent
+	// (ssh-add -c, a touch of a key) included.
+	loginTime = 90 * time.Second
 )
 
 const (
@@ -35,11 +39,26 @@ const (
 
 // Server ends connections. Safe for concurrent use.
 type Server struct {
-	Authority func(context.Context) (*Authority, error)
-	// Login returns how the person logs in to a server as a user; done frees what it takes. Its errors are
-	// shown to the guest. It is asked after the command was judged.
-	Login func(ctx context.Context, name string, port uint16, user string) (conf *ssh.ClientConfig, done func(), err error)
+	authority func(context.Context) (*Authority, error)
+	login     Login
+	logins    *rate.Limiter
 }
+
+// Login returns how the person logs in to a server as a user; done frees what it takes. Its errors are
+// shown to the guest. It is asked after the command was judged.
+type Login func(ctx context.Context, name string, port uint16, user string) (conf *ssh.ClientConfig, done func(), err error)
+
+// New returns a server for one sandbox.
+func New(authority func(context.Context) (*Authority, error), login Login) *Server {
+	return &Server{authority, login, rate.NewLimiter(rate.Every(loginEvery), maxLogins)}
+}
+
+const (
+	// maxLogins bounds the logins to real servers at once, each of which runs ssh -G, asks the person's agent
+	// for a signature and is an attempt at the server; one more is made each loginEvery.
+	maxLogins  = 32
+	loginEvery = time.Second
+)
 
 // Target is the server that a connection was meant for, and who judges.
 type Target struct {
@@ -97,7 +116,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, t Target) {
 
 // config is that of one connection.
 func (s *Server) config(ctx context.Context, name string) (*ssh.ServerConfig, error) {
-	a, err := s.Authority(ctx)
+	a, err := s.authority(ctx)
 	if err != nil {
 		return nil, err
 	}

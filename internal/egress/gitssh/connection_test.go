@@ -1,6 +1,7 @@
 package gitssh
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
 )
 
 // gate is a server to which guests connect, whose target is never reached.
@@ -22,6 +25,50 @@ type gate struct {
 	refused []string
 	begun   []string
 	done    chan struct{} // closed: the connection was served to its end
+
+	up    *gitsshtest.Server // to which all passes; nil: nothing does
+	key   ssh.Signer         // that it takes
+	conns []net.Conn         // to it
+	ends  []string           // of sessions: why
+}
+
+func (g *gate) dial() (net.Conn, error) {
+	if g.up == nil {
+		return nil, errors.New("the server was dialled")
+	}
+	c, err := net.Dial("tcp", g.up.Listen.Addr().String())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns = append(g.conns, c)
+	return c, err
+}
+
+// passing is a session of which all passes.
+type passing struct{ g *gate }
+
+func (p *passing) Push(in *bufio.Reader) (io.Reader, []byte, bool) { return in, nil, false }
+
+func (p *passing) End(_, _ int64, why string) {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	p.g.ends = append(p.g.ends, why)
+}
+
+// open gives the gate a server whose commands hang.
+func (g *gate) open(t *testing.T) {
+	t.Helper()
+	a, err := OpenAuthority(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	g.key = a.signer
+	g.up = &gitsshtest.Server{Key: a.signer.PublicKey(), Host: a.signer, Listen: l, Hang: true}
+	go g.up.Serve(t)
 }
 
 // connect returns the guest's end of a connection.
@@ -42,22 +89,26 @@ func (g *gate) connect(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	state := t.TempDir()
-	s := &Server{
-		Authority: func(ctx context.Context) (*Authority, error) { return OpenAuthority(ctx, state) },
-		Login: func(context.Context, string, uint16, string) (*ssh.ClientConfig, func(), error) {
-			return nil, nil, errors.New("no login")
-		},
-	}
+	s := New(func(ctx context.Context) (*Authority, error) { return OpenAuthority(ctx, state) },
+		func(context.Context, string, uint16, string) (*ssh.ClientConfig, func(), error) {
+			if g.up == nil {
+				return nil, nil, errors.New("no login")
+			}
+			return &ssh.ClientConfig{User: "git", Auth: []ssh.AuthMethod{ssh.PublicKeys(g.key)}, HostKeyCallback: ssh.FixedHostKey(g.up.Host.PublicKey())}, func() {}, nil
+		})
 	g.done = make(chan struct{})
 	go func() {
 		defer close(g.done)
 		s.Serve(t.Context(), conn, Target{
 			Name: "git.example.org", Port: 22,
-			Dial: func() (net.Conn, error) { return nil, errors.New("the server was dialled") },
+			Dial: g.dial,
 			Begin: func(c Command) (Session, error) {
 				g.mu.Lock()
 				defer g.mu.Unlock()
 				g.begun = append(g.begun, c.String())
+				if g.up != nil {
+					return &passing{g}, nil
+				}
 				return nil, errors.New("bawn: forbidden")
 			},
 			Refused: func(why string) {
@@ -236,4 +287,66 @@ func TestKeysMeanNothing(t *testing.T) {
 	if out, err := s.CombinedOutput("git-receive-pack 'own/app'"); err == nil || string(out) != "bawn: forbidden" {
 		t.Errorf("%v %s", err, out)
 	}
+}
+
+// TestSessionsThatStandStill: a session in which nothing passes ends, and so does one whose server is gone or never
+// logs in; the client gets the reason, and the connection goes on.
+func TestSessionsThatStandStill(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(g *gate)
+		want string
+	}{
+		"idle":            {func(*gate) { short(t, &idleTime) }, "nothing has passed for long"},
+		"a reset server":  {func(g *gate) { go g.reset() }, "the server ended the session"},
+		"a silent server": {func(g *gate) { g.up.Listen.Close(); short(t, &loginTime); g.silent(t) }, "no session could be opened there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &gate{}
+			g.open(t)
+			guest := client(t, g.connect(t), nil)
+			c.set(g)
+			s, err := guest.NewSession()
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := s.StdinPipe() // stays open
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			if out, err := s.CombinedOutput("git-upload-pack 'own/app'"); err == nil || !strings.Contains(string(out), c.want) {
+				t.Errorf("%v %s", err, out)
+			}
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if len(g.ends) != 1 || !strings.Contains(g.ends[0], c.want) {
+				t.Errorf("%q", g.ends)
+			}
+		})
+	}
+}
+
+// reset ends the connection to the server once a command runs there.
+func (g *gate) reset() {
+	for {
+		if commands, _, _ := g.up.Seen(); commands != "" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.conns {
+		c.Close()
+	}
+}
+
+// silent puts a server that says nothing in the place of the other.
+func (g *gate) silent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	g.up.Listen = l
 }

@@ -9,7 +9,7 @@ package gitssh
 // the input of the command (relay.go). Nobody is authenticated: whoever reaches the gateway is the guest.
 //
 // A command is taken apart (command.go) and judged before the real server is dialled. The session there is
-// a new one, with the command written anew and the login of the person (Config.Login), and the keys and agents
+// a new one, with the command written anew and the login of the person (Login), and the keys and agents
 // for it are never named to the guest. Of a push, the list of refs is judged before a byte of it is sent
 // on. No request of the guest's is passed on, no channel but sessions is opened, and none of the server's.
 //

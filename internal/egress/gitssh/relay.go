@@ -15,9 +15,6 @@ import (
 )
 
 const (
-	// loginTime bounds the real server's handshake and login, a question of the person's ssh-agent
-	// (ssh-add -c, a touch of a key) included.
-	loginTime = 90 * time.Second
 	// drainTime is how long the rest of a refused push is read, so that git reads why.
 	drainTime = time.Minute
 	// maxDrain bounds that rest, in bytes.
@@ -96,7 +93,10 @@ func (r *relay) serve(ctx context.Context, protocol string) (int, error) {
 
 // connect logs in to the real server. free ends that, and so does the end of ctx.
 func (r *relay) connect(ctx context.Context) (client *ssh.Client, free func(), err error) {
-	conf, done, err := r.c.s.Login(ctx, r.c.Name, r.c.Port, r.c.user)
+	if err := r.c.s.logins.Wait(ctx); err != nil {
+		return nil, nil, err
+	}
+	conf, done, err := r.c.s.login(ctx, r.c.Name, r.c.Port, r.c.user)
 	if err != nil {
 		return nil, nil, err
 	}
