@@ -24,6 +24,7 @@ import (
 	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
 	"bawn.dev/bawn/internal/egress/sshlogin"
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 // sshLab is a gateway between the host's git and ssh, as a guest has them, and a server of SSH at
@@ -59,6 +60,12 @@ func (g *sshLab) seen() string {
 // newSSHLab serves what newGitLab does, over SSH.
 func newSSHLab(t *testing.T, rules ...string) *sshLab {
 	t.Helper()
+	return newSSHLabOn(t, func(*Config) {}, rules...)
+}
+
+// newSSHLabOn is newSSHLab on a host that differs.
+func newSSHLabOn(t *testing.T, change func(*Config), rules ...string) *sshLab {
+	t.Helper()
 	for _, program := range []string{"git", "ssh"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skip(program + " is not installed")
@@ -78,7 +85,7 @@ func newSSHLab(t *testing.T, rules ...string) *sshLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.lab = newLab(t, nil, func(c *Config) {
+	g.lab = newLab(t, nil, change, func(c *Config) {
 		c.SSH = gitssh.New(func(ctx context.Context) (*gitssh.Authority, error) { return gitssh.OpenAuthority(ctx, state) }, sshlogin.Config)
 	})
 	g.SetPolicy(rulesFrom(t, rules...))
@@ -623,5 +630,59 @@ func TestAttackNotSSH(t *testing.T) {
 		if e.Event == audit.EventOpen {
 			t.Errorf("the server was dialled: %+v", e)
 		}
+	}
+}
+
+// TestSSHThroughAProxy: the server is reached through the host's proxy, by its name, and its key is that of the
+// name.
+func TestSSHThroughAProxy(t *testing.T) {
+	kinds(t, func(t *testing.T, p *tunneltest.Proxy) {
+		settings := p.Settings(t, "")
+		g := newSSHLabOn(t, func(c *Config) { c.Proxies = settings }, "allow git:example.com/own/app")
+		p.Route("example.com:22", g.ssh.Listen.Addr().String())
+		g.mu.Lock()
+		clear(g.route)
+		g.mu.Unlock()
+		if out, err := g.git(t, "fetch", "origin"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if got := p.Targets(); !slices.Equal(got, []string{"example.com:22"}) {
+			t.Errorf("the proxy was asked for %q", got)
+		}
+	})
+}
+
+// TestSSHWithOpenSSHsAgent: the agent that people have.
+func TestSSHWithOpenSSHsAgent(t *testing.T) {
+	for _, program := range []string{"ssh-agent", "ssh-add"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
+	g := newSSHLab(t, "allow git:example.com/own/app")
+	signer, key := newSigner(t)
+	g.ssh.Key = signer.PublicKey()
+	dir, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
+	server := exec.CommandContext(t.Context(), "ssh-agent", "-D", "-a", filepath.Join(dir, "s"))
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	waitFor(t, "the agent", func() bool { _, err := os.Stat(filepath.Join(dir, "s")); return err == nil })
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write(t, filepath.Join(dir, "key"), string(pem.EncodeToMemory(block)))
+	if out, err := exec.CommandContext(t.Context(), "ssh-add", "-q", filepath.Join(dir, "key")).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if out, err := g.git(t, "fetch", "origin"); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

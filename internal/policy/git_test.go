@@ -352,7 +352,7 @@ func TestSuggestedGitRules(t *testing.T) {
 func TestGitRulesOverSSH(t *testing.T) {
 	s := set(t, "allow git:code.test/own/app", "allow git:code.test/own/push:push=feature/*", "allow git:code.test:2222/~me/x",
 		"allow both.test:22", "allow git:both.test/own/app", "allow most.test:22", "deny git:most.test/own/secret", "deny git:most.test/own/app:push=main",
-		"allow plain.test:22", "allow web.test", "deny git:web.test/own/app", "allow raw:raw.test:22", "allow git:raw.test/own/app")
+		"allow plain.test:22", "allow web.test", "deny git:web.test/own/app", "allow raw:raw.test:22", "allow git:raw.test/own/app", "allow raw:both-raw.test:22", "deny git:both-raw.test/own/app")
 	for text, want := range map[string]bool{
 		"ssh://git@code.test/own/app":           true,
 		"ssh://code.test/own/app.git":           true,
@@ -397,7 +397,7 @@ func TestGitRulesOverSSH(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]struct{ allow, ssh bool }{
-		"code.test": {true, true}, "both.test": {true, true}, "most.test": {true, true}, "plain.test": {true, false}, "web.test": {false, true}, "raw.test": {true, false},
+		"code.test": {true, true}, "both.test": {true, true}, "most.test": {true, true}, "plain.test": {true, false}, "web.test": {false, true}, "raw.test": {true, false}, "both-raw.test": {true, true},
 	} {
 		if d := s.Decide(Flow{Name: name, Port: 22, Proto: TCP}); d.Allow != want.allow || d.SSH != want.ssh {
 			t.Errorf("%s:22: %+v", name, d)
