@@ -300,6 +300,9 @@ func (r *Rule) gitWords() string {
 	if g.delete {
 		text += ", which may be deleted"
 	}
+	if r.Action == Allow {
+		text += ", over SSH with your keys"
+	}
 	return text + " (inspected on the host)"
 }
 

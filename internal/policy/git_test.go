@@ -425,6 +425,14 @@ func TestGitRulesOverSSH(t *testing.T) {
 	}
 }
 
+// TestGitRulesSayThatTheyUseYourKeys where a person approves them.
+func TestGitRulesSayThatTheyUseYourKeys(t *testing.T) {
+	x, err := ExposureOf("git:code.test/own/app:push=main", Host{})
+	if err != nil || !strings.Contains(x.Text, "push to main, over SSH with your keys") {
+		t.Errorf("%q, %v", x.Text, err)
+	}
+}
+
 // TestPushesOverSSHAreJudged by the rules about their refs, as over HTTPS.
 func TestPushesOverSSHAreJudged(t *testing.T) {
 	s := set(t, "allow git:code.test/own/app:push=feature/*", "allow most.test:22", "deny git:most.test/own/app:push=main")

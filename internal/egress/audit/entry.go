@@ -30,7 +30,7 @@ type Entry struct {
 	Event   string        `json:"event,omitempty"` // EventOpen, EventClose; empty for a single decision
 	Flow    uint64        `json:"flow,omitempty"`  // joins the open and the close of a connection
 	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
-	App     string        `json:"app,omitempty"`   // tls, inspected, http, http2, or the type of a DNS query
+	App     string        `json:"app,omitempty"`   // tls, inspected, http, http2, ssh (ended here), or the type of a DNS query
 	Name    string        `json:"name,omitempty"`
 	Addr    netip.Addr    `json:"addr,omitzero"` // dialled; for a denial the one the guest asked for
 	Port    uint16        `json:"port,omitempty"`
