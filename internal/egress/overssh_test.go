@@ -686,3 +686,40 @@ func TestSSHWithOpenSSHsAgent(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestSSHRulesCutPushes: a push under way ends when the rules no longer allow its refs, and one of other refs goes
+// on.
+func TestSSHRulesCutPushes(t *testing.T) {
+	g := newSSHLab(t, "allow git:example.com/own/app:push=feature/*")
+	g.ssh.Hang = true
+	s, err := g.guest(t).NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("git-receive-pack 'own/app'"); err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/feature/x\x00report-status"
+	_, _ = fmt.Fprintf(in, "%04x%s0000PACK", len(line)+4, line)
+	waitFor(t, "the push", func() bool {
+		f := g.only(t)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for r := range f.requests {
+			return len(r.changes) == 1
+		}
+		return false
+	})
+	g.SetPolicy(rulesFrom(t, "allow git:example.com/own/app:push=feature/x"))
+	if n := g.open(); n != 1 {
+		t.Errorf("%d flows are left", n)
+	}
+	g.SetPolicy(rulesFrom(t, "allow git:example.com/own/app:push=other"))
+	if err := s.Wait(); err == nil {
+		t.Error("the push goes on")
+	}
+}
