@@ -156,9 +156,13 @@ func (s *sentValues) whole(h secret.Host) bool {
 	return slices.ContainsFunc(s.byHost[h], func(v sentValue) bool { return v.whole })
 }
 
-// swaps returns what is to be replaced in the answers on this connection.
-func (s *session) swaps() *swaps {
-	return s.i.sent.to(secret.Host{Name: s.t.Name, Port: s.t.Port})
+// swaps returns what is to be replaced in the answer to an exchange, which may be nil.
+func (s *session) swaps(x *exchange) *swaps {
+	all := s.i.sent.to(s.t.host())
+	if x != nil && x.signed != nil && all != nil {
+		return all.withSignature(x.signed.signature)
+	}
+	return all
 }
 
 // clean replaces values in a header.
@@ -189,7 +193,7 @@ func (s *session) answer(res *http.Response) error {
 	}
 	res.Header.Del("Alt-Svc") // another way to the server, which may not be inspected
 	s.i.issued.learn(s.t.host(), res)
-	if swaps := s.swaps(); swaps != nil {
+	if swaps := s.swaps(x); swaps != nil {
 		clean(res.Header, swaps)
 		if s.i.sent.whole(s.t.host()) {
 			res.Header.Set("Accept-Ranges", "none") // see limit
@@ -333,7 +337,7 @@ func (g *guardedConn) Read(p []byte) (int, error) {
 func (s *session) informed(r *http.Request) *http.Request {
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-			clean(h, s.swaps())
+			clean(h, s.swaps(exchangeOf(r.Context())))
 			h.Del("Set-Cookie")
 			return nil
 		},

@@ -45,6 +45,7 @@ type exchange struct {
 	refused atomic.Pointer[refusal] // the first one, also of the body or the answer
 	other   bool                    // other credentials may pass
 	token   bool                    // it asks the host for a token of our account
+	signed  *signing                // nil: it is not signed with a pair of keys
 }
 
 // exchangeKey is the key of an exchange in its request's context.
@@ -112,6 +113,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 			return nil, err
 		}
 	}
+	x.signed = j.signing
 	x.token = !j.other && s.i.issued.asks(s.t.host(), out)
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ import (
 // When the request is as it is sent on, it is signed with the pair. A request that is signed with another
 // key, or whose signature can be read in two ways, is refused as one with another credential.
 //
+// Whoever has the real signature can send the request from anywhere for some minutes. Servers show it in answers:
+// S3 in an error, if what it got is not what was signed, and in the address of a redirect. So it is replaced
+// in the answer, and what does not go on (Connection) is not signed.
+//
 // The part of a pair that is secret is never sent: a server can only send it back if it has it from elsewhere.
 // So a part of an answer (Range) passes, and is looked into as far as it goes.
 
@@ -28,7 +33,7 @@ const (
 	// maxSignedBody bounds a body that is held because its hash is signed and the client does not say it, in
 	// bytes.
 	maxSignedBody = 16 << 20
-	// maxSignedBodies bounds all such bodies of a sandbox, in bytes.
+	// maxSignedBodies bounds all such bodies of a sandbox, and the signed chunks of others, in bytes.
 	maxSignedBodies = 64 << 20
 )
 
@@ -37,6 +42,8 @@ type signing struct {
 	claim *sigv4.Claim
 	bound *secret.Bound
 	body  *sigv4.Body // in the format aws-chunked; nil: it is not
+
+	signature string // that is sent; empty until it is signed
 }
 
 // signature reads the signature of a request, and takes it off if a pair of this host is to sign the request.
@@ -84,7 +91,12 @@ func (j *judgement) chunked() bool { return j.signing != nil && j.signing.claim.
 // chunkedBody makes the body one whose chunks are looked into and signed anew.
 func (j *judgement) chunkedBody(r *http.Request, look func(p []byte, final bool) (*refusal, error), end func()) {
 	b := &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: look, end: end}
-	chunks := j.signing.claim.NewBody(r.Body, sigv4.Look{Content: b.judge, Tail: func(text string) error {
+	chunks := j.signing.claim.NewBody(r.Body, sigv4.Look{Hold: func(n int64) error {
+		if why := j.hold(n); why != nil {
+			b.err = b.refuse(why)
+		}
+		return b.err
+	}, Content: b.judge, Tail: func(text string) error {
 		if name := carries(j.all, text); name != "" {
 			b.err = b.refuse(j.misplaced(name, "a trailer"))
 		}
@@ -115,6 +127,7 @@ func (j *judgement) sign(r *http.Request) error {
 	if s == nil {
 		return nil
 	}
+	endHere(r.Header)
 	p, err := j.keys(s.bound)
 	if err != nil {
 		return err
@@ -127,10 +140,40 @@ func (j *judgement) sign(r *http.Request) error {
 	if err != nil {
 		return forbidden("the request cannot be signed with the secret %s: %v", s.bound.Name, err)
 	}
+	s.signature = chain.Signature()
 	if s.body != nil {
 		s.body.Start(chain)
 	}
 	return nil
+}
+
+// endHere takes off the headers that Connection says are for this connection (RFC 9110, 7.6.1). The proxy would
+// take them off once they are signed.
+func endHere(h http.Header) {
+	keep := ""
+	for _, v := range h.Values("Connection") {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = strings.TrimSpace(name); strings.EqualFold(name, "Upgrade") {
+				keep = name
+			} else {
+				h.Del(name)
+			}
+		}
+	}
+	if h.Del("Connection"); keep != "" {
+		h.Set("Connection", keep)
+	}
+}
+
+// noSignature takes the place of a signature in an answer.
+var noSignature = strings.Repeat("0", 64)
+
+// withSignature returns what is to be replaced in the answer to a request with that signature.
+func (s *swaps) withSignature(signature string) *swaps {
+	one := swap{from: []byte(signature), to: []byte(noSignature), counts: len(signature)} // nobody can guess at what is new each time
+	more := newSwaps(append(slices.Clone(s.list), one), s.patterns)
+	more.guesses, more.pause = s.guesses, s.pause
+	return more
 }
 
 // hash returns the hash of the body, for which the body is held; "" if the client claims one.
@@ -148,11 +191,9 @@ func (j *judgement) hash(r *http.Request) (string, error) {
 	if size < 0 {
 		size = maxSignedBody
 	}
-	held := &j.s.i.held
-	if !held.take(size) {
-		return "", unavailable("more than %d MiB of bodies are held to be signed: try again, or have the client send X-Amz-Content-Sha256", maxSignedBodies>>20)
+	if why := j.hold(size); why != nil {
+		return "", why
 	}
-	context.AfterFunc(j.ctx, func() { held.give(size) }) // ends with the request
 	src := r.Body
 	b, err := io.ReadAll(io.LimitReader(src, maxSignedBody+1))
 	var why *refusal
@@ -166,6 +207,16 @@ func (j *judgement) hash(r *http.Request) (string, error) {
 	}
 	r.Body, r.ContentLength = joined{bytes.NewReader(b), src}, int64(len(b))
 	return sigv4.Hash(b), nil
+}
+
+// hold takes n bytes of what the bodies of a sandbox may hold to be signed, until the request ends.
+func (j *judgement) hold(n int64) *refusal {
+	held := &j.s.i.held
+	if !held.take(n) {
+		return unavailable("more than %d MiB of bodies are held to be signed: try again, or have the client send UNSIGNED-PAYLOAD as X-Amz-Content-Sha256", maxSignedBodies>>20)
+	}
+	context.AfterFunc(j.ctx, func() { held.give(n) })
+	return nil
 }
 
 func tooLong() *refusal {

@@ -362,6 +362,93 @@ func TestBodiesThatAreHeld(t *testing.T) {
 	}
 }
 
+// TestAttackSignedChunksTakeMemory: chunks, which are held to be signed, are of the same bounded room, which is
+// taken before a byte of one has come, and is given back.
+func TestAttackSignedChunksTakeMemory(t *testing.T) {
+	server := awsServer()
+	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
+	held := &p.i.held
+	if !held.take(maxSignedBodies - 4<<10) {
+		t.Fatal("no room at the beginning")
+	}
+	send := func(body string) int {
+		r := request(t, "PUT", "/b/k", strings.NewReader(body), "Content-Encoding", "aws-chunked")
+		awsSign(t, r, thePair, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "s3", "eu-central-1")
+		res, err := p.client("h2").Do(r)
+		if err != nil {
+			return 0
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	for range 3 {
+		if s := send(awsChunks(true, "\r\n", strings.Repeat("x", 3<<10), "rest")); s != 200 {
+			t.Error("with room:", s)
+		}
+	}
+	if s := send(awsChunks(true, "\r\n", strings.Repeat("x", 5<<10))); s == 200 || !strings.Contains(p.log(), "64 MiB") {
+		t.Error("without room:", s, p.log())
+	}
+	p.stop()
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	if held.left != 4<<10 {
+		t.Error("left:", held.left)
+	}
+}
+
+// TestAttackTheSignatureOfAnAnswer: a guest that has the real signature could send the request from anywhere. What
+// servers show of it in an error, a redirect or an echo is not it.
+func TestAttackTheSignatureOfAnAnswer(t *testing.T) {
+	everyProtocol(t, func(t *testing.T, proto string) {
+		var got []string
+		p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			signature := r.URL.Query().Get("X-Amz-Signature")
+			if _, s, found := strings.Cut(r.Header.Get("Authorization"), "Signature="); found {
+				signature = s
+			}
+			got = append(got, signature)
+			w.Header().Set("Location", "https://"+hostName+"/elsewhere?"+r.URL.RawQuery)
+			w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+			if r.URL.Path == "/gzip" {
+				w.Header().Set("Content-Encoding", "gzip")
+				_, _ = io.WriteString(w, gzipped("<SignatureProvided>"+signature+"</SignatureProvided>"))
+				return
+			}
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			_, _ = io.WriteString(w, "<SignatureProvided>"+signature+"</SignatureProvided>")
+		}), bothProtocols, boundPair(secret.Place{}))
+		c := p.client(proto)
+		c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		header := request(t, "GET", "/gzip", nil)
+		awsSign(t, header, thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1")
+		presigned := awsPresign(t, request(t, "GET", "/b/k", nil), thePair, "s3", "eu-central-1")
+		for _, r := range []*http.Request{header, presigned} {
+			res, body := p.do(c, r)
+			all := fmt.Sprint(res.Header, body)
+			noReal(t, r.URL.Path, all)
+			if n := len(got); n == 0 || len(got[n-1]) != 64 || strings.Contains(all, got[n-1]) || !strings.Contains(body, noSignature) {
+				t.Errorf("%s: the server got %q; the answer is %s", r.URL.Path, got, all)
+			}
+		}
+	})
+}
+
+// TestAttackHeadersThatEndHere: one that is signed and then taken off would make the server show what it got.
+func TestAttackHeadersThatEndHere(t *testing.T) {
+	server := awsServer()
+	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
+	for _, connection := range []string{"X-Amz-Meta-A", "x-amz-meta-a, Authorization,X-Amz-Date , x-amz-security-token", "close, keep-alive, TE, Upgrade"} {
+		r := request(t, "GET", "/", nil, "X-Amz-Meta-A", "1", "Proxy-Authenticate", "x", "Keep-Alive", "timeout=5")
+		awsSign(t, r, thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1")
+		r.Header.Set("Connection", connection)
+		_, body := p.do(p.client("http/1.1"), r)
+		if last := server.Last(); last.Err != nil {
+			t.Errorf("Connection: %s: %v %s %s", connection, last.Err, body, p.log())
+		}
+	}
+}
+
 // TestClientsOfAWS: the AWS CLI, where there is one, works through the inspection.
 func TestClientsOfAWS(t *testing.T) {
 	cli, err := exec.LookPath("aws")

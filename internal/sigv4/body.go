@@ -2,6 +2,7 @@ package sigv4
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,9 @@ var chunkHead = regexp.MustCompile(`^([0-9a-fA-F]{1,12})(;chunk-signature=[0-9a-
 // trailerLine matches a line behind the last chunk: a checksum, which is all that servers take there.
 var trailerLine = regexp.MustCompile(`^[Xx]-[Aa]mz-[Cc]hecksum-[A-Za-z0-9]{1,32}: ?[A-Za-z0-9+/=-]{0,128}$`)
 
+// signatureName stands before the signature of a chunk.
+const signatureName = ";chunk-signature="
+
 // trailerSignature is the line with the signature of those before it.
 const trailerSignature = "x-amz-trailer-signature:"
 
@@ -44,13 +48,15 @@ type Body struct {
 	signs  bool   // the chunks are signed
 	length int64  // of the present chunk, what is to come
 	ending bool   // the last chunk has come
-	buf    []byte // of a chunk
+	buf    []byte // a chunk that is signed, with its ends
 	out    []byte // is read next
 	err    error  // behind out
 }
 
-// Look are called with what a body carries, before it is returned. Their errors end the body.
+// Look are called with what a body carries, before it is returned, and before memory is taken. Their errors
+// end the body.
 type Look struct {
+	Hold    func(n int64) error              // n more bytes are held until the body ends
 	Content func(p []byte, final bool) error // of the chunks; final: no more comes
 	Tail    func(text string) error          // what is behind the last chunk
 }
@@ -149,22 +155,39 @@ func (b *Body) signChunk(size string, n int64) error {
 	if n > maxChunk {
 		return fmt.Errorf("a signed chunk of the body has %d bytes, more than %d: set a smaller chunk size in the client, or have it send %s: %s", n, maxChunk, payloadName, unsigned)
 	}
-	if int64(cap(b.buf)) < n {
-		b.buf = make([]byte, n)
+	head := len(size) + len(signatureName) + 2*sha256.Size + len("\r\n")
+	if err := b.room(int64(head) + n + int64(len("\r\n"))); err != nil {
+		return err
 	}
-	data := b.buf[:n]
+	data := b.buf[head : head+int(n)]
 	if _, err := io.ReadFull(b.src, data); err != nil {
 		return early(err)
 	}
 	if err := b.look.Content(data, false); err != nil {
 		return err
 	}
-	b.out = fmt.Appendf(nil, "%s;chunk-signature=%s\r\n", size, b.chain.next(algorithm+"-PAYLOAD", emptyHash, Hash(data)))
+	_ = fmt.Appendf(b.buf[:0], "%s%s%s\r\n", size, signatureName, b.chain.next(algorithm+"-PAYLOAD", emptyHash, Hash(data)))
 	if n == 0 {
-		return nil // its end belongs to the tail
+		b.out = b.buf[:head] // its end belongs to the tail
+		return nil
 	}
-	b.out = append(append(b.out, data...), "\r\n"...)
+	b.out = append(b.buf[:head+int(n)], "\r\n"...)
 	return b.lineEnd()
+}
+
+// room makes buf as long as n bytes. It grows by half at least: a body of chunks that grow asks for memory a
+// few times only.
+func (b *Body) room(n int64) error {
+	have := int64(cap(b.buf))
+	if n > have {
+		size := min(max(n, have+have/2), maxChunk+maxChunkHead)
+		if err := b.look.Hold(size - have); err != nil {
+			return err
+		}
+		b.buf = make([]byte, size)
+	}
+	b.buf = b.buf[:n]
+	return nil
 }
 
 // tail reads what is behind the line of the last chunk: an empty line, or lines with checksums and their

@@ -31,8 +31,8 @@ const dateFormat = "20060102T150405Z"
 
 // changing are headers that proxies change or take off, in lower case. They are not signed.
 var changing = []string{
-	"accept-encoding", "authorization", "connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy-authorization",
-	"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "x-amzn-trace-id",
+	"accept-encoding", "authorization", "connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy-authenticate",
+	"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "x-amzn-trace-id",
 	"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
 }
 
@@ -42,6 +42,9 @@ type Chain struct {
 	date, scope string
 	last        string // signature
 }
+
+// Signature returns that of the request, or once a part of the body is signed, that of this part.
+func (s *Chain) Signature() string { return s.last }
 
 // Sign signs a request, from which the signature was taken, as the claim says and with the time now. The
 // request must be as it is sent: its path is escaped in the one way that services expect, and its query is

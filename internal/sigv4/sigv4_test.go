@@ -189,6 +189,36 @@ func TestBodiesThatAreNotChunked(t *testing.T) {
 	}
 }
 
+// TestAttackChunksThatGrow: a body takes memory for its longest chunk, once it may, and asks a few times only.
+func TestAttackChunksThatGrow(t *testing.T) {
+	var chunks []string
+	for n := range 300 {
+		chunks = append(chunks, strings.Repeat("x", 100+n*10))
+	}
+	body := chunked(true, "\r\n", chunks...)
+	asked, held, limit := 0, int64(0), int64(1<<20)
+	look := lookAt(func([]byte, bool) error { return nil })
+	look.Hold = func(n int64) error {
+		if asked, held = asked+1, held+n; held > limit {
+			return errors.New("no room")
+		}
+		return nil
+	}
+	read := func() (string, error) {
+		b := (&Claim{Payload: signedChunks}).NewBody(strings.NewReader(body), look)
+		b.Start(&Chain{})
+		out, err := io.ReadAll(b)
+		return string(out), err
+	}
+	if out, err := read(); err != nil || len(out) != len(body) || asked > 12 || held > 8<<10 {
+		t.Errorf("%d of %d bytes, %v; asked %d times for %d bytes", len(out), len(body), err, asked, held)
+	}
+	asked, held, limit = 0, 0, 1000
+	if out, err := read(); err == nil || err.Error() != "no room" || len(out) > 100*1000 {
+		t.Errorf("without room: %d bytes, %v", len(out), err)
+	}
+}
+
 // TestSignedAnewIsValid for a server that computes signatures in its own way.
 func TestSignedAnewIsValid(t *testing.T) {
 	server := &sigv4test.Server{ID: exampleKeys.ID, Secret: exampleKeys.Secret}
@@ -273,7 +303,7 @@ func TestSignaturesThatAreRefused(t *testing.T) {
 
 // lookAt looks at the contents alone.
 func lookAt(f func(p []byte, final bool) error) Look {
-	return Look{Content: f, Tail: func(string) error { return nil }}
+	return Look{Content: f, Tail: func(string) error { return nil }, Hold: func(int64) error { return nil }}
 }
 
 func httpRequest(url string) *http.Request {
