@@ -112,7 +112,7 @@ func setupWords(s *project.Setup) (list []string) {
 func featureWords(s *project.Setup) (list []string) {
 	if len(s.Installed) == 0 {
 		for _, f := range s.Features {
-			list = append(list, "the feature "+f.ID)
+			list = append(list, "the feature "+f.ID+", of which is not known yet what it asks for: it is fetched when you agree to that")
 		}
 		return list
 	}

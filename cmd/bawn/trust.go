@@ -253,17 +253,17 @@ func showCheck(w io.Writer, c *project.Check) {
 			fmt.Fprintf(w, "  | %s\n", text.Line(l))
 		}
 	case project.Changed, project.Removed:
-		word := "has changed"
-		if c.Status == project.Removed {
-			word = "was removed"
+		word := "has changed since you approved it:"
+		switch {
+		case c.Status == project.Removed:
+			word = "was removed since you approved it:"
+		case len(c.Others) > 0:
+			word = "is as you approved it, but since then this has changed: " + text.Line(strings.Join(c.Others, ", "))
 		}
-		fmt.Fprintf(w, "%s %s since you approved it:\n\n", file, word)
+		fmt.Fprintf(w, "%s %s\n\n", file, word)
 		for _, l := range diffLines(c.Approved, c.Text) {
 			fmt.Fprintf(w, "  %c %s\n", l.sign, text.Line(l.text))
 		}
-	}
-	for _, name := range c.Others {
-		fmt.Fprintf(w, "\n%s has changed since you approved it, too.\n", text.Line(name))
 	}
 	fmt.Fprintln(w)
 	if c.Err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -353,4 +354,44 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 	if got, err := trust("--devcontainer="+file, "--show"); err != nil || !strings.Contains(got, "does not exist, and no earlier one is approved") {
 		t.Errorf("it was forgotten: %v, %s", err, got)
 	}
+}
+
+// TestTrustShowsFeatures: those of a registry are not fetched by --show; those of the project are there.
+func TestTrustShowsFeatures(t *testing.T) {
+	_, dir := projectPlace(t)
+	t.Setenv("DOCKER_CONFIG", t.TempDir()) // no credential helpers of the person
+	at := func(name string) string { return filepath.Join(dir, ".devcontainer", name) }
+	write := func(name, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at(name)), 0o755), os.WriteFile(at(name), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(status int, want []string, args ...string) {
+		t.Helper()
+		out, code := bawnTrust(t, append([]string{"--devcontainer"}, args...)...)
+		if code != status {
+			t.Errorf("%q: %d, %s", args, code, out)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%q: %q is not in %s", args, w, out)
+			}
+		}
+	}
+	write("own/devcontainer-feature.json", `{"id": "own", "version": "1.0", "privileged": true, "containerEnv": {"A": "1"}, "options": {"x": {"default": "y"}}, "postCreateCommand": "made"}`)
+	write("own/install.sh", "#!/bin/sh\n")
+	write("devcontainer.json", `{"features": {"127.0.0.1:1/tools/x:1": {}, "./own": {}}}`)
+	says(1, []string{"the feature 127.0.0.1:1/tools/x:1, of which is not known yet"}, "--show")
+	says(exitFailed, []string{"It cannot be used", "127.0.0.1:1/tools/x"}, "--yes") // nothing listens there
+	says(exitFailed, []string{"127.0.0.1:1/tools/x"})                               // no terminal to ask at
+	write("devcontainer.json", `{"features": {"./own": {"x": "\n'z"}}}`)
+	says(1, []string{
+		"the feature ./own (sha256:", `version 1.0), with ["X=\n'z"]`, "  which sets A=1", "  of which is left out privileged", "as root, in a machine of its own",
+		"(postCreateCommand of the feature ./own): made",
+	}, "--show")
+	says(0, nil, "--yes")
+	says(0, []string{"is approved", "the feature ./own (sha256:"}, "--show")
+	write("own/install.sh", "#!/bin/sh\nevil\n")
+	says(1, []string{"is as you approved it, but since then this has changed: .devcontainer/own"}, "--show")
 }

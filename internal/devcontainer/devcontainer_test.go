@@ -53,11 +53,11 @@ func TestParse(t *testing.T) {
 				{PostCreate, []Command{{Name: "one", Argv: sh("a").Argv}, {Name: "two", Argv: []string{"b", "c"}}}},
 				{PostStart, []Command{{Argv: []string{"npm", "run", "/home/me/shop"}}}},
 			}}}},
-		"features": {`{"features": {"Registry.example/Tools/Go:1": {"version": "1.2", "lint": false, "jobs": 4, "none": null}, "registry.example/tools/node:2": "18",
+		"features": {`{"features": {"Registry.example/Tools/Go:1": {"version": "1.2", "lint": false, "jobs": 4, "none": null, "more": ["1.1", 2]}, "registry.example/tools/node:2": "18",
 			"./Own": {}, "registry.example/tools/rust": null}, "overrideFeatureInstallOrder": ["registry.example/tools/Node"]}`,
 			Config{Setup: Setup{
 				Features: []FeatureRef{
-					{ID: "registry.example/tools/go:1", Options: map[string]string{"version": "1.2", "lint": "false", "jobs": "4", "none": ""}},
+					{ID: "registry.example/tools/go:1", Options: map[string]string{"version": "1.2", "lint": "false", "jobs": "4", "none": "", "more": "1.1,2"}},
 					{ID: "registry.example/tools/node:2", Options: map[string]string{"version": "18"}},
 					{ID: "./Own", Options: map[string]string{}}, {ID: "registry.example/tools/rust"},
 				},
@@ -97,7 +97,7 @@ func TestWhatIsRefused(t *testing.T) {
 		`{"features": ["x/y:1"]}`:                                                          "f:1: expected an object",
 		`{"features": {"x y": {}}}`:                                                        "f:1: x y is not the name of a feature",
 		`{"features": {"x\u001b[2J": {}}}`:                                                 "f:1: \"x\\x1b[2J\" is not the name of a feature",
-		`{"features": {"x": {"a": ["b"]}}}`:                                                "f:1: expected text, a number, true or false",
+		`{"features": {"x": {"a": {"b": 1}}}}`:                                             "f:1: expected text, a number, true or false",
 		`{"features": {"x": {"": "b"}}}`:                                                   "f:1:  is not the name of an option",
 		`{"features": {"x": {"a": "\u0007"}}}`:                                             "f:1: a text that is too long or cannot be shown",
 		`{"overrideFeatureInstallOrder": "x"}`:                                             "f:1: expected a list",

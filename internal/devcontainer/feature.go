@@ -172,6 +172,21 @@ func (p *parser) scalar(v *hujson.Value) (string, bool) {
 	return string(l), true
 }
 
+// option returns the value of an option. Of a list, which some people write, it is the values with commas
+// between them.
+func (p *parser) option(v *hujson.Value) string {
+	if _, ok := v.Value.(*hujson.Array); !ok {
+		s, _ := p.scalar(v)
+		return s
+	}
+	var values []string
+	for _, e := range p.list(v) {
+		s, _ := p.scalar(&e)
+		values = append(values, s)
+	}
+	return strings.Join(values, ",")
+}
+
 // bounded returns the members of an object, of which there are at most maxItems.
 func (p *parser) bounded(v *hujson.Value, what string) []member {
 	list := p.members(v)
@@ -236,7 +251,7 @@ func (p *parser) featureRefs(v *hujson.Value) (list []FeatureRef) {
 			ref.Options = map[string]string{}
 			for _, o := range p.bounded(m.value, "options") {
 				p.checkOption(o)
-				ref.Options[o.key], _ = p.scalar(o.value)
+				ref.Options[o.key] = p.option(o.value)
 			}
 		} else if s, ok := p.scalar(m.value); ok && !empty(m.value) { // the short form
 			ref.Options = map[string]string{"version": s}

@@ -115,6 +115,9 @@ func notApproved(c *project.Check) *Error {
 		project.Changed: "has changed since you approved it",
 		project.Removed: "was removed since you approved it",
 	}[c.Status]
+	if len(c.Others) > 0 {
+		what = "has features, and since you approved these, this has changed: " + strings.Join(c.Others, ", ")
+	}
 	return &Error{Reason: NotApproved, Path: c.Dir, Check: c, Err: fmt.Errorf("%s %s", c.File(), what)}
 }
 

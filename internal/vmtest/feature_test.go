@@ -152,7 +152,7 @@ func TestFeatures(t *testing.T) {
 		t.Fatalf("a script that fails: %+v", r)
 	}
 	writeFile(t, at("own/install.sh"), script)
-	if r := run("true"); r.code != 125 || !strings.Contains(r.err, "has changed since you approved it") {
+	if r := run("true"); r.code != 125 || !strings.Contains(r.err, "this has changed: .devcontainer/own") {
 		t.Fatalf("a script that changed: %+v", r)
 	}
 	must(t, p.dir, "trust", "--yes", "--devcontainer")
