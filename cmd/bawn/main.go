@@ -137,7 +137,7 @@ network that you allow.
 		}
 	}
 	add("agents", agentCommands()...)
-	add("agents", agentsCommand())
+	add("agents", agentsCommand(), loginCommand(), logoutCommand())
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
 	add("manage", lsCommand(), statsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), volumeCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), secretCommand(), trustCommand(), filesCommand())

@@ -27,6 +27,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"bawn.dev/bawn/internal/login"
 )
 
 // Agent describes a coding agent. In paths and package names {cpu} stands for npm's name of the
@@ -53,6 +55,8 @@ type Agent struct {
 	Links        map[string]string `json:"links,omitempty"` // path below the user's home: path in the agent's home
 	Login        []string          `json:"login,omitempty"` // files in its home that hold the login
 	Instructions string            `json:"instructions,omitempty"`
+
+	OAuth *login.Definition `json:"oauth,omitempty"` // how it logs in; nil: bawn does not know
 }
 
 //go:embed builtin.yaml
@@ -140,8 +144,23 @@ func parseAgent(file string, n *yaml.Node, a *Agent, errs *[]error) {
 	fields := map[string]any{
 		"summary": &a.Summary, "package": &a.Package, "platform": &a.Platform, "program": &a.Program, "node": &a.Node,
 		"autonomy": &a.Autonomy, "subcommands": &a.Subcommands, "allow": &a.Allow, "env": &a.Env, "pass": &a.Pass, "secrets": &a.Secrets,
-		"links": &a.Links, "login": &a.Login, "instructions": &a.Instructions,
+		"links": &a.Links, "login": &a.Login, "instructions": &a.Instructions, "oauth": &a.OAuth,
 	}
+	parseFields(file, n, fields, errs)
+}
+
+// parseOAuth reads how an agent logs in.
+func parseOAuth(file string, n *yaml.Node, errs *[]error) *login.Definition {
+	var d login.Definition
+	parseFields(file, n, map[string]any{
+		"endpoints": &d.Endpoints, "api": &d.API, "command": &d.Command, "refuse": &d.Refuse, "claims": &d.Claims,
+		"file": &d.File, "host": &d.Host, "fields": &d.Fields, "expires": &d.Expires,
+	}, errs)
+	return &d
+}
+
+// parseFields reads a mapping into fields.
+func parseFields(file string, n *yaml.Node, fields map[string]any, errs *[]error) {
 	seen := map[string]bool{}
 	each(file, n, errs, func(key, value *yaml.Node) {
 		into, ok := fields[key.Value]
@@ -155,6 +174,9 @@ func parseAgent(file string, n *yaml.Node, a *Agent, errs *[]error) {
 		}
 		seen[key.Value] = true
 		switch m := into.(type) { // replaced, not merged into the map of the base
+		case **login.Definition:
+			*m = parseOAuth(file, value, errs)
+			return
 		case *map[string]string:
 			*m = nil
 		case *map[string][]string:
@@ -197,6 +219,11 @@ func (a *Agent) Check() error {
 	for _, v := range slices.Concat(a.Pass, a.Secrets, slices.Collect(maps.Keys(a.Env))) {
 		if !variableRule.MatchString(v) {
 			return fmt.Errorf("%s: %q cannot be the name of a variable", a.Name, v)
+		}
+	}
+	if a.OAuth != nil {
+		if err := a.OAuth.Check(); err != nil {
+			return fmt.Errorf("%s: oauth: %w", a.Name, err)
 		}
 	}
 	return nil

@@ -138,6 +138,9 @@ func (e *Engine) withAgent(ctx context.Context, r *Request) error {
 	if err != nil {
 		return err
 	}
+	if err := defineLogin(a); err != nil {
+		return err
+	}
 	var has sandbox.Agent
 	known := false
 	switch spec, err := e.existing(r); {
@@ -158,7 +161,7 @@ func (e *Engine) withAgent(ctx context.Context, r *Request) error {
 		return &Error{Reason: AgentNotInstalled, Err: err}
 	}
 	if known && has.Version == in.Version && has.Programs == in.Dir && has.Home != "" {
-		return nil
+		return fillHome(&has)
 	}
 	r.Change.Agent = &sandbox.Agent{Name: a.Name, Version: in.Version, Programs: in.Dir, Home: has.Home}
 	if !known {
@@ -284,7 +287,11 @@ const homesLockTime = 10 * time.Second
 // sandbox its owner. The caller holds the sandbox's start lock.
 func (e *Engine) chooseHomes(ctx context.Context, spec *sandbox.Spec) error {
 	for _, a := range slices.Clone(spec.Agents) {
-		if err := e.chooseHome(ctx, spec, &a); err != nil {
+		err := e.chooseHome(ctx, spec, &a)
+		if err == nil {
+			err = fillHome(&a)
+		}
+		if err != nil {
 			return fmt.Errorf("home of %s: %w", a.Name, err)
 		}
 		spec.SetAgent(a)

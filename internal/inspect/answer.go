@@ -187,6 +187,9 @@ func clean[H ~map[string][]string](h H, swaps *swaps) {
 // answer judges an answer before it is passed on.
 func (s *session) answer(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
+	if x != nil && x.login != nil {
+		return s.loginAnswer(x, res)
+	}
 	if x == nil || !x.other {
 		// A session that the server opens for the secret is a credential, too.
 		res.Header.Del("Set-Cookie")

@@ -14,7 +14,7 @@ import (
 // be reached there with the placeholder or with the credential of another account. target is the
 // request target as it is sent. It may run concurrently.
 func (i *Inspector) RefusedInClear(name string, port uint16, target string, header iter.Seq2[string, string]) error {
-	list, err := i.c.Bindings.List()
+	list, err := i.bindings()
 	if err != nil {
 		return errNoList // connections to the host over TLS log the reason
 	}

@@ -22,8 +22,8 @@ func placed(b *secret.Bound, name, v string) (with func(value string) string, ok
 			return inHeader(b.Placeholder, v)
 		}
 	case secret.InBearer:
-		if scheme, rest := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "bearer") && rest == b.Placeholder {
-			return inHeader(b.Placeholder, v)
+		if scheme, rest := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "bearer") && b.Is(rest) {
+			return func(value string) string { return scheme + " " + value }, true
 		}
 	case secret.InBasic:
 		if scheme, rest := cutScheme(v); name == "Authorization" && strings.EqualFold(scheme, "basic") {

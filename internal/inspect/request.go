@@ -46,6 +46,7 @@ type exchange struct {
 	other   bool                    // other credentials may pass
 	token   bool                    // it asks the host for a token of our account
 	signed  *signing                // nil: it is not signed with a pair of keys
+	login   *loginExchange          // it is for a token endpoint of an agent; else nil
 }
 
 // exchangeKey is the key of an exchange in its request's context.
@@ -80,9 +81,15 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	if err := s.checkHost(r.Host); err != nil {
 		return nil, err
 	}
-	list, err := s.i.c.Bindings.List()
+	list, err := s.i.bindings()
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: errNoList.Error()}
+	}
+	switch at, err := s.endpoint(r); {
+	case err != nil:
+		return nil, err
+	case len(at) > 0:
+		return s.judgeLogin(r, c, list, at)
 	}
 	j := s.judgement(r.Context(), list)
 	x := &exchange{other: j.other}

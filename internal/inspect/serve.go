@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/tokens"
@@ -54,6 +55,8 @@ type Bindings interface {
 // Config is what an Inspector works with.
 type Config struct {
 	Bindings Bindings
+	// Logins are the logins of the sandbox's agents; nil: none.
+	Logins *login.Sandbox
 	// CA returns the authority. It is called for each connection, and may run concurrently.
 	CA func(context.Context) (*CA, error)
 	// Roots are those by which servers are verified; nil: the host's.
@@ -105,12 +108,15 @@ type Target struct {
 	Page func(status int, reason string) []byte
 }
 
-// Wants reports whether TLS to a host is ended here: some secret of the sandbox is for it.
-// An error means that it is not known; the connection must not pass then.
+// Wants reports whether TLS to a host is ended here: some secret of the sandbox is for it, or a login,
+// or agents get their tokens there. An error means that it is not known; the connection must not pass then.
 func (i *Inspector) Wants(name string, port uint16) (bool, error) {
-	list, err := i.c.Bindings.List()
+	list, err := i.bindings()
 	if err != nil {
 		return false, err
+	}
+	if at, err := i.endpoints(secret.Host{Name: name, Port: port}); err != nil || len(at) > 0 {
+		return true, err
 	}
 	return slices.ContainsFunc(list, func(b secret.Bound) bool { return b.IsFor(name, port) }), nil
 }
@@ -282,6 +288,10 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, err := s.judge(r, c)
 	if err != nil {
 		s.refuse(w, err)
+		return
+	}
+	if l := exchangeOf(out.Context()).login; l != nil {
+		s.serveLogin(w, out, l)
 		return
 	}
 	if r.ProtoMajor == 1 {

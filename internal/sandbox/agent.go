@@ -43,6 +43,14 @@ func (s *Spec) Agent(name string) (Agent, bool) {
 	return Agent{}, false
 }
 
+// AgentNames returns the names of the sandbox's agents.
+func (s *Spec) AgentNames() (names []string) {
+	for _, a := range s.Agents {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
 // SetAgent adds the agent, or replaces the one of its name.
 func (s *Spec) SetAgent(a Agent) {
 	list := slices.Clone(s.Agents)

@@ -187,8 +187,8 @@ func deriveKeyPair(key []byte, sec *Secret, sandboxID string) (p KeyPair, err er
 		alphabet string
 	}{
 		{&p.ID, "id", Shape{s.ID.Prefix, min(max(s.ID.Length, 20), maxKeyID)}, idAlphabet},
-		{&p.Secret, "secret", Shape{Length: s.Secret}.bounded(), alphabet},
-		{&p.Token, "token", Shape{Length: s.Token}.bounded(), alphabet},
+		{&p.Secret, "secret", Shape{Length: s.Secret}.Bounded(), alphabet},
+		{&p.Token, "token", Shape{Length: s.Token}.Bounded(), alphabet},
 	} {
 		if *one.to, err = deriveText(key, sec, sandboxID+" "+one.part, one.shape, one.alphabet); err != nil {
 			return KeyPair{}, err

@@ -36,7 +36,7 @@ func (s *Store) Placeholder(sec *Secret, sandboxID string) (string, error) {
 // derive makes the placeholder from the key by HKDF (RFC 5869): whoever knows the placeholder
 // of one sandbox learns nothing about another's.
 func derive(key []byte, sec *Secret, sandboxID string) (string, error) {
-	return deriveText(key, sec, sandboxID, sec.Shape.bounded(), alphabet)
+	return deriveText(key, sec, sandboxID, sec.Shape.Bounded(), alphabet)
 }
 
 // deriveText derives a text of that shape, from that alphabet. of tells it from others of the secret.

@@ -108,11 +108,11 @@ func shapeOf(name, value string) Shape {
 	if value != "" {
 		s.Length = len(value)
 	}
-	return s.bounded()
+	return s.Bounded()
 }
 
-// bounded returns the shape with a length within the bounds.
-func (s Shape) bounded() Shape {
+// Bounded returns the shape with a length within the bounds.
+func (s Shape) Bounded() Shape {
 	s.Prefix = s.Prefix[:min(len(s.Prefix), maxShape-minRandom)]
 	s.Length = min(max(s.Length, len(s.Prefix)+minRandom), maxShape)
 	return s

@@ -293,9 +293,20 @@ type Bound struct {
 	Placeholder string // empty for a pair of keys
 	// Keys are the placeholders for a pair of keys; else it is the zero value.
 	Keys KeyPair
+	// Token: it is a token of a login (package login), which the guest may have as the signature of a JWT.
+	Token bool
 	// Value returns the value. It may take long, and may run concurrently. Its errors name
 	// the secret and never its value.
 	Value func(ctx context.Context) (string, error)
+}
+
+// Is reports whether a text is the placeholder, or a JWT whose signature it is where it may be one.
+func (b *Bound) Is(text string) bool {
+	if text == b.Placeholder {
+		return true
+	}
+	head, ok := strings.CutSuffix(text, "."+b.Placeholder)
+	return ok && b.Token && strings.Count(head, ".") == 1 && strings.Trim(head, alphabet+"-_.=") == ""
 }
 
 // stamp tells two versions of the index apart: each change makes a new file.

@@ -77,6 +77,19 @@ func (s *Store) keep(sec *Secret, value string) error {
 	return atomicfile.Write(path, []byte(value))
 }
 
+// Keep stores a value that is not in the index, such as a token of a login, and sets the entry's keeper
+// and what names the value in it.
+func (s *Store) Keep(sec *Secret, value string) error {
+	if err := CheckValue(value); err != nil {
+		return fmt.Errorf("the value of %s cannot be used: %w", sec.Name, err)
+	}
+	sec.Keeper, sec.Stored = File, newID()
+	return s.keep(sec, value)
+}
+
+// Forget removes a value that Keep stored.
+func (s *Store) Forget(sec *Secret) error { return s.forget(sec) }
+
 // forget removes the value of an entry.
 func (s *Store) forget(sec *Secret) error {
 	switch sec.Keeper {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/inspect"
+	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/vm"
@@ -19,10 +21,14 @@ import (
 )
 
 // authority returns the certificate of the authority that the guest has to trust. Rules about
-// requests need it, as secrets do; one that does not exist is made for them.
+// requests and logins of agents need it, as secrets do; one that does not exist is made for them.
 func (s *supervisor) authority(state string) ([]byte, error) {
 	rules, err := s.dir.Rules()
-	if err == nil && policy.Compile(rules).AboutRequests() { // a mistake in the rules denies all traffic
+	needed := err == nil && policy.Compile(rules).AboutRequests() // a mistake in the rules denies all traffic
+	for _, name := range s.spec.AgentNames() {
+		needed = needed || s.logsIn(name)
+	}
+	if needed {
 		if _, err := inspect.OpenCA(context.Background(), state); err != nil {
 			return nil, err
 		}
@@ -41,6 +47,17 @@ func (s *supervisor) sshAuthority(state string) ([]byte, error) {
 		return nil, err
 	}
 	return a.PublicKey(), nil
+}
+
+// logsIn reports whether the logins of an agent are kept on the host. If that is not known, TLS to its
+// hosts does not pass.
+func (s *supervisor) logsIn(agent string) bool {
+	all, err := login.Open()
+	if err != nil {
+		return true
+	}
+	_, err = all.Get(agent)
+	return !errors.Is(err, login.ErrNone)
 }
 
 // identity returns what no other sandbox has: its name, keys and addresses, and a fresh seed
@@ -70,6 +87,7 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
+	s.trusted.Store(len(authority) > 0)
 	sshAuthority, err := s.sshAuthority(state)
 	if err != nil {
 		return nil, err

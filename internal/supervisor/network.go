@@ -17,6 +17,7 @@ import (
 	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/egress/sshlogin"
 	"bawn.dev/bawn/internal/inspect"
+	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/netstack"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
@@ -103,9 +104,16 @@ func (s *supervisor) inspector() (*inspect.Inspector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secrets: %w", err)
 	}
+	secrets := all.Bindings(s.spec.Dir, s.spec.ID)
+	logins, err := login.Open()
+	if err != nil {
+		return nil, fmt.Errorf("logins: %w", err)
+	}
+	s.logins = logins.Sandbox(s.spec.ID, s.spec.Name, secrets.List)
+	s.tellLogins()
 	return inspect.New(inspect.Config{
-		Bindings: all.Bindings(s.spec.Dir, s.spec.ID),
-		CA:       func(ctx context.Context) (*inspect.CA, error) { return inspect.OpenCA(ctx, state) },
+		Bindings: secrets, Logins: s.logins,
+		CA: func(ctx context.Context) (*inspect.CA, error) { return inspect.OpenCA(ctx, state) },
 	}), nil
 }
 

@@ -43,6 +43,13 @@ const savingPoll = 20 * time.Millisecond
 // errAddAgent is the cause with which AddAgent ends when it took too long.
 var errAddAgent = fmt.Errorf("the sandbox did not take the agent within %v", pauseLimit)
 
+// tellLogins tells the gateway whose logins the sandbox has.
+func (s *supervisor) tellLogins() {
+	if s.logins != nil {
+		s.logins.SetAgents(s.spec.AgentNames())
+	}
+}
+
 // AddAgent implements control.Service.
 func (s *supervisor) AddAgent(ctx context.Context, a sandbox.Agent) error {
 	ctx, cancelAdd := context.WithTimeoutCause(ctx, pauseLimit, errAddAgent)
@@ -62,14 +69,19 @@ func (s *supervisor) AddAgent(ctx context.Context, a sandbox.Agent) error {
 	if has, ok := s.spec.Agent(a.Name); ok && has.Home != "" && has != a {
 		return control.Errorf(control.ReasonPhase, "the sandbox has version %s of %s until it is stopped", has.Version, a.Name)
 	}
+	if !s.trusted.Load() && s.logsIn(a.Name) {
+		return control.Errorf(control.ReasonPhase, "it does not trust bawn's certificate until it is stopped, which the login of %s needs", a.Name)
+	}
 	ctx, cancel := s.machine.whileAlive(ctx)
 	defer cancel()
 	was := s.spec.Agents
 	s.spec.SetAgent(a)
+	s.tellLogins()
 	first := len(s.shares)
 	if err := s.plugShares(ctx); err != nil {
 		if len(s.shares) == first {
 			s.spec.Agents = was
+			s.tellLogins()
 		}
 		if errors.Is(err, qemu.ErrNoPlug) {
 			return control.Errorf(control.ReasonPhase, "its machine has no room for another agent until it is stopped")

@@ -34,6 +34,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -84,6 +85,8 @@ type supervisor struct {
 	told     time.Time                          // up to when the guest was told what changed on the host; used by watchFileEvents
 	keeper   atomic.Pointer[shareserver.Server] // of shares: the last one that keeps what the guest changes
 	network  *network
+	logins   *login.Sandbox // nil for a builder
+	trusted  atomic.Bool    // the guest trusts the certificate authority
 	desktop  desktop
 	names    map[string]uint32 // synthetic addresses that a resumed guest knows
 	ports    *publish.Ports

@@ -22,10 +22,12 @@ import (
 // stubAgent is an agent whose own start takes no time, as agents.yaml has it.
 const stubAgent = "stub:\n  package: stub-agent\n  program: cli\n"
 
-// stubRegistry serves the package of stubAgent on the loopback.
-func stubRegistry(b *testing.B) *httptest.Server {
+// stubProgram is its program.
+const stubProgram = "#!/bin/sh\necho stub 1.0.0\n"
+
+// stubRegistry serves the package of stubAgent, with that program, on the loopback.
+func stubRegistry(b testing.TB, program string) *httptest.Server {
 	b.Helper()
-	const program = "#!/bin/sh\necho stub 1.0.0\n"
 	var body bytes.Buffer
 	z := gzip.NewWriter(&body)
 	w := tar.NewWriter(z)
@@ -59,7 +61,7 @@ func BenchmarkAgent(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { os.Remove(file) })
-	env := []string{"npm_config_registry=" + stubRegistry(b).URL}
+	env := []string{"npm_config_registry=" + stubRegistry(b, stubProgram).URL}
 	dir := benchProject(b, "agent")
 	timed := func(args ...string) time.Duration {
 		began := time.Now()
