@@ -217,6 +217,11 @@ func TestLogin(t *testing.T) {
 		if res, body := p.do(p.c, request(t, "POST", "/v1/keys/", nil, "Authorization", "Bearer "+access)); res.StatusCode != 403 {
 			t.Errorf("a key for the login: %d %s", res.StatusCode, body)
 		}
+		// A conversation in which the agent printed its file of credentials goes on.
+		said := `{"messages":["` + access + ` ` + refresh + `"]}`
+		if res, body := p.do(p.c, request(t, "POST", "/v1/messages", strings.NewReader(said), "Content-Type", "application/json", "Authorization", "Bearer "+access)); res.StatusCode != 200 {
+			t.Errorf("placeholders as text: %d %s", res.StatusCode, body)
+		}
 		if status, body := p.api(access); status != 200 || body != "/v1/messages Bearer "+access {
 			t.Errorf("API: %d %s", status, body)
 		}

@@ -119,9 +119,12 @@ func (s *Store) UseHostFile(agent string) error {
 			next.Tokens[field] = Token{Shape: o.Shape}
 		}
 		for field, v := range t.values {
-			if _, ok := next.Tokens[field]; !ok {
-				next.Tokens[field] = Token{Shape: shapeOf(v)}
+			k, ok := next.Tokens[field]
+			if !ok {
+				k.Shape = shapeOf(v)
 			}
+			k.Stored = "host " + field
+			next.Tokens[field] = k
 		}
 		next.File, err = s.fileOf(&next, text, t)
 		*l = next

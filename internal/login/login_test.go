@@ -160,6 +160,7 @@ func TestHostLogin(t *testing.T) {
 	}
 	p := hostFile(t, s, now.Add(time.Hour))
 	before, _ := os.Stat(p)
+	logIn(t, s.testSandbox(), `{"access_token":"sk-ant-oat01-0123456789","id_token":"0123456789"}`) // the host's file has no ID token
 	if s.HostFile(&testDefinition) != p {
 		t.Error("the file is not found")
 	}
@@ -176,13 +177,16 @@ func TestHostLogin(t *testing.T) {
 	}
 	b := s.testSandbox()
 	list, err := b.List()
-	if err != nil || len(list) != 2 {
+	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	for _, l := range list {
+		if len(l.For) == 0 {
+			continue // the ID token of before
+		}
 		v, err := l.Value(t.Context())
 		want := map[string]string{oauth["accessToken"].(string): realAccess, oauth["refreshToken"].(string): realRefresh}[l.Placeholder]
-		if err != nil || v != want || v == "" || (v == realAccess) != l.IsFor("api.example.test", 443) {
+		if err != nil || v != want || v == "" || (v == realAccess) != (l.Place.Where == secret.InBearer) || !l.IsFor("api.example.test", 443) {
 			t.Errorf("%s: %q, %v", l.Name, v, err)
 		}
 	}

@@ -38,8 +38,8 @@ func (b *Sandbox) SetAgents(names []string) {
 	b.agents, b.read = slices.Clone(names), false
 }
 
-// List returns the tokens of the sandbox's logins, as secrets: access tokens are for the API hosts, the
-// others for none. The slice is not to be changed.
+// List returns the tokens of the sandbox's logins, as secrets of the API hosts. Access tokens are put into
+// requests there; others are not, but are looked for in answers. The slice is not to be changed.
 func (b *Sandbox) List() ([]secret.Bound, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -114,8 +114,11 @@ func (s *Store) bound(l *Login) (list []secret.Bound, err error) {
 			return nil, err
 		}
 		b := secret.Bound{Secret: l.entry(field), Placeholder: p, Token: true}
-		if field == accessToken && l.Kept() {
-			b.For, b.Place = hosts, secret.Place{Where: secret.InBearer}
+		if l.has(field) {
+			b.For, b.Place = hosts, secret.Place{Where: secret.InExchange}
+		}
+		if field == accessToken {
+			b.Place.Where = secret.InBearer
 		}
 		b.Value = func(ctx context.Context) (string, error) { return s.value(ctx, l, field) }
 		list = append(list, b)

@@ -72,11 +72,15 @@ type Window struct {
 type Token struct {
 	Shape  secret.Shape  `json:"shape"` // of its placeholder, fixed by the first one
 	Keeper secret.Keeper `json:"keeper,omitempty"`
-	Stored string        `json:"stored,omitempty"` // empty: none is kept
+	// Stored names it in its keeper; empty: none is kept. Without a keeper it is in the host's file.
+	Stored string `json:"stored,omitempty"`
 }
 
 // Kept reports whether there is a login.
-func (l *Login) Kept() bool { return l.UseHost || l.Tokens[accessToken].Stored != "" }
+func (l *Login) Kept() bool { return l.has(accessToken) }
+
+// has reports whether there is a token for a placeholder.
+func (l *Login) has(field string) bool { return l.Tokens[field].Stored != "" }
 
 // entry returns a token as a secret.
 func (l *Login) entry(field string) secret.Secret {

@@ -54,6 +54,7 @@ const (
 	InBody       Where = "body"   // anywhere in the body
 	// InSignature: the value is a key pair (KeyPair), and requests are signed with it by AWS Signature Version 4.
 	InSignature Where = "aws"
+	InExchange   Where = "tokens" // a request for tokens only, which package login writes; no secret of the index has it
 )
 
 // Place is where in a request a secret is put in.
@@ -86,6 +87,8 @@ func (p Place) String() string {
 			s += ", service " + p.Service
 		}
 		return s
+	case InExchange:
+		return "a request for tokens of the login"
 	}
 	return "the body"
 }
