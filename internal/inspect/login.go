@@ -127,7 +127,7 @@ type loginExchange struct {
 func (l *loginExchange) close() {
 	l.cancel()
 	if l.Exchange != nil {
-		l.Exchange.Close()
+		l.Close()
 	}
 }
 

@@ -103,7 +103,7 @@ func TestLoginsStayOnTheHost(t *testing.T) {
 	})
 	forgetAuthority(t)
 	env := []string{"SSL_CERT_FILE=" + rootsFile, "npm_config_registry=" + stubRegistry(t, loginProgram).URL}
-	flags := []string{"--add-host", "login.test:" + serverAddr, "--allow", "login.test:" + strconv.Itoa(port), "--env", "PORT=" + strconv.Itoa(port)}
+	flags := []string{"--add-host", "login.test:" + serverAddr, "--allow", "login.test:" + strconv.Itoa(port), "--allow", serverAddr + ":" + strconv.Itoa(port), "--env", "PORT=" + strconv.Itoa(port)}
 	run := func(dir string, words ...string) result {
 		return bawnAt(t.Context(), dir, nil, env, words...)
 	}
