@@ -186,8 +186,8 @@ func (p *loginPlace) api(token any) (int, string) {
 	return res.StatusCode, body
 }
 
-// noReal fails if a text has anything of real tokens.
-func noReal(t *testing.T, a *authority, where string, v any) {
+// noToken fails if a text has anything of real tokens.
+func noToken(t *testing.T, a *authority, where string, v any) {
 	t.Helper()
 	text := fmt.Sprint(v)
 	for _, real := range a.real() {
@@ -204,7 +204,7 @@ func TestLogin(t *testing.T) {
 		u := newUser(t)
 		p := u.sandbox("1", proto)
 		m := p.login()
-		noReal(t, u.a, "the answer", m)
+		noToken(t, u.a, "the answer", m)
 		access, refresh, id := m["access_token"].(string), m["refresh_token"].(string), m["id_token"].(string)
 		if !strings.HasPrefix(access, "sk-ant-oat01-") || len(access) != len(u.a.access) || !strings.HasPrefix(refresh, "sk-ant-ort01-") || m["scope"] != "a b" || m["expires_in"] != float64(3600) {
 			t.Errorf("%v", m)
@@ -230,7 +230,7 @@ func TestLogin(t *testing.T) {
 		if status != 200 || next["access_token"] != access || next["refresh_token"] != refresh {
 			t.Errorf("refresh: %d %v", status, next)
 		}
-		noReal(t, u.a, "the answer to a refresh", next)
+		noToken(t, u.a, "the answer to a refresh", next)
 		asked := u.a.requests()
 		if got := asked[len(asked)-1]; got.Get("refresh_token") != before || got.Get("client_id") != clientID {
 			t.Errorf("the server got %v", got)
@@ -246,7 +246,7 @@ func TestLogin(t *testing.T) {
 			t.Errorf("a field that was left out is not told: %q", log)
 		}
 		index, _ := os.ReadFile(filepath.Join(u.config, "logins.json"))
-		noReal(t, u.a, "the index", string(index))
+		noToken(t, u.a, "the index", string(index))
 		if n := files(t, filepath.Join(u.config, "secrets")); n != 3 {
 			t.Errorf("%d values are kept, not 3", n)
 		}
@@ -329,7 +329,7 @@ func TestRefreshOfTwoSandboxesAtOnce(t *testing.T) {
 		if in, _ := r.m["expires_in"].(float64); in < 3000 || in > 3600 {
 			t.Error("expires_in", r.m["expires_in"])
 		}
-		noReal(t, u.a, "an answer", r.m)
+		noToken(t, u.a, "an answer", r.m)
 	}
 	for _, f := range u.a.requests() {
 		if strings.Contains(f.Encode(), m["refresh_token"].(string)) {
@@ -398,7 +398,7 @@ func TestRevokedLogin(t *testing.T) {
 	if status != 400 || refused["error"] != "invalid_grant" || !strings.Contains(fmt.Sprint(refused["error_description"]), m["refresh_token"].(string)) {
 		t.Errorf("%d %v", status, refused)
 	}
-	noReal(t, u.a, "the error", refused)
+	noToken(t, u.a, "the error", refused)
 	if l, err := u.store.Get("agent"); err != nil || l.Refused != "invalid_grant" {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -550,7 +550,7 @@ func TestAttackPlaceholdersOfALogin(t *testing.T) {
 		if n := len(u.a.requests()); n != asked {
 			t.Errorf("%d requests reached the endpoint: %v", n-asked, u.a.requests()[asked:])
 		}
-		noReal(t, u.a, "the log", p.log())
+		noToken(t, u.a, "the log", p.log())
 	})
 }
 
@@ -614,9 +614,9 @@ func TestAttackAnswersOfTheTokenEndpoint(t *testing.T) {
 			u.a.mu.Unlock()
 			body := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {m["refresh_token"].(string)}, "client_id": {clientID}}.Encode()
 			res, text := p.do(p.c, request(t, "POST", tokenPath, strings.NewReader(body), "Content-Type", "application/x-www-form-urlencoded"))
-			noReal(t, u.a, name, text)
-			noReal(t, u.a, name+" (header)", res.Header)
-			noReal(t, u.a, name+" (log)", p.log())
+			noToken(t, u.a, name, text)
+			noToken(t, u.a, name+" (header)", res.Header)
+			noToken(t, u.a, name+" (log)", p.log())
 			if b64 := base64.StdEncoding.EncodeToString([]byte(u.a.refresh))[4:24]; strings.Contains(text, b64) {
 				t.Errorf("%s: in base64: %s", name, text)
 			}
@@ -652,7 +652,7 @@ func TestDeviceCode(t *testing.T) {
 	if status != 200 {
 		t.Fatal(status, m)
 	}
-	noReal(t, u.a, "the answer", m)
+	noToken(t, u.a, "the answer", m)
 }
 
 // TestLongRequestForTokens: a body that is too long is refused, and the endpoint goes on.

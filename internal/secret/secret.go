@@ -54,7 +54,7 @@ const (
 	InBody       Where = "body"   // anywhere in the body
 	// InSignature: the value is a key pair (KeyPair), and requests are signed with it by AWS Signature Version 4.
 	InSignature Where = "aws"
-	InExchange   Where = "tokens" // a request for tokens only, which package login writes; no secret of the index has it
+	InExchange  Where = "tokens" // a request for tokens only, which package login writes; no secret of the index has it
 )
 
 // Place is where in a request a secret is put in.
