@@ -64,6 +64,7 @@ func fieldsOf(r *http.Request) url.Values {
 
 func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != tokenPath {
+		_, _ = io.Copy(io.Discard, r.Body)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if r.Header.Get("Authorization") != "Bearer "+a.access || a.revoked {
