@@ -187,6 +187,7 @@ func clean[H ~map[string][]string](h H, swaps *swaps) {
 // answer judges an answer before it is passed on.
 func (s *session) answer(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
+	endWithAnswer(x, res)
 	if x != nil && x.login != nil {
 		return s.loginAnswer(x, res)
 	}

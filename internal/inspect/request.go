@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/textproto"
@@ -47,6 +48,7 @@ type exchange struct {
 	token   bool                    // it asks the host for a token of our account
 	signed  *signing                // nil: it is not signed with a pair of keys
 	login   *loginExchange          // it is for a token endpoint of an agent; else nil
+	body    io.Closer               // the client's body over HTTP/2; else nil
 }
 
 // exchangeKey is the key of an exchange in its request's context.
@@ -93,6 +95,9 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	}
 	j := s.judgement(r.Context(), list)
 	x := &exchange{other: j.other}
+	if r.ProtoMajor == 2 {
+		x.body = r.Body
+	}
 	if r.URL.User != nil && !j.other {
 		return nil, j.foreign("the user in the URL")
 	}
