@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"bawn.dev/bawn/internal/feature"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/share/guard"
 )
 
 // Theory of operation. Features are installed in a machine of their own, which boots from the image that the
@@ -26,7 +28,7 @@ import (
 // are approved for the build (build.allow). It sees nothing of the project: all of it is hidden.
 //
 // What is installed is what was approved: each feature is checked against its digest, once more for the
-// folders of the project. Values of options are variables of the script's environment, and pass through no
+// folders of the project, of which none may have a file that is hidden from the sandbox. Values of options are variables of the script's environment, and pass through no
 // shell.
 
 // featureBuild is the image of a sandbox with the features installed.
@@ -36,6 +38,7 @@ type featureBuild struct {
 	noProject bool   // the approved bawn.yaml does not count
 	root      bool   // commands in the sandbox run as root
 	features  []devcontainer.Installed
+	patterns  guard.Options // of the paths that the sandbox does not see
 }
 
 // featureImageRef returns the reference of that image.
@@ -147,8 +150,8 @@ func (b *featureBuild) contents(ctx context.Context) (list []*feature.Contents, 
 		var c *feature.Contents
 		if f.Path == "" {
 			c, err = b.e.fetchFeature(ctx, f.Ref)
-		} else if c, err = feature.Read(root, f.Path); err == nil && c.Digest() != f.Digest {
-			err = errors.New("it has changed since you approved it")
+		} else {
+			c, err = b.folder(root, f)
 		}
 		if err != nil {
 			return nil, b.failed(fmt.Errorf("feature %s: %w", f.ID, err))
@@ -156,6 +159,31 @@ func (b *featureBuild) contents(ctx context.Context) (list []*feature.Contents, 
 		list = append(list, c)
 	}
 	return list, nil
+}
+
+// folder returns the contents of a feature of the project. A file that the sandbox does not see would be in its
+// image.
+func (b *featureBuild) folder(root *os.Root, f devcontainer.Installed) (*feature.Contents, error) {
+	c, err := feature.Read(root, f.Path)
+	if err != nil {
+		return nil, err
+	}
+	if c.Digest() != f.Digest {
+		return nil, errors.New("it has changed since you approved it")
+	}
+	o := b.patterns
+	_, o.HiddenPaths = guard.Targets(b.dir)
+	o.Prefix = strings.Split(strings.Trim(b.dir, "/"), "/")
+	rules, err := guard.New(o)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range c.Names() {
+		if at := filepath.Join(f.Path, name); rules.HidesAny(at) {
+			return nil, fmt.Errorf("its folder has %q, which is hidden from the sandbox: move it, or show it (--show)", at)
+		}
+	}
+	return c, nil
 }
 
 // start starts the machine.

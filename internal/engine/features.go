@@ -184,10 +184,14 @@ type featureFinder struct {
 	registries []string          // that the file names
 	locked     map[string]string // digests by the references of devcontainer-lock.json
 	lockFile   string            // its SHA-256
+
+	// What was found, so that each is read once however many depend on it, and means the same for all.
+	digests map[string]string             // by reference
+	seen    map[string]devcontainer.Found // by REGISTRY/REPOSITORY@DIGEST, or by the path of a folder
 }
 
 func newFeatureFinder(e *Engine, c *project.Check, root *os.Root, lockText []byte) (*featureFinder, error) {
-	f := &featureFinder{e: e, c: c, root: root, folder: filepath.Dir(c.Name), places: devcontainerPlaces(c.Dir, c.Name), lockFile: sumOrNone(lockText)}
+	f := &featureFinder{e: e, c: c, root: root, folder: filepath.Dir(c.Name), places: devcontainerPlaces(c.Dir, c.Name), lockFile: sumOrNone(lockText), digests: map[string]string{}, seen: map[string]devcontainer.Found{}}
 	var err error
 	if f.locked, err = parseFeatureLockFile(lockText); err != nil {
 		return nil, fmt.Errorf("%s: %w", lockFileName(c.Name), err)
@@ -237,20 +241,38 @@ func (f *featureFinder) find(ref devcontainer.FeatureRef) (*devcontainer.Found, 
 	if err != nil {
 		return nil, err
 	}
-	contents, err := f.e.fetchFeature(f.ctx, a.At(digest))
-	if err != nil {
-		return nil, err
+	found, err := f.once(a.At(digest), func() (*feature.Contents, error) { return f.e.fetchFeature(f.ctx, a.At(digest)) })
+	found.Name, found.Version, found.Ref, found.Digest = a.Name(), a.Version(), a.At(digest), digest
+	return &found, err
+}
+
+// once reads and describes what is at a key, unless that was done before.
+func (f *featureFinder) once(key string, read func() (*feature.Contents, error)) (found devcontainer.Found, err error) {
+	if found, ok := f.seen[key]; ok {
+		return found, nil
 	}
-	found := &devcontainer.Found{Name: a.Name(), Version: a.Version(), Ref: a.At(digest), Digest: digest}
-	return found, f.describe(found, contents)
+	contents, err := read()
+	if err != nil {
+		return found, err
+	}
+	found.Digest = contents.Digest()
+	if found.Feature, err = f.describe(contents); err == nil {
+		f.seen[key] = found
+	}
+	return found, err
 }
 
 // digest returns the digest of the feature at a reference: that of devcontainer-lock.json, else the
 // registry's.
-func (f *featureFinder) digest(a image.ArtifactRef, id string) (string, error) {
+func (f *featureFinder) digest(a image.ArtifactRef, id string) (digest string, err error) {
 	resolved, ok := f.locked[id]
+	if digest = f.digests[id]; digest != "" {
+		return digest, nil
+	}
 	if !ok {
-		return image.ArtifactDigest(f.ctx, a)
+		digest, err = image.ArtifactDigest(f.ctx, a)
+		f.digests[id] = digest
+		return digest, err
 	}
 	l, err := image.ParseArtifact(resolved)
 	if err != nil || l.Name() != a.Name() {
@@ -265,25 +287,21 @@ func (f *featureFinder) local(id string) (*devcontainer.Found, error) {
 	if !filepath.IsLocal(path) {
 		return nil, errors.New("its folder does not lie in the project")
 	}
-	contents, err := feature.Read(f.root, path)
-	if err != nil {
-		return nil, err
-	}
-	found := &devcontainer.Found{Name: id, Path: path, Digest: contents.Digest()}
-	return found, f.describe(found, contents)
+	found, err := f.once(path, func() (*feature.Contents, error) { return feature.Read(f.root, path) })
+	found.Name, found.Path = id, path
+	return &found, err
 }
 
-// describe completes a feature with what its file says.
-func (f *featureFinder) describe(found *devcontainer.Found, contents *feature.Contents) (err error) {
+// describe returns what the file of a feature says.
+func (f *featureFinder) describe(contents *feature.Contents) (*devcontainer.Feature, error) {
 	text, ok := contents.File(devcontainer.FeatureFile)
 	if _, script := contents.File(devcontainer.FeatureScript); !ok || !script {
-		return fmt.Errorf("it has no %s or no %s", devcontainer.FeatureFile, devcontainer.FeatureScript)
+		return nil, fmt.Errorf("it has no %s or no %s", devcontainer.FeatureFile, devcontainer.FeatureScript)
 	}
 	if len(text) > maxFeatureFile {
-		return fmt.Errorf("its %s has more than %d bytes", devcontainer.FeatureFile, maxFeatureFile)
+		return nil, fmt.Errorf("its %s has more than %d bytes", devcontainer.FeatureFile, maxFeatureFile)
 	}
-	found.Feature, err = devcontainer.ParseFeature(devcontainer.FeatureFile, text, f.places)
-	return err
+	return devcontainer.ParseFeature(devcontainer.FeatureFile, text, f.places)
 }
 
 // maxFeatureFile bounds the description of a feature, in bytes.

@@ -31,6 +31,7 @@ import (
 type shelf struct {
 	host  string
 	asked atomic.Int64
+	bases atomic.Int64 // requests for what the tag 1 of tools/base means
 }
 
 func newShelf(t *testing.T) *shelf {
@@ -40,6 +41,9 @@ func newShelf(t *testing.T) *shelf {
 	serve := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
+		if strings.HasSuffix(r.URL.Path, "/tools/base/manifests/1") {
+			s.bases.Add(1)
+		}
 		serve.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
@@ -239,6 +243,24 @@ func TestFeaturesOfALockFile(t *testing.T) {
 	}
 }
 
+// TestAttackOneTagOfManyFeatures: what many features depend on is asked for once, and so is one feature
+// under all of them.
+func TestAttackOneTagOfManyFeatures(t *testing.T) {
+	p, s := newPlace(t), newShelf(t)
+	s.put(t, "tools/base:1", `{"id": "base"}`)
+	var ask []string
+	for _, name := range []string{"a", "b", "c"} {
+		s.put(t, "tools/"+name+":1", fmt.Sprintf(`{"id": %q, "dependsOn": {%q: {"of": %q}}}`, name, s.host+"/tools/base:1", name))
+		ask = append(ask, fmt.Sprintf(`"%s/tools/%s:1": {}`, s.host, name))
+	}
+	p.devcontainer(t, `{"features": {`+strings.Join(ask, ", ")+`}}`)
+	before := s.bases.Load()
+	c := p.look(t, true)
+	if n := s.bases.Load() - before; c.Err != nil || len(installed(c.Proposal)) != 6 || n != 1 {
+		t.Errorf("%d requests: %v %q", n, c.Err, installed(c.Proposal))
+	}
+}
+
 // TestFeaturesThatAreRefused: of a file, and of a registry.
 func TestFeaturesThatAreRefused(t *testing.T) {
 	p, s, other := newPlace(t), newShelf(t), newShelf(t)
@@ -256,7 +278,7 @@ func TestFeaturesThatAreRefused(t *testing.T) {
 	asked := other.asked.Load()
 	for id, want := range map[string]string{
 		"go": "is not a reference in a registry", "tools/one:1": "is not a reference in a registry", "https://registry.example/x.tgz": "is not a reference in a registry",
-		"./own": "it has no devcontainer-feature.json", "./none": "no such file", "./link": "escapes", "../../x": "does not lie in the project", "./own/install.sh": "not a directory",
+		"./own": "it has no devcontainer-feature.json", "./none": "no such file", "./link": "is a symbolic link", "../../x": "does not lie in the project", "./own/install.sh": "not a directory",
 		s.host + "/tools/away": "which .devcontainer/devcontainer.json does not name", s.host + "/tools/inside": "a folder of a project",
 		s.host + "/tools/empty": "it has no devcontainer-feature.json", s.host + "/tools/big": "has more than 65536 bytes", s.host + "/tools/bad": "is not the name of a variable",
 		s.host + "/tools/hides": "would hide the project", s.host + "/tools/none": "NAME_UNKNOWN",

@@ -20,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lines"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -81,23 +82,25 @@ func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
 	if err != nil {
 		return err
 	}
+	own := spec.Patterns
+	put(&own.Hide, r.Change.Hide)
+	put(&own.Show, r.Change.Show)
+	isEmpty := func(s string) bool { return s == "" } // a list of one empty pattern is none
+	hide := slices.DeleteFunc(slices.Concat(p.Hide, own.Hide), isEmpty)
 	var f *featureBuild
 	if hasFeatures(p) {
 		f = &featureBuild{
 			builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec) + featuresSuffix, ref: featureImageRef(spec)},
 			base:       cmp.Or(p.Image, DefaultImage), noProject: spec.NoProject, root: p.Setup.Root, features: p.Setup.Installed,
+			patterns: guard.Options{Hide: hide, Show: slices.DeleteFunc(slices.Clone(own.Show), isEmpty)},
 		}
 	}
 	if p.Build == nil {
 		return e.withFeatures(ctx, spec, f)
 	}
-	hide := slices.Concat(p.Hide, spec.Hide)
-	if r.Change.Hide != nil {
-		hide = slices.Concat(p.Hide, *r.Change.Hide)
-	}
 	b := &projectBuild{
 		builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec)},
-		Build:      p.Build, noProject: spec.NoProject, hide: slices.DeleteFunc(hide, func(s string) bool { return s == "" }),
+		Build:      p.Build, noProject: spec.NoProject, hide: hide,
 	}
 	if spec.Boot.ImageDigest != "" {
 		if f == nil {

@@ -84,6 +84,16 @@ func (c *Contents) File(name string) ([]byte, bool) {
 	return f.data, ok && !f.dir
 }
 
+// Names returns the paths of all regular files, sorted.
+func (c *Contents) Names() (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(c.files)) {
+		if !c.files[name].dir {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
 // Unpack reads an archive in the format of tar, which may be compressed by gzip.
 func Unpack(archive []byte) (*Contents, error) {
 	var in io.Reader = bytes.NewReader(archive)
@@ -170,8 +180,16 @@ func (c *Contents) check() error {
 	return nil
 }
 
-// Read reads the folder dir below a root. It follows no symbolic link in it, and waits for no pipe.
+// Read reads the folder dir below a root. It follows no symbolic link in it or on the way to it, and waits for no
+// pipe.
 func Read(root *os.Root, dir string) (*Contents, error) {
+	for at := filepath.Clean(dir); at != "."; at = filepath.Dir(at) {
+		if fi, err := root.Lstat(at); err != nil {
+			return nil, err
+		} else if fi.Mode()&fs.ModeSymlink != 0 {
+			return nil, fmt.Errorf("%s is a symbolic link", strconv.Quote(at))
+		}
+	}
 	c := newContents()
 	if err := c.folder(root, dir, "."); err != nil {
 		return nil, err

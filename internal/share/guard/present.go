@@ -85,5 +85,20 @@ func contains(path string, texts []string) bool {
 // Hides reports whether a path of a share, which the guest has a version of, is hidden from it
 // by its name.
 func (r *Rules) Hides(at string) bool {
-	return r.hidden(strings.Split(at, "/"), func() bool { return false }, func([]string) bool { return true })
+	return r.byName(strings.Split(at, "/"), false)
+}
+
+// HidesAny reports whether a file of a share, or a directory on the way to it, is hidden by its name.
+func (r *Rules) HidesAny(at string) bool {
+	names := strings.Split(at, "/")
+	for i := range names {
+		if r.byName(names[:i+1], i+1 < len(names)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Rules) byName(names []string, isDir bool) bool {
+	return r.hidden(names, func() bool { return isDir }, func([]string) bool { return true })
 }
