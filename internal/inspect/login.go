@@ -208,7 +208,7 @@ func (s *session) loginAnswer(x *exchange, res *http.Response) error {
 	for _, name := range []string{"Content-Encoding", "Content-Length", "Set-Cookie", "Alt-Svc", "Etag", "Content-Md5", "Digest", "Trailer"} {
 		res.Header.Del(name)
 	}
-	if swaps := s.swaps(); swaps != nil {
+	if swaps := s.swaps(x); swaps != nil {
 		clean(res.Header, swaps)
 		out, _ = swaps.all(out)
 	}
