@@ -70,6 +70,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/cache", "progress"},
 	{"internal/agents/registry", "policy progress"},
 	{"internal/agents", "agents/registry cache login progress"},
+	{"internal/packages", "agents/registry policy progress sandbox"},
 	{"internal/debian", ""},
 	{"internal/disk", ""},
 	{"internal/ext4", ""},
@@ -122,7 +123,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/publish", "control sandbox"},
 	{"internal/supervisor/hostwatch", "share"},
 	{"internal/supervisor", "control disk egress egress/audit egress/gitssh egress/sshlogin inspect login memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/hostwatch supervisor/publish supervisor/shareserver supervisor/vm template wire"},
-	{"internal/engine", "agents agents/registry cache confine control devcontainer egress egress/audit egress/tunnel feature image initramfs inspect kernel login policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo volume wire workcopy"},
+	{"internal/engine", "agents agents/registry cache confine control devcontainer egress egress/audit egress/tunnel feature image initramfs inspect kernel login packages policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo volume wire workcopy"},
 	{"internal/process", "confine engine sandbox sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/picture", ""},
 	{"internal/vmtest", ""},
@@ -206,6 +207,7 @@ func TestOneOwner(t *testing.T) {
 		"go.yaml.in/yaml":                   {"internal/agents", "internal/project"},
 		"github.com/zalando/go-keyring":     {"internal/secret"},
 		"github.com/aws/aws-sdk-go-v2":      {"internal/sigv4"},
+		"golang.org/x/mod":                  {"internal/packages"},
 		"github.com/hinshun/vt10x":          {"internal/picture"},
 	}
 	for _, dir := range folders(t) {

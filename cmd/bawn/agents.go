@@ -95,7 +95,7 @@ func knownAgents() []engine.Agent {
 }
 
 // verbs are the words of bawn itself, which no agent can have.
-var verbs = strings.Fields("agents login logout run shell exec cp ls stats inspect stop suspend resume snapshot undo review accept fork rm logs port ssh-config image volume pool policy net secret trust files doctor version help completion attack")
+var verbs = strings.Fields("agents login logout run shell exec cp ls stats inspect stop suspend resume snapshot undo review accept fork rm logs port ssh-config image volume cache pool policy net secret trust files doctor version help completion attack")
 
 func agentsCommand() *cobra.Command {
 	var asJSON bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type specFlags struct {
 	mounts    []string
 	volumes   []string
 	localDirs []string
+	caches    []string
 	ports     []string
 	env       []string
 	hosts     []string
@@ -63,6 +65,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "use a named volume, which outlasts the sandbox: `NAME:PATH[:ro]` (repeatable; '' uses none; see bawn volume)")
 	flags.StringArrayVar(&f.localDirs, "local-dir", nil, "keep this `DIRECTORY` of the project on the sandbox's own disk, out of the host's sight, such as node_modules (repeatable; '' none)")
+	flags.StringArrayVar(&f.caches, "cache", nil, "share verified packages of these `KINDS` with other sandboxes: npm, go (repeatable; '' none; see bawn cache)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on localhost of the host: `[HOST:]GUEST` (repeatable)")
 	flags.BoolVar(&f.ownAddress, "own-address", false, "publish ports on a loopback address of the sandbox's own, not on localhost, from its next start on (=false: on localhost again)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")
@@ -132,6 +135,7 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 		parsed(f, "mount", f.mounts, parseMounts, &c.Mounts),
 		parsed(f, "volume", f.volumes, parseVolumes, &c.Volumes),
 		parsed(f, "local-dir", f.localDirs, parseLocalDirs, &c.LocalDirs),
+		parsed(f, "cache", f.caches, parseCaches, &c.Caches),
 		parsed(f, "add-host", f.hosts, parseHosts, &c.Hosts),
 	)
 	if err != nil {
@@ -253,6 +257,18 @@ func parseLocalDirs(list []string) ([]string, error) {
 		return nil, fmt.Errorf("--local-dir: %w", err)
 	}
 	return dirs, nil
+}
+
+// parseCaches reads the kinds of --cache.
+func parseCaches(list []string) ([]sandbox.Cache, error) {
+	if slices.Equal(list, []string{""}) {
+		return nil, nil
+	}
+	caches, err := sandbox.ParseCaches(strings.Join(list, ","))
+	if err != nil {
+		return nil, fmt.Errorf("--%w", err) // it begins with "cache"
+	}
+	return caches, nil
 }
 
 // parseHosts reads NAME:ADDRESS; an IPv6 address may stand in brackets.

@@ -139,7 +139,7 @@ network that you allow.
 	add("agents", agentCommands()...)
 	add("agents", agentsCommand(), loginCommand(), logoutCommand())
 	add("run", runCommand(), shellCommand(), execCommand(), cpCommand())
-	add("manage", lsCommand(), statsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), volumeCommand(), poolCommand())
+	add("manage", lsCommand(), statsCommand(), inspectCommand(), stopCommand(), suspendCommand(), resumeCommand(), snapshotCommand(), undoCommand(), reviewCommand(), acceptCommand(), forkCommand(), rmCommand(), logsCommand(), portCommand(), sshConfigCommand(), imageCommand(), volumeCommand(), cacheCommand(), poolCommand())
 	add("net", policyCommand(), netCommand(), secretCommand(), trustCommand(), filesCommand())
 	add("bawn", doctorCommand(), versionCommand())
 	root.AddCommand(sshProxyCommand(), attackCommand(), attackProbe())

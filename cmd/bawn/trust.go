@@ -322,6 +322,9 @@ func plainWords(dir string, p *project.Proposal) []string {
 	for _, d := range p.LocalDirs {
 		add("%s of the project is on the sandbox's own disk, where the host does not see it", d)
 	}
+	for _, c := range p.Caches {
+		add("packages of %s that its lock files name are fetched by the host and shared with your other sandboxes", c)
+	}
 	for _, v := range p.Volumes {
 		may := "read and change"
 		if v.ReadOnly() {

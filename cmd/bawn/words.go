@@ -14,7 +14,7 @@ import (
 )
 
 // flagOf are the flags that set fields of a spec.
-var flagOf = map[string]string{"agents": "agent", "mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "ownAddress": "own-address", "shareGit": "share-git", "volumes": "volume", "localDirs": "local-dir"}
+var flagOf = map[string]string{"agents": "agent", "mounts": "mount", "ports": "publish", "hosts": "add-host", "noGitIdentity": "no-git-identity", "noGuard": "no-guard", "ownAddress": "own-address", "shareGit": "share-git", "volumes": "volume", "localDirs": "local-dir", "caches": "cache"}
 
 func flagFor(field string) string {
 	if f, ok := flagOf[field]; ok {

@@ -83,10 +83,16 @@ func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool
 	if err != nil {
 		return nil, err
 	}
+	caches := spec.Boot.Caches // a suspended machine has them where it had them
+	if !suspended {
+		if caches, err = cacheSources(spec, img.Env); err != nil {
+			return nil, err
+		}
+	}
 	return &sandbox.Boot{
 		KernelVersion: k.Version, Kernel: k.Image, Modules: k.Modules, Initrd: initrd,
 		ImageDigest: img.Digest, Image: img.Path, ImageEnv: img.Env,
-		Volumes: e.volumes().Root(),
+		Volumes: e.volumes().Root(), Caches: caches,
 	}, nil
 }
 
@@ -153,6 +159,7 @@ func (e *Engine) start(ctx context.Context, spec *sandbox.Spec, lock *lockfile.L
 	default:
 		e.prepareNext(d, how.Cold)
 		updateAgents(d, spec)
+		fillCaches(d, spec)
 	}
 	return err
 }

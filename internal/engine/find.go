@@ -227,7 +227,7 @@ func (e *Engine) undoCreate(name string, interrupted bool) error {
 	return restoreMountsAndPorts(d, &sandbox.Spec{})
 }
 
-// restoreMountsAndPorts gives a sandbox back the mounts, volumes, local directories and ports that it
+// restoreMountsAndPorts gives a sandbox back the mounts, volumes, local directories, caches and ports that it
 // had before a start that failed: starts fail because of them, and the next one would fail again.
 // The caller holds the start lock.
 func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
@@ -238,6 +238,7 @@ func restoreMountsAndPorts(d store.Dir, was *sandbox.Spec) error {
 	spec.Mounts, spec.Added.Mounts = was.Mounts, was.Added.Mounts
 	spec.Volumes, spec.Added.Volumes = was.Volumes, was.Added.Volumes
 	spec.LocalDirs, spec.Added.LocalDirs = was.LocalDirs, was.Added.LocalDirs
+	spec.Caches, spec.Added.Caches = was.Caches, was.Added.Caches
 	spec.Ports, spec.Added.Ports = was.Ports, was.Added.Ports
 	return d.WriteSpec(spec)
 }

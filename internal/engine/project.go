@@ -225,7 +225,7 @@ func approvedAdditions(sandboxes *store.Store, spec *sandbox.Spec) (sandbox.Adde
 	if hasFeatures(p) {
 		img = featureImageRef(spec)
 	}
-	return sandbox.Added{Image: img, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
+	return sandbox.Added{Image: img, CPUs: p.CPUs, Memory: p.Memory, Disk: p.Disk, Mounts: mounts, Volumes: ResolveVolumes(p.Volumes), LocalDirs: p.LocalDirs, Caches: p.Caches, Ports: p.Ports, Guard: p.Guard, Hide: p.Hide}, nil
 }
 
 // removeProjectSettings removes from a spec what bawn.yaml has added.
@@ -247,6 +247,7 @@ func removeProjectSettings(s *sandbox.Spec) {
 	s.Mounts = without(s.Mounts, a.Mounts)
 	s.Volumes = without(s.Volumes, a.Volumes)
 	s.LocalDirs = without(s.LocalDirs, a.LocalDirs)
+	s.Caches = without(s.Caches, a.Caches)
 	s.Ports = without(s.Ports, a.Ports)
 }
 
@@ -276,6 +277,7 @@ func addProjectSettings(s *sandbox.Spec, a sandbox.Added) {
 	addNew(&s.Volumes, &s.Added.Volumes, a.Volumes, func(o, v sandbox.Volume) bool { return o.Guest == v.Guest || o.Name == v.Name })
 	sandbox.SortVolumes(s.Volumes)
 	addNew(&s.LocalDirs, &s.Added.LocalDirs, a.LocalDirs, sandbox.OverlappingDirs)
+	addNew(&s.Caches, &s.Added.Caches, a.Caches, func(o, c sandbox.Cache) bool { return o == c })
 	addNew(&s.Ports, &s.Added.Ports, a.Ports, func(o, p sandbox.Port) bool { return o == p || o.Host == p.Host && p.Host != 0 })
 }
 
@@ -331,6 +333,7 @@ func awaitingStart(spec *sandbox.Spec, add sandbox.Added) (keys []string) {
 		{"mounts", !slices.Equal(was.Mounts, now.Mounts)},
 		{"volumes", !slices.Equal(was.Volumes, now.Volumes)},
 		{"local_dirs", !slices.Equal(was.LocalDirs, now.LocalDirs)},
+		{"caches", !slices.Equal(was.Caches, now.Caches)},
 		{"ports", !slices.Equal(was.Ports, now.Ports)},
 		{"guard", !slices.Equal(was.Guard, now.Guard)},
 		{"hide", !slices.Equal(was.Hide, now.Hide)},

@@ -174,7 +174,8 @@ func (s *Session) Run(ctx context.Context, cmd session.Command) (session.Exit, e
 	return exit, s.e.lost(CommandFailed, s.Spec, err)
 }
 
-// Close ends the connection and removes a throwaway sandbox.
+// Close ends the connection and removes a throwaway sandbox. Another one gets its caches filled by
+// what its commands have written into lock files.
 func (s *Session) Close() error {
 	var err error
 	if s.conn != nil {
@@ -184,6 +185,9 @@ func (s *Session) Close() error {
 	}
 	if s.owner != nil {
 		return s.removeThrowaway() // a connection to what is removed need not end well
+	}
+	if s.Spec != nil {
+		fillCaches(s.d, s.Spec)
 	}
 	return err
 }

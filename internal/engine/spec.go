@@ -65,6 +65,8 @@ type SpecChange struct {
 
 	LocalDirs *[]string // all directories of the project that are on the sandbox's own disk
 
+	Caches *[]sandbox.Cache // all kinds of packages that it shares with other sandboxes
+
 	Publish    []sandbox.Port // published beside what is published already
 	OwnAddress *bool          // publish ports on an address of the sandbox's own, or on localhost
 
@@ -98,7 +100,7 @@ func (c *SpecChange) emptyMachine() bool {
 
 // emptyHost is empty for what the guest gets of the host.
 func (c *SpecChange) emptyHost() bool {
-	return c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
+	return c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.Caches == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -161,6 +163,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
 		{"localDirs", c.LocalDirs != nil, !slices.Equal(s.LocalDirs, was.LocalDirs)},
+		{"caches", c.Caches != nil, !slices.Equal(s.Caches, was.Caches)},
 		{"volumes", c.Volumes != nil, !slices.Equal(s.Volumes, was.Volumes)},
 	} {
 		if f.set && f.differs {
@@ -206,6 +209,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		sandbox.SortVolumes(s.Volumes)
 	}
 	put(&s.LocalDirs, c.LocalDirs)
+	put(&s.Caches, c.Caches)
 	put(&s.Hosts, c.Hosts)
 	if c.Agent != nil {
 		s.SetAgent(*c.Agent)

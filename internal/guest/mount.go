@@ -39,7 +39,43 @@ func (a *agent) mount(m wire.Mount) (any, error) {
 		}
 	}
 	_ = a.git.trust(m.Path) // an image may have no such file, or another thing there
-	return nil, setReadAhead(m.Path)
+	if err := setReadAhead(m.Path); err != nil || m.Over == "" {
+		return nil, err
+	}
+	return nil, a.mountOver(m)
+}
+
+// overFolder is the folder of the sandbox's disk that has what was written over shares, by
+// localName.
+const overFolder = "/over"
+
+// mountOver mounts an overlay at m.Over: the share, which is mounted, is below; a folder of the
+// sandbox's own disk, which belongs to the user, is above. The host may add files to the share
+// meanwhile: the guest may see these only after the next mount, since overlayfs keeps what it has
+// looked up.
+func (a *agent) mountOver(m wire.Mount) error {
+	if a.disk == nil {
+		return fmt.Errorf("mount %s: the guest is not set up", m.Over)
+	}
+	dir := fmt.Sprintf("/proc/self/fd/%d%s/%s", a.disk.Fd(), overFolder, localName(m.Over, ""))
+	user := a.logins.User()
+	upper, work := dir+"/upper", dir+"/work"
+	if !exists(upper) {
+		if err := os.MkdirAll(work, 0o700); err != nil {
+			return err
+		}
+		if err := makeOwned(upper, int(user.UID), int(user.GID)); err != nil {
+			return err
+		}
+	}
+	if err := a.makeMountPoint(m.Over); err != nil {
+		return err
+	}
+	opts := "lowerdir=" + m.Path + ",upperdir=" + upper + ",workdir=" + work
+	if err := unix.Mount("overlay", m.Over, "overlay", unix.MS_NODEV|unix.MS_NOSUID, opts); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Over, err)
+	}
+	return nil
 }
 
 // readAhead is how far the kernel reads ahead of a program that reads a file of a share
@@ -138,6 +174,9 @@ func (a *agent) makeMountPoint(path string) error {
 
 // unmount unmounts a share, also while it is in use. It is no error if it is not mounted.
 func (a *agent) unmount(m wire.Mount) (any, error) {
+	if m.Over != "" {
+		_ = unix.Unmount(m.Over, unix.MNT_DETACH) // not mounted, or a program has put another thing there
+	}
 	err := unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		err = nil

@@ -6,6 +6,7 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -35,6 +36,7 @@ func Verbs() []Verb {
 		{handoff.PoolMemberVerb, inFolder(poolMember)},
 		{handoff.TopUpVerb, ofSandbox(topUpPool)},
 		{handoff.AgentsVerb, ofSandbox(updateAgents)},
+		{handoff.CachesVerb, ofSandbox(fillCaches)},
 		{handoff.TemplateVerb, ofSandbox(buildTemplate)},
 		{handoff.ShareVerb, serveShare},
 		{confine.Verb, func(_ context.Context, args []string) error { return confine.Main(args) }},
@@ -93,6 +95,17 @@ func topUpPool(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error 
 // updateAgents installs newer versions of a sandbox's agents, for new sandboxes.
 func updateAgents(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
 	return e.UpdateAgents(ctx, spec)
+}
+
+// fillCaches fetches the packages that the caches of a sandbox lack. What is wrong goes to the log.
+func fillCaches(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
+	results, err := e.FillCaches(ctx, spec)
+	for _, r := range results {
+		if r.Why != "" {
+			err = errors.Join(err, fmt.Errorf("packages of %s: %s", r.Kind, r.Why))
+		}
+	}
+	return err
 }
 
 // buildTemplate makes the template that the next sandbox of that kind starts from, and

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -185,6 +186,7 @@ var keys = map[string]func(*parser, *yaml.Node){
 	"deny":    func(p *parser, n *yaml.Node) { p.list(n, p.rule(policy.Deny, &p.out.Deny)) },
 
 	"local_dirs": func(p *parser, n *yaml.Node) { p.list(n, p.localDir) },
+	"caches":     func(p *parser, n *yaml.Node) { p.list(n, p.cache) },
 
 	"secrets": func(p *parser, n *yaml.Node) { p.list(n, p.secret) },
 }
@@ -400,6 +402,23 @@ func (p *parser) localDir(n *yaml.Node) {
 		return
 	}
 	p.out.LocalDirs = append(p.out.LocalDirs, dir)
+}
+
+func (p *parser) cache(n *yaml.Node) {
+	s, ok := p.scalar(n, "!!str")
+	if !ok {
+		return
+	}
+	list, err := sandbox.ParseCaches(s)
+	if err != nil || len(list) != 1 {
+		p.failAt(n, "%v", cmp.Or(err, fmt.Errorf("cache %q: write one in each item", s)))
+		return
+	}
+	if slices.Contains(p.out.Caches, list[0]) {
+		p.failAt(n, "cache %q is in the list already", s)
+		return
+	}
+	p.out.Caches = append(p.out.Caches, list[0])
 }
 
 func (p *parser) port(n *yaml.Node) {

@@ -46,6 +46,7 @@ type Proposal struct {
 	Mounts    []sandbox.Source `json:"mounts,omitempty"`     // as written; Resolve makes them absolute
 	LocalDirs []string         `json:"local_dirs,omitempty"` // relative to the project
 	Volumes   []sandbox.Volume `json:"volumes,omitempty"`
+	Caches    []sandbox.Cache  `json:"caches,omitempty"`
 	Ports     []sandbox.Port   `json:"ports,omitempty"`
 	Allow     []string         `json:"allow,omitempty"` // rules in canonical form
 	Deny      []string         `json:"deny,omitempty"`

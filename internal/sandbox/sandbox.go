@@ -50,9 +50,10 @@ type Spec struct {
 	// LocalDirs are directories of the project, relative to it, whose files are on the sandbox's
 	// own disk.
 	LocalDirs []string `json:"localDirs,omitempty"`
-	Ports     []Port   `json:"ports"`           // published on Loopbacks
-	Env       []string `json:"env,omitempty"`   // KEY=VALUE for every command
-	Hosts     []Host   `json:"hosts,omitempty"` // names that bawn resolves itself
+	Caches    []Cache  `json:"caches,omitempty"` // kinds of packages that it shares with others
+	Ports     []Port   `json:"ports"`            // published on Loopbacks
+	Env       []string `json:"env,omitempty"`    // KEY=VALUE for every command
+	Hosts     []Host   `json:"hosts,omitempty"`  // names that bawn resolves itself
 	Agents    []Agent  `json:"agents,omitempty"`
 
 	// Given are the keys of bawn.yaml that the user has set by a flag instead.
@@ -80,9 +81,10 @@ type Spec struct {
 }
 
 // Sources returns all that the guest sees of the host: what the user shares, then the volumes,
-// then what belongs to the agents, which can be added to a running sandbox.
+// then the shared packages, then what belongs to the agents, which can be added to a running sandbox.
 func (s *Spec) Sources() []Source {
 	list := append(s.Shared(), s.volumeSources()...)
+	list = append(list, s.Boot.Caches...)
 	for _, a := range s.Agents {
 		list = append(list, a.Sources()...)
 	}
@@ -120,6 +122,7 @@ type Added struct {
 	Mounts    []Source `json:"mounts,omitempty"`
 	Volumes   []Volume `json:"volumes,omitempty"`
 	LocalDirs []string `json:"localDirs,omitempty"`
+	Caches    []Cache  `json:"caches,omitempty"`
 	Ports     []Port   `json:"ports,omitempty"`
 	Guard     []string `json:"guard,omitempty"` // beside those of the spec itself
 	Hide      []string `json:"hide,omitempty"`
@@ -136,6 +139,7 @@ type Boot struct {
 	ImageEnv      []string `json:"imageEnv,omitempty"`
 	Author        Author   `json:"author,omitzero"`   // whose commits git makes in the guest
 	Volumes       string   `json:"volumes,omitempty"` // folder with the folders of the volumes; empty before a start has found them
+	Caches        []Source `json:"caches,omitempty"`  // the packages of Spec.Caches, as of the last start
 }
 
 // Author is an identity in git. What is not known is empty.
@@ -153,6 +157,9 @@ type Source struct {
 	// Worktree names the project among its linked worktrees; empty for a submodule.
 	Git      bool   `json:"git,omitempty"`
 	Worktree string `json:"worktree,omitempty"`
+	// Over, when set, is a directory of the guest that shows the contents of the source, and to which
+	// the guest can write: what it writes there is on its own disk.
+	Over string `json:"over,omitempty"`
 }
 
 // Mode is the access that the guest has to a Source.
@@ -305,6 +312,9 @@ func (s *Spec) Check() error {
 		return err
 	}
 	if err := checkLocalDirs(s.LocalDirs); err != nil {
+		return err
+	}
+	if err := checkCaches(s.Caches); err != nil {
 		return err
 	}
 	return s.checkPorts()

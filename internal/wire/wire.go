@@ -213,6 +213,9 @@ type Mount struct {
 	// File, when set, says that the share's root directory holds one file of
 	// this name, to be bind-mounted at Path.
 	File string `json:"file,omitempty"`
+	// Over, when set, is a directory at which the guest mounts an overlay: the share is below, a
+	// folder of the guest's own disk above.
+	Over string `json:"over,omitempty"`
 }
 
 // LocalDirs are directories of a share whose files are on the guest's own disk.

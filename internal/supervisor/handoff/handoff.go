@@ -21,6 +21,7 @@ const (
 	PoolMemberVerb = "__pool-member" // the supervisor of a pool member
 	TopUpVerb      = "__top-up"      // tops up the pool
 	AgentsVerb     = "__agents"      // updates the agents of a sandbox
+	CachesVerb     = "__caches"      // fetches the packages that the caches of a sandbox lack
 )
 
 // Inherited descriptors: the first after standard error (os/exec, ExtraFiles).
@@ -45,10 +46,20 @@ var keptEnv = append([]string{
 // templateEnv is the variable that turns templates off if its value is "off".
 const templateEnv = "BAWN_TEMPLATES"
 
+// registryEnv are the variables that name registries of packages. Their URLs may have passwords, so
+// only a process that fetches packages, and then ends, inherits them.
+var registryEnv = []string{"npm_config_registry", "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOENV"}
+
 // Env returns the environment of a supervisor, taken from this process's.
-func Env() []string {
+func Env() []string { return kept(keptEnv) }
+
+// RegistryEnv returns what the environment of a process that fetches packages has beside that.
+func RegistryEnv() []string { return kept(registryEnv) }
+
+// kept returns those of the variables that this process has.
+func kept(names []string) []string {
 	var env []string
-	for _, k := range keptEnv {
+	for _, k := range names {
 		if v, ok := os.LookupEnv(k); ok {
 			env = append(env, k+"="+v)
 		}

@@ -99,6 +99,9 @@ func startProcess(verb string, d store.Dir, files ...*os.File) (*exec.Cmd, error
 	cmd := exec.Command(self, verb, d.Path) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = handoff.Env()
+	if verb == handoff.CachesVerb {
+		cmd.Env = append(cmd.Env, handoff.RegistryEnv()...)
+	}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -121,6 +124,10 @@ func Beside(d store.Dir, verb string) error {
 // UpdateAgents starts a background process that installs newer versions of the agents of the
 // sandbox in d, and returns at once.
 func UpdateAgents(d store.Dir) error { return Beside(d, handoff.AgentsVerb) }
+
+// FillCaches starts a background process that fetches the packages that the caches of the sandbox
+// in d lack, and returns at once.
+func FillCaches(d store.Dir) error { return Beside(d, handoff.CachesVerb) }
 
 // Follow reads a starting supervisor's events from r until it is ready or has failed, or
 // ctx ends; then it returns the cause. It calls on from the caller's goroutine.

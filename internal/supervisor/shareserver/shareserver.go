@@ -40,8 +40,9 @@ func (p Plan) Equal(q Plan) bool { return p.Options.Equal(q.Options) && p.Mount 
 func Tag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // Plans returns the shares of the spec of a sandbox whose folder is d: its directory first,
-// then its mounts, its volumes and those of its agents. Nothing of a volume or an agent is guarded
-// or hidden: the host reads none of its files.
+// then its mounts, its volumes, its shared packages and those of its agents. Nothing of these but
+// the first two is guarded or hidden: the host reads none of their files, or the guest cannot write
+// to them.
 func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 	var plans []Plan
 	for i, m := range spec.Sources() {
@@ -51,7 +52,7 @@ func Plans(spec *sandbox.Spec, d store.Dir) ([]Plan, error) {
 		}
 		p := Plan{
 			Options: share.Options{Root: m.Host, ReadOnly: m.ReadOnly()},
-			Mount:   wire.Mount{Tag: Tag(i), Path: m.Guest, ReadOnly: m.ReadOnly()},
+			Mount:   wire.Mount{Tag: Tag(i), Path: m.Guest, ReadOnly: m.ReadOnly(), Over: m.Over},
 		}
 		switch {
 		case fi.Mode().IsRegular():

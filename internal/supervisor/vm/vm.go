@@ -54,11 +54,11 @@ func Describe(q qemu.Binary, a qemu.Accel, spec *sandbox.Spec) *qemu.Machine {
 }
 
 // plugs returns the number of places for shares. A sandbox with so many mounts that those of an
-// agent do not fit starts without them, as long as it has none. Volumes take these places too, so
+// agent do not fit starts without them, as long as it has none. Volumes and caches take these places too, so
 // that one or two of them do not need a template of their own.
 func plugs(spec *sandbox.Spec) int {
 	n := len(spec.Shared())
-	need := n + len(spec.Volumes) + sandbox.AgentShares*len(spec.Agents)
+	need := n + len(spec.Volumes) + len(spec.Boot.Caches) + sandbox.AgentShares*len(spec.Agents)
 	return max(need, min(n+sandbox.AgentShares, qemu.MaxPlugs))
 }
 

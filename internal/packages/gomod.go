@@ -1,0 +1,164 @@
+package packages
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/dirhash"
+	"golang.org/x/mod/zip"
+
+	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sys/regular"
+)
+
+// goSource returns the proxy of Go modules.
+func goSource() (*source, error) {
+	base, err := baseURL(goProxy(goSetting("GOPROXY")))
+	if err != nil {
+		return nil, fmt.Errorf("go env GOPROXY names no proxy that is asked first: %w", err)
+	}
+	private := goSetting("GONOPROXY")
+	if private == "" {
+		private = goSetting("GOPRIVATE")
+	}
+	return &source{base, func(text []byte) ([]want, error) { return goWants(text, base, private) }}, nil
+}
+
+// goProxy returns the first proxy of a GOPROXY; without one the public one, whose host is the first
+// of preset:go.
+func goProxy(list string) string {
+	if list != "" {
+		first, _, _ := strings.Cut(strings.ReplaceAll(list, "|", ","), ",")
+		return strings.TrimSpace(first)
+	}
+	for _, p := range policy.Presets() {
+		if p.Name == "go" {
+			return "https://" + p.Rules[0] + "/"
+		}
+	}
+	return ""
+}
+
+// maxSettings bounds the file of Go's settings, in bytes.
+const maxSettings = 1 << 20
+
+// goSetting returns a setting of the host's Go (go help environment): of the environment, or as go
+// env -w has written it.
+func goSetting(name string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	file := os.Getenv("GOENV")
+	if dir, err := os.UserConfigDir(); file == "" && err == nil {
+		file = filepath.Join(dir, "go", "env")
+	}
+	text, err := regular.Read(file, maxSettings, 0)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// goWants returns the modules of a go.sum that are at the proxy: all but those that match the
+// patterns of private. A module that its go.sum has two hashes of is left out.
+func goWants(text []byte, base, private string) ([]want, error) {
+	hashes := map[module.Version]string{}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 3 || !strings.HasPrefix(f[2], "h1:") {
+			continue
+		}
+		m := module.Version{Path: f[0], Version: f[1]}
+		if had, ok := hashes[m]; ok && had != f[2] {
+			f[2] = "" // matches nothing
+		}
+		hashes[m] = f[2]
+	}
+	if len(hashes) == 0 && len(bytes.TrimSpace(text)) > 0 {
+		return nil, errors.New("it is not a go.sum")
+	}
+	var wants []want
+	for m, sum := range hashes {
+		version, isMod := strings.CutSuffix(m.Version, "/go.mod")
+		m.Version = version
+		if sum == "" || module.Check(m.Path, m.Version) != nil || module.MatchPrefixPatterns(private, m.Path) {
+			continue
+		}
+		path, perr := module.EscapePath(m.Path)
+		v, verr := module.EscapeVersion(m.Version)
+		if perr != nil || verr != nil {
+			continue
+		}
+		at := path + "/@v/" + v
+		if isMod {
+			wants = append(wants, goMod(m, base, at, sum))
+		} else {
+			wants = append(wants, goZip(m, base, at, sum), goInfo(m, base, at))
+		}
+	}
+	slices.SortFunc(wants, func(a, b want) int { return strings.Compare(a.file, b.file) })
+	return wants, nil
+}
+
+// goMod is the go.mod of a module.
+func goMod(m module.Version, base, at, sum string) want {
+	return want{name: m.String(), url: base + at + ".mod", file: at + ".mod", limit: maxSmall,
+		verify: func(f *os.File) (map[string]string, error) {
+			got, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
+				_, err := f.Seek(0, io.SeekStart)
+				return io.NopCloser(f), err
+			})
+			if err == nil && got != sum {
+				err = errHash
+			}
+			return nil, err
+		}}
+}
+
+// goZip is the archive of a module. Go takes the hash of an archive from the file beside it.
+func goZip(m module.Version, base, at, sum string) want {
+	return want{name: m.String(), url: base + at + ".zip", file: at + ".zip", limit: maxPackage,
+		verify: func(f *os.File) (map[string]string, error) {
+			if _, err := zip.CheckZip(m, f.Name()); err != nil { // bounds what HashZip unpacks, too
+				return nil, err
+			}
+			got, err := dirhash.HashZip(f.Name(), dirhash.Hash1)
+			if err == nil && got != sum {
+				err = errHash
+			}
+			return map[string]string{at + ".ziphash": sum}, err
+		}}
+}
+
+// maxInfo bounds the description of a version, in bytes.
+const maxInfo = 64 << 10
+
+// goInfo is the description of a module's version, which has no hash anywhere: its time and where
+// it comes from. Go builds nothing by it.
+func goInfo(m module.Version, base, at string) want {
+	return want{name: m.String(), url: base + at + ".info", file: at + ".info", limit: maxInfo,
+		verify: func(f *os.File) (map[string]string, error) {
+			text, err := readAll(f)
+			if err != nil {
+				return nil, err
+			}
+			var info struct{ Version string }
+			if err := json.Unmarshal(text, &info); err != nil || info.Version != m.Version {
+				return nil, errors.New("the proxy's answer does not describe this version")
+			}
+			return nil, nil
+		}}
+}

@@ -1,0 +1,103 @@
+package sandbox
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Cache is a kind of packages that sandboxes share by a cache of the host (package packages).
+type Cache string
+
+// The kinds of packages that can be shared.
+const (
+	CacheGo  Cache = "go"
+	CacheNPM Cache = "npm"
+)
+
+// Caches are all kinds, in the order of their names.
+var Caches = []Cache{CacheGo, CacheNPM}
+
+// CacheShares is where a guest has the shared packages of a kind: below this, in a directory of
+// its name.
+const CacheShares = "/opt/bawn/caches"
+
+// ParseCaches reads kinds with commas between them.
+func ParseCaches(s string) (list []Cache, err error) {
+	for word := range strings.SplitSeq(s, ",") {
+		c := Cache(strings.TrimSpace(word))
+		if err := c.check(); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// check returns an error unless there is such a kind.
+func (c Cache) check() error {
+	if slices.Contains(Caches, c) {
+		return nil
+	}
+	var known []string
+	for _, k := range Caches {
+		known = append(known, string(k))
+	}
+	all := strings.Join(known, ", ")
+	switch c {
+	case "apt", "cargo", "pip":
+		return fmt.Errorf("cache %q: bawn shares packages of %s only, which it can verify by itself; a volume at the cache's directory shares others among sandboxes that you trust alike", c, all)
+	}
+	return fmt.Errorf("cache %q: there is none; choose from %s", c, all)
+}
+
+// Place returns the directory of a guest where a package manager looks for downloaded packages of
+// the kind: what the shared ones are put under. env has KEY=VALUE, of which the last counts.
+func (c Cache) Place(home string, env []string) string {
+	get := func(name string) (value string) {
+		for _, v := range env {
+			if key, val, _ := strings.Cut(v, "="); key == name {
+				value = val
+			}
+		}
+		if !filepath.IsAbs(value) {
+			return ""
+		}
+		return filepath.Clean(value)
+	}
+	switch c {
+	case CacheNPM: // npm-config(7), cache; npm's cacache keeps contents by their SHA-512
+		for _, name := range []string{"npm_config_cache", "NPM_CONFIG_CACHE"} {
+			if dir := get(name); dir != "" {
+				return dir + "/_cacache/content-v2"
+			}
+		}
+		return home + "/.npm/_cacache/content-v2"
+	case CacheGo: // go help environment, GOMODCACHE
+		if dir := get("GOMODCACHE"); dir != "" {
+			return dir + "/cache/download"
+		}
+		first, _, _ := strings.Cut(get("GOPATH"), ":")
+		if first == "" {
+			first = home + "/go"
+		}
+		return first + "/pkg/mod/cache/download"
+	}
+	return ""
+}
+
+func checkCaches(list []Cache) error {
+	for i, c := range list {
+		if err := c.check(); err != nil {
+			return badField("caches", "%v", err)
+		}
+		if slices.Contains(list[:i], c) {
+			return badField("caches", "%s is given twice", c)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bawn.dev/bawn/internal/agents/registry"
+)
+
+// npmPackage is a package that is made for a test, and is like no other.
+type npmPackage struct {
+	archive []byte
+	hash    string // in hex
+	lock    string // its entry in a package-lock.json
+}
+
+// newNPMPackage returns version 1.0.0 of a package, whose index.js exports a word.
+func newNPMPackage(t *testing.T, name, word string) npmPackage {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for file, text := range map[string]string{
+		"package.json": `{"name":"` + name + `","version":"1.0.0"}`, "index.js": `module.exports = "` + word + `"` + "\n// " + rand.Text(),
+	} {
+		err := w.WriteHeader(&tar.Header{Name: "package/" + file, Mode: 0o644, Size: int64(len(text))})
+		if err == nil {
+			_, err = io.WriteString(w, text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha512.Sum512(b.Bytes())
+	return npmPackage{b.Bytes(), hex.EncodeToString(sum[:]), fmt.Sprintf(`"node_modules/%s":{"version":"1.0.0","resolved":"https://%s/%s/-/%s-1.0.0.tgz","integrity":"sha512-%s"}`,
+		name, registry.DefaultHost(), name, name, base64.StdEncoding.EncodeToString(sum[:]))}
+}
+
+// place is where npm's cache has the package's contents.
+func (p npmPackage) place() string {
+	return "sha512/" + p.hash[:2] + "/" + p.hash[2:4] + "/" + p.hash[4:]
+}
+
+// writeNPMProject makes a directory a project that needs a package good.
+func writeNPMProject(t *testing.T, dir string, entries ...string) {
+	t.Helper()
+	const root = `"name":"p","version":"1.0.0","dependencies":{"good":"1.0.0"}`
+	writeFile(t, filepath.Join(dir, "package.json"), "{"+root+"}")
+	writeFile(t, filepath.Join(dir, "package-lock.json"), `{"name":"p","version":"1.0.0","lockfileVersion":3,"packages":{"":{`+root+`},`+strings.Join(entries, ",")+"}}")
+}
+
+// TestCaches: what the lock file of one sandbox names is there for the next one, which has no network.
+// What root of the first one writes into its cache, and what it writes into the lock file that is not
+// the registry's, reaches neither the host's store nor the next sandbox.
+func TestCaches(t *testing.T) {
+	good, evil, added := newNPMPackage(t, "good", "good"), newNPMPackage(t, "evil", "evil"), newNPMPackage(t, "added", "added")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/good/-/good-1.0.0.tgz":
+			_, _ = w.Write(good.archive)
+		case "/added/-/added-1.0.0.tgz":
+			_, _ = w.Write(added.archive)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	port := srv.URL[strings.LastIndexByte(srv.URL, ':'):]
+	first, second := project(t, "cache-first"), project(t, "cache-second")
+	writeNPMProject(t, first, good.lock)
+	writeNPMProject(t, second, good.lock)
+	run := func(dir string, args ...string) string {
+		t.Helper()
+		r := bawnAt(t.Context(), dir, nil, []string{"npm_config_registry=" + srv.URL}, args...)
+		if r.code != 0 {
+			t.Fatalf("bawn %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
+		}
+		return r.out
+	}
+	files := func() (n int) {
+		var list []struct {
+			Kind  string
+			Files int
+		}
+		if err := json.Unmarshal([]byte(must(t, base, "cache", "ls", "--json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range list {
+			n += u.Files
+		}
+		return n
+	}
+	must(t, base, "cache", "prune")
+	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
+	fails(t, first, 125, "choose from go, npm", "run", "--cache", "gems", "--", "true")
+	fails(t, first, 125, "which it can verify by itself", "run", "--cache", "npm,pip", "--", "true")
+
+	// Without a rule nothing is fetched.
+	run(first, "run", "--cache", "npm,go", "--", "true")
+	if out := run(first, "cache", "fill"); !strings.Contains(out, "the sandbox's rules do not let it fetch packages") || files() != 0 {
+		t.Errorf("without a rule: %s, %d files", out, files())
+	}
+	// With one, a start fills the cache, and the end of a command that has changed the lock file.
+	must(t, first, "stop")
+	run(first, "run", "--allow", "host"+port, "--", "true")
+	wait(t, "the package of the lock file", func() bool { return files() == 1 })
+	const cache = `c=$HOME/.npm/_cacache/content-v2; `
+	entries := strings.Join([]string{good.lock, added.lock, evil.lock}, ",")
+	run(first, "run", "--", "sh", "-euc", cache+`sed -i "s|$0|$1|" package-lock.json
+sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; echo poison > $c/$3"; ! sudo sh -c 'echo poison > /opt/bawn/caches/npm/x' 2>/dev/null; ! sudo rm -rf /opt/bawn/caches/npm/sha512 2>/dev/null`,
+		good.lock, entries, good.place(), evil.place())
+	wait(t, "the package that was added to the lock file", func() bool { return files() == 2 })
+	if out := run(first, "cache", "fill"); files() != 2 || !strings.Contains(out, "evil@1.0.0: the registry answered 404") {
+		t.Errorf("%d files; %s", files(), out)
+	}
+	must(t, first, "rm", "--force")
+	srv.Close()
+
+	install := `npm ci --no-audit --no-fund --fetch-retries=0 >&2; node -p 'require("good")'`
+	if out := run(second, "run", "--cache", "npm", "--", "sh", "-euc", cache+install+`; findmnt -no FSTYPE $c; [ "$(id -un)" = "$(stat -c %U $c)" ]; [ -e $c/$0 ]; ! [ -e $c/$1 ]`, good.place(), evil.place()); out != "good\noverlay\n" {
+		t.Errorf("the next sandbox: %q", out)
+	}
+	// It writes to its cache as to any, also after it was suspended.
+	must(t, second, "suspend", "--force")
+	if out := run(second, "run", "--", "sh", "-euc", cache+install+"; echo own > $c/own; cat $c/own"); out != "good\nown\n" {
+		t.Errorf("after a suspension: %q", out)
+	}
+	// Another start without the cache has npm's own again.
+	must(t, second, "stop")
+	if out := run(second, "run", "--cache", "", "--", "sh", "-c", cache+"ls -A $c 2>&1"); strings.Contains(out, "sha512") || strings.Contains(out, "own") {
+		t.Errorf("without the cache: %q", out)
+	}
+}
