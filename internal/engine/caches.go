@@ -156,5 +156,5 @@ func (e *Engine) PruneCaches(ctx context.Context, unused time.Duration) (freed i
 	if err != nil {
 		return 0, err
 	}
-	return s.Prune(ctx, time.Now().Add(-unused))
+	return s.Prune(ctx, time.Now().Add(-unused), e.progress())
 }

@@ -290,6 +290,10 @@ func describeCache(items []cache.Item) string {
 	}
 	var words []string
 	for _, kind := range slices.Sorted(maps.Keys(count)) {
+		if kind == packagesFolder { // its folders are not entries
+			words = append(words, "shared packages ("+size.Format(bytes[kind])+")")
+			continue
+		}
 		what := kind
 		if count[kind] > 1 && !strings.HasSuffix(kind, "s") {
 			what += "s"

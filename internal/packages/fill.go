@@ -30,9 +30,9 @@ const (
 	maxFailures = 20        // packages that could not be fetched, after which the rest is not tried
 	maxHops     = 5         // redirects
 
-	fetchers    = 8
-	fetchLimit  = 10 * time.Minute // for one package
-	headerLimit = 30 * time.Second // until the registry's answer begins
+	fetchers   = 8
+	fetchLimit = 10 * time.Minute // for one package
+	stallLimit = 30 * time.Second // until the registry's answer begins or goes on
 )
 
 // want is a file that the store is to have.
@@ -75,7 +75,7 @@ type Result struct {
 // An error is about the store as a whole; what is wrong with a lock file, a registry or a package
 // is in the results.
 func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err error) {
-	l, err := s.lock(ctx)
+	l, err := s.lock(ctx, r.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err erro
 // newClient returns a client that goes the way of the host's other requests.
 func newClient() *http.Client {
 	t := proxyenv.Transport(http.DefaultTransport.(*http.Transport))
-	t.ResponseHeaderTimeout, t.DisableCompression = headerLimit, true
+	t.ResponseHeaderTimeout, t.DisableCompression = stallLimit, true
 	return &http.Client{Transport: t, Timeout: fetchLimit, CheckRedirect: checkRedirect}
 }
 
@@ -260,11 +260,35 @@ func (f *filler) mayFetch(w want) error {
 	return f.request.Allowed(w.url)
 }
 
+// errStalled means that a registry has sent nothing for too long.
+var errStalled = errors.New("the registry stopped answering")
+
+// watched is a body of an answer whose request is cancelled when nothing comes for too long.
+type watched struct {
+	body  io.Reader
+	timer *time.Timer
+	stall time.Duration
+}
+
+func watch(body io.Reader, stall time.Duration, cancel context.CancelCauseFunc) *watched {
+	return &watched{body, time.AfterFunc(stall, func() { cancel(errStalled) }), stall}
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.body.Read(b)
+	if w.timer.Stop(); err == nil {
+		w.timer.Reset(w.stall)
+	}
+	return n, err
+}
+
 // errNoRoom means that the host's disk is nearly full.
 var errNoRoom = errors.New("the host's disk is nearly full")
 
 // fetch fetches a file, verifies it and puts it into its place. It returns its size.
 func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cache, w want) (int64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url, http.NoBody)
 	if err != nil {
 		return 0, err
@@ -293,8 +317,10 @@ func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cac
 	if err := checkRoom(tmp, max(res.ContentLength, 1<<20)); err != nil {
 		return 0, err
 	}
-	n, err := io.Copy(tmp, io.LimitReader(res.Body, w.limit+1))
+	n, err := io.Copy(tmp, io.LimitReader(watch(res.Body, s.stall, cancel), w.limit+1))
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return 0, context.Cause(ctx)
 	case err != nil:
 		return 0, err
 	case n > w.limit:

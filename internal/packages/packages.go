@@ -43,6 +43,9 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
@@ -58,12 +61,13 @@ const MaxSize = 8 << 30
 
 // Store is the packages of one user. Its methods may be called by several processes at once.
 type Store struct {
-	root string
-	max  int64
+	root  string
+	max   int64
+	stall time.Duration // how long a registry may send nothing
 }
 
 // Open returns the store in a folder, which need not exist.
-func Open(root string) *Store { return &Store{root: root, max: MaxSize} }
+func Open(root string) *Store { return &Store{root: root, max: MaxSize, stall: stallLimit} }
 
 // Folder returns the folder of a kind, which guests see.
 func (s *Store) Folder(kind sandbox.Cache) string { return filepath.Join(s.root, string(kind)) }
@@ -71,12 +75,19 @@ func (s *Store) Folder(kind sandbox.Cache) string { return filepath.Join(s.root,
 // Make makes the folder of a kind if it is missing.
 func (s *Store) Make(kind sandbox.Cache) error { return os.MkdirAll(s.Folder(kind), 0o700) }
 
-// lock takes the right to change the store, and removes what killed processes have left.
-func (s *Store) lock(ctx context.Context) (*lockfile.Lock, error) {
+// lock takes the right to change the store, and removes what killed processes have left. A wait for
+// another process is reported.
+func (s *Store) lock(ctx context.Context, r progress.Reporter) (*lockfile.Lock, error) {
 	if err := os.MkdirAll(s.root, 0o700); err != nil {
 		return nil, err
 	}
-	l, err := lockfile.Acquire(ctx, filepath.Join(s.root, lockName))
+	path := filepath.Join(s.root, lockName)
+	l, err := lockfile.TryAcquire(path)
+	if errors.Is(err, unix.EAGAIN) {
+		task := r.Start("Waiting for another bawn that fetches packages", 0, progress.Steps)
+		l, err = lockfile.Acquire(ctx, path)
+		task.Done(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +150,9 @@ func (s *Store) files(kind sandbox.Cache) (list []kept, err error) {
 }
 
 // Prune removes the packages that no lock file has named since a time, and returns how many bytes
-// they took.
-func (s *Store) Prune(ctx context.Context, since time.Time) (freed int64, err error) {
-	l, err := s.lock(ctx)
+// they took. It waits for a Fill in another process, which it reports.
+func (s *Store) Prune(ctx context.Context, since time.Time, r progress.Reporter) (freed int64, err error) {
+	l, err := s.lock(ctx, r)
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
@@ -293,6 +294,10 @@ func TestHostileRegistry(t *testing.T) {
 			http.Redirect(w, q, other.URL+"/a", http.StatusFound)
 		case "/loop":
 			http.Redirect(w, q, "/loop", http.StatusFound)
+		case "/stalls":
+			w.Header().Set("Content-Length", "100")
+			w.(http.Flusher).Flush()
+			<-q.Context().Done()
 		case "/short":
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("good"))
@@ -306,7 +311,8 @@ func TestHostileRegistry(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	s := Open(t.TempDir())
-	l, err := s.lock(t.Context())
+	s.stall = 50 * time.Millisecond
+	l, err := s.lock(t.Context(), progress.Silent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +326,7 @@ func TestHostileRegistry(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/announced": "larger than 100000 bytes", "/endless": "larger than 100000 bytes", "/elsewhere": "redirects to another host",
-		"/loop": "too many redirects", "/short": "unexpected EOF", "/missing": "500",
+		"/loop": "too many redirects", "/short": "unexpected EOF", "/missing": "500", "/stalls": errStalled.Error(),
 	} {
 		if err := get(path, 100_000); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
@@ -531,7 +537,7 @@ func TestTrimAndPrune(t *testing.T) {
 		t.Errorf("the store has %q", got)
 	}
 	old("aaaa", 48)
-	freed, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour))
+	freed, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour), progress.Silent)
 	if got := stored(t, s, sandbox.CacheNPM); err != nil || freed != 4 || !maps.Equal(got, map[string]string{npmPlace("cccc"): "cccc"}) {
 		t.Errorf("pruned %d, %v: the store has %q", freed, err, got)
 	}
@@ -559,6 +565,108 @@ func TestTwoFills(t *testing.T) {
 	wg.Wait()
 	if n := len(r.requests()); n != 1 {
 		t.Errorf("fetched %d times", n)
+	}
+}
+
+// killedEnv is set in a process that fills the store whose folder is its value, and is killed.
+const killedEnv = "BAWN_TEST_FILL"
+
+// TestKilledFill: a process that is killed while it fetches leaves whole packages only, and the next
+// one goes on.
+func TestKilledFill(t *testing.T) {
+	if root := os.Getenv(killedEnv); root != "" {
+		fill(t, Open(root), os.Getenv(killedEnv+"_PROJECT"), anything, sandbox.CacheNPM)
+		return
+	}
+	big := bytes.Repeat([]byte("big"), 1<<20)
+	halfway, goOn := make(chan struct{}), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/small/-/small-1.0.0.tgz" {
+			_, _ = w.Write([]byte("small"))
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+		_, _ = w.Write(big[:len(big)/2])
+		w.(http.Flusher).Flush()
+		select {
+		case halfway <- struct{}{}:
+			<-q.Context().Done()
+		case <-goOn:
+			_, _ = w.Write(big[len(big)/2:])
+		}
+	}))
+	t.Cleanup(srv.Close)
+	proxyenvtest.Set(t)
+	t.Setenv("npm_config_registry", srv.URL)
+	project, s := t.TempDir(), Open(t.TempDir())
+	write(t, filepath.Join(project, "package-lock.json"), npmLockOf(t, map[string]npmEntry{
+		"node_modules/big":   {Version: "1.0.0", Resolved: srv.URL + "/big/-/big-1.0.0.tgz", Integrity: integrity(string(big))},
+		"node_modules/small": {Version: "1.0.0", Resolved: srv.URL + "/small/-/small-1.0.0.tgz", Integrity: integrity("small")},
+	}))
+	child := exec.Command(os.Args[0], "-test.run=^TestKilledFill$")
+	child.Env = append(os.Environ(), killedEnv+"="+s.root, killedEnv+"_PROJECT="+project)
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-halfway
+	small := filepath.Join(s.Folder(sandbox.CacheNPM), npmPlace("small"))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(small); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the other package does not come")
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	files, err := s.files(sandbox.CacheNPM)
+	if err != nil || len(files) != 1 || files[0].size != int64(len("small")) {
+		t.Errorf("the killed process left %+v, %v", files, err)
+	}
+	close(goOn)
+	if res := fill(t, s, project, anything, sandbox.CacheNPM)[0]; res.Added != 1 || res.Left != 0 {
+		t.Errorf("the next one: %+v", res)
+	}
+	if got := stored(t, s, sandbox.CacheNPM); got[npmPlace(string(big))] != string(big) || got[npmPlace("small")] != "small" {
+		t.Error("the packages are not there")
+	}
+}
+
+// TestInterruptedFill: an interruption ends a Fill, also one that waits for another, and leaves nothing
+// half-made.
+func TestInterruptedFill(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interruption := errors.New("interrupted")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		_, _ = w.Write([]byte("part"))
+		w.(http.Flusher).Flush()
+		cancel(interruption)
+		<-q.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	proxyenvtest.Set(t)
+	t.Setenv("npm_config_registry", srv.URL)
+	project, s := t.TempDir(), Open(t.TempDir())
+	write(t, filepath.Join(project, "package-lock.json"), npmLockOf(t, map[string]npmEntry{
+		"node_modules/a": {Version: "1.0.0", Resolved: srv.URL + "/a/-/a-1.0.0.tgz", Integrity: integrity("part")},
+	}))
+	request := Request{Project: project, Kinds: []sandbox.Cache{sandbox.CacheNPM}, Allowed: anything, Progress: progress.Silent}
+	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if got := stored(t, s, sandbox.CacheNPM); len(got) != 0 {
+		t.Errorf("the store has %q", got)
+	}
+	l, err := s.lock(t.Context(), progress.Silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) && !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted while it waits: %v", err)
 	}
 }
 
