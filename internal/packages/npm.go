@@ -71,21 +71,17 @@ func npmWants(text []byte, bases []string) (wants []want, err error) {
 	for at, p := range l.Packages {
 		name := p.Name // an alias has the name of another package
 		if name == "" {
-			_, after, ok := cutLast(at, "node_modules/")
-			if !ok {
+			i := strings.LastIndex(at, "node_modules/")
+			if i < 0 {
 				continue // the project itself, or a workspace
 			}
-			name = after
+			name = at[i+len("node_modules/"):]
 		}
 		sum, ok := sha512Of(p.Integrity)
 		if !ok || !npmName.MatchString(name) || !npmVersion.MatchString(p.Version) {
 			continue
 		}
-		_, bare, ok := cutLast(name, "/")
-		if !ok {
-			bare = name
-		}
-		tail := name + "/-/" + bare + "-" + p.Version + ".tgz"
+		tail := name + "/-/" + name[strings.LastIndexByte(name, '/')+1:] + "-" + p.Version + ".tgz"
 		if !slices.ContainsFunc(bases, func(base string) bool { return p.Resolved == base+tail }) {
 			continue
 		}
@@ -93,14 +89,6 @@ func npmWants(text []byte, bases []string) (wants []want, err error) {
 	}
 	slices.SortFunc(wants, func(a, b want) int { return strings.Compare(a.name+a.file, b.name+b.file) })
 	return wants, nil
-}
-
-// cutLast cuts s at the last sep.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // sha512Of returns the SHA-512 of a Subresource Integrity string, which may have several hashes.

@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseCaches(t *testing.T) {
-	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", " npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "gems": "!choose from go, npm", "npm,pip": "!verify by itself", "NPM": "!there is none"} {
+	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", "npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "gems": "!choose from go, npm", "npm,pip": "!verify by itself", "NPM": "!there is none"} {
 		list, err := ParseCaches(in)
 		say, fails := strings.CutPrefix(want, "!")
 		if fails != (err != nil) || err != nil && !strings.Contains(err.Error(), say) {
