@@ -1,11 +1,53 @@
 package engine
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/sandbox"
 )
+
+// TestProjectCaches: what bawn.yaml adds is gone with it; what the person has set stays.
+func TestProjectCaches(t *testing.T) {
+	s := &sandbox.Spec{Caches: []sandbox.Cache{sandbox.CacheNPM}}
+	addProjectSettings(s, sandbox.Added{Caches: sandbox.Caches})
+	if !slices.Equal(s.Caches, []sandbox.Cache{sandbox.CacheNPM, sandbox.CacheGo}) {
+		t.Errorf("with bawn.yaml: %q", s.Caches)
+	}
+	if keys := awaitingStart(s, sandbox.Added{}); !slices.Equal(keys, []string{"caches"}) {
+		t.Errorf("a start would change %q", keys)
+	}
+	removeProjectSettings(s)
+	if !slices.Equal(s.Caches, []sandbox.Cache{sandbox.CacheNPM}) {
+		t.Errorf("without bawn.yaml: %q", s.Caches)
+	}
+	if changed, err := (&SpecChange{Caches: &[]sandbox.Cache{}}).apply(s, sandbox.Added{}); err != nil || !slices.Equal(changed, []string{"caches"}) || len(s.Caches) > 0 {
+		t.Errorf("%q, %v; %q", changed, err, s.Caches)
+	}
+}
+
+// TestCacheSources: the guest sees the shared packages read-only, below the cache of the package
+// manager, where its image has that.
+func TestCacheSources(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	spec := &sandbox.Spec{Caches: []sandbox.Cache{sandbox.CacheGo, sandbox.CacheNPM}}
+	list, err := cacheSources(spec, []string{"GOPATH=/go"})
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	home := GuestUser().Home
+	for i, want := range []sandbox.Source{{Guest: "/opt/bawn/caches/go", Over: "/go/pkg/mod/cache/download"}, {Guest: "/opt/bawn/caches/npm", Over: home + "/.npm/_cacache/content-v2"}} {
+		if got := list[i]; !got.ReadOnly() || got.Guest != want.Guest || got.Over != want.Over {
+			t.Errorf("%+v", got)
+		}
+	}
+	spec.Boot.Caches = list
+	if all := spec.Sources(); len(all) != 3 || all[2] != list[1] {
+		t.Errorf("%+v", all)
+	}
+}
 
 // TestCachesAskWhatTheGuestMayAsk: the host asks a registry for a package if the rules let the guest
 // request that very address.
