@@ -83,11 +83,12 @@ func (e *Engine) prepare(ctx context.Context, spec *sandbox.Spec, suspended bool
 	if err != nil {
 		return nil, err
 	}
-	caches := spec.Boot.Caches // a suspended machine has them where it had them
-	if !suspended {
-		if caches, err = cacheSources(spec, img.Env); err != nil {
-			return nil, err
-		}
+	caches, err := cacheSources(spec, img.Env)
+	if err != nil {
+		return nil, err
+	}
+	if suspended { // its machine has them where it had them
+		caches = spec.Boot.Caches
 	}
 	return &sandbox.Boot{
 		KernelVersion: k.Version, Kernel: k.Image, Modules: k.Modules, Initrd: initrd,
