@@ -96,14 +96,15 @@ func addFeatures(p *project.Proposal, list []devcontainer.Installed, dir string)
 // checkFeatures completes the check of a devcontainer.json that has features.
 func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) error {
 	if c.Err != nil || !hasFeatures(c.Proposal) {
-		return nil
+		return nil //nolint:nilerr // what is wrong with the file is in the Check
 	}
 	if c.Status == project.Approved && !unresolved(c.Proposal) {
 		l, err := lockOf(approvals, c.Dir, c.Text)
 		if err != nil {
 			return err
 		}
-		if c.Others = e.changedFeatures(c, l); len(c.Others) == 0 {
+		c.Others = changedFeatures(c, l)
+		if len(c.Others) == 0 {
 			return nil
 		}
 	}
@@ -115,7 +116,7 @@ func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) e
 
 // changedFeatures returns the files of the project, beside devcontainer.json, that are not what was
 // approved of features.
-func (e *Engine) changedFeatures(c *project.Check, l *featureLock) (changed []string) {
+func changedFeatures(c *project.Check, l *featureLock) (changed []string) {
 	if l == nil {
 		return nil
 	}
@@ -148,7 +149,7 @@ func (e *Engine) FetchFeatures(ctx context.Context, c *project.Check) error {
 }
 
 // lookAtFeatures finds the features of a Check. Without a context none is fetched.
-func (e *Engine) lookAtFeatures(c *project.Check, ctx context.Context) error { //nolint:revive // nil is none
+func (e *Engine) lookAtFeatures(c *project.Check, ctx context.Context) error {
 	p, err := devcontainerReader(nil, c.Dir, c.Name)(c.File(), c.Text) // as no lock completed it
 	if err != nil {
 		return err

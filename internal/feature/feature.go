@@ -62,7 +62,7 @@ func (c *Contents) add(name string, f file) error {
 	case len(name) > maxPath || strings.Count(name, "/") >= maxDepth:
 		return fmt.Errorf("a path of more than %d bytes or %d directories", maxPath, maxDepth)
 	}
-	if have, again := c.files[name]; again && !(have.dir && f.dir) {
+	if have, again := c.files[name]; again && (!have.dir || !f.dir) {
 		return fmt.Errorf("%s is there twice", strconv.Quote(name))
 	}
 	c.files[name] = f
