@@ -98,9 +98,6 @@ type sshSession struct{ r *openRequest }
 
 // Push judges the list of refs of a push.
 func (s sshSession) Push(in *bufio.Reader) (on io.Reader, answer []byte, protocol bool) {
-	if s.r.rule.Push == nil {
-		return in, nil, false
-	}
 	push, refusal := s.r.admitPush(in, gitwire.ReadOpen)
 	switch {
 	case refusal != nil:

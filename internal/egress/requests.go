@@ -85,6 +85,9 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 		return g.decide(q.Flow())
 	}
 	d := set.DecideRequest(q)
+	if q.Scheme == overSSH && d.Allow && !d.SSH {
+		return policy.Decision{Reason: "no rule is about repositories of " + q.Name + " any more, so bawn does not log in there: connect again"}
+	}
 	for _, m := range also {
 		if !d.Allow || !d.Requests {
 			return d

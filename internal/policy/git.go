@@ -25,7 +25,8 @@ import (
 // It is also about git over SSH: a connection to one of the rule's ports that begins as one of SSH is
 // ended by the gateway (Decision.SSH), and what each of its sessions asks is a Request of the scheme
 // ssh (SSHRequest), whose method is fetch or push. There, a rule that opens the host's port opens no
-// other repository beside those that allow rules name: it was written for bytes that nobody looks into.
+// repository: it was written for bytes that nobody looks into, and the gateway logs in as the person. So a
+// deny rule never lends that login.
 //
 // Which refs a push changes is in the body of its request, so it is decided in two steps:
 // DecideRequest returns PushRules, and the caller passes the body on only after
@@ -344,7 +345,7 @@ func (m *request) judgesPush(a Action, q Request, path []string) bool {
 	case m == nil || m.git == nil || m.git.push == nil:
 		return false
 	case q.Scheme == sshScheme:
-		return q.Method == gitPush && (a == Allow && m.isAbout(q) || a == Deny && slices.ContainsFunc(readings(path), m.hasHere))
+		return q.Method == gitPush && (a == Allow && m.isAbout(q) || a == Deny && slices.ContainsFunc(readings(path), m.hasBelow))
 	case m.scheme != q.Scheme:
 		return false
 	case a == Allow:
@@ -354,11 +355,12 @@ func (m *request) judgesPush(a Action, q Request, path []string) bool {
 	return m.isPush(path)
 }
 
-// isPush reports whether a path could be that of a push to the repository of a deny rule.
+// isPush reports whether a path could be that of a push to the repository of a deny rule, or below it: a
+// server may have the repository at PATH/.git.
 func (m *request) isPush(path []string) bool {
 	return slices.ContainsFunc(readings(path), func(read []string) bool {
 		n := len(read) - 1
-		return n == len(m.path) && strings.EqualFold(read[n], receivePack) && m.hasBelow(read)
+		return n > 0 && strings.EqualFold(read[n], receivePack) && m.hasBelow(read[:n])
 	})
 }
 
@@ -380,9 +382,6 @@ func (m *request) hasBelow(path []string) bool {
 	}
 	return slices.EqualFunc(path[:last], m.path[:last], strings.EqualFold)
 }
-
-// hasHere reports whether a path is that of the repository of a deny rule.
-func (m *request) hasHere(path []string) bool { return len(path) == len(m.path) && m.hasBelow(path) }
 
 // SSHRequest returns what a session of git over SSH asks of a repository: to fetch, or to push.
 func SSHRequest(name string, port uint16, path []string, push bool) Request {

@@ -362,9 +362,9 @@ func TestGitRulesOverSSH(t *testing.T) {
 		"push ssh://git@code.test/own/push":     true, // and judged
 		"ssh://code.test:2222/~me/x":            true,
 		"ssh://both.test/own/app":               true,
-		"ssh://most.test/own/app":               true,
-		"push ssh://most.test/own/app":          true, // and judged
-		"push ssh://most.test/own/other":        true,
+		"ssh://most.test/own/app":               false, // a deny rule lends no login
+		"push ssh://most.test/own/app":          false,
+		"push ssh://most.test/own/other":        false,
 		"push ssh://plain.test/any/thing":       true,
 		"ssh://raw.test/own/app":                true,
 		"push ssh://code.test/own/app":          false,
@@ -433,9 +433,20 @@ func TestGitRulesSayThatTheyUseYourKeys(t *testing.T) {
 	}
 }
 
+// TestAttackPushBelowADenyRule: a server may have the repository at PATH/.git, which leads to the same refs.
+func TestAttackPushBelowADenyRule(t *testing.T) {
+	s := set(t, "allow https://most.test/**", "deny git:most.test/own/app:push=main")
+	for _, path := range []string{"/own/app/.git", "/own/app.git/.git", "/own/App/.GIT"} {
+		d := s.DecideRequest(Request{Method: "POST", Scheme: "https", Name: "most.test", Port: 443, Path: path + "/git-receive-pack"})
+		if d.Push == nil || d.Push.Judge(RefChange{Ref: "refs/heads/main"}).Allow || !d.Push.Judge(RefChange{Ref: "refs/heads/x"}).Allow {
+			t.Errorf("%s: %+v", path, d)
+		}
+	}
+}
+
 // TestPushesOverSSHAreJudged by the rules about their refs, as over HTTPS.
 func TestPushesOverSSHAreJudged(t *testing.T) {
-	s := set(t, "allow git:code.test/own/app:push=feature/*", "allow most.test:22", "deny git:most.test/own/app:push=main")
+	s := set(t, "allow git:code.test/own/app:push=feature/*", "allow most.test:22", "allow git:most.test/own/app:push=**", "deny git:most.test/OWN/App:push=main")
 	for _, c := range []struct {
 		repository, ref string
 		want            bool
@@ -444,7 +455,7 @@ func TestPushesOverSSHAreJudged(t *testing.T) {
 		{"code.test/own/app", "refs/heads/main", false},
 		{"most.test/own/app", "refs/heads/other", true},
 		{"most.test/own/app", "refs/heads/main", false},
-		{"most.test/OWN/App.git", "refs/heads/Main", false},
+		{"most.test/own/app.git", "refs/heads/Main", false},
 	} {
 		q, _, err := ParseRequest("push ssh://" + c.repository)
 		if err != nil {

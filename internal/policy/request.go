@@ -280,29 +280,30 @@ func (s *Set) DecideRequest(q Request) Decision {
 // is none, and the rules about the refs of a push.
 func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules) {
 	push = &PushRules{}
-	var port *Rule // over SSH: it opens the port,
-	named := false // and an allow rule names a repository (git.go)
 	s.about(q.Flow(), func(r *Rule) {
-		named = named || q.Scheme == sshScheme && r.Action == Allow && r.aboutGit(q.Port)
 		switch {
 		case !r.covers(TCP, q.Port):
 		case r.request.judgesPush(r.Action, q, path):
 			push.add(r)
 		case r.Action == Deny && deny == nil && r.request.matches(r.Action, q, path):
 			deny = r
-		case r.Action == Allow && r.request == nil && q.Scheme == sshScheme:
-			port = cmp.Or(port, r)
-		case r.Action == Allow && allow == nil && (r.request == nil || r.request.matches(r.Action, q, path)):
+		case r.Action == Allow && allow == nil && r.lets(q, path):
 			allow = r
 		}
 	})
-	if !named {
-		allow = cmp.Or(allow, port)
-	}
 	if push.any = allow; allow == nil && len(push.allow) > 0 {
 		allow = push.allow[0]
 	}
 	return allow, deny, push
+}
+
+// lets reports whether an allow rule lets a request pass. A rule about connections opens no repository over SSH
+// (git.go).
+func (r *Rule) lets(q Request, path []string) bool {
+	if r.request == nil {
+		return q.Scheme != sshScheme
+	}
+	return r.request.matches(Allow, q, path)
 }
 
 // matches reports whether a rule is about a request. An allow rule compares exactly; a deny
