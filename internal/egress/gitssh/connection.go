@@ -18,7 +18,7 @@ import (
 var (
 	// handshakeTime is how long a client's handshake may take.
 	handshakeTime = 30 * time.Second
-	// quietTime is how long a connection may be without a command.
+	// quietTime is how long a connection may be without a session that is under way.
 	quietTime = time.Minute
 	// idleTime is how long a session may pass nothing either way.
 	idleTime = 30 * time.Minute
@@ -103,7 +103,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, t Target) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	sc, channels, requests, err := ssh.NewServerConn(conn, conf)
 	if err != nil {
-		t.Refused("no handshake of SSH: " + err.Error())
+		t.Refused("no handshake of SSH: " + shown(err.Error()))
 		return
 	}
 	go ssh.DiscardRequests(requests) // forwarded ports and the like: refused
@@ -164,8 +164,8 @@ func (c *connection) accept(ctx context.Context, channels <-chan ssh.NewChannel)
 	}
 }
 
-// await gives the client a while to ask for the next command.
-func (c *connection) await() { _ = c.conn.SetReadDeadline(time.Now().Add(quietTime)) }
+// await gives the client a while to read what it was told, and to ask for the next command.
+func (c *connection) await() { _ = c.conn.SetDeadline(time.Now().Add(quietTime)) }
 
 // take takes the place of the one session.
 func (c *connection) take() bool {
@@ -180,25 +180,24 @@ func (c *connection) free() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = false
-	c.await()
 }
 
-// serve serves a session.
+// serve serves a session, until the client has closed it, too: what the client sends is held until then.
 func (c *connection) serve(ctx context.Context, ch ssh.Channel, requests <-chan *ssh.Request) {
-	defer ch.Close()
 	line, protocol, err := c.awaitCommand(requests)
-	if err != nil {
-		c.refuse(ch, err)
-		return
-	}
-	_ = c.conn.SetReadDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // until the client closes the channel
-		defer cancel()
+	ctx, closed := context.WithCancel(ctx)
+	go func() {
+		defer closed()
 		ssh.DiscardRequests(requests)
 	}()
-	c.run(ctx, ch, line, protocol)
+	if err != nil {
+		c.refuse(ch, err)
+	} else {
+		c.run(ctx, ch, line, protocol)
+	}
+	_ = ch.Close()
+	c.await()
+	<-ctx.Done()
 }
 
 // errGone means that the client closed the channel before it asked for anything.
@@ -269,5 +268,8 @@ func exit(ch ssh.Channel, status int) {
 	_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 }
 
-// shown returns a name that the guest chose, for the log, which escapes it.
-func shown(s string) string { return strings.ToValidUTF8(s[:min(len(s), 64)], "?") }
+// maxShown bounds what is shown of a text that the guest or the server chose, in bytes.
+const maxShown = 1024
+
+// shown returns such a text for the log, which escapes it.
+func shown(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxShown)], "?") }

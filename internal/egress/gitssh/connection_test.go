@@ -350,3 +350,67 @@ func (g *gate) silent(t *testing.T) {
 	t.Cleanup(func() { l.Close() })
 	g.up.Listen = l
 }
+
+// held is a client's connection that hands on nothing while it is locked.
+type held struct {
+	net.Conn
+	sync.Mutex
+}
+
+func (h *held) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	h.Lock()
+	defer h.Unlock()
+	return n, err
+}
+
+// TestAttackSessionsLeftOpen: a client that does not close its session gets no other one, as what it sends to
+// each is held; and it loses its connection in the end.
+func TestAttackSessionsLeftOpen(t *testing.T) {
+	g := &gate{}
+	h := &held{Conn: g.connect(t)}
+	c := client(t, h, nil)
+	s, requests, err := c.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	short(t, &quietTime)
+	h.Lock()
+	if _, err := s.SendRequest("exec", false, ssh.Marshal(struct{ C string }{"id"})); err != nil {
+		t.Fatal(err)
+	}
+	for g.said() == "" {
+		time.Sleep(time.Millisecond)
+	}
+	second := make(chan error)
+	go func() {
+		time.Sleep(quietTime / 4) // the session has ended on the other side
+		_, _, err := c.OpenChannel("session", nil)
+		second <- err
+	}()
+	g.ended(t)
+	h.Unlock()
+	if err := <-second; err == nil || !strings.Contains(err.Error(), "one session at a time") {
+		t.Error(err)
+	}
+}
+
+// TestAttackLongDisconnect: the log has a bounded part of what a client says as it goes.
+func TestAttackLongDisconnect(t *testing.T) {
+	g := &gate{}
+	c := g.connect(t)
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	payload := append([]byte{1}, ssh.Marshal(struct {
+		Reason         uint32
+		Text, Language string
+	}{2, strings.Repeat("x", 30_000), ""})...)
+	padding := 8 - (5+len(payload))%8 + 8
+	packet := binary.BigEndian.AppendUint32(nil, uint32(1+len(payload)+padding))
+	packet = append(append(append(packet, byte(padding)), payload...), make([]byte, padding)...)
+	_, _ = io.WriteString(c, "SSH-2.0-x\r\n"+string(packet))
+	g.ended(t)
+	if got := g.said(); !strings.Contains(got, "disconnect") || len(got) > 2*maxShown {
+		t.Errorf("%d bytes: %.100q", len(got), got)
+	}
+}

@@ -43,7 +43,7 @@ func (c *connection) run(ctx context.Context, ch ssh.Channel, line, protocol str
 	status, err := r.serve(ctx, protocol)
 	why := ""
 	if err != nil {
-		why, status = err.Error(), statusRefused
+		why, status = shown(err.Error()), statusRefused
 		tell(ch, "bawn: "+why+"\n")
 	}
 	session.End(r.sent.Load(), r.got.Load(), why)
@@ -71,13 +71,18 @@ type relay struct {
 func (r *relay) serve(ctx context.Context, protocol string) (int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	_ = r.c.conn.SetDeadline(time.Time{})
+	defer r.c.await()
 	client, free, err := r.connect(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer free()
 	r.refused, r.input = make(chan struct{}), bufio.NewReader(r.ch)
-	r.idle = time.AfterFunc(idleTime, func() { cancel(errIdle) })
+	r.idle = time.AfterFunc(idleTime, func() {
+		cancel(errIdle)
+		r.c.await() // for a client that reads nothing
+	})
 	defer r.idle.Stop()
 	status, err := r.execute(client, protocol)
 	select {
@@ -167,14 +172,13 @@ func (r *relay) feed(client *ssh.Client, in io.WriteCloser) {
 
 // tellRefusal tells the client that its push was refused. It sends all objects before it reads that.
 func (r *relay) tellRefusal() int {
+	_ = r.c.conn.SetDeadline(time.Now().Add(drainTime))
 	if !r.protocol {
 		_, _ = r.ch.Stderr().Write(r.answer)
 		return statusRefused
 	}
 	_, _ = r.ch.Write(r.answer)
 	_ = r.ch.CloseWrite()
-	late := time.AfterFunc(drainTime, func() { r.ch.Close() })
-	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, r.input, maxDrain)
 	return 0
 }
@@ -189,6 +193,8 @@ type counted struct {
 func (c *counted) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
 	c.n.Add(int64(n))
-	c.r.idle.Reset(idleTime)
+	if err == nil {
+		c.r.idle.Reset(idleTime)
+	}
 	return n, err
 }

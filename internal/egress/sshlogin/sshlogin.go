@@ -111,7 +111,8 @@ func (s *settings) agentKeys(ctx context.Context) (list []ssh.Signer, done func(
 	if err != nil {
 		return nil, done, errors.New("the host's ssh-agent is not there any more: restart the sandbox where one runs, or set IdentityAgent in ~/.ssh/config")
 	}
-	done = func() { c.Close() }
+	stop := context.AfterFunc(ctx, func() { c.Close() }) // it may be asking the person
+	done = func() { stop(); c.Close() }
 	_ = c.SetDeadline(time.Now().Add(agentTime))
 	if list, err = agent.NewClient(c).Signers(); err != nil {
 		return nil, done, errors.New("the host's ssh-agent does not answer")
