@@ -71,16 +71,21 @@ type judgement struct {
 	signing *signing
 }
 
+// checkTarget refuses requests that are not for a path of the host.
+func (s *session) checkTarget(r *http.Request) error {
+	switch {
+	case r.Method == http.MethodConnect:
+		return forbidden("CONNECT is not passed on")
+	case r.URL.Opaque != "":
+		return &refusal{status: http.StatusBadRequest, reason: "the request target is neither a path nor a URL with a host"}
+	}
+	return s.checkHost(r.Host)
+}
+
 // judge returns the request as it may be sent on. If the rules allow it, it is noted in c. Errors
 // are *refusal.
 func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
-	switch {
-	case r.Method == http.MethodConnect:
-		return nil, forbidden("CONNECT is not passed on")
-	case r.URL.Opaque != "":
-		return nil, &refusal{status: http.StatusBadRequest, reason: "the request target is neither a path nor a URL with a host"}
-	}
-	if err := s.checkHost(r.Host); err != nil {
+	if err := s.checkTarget(r); err != nil {
 		return nil, err
 	}
 	list, err := s.i.bindings()

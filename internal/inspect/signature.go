@@ -56,7 +56,7 @@ func (j *judgement) signature(r *http.Request) error {
 		return forbidden("%v", err)
 	}
 	if err != nil || claim == nil { // a placeholder in it is refused with the rest of the request
-		return nil
+		return nil //nolint:nilerr // other credentials pass as they are, also in an unknown form
 	}
 	i := slices.IndexFunc(j.bound, func(b secret.Bound) bool { return isPair(b) && b.Keys.ID == claim.KeyID })
 	if i < 0 {

@@ -171,7 +171,9 @@ func (b *Body) signChunk(size string, n int64) error {
 		b.out = b.buf[:head] // its end belongs to the tail
 		return nil
 	}
-	b.out = append(b.buf[:head+int(n)], "\r\n"...)
+	chunk := b.buf[:head+int(n)]
+	chunk = append(chunk, "\r\n"...)
+	b.out = chunk
 	return b.lineEnd()
 }
 

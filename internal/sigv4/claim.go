@@ -18,7 +18,7 @@ const maxSigned = 256
 
 // The names of what a signature consists of, in headers and in the query.
 const (
-	tokenName   = "X-Amz-Security-Token"
+	tokenName   = "X-Amz-Security-Token" //nolint:gosec // a name
 	dateName    = "X-Amz-Date"
 	payloadName = "X-Amz-Content-Sha256"
 	expiresName = "X-Amz-Expires"

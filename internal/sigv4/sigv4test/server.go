@@ -147,7 +147,7 @@ func read(r *http.Request) (s signature, err error) {
 		rest, ok := strings.CutPrefix(v[0], "AWS4-HMAC-SHA256 ")
 		parts := strings.Split(rest, ", ")
 		if !ok || len(parts) != 3 {
-			return s, fmt.Errorf("Authorization: %q", v[0])
+			return s, fmt.Errorf("the header Authorization: %q", v[0])
 		}
 		s.credential = strings.TrimPrefix(parts[0], "Credential=")
 		s.headers = strings.TrimPrefix(parts[1], "SignedHeaders=")
