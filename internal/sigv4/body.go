@@ -171,10 +171,13 @@ func (b *Body) signChunk(size string, n int64) error {
 		b.out = b.buf[:head] // its end belongs to the tail
 		return nil
 	}
+	if err := b.lineEnd(); err != nil { // what was not read does not pass
+		return err
+	}
 	chunk := b.buf[:head+int(n)]
 	chunk = append(chunk, "\r\n"...)
 	b.out = chunk
-	return b.lineEnd()
+	return nil
 }
 
 // room makes buf as long as n bytes. It grows by half at least: a body of chunks that grow asks for memory a
