@@ -357,7 +357,9 @@ func linger(conn net.Conn) string {
 func TestDeadlines(t *testing.T) {
 	short := times{client: time.Second, head: time.Second, idle: time.Second, handshake: time.Second}
 	p := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{}))
+	p.stop()
 	p.i.times = short
+	p.serve(p.server)
 	shake := func(t *testing.T, proto string) net.Conn {
 		t.Helper()
 		c, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{proto}})
@@ -465,6 +467,7 @@ func TestServerThatEndsAnUnusedConnection(t *testing.T) {
 			return conn, err
 		}
 		client, guest := net.Pipe()
+		t.Cleanup(func() { client.Close() }) // HTTP/2's transport may not count it as idle yet
 		p.serving.Go(func() { p.i.Serve(context.Background(), guest, target) })
 		tc := tls.Client(client, &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{proto}})
 		if err := tc.HandshakeContext(t.Context()); err != nil {
