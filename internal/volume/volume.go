@@ -103,9 +103,17 @@ func (s *Store) Lock(ctx context.Context) (*lockfile.Lock, error) {
 	return lockfile.Acquire(ctx, filepath.Join(s.root, lockFile))
 }
 
+// checkName returns an error unless a volume can have that name.
+func checkName(name string) error {
+	if name == lockFile {
+		return fmt.Errorf("no volume can be named %q: bawn has a file of that name", name)
+	}
+	return sandbox.CheckVolumeName(name)
+}
+
 // Get returns the volume of that name. The error is ErrNone if there is none.
 func (s *Store) Get(name string) (*Volume, error) {
-	if err := sandbox.CheckVolumeName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	return at(filepath.Join(s.root, name))
@@ -156,7 +164,7 @@ func (s *Store) Names() (names []string, err error) {
 // Create makes an empty volume whose files may take so many bytes; 0 is no limit. The error is
 // fs.ErrExist if there is one of that name. The caller holds the Lock.
 func (s *Store) Create(name string, size int64) (_ *Volume, err error) {
-	if err := sandbox.CheckVolumeName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	if !ValidSize(size) {
@@ -202,7 +210,22 @@ type Gone struct {
 // Remove removes the files. The Gone is not to be used any more, also after an error: what is left
 // is among the next Leftovers.
 func (g *Gone) Remove() error {
-	return errors.Join(workcopy.Remove(g.path), g.lock.Close())
+	entries, err := os.ReadDir(g.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // another process has removed it before the lock was taken
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile { // it goes last: another process would make and lock a new one
+			err = errors.Join(err, workcopy.Remove(filepath.Join(g.path, e.Name())))
+		}
+	}
+	if err == nil {
+		err = os.RemoveAll(g.path)
+	}
+	if errors.Is(err, unix.ENOTEMPTY) {
+		err = nil // another process has found the empty folder, and removes it
+	}
+	return errors.Join(err, g.lock.Close())
 }
 
 // takeGone returns the Gone in a folder, or nil if another process is removing it.
@@ -220,7 +243,7 @@ func takeGone(path string) (*Gone, error) {
 // TakeOut takes the volume of that name, also a damaged one, out of the store. The caller holds
 // the Lock, and knows that no sandbox has the volume.
 func (s *Store) TakeOut(name string) (*Gone, error) {
-	if err := sandbox.CheckVolumeName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	folder, err := os.MkdirTemp(s.root, dotPrefix+name+"-")

@@ -2,11 +2,14 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // TestLife: a volume is made with an empty directory for the guest, is found, and is removed with
@@ -82,11 +85,58 @@ func onlyLock(t *testing.T, s *Store) {
 // that is being made or of a file.
 func TestNames(t *testing.T) {
 	s := Open(t.TempDir())
-	for _, name := range []string{"", ".", "..", "../x", "a/b", ".a-1", "A", "-a", "a_b", "a\x00"} {
+	l, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, name := range []string{"", ".", "..", "../x", "a/b", ".a-1", "A", "-a", "a_b", "a\x00", lockFile} {
 		_, gerr := s.Get(name)
 		_, cerr := s.Create(name, 0)
 		if rerr := remove(s, name); gerr == nil || cerr == nil || rerr == nil {
 			t.Errorf("%q: %v, %v, %v", name, gerr, cerr, rerr)
+		}
+	}
+}
+
+// TestRemovedByOneProcess: as long as files of a removed volume are there, no other process begins to
+// remove them too, in whatever order the folder lists its lock and its files.
+func TestRemovedByOneProcess(t *testing.T) {
+	s := Open(t.TempDir())
+	for i := range 8 {
+		v, err := s.Create(fmt.Sprint("v", i), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 500 {
+			if err := os.WriteFile(filepath.Join(v.Data(), fmt.Sprint(n)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gone, err := s.TakeOut(v.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := make(chan error, 1)
+		go func() { removed <- gone.Remove() }()
+		for done := false; !done; {
+			select {
+			case err := <-removed:
+				if done = true; err != nil {
+					t.Error(err)
+				}
+			default:
+				list, err := s.Leftovers()
+				if err != nil {
+					t.Error(err)
+				}
+				for _, g := range list {
+					if files, _ := os.ReadDir(filepath.Join(g.path, v.Name, sandbox.VolumeData)); len(files) > 0 {
+						t.Errorf("a second process removes %d files of %s", len(files), v.Name)
+					}
+					_ = g.Remove()
+				}
+			}
 		}
 	}
 }
