@@ -68,7 +68,8 @@ func (a *agent) mountOver(m wire.Mount) error {
 			return err
 		}
 	}
-	if err := a.makeMountPoint(m.Over); err != nil {
+	// What writes there runs as the user, and writes beside it, too.
+	if err := a.makeDirs(m.Over, func(string) bool { return true }); err != nil {
 		return err
 	}
 	opts := "lowerdir=" + m.Path + ",upperdir=" + upper + ",workdir=" + work
@@ -151,6 +152,12 @@ func shareRoots(mounts []wire.Mount) map[string]string {
 // makeMountPoint makes a directory and its missing parents. Those in the user's home
 // belong to the user.
 func (a *agent) makeMountPoint(path string) error {
+	home := a.logins.User().Home
+	return a.makeDirs(path, func(p string) bool { return home != "" && strings.HasPrefix(p, home+"/") })
+}
+
+// makeDirs makes a directory and its missing parents. The user gets those that own names.
+func (a *agent) makeDirs(path string, own func(string) bool) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("mount %s: not an absolute path", path)
 	}
@@ -163,7 +170,7 @@ func (a *agent) makeMountPoint(path string) error {
 		return fmt.Errorf("mount %s: %w", path, err)
 	}
 	for _, p := range missing {
-		if user.Home != "" && strings.HasPrefix(p, user.Home+"/") {
+		if own(p) {
 			if err := os.Lchown(p, int(user.UID), int(user.GID)); err != nil {
 				return fmt.Errorf("mount %s: %w", path, err)
 			}
