@@ -41,8 +41,12 @@ type want struct {
 	url    string // of the file at the registry
 	file   string // in the folder of the kind
 	limit  int64  // bytes
-	verify func(f *os.File) (beside map[string]string, err error)
+	verify func(f *os.File) error
+	beside beside
 }
+
+// beside is a small file that the store has beside another one. It has no name if there is none.
+type beside struct{ file, text string }
 
 // source is a registry.
 type source struct {
@@ -90,10 +94,10 @@ func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err erro
 			return results, err
 		}
 		f := filler{store: s, kind: kind, request: &r, client: client, result: Result{Kind: kind, Locks: len(locks[kind])}}
-		if err := f.fill(ctx, locks[kind]); err != nil {
-			return append(results, f.result), err
+		err := f.fill(ctx, locks[kind])
+		if results = append(results, f.result); err != nil {
+			return results, errors.Join(err, s.trim())
 		}
-		results = append(results, f.result)
 	}
 	return results, s.trim()
 }
@@ -148,7 +152,7 @@ func (f *filler) fill(ctx context.Context, locks []lock) error {
 	f.result.Named = len(wants)
 	var missing []want
 	for _, w := range wants {
-		if !f.store.has(f.kind, w.file) {
+		if !f.store.has(f.kind, w) {
 			missing = append(missing, w)
 		}
 	}
@@ -187,14 +191,17 @@ func (f *filler) collect(src *source, locks []lock) (wants []want) {
 }
 
 // has reports whether the store has a file, which counts as named by a lock file now.
-func (s *Store) has(kind sandbox.Cache, file string) bool {
-	path := filepath.Join(s.Folder(kind), file)
+func (s *Store) has(kind sandbox.Cache, w want) bool {
+	path := filepath.Join(s.Folder(kind), w.file)
 	fi, err := os.Lstat(path)
 	if err != nil || !fi.Mode().IsRegular() {
 		return false
 	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // else it is removed the earlier
+	if w.beside.file != "" {
+		_ = os.Chtimes(filepath.Join(s.Folder(kind), w.beside.file), now, now)
+	}
 	return true
 }
 
@@ -326,11 +333,15 @@ func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cac
 	case n > w.limit:
 		return 0, fmt.Errorf("it is larger than %d bytes", w.limit)
 	}
-	beside, err := w.verify(tmp)
-	if err != nil {
+	if err := w.verify(tmp); err != nil {
 		return 0, err
 	}
-	return n, s.place(kind, w.file, tmp, beside)
+	if w.beside.file != "" {
+		if err := s.placeText(kind, w.beside); err != nil {
+			return 0, err
+		}
+	}
+	return n, s.place(kind, w.file, tmp)
 }
 
 // checkRoom returns an error unless the file system of f has room for so many bytes beside its
@@ -343,16 +354,11 @@ func checkRoom(f *os.File, bytes int64) error {
 	return err
 }
 
-// place puts a verified file into its place, after the small ones that belong to it.
-func (s *Store) place(kind sandbox.Cache, file string, tmp *os.File, beside map[string]string) error {
+// place puts a verified file into its place.
+func (s *Store) place(kind sandbox.Cache, file string, tmp *os.File) error {
 	path := filepath.Join(s.Folder(kind), file)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
-	}
-	for name, text := range beside {
-		if err := s.placeText(kind, name, text); err != nil {
-			return err
-		}
 	}
 	if err := errors.Join(tmp.Chmod(0o600), tmp.Sync()); err != nil {
 		return err
@@ -360,15 +366,15 @@ func (s *Store) place(kind sandbox.Cache, file string, tmp *os.File, beside map[
 	return os.Rename(tmp.Name(), path)
 }
 
-func (s *Store) placeText(kind sandbox.Cache, file, text string) error {
+func (s *Store) placeText(kind sandbox.Cache, b beside) error {
 	tmp, err := os.CreateTemp(filepath.Join(s.root, tmpFolder), "")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	if _, err := tmp.WriteString(text); err != nil {
+	if _, err := tmp.WriteString(b.text); err != nil {
 		return err
 	}
-	return s.place(kind, file, tmp, nil)
+	return s.place(kind, b.file, tmp)
 }

@@ -60,6 +60,9 @@ func goSetting(name string) string {
 	if dir, err := os.UserConfigDir(); file == "" && err == nil {
 		file = filepath.Join(dir, "go", "env")
 	}
+	if !filepath.IsAbs(file) {
+		return "" // GOENV=off, or a file that would be looked for in a project
+	}
 	text, err := regular.Read(file, maxSettings, 0)
 	if err != nil {
 		return ""
@@ -116,7 +119,7 @@ func goWants(text []byte, base, private string) ([]want, error) {
 // goMod is the go.mod of a module.
 func goMod(m module.Version, base, at, sum string) want {
 	return want{name: m.String(), url: base + at + ".mod", file: at + ".mod", limit: maxSmall,
-		verify: func(f *os.File) (map[string]string, error) {
+		verify: func(f *os.File) error {
 			got, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) {
 				_, err := f.Seek(0, io.SeekStart)
 				return io.NopCloser(f), err
@@ -124,22 +127,23 @@ func goMod(m module.Version, base, at, sum string) want {
 			if err == nil && got != sum {
 				err = errHash
 			}
-			return nil, err
+			return err
 		}}
 }
 
 // goZip is the archive of a module. Go takes the hash of an archive from the file beside it.
 func goZip(m module.Version, base, at, sum string) want {
 	return want{name: m.String(), url: base + at + ".zip", file: at + ".zip", limit: maxPackage,
-		verify: func(f *os.File) (map[string]string, error) {
+		beside: beside{at + ".ziphash", sum},
+		verify: func(f *os.File) error {
 			if _, err := zip.CheckZip(m, f.Name()); err != nil { // bounds what HashZip unpacks, too
-				return nil, err
+				return err
 			}
 			got, err := dirhash.HashZip(f.Name(), dirhash.Hash1)
 			if err == nil && got != sum {
 				err = errHash
 			}
-			return map[string]string{at + ".ziphash": sum}, err
+			return err
 		}}
 }
 
@@ -150,15 +154,15 @@ const maxInfo = 64 << 10
 // it comes from. Go builds nothing by it.
 func goInfo(m module.Version, base, at string) want {
 	return want{name: m.String(), url: base + at + ".info", file: at + ".info", limit: maxInfo,
-		verify: func(f *os.File) (map[string]string, error) {
+		verify: func(f *os.File) error {
 			text, err := readAll(f)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			var info struct{ Version string }
 			if err := json.Unmarshal(text, &info); err != nil || info.Version != m.Version {
-				return nil, errors.New("the proxy's answer does not describe this version")
+				return errors.New("the proxy's answer does not describe this version")
 			}
-			return nil, nil
+			return nil
 		}}
 }

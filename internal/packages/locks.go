@@ -14,10 +14,11 @@ import (
 
 // Bounds of the search for lock files in a project, which guests write to.
 const (
-	maxLock    = 8 << 20 // bytes of a lock file; the largest that are known have 3 MiB
-	maxLocks   = 64      // lock files
-	maxDepth   = 4       // directories that a lock file lies in
-	maxEntries = 100_000 // entries of directories that are looked at
+	maxLock    = 8 << 20  // bytes of a lock file; the largest that are known have 3 MiB
+	maxLocks   = 64       // lock files
+	maxText    = 64 << 20 // bytes of all lock files
+	maxDepth   = 4        // directories that a lock file lies in
+	maxEntries = 100_000  // entries of directories that are looked at
 )
 
 // lockKinds are the lock files by their names.
@@ -60,6 +61,7 @@ type search struct {
 	root    *os.Root
 	found   map[sandbox.Cache][]lock
 	locks   int
+	text    int64 // bytes of the lock files
 	entries int
 	dirs    []string // of the next level
 }
@@ -89,11 +91,12 @@ func (s *search) entry(name string, e os.DirEntry) {
 	case e.IsDir() && !slices.Contains(skipped, e.Name()):
 		s.dirs = append(s.dirs, name)
 	case isLock && e.Type().IsRegular() && s.locks < maxLocks:
-		text, err := regular.ReadIn(s.root, name, maxLock)
+		text, err := regular.ReadIn(s.root, name, min(maxLock, maxText-s.text))
 		if err != nil {
 			return
 		}
 		s.locks++
+		s.text += int64(len(text))
 		s.found[kind] = append(s.found[kind], lock{name, text})
 	}
 }

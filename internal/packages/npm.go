@@ -106,17 +106,17 @@ func sha512Of(integrity string) (sum []byte, ok bool) {
 func npmWant(name, address string, sum []byte) want {
 	h := hex.EncodeToString(sum)
 	return want{name: name, url: address, file: "sha512/" + h[:2] + "/" + h[2:4] + "/" + h[4:], limit: maxPackage,
-		verify: func(f *os.File) (map[string]string, error) {
+		verify: func(f *os.File) error {
 			if _, err := f.Seek(0, io.SeekStart); err != nil {
-				return nil, err
+				return err
 			}
 			got := sha512.New()
 			if _, err := io.Copy(got, f); err != nil {
-				return nil, err
+				return err
 			}
 			if !bytes.Equal(got.Sum(nil), sum) {
-				return nil, errHash
+				return errHash
 			}
-			return nil, nil
+			return nil
 		}}
 }

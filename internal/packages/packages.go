@@ -30,7 +30,7 @@
 // # Not safe
 //
 // A registry that serves a malicious package under its name is believed as the guest would believe
-// it. Which packages are in the store tells a guest what other projects use.
+// it. A guest can read what other projects use.
 package packages
 
 import (
@@ -127,8 +127,15 @@ func (s *Store) Usage() (list []Usage, err error) {
 // kept is a file of the store.
 type kept struct {
 	path  string
-	size  int64
+	size  int64 // on the disk
 	named time.Time
+}
+
+// onDisk returns what a file of so many bytes takes on the disk: whole blocks, so that small files
+// without end count.
+func onDisk(bytes int64) int64 {
+	const block = 4096
+	return (bytes + block - 1) / block * block
 }
 
 // files returns the files of a kind.
@@ -139,7 +146,7 @@ func (s *Store) files(kind sandbox.Cache) (list []kept, err error) {
 		}
 		fi, err := e.Info()
 		if err == nil {
-			list = append(list, kept{path, fi.Size(), fi.ModTime()})
+			list = append(list, kept{path, onDisk(fi.Size()), fi.ModTime()})
 		}
 		return err
 	})

@@ -514,7 +514,7 @@ func TestTrimAndPrune(t *testing.T) {
 		return npmEntry{Version: "1.0.0", Resolved: r.URL + "/" + name + "/-/" + name + "-1.0.0.tgz", Integrity: integrity(strings.Repeat(name, 4))}
 	}
 	s := Open(t.TempDir())
-	s.max = 8
+	s.max = 2 * onDisk(1)
 	project := t.TempDir()
 	named := func(names ...string) {
 		entries := map[string]npmEntry{}
@@ -542,11 +542,94 @@ func TestTrimAndPrune(t *testing.T) {
 	}
 	old("aaaa", 48)
 	freed, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour), progress.Silent)
-	if got := stored(t, s, sandbox.CacheNPM); err != nil || freed != 4 || !maps.Equal(got, map[string]string{npmPlace("cccc"): "cccc"}) {
+	if got := stored(t, s, sandbox.CacheNPM); err != nil || freed != onDisk(4) || !maps.Equal(got, map[string]string{npmPlace("cccc"): "cccc"}) {
 		t.Errorf("pruned %d, %v: the store has %q", freed, err, got)
 	}
-	if u, err := s.Usage(); err != nil || len(u) != len(sandbox.Caches) || u[1].Kind != sandbox.CacheNPM || u[1].Files != 1 || u[1].Bytes != 4 {
+	if u, err := s.Usage(); err != nil || len(u) != len(sandbox.Caches) || u[1].Kind != sandbox.CacheNPM || u[1].Files != 1 || u[1].Bytes != onDisk(4) {
 		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// TestTheHashOfAModuleStaysWithIt: the file beside a module's archive, of which Go takes the hash, is
+// named by the same lock files, so it is not removed before the archive.
+func TestTheHashOfAModuleStaysWithIt(t *testing.T) {
+	m := module.Version{Path: "example.org/m", Version: "v1.0.0"}
+	archive, sum := goModule(t, m, map[string]string{"go.mod": "module example.org/m\n"})
+	const at = "example.org/m/@v/v1.0.0"
+	serve(t, map[string][]byte{"/" + at + ".zip": archive, "/" + at + ".info": []byte(`{"Version":"v1.0.0"}`)})
+	project, s := t.TempDir(), Open(t.TempDir())
+	write(t, filepath.Join(project, "go.sum"), m.Path+" v1.0.0 "+sum+"\n")
+	fill(t, s, project, anything, sandbox.CacheGo)
+	then := time.Now().Add(-48 * time.Hour)
+	for name := range stored(t, s, sandbox.CacheGo) {
+		if err := os.Chtimes(filepath.Join(s.Folder(sandbox.CacheGo), name), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(t, s, project, anything, sandbox.CacheGo)
+	if _, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour), progress.Silent); err != nil {
+		t.Fatal(err)
+	}
+	names := slices.Sorted(maps.Keys(stored(t, s, sandbox.CacheGo)))
+	if !slices.Equal(names, []string{at + ".info", at + ".zip", at + ".ziphash"}) {
+		t.Errorf("the store has %q", names)
+	}
+}
+
+// TestAttackManySmallFiles: files count by the blocks that they take on the disk, so that small ones
+// without end do not fill it.
+func TestAttackManySmallFiles(t *testing.T) {
+	const count = 40
+	path := func(name string) string { return "/" + name + "/-/" + name + "-1.0.0.tgz" }
+	files, entries := map[string][]byte{}, map[string]npmEntry{}
+	for i := range count {
+		name := fmt.Sprint("p", i)
+		files[path(name)] = []byte(name)
+	}
+	r := serve(t, files)
+	for i := range count {
+		name := fmt.Sprint("p", i)
+		entries["node_modules/"+name] = npmEntry{Version: "1.0.0", Resolved: r.URL + path(name), Integrity: integrity(name)}
+	}
+	project, s := t.TempDir(), Open(t.TempDir())
+	s.max = 10 * 4096
+	write(t, filepath.Join(project, "package-lock.json"), npmLockOf(t, entries))
+	fill(t, s, project, anything, sandbox.CacheNPM)
+	if n := len(stored(t, s, sandbox.CacheNPM)); n != 10 {
+		t.Errorf("%d files of some bytes are in a store of 10 blocks", n)
+	}
+}
+
+// TestAttackLargeLocks: lock files that are each as large as one may be do not fill the host's memory
+// together.
+func TestAttackLargeLocks(t *testing.T) {
+	project := t.TempDir()
+	large := strings.Repeat("x", maxLock)
+	for i := range maxText/maxLock + 3 {
+		write(t, filepath.Join(project, fmt.Sprint(i), "go.sum"), large)
+	}
+	locks, err := findLocks(project)
+	if n := len(locks[sandbox.CacheGo]); err != nil || n != maxText/maxLock {
+		t.Errorf("%d lock files, %v", n, err)
+	}
+}
+
+// TestAttackSettingsInTheProject: a file of the project, which is the working directory of
+// bawn cache fill, does not name Go's proxy, whatever the person's GOENV is.
+func TestAttackSettingsInTheProject(t *testing.T) {
+	project := t.TempDir()
+	t.Chdir(project)
+	t.Setenv("GOPROXY", "")
+	for _, name := range []string{"off", "env"} {
+		write(t, filepath.Join(project, name), "GOPROXY=https://evil.example\n")
+		t.Setenv("GOENV", name)
+		if v := goSetting("GOPROXY"); v != "" {
+			t.Errorf("GOENV=%s: GOPROXY is %s", name, v)
+		}
+	}
+	t.Setenv("GOENV", filepath.Join(project, "env"))
+	if v := goSetting("GOPROXY"); v != "https://evil.example" {
+		t.Errorf("the person's own file: %q", v)
 	}
 }
 
@@ -627,7 +710,7 @@ func TestKilledFill(t *testing.T) {
 	}
 	_ = child.Wait()
 	files, err := s.files(sandbox.CacheNPM)
-	if err != nil || len(files) != 1 || files[0].size != int64(len("small")) {
+	if err != nil || len(files) != 1 || files[0].size != onDisk(int64(len("small"))) {
 		t.Errorf("the killed process left %+v, %v", files, err)
 	}
 	close(goOn)
@@ -663,6 +746,12 @@ func TestInterruptedFill(t *testing.T) {
 	}
 	if got := stored(t, s, sandbox.CacheNPM); len(got) != 0 {
 		t.Errorf("the store has %q", got)
+	}
+	// One that is interrupted makes room, too: else many of them would fill the disk.
+	s.max = 0
+	write(t, filepath.Join(s.Folder(sandbox.CacheNPM), npmPlace("old")), "old")
+	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) || len(stored(t, s, sandbox.CacheNPM)) != 0 {
+		t.Errorf("interrupted with a store that is too large: %v, %q", err, stored(t, s, sandbox.CacheNPM))
 	}
 	l, err := s.lock(t.Context(), progress.Silent)
 	if err != nil {
