@@ -1,8 +1,11 @@
 package inspect
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"bawn.dev/bawn/internal/secret"
@@ -28,5 +31,41 @@ func TestEarlyAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEarlyAnswersAreWhole: a client that goes on to send gets the whole of an early answer.
+func TestEarlyAnswersAreWhole(t *testing.T) {
+	said := strings.Repeat("early", 10<<10) + realValue[:len(realValue)-1] // its end is held until the answer is over
+	p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, said)
+	}), []string{"h2"}, bound(secret.Place{}))
+	c := p.client("h2")
+	for range 30 {
+		r := request(t, "POST", "/upload", &endless{}, "Content-Type", "text/plain", "X-Api-Key", standIn)
+		if res, body := p.do(c, r); res.StatusCode != http.StatusForbidden || body != said {
+			t.Fatalf("%d, %d bytes of %d", res.StatusCode, len(body), len(said))
+		}
+	}
+}
+
+// endless is a body without an end, in small pieces.
+type endless struct{}
+
+func (*endless) Read(p []byte) (int, error) {
+	return copy(p, "more"), nil
+}
+
+// TestAttackBytesWithAnError: what a body gives together with its error is not judged, and does not pass.
+func TestAttackBytesWithAnError(t *testing.T) {
+	broken := errors.New("broken")
+	b := &judgedBody{
+		src:  io.NopCloser(readerFunc(func(p []byte) (int, error) { return copy(p, "unjudged"), broken })),
+		look: plain(func([]byte, bool) *refusal { return nil }), refuse: func(why *refusal) error { return why },
+	}
+	var out bytes.Buffer
+	if _, err := io.Copy(&out, b); !errors.Is(err, broken) || out.Len() > 0 {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -149,7 +149,7 @@ func (b *judgedBody) Read(p []byte) (int, error) {
 	n, err := b.src.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.err = err
-		return n, err
+		return 0, err // what came with the error is not judged
 	}
 	if no := b.judge(p[:n], err != nil); no != nil {
 		return 0, no
