@@ -10,7 +10,6 @@ import (
 	"bawn.dev/bawn/internal/agents"
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/secret"
 )
 
 // loggedIn is a user with a login of claude, and the placeholder of its access token.
@@ -29,7 +28,7 @@ func loggedIn(t *testing.T) (placeholder string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := all.Sandbox("1", "box", func() ([]secret.Bound, error) { return nil, nil })
+	b := all.Sandbox("1", "box")
 	b.SetAgents([]string{"claude"})
 	x, err := b.Begin(t.Context(), []login.Endpoint{{Agent: "claude"}}, login.Request{Grant: "authorization_code"})
 	if err != nil {

@@ -34,6 +34,9 @@ const (
 	exchangeTime = time.Minute
 	// maxLoginAnswer bounds the answer of a token endpoint, in bytes.
 	maxLoginAnswer = 64 << 10
+	// maxExchanges bounds the requests for tokens of a sandbox that are under way, which are held whole while they wait for
+	// one another.
+	maxExchanges = 32
 )
 
 // bindings returns the secrets of the sandbox and the tokens of its logins.
@@ -102,10 +105,15 @@ func (s *session) judgeLogin(r *http.Request, c *counted, list []secret.Bound, a
 	if _, err := s.begin(r, c); err != nil {
 		return nil, err
 	}
+	select {
+	case s.i.exchanges <- struct{}{}:
+	default:
+		return nil, unavailable("more than %d requests for tokens at once", cap(s.i.exchanges))
+	}
 	x := &exchange{}
 	// The request goes on without the client, but not for ever.
 	ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(r.Context()), exchangeKey{}, x), exchangeTime+loginWait)
-	x.login = &loginExchange{cancel: cancel}
+	x.login = &loginExchange{cancel: cancel, place: s.i.exchanges}
 	out := r.Clone(ctx)
 	if err := j.exchange(out, c, at, x.login); err != nil {
 		x.login.close()
@@ -121,6 +129,7 @@ const loginWait = 3 * time.Minute
 type loginExchange struct {
 	*login.Exchange
 	cancel func()
+	place  chan struct{} // it takes one
 }
 
 // close ends it; what was not answered is given up.
@@ -129,6 +138,7 @@ func (l *loginExchange) close() {
 	if l.Exchange != nil {
 		l.Close()
 	}
+	<-l.place
 }
 
 // exchange judges a request for tokens, and writes it anew with real tokens.
@@ -136,8 +146,10 @@ func (j *judgement) exchange(r *http.Request, c *counted, at []login.Endpoint, l
 	if err := j.headers(r); err != nil {
 		return err
 	}
-	_ = http.NewResponseController(c.ResponseWriter).SetReadDeadline(time.Now().Add(exchangeTime)) // where it is not supported, nothing is held but this request
+	control := http.NewResponseController(c.ResponseWriter)
+	_ = control.SetReadDeadline(time.Now().Add(exchangeTime)) // where it is not supported, nothing is held but this request
 	f, err := readLoginForm(r)
+	_ = control.SetReadDeadline(time.Time{}) // the exchange may take longer
 	if err != nil {
 		return err
 	}
@@ -162,19 +174,25 @@ func (j *judgement) exchange(r *http.Request, c *counted, at []login.Endpoint, l
 		return unavailable("the request for tokens cannot be written: %v", err)
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	r.Header.Del("Content-Length")
-	r.Header.Del("Expect")
-	r.Header.Del("Upgrade")
+	for _, name := range notSent {
+		r.Header.Del(name)
+	}
+	r.Header.Set("Content-Type", f.kind())
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("Accept", "application/json") // some servers answer with a form otherwise
 	r.Trailer = nil
 	return nil
 }
 
+// notSent are headers of a request for tokens that are not sent on: those of the body as it was, and those by which the
+// answer would not be whole, after which a new refresh token is lost.
+var notSent = []string{"Content-Length", "Expect", "Upgrade", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}
+
 // serveLogin sends a request for tokens, or answers it with what is known already.
 func (s *session) serveLogin(w http.ResponseWriter, out *http.Request, l *loginExchange) {
 	defer l.close()
 	if l.Repeat != nil {
+		l.Close() // the guest may take as long as it likes to read
 		h := w.Header()
 		h.Set("Content-Type", "application/json")
 		h.Set("Cache-Control", "no-store")
@@ -183,12 +201,14 @@ func (s *session) serveLogin(w http.ResponseWriter, out *http.Request, l *loginE
 		_, _ = w.Write(l.Repeat)
 		return
 	}
-	time.AfterFunc(exchangeTime, l.cancel) // cancelling twice is nothing
+	defer time.AfterFunc(exchangeTime, l.cancel).Stop() // cancelling twice is nothing
 	s.proxy.ServeHTTP(w, out)
 }
 
-// loginAnswer reads the answer of a token endpoint, has its tokens kept, and replaces them.
+// loginAnswer reads the answer of a token endpoint, has its tokens kept, and replaces them. Then others may go on,
+// however long the guest takes to read.
 func (s *session) loginAnswer(x *exchange, res *http.Response) error {
+	defer x.login.Close()
 	body, err := wholeAnswer(res)
 	if err != nil {
 		return s.refuseAnswer(x, "the token endpoint's answer is not passed on: "+err.Error())

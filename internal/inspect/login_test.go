@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,8 +17,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/secret"
@@ -149,7 +154,7 @@ func newUser(t *testing.T) *user {
 // sandbox starts one of the person's.
 func (u *user) sandbox(id, proto string, list ...secret.Bound) *loginPlace {
 	p := newPlace(u.t, u.a, bothProtocols, list...)
-	b := u.store.Sandbox(id, "box-"+id, p.bindings.List)
+	b := u.store.Sandbox(id, "box-"+id)
 	b.SetAgents([]string{"agent"})
 	p.i.c.Logins = b
 	return &loginPlace{place: p, c: p.client(proto), store: u.store}
@@ -480,8 +485,12 @@ func TestAttackStrangersLogin(t *testing.T) {
 	})
 	t.Run("beside a secret", func(t *testing.T) {
 		u := newUser(t)
-		p := u.sandbox("1", "h2", bound(secret.Place{}))
-		if status, m := p.token(map[string]string{"grant_type": "authorization_code", "code": "c"}); status != 403 || !strings.Contains(fmt.Sprint(m), "EXAMPLE_KEY") {
+		b := bound(secret.Place{})
+		p := u.sandbox("1", "h2", b)
+		if _, err := u.secrets.Set(t.Context(), b.Secret, realValue); err != nil {
+			t.Fatal(err)
+		}
+		if status, m := p.token(map[string]string{"grant_type": "authorization_code", "code": "c"}); status != 403 || !strings.Contains(fmt.Sprint(m), "a secret or another login of the user's") {
 			t.Errorf("%d %v", status, m)
 		}
 		if err := u.store.Open("agent", "1", time.Minute); err != nil {
@@ -625,6 +634,174 @@ func TestAttackAnswersOfTheTokenEndpoint(t *testing.T) {
 				t.Errorf("%s: the login is lost: %+v, %v", name, l, err)
 			}
 		})
+	}
+}
+
+// TestAttackSpellingsOfFields: a server that is not strict could take another field than bawn judged.
+func TestAttackSpellingsOfFields(t *testing.T) {
+	u := newUser(t)
+	p := u.sandbox("1", "h2")
+	m := p.login()
+	asked := len(u.a.requests())
+	refresh := `"grant_type":"refresh_token","refresh_token":"` + m["refresh_token"].(string) + `"`
+	for _, text := range []string{
+		`{` + refresh + `,"Grant_Type":"authorization_code","code":"c"}`,
+		`{` + refresh + `,"grantType":"authorization_code","code":"c"}`,
+		`{` + refresh + `,"grant_type ":"authorization_code","code":"c"}`,
+		`{` + refresh + `,"client_id":["another"]}`,
+		`{` + refresh + `,"client_id":{"$ne":""}}`,
+		`{"grant_type":["refresh_token"],"refresh_token":"` + m["refresh_token"].(string) + `"}`,
+	} {
+		if res, body := p.do(p.c, request(t, "POST", tokenPath, strings.NewReader(text), "Content-Type", "application/json")); res.StatusCode != 403 {
+			t.Errorf("%s: %d %s", text, res.StatusCode, body)
+		}
+	}
+	for _, field := range []string{"grant_type[]", "grant_type[0]", "grant.type", "grant%20type", "grant_type%00", "GRANT_TYPE", "refresh_token%5B%5D"} {
+		text := "grant_type=refresh_token&refresh_token=" + m["refresh_token"].(string) + "&" + field + "=authorization_code&code=c"
+		if res, body := p.do(p.c, request(t, "POST", tokenPath, strings.NewReader(text), "Content-Type", urlencoded)); res.StatusCode != 403 {
+			t.Errorf("%s: %d %s", text, res.StatusCode, body)
+		}
+	}
+	if n := len(u.a.requests()); n != asked {
+		t.Errorf("%d requests left", n-asked)
+	}
+	if status, _ := p.refresh(m["refresh_token"]); status != 200 {
+		t.Error("a plain refresh:", status)
+	}
+}
+
+// TestAttackHeadersThatCutTheAnswer are not sent to the token endpoint, and the type of the body is bawn's own: a new refresh
+// token in an answer that is not whole would be lost.
+func TestAttackHeadersThatCutTheAnswer(t *testing.T) {
+	u := newUser(t)
+	var head atomic.Pointer[http.Header]
+	p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := r.Header.Clone()
+		head.Store(&h)
+		u.a.ServeHTTP(w, r)
+	}), bothProtocols)
+	b := u.store.Sandbox("1", "box")
+	b.SetAgents([]string{"agent"})
+	p.i.c.Logins = b
+	everyProtocol(t, func(t *testing.T, proto string) {
+		if err := u.store.Open("agent", "1", time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		r := request(t, "POST", tokenPath, strings.NewReader(`{"grant_type":"authorization_code","code":"c"}`), "Content-Type", "application/json; charset=utf-7")
+		for _, name := range notSent {
+			if name != "Content-Length" && name != "Expect" && name != "Upgrade" {
+				r.Header.Set(name, "bytes=0-9")
+			}
+		}
+		if res, body := p.do(p.client(proto), r); res.StatusCode != 200 {
+			t.Fatal(res.StatusCode, body)
+		}
+		got := *head.Load()
+		for _, name := range notSent {
+			if got.Get(name) != "" && name != "Content-Length" {
+				t.Errorf("%s: %s", name, got.Get(name))
+			}
+		}
+		if got.Get("Content-Type") != "application/json" {
+			t.Error(got.Get("Content-Type"))
+		}
+	})
+}
+
+// TestAttackGuestThatDoesNotReadItsTokens does not keep other sandboxes from theirs: the login is free once the answer is
+// kept, is repeated, or is refused.
+func TestAttackGuestThatDoesNotReadItsTokens(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter, fields url.Values) bool{
+		"tokens": nil,
+		"no JSON": func(w http.ResponseWriter, _ url.Values) bool {
+			_, _ = io.WriteString(w, "<html>")
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUser(t)
+			one, two := u.sandbox("1", "h2"), u.sandbox("2", "h2")
+			m := one.login()
+			asked := len(u.a.requests())
+			hold := make(chan struct{})
+			u.a.mu.Lock()
+			u.a.hold, u.a.answer = hold, answer
+			u.a.mu.Unlock()
+			unread(t, one.place, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {m["refresh_token"].(string)}}.Encode())
+			for len(u.a.requests()) == asked {
+				time.Sleep(time.Millisecond)
+			}
+			u.a.mu.Lock()
+			u.a.answer = nil
+			u.a.mu.Unlock()
+			close(hold)
+			if status, m := two.refresh(m["refresh_token"]); status != 200 {
+				t.Error("the other sandbox:", status, m)
+			}
+		})
+	}
+}
+
+// unread asks for tokens twice on one connection, and lets no byte of an answer's body come.
+func unread(t *testing.T, p *place, body string) {
+	t.Helper()
+	c, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_, err = io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	err = errors.Join(err, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	for stream := uint32(1); stream <= 3; stream += 2 {
+		var head bytes.Buffer
+		e := hpack.NewEncoder(&head)
+		for _, h := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", hostName}, {":path", tokenPath}, {"content-type", urlencoded}} {
+			err = errors.Join(err, e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
+		}
+		err = errors.Join(err, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}), f.WriteData(stream, true, []byte(body)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAttackManyRequestsForTokens: those above the bound are refused, and the login goes on.
+func TestAttackManyRequestsForTokens(t *testing.T) {
+	u := newUser(t)
+	p := u.sandbox("1", "h2")
+	m := p.login()
+	hold := make(chan struct{})
+	u.a.mu.Lock()
+	u.a.hold = hold
+	u.a.mu.Unlock()
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	count := map[int]int{}
+	for range 4 * maxExchanges {
+		wait.Go(func() {
+			status, _ := p.refresh(m["refresh_token"])
+			mu.Lock()
+			defer mu.Unlock()
+			count[status]++
+		})
+	}
+	for {
+		mu.Lock()
+		n := count[503]
+		mu.Unlock()
+		if n == 3*maxExchanges {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(hold)
+	wait.Wait()
+	if count[200] != maxExchanges || len(count) != 2 {
+		t.Errorf("%v", count)
+	}
+	if status, _ := p.refresh(m["refresh_token"]); status != 200 {
+		t.Error("afterwards:", status)
 	}
 }
 

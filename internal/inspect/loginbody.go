@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/secret"
@@ -25,6 +26,9 @@ const refreshField = "refresh_token"
 // loginFieldsAllowed are fields with credentials in their names that requests for tokens have: those of
 // the client, which is a program that all have (RFC 8252, 8.5).
 var loginFieldsAllowed = []string{"client_secret"}
+
+// loginTexts are fields that are judged as texts.
+var loginTexts = []string{"grant_type", "client_id", refreshField}
 
 // loginForm is the body of a request for tokens: a form, or a JSON object. Each field is there once.
 type loginForm struct {
@@ -80,6 +84,14 @@ func parseLoginForm(kinds []string, b []byte) (f *loginForm, err error) {
 	return f, nil
 }
 
+// kind is the Content-Type of what encode returns.
+func (f *loginForm) kind() string {
+	if f.json == nil {
+		return urlencoded
+	}
+	return "application/json"
+}
+
 // get returns a field that is a text; "" if it is not there or is none.
 func (f *loginForm) get(name string) (v string) {
 	if f.json == nil {
@@ -130,13 +142,16 @@ func (f *loginForm) each(check func(name, value string) error) error {
 // package login; here it is a placeholder of that very field, or none.
 func (j *judgement) loginFields(f *loginForm) error {
 	return f.each(func(name, value string) error {
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+			return forbidden("a request for tokens has the field %.100q, which a server may take for another one: names have small letters, digits and _ only", name)
+		}
 		if name == refreshField {
 			if slices.ContainsFunc(j.list, func(b secret.Bound) bool { return b.Token && b.Placeholder == value }) {
 				return nil
 			}
-			if f.get(name) == "" && value != `""` && value != "" {
-				return forbidden("the field %s of a request for tokens is no text", name)
-			}
+		}
+		if slices.Contains(loginTexts, name) && f.get(name) == "" && value != `""` && value != "" {
+			return forbidden("the field %s of a request for tokens is no text", name)
 		}
 		if carried := carries(j.all, name+"="+value); carried != "" {
 			return j.misplaced(carried, "the field "+strconv.Quote(name)+" of a request for tokens")

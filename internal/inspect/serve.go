@@ -72,8 +72,10 @@ type Inspector struct {
 	buffers  buffers
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request
-	held     budget        // of the bodies that are held to be signed
-	times    times
+	// exchanges has a place for each request for tokens.
+	exchanges chan struct{}
+	held      budget // of the bodies that are held to be signed
+	times     times
 }
 
 // times are the deadlines of connections. Tests have shorter ones.
@@ -85,7 +87,7 @@ type times struct {
 func New(c Config) *Inspector {
 	return &Inspector{
 		c: c, sent: sentValues{pause: chancePause},
-		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), held: budget{left: maxSignedBodies},
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: budget{left: maxSignedBodies},
 		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
 	}
 }
@@ -317,6 +319,9 @@ func (s *session) rewrite(p *httputil.ProxyRequest) {
 // answerError answers a request that got no answer.
 func (s *session) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	if x := exchangeOf(r.Context()); x != nil {
+		if x.login != nil {
+			x.login.Close() // the guest may take as long as it likes to read
+		}
 		if why := x.refused.Load(); why != nil { // logged already
 			s.page(w, why.status, s.t.Page(why.status, why.reason))
 			return

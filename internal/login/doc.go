@@ -20,7 +20,7 @@
 //
 // Whose login. A stranger's login could carry data out on the API hosts. So a new one is taken only in two
 // cases: the person asked for it (Store.Open, for one sandbox and a time), or no login is kept and
-// the sandbox has no secret for an API host, so that these hosts did not refuse other accounts before.
+// no secret or other login is for an API host, so that these hosts did not refuse other accounts before.
 //
 // A login may also be the one that the agent has on the host itself (hostfile.go). Its file is only
 // read; the guest's refresh is answered with the tokens that are in it.

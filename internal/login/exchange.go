@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -19,6 +22,9 @@ import (
 
 // exchangeWait bounds how long an exchange waits for another one of the same login.
 const exchangeWait = 2 * time.Minute
+
+// lockEvery is how often it looks whether that one is over.
+const lockEvery = 50 * time.Millisecond
 
 // maxLifetime bounds how long an access token is said to last.
 const maxLifetime = 10 * 365 * 24 * time.Hour
@@ -62,7 +68,7 @@ type Exchange struct {
 // Pair is a token and what the guest has for it.
 type Pair struct{ Value, Shown string }
 
-// Close lets other exchanges of the login go on.
+// Close lets other exchanges of the login go on. It may be called again.
 func (x *Exchange) Close() { _ = x.lock.Close() }
 
 // Sent are the tokens that the request carries.
@@ -97,7 +103,8 @@ func (b *Sandbox) Begin(ctx context.Context, at []Endpoint, r Request) (*Exchang
 	return x, nil
 }
 
-// lockLogin waits for other exchanges of a login.
+// lockLogin waits for other exchanges of a login. It tries again and again, since a wait in the kernel takes a thread that
+// would stay there when ctx ends.
 func (s *Store) lockLogin(ctx context.Context, agent string) (*lockfile.Lock, error) {
 	dir := filepath.Join(s.config, "logins")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -105,11 +112,21 @@ func (s *Store) lockLogin(ctx context.Context, agent string) (*lockfile.Lock, er
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, exchangeWait, errors.New("another sandbox is at it"))
 	defer cancel()
-	lock, err := lockfile.Acquire(ctx, filepath.Join(dir, agent+".lock"))
-	if err != nil {
+	for {
+		lock, err := lockfile.TryAcquire(filepath.Join(dir, agent+".lock"))
+		if err == nil {
+			return lock, nil
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			select {
+			case <-time.After(lockEvery):
+				continue
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+		}
 		return nil, fmt.Errorf("the login of %s: %w", agent, err)
 	}
-	return lock, nil
 }
 
 // choose returns the agent whose login a request is about: whose placeholder it has, else which may log
@@ -173,22 +190,46 @@ func (x *Exchange) begin(ctx context.Context, r Request, serial int) error {
 
 // first decides about a login that the person did not ask for, while none is kept.
 func (x *Exchange) first() error {
-	secrets, err := x.b.secrets()
-	if err != nil {
-		return err
-	}
 	hosts, err := x.login.Definition.hosts()
 	if err != nil {
 		return err
 	}
-	for _, s := range secrets {
-		for _, h := range hosts {
-			if s.IsFor(h.Name, h.Port) {
-				return Denied("the secret " + s.Name + " is for " + h.String() + ", and another account is not used there: to log in, the user runs on the host: bawn login " + x.login.Agent)
-			}
+	held, err := x.b.store.held()
+	if err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		if slices.Contains(held, h) {
+			return Denied("a secret or another login of the user's is for " + h.String() + ", and another account is not used there: to log in, the user runs on the host: bawn login " + x.login.Agent)
 		}
 	}
 	return nil
+}
+
+// held returns the hosts to which only the user's own accounts go: those of secrets, also of other projects, and of logins.
+// A new login would be used in all sandboxes of its agent.
+func (s *Store) held() (list []secret.Host, err error) {
+	secrets, err := s.secrets.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range secrets {
+		list = append(list, e.For...)
+	}
+	logins, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range logins {
+		if l.Kept() {
+			hosts, err := l.Definition.hosts()
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, hosts...)
+		}
+	}
+	return list, nil
 }
 
 // renew decides about a refresh of the login that is kept.
@@ -283,7 +324,7 @@ type Answer struct {
 func (x *Exchange) Done(status int, body []byte) (a Answer, err error) {
 	var answer map[string]json.RawMessage
 	ok := json.Unmarshal(body, &answer) == nil && answer != nil
-	t := &tokens{values: map[string]string{}, made: x.made, answer: answer, client: x.client, sandbox: x.b.id, sandboxN: x.b.name}
+	t := &tokens{values: map[string]string{}, made: x.made, answer: answer, serial: x.login.Serial, client: x.client, sandbox: x.b.id, sandboxN: x.b.name}
 	for _, field := range TokenFields {
 		var v string
 		switch raw, is := answer[field]; {
@@ -334,6 +375,9 @@ func (x *Exchange) other(status int, t *tokens) (a Answer, err error) {
 		var why string
 		if json.Unmarshal(t.answer["error"], &why) != nil || why == "" {
 			why = http.StatusText(status)
+		}
+		if x.Refresh != "" { // some servers name the token
+			why = strings.ReplaceAll(why, x.Refresh, "TOKEN")
 		}
 		if err := x.b.store.refused(x.login.Agent, x.login.Serial, why); err != nil {
 			return a, err

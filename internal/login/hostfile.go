@@ -138,19 +138,13 @@ func (s *Store) UseHostFile(agent string) error {
 
 // fileOf returns the text of the agent's file with placeholders in place of its tokens.
 func (s *Store) fileOf(l *Login, text []byte, t *tokens) ([]byte, error) {
-	var doc any
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&doc); err != nil {
+	doc, err := decode(text)
+	if err != nil {
 		return nil, err
 	}
-	to := map[string]string{}
-	for field, v := range t.values {
-		p, err := s.shown(l, field, v)
-		if err != nil {
-			return nil, err
-		}
-		to[v] = p
+	_, to, err := s.shownAll(l, t)
+	if err != nil {
+		return nil, err
 	}
 	if m, ok := doc.(map[string]any); ok { // other parts of the file may have other credentials
 		keep := l.Definition.kept()
@@ -169,8 +163,16 @@ func (d *Definition) kept() []string {
 	return list
 }
 
-// replaced returns a JSON value with some of its texts replaced by others.
-func replaced(v any, to map[string]string) any {
+// decode reads a JSON value, with numbers as they are written.
+func decode(text []byte) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
+}
+
+// replaced returns a JSON value with parts of its texts replaced by others.
+func replaced(v any, to *strings.Replacer) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
@@ -181,9 +183,7 @@ func replaced(v any, to map[string]string) any {
 			v[i] = replaced(e, to)
 		}
 	case string:
-		if p, ok := to[v]; ok {
-			return p
-		}
+		return to.Replace(v)
 	}
 	return v
 }

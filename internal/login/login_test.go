@@ -1,10 +1,13 @@
 package login
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +39,7 @@ func testStore(t *testing.T) (s *Store, now *time.Time) {
 }
 
 func (s *Store) testSandbox() *Sandbox {
-	b := s.Sandbox("id", "box", func() ([]secret.Bound, error) { return nil, nil })
+	b := s.Sandbox("id", "box")
 	b.SetAgents([]string{"a"})
 	return b
 }
@@ -133,6 +136,159 @@ func TestRefreshKeepsWhatTheAnswerLeavesOut(t *testing.T) {
 	if l, _ = s.Get("a"); l.Tokens[refreshToken].Stored != "" || l.Expires != (time.Time{}) {
 		t.Errorf("%+v", l)
 	}
+}
+
+// TestAttackTokensInOtherFields: a server that names a token elsewhere in its answer or in an error brings it neither to
+// a guest, also not to one that waited for that answer, nor into the index.
+func TestAttackTokensInOtherFields(t *testing.T) {
+	s, _ := testStore(t)
+	b := s.testSandbox()
+	said := fmt.Sprintf(`{"access_token":%q,"refresh_token":%q,"expires_in":3600,"note":"it is %s","more":[{"x":["\u0073%s"]}],"n":12345678901234567890}`,
+		realAccess, realRefresh, realAccess, realRefresh[1:])
+	a := logIn(t, b, said)
+	m := fields(t, a.Body)
+	if strings.Contains(string(a.Body), "REAL") || m["note"] != "it is "+m[accessToken].(string) || !strings.Contains(string(a.Body), `"n":12345678901234567890`) {
+		t.Errorf("%s", a.Body)
+	}
+	refresh := Request{Grant: grantRefresh, Refresh: m[refreshToken].(string)}
+	l, err := s.Get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &Exchange{b: b, login: l}
+	if err := x.begin(t.Context(), refresh, l.Serial-1); err != nil || x.Repeat == nil || strings.Contains(string(x.Repeat), "REAL") {
+		t.Errorf("repeated: %s, %v", x.Repeat, err)
+	}
+	if x, err = b.Begin(t.Context(), at, refresh); err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if _, err := x.Done(400, []byte(`{"error":"bad token `+realRefresh+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile(s.path())
+	if err != nil || strings.Contains(string(index), "REAL") || !strings.Contains(string(index), "bad token") {
+		t.Errorf("the index: %s, %v", index, err)
+	}
+}
+
+// TestAttackExchangeWhileThePersonActs: a refresh or a login that was under way does not undo what the person did
+// meanwhile.
+func TestAttackExchangeWhileThePersonActs(t *testing.T) {
+	begin := func(s *Store, b *Sandbox, r Request) *Exchange {
+		t.Helper()
+		x, err := b.Begin(t.Context(), at, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(x.Close)
+		return x
+	}
+	t.Run("logout", func(t *testing.T) {
+		s, _ := testStore(t)
+		b := s.testSandbox()
+		m := fields(t, logIn(t, b, bothTokens).Body)
+		x := begin(s, b, Request{Grant: grantRefresh, Refresh: m[refreshToken].(string)})
+		if err := s.Remove("a"); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := x.Done(200, []byte(bothTokens)); err == nil {
+			t.Errorf("%s", a.Body)
+		}
+		if l, err := s.Get("a"); err != nil || l.Kept() {
+			t.Errorf("the login is back: %+v, %v", l, err)
+		}
+		if des, err := os.ReadDir(filepath.Join(s.config, "secrets")); err != nil || len(des) > 0 {
+			t.Errorf("tokens are left: %v, %v", des, err)
+		}
+	})
+	t.Run("host login", func(t *testing.T) {
+		s, now := testStore(t)
+		b := s.testSandbox()
+		x := begin(s, b, Request{Grant: "authorization_code"})
+		hostFile(t, s, now.Add(time.Hour))
+		if err := s.UseHostFile("a"); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := x.Done(200, []byte(`{"access_token":"of-the-attacker-0123456789"}`)); err == nil {
+			t.Errorf("%s", a.Body)
+		}
+		l, err := s.Get("a")
+		if err != nil || !l.UseHost {
+			t.Fatalf("the host's login is replaced: %+v, %v", l, err)
+		}
+		if v, err := s.value(t.Context(), &l, accessToken); v != realAccess || err != nil {
+			t.Errorf("%q, %v", v, err)
+		}
+	})
+}
+
+// TestAttackLoginBesideASecretOfAnotherProject: the login would be used in that project's sandboxes too, which could
+// use no other account so far.
+func TestAttackLoginBesideASecretOfAnotherProject(t *testing.T) {
+	s, _ := testStore(t)
+	b := s.testSandbox()
+	key := secret.Secret{Name: "API_KEY", Dir: "/another/project", For: []secret.Host{{Name: "api.example.test", Port: 443}}}
+	if _, err := s.secrets.Set(t.Context(), key, "key-0123456789"); err != nil {
+		t.Fatal(err)
+	}
+	x, err := b.Begin(t.Context(), at, Request{Grant: "authorization_code"})
+	if err == nil {
+		x.Close()
+	}
+	if denied := Denied(""); !errors.As(err, &denied) || !strings.Contains(err.Error(), "bawn login a") || strings.Contains(err.Error(), "API_KEY") {
+		t.Error(err)
+	}
+	if err := s.Open("a", "id", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	logIn(t, b, bothTokens)
+}
+
+// TestAttackLoginOfASecondAgent: the login that is kept holds the API host to the person's account, whatever agent asks.
+func TestAttackLoginOfASecondAgent(t *testing.T) {
+	s, _ := testStore(t)
+	b := s.testSandbox()
+	logIn(t, b, bothTokens)
+	if err := s.Define("A", testDefinition); err != nil {
+		t.Fatal(err)
+	}
+	b.SetAgents([]string{"A", "a"})
+	list, err := b.Endpoints(secret.Host{Name: "auth.example.test", Port: 443})
+	if err != nil || len(list) != 2 || list[0].Agent != "A" {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	x, err := b.Begin(t.Context(), list, Request{Grant: "authorization_code"})
+	if err == nil {
+		x.Close()
+	}
+	if denied := Denied(""); !errors.As(err, &denied) {
+		t.Error(err)
+	}
+}
+
+// TestWaitForAnExchangeEnds with the request that waits, and takes nothing then.
+func TestWaitForAnExchangeEnds(t *testing.T) {
+	s, _ := testStore(t)
+	b := s.testSandbox()
+	x, err := b.Begin(t.Context(), at, Request{Grant: "authorization_code"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := runtime.NumGoroutine()
+	for range 50 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := b.Begin(ctx, at, Request{Grant: "authorization_code"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+	}
+	if n := runtime.NumGoroutine(); n > before+10 {
+		t.Errorf("%d goroutines are left", n-before)
+	}
+	x.Close()
+	x.Close()
+	logIn(t, b, bothTokens)
 }
 
 // hostFile writes the agent's file on the host.

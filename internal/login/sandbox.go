@@ -15,7 +15,6 @@ import (
 type Sandbox struct {
 	store    *Store
 	id, name string
-	secrets  func() ([]secret.Bound, error) // of the sandbox
 
 	mu        sync.Mutex
 	agents    []string
@@ -25,10 +24,9 @@ type Sandbox struct {
 	endpoints []Endpoint
 }
 
-// Sandbox returns the logins of the sandbox with that ID and name; it has no agents at first. secrets
-// returns the secrets of the sandbox.
-func (s *Store) Sandbox(id, name string, secrets func() ([]secret.Bound, error)) *Sandbox {
-	return &Sandbox{store: s, id: id, name: name, secrets: secrets}
+// Sandbox returns the logins of the sandbox with that ID and name; it has no agents at first.
+func (s *Store) Sandbox(id, name string) *Sandbox {
+	return &Sandbox{store: s, id: id, name: name}
 }
 
 // SetAgents tells the sandbox's agents.
@@ -43,7 +41,8 @@ func (b *Sandbox) SetAgents(names []string) {
 func (b *Sandbox) List() ([]secret.Bound, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.list, b.refresh()
+	err := b.refresh()
+	return b.list, err
 }
 
 // Endpoints returns the token endpoints of the sandbox's agents on a host.

@@ -291,14 +291,18 @@ type tokens struct {
 	values   map[string]string // by field
 	made     bool              // they are a new login, not a refresh of the one that is kept
 	answer   map[string]json.RawMessage
+	serial   int // of the login when they were asked for
 	expires  time.Time
 	client   string
 	sandbox  string
 	sandboxN string
 }
 
+// errChanged means that the person removed or replaced the login while tokens were asked for.
+var errChanged = errors.New("the login was removed or replaced on the host meanwhile")
+
 // put keeps the tokens of an answer, and returns the entry with them. The new ones are on disk before
-// the old ones are removed.
+// the old ones are removed. What the person did meanwhile stays.
 func (s *Store) put(agent string, t *tokens) (l Login, err error) {
 	kept := map[string]Token{}
 	for field, v := range t.values {
@@ -310,6 +314,9 @@ func (s *Store) put(agent string, t *tokens) (l Login, err error) {
 	}
 	var old Login
 	err = s.change(agent, func(now *Login) error {
+		if now.Serial != t.serial {
+			return errChanged
+		}
 		old = *now
 		l = old.with(kept, t, s.now())
 		text, err := s.answer(&l, t)
@@ -357,22 +364,36 @@ func (l Login) with(kept map[string]Token, t *tokens, now time.Time) Login {
 	return l
 }
 
-// answer returns an answer with placeholders in place of its tokens.
+// answer returns an answer with placeholders in place of its tokens, wherever they stand in it.
 func (s *Store) answer(l *Login, t *tokens) (json.RawMessage, error) {
-	out := map[string]json.RawMessage{}
-	for name, v := range t.answer {
-		out[name] = v
+	shown, to, err := s.shownAll(l, t)
+	if err != nil {
+		return nil, err
 	}
-	for field, v := range t.values {
-		text, err := s.shown(l, field, v)
-		if err != nil {
+	out := map[string]any{}
+	for name, raw := range t.answer {
+		if out[name], err = decode(raw); err != nil {
 			return nil, err
 		}
-		if out[field], err = json.Marshal(text); err != nil {
-			return nil, err
-		}
+	}
+	replaced(out, to)
+	for field, text := range shown {
+		out[field] = text
 	}
 	return json.Marshal(out)
+}
+
+// shownAll returns what the guest gets for tokens, by field, and what replaces them in a text.
+func (s *Store) shownAll(l *Login, t *tokens) (shown map[string]string, to *strings.Replacer, err error) {
+	shown = map[string]string{}
+	var pairs []string
+	for field, v := range t.values {
+		if shown[field], err = s.shown(l, field, v); err != nil {
+			return nil, nil, err
+		}
+		pairs = append(pairs, v, shown[field])
+	}
+	return shown, strings.NewReplacer(pairs...), nil
 }
 
 // shown returns what the guest gets for a token.

@@ -109,7 +109,7 @@ func (s *supervisor) inspector() (*inspect.Inspector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("logins: %w", err)
 	}
-	s.logins = logins.Sandbox(s.spec.ID, s.spec.Name, secrets.List)
+	s.logins = logins.Sandbox(s.spec.ID, s.spec.Name)
 	s.tellLogins()
 	return inspect.New(inspect.Config{
 		Bindings: secrets, Logins: s.logins,
