@@ -41,6 +41,8 @@ type upstream struct {
 	first net.Conn // until its first use
 	since time.Time
 	dials int
+	open  []net.Conn // all that were dialled, below TLS; some may have ended
+	ended bool
 }
 
 // start dials the server for a client that offers these protocols. It keeps the error for the
@@ -67,6 +69,10 @@ func (u *upstream) dial(ctx context.Context, offers []string) (*tls.Conn, error)
 	raw, err := u.t.Dial()
 	if err != nil {
 		return nil, err
+	}
+	if !u.keep(raw) {
+		raw.Close()
+		return nil, net.ErrClosed
 	}
 	c := tls.Client(raw, &tls.Config{ServerName: u.t.Name, RootCAs: u.roots, NextProtos: offers, MinVersion: tls.VersionTLS12})
 	ctx, cancel := context.WithTimeout(ctx, u.times.handshake)
@@ -118,11 +124,23 @@ func (u *upstream) transport() *http.Transport {
 	}
 }
 
-// close ends a connection that was never used.
+// keep notes a connection, which ends with the client's; false if that one has ended.
+func (u *upstream) keep(c net.Conn) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.ended {
+		u.open = append(u.open, c)
+	}
+	return !u.ended
+}
+
+// close ends all connections to the server. A transport keeps one that it dialled for a request that was
+// given up meanwhile, also after its CloseIdleConnections.
 func (u *upstream) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.first != nil {
-		u.first.Close()
+	u.ended = true
+	for _, c := range u.open {
+		c.Close()
 	}
 }
