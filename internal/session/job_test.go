@@ -132,6 +132,20 @@ func (p *prompt) expect(text string) string {
 	}
 }
 
+// waitRaw waits until the client has set its terminal to raw mode. Keys that come before are read in the
+// mode of then: Ctrl-D in canonical mode is kept as a NUL byte, and read as one in raw mode (n_tty).
+func (p *prompt) waitRaw() {
+	p.t.Helper()
+	for {
+		mode, err := unix.IoctlGetTermios(int(p.keys.Fd()), unix.TCGETS)
+		must(p.t, err)
+		if mode.Lflag&unix.ICANON == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // state waits until a process is in a state (proc_pid_stat(5)), or gone where that is "".
 func state(t *testing.T, pid int, want string) {
 	t.Helper()
@@ -208,6 +222,7 @@ func TestJobControl(t *testing.T) {
 			p.expect("Stopped")
 			p.typed("fg; echo sta''tus $?")
 			p.expect("exec cat'\r\n")
+			p.waitRaw()
 			p.typed("so it is")
 			p.expect("so it is") // as it is typed
 			p.expect("so it is") // as cat writes it
