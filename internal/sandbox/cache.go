@@ -70,13 +70,13 @@ func (c Cache) Place(home string, env []string) string {
 		return filepath.Clean(value)
 	}
 	switch c {
-	case CacheNPM: // npm-config(7), cache; npm's cacache keeps contents by their SHA-512
+	case CacheNPM: // npm-config(7), cache; the whole of cacache's directory, within which it makes hard links
 		for _, name := range []string{"npm_config_cache", "NPM_CONFIG_CACHE"} {
 			if dir := get(name); dir != "" {
-				return dir + "/_cacache/content-v2"
+				return dir + "/_cacache"
 			}
 		}
-		return home + "/.npm/_cacache/content-v2"
+		return home + "/.npm/_cacache"
 	case CacheGo: // go help environment, GOMODCACHE
 		if dir := get("GOMODCACHE"); dir != "" {
 			return dir + "/cache/download"

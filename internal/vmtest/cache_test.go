@@ -57,7 +57,7 @@ func newNPMPackage(t *testing.T, name, word string) npmPackage {
 
 // place is where npm's cache has the package's contents.
 func (p npmPackage) place() string {
-	return "sha512/" + p.hash[:2] + "/" + p.hash[2:4] + "/" + p.hash[4:]
+	return "content-v2/sha512/" + p.hash[:2] + "/" + p.hash[2:4] + "/" + p.hash[4:]
 }
 
 // writeNPMProject makes a directory a project that needs a package good.
@@ -73,12 +73,15 @@ func writeNPMProject(t *testing.T, dir string, entries ...string) {
 // the registry's, reaches neither the host's store nor the next sandbox.
 func TestCaches(t *testing.T) {
 	good, evil, added := newNPMPackage(t, "good", "good"), newNPMPackage(t, "evil", "evil"), newNPMPackage(t, "added", "added")
+	fresh := newNPMPackage(t, "fresh", "fresh")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/good/-/good-1.0.0.tgz":
 			_, _ = w.Write(good.archive)
 		case "/added/-/added-1.0.0.tgz":
 			_, _ = w.Write(added.archive)
+		case "/fresh/-/fresh-1.0.0.tgz":
+			_, _ = w.Write(fresh.archive)
 		default:
 			http.NotFound(w, r)
 		}
@@ -123,10 +126,13 @@ func TestCaches(t *testing.T) {
 	must(t, first, "stop")
 	run(first, "run", "--allow", "host"+port, "--", "true")
 	wait(t, "the package of the lock file", func() bool { return files() == 1 })
-	const cache = `c=$HOME/.npm/_cacache/content-v2; `
+	const cache = `c=$HOME/.npm/_cacache; `
+	// npm fetches and keeps what is not there, too, by hard links within its cache.
+	run(first, "run", "--", "npm", "cache", "add", "http://host.bawn.internal"+port+"/fresh/-/fresh-1.0.0.tgz")
+	run(first, "run", "--", "sh", "-euc", cache+"[ -e $c/$0 ]", fresh.place())
 	entries := strings.Join([]string{good.lock, added.lock, evil.lock}, ",")
 	run(first, "run", "--", "sh", "-euc", cache+`sed -i "s|$0|$1|" package-lock.json
-sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; echo poison > $c/$3"; ! sudo sh -c 'echo poison > /opt/bawn/caches/npm/x' 2>/dev/null; ! sudo rm -rf /opt/bawn/caches/npm/sha512 2>/dev/null`,
+sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; echo poison > $c/$3"; ! sudo sh -c 'echo poison > /opt/bawn/caches/npm/x' 2>/dev/null; ! sudo rm -rf /opt/bawn/caches/npm/content-v2 2>/dev/null`,
 		good.lock, entries, good.place(), evil.place())
 	wait(t, "the package that was added to the lock file", func() bool { return files() == 2 })
 	if out := run(first, "cache", "fill"); files() != 2 || !strings.Contains(out, "evil@1.0.0: the registry answered 404") {
@@ -146,7 +152,7 @@ sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; e
 	}
 	// Another start without the cache has npm's own again.
 	must(t, second, "stop")
-	if out := run(second, "run", "--cache", "", "--", "sh", "-c", cache+"ls -A $c 2>&1"); strings.Contains(out, "sha512") || strings.Contains(out, "own") {
+	if out := run(second, "run", "--cache", "", "--", "sh", "-c", cache+"ls -AR $c 2>&1"); strings.Contains(out, "sha512") || strings.Contains(out, "own") {
 		t.Errorf("without the cache: %q", out)
 	}
 }
