@@ -29,6 +29,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/kmod", ""},
 	{"internal/sys/lines", ""},
 	{"internal/sys/lockfile", ""},
+	{"internal/sys/keyfile", "sys/lockfile"},
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/pathwalk", ""},
 	{"internal/sys/proc", "sys/fileid sys/pathwalk"},

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
-	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/keyfile"
 )
 
 // Files of the certificate authority, in the state folder. No share can have that folder.
@@ -61,47 +61,24 @@ func CACertificate(state string) ([]byte, error) {
 // OpenCA returns the authority of a state folder, and makes it at the first use. A key file
 // that others can read is an error.
 func OpenCA(ctx context.Context, state string) (*CA, error) {
+	const then = "set the secrets again"
 	path := filepath.Join(state, caKeyFile)
-	if c, err := loadCA(path); !errors.Is(err, fs.ErrNotExist) {
-		return c, err
-	}
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		return nil, err
-	}
-	l, err := lockfile.Acquire(ctx, path+".lock")
+	b, err := keyfile.Read(ctx, path, then, func() error {
+		if err := makeCA(path, filepath.Join(state, caCertFile)); err != nil {
+			return fmt.Errorf("make the certificate authority: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
-	if c, err := loadCA(path); !errors.Is(err, fs.ErrNotExist) {
-		return c, err
-	}
-	if err := makeCA(path, filepath.Join(state, caCertFile)); err != nil {
-		return nil, fmt.Errorf("make the certificate authority: %w", err)
-	}
-	return loadCA(path)
-}
-
-// loadCA reads the file with key and certificate.
-func loadCA(path string) (*CA, error) {
-	b, err := os.ReadFile(path)
+	pair, err := tls.X509KeyPair(b, b) // key and certificate
 	if err != nil {
-		return nil, err
-	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("other users may have read %s: remove it, and set the secrets again", path)
-	}
-	pair, err := tls.X509KeyPair(b, b)
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w: remove it, and set the secrets again", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w: remove it, and %s", path, err, then)
 	}
 	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
 	if !ok || !pair.Leaf.IsCA {
-		return nil, fmt.Errorf("%s is not a certificate authority of bawn's: remove it, and set the secrets again", path)
+		return nil, fmt.Errorf("%s is not a certificate authority of bawn's: remove it, and %s", path, then)
 	}
 	return &CA{cert: pair.Leaf, key: key, leaves: map[string]*tls.Certificate{}}, nil
 }

@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -18,7 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
-	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/keyfile"
 )
 
 // The host's keys that guests see.
@@ -45,52 +43,33 @@ type Authority struct{ signer ssh.Signer }
 // OpenAuthority returns the authority of a state folder, and makes it at the first use. A key file
 // that others can read is an error.
 func OpenAuthority(ctx context.Context, state string) (*Authority, error) {
+	const then = "start the sandboxes again"
 	path := filepath.Join(state, keyFile)
-	if a, err := loadAuthority(path); !errors.Is(err, fs.ErrNotExist) {
-		return a, err
-	}
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		return nil, err
-	}
-	l, err := lockfile.Acquire(ctx, path+".lock")
+	b, err := keyfile.Read(ctx, path, then, func() error { return makeAuthority(path) })
 	if err != nil {
 		return nil, err
-	}
-	defer l.Close()
-	if a, err := loadAuthority(path); !errors.Is(err, fs.ErrNotExist) {
-		return a, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	block, err := ssh.MarshalPrivateKey(key, "bawn: authority of SSH host keys for sandboxes")
-	if err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(path, pem.EncodeToMemory(block)); err != nil {
-		return nil, fmt.Errorf("make the authority of SSH host keys: %w", err)
-	}
-	return loadAuthority(path)
-}
-
-func loadAuthority(path string) (*Authority, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("other users may have read %s: remove it, and start the sandboxes again", path)
 	}
 	signer, err := ssh.ParsePrivateKey(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w: remove it, and start the sandboxes again", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w: remove it, and %s", path, err, then)
 	}
 	return &Authority{signer}, nil
+}
+
+// makeAuthority writes the key of a new authority.
+func makeAuthority(path string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(key, "bawn: authority of SSH host keys for sandboxes")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(path, pem.EncodeToMemory(block)); err != nil {
+		return fmt.Errorf("make the authority of SSH host keys: %w", err)
+	}
+	return nil
 }
 
 // PublicKey returns the authority's public key as a line of authorized_keys has it.
