@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
@@ -17,7 +16,6 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"bawn.dev/bawn/internal/egress/audit"
@@ -25,6 +23,7 @@ import (
 	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
 	"bawn.dev/bawn/internal/egress/sshlogin"
 	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
+	"bawn.dev/bawn/internal/sys/relay"
 )
 
 // sshLab is a gateway between the host's git and ssh, as a guest has them, and a server of SSH at
@@ -36,19 +35,6 @@ type sshLab struct {
 	ssh    *gitsshtest.Server
 	config string // of the guest's ssh
 	home   string // the person's
-}
-
-func newSigner(t *testing.T) (ssh.Signer, ed25519.PrivateKey) {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, key
 }
 
 // seen returns what the server was asked to run, one a line.
@@ -112,8 +98,8 @@ func (g *sshLab) write(t *testing.T, file, text string) {
 // person sets the host's side up: a server, its key in known_hosts, and an ssh-agent with the person's key.
 func (g *sshLab) person(t *testing.T) {
 	t.Helper()
-	hostKey, _ := newSigner(t)
-	signer, key := newSigner(t)
+	hostKey, _ := gitsshtest.NewKey(t)
+	signer, key := gitsshtest.NewKey(t)
 	var l net.ListenConfig
 	listen, err := l.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,67 +110,17 @@ func (g *sshLab) person(t *testing.T) {
 	go g.ssh.Serve(t)
 	t.Setenv("HOME", g.home)
 	g.write(t, filepath.Join(g.home, ".ssh/known_hosts"), knownhosts.Line([]string{"example.com"}, hostKey.PublicKey())+"\n"+knownhosts.Line([]string{"[example.com]:443"}, hostKey.PublicKey())+"\n")
-	ring := agent.NewKeyring()
-	if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-		t.Fatal(err)
-	}
-	g.agent(t, ring)
-}
-
-// agent serves an ssh-agent.
-func (g *sshLab) agent(t *testing.T, ring agent.Agent) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "agent")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	var l net.ListenConfig
-	listen, err := l.Listen(t.Context(), "unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listen.Close() })
-	go func() {
-		for {
-			c, err := listen.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _ = agent.ServeAgent(ring, c); c.Close() }()
-		}
-	}()
-	t.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
+	t.Setenv("SSH_AUTH_SOCK", gitsshtest.Agent(t, key))
 }
 
 // reach returns the configuration by which the guest's ssh reaches example.com at a port through the gateway.
 func (g *sshLab) reach(t *testing.T, port uint16) string {
 	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				up, err := g.dialName("example.com", port)
-				if err != nil {
-					return
-				}
-				defer up.Close()
-				go func() { _, _ = io.Copy(up, c); _ = up.(*net.TCPConn).CloseWrite() }()
-				_, _ = io.Copy(c, up)
-			}()
+	_, at, _ := net.SplitHostPort(tunneltest.Serve(t, func(c net.Conn) {
+		if up, err := g.dialName("example.com", port); err == nil {
+			relay.Both(c, up)
 		}
-	}()
-	_, at, _ := net.SplitHostPort(l.Addr().String())
+	}))
 	file := filepath.Join(t.TempDir(), "config")
 	g.write(t, file, fmt.Sprintf("Host example.com\n HostName 127.0.0.1\n Port %s\n HostKeyAlias example.com\n GlobalKnownHostsFile %s\n UserKnownHostsFile none\n StrictHostKeyChecking yes\n IdentityAgent none\n IdentityFile none\n LogLevel ERROR\n SendEnv *\n", at, g.hosts))
 	return file
@@ -199,7 +135,7 @@ func (g *sshLab) git(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// ssh runs the guest's ssh.
+// sshCommand runs the guest's ssh.
 func (g *sshLab) sshCommand(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), "ssh", append([]string{"-F", g.config}, args...)...)
@@ -225,16 +161,13 @@ func TestSSHFetch(t *testing.T) {
 		{"no rule allows to fetch from example.com/own/other", "fetch git@example.com:own/other.git"},
 		{"no rule allows to fetch from example.com/own/app.wiki", "fetch git@example.com:own/app.wiki.git"},
 		{"no rule allows pushes to example.com/own/app", "push origin HEAD:main"},
-		{"is not allowed by the policy", "push --force origin HEAD:main"},
+		{"no rule allows pushes", "push --force origin HEAD:main"},
 		{`has the part ".."`, "fetch git@example.com:own/app/../other.git"},
 		{"no rule allows to fetch from example.com/~root/own/app", "fetch ssh://git@example.com/~root/own/app"},
 		{"which servers read in different ways", "fetch git@example.com:own/app'x"},
 		{"git archive --remote over SSH is not included", "archive --remote=git@example.com:own/app HEAD"},
 	} {
 		out, err := g.git(t, strings.Fields(c.args)...)
-		if c.args == "push --force origin HEAD:main" {
-			c.want = "no rule allows pushes"
-		}
 		if err == nil || !strings.Contains(out, c.want) {
 			t.Errorf("git %s: %v\n%s", c.args, err, out)
 		}
@@ -397,7 +330,7 @@ func TestSSHAtAnotherPort(t *testing.T) {
 	if out, err := g.git(t, "fetch", "origin"); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := g.git(t, "fetch", "git@example.com:own/other"); err == nil || !strings.Contains(out, "no rule allows to fetch from example.com/own/other") && !strings.Contains(out, "no rule allows to fetch") {
+	if out, err := g.git(t, "fetch", "git@example.com:own/other"); err == nil || !strings.Contains(out, "no rule allows to fetch from example.com/own/other") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -407,7 +340,7 @@ func TestSSHAtAnotherPort(t *testing.T) {
 func TestSSHHostKeys(t *testing.T) {
 	g := newSSHLab(t, "allow git:example.com/own/app")
 	file := filepath.Join(g.home, ".ssh/known_hosts")
-	other, _ := newSigner(t)
+	other, _ := gitsshtest.NewKey(t)
 	for text, want := range map[string]string{
 		"": "is not known on the host",
 		knownhosts.Line([]string{"other.example"}, g.ssh.Host.PublicKey()) + "\n":                                               "run `ssh git@example.com` on the host once",
@@ -434,8 +367,8 @@ func authorized(k ssh.PublicKey) string { return string(ssh.MarshalAuthorizedKey
 // refused with a reason, and other users than git or the person's.
 func TestSSHLogins(t *testing.T) {
 	g := newSSHLab(t, "allow git:example.com/own/app")
-	signer, key := newSigner(t)
-	g.agent(t, agent.NewKeyring())
+	signer, key := gitsshtest.NewKey(t)
+	t.Setenv("SSH_AUTH_SOCK", gitsshtest.Agent(t))
 	if out, err := g.git(t, "fetch", "origin"); err == nil || !strings.Contains(out, "the host's ssh-agent has no keys") || !strings.Contains(out, "run ssh-add on the host") {
 		t.Errorf("no keys: %v\n%s", err, out)
 	}
@@ -698,7 +631,7 @@ func TestSSHWithOpenSSHsAgent(t *testing.T) {
 		}
 	}
 	g := newSSHLab(t, "allow git:example.com/own/app")
-	signer, key := newSigner(t)
+	signer, key := gitsshtest.NewKey(t)
 	g.ssh.Key = signer.PublicKey()
 	dir, err := os.MkdirTemp("", "agent")
 	if err != nil {

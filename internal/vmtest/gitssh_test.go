@@ -3,9 +3,6 @@
 package vmtest
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
@@ -24,46 +19,15 @@ import (
 // ssh-agent at the socket that is returned.
 func gitServer(t *testing.T) (s *gitsshtest.Server, port int, socket string) {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, hostKey, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = &gitsshtest.Server{Root: t.TempDir(), Env: []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_GLOBAL=/dev/null"}}
-	if s.Host, err = ssh.NewSignerFromKey(hostKey); err != nil {
-		t.Fatal(err)
-	}
-	if s.Key, err = ssh.NewPublicKey(key.Public()); err != nil {
-		t.Fatal(err)
-	}
+	signer, key := gitsshtest.NewKey(t)
+	host, _ := gitsshtest.NewKey(t)
+	s = &gitsshtest.Server{Root: t.TempDir(), Key: signer.PublicKey(), Host: host, Env: []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_GLOBAL=/dev/null"}}
 	s.Listen, port = listen(t, serverAddr+":0")
 	go s.Serve(t)
 	hostGit(t, s.Root, `for r in app other; do git init -q --bare -b main own/$r.git; done
 git init -q -b main first; cd first; git commit -q --allow-empty -m first
 for r in app other; do git push -q ../own/$r.git main; done`)
-	ring := agent.NewKeyring()
-	if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-		t.Fatal(err)
-	}
-	socket = filepath.Join(t.TempDir(), "agent")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _ = agent.ServeAgent(ring, c); c.Close() }()
-		}
-	}()
-	return s, port, socket
+	return s, port, gitsshtest.Agent(t, key)
 }
 
 // hostGit runs a script of git commands on the host, and returns what it prints.

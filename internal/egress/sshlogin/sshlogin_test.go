@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/pem"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,23 +14,11 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sys/unix"
-)
 
-func newKey(t *testing.T) (ssh.Signer, ed25519.PrivateKey) {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, key
-}
+	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
+)
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
@@ -83,41 +70,26 @@ Host quiet.example.org
 // ones may be used, then those in files.
 func TestOrderOfKeys(t *testing.T) {
 	dir := t.TempDir()
-	ring := agent.NewKeyring()
 	names := map[string]string{}
+	var held []ed25519.PrivateKey
 	for _, name := range []string{"first", "named"} {
-		s, key := newKey(t)
-		if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-			t.Fatal(err)
-		}
+		s, key := gitsshtest.NewKey(t)
+		held = append(held, key)
 		names[string(s.PublicKey().Marshal())] = name
 		if name == "named" {
 			write(t, filepath.Join(dir, "named.pub"), string(ssh.MarshalAuthorizedKey(s.PublicKey())))
 		}
 	}
-	s, key := newKey(t)
+	s, key := gitsshtest.NewKey(t)
 	names[string(s.PublicKey().Marshal())] = "file"
 	block, err := ssh.MarshalPrivateKey(key, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "file"), string(pem.EncodeToMemory(block)))
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _ = agent.ServeAgent(ring, c) }()
-		}
-	}()
+	socket := gitsshtest.Agent(t, held...)
 	for only, want := range map[bool]string{false: "named first file", true: "named file"} {
-		set := &settings{agent: filepath.Join(dir, "s"), keyFiles: []string{filepath.Join(dir, "named"), filepath.Join(dir, "file"), filepath.Join(dir, "absent")}, onlyNamed: only}
+		set := &settings{agent: socket, keyFiles: []string{filepath.Join(dir, "named"), filepath.Join(dir, "file"), filepath.Join(dir, "absent")}, onlyNamed: only}
 		keys, done, err := set.keys(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -152,9 +124,9 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 // TestHostKeys: by name and port, by a certificate of an authority that is known, with revoked keys refused. An
 // authority's own key is no host key.
 func TestHostKeys(t *testing.T) {
-	key, _ := newKey(t)
-	other, _ := newKey(t)
-	ca, _ := newKey(t)
+	key, _ := gitsshtest.NewKey(t)
+	other, _ := gitsshtest.NewKey(t)
+	ca, _ := gitsshtest.NewKey(t)
 	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

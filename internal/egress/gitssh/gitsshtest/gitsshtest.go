@@ -1,18 +1,64 @@
-// Package gitsshtest has a server of git over SSH, for tests.
+// Package gitsshtest has a server of git over SSH, and keys and an ssh-agent of a person, for tests.
 package gitsshtest
 
 import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
 
+	"bawn.dev/bawn/internal/sys/accept"
 	"bawn.dev/bawn/internal/sys/proc"
 )
+
+// NewKey returns a new key, also as what signs with it.
+func NewKey(t *testing.T) (ssh.Signer, ed25519.PrivateKey) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, key
+}
+
+// Agent serves an ssh-agent with these keys until the test ends, and returns its socket.
+func Agent(t *testing.T, keys ...ed25519.PrivateKey) (socket string) {
+	t.Helper()
+	ring := agent.NewKeyring()
+	for _, k := range keys {
+		if err := ring.Add(agent.AddedKey{PrivateKey: k}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "agent") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket) //nolint:noctx // does not block
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := accept.NewGroup()
+	t.Cleanup(group.Close)
+	group.Serve(l, 8, func(_ context.Context, c net.Conn) { _ = agent.ServeAgent(ring, c) })
+	return socket
+}
 
 // Server takes one key, and runs the commands of sessions by a shell in a directory, as sshd does. An absolute
 // path is one below the directory.
