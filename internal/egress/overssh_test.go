@@ -52,20 +52,10 @@ func newSSHLab(t *testing.T, rules ...string) *sshLab {
 // newSSHLabOn is newSSHLab on a host that differs.
 func newSSHLabOn(t *testing.T, change func(*Config), rules ...string) *sshLab {
 	t.Helper()
-	for _, program := range []string{"git", "ssh"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(program + " is not installed")
-		}
+	if _, err := exec.LookPath("ssh"); err != nil {
+		t.Skip("ssh is not installed")
 	}
-	g := &sshLab{gitLab: &gitLab{root: t.TempDir(), work: filepath.Join(t.TempDir(), "work")}, home: t.TempDir()}
-	for _, name := range []string{"own/app.git", "own/other.git"} {
-		g.local(t, g.root, "init", "-q", "--bare", "-b", "main", name)
-	}
-	g.local(t, g.root, "clone", "-q", "own/app.git", g.work)
-	g.commit(t, "first")
-	for _, name := range []string{"app", "other"} {
-		g.local(t, g.work, "push", "-q", filepath.Join(g.root, "own", name+".git"), "HEAD:main", "HEAD:old")
-	}
+	g := &sshLab{gitLab: newRepositories(t), home: t.TempDir()}
 	state := t.TempDir()
 	authority, err := gitssh.OpenAuthority(t.Context(), state)
 	if err != nil {

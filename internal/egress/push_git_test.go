@@ -34,18 +34,8 @@ type gitLab struct {
 // newGitLab serves own/app.git and own/other.git, each with a commit on main.
 func newGitLab(t *testing.T, s *secrets, rules ...string) *gitLab {
 	t.Helper()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is not installed")
-	}
-	g := &gitLab{root: t.TempDir(), work: filepath.Join(t.TempDir(), "work"), server: &requestServer{}}
-	for _, name := range []string{"own/app.git", "own/other.git"} {
-		g.local(t, g.root, "init", "-q", "--bare", "-b", "main", name)
-	}
-	g.local(t, g.root, "clone", "-q", "own/app.git", g.work)
-	g.commit(t, "first")
-	for _, name := range []string{"app", "other"} {
-		g.local(t, g.work, "push", "-q", filepath.Join(g.root, "own", name+".git"), "HEAD:main", "HEAD:old")
-	}
+	g := newRepositories(t)
+	g.server = &requestServer{}
 	g.server.counter = newCounter(t, true, func(w http.ResponseWriter, r *http.Request) { g.backend(t, w, r) })
 	if s == nil {
 		s = &secrets{list: []secret.Bound{}}
@@ -55,6 +45,24 @@ func newGitLab(t *testing.T, s *secrets, rules ...string) *gitLab {
 	g.serve("example.com", "203.0.113.7:443", g.server.addr())
 	g.listen(t)
 	g.local(t, g.work, "remote", "set-url", "origin", "https://example.com/own/app.git")
+	return g
+}
+
+// newRepositories returns a lab of which there are only the repositories and the working copy.
+func newRepositories(t *testing.T) *gitLab {
+	t.Helper()
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("git is not installed")
+	}
+	g := &gitLab{root: t.TempDir(), work: filepath.Join(t.TempDir(), "work")}
+	for _, name := range []string{"own/app.git", "own/other.git"} {
+		g.local(t, g.root, "init", "-q", "--bare", "-b", "main", name)
+	}
+	g.local(t, g.root, "clone", "-q", "own/app.git", g.work)
+	g.commit(t, "first")
+	for _, name := range []string{"app", "other"} {
+		g.local(t, g.work, "push", "-q", filepath.Join(g.root, "own", name+".git"), "HEAD:main", "HEAD:old")
+	}
 	return g
 }
 
