@@ -1,6 +1,6 @@
 // Package gitwire reads the beginning of a push to a repository of git (gitprotocol-pack(5),
-// "Pushing Data To a Server"; over HTTP it is the body of a request, over SSH the input of a command), and writes the answer of a
-// server that refuses it. It decides nothing. Pure.
+// "Pushing Data To a Server"), and writes the answer of a server that refuses it. Over HTTP a push is
+// the body of a request, over SSH the input of a command. It decides nothing. Pure.
 package gitwire
 
 import (
@@ -74,28 +74,31 @@ func (p *Push) NeedsPack() bool {
 
 // Read reads a push up to its flush, and looks at what follows without taking it: a pack, or the
 // end where none is needed. With an error it returns what was read so far, for the answer.
-func Read(r *bufio.Reader) (*Push, error) { return readPush(r, (*Push).checkRest) }
+func Read(r *bufio.Reader) (*Push, error) {
+	p, err := readList(r)
+	if err == nil {
+		err = p.checkRest(r)
+	}
+	return p, err
+}
 
 // ReadOpen is Read for a connection that the client keeps open for the server's report. Where no pack
 // is needed, nothing of what follows the flush is part of the push, and the caller must not send it on.
 func ReadOpen(r *bufio.Reader) (*Push, error) {
-	return readPush(r, func(p *Push, r *bufio.Reader) error {
-		if !p.NeedsPack() {
-			return nil
-		}
-		return p.checkRest(r)
-	})
+	p, err := readList(r)
+	if err == nil && p.NeedsPack() {
+		err = p.checkRest(r)
+	}
+	return p, err
 }
 
-func readPush(r *bufio.Reader, checkRest func(*Push, *bufio.Reader) error) (*Push, error) {
+// readList reads a push up to its flush.
+func readList(r *bufio.Reader) (*Push, error) {
 	p := &Push{}
 	for {
 		line, err := p.line(r)
-		if err != nil {
+		if err != nil || line == nil {
 			return p, err
-		}
-		if line == nil {
-			return p, checkRest(p, r)
 		}
 		if err := p.add(line); err != nil {
 			return p, err
