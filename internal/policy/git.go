@@ -126,9 +126,9 @@ func (r *Rule) setGit(text string) error {
 	}
 	if r.ports[0].First == schemes["https"] { // the canonical form leaves :443 out
 		r.ports = append(r.ports, PortRange{sshPort, sshPort})
-	}
-	if r.Action == Deny && r.ports[0].First == schemes["https"] {
-		r.ports = append(r.ports, PortRange{schemes["http"], schemes["http"]})
+		if r.Action == Deny {
+			r.ports = append(r.ports, PortRange{schemes["http"], schemes["http"]})
+		}
 	}
 	if strings.Contains(authority, "*") || strings.Contains(path, "*") {
 		return errors.New("a rule about a repository names one: wildcards are for its refs (push=feature/*)")

@@ -312,12 +312,10 @@ func (m *request) matches(a Action, q Request, path []string) bool {
 	switch {
 	case m.git != nil && a == Deny:
 		return m.deniesGit(q, path)
-	case m.git != nil && q.Scheme == sshScheme:
+	case m.git != nil:
 		return m.allowsGit(q)
 	case m.scheme != q.Scheme:
 		return false
-	case m.git != nil:
-		return m.allowsGit(q)
 	}
 	if a == Allow {
 		return (len(m.methods) == 0 || slices.Contains(m.methods, q.Method)) &&
