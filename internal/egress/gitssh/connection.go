@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -86,9 +87,7 @@ type connection struct {
 	s    *Server
 	conn net.Conn
 	user string
-
-	mu   sync.Mutex
-	busy bool
+	busy atomic.Bool // the place of the one session is taken
 }
 
 // Serve serves a connection to its end, or until ctx ends, and closes it.
@@ -107,11 +106,8 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, t Target) {
 		return
 	}
 	go ssh.DiscardRequests(requests) // forwarded ports and the like: refused
-	_ = conn.SetDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(ctx)
 	c := &connection{Target: t, s: s, conn: conn, user: sc.User()}
 	c.accept(ctx, channels)
-	cancel()
 }
 
 // config is that of one connection.
@@ -148,7 +144,7 @@ func (c *connection) accept(ctx context.Context, channels <-chan ssh.NewChannel)
 			continue
 		case count >= maxSessions:
 			return
-		case !c.take():
+		case c.busy.Swap(true):
 			_ = n.Reject(ssh.ResourceShortage, "bawn: one session at a time")
 			continue
 		}
@@ -159,28 +155,13 @@ func (c *connection) accept(ctx context.Context, channels <-chan ssh.NewChannel)
 		}
 		sessions.Go(func() {
 			c.serve(ctx, ch, requests)
-			c.free()
+			c.busy.Store(false)
 		})
 	}
 }
 
 // await gives the client a while to read what it was told, and to ask for the next command.
 func (c *connection) await() { _ = c.conn.SetDeadline(time.Now().Add(quietTime)) }
-
-// take takes the place of the one session.
-func (c *connection) take() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	was := c.busy
-	c.busy = true
-	return !was
-}
-
-func (c *connection) free() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = false
-}
 
 // serve serves a session, until the client has closed it, too: what the client sends is held until then.
 func (c *connection) serve(ctx context.Context, ch ssh.Channel, requests <-chan *ssh.Request) {

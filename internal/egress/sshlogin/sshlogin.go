@@ -4,11 +4,13 @@
 package sshlogin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +91,7 @@ func (s *settings) keys(ctx context.Context) (list []ssh.Signer, done func(), er
 	}
 	list = append(list, others...)
 	for _, k := range inFiles {
-		if !hasSigner(list, k.PublicKey()) {
+		if !slices.ContainsFunc(list, func(o ssh.Signer) bool { return same(o.PublicKey(), k.PublicKey()) }) {
 			list = append(list, k)
 		}
 	}
@@ -147,22 +149,10 @@ func readKey(file string) (signer ssh.Signer, public ssh.PublicKey, why string) 
 }
 
 func has(list []ssh.PublicKey, key ssh.PublicKey) bool {
-	for _, k := range list {
-		if string(k.Marshal()) == string(key.Marshal()) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(k ssh.PublicKey) bool { return same(k, key) })
 }
 
-func hasSigner(list []ssh.Signer, key ssh.PublicKey) bool {
-	for _, k := range list {
-		if has([]ssh.PublicKey{k.PublicKey()}, key) {
-			return true
-		}
-	}
-	return false
-}
+func same(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
 
 // home returns the person's home directory.
 func home() string {
