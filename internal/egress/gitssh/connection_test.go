@@ -83,7 +83,6 @@ func (g *gate) connect(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { guest.Close() })
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -96,9 +95,11 @@ func (g *gate) connect(t *testing.T) net.Conn {
 			}
 			return &ssh.ClientConfig{User: "git", Auth: []ssh.AuthMethod{ssh.PublicKeys(g.key)}, HostKeyCallback: ssh.FixedHostKey(g.up.Host.PublicKey())}, func() {}, nil
 		})
-	g.done = make(chan struct{})
+	done := make(chan struct{})
+	g.done = done
+	t.Cleanup(func() { guest.Close(); <-done }) // it reads the times that the next test changes
 	go func() {
-		defer close(g.done)
+		defer close(done)
 		s.Serve(t.Context(), conn, Target{
 			Name: "git.example.org", Port: 22,
 			Dial: g.dial,
@@ -317,8 +318,8 @@ func TestSessionsThatStandStill(t *testing.T) {
 			if out, err := s.CombinedOutput("git-upload-pack 'own/app'"); err == nil || !strings.Contains(string(out), c.want) {
 				t.Errorf("%v %s", err, out)
 			}
-			g.mu.Lock()
-			defer g.mu.Unlock()
+			guest.Close()
+			g.ended(t)
 			if len(g.ends) != 1 || !strings.Contains(g.ends[0], c.want) {
 				t.Errorf("%q", g.ends)
 			}
