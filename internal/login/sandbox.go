@@ -6,9 +6,8 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/sys/fileid"
 )
 
 // Sandbox is the logins of the agents of one sandbox, as they are on disk. Safe for concurrent use.
@@ -18,7 +17,7 @@ type Sandbox struct {
 
 	mu        sync.Mutex
 	agents    []string
-	seen      unix.Stat_t
+	seen      fileid.Stamp // of the index
 	read      bool
 	list      []secret.Bound
 	endpoints []Endpoint
@@ -66,7 +65,7 @@ func (b *Sandbox) refresh() error {
 		b.list, b.endpoints = nil, nil
 		return nil
 	}
-	now, err := b.store.stamp()
+	now, err := fileid.StampOf(b.store.path())
 	if err != nil {
 		return fmt.Errorf("list of logins: %w", err)
 	}

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
@@ -126,16 +124,9 @@ func (s *Store) path() string { return filepath.Join(s.config, indexFile) }
 // List returns all entries, by agent. An index that is damaged, or that other users can change, is an
 // error.
 func (s *Store) List() ([]Login, error) {
-	b, err := regular.Read(s.path(), maxIndex, regular.NoFollow)
+	b, err := regular.ReadOwn(s.path(), maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list of logins: %w", err)
-	}
-	fi, err := os.Lstat(s.path())
-	if err == nil && fi.Mode().Perm()&0o022 != 0 {
-		err = fmt.Errorf("%s must be a file that only you can change: chmod 600 it", s.path())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list of logins: %w", err)
@@ -416,14 +407,4 @@ func (s *Store) refused(agent string, serial int, why string) error {
 		}
 		return nil
 	})
-}
-
-// stamp tells two versions of the index apart.
-func (s *Store) stamp() (st unix.Stat_t, err error) {
-	err = unix.Lstat(s.path(), &st)
-	if errors.Is(err, fs.ErrNotExist) {
-		return unix.Stat_t{}, nil
-	}
-	st.Atim = unix.Timespec{}
-	return st, err
 }

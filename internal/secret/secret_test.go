@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // fakeRing is a keyring in memory.
@@ -469,8 +471,12 @@ func TestIndexOfAnotherBuild(t *testing.T) {
 			t.Errorf("%s is accepted", changed)
 		}
 	}
-	if _, err := parseIndex(make([]byte, maxIndex+1), "x"); err == nil {
-		t.Error("a list without end")
+	s, _ := testStore(t)
+	if err := errors.Join(os.MkdirAll(s.config, 0o700), os.WriteFile(s.indexPath(), []byte(good+strings.Repeat(" ", maxIndex)), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(); !errors.Is(err, regular.ErrTooLarge) {
+		t.Error("a list without end:", err)
 	}
 }
 

@@ -6,18 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
@@ -84,26 +81,12 @@ func (s *Store) List() ([]Secret, error) {
 }
 
 func (s *Store) read() ([]Secret, error) {
-	f, err := regular.Open(s.indexPath(), regular.NoFollow)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	b, err := regular.ReadOwn(s.indexPath(), maxIndex)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	case errors.Is(err, regular.ErrNotRegular):
-		return nil, fmt.Errorf("list of secrets: %s must be a regular file that only you can change", s.indexPath())
-	case err != nil:
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list of secrets: %w", err)
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if fi.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("list of secrets: %s must be a regular file that only you can change: chmod 600 it", s.indexPath())
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
-	if err != nil {
-		return nil, err
 	}
 	return parseIndex(b, s.indexPath())
 }
@@ -111,9 +94,6 @@ func (s *Store) read() ([]Secret, error) {
 // parseIndex reads the text of an index.
 func parseIndex(b []byte, path string) ([]Secret, error) {
 	var in index
-	if len(b) > maxIndex {
-		return nil, fmt.Errorf("list of secrets: %s is larger than %d bytes", path, maxIndex)
-	}
 	if err := json.Unmarshal(b, &in); err != nil {
 		return nil, fmt.Errorf("list of secrets: %s is damaged: %w", path, err)
 	}
@@ -283,7 +263,7 @@ type Bindings struct {
 	dir, id string
 
 	mu   sync.Mutex
-	seen stamp
+	seen fileid.Stamp // of the index
 	list []Bound
 }
 
@@ -309,15 +289,6 @@ func (b *Bound) Is(text string) bool {
 	return ok && b.Token && strings.Count(head, ".") == 1 && strings.Trim(head, alphabet+"-_.=") == ""
 }
 
-// stamp tells two versions of the index apart: each change makes a new file.
-type stamp struct {
-	exists   bool
-	inode    uint64
-	size     int64
-	modified time.Time
-	changed  unix.Timespec
-}
-
 // Bindings returns the secrets of the sandbox with that ID, of a project directory.
 func (s *Store) Bindings(dir, sandboxID string) *Bindings {
 	return &Bindings{store: s, dir: dir, id: sandboxID}
@@ -328,9 +299,9 @@ func (s *Store) Bindings(dir, sandboxID string) *Bindings {
 func (b *Bindings) List() ([]Bound, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now, err := b.store.stamp()
+	now, err := fileid.StampOf(b.store.indexPath())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list of secrets: %w", err)
 	}
 	if now == b.seen {
 		return b.list, nil
@@ -383,17 +354,4 @@ func (b *Bound) Environ() []string {
 		env = append(env, b.Name+"_SESSION_TOKEN="+b.Keys.Token)
 	}
 	return env
-}
-
-// stamp returns that of the index on disk.
-func (s *Store) stamp() (stamp, error) {
-	var st unix.Stat_t
-	err := unix.Lstat(s.indexPath(), &st)
-	if errors.Is(err, fs.ErrNotExist) {
-		return stamp{}, nil
-	}
-	if err != nil {
-		return stamp{}, fmt.Errorf("list of secrets: %w", err)
-	}
-	return stamp{true, st.Ino, st.Size, time.Unix(st.Mtim.Unix()), st.Ctim}, nil
 }

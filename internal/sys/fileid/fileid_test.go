@@ -40,13 +40,18 @@ func TestWhatChangesAnIdentity(t *testing.T) {
 			t.Fatal(err)
 		}
 		v1, e1 := both(t, path)
+		s1, err1 := StampOf(path)
 		awaitTick(t, path)
 		if err := c.change(path); err != nil {
 			t.Fatal(err)
 		}
 		v2, e2 := both(t, path)
+		s2, err2 := StampOf(path)
 		if (v1 != v2) != c.version || (e1 != e2) != c.exact {
 			t.Errorf("%s: version %q to %q, exact %q to %q", c.what, v1, v2, e1, e2)
+		}
+		if (s1 != s2) != c.exact || errors.Join(err1, err2) != nil {
+			t.Errorf("%s: stamp %v to %v, %v, %v", c.what, s1, s2, err1, err2)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 var (
 	ErrNotRegular = errors.New("not a regular file")
 	ErrTooLarge   = errors.New("larger than it may be")
+	ErrWritable   = errors.New("users other than its owner can change it: chmod 600 it")
 )
 
 // Flags are the flags of open(2) with which a file is opened for reading: the opening of a FIFO does
@@ -52,6 +53,24 @@ func Check(f *os.File, err error) (*os.File, error) {
 func Read(path string, limit int64, flags int) ([]byte, error) {
 	f, err := Open(path, flags)
 	return readAll(f, err, limit)
+}
+
+// ReadOwn is Read of a file that nobody but its owner can change, and that is no symbolic link. Of another
+// one it returns ErrWritable.
+func ReadOwn(path string, limit int64) ([]byte, error) {
+	f, err := Open(path, NoFollow)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Mode().Perm()&0o022 != 0 {
+		err = &fs.PathError{Op: "open", Path: path, Err: ErrWritable}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return readAll(f, nil, limit)
 }
 
 // ReadIn is Read of a file in a directory that no path leads out of. It follows links in there.

@@ -54,3 +54,28 @@ func TestRead(t *testing.T) {
 		t.Errorf("/dev/null: %v", err)
 	}
 }
+
+// TestReadOwn: a file that others can change is not read, nor a link.
+func TestReadOwn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := errors.Join(os.WriteFile(file, []byte("12345"), 0o600), os.Symlink("file", file+".link")); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]error{0o600: nil, 0o644: nil, 0o620: regular.ErrWritable, 0o602: regular.ErrWritable} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := regular.ReadOwn(file, 5); !errors.Is(err, want) || (err == nil) != (string(b) == "12345") {
+			t.Errorf("%v: %q, %v", mode, b, err)
+		}
+	}
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := regular.ReadOwn(file, 4); !errors.Is(err, regular.ErrTooLarge) || string(b) != "1234" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := regular.ReadOwn(file+".link", 5); !errors.Is(err, unix.ELOOP) {
+		t.Error("a link:", err)
+	}
+}
