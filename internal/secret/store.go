@@ -194,10 +194,10 @@ func (s *Store) Set(ctx context.Context, sec Secret, value string) (Secret, erro
 		err = atomicfile.WriteJSON(s.indexPath(), index{next})
 	}
 	if err != nil {
-		return sec, errors.Join(err, s.forget(&sec))
+		return sec, errors.Join(err, s.Forget(&sec))
 	}
 	if old >= 0 {
-		return sec, s.forget(&list[old])
+		return sec, s.Forget(&list[old])
 	}
 	return sec, nil
 }
@@ -254,7 +254,7 @@ func (s *Store) Remove(ctx context.Context, name, dir string) error {
 	if err := atomicfile.WriteJSON(s.indexPath(), index{slices.Delete(list, i, i+1)}); err != nil {
 		return err
 	}
-	return s.forget(&old)
+	return s.Forget(&old)
 }
 
 // Bindings are the secrets of one sandbox, as they are on disk. Safe for concurrent use.

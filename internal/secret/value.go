@@ -87,11 +87,8 @@ func (s *Store) Keep(sec *Secret, value string) error {
 	return s.keep(sec, value)
 }
 
-// Forget removes a value that Keep stored.
-func (s *Store) Forget(sec *Secret) error { return s.forget(sec) }
-
-// forget removes the value of an entry.
-func (s *Store) forget(sec *Secret) error {
+// Forget removes the value of an entry.
+func (s *Store) Forget(sec *Secret) error {
 	switch sec.Keeper {
 	case Keyring:
 		return s.ring.Delete(sec.Stored)
