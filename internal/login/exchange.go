@@ -80,20 +80,16 @@ func (b *Sandbox) Begin(ctx context.Context, at []Endpoint, r Request) (*Exchang
 	if !slices.Contains(Grants, r.Grant) {
 		return nil, Denied(fmt.Sprintf("a request for tokens with the grant_type %.100q is not passed on", r.Grant))
 	}
-	agent, err := b.choose(at, r)
+	before, err := b.choose(at, r)
 	if err != nil {
 		return nil, err
 	}
-	before, err := b.store.Get(agent)
-	if err != nil {
-		return nil, err
-	}
-	lock, err := b.store.lockLogin(ctx, agent)
+	lock, err := b.store.lockLogin(ctx, before.Agent)
 	if err != nil {
 		return nil, err
 	}
 	x := &Exchange{b: b, client: r.Client, lock: lock}
-	if x.login, err = b.store.Get(agent); err == nil {
+	if x.login, err = b.store.Get(before.Agent); err == nil {
 		err = x.begin(ctx, r, before.Serial)
 	}
 	if err != nil {
@@ -110,7 +106,7 @@ func (s *Store) lockLogin(ctx context.Context, agent string) (*lockfile.Lock, er
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, exchangeWait, errors.New("another sandbox is at it"))
+	ctx, cancel := context.WithTimeoutCause(ctx, exchangeWait, errors.New("another request for its tokens has not ended yet"))
 	defer cancel()
 	for {
 		lock, err := lockfile.TryAcquire(filepath.Join(dir, agent+".lock"))
@@ -129,26 +125,23 @@ func (s *Store) lockLogin(ctx context.Context, agent string) (*lockfile.Lock, er
 	}
 }
 
-// choose returns the agent whose login a request is about: whose placeholder it has, else which may log
-// in, else the first.
-func (b *Sandbox) choose(at []Endpoint, r Request) (agent string, err error) {
+// choose returns the login that a request is about: whose placeholder it has, else that of an agent that may
+// log in, else the first.
+func (b *Sandbox) choose(at []Endpoint, r Request) (chosen Login, err error) {
 	for _, e := range at {
 		l, err := b.store.Get(e.Agent)
 		if err != nil {
-			return "", err
+			return Login{}, err
 		}
 		own, err := b.store.own(&l, r.Refresh)
-		if err != nil {
-			return "", err
+		if own || err != nil {
+			return l, err
 		}
-		if own || agent == "" || b.open(&l) {
-			agent = e.Agent
-		}
-		if own {
-			break
+		if chosen.Agent == "" || b.open(&l) {
+			chosen = l
 		}
 	}
-	return agent, nil
+	return chosen, nil
 }
 
 // own reports whether a text is the placeholder of a login's refresh token.
@@ -324,7 +317,7 @@ type Answer struct {
 func (x *Exchange) Done(status int, body []byte) (a Answer, err error) {
 	var answer map[string]json.RawMessage
 	ok := json.Unmarshal(body, &answer) == nil && answer != nil
-	t := &tokens{values: map[string]string{}, made: x.made, answer: answer, serial: x.login.Serial, client: x.client, sandbox: x.b.id, sandboxN: x.b.name}
+	t := &tokens{values: map[string]string{}, made: x.made, answer: answer, serial: x.login.Serial, client: x.client, by: x.b}
 	for _, field := range TokenFields {
 		var v string
 		switch raw, is := answer[field]; {

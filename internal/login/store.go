@@ -279,14 +279,13 @@ func (s *Store) forget(old *Login, fields []string) (err error) {
 
 // tokens are those of one answer.
 type tokens struct {
-	values   map[string]string // by field
-	made     bool              // they are a new login, not a refresh of the one that is kept
-	answer   map[string]json.RawMessage
-	serial   int // of the login when they were asked for
-	expires  time.Time
-	client   string
-	sandbox  string
-	sandboxN string
+	values  map[string]string // by field
+	made    bool              // they are a new login, not a refresh of the one that is kept
+	answer  map[string]json.RawMessage
+	serial  int // of the login when they were asked for
+	expires time.Time
+	client  string
+	by      *Sandbox // which asked for them
 }
 
 // errChanged means that the person removed or replaced the login while tokens were asked for.
@@ -344,8 +343,8 @@ func (l Login) with(kept map[string]Token, t *tokens, now time.Time) Login {
 	}
 	l.Tokens, l.Renewed, l.Expires, l.Refused, l.Serial = next, now, t.expires, "", l.Serial+1
 	if t.made {
-		l.UseHost, l.Made, l.Account, l.Client, l.Sandbox = false, now, "", t.client, t.sandboxN
-		if l.Window.Sandbox == t.sandbox {
+		l.UseHost, l.Made, l.Account, l.Client, l.Sandbox = false, now, "", t.client, t.by.name
+		if l.Window.Sandbox == t.by.id {
 			l.Window = Window{}
 		}
 	}
