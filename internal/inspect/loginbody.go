@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -42,11 +41,11 @@ func readLoginForm(r *http.Request) (*loginForm, error) {
 	if coding, err := codingOf(r.Header.Values("Content-Encoding")); err != nil || coding != "" {
 		return nil, &refusal{status: http.StatusUnsupportedMediaType, reason: "the body of a request for tokens has a content coding"}
 	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, maxLoginBody+1))
-	switch {
-	case err != nil:
-		return nil, &refusal{status: http.StatusBadRequest, reason: "the request's body ended early"}
-	case len(b) > maxLoginBody:
+	b, over, err := wholeBody(r.Body, maxLoginBody)
+	if err != nil {
+		return nil, err
+	}
+	if over {
 		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: fmt.Sprintf("the body of a request for tokens has more than %d bytes", maxLoginBody)}
 	}
 	f, err := parseLoginForm(r.Header.Values("Content-Type"), b)

@@ -368,6 +368,12 @@ func TestOtherCredentialsInForms(t *testing.T) {
 			t.Errorf("%.150q, allowed: %d %s", c.body, res.StatusCode, page)
 		}
 	}
+	// Also where the body is held, since a secret may belong in it: it is said once, and as what it is.
+	held := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{Where: secret.InBody}))
+	res, page := held.do(held.client("h2"), request(t, "POST", "/", strings.NewReader("client_secret=of-the-attacker"), "Content-Type", form))
+	if res.StatusCode != 403 || !strings.Contains(page, "other-credentials") || held.log() == "" || strings.Contains(held.log(), "\n") {
+		t.Errorf("%d %s; log: %s", res.StatusCode, page, held.log())
+	}
 	// The secret's own place in a form is no other credential.
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{Where: secret.InBody}))

@@ -192,11 +192,11 @@ func (j *judgement) substitute(r *http.Request) error {
 		return nil
 	}
 	src := r.Body
-	text, err := io.ReadAll(io.LimitReader(src, maxHeldBody+1))
+	text, over, err := wholeBody(src, maxHeldBody)
 	if err != nil {
-		return &refusal{status: http.StatusBadRequest, reason: "the request's body ended early"}
+		return err
 	}
-	if len(text) > maxHeldBody {
+	if over {
 		r.Body = joined{io.MultiReader(bytes.NewReader(text), src), src}
 		return nil
 	}
@@ -223,6 +223,20 @@ func (j *judgement) substitute(r *http.Request) error {
 	r.Body, r.ContentLength = joined{bytes.NewReader(text), src}, int64(len(text))
 	r.Header.Del("Content-Length")
 	return nil
+}
+
+// wholeBody reads the whole of a body that may have limit bytes. over: it has more, of which b is the beginning.
+// Errors are *refusal.
+func wholeBody(src io.Reader, limit int64) (b []byte, over bool, err error) {
+	b, err = io.ReadAll(io.LimitReader(src, limit+1))
+	var why *refusal
+	switch {
+	case errors.As(err, &why): // by what looks into the body, which has logged it
+		return nil, false, &refusal{status: why.status, reason: why.reason, logged: true}
+	case err != nil:
+		return nil, false, &refusal{status: http.StatusBadRequest, reason: "the request's body ended early"}
+	}
+	return b, int64(len(b)) > limit, nil
 }
 
 // joined reads from one and closes another.

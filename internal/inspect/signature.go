@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -195,14 +194,11 @@ func (j *judgement) hash(r *http.Request) (string, error) {
 		return "", why
 	}
 	src := r.Body
-	b, err := io.ReadAll(io.LimitReader(src, maxSignedBody+1))
-	var why *refusal
-	switch {
-	case errors.As(err, &why):
-		return "", &refusal{status: why.status, reason: why.reason, logged: true}
-	case err != nil:
-		return "", &refusal{status: http.StatusBadRequest, reason: "the request's body ended early"}
-	case len(b) > maxSignedBody:
+	b, over, err := wholeBody(src, maxSignedBody)
+	if err != nil {
+		return "", err
+	}
+	if over {
 		return "", tooLong()
 	}
 	r.Body, r.ContentLength = joined{bytes.NewReader(b), src}, int64(len(b))
