@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/accept"
@@ -74,7 +76,7 @@ type Inspector struct {
 	requests chan struct{} // a place for each request
 	// exchanges has a place for each request for tokens.
 	exchanges chan struct{}
-	held      budget // of the bodies that are held to be signed
+	held      *semaphore.Weighted // bytes of the bodies that are held to be signed
 	times     times
 }
 
@@ -87,7 +89,7 @@ type times struct {
 func New(c Config) *Inspector {
 	return &Inspector{
 		c: c, sent: sentValues{pause: chancePause},
-		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: budget{left: maxSignedBodies},
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxSignedBodies),
 		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/secret"
@@ -207,40 +206,16 @@ func (j *judgement) hash(r *http.Request) (string, error) {
 
 // hold takes n bytes of what the bodies of a sandbox may hold to be signed, until the request ends.
 func (j *judgement) hold(n int64) *refusal {
-	held := &j.s.i.held
-	if !held.take(n) {
+	held := j.s.i.held
+	if !held.TryAcquire(n) {
 		return unavailable("more than %d MiB of bodies are held to be signed: try again, or have the client send UNSIGNED-PAYLOAD as X-Amz-Content-Sha256", maxSignedBodies>>20)
 	}
-	context.AfterFunc(j.ctx, func() { held.give(n) })
+	context.AfterFunc(j.ctx, func() { held.Release(n) })
 	return nil
 }
 
 func tooLong() *refusal {
 	return &refusal{status: http.StatusRequestEntityTooLarge, reason: "the request's body is longer than the 16 MiB that bawn holds to sign it: have the client send X-Amz-Content-Sha256 (UNSIGNED-PAYLOAD, or the hash of the body)"}
-}
-
-// budget is a number of bytes that requests share. Safe for concurrent use.
-type budget struct {
-	mu   sync.Mutex
-	left int64
-}
-
-// take takes n bytes; false: there are not so many left.
-func (b *budget) take(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n > b.left {
-		return false
-	}
-	b.left -= n
-	return true
-}
-
-// give gives n bytes back.
-func (b *budget) give(n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.left += n
 }
 
 // keys returns a pair, and arranges that its parts are found in answers.

@@ -335,8 +335,8 @@ func TestNoPair(t *testing.T) {
 func TestBodiesThatAreHeld(t *testing.T) {
 	server := awsServer()
 	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
-	held := &p.i.held
-	if !held.take(maxSignedBodies - 10) {
+	held := p.i.held
+	if !held.TryAcquire(maxSignedBodies - 10) {
 		t.Fatal("no room at the beginning")
 	}
 	c := p.client("h2")
@@ -355,10 +355,8 @@ func TestBodiesThatAreHeld(t *testing.T) {
 		t.Error("without room:", s)
 	}
 	p.stop()
-	held.mu.Lock()
-	defer held.mu.Unlock()
-	if held.left != 10 {
-		t.Error("left:", held.left)
+	if !held.TryAcquire(10) || held.TryAcquire(1) {
+		t.Error("not 10 bytes are left")
 	}
 }
 
@@ -367,8 +365,8 @@ func TestBodiesThatAreHeld(t *testing.T) {
 func TestAttackSignedChunksTakeMemory(t *testing.T) {
 	server := awsServer()
 	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
-	held := &p.i.held
-	if !held.take(maxSignedBodies - 4<<10) {
+	held := p.i.held
+	if !held.TryAcquire(maxSignedBodies - 4<<10) {
 		t.Fatal("no room at the beginning")
 	}
 	send := func(body string) int {
@@ -390,10 +388,8 @@ func TestAttackSignedChunksTakeMemory(t *testing.T) {
 		t.Error("without room:", s, p.log())
 	}
 	p.stop()
-	held.mu.Lock()
-	defer held.mu.Unlock()
-	if held.left != 4<<10 {
-		t.Error("left:", held.left)
+	if !held.TryAcquire(4<<10) || held.TryAcquire(1) {
+		t.Error("not 4 KiB are left")
 	}
 }
 
