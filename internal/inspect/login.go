@@ -46,7 +46,10 @@ func (i *Inspector) bindings() ([]secret.Bound, error) {
 		return list, err
 	}
 	tokens, err := i.c.Logins.List()
-	return slices.Concat(list, tokens), err
+	if err != nil || len(tokens) == 0 {
+		return list, err
+	}
+	return slices.Concat(list, tokens), nil
 }
 
 // endpoints returns the token endpoints on a host.
@@ -64,9 +67,13 @@ func (s *session) endpoint(r *http.Request) (at []login.Endpoint, err error) {
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: errNoList.Error()}
 	}
+	if len(list) == 0 {
+		return nil, nil
+	}
 	plain, _, _ := strings.Cut(r.RequestURI, "?")
+	asked := []string{loose(plain), loose(r.URL.Path)}
 	for _, e := range list {
-		switch near := loose(plain) == loose(e.Path) || loose(r.URL.Path) == loose(e.Path); {
+		switch near := slices.Contains(asked, loose(e.Path)); {
 		case near && e.Refuse:
 			return nil, forbidden("%s turns the login of %s into another credential, which would be the guest's: give a key with bawn secret", e.Path, e.Agent)
 		case plain == e.Path && r.URL.Path == e.Path:
