@@ -220,16 +220,12 @@ func TestExpectContinue(t *testing.T) {
 		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 	}), bothProtocols, bound(secret.Place{}))
 	read := false
-	r := request(t, "PUT", "/", readFunc(func([]byte) (int, error) { read = true; return 0, io.EOF }), "Authorization", "Bearer "+standIn, "Expect", "100-continue")
+	r := request(t, "PUT", "/", readerFunc(func([]byte) (int, error) { read = true; return 0, io.EOF }), "Authorization", "Bearer "+standIn, "Expect", "100-continue")
 	r.ContentLength = 1 << 30
 	if res, _ := p.do(p.client("http/1.1"), r); res.StatusCode != 413 || read {
 		t.Error(res.StatusCode, read)
 	}
 }
-
-type readFunc func([]byte) (int, error)
-
-func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestWebSocket passes both ways, and ends when the server sends the value back.
 func TestWebSocket(t *testing.T) {

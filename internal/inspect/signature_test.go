@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,20 +94,6 @@ func noReal(t *testing.T, what, text string) {
 	}
 }
 
-func awsChunks(signed bool, tail string, chunks ...string) string {
-	var b strings.Builder
-	for _, c := range append(chunks, "") {
-		b.WriteString(strconv.FormatInt(int64(len(c)), 16))
-		if signed {
-			b.WriteString(";chunk-signature=" + strings.Repeat("0", 64))
-		}
-		if b.WriteString("\r\n" + c); c != "" {
-			b.WriteString("\r\n")
-		}
-	}
-	return b.String() + tail
-}
-
 // TestSignedAnew: what the guest signs with the placeholders arrives signed with the pair, whatever it says
 // about its body.
 func TestSignedAnew(t *testing.T) {
@@ -128,10 +113,10 @@ func TestSignedAnew(t *testing.T) {
 			{"hash of the client", "s3", sigv4.Hash([]byte("an object")), "an object", "an object", []string{"Content-Type", "text/plain"}},
 			{"no hash", "dynamodb", "", `{"TableName":"t"}`, `{"TableName":"t"}`, []string{"X-Amz-Target", "DynamoDB_20120810.GetItem", "Content-Type", "application/x-amz-json-1.0"}},
 			{"no hash, S3", "s3", "", "an object", "an object", nil},
-			{"trailer", "s3", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", awsChunks(false, "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", "an ", "object"), "an object", []string{"Content-Encoding", "aws-chunked", "X-Amz-Trailer", "x-amz-checksum-crc32", "X-Amz-Decoded-Content-Length", "9"}},
-			{"gzip in chunks", "s3", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", awsChunks(false, "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", zipped.String()), zipped.String(), []string{"Content-Encoding", "gzip,aws-chunked"}},
-			{"signed chunks", "s3", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", awsChunks(true, "\r\n", strings.Repeat("x", 64<<10), "the rest"), strings.Repeat("x", 64<<10) + "the rest", []string{"Content-Encoding", "aws-chunked"}},
-			{"signed chunks and trailer", "s3", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", awsChunks(true, "x-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:"+strings.Repeat("0", 64)+"\r\n\r\n", "an object"), "an object", []string{"Content-Encoding", "aws-chunked"}},
+			{"trailer", "s3", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", sigv4test.Chunks(false, "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", "an ", "object"), "an object", []string{"Content-Encoding", "aws-chunked", "X-Amz-Trailer", "x-amz-checksum-crc32", "X-Amz-Decoded-Content-Length", "9"}},
+			{"gzip in chunks", "s3", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", sigv4test.Chunks(false, "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", zipped.String()), zipped.String(), []string{"Content-Encoding", "gzip,aws-chunked"}},
+			{"signed chunks", "s3", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", sigv4test.Chunks(true, "\r\n", strings.Repeat("x", 64<<10), "the rest"), strings.Repeat("x", 64<<10) + "the rest", []string{"Content-Encoding", "aws-chunked"}},
+			{"signed chunks and trailer", "s3", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", sigv4test.Chunks(true, "x-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:"+strings.Repeat("0", 64)+"\r\n\r\n", "an object"), "an object", []string{"Content-Encoding", "aws-chunked"}},
 		} {
 			for _, keys := range []secret.KeyPair{thePair, {ID: thePair.ID, Secret: thePair.Secret}} {
 				r := request(t, "PUT", "/bucket/a%20key%2Bplus?partNumber=1&uploadId=a/b", strings.NewReader(one.body), one.header...)
@@ -202,9 +187,9 @@ func TestSignaturesOfOthers(t *testing.T) {
 		"secret as a header":       {changed(ours, func(r *http.Request) { r.Header.Set("X-Amz-Meta-A", thePair.Secret) }), "placeholder"},
 		"secret in the path":       {signed(thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1", "/b/"+thePair.Secret, "x"), "placeholder"},
 		"secret of another host":   {signed(thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1", "/b/k", elsewhere), "placeholder of the secret OTHER_KEY"},
-		"the same over chunks":     {signed(thePair, trailer, "s3", "eu-central-1", "/b/k", awsChunks(false, "\r\n", elsewhere[:20], elsewhere[20:]), "Content-Encoding", "aws-chunked"), "placeholder of the secret OTHER_KEY"},
-		"the same over signed":     {signed(thePair, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "s3", "eu-central-1", "/b/k", awsChunks(true, "\r\n", elsewhere[:20], elsewhere[20:])), "placeholder of the secret OTHER_KEY"},
-		"the same in a trailer":    {signed(thePair, trailer, "s3", "eu-central-1", "/b/k", awsChunks(false, "x-amz-checksum-a:"+elsewhere+"\r\n\r\n", "x")), "placeholder of the secret OTHER_KEY"},
+		"the same over chunks":     {signed(thePair, trailer, "s3", "eu-central-1", "/b/k", sigv4test.Chunks(false, "\r\n", elsewhere[:20], elsewhere[20:]), "Content-Encoding", "aws-chunked"), "placeholder of the secret OTHER_KEY"},
+		"the same over signed":     {signed(thePair, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "s3", "eu-central-1", "/b/k", sigv4test.Chunks(true, "\r\n", elsewhere[:20], elsewhere[20:])), "placeholder of the secret OTHER_KEY"},
+		"the same in a trailer":    {signed(thePair, trailer, "s3", "eu-central-1", "/b/k", sigv4test.Chunks(false, "x-amz-checksum-a:"+elsewhere+"\r\n\r\n", "x")), "placeholder of the secret OTHER_KEY"},
 		"the same, held":           {signed(thePair, "", "s3", "eu-central-1", "/b/k", elsewhere), "placeholder of the secret OTHER_KEY"},
 		"secret in a form":         {signed(thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1", "/b/k", "a="+thePair.Secret, "Content-Type", "application/x-www-form-urlencoded"), "placeholder of the secret AWS"},
 		"no chunks":                {signed(thePair, trailer, "s3", "eu-central-1", "/b/k", "no chunks at all\r\n"), "aws-chunked"},
@@ -380,11 +365,11 @@ func TestAttackSignedChunksTakeMemory(t *testing.T) {
 		return res.StatusCode
 	}
 	for range 3 {
-		if s := send(awsChunks(true, "\r\n", strings.Repeat("x", 3<<10), "rest")); s != 200 {
+		if s := send(sigv4test.Chunks(true, "\r\n", strings.Repeat("x", 3<<10), "rest")); s != 200 {
 			t.Error("with room:", s)
 		}
 	}
-	if s := send(awsChunks(true, "\r\n", strings.Repeat("x", 5<<10))); s == 200 || !strings.Contains(p.log(), "64 MiB") {
+	if s := send(sigv4test.Chunks(true, "\r\n", strings.Repeat("x", 5<<10))); s == 200 || !strings.Contains(p.log(), "64 MiB") {
 		t.Error("without room:", s, p.log())
 	}
 	p.stop()

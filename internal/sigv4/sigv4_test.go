@@ -74,33 +74,9 @@ func TestPublishedExamples(t *testing.T) {
 	}
 }
 
-// chunked returns a body of these chunks, with signatures of the guest's that count for nothing.
-func chunked(signed bool, tail string, chunks ...string) string {
-	var b strings.Builder
-	for _, c := range append(chunks, "") {
-		b.WriteString(strings.ToLower(hexOf(len(c))))
-		if signed {
-			b.WriteString(";chunk-signature=" + strings.Repeat("0", 64))
-		}
-		b.WriteString("\r\n" + c)
-		if c != "" {
-			b.WriteString("\r\n")
-		}
-	}
-	return b.String() + tail
-}
-
-func hexOf(n int) string {
-	const digits = "0123456789ABCDEF"
-	if n < 16 {
-		return digits[n : n+1]
-	}
-	return hexOf(n/16) + digits[n%16:n%16+1]
-}
-
 // TestPublishedChunks are signed as AWS says: 66,560 bytes in two chunks.
 func TestPublishedChunks(t *testing.T) {
-	body := chunked(true, "\r\n", strings.Repeat("a", 65536), strings.Repeat("a", 1024))
+	body := sigv4test.Chunks(true, "\r\n", strings.Repeat("a", 65536), strings.Repeat("a", 1024))
 	r := signedBy("PUT", "https://s3.amazonaws.com/examplebucket/chunkObject.txt", signedChunks,
 		"Content-Encoding", "aws-chunked", "X-Amz-Decoded-Content-Length", "66560", "X-Amz-Storage-Class", "REDUCED_REDUNDANCY")
 	r.ContentLength = 66824
@@ -140,7 +116,7 @@ func TestPublishedTrailer(t *testing.T) {
 	if want := "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e"; chain.last != want {
 		t.Error("the first signature:", chain.last)
 	}
-	b := c.NewBody(strings.NewReader(chunked(true, "x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:"+strings.Repeat("1", 64)+"\r\n\r\n", strings.Repeat("a", 65536), strings.Repeat("a", 1024))), lookAt(func([]byte, bool) error { return nil }))
+	b := c.NewBody(strings.NewReader(sigv4test.Chunks(true, "x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:"+strings.Repeat("1", 64)+"\r\n\r\n", strings.Repeat("a", 65536), strings.Repeat("a", 1024))), lookAt(func([]byte, bool) error { return nil }))
 	b.Start(chain)
 	out, err := io.ReadAll(b)
 	if err != nil || !strings.HasSuffix(string(out), "0;chunk-signature=2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992\r\nx-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435\r\n\r\n") {
@@ -176,7 +152,7 @@ func TestBodiesThatAreNotChunked(t *testing.T) {
 	}
 	refused := errors.New("refused")
 	for _, p := range []string{unsignedTrailer, signedChunks} {
-		b := (&Claim{Payload: p}).NewBody(strings.NewReader(chunked(p == signedChunks, "\r\n", "hello", "secret")), lookAt(func(p []byte, _ bool) error {
+		b := (&Claim{Payload: p}).NewBody(strings.NewReader(sigv4test.Chunks(p == signedChunks, "\r\n", "hello", "secret")), lookAt(func(p []byte, _ bool) error {
 			if string(p) == "secret" {
 				return refused
 			}
@@ -195,7 +171,7 @@ func TestAttackChunksThatGrow(t *testing.T) {
 	for n := range 300 {
 		chunks = append(chunks, strings.Repeat("x", 100+n*10))
 	}
-	body := chunked(true, "\r\n", chunks...)
+	body := sigv4test.Chunks(true, "\r\n", chunks...)
 	asked, held, limit := 0, int64(0), int64(1<<20)
 	look := lookAt(func([]byte, bool) error { return nil })
 	look.Hold = func(n int64) error {
@@ -347,8 +323,8 @@ func signs(c *Claim) bool { return c.Service == "s3" || !c.encodesOnce() }
 
 // FuzzBody: what passes is in the format, as long as before, and with nothing that was not looked at.
 func FuzzBody(f *testing.F) {
-	f.Add(chunked(false, "\r\n", "hello", "world"), false)
-	f.Add(chunked(true, "\r\n", "hello", "world"), true)
+	f.Add(sigv4test.Chunks(false, "\r\n", "hello", "world"), false)
+	f.Add(sigv4test.Chunks(true, "\r\n", "hello", "world"), true)
 	f.Fuzz(func(t *testing.T, body string, signed bool) {
 		c := &Claim{Payload: unsignedTrailer}
 		if signed {

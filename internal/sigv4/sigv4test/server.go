@@ -93,6 +93,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Chunks returns a body in the format aws-chunked with these chunks and what is behind the last. If they are signed, it
+// is with signatures that are none.
+func Chunks(signed bool, tail string, chunks ...string) string {
+	var b strings.Builder
+	for _, c := range append(chunks, "") {
+		b.WriteString(strconv.FormatInt(int64(len(c)), 16))
+		if signed {
+			b.WriteString(";chunk-signature=" + strings.Repeat("0", 64))
+		}
+		if b.WriteString("\r\n" + c); c != "" {
+			b.WriteString("\r\n")
+		}
+	}
+	return b.String() + tail
+}
+
 // signature is what a request says of its own.
 type signature struct {
 	credential, headers, signature string
