@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/sys/accept"
 )
 
 // campaign is a server that fails in the way that the path names (/FAULT/ID), and keeps what it was asked.
@@ -246,10 +247,8 @@ func (c *clients) fetch(proto, fault string, i int) string {
 		return "WRONG " + err.Error()
 	}
 	r.Header.Set("X-Api-Key", standIn)
-	patience := time.AfterFunc(time.Hour, cancel)
-	defer patience.Stop()
 	if fault == "silent" || fault == "drip" || fault == "endless" {
-		patience.Reset(5 * time.Second)
+		defer time.AfterFunc(5*time.Second, cancel).Stop()
 	}
 	res, err := client.Do(r)
 	if err != nil {
@@ -360,72 +359,41 @@ func TestDeadlines(t *testing.T) {
 	p.stop()
 	p.i.times = short
 	p.serve(p.server)
-	shake := func(t *testing.T, proto string) net.Conn {
-		t.Helper()
-		c, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{proto}})
-		if err != nil {
-			t.Fatal(err)
+	head := func(end bool) func(net.Conn) {
+		return func(c net.Conn) {
+			_ = startHTTP2(c).WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headBlock(":method", "GET"), EndHeaders: end, EndStream: true})
 		}
-		return c
 	}
-	h2Head := func(c net.Conn, end bool) {
-		_, _ = io.WriteString(c, http2.ClientPreface)
-		f := http2.NewFramer(c, c)
-		_ = f.WriteSettings()
-		var block bytes.Buffer
-		e := hpack.NewEncoder(&block)
-		_ = e.WriteField(hpack.HeaderField{Name: ":method", Value: "GET"})
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: end, EndStream: true})
+	writes := func(text string) func(net.Conn) {
+		return func(c net.Conn) { _, _ = io.WriteString(c, text) }
 	}
-	for name, open := range map[string]func(t *testing.T) net.Conn{
-		"no ClientHello": func(t *testing.T) net.Conn {
-			c, err := net.Dial("tcp", p.guest.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return c
-		},
-		"half a ClientHello": func(t *testing.T) net.Conn {
-			c, err := net.Dial("tcp", p.guest.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, _ = c.Write([]byte{22, 3, 1, 0, 200, 1, 0, 0})
-			return c
-		},
-		"no request": func(t *testing.T) net.Conn { return shake(t, "http/1.1") },
-		"half a head": func(t *testing.T) net.Conn {
-			c := shake(t, "http/1.1")
-			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+hostName+"\r\nX-A: ")
-			return c
-		},
-		"idle": func(t *testing.T) net.Conn {
-			c := shake(t, "http/1.1")
-			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+hostName+"\r\n\r\n")
-			return c
-		},
-		"HTTP/2, no preface": func(t *testing.T) net.Conn { return shake(t, "h2") },
-		"HTTP/2, idle": func(t *testing.T) net.Conn {
-			c := shake(t, "h2")
-			_, _ = io.WriteString(c, http2.ClientPreface)
-			_ = http2.NewFramer(c, c).WriteSettings()
-			return c
-		},
-		"HTTP/2, half a head": func(t *testing.T) net.Conn {
-			c := shake(t, "h2")
-			h2Head(c, false)
-			return c
-		},
-		"HTTP/2, a head that is none": func(t *testing.T) net.Conn {
-			c := shake(t, "h2")
-			h2Head(c, true)
-			return c
-		},
+	for name, one := range map[string]struct {
+		proto string // with which it shakes hands; empty: it does not
+		does  func(net.Conn)
+	}{
+		"no ClientHello":              {"", writes("")},
+		"half a ClientHello":          {"", writes("\x16\x03\x01\x00\xc8\x01\x00\x00")},
+		"no request":                  {"http/1.1", writes("")},
+		"half a head":                 {"http/1.1", writes("GET / HTTP/1.1\r\nHost: " + hostName + "\r\nX-A: ")},
+		"idle":                        {"http/1.1", writes("GET / HTTP/1.1\r\nHost: " + hostName + "\r\n\r\n")},
+		"HTTP/2, no preface":          {"h2", writes("")},
+		"HTTP/2, idle":                {"h2", func(c net.Conn) { startHTTP2(c) }},
+		"HTTP/2, half a head":         {"h2", head(false)},
+		"HTTP/2, a head that is none": {"h2", head(true)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := open(t)
+			var c net.Conn
+			if one.proto != "" {
+				c = p.dial(t, one.proto)
+			} else {
+				var err error
+				if c, err = net.Dial("tcp", p.guest.Addr().String()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			defer c.Close()
+			one.does(c)
 			_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection is still there after a minute")
@@ -497,25 +465,17 @@ func rawServer(t *testing.T, p *place, serve func(f *http2.Framer, c net.Conn)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(time.Minute))
-				if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
-					return
-				}
-				f := http2.NewFramer(c, c)
-				_ = f.WriteSettings()
-				serve(f, c)
-			}()
+	connections := accept.NewGroup()
+	t.Cleanup(connections.Close)
+	connections.Serve(l, maxDials, func(_ context.Context, c net.Conn) {
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
 		}
-	}()
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings()
+		serve(f, c)
+	})
 	p.stop()
 	p.serve(l.Addr().String())
 }
@@ -536,9 +496,7 @@ func nextHead(f *http2.Framer) uint32 {
 
 // respond writes the head of an answer.
 func respond(f *http2.Framer, stream uint32, end bool) {
-	var block bytes.Buffer
-	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
-	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: headBlock(":status", "200"), EndHeaders: true, EndStream: end})
 }
 
 // TestFaultsOfHTTP2: servers that go away, reset, flood or break the protocol. A request with a body is sent once

@@ -3,7 +3,6 @@ package inspect
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -239,10 +238,7 @@ func TestAttackValueInPiecesAfterAnUpgrade(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn) // until the gateway ends it
 	}), []string{"http/1.1"}, bound(secret.Place{}))
 	for _, path := range []string{"/", "/compressed"} {
-		raw, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{ServerName: hostName, RootCAs: p.trusted, NextProtos: []string{"http/1.1"}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw := p.dial(t, "http/1.1")
 		defer raw.Close()
 		fmt.Fprintf(raw, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Api-Key: %s\r\n\r\n", path, hostName, standIn)
 		if path == "/compressed" {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/secret"
@@ -745,24 +743,15 @@ func TestAttackGuestThatDoesNotReadItsTokens(t *testing.T) {
 // unread asks for tokens twice on one connection, and lets no byte of an answer's body come.
 func unread(t *testing.T, p *place, body string) {
 	t.Helper()
-	c, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := p.dial(t, "h2")
 	t.Cleanup(func() { c.Close() })
-	_, err = io.WriteString(c, http2.ClientPreface)
-	f := http2.NewFramer(c, c)
-	err = errors.Join(err, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	f := startHTTP2(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	head := headBlock(":method", "POST", ":scheme", "https", ":authority", hostName, ":path", tokenPath, "content-type", urlencoded)
 	for stream := uint32(1); stream <= 3; stream += 2 {
-		var head bytes.Buffer
-		e := hpack.NewEncoder(&head)
-		for _, h := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", hostName}, {":path", tokenPath}, {"content-type", urlencoded}} {
-			err = errors.Join(err, e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
+		err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndHeaders: true})
+		if err = errors.Join(err, f.WriteData(stream, true, []byte(body))); err != nil {
+			t.Fatal(err)
 		}
-		err = errors.Join(err, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}), f.WriteData(stream, true, []byte(body)))
-	}
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +16,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"bawn.dev/bawn/internal/secret"
 )
@@ -192,6 +196,34 @@ func (p *place) client(proto string) *http.Client {
 	}
 	p.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// dial opens a connection of the guest's, on which it speaks that protocol.
+func (p *place) dial(t *testing.T, proto string) *tls.Conn {
+	t.Helper()
+	c, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{RootCAs: p.trusted, ServerName: hostName, NextProtos: []string{proto}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// startHTTP2 begins HTTP/2 on a connection of a client's.
+func startHTTP2(c net.Conn, settings ...http2.Setting) *http2.Framer {
+	_, _ = io.WriteString(c, http2.ClientPreface) // an error is one of the next read, too
+	f := http2.NewFramer(c, c)
+	_ = f.WriteSettings(settings...)
+	return f
+}
+
+// headBlock encodes the fields of a head for HTTP/2: names, and a value behind each.
+func headBlock(fields ...string) []byte {
+	var block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		_ = e.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // to memory
+	}
+	return block.Bytes()
 }
 
 // do sends a request and returns the answer with its body.

@@ -392,10 +392,7 @@ func TestOtherCredentialsInForms(t *testing.T) {
 func TestUserInTheURL(t *testing.T) {
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
-	raw, err := tls.Dial("tcp", p.guest.Addr().String(), &tls.Config{ServerName: hostName, RootCAs: p.trusted, NextProtos: []string{"http/1.1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := p.dial(t, "http/1.1")
 	defer raw.Close()
 	fmt.Fprintf(raw, "GET https://attacker:key@%[1]s/ HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", hostName)
 	if b, _ := io.ReadAll(raw); !strings.HasPrefix(string(b), "HTTP/1.1 403") || s.count() != 0 {
