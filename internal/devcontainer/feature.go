@@ -187,36 +187,11 @@ func (p *parser) option(v *hujson.Value) string {
 	return strings.Join(values, ",")
 }
 
-// bounded returns the members of an object, of which there are at most maxItems.
-func (p *parser) bounded(v *hujson.Value, what string) []member {
-	list := p.members(v)
-	if len(list) > maxItems {
-		p.failAt(v, "more than %d %s", maxItems, what)
-		return nil
-	}
-	return list
-}
-
 // env reads the environment that a feature adds to the image.
 func (p *featureParser) env(v *hujson.Value) {
-	for _, m := range p.bounded(v, "variables") {
-		if !envName.MatchString(m.key) {
-			p.failAt(m.value, "%s is not the name of a variable", printable(clip(m.key)))
-			continue
-		}
-		if empty(m.value) {
-			p.out.Env = append(p.out.Env, m.key+"=")
-			continue
-		}
-		_, s, host, ok := p.replaced(m.value)
-		switch {
-		case !ok:
-		case len(host) > 0:
-			p.leaveOut("%s, which would have a value of the host's environment", m.key)
-		default:
-			p.out.Env = append(p.out.Env, m.key+"="+s)
-		}
-	}
+	p.variables(v, func(name, value string) { p.out.Env = append(p.out.Env, name+"="+value) }, func(name string) {
+		p.leaveOut("%s, which would have a value of the host's environment", name)
+	})
 }
 
 // engineFolders are the folders of container engines, which a sandbox has on its own disk.

@@ -64,7 +64,7 @@ func TestWhatIsRefusedOfAFeature(t *testing.T) {
 		`{"id": "x", "id": "y"}`:           `f:1: the key "id" is given twice`,
 		`{"id": "x", "options": {"a": 1}}`: "f:1: expected an object",
 		`{"id": "x", "options": {"": {}}}`: "f:1:  is not the name of an option",
-		`{"id": "x", "containerEnv": {"A;B": "1"}}`:                                 "f:1: A;B is not the name of a variable",
+		`{"id": "x", "containerEnv": {"A;B": "1"}}`:                                 "f:1: \"A;B\" is not the name of a variable",
 		`{"id": "x", "containerEnv": {"A": "\u001b"}}`:                              "f:1: a text that is too long or cannot be shown",
 		`{"id": "x", "dependsOn": ["a"]}`:                                           "f:1: expected an object",
 		`{"id": "x", "mounts": [{"type": "volume", "source": "a", "target": "x"}]}`: "f:1: \"x\": expected an absolute path",

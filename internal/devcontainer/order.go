@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,15 +167,8 @@ func (n *node) called(name string) bool {
 	if name == own || name == strings.ToLower(n.id) {
 		return true
 	}
-	dir, _, _ := cutLast(own, "/")
-	return slices.ContainsFunc(n.Feature.LegacyIDs, func(old string) bool { return name == dir+"/"+old })
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
+	dir, _ := path.Split(own)
+	return slices.ContainsFunc(n.Feature.LegacyIDs, func(old string) bool { return name == dir+old })
 }
 
 func names(nodes []*node) (list []string) {
@@ -199,8 +193,13 @@ func compare(a, b *node) int {
 
 // compareVersions compares tags: numbers by their values, others as text, latest last.
 func compareVersions(a, b string) int {
-	if a == "latest" || b == "latest" {
-		return cmp.Compare(btoi(a == "latest"), btoi(b == "latest"))
+	switch {
+	case a == b:
+		return 0
+	case a == "latest":
+		return 1
+	case b == "latest":
+		return -1
 	}
 	return slices.CompareFunc(strings.Split(a, "."), strings.Split(b, "."), func(x, y string) int {
 		m, errM := strconv.Atoi(x)
@@ -210,11 +209,4 @@ func compareVersions(a, b string) int {
 		}
 		return cmp.Compare(m, n)
 	})
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

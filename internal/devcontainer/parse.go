@@ -196,6 +196,16 @@ func (p *parser) members(v *hujson.Value) (list []member) {
 	return list
 }
 
+// bounded returns the members of an object, of which there are at most maxItems.
+func (p *parser) bounded(v *hujson.Value, what string) []member {
+	list := p.members(v)
+	if len(list) > maxItems {
+		p.failAt(v, "more than %d %s", maxItems, what)
+		return nil
+	}
+	return list
+}
+
 // editors are keys of editors and of hosting services, which mean nothing here.
 var editors = []string{
 	"$schema", "name", "customizations", "settings", "extensions", "devPort", "portsAttributes", "otherPortsAttributes",
@@ -412,30 +422,33 @@ var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // env returns variables with their values. What would take a value of the host's is left out.
 func (p *parser) env(v *hujson.Value) map[string]string {
 	vars := map[string]string{}
-	list := p.members(v)
-	if len(list) > maxItems {
-		p.failAt(v, "more than %d variables", maxItems)
-		return nil
-	}
-	for _, m := range list {
+	p.variables(v, func(name, value string) { vars[name] = value }, func(name string) {
+		p.out.Setup.HostEnv = append(p.out.Setup.HostEnv, name)
+	})
+	return vars
+}
+
+// variables calls set for variables with their values, in the order of the file, or fromHost for those
+// that would take a value of the host's.
+func (p *parser) variables(v *hujson.Value, set func(name, value string), fromHost func(name string)) {
+	for _, m := range p.bounded(v, "variables") {
 		if !envName.MatchString(m.key) {
-			p.failAt(m.value, "%q is not the name of a variable", m.key)
+			p.failAt(m.value, "%q is not the name of a variable", clip(m.key))
 			continue
 		}
 		if empty(m.value) { // the variable is set, and empty
-			vars[m.key] = ""
+			set(m.key, "")
 			continue
 		}
 		_, s, host, ok := p.replaced(m.value)
 		switch {
 		case !ok:
 		case len(host) > 0:
-			p.out.Setup.HostEnv = append(p.out.Setup.HostEnv, m.key)
+			fromHost(m.key)
 		default:
-			vars[m.key] = s
+			set(m.key, s)
 		}
 	}
-	return vars
 }
 
 // joinEnv joins the two environments. Those of remoteEnv count more, and refer to those of containerEnv.
@@ -521,12 +534,7 @@ func (p *parser) hook(event Event, v *hujson.Value) {
 	if _, ok := v.Value.(*hujson.Object); !ok {
 		h.Commands = p.command("", v)
 	} else {
-		list := p.members(v)
-		if len(list) > maxItems {
-			p.failAt(v, "more than %d commands", maxItems)
-			return
-		}
-		for _, m := range list {
+		for _, m := range p.bounded(v, "commands") {
 			h.Commands = append(h.Commands, p.command(printable(clip(m.key)), m.value)...)
 		}
 	}
