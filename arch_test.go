@@ -23,6 +23,7 @@ const module = "bawn.dev/bawn/"
 var layers = []struct{ name, imports string }{
 	{"internal/sys/accept", ""},
 	{"internal/sys/atomicfile", ""},
+	{"internal/sys/bounded", ""},
 	{"internal/sys/budget", ""},
 	{"internal/sys/diskuse", ""},
 	{"internal/sys/fileid", ""},

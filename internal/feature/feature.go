@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
@@ -105,37 +106,24 @@ func Unpack(archive []byte) (*Contents, error) {
 		in = z
 	}
 	// Headers and padding come on top of the files. PAX records are within this limit, too.
-	r := tar.NewReader(&bounded{in, maxBytes + 2*MaxArchive})
+	r := tar.NewReader(&bounded.Reader{R: in, Left: maxBytes + 2*MaxArchive, Err: errors.New("it is larger than bawn takes")})
 	c := newContents()
 	for {
 		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			if err := c.check(); err != nil {
-				return nil, err
-			}
-			return c, nil
-		}
-		if err == nil {
+		end := errors.Is(err, io.EOF)
+		switch {
+		case end:
+			err = c.check()
+		case err == nil:
 			err = c.entry(h, r)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("its archive: %w", err)
 		}
+		if end {
+			return c, nil
+		}
 	}
-}
-
-// bounded is a reader that fails after a number of bytes.
-type bounded struct {
-	r    io.Reader
-	left int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, errors.New("it is larger than bawn takes")
-	}
-	return n, err
 }
 
 // entry adds one entry of an archive.
@@ -168,7 +156,7 @@ func (c *Contents) check() error {
 	for _, name := range slices.Sorted(maps.Keys(c.files)) {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if f, ok := c.files[dir]; ok && !f.dir {
-				return fmt.Errorf("its archive: %s lies in a file", strconv.Quote(name))
+				return fmt.Errorf("%s lies in a file", strconv.Quote(name))
 			} else if ok {
 				continue
 			}

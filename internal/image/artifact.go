@@ -9,12 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/bounded"
 )
 
 // An artifact is a file in a registry, as the one layer of what looks like an image. It is fetched as
@@ -109,17 +108,12 @@ func fetchArtifact(ctx context.Context, ref name.Reference, limit int64) ([]byte
 		return nil, err
 	}
 	defer r.Close()
-	file, err := io.ReadAll(io.LimitReader(r, limit+1)) // to the end, where the digest is checked
-	if err == nil && int64(len(file)) > limit {
-		err = beyond(limit, "bytes")
-	}
-	return file, err
+	return io.ReadAll(&bounded.Reader{R: r, Left: limit, Err: beyond(limit, "bytes")}) // to the end, where the digest is checked
 }
 
 // artifactOptions are the options of requests whose answers have at most limit bytes.
 func artifactOptions(ctx context.Context, limit int64) []remote.Option {
-	through := &boundedTransport{proxyenv.Transport(remote.DefaultTransport.(*http.Transport)), limit}
-	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	return remoteOptions(ctx, &boundedTransport{registryTransport(), limit})
 }
 
 // boundedTransport bounds the body of each answer.
@@ -132,21 +126,10 @@ type boundedTransport struct {
 func (t *boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.next.RoundTrip(r)
 	if err == nil {
-		answer.Body = &boundedBody{answer.Body, t.limit, t.limit}
+		answer.Body = struct {
+			io.Reader
+			io.Closer
+		}{&bounded.Reader{R: answer.Body, Left: t.limit, Err: beyond(t.limit, "bytes in an answer of the registry")}, answer.Body}
 	}
 	return answer, err
-}
-
-// boundedBody is a body that fails after a number of bytes.
-type boundedBody struct {
-	io.ReadCloser
-	limit, left int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, beyond(b.limit, "bytes in an answer of the registry")
-	}
-	return n, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"bawn.dev/bawn/internal/ext4"
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/bounded"
 )
 
 // flatten makes an ext4 file of the tar stream that clean writes.
@@ -75,8 +76,8 @@ func (c *cleaner) layer(ctx context.Context, l v1.Layer, task progress.Task) err
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	bounded := &boundedReader{r: &counted{stream, task}, limit: c.used.Bytes, left: c.used.Bytes}
-	r := tar.NewReader(bounded)
+	limited := &bounded.Reader{R: &counted{stream, task}, Left: c.used.Bytes, Err: beyond(c.used.Bytes, "bytes in a layer")}
+	r := tar.NewReader(limited)
 	removed := map[string]state{} // by this layer, from lower ones
 	for {
 		h, ok, err := c.next(r)
@@ -97,7 +98,7 @@ func (c *cleaner) layer(ctx context.Context, l v1.Layer, task progress.Task) err
 		c.paths[p] |= s
 	}
 	// The layer's digest is verified at its end, which the tar reader may not have reached.
-	if _, err := io.Copy(io.Discard, bounded); err != nil {
+	if _, err := io.Copy(io.Discard, limited); err != nil {
 		return fmt.Errorf("a layer: %w", err)
 	}
 	return ctx.Err()
@@ -243,18 +244,4 @@ func (c *cleaner) end() error {
 func inside(path string) (string, bool) {
 	clean := strings.TrimPrefix(filepath.Clean("/"+path), "/")
 	return clean, clean != "" && !strings.ContainsRune(clean, 0)
-}
-
-// boundedReader fails after limit bytes.
-type boundedReader struct {
-	r           io.Reader
-	limit, left int64
-}
-
-func (b *boundedReader) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, beyond(b.limit, "bytes in a layer")
-	}
-	return n, err
 }

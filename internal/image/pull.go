@@ -117,12 +117,21 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image reference %q: %w", ref, err)
 	}
-	through := proxyenv.Transport(remote.DefaultTransport.(*http.Transport))
-	img, err := remote.Image(n, remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(platform()))
+	img, err := remote.Image(n, append(remoteOptions(ctx, registryTransport()), remote.WithPlatform(platform()))...)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w (check the name, and that this host can reach %s)", ref, err, n.Context().RegistryStr())
 	}
 	return img, nil
+}
+
+// remoteOptions are the options of requests to registries, with the person's login.
+func remoteOptions(ctx context.Context, through http.RoundTripper) []remote.Option {
+	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+}
+
+// registryTransport returns what reaches registries, through the host's proxies.
+func registryTransport() http.RoundTripper {
+	return proxyenv.Transport(remote.DefaultTransport.(*http.Transport))
 }
 
 // checkNoFile returns an error if a reference without a prefix was meant as a file or a

@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -49,9 +50,9 @@ func (c *Client) Unpack(ctx context.Context, p *Package, dir string, want func(n
 	task := r.Start(fmt.Sprintf("Downloading %s %s", p.Name, p.Version), max(0, size), progress.Bytes)
 	defer func() { task.Done(err) }()
 	h := sha512.New()
-	limited := &bounded{r: body, left: maxArchive, what: "the archive"}
+	limited := &bounded.Reader{R: body, Left: maxArchive, Err: errors.New("the archive is larger than allowed")}
 	all := io.TeeReader(limited, io.MultiWriter(h, advance{task}))
-	if err := unpack(all, func() int64 { return maxArchive - limited.left }, dir, want); err != nil {
+	if err := unpack(all, func() int64 { return maxArchive - limited.Left }, dir, want); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, all); err != nil { // what follows the last entry counts, too
@@ -100,36 +101,21 @@ func (a advance) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// bounded fails once more than left bytes were read, where io.LimitReader would end.
-type bounded struct {
-	r    io.Reader
-	left int64
-	what string
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("%s is larger than allowed", b.what)
-	}
-	return n, err
-}
-
 // readSize is how much of an archive is read at once, in bytes: each read is reported as progress.
 const readSize = 1 << 20
 
 // inflated is an unpacked archive that fails once it is much larger than what was read of the
 // archive.
 type inflated struct {
-	bounded
+	bounded.Reader
 	packed func() int64 // bytes of the archive that were read
 }
 
 func (i *inflated) Read(p []byte) (int, error) {
-	if maxUnpacked-i.left > slackBytes+maxRatio*i.packed() {
-		i.left = 0
+	if maxUnpacked-i.Left > slackBytes+maxRatio*i.packed() {
+		i.Left = 0
 	}
-	return i.bounded.Read(p)
+	return i.Reader.Read(p)
 }
 
 // unpack unpacks a gzip-compressed tar archive of npm. Packages hold files only, so links and
@@ -144,7 +130,7 @@ func unpack(archive io.Reader, packed func() int64, dir string, want func(string
 	if err != nil {
 		return fmt.Errorf("the archive is not in gzip format: %w", err)
 	}
-	t := tar.NewReader(&inflated{bounded: bounded{r: z, left: maxUnpacked, what: "the unpacked archive"}, packed: packed})
+	t := tar.NewReader(&inflated{bounded.Reader{R: z, Left: maxUnpacked, Err: errors.New("the unpacked archive is larger than allowed")}, packed})
 	u := &unpacking{root: root, want: want, made: map[string]bool{".": true}}
 	for {
 		e, err := t.Next()
