@@ -2,8 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,9 +25,9 @@ import (
 // machine is removed. It is a builder (builder.go): without secrets, with the rules of builds and those that
 // are approved for the build (build.allow). It sees nothing of the project: all of it is hidden.
 //
-// What is installed is what was approved: each feature is checked against its digest, once more for the
-// folders of the project, of which none may have a file that is hidden from the sandbox. Values of options are variables of the script's environment, and pass through no
-// shell.
+// What is installed is what was approved: the digest of each feature is compared once more. No folder of the
+// project that is a feature may have a file that is hidden from the sandbox. Values of options are variables
+// of the script's environment, and pass through no shell.
 
 // featureBuild is the image of a sandbox with the features installed.
 type featureBuild struct {
@@ -46,23 +44,15 @@ func featureImageRef(spec *sandbox.Spec) string { return projectImageRef(spec) +
 
 const featuresSuffix = "-features"
 
-// ensure installs the features, unless that image is there.
+// ensure implements describedImage.
 func (b *featureBuild) ensure(ctx context.Context) error {
-	return b.exclusively(ctx, func(note builtNote) error {
-		base, err := b.e.PullImage(ctx, b.base)
-		if err != nil {
-			return err
+	var base *Image
+	return b.unlessThere(ctx, func() (digest string, known bool, err error) {
+		if base, err = b.e.PullImage(ctx, b.base); err != nil {
+			return "", false, err
 		}
-		inputs := b.inputs(base.Digest)
-		if there, err := b.there(note.Digest); err != nil || there && inputs == note.Inputs {
-			return err
-		}
-		img, err := b.build(ctx, base)
-		if err != nil {
-			return err
-		}
-		return b.keep(builtNote{Inputs: inputs, Digest: img.Digest})
-	})
+		return b.inputsOver(base.Digest), true, nil
+	}, func(ctx context.Context) (*Image, error) { return b.build(ctx, base) })
 }
 
 // featureInputs is what the image follows from. Version changes when the same makes another image.
@@ -78,26 +68,24 @@ type featureInput struct {
 	Options, Env []string
 }
 
-// inputs returns the digest of what the image is made from, over a base image of that digest.
-func (b *featureBuild) inputs(base string) string {
+// inputsOver returns the digest of what the image is made from, over a base image of that digest.
+func (b *featureBuild) inputsOver(base string) string {
 	in := featureInputs{Version: 1, Base: base, User: b.user()}
 	for _, f := range b.features {
 		in.Features = append(in.Features, featureInput{f.Digest, f.Options, f.Feature.Env})
 	}
 	text, _ := json.Marshal(in) // of texts, which can be written
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
+	return sha256Of(text)
 }
 
-// upToDate reports whether the image of a note is the one that would be made now. known is false if that
-// cannot be told without fetching something.
-func (b *featureBuild) upToDate(note builtNote) (fresh, known bool) {
+// inputs implements describedImage.
+func (b *featureBuild) inputs() (digest string, known bool) {
 	list, err := b.e.Images()
 	at := slices.IndexFunc(list, func(i Image) bool { return i.Ref == b.base && !i.Superseded })
 	if err != nil || at < 0 {
-		return false, false
+		return "", false
 	}
-	return note.Inputs == b.inputs(list[at].Digest), true
+	return b.inputsOver(list[at].Digest), true
 }
 
 // user returns the account in the guest that the sandbox's commands run as.

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,8 +56,7 @@ func imageKey(spec *sandbox.Spec) string {
 	if spec.Devcontainer != "" {
 		key += "\x00" + spec.Devcontainer // which is in no path
 	}
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:])
+	return sha256Of([]byte(key))
 }
 
 // forBuilder returns what is approved for the builder of a proposal's image.
@@ -87,49 +84,41 @@ func (e *Engine) withProjectImage(ctx context.Context, r *Request) error {
 	put(&own.Show, r.Change.Show)
 	isEmpty := func(s string) bool { return s == "" } // a list of one empty pattern is none
 	hide := slices.DeleteFunc(slices.Concat(p.Hide, own.Hide), isEmpty)
-	var f *featureBuild
+	base := cmp.Or(p.Image, DefaultImage)
+	var images []describedImage // each is made of the one before
+	if p.Build != nil {
+		b := &projectBuild{
+			builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec)},
+			Build:      p.Build, noProject: spec.NoProject, hide: hide,
+		}
+		images, base = append(images, b), b.ref
+	}
 	if hasFeatures(p) {
-		f = &featureBuild{
+		images = append(images, &featureBuild{
 			builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec) + featuresSuffix, ref: featureImageRef(spec)},
-			base:       cmp.Or(p.Image, DefaultImage), noProject: spec.NoProject, root: p.Setup.Root, features: p.Setup.Installed,
+			base:       base, noProject: spec.NoProject, root: p.Setup.Root, features: p.Setup.Installed,
 			patterns: guard.Options{Hide: hide, Show: slices.DeleteFunc(slices.Clone(own.Show), isEmpty)},
+		})
+	}
+	if len(images) > 0 && spec.Boot.ImageDigest != "" {
+		return e.sayOlderImage(spec, images[len(images)-1])
+	}
+	for _, i := range images {
+		if err := i.ensure(ctx); err != nil {
+			return err
 		}
 	}
-	if p.Build == nil {
-		return e.withFeatures(ctx, spec, f)
-	}
-	b := &projectBuild{
-		builtImage: builtImage{e: e, dir: spec.Dir, key: imageKey(spec), ref: projectImageRef(spec)},
-		Build:      p.Build, noProject: spec.NoProject, hide: hide,
-	}
-	if spec.Boot.ImageDigest != "" {
-		if f == nil {
-			return e.sayOlderImage(spec, b)
-		}
-	} else if err := b.ensure(ctx); err != nil || f == nil {
-		return err
-	}
-	f.base = b.ref
-	return e.withFeatures(ctx, spec, f)
-}
-
-// withFeatures installs features in an image, if there are any and a sandbox needs them.
-func (e *Engine) withFeatures(ctx context.Context, spec *sandbox.Spec, f *featureBuild) error {
-	switch {
-	case f == nil:
-		return nil
-	case spec.Boot.ImageDigest == "":
-		return f.ensure(ctx)
-	}
-	return e.sayOlderImage(spec, f)
+	return nil
 }
 
 // describedImage is an image that is made for a project.
 type describedImage interface {
 	image() *builtImage
-	// upToDate reports whether the image of a note is the one that would be made now. known is false if that
-	// cannot be told.
-	upToDate(note builtNote) (fresh, known bool)
+	// ensure makes the image, unless it is there and its inputs are those of the last time.
+	ensure(ctx context.Context) error
+	// inputs returns the digest of what it would be made from now. known is false if that cannot be told, or
+	// not without fetching something.
+	inputs() (digest string, known bool)
 }
 
 // sayOlderImage sends a notice if a sandbox that is about to start has another image than would be made
@@ -141,12 +130,13 @@ func (e *Engine) sayOlderImage(spec *sandbox.Spec, described describedImage) err
 		return err // of an image that is named otherwise, keepDisk tells
 	}
 	note, err := b.note()
-	if err != nil {
+	if err != nil || note.Digest == "" {
 		return err
 	}
-	fresh, known := described.upToDate(note)
-	if note.Digest == "" || note.Digest == spec.Boot.ImageDigest && (!known || fresh) {
-		return nil // the same, or it cannot be told
+	if note.Digest == spec.Boot.ImageDigest {
+		if inputs, known := described.inputs(); !known || inputs == note.Inputs {
+			return nil // the same, or it cannot be told
+		}
 	}
 	e.notify(Notice{Reason: ImageOlder, Sandbox: spec.Name, Text: fmt.Sprintf("sandbox %s keeps its image, which is older than the one that the project describes by now", spec.Name)})
 	return nil
@@ -170,15 +160,9 @@ type projectBuild struct {
 	hide      []string // patterns of paths that the builder does not see
 }
 
-// upToDate implements describedImage.
-func (b *projectBuild) upToDate(note builtNote) (fresh, known bool) {
-	inputs, known := b.inputs()
-	return inputs == note.Inputs, known
-}
-
 // builtNote notes what the present image of a project was built from.
 type builtNote struct {
-	Inputs string `json:"inputs"` // projectBuild.inputs, empty where it was not known
+	Inputs string `json:"inputs"` // describedImage.inputs, empty where it was not known
 	Digest string `json:"digest"` // of the image
 }
 
@@ -207,18 +191,9 @@ func (b *builtImage) note() (n builtNote, err error) {
 	return n, nil
 }
 
-// keep keeps the note of the present image.
-func (b *builtImage) keep(n builtNote) error {
-	file, err := b.noteFile()
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteJSON(file, n)
-}
-
-// exclusively calls build with the note of the last build. Two processes that need the image call it one
-// after the other.
-func (b *builtImage) exclusively(ctx context.Context, build func(builtNote) error) error {
+// unlessThere calls build, which makes the image, unless that is there and its inputs are those of the last
+// build. Two processes that need the image build it once.
+func (b *builtImage) unlessThere(ctx context.Context, inputs func() (digest string, known bool, err error), build func(context.Context) (*Image, error)) error {
 	file, err := b.noteFile()
 	if err != nil {
 		return err
@@ -235,30 +210,34 @@ func (b *builtImage) exclusively(ctx context.Context, build func(builtNote) erro
 		return err
 	}
 	defer l.Close()
+	now, known, err := inputs() // before the build: what changes meanwhile is built the next time
+	if err != nil {
+		return err
+	}
 	note, err := b.note()
 	if err != nil {
 		return err
 	}
-	return build(note)
+	there, err := b.there(note.Digest)
+	if err != nil || there && known && now == note.Inputs {
+		return err
+	}
+	img, err := build(ctx)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteJSON(file, builtNote{Inputs: now, Digest: img.Digest})
 }
 
-// ensure builds the image, unless it is there and its inputs are those of the last build.
+// ensure implements describedImage.
 func (b *projectBuild) ensure(ctx context.Context) error {
-	return b.exclusively(ctx, func(note builtNote) error {
+	return b.unlessThere(ctx, func() (digest string, known bool, err error) {
 		if err := b.checkFiles(); err != nil {
-			return err
+			return "", false, err
 		}
-		inputs, known := b.inputs() // before the build: what changes meanwhile is built the next time
-		there, err := b.there(note.Digest)
-		if err != nil || there && known && inputs == note.Inputs {
-			return err
-		}
-		img, err := b.build(ctx)
-		if err != nil {
-			return err
-		}
-		return b.keep(builtNote{Inputs: inputs, Digest: img.Digest})
-	})
+		digest, known = b.inputs()
+		return digest, known, nil
+	}, b.build)
 }
 
 // there reports whether the project's image is the one with that digest.
