@@ -108,10 +108,7 @@ func (b *featureBuild) build(ctx context.Context, base *Image) (img *Image, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }() // which removes the machine
-	env := slices.Concat([]string{"PATH=" + usualPath}, s.Spec.Boot.ImageEnv)
-	if slices.ContainsFunc(s.Spec.Boot.ImageEnv, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-		env = s.Spec.Boot.ImageEnv
-	}
+	env := withPath(s.Spec.Boot.ImageEnv)
 	for i, f := range b.features {
 		if env, err = devcontainer.ExpandFeatureEnv(env, f.Feature.Env); err == nil {
 			err = b.install(ctx, s, f, contents[i], env, i)

@@ -51,11 +51,19 @@ func (s *Session) SetupEnv() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return setup.ExpandEnv(append([]string{"PATH=" + usualPath}, s.Spec.Boot.ImageEnv...)), nil
+	return setup.ExpandEnv(withPath(s.Spec.Boot.ImageEnv)), nil
 }
 
 // usualPath is the search path of images that have none of their own.
 const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// withPath returns the environment of an image, with the usual search path if it has none.
+func withPath(imageEnv []string) []string {
+	if slices.ContainsFunc(imageEnv, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		return imageEnv
+	}
+	return append([]string{"PATH=" + usualPath}, imageEnv...)
+}
 
 // Setup runs the commands of the approved devcontainer.json that are due: those that are once for each
 // sandbox, those for each start, and those for each use. Two goroutines at once write to out what the
