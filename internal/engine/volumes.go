@@ -152,18 +152,17 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, bytes int64) err
 	if err != nil {
 		return err
 	}
-	defer l.Close()
 	_, err = s.Create(name, bytes)
+	var gone []*volume.Gone
+	if err == nil {
+		gone, _ = s.Leftovers() // what is not removed now is by a later one, or by bawn volume prune
+	}
+	l.Close()
 	if errors.Is(err, fs.ErrExist) {
 		return &Error{Reason: VolumeExists, Volume: name, Err: fmt.Errorf("a volume named %s exists already", name)}
 	}
-	if err != nil {
-		return err
-	}
-	gone, _ := s.Leftovers() // what is not removed now is by a later one, or by bawn volume prune
-	l.Close()
 	_ = e.deleteVolumes(ctx, gone)
-	return nil
+	return err
 }
 
 // deleteVolumes removes the files of volumes that were taken out of the store. It may take long, so
