@@ -1,7 +1,6 @@
 package undo
 
 import (
-	"bytes"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -54,17 +53,14 @@ func (a *applier) link(dir int, s Step) bool {
 
 // isStill reports whether a path leads to a file, and the file is as a step wants it.
 func (a *applier) isStill(n name, s Step) bool {
-	_, st, err := look(a.root, n.path)
+	now, st, err := look(a.root, n.path)
 	if err != nil || st == nil || st.Ino != n.ino {
 		return false
 	}
-	is, w := stateOf(st), s.state
-	if os.Geteuid() == 0 && (is.UID != w.UID || is.GID != w.GID) { // others cannot give a file away
+	if os.Geteuid() == 0 && (st.Uid != s.state.UID || st.Gid != s.state.GID) { // others cannot give a file away
 		return false
 	}
-	return is.Kind == File && is.Mode == w.Mode && is.Size == w.Size && is.Mtime == w.Mtime &&
-		bytes.Equal(ownerAt(a.root, n.path), w.Owner) &&
-		a.store.sameContents(a.root, &branch{disk: n.path, was: w, point: s.point})
+	return a.store.isAs(a.root, &branch{disk: n.path, was: s.state, point: s.point}, now, st)
 }
 
 // linkTo makes the temporary name in a directory a link to a file. It fails if the path leads to
