@@ -52,11 +52,18 @@ func parseNode(line string) (deviceNode, bool) {
 }
 
 // MakeNodes makes the device files below dev that the modules in dir ask for, such as
-// net/tun and loop-control. One that cannot be made is left out.
+// net/tun and loop-control. One that cannot be made is left out. Permissions of those that
+// exist are changed only if everyone may open them.
 func MakeNodes(dev, dir string) error {
+	err := makeListed(dev, dir)
 	for name := range publicNodes { // those of drivers that the kernel has built in are in no list
 		openToAll(filepath.Join(dev, name))
 	}
+	return err
+}
+
+// makeListed makes the device files that the modules in dir ask for.
+func makeListed(dev, dir string) error {
 	f, err := os.Open(dir + "/modules.devname")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -77,19 +84,14 @@ func MakeNodes(dev, dir string) error {
 	return nil
 }
 
-// make makes the device file below dev. Permissions of one that exists are changed only
-// if everyone may open it.
+// make makes the device file below dev, unless it exists.
 func (n deviceNode) make(dev string) {
 	path := filepath.Join(dev, n.name)
 	if os.MkdirAll(filepath.Dir(path), 0o755) != nil {
 		return
 	}
-	err := unix.Mknod(path, n.mode, int(unix.Mkdev(n.major, n.minor)))
-	if err == nil {
+	if unix.Mknod(path, n.mode, int(unix.Mkdev(n.major, n.minor))) == nil {
 		_ = os.Chmod(path, os.FileMode(n.mode&0o777)) // whatever the umask is
-	}
-	if publicNodes[n.name] {
-		openToAll(path)
 	}
 }
 
