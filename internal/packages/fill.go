@@ -37,11 +37,11 @@ const (
 
 // want is a file that the store is to have.
 type want struct {
-	name   string // of the package, for people
-	url    string // of the file at the registry
-	file   string // in the folder of the kind
-	limit  int64  // bytes
-	verify func(f *os.File) error
+	name   string                 // of the package, for people
+	url    string                 // of the file at the registry
+	file   string                 // in the folder of the kind
+	limit  int64                  // bytes
+	verify func(f *os.File) error // finds the file at its beginning
 	beside beside
 }
 
@@ -332,6 +332,9 @@ func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cac
 		return 0, err
 	case n > w.limit:
 		return 0, fmt.Errorf("it is larger than %d bytes", w.limit)
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return 0, err
 	}
 	if err := w.verify(tmp); err != nil {
 		return 0, err

@@ -3,7 +3,6 @@ package packages
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
@@ -110,14 +109,6 @@ func sourceOf(kind sandbox.Cache) (*source, error) {
 		return goSource()
 	}
 	return nil, fmt.Errorf("%q: no such kind of packages", kind)
-}
-
-// readAll reads the whole of a file that was just written.
-func readAll(f *os.File) ([]byte, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(f)
 }
 
 // errHash means that a package is not the one of the lock file.
