@@ -10,12 +10,15 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/packages"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/supervisor/launch"
+	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -73,20 +76,68 @@ func fillCaches(d store.Dir, spec *sandbox.Spec) {
 // fillLimit bounds one FillCaches, with the time that it waits for another one.
 const fillLimit = time.Hour
 
+// lockPackages opens the store of shared packages and takes its lock.
+func (e *Engine) lockPackages(ctx context.Context) (s *packages.Store, l *lockfile.Lock, err error) {
+	if s, err = packageStore(); err != nil {
+		return nil, nil, err
+	}
+	err = e.during("Waiting for another bawn command that fetches packages", func() error {
+		l, err = s.Lock(ctx)
+		return err
+	})
+	return s, l, err
+}
+
 // FillCaches fetches the packages that the lock files of a sandbox's project name, as far as the
 // sandbox's rules allow its guest to fetch them.
 func (e *Engine) FillCaches(ctx context.Context, spec *sandbox.Spec) ([]CacheResult, error) {
-	s, err := packageStore()
+	ctx, cancel := context.WithTimeout(ctx, fillLimit)
+	defer cancel()
+	s, l, err := e.lockPackages(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer l.Close()
+	return e.fillLocked(ctx, s, spec)
+}
+
+// cachesLock is held in the folder of a sandbox while a FillCachesInTurn waits for the store.
+const cachesLock = "caches.lock"
+
+// FillCachesInTurn is FillCaches for a process in the background, of which each command starts one. It
+// does nothing if another one waits to fetch for the same sandbox: that one reads the lock files, the
+// spec and the rules when its turn comes, so it finds what has changed until now.
+func (e *Engine) FillCachesInTurn(ctx context.Context, name string) ([]CacheResult, error) {
+	d := e.sandboxes.Dir(name)
+	turn, err := lockfile.TryAcquire(d.File(cachesLock))
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fillLimit)
+	defer cancel()
+	s, l, err := e.lockPackages(ctx)
+	turn.Close() // before anything is read: the next one has to read what changes from now on
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	spec, err := d.Spec()
+	if err != nil {
+		return nil, err
+	}
+	return e.fillLocked(ctx, s, spec)
+}
+
+// fillLocked is FillCaches under the store's lock.
+func (e *Engine) fillLocked(ctx context.Context, s *packages.Store, spec *sandbox.Spec) ([]CacheResult, error) {
 	rules, err := e.Rules(ctx, Scope{Sandbox: spec.Name})
 	if err != nil {
 		return nil, err
 	}
 	set := policy.Compile(rules)
-	ctx, cancel := context.WithTimeout(ctx, fillLimit)
-	defer cancel()
 	return s.Fill(ctx, packages.Request{
 		Project: spec.Project.Host, Kinds: spec.Caches, Progress: e.progress(),
 		Allowed: func(address string) error { return mayRequest(set, address) },
@@ -152,9 +203,10 @@ func (e *Engine) Caches() ([]CacheUsage, error) {
 // PruneCaches removes the shared packages that no lock file has named for so long, and returns how
 // many bytes they took.
 func (e *Engine) PruneCaches(ctx context.Context, unused time.Duration) (freed int64, err error) {
-	s, err := packageStore()
+	s, l, err := e.lockPackages(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return s.Prune(ctx, time.Now().Add(-unused), e.progress())
+	defer l.Close()
+	return s.Prune(time.Now().Add(-unused))
 }

@@ -1,12 +1,17 @@
 package engine
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
 // TestProjectCaches: what bawn.yaml adds is gone with it; what the person has set stays.
@@ -90,5 +95,50 @@ func TestCachesAskWhatTheGuestMayAsk(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("the error has the password: %v", err)
 		}
+	}
+}
+
+// TestFillsInTurn: one process waits for the store in the background, and no more. What the project's
+// lock files and the spec say when its turn comes counts.
+func TestFillsInTurn(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("npm_config_registry", "http://127.0.0.1:1") // it is asked for nothing
+	e, _ := newEngine(t)
+	spec := &sandbox.Spec{Name: "shop", ID: sandbox.NewID(), Project: sandbox.Source{Host: t.TempDir()}, Caches: []sandbox.Cache{sandbox.CacheGo}}
+	d, err := e.sandboxes.Create(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, l, err := e.lockPackages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type filled struct {
+		results []CacheResult
+		err     error
+	}
+	first := make(chan filled, 1)
+	go func() {
+		results, err := e.FillCachesInTurn(t.Context(), "shop")
+		first <- filled{results, err}
+	}()
+	for held := false; !held; time.Sleep(time.Millisecond) {
+		if held, err = lockfile.Held(d.File(cachesLock)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if results, err := e.FillCachesInTurn(t.Context(), "shop"); results != nil || err != nil {
+		t.Errorf("the second one: %+v, %v", results, err)
+	}
+	spec.Caches = []sandbox.Cache{sandbox.CacheNPM}
+	if err := errors.Join(d.WriteSpec(spec), os.WriteFile(filepath.Join(spec.Project.Host, "package-lock.json"), []byte("{}"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if got := <-first; got.err != nil || len(got.results) != 1 || got.results[0].Kind != sandbox.CacheNPM || got.results[0].Locks != 1 {
+		t.Errorf("the first one: %+v", got)
+	}
+	if results, err := e.FillCachesInTurn(t.Context(), "shop"); err != nil || len(results) != 1 {
+		t.Errorf("one after them: %+v, %v", results, err)
 	}
 }

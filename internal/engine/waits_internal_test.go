@@ -15,6 +15,12 @@ import (
 // for it: a front end is told why.
 func TestWaitsAreReported(t *testing.T) {
 	const start, names = "Waiting for another bawn command that starts or changes the sandbox", "Waiting for another bawn command that creates or starts a sandbox"
+	const fetch = "Waiting for another bawn command that fetches packages"
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	packages, err := packageStore()
+	if err != nil {
+		t.Fatal(err)
+	}
 	e, events := newEngine(t)
 	d, err := e.sandboxes.Create(&sandbox.Spec{Name: "shop", ID: sandbox.NewID()})
 	if err != nil {
@@ -39,6 +45,9 @@ func TestWaitsAreReported(t *testing.T) {
 		{"resolve", names, e.sandboxes.LockNames, func(ctx context.Context) error { _, err := e.resolve(ctx, &Request{Name: "shop"}); return err }},
 		{"admit", names, e.sandboxes.LockNames, func(ctx context.Context) error { _, err := e.admit(ctx, &sandbox.Spec{Name: "shop"}); return err }},
 		{"pool", "Waiting for another bawn command that fills or empties the pool", p.Members.LockNames, func(ctx context.Context) error { return e.ResizePool(ctx, 1) }},
+		{"fill", fetch, packages.Lock, func(ctx context.Context) error { _, err := e.FillCaches(ctx, &sandbox.Spec{Name: "shop"}); return err }},
+		{"fill in turn", fetch, packages.Lock, func(ctx context.Context) error { _, err := e.FillCachesInTurn(ctx, "shop"); return err }},
+		{"prune", fetch, packages.Lock, func(ctx context.Context) error { _, err := e.PruneCaches(ctx, 0); return err }},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			held, err := c.lock(t.Context())

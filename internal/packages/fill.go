@@ -77,13 +77,8 @@ type Result struct {
 
 // Fill fetches the packages that the project's lock files name and that the store does not have.
 // An error is about the store as a whole; what is wrong with a lock file, a registry or a package
-// is in the results.
+// is in the results. The caller holds the Lock.
 func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err error) {
-	l, err := s.lock(ctx, r.Progress)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
 	locks, err := findLocks(r.Project)
 	if err != nil {
 		return nil, err

@@ -43,9 +43,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
@@ -75,19 +72,13 @@ func (s *Store) Folder(kind sandbox.Cache) string { return filepath.Join(s.root,
 // Make makes the folder of a kind if it is missing.
 func (s *Store) Make(kind sandbox.Cache) error { return os.MkdirAll(s.Folder(kind), 0o700) }
 
-// lock takes the right to change the store, and removes what killed processes have left. A wait for
-// another process is reported.
-func (s *Store) lock(ctx context.Context, r progress.Reporter) (*lockfile.Lock, error) {
+// Lock takes the right to change the store, and removes what killed processes have left. It waits
+// while another process has that right, until ctx ends.
+func (s *Store) Lock(ctx context.Context) (*lockfile.Lock, error) {
 	if err := os.MkdirAll(s.root, 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.root, lockName)
-	l, err := lockfile.TryAcquire(path)
-	if errors.Is(err, unix.EAGAIN) {
-		task := r.Start("Waiting for another bawn that fetches packages", 0, progress.Steps)
-		l, err = lockfile.Acquire(ctx, path)
-		task.Done(err)
-	}
+	l, err := lockfile.Acquire(ctx, filepath.Join(s.root, lockName))
 	if err != nil {
 		return nil, err
 	}
@@ -157,13 +148,8 @@ func (s *Store) files(kind sandbox.Cache) (list []kept, err error) {
 }
 
 // Prune removes the packages that no lock file has named since a time, and returns how many bytes
-// they took. It waits for a Fill in another process, which it reports.
-func (s *Store) Prune(ctx context.Context, since time.Time, r progress.Reporter) (freed int64, err error) {
-	l, err := s.lock(ctx, r)
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
+// they took. The caller holds the Lock.
+func (s *Store) Prune(since time.Time) (freed int64, err error) {
 	for _, kind := range sandbox.Caches {
 		files, err := s.files(kind)
 		if err != nil {

@@ -80,11 +80,20 @@ func anything(string) error { return nil }
 
 func fill(t *testing.T, s *Store, project string, allowed func(string) error, kinds ...sandbox.Cache) []Result {
 	t.Helper()
-	results, err := s.Fill(t.Context(), Request{Project: project, Kinds: kinds, Allowed: allowed, Progress: progress.Silent})
+	results, err := lockAndFill(t.Context(), s, Request{Project: project, Kinds: kinds, Allowed: allowed, Progress: progress.Silent})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return results
+}
+
+func lockAndFill(ctx context.Context, s *Store, r Request) ([]Result, error) {
+	l, err := s.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return s.Fill(ctx, r)
 }
 
 // stored returns the files of a kind with their contents.
@@ -313,7 +322,7 @@ func TestHostileRegistry(t *testing.T) {
 	t.Cleanup(srv.Close)
 	s := Open(t.TempDir())
 	s.stall = 2 * time.Second // long enough for the answers of a busy host
-	l, err := s.lock(t.Context(), progress.Silent)
+	l, err := s.Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -541,7 +550,7 @@ func TestTrimAndPrune(t *testing.T) {
 		t.Errorf("the store has %q", got)
 	}
 	old("aaaa", 48)
-	freed, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour), progress.Silent)
+	freed, err := s.Prune(time.Now().Add(-24 * time.Hour))
 	if got := stored(t, s, sandbox.CacheNPM); err != nil || freed != onDisk(4) || !maps.Equal(got, map[string]string{npmPlace("cccc"): "cccc"}) {
 		t.Errorf("pruned %d, %v: the store has %q", freed, err, got)
 	}
@@ -567,7 +576,7 @@ func TestTheHashOfAModuleStaysWithIt(t *testing.T) {
 		}
 	}
 	fill(t, s, project, anything, sandbox.CacheGo)
-	if _, err := s.Prune(t.Context(), time.Now().Add(-24*time.Hour), progress.Silent); err != nil {
+	if _, err := s.Prune(time.Now().Add(-24 * time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	names := slices.Sorted(maps.Keys(stored(t, s, sandbox.CacheGo)))
@@ -644,7 +653,7 @@ func TestTwoFills(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if _, err := s.Fill(t.Context(), Request{Project: project, Kinds: []sandbox.Cache{sandbox.CacheNPM}, Allowed: anything, Progress: progress.Silent}); err != nil {
+			if _, err := lockAndFill(t.Context(), s, Request{Project: project, Kinds: []sandbox.Cache{sandbox.CacheNPM}, Allowed: anything, Progress: progress.Silent}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -741,7 +750,7 @@ func TestInterruptedFill(t *testing.T) {
 		"node_modules/a": {Version: "1.0.0", Resolved: srv.URL + "/a/-/a-1.0.0.tgz", Integrity: integrity("part")},
 	}))
 	request := Request{Project: project, Kinds: []sandbox.Cache{sandbox.CacheNPM}, Allowed: anything, Progress: progress.Silent}
-	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) {
+	if _, err := lockAndFill(ctx, s, request); !errors.Is(err, interruption) {
 		t.Errorf("interrupted: %v", err)
 	}
 	if got := stored(t, s, sandbox.CacheNPM); len(got) != 0 {
@@ -750,15 +759,15 @@ func TestInterruptedFill(t *testing.T) {
 	// One that is interrupted makes room, too: else many of them would fill the disk.
 	s.max = 0
 	write(t, filepath.Join(s.Folder(sandbox.CacheNPM), npmPlace("old")), "old")
-	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) || len(stored(t, s, sandbox.CacheNPM)) != 0 {
+	if _, err := lockAndFill(ctx, s, request); !errors.Is(err, interruption) || len(stored(t, s, sandbox.CacheNPM)) != 0 {
 		t.Errorf("interrupted with a store that is too large: %v, %q", err, stored(t, s, sandbox.CacheNPM))
 	}
-	l, err := s.lock(t.Context(), progress.Silent)
+	l, err := s.Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := s.Fill(ctx, request); !errors.Is(err, interruption) && !errors.Is(err, context.Canceled) {
+	if _, err := lockAndFill(ctx, s, request); !errors.Is(err, interruption) && !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted while it waits: %v", err)
 	}
 }

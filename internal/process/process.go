@@ -99,7 +99,7 @@ func updateAgents(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) err
 
 // fillCaches fetches the packages that the caches of a sandbox lack. What is wrong goes to the log.
 func fillCaches(ctx context.Context, e *engine.Engine, spec *sandbox.Spec) error {
-	results, err := e.FillCaches(ctx, spec)
+	results, err := e.FillCachesInTurn(ctx, spec.Name)
 	for _, r := range results {
 		if r.Why != "" {
 			err = errors.Join(err, fmt.Errorf("packages of %s: %s", r.Kind, r.Why))
