@@ -13,23 +13,33 @@ import (
 	"bawn.dev/bawn/internal/cache"
 )
 
-// TestKernelIsFinished: the first container does not make the kernel patch its own code,
-// where that could end in a panic (docs/adr/0013).
+// TestKernelIsFinished: neither the first container nor the first connections make the kernel
+// patch its own code, where that could end in a panic (docs/adr/0013).
 func TestKernelIsFinished(t *testing.T) {
-	dir := shared(t)
+	dir := project(t, "kernel-is-finished") // a machine in which nothing was done yet
+	must(t, dir, "run", "--memory", "1G", "--", "true")
 	if !strings.Contains(sh(t, dir, "cat /proc/cmdline"), "maxcpus=1") {
 		t.Skip("not under software emulation")
 	}
 	if got := strings.TrimSpace(sh(t, dir, "nproc")); got != "2" {
 		t.Errorf("%s CPUs", got)
 	}
-	got := sh(t, dir, `sudo sh -ec '
+	got := sh(t, dir, `sudo bash -ec '
 		trace=$(mktemp -d)
 		mount -t tracefs tracefs "$trace"
 		count() { awk "\$1 == \"rewrite\" {print \$2}" "$trace/kprobe_profile"; }
 		echo p:rewrite text_poke_bp_batch >>"$trace/kprobe_events"
 		echo 1 >"$trace/events/kprobes/rewrite/enable"
 		echo before $(count)
+		for proto in tcp udp; do
+			for address in 127.0.0.1 ::1; do
+				(echo >/dev/$proto/$address/9) 2>/dev/null || :
+			done
+		done
+		ping -c 1 127.0.0.1 >/dev/null || :
+		curl -s http://bawn.internal/ >/dev/null
+		sleep 1
+		echo connections $(count)
 		mkdir -p /sys/fs/cgroup/first
 		echo +memory +cpuset >/sys/fs/cgroup/first/cgroup.subtree_control
 		mkdir -p /sys/fs/cgroup/first/container
@@ -41,7 +51,7 @@ func TestKernelIsFinished(t *testing.T) {
 		echo 0 >"$trace/events/kprobes/rewrite/enable"
 		echo -:rewrite >>"$trace/kprobe_events"
 		umount "$trace"'`)
-	if want := "before 0\ncontainers 0\ncounted\n"; got != want {
+	if want := "before 0\nconnections 0\ncontainers 0\ncounted\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
