@@ -113,7 +113,7 @@ func useUDP(host string) error {
 	if err != nil {
 		return err
 	}
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	c, err := net.Dial("udp", to.LocalAddr().String()) //nolint:noctx // does not block
 	if err != nil {
 		return err
