@@ -59,7 +59,7 @@ func diskFull(err error) bool {
 // it.
 var steps = map[engine.Reason]string{
 	engine.NoSecret:        "bawn secret ls",
-	engine.NoLogin:         "bawn login ls, or bawn secret set for a key",
+	engine.NoLogin:         "bawn login ls",
 	engine.GitDirUnusable:  "--share-git=false goes on without it",
 	engine.NothingToAccept: "bawn review {sandbox} lists the guest's versions",
 	engine.NotFound:        "bawn ls",

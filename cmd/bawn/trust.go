@@ -25,11 +25,12 @@ func trustCommand() *cobra.Command {
 	var devcontainer string
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
-		Short: "Show what a project's bawn.yaml asks for, and approve it",
-		Long: `Show what a project's bawn.yaml asks for, and approve it. The file is only a
-proposal, because the guest can write to it: nothing in it takes effect until you
-approve it, and you must approve every later change, even its removal. After a change,
-bawn shows the difference. It keeps the approved text outside every shared directory.
+		Short: "Show what a project's bawn.yaml or devcontainer.json asks for, and approve it",
+		Long: `Show what a project's bawn.yaml, or with --devcontainer its devcontainer.json, asks
+for, and approve it. The file is only a proposal, because the guest can write to it:
+nothing in it takes effect until you approve it, and you must approve every later change,
+even its removal. After a change, bawn shows the difference. It keeps the approved text
+outside every shared directory.
 
 Rules take effect at once, all other settings at the next start of the sandbox. A rule
 that opens services of the host is confirmed twice; --yes needs --allow-host for it. With

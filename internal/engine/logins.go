@@ -87,7 +87,7 @@ func (e *Engine) loginAgent(name string) (*Agent, *login.Store, error) {
 		return nil, nil, err
 	}
 	if a.OAuth == nil {
-		return nil, nil, failf(NoLogin, "", "bawn does not know how %s logs in: log in inside, where the sandbox has the login, or give it a key", name)
+		return nil, nil, failf(NoLogin, "", "bawn does not know how %s logs in: log in inside, where the sandbox has the login, or give it a key with bawn secret set", name)
 	}
 	all, err := login.Open()
 	if err != nil {

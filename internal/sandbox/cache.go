@@ -50,7 +50,7 @@ func (c Cache) check() error {
 	all := strings.Join(known, ", ")
 	switch c {
 	case "apt", "cargo", "pip":
-		return fmt.Errorf("cache %q: bawn shares packages of %s only, which it can verify by itself; a volume at the cache's directory shares others among sandboxes that you trust alike", c, all)
+		return fmt.Errorf("cache %q: bawn shares only packages that it can verify by itself, those of %s; a volume at the cache's directory shares others among sandboxes that you trust alike", c, all)
 	}
 	return fmt.Errorf("cache %q: there is none; choose from %s", c, all)
 }
