@@ -43,7 +43,7 @@ func TestCacheSources(t *testing.T) {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	home := GuestUser().Home
-	for i, want := range []sandbox.Source{{Guest: "/opt/bawn/caches/go", Over: "/go/pkg/mod/cache/download"}, {Guest: "/opt/bawn/caches/npm", Over: home + "/.npm/_cacache"}} {
+	for i, want := range []sandbox.Source{{Guest: "/opt/bawn/caches/go", Over: "/go/pkg/mod/cache/download"}, {Guest: "/opt/bawn/caches/npm", Over: home + "/.npm"}} {
 		if got := list[i]; !got.ReadOnly() || got.Guest != want.Guest || got.Over != want.Over {
 			t.Errorf("%+v", got)
 		}

@@ -105,7 +105,7 @@ func sha512Of(integrity string) (sum []byte, ok bool) {
 // npmWant is a package with that hash, in the place that cacache gives to its contents.
 func npmWant(name, address string, sum []byte) want {
 	h := hex.EncodeToString(sum)
-	return want{name: name, url: address, file: "content-v2/sha512/" + h[:2] + "/" + h[2:4] + "/" + h[4:], limit: maxPackage,
+	return want{name: name, url: address, file: "_cacache/content-v2/sha512/" + h[:2] + "/" + h[2:4] + "/" + h[4:], limit: maxPackage,
 		verify: func(f *os.File) error {
 			got := sha512.New()
 			if _, err := io.Copy(got, f); err != nil {

@@ -17,8 +17,8 @@
 // The layout is that of the package managers' own caches, by content or by name and version, so that
 // they use a store below their cache without settings:
 //
-//	npm/content-v2/sha512/HH/HH/HHH...  contents of cacache, without its index
-//	go/MODULE/@v/VERSION.zip ...        GOMODCACHE/cache/download
+//	npm/_cacache/content-v2/sha512/HH/HH/HHH...  contents, without the index
+//	go/MODULE/@v/VERSION.zip ...                 GOMODCACHE/cache/download
 //
 // npm's index, which maps addresses to contents, is left out: npm finds the contents by the hash in
 // the lock file, and checks them again.

@@ -134,7 +134,7 @@ func integrity(content string) string {
 func npmPlace(content string) string {
 	sum := sha512.Sum512([]byte(content))
 	h := hex.EncodeToString(sum[:])
-	return filepath.Join("content-v2/sha512", h[:2], h[2:4], h[4:])
+	return filepath.Join("_cacache/content-v2/sha512", h[:2], h[2:4], h[4:])
 }
 
 type npmEntry struct {
@@ -502,7 +502,7 @@ func TestNPMUsesTheStore(t *testing.T) {
 	}
 	r.Close()
 	cache := t.TempDir()
-	if err := os.CopyFS(filepath.Join(cache, "_cacache"), os.DirFS(s.Folder(sandbox.CacheNPM))); err != nil {
+	if err := os.CopyFS(cache, os.DirFS(s.Folder(sandbox.CacheNPM))); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(npm, "ci", "--no-audit", "--no-fund", "--cache", cache, "--fetch-retries=0")

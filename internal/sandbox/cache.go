@@ -70,13 +70,13 @@ func (c Cache) Place(home string, env []string) string {
 		return filepath.Clean(value)
 	}
 	switch c {
-	case CacheNPM: // npm-config(7), cache; the whole of cacache's directory, within which it makes hard links
+	case CacheNPM: // npm-config(7), cache; the whole of it, within which npm makes hard links and removes directories
 		for _, name := range []string{"npm_config_cache", "NPM_CONFIG_CACHE"} {
 			if dir := get(name); dir != "" {
-				return dir + "/_cacache"
+				return dir
 			}
 		}
-		return home + "/.npm/_cacache"
+		return home + "/.npm"
 	case CacheGo: // go help environment, GOMODCACHE
 		if dir := get("GOMODCACHE"); dir != "" {
 			return dir + "/cache/download"

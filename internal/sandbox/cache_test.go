@@ -30,10 +30,10 @@ func TestCachePlace(t *testing.T) {
 		env  string
 		want string
 	}{
-		{CacheNPM, "", "/home/u/.npm/_cacache"},
-		{CacheNPM, "npm_config_cache=/c/npm/", "/c/npm/_cacache"},
-		{CacheNPM, "NPM_CONFIG_CACHE=/c", "/c/_cacache"},
-		{CacheNPM, "npm_config_cache=relative", "/home/u/.npm/_cacache"},
+		{CacheNPM, "", "/home/u/.npm"},
+		{CacheNPM, "npm_config_cache=/c/npm/", "/c/npm"},
+		{CacheNPM, "NPM_CONFIG_CACHE=/c", "/c"},
+		{CacheNPM, "npm_config_cache=relative", "/home/u/.npm"},
 		{CacheGo, "", "/home/u/go/pkg/mod/cache/download"},
 		{CacheGo, "GOPATH=/go", "/go/pkg/mod/cache/download"},
 		{CacheGo, "GOPATH=/go:/other", "/go/pkg/mod/cache/download"},

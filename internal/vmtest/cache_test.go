@@ -57,7 +57,7 @@ func newNPMPackage(t *testing.T, name, word string) npmPackage {
 
 // place is where npm's cache has the package's contents.
 func (p npmPackage) place() string {
-	return "content-v2/sha512/" + p.hash[:2] + "/" + p.hash[2:4] + "/" + p.hash[4:]
+	return "_cacache/content-v2/sha512/" + p.hash[:2] + "/" + p.hash[2:4] + "/" + p.hash[4:]
 }
 
 // writeNPMProject makes a directory a project that needs a package good.
@@ -115,7 +115,7 @@ func TestCaches(t *testing.T) {
 	must(t, base, "cache", "prune")
 	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
 	fails(t, first, 125, "choose from go, npm", "run", "--cache", "gems", "--", "true")
-	fails(t, first, 125, "which it can verify by itself", "run", "--cache", "npm,pip", "--", "true")
+	fails(t, first, 125, "verify by itself", "run", "--cache", "npm,pip", "--", "true")
 
 	// Without a rule nothing is fetched.
 	run(first, "run", "--cache", "npm,go", "--", "true")
@@ -126,13 +126,13 @@ func TestCaches(t *testing.T) {
 	must(t, first, "stop")
 	run(first, "run", "--allow", "host"+port, "--", "true")
 	wait(t, "the package of the lock file", func() bool { return files() == 1 })
-	const cache = `c=$HOME/.npm/_cacache; `
+	const cache = `c=$HOME/.npm; `
 	// npm fetches and keeps what is not there, too, by hard links within its cache.
 	run(first, "run", "--", "npm", "cache", "add", "http://host.bawn.internal"+port+"/fresh/-/fresh-1.0.0.tgz")
 	run(first, "run", "--", "sh", "-euc", cache+"[ -e $c/$0 ]", fresh.place())
 	entries := strings.Join([]string{good.lock, added.lock, evil.lock}, ",")
 	run(first, "run", "--", "sh", "-euc", cache+`sed -i "s|$0|$1|" package-lock.json
-sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; echo poison > $c/$3"; ! sudo sh -c 'echo poison > /opt/bawn/caches/npm/x' 2>/dev/null; ! sudo rm -rf /opt/bawn/caches/npm/content-v2 2>/dev/null`,
+sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; echo poison > $c/$3"; ! sudo sh -c 'echo poison > /opt/bawn/caches/npm/x' 2>/dev/null; ! sudo rm -rf /opt/bawn/caches/npm/_cacache 2>/dev/null`,
 		good.lock, entries, good.place(), evil.place())
 	wait(t, "the package that was added to the lock file", func() bool { return files() == 2 })
 	if out := run(first, "cache", "fill"); files() != 2 || !strings.Contains(out, "evil@1.0.0: the registry answered 404") {
@@ -145,9 +145,9 @@ sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; e
 	if out := run(second, "run", "--cache", "npm", "--", "sh", "-euc", cache+install+`; findmnt -no FSTYPE $c; [ "$(id -un)" = "$(stat -c %U $c)" ]; [ -e $c/$0 ]; ! [ -e $c/$1 ]`, good.place(), evil.place()); out != "good\noverlay\n" {
 		t.Errorf("the next sandbox: %q", out)
 	}
-	// It writes to its cache as to any, also after it was suspended.
+	// It writes to its cache as to any, also after it was suspended, and cleans it.
 	must(t, second, "suspend", "--force")
-	if out := run(second, "run", "--", "sh", "-euc", cache+install+"; echo own > $c/own; cat $c/own"); out != "good\nown\n" {
+	if out := run(second, "run", "--", "sh", "-euc", cache+install+"; echo own > $c/own; cat $c/own; npm cache clean --force; ! [ -e $c/_cacache ]"); out != "good\nown\n" {
 		t.Errorf("after a suspension: %q", out)
 	}
 	// Another start without the cache has npm's own again.
