@@ -90,6 +90,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/egress/tlshello", ""},
 	{"internal/egress/httpwire", ""},
 	{"internal/egress/gitwire", ""},
+	{"internal/egress/apibody", ""},
 	{"internal/egress/gitssh", ""},
 	{"internal/egress/gitssh/gitsshtest", ""},
 	{"internal/egress/sshlogin", ""},
@@ -97,7 +98,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/egress/nameserver", "policy"},
 	{"internal/egress/tunnel", ""},
 	{"internal/egress/tunnel/tunneltest", ""},
-	{"internal/egress", "egress/audit egress/gitssh egress/gitwire egress/httpwire egress/nameserver egress/tlshello egress/tunnel inspect policy tokens"},
+	{"internal/egress", "egress/apibody egress/audit egress/gitssh egress/gitwire egress/httpwire egress/nameserver egress/tlshello egress/tunnel inspect policy tokens"},
 	{"internal/guest/process", ""},
 	{"internal/guest/etc", ""},
 	{"internal/guest/device", ""},
@@ -210,6 +211,7 @@ func TestOneOwner(t *testing.T) {
 		"github.com/zalando/go-keyring":     {"internal/secret"},
 		"github.com/aws/aws-sdk-go-v2":      {"internal/sigv4"},
 		"golang.org/x/mod":                  {"internal/packages"},
+		"github.com/vektah/gqlparser":       {"internal/egress/apibody"},
 		"github.com/hinshun/vt10x":          {"internal/picture"},
 	}
 	for _, dir := range folders(t) {

@@ -162,6 +162,9 @@ func (f *flow) forbidsNow(r *openRequest) string {
 	for ref, d := range f.g.deniedChanges(r) {
 		return "push to " + ref + ": " + d.Reason
 	}
+	if why := r.apiForbidden(d); why != "" {
+		return r.q.String() + ": " + why
+	}
 	return ""
 }
 

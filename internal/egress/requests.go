@@ -34,10 +34,13 @@ type openRequest struct {
 	also []string       // other methods that a server may take for its own
 	// changes are those that a push makes, once they are known; nil: none is judged.
 	changes []policy.RefChange
-	placed  bool // it has one of Gateway.pushes
-	rule    policy.Decision
-	began   time.Time
-	why     string // of an end that was not the peers' own, for the log
+	placed  bool     // it has one of Gateway.pushes
+	about   []string // repositories that its body is about, once they are known (apirequest.go)
+	// unjudged: its body was not judged, as the rules allowed every one by then.
+	unjudged bool
+	rule     policy.Decision
+	began    time.Time
+	why      string // of an end that was not the peers' own, for the log
 }
 
 // overSSH is the app of flows whose SSH is ended here, in the log.
@@ -96,6 +99,9 @@ func (g *Gateway) decideRequest(q policy.Request, also []string) policy.Decision
 		o := set.DecideRequest(q)
 		if o.Allow && (d.Push != nil || o.Push != nil) {
 			o = policy.Decision{Requests: true, Reason: "a push is of one method"}
+		}
+		if o.Allow && (d.Body != nil || o.Body != nil) {
+			o = policy.Decision{Requests: true, Reason: "a request whose body is judged is of one method"}
 		}
 		if !o.Allow {
 			o.Reason = "a header or the query asks the server for the method " + m + ": " + o.Reason

@@ -1,26 +1,66 @@
 package policy
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// codeHost is a set of rules about one repository at the REST API of a service, written
-// NAME:OWNER/REPO[:read].
+// Rules about one repository at the API of a service: NAME:OWNER/REPO[:read|:MODE].
+//
+// Theory of operation. Such a rule stands for a list of rules, which is data (codeHosts). Most are
+// rules about requests, as a person could write them. For some requests, method and path do not say
+// what they do: a query of GraphQL names the repository in its body, and a comment on GitLab can be a
+// command (/move) that acts on another project. Those of a service that are alike are one rule, with a
+// MODE of its own, and Decision.Body says what their bodies have to be: package egress reads and judges
+// them before anything is sent on. They have no query, in which servers read the same fields.
+
+// codeHost is the set of rules about one repository at the API of a service.
 type codeHost struct {
 	name    string
 	summary string
-	read    []string // rules with {repo} for OWNER/REPO
+	written string // what a rule without :read writes
+	form    string // how a repository is named
+	below   string // the URL before a repository
+	repo    func(path string) (inURL string, err error)
+	read    []string // rules about requests, with {repo} for what repo returns
 	write   []string // those that :read leaves out
+	judged  []judgedMode
 }
+
+// judgedMode is the part of the rules whose requests are judged by their bodies.
+type judgedMode struct {
+	mode     string
+	body     BodyKind
+	writes   bool // :read leaves it out
+	words    string
+	requests []string // as codeHost.read, all of one host
+}
+
+// BodyKind is what the body of a request has to be.
+type BodyKind int
+
+// The kinds of bodies.
+const (
+	// GraphQLQuery is a query of GraphQL about some repositories of GitHub.
+	GraphQLQuery BodyKind = iota + 1
+	// GitLabText is what is written about an issue or merge request of GitLab, without commands.
+	GitLabText
+)
 
 // codeHosts name the requests that are needed to work on a repository with its issues and pull
 // requests. Whatever opens another way to its commits (contents, git/refs, merges), to others
-// (forks, invitations, keys, hooks) or speaks for the user (reviews) is not among them.
+// (forks, invitations, keys, hooks) or speaks for the user (reviews) is not among them. On GitLab,
+// variables and tokens are below a project's path, and issues of others that are linked with it, so
+// that what may be read is listed, too.
 var codeHosts = []codeHost{{
 	name:    "github",
-	summary: "GitHub's REST API for one repository",
+	summary: "GitHub's API (REST, and queries of GraphQL) for one repository",
+	written: "its issues and pull requests",
+	form:    "OWNER/REPO",
+	below:   "https://api.github.com/repos/",
+	repo:    gitHubRepository,
 	read: []string{
 		"GET,HEAD https://api.github.com/repos/{repo}/**",
 		"GET,HEAD https://api.github.com/user",
@@ -40,16 +80,120 @@ var codeHosts = []codeHost{{
 		"PATCH,DELETE https://api.github.com/repos/{repo}/pulls/comments/*",
 		"POST,DELETE https://api.github.com/repos/{repo}/pulls/*/requested_reviewers",
 	},
+	judged: []judgedMode{{
+		mode: "graphql", body: GraphQLQuery,
+		words:    "queries of GraphQL about it",
+		requests: []string{"POST https://api.github.com/graphql"},
+	}},
+}, {
+	name:    "gitlab",
+	summary: "GitLab.com's REST API for one project",
+	written: "its issues and merge requests",
+	form:    "GROUP[/SUBGROUP...]/PROJECT",
+	below:   "https://gitlab.com/api/v4/projects/",
+	repo:    gitLabProject,
+	read: []string{
+		"GET,HEAD https://gitlab.com/api/v4/user",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/notes/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues_statistics",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/notes/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/commits",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/changes",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/diffs",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/raw_diffs",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/versions/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/pipelines",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/approvals",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/labels/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/milestones/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/members/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/releases/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/languages",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/jobs",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/test_report",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*/trace",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tree",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/blobs/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/branches/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/commits/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/contributors",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/files/**",
+		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tags/**",
+	},
+	judged: []judgedMode{{
+		mode: "write", body: GitLabText, writes: true,
+		words: "to write its issues and merge requests",
+		requests: []string{
+			"POST https://gitlab.com/api/v4/projects/{repo}/issues",
+			"PUT https://gitlab.com/api/v4/projects/{repo}/issues/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/issues/*/notes",
+			"PUT,DELETE https://gitlab.com/api/v4/projects/{repo}/issues/*/notes/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions",
+			"POST https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions/*/notes",
+			"PUT,DELETE https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions/*/notes/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/merge_requests",
+			"PUT https://gitlab.com/api/v4/projects/{repo}/merge_requests/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/notes",
+			"PUT,DELETE https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/notes/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions",
+			"PUT https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/*",
+			"POST https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/*/notes",
+			"PUT,DELETE https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/*/notes/*",
+		},
+	}},
 }}
 
-// Limits of GitHub for the names of owners and repositories, in bytes.
+// Limits of GitHub for the names of owners and repositories, and of GitLab for each part of a path,
+// in bytes.
 const (
 	maxOwner = 39
 	maxRepo  = 100
+	maxGroup = 255
 )
 
-// cutCodeHost splits NAME:OWNER/REPO[:read]. github:443 is a rule about a port of a host of that
-// name.
+// gitHubRepository checks OWNER/REPO and returns it as it is in a URL.
+func gitHubRepository(path string) (string, error) {
+	owner, name, _ := strings.Cut(path, "/")
+	if !isRepoName(owner, maxOwner, "-_") || !isRepoName(name, maxRepo, "-_.") {
+		return "", fmt.Errorf("%q is no OWNER/REPO", path)
+	}
+	return path, nil
+}
+
+// gitLabProject checks GROUP[/SUBGROUP...]/PROJECT and returns it as it is in a URL: one segment.
+func gitLabProject(path string) (string, error) {
+	parts := strings.Split(path, "/")
+	for _, p := range parts {
+		if len(parts) < 2 || !isRepoName(p, maxGroup, "-_.") || p[0] == '-' {
+			return "", fmt.Errorf("%q is no GROUP[/SUBGROUP...]/PROJECT", path)
+		}
+	}
+	if len(parts) > 2 && strings.Contains(parts[0], ".") {
+		return "", fmt.Errorf("%q looks like a host: gitlab: is about gitlab.com; for another server, write rules about requests, such as GET https://HOST/api/v4/projects/GROUP%%2FPROJECT/issues/**", parts[0])
+	}
+	return strings.Join(parts, "%2F"), nil
+}
+
+// isRepoName reports whether a text has letters, digits and these characters only, and is the name
+// of something.
+func isRepoName(s string, limit int, others string) bool {
+	return s != "" && s != "." && s != ".." && len(s) <= limit &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"+others) == ""
+}
+
+// cutCodeHost splits NAME:OWNER/REPO[:read|:MODE]. github:443 is a rule about a port of a host of
+// that name.
 func cutCodeHost(text string) (h *codeHost, rest string) {
 	for i := range codeHosts {
 		if rest, ok := cutWord(text, codeHosts[i].name+":"); ok && strings.Contains(rest, "/") {
@@ -59,64 +203,196 @@ func cutCodeHost(text string) (h *codeHost, rest string) {
 	return nil, ""
 }
 
-// cutRepository splits OWNER/REPO[:read].
-func (h *codeHost) cutRepository(text string) (repo string, readOnly bool, err error) {
-	repo, mode, hasMode := strings.Cut(text, ":")
-	owner, name, _ := strings.Cut(repo, "/")
-	name = strings.TrimSuffix(name, gitSuffix)
-	switch {
-	case hasMode && !strings.EqualFold(mode, "read"):
-		return "", false, fmt.Errorf("a rule about a repository at the API is %s:OWNER/REPO[:read]", h.name)
-	case !isRepoName(owner, maxOwner, "-_") || !isRepoName(name, maxRepo, "-_.") || name == "." || name == ".." || trimGit(name) != name:
-		return "", false, fmt.Errorf("%q is no OWNER/REPO", repo)
-	}
-	return owner + "/" + name, hasMode, nil
+// modeRead is the mode of a rule that only reads.
+const modeRead = "read"
+
+// repository is what a rule about a code host names.
+type repository struct {
+	path  string // OWNER/REPO
+	inURL string
+	mode  string // modeRead, that of a judgedMode, or empty
 }
 
-// isRepoName reports whether a text has letters, digits and these characters only.
-func isRepoName(s string, limit int, others string) bool {
-	return s != "" && len(s) <= limit && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"+others) == ""
+// cutRepository splits OWNER/REPO[:read|:MODE].
+func (h *codeHost) cutRepository(text string) (r repository, err error) {
+	path, mode, hasMode := strings.Cut(text, ":")
+	r.path, r.mode = strings.TrimSuffix(path, gitSuffix), strings.ToLower(mode)
+	if hasMode && !slices.Contains(h.modes(), r.mode) {
+		return r, fmt.Errorf("a rule about a repository at the API is %s:%s[:%s]", h.name, h.form, strings.Join(h.modes(), "|:"))
+	}
+	if trimGit(r.path) != r.path {
+		return r, fmt.Errorf("%q is no %s", path, h.form)
+	}
+	r.inURL, err = h.repo(r.path)
+	return r, err
+}
+
+// modes returns those that a rule may have.
+func (h *codeHost) modes() []string {
+	list := []string{modeRead}
+	for _, j := range h.judged {
+		list = append(list, j.mode)
+	}
+	return list
 }
 
 // expand makes the rules about a repository.
 func (h *codeHost) expand(action Action, text string, at Source) ([]Rule, error) {
-	repo, readOnly, err := h.cutRepository(text)
+	repo, err := h.cutRepository(text)
 	if err != nil {
 		return nil, err
 	}
 	if action == Deny {
-		return nil, errors.New("it opens some requests: to deny all about a repository, write deny https://api.github.com/repos/OWNER/REPO/**")
-	}
-	texts := h.read
-	if !readOnly {
-		texts = append(texts[:len(texts):len(texts)], h.write...)
+		return nil, fmt.Errorf("it opens some requests: to deny all about a repository, write deny %s%s/**", h.below, repo.inURL)
 	}
 	var rules []Rule
-	for _, t := range texts {
-		r, err := parseRule(action, strings.ReplaceAll(t, "{repo}", repo), at)
+	for _, t := range h.texts(repo.mode) {
+		r, err := parseRule(action, strings.ReplaceAll(t, "{repo}", repo.inURL), at)
 		if err != nil {
 			return nil, err
 		}
 		rules = append(rules, r...)
 	}
+	for i := range h.judged {
+		j := &h.judged[i]
+		if repo.mode == j.mode || repo.mode == "" || repo.mode == modeRead && !j.writes {
+			r, err := h.judgedRule(repo, j, at)
+			if err != nil {
+				return nil, err
+			}
+			rules = append(rules, r)
+		}
+	}
 	return rules, nil
+}
+
+// texts returns the rules about requests of a mode.
+func (h *codeHost) texts(mode string) []string {
+	switch mode {
+	case "":
+		return slices.Concat(h.read, h.write)
+	case modeRead:
+		return h.read
+	}
+	return nil
+}
+
+// judgedRequests is the part of a rule about requests that are judged by their bodies, too.
+type judgedRequests struct {
+	host *codeHost
+	mode *judgedMode
+	repo repository
+	any  []*request
+}
+
+// judgedRule makes the rule about the requests of a judgedMode.
+func (h *codeHost) judgedRule(repo repository, mode *judgedMode, at Source) (Rule, error) {
+	r := Rule{Action: Allow, Source: at}
+	j := &judgedRequests{host: h, mode: mode, repo: repo}
+	for _, t := range mode.requests {
+		if err := r.setRequest(strings.ReplaceAll(t, "{repo}", repo.inURL)); err != nil {
+			return r, err
+		}
+		j.any = append(j.any, r.request)
+	}
+	r.request = &request{scheme: j.any[0].scheme, path: j.any[0].path, judged: j}
+	r.Text = r.canonical()
+	return r, nil
+}
+
+// text returns the canonical form of the rule.
+func (j *judgedRequests) text() string { return j.host.name + ":" + j.repo.path + ":" + j.mode.mode }
+
+// judgesBody reports whether a rule is about a request if its body is what the rule says.
+func (m *request) judgesBody(q Request, path []string) bool {
+	return m != nil && m.judged != nil && q.Query == "" &&
+		slices.ContainsFunc(m.judged.any, func(one *request) bool { return one.matches(Allow, q, path) })
+}
+
+// BodyRules say what the body of a request has to be.
+type BodyRules struct {
+	Kind         BodyKind
+	Repositories []string // that it may be about, as in the rules: OWNER/REPO
+	rule         *Rule    // the first
+}
+
+// add takes an allow rule about the request into account. The rules about a request are of one kind.
+func (b *BodyRules) add(r *Rule) {
+	j := r.request.judged
+	b.Kind, b.rule = j.mode.body, cmp.Or(b.rule, r)
+	if !slices.Contains(b.Repositories, j.repo.path) {
+		b.Repositories = append(b.Repositories, j.repo.path)
+	}
+}
+
+// Covers reports whether a body that is about these repositories may still pass.
+func (b *BodyRules) Covers(repositories []string) bool {
+	return !slices.ContainsFunc(repositories, func(r string) bool { return !slices.Contains(b.Repositories, r) })
+}
+
+// Condition completes "it may pass if its body is ...".
+func (b *BodyRules) Condition() string {
+	if b.Kind == GraphQLQuery {
+		return "a query of GraphQL about " + strings.Join(b.Repositories, " or ") + " and nothing else"
+	}
+	return "JSON with the fields of an issue, merge request or comment, without quick actions (lines such as /move)"
+}
+
+// graphQL are URLs at which a body can ask for anything that the token may do.
+var graphQL = []string{"https://api.github.com/graphql", "https://gitlab.com/api/graphql"}
+
+// isGraphQL reports whether a request goes to one of them, so that no rule about it is suggested.
+func (q Request) isGraphQL() bool {
+	return slices.Contains(graphQL, strings.TrimSuffix(urlOf(q.Scheme, q.Name, q.Port, q.Path), "/"))
+}
+
+// whyNotCodeHost says why no rule allows a request to the API of a code host; empty if there is
+// nothing to say about it.
+func (s *Set) whyNotCodeHost(q Request, path []string) string {
+	if q.Query != "" {
+		var about *Rule
+		bare := q
+		bare.Query = ""
+		s.about(q.Flow(), func(r *Rule) {
+			if about == nil && r.request.judgesBody(bare, path) {
+				about = r
+			}
+		})
+		if about != nil {
+			return fmt.Sprintf("the rule %q allows this request only without a query: send what is in it as JSON in the body", about)
+		}
+	}
+	switch {
+	case q.isGraphQL() && q.Name == "api.github.com":
+		return "no rule allows this request: a rule github:OWNER/REPO allows POST of queries of GraphQL about one repository"
+	case q.isGraphQL():
+		return "no rule allows this request: GraphQL of GitLab is not judged, and reaches all that the token may; a rule gitlab:GROUP/PROJECT allows the REST API of one project"
+	case q.Name == "gitlab.com" && len(path) > 3 && path[0] == "api" && path[2] == "projects" && strings.Trim(path[3], "0123456789") == "":
+		return "no rule allows this request: a project's number does not say which project it is; with a rule gitlab:GROUP/PROJECT, write /projects/GROUP%2FPROJECT"
+	}
+	return ""
 }
 
 // canonical returns the canonical form of a rule whose text expand takes.
 func (h *codeHost) canonical(text string) string {
-	repo, readOnly, _ := h.cutRepository(text)
-	if readOnly {
-		repo += ":read"
+	repo, _ := h.cutRepository(text)
+	if repo.mode != "" {
+		repo.path += ":" + repo.mode
 	}
-	return h.name + ":" + repo
+	return h.name + ":" + repo.path
 }
 
 // words returns in words what a rule opens.
 func (h *codeHost) words(text string) string {
-	repo, readOnly, _ := h.cutRepository(text)
-	what := "to read it, and to write its issues and pull requests"
-	if readOnly {
+	repo, _ := h.cutRepository(text)
+	what := "to read it, and to write " + h.written
+	if repo.mode == modeRead {
 		what = "to read it"
 	}
-	return h.summary + ", " + repo + ", " + what + " (inspected on the host)"
+	for _, j := range h.judged {
+		if repo.mode == j.mode {
+			what = "only " + j.words
+		}
+	}
+	return h.summary + ", " + repo.path + ", " + what + " (inspected on the host)"
 }

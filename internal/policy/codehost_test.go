@@ -47,7 +47,10 @@ func TestGitHubRules(t *testing.T) {
 		"GET https://api.github.com/gists":                                         false,
 		"GET https://api.github.com/users/own":                                     false,
 		"GET https://api.github.com/search/code?q=x":                               false,
-		"POST https://api.github.com/graphql":                                      false,
+		"GET https://api.github.com/graphql":                                       false,
+		"POST https://api.github.com/graphql?query=x":                              false,
+		"PUT https://api.github.com/graphql":                                       false,
+		"POST https://api.github.com/graphql/x":                                    false,
 		"GET https://api.github.com/":                                              false,
 		"GET http://api.github.com/repos/own/app":                                  false,
 		"GET https://uploads.github.com/repos/own/app":                             false,
@@ -75,6 +78,125 @@ func TestGitHubRules(t *testing.T) {
 		t.Error("a deny rule was taken")
 	}
 	if x, err := ExposureOf("github:own/app", Host{}); err != nil || !strings.Contains(x.Text, "own/app, to read it, and to write its issues") {
+		t.Errorf("%+v, %v", x, err)
+	}
+}
+
+// TestJudgedRequests: what method and path do not tell is left to the body, unless another rule allows it
+// anyway, and a deny rule wins.
+func TestJudgedRequests(t *testing.T) {
+	graphql, note := "POST https://api.github.com/graphql", "POST https://gitlab.com/api/v4/projects/own%2fteam%2Fapp/issues/7/notes"
+	s := set(t, "allow github:own/app:read", "allow github:own/lib:graphql", "allow github:own/app", "allow gitlab:own/team/app")
+	d := decideRequest(t, s, graphql)
+	if !d.Allow || d.Body == nil || d.Body.Kind != GraphQLQuery || strings.Join(d.Body.Repositories, " ") != "own/app own/lib" || d.RuleText() != "allow github:own/app:graphql" || !strings.Contains(d.Reason, "if its body is a query of GraphQL about own/app or own/lib and nothing else") {
+		t.Errorf("%+v, %+v", d, d.Body)
+	}
+	if !d.Body.Covers([]string{"own/lib"}) || d.Body.Covers([]string{"own/lib", "own/other"}) {
+		t.Error("covers")
+	}
+	if d := decideRequest(t, s, note); !d.Allow || d.Body == nil || d.Body.Kind != GitLabText || d.RuleText() != "allow gitlab:own/team/app:write" {
+		t.Errorf("%+v", d)
+	}
+	if d := decideRequest(t, s, "GET https://api.github.com/repos/own/lib"); d.Allow {
+		t.Errorf("%+v", d)
+	}
+	wide := set(t, "allow github:own/app", "allow gitlab:own/team/app", "allow api.github.com", "allow POST https://gitlab.com/api/**")
+	for _, text := range []string{graphql, note} {
+		if d := decideRequest(t, wide, text); !d.Allow || d.Body != nil {
+			t.Errorf("%s: %+v", text, d)
+		}
+	}
+	denied := set(t, "allow github:own/app", "allow gitlab:own/team/app", "deny https://api.github.com/GraphQL", "deny https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp/issues/**")
+	for _, text := range []string{graphql, note} {
+		if d := decideRequest(t, denied, text); d.Allow || d.Body != nil || !strings.HasPrefix(d.RuleText(), "deny") {
+			t.Errorf("%s: %+v", text, d)
+		}
+	}
+}
+
+// TestCodeHostsAreOneHostEach: the requests of a judged rule are of one host and scheme, for which it
+// stands among the rules.
+func TestCodeHostsAreOneHostEach(t *testing.T) {
+	for _, h := range codeHosts {
+		for _, j := range h.judged {
+			for _, text := range j.requests {
+				if _, url := cutMethods(text); !strings.HasPrefix(url, strings.Join(strings.SplitAfter(h.below, "/")[:3], "")) {
+					t.Errorf("%s: %s", h.name, text)
+				}
+			}
+		}
+	}
+}
+
+func TestGitLabRules(t *testing.T) {
+	const base = " https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp"
+	s := set(t, "allow gitlab:own/team/app", "allow GitLab:own/lib.git:Read")
+	for text, want := range map[string]bool{
+		"GET" + base: true, "GET" + base + "/issues?state=opened&per_page=5": true, "GET" + base + "/issues/7": true, "GET" + base + "/issues/7/notes/3": true,
+		"HEAD" + base + "/merge_requests": true, "GET" + base + "/merge_requests/7/diffs": true, "GET" + base + "/repository/files/a%2Fb%2Ec/raw?ref=main": true,
+		"GET" + base + "/repository/tree?path=a": true, "GET" + base + "/jobs/9/trace": true, "GET" + base + "/members/all": true,
+		"GET https://gitlab.com/api/v4/user": true, "GET https://gitlab.com/api/v4/projects/own%2flib/issues": true, "GET https://gitlab.com/api/v4/projects/o%77n%2Flib": true,
+		"POST" + base + "/issues": true, "PUT" + base + "/issues/7": true, "POST" + base + "/issues/7/notes": true, "PUT" + base + "/merge_requests/7/discussions/ab": true,
+		"POST" + base + "/merge_requests": true, "PUT" + base + "/merge_requests/7": true, "DELETE" + base + "/merge_requests/7/notes/3": true,
+
+		"POST https://gitlab.com/api/v4/projects/own%2Flib/issues": false,
+		"POST" + base + "/issues?description=x":                    false,
+		"DELETE" + base + "/issues/7":                              false, "POST" + base + "/issues/7/move": false, "POST" + base + "/issues/7/clone": false, "POST" + base + "/issues/7/links": false,
+		"GET" + base + "/issues/7/links": false, "GET" + base + "/issues/7/related_merge_requests": false, "GET" + base + "/merge_requests/7/closes_issues": false,
+		"PUT" + base + "/merge_requests/7/merge": false, "PUT" + base + "/merge_requests/7/rebase": false, "POST" + base + "/merge_requests/7/approve": false,
+		"PUT" + base: false, "DELETE" + base: false, "POST" + base + "/fork": false, "GET" + base + "/forks": false, "GET" + base + "/snippets": false, "POST" + base + "/snippets": false,
+		"GET" + base + "/variables": false, "GET" + base + "/pipelines/3/variables": false, "GET" + base + "/access_tokens": false, "GET" + base + "/deploy_keys": false, "GET" + base + "/triggers": false,
+		"GET" + base + "/hooks": false, "POST" + base + "/hooks": false, "POST" + base + "/uploads": false, "GET" + base + "/export/download": false, "POST" + base + "/share": false,
+		"POST" + base + "/repository/commits": false, "PUT" + base + "/repository/files/a": false, "GET" + base + "/repository/compare?from_project_id=1": false, "POST" + base + "/pipeline": false,
+		"GET https://gitlab.com/api/v4/projects/7/issues": false, "GET https://gitlab.com/api/v4/projects": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fother": false,
+		"GET https://gitlab.com/api/v4/projects/own%2FTeam%2Fapp": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp2": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam": false,
+		"GET https://gitlab.com/api/v4/projects/own/team/app/issues": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam/app": false, "GET https://gitlab.com/api/v4/projects/own%252Fteam%252Fapp": false,
+		"GET https://gitlab.com/api/v4/projects/own%2F%2Fteam%2Fapp": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam%2F..%2Fapp": false, "GET https://gitlab.com/api/v4/projects/own%5Cteam%5Capp": false,
+		"GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp%2Fissues": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp;x": false, "GET https://gitlab.com/api/v4/projects/own%EF%BC%8Fteam%2Fapp": false,
+		"GET" + base + "/issues/7%2F..%2Fx": false, "GET" + base + "/issues/..%2F..%2Fother": false, "GET" + base + "/issues/7%2Fnotes": false,
+		"GET https://gitlab.com/api/v4/groups/own": false, "GET https://gitlab.com/api/v4/user/keys": false, "GET https://gitlab.com/api/v4/personal_access_tokens": false, "GET https://gitlab.com/api/v4/snippets": false,
+		"GET https://gitlab.com/api/v4/issues": false, "GET https://gitlab.com/api/v4/search?scope=blobs": false, "POST https://gitlab.com/api/graphql": false, "POST https://gitlab.com/api/v4/user/keys": false,
+		"GET https://gitlab.com/own/team/app": false, "GET http://gitlab.com/api/v4/user": false,
+	} {
+		if d := decideRequest(t, s, text); d.Allow != want {
+			t.Errorf("%s: %+v, want %v", text, d, want)
+		}
+	}
+	for text, say := range map[string]string{
+		"GET https://gitlab.com/api/v4/projects/7/issues": "a project's number does not say which project it is",
+		"POST https://gitlab.com/api/graphql":             "GraphQL of GitLab is not judged",
+		"GET https://api.github.com/graphql":              "a rule github:OWNER/REPO allows POST",
+		"POST" + base + "/issues?title=x":                 "as JSON in the body",
+		"GET" + base + "/variables":                       "no rule allows this request",
+	} {
+		s := set(t, "allow gitlab:own/team/app", "allow github:own/app")
+		q, _, err := ParseRequest(text)
+		if d := s.DecideRequest(q); err != nil || d.Allow || !strings.Contains(d.Reason, say) {
+			t.Errorf("%s: %+v, %v", text, d, err)
+		}
+		if got := s.SuggestRequest(q); q.isGraphQL() && got != "" {
+			t.Errorf("%s: the suggestion %q opens every query", text, got)
+		}
+	}
+	for text, want := range map[string]string{
+		"gitlab:own/app": "gitlab:own/app", "GITLAB:Own/sub/App.git:READ": "gitlab:Own/sub/App:read", "gitlab:a.b/app:Write": "gitlab:a.b/app:write", "gitlab:443": "gitlab:443",
+	} {
+		if got, err := Canonical(Allow, text); err != nil || got != want {
+			t.Errorf("%s: %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{
+		"gitlab:own/", "gitlab:/app", "gitlab:own//app", "gitlab:own/..", "gitlab:own/./app", "gitlab:own/*", "gitlab:own%2Fapp/x", "gitlab:own/-app", "gitlab:own/app:push=main",
+		"gitlab:own/app:graphql", "github:own/app:write", "gitlab:gitlab.example.org/own/app", "gitlab:own/app.git.git", "gitlab:own/" + strings.Repeat("a", 256),
+	} {
+		if got, err := Canonical(Allow, text); err == nil {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+	if _, err := Canonical(Deny, "gitlab:own/app"); err == nil || !strings.Contains(err.Error(), "deny https://gitlab.com/api/v4/projects/own%2Fapp/**") {
+		t.Errorf("a deny rule: %v", err)
+	}
+	if x, err := ExposureOf("gitlab:own/app:write", Host{}); err != nil || !strings.Contains(x.Text, "own/app, only to write its issues") {
 		t.Errorf("%+v, %v", x, err)
 	}
 }

@@ -127,8 +127,11 @@ func (r *Rule) Exposure(host Host) Exposure {
 
 // requestWords returns a rule about requests in words.
 func (r *Rule) requestWords() string {
-	if r.request.git != nil {
+	switch j := r.request.judged; {
+	case r.request.git != nil:
 		return r.gitWords()
+	case j != nil:
+		return j.host.words(j.repo.path + ":" + j.mode.mode)
 	}
 	what := "requests"
 	if m := r.request.methods; len(m) > 0 {

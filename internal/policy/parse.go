@@ -34,8 +34,9 @@ const MaxHostPorts = 64
 //
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
 // (none: any), and in PATH * is one segment and ** any number. The third one is about a
-// repository of git over HTTPS and SSH. github:OWNER/REPO[:read] stands for rules about requests to
-// GitHub's REST API.
+// repository of git over HTTPS and SSH. github:OWNER/REPO[:read|:graphql] and
+// gitlab:GROUP[/SUBGROUP...]/PROJECT[:read|:write] stand for rules about requests to the API of that service
+// (codehost.go).
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback),
@@ -46,7 +47,7 @@ func ParseRule(action Action, text string) ([]Rule, error) {
 	return parseRule(action, text, Source{Line: 1, Column: 1})
 }
 
-// Canonical returns the canonical form of a rule. A preset and github: are not expanded.
+// Canonical returns the canonical form of a rule. Presets, github: and gitlab: are not expanded.
 func Canonical(action Action, text string) (string, error) {
 	r, err := ParseRule(action, text)
 	if err != nil {

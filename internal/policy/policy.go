@@ -227,7 +227,9 @@ type Decision struct {
 	SSH bool
 	// Push, of an allowed request that pushes to a repository, judges what is in its body, which
 	// may pass only then. nil: every push may pass.
-	Push      *PushRules
+	Push *PushRules
+	// Body, of an allowed request, says what its body has to be, and only then it may pass. nil: anything.
+	Body      *BodyRules
 	Malformed bool   // of a request: it can be read in different ways
 	Reason    string // why it is denied or allowed, for users
 	// Prefix is the narrowest block of addresses by which the flow is allowed; not

@@ -366,7 +366,7 @@ func FuzzParseFlow(f *testing.F) {
 }
 
 func FuzzParseRule(f *testing.F) {
-	for _, s := range []string{"a.test:1-2", "**.x", "[::1]:*", "10.0.0.0/8", "preset:npm", "raw:ü.test", "udp:host:1", "raw", "\x92", "git:a.test:1/~o/r%20.git:push=a,refs/x/**:delete", "github:o/r:read", "git:o:push=a", "GET https://a.test/%23"} {
+	for _, s := range []string{"a.test:1-2", "**.x", "[::1]:*", "10.0.0.0/8", "preset:npm", "raw:ü.test", "udp:host:1", "raw", "\x92", "git:a.test:1/~o/r%20.git:push=a,refs/x/**:delete", "github:o/r:read", "gitlab:g/s/p", "gitlab:g/p:write", "git:o:push=a", "GET https://a.test/%23"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

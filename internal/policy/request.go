@@ -25,6 +25,9 @@ type request struct {
 	methods []string // in order; none: any
 	path    []string // decoded segments; "*" and "**" as written
 	git     *gitRule // of a rule about the repository at path; else nil
+	// judged is that of a rule about requests that are judged by their bodies, too (codehost.go), and which
+	// stand in it; else nil.
+	judged *judgedRequests
 }
 
 // schemes are those of rules about requests, with their ports.
@@ -173,8 +176,11 @@ func parsePattern(path string) ([]string, error) {
 
 // requestText returns the canonical form of a rule about requests.
 func (r *Rule) requestText() string {
-	if r.request.git != nil {
+	switch {
+	case r.request.git != nil:
 		return r.gitText()
+	case r.request.judged != nil:
+		return r.request.judged.text()
 	}
 	var b strings.Builder
 	if len(r.request.methods) > 0 {
@@ -204,7 +210,7 @@ type Request struct {
 	Name   string // of the host, as in Flow
 	Port   uint16
 	Path   string // percent-encoded as it is sent on, without the query
-	Query  string // as it is sent on; only rules about repositories look at it
+	Query  string // as it is sent on; only rules about repositories, and at APIs of code hosts, look at it
 }
 
 // Flow returns the connection that the request needs.
@@ -260,8 +266,13 @@ func (s *Set) DecideRequest(q Request) Decision {
 	if err != nil {
 		return Decision{Requests: true, Malformed: true, Reason: err.Error() + ", which servers read in different ways: it is refused where rules are about requests"}
 	}
-	allow, deny, push := s.rulesAbout(q, path)
+	allow, deny, push, body := s.rulesAbout(q, path)
 	d.Rule, d.Allow = cmp.Or(deny, allow), deny == nil && allow != nil
+	if d.Rule == nil && body.rule != nil {
+		d.Rule, d.Allow, d.Body = body.rule, true, body
+		d.Reason = fmt.Sprintf("the rule %q allows it if its body is %s", body.rule, body.Condition())
+		return d
+	}
 	if d.Allow && !push.empty() && (push.any == nil || len(push.deny) > 0) {
 		d.Push = push
 	}
@@ -271,20 +282,22 @@ func (s *Set) DecideRequest(q Request) Decision {
 	case allow != nil:
 		d.Reason = fmt.Sprintf("the rule %q allows it", allow)
 	default:
-		d.Reason = q.whyNotGit()
+		d.Reason = cmp.Or(s.whyNotCodeHost(q, path), q.whyNotGit())
 	}
 	return d
 }
 
 // rulesAbout returns the first rule that allows a request and the first that denies it, nil if there
-// is none, and the rules about the refs of a push.
-func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules) {
-	push = &PushRules{}
+// is none, the rules about the refs of a push, and those about its body.
+func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *PushRules, body *BodyRules) {
+	push, body = &PushRules{}, &BodyRules{}
 	s.about(q.Flow(), func(r *Rule) {
 		switch {
 		case !r.covers(TCP, q.Port):
 		case r.request.judgesPush(r.Action, q, path):
 			push.add(r)
+		case r.request.judgesBody(q, path):
+			body.add(r)
 		case r.Action == Deny && deny == nil && r.request.matches(r.Action, q, path):
 			deny = r
 		case r.Action == Allow && allow == nil && r.lets(q, path):
@@ -294,7 +307,7 @@ func (s *Set) rulesAbout(q Request, path []string) (allow, deny *Rule, push *Pus
 	if push.any = allow; allow == nil && len(push.allow) > 0 {
 		allow = push.allow[0]
 	}
-	return allow, deny, push
+	return allow, deny, push, body
 }
 
 // lets reports whether an allow rule lets a request pass. A rule about connections opens no repository over SSH
@@ -310,6 +323,8 @@ func (r *Rule) lets(q Request, path []string) bool {
 // rule in any case, and with each way in which a server may read the path.
 func (m *request) matches(a Action, q Request, path []string) bool {
 	switch {
+	case m.judged != nil:
+		return false // judgesBody
 	case m.git != nil && a == Deny:
 		return m.deniesGit(q, path)
 	case m.git != nil:
@@ -339,7 +354,7 @@ const maxSuggested = 256
 // SuggestRequest returns the narrowest rule that allows a request; empty if none can, if a rule
 // denies it, or if the rule would be longer than a person reads.
 func (s *Set) SuggestRequest(q Request) string {
-	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || Suggest(q.Flow()) == "" {
+	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || q.isGraphQL() || Suggest(q.Flow()) == "" {
 		return ""
 	}
 	if rule, ok := s.suggestGit(q); ok {
