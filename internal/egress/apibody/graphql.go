@@ -202,7 +202,7 @@ func (q *query) selections(set ast.SelectionSet, at place) error {
 		case *ast.Field:
 			err = q.field(sel, at)
 		case *ast.InlineFragment:
-			err = q.inline(sel, at)
+			err = q.fragment(sel.TypeCondition, sel.Directives, sel.SelectionSet, at)
 		case *ast.FragmentSpread:
 			err = q.spread(sel, at)
 		default:
@@ -227,10 +227,6 @@ func (q *query) spread(s *ast.FragmentSpread, at place) error {
 	return q.fragment(f.TypeCondition, s.Directives, f.SelectionSet, at)
 }
 
-func (q *query) inline(f *ast.InlineFragment, at place) error {
-	return q.fragment(f.TypeCondition, f.Directives, f.SelectionSet, at)
-}
-
 // fragment judges the fields of a fragment, which may be about the type where it stands or one of its
 // possible types; no condition is the former.
 func (q *query) fragment(condition string, directives ast.DirectiveList, set ast.SelectionSet, at place) error {
@@ -248,7 +244,7 @@ func (q *query) fragment(condition string, directives ast.DirectiveList, set ast
 }
 
 // directives allows those that only leave something out.
-func (q *query) directives(list ast.DirectiveList) error {
+func (*query) directives(list ast.DirectiveList) error {
 	for _, d := range list {
 		if d.Name != "include" && d.Name != "skip" {
 			return fmt.Errorf("the directive %s is not understood: only @include and @skip are", short("@"+d.Name))
@@ -279,6 +275,20 @@ func (q *query) field(f *ast.Field, at place) error {
 	if d == nil {
 		return q.unknown(f, at)
 	}
+	if err := q.arguments(f, d, at); err != nil {
+		return err
+	}
+	switch on := q.types[d.Type.Name()]; {
+	case on != nil:
+		return q.selections(f.SelectionSet, at.below(on, f.Name))
+	case len(f.SelectionSet) > 0:
+		return fmt.Errorf("%s has no fields that may be asked for", at.name(f.Name))
+	}
+	return nil
+}
+
+// arguments judges those of a field, of which d is the definition.
+func (q *query) arguments(f *ast.Field, d *ast.FieldDefinition, at place) error {
 	var seen []string
 	for _, a := range f.Arguments {
 		if d.Arguments.ForName(a.Name) == nil || slices.Contains(seen, a.Name) {
@@ -287,18 +297,9 @@ func (q *query) field(f *ast.Field, at place) error {
 		seen = append(seen, a.Name)
 	}
 	if at.on.Name == "Query" && f.Name == "repository" {
-		if err := q.repository(f); err != nil {
-			return err
-		}
+		return q.repository(f)
 	}
-	on := q.types[d.Type.Name()]
-	if on == nil && len(f.SelectionSet) > 0 {
-		return fmt.Errorf("%s has no fields that may be asked for", at.name(f.Name))
-	}
-	if on == nil {
-		return nil
-	}
-	return q.selections(f.SelectionSet, at.below(on, f.Name))
+	return nil
 }
 
 // unknown is the refusal of a field that is not in the list.
