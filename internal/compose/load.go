@@ -1,0 +1,229 @@
+package compose
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/sirupsen/logrus"
+	"go.yaml.in/yaml/v4"
+
+	"bawn.dev/bawn/internal/sys/text"
+)
+
+// Load reads compose files. An error says what is wrong with them.
+func Load(r Request) (*Result, error) {
+	if len(r.Files) == 0 || len(r.Files) > maxFiles {
+		return nil, fmt.Errorf("expected 1 to %d compose files, found %d", maxFiles, len(r.Files))
+	}
+	l := &load{Request: r, dir: path.Dir(r.Files[0]), unset: map[string]bool{}}
+	if err := l.read(); err != nil {
+		return nil, err
+	}
+	if err := l.parse(); err != nil {
+		return nil, err
+	}
+	out := &Result{}
+	var err error
+	if out.Service, err = l.service(); err != nil {
+		return nil, err
+	}
+	if out.Stack, err = l.stack(&out.Service); err != nil {
+		return nil, err
+	}
+	out.Service.HostEnv = slices.Sorted(maps.Keys(l.unset))
+	return out, nil
+}
+
+// load is one call of Load.
+type load struct {
+	Request
+	dir   string // of the first file, which relative paths start from; relative to the project
+	files []types.ConfigFile
+	name  string // that the files give the project
+	unset map[string]bool
+
+	project *types.Project
+	own     types.ServiceConfig // the service that is worked in
+}
+
+// read reads the files and checks what compose-go does not.
+func (l *load) read() error {
+	for _, name := range l.Files {
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("the compose file %.200q does not lie in the project", name)
+		}
+		b, err := l.Read(name)
+		if err == nil {
+			err = l.check(b)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		l.files = append(l.files, types.ConfigFile{Filename: name, Content: b})
+	}
+	return nil
+}
+
+// check looks at the top of one file, whose documents must be mappings without include.
+func (l *load) check(b []byte) error {
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	for {
+		var doc yaml.Node
+		var top struct {
+			Name    string    `yaml:"name"`
+			Include yaml.Node `yaml:"include"`
+		}
+		err := d.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil && nodes(&doc, map[*yaml.Node]int{}) > maxNodes {
+			return fmt.Errorf("more than %d values, with those that aliases stand for", maxNodes)
+		}
+		if err == nil {
+			err = doc.Decode(&top)
+		}
+		switch {
+		case err != nil:
+			return shown(err)
+		case top.Include.Kind != 0:
+			return errors.New("include is not read: name the files that it includes in dockerComposeFile (a list)")
+		case top.Name != "":
+			l.name = top.Name
+		}
+	}
+}
+
+// nodes returns how many values a document has with its aliases followed, or more than maxNodes. known are
+// those of anchors; one that is in itself is endless.
+func nodes(n *yaml.Node, known map[*yaml.Node]int) int {
+	if n.Kind == yaml.AliasNode {
+		count, ok := known[n.Alias]
+		if !ok {
+			return maxNodes + 1
+		}
+		return count
+	}
+	total := 1
+	for _, c := range n.Content {
+		if total += nodes(c, known); total > maxNodes {
+			return total
+		}
+	}
+	if n.Anchor != "" {
+		known[n] = total
+	}
+	return total
+}
+
+// shown returns an error of a parser, which may have parts of the file, without what cannot be shown.
+func shown(err error) error {
+	return errors.New(text.Short(strings.Join(strings.Fields(err.Error()), " "), maxShown))
+}
+
+// maxShown bounds the text of an error, in bytes.
+const maxShown = 1000
+
+// quiet keeps compose-go from writing warnings to the terminal. What it warns of is in the Result, or has
+// no effect.
+var quiet = sync.OnceFunc(func() { logrus.SetOutput(io.Discard) })
+
+// parse lets compose-go read the files. It gets the bytes, and resolves no path: the guest's Docker does.
+func (l *load) parse() error {
+	quiet()
+	config := types.ConfigDetails{WorkingDir: path.Join(l.Project, l.dir), ConfigFiles: l.files, Environment: types.Mapping{}}
+	project, err := loader.LoadWithContext(context.Background(), config, func(o *loader.Options) {
+		o.SetProjectName(l.projectName(), true)
+		o.ResolvePaths, o.SkipInclude, o.SkipResolveEnvironment, o.SkipResolveLabels = false, true, true, true
+		o.ResourceLoaders = []loader.ResourceLoader{noFiles{}}
+		o.Profiles = []string{"*"} // stack chooses
+		o.MaxNodeVisits = maxNodes
+		o.Interpolate.LookupValue = func(string) (string, bool) { return "", false }
+		o.Interpolate.Substitute = l.substitute
+	})
+	if err != nil {
+		return shown(err)
+	}
+	if len(project.Services) > maxServices {
+		return fmt.Errorf("more than %d services", maxServices)
+	}
+	own, ok := project.Services[l.Service]
+	if !ok {
+		return fmt.Errorf("there is no service %.200q in %s, but %s", l.Service, strings.Join(l.Files, ", "), strings.Join(slices.Sorted(maps.Keys(project.Services)), ", "))
+	}
+	l.project, l.own = project, own
+	return nil
+}
+
+// projectName returns the name that Compose gives the project, as the reference implementation of
+// devcontainer.json chooses it: so `docker compose ps` in that folder shows these services.
+func (l *load) projectName() string {
+	name := l.name
+	if strings.Contains(name, "$") {
+		name = ""
+	}
+	base := path.Base(path.Join(l.Project, l.dir))
+	switch {
+	case name != "":
+	case base == ".devcontainer":
+		name = path.Base(path.Dir(path.Join(l.Project, l.dir))) + "_devcontainer"
+	default:
+		name = base
+	}
+	if name = loader.NormalizeProjectName(name); name == "" {
+		name = "devcontainer"
+	}
+	return name[:min(len(name), maxName)]
+}
+
+// maxName bounds the name of the project, in bytes.
+const maxName = 60
+
+// substitute replaces the variables of a text: no variable has a value, so each is its default, or
+// nothing, which is noted.
+func (l *load) substitute(text string, _ template.Mapping) (string, error) {
+	return template.SubstituteWithOptions(text, func(string) (string, bool) { return "", false }, template.WithoutLogging,
+		template.WithReplacementFunction(func(ref string, values template.Mapping, config *template.Config) (string, error) {
+			l.note(ref)
+			return template.DefaultReplacementFunc(ref, values, config)
+		}))
+}
+
+// note notes the variable of a reference that has no default.
+func (l *load) note(ref string) {
+	m := template.DefaultPattern.FindStringSubmatch(ref)
+	if m == nil {
+		return
+	}
+	name := m[template.DefaultPattern.SubexpIndex("named")]
+	if name == "" {
+		name = m[template.DefaultPattern.SubexpIndex("braced")]
+	}
+	if end := strings.IndexAny(name, ":-+?"); end >= 0 || name == "" {
+		return // the file says what is without the variable, or that it is an error
+	}
+	l.unset[name] = true
+}
+
+// noFiles is a loader of the files that others name, which it refuses.
+type noFiles struct{}
+
+func (noFiles) Accept(string) bool { return true }
+
+func (noFiles) Load(_ context.Context, name string) (string, error) {
+	return "", fmt.Errorf("extends: the file %q is not read: name it in dockerComposeFile (a list), before this one", name)
+}
+
+func (noFiles) Dir(string) string { return "" }
