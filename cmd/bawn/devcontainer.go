@@ -82,6 +82,7 @@ func setupWords(s *project.Setup) (list []string) {
 		list = append(list, "the guest reaches the project at "+s.Mount+", too")
 	}
 	list = append(list, featureWords(s)...)
+	list = append(list, stackWords(s)...)
 	for _, h := range s.Hooks {
 		when := "at each start"
 		switch {
@@ -101,8 +102,31 @@ func setupWords(s *project.Setup) (list []string) {
 	if len(s.HostEnv) > 0 {
 		list = append(list, "NOT taken: "+strings.Join(s.HostEnv, ", ")+", which would have values of the host's environment; -e NAME or bawn secret gives them")
 	}
+	if len(s.Hidden) > 0 {
+		list = append(list, "NOT taken: the variables in "+strings.Join(s.Hidden, ", ")+", which the sandbox does not see; --show shows such a file to the services beside it")
+	}
 	if len(s.Unknown) > 0 {
 		list = append(list, "without effect: "+strings.Join(s.Unknown, ", "))
+	}
+	return list
+}
+
+// stackWords lists what the compose files of a devcontainer.json ask for beside the sandbox itself.
+func stackWords(setup *project.Setup) (list []string) {
+	s := setup.Stack
+	if s == nil {
+		return nil
+	}
+	list = append(list, "the sandbox is the service "+s.Service+" of "+strings.Join(s.Files, ", "))
+	for _, o := range s.Services {
+		words := "the sandbox's own Docker runs the service " + o.Name + " at each start, from the image " + o.Image
+		if o.Build != "" {
+			words = "the sandbox's own Docker runs the service " + o.Name + " at each start, from an image that it builds of " + o.Build
+		}
+		list = append(list, words)
+		if len(o.Machine) > 0 {
+			list = append(list, "  with "+strings.Join(o.Machine, ", ")+": of the sandbox, never of the host")
+		}
 	}
 	return list
 }

@@ -128,6 +128,8 @@ var steps = map[engine.Reason]string{
 	engine.StateWouldBeLost: "bawn snapshot create {sandbox} to save the present state first, or --force to discard it",
 
 	engine.NoDevcontainer:     "name the file: --devcontainer=PATH; or --devcontainer= to go on without one",
+	engine.NoDocker:           "take an image with Docker and docker compose for it (the feature docker-in-docker adds them; FROM bawn/default has them), or leave the others out (\"runServices\": []), then bawn rm {sandbox} and run again",
+	engine.ServicesFailed:     "images come by the rules of the sandbox, too: bawn net log shows what was denied, --allow preset:dockerhub opens Docker Hub; bawn exec {sandbox} -- docker ps -a shows what is there",
 	engine.SetupFailed:        "correct it and run the same command again; bawn exec {sandbox} -- COMMAND looks at what is there, --devcontainer= goes on without the file",
 	engine.FeaturesUnfetched:  "bawn trust --devcontainer, which fetches and shows them",
 	engine.BuildFailed:        "correct what is wrong and run the same command again; or --image default to start without it",

@@ -315,6 +315,7 @@ func TestHostileFiles(t *testing.T) {
 		"services: {app: {extends: {file: " + secret + ", service: app}}}":                                     "extends: the file",
 		"services: {app: {extends: {file: common.yml, service: app}}}":                                         "name it in dockerComposeFile",
 		"services: {app: {image: a}, db: {extends: {file: ../../../etc/x.yml, service: x}}}":                   "extends: the file",
+		"services: {app: {image: a, extends: {service: app, file: [1]}}}":                                      "another type",
 		"services: {app: {image: a, env_file: " + secret + "}}":                                                "does not lie in the project",
 		"services: {app: {image: a, env_file: ../../x.env}}":                                                   "does not lie in the project",
 		"services: {app: {image: a, env_file: missing.env}}":                                                   "missing.env",
@@ -338,7 +339,7 @@ func TestHostileFiles(t *testing.T) {
 		"services: [a": "",
 		"\x00":         "",
 		"services: {app: {image: a, volumes: [" + many("'v%[1]d:/v%[1]d',", maxList+1) + "]}}\nvolumes: {" + many("v%d: ,", maxList+1) + "}": "more than 64 volumes",
-		"services: {app: {image: a, environment: {" + many("A%d: x,", maxVariables+1) + "}}}":                                        "more than 256 variables",
+		"services: {app: {image: a, environment: {" + many("A%d: x,", maxVariables+1) + "}}}":                                                "more than 256 variables",
 	} {
 		got, err := files{file: text}.load(Request{})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.ContainsAny(err.Error(), "\x1b\n") || strings.Contains(err.Error(), "stolen") {

@@ -141,8 +141,13 @@ const maxShown = 1000
 var quiet = sync.OnceFunc(func() { logrus.SetOutput(io.Discard) })
 
 // parse lets compose-go read the files. It gets the bytes, and resolves no path: the guest's Docker does.
-func (l *load) parse() error {
+func (l *load) parse() (err error) {
 	quiet()
+	defer func() { // it takes some values for texts that it has not looked at
+		if p := recover(); p != nil {
+			err = shown(fmt.Errorf("a value has another type than its key takes: %v", p))
+		}
+	}()
 	config := types.ConfigDetails{WorkingDir: path.Join(l.Project, l.dir), ConfigFiles: l.files, Environment: types.Mapping{}}
 	project, err := loader.LoadWithContext(context.Background(), config, func(o *loader.Options) {
 		o.SetProjectName(l.projectName(), true)

@@ -9,12 +9,16 @@ package devcontainer
 import (
 	"fmt"
 	"strings"
+
+	"bawn.dev/bawn/internal/compose"
 )
 
 // Config is what a file asks for. A zero field asks for nothing.
 type Config struct {
 	Image string
 	Build *Build // in place of Image
+	// Compose are compose files in place of both, which UseService adds to the rest.
+	Compose *Compose
 
 	Volumes []Volume
 	Ports   []uint16 // of the container
@@ -56,6 +60,10 @@ type Setup struct {
 
 	// HostEnv are the variables that would have had a value of the host's environment.
 	HostEnv []string `json:"hostEnv,omitempty"`
+	// Stack are the services that run beside the one that is worked in. Parse leaves it empty.
+	Stack *compose.Stack `json:"compose,omitempty"`
+	// Hidden are files of variables that are not taken, since the sandbox does not see them.
+	Hidden []string `json:"hidden,omitempty"`
 	// Unknown are the keys that have no effect and are not of an editor.
 	Unknown []string `json:"unknown,omitempty"`
 }

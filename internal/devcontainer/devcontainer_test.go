@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"bawn.dev/bawn/internal/compose"
 )
 
 var here = Places{Local: "/home/me/shop", Container: "/home/me/shop", ID: "0123"}
@@ -63,12 +65,61 @@ func TestParse(t *testing.T) {
 				},
 				FeatureOrder: []string{"registry.example/tools/node"},
 			}}},
-		"unknown": {`{"runArgs": ["--privileged"], "colour": 1, "\u001b[2J": 1}`, Config{Setup: Setup{Unknown: []string{"runArgs", "colour", `"\x1b[2J"`}}}},
+		"compose files": {`{"dockerComposeFile": ["../docker-compose.yml", "docker-compose.extend.yml"], "service": "app", "runServices": ["app", "db"], "workspaceFolder": "/workspace",
+			"shutdownAction": "stopCompose", "overrideCommand": false, "forwardPorts": [3000, "db:5432", "db:5432"], "remoteUser": "node"}`,
+			Config{Compose: &Compose{Files: []string{"../docker-compose.yml", "docker-compose.extend.yml"}, Service: "app", Run: []string{"app", "db"}, Forward: []compose.Forward{{Service: "db", Port: 5432}}, user: true},
+				Ports: []uint16{3000}, Setup: Setup{Workspace: "/workspace"}}},
+		"no services beside": {`{"dockerComposeFile": "c.yml", "service": "app", "runServices": []}`, Config{Compose: &Compose{Files: []string{"c.yml"}, Service: "app", Run: []string{}}}},
+		"a service alone":    {`{"service": "app", "runServices": ["db"], "dockerComposeFile": null}`, Config{}},
+		"unknown":            {`{"runArgs": ["--privileged"], "colour": 1, "\u001b[2J": 1}`, Config{Setup: Setup{Unknown: []string{"runArgs", "colour", `"\x1b[2J"`}}}},
 	} {
 		got, err := Parse("f", []byte(c.text), here)
 		if err != nil || !reflect.DeepEqual(got, &c.want) {
 			t.Errorf("%s: %+v, %v\nwant %+v", name, got, err, c.want)
 		}
+	}
+}
+
+// TestUseService: the file itself takes precedence over what the service says.
+func TestUseService(t *testing.T) {
+	for name, c := range map[string]struct {
+		text    string
+		service compose.Service
+		want    Setup
+	}{
+		"variables": {`"containerEnv": {"A": "file", "C": "${containerEnv:B}-${containerEnv:PATH}"}, "remoteEnv": {"D": "${localEnv:D}"}`,
+			compose.Service{Env: []string{"A=service", "B=b"}, HostEnv: []string{"D", "E"}, NotRead: []string{".env"}, NoUse: []string{"privileged"}},
+			Setup{Env: []string{"A=file", "B=b", "C=b-${containerEnv:PATH}"}, HostEnv: []string{"D", "E"}, Hidden: []string{".env"}, Unknown: []string{"privileged (of the service app)"}}},
+		"root":                 {``, compose.Service{User: "root"}, Setup{Root: true}},
+		"a user":               {``, compose.Service{User: "node"}, Setup{}},
+		"the file's user":      {`"remoteUser": "node"`, compose.Service{User: "0:0"}, Setup{}},
+		"where the project is": {`"workspaceFolder": "/workspaces/${localWorkspaceFolderBasename}/web"`, compose.Service{Project: []string{"/app", "/workspaces/shop"}, Dir: "/app"}, Setup{Mount: "/workspaces/shop", Workspace: "/workspaces/shop/web"}},
+		"no folder":            {``, compose.Service{Project: []string{"/app"}}, Setup{Mount: "/app", Workspace: "/app"}},
+		"a working directory":  {``, compose.Service{Project: []string{"/app"}, Dir: "/app/web"}, Setup{Mount: "/app", Workspace: "/app/web"}},
+		"elsewhere":            {``, compose.Service{Project: []string{"/app"}, Dir: "/srv"}, Setup{Mount: "/app", Workspace: "/app"}},
+		"not mounted":          {`"workspaceFolder": "/src"`, compose.Service{Project: []string{"/app"}}, Setup{Mount: "/src", Workspace: "/src"}},
+		"nothing":              {``, compose.Service{}, Setup{}},
+	} {
+		text := `{"dockerComposeFile": "c.yml", "service": "app", ` + c.text + `}`
+		got, err := Parse("f", []byte(text), here)
+		if err == nil {
+			err = got.UseService(&compose.Result{Service: c.service, Stack: &compose.Stack{Service: "app"}}, here)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got.Setup.Stack = nil
+		if !reflect.DeepEqual(got.Setup, c.want) {
+			t.Errorf("%s: %+v\nwant %+v", name, got.Setup, c.want)
+		}
+	}
+	c, err := Parse("f", []byte(`{"dockerComposeFile": "c.yml", "service": "app"}`), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.UseService(&compose.Result{Service: compose.Service{Project: []string{"/home"}}, Stack: &compose.Stack{}}, here); err == nil {
+		t.Error("a mount around the project")
 	}
 }
 
@@ -89,50 +140,55 @@ func TestWhatIsRefused(t *testing.T) {
 		"{\n\"image\": 1}":                      "f:2: expected text",
 		"{\"image\": \"a\",\n\"image\": \"b\"}": "f:2: the key \"image\" is given twice",
 		`{"image": "a\u001b[2J"}`:               "f:1: a text that is too long or cannot be shown",
-		`{"image": "a", "build": {"dockerfile": "D"}}`:                                     "f:1: image and build are both given",
-		`{"build": {"context": "."}}`:                                                      "f:1: a build without the name of a Dockerfile",
-		`{"initializeCommand": "curl x | sh"}`:                                             "f:1: initializeCommand: it would run on the host",
-		`{"initializeCommand": ["x"]}`:                                                     "f:1: initializeCommand: ",
-		`{"dockerComposeFile": "c.yml", "service": "app"}`:                                 "f:1: dockerComposeFile: compose files are not read",
-		`{"features": ["x/y:1"]}`:                                                          "f:1: expected an object",
-		`{"features": {"x y": {}}}`:                                                        "f:1: x y is not the name of a feature",
-		`{"features": {"x\u001b[2J": {}}}`:                                                 "f:1: \"x\\x1b[2J\" is not the name of a feature",
-		`{"features": {"x": {"a": {"b": 1}}}}`:                                             "f:1: expected text, a number, true or false",
-		`{"features": {"x": {"": "b"}}}`:                                                   "f:1:  is not the name of an option",
-		`{"features": {"x": {"a": "\u0007"}}}`:                                             "f:1: a text that is too long or cannot be shown",
-		`{"overrideFeatureInstallOrder": "x"}`:                                             "f:1: expected a list",
-		"{" + manyKeys(257) + "}":                                                          "f:1: more than 256 keys",
-		`{"build": {` + manyKeys(257) + "}}":                                               "f:1: more than 256 keys",
-		`{"mounts": ["source=${localEnv:HOME}/.ssh,target=/root/.ssh,type=bind"]}`:         "f:1: a mount of the host's ${localEnv:HOME}/.ssh",
-		`{"mounts": [{"source": "/var/run/docker.sock", "target": "/x", "type": "bind"}]}`: "f:1: a mount of the host's /var/run/docker.sock",
-		`{"mounts": ["type=tmpfs,target=/x"]}`:                                             "f:1: a mount of the type \"tmpfs\"",
-		`{"mounts": ["type=volume,target=/x"]}`:                                            "f:1: a volume needs a name",
-		`{"mounts": ["type=volume,source=a,target=x"]}`:                                    "f:1: \"x\": expected an absolute path",
-		`{"mounts": "x"}`:                                                                  "f:1: expected a list",
-		`{"workspaceMount": "source=/etc,target=/src,type=bind"}`:                          "f:1: workspaceMount: only the project itself",
+		`{"image": "a", "build": {"dockerfile": "D"}}`:                                                    "f:1: image and build are both given",
+		`{"build": {"context": "."}}`:                                                                     "f:1: a build without the name of a Dockerfile",
+		`{"initializeCommand": "curl x | sh"}`:                                                            "f:1: initializeCommand: it would run on the host",
+		`{"initializeCommand": ["x"]}`:                                                                    "f:1: initializeCommand: ",
+		`{"dockerComposeFile": "c.yml"}`:                                                                  "f:1: dockerComposeFile without service",
+		`{"dockerComposeFile": "c.yml", "service": "app", "image": "a"}`:                                  "f:1: dockerComposeFile beside an image",
+		`{"dockerComposeFile": 1, "service": "app"}`:                                                      "f:1: expected text",
+		`{"dockerComposeFile": ["${localEnv:X}"], "service": "app"}`:                                      "f:1: X would take a variable of the host",
+		`{"dockerComposeFile": "c.yml", "service": "app", "forwardPorts": ["db:0"]}`:                      "f:1: a port is a number",
+		`{"dockerComposeFile": [` + strings.Repeat(`"a",`, 17) + `], "service": "app"}`:                   "f:1: more than 16 compose files",
+		`{"features": ["x/y:1"]}`:                                                                         "f:1: expected an object",
+		`{"features": {"x y": {}}}`:                                                                       "f:1: x y is not the name of a feature",
+		`{"features": {"x\u001b[2J": {}}}`:                                                                "f:1: \"x\\x1b[2J\" is not the name of a feature",
+		`{"features": {"x": {"a": {"b": 1}}}}`:                                                            "f:1: expected text, a number, true or false",
+		`{"features": {"x": {"": "b"}}}`:                                                                  "f:1:  is not the name of an option",
+		`{"features": {"x": {"a": "\u0007"}}}`:                                                            "f:1: a text that is too long or cannot be shown",
+		`{"overrideFeatureInstallOrder": "x"}`:                                                            "f:1: expected a list",
+		"{" + manyKeys(257) + "}":                                                                         "f:1: more than 256 keys",
+		`{"build": {` + manyKeys(257) + "}}":                                                              "f:1: more than 256 keys",
+		`{"mounts": ["source=${localEnv:HOME}/.ssh,target=/root/.ssh,type=bind"]}`:                        "f:1: a mount of the host's ${localEnv:HOME}/.ssh",
+		`{"mounts": [{"source": "/var/run/docker.sock", "target": "/x", "type": "bind"}]}`:                "f:1: a mount of the host's /var/run/docker.sock",
+		`{"mounts": ["type=tmpfs,target=/x"]}`:                                                            "f:1: a mount of the type \"tmpfs\"",
+		`{"mounts": ["type=volume,target=/x"]}`:                                                           "f:1: a volume needs a name",
+		`{"mounts": ["type=volume,source=a,target=x"]}`:                                                   "f:1: \"x\": expected an absolute path",
+		`{"mounts": "x"}`:                                                                                 "f:1: expected a list",
+		`{"workspaceMount": "source=/etc,target=/src,type=bind"}`:                                         "f:1: workspaceMount: only the project itself",
 		`{"workspaceMount": "source=${localWorkspaceFolder},target=${localWorkspaceFolder}/a,type=bind"}`: "f:1: /home/me/shop/a: the guest has the project at /home/me/shop",
-		"{\n\"workspaceFolder\": \"/home\"}":                                 "f:2: /home: the guest has the project at /home/me/shop",
-		`{"mounts": [{"type": "volume", "source": null, "target": "/x"}]}`:   "f:1: expected text",
-		`{"workspaceFolder": "/"}`:                                           "f:1: \"/\": expected an absolute path",
-		`{"postCreateCommand": "echo ${localEnv:TOKEN}"}`:                    "f:1: TOKEN would take a variable of the host's environment",
-		`{"image": "${localEnv:IMAGE}"}`:                                     "f:1: IMAGE would take a variable of the host's environment",
-		`{"image": "${env:IMAGE}"}`:                                          "f:1: IMAGE would take",
-		`{"postCreateCommand": "${containerEnv:X}"}`:                         "f:1: ${containerEnv:...} is known in",
-		`{"postCreateCommand": "${command:x}"}`:                              "f:1: the variable ${command:x} is not known",
-		`{"postCreateCommand": ["a", 1]}`:                                    "f:1: expected text",
-		`{"containerEnv": {"A=B": "1"}}`:                                     "f:1: \"A=B\" is not the name of a variable",
-		`{"containerEnv": {"A": 1}}`:                                         "f:1: expected text",
-		`{"build": {"dockerfile": "D", "args": {"A": "${containerEnv:X}"}}}`: "f:1: A: a build has no ${containerEnv:...}",
-		`{"forwardPorts": ["db:5432"]}`:                                      "f:1: the port \"db:5432\"",
-		`{"forwardPorts": [0]}`:                                              "f:1: a port is a number",
-		`{"forwardPorts": [1e3]}`:                                            "f:1: a port is a number",
-		`{"forwardPorts": [70000]}`:                                          "f:1: a port is a number",
-		"{\"a\": \"\xff\"}":                                                  "f:1: the file is not valid UTF-8",
-		strings.Repeat("[", 60000):                                           "f:1: more than 32 values in one another",
-		"//" + strings.Repeat("]", 60) + "\n" + strings.Repeat("[", 60):      "f:1: more than 32 values in one another",
-		"/*" + strings.Repeat("]", 60) + "/*/" + strings.Repeat("[", 60):     "f:1: more than 32 values in one another",
-		strings.Repeat(`["\"]]]]",`, 60):                                     "f:1: more than 32 values in one another",
-		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                   "f:1: more than 64 items",
+		"{\n\"workspaceFolder\": \"/home\"}":                                                              "f:2: /home: the guest has the project at /home/me/shop",
+		`{"mounts": [{"type": "volume", "source": null, "target": "/x"}]}`:                                "f:1: expected text",
+		`{"workspaceFolder": "/"}`:                                                                        "f:1: \"/\": expected an absolute path",
+		`{"postCreateCommand": "echo ${localEnv:TOKEN}"}`:                                                 "f:1: TOKEN would take a variable of the host's environment",
+		`{"image": "${localEnv:IMAGE}"}`:                                                                  "f:1: IMAGE would take a variable of the host's environment",
+		`{"image": "${env:IMAGE}"}`:                                                                       "f:1: IMAGE would take",
+		`{"postCreateCommand": "${containerEnv:X}"}`:                                                      "f:1: ${containerEnv:...} is known in",
+		`{"postCreateCommand": "${command:x}"}`:                                                           "f:1: the variable ${command:x} is not known",
+		`{"postCreateCommand": ["a", 1]}`:                                                                 "f:1: expected text",
+		`{"containerEnv": {"A=B": "1"}}`:                                                                  "f:1: \"A=B\" is not the name of a variable",
+		`{"containerEnv": {"A": 1}}`:                                                                      "f:1: expected text",
+		`{"build": {"dockerfile": "D", "args": {"A": "${containerEnv:X}"}}}`:                              "f:1: A: a build has no ${containerEnv:...}",
+		`{"forwardPorts": ["db:5432"]}`:                                                                   "f:1: the port \"db:5432\"",
+		`{"forwardPorts": [0]}`:                                                                           "f:1: a port is a number",
+		`{"forwardPorts": [1e3]}`:                                                                         "f:1: a port is a number",
+		`{"forwardPorts": [70000]}`:                                                                       "f:1: a port is a number",
+		"{\"a\": \"\xff\"}":                                                                               "f:1: the file is not valid UTF-8",
+		strings.Repeat("[", 60000):                                                                        "f:1: more than 32 values in one another",
+		"//" + strings.Repeat("]", 60) + "\n" + strings.Repeat("[", 60):                                   "f:1: more than 32 values in one another",
+		"/*" + strings.Repeat("]", 60) + "/*/" + strings.Repeat("[", 60):                                  "f:1: more than 32 values in one another",
+		strings.Repeat(`["\"]]]]",`, 60):                                                                  "f:1: more than 32 values in one another",
+		`{"mounts": [` + strings.Repeat(`"a",`, 65) + `]}`:                                                "f:1: more than 64 items",
 	} {
 		got, err := Parse("f", []byte(text), here)
 		var e *Error

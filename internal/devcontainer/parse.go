@@ -215,7 +215,6 @@ var editors = []string{
 // refused are the keys that are an error, with what to do instead.
 var refused = map[string]string{
 	"initializeCommand": "it would run on the host: run it yourself, and take it out of a copy of the file (--devcontainer=COPY)",
-	"dockerComposeFile": "compose files are not read: name the image or the Dockerfile of the service in a copy of the file (--devcontainer=COPY), and start the others in the sandbox by docker compose",
 }
 
 // keys are the keys that have an effect, with the functions that read their values.
@@ -235,6 +234,10 @@ var keys = map[string]func(*parser, *hujson.Value){
 	"mounts":          (*parser).mounts,
 	"features":        (*parser).features,
 
+	"dockerComposeFile": (*parser).composeFiles,
+	"service":           (*parser).composeService,
+	"runServices":       (*parser).runServices,
+
 	"overrideFeatureInstallOrder": func(p *parser, v *hujson.Value) { p.out.Setup.FeatureOrder = p.featureNames(v) },
 }
 
@@ -247,6 +250,9 @@ func (p *parser) features(v *hujson.Value) {
 
 func (p *parser) config(root *hujson.Value) {
 	list := p.members(root)
+	if slices.ContainsFunc(list, func(m member) bool { return m.key == "dockerComposeFile" && !empty(m.value) }) {
+		p.out.Compose = &Compose{}
+	}
 	p.workspace(list)
 	for _, m := range list {
 		read, known := keys[m.key]
@@ -269,6 +275,7 @@ func (p *parser) config(root *hujson.Value) {
 	if p.out.Image != "" && p.out.Build != nil {
 		p.failAt(root, "image and build are both given: keep one")
 	}
+	p.checkCompose(root)
 }
 
 // hooks reads the commands of all events, in their order.
@@ -458,20 +465,31 @@ func (p *parser) joinEnv() {
 		vars = map[string]string{}
 	}
 	for name, value := range p.remoteEnv {
-		vars[name] = variable.ReplaceAllStringFunc(value, func(ref string) string {
-			of, ok := strings.CutPrefix(ref, "${containerEnv:")
-			of, _, _ = strings.Cut(strings.TrimSuffix(of, "}"), ":")
-			if own, known := p.containerEnv[of]; ok && known {
-				return own
-			}
-			return ref
-		})
+		vars[name] = withOwn(value, p.containerEnv)
 	}
-	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		p.out.Setup.Env = append(p.out.Setup.Env, name+"="+vars[name])
-	}
+	p.out.Setup.Env = envList(vars)
 	slices.Sort(p.out.Setup.HostEnv)
 	p.out.Setup.HostEnv = slices.Compact(p.out.Setup.HostEnv)
+}
+
+// withOwn returns a value with each ${containerEnv:NAME} replaced that own has.
+func withOwn(value string, own map[string]string) string {
+	return variable.ReplaceAllStringFunc(value, func(ref string) string {
+		of, ok := strings.CutPrefix(ref, "${containerEnv:")
+		of, _, _ = strings.Cut(strings.TrimSuffix(of, "}"), ":")
+		if value, known := own[of]; ok && known {
+			return value
+		}
+		return ref
+	})
+}
+
+// envList returns variables as NAME=VALUE, by name.
+func envList(vars map[string]string) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		list = append(list, name+"="+vars[name])
+	}
+	return list
 }
 
 func (p *parser) user(list []member) {
@@ -481,12 +499,20 @@ func (p *parser) user(list []member) {
 				continue
 			}
 			if s, ok := p.text(m.value); ok {
-				name, _, _ := strings.Cut(s, ":")
-				p.out.Setup.Root = name == "root" || name == "0"
+				p.out.Setup.Root = isRoot(s)
+			}
+			if p.out.Compose != nil {
+				p.out.Compose.user = true
 			}
 			return
 		}
 	}
+}
+
+// isRoot reports whether a user, NAME or NAME:GROUP, is root.
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	return name == "root" || name == "0"
 }
 
 func (p *parser) ports(v *hujson.Value) {
@@ -511,11 +537,18 @@ func (p *parser) port(v *hujson.Value) (uint16, bool) {
 		switch {
 		case two && (host == "localhost" || host == "127.0.0.1" || host == port):
 			number = port
+		case two && p.out.Compose != nil:
+			p.otherPort(v, host, port)
+			return 0, false
 		case two:
 			p.failAt(v, "the port %q: only ports of the container itself can be forwarded, at the same number: write one number", printable(number))
 			return 0, false
 		}
 	}
+	return p.portNumber(v, number)
+}
+
+func (p *parser) portNumber(v *hujson.Value, number string) (uint16, bool) {
 	n, err := strconv.ParseUint(number, 10, 16)
 	if err != nil || n == 0 {
 		p.failAt(v, "a port is a number of 1 to %d", maxPort)
@@ -585,16 +618,20 @@ func (p *parser) workspace(list []member) {
 			}
 		}
 	}
-	p.mountProject(at)
+	if p.out.Compose == nil || p.out.Setup.Mount != "" { // else its files say where
+		if err := p.out.Setup.mountProject(p.places); err != nil {
+			p.failAt(at, "%v", err)
+		}
+	}
 	if folder := p.out.Setup.Workspace; folder != "" {
 		p.places.Container = folder
 	}
 }
 
-// mountProject sets by which other path the guest reaches the project. at is the value to report.
-func (p *parser) mountProject(at *hujson.Value) {
-	own, folder := p.places.Container, &p.out.Setup
-	usual := "/workspaces/" + path.Base(p.places.Local)
+// mountProject sets by which other path the guest reaches the project.
+func (folder *Setup) mountProject(places Places) error {
+	own := places.Container
+	usual := "/workspaces/" + path.Base(places.Local)
 	switch {
 	case folder.Workspace == "" && folder.Mount != "":
 		folder.Workspace = folder.Mount
@@ -607,8 +644,9 @@ func (p *parser) mountProject(at *hujson.Value) {
 	case folder.Mount == own:
 		folder.Mount = ""
 	case folder.Mount != "" && (beneath(own, folder.Mount) || beneath(folder.Mount, own)):
-		p.failAt(at, "%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", folder.Mount, own)
+		return fmt.Errorf("%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", folder.Mount, own)
 	}
+	return nil
 }
 
 // workspaceMount returns where a workspaceMount has the project, or "" after a mistake.

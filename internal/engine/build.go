@@ -225,16 +225,10 @@ func (e *Engine) guestCommand(ctx context.Context, s *Session, input []byte, arg
 	messages := e.newLineNotices(s.Spec.Name)
 	cmd := session.Command{Argv: argv, Dir: "/", Stdout: io.Discard, Stderr: messages, WaitOutput: true}
 	if input != nil {
-		r, w, err := os.Pipe()
-		if err != nil {
+		if cmd.Stdin, err = inputOf(input); err != nil {
 			return 0, err
 		}
-		defer r.Close() // ends the writer, whatever it does
-		go func() {
-			_, _ = w.Write(input)
-			w.Close()
-		}()
-		cmd.Stdin = r
+		defer cmd.Stdin.Close()
 	}
 	exit, err := s.Run(ctx, cmd)
 	messages.flush()
@@ -242,6 +236,19 @@ func (e *Engine) guestCommand(ctx context.Context, s *Session, input []byte, arg
 		err = failf(CommandFailed, s.Spec.Name, "the builder could not prepare the build: %s failed (exit status %d)", argv[0], exit.Status)
 	}
 	return exit.Status, err
+}
+
+// inputOf returns the end of a pipe from which these bytes are read. Close it, which ends what writes them.
+func inputOf(b []byte) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = w.Write(b)
+		w.Close()
+	}()
+	return r, nil
 }
 
 // Run builds the image, with the streams, the terminal and the signals of cmd, and returns

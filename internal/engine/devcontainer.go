@@ -121,7 +121,7 @@ func (e *Engine) CheckDevcontainer(dir, name string) (*project.Check, error) {
 	}
 	c, err := approvals.Look(dir)
 	if err == nil {
-		err = e.checkFeatures(c, approvals)
+		err = e.checkBeside(c, approvals)
 	}
 	if err != nil {
 		return nil, &Error{Reason: ApprovalUnreadable, Path: dir, Fields: fileField(name), Err: err}
@@ -145,31 +145,66 @@ func devcontainerPlaces(dir, name string) devcontainer.Places {
 }
 
 // devcontainerReader returns what makes a proposal of the text of a devcontainer.json. What was approved of
-// its features, if anything, is in the approvals.
+// its features and compose files, if anything, is in the approvals. Without that, it is left out.
 func devcontainerReader(approvals *project.Approvals, dir, name string) func(file string, text []byte) (*project.Proposal, error) {
 	return func(file string, text []byte) (*project.Proposal, error) {
-		c, err := devcontainer.Parse(file, text, devcontainerPlaces(dir, name))
-		if err != nil {
-			return nil, err
-		}
-		p, err := proposalOf(c, dir, filepath.Dir(name))
-		if err == nil && approvals != nil && hasFeatures(p) {
-			err = addApproved(p, approvals, dir, text)
-		}
+		l, err := lockOf(approvals, dir, text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		return p, nil
+		if l == nil {
+			return readDevcontainer(file, text, dir, name, nil)
+		}
+		p, err := readDevcontainer(file, text, dir, name, l.readCompose)
+		if err == nil && hasFeatures(p) {
+			if err = addFeatures(p, l.Features, dir); err != nil {
+				err = fmt.Errorf("%s: %w", file, err)
+			}
+		}
+		return p, err
 	}
 }
 
-// addApproved adds the features that were approved with the bytes of a file to its proposal.
-func addApproved(p *project.Proposal, approvals *project.Approvals, dir string, text []byte) error {
-	l, err := lockOf(approvals, dir, text)
-	if err != nil || l == nil {
-		return err
+// readDevcontainer makes a proposal of the text of a devcontainer.json, with its compose files if read is
+// given, and without its features.
+func readDevcontainer(file string, text []byte, dir, name string, read func(name string) ([]byte, error)) (*project.Proposal, error) {
+	c, err := devcontainer.Parse(file, text, devcontainerPlaces(dir, name))
+	if err != nil {
+		return nil, err
 	}
-	return addFeatures(p, l.Features, dir)
+	p, err := proposalWith(c, dir, name, read)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return p, nil
+}
+
+// proposalWith makes a proposal of a devcontainer.json that was parsed.
+func proposalWith(c *devcontainer.Config, dir, name string, read func(name string) ([]byte, error)) (*project.Proposal, error) {
+	folder := filepath.Dir(name)
+	if c.Compose == nil {
+		return proposalOf(c, dir, folder)
+	}
+	if read == nil {
+		p, err := proposalOf(c, dir, folder)
+		if err == nil {
+			p.ComposeFiles = true
+		}
+		return p, err
+	}
+	r, err := readCompose(c, dir, folder, read)
+	if err == nil {
+		err = c.UseService(r, devcontainerPlaces(dir, name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := proposalOf(c, dir, folder)
+	if err == nil {
+		p.ComposeFiles = true
+		err = addService(p, &r.Service, dir)
+	}
+	return p, err
 }
 
 // proposalOf maps a devcontainer.json of the project at dir, in that folder of it, onto what bawn.yaml

@@ -40,11 +40,12 @@ import (
 // is approved.
 const FeaturesUnfetched Reason = "features-not-fetched"
 
-// featureLock is what is kept beside the approval of a devcontainer.json with features.
+// featureLock is what is kept beside the approval of a devcontainer.json with features or compose files.
 type featureLock struct {
 	Of       string                   `json:"of"`                 // SHA-256 of the file's bytes
 	LockFile string                   `json:"lockFile,omitempty"` // SHA-256 of devcontainer-lock.json; empty if there was none
 	Features []devcontainer.Installed `json:"features"`
+	Compose  []composeFile            `json:"compose,omitempty"` // all that was read for dockerComposeFile
 }
 
 func sha256Of(b []byte) string {
@@ -71,7 +72,9 @@ func hasFeatures(p *project.Proposal) bool {
 	return p != nil && p.Setup != nil && len(p.Setup.Features) > 0
 }
 
-func unresolved(p *project.Proposal) bool { return hasFeatures(p) && len(p.Setup.Installed) == 0 }
+func unresolved(p *project.Proposal) bool {
+	return hasFeatures(p) && len(p.Setup.Installed) == 0 || hasCompose(p) && p.Setup.Stack == nil
+}
 
 // addFeatures adds to the proposal of a devcontainer.json what its features ask for: they are installed in
 // the image, their commands run before its own, and volumes of the file take precedence over theirs.
@@ -93,9 +96,9 @@ func addFeatures(p *project.Proposal, list []devcontainer.Installed, dir string)
 	return nil
 }
 
-// checkFeatures completes the check of a devcontainer.json that has features.
-func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) error {
-	if c.Err != nil || !hasFeatures(c.Proposal) {
+// checkBeside completes the check of a devcontainer.json that has features or compose files.
+func (e *Engine) checkBeside(c *project.Check, approvals *project.Approvals) error {
+	if c.Err != nil || !hasFeatures(c.Proposal) && !hasCompose(c.Proposal) {
 		return nil //nolint:nilerr // what is wrong with the file is in the Check
 	}
 	if c.Status == project.Approved && !unresolved(c.Proposal) {
@@ -103,7 +106,7 @@ func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) e
 		if err != nil {
 			return err
 		}
-		c.Others = changedFeatures(c, l)
+		c.Others = append(changedFeatures(c, l), changedCompose(c, l)...)
 		if len(c.Others) == 0 {
 			return nil
 		}
@@ -111,13 +114,13 @@ func (e *Engine) checkFeatures(c *project.Check, approvals *project.Approvals) e
 	if c.Status == project.Approved {
 		c.Status = project.Changed
 	}
-	return e.lookAtFeatures(c, nil)
+	return e.lookBeside(c, nil)
 }
 
 // changedFeatures returns the files of the project, beside devcontainer.json, that are not what was
 // approved of features.
 func changedFeatures(c *project.Check, l *featureLock) (changed []string) {
-	if l == nil {
+	if l == nil || len(l.Features) == 0 {
 		return nil
 	}
 	root, err := os.OpenRoot(c.Dir)
@@ -145,32 +148,50 @@ func (e *Engine) FetchFeatures(ctx context.Context, c *project.Check) error {
 	if len(c.Unfetched) == 0 {
 		return nil
 	}
-	return e.during("Fetching features", func() error { return e.lookAtFeatures(c, ctx) })
+	return e.during("Fetching features", func() error { return e.lookBeside(c, ctx) })
 }
 
-// lookAtFeatures finds the features of a Check. Without a context none is fetched.
-func (e *Engine) lookAtFeatures(c *project.Check, ctx context.Context) error {
-	p, err := devcontainerReader(nil, c.Dir, c.Name)(c.File(), c.Text) // as no lock completed it
-	if err != nil {
-		return err
-	}
-	c.Proposal, c.Unfetched, c.Beside = p, nil, nil
+// lookBeside reads the compose files of a Check and finds its features. Without a context none is fetched.
+func (e *Engine) lookBeside(c *project.Check, ctx context.Context) error {
 	root, err := os.OpenRoot(c.Dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	text, err := readFeatureLockFile(root, c.Name)
-	if err == nil {
-		var f *featureFinder
-		if f, err = newFeatureFinder(e, c, root, text); err == nil {
-			f.ctx = ctx
-			err = f.resolve()
+	c.Proposal, c.Unfetched, c.Beside = nil, nil, nil
+	l := &featureLock{Of: sha256Of(c.Text)}
+	files := newComposeReader(root)
+	if c.Proposal, err = readDevcontainer(c.File(), c.Text, c.Dir, c.Name, files.read); err == nil {
+		l.Compose = files.list
+		if err = e.lookAtFeatures(c, l, root, ctx); err != nil {
+			err = fmt.Errorf("%s: %w", c.File(), err)
 		}
 	}
-	if err != nil && (ctx == nil || ctx.Err() == nil) { // of the file: it cannot be used
-		c.Err, c.Proposal, err = fmt.Errorf("%s: %w", c.File(), err), nil, nil
+	if err == nil && len(c.Unfetched) == 0 {
+		c.Beside, err = json.Marshal(l)
 	}
+	if err != nil && (ctx == nil || ctx.Err() == nil) { // of the file: it cannot be used
+		c.Err, c.Proposal, err = err, nil, nil
+	}
+	return err
+}
+
+// lookAtFeatures finds the features of a Check, if it has any, and notes them.
+func (e *Engine) lookAtFeatures(c *project.Check, l *featureLock, root *os.Root, ctx context.Context) error {
+	if !hasFeatures(c.Proposal) {
+		return nil
+	}
+	text, err := readFeatureLockFile(root, c.Name)
+	if err != nil {
+		return err
+	}
+	f, err := newFeatureFinder(e, c, root, text)
+	if err != nil {
+		return err
+	}
+	f.ctx = ctx
+	l.LockFile = f.lockFile
+	l.Features, err = f.resolve()
 	return err
 }
 
@@ -210,18 +231,14 @@ func newFeatureFinder(e *Engine, c *project.Check, root *os.Root, lockText []byt
 	return f, nil
 }
 
-// resolve completes the Check.
-func (f *featureFinder) resolve() error {
+// resolve completes the proposal of the Check by its features, and returns them.
+func (f *featureFinder) resolve() ([]devcontainer.Installed, error) {
 	list, pending, err := devcontainer.Resolve(f.c.Proposal.Setup, f.find)
 	if err != nil || len(pending) > 0 {
 		f.c.Unfetched = pending
-		return err
+		return nil, err
 	}
-	if err := addFeatures(f.c.Proposal, list, f.c.Dir); err != nil {
-		return err
-	}
-	f.c.Beside, err = json.Marshal(featureLock{Of: sha256Of(f.c.Text), LockFile: f.lockFile, Features: list})
-	return err
+	return list, addFeatures(f.c.Proposal, list, f.c.Dir)
 }
 
 // find finds one feature, for devcontainer.Resolve.

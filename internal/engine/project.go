@@ -38,7 +38,7 @@ func (e *Engine) Approve(ctx context.Context, c *project.Check) error {
 	if c.Err != nil {
 		return &Error{Reason: ProjectInvalid, Path: c.Dir, Check: c, Err: c.Err}
 	}
-	if c.Beside == nil && hasFeatures(c.Proposal) && !c.Settled() {
+	if c.Beside == nil && (hasFeatures(c.Proposal) || hasCompose(c.Proposal)) && !c.Settled() {
 		return &Error{Reason: FeaturesUnfetched, Path: c.Dir, Check: c, Err: fmt.Errorf("%s: its features were not fetched yet, to be looked at", c.File())}
 	}
 	approvals, err := approvalsOfFile(e.sandboxes, c.Dir, c.Name)
@@ -116,7 +116,7 @@ func notApproved(c *project.Check) *Error {
 		project.Removed: "was removed since you approved it",
 	}[c.Status]
 	if len(c.Others) > 0 {
-		what = "has features, and since you approved these, this has changed: " + strings.Join(c.Others, ", ")
+		what = "uses other files of the project, and since you approved these, this has changed: " + strings.Join(c.Others, ", ")
 	}
 	return &Error{Reason: NotApproved, Path: c.Dir, Check: c, Err: fmt.Errorf("%s %s", c.File(), what)}
 }
@@ -200,7 +200,7 @@ func approvedFile(sandboxes *store.Store, dir, name string) (*project.Proposal, 
 	}
 	p, err := approvals.Proposal(dir)
 	if err == nil && unresolved(p) {
-		err = errors.New("as approved: it is not known which features it meant")
+		err = errors.New("as approved: it is not known which features or compose files it meant")
 	}
 	if err != nil {
 		return nil, &Error{Reason: ApprovalInvalid, Path: dir, Fields: fileField(name), Err: err}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -65,13 +66,14 @@ func withPath(imageEnv []string) []string {
 	return append([]string{"PATH=" + usualPath}, imageEnv...)
 }
 
-// Setup runs the commands of the approved devcontainer.json that are due: those that are once for each
-// sandbox, those for each start, and those for each use. Two goroutines at once write to out what the
+// Setup starts the services of the approved devcontainer.json that run beside the sandbox, once for each start,
+// and runs its commands that are due: those that are once for each sandbox, those for each start, and those
+// for each use. Two goroutines at once write to out what the
 // commands print. A command that fails ends it with SetupFailed; the next Setup begins with the commands of
 // the same event. If two processes call it for one sandbox, one waits for the other.
 func (s *Session) Setup(ctx context.Context, out io.Writer) error {
 	setup, err := s.e.setupOf(s.Spec)
-	if err != nil || len(setup.Hooks) == 0 && setup.Mount == "" {
+	if err != nil || len(setup.Hooks) == 0 && setup.Mount == "" && !hasServices(setup) {
 		return err
 	}
 	env, err := s.SetupEnv()
@@ -113,8 +115,14 @@ func (r *setupRun) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	done := strings.Fields(notes)
+	if note := servicesNote(r.setup); hasServices(r.setup) && !slices.Contains(done, note) {
+		if err := r.services(ctx, note); err != nil {
+			return err
+		}
+	}
 	for _, h := range r.setup.Hooks {
-		if slices.Contains(strings.Fields(notes), string(h.Event)) {
+		if slices.Contains(done, string(h.Event)) {
 			continue
 		}
 		if err := r.hook(ctx, h); err != nil {
@@ -126,10 +134,15 @@ func (r *setupRun) run(ctx context.Context) error {
 
 // asRoot runs a script in the guest and returns the beginning of what it prints.
 func (r *setupRun) asRoot(ctx context.Context, script string, args ...string) (string, error) {
+	return r.withInput(ctx, nil, script, args...)
+}
+
+// withInput is asRoot with something to read.
+func (r *setupRun) withInput(ctx context.Context, input *os.File, script string, args ...string) (string, error) {
 	var out bytes.Buffer
 	said := newLastLines(nil)
 	argv := append([]string{"/bin/sh", "-c", script, "sh"}, args...)
-	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Stdout: &bounded{&out}, Stderr: said, WaitOutput: true})
+	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Stdin: input, Stdout: &bounded{&out}, Stderr: said, WaitOutput: true})
 	if err == nil && exit.Status != 0 {
 		err = failf(SetupFailed, r.s.Spec.Name, "the sandbox could not be prepared for %s (exit status %d): %s", devcontainerFile, exit.Status, said)
 	}

@@ -115,7 +115,7 @@ func (a *Approvals) Approve(c *Check) error {
 		return err
 	}
 	if len(c.Beside) > maxBeside {
-		return fmt.Errorf("what the features of %s ask for has more than %d bytes", c.File(), maxBeside)
+		return fmt.Errorf("what the features and compose files of %s ask for has more than %d bytes", c.File(), maxBeside)
 	}
 	if c.Beside != nil {
 		if err := atomicfile.Write(a.File(c.Dir)+besideSuffix, c.Beside); err != nil {

@@ -57,6 +57,9 @@ type Proposal struct {
 	Secrets []string `json:"secrets,omitempty"`
 	// Setup is what a devcontainer.json asks for beside that; bawn.yaml has none.
 	Setup *Setup `json:"setup,omitempty"`
+	// ComposeFiles means that a devcontainer.json names compose files, which are in the Setup once they
+	// are read.
+	ComposeFiles bool `json:"-"`
 }
 
 // Setup is what a devcontainer.json asks for beside a machine.
@@ -148,7 +151,7 @@ type Check struct {
 	Err      error     // why the file cannot be used
 	Approved []byte    // what was approved, if anything
 
-	// Beside is kept beside the approval: what the features of a devcontainer.json are.
+	// Beside is kept beside the approval: what the features and the compose files of a devcontainer.json are.
 	Beside []byte
 	// Others are other files of the project that changed since the approval.
 	Others []string

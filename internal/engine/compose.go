@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bawn.dev/bawn/internal/compose"
+	"bawn.dev/bawn/internal/devcontainer"
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/sys/regular"
+)
+
+// A devcontainer.json may name compose files (package compose). All that is read for them is kept beside the
+// approval with its bytes, and a change of one of these files asks again. This file reads them and maps the
+// service that is worked in onto what bawn.yaml has; composerun.go starts the services beside it.
+
+// composeFile is a file that was read for the compose files of a devcontainer.json: one of them, or one with
+// variables.
+type composeFile struct {
+	Path string `json:"path"` // relative to the project
+	Text []byte `json:"text"` // nil if there was none
+}
+
+// maxComposeFiles bounds them, and maxComposeBytes all their bytes.
+const (
+	maxComposeFiles = 64
+	maxComposeBytes = 1 << 20
+)
+
+// hasCompose reports whether a proposal names compose files.
+func hasCompose(p *project.Proposal) bool { return p != nil && p.ComposeFiles }
+
+// composeReader reads files of a project, and notes them.
+type composeReader struct {
+	root *os.Root
+	list []composeFile
+	left int // bytes
+}
+
+func newComposeReader(root *os.Root) *composeReader {
+	return &composeReader{root: root, left: maxComposeBytes}
+}
+
+func (r *composeReader) read(name string) ([]byte, error) {
+	if i := slices.IndexFunc(r.list, func(f composeFile) bool { return f.Path == name }); i >= 0 {
+		return r.list[i].contents()
+	}
+	if len(r.list) == maxComposeFiles {
+		return nil, fmt.Errorf("more than %d files are read", maxComposeFiles)
+	}
+	b, err := regular.ReadIn(r.root, name, compose.MaxFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		b = nil
+	case err != nil:
+		return nil, err
+	case len(b) > r.left:
+		return nil, fmt.Errorf("the files that are read have more than %d bytes", maxComposeBytes)
+	case b == nil:
+		b = []byte{}
+	}
+	r.left -= len(b)
+	r.list = append(r.list, composeFile{name, b})
+	return r.list[len(r.list)-1].contents()
+}
+
+func (f composeFile) contents() ([]byte, error) {
+	if f.Text == nil {
+		return nil, &fs.PathError{Op: "open", Path: f.Path, Err: fs.ErrNotExist}
+	}
+	return f.Text, nil
+}
+
+// readCompose returns a file as it was approved.
+func (l *featureLock) readCompose(name string) ([]byte, error) {
+	for _, f := range l.Compose {
+		if f.Path == name {
+			return f.contents()
+		}
+	}
+	return nil, fmt.Errorf("%s was not read when it was approved", name)
+}
+
+// changedCompose returns the files that are not what was approved.
+func changedCompose(c *project.Check, l *featureLock) (changed []string) {
+	if l == nil || len(l.Compose) == 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return []string{c.Name}
+	}
+	defer root.Close()
+	now := newComposeReader(root)
+	for _, f := range l.Compose {
+		b, err := now.read(f.Path)
+		if f.Text == nil && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || f.Text == nil || !bytes.Equal(b, f.Text) {
+			changed = append(changed, f.Path)
+		}
+	}
+	return changed
+}
+
+// readCompose reads the compose files of a devcontainer.json in a folder of the project at dir.
+func readCompose(c *devcontainer.Config, dir, folder string, read func(name string) ([]byte, error)) (*compose.Result, error) {
+	r := compose.Request{Service: c.Compose.Service, Run: c.Compose.Run, Forward: c.Compose.Forward, Project: dir, Read: read}
+	for _, name := range c.Compose.Files {
+		at := filepath.Join(folder, name)
+		if filepath.IsAbs(name) || !filepath.IsLocal(at) {
+			return nil, fmt.Errorf("dockerComposeFile: %q does not lie in the project", name)
+		}
+		r.Files = append(r.Files, at)
+	}
+	_, hidden := guard.Targets(dir)
+	rules, err := guard.New(guard.Options{HiddenPaths: hidden, Prefix: strings.Split(strings.Trim(dir, "/"), "/")})
+	if err != nil {
+		return nil, err
+	}
+	r.Hidden = rules.HidesAny
+	out, err := compose.Load(r)
+	if err != nil {
+		return nil, fmt.Errorf("dockerComposeFile: %w", err)
+	}
+	return out, nil
+}
+
+// addService adds to a proposal what the service that is worked in asks for.
+func addService(p *project.Proposal, s *compose.Service, dir string) error {
+	p.Image = s.Image
+	if s.Image != "" {
+		if err := project.CheckImage(s.Image); err != nil {
+			return err
+		}
+	}
+	if b := s.Build; b != nil {
+		p.Build = &project.Build{Context: b.Context, File: b.Dockerfile, Target: b.Target, Args: b.Args}
+		if key, err := p.Build.Check(); err != nil {
+			return fmt.Errorf("build: %s: %w", key, err)
+		}
+	}
+	more := &project.Proposal{}
+	for _, v := range s.Volumes {
+		vol, err := volumeOf(devcontainer.Volume(v), dir, p.Setup.Mount)
+		if err != nil {
+			return err
+		}
+		more.Volumes = append(more.Volumes, vol)
+	}
+	addVolumes(p, more.Volumes)
+	for _, n := range s.Ports {
+		port := sandbox.Port{Host: n.Host, Guest: n.Guest}
+		if !slices.ContainsFunc(p.Ports, func(o sandbox.Port) bool { return o == port || o.Host == port.Host && port.Host != 0 }) {
+			p.Ports = append(p.Ports, port)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,257 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/project"
+	"bawn.dev/bawn/internal/sandbox"
+)
+
+const composeName = ".devcontainer/compose.yml"
+
+// composed writes a devcontainer.json of the service app, and its compose file.
+func (p *place) composed(t *testing.T, more, text string) {
+	t.Helper()
+	p.devcontainer(t, `{"dockerComposeFile": "compose.yml", "service": "app"`+more+`}`)
+	p.write(t, composeName, text)
+}
+
+// write writes a file of the shop.
+func (p *place) write(t *testing.T, name, text string) {
+	t.Helper()
+	file := filepath.Join(p.shop, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWhatComposeFilesAskFor: the service asks as bawn.yaml would.
+func TestWhatComposeFilesAskFor(t *testing.T) {
+	p := newPlace(t)
+	p.write(t, ".devcontainer/app.env", "A=1\n")
+	for text, want := range map[string]project.Proposal{
+		"{services: {app: {image: 'registry.example/node:22', ports: ['3000:3001', '80'], volumes: ['modules:/workspace/node_modules', '..:/workspace', 'Cache_1:/c:ro']}}, volumes: {modules: , Cache_1: }}": {
+			Image: "registry.example/node:22", Ports: []sandbox.Port{{Host: 3000, Guest: 3001}, {Host: 0, Guest: 80}},
+			Volumes: []sandbox.Volume{{Name: "shop-devcontainer-modules", Guest: filepath.Join(p.shop, "node_modules")}, {Name: "shop-devcontainer-cache-1", Guest: "/c", Mode: sandbox.ReadOnly}},
+		},
+		"services: {app: {build: {context: .., dockerfile: .devcontainer/D, target: dev, args: {V: 1}}, env_file: app.env}}": {
+			Build: &project.Build{Context: ".", File: ".devcontainer/D", Target: "dev", Args: []string{"V=1"}},
+		},
+	} {
+		p.composed(t, "", text)
+		c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+		if err != nil || c.Err != nil {
+			t.Errorf("%s: %v, %v", text, err, c.Err)
+			continue
+		}
+		got := *c.Proposal
+		got.Setup, want.ComposeFiles = nil, true
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
+
+// TestAComposeFileCountsOnceItIsApproved: a change of any file that is read for it asks again, and what was
+// approved is in force until then.
+func TestAComposeFileCountsOnceItIsApproved(t *testing.T) {
+	p := newPlace(t)
+	p.composed(t, "", "services: {app: {image: a, env_file: [app.env, {path: more.env, required: false}]}, db: {image: b}}")
+	p.write(t, ".devcontainer/app.env", "A=1\n")
+	r := asksFor(devcontainerName)
+	r.Dir = p.shop
+	changed := func(want ...string) {
+		t.Helper()
+		err := p.CheckConsent(r)
+		if engine.ReasonOf(err) != engine.NotApproved || !slices.Equal(engine.As(err).Check.Others, want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		p.approveDevcontainer(t)
+		if err := p.CheckConsent(r); err != nil {
+			t.Error(err)
+		}
+	}
+	changed()
+	spec := func() *sandbox.Spec { return &sandbox.Spec{Dir: p.shop, Devcontainer: devcontainerName} }
+	if add, err := p.Additions(spec()); err != nil || add.Image != "a" {
+		t.Errorf("%+v, %v", add, err)
+	}
+	p.write(t, composeName, "services: {app: {image: other, env_file: [app.env, {path: more.env, required: false}]}, db: {image: b, privileged: true}}")
+	if add, err := p.Additions(spec()); err != nil || add.Image != "a" {
+		t.Errorf("a change is in force: %+v, %v", add, err)
+	}
+	changed(composeName)
+	p.write(t, ".devcontainer/app.env", "A=2\n")
+	changed(".devcontainer/app.env")
+	p.write(t, ".devcontainer/more.env", "B=1\n")
+	changed(".devcontainer/more.env")
+	if err := os.Remove(filepath.Join(p.shop, composeName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.CheckConsent(r); engine.ReasonOf(err) != engine.ProjectInvalid {
+		t.Errorf("a file that is gone: %v", err)
+	}
+	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+	if err != nil || c.Err == nil || p.Approve(t.Context(), c) == nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestAttackComposeFilesOutsideOfTheProject: nothing there is read, by whatever way.
+func TestAttackComposeFilesOutsideOfTheProject(t *testing.T) {
+	p := newPlace(t)
+	outside := filepath.Join(filepath.Dir(p.shop), "outside")
+	if err := os.WriteFile(outside, []byte("services: {app: {image: stolen}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+		if err != nil || c.Err == nil || strings.Contains(c.Err.Error(), "stolen") || p.Approve(t.Context(), c) == nil {
+			t.Errorf("%s: %+v, %v", what, c, err)
+		}
+	}
+	for _, name := range []string{"../../outside", outside, "../../../etc/passwd"} {
+		p.devcontainer(t, fmt.Sprintf(`{"dockerComposeFile": %q, "service": "app"}`, name))
+		refused(name)
+	}
+	for _, text := range []string{"services: {app: {image: a, env_file: ../../outside}}", "services: {app: {image: a, env_file: " + outside + "}}",
+		"services: {app: {extends: {file: ../../outside, service: app}}}", "include: [../../outside]\nservices: {app: {image: a}}",
+		"services: {app: {build: ../..}}", "services: {app: {build: {context: .., dockerfile: ../outside}}}", "services: {app: {image: 'docker-archive:/etc/x'}}", "services: {app: {image: a, env_file: link}}"} {
+		p.composed(t, "", text)
+		if err := os.Symlink(outside, filepath.Join(p.shop, ".devcontainer/link")); err != nil && !errors.Is(err, os.ErrExist) {
+			t.Fatal(err)
+		}
+		refused(text)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(p.shop, composeName)), os.Symlink(outside, filepath.Join(p.shop, composeName))); err != nil {
+		t.Fatal(err)
+	}
+	refused("a link")
+	p.write(t, ".devcontainer/large.yml", "services: {app: {image: a}}\n#"+strings.Repeat("x", 256<<10))
+	p.devcontainer(t, `{"dockerComposeFile": "large.yml", "service": "app"}`)
+	refused("a large file")
+
+	// What the sandbox does not see becomes no part of it.
+	p.write(t, ".devcontainer/.env", "SECRET=1\n")
+	if err := os.Remove(filepath.Join(p.shop, composeName)); err != nil {
+		t.Fatal(err)
+	}
+	p.composed(t, "", "services: {app: {image: a, env_file: .env, environment: {B: '${SECRET}'}}}")
+	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+	if err != nil || c.Err != nil || !slices.Equal(c.Proposal.Setup.Env, []string{"B="}) || !slices.Equal(c.Proposal.Setup.Hidden, []string{".devcontainer/.env"}) || strings.Contains(string(c.Beside), "SECRET=1") {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// fakeDocker is a docker that writes its arguments and the compose file to a log. It fails for the command in
+// the file fail.
+const fakeDocker = `#!/bin/sh
+dir=${0%/*}
+[ "$*" != "compose version" ] || exit 0
+echo "docker $*" | sed "s|$dir|DIR|g" >>"$dir/log"
+case $* in *" ps -a -q "*) echo 0123 ;; "wait "*) cat "$dir/status" ;; *" up "*) [ -s "$dir/once/compose.json" ] && grep -q 203.0.113 "$dir/hosts" || exit 9 ;; esac
+! grep -qxF "$3$8" "$dir/fail" 2>/dev/null || { echo "no such image" >&2; exit 18; }
+`
+
+// TestServicesOfADevcontainer: they start before the commands, once for each start.
+func TestServicesOfADevcontainer(t *testing.T) {
+	p := newPlace(t)
+	dir := t.TempDir()
+	_, start := engine.SetSetupFolders(t, dir)
+	keep := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep("hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tshop # written by bawn", 0o644)
+	keep("status", "0\n", 0o644)
+	p.composed(t, `, "postStartCommand": "echo start >>log"`, `services:
+  app: {image: a, network_mode: 'service:db', depends_on: {db: {condition: service_healthy}, migrate: {condition: service_completed_successfully}}}
+  db: {image: b}
+  migrate: {image: c, command: "echo $$HOME"}
+`)
+	p.approveDevcontainer(t)
+	startGuest(t, p.add(t, "shop", p.shop, func(s *sandbox.Spec) {
+		s.Devcontainer, s.Boot.ImageEnv = devcontainerName, []string{"PATH=" + dir + ":/usr/bin:/bin", "COMPOSE_FILE=other"}
+	}))
+	log := filepath.Join(p.shop, "log")
+	setup := func() (string, error) {
+		t.Helper()
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		os.Remove(filepath.Join(dir, "log"))
+		err = attach(t, p).Setup(t.Context(), out)
+		did, _ := os.ReadFile(filepath.Join(dir, "log"))
+		said, _ := os.ReadFile(out.Name())
+		return string(did), errors.Join(err, func() error {
+			if err == nil {
+				return nil
+			}
+			return errors.New(string(said))
+		}())
+	}
+	if did, err := setup(); engine.ReasonOf(err) != engine.NoDocker || !strings.Contains(err.Error(), "(db, migrate)") || did != "" {
+		t.Fatalf("an image without Docker: %q, %v", did, err)
+	}
+	keep("docker", fakeDocker, 0o755)
+	socket := filepath.Join(dir, "docker.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	engine.SetDockerSocket(t, socket)
+
+	up := "docker compose -f DIR/once/compose.json --project-directory " + p.shop + "/.devcontainer up --detach"
+	all := up + " --quiet-pull\n" + up + " --no-deps --no-recreate --wait db\ndocker compose -f DIR/once/compose.json --project-directory " + p.shop + "/.devcontainer ps -a -q migrate\ndocker wait 0123\n"
+	keep("fail", "DIR/once/compose.json--quiet-pull\n", 0o644)
+	keep("fail", strings.ReplaceAll("DIR/once/compose.json--quiet-pull\n", "DIR", dir), 0o644)
+	if did, err := setup(); engine.ReasonOf(err) != engine.ServicesFailed || !strings.Contains(err.Error(), "exit status 18") || !strings.Contains(err.Error(), "no such image") || did != up+" --quiet-pull\n" {
+		t.Errorf("an image that cannot be pulled: %q, %v", did, err)
+	}
+	keep("fail", "", 0o644)
+	keep("status", "3\n", 0o644)
+	if did, err := setup(); engine.ReasonOf(err) != engine.ServicesFailed || !strings.Contains(err.Error(), "the service migrate") || !strings.Contains(err.Error(), "exit status 3") || !strings.HasPrefix(did, all) {
+		t.Errorf("a service that ends with an error: %q, %v", did, err)
+	}
+	if text, err := os.ReadFile(log); err == nil {
+		t.Errorf("a command ran before the services: %q", text)
+	}
+	keep("status", "0\n", 0o644)
+	if did, err := setup(); err != nil || did != all {
+		t.Errorf("%q, %v", did, err)
+	}
+	if did, err := setup(); err != nil || did != "" {
+		t.Errorf("another use: %q, %v", did, err)
+	}
+	if err := os.RemoveAll(start); err != nil { // as a stop does
+		t.Fatal(err)
+	}
+	if did, err := setup(); err != nil || did != all {
+		t.Errorf("the next start: %q, %v", did, err)
+	}
+	if text, err := os.ReadFile(log); err != nil || string(text) != "start\nstart\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	hosts, err := os.ReadFile(filepath.Join(dir, "hosts"))
+	if want := "203.0.113.2\tmigrate\t# service of devcontainer.json\n127.0.0.1\tlocalhost\n127.0.1.1\tshop # written by bawn\n127.0.0.1\tapp db\t# service of devcontainer.json\n"; err != nil || string(hosts) != want {
+		t.Errorf("%q, %v", hosts, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "once", "compose.json")); err != nil || !strings.Contains(string(text), `"$$HOME"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
