@@ -22,6 +22,7 @@ func TestDocker(t *testing.T) {
 	t.Cleanup(func() { bawn(t, dir, "secret", "rm", "EXAMPLE_KEY") })
 	port := freePort(t)
 	writeFile(t, filepath.Join(dir, "docker.sh"), testdata(t, "docker.sh"))
+	writeFile(t, filepath.Join(dir, "tiny.sh"), testdata(t, "tiny.sh"))
 	writeFile(t, filepath.Join(dir, "compose.yaml"), testdata(t, "compose.yaml"))
 	writeFile(t, filepath.Join(dir, "Dockerfile"), "FROM tiny\nARG EXAMPLE_KEY\nCOPY ask.py /\nRUN [\"/bin/sh\", \"-c\", \"echo built > /built; python3 /ask.py >> /built\"]\n")
 	writeFile(t, filepath.Join(dir, "ask.py"), fmt.Sprintf(`import os, urllib.request as u
