@@ -326,6 +326,20 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 			t.Errorf("%q is not in %s", want, got)
 		}
 	}
+	write(`{"dockerComposeFile": "c.yml", "service": "app"}`)
+	if err := os.WriteFile(filepath.Join(dir, "c.yml"), []byte("services: {app: {image: a, env_file: .env, command: npm start}, db: {image: b, privileged: true}, web: {build: web}}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	composed, _ := trust("--devcontainer", "--show")
+	for _, want := range []string{
+		"the image a", "the sandbox is the service app of c.yml", "runs the service db at each start, from the image b", "  with privileged: of the sandbox, never of the host",
+		"from an image that it builds of web", "NOT taken: the variables in .env", "without effect: the command \"npm start\"",
+	} {
+		if !strings.Contains(composed, want) {
+			t.Errorf("%q is not in %s", want, composed)
+		}
+	}
+	write(strings.Replace(text, `\u001b[2J`, "", 1))
 	if out, code := bawnTrust(t, "--devcontainer"); code != exitFailed || !strings.Contains(out, "bawn trust --yes --devcontainer="+file+" "+dir+" approves") {
 		t.Errorf("without a terminal: %d, %s", code, out)
 	}

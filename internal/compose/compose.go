@@ -22,21 +22,16 @@ package compose
 
 // Limits of what is read.
 const (
+	MaxFiles = 16        // compose files of a request
+	MaxFile  = 256 << 10 // of a file that Request.Read returns, in bytes
+
 	maxServices = 64
-	maxFiles    = 16        // compose files
-	maxFile     = 256 << 10 // of one file, in bytes
-	maxValue    = 16 << 10  // of a variable, an image's name or a path, in bytes
-	maxNodes    = 20_000    // of the YAML of one file, with its aliases followed
-	maxList     = 64        // ports and volumes of the service, and arguments of its build
+	maxValue    = 16 << 10 // of a variable, an image's name or a path, in bytes
+	maxNodes    = 20_000   // of the YAML of one file, with its aliases followed
+	maxList     = 64       // ports and volumes of the service, and arguments of its build
 
 	maxVariables = 256 // of the service
 )
-
-// MaxFile bounds a file that Request.Read returns, in bytes.
-const MaxFile = maxFile
-
-// MaxFiles bounds the compose files of a request.
-const MaxFiles = maxFiles
 
 // Request says what to read.
 type Request struct {

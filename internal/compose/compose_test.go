@@ -350,7 +350,7 @@ func TestHostileFiles(t *testing.T) {
 	if err != nil || got.Service.Image != "a:" || !slices.Equal(got.Service.Env, []string{"B=", "C=x"}) || !slices.Equal(got.Service.HostEnv, []string{"BAWN_SECRET"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, r := range []Request{{Files: []string{}}, {Files: []string{"../x.yml"}}, {Files: []string{"/etc/passwd"}}, {Files: make([]string, maxFiles+1)},
+	for _, r := range []Request{{Files: []string{}}, {Files: []string{"../x.yml"}}, {Files: []string{"/etc/passwd"}}, {Files: make([]string, MaxFiles+1)},
 		{Run: []string{"none"}}, {Forward: []Forward{{"none", 1}}}} {
 		if got, err := (files{file: "services: {app: {image: a}}"}).load(r); err == nil {
 			t.Errorf("%+v: %+v", r, got)

@@ -24,8 +24,8 @@ import (
 
 // Load reads compose files. An error says what is wrong with them.
 func Load(r Request) (*Result, error) {
-	if len(r.Files) == 0 || len(r.Files) > maxFiles {
-		return nil, fmt.Errorf("expected 1 to %d compose files, found %d", maxFiles, len(r.Files))
+	if len(r.Files) == 0 || len(r.Files) > MaxFiles {
+		return nil, fmt.Errorf("expected 1 to %d compose files, found %d", MaxFiles, len(r.Files))
 	}
 	l := &load{Request: r, dir: path.Dir(r.Files[0]), unset: map[string]bool{}}
 	if err := l.read(); err != nil {

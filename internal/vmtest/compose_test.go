@@ -15,6 +15,9 @@ import (
 // reach them by name and, where they share its network, at localhost; they reach it, and the host one of
 // their ports. So it is after a stop, too.
 func TestComposeDevcontainer(t *testing.T) {
+	if os.Getenv(buildTestsEnv) == "" {
+		t.Skipf("it takes minutes under emulation: %s=1 runs it", buildTestsEnv)
+	}
 	dir := project(t, "composed")
 	free, port := listen(t, "127.0.0.1:0")
 	free.Close()
