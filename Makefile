@@ -59,8 +59,8 @@ test-agents: setup build ## Let real agents from npm do a whole task in a sandbo
 	BAWN_TEST_AGENT=1 $(VMTEST) -timeout 40m -run '^(TestClaudeCode|TestOpenCode)$$'
 
 .PHONY: test-build
-test-build: setup build ## Run the tests of bawn image build and of features in real machines, which are too slow for every run
-	BAWN_TEST_BUILD=1 $(VMTEST) -timeout 60m -run '^TestImageBuild|^TestFeatures'
+test-build: setup build ## Run the tests of bawn image build, of features and of compose files in real machines, which are too slow for every run
+	BAWN_TEST_BUILD=1 $(VMTEST) -timeout 60m -run '^TestImageBuild|^TestFeatures|^TestComposeDevcontainer'
 
 .PHONY: test-programs
 test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox and let them work on a share (TESTS=kind/case)
