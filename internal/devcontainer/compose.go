@@ -10,10 +10,9 @@ import (
 	"bawn.dev/bawn/internal/compose"
 )
 
-// Compose names compose files and the service of them that is worked in.
+// Compose says what is made of the compose files in Setup.
 type Compose struct {
-	Files   []string // relative to the folder of the file
-	Service string
+	Service string   // that is worked in
 	Run     []string // services to run beside it; nil are all
 	// Forward are ports of other services (NAME:PORT in forwardPorts).
 	Forward []compose.Forward
@@ -24,8 +23,8 @@ type Compose struct {
 // composeFiles reads the names of compose files: one, or a list.
 func (p *parser) composeFiles(v *hujson.Value) {
 	if !empty(v) {
-		p.out.Compose.Files = p.texts(v)
-		if len(p.out.Compose.Files) > compose.MaxFiles {
+		p.out.Setup.ComposeFiles = p.texts(v)
+		if len(p.out.Setup.ComposeFiles) > compose.MaxFiles {
 			p.failAt(v, "more than %d compose files", compose.MaxFiles)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 type Config struct {
 	Image string
 	Build *Build // in place of Image
-	// Compose are compose files in place of both, which UseService adds to the rest.
+	// Compose says that there are compose files in place of both, which UseService adds to the rest.
 	Compose *Compose
 
 	Volumes []Volume
@@ -60,6 +60,8 @@ type Setup struct {
 
 	// HostEnv are the variables that would have had a value of the host's environment.
 	HostEnv []string `json:"hostEnv,omitempty"`
+	// ComposeFiles are compose files, relative to the folder of the file.
+	ComposeFiles []string `json:"composeFiles,omitempty"`
 	// Stack are the services that run beside the one that is worked in. Parse leaves it empty.
 	Stack *compose.Stack `json:"compose,omitempty"`
 	// Hidden are files of variables that are not taken, since the sandbox does not see them.

@@ -67,9 +67,9 @@ func TestParse(t *testing.T) {
 			}}},
 		"compose files": {`{"dockerComposeFile": ["../docker-compose.yml", "docker-compose.extend.yml"], "service": "app", "runServices": ["app", "db"], "workspaceFolder": "/workspace",
 			"shutdownAction": "stopCompose", "overrideCommand": false, "forwardPorts": [3000, "db:5432", "db:5432"], "remoteUser": "node"}`,
-			Config{Compose: &Compose{Files: []string{"../docker-compose.yml", "docker-compose.extend.yml"}, Service: "app", Run: []string{"app", "db"}, Forward: []compose.Forward{{Service: "db", Port: 5432}}, user: true},
-				Ports: []uint16{3000}, Setup: Setup{Workspace: "/workspace"}}},
-		"no services beside": {`{"dockerComposeFile": "c.yml", "service": "app", "runServices": []}`, Config{Compose: &Compose{Files: []string{"c.yml"}, Service: "app", Run: []string{}}}},
+			Config{Compose: &Compose{Service: "app", Run: []string{"app", "db"}, Forward: []compose.Forward{{Service: "db", Port: 5432}}, user: true},
+				Ports: []uint16{3000}, Setup: Setup{Workspace: "/workspace", ComposeFiles: []string{"../docker-compose.yml", "docker-compose.extend.yml"}}}},
+		"no services beside": {`{"dockerComposeFile": "c.yml", "service": "app", "runServices": []}`, Config{Compose: &Compose{Service: "app", Run: []string{}}, Setup: Setup{ComposeFiles: []string{"c.yml"}}}},
 		"a service alone":    {`{"service": "app", "runServices": ["db"], "dockerComposeFile": null}`, Config{}},
 		"unknown":            {`{"runArgs": ["--privileged"], "colour": 1, "\u001b[2J": 1}`, Config{Setup: Setup{Unknown: []string{"runArgs", "colour", `"\x1b[2J"`}}}},
 	} {
@@ -109,7 +109,7 @@ func TestUseService(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		got.Setup.Stack = nil
+		got.Setup.Stack, got.Setup.ComposeFiles = nil, nil
 		if !reflect.DeepEqual(got.Setup, c.want) {
 			t.Errorf("%s: %+v\nwant %+v", name, got.Setup, c.want)
 		}

@@ -36,7 +36,9 @@ const (
 )
 
 // hasCompose reports whether a proposal names compose files.
-func hasCompose(p *project.Proposal) bool { return p != nil && p.ComposeFiles }
+func hasCompose(p *project.Proposal) bool {
+	return p != nil && p.Setup != nil && len(p.Setup.ComposeFiles) > 0
+}
 
 // composeReader reads files of a project, and notes them.
 type composeReader struct {
@@ -115,7 +117,7 @@ func changedCompose(c *project.Check, l *featureLock) (changed []string) {
 // readCompose reads the compose files of a devcontainer.json in a folder of the project at dir.
 func readCompose(c *devcontainer.Config, dir, folder string, read func(name string) ([]byte, error)) (*compose.Result, error) {
 	r := compose.Request{Service: c.Compose.Service, Run: c.Compose.Run, Forward: c.Compose.Forward, Project: dir, Read: read}
-	for _, name := range c.Compose.Files {
+	for _, name := range c.Setup.ComposeFiles {
 		at := filepath.Join(folder, name)
 		if filepath.IsAbs(name) || !filepath.IsLocal(at) {
 			return nil, fmt.Errorf("dockerComposeFile: %q does not lie in the project", name)

@@ -182,15 +182,8 @@ func readDevcontainer(file string, text []byte, dir, name string, read func(name
 // proposalWith makes a proposal of a devcontainer.json that was parsed.
 func proposalWith(c *devcontainer.Config, dir, name string, read func(name string) ([]byte, error)) (*project.Proposal, error) {
 	folder := filepath.Dir(name)
-	if c.Compose == nil {
+	if c.Compose == nil || read == nil {
 		return proposalOf(c, dir, folder)
-	}
-	if read == nil {
-		p, err := proposalOf(c, dir, folder)
-		if err == nil {
-			p.ComposeFiles = true
-		}
-		return p, err
 	}
 	r, err := readCompose(c, dir, folder, read)
 	if err == nil {
@@ -201,7 +194,6 @@ func proposalWith(c *devcontainer.Config, dir, name string, read func(name strin
 	}
 	p, err := proposalOf(c, dir, folder)
 	if err == nil {
-		p.ComposeFiles = true
 		err = addService(p, &r.Service, dir)
 	}
 	return p, err

@@ -57,9 +57,6 @@ type Proposal struct {
 	Secrets []string `json:"secrets,omitempty"`
 	// Setup is what a devcontainer.json asks for beside that; bawn.yaml has none.
 	Setup *Setup `json:"setup,omitempty"`
-	// ComposeFiles means that a devcontainer.json names compose files, which are in the Setup once they
-	// are read.
-	ComposeFiles bool `json:"-"`
 }
 
 // Setup is what a devcontainer.json asks for beside a machine.
