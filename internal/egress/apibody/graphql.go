@@ -170,7 +170,7 @@ func (q *query) operation(op *ast.OperationDefinition) error {
 
 // place is where in a query a field stands.
 type place struct {
-	on    *ast.Definition // the type that it is asked of; nil: introspection, which leads to no data
+	on    *ast.Definition // the type that it is asked of
 	path  []string        // names of fields
 	depth int
 }
@@ -234,7 +234,7 @@ func (q *query) fragment(condition string, directives ast.DirectiveList, set ast
 		return err
 	}
 	on := at.on
-	if on != nil && condition != "" && condition != on.Name {
+	if condition != "" && condition != on.Name {
 		if !slices.Contains(q.possible[on.Name], condition) {
 			return fmt.Errorf("a fragment on %s at %s is not understood", short(condition), at.name("..."))
 		}
@@ -253,23 +253,15 @@ func (*query) directives(list ast.DirectiveList) error {
 	return nil
 }
 
-// introspection are the fields of a query about the service's types. They lead to no data of anybody.
-var introspection = []string{"__schema", "__type"}
-
 func (q *query) field(f *ast.Field, at place) error {
 	if err := q.directives(f.Directives); err != nil {
 		return err
 	}
-	switch {
-	case f.Name == "__typename":
+	if f.Name == "__typename" {
 		if len(f.Arguments) > 0 || len(f.SelectionSet) > 0 {
 			return errors.New("__typename has neither arguments nor fields")
 		}
 		return nil
-	case at.on == nil:
-		return q.selections(f.SelectionSet, at.below(nil, f.Name))
-	case at.on.Name == "Query" && slices.Contains(introspection, f.Name):
-		return q.selections(f.SelectionSet, at.below(nil, f.Name))
 	}
 	d := at.on.Fields.ForName(f.Name)
 	if d == nil {
