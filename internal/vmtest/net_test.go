@@ -295,7 +295,7 @@ except OSError as e: print(type(e).__name__)
 		if !lines.Scan() || lines.Text() != want {
 			t.Errorf("%q, want %s", lines.Text(), want)
 		}
-		if i == 0 { // the guest's own time is in it; TestAChangeTakesLessThanASecond bounds the host's
+		if i == 0 { // the guest's own time is in it; BenchmarkChange of internal/supervisor has the host's
 			t.Logf("the verb took %v, the guest saw its connection cut after %v", told, time.Since(begin))
 		}
 	}
