@@ -47,10 +47,6 @@ func TestGitHubRules(t *testing.T) {
 		"GET https://api.github.com/gists":                                         false,
 		"GET https://api.github.com/users/own":                                     false,
 		"GET https://api.github.com/search/code?q=x":                               false,
-		"GET https://api.github.com/graphql":                                       false,
-		"POST https://api.github.com/graphql?query=x":                              false,
-		"PUT https://api.github.com/graphql":                                       false,
-		"POST https://api.github.com/graphql/x":                                    false,
 		"GET https://api.github.com/":                                              false,
 		"GET http://api.github.com/repos/own/app":                                  false,
 		"GET https://uploads.github.com/repos/own/app":                             false,
@@ -99,6 +95,11 @@ func TestJudgedRequests(t *testing.T) {
 	}
 	if d := decideRequest(t, s, "GET https://api.github.com/repos/own/lib"); d.Allow {
 		t.Errorf("%+v", d)
+	}
+	for _, text := range []string{"GET https://api.github.com/graphql", graphql + "?query=x", "PUT https://api.github.com/graphql", graphql + "/x", note + "?body=x"} {
+		if d := decideRequest(t, s, text); d.Allow {
+			t.Errorf("%s: %+v", text, d)
+		}
 	}
 	wide := set(t, "allow github:own/app", "allow gitlab:own/team/app", "allow api.github.com", "allow POST https://gitlab.com/api/**")
 	for _, text := range []string{graphql, note} {

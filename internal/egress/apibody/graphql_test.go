@@ -2,6 +2,7 @@ package apibody
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -303,6 +304,7 @@ func TestGitHubFields(t *testing.T) {
 }
 
 func FuzzGraphQL(f *testing.F) {
+	roots := []string{"repository", "viewer", "rateLimit", "__schema", "__type", "__typename"}
 	for _, text := range queries {
 		f.Add([]byte(bodyOf(f, text, own)))
 	}
@@ -329,7 +331,7 @@ func FuzzGraphQL(f *testing.F) {
 		}
 		for _, op := range doc.Operations {
 			for _, sel := range op.SelectionSet {
-				if field, ok := sel.(*ast.Field); op.Operation != ast.Query || ok && !strings.Contains(" repository viewer rateLimit __schema __type __typename ", " "+field.Name+" ") {
+				if field, ok := sel.(*ast.Field); op.Operation != ast.Query || ok && !slices.Contains(roots, field.Name) {
 					t.Fatalf("%q passes", plain.Query)
 				}
 			}
