@@ -629,22 +629,22 @@ func (p *parser) workspace(list []member) {
 }
 
 // mountProject sets by which other path the guest reaches the project.
-func (folder *Setup) mountProject(places Places) error {
+func (s *Setup) mountProject(places Places) error {
 	own := places.Container
 	usual := "/workspaces/" + path.Base(places.Local)
 	switch {
-	case folder.Workspace == "" && folder.Mount != "":
-		folder.Workspace = folder.Mount
-	case folder.Mount == "" && beneath(usual, folder.Workspace):
-		folder.Mount = usual
-	case folder.Mount == "" && !beneath(own, folder.Workspace): // else the project is there anyway
-		folder.Mount = folder.Workspace
+	case s.Workspace == "" && s.Mount != "":
+		s.Workspace = s.Mount
+	case s.Mount == "" && beneath(usual, s.Workspace):
+		s.Mount = usual
+	case s.Mount == "" && !beneath(own, s.Workspace): // else the project is there anyway
+		s.Mount = s.Workspace
 	}
 	switch {
-	case folder.Mount == own:
-		folder.Mount = ""
-	case folder.Mount != "" && (beneath(own, folder.Mount) || beneath(folder.Mount, own)):
-		return fmt.Errorf("%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", folder.Mount, own)
+	case s.Mount == own:
+		s.Mount = ""
+	case s.Mount != "" && (beneath(own, s.Mount) || beneath(s.Mount, own)):
+		return fmt.Errorf("%s: the guest has the project at %s, and cannot have it in or around that place, too: write another path", s.Mount, own)
 	}
 	return nil
 }

@@ -243,6 +243,18 @@ func TestCommandsOfADevcontainer(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(once), os.Remove(link), os.Mkdir(link, 0o755), os.WriteFile(filepath.Join(link, "x"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := setup("first", "second x y", ran("postCreateCommand"), ran("postAttachCommand")); err != nil {
+		t.Error(err)
+	}
+	if target, err := os.Readlink(link); err != nil || target != p.shop {
+		t.Errorf("the workspace: %q, %v", target, err)
+	}
+	if _, err := os.Stat(filepath.Join(link+".image", "x")); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(os.Remove(link), os.Mkdir(link, 0o755), os.WriteFile(filepath.Join(link, "x"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := setup(); engine.ReasonOf(err) != engine.SetupFailed || !strings.Contains(err.Error(), "the image has files in "+link) {
 		t.Error(err)
 	}

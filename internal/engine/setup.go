@@ -34,10 +34,11 @@ var (
 	setupStartFolder = "/run/bawn-devcontainer"
 )
 
-// linkScript makes the path $1 lead to the project, $2, unless it does.
+// linkScript makes the path $1 lead to the project, $2, unless it does. What the image has there is moved aside: a
+// mount of the project would hide it, too, but only until the next start.
 const linkScript = `
 [ -n "$1" ] && ! [ "$1" -ef "$2" ] || exit 0
-if [ -d "$1" ] && ! [ -L "$1" ]; then rmdir "$1" 2>/dev/null || { echo "the image has files in $1, where the project would be" >&2; exit 1; }; fi
+if [ -d "$1" ] && ! [ -L "$1" ]; then rmdir "$1" 2>/dev/null || { ! [ -e "$1.image" ] && mv "$1" "$1.image"; } || { echo "the image has files in $1, where the project would be, and they cannot be moved to $1.image" >&2; exit 1; }; fi
 mkdir -p "${1%/*}/" && ln -sn "$2" "$1"`
 
 // notesScript prints the names of the notes. $1 and $2 are their folders.
