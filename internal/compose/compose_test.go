@@ -356,6 +356,9 @@ func TestHostileFiles(t *testing.T) {
 			t.Errorf("%+v: %+v", r, got)
 		}
 	}
+	if _, err := (files{file: "services: {app: {image: a}}"}).load(Request{Hidden: func(string) bool { return true }}); err == nil || !strings.Contains(err.Error(), "is hidden") {
+		t.Error(err)
+	}
 	wrong := errors.New("no disk")
 	if _, err := Load(Request{Files: []string{"a"}, Read: func(string) ([]byte, error) { return nil, wrong }}); !errors.Is(err, wrong) {
 		t.Error(err)

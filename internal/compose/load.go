@@ -64,6 +64,9 @@ func (l *load) read() error {
 		if !filepath.IsLocal(name) {
 			return fmt.Errorf("the compose file %.200q does not lie in the project", name)
 		}
+		if l.hidden(name) {
+			return fmt.Errorf("%s is hidden from the sandbox", name)
+		}
 		b, err := l.Read(name)
 		if err == nil {
 			err = l.check(b)

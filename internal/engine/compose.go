@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"bawn.dev/bawn/internal/compose"
 	"bawn.dev/bawn/internal/devcontainer"
 	"bawn.dev/bawn/internal/project"
@@ -58,10 +60,12 @@ func (r *composeReader) read(name string) ([]byte, error) {
 	if len(r.list) == maxComposeFiles {
 		return nil, fmt.Errorf("more than %d files are read", maxComposeFiles)
 	}
-	b, err := regular.ReadIn(r.root, name, compose.MaxFile)
+	b, err := regular.ReadBeneath(r.root, name, compose.MaxFile) // a link may lead to a hidden file
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		b = nil
+	case errors.Is(err, unix.ELOOP):
+		return nil, errors.New("it is a symbolic link, or lies behind one: name the file that it leads to")
 	case err != nil:
 		return nil, err
 	case len(b) > r.left:
@@ -124,8 +128,7 @@ func readCompose(c *devcontainer.Config, dir, folder string, read func(name stri
 		}
 		r.Files = append(r.Files, at)
 	}
-	_, hidden := guard.Targets(dir)
-	rules, err := guard.New(guard.Options{HiddenPaths: hidden, Prefix: strings.Split(strings.Trim(dir, "/"), "/")})
+	rules, err := hiddenBy(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +138,21 @@ func readCompose(c *devcontainer.Config, dir, folder string, read func(name stri
 		return nil, fmt.Errorf("dockerComposeFile: %w", err)
 	}
 	return out, nil
+}
+
+// hiddenBy returns what says which files of a project its sandboxes do not see, by themselves or by the approved
+// bawn.yaml.
+func hiddenBy(dir string) (*guard.Rules, error) {
+	approvals, err := project.Open()
+	if err != nil {
+		return nil, err
+	}
+	p, err := approvals.Proposal(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", project.Name, err)
+	}
+	_, paths := guard.Targets(dir)
+	return guard.New(guard.Options{Hide: p.Hide, HiddenPaths: paths, Prefix: strings.Split(strings.Trim(dir, "/"), "/")})
 }
 
 // addService adds to a proposal what the service that is worked in asks for.

@@ -141,11 +141,35 @@ func TestAttackComposeFilesOutsideOfTheProject(t *testing.T) {
 	p.devcontainer(t, `{"dockerComposeFile": "large.yml", "service": "app"}`)
 	refused("a large file")
 
-	// What the sandbox does not see becomes no part of it.
+	// A link in the project may lead to what the sandbox does not see.
+	for link, to := range map[string]string{"to.env": ".env", "to.yml": composeName, "folder": "."} {
+		if err := os.Symlink(to, filepath.Join(p.shop, ".devcontainer", link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.write(t, ".devcontainer/.env", "SECRET=1\n")
+	p.write(t, ".devcontainer/seen.env", "A=1\n")
+	p.devcontainer(t, `{"dockerComposeFile": "to.yml", "service": "app"}`)
+	refused("a link to a compose file")
 	if err := os.Remove(filepath.Join(p.shop, composeName)); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"to.env", "folder/seen.env"} {
+		p.composed(t, "", "services: {app: {image: a, env_file: "+name+"}}")
+		refused("a link to a file of variables: " + name)
+	}
+	p.composed(t, "", "services: {app: {image: a, env_file: seen.env}}")
+	if c, err := p.CheckDevcontainer(p.shop, devcontainerName); err != nil || c.Err != nil {
+		t.Errorf("no link: %+v, %v", c, err)
+	}
+
+	p.propose(t, "hide: ['seen.*']\n")
+	p.approve(t)
+	if c, err := p.CheckDevcontainer(p.shop, devcontainerName); err != nil || c.Err != nil || c.Proposal.Setup.Env != nil {
+		t.Errorf("a file that bawn.yaml hides: %+v, %v", c, err)
+	}
+
+	// What the sandbox does not see becomes no part of it.
 	p.composed(t, "", "services: {app: {image: a, env_file: .env, environment: {B: '${SECRET}'}}}")
 	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
 	if err != nil || c.Err != nil || !slices.Equal(c.Proposal.Setup.Env, []string{"B="}) || !slices.Equal(c.Proposal.Setup.Hidden, []string{".devcontainer/.env"}) || strings.Contains(string(c.Beside), "SECRET=1") {

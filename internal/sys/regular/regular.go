@@ -79,6 +79,23 @@ func ReadIn(root *os.Root, name string, limit int64) ([]byte, error) {
 	return readAll(f, err, limit)
 }
 
+// ReadBeneath is ReadIn without any link: one on the way, or as the last part of the path, is unix.ELOOP.
+func ReadBeneath(root *os.Root, name string, limit int64) ([]byte, error) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
+		Flags: uint64(Flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := Check(os.NewFile(uintptr(fd), name), nil)
+	return readAll(f, err, limit)
+}
+
 func readAll(f *os.File, err error, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package regular_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,5 +78,31 @@ func TestReadOwn(t *testing.T) {
 	}
 	if _, err := regular.ReadOwn(file+".link", 5); !errors.Is(err, unix.ELOOP) {
 		t.Error("a link:", err)
+	}
+}
+
+// TestReadBeneath follows no link, and leads out by nothing.
+func TestReadBeneath(t *testing.T) {
+	dir := t.TempDir()
+	inside := filepath.Join(dir, "in")
+	if err := errors.Join(os.MkdirAll(filepath.Join(inside, "sub"), 0o755), os.WriteFile(filepath.Join(dir, "outside"), []byte("o"), 0o600),
+		os.WriteFile(filepath.Join(inside, "sub", "file"), []byte("text"), 0o600), os.Symlink("sub", filepath.Join(inside, "link")), os.Symlink("sub/file", filepath.Join(inside, "to"))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if b, err := regular.ReadBeneath(root, "sub/file", 10); err != nil || string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
+	}
+	for name, want := range map[string]error{"link/file": unix.ELOOP, "to": unix.ELOOP, "../outside": unix.EXDEV, filepath.Join(dir, "outside"): unix.EXDEV, "none": fs.ErrNotExist, "sub": regular.ErrNotRegular} {
+		if b, err := regular.ReadBeneath(root, name, 10); !errors.Is(err, want) {
+			t.Errorf("%s: %q, %v, want %v", name, b, err, want)
+		}
+	}
+	if _, err := regular.ReadBeneath(root, "sub/file", 3); !errors.Is(err, regular.ErrTooLarge) {
+		t.Error(err)
 	}
 }
