@@ -100,7 +100,11 @@ func setupWords(s *project.Setup) (list []string) {
 		}
 	}
 	if len(s.HostEnv) > 0 {
-		list = append(list, "NOT taken: "+strings.Join(s.HostEnv, ", ")+", which would have values of the host's environment; -e NAME or bawn secret gives them")
+		instead := "-e NAME or bawn secret gives them"
+		if s.Stack != nil {
+			instead += " to commands, and ${NAME:-VALUE} in a compose file to services"
+		}
+		list = append(list, "NOT taken: "+strings.Join(s.HostEnv, ", ")+", which would have values of the host's environment; "+instead)
 	}
 	if len(s.Hidden) > 0 {
 		list = append(list, "NOT taken: the variables in "+strings.Join(s.Hidden, ", ")+", which the sandbox does not see; --show shows such a file to the services beside it")

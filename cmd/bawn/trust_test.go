@@ -327,13 +327,13 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 		}
 	}
 	write(`{"dockerComposeFile": "c.yml", "service": "app"}`)
-	if err := os.WriteFile(filepath.Join(dir, "c.yml"), []byte("services: {app: {image: a, env_file: .env, command: npm start}, db: {image: b, privileged: true}, web: {build: web}}"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "c.yml"), []byte("services: {app: {image: a, env_file: .env, command: npm start}, db: {image: \"b$PW\", privileged: true}, web: {build: web}}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	composed, _ := trust("--devcontainer", "--show")
 	for _, want := range []string{
 		"the image a", "the sandbox is the service app of c.yml", "runs the service db at each start, from the image b", "  with privileged: of the sandbox, never of the host",
-		"from an image that it builds of web", "NOT taken: the variables in .env", "without effect: the command \"npm start\"",
+		"from an image that it builds of web", "NOT taken: the variables in .env", "NOT taken: PW, which would", "${NAME:-VALUE} in a compose file", "without effect: the command \"npm start\"",
 	} {
 		if !strings.Contains(composed, want) {
 			t.Errorf("%q is not in %s", want, composed)
