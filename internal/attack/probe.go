@@ -12,6 +12,9 @@ import (
 // tryLimit bounds one try of an attack: a connection, a request, a race.
 const tryLimit = 5 * time.Second
 
+// startLimit bounds the start of another process of the probe's, which takes long on a busy host.
+const startLimit = time.Minute
+
 // probe is the side of the attacks that runs in the sandbox.
 type probe struct {
 	spec

@@ -323,9 +323,9 @@ func (p *probe) fileSocket() (string, error) {
 	return p.send("unix", p.Socket, 0, p.line()), nil
 }
 
-// nested runs this program again in a user namespace and makes a connection there.
+// nested runs this program again in a user namespace and makes a connection there, which is bounded there.
 func (p *probe) nested() (string, error) {
-	ctx, cancel := within()
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit+tryLimit)
 	defer cancel()
 	c := exec.CommandContext(ctx, "/proc/self/exe", Verb, p.file, "nested")
 	c.SysProcAttr = &syscall.SysProcAttr{
