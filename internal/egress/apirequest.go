@@ -53,7 +53,7 @@ func (r *openRequest) apiJudge(header http.Header) func(*bufio.Reader) (io.Reade
 // judgeBody returns why a body is not what the rules that are in force now say; nil: it is. It notes the
 // repositories that the body is about.
 func (r *openRequest) judgeBody(header http.Header, text []byte) error {
-	if err := checkJSON(header, len(text)); err != nil {
+	if err := checkHeader(header); err != nil {
 		return err
 	}
 	// Under the lock: recheck must find the repositories, or this decision is the new one.
@@ -66,9 +66,19 @@ func (r *openRequest) judgeBody(header http.Header, text []byte) error {
 	case d.Body == nil:
 		r.unjudged = true // every body may pass by now
 		return nil
-	case d.Body.Kind == policy.GitLabText:
+	case d.Body.Kind == policy.NoBody && len(text) == 0:
+		return nil
+	case d.Body.Kind == policy.NoBody:
+		return errors.New("some servers read fields of a query in it")
+	}
+	if err := checkJSON(header, len(text)); err != nil {
+		return err
+	}
+	switch d.Body.Kind {
+	case policy.GitLabText:
 		return apibody.GitLab(text)
-	case d.Body.Kind != policy.GraphQLQuery:
+	case policy.GraphQLQuery:
+	default:
 		return errors.New("bawn cannot judge it")
 	}
 	about, err := apibody.GraphQL(text, d.Body.Repositories)
@@ -76,12 +86,22 @@ func (r *openRequest) judgeBody(header http.Header, text []byte) error {
 	return err
 }
 
-// checkJSON refuses bodies that a server would not read as JSON in UTF-8, and what follows an upgrade,
-// which nobody would judge.
-func checkJSON(header http.Header, length int) error {
+// checkHeader refuses what follows an upgrade, which nobody would judge, and names that some servers read as
+// others, such as Content_Encoding: for CGI and its heirs, hyphens are underscores.
+func checkHeader(header http.Header) error {
 	if len(header.Values("Upgrade")) > 0 {
 		return errors.New("it asks for an upgrade to another protocol")
 	}
+	for name := range header {
+		if strings.Contains(name, "_") {
+			return fmt.Errorf("the name of its header %.60q has an underscore, which some servers read as a hyphen", name)
+		}
+	}
+	return nil
+}
+
+// checkJSON refuses bodies that a server would not read as JSON in UTF-8.
+func checkJSON(header http.Header, length int) error {
 	types := header.Values("Content-Type")
 	if len(types) == 0 && length == 0 {
 		return nil

@@ -26,6 +26,7 @@ import (
 const (
 	graphQLURL = "https://api.github.com/graphql"
 	notesURL   = "https://gitlab.com/api/v4/projects/own%2Fapp/issues/7/notes"
+	mergeURL   = "https://gitlab.com/api/v4/projects/own%2Fapp/merge_requests/7"
 	ourQuery   = `{"query":"query($owner: String!) { repository(owner: $owner, name: \"app\") { issue(number: 7) { title } } }", "variables": {"owner":"own"}}`
 )
 
@@ -129,6 +130,7 @@ func TestAPIOfCodeHosts(t *testing.T) {
 			apiRequest(t, strings.Replace(notesURL, "%2F", "%2f", 1), note),
 			apiRequest(t, "DELETE "+notesURL+"/3", "", "Content-Type", "application/x-www-form-urlencoded|"),
 			apiRequest(t, "GET https://gitlab.com/api/v4/projects/own%2Fapp/repository/files/a%2Fb/raw?ref=main", ""),
+			apiRequest(t, "GET "+mergeURL+"?include_rebase_in_progress=html", ""),
 		} {
 			if r.Method == http.MethodDelete {
 				r.Header.Del("Content-Type")
@@ -145,6 +147,7 @@ func TestAPIOfCodeHosts(t *testing.T) {
 			"POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "GET /repos/own/app/issues?page=2   ",
 			"POST /api/v4/projects/own%2Fapp/issues/7/notes   " + note, "POST /api/v4/projects/own%2fapp/issues/7/notes   " + note,
 			"DELETE /api/v4/projects/own%2Fapp/issues/7/notes/3   ", "GET /api/v4/projects/own%2Fapp/repository/files/a%2Fb/raw?ref=main   ",
+			"GET /api/v4/projects/own%2Fapp/merge_requests/7?include_rebase_in_progress=html   ",
 		}
 		if got := server.seen(); !slices.Equal(got, want) {
 			t.Errorf("HTTP/1.1: %v, the server got\n%s", http1, strings.Join(got, "\n"))
@@ -174,39 +177,49 @@ func TestAttackAPIRequests(t *testing.T) {
 			status int
 			say    string
 		}{
-			"another repository":        {apiRequest(t, graphQLURL, query(`{ repository(owner: "evil", name: "app") { id } }`)), 403, `the repository "evil/app", and the rules are about own/app`},
-			"a search":                  {apiRequest(t, graphQLURL, query(`{ search(query: "x", type: ISSUE) { issueCount } }`)), 403, `gh api repos/own/app/`},
-			"a node":                    {apiRequest(t, graphQLURL, query(`{ node(id: "x") { id } }`)), 403, `"node" is refused`},
-			"a mutation":                {apiRequest(t, graphQLURL, query(`mutation { addComment(input: {subjectId: "x", body: "y"}) { clientMutationId } }`)), 403, "mutations are refused"},
-			"gzip":                      {apiRequest(t, graphQLURL, gzipped(query(`{ node(id: "x") { id } }`)), "Content-Encoding", "gzip"), 403, `"node" is refused`},
-			"gzip that is none":         {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "gzip"), 403, "cannot be decoded"},
-			"gzip in two members":       {apiRequest(t, graphQLURL, gzipped(ourQuery, query("{ node }")), "Content-Encoding", "gzip"), 403, "one JSON object"},
-			"a bomb":                    {apiRequest(t, graphQLURL, gzipped(strings.Repeat(" ", 1<<24)+ourQuery), "Content-Encoding", "gzip"), 403, "longer than"},
-			"deflate":                   {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "deflate"), 415, ""},
-			"two codings":               {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "gzip|br"), 415, ""},
-			"too long":                  {apiRequest(t, graphQLURL, ourQuery+strings.Repeat(" ", apibody.MaxBody)), 403, "longer than 65536 bytes"},
-			"no body":                   {apiRequest(t, graphQLURL, ""), 403, "one JSON object"},
-			"several in an array":       {apiRequest(t, graphQLURL, "["+ourQuery+"]"), 403, "one by one"},
-			"another type":              {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/graphql"), 403, "send JSON"},
-			"a form":                    {apiRequest(t, graphQLURL, "query=x", "Content-Type", "application/x-www-form-urlencoded"), 403, "send JSON"},
-			"two types":                 {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/json|application/x-www-form-urlencoded"), 403, "send JSON"},
-			"no type":                   {apiRequest(t, graphQLURL, ourQuery, "Content-Type", ""), 403, "send JSON"},
-			"another character set":     {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/json; charset=utf-7"), 403, "send JSON"},
-			"an upgrade":                {apiRequest(t, graphQLURL, ourQuery, "Connection", "Upgrade", "Upgrade", "websocket"), 403, "upgrade"},
-			"GET":                       {apiRequest(t, "GET "+graphQLURL+"?query=%7Bviewer%7Blogin%7D%7D", ""), 403, "a rule github:OWNER/REPO allows POST"},
-			"a query beside the body":   {apiRequest(t, graphQLURL+"?query=%7Bviewer%7Blogin%7D%7D", ourQuery), 403, "only without a query"},
-			"as another method":         {apiRequest(t, graphQLURL, ourQuery, "X-Http-Method-Override", "POST"), 403, "is of one method"},
-			"as a method that may":      {apiRequest(t, "GET https://api.github.com/user", "", "X-Http-Method-Override", "POST"), 403, "POST"},
-			"GraphQL of GitLab":         {apiRequest(t, "https://gitlab.com/api/graphql", ourQuery), 403, "GraphQL of GitLab is not judged"},
-			"a command of GitLab":       {apiRequest(t, notesURL, `{"body":"x\n/move evil/app"}`), 403, "quick action"},
-			"a merge request elsewhere": {apiRequest(t, "https://gitlab.com/api/v4/projects/own%2Fapp/merge_requests", `{"title":"x","target_project_id":7}`), 403, "target_project_id"},
-			"a form to GitLab":          {apiRequest(t, notesURL, "body=%2Fmerge", "Content-Type", "application/x-www-form-urlencoded"), 403, "send JSON"},
-			"fields in the query":       {apiRequest(t, notesURL+"?body=%2Fmerge", `{}`), 403, "as JSON in the body"},
-			"a project by its number":   {apiRequest(t, "https://gitlab.com/api/v4/projects/7/issues/7/notes", `{"body":"x"}`), 403, "a project's number does not say"},
-			"a project in two segments": {apiRequest(t, "https://gitlab.com/api/v4/projects/own/app/issues/7/notes", `{"body":"x"}`), 403, "no rule allows"},
-			"a project, encoded twice":  {apiRequest(t, strings.Replace(notesURL, "%2F", "%252F", 1), `{"body":"x"}`), 400, "twice"},
-			"dots in a project":         {apiRequest(t, strings.Replace(notesURL, "own%2F", "own%2F..%2Fevil%2F", 1), `{"body":"x"}`), 400, "different ways"},
-			"a project and more":        {apiRequest(t, "https://gitlab.com/api/v4/projects/own%2Fapp%2F7/issues", `{"title":"x"}`), 403, "no rule allows"},
+			"another repository":         {apiRequest(t, graphQLURL, query(`{ repository(owner: "evil", name: "app") { id } }`)), 403, `the repository "evil/app", and the rules are about own/app`},
+			"a search":                   {apiRequest(t, graphQLURL, query(`{ search(query: "x", type: ISSUE) { issueCount } }`)), 403, `gh api repos/own/app/`},
+			"a node":                     {apiRequest(t, graphQLURL, query(`{ node(id: "x") { id } }`)), 403, `"node" is refused`},
+			"a mutation":                 {apiRequest(t, graphQLURL, query(`mutation { addComment(input: {subjectId: "x", body: "y"}) { clientMutationId } }`)), 403, "mutations are refused"},
+			"gzip":                       {apiRequest(t, graphQLURL, gzipped(query(`{ node(id: "x") { id } }`)), "Content-Encoding", "gzip"), 403, `"node" is refused`},
+			"gzip that is none":          {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "gzip"), 403, "cannot be decoded"},
+			"gzip in two members":        {apiRequest(t, graphQLURL, gzipped(ourQuery, query("{ node }")), "Content-Encoding", "gzip"), 403, "one JSON object"},
+			"a bomb":                     {apiRequest(t, graphQLURL, gzipped(strings.Repeat(" ", 1<<24)+ourQuery), "Content-Encoding", "gzip"), 403, "longer than"},
+			"deflate":                    {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "deflate"), 415, ""},
+			"two codings":                {apiRequest(t, graphQLURL, ourQuery, "Content-Encoding", "gzip|br"), 415, ""},
+			"too long":                   {apiRequest(t, graphQLURL, ourQuery+strings.Repeat(" ", apibody.MaxBody)), 403, "longer than 65536 bytes"},
+			"no body":                    {apiRequest(t, graphQLURL, ""), 403, "one JSON object"},
+			"several in an array":        {apiRequest(t, graphQLURL, "["+ourQuery+"]"), 403, "one by one"},
+			"another type":               {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/graphql"), 403, "send JSON"},
+			"a form":                     {apiRequest(t, graphQLURL, "query=x", "Content-Type", "application/x-www-form-urlencoded"), 403, "send JSON"},
+			"two types":                  {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/json|application/x-www-form-urlencoded"), 403, "send JSON"},
+			"no type":                    {apiRequest(t, graphQLURL, ourQuery, "Content-Type", ""), 403, "send JSON"},
+			"another character set":      {apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/json; charset=utf-7"), 403, "send JSON"},
+			"an upgrade":                 {apiRequest(t, graphQLURL, ourQuery, "Connection", "Upgrade", "Upgrade", "websocket"), 403, "upgrade"},
+			"GET":                        {apiRequest(t, "GET "+graphQLURL+"?query=%7Bviewer%7Blogin%7D%7D", ""), 403, "a rule github:OWNER/REPO allows POST"},
+			"a query beside the body":    {apiRequest(t, graphQLURL+"?query=%7Bviewer%7Blogin%7D%7D", ourQuery), 403, "only without a query"},
+			"as another method":          {apiRequest(t, graphQLURL, ourQuery, "X-Http-Method-Override", "POST"), 403, "is of one method"},
+			"as a method that may":       {apiRequest(t, "GET https://api.github.com/user", "", "X-Http-Method-Override", "POST"), 403, "POST"},
+			"GraphQL of GitLab":          {apiRequest(t, "https://gitlab.com/api/graphql", ourQuery), 403, "GraphQL of GitLab is not judged"},
+			"as a coding to some":        {apiRequest(t, graphQLURL, ourQuery, "Content_Encoding", "gzip"), 403, "read as a hyphen"},
+			"as a type to some":          {apiRequest(t, notesURL, `{"body":"x"}`, "Content_Type", "application/x-www-form-urlencoded"), 403, "read as a hyphen"},
+			"issues that refer to one":   {apiRequest(t, "GET https://api.github.com/repos/own/app/issues/7/timeline", ""), 403, "no rule allows"},
+			"an issue above one":         {apiRequest(t, "GET https://api.github.com/repos/own/app/issues/7/parent", ""), 403, "no rule allows"},
+			"titles of other projects":   {apiRequest(t, "GET "+mergeURL+"?render_html=true", ""), 403, "ask for HTML"},
+			"titles, encoded":            {apiRequest(t, "GET "+mergeURL+"?page=1&render%5Fhtm%6C[]=1", ""), 403, "ask for HTML"},
+			"titles, behind a semicolon": {apiRequest(t, "GET "+mergeURL+"?page=1;Render_HTML=1", ""), 403, "ask for HTML"},
+			"titles, malformed":          {apiRequest(t, "GET "+mergeURL+"?%zzrender", ""), 403, "ask for HTML"},
+			"titles by a form":           {apiRequest(t, "GET "+mergeURL, "render_html=true", "Content-Type", "application/x-www-form-urlencoded"), 403, "fields of a query"},
+			"titles by JSON":             {apiRequest(t, "GET "+mergeURL, `{"render_html":true}`), 403, "fields of a query"},
+			"a command of GitLab":        {apiRequest(t, notesURL, `{"body":"x\n/move evil/app"}`), 403, "quick action"},
+			"a merge request elsewhere":  {apiRequest(t, "https://gitlab.com/api/v4/projects/own%2Fapp/merge_requests", `{"title":"x","target_project_id":7}`), 403, "target_project_id"},
+			"a form to GitLab":           {apiRequest(t, notesURL, "body=%2Fmerge", "Content-Type", "application/x-www-form-urlencoded"), 403, "send JSON"},
+			"fields in the query":        {apiRequest(t, notesURL+"?body=%2Fmerge", `{}`), 403, "as JSON in the body"},
+			"a project by its number":    {apiRequest(t, "https://gitlab.com/api/v4/projects/7/issues/7/notes", `{"body":"x"}`), 403, "a project's number does not say"},
+			"a project in two segments":  {apiRequest(t, "https://gitlab.com/api/v4/projects/own/app/issues/7/notes", `{"body":"x"}`), 403, "no rule allows"},
+			"a project, encoded twice":   {apiRequest(t, strings.Replace(notesURL, "%2F", "%252F", 1), `{"body":"x"}`), 400, "twice"},
+			"dots in a project":          {apiRequest(t, strings.Replace(notesURL, "own%2F", "own%2F..%2Fevil%2F", 1), `{"body":"x"}`), 400, "different ways"},
+			"a project and more":         {apiRequest(t, "https://gitlab.com/api/v4/projects/own%2Fapp%2F7/issues", `{"title":"x"}`), 403, "no rule allows"},
 		} {
 			if step.r.Header.Get("Content-Type") == "" {
 				step.r.Header.Del("Content-Type")

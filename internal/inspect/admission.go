@@ -60,6 +60,8 @@ func judgeBody(r *http.Request, a *Admission) error {
 		_, _ = io.CopyN(io.Discard, src, maxDropped)
 		return &refusal{status: no.Status, reason: http.StatusText(no.Status), answer: no}
 	}
-	r.Body = joined{rest, src}
+	if src != http.NoBody { // or net/http could not send the request anew on another connection
+		r.Body = joined{rest, src}
+	}
 	return nil
 }

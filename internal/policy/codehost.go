@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -14,7 +15,10 @@ import (
 // what they do: a query of GraphQL names the repository in its body, and a comment on GitLab can be a
 // command (/move) that acts on another project. Those of a service that are alike are one rule, with a
 // MODE of its own, and Decision.Body says what their bodies have to be: package egress reads and judges
-// them before anything is sent on. They have no query, in which servers read the same fields.
+// them before anything is sent on. They have no query, in which servers read the same fields. Reading from
+// GitLab is judged so, too: it renders texts on demand, with the titles of what they refer to, in any
+// project that the token may read, and the agent writes the texts. So texts are given out as they are only: such a
+// request has no body, in which GitLab reads the fields of a query, and its query asks for no HTML.
 
 // codeHost is the set of rules about one repository at the API of a service.
 type codeHost struct {
@@ -47,13 +51,15 @@ const (
 	GraphQLQuery BodyKind = iota + 1
 	// GitLabText is what is written about an issue or merge request of GitLab, without commands.
 	GitLabText
+	// NoBody is none.
+	NoBody
 )
 
 // codeHosts name the requests that are needed to work on a repository with its issues and pull
 // requests. Whatever opens another way to its commits (contents, git/refs, merges), to others
-// (forks, invitations, keys, hooks) or speaks for the user (reviews) is not among them. On GitLab,
-// variables and tokens are below a project's path, and issues of others that are linked with it, so
-// that what may be read is listed, too.
+// (forks, invitations, keys, hooks) or speaks for the user (reviews) is not among them. What may be read
+// is listed, too: below a repository's path are issues of others that refer to one of its issues (timeline,
+// events, sub_issues, dependencies), with their whole text, and variables and tokens.
 var codeHosts = []codeHost{{
 	name:    "github",
 	summary: "GitHub's API (REST, and queries of GraphQL) for one repository",
@@ -62,8 +68,63 @@ var codeHosts = []codeHost{{
 	below:   "https://api.github.com/repos/",
 	repo:    gitHubRepository,
 	read: []string{
-		"GET,HEAD https://api.github.com/repos/{repo}/**",
 		"GET,HEAD https://api.github.com/user",
+		"GET,HEAD https://api.github.com/repos/{repo}",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/artifacts/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/cache/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/caches",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/jobs/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/runs/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/actions/workflows/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/assignees/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/branches/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/check-runs/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/check-suites/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/code-scanning/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/codeowners/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/collaborators/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/comments/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/commits/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/community/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/compare/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/contents/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/contributors",
+		"GET,HEAD https://api.github.com/repos/{repo}/dependabot/alerts/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/dependency-graph/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/deployments/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/environments",
+		"GET,HEAD https://api.github.com/repos/{repo}/environments/*",
+		"GET,HEAD https://api.github.com/repos/{repo}/git/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues/*",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues/*/comments",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues/*/labels",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues/*/reactions",
+		"GET,HEAD https://api.github.com/repos/{repo}/issues/comments/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/labels/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/languages",
+		"GET,HEAD https://api.github.com/repos/{repo}/license",
+		"GET,HEAD https://api.github.com/repos/{repo}/milestones/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/pages/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/pulls/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/readme/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/releases/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/rules/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/rulesets/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/secret-scanning/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/security-advisories/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/stargazers",
+		"GET,HEAD https://api.github.com/repos/{repo}/stats/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/statuses/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/subscribers",
+		"GET,HEAD https://api.github.com/repos/{repo}/subscription",
+		"GET,HEAD https://api.github.com/repos/{repo}/tags/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/tarball/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/teams",
+		"GET,HEAD https://api.github.com/repos/{repo}/topics",
+		"GET,HEAD https://api.github.com/repos/{repo}/traffic/**",
+		"GET,HEAD https://api.github.com/repos/{repo}/vulnerability-alerts",
+		"GET,HEAD https://api.github.com/repos/{repo}/zipball/**",
 	},
 	write: []string{
 		"POST https://api.github.com/repos/{repo}/issues",
@@ -92,46 +153,49 @@ var codeHosts = []codeHost{{
 	form:    "GROUP[/SUBGROUP...]/PROJECT",
 	below:   "https://gitlab.com/api/v4/projects/",
 	repo:    gitLabProject,
-	read: []string{
-		"GET,HEAD https://gitlab.com/api/v4/user",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/notes/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues_statistics",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/notes/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/commits",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/changes",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/diffs",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/raw_diffs",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/versions/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/pipelines",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/approvals",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/labels/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/milestones/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/members/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/releases/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/languages",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/jobs",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/test_report",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*/trace",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tree",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/blobs/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/branches/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/commits/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/contributors",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/files/**",
-		"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tags/**",
-	},
 	judged: []judgedMode{{
+		mode: modeRead, body: NoBody,
+		words: "to read it",
+		requests: []string{
+			"GET,HEAD https://gitlab.com/api/v4/user",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/notes/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues/*/discussions/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/issues_statistics",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/notes/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/discussions/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/commits",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/changes",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/diffs",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/raw_diffs",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/versions/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/pipelines",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/merge_requests/*/approvals",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/labels/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/milestones/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/members/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/releases/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/languages",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/jobs",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/pipelines/*/test_report",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/jobs/*/trace",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tree",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/blobs/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/branches/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/commits/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/contributors",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/files/**",
+			"GET,HEAD https://gitlab.com/api/v4/projects/{repo}/repository/tags/**",
+		},
+	}, {
 		mode: "write", body: GitLabText, writes: true,
 		words: "to write its issues and merge requests",
 		requests: []string{
@@ -231,7 +295,9 @@ func (h *codeHost) cutRepository(text string) (r repository, err error) {
 func (h *codeHost) modes() []string {
 	list := []string{modeRead}
 	for _, j := range h.judged {
-		list = append(list, j.mode)
+		if j.mode != modeRead {
+			list = append(list, j.mode)
+		}
 	}
 	return list
 }
@@ -303,10 +369,33 @@ func (h *codeHost) judgedRule(repo repository, mode *judgedMode, at Source) (Rul
 // text returns the canonical form of the rule.
 func (j *judgedRequests) text() string { return j.host.name + ":" + j.repo.path + ":" + j.mode.mode }
 
+// about reports whether a method and a path are of the rule.
+func (j *judgedRequests) about(q Request, path []string) bool {
+	return slices.ContainsFunc(j.any, func(one *request) bool { return one.matches(Allow, q, path) })
+}
+
+// takes reports whether a query may stand beside the bodies.
+func (j *judgedRequests) takes(query string) bool {
+	return query == "" || j.mode.body == NoBody && !asksForHTML(query)
+}
+
 // judgesBody reports whether a rule is about a request if its body is what the rule says.
 func (m *request) judgesBody(q Request, path []string) bool {
-	return m != nil && m.judged != nil && q.Query == "" &&
-		slices.ContainsFunc(m.judged.any, func(one *request) bool { return one.matches(Allow, q, path) })
+	return m != nil && m.judged != nil && m.judged.takes(q.Query) && m.judged.about(q, path)
+}
+
+// asksForHTML reports whether a field of a query may ask for texts as HTML (render_html,
+// include_html_description). A field is judged by what is in its name, as servers take names apart in
+// different ways (render_html[]), and so is one whose name cannot be decoded.
+func asksForHTML(query string) bool {
+	for field := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, _, _ := strings.Cut(field, "=")
+		name, err := url.QueryUnescape(name)
+		if name = strings.ToLower(name); err != nil || strings.Contains(name, "html") || strings.Contains(name, "render") {
+			return true
+		}
+	}
+	return false
 }
 
 // BodyRules say what the body of a request has to be.
@@ -332,8 +421,11 @@ func (b *BodyRules) Covers(repositories []string) bool {
 
 // Condition completes "it may pass if its body is ...".
 func (b *BodyRules) Condition() string {
-	if b.Kind == GraphQLQuery {
+	switch b.Kind {
+	case GraphQLQuery:
 		return "a query of GraphQL about " + strings.Join(b.Repositories, " or ") + " and nothing else"
+	case NoBody:
+		return "empty"
 	}
 	return "JSON with the fields of an issue, merge request or comment, without quick actions (lines such as /move)"
 }
@@ -349,18 +441,12 @@ func (q Request) isGraphQL() bool {
 // whyNotCodeHost says why no rule allows a request to the API of a code host; empty if there is
 // nothing to say about it.
 func (s *Set) whyNotCodeHost(q Request, path []string) string {
-	if q.Query != "" {
-		var about *Rule
-		bare := q
-		bare.Query = ""
-		s.about(q.Flow(), func(r *Rule) {
-			if about == nil && r.request.judgesBody(bare, path) {
-				about = r
-			}
-		})
-		if about != nil {
-			return fmt.Sprintf("the rule %q allows this request only without a query: send what is in it as JSON in the body", about)
-		}
+	switch about := s.judgedBare(q, path); {
+	case about == nil:
+	case about.request.judged.mode.body != NoBody:
+		return fmt.Sprintf("the rule %q allows this request only without a query: send what is in it as JSON in the body", about)
+	default:
+		return fmt.Sprintf("the rule %q allows this request only without fields of the query that ask for HTML, in which other projects are named: leave out what has html or render in its name", about)
 	}
 	switch {
 	case q.isGraphQL() && q.Name == "api.github.com":
@@ -371,6 +457,17 @@ func (s *Set) whyNotCodeHost(q Request, path []string) string {
 		return "no rule allows this request: a project's number does not say which project it is; with a rule gitlab:GROUP/PROJECT, write /projects/GROUP%2FPROJECT"
 	}
 	return ""
+}
+
+// judgedBare returns the first rule that would allow a request without its query, if its body is what the
+// rule says; nil if there is none.
+func (s *Set) judgedBare(q Request, path []string) (about *Rule) {
+	s.about(q.Flow(), func(r *Rule) {
+		if about == nil && q.Query != "" && r.covers(TCP, q.Port) && r.request != nil && r.request.judged != nil && r.request.judged.about(q, path) {
+			about = r
+		}
+	})
+	return about
 }
 
 // canonical returns the canonical form of a rule whose text expand takes.

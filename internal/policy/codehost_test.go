@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,11 +13,30 @@ func TestGitHubRules(t *testing.T) {
 		"GET https://api.github.com/repos/own/app/issues?state=open&page=2": true,
 		"GET https://api.github.com/repos/own/app/contents/a/b.go":          true,
 		"GET https://api.github.com/user":                                   true,
-		"POST https://api.github.com/repos/own/app/issues":                  true,
-		"POST https://api.github.com/repos/own/app/issues/7/comments":       true,
-		"PATCH https://api.github.com/repos/own/app/pulls/7":                true,
-		"POST https://api.github.com/repos/own/app/pulls":                   true,
-		"GET https://api.github.com/repos/own/lib/pulls":                    true,
+		"GET https://api.github.com/repos/own/app/actions/runs/3/jobs":      true,
+		"GET https://api.github.com/repos/own/app/pulls/7/files":            true,
+		"GET https://api.github.com/repos/own/app/issues/7/comments":        true,
+		"GET https://api.github.com/repos/own/app/issues/comments/3":        true,
+
+		"GET https://api.github.com/repos/own/app/issues/7/timeline":                false,
+		"GET https://api.github.com/repos/own/app/issues/7/events":                  false,
+		"GET https://api.github.com/repos/own/app/issues/7/sub_issues":              false,
+		"GET https://api.github.com/repos/own/app/issues/7/parent":                  false,
+		"GET https://api.github.com/repos/own/app/issues/7/dependencies/blocked_by": false,
+		"GET https://api.github.com/repos/own/app/events":                           false,
+		"GET https://api.github.com/repos/own/app/forks":                            false,
+		"GET https://api.github.com/repos/own/app/hooks":                            false,
+		"GET https://api.github.com/repos/own/app/keys":                             false,
+		"GET https://api.github.com/repos/own/app/codespaces":                       false,
+		"GET https://api.github.com/repos/own/app/notifications":                    false,
+		"GET https://api.github.com/repos/own/app/actions/variables":                false,
+		"GET https://api.github.com/repos/own/app/actions/organization-variables":   false,
+		"GET https://api.github.com/repos/own/app/environments/x/variables":         false,
+		"POST https://api.github.com/repos/own/app/issues":                          true,
+		"POST https://api.github.com/repos/own/app/issues/7/comments":               true,
+		"PATCH https://api.github.com/repos/own/app/pulls/7":                        true,
+		"POST https://api.github.com/repos/own/app/pulls":                           true,
+		"GET https://api.github.com/repos/own/lib/pulls":                            true,
 
 		"POST https://api.github.com/repos/own/lib/issues":                         false,
 		"DELETE https://api.github.com/repos/own/app":                              false,
@@ -111,6 +131,51 @@ func TestJudgedRequests(t *testing.T) {
 	for _, text := range []string{graphql, note} {
 		if d := decideRequest(t, denied, text); d.Allow || d.Body != nil || !strings.HasPrefix(d.RuleText(), "deny") {
 			t.Errorf("%s: %+v", text, d)
+		}
+	}
+}
+
+// TestAttackSuggestionsPastTheJudge: no rule is suggested or proposed by which what is judged by its body would pass
+// unjudged. The guest chooses the requests that are denied.
+func TestAttackSuggestionsPastTheJudge(t *testing.T) {
+	const gitlab = "https://gitlab.com/api/v4/projects/own%2Fapp/"
+	for _, rules := range [][]string{{"allow github:own/app", "allow gitlab:own/app", "allow git:code.test/own/app:read"}, {"allow GET https://api.github.com/x", "allow GET https://gitlab.com/x"}} {
+		s := set(t, rules...)
+		var list []Request
+		for _, text := range []string{
+			"POST " + gitlab + "issues/7/notes?body=x", "PUT " + gitlab + "merge_requests/7?title=x", "GET " + gitlab + "merge_requests/7?render_html=1", "POST https://api.github.com/graphql?query=x",
+			"POST " + gitlab + "issues/7/move", "POST " + gitlab + "issues/7/clone", "POST " + gitlab + "issues/7/links",
+			"POST https://api.github.com/a", "POST https://api.github.com/b", "POST https://api.github.com/c", "POST https://gitlab.com/api/a", "POST https://gitlab.com/api/b", "POST https://gitlab.com/api/c",
+			"POST https://code.test/own/app.git/a", "POST https://code.test/own/app.git/b", "POST https://code.test/own/app.git/c",
+		} {
+			q, _, err := ParseRequest(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.SuggestRequest(q); q.Query != "" && got != "" && len(rules) > 2 {
+				t.Errorf("%s: the suggestion %q", text, got)
+			}
+			list = append(list, q)
+		}
+		proposed := s.ProposeRequests(list)
+		if len(proposed) == 0 {
+			t.Fatal("nothing is proposed")
+		}
+		for _, rule := range proposed {
+			after := set(t, append(slices.Clone(rules), "allow "+rule)...)
+			for _, text := range []string{"POST https://api.github.com/graphql", "POST https://gitlab.com/api/graphql"} {
+				if d := decideRequest(t, after, text); d.Allow && d.Body == nil {
+					t.Errorf("with the proposal %q: %s passes unjudged", rule, text)
+				}
+			}
+			for _, text := range []string{"POST " + gitlab + "issues/7/notes", "PUT " + gitlab + "merge_requests/7", "GET " + gitlab + "merge_requests/7"} {
+				if d := decideRequest(t, after, text); len(rules) > 2 && d.Body == nil {
+					t.Errorf("with the proposal %q: %s passes unjudged", rule, text)
+				}
+			}
+			if d := decideRequest(t, after, "POST https://code.test/own/app.git/git-receive-pack"); len(rules) > 2 && d.Allow {
+				t.Errorf("with the proposal %q: a push passes", rule)
+			}
 		}
 	}
 }

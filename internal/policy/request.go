@@ -364,8 +364,9 @@ func (s *Set) SuggestRequest(q Request) string {
 	if err != nil || len(rules) != 1 || len(rules[0].Text) > maxSuggested || slices.ContainsFunc(rules[0].request.path, func(seg string) bool { return seg[0] == '*' }) {
 		return ""
 	}
-	// A rule's methods are in upper case: none allows a method that is not.
-	if path, err := parsePath(q.Path); err != nil || !rules[0].request.matches(Allow, q, path) {
+	// A rule's methods are in upper case: none allows a method that is not. And one about a request that
+	// another rule judges would have it pass unjudged.
+	if path, err := parsePath(q.Path); err != nil || !rules[0].request.matches(Allow, q, path) || s.judgedBare(q, path) != nil {
 		return ""
 	}
 	return rules[0].Text
@@ -395,7 +396,7 @@ func (s *Set) ProposeRequests(list []Request) []string {
 		beside[p] = append(beside[p], url)
 	}
 	for p, urls := range beside {
-		if len(urls) >= siblings {
+		if len(urls) >= siblings && !s.judgesBeside(p.parent) {
 			urls = []string{p.parent + "*"}
 		}
 		for _, url := range urls {
@@ -404,4 +405,18 @@ func (s *Set) ProposeRequests(list []Request) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// judgesBeside reports whether what a request does is judged by its body at some path of a URL's host, so that
+// a rule with * for a segment could have it pass unjudged.
+func (s *Set) judgesBeside(url string) bool {
+	q, _, err := ParseRequest(url)
+	if err != nil {
+		return true
+	}
+	judges := slices.ContainsFunc(graphQL, func(at string) bool { return strings.HasPrefix(at, q.Scheme+"://"+q.Name+"/") })
+	s.about(q.Flow(), func(r *Rule) {
+		judges = judges || r.request != nil && (r.request.judged != nil || r.request.git != nil)
+	})
+	return judges
 }
