@@ -24,8 +24,8 @@ const (
 	// maxAnswerHead bounds the head of an answer, in bytes.
 	maxAnswerHead = 256 << 10
 	// unusedTime is how long the first connection to the server may wait for its first request. Servers end one on
-	// which none comes, some after a few seconds, and that is noticed only by the request, which would fail.
-	unusedTime = 2 * time.Second
+	// which none comes, those of Go after two seconds, and that is noticed only by the request, which would fail.
+	unusedTime = time.Second
 )
 
 // upstream is the server's side of one connection of a client.
