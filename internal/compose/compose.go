@@ -27,8 +27,8 @@ const (
 
 	maxServices = 64
 	maxValue    = 16 << 10 // of a variable, an image's name or a path, in bytes
-	maxNodes    = 20_000   // of the YAML of one file, with its aliases followed
-	maxList     = 64       // ports and volumes of the service, and arguments of its build
+	maxNodes    = 20_000   // of the YAML of all files, as spent counts them
+	maxList     = 64       // ports, volumes and names of the service, and arguments of its build
 
 	maxVariables = 256 // of the service
 )

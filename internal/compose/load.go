@@ -15,6 +15,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
+	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/sirupsen/logrus"
 	"go.yaml.in/yaml/v4"
@@ -23,7 +24,12 @@ import (
 )
 
 // Load reads compose files. An error says what is wrong with them.
-func Load(r Request) (*Result, error) {
+func Load(r Request) (out *Result, err error) {
+	defer func() { // compose-go takes some values for texts that it has not looked at
+		if p := recover(); p != nil {
+			out, err = nil, shown(fmt.Errorf("a value has another type than its key takes: %v", p))
+		}
+	}()
 	if len(r.Files) == 0 || len(r.Files) > MaxFiles {
 		return nil, fmt.Errorf("expected 1 to %d compose files, found %d", MaxFiles, len(r.Files))
 	}
@@ -34,8 +40,7 @@ func Load(r Request) (*Result, error) {
 	if err := l.parse(); err != nil {
 		return nil, err
 	}
-	out := &Result{}
-	var err error
+	out = &Result{}
 	if out.Service, err = l.service(); err != nil {
 		return nil, err
 	}
@@ -53,6 +58,7 @@ type load struct {
 	files []types.ConfigFile
 	name  string // that the files give the project
 	unset map[string]bool
+	spent spent
 
 	project *types.Project
 	own     types.ServiceConfig // the service that is worked in
@@ -85,18 +91,30 @@ func (l *load) check(b []byte) error {
 	for {
 		var doc yaml.Node
 		var top struct {
-			Name    string    `yaml:"name"`
-			Include yaml.Node `yaml:"include"`
+			Name     string    `yaml:"name"`
+			Include  yaml.Node `yaml:"include"`
+			Services yaml.Node `yaml:"services"`
+			Jobs     yaml.Node `yaml:"jobs"`
 		}
 		err := d.Decode(&doc)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil && nodes(&doc, map[*yaml.Node]int{}) > maxNodes {
-			return fmt.Errorf("more than %d values, with those that aliases stand for", maxNodes)
+		w := weigher{}
+		if err == nil {
+			err = l.spent.document(w.weight(&doc, 0))
 		}
 		if err == nil {
 			err = doc.Decode(&top)
+		}
+		for _, section := range []*yaml.Node{&top.Services, &top.Jobs} {
+			var n int
+			if err == nil {
+				n, err = w.extended(section)
+			}
+			if err == nil {
+				err = l.spent.values(n)
+			}
 		}
 		switch {
 		case err != nil:
@@ -107,28 +125,6 @@ func (l *load) check(b []byte) error {
 			l.name = top.Name
 		}
 	}
-}
-
-// nodes returns how many values a document has with its aliases followed, or more than maxNodes. known are
-// those of anchors; one that is in itself is endless.
-func nodes(n *yaml.Node, known map[*yaml.Node]int) int {
-	if n.Kind == yaml.AliasNode {
-		count, ok := known[n.Alias]
-		if !ok {
-			return maxNodes + 1
-		}
-		return count
-	}
-	total := 1
-	for _, c := range n.Content {
-		if total += nodes(c, known); total > maxNodes {
-			return total
-		}
-	}
-	if n.Anchor != "" {
-		known[n] = total
-	}
-	return total
 }
 
 // shown returns an error of a parser, which may have parts of the file, without what cannot be shown.
@@ -144,15 +140,10 @@ const maxShown = 1000
 var quiet = sync.OnceFunc(func() { logrus.SetOutput(io.Discard) })
 
 // parse lets compose-go read the files. It gets the bytes, and resolves no path: the guest's Docker does.
-func (l *load) parse() (err error) {
+func (l *load) parse() error {
 	quiet()
-	defer func() { // it takes some values for texts that it has not looked at
-		if p := recover(); p != nil {
-			err = shown(fmt.Errorf("a value has another type than its key takes: %v", p))
-		}
-	}()
 	config := types.ConfigDetails{WorkingDir: path.Join(l.Project, l.dir), ConfigFiles: l.files, Environment: types.Mapping{}}
-	project, err := loader.LoadWithContext(context.Background(), config, func(o *loader.Options) {
+	project, err := loadProject(config, func(o *loader.Options) {
 		o.SetProjectName(l.projectName(), true)
 		o.ResolvePaths, o.SkipInclude, o.SkipResolveEnvironment, o.SkipResolveLabels = false, true, true, true
 		o.ResourceLoaders = []loader.ResourceLoader{noFiles{}}
@@ -160,6 +151,8 @@ func (l *load) parse() (err error) {
 		o.MaxNodeVisits = maxNodes
 		o.Interpolate.LookupValue = func(string) (string, bool) { return "", false }
 		o.Interpolate.Substitute = l.substitute
+		o.Interpolate.TypeCastMapping = maps.Clone(o.Interpolate.TypeCastMapping)
+		o.Interpolate.TypeCastMapping[tree.NewPath(tree.PathMatchAll, tree.PathMatchAll, "ports", tree.PathMatchList)] = l.spent.ports
 	})
 	if err != nil {
 		return shown(err)
@@ -167,12 +160,33 @@ func (l *load) parse() (err error) {
 	if len(project.Services) > maxServices {
 		return fmt.Errorf("more than %d services", maxServices)
 	}
+	for name := range project.Services {
+		if strings.HasPrefix(name, "-") {
+			return fmt.Errorf("the service %.200q: docker compose would read its name as an option", name)
+		}
+	}
 	own, ok := project.Services[l.Service]
 	if !ok {
 		return fmt.Errorf("there is no service %.200q in %s, but %s", l.Service, strings.Join(l.Files, ", "), strings.Join(slices.Sorted(maps.Keys(project.Services)), ", "))
 	}
 	l.project, l.own = project, own
 	return nil
+}
+
+// loadProject is what loader.LoadWithContext does, with a look at the services before compose-go searches them
+// for circles.
+func loadProject(config types.ConfigDetails, options func(*loader.Options)) (*types.Project, error) {
+	model, err := loader.LoadModelWithContext(context.Background(), config, options)
+	if err != nil {
+		return nil, err
+	}
+	for _, section := range []string{"services", "jobs"} {
+		services, _ := model[section].(map[string]any)
+		if err := ways(services); err != nil {
+			return nil, err
+		}
+	}
+	return loader.ModelToProject(model, loader.ToOptions(&config, []func(*loader.Options){options}), config)
 }
 
 // projectName returns the name that Compose gives the project, as the reference implementation of
@@ -202,6 +216,9 @@ const maxName = 60
 // substitute replaces the variables of a text: no variable has a value, so each is its default, or
 // nothing, which is noted.
 func (l *load) substitute(text string, _ template.Mapping) (string, error) {
+	if err := l.spent.substitution(text); err != nil {
+		return "", err
+	}
 	return template.SubstituteWithOptions(text, func(string) (string, bool) { return "", false }, template.WithoutLogging,
 		template.WithReplacementFunction(func(ref string, values template.Mapping, config *template.Config) (string, error) {
 			l.note(ref)

@@ -142,13 +142,24 @@ func (l *load) envFile(s *Service, f types.EnvFile, vars map[string]string) erro
 	if err != nil {
 		return err
 	}
+	if err := l.spent.substitution(string(text)); err != nil {
+		return err
+	}
+	var tooLong error
 	err = dotenv.ParseWithFormat(bytes.NewReader(text), name, vars, func(name string) (string, bool) {
 		value, ok := vars[name]
 		if !ok {
 			l.unset[name] = true
 		}
+		if err := l.spent.search(len(value)); err != nil { // each value may have an earlier one twice
+			tooLong = err
+			return "", true
+		}
 		return value, ok
 	}, f.Format)
+	if err == nil {
+		err = tooLong
+	}
 	if err != nil {
 		return shown(err)
 	}

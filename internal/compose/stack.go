@@ -259,7 +259,7 @@ func (l *load) namesOf(name string) (list []string) {
 		}
 	}
 	for _, n := range all {
-		if hostName.MatchString(n) && n != "localhost" && !slices.Contains(list, n) {
+		if len(list) < maxList && hostName.MatchString(n) && n != "localhost" && !slices.Contains(list, n) {
 			list = append(list, n)
 		}
 	}

@@ -144,7 +144,7 @@ func (r *setupRun) compose(ctx context.Context, args ...string) error {
 
 // guestDocker runs a command on the guest's Docker, and shows what it prints.
 func (r *setupRun) guestDocker(ctx context.Context, what string, argv ...string) error {
-	if _, err := fmt.Fprintf(r.out, "bawn: %s: %s\n", strings.Join(r.setup.Stack.Files, ", "), text.Line(what)); err != nil {
+	if _, err := fmt.Fprintf(r.out, "bawn: %s: %s\n", text.Line(strings.Join(r.setup.Stack.Files, ", ")), text.Line(what)); err != nil {
 		return err
 	}
 	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Env: r.dockerEnv(), Stdout: r.out, Stderr: r.out, WaitOutput: true})
