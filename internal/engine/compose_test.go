@@ -106,6 +106,36 @@ func TestAComposeFileCountsOnceItIsApproved(t *testing.T) {
 	}
 }
 
+// TestAnApprovalThatNeedsAnotherFile: when bawn.yaml no longer hides a file of variables, what was approved without
+// it is not in force, and is approved anew with it.
+func TestAnApprovalThatNeedsAnotherFile(t *testing.T) {
+	p := newPlace(t)
+	p.propose(t, "hide: ['seen.*']\n")
+	p.approve(t)
+	p.composed(t, "", "services: {app: {image: a, env_file: seen.env}}")
+	p.write(t, ".devcontainer/seen.env", "A=1\n")
+	p.approveDevcontainer(t)
+	p.propose(t, "hide: []\n")
+	p.approve(t)
+	r := asksFor(devcontainerName)
+	r.Dir = p.shop
+	if err := p.CheckConsent(r); engine.ReasonOf(err) != engine.NotApproved {
+		t.Errorf("%v", err)
+	}
+	spec := &sandbox.Spec{Dir: p.shop, Devcontainer: devcontainerName}
+	if add, err := p.Additions(spec); engine.ReasonOf(err) != engine.ApprovalInvalid {
+		t.Errorf("%+v, %v", add, err)
+	}
+	p.approveDevcontainer(t)
+	if add, err := p.Additions(spec); err != nil || add.Image != "a" {
+		t.Errorf("%+v, %v", add, err)
+	}
+	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+	if err != nil || c.Err != nil || !slices.Equal(c.Proposal.Setup.Env, []string{"A=1"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestAttackComposeFilesOutsideOfTheProject: nothing there is read, by whatever way.
 func TestAttackComposeFilesOutsideOfTheProject(t *testing.T) {
 	p := newPlace(t)

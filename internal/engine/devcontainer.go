@@ -156,6 +156,9 @@ func devcontainerReader(approvals *project.Approvals, dir, name string) func(fil
 			return readDevcontainer(file, text, dir, name, nil)
 		}
 		p, err := readDevcontainer(file, text, dir, name, l.readCompose)
+		if err != nil && len(l.Compose) > 0 { // it needs another file now, or is no longer taken: to be approved anew
+			return readDevcontainer(file, text, dir, name, nil)
+		}
 		if err == nil && hasFeatures(p) {
 			if err = addFeatures(p, l.Features, dir); err != nil {
 				err = fmt.Errorf("%s: %w", file, err)
