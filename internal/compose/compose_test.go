@@ -290,6 +290,28 @@ func TestHiddenFilesOfVariables(t *testing.T) {
 	}
 }
 
+// TestForwardedPortsArePublished: at the port that the file names, else at the same one.
+func TestForwardedPortsArePublished(t *testing.T) {
+	for ports, want := range map[string]uint16{"'15432:5432'": 15432, "'0:5432'": 5432, "5432": 5432, "{target: 5432, published: '1000-1005'}": 5432, "'5433:5433', '5432/udp', '6000:5432'": 6000} {
+		got, err := files{file: "services: {app: {image: a}, db: {image: b, ports: [" + ports + "]}}"}.load(Request{Forward: []Forward{{"db", 5432}}})
+		if err != nil || !slices.Equal(got.Service.Ports, []Port{{5432, want}}) || !strings.Contains(got.Stack.Model, fmt.Sprintf(`"published": "%d"`, want)) {
+			t.Errorf("%s: %+v, %v", ports, got, err)
+		}
+	}
+}
+
+// TestNamesOfServicesInTheHostsFile: none is that of the machine itself, or more than a name.
+func TestNamesOfServicesInTheHostsFile(t *testing.T) {
+	got, err := files{file: `services: {app: {image: a}, db: {image: b, hostname: "x y", container_name: Localhost, networks: {default: {aliases: ["a\nb", "a\t#", LOCALHOST, localhost.localdomain, ip6-loopback, localhost6, Bawn.internal, host.bawn.internal, -x, ` +
+		repeated(200, "n%d,") + `db.localhost]}}}}`}.load(Request{})
+	if err != nil || len(got.Stack.Hosts) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if names := got.Stack.Hosts[1].Names; len(names) != maxList || names[0] != "db" || names[1] != "n0" || names[2] != "n1" {
+		t.Errorf("%q", names)
+	}
+}
+
 func TestHostileFiles(t *testing.T) {
 	t.Setenv("BAWN_SECRET", "of the host")
 	secret := filepath.Join(t.TempDir(), "secret.yml")
@@ -323,6 +345,8 @@ func TestHostileFiles(t *testing.T) {
 		"services: {app: {build: {context: ., dockerfile_inline: FROM x}}}":                                    "dockerfile_inline",
 		"services: {app: {image: a}, db: {image: b, pid: 'service:app'}}":                                      "cannot share",
 		"services: {app: {image: a, network_mode: 'service:db'}, db: {image: b, network_mode: 'service:app'}}": "cycle",
+		"services: {app: {image: a, volumes: ['.:relative']}}":                                                 "not an absolute path",
+		"services: {app: {image: a, volumes: [{type: bind, source: ., target: \"/w\\nx\"}]}}":                  "not an absolute path",
 		"services: {web: {image: a}}":                                                                          "there is no service",
 		"services: {app: {image: '${IMAGE:?name one}'}}":                                                       "name one",
 		"services: {app: {}}":                                                                             "neither an image nor a build",

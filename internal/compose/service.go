@@ -177,6 +177,9 @@ func (l *load) volumes(s *Service) error {
 		if !plain(v.Source) || !plain(v.Target) {
 			return errors.New("volumes: a path that is too long or cannot be shown")
 		}
+		if !path.IsAbs(v.Target) || strings.ContainsAny(v.Target, "\n\t") {
+			return fmt.Errorf("volumes: %.200q is not an absolute path", v.Target)
+		}
 		at := fmt.Sprintf("the volume %s:%s", v.Source, v.Target)
 		switch {
 		case v.Type == types.VolumeTypeBind:

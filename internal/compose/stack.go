@@ -244,6 +244,9 @@ func (s *stacking) asks(c types.ServiceConfig) (list []string) {
 // hostName matches what may be in a hosts file.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62})$`)
 
+// localName matches the names of the machine itself, and those by which it reaches bawn.
+var localName = regexp.MustCompile(`(?i)^((ip6-)?(localhost|loopback)6?(\..*)?|(.*\.)?bawn\.internal)$`)
+
 // namesOf returns the names by which others reach a service.
 func (l *load) namesOf(name string) (list []string) {
 	c := l.project.Services[name]
@@ -259,7 +262,7 @@ func (l *load) namesOf(name string) (list []string) {
 		}
 	}
 	for _, n := range all {
-		if len(list) < maxList && hostName.MatchString(n) && n != "localhost" && !slices.Contains(list, n) {
+		if len(list) < maxList && hostName.MatchString(n) && !localName.MatchString(n) && !slices.Contains(list, n) {
 			list = append(list, n)
 		}
 	}
@@ -299,21 +302,27 @@ func (s *stacking) forward() error {
 		case !ok:
 			return fmt.Errorf("forwardPorts: the service %.200q is not there, or does not run", f.Service)
 		}
-		guest := f.Port
-		i := slices.IndexFunc(c.Ports, func(p types.ServicePortConfig) bool { return p.Target == uint32(f.Port) && p.Published != "" })
-		if i >= 0 {
-			var published Service
-			addPorts(&published, f.Service, c.Ports[i:i+1])
-			if len(published.Ports) == 1 {
-				guest = published.Ports[0].Host
-			}
-		} else {
+		guest := publishedAt(c, f.Port)
+		if guest == 0 {
+			guest = f.Port
 			c.Ports = append(slices.Clone(c.Ports), types.ServicePortConfig{Mode: "ingress", HostIP: loopback, Target: uint32(f.Port), Published: fmt.Sprint(f.Port), Protocol: "tcp"})
 			s.services[f.Service] = c
 		}
 		s.publish(f.Port, guest)
 	}
 	return nil
+}
+
+// publishedAt returns the port of the machine at which a service publishes one of its own, or 0.
+func publishedAt(c types.ServiceConfig, port uint16) uint16 {
+	var all Service
+	addPorts(&all, c.Name, c.Ports)
+	for _, p := range all.Ports {
+		if p.Guest == port && p.Host != 0 {
+			return p.Host
+		}
+	}
+	return 0
 }
 
 func (s *stacking) publish(host, guest uint16) {
