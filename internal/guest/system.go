@@ -94,7 +94,9 @@ func stickyDirs(dirs ...string) error {
 }
 
 // kernelSettings sets kernel parameters for development: a user may listen on port 80, and
-// file watchers may watch large trees. Failures are ignored, since nothing else needs them.
+// file watchers may watch large trees. Two others keep an idle guest asleep: the kernel does not
+// look twice a second whether memory is fragmented, nor every four seconds whether a CPU hangs
+// (Documentation/admin-guide/sysctl). Failures are ignored, since nothing else needs them.
 func kernelSettings() {
 	for name, value := range map[string]string{
 		"net/ipv4/ip_unprivileged_port_start": "0",
@@ -103,6 +105,8 @@ func kernelSettings() {
 		"fs/inotify/max_user_instances":       "8192",
 		"vm/max_map_count":                    "1048576",
 		"kernel/printk":                       "4 4 1 7",
+		"vm/compaction_proactiveness":         "0",
+		"kernel/watchdog":                     "0",
 	} {
 		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
 	}
