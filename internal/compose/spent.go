@@ -17,6 +17,7 @@ const (
 	maxChecked      = 100_000  // values, each once more for each document after it
 	maxDepth        = 32       // of values within values
 	maxKey          = 256      // of a key, in bytes
+	maxText         = 64 << 10 // of another text, in bytes: the time to split a command is by the square of it
 	maxPorts        = 1024     // of all services, with those that ranges stand for
 	maxWays         = 100_000  // from a service along depends_on to another one, of all services
 	maxSubstitution = 16 << 20 // bytes that are searched for variables, counted again for each variable of a text
@@ -37,7 +38,7 @@ func (s *spent) values(n int) error {
 	s.read += n
 	s.checked += n
 	if s.read > maxNodes {
-		return fmt.Errorf("more than %d values, with those that aliases and extends stand for, or %d within each other, or a key of more than %d bytes", maxNodes, maxDepth, maxKey)
+		return fmt.Errorf("more than %d values, with those that aliases and extends stand for, or %d within each other, or a key of more than %d bytes, or a text of more than %d", maxNodes, maxDepth, maxKey, maxText)
 	}
 	return nil
 }
@@ -97,6 +98,9 @@ func (w weigher) of(n *yaml.Node, depth int) weight {
 			return tooMuch
 		}
 		return known
+	}
+	if len(n.Value) > maxText {
+		return tooMuch
 	}
 	total := weight{values: 1 + len(n.Value)/valueBytes}
 	for i, c := range n.Content {
