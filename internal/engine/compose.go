@@ -141,7 +141,7 @@ func readCompose(c *devcontainer.Config, dir, folder string, read func(name stri
 }
 
 // hiddenBy returns what says which files of a project its sandboxes do not see, by themselves or by the approved
-// bawn.yaml.
+// bawn.yaml. What --hide of one of them hides is not in it: an approval is of the project.
 func hiddenBy(dir string) (*guard.Rules, error) {
 	approvals, err := project.Open()
 	if err != nil {
