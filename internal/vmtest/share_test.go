@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -421,6 +422,7 @@ func TestAttackOtherUser(t *testing.T) {
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", fi, err)
 	}
+	guests := regexp.MustCompile(`/private/|/agents/[^/]+/home-[0-9]+/`)
 	n := 0
 	_ = filepath.Walk(state, func(p string, fi os.FileInfo, err error) error {
 		if err != nil {
@@ -428,9 +430,9 @@ func TestAttackOtherUser(t *testing.T) {
 			return nil
 		}
 		n++
-		// What the guest writes to its own versions of guarded files keeps the modes that it
-		// gave them; the directory above them, judged here like any other, lets nobody in.
-		if fi.Mode().Perm()&0o077 != 0 && !strings.Contains(filepath.Dir(p)+"/", "/private/") {
+		// What the guest writes to its own versions of guarded files, and to homes of agents, keeps the modes
+		// that it gave them; the directories above, judged here like any other, let nobody in.
+		if fi.Mode().Perm()&0o077 != 0 && !guests.MatchString(filepath.Dir(p)+"/") {
 			t.Errorf("%s has mode %v", p, fi.Mode())
 		}
 		if fi.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
