@@ -169,15 +169,15 @@ func addService(p *project.Proposal, s *compose.Service, dir string) error {
 			return fmt.Errorf("build: %s: %w", key, err)
 		}
 	}
-	more := &project.Proposal{}
+	var volumes []sandbox.Volume
 	for _, v := range s.Volumes {
 		vol, err := volumeOf(devcontainer.Volume(v), dir, p.Setup.Mount)
 		if err != nil {
 			return err
 		}
-		more.Volumes = append(more.Volumes, vol)
+		volumes = append(volumes, vol)
 	}
-	addVolumes(p, more.Volumes)
+	addVolumes(p, volumes)
 	for _, n := range s.Ports {
 		port := sandbox.Port{Host: n.Host, Guest: n.Guest}
 		if !slices.ContainsFunc(p.Ports, func(o sandbox.Port) bool { return o == port || o.Host == port.Host && port.Host != 0 }) {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -48,16 +47,7 @@ func TestWhatComposeFilesAskFor(t *testing.T) {
 		},
 	} {
 		p.composed(t, "", text)
-		c, err := p.CheckDevcontainer(p.shop, devcontainerName)
-		if err != nil || c.Err != nil {
-			t.Errorf("%s: %v, %v", text, err, c.Err)
-			continue
-		}
-		got := *c.Proposal
-		got.Setup = nil
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v", text, got)
-		}
+		p.proposes(t, text, want)
 	}
 }
 

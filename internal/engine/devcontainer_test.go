@@ -91,6 +91,21 @@ func TestADevcontainerCountsOnceItIsApproved(t *testing.T) {
 	}
 }
 
+// proposes checks what the devcontainer.json that was written asks for, its set-up aside. text names the case.
+func (p *place) proposes(t *testing.T, text string, want project.Proposal) {
+	t.Helper()
+	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+	if err != nil || c.Err != nil {
+		t.Errorf("%s: %v, %v", text, err, c.Err)
+		return
+	}
+	got := *c.Proposal
+	got.Setup = nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: %+v", text, got)
+	}
+}
+
 // TestWhatADevcontainerAsksFor: as bawn.yaml would.
 func TestWhatADevcontainerAsksFor(t *testing.T) {
 	p := newPlace(t)
@@ -104,16 +119,7 @@ func TestWhatADevcontainerAsksFor(t *testing.T) {
 			Volumes: []sandbox.Volume{{Name: "my-shop-cache", Guest: "/c"}, {Name: "m", Guest: filepath.Join(p.shop, "node_modules"), Mode: sandbox.ReadOnly}}},
 	} {
 		p.devcontainer(t, text)
-		c, err := p.CheckDevcontainer(p.shop, devcontainerName)
-		if err != nil || c.Err != nil {
-			t.Errorf("%s: %v, %v", text, err, c.Err)
-			continue
-		}
-		got := *c.Proposal
-		got.Setup = nil
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v", text, got)
-		}
+		p.proposes(t, text, want)
 	}
 	p.devcontainer(t, `{"workspaceFolder": "/workspace", "mounts": ["source=m,target=/workspace/node_modules,type=volume"]}`)
 	if c, err := p.CheckDevcontainer(p.shop, devcontainerName); err != nil || c.Err != nil || c.Proposal.Volumes[0].Guest != filepath.Join(p.shop, "node_modules") {
