@@ -143,6 +143,14 @@ func poll(limit time.Duration, ready func() bool) bool {
 // emulation everything is some 20 times slower.
 const waitLimit = 3 * time.Minute
 
+// rounds is how often a test repeats what it tries: fewer times with -short, as in CI.
+func rounds(usual, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return usual
+}
+
 // wait waits until a condition holds, for at most waitLimit. Otherwise the test fails.
 func wait(t testing.TB, what string, ready func() bool) {
 	t.Helper()

@@ -50,7 +50,7 @@ func TestSaveKilled(t *testing.T) {
 	must(t, dir, "run", "--", "true")
 	going := time.Since(begin)
 	resumed, booted := 0, 0
-	for i := range 10 {
+	for i := range rounds(10, 4) {
 		must(t, dir, "run", "--", "sh", "-ec", fmt.Sprintf("echo %d > ~/kept; sync", i))
 		killDuring(t, dir, name, saving, "suspend")
 		if i%2 == 1 {

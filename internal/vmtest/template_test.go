@@ -65,13 +65,14 @@ func awaitTemplate(t *testing.T, dir string, flags ...string) {
 // templateLimit bounds the making of a template, also while another is made.
 const templateLimit = 10 * time.Minute
 
-// TestRestores: a hundred restores, two at a time, all succeed, and no two have the same
-// random numbers.
+// TestRestores: a hundred restores (30 with -short), two at a time, all succeed, and no two have the
+// same random numbers.
 func TestRestores(t *testing.T) {
 	dir := project(t, "restores")
 	flags := []string{"--memory", "1G"}
 	awaitTemplate(t, dir, flags...)
-	const restores, workers = 100, 2
+	const workers = 2
+	restores := rounds(100, 30)
 	var mu sync.Mutex
 	seen := map[string]int{}
 	var wg sync.WaitGroup
