@@ -17,6 +17,8 @@ const maxMoved = 200_000
 type mover struct {
 	fs   *fileSystem
 	left int
+	// inRepository reports whether the directory's new place lies in a repository.
+	inRepository func() bool
 }
 
 // holds reports whether a directory has something below it that is guarded where it is or
@@ -37,6 +39,9 @@ func (m *mover) holds(dir int, name string, was, will []string) bool {
 	if m.left -= len(list); err != nil || m.left < 0 || len(was) > depthLimit {
 		return true
 	}
+	above := m.inRepository
+	defer func() { m.inRepository = above }()
+	m.inRepository = func() bool { return isRepository(at) || above() }
 	for _, e := range list {
 		if e.Type() == os.ModeSymlink && m.fs.rules.LeadsOut(m.place(at, e, will), targetOf(at, e.Name())) {
 			return true
@@ -69,7 +74,31 @@ func (m *mover) place(dir int, e os.DirEntry, names []string) guard.Place {
 			st, err := statAt(dir, e.Name())
 			return err == nil && m.fs.madeByGuest(file{dir, e.Name()}, st)
 		},
+		InRepository: m.inRepository,
 	}
+}
+
+// isRepository reports whether a directory of the host is a repository by what it has.
+func isRepository(dir int) bool {
+	for _, name := range []string{"HEAD", "objects"} {
+		if _, err := statAt(dir, name); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// inRepository reports whether a place lies in a directory of the host that is a repository by what
+// it has. One that cannot be looked at counts as one.
+func (f *fileSystem) inRepository(s *spotAt) bool {
+	return slices.ContainsFunc(append(slices.Clip(s.view.chain.nodes), f.tree.root), func(n *node) bool {
+		p, err := f.tree.in(n)
+		if err != nil {
+			return true
+		}
+		defer p.close()
+		return isRepository(p.dir.fd)
+	})
 }
 
 // targetOf returns where a symbolic link leads; the root of the host if it cannot be read.
@@ -116,6 +145,8 @@ func (f *fileSystem) checkNew(w who, s *spotAt, name string, typ uint16, target 
 		Dir: s.view.chain.names, Name: name, Folds: f.folds,
 		Has:   func(name string) bool { _, err := statAt(s.dir.fd, name); return err == nil },
 		IsDir: func() bool { return false },
+
+		InRepository: func() bool { return f.inRepository(s) },
 	}
 	away := !s.private && typ == unix.S_IFLNK && (f.rules.MayLeadAway(at) || f.rules.LeadsOut(at, target))
 	if away || s.slot && typ != unix.S_IFREG && typ != unix.S_IFDIR && typ != unix.S_IFLNK {

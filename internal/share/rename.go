@@ -180,7 +180,7 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		if e.st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		m := &mover{fs: f, left: maxMoved}
+		m := &mover{fs: f, left: maxMoved, inRepository: func() bool { return f.inRepository(e.as) }}
 		if m.holds(e.from.dir.fd, e.name, append(e.from.view.chain.names[:len(e.from.view.chain.names):len(e.from.view.chain.names)], e.name),
 			append(e.as.view.chain.names[:len(e.as.view.chain.names):len(e.as.view.chain.names)], e.to)) {
 			f.events.note(r.w, guard.Refused, e.from.view.chain.names, e.name)

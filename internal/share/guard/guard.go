@@ -61,6 +61,9 @@ type Place struct {
 	Contains func(texts []string) bool
 	// Made reports whether the guest made the entry that the host has.
 	Made func() bool
+	// InRepository reports whether the directory, or one above it, is a repository by what it has.
+	// Only MayLeadAway and LeadsOut call it, and IsDir, Contains and Made may be nil for them.
+	InRepository func() bool
 }
 
 // Rules are compiled rules. They do not change, and may be used by several goroutines.

@@ -20,6 +20,8 @@ func at(path string, folds, isDir bool, has ...string) Place {
 		IsDir:    func() bool { return isDir },
 		Contains: func([]string) bool { return slices.Contains(has, "secret") },
 		Made:     func() bool { return slices.Contains(has, "made") },
+
+		InRepository: func() bool { return slices.Contains(has, "HEAD") && slices.Contains(has, "objects") },
 	}
 }
 
@@ -71,7 +73,7 @@ func TestLinksThatLeadAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]bool{
-		".claude": true, "a.d/.config": true, ".Claude": true, ".git/info": true, "info": false, "src": false, ".git/modules": false, ".git/objects/info": true,
+		".claude": true, "a.d/.config": true, ".Claude": true, ".git/info": true, "info": false, "src": false, ".git/modules": false, ".git/objects/info": true, ".git/refs": true, ".git/modules/m/logs": true, ".git/refs/heads/logs": false, "logs": false,
 		"deploy": true, "x/deploy": false, "ci": true, "x/ci": false, "a": true, "a/x": true, "a/x/y": true, "b": false, "x.sh": false, "config": true, "Config": true,
 		"tools": true, "tools/git": true, "tools/git/hooks": false, "git": false,
 	} {
@@ -79,7 +81,7 @@ func TestLinksThatLeadAway(t *testing.T) {
 			t.Errorf("%s: %v", path, got)
 		}
 	}
-	for path, want := range map[string]bool{"b.git/info": true, "b.git/objects": true, "b.git/x": false} {
+	for path, want := range map[string]bool{"b.git/info": true, "b.git/objects": true, "b.git/logs": true, "b.git/x": false} {
 		if got := rules.MayLeadAway(at(path, false, false, "HEAD")); got != want {
 			t.Errorf("%s: %v", path, got)
 		}
@@ -96,8 +98,12 @@ func TestLinksOutOfARepository(t *testing.T) {
 		want         bool
 		has          []string
 	}{
-		{path: ".git/x", target: "/etc", want: true}, {path: ".git/x", target: "y"}, {path: ".git/x", target: "./y/z"}, {path: ".git/x", target: "../y", want: true},
-		{path: ".git/a/x", target: "../y"}, {path: ".git/a/x", target: "../../y", want: true}, {path: ".git/a/x", target: "y/../../z", want: true}, {path: "a/.GIT/b/x", target: "/y", want: true},
+		{path: ".git/x", target: "/etc", want: true}, {path: ".git/x", target: "y"}, {path: ".git/x", target: "y/z"}, {path: ".git/x", target: "./y/z", want: true}, {path: ".git/x", target: "../y", want: true},
+		{path: ".git/a/x", target: "../y", want: true}, {path: ".git/HEAD", target: "refs/heads/main"}, {path: ".hg/wlock", target: "host/f0000000:12"}, {path: ".git/.#x", target: "me@host.12:34"},
+		{path: ".git/x", target: "config", want: true}, {path: ".git/x", target: "hooks//pre-commit", want: true}, {path: ".git/x", target: "hooks/", want: true}, {path: ".git/x", target: "modules/m/config", want: true},
+		{path: ".git/x", target: "objects/e/HEAD", want: true}, {path: ".git/x", target: "worktrees/w/gitdir", want: true}, {path: ".git/x", target: "info", want: true}, {path: ".git/x", target: "info/attributes", want: true},
+		{path: ".git/x", target: "objects", want: true}, {path: ".git/modules/m/x", target: "logs", want: true}, {path: ".git/x", target: ".", want: true}, {path: ".git/x", target: "", want: false}, {path: ".hg/x", target: "hgrc", want: true},
+		{path: "b.git/x", target: "config", want: true, has: []string{"HEAD", "objects"}}, {path: ".git/a/x", target: "../../y", want: true}, {path: ".git/a/x", target: "y/../../z", want: true}, {path: "a/.GIT/b/x", target: "/y", want: true},
 		{path: ".hg/x", target: "/y", want: true}, {path: "src/x", target: "/y"}, {path: ".git", target: "../y"}, {path: "b.git/x", target: "/y"}, {path: "b.git/x", target: "/y", want: true, has: []string{"HEAD", "objects"}},
 		{path: "mine/.git/x", target: "/y"},
 	} {

@@ -36,8 +36,8 @@ func (r *Rules) MayLeadAway(p Place) bool {
 	switch name {
 	case "info":
 		return git && len(below) == 0 || endsWith(dir, "objects") || p.Has("HEAD")
-	case "objects":
-		return p.Has("HEAD")
+	case "objects", "refs", "logs": // what is below them is judged by their names
+		return git && !slices.ContainsFunc(below, func(up string) bool { return up == "refs" || up == "logs" }) || p.Has("HEAD")
 	}
 	return false
 }
@@ -102,42 +102,49 @@ func prefixOf(parts, way []string) bool {
 	return err == nil && ok && prefixOf(parts[1:], way[1:])
 }
 
-// LeadsOut reports whether a symbolic link with the target would lead out of a repository if it
-// lay in the place. Programs of the host write to files of a repository whatever they lead
-// to: the message of a commit, the log of a reference.
+// LeadsOut reports whether a symbolic link with the target, if it lay in the place, would lead out of
+// a repository, or to what is guarded in it. Programs of the host write to files of a repository
+// whatever they lead to: the message of a commit, which a guest can prepare, the log of a reference.
+//
+// A link may only lead down, by names that are judged one by one. So no chain of links reaches another
+// place than its names say: a directory in which names mean something else (refs, info) has no second
+// name, see MayLeadAway. Links that tools make there lead down: HEAD to refs/heads, and the locks of
+// Mercurial and Emacs, which name a process.
 func (r *Rules) LeadsOut(p Place, target string) bool {
 	dir, _ := r.folded(p)
-	depth := -1 // directories between the repository and the link
-	for i := len(dir) - 1; i >= 0 && depth < 0; i-- {
-		if metadata[dir[i]] {
-			depth = len(dir) - 1 - i
-		}
-	}
-	if depth < 0 {
-		if !p.Has("HEAD") || !p.Has("objects") { // nor a bare one
-			return false
-		}
-		depth = 0
-	}
-	if r.free.match(p) {
+	if !slices.ContainsFunc(dir, func(name string) bool { return metadata[name] }) && !p.InRepository() || r.free.match(p) {
 		return false
 	}
 	if strings.HasPrefix(target, "/") {
 		return true
 	}
-	down := false
-	for part := range strings.SplitSeq(target, "/") {
+	at := p
+	at.IsDir, at.Made = func() bool { return false }, func() bool { return false }
+	at.Contains = func([]string) bool { return true }
+	for part := range strings.SplitSeq(strings.TrimRight(target, "/"), "/") {
 		switch part {
-		case "", ".":
-		case "..":
-			if depth--; down || depth < 0 { // what lies below may be a link itself
-				return true
-			}
-		default:
-			down = true
+		case "":
+			continue
+		case ".", "..":
+			return true
 		}
+		if at.Name = part; r.mayGuard(at) {
+			return true
+		}
+		at.Dir = append(slices.Clip(at.Dir), part)
 	}
-	return false
+	at.Dir = at.Dir[:max(len(at.Dir)-1, 0)]
+	at.Has = func(string) bool { return true }
+	return r.MayLeadAway(at)
+}
+
+// mayGuard reports whether a path is guarded or hidden, whatever its directory has.
+func (r *Rules) mayGuard(p Place) bool {
+	return slices.ContainsFunc([]bool{true, false}, func(has bool) bool {
+		p.Has = func(string) bool { return has }
+		kind, _ := r.Judge(p)
+		return kind == Guarded || kind == Hidden
+	})
 }
 
 // folded returns the directory of a place, with the components above the root that matter, and
