@@ -42,10 +42,12 @@ func finishBoot(modules string) error {
 	return startCPUs()
 }
 
-// loadOptional starts what a sandbox need not wait for: the kernel's notes of connections,
-// and the module that lists connections, by which a fork ends those of the original.
+// loadOptional starts what a sandbox need not wait for: the kernel's notes of connections and its
+// announcements of watches, and the module that lists connections, by which a fork ends those of the
+// original.
 func (a *agent) loadOptional(modules string) {
 	a.owners.Begin()
+	a.watches.Begin()
 	loadModule(modules, "tcp_diag")
 }
 

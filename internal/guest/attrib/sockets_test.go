@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"bawn.dev/bawn/internal/guest/tracefs"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -206,7 +207,7 @@ func TestTraceNotes(t *testing.T) {
 			page(0),
 		newRingPage(time.Second).event(false, 0, 1700, 418, 40000, "from another ring").page(0),
 	} {
-		eachEvent(page, tr.take)
+		tracefs.EachEvent(page, tr.take)
 	}
 	want := map[tracedPort]note{
 		{"tcp", 40000}: {415, "later", 13*time.Second + 2<<27 + 5},
@@ -235,7 +236,7 @@ func FuzzRing(f *testing.F) {
 	f.Add(newRingPage(12).event(false, 5, 1700, 412, 40000, "curl").event(true, 5, 1700, 412, 40000, "curl").page(0))
 	l := layout{"tcp", 4, 16, 20}
 	f.Fuzz(func(_ *testing.T, page []byte) {
-		eachEvent(page, func(at time.Duration, data []byte) { l.note(at, data) })
+		tracefs.EachEvent(page, func(at time.Duration, data []byte) { l.note(at, data) })
 	})
 }
 

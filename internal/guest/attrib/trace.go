@@ -2,7 +2,6 @@ package attrib
 
 import (
 	"fmt"
-	"io"
 	"log"
 	"os"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/guest/tracefs"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -53,9 +53,8 @@ var traceProbes = []struct{ event, function string }{
 type trace struct {
 	once   sync.Once
 	mu     sync.Mutex
-	rings  []int // descriptors of each CPU's ring buffer; nil before start
+	rings  *tracefs.Rings // nil before start
 	events map[uint16]layout
-	page   []byte
 	notes  map[tracedPort]note
 	swept  time.Duration // when old notes were last removed
 	tasks  map[tracedTask]known
@@ -93,76 +92,63 @@ func (t *trace) begin() {
 	})
 }
 
-// setting is a value to write to a file of the tracefs.
-type setting struct{ file, value string }
-
 // traceDir is our instance of the tracer.
 const traceDir = "instances/bawn"
 
 // probeSettings define the probes, for all instances.
-func probeSettings() []setting {
-	list := []setting{{"options/record-cmd", "0"}} // else the kernel records every switch of tasks
+func probeSettings() []tracefs.Setting {
+	list := []tracefs.Setting{{File: "options/record-cmd", Value: "0"}} // else the kernel records every switch of tasks
 	for _, p := range traceProbes {
-		list = append(list, setting{"dynamic_events", fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
+		list = append(list, tracefs.Setting{File: "dynamic_events", Value: fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
 	}
 	return list
 }
 
 // instanceSettings set our instance up and enable the probes in it.
-func instanceSettings() []setting {
-	list := []setting{{traceDir + "/buffer_size_kb", traceRing}, {traceDir + "/trace_clock", "mono"}}
+func instanceSettings() []tracefs.Setting {
+	list := []tracefs.Setting{{File: traceDir + "/buffer_size_kb", Value: traceRing}, {File: traceDir + "/trace_clock", Value: "mono"}}
 	for _, p := range traceProbes {
-		list = append(list, setting{traceDir + "/events/bawn/" + p.event + "/enable", "1"})
+		list = append(list, tracefs.Setting{File: traceDir + "/events/bawn/" + p.event + "/enable", Value: "1"})
 	}
 	return list
 }
 
-func writeAll(root int, list []setting) error {
-	for _, s := range list {
-		if err := writeAt(root, s.file, s.value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// start sets the probes, by way of a tracefs that is mounted nowhere.
+// start sets the probes.
 func (t *trace) start() error {
-	root, err := mountTracefs()
+	fs, err := tracefs.Mount()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(root) }()
-	if err := writeAll(root, probeSettings()); err != nil {
+	defer fs.Close()
+	if err := fs.Write(probeSettings()...); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(root, traceDir, 0o700); err != nil {
-		return fmt.Errorf("trace: %w", err)
-	}
-	if err := writeAll(root, instanceSettings()); err != nil {
+	if err := fs.NewInstance(traceDir); err != nil {
 		return err
 	}
-	events, err := readLayouts(root, traceDir)
+	if err := fs.Write(instanceSettings()...); err != nil {
+		return err
+	}
+	events, err := readLayouts(fs)
 	if err != nil {
 		return err
 	}
-	rings, err := openRings(root, traceDir+"/per_cpu")
+	rings, err := fs.Rings(traceDir)
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rings, t.events, t.notes = rings, events, map[tracedPort]note{}
-	t.page = make([]byte, os.Getpagesize())
 	return nil
 }
 
 // readLayouts returns the layout of each kind of event, by its number.
-func readLayouts(root int, dir string) (map[uint16]layout, error) {
+func readLayouts(fs tracefs.FS) (map[uint16]layout, error) {
 	events := map[uint16]layout{}
 	for _, p := range traceProbes {
-		folder := dir + "/events/bawn/" + p.event
-		text, err := readAt(root, folder+"/id")
+		folder := traceDir + "/events/bawn/" + p.event
+		text, err := fs.Read(folder + "/id")
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +156,7 @@ func readLayouts(root int, dir string) (map[uint16]layout, error) {
 		if err != nil {
 			return nil, err
 		}
-		if text, err = readAt(root, folder+"/format"); err != nil {
+		if text, err = fs.Read(folder + "/format"); err != nil {
 			return nil, err
 		}
 		// udp6 is UDP as well.
@@ -179,77 +165,6 @@ func readLayouts(root int, dir string) (map[uint16]layout, error) {
 		}
 	}
 	return events, nil
-}
-
-// openRings opens the ring buffer of each CPU. It returns bare descriptors, since reads of
-// an os.File would wait for more.
-func openRings(root int, dir string) (rings []int, err error) {
-	fd, err := unix.Openat(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("trace: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), dir)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("trace: %w", err)
-	}
-	for _, n := range names {
-		ring, err := unix.Openat(fd, n+"/trace_pipe_raw", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != nil {
-			for _, r := range rings {
-				_ = unix.Close(r)
-			}
-			return nil, fmt.Errorf("trace: %w", err)
-		}
-		rings = append(rings, ring)
-	}
-	return rings, nil
-}
-
-// mountTracefs opens a tracefs and returns a descriptor of its root.
-func mountTracefs() (int, error) {
-	fs, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("trace: %w", err)
-	}
-	defer func() { _ = unix.Close(fs) }()
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fmt.Errorf("trace: %w", err)
-	}
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("trace: %w", err)
-	}
-	return root, nil
-}
-
-// writeAt writes a setting to a file below a folder. To a file with a list it adds a line.
-func writeAt(root int, file, value string) error {
-	fd, err := unix.Openat(root, file, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("trace: %s: %w", file, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
-		return fmt.Errorf("trace: %s: %q: %w", file, value, err)
-	}
-	return nil
-}
-
-// readAt reads a file below a folder.
-func readAt(root int, file string) (string, error) {
-	fd, err := unix.Openat(root, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", fmt.Errorf("trace: %s: %w", file, err)
-	}
-	f := os.NewFile(uintptr(fd), file)
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	if err != nil {
-		return "", fmt.Errorf("trace: %w", err)
-	}
-	return string(b), nil
 }
 
 // user returns the task that last used a port, not longer ago than traceAge; 0 if there is
@@ -290,15 +205,7 @@ func (t *trace) process(p procfs, task int, name string) wire.ProcessReply {
 // drain reads the ring buffers, and removes old notes now and then. It returns the time on
 // the notes' clock.
 func (t *trace) drain() time.Duration {
-	for _, ring := range t.rings {
-		for range 1 << 10 { // a bound, since events may come as fast as they are read
-			n, err := unix.Read(ring, t.page)
-			if err != nil || n <= 0 {
-				break
-			}
-			eachEvent(t.page[:n], t.take)
-		}
-	}
+	t.rings.Drain(t.take)
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		clear(t.notes)

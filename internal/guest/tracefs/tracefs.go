@@ -1,0 +1,173 @@
+// Package tracefs sets probes on functions of the kernel and opens the ring buffers to which they write
+// events, by way of a tracefs that is mounted nowhere (Documentation/trace/ftrace.rst and
+// Documentation/trace/fprobetrace.rst).
+package tracefs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFile bounds what Read returns, in bytes.
+const maxFile = 64 << 10
+
+// FS is a tracefs. Its methods may be called concurrently. The caller closes it; probes and instances
+// outlast it.
+type FS struct{ root int }
+
+// Setting is a value to write to a file of a tracefs. To a file with a list it adds a line.
+type Setting struct{ File, Value string }
+
+// Mount opens a tracefs.
+func Mount() (FS, error) {
+	fs, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return FS{}, fmt.Errorf("trace: %w", err)
+	}
+	defer func() { _ = unix.Close(fs) }()
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return FS{}, fmt.Errorf("trace: %w", err)
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return FS{}, fmt.Errorf("trace: %w", err)
+	}
+	return FS{root}, nil
+}
+
+// Close closes it.
+func (f FS) Close() { _ = unix.Close(f.root) }
+
+// NewInstance makes an instance of the tracer, with ring buffers of its own, below a folder "instances/NAME".
+func (f FS) NewInstance(dir string) error {
+	if err := unix.Mkdirat(f.root, dir, 0o700); err != nil {
+		return fmt.Errorf("trace: %w", err)
+	}
+	return nil
+}
+
+// Write writes settings one after the other, up to the first that fails.
+func (f FS) Write(list ...Setting) error {
+	for _, s := range list {
+		if err := f.write(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f FS) write(s Setting) error {
+	fd, err := unix.Openat(f.root, s.File, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("trace: %s: %w", s.File, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, err := unix.Write(fd, []byte(s.Value)); err != nil {
+		return fmt.Errorf("trace: %s: %q: %w", s.File, s.Value, err)
+	}
+	return nil
+}
+
+// Read returns what a file holds, at most maxFile bytes of it.
+func (f FS) Read(file string) (string, error) {
+	fd, err := unix.Openat(f.root, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("trace: %s: %w", file, err)
+	}
+	r := os.NewFile(uintptr(fd), file)
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxFile))
+	if err != nil {
+		return "", fmt.Errorf("trace: %w", err)
+	}
+	return string(b), nil
+}
+
+// maxPages bounds the pages of a ring buffer that are read in one go, since events may come as fast as
+// they are read.
+const maxPages = 1 << 10
+
+// Rings are the ring buffers of an instance, one for each CPU. Only one goroutine may use them at a time.
+type Rings struct {
+	fds  []int // bare descriptors, since reads of an os.File would wait for more
+	page []byte
+}
+
+// Rings opens the ring buffers of an instance. They are never closed.
+func (f FS) Rings(instance string) (*Rings, error) {
+	dir := instance + "/per_cpu"
+	fd, err := unix.Openat(f.root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	folder := os.NewFile(uintptr(fd), dir)
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	r := &Rings{page: make([]byte, os.Getpagesize())}
+	for _, n := range names {
+		ring, err := unix.Openat(fd, n+"/trace_pipe_raw", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			for _, fd := range r.fds {
+				_ = unix.Close(fd)
+			}
+			return nil, fmt.Errorf("trace: %w", err)
+		}
+		r.fds = append(r.fds, ring)
+	}
+	return r, nil
+}
+
+// Drain takes the events out of the ring buffers and calls event with the time and data of each, as
+// EachEvent does: those of one CPU in their order. data is valid until event returns.
+func (r *Rings) Drain(event func(at time.Duration, data []byte)) {
+	for _, fd := range r.fds {
+		for range maxPages {
+			n, err := unix.Read(fd, r.page)
+			if err != nil || n <= 0 {
+				break
+			}
+			EachEvent(r.page[:n], event)
+		}
+	}
+}
+
+// Wait waits until there is an event. It fails where a ring buffer cannot be waited for.
+func (r *Rings) Wait() error {
+	list := make([]unix.PollFd, 0, len(r.fds))
+	for _, fd := range r.fds {
+		list = append(list, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	for {
+		_, err := unix.Poll(list, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("trace: poll: %w", err)
+		}
+		for _, p := range list {
+			if p.Revents&^unix.POLLIN != 0 {
+				return fmt.Errorf("trace: a ring buffer failed: poll says %#x", p.Revents)
+			}
+		}
+		return nil
+	}
+}
+
+// Time returns the time that a clock "mono" of an instance showed.
+func Time(at time.Duration) time.Time {
+	now := time.Now()
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return now
+	}
+	return now.Add(min(0, at-time.Duration(ts.Nano())))
+}
