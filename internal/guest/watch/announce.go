@@ -64,7 +64,8 @@ func setProbe() error {
 }
 
 // listen returns the channel on which the time of the first new watch since the last receipt is sent,
-// nil where the kernel announces none. All callers get the same channel.
+// nil where the kernel announces none, or not yet. All callers get the same channel, which is closed when
+// the announcements end.
 func (m *marks) listen() <-chan time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -98,7 +99,10 @@ func (m *marks) read(rings *tracefs.Rings) {
 	for {
 		if err := rings.Wait(); err != nil {
 			log.Printf("new watches are not announced any more: %v", err)
+			m.mu.Lock()
+			defer m.mu.Unlock()
 			close(m.out)
+			m.out, m.ready = nil, false
 			return
 		}
 		first := time.Duration(-1)

@@ -11,7 +11,7 @@ import (
 func TestAnnouncedWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		announced := make(chan time.Time, 1)
-		s := &server{scanner: newScanner(t.TempDir(), nil), announced: announced, soon: make(chan struct{}, 1), closed: make(chan struct{})}
+		s := &server{scanner: newScanner(t.TempDir(), nil), marks: &marks{}, announced: announced, soon: make(chan struct{}, 1), closed: make(chan struct{})}
 		waits := func(what string, want time.Duration) {
 			t.Helper()
 			start := time.Now()

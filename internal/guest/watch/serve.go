@@ -85,7 +85,7 @@ func (o *Streams) Serve(c net.Conn, roots map[string]string) {
 	defer o.one.Unlock()
 	s := &server{
 		conn: c, roots: roots, scanner: newScanner("/proc", roots), player: newPlayer(),
-		soon: make(chan struct{}, 1), closed: make(chan struct{}), announced: o.marks.listen(),
+		soon: make(chan struct{}, 1), closed: make(chan struct{}), marks: &o.marks,
 	}
 	defer s.player.close()
 	looking := make(chan struct{})
@@ -106,8 +106,9 @@ type server struct {
 	scanner *scanner
 	player  *player
 	soon    chan struct{} // look again: a directory was made
+	marks   *marks
 	// announced gets the time of the first new watch since the last receipt; nil where the kernel
-	// announces none.
+	// announces none, or not yet.
 	announced <-chan time.Time
 	// marked are the times of the first announced watch before the last look, and before the one before
 	// that; zero where none was announced.
@@ -220,6 +221,9 @@ func (s *server) since() time.Time {
 func (s *server) wait(took time.Duration) bool {
 	s.marked = [2]time.Time{1: s.marked[0]}
 	if s.announced == nil {
+		s.announced = s.marks.listen()
+	}
+	if s.announced == nil {
 		return s.waitForSigns(took)
 	}
 	start, pause := time.Now(), max(lookAtAll, atAllFactor*took)
@@ -276,6 +280,9 @@ func (s *server) waitForSigns(took time.Duration) bool {
 			s.calm = false
 			return s.sleep(lookSoon) // give the watcher the time to add the directory
 		case <-time.After(lookOften):
+		}
+		if s.announced = s.marks.listen(); s.announced != nil {
+			return true // what was added before is not announced
 		}
 		now := s.scanner.signs()
 		s.calm = now == last
