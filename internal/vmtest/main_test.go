@@ -5,6 +5,7 @@ package vmtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -79,6 +80,11 @@ func TestMain(m *testing.M) {
 
 // sweep removes all sandboxes; then no process of this run may be left.
 func sweep() error {
+	for _, maker := range makersOf(base + "/") { // a template may take another minute
+		if err := syscall.Kill(maker, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("the maker of a template: %w", err)
+		}
+	}
 	r := bawnAt(context.Background(), base, nil, nil, "ls", "--json")
 	var list []struct{ Name string }
 	if err := json.Unmarshal([]byte(r.out), &list); err != nil {

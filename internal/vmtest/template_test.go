@@ -157,15 +157,23 @@ func killMaker(t *testing.T, dir string, flags []string) (kind string) {
 	return kind
 }
 
-// makerOf returns the process that makes a template for a sandbox; 0 for none.
+// makerOf returns the number of the process that makes a template of a sandbox, 0 if there is none.
 func makerOf(sandbox string) int {
+	for _, pid := range makersOf(sandbox + "\x00") {
+		return pid
+	}
+	return 0
+}
+
+// makersOf returns the numbers of the processes that make templates of sandboxes whose folder begins so.
+func makersOf(folder string) (pids []int) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, l := range lines {
 		b, err := os.ReadFile(l)
-		if err == nil && strings.HasSuffix(string(b), "\x00__template\x00"+sandbox+"\x00") {
+		if err == nil && strings.Contains(string(b), "\x00__template\x00"+folder) {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(l)))
-			return pid
+			pids = append(pids, pid)
 		}
 	}
-	return 0
+	return pids
 }
