@@ -37,16 +37,22 @@ var byName = flatten([]group{
 		"BUILD", "BUILD.bazel", "WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel", ".bazelrc", "*.bzl", "BUCK", "build.ninja", "Earthfile", "magefile.go",
 		"Cargo.toml", "build.rs", ".cargo/config", ".cargo/config.toml", "rust-toolchain", "rust-toolchain.toml", "build.zig",
 		"pom.xml", ".mvn/*", ".mvn/wrapper/*", "build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties", "gradle/wrapper/*", "init.gradle", "*.sbt", "project/plugins.sbt",
-		"*.csproj", "*.fsproj", "*.vbproj", "*.vcxproj", "*.props", "*.targets", "*.sln", "flake.nix", "shell.nix", "default.nix", "devenv.nix", "Vagrantfile",
+		"*.csproj", "*.fsproj", "*.vbproj", "*.vcxproj", "*.props", "*.targets", "*.sln", ".bazelversion", "tools/bazel", "flake.nix", "shell.nix", "default.nix", "devenv.nix", "Vagrantfile",
 		"Dockerfile", "Dockerfile.*", "*.dockerfile", "Containerfile", "compose.yml", "compose.yaml", "compose.*.yml", "compose.*.yaml", "docker-compose*.yml", "docker-compose*.yaml", "skaffold.yaml", "Tiltfile", "*.tf", "*.pkr.hcl",
 	}},
 	{Build, "tests, linters and editors run it", []string{
 		"setup.py", "setup.cfg", "pyproject.toml", "tox.ini", "noxfile.py", "conftest.py", "pytest.ini", "sitecustomize.py", "usercustomize.py", "*.pth", "tasks.py", "manage.py", ".pylintrc", "fabfile.py", "dodo.py",
 		"*.config.js", "*.config.cjs", "*.config.mjs", "*.config.ts", "*.config.mts", "*.config.cts", "Gruntfile.js", "gulpfile.js", "gulpfile.ts", "gulpfile.mjs", "Jakefile", ".eslintrc.js", ".eslintrc.cjs", ".prettierrc.js", ".babelrc.js", ".mocharc.js", "karma.conf.js",
 		".pre-commit-config.yaml", ".pre-commit-hooks.yaml", "lefthook.yml", ".lefthook.yml", ".lefthook/*", ".lintstagedrc*", ".huskyrc*", ".simple-git-hooks.*", ".overcommit.yml", ".golangci.yml", ".golangci.yaml",
-		".watchmanconfig", ".rspec", ".irbrc", ".pryrc", ".perlcriticrc", ".Rprofile", ".Renviron", ".ocamlinit", ".ghci", "*.code-snippets", ".editorconfig.js", ".tmux.conf", ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", "desktop.ini", "*.desktop", ".screenrc", ".inputrc",
+		".watchmanconfig", ".rspec", ".irbrc", ".pryrc", ".perlcriticrc", ".Rprofile", ".Renviron", ".ocamlinit", ".ghci", "*.code-snippets", ".editorconfig.js", ".tmux.conf", ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", "desktop.ini", "*.desktop", ".directory", ".screenrc", ".inputrc",
+		"startup.m", ".python-version", "mise/config.toml", ".user.ini", ".htaccess", "web.config", "profile_default/startup/*",
+	}},
+	{Build, "agents that you run on the host obey it", []string{
+		"AGENTS.md", "AGENTS.override.md", "CLAUDE.md", "CLAUDE.local.md", "GEMINI.md", "QWEN.md", ".claude/rules/*", ".cursorrules", ".cursor/rules/*", ".windsurfrules", ".windsurf/rules/*",
+		".clinerules", ".clinerules/*", ".goosehints", ".rules", ".roorules", ".roo/rules/*", ".kiro/steering/*", ".junie/guidelines.md", ".github/copilot-instructions.md", ".github/instructions/*", ".github/prompts/*",
 	}},
 	{Git, "git fetches what it names at the next submodule update", []string{".gitmodules"}},
+	{Git, "chooses where Git LFS and Gerrit send to", []string{".lfsconfig", ".gitreview"}},
 	{Git, "chooses filters and merge drivers", []string{".gitattributes"}},
 })
 

@@ -69,7 +69,7 @@ type Place struct {
 // Rules are compiled rules. They do not change, and may be used by several goroutines.
 type Rules struct {
 	names  map[string][]*Rule // last component, folded
-	globs  []*Rule            // default rules whose last component is a pattern
+	globs  globs              // default rules whose last component is a pattern
 	deep   []*Rule            // default rules of more than one component
 	exact  map[string]Kind    // folded paths from the root (Options.Paths, Options.HiddenPaths)
 	lasts  map[string]bool    // their last components
@@ -102,7 +102,7 @@ type Options struct {
 
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
-	r := &Rules{names: map[string][]*Rule{}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
+	r := &Rules{names: map[string][]*Rule{}, globs: globs{ends: map[string][]*Rule{}, heads: map[byte][]*Rule{}}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
 	for _, rule := range Defaults {
 		r.add(rule)
 	}
@@ -131,8 +131,8 @@ func (r *Rules) add(from Rule) {
 	rule.parts = strings.Split(fold(rule.Path), "/")
 	last := rule.parts[len(rule.parts)-1]
 	rule.glob = globOf(last)
-	if rule.glob.star {
-		r.globs = append(r.globs, rule)
+	if strings.ContainsAny(last, "*#") {
+		r.globs.add(rule)
 	} else {
 		r.names[last] = append(r.names[last], rule)
 	}
@@ -205,12 +205,7 @@ func (r *Rules) candidate(name string) bool {
 	if r.names[name] != nil || gitNames[name] || r.lasts[name] {
 		return true
 	}
-	for _, g := range r.globs {
-		if g.glob.match(name) {
-			return true
-		}
-	}
-	return false
+	return r.globs.find(name, func(*Rule) bool { return true }) != nil
 }
 
 // AsksMade reports whether what applies to a name may depend on who made the file.
@@ -220,8 +215,8 @@ func (r *Rules) AsksMade(name string) bool {
 		return true
 	}
 	return slices.ContainsFunc(append(originals(name), name), func(name string) bool {
-		asks := func(rule *Rule) bool { return rule.holds != nil && rule.glob.match(name) }
-		return slices.ContainsFunc(r.names[name], asks) || slices.ContainsFunc(r.globs, asks)
+		asks := func(rule *Rule) bool { return rule.holds != nil || rule.there }
+		return slices.ContainsFunc(r.names[name], asks) || r.globs.find(name, asks) != nil
 	})
 }
 
@@ -278,10 +273,8 @@ func (r *Rules) judge(p Place) (Kind, *Rule) {
 			return rule.Kind, rule
 		}
 	}
-	for _, rule := range r.globs {
-		if rule.glob.match(name) && rule.applies(p, dir) {
-			return rule.Kind, rule
-		}
+	if rule := r.globs.find(name, func(rule *Rule) bool { return rule.applies(p, dir) }); rule != nil {
+		return rule.Kind, rule
 	}
 	return Free, nil
 }

@@ -7,14 +7,15 @@ import (
 
 // Rule is one line of the list. docs/guard.md shows all of them.
 type Rule struct {
-	// Path is a name, or the last components of a path, on every level of the tree. The last
-	// component may have one * in it.
+	// Path is a name, or the last components of a path, on every level of the tree. In the last
+	// component, * stands for any characters and # for a hexadecimal digit.
 	Path   string
 	Kind   Kind
 	Reason string // what the host does with it, or what it holds
 	Source string // where that is documented
 
 	files bool     // directories of the name are Free
+	there bool     // only what the host has and the guest did not make
 	holds []string // only files of the host that contain one of the texts
 	but   []string // names that are Free
 
@@ -42,30 +43,95 @@ func (r *Rule) applies(p Place, dir []string) bool {
 	if r.files && p.IsDir() {
 		return false
 	}
+	if r.there && (!p.Has(p.Name) || p.Made()) {
+		return false
+	}
 	return r.holds == nil || p.Contains(r.holds) && !p.Made()
 }
 
-// glob is a folded name, which may have one * in it.
-type glob struct {
-	before, after string
-	star          bool
-}
+// glob is a folded name in which * stands for any characters, split at these, and # for a hexadecimal
+// digit.
+type glob []string
 
-func globOf(pattern string) glob {
-	before, after, star := strings.Cut(pattern, "*")
-	return glob{before, after, star}
-}
+func globOf(pattern string) glob { return strings.Split(pattern, "*") }
 
 // match reports whether the glob matches a folded name.
 func (g glob) match(name string) bool {
-	if !g.star {
-		return g.before == name
+	first, last := g[0], g[len(g)-1]
+	if len(g) == 1 {
+		return len(name) == len(first) && begins(name, first)
 	}
-	return len(name) >= len(g.before)+len(g.after) && strings.HasPrefix(name, g.before) && strings.HasSuffix(name, g.after)
+	if len(name) < len(first)+len(last) || !begins(name, first) || !begins(name[len(name)-len(last):], last) {
+		return false
+	}
+	name = name[len(first) : len(name)-len(last)]
+	for _, part := range g[1 : len(g)-1] {
+		_, after, found := strings.Cut(name, part)
+		if !found {
+			return false
+		}
+		name = after
+	}
+	return true
 }
 
-// privateKey begins every private key in PEM form (RFC 7468 section 10 and 11, and OpenSSH).
-var privateKey = []string{"PRIVATE KEY-----"}
+// begins reports whether a name, which is as long at least, begins like a part of a glob.
+func begins(name, part string) bool {
+	for i := range len(part) {
+		if c := name[i]; c != part[i] && (part[i] != '#' || (c < '0' || c > '9') && (c < 'a' || c > 'f')) {
+			return false
+		}
+	}
+	return true
+}
+
+// globs are rules whose last component is a glob. Names of all files of a project are looked up, so the
+// rules are found by what their globs end or begin with.
+type globs struct {
+	ends  map[string][]*Rule // by what stands behind the last dot, with it
+	heads map[byte][]*Rule   // by the first byte
+	rest  []*Rule
+}
+
+func (g *globs) add(r *Rule) {
+	if last := r.glob[len(r.glob)-1]; path.Ext(last) != "" {
+		g.ends[path.Ext(last)] = append(g.ends[path.Ext(last)], r)
+		return
+	}
+	if first := r.glob[0]; first != "" {
+		g.heads[first[0]] = append(g.heads[first[0]], r)
+		return
+	}
+	g.rest = append(g.rest, r)
+}
+
+// find returns the first rule whose glob matches a folded name, and for which ok is true.
+func (g *globs) find(name string, ok func(*Rule) bool) *Rule {
+	if name == "" {
+		return nil
+	}
+	for _, list := range [][]*Rule{g.ends[path.Ext(name)], g.heads[name[0]], g.rest} {
+		for _, r := range list {
+			if r.glob.match(name) && ok(r) {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// privateKey stands in every private key in PEM form (RFC 7468 section 10 and 11, and OpenSSH), and in those
+// of OpenPGP, age and OpenVPN.
+var privateKey = []string{"PRIVATE KEY-----", "PRIVATE KEY BLOCK-----", "AGE-SECRET-KEY-1", "OpenVPN Static key"}
+
+// assigned stands where a variable is set whose name says that it is a secret.
+var assigned = []string{"SECRET=", "SECRET_KEY=", "TOKEN=", "PASSWORD=", "PASSWD=", "API_KEY=", "ACCESS_KEY=", "PRIVATE_KEY=", "CREDENTIALS="}
+
+// issued begins keys and tokens that are known by their form, and what is a secret under any name.
+var issued = append([]string{
+	"ghp_", "gho_", "ghu_", "ghs_", "github_pat_", "glpat-", "sk-ant-", "sk-proj-", "sk_live_", "rk_live_", "whsec_", "AKIA", "ASIA", "AIza", "xoxb-", "xoxp-",
+	"dop_v1_", "dckr_pat_", "pypi-AgE", "secret_key_base", "aws_secret_access_key", "client_secret",
+}, privateKey...)
 
 // Git are the rules in a directory of git: one named .git or below it, and any other that has
 // a HEAD. inGit applies them.
@@ -90,16 +156,47 @@ var Defaults = []Rule{
 	{Path: ".gitmodules", Kind: Noted, Reason: "git submodule update fetches what it names", Source: "gitmodules(5)"},
 	{Path: ".husky", Kind: Guarded, Reason: "git hooks of husky", Source: "typicode.github.io/husky"},
 	{Path: ".githooks", Kind: Guarded, Reason: "a usual core.hooksPath", Source: "git-config(1), core.hooksPath"},
+	{Path: ".git-hooks", Kind: Guarded, Reason: "a usual core.hooksPath, and hooks of overcommit", Source: "github.com/sds/overcommit"},
+	{Path: ".huskyrc*", Kind: Guarded, Reason: "programs that the hooks of husky 4 run", Source: "typicode.github.io/husky"},
+	{Path: ".cargo-husky", Kind: Guarded, Reason: "git hooks of cargo-husky", Source: "github.com/rhysd/cargo-husky"},
 
 	{Path: ".pre-commit-config.yaml", Kind: Guarded, Reason: "programs that the hook of pre-commit runs", Source: "pre-commit.com"},
 	{Path: "lefthook.yml", Kind: Guarded, Reason: "programs that the hooks of lefthook run", Source: "lefthook.dev"},
 	{Path: ".lefthook.yml", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
 	{Path: "lefthook-local.yml", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
+	{Path: "lefthook*.yaml", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
+	{Path: "lefthook*.toml", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
+	{Path: "lefthook*.json", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
+	{Path: ".lefthook*", Kind: Guarded, Reason: "as lefthook.yml, and programs that it runs", Source: "lefthook.dev"},
+	{Path: ".config/lefthook*", Kind: Guarded, Reason: "as lefthook.yml", Source: "lefthook.dev"},
+	{Path: ".pre-commit-config.yml", Kind: Guarded, Reason: "as .pre-commit-config.yaml, for prek", Source: "prek.j178.dev"},
+	{Path: "prek.toml", Kind: Guarded, Reason: "as .pre-commit-config.yaml, for prek", Source: "prek.j178.dev"},
+	{Path: ".overcommit.yml", Kind: Guarded, Reason: "programs that the hooks of overcommit run", Source: "github.com/sds/overcommit"},
+	{Path: "captainhook.json", Kind: Guarded, Reason: "programs that the hooks of CaptainHook run", Source: "captainhook.info"},
+	{Path: "grumphp.yml*", Kind: Guarded, Reason: "programs that the hooks of GrumPHP run", Source: "github.com/phpro/grumphp"},
+	{Path: ".rusty-hook.toml", Kind: Guarded, Reason: "programs that the hooks of rusty-hook run", Source: "github.com/swellaby/rusty-hook"},
+	{Path: ".lintstagedrc*", Kind: Guarded, Reason: "programs that a hook runs", Source: "github.com/lint-staged/lint-staged"},
+	{Path: ".simple-git-hooks.*", Kind: Guarded, Reason: "programs that become git hooks", Source: "github.com/toplenboren/simple-git-hooks"},
 	{Path: ".hg/hgrc", Kind: Guarded, Reason: "hooks and extensions of Mercurial", Source: "hgrc(5)"},
 	{Path: ".hg/hgrc-not-shared", Kind: Guarded, Reason: "as hgrc", Source: "hgrc(5)"},
 	{Path: ".hg/sharedpath", Kind: Guarded, Reason: "names the repository whose hgrc counts", Source: "Mercurial, help internals.requirements"},
 	{Path: ".sl/config", Kind: Guarded, Reason: "as hgrc, of Sapling", Source: "sapling-scm.com/docs"},
 	{Path: ".jj/repo/config.toml", Kind: Guarded, Reason: "programs that Jujutsu runs", Source: "docs.jj-vcs.dev, config"},
+	{Path: ".jj/repo/config-id", Kind: Guarded, Reason: "names the configuration that counts", Source: "docs.jj-vcs.dev, config"},
+	{Path: ".jj/workspace-config.toml", Kind: Guarded, Reason: "as config.toml, for one workspace", Source: "docs.jj-vcs.dev, config"},
+	{Path: ".jj/workspace-config-id", Kind: Guarded, Reason: "as config-id", Source: "docs.jj-vcs.dev, config"},
+	{Path: ".jj/repo", Kind: Guarded, files: true, Reason: "as a file it names the repository whose configuration counts", Source: "docs.jj-vcs.dev, working copy"},
+	{Path: ".jj/repo/store/git_target", Kind: Guarded, there: true, Reason: "an existing one names the repository of git that Jujutsu writes to", Source: "docs.jj-vcs.dev, Git compatibility"},
+	{Path: ".sl/sharedpath", Kind: Guarded, Reason: "as .hg/sharedpath", Source: "sapling-scm.com/docs"},
+	{Path: ".pijul/config", Kind: Guarded, Reason: "hooks of Pijul", Source: "pijul.org/manual"},
+	{Path: "_darcs/prefs", Kind: Guarded, Reason: "programs that darcs runs (posthook, test)", Source: "darcs.net manual, prefs"},
+	{Path: "CVS/Root", Kind: Guarded, Reason: "names the program by which CVS reaches its server", Source: "CVS manual, Remote repositories"},
+	{Path: ".p4config", Kind: Guarded, Reason: "as CVS/Root, of Perforce (P4PORT), and editors", Source: "Helix Core command-line reference, P4CONFIG"},
+	{Path: ".repo/repo", Kind: Guarded, Reason: "the program that repo runs", Source: "source.android.com, repo"},
+	{Path: ".gclient", Kind: Guarded, Reason: "Python that gclient runs, and its hooks", Source: "chromium.googlesource.com, depot_tools"},
+	{Path: ".west/config", Kind: Guarded, Reason: "names the manifest whose commands west runs", Source: "docs.zephyrproject.org, west"},
+	{Path: ".arcconfig", Kind: Guarded, Reason: "libraries that Arcanist loads", Source: "secure.phabricator.com, Arcanist user guide"},
+	{Path: ".arclint", Kind: Guarded, Reason: "programs that Arcanist runs", Source: "secure.phabricator.com, Arcanist user guide"},
 	{Path: "rust-toolchain", Kind: Guarded, Reason: "names a directory of programs that rustup runs", Source: "rust-lang.github.io/rustup/overrides.html"},
 	{Path: "rust-toolchain.toml", Kind: Guarded, Reason: "as rust-toolchain", Source: "rust-lang.github.io/rustup/overrides.html"},
 
@@ -113,6 +210,17 @@ var Defaults = []Rule{
 	{Path: ".ghci", Kind: Guarded, Reason: "GHCi runs it", Source: "GHC User's Guide, .ghci"},
 	{Path: ".octaverc", Kind: Guarded, Reason: "Octave runs it", Source: "GNU Octave manual, Startup Files"},
 	{Path: ".perldb", Kind: Guarded, Reason: "perl's debugger runs it", Source: "perldebug(1)"},
+	{Path: ".Renviron", Kind: Guarded, Reason: "chooses what R runs at its start", Source: "R, ?Startup"},
+	{Path: ".pdbrc.py", Kind: Guarded, Reason: "as .pdbrc", Source: "docs.python.org/3/library/pdb.html"},
+	{Path: ".rdbgrc*", Kind: Guarded, Reason: "Ruby's debugger runs it", Source: "github.com/ruby/debug"},
+	{Path: ".byebugrc", Kind: Guarded, Reason: "byebug runs it", Source: "github.com/deivid-rodriguez/byebug"},
+	{Path: ".iex.exs", Kind: Guarded, Reason: "iex runs it", Source: "IEx documentation"},
+	{Path: ".erlang", Kind: Guarded, Reason: "erl runs it", Source: "erl(1)"},
+	{Path: ".ocamlinit", Kind: Guarded, Reason: "ocaml runs it", Source: "OCaml manual, toplevel"},
+	{Path: ".scilab", Kind: Guarded, Reason: "Scilab runs it at its start", Source: "Scilab help, startup"},
+	{Path: ".gnuplot", Kind: Guarded, Reason: "gnuplot runs it at its start", Source: "gnuplot manual, Initialization"},
+	{Path: "jupyter_*config.py", Kind: Guarded, Reason: "Jupyter may run it at its start", Source: "docs.jupyter.org, Common Directories"},
+	{Path: "ipython_config.py", Kind: Guarded, Reason: "IPython may run it at its start", Source: "ipython.readthedocs.io, configuration"},
 
 	{Path: ".vscode", Kind: Guarded, Reason: "tasks, launch configurations, settings that name programs", Source: "code.visualstudio.com/docs/editor/workspace-trust"},
 	{Path: "*.code-workspace", Kind: Guarded, Reason: "as .vscode", Source: "code.visualstudio.com/docs/editor/workspaces"},
@@ -120,6 +228,15 @@ var Defaults = []Rule{
 	{Path: ".run", Kind: Guarded, Reason: "shared run configurations", Source: "jetbrains.com/help/idea/run-debug-configuration.html"},
 	{Path: ".fleet", Kind: Guarded, Reason: "run configurations", Source: "jetbrains.com/help/fleet"},
 	{Path: ".vs", Kind: Guarded, Reason: "launch and task files of Visual Studio", Source: "learn.microsoft.com/visualstudio/ide/customize-build-and-debug-tasks-in-visual-studio"},
+	{Path: ".theia", Kind: Guarded, Reason: "as .vscode", Source: "theia-ide.org/docs"},
+	{Path: ".nova", Kind: Guarded, Reason: "tasks of Nova", Source: "help.nova.app"},
+	{Path: ".lapce", Kind: Guarded, Reason: "run configurations and settings of Lapce", Source: "docs.lapce.dev"},
+	{Path: ".kateproject*", Kind: Guarded, Reason: "builds and language servers of Kate", Source: "docs.kde.org, Kate"},
+	{Path: ".tm_properties", Kind: Guarded, Reason: "the PATH of TextMate", Source: "macromates.com"},
+	{Path: "*.ipr", Kind: Guarded, Reason: "as .idea", Source: "jetbrains.com/help/idea/creating-and-managing-projects.html"},
+	{Path: "*.iws", Kind: Guarded, Reason: "as .idea", Source: "jetbrains.com/help/idea/creating-and-managing-projects.html"},
+	{Path: ".project", Kind: Guarded, files: true, Reason: "names builders that Eclipse runs", Source: "help.eclipse.org, External Tools Builders"},
+	{Path: ".externalToolBuilders", Kind: Guarded, Reason: "programs that Eclipse runs on a build", Source: "help.eclipse.org, External Tools Builders"},
 	{Path: ".zed", Kind: Guarded, Reason: "tasks, language servers, context servers", Source: "zed.dev/docs/tasks"},
 	{Path: ".devcontainer", Kind: Guarded, Reason: "initializeCommand runs on the host", Source: "containers.dev/implementors/json_reference"},
 	{Path: ".devcontainer.json", Kind: Guarded, Reason: "as .devcontainer", Source: "containers.dev/implementors/json_reference"},
@@ -127,6 +244,17 @@ var Defaults = []Rule{
 	{Path: ".vimrc", Kind: Guarded, Reason: "as .exrc", Source: "vim, :help 'exrc'"},
 	{Path: ".nvimrc", Kind: Guarded, Reason: "as .exrc", Source: "neovim, :help 'exrc'"},
 	{Path: ".nvim.lua", Kind: Guarded, Reason: "as .exrc", Source: "neovim, :help 'exrc'"},
+	{Path: ".gvimrc", Kind: Guarded, Reason: "as .exrc", Source: "vim, :help 'exrc'"},
+	{Path: "_vimrc", Kind: Guarded, Reason: "as .exrc", Source: "vim, :help 'exrc'"},
+	{Path: "_gvimrc", Kind: Guarded, Reason: "as .exrc", Source: "vim, :help 'exrc'"},
+	{Path: "_exrc", Kind: Guarded, Reason: "as .exrc", Source: "vim, :help 'exrc'"},
+	{Path: ".lvimrc", Kind: Guarded, Reason: "a plug-in of vim runs it", Source: "github.com/embear/vim-localvimrc"},
+	{Path: ".local.vimrc", Kind: Guarded, Reason: "a plug-in of vim runs it", Source: "github.com/LucHermitte/local_vimrc"},
+	{Path: ".lazy.lua", Kind: Guarded, Reason: "lazy.nvim runs it", Source: "lazy.folke.io"},
+	{Path: ".nvim", Kind: Guarded, Reason: "plug-ins of neovim run what is in it", Source: "neovim, :help exrc"},
+	{Path: ".vim", Kind: Guarded, Reason: "language servers of coc.nvim (coc-settings.json), and the configuration of vim", Source: "github.com/neoclide/coc.nvim"},
+	{Path: ".vimspector.json", Kind: Guarded, Reason: "programs that vimspector runs", Source: "puremourning.github.io/vimspector"},
+	{Path: ".ycm_extra_conf.py", Kind: Guarded, Reason: "YouCompleteMe runs it", Source: "github.com/ycm-core/YouCompleteMe"},
 	{Path: ".dir-locals.el", Kind: Guarded, Reason: "emacs evaluates it", Source: "GNU Emacs manual, Directory Variables"},
 	{Path: ".dir-locals-2.el", Kind: Guarded, Reason: "as .dir-locals.el", Source: "GNU Emacs manual, Directory Variables"},
 	{Path: ".gdbinit", Kind: Guarded, Reason: "gdb runs it", Source: "gdb manual, Startup"},
@@ -143,9 +271,38 @@ var Defaults = []Rule{
 	{Path: ".zprofile", Kind: Guarded, Reason: "as .zshrc", Source: "zsh(1), FILES"},
 	{Path: ".zlogin", Kind: Guarded, Reason: "as .zshrc", Source: "zsh(1), FILES"},
 	{Path: ".zlogout", Kind: Guarded, Reason: "as .zshrc", Source: "zsh(1), FILES"},
+	{Path: ".kshrc", Kind: Guarded, Reason: "as .bashrc, of ksh", Source: "ksh(1)"},
+	{Path: ".mkshrc", Kind: Guarded, Reason: "as .bashrc, of mksh", Source: "mksh(1)"},
+	{Path: ".cshrc", Kind: Guarded, Reason: "as .bashrc, of csh", Source: "csh(1)"},
+	{Path: ".tcshrc", Kind: Guarded, Reason: "as .bashrc, of tcsh", Source: "tcsh(1)"},
+	{Path: ".xonshrc", Kind: Guarded, Reason: "as .bashrc, of xonsh", Source: "xon.sh"},
+	{Path: ".inputrc", Kind: Guarded, Reason: "keys that run commands", Source: "readline(3)"},
+	{Path: ".tmux.conf", Kind: Guarded, Reason: "tmux runs it", Source: "tmux(1)"},
+	{Path: ".screenrc", Kind: Guarded, Reason: "screen runs it", Source: "screen(1)"},
+	{Path: ".xinitrc", Kind: Guarded, Reason: "as .profile", Source: "xinit(1)"},
+	{Path: ".xprofile", Kind: Guarded, Reason: "as .profile", Source: "Xsession(5)"},
+	{Path: ".xsession", Kind: Guarded, Reason: "as .profile", Source: "Xsession(5)"},
+	{Path: ".pam_environment", Kind: Guarded, Reason: "the environment of a session", Source: "pam_env(8)"},
+	{Path: ".config/environment.d", Kind: Guarded, Reason: "the environment of a session", Source: "environment.d(5)"},
+	{Path: ".config/systemd", Kind: Guarded, Reason: "services of the user", Source: "systemd.unit(5)"},
+	{Path: ".config/autostart", Kind: Guarded, Reason: "programs that the desktop starts", Source: "specifications.freedesktop.org/autostart-spec"},
+	{Path: ".local/bin", Kind: Guarded, Reason: "programs on the PATH, if the project is a home directory", Source: "file-hierarchy(7)"},
+	{Path: ".local/share/fish", Kind: Guarded, Reason: "as .config/fish", Source: "fish(1), configuration files"},
+	{Path: ".config/nushell", Kind: Guarded, Reason: "as .bashrc, of nushell", Source: "nushell.sh/book"},
+	{Path: ".config/powershell", Kind: Guarded, Reason: "as .bashrc, of PowerShell", Source: "learn.microsoft.com/powershell, about_Profiles"},
+	{Path: ".config/xonsh", Kind: Guarded, Reason: "as .bashrc, of xonsh", Source: "xon.sh"},
+	{Path: ".config/elvish", Kind: Guarded, Reason: "as .bashrc, of elvish", Source: "elv.sh"},
+	{Path: ".config/nvim", Kind: Guarded, Reason: "neovim runs it", Source: "neovim, :help config"},
+	{Path: ".emacs", Kind: Guarded, Reason: "emacs runs it", Source: "GNU Emacs manual, Init File"},
+	{Path: ".emacs.d", Kind: Guarded, Reason: "emacs runs it", Source: "GNU Emacs manual, Init File"},
+	{Path: ".config/emacs", Kind: Guarded, Reason: "emacs runs it", Source: "GNU Emacs manual, Init File"},
+	{Path: ".hgrc", Kind: Guarded, Reason: "as .hg/hgrc", Source: "hgrc(5)"},
+	{Path: ".jjconfig.toml", Kind: Guarded, Reason: "as .jj/repo/config.toml", Source: "docs.jj-vcs.dev, config"},
+	{Path: ".config/jj", Kind: Guarded, Reason: "as .jj/repo/config.toml", Source: "docs.jj-vcs.dev, config"},
 	{Path: ".config/fish", Kind: Guarded, Reason: "as .bashrc, of fish", Source: "fish(1), configuration files"},
 	{Path: ".gitconfig", Kind: Guarded, Reason: "as .git/config, if the project is a home directory or its files are linked there", Source: "git-config(1), FILES"},
 	{Path: ".config/git", Kind: Guarded, Reason: "as .gitconfig", Source: "git-config(1), FILES"},
+	{Path: ".envrc", Kind: Hidden, files: true, holds: assigned, Reason: "as .env, if it sets a secret", Source: "direnv(1)"},
 	{Path: ".envrc", Kind: Guarded, Reason: "direnv runs it in the shell", Source: "direnv(1)"},
 	{Path: ".envrc.*", Kind: Guarded, Reason: "as .envrc, which may load it", Source: "direnv-stdlib(1)"},
 	{Path: ".direnv", Kind: Guarded, Reason: "environments that direnv loads and programs that it puts on the PATH", Source: "direnv-stdlib(1)"},
@@ -159,6 +316,12 @@ var Defaults = []Rule{
 	{Path: ".rtx.toml", Kind: Guarded, Reason: "as .mise.toml", Source: "mise.jdx.dev/configuration.html"},
 	{Path: ".tool-versions", Kind: Guarded, Reason: "names programs that asdf and mise install and run", Source: "asdf-vm.com/manage/configuration.html"},
 	{Path: ".autoenv", Kind: Guarded, Reason: "autoenv runs it in the shell", Source: "github.com/hyperupcall/autoenv"},
+	{Path: ".autoenv*", Kind: Guarded, Reason: "as .autoenv, for cd and leaving, also of zsh", Source: "github.com/Tarrasch/zsh-autoenv"},
+	{Path: ".mise.*.toml", Kind: Guarded, Reason: "as .mise.toml", Source: "mise.jdx.dev/configuration.html"},
+	{Path: "mise.*.toml", Kind: Guarded, Reason: "as .mise.toml", Source: "mise.jdx.dev/configuration.html"},
+	{Path: ".mise-tasks", Kind: Guarded, Reason: "programs that mise runs", Source: "mise.jdx.dev/tasks"},
+	{Path: ".rtx.*.toml", Kind: Guarded, Reason: "as .mise.toml", Source: "mise.jdx.dev/configuration.html"},
+	{Path: ".config/rtx", Kind: Guarded, Reason: "as .mise.toml", Source: "mise.jdx.dev/configuration.html"},
 
 	{Path: ".mcp.json", Kind: Guarded, Reason: "programs that agents start", Source: "modelcontextprotocol.io"},
 	{Path: ".claude/settings.json", Kind: Guarded, Reason: "hooks and permissions of Claude Code", Source: "docs.claude.com, Claude Code settings"},
@@ -207,6 +370,83 @@ var Defaults = []Rule{
 	{Path: ".crush.json", Kind: Guarded, Reason: "programs that Crush starts", Source: "github.com/charmbracelet/crush"},
 	{Path: "crush.json", Kind: Guarded, Reason: "as .crush.json", Source: "github.com/charmbracelet/crush"},
 	{Path: ".agents/skills", Kind: Guarded, Reason: "skills with programs, of several agents", Source: "agentskills.io"},
+	{Path: ".claude-plugin", Kind: Guarded, Reason: "plugins with programs", Source: "docs.claude.com, plugins"},
+	{Path: ".claude.json", Kind: Guarded, Reason: "programs and permissions of Claude Code, if the project is a home directory", Source: "docs.claude.com, Claude Code settings"},
+	{Path: ".claude/workflows", Kind: Guarded, Reason: "programs that Claude Code runs", Source: "docs.claude.com, Claude Code settings"},
+	{Path: ".claude/statusline*", Kind: Guarded, Reason: "a usual program of its status line", Source: "docs.claude.com, status line"},
+	{Path: ".codex/agents", Kind: Guarded, Reason: "agents with tools", Source: "developers.openai.com/codex"},
+	{Path: ".codex/skills", Kind: Guarded, Reason: "skills with programs", Source: "developers.openai.com/codex"},
+	{Path: ".codex/environments", Kind: Guarded, Reason: "commands that prepare a working tree", Source: "developers.openai.com/codex"},
+	{Path: ".gemini/agents", Kind: Guarded, Reason: "agents with tools", Source: "geminicli.com/docs"},
+	{Path: ".gemini/skills", Kind: Guarded, Reason: "skills with programs", Source: "geminicli.com/docs"},
+	{Path: ".gemini/policies", Kind: Guarded, Reason: "permissions of Gemini CLI", Source: "geminicli.com/docs"},
+	{Path: ".gemini/sandbox*", Kind: Guarded, Reason: "the sandbox of Gemini CLI", Source: "geminicli.com/docs"},
+	{Path: ".cursor/skills", Kind: Guarded, Reason: "skills with programs", Source: "docs.cursor.com"},
+	{Path: ".cursor/plugins", Kind: Guarded, Reason: "plugins with programs", Source: "docs.cursor.com"},
+	{Path: ".cursor/sandbox.json", Kind: Guarded, Reason: "permissions of Cursor's agent", Source: "docs.cursor.com"},
+	{Path: ".cursor/permissions.json", Kind: Guarded, Reason: "permissions of Cursor's agent", Source: "docs.cursor.com"},
+	{Path: ".cursor/worktrees.json", Kind: Guarded, Reason: "commands that prepare a working tree", Source: "docs.cursor.com"},
+	{Path: ".qwen/commands", Kind: Guarded, Reason: "commands with shell text", Source: "qwenlm.github.io/qwen-code-docs"},
+	{Path: ".qwen/agents", Kind: Guarded, Reason: "agents with tools", Source: "qwenlm.github.io/qwen-code-docs"},
+	{Path: ".qwen/skills", Kind: Guarded, Reason: "skills with programs", Source: "qwenlm.github.io/qwen-code-docs"},
+	{Path: ".qwen/extensions", Kind: Guarded, Reason: "extensions with programs", Source: "qwenlm.github.io/qwen-code-docs"},
+	{Path: ".qwen/hooks", Kind: Guarded, Reason: "programs that hooks run", Source: "qwenlm.github.io/qwen-code-docs"},
+	{Path: ".opencode.json", Kind: Guarded, Reason: "as opencode.json", Source: "opencode.ai/docs/config"},
+	{Path: ".amp/settings.jsonc", Kind: Guarded, Reason: "as settings.json", Source: "ampcode.com/manual"},
+	{Path: ".amp/commands", Kind: Guarded, Reason: "commands with shell text", Source: "ampcode.com/manual"},
+	{Path: ".amp/toolbox", Kind: Guarded, Reason: "programs that are tools", Source: "ampcode.com/manual"},
+	{Path: ".amp/tools", Kind: Guarded, Reason: "programs that are tools", Source: "ampcode.com/manual"},
+	{Path: ".amp/skills", Kind: Guarded, Reason: "skills with programs", Source: "ampcode.com/manual"},
+	{Path: ".amp/plugins", Kind: Guarded, Reason: "plugins with programs", Source: "ampcode.com/manual"},
+	{Path: ".kiro/agents", Kind: Guarded, Reason: "agents with tools and hooks", Source: "kiro.dev/docs"},
+	{Path: ".kiro/skills", Kind: Guarded, Reason: "skills with programs", Source: "kiro.dev/docs"},
+	{Path: ".kiro/powers", Kind: Guarded, Reason: "programs that Kiro starts", Source: "kiro.dev/docs"},
+	{Path: ".roo/commands", Kind: Guarded, Reason: "commands with shell text", Source: "docs.roocode.com"},
+	{Path: ".roo/tools", Kind: Guarded, Reason: "programs that are tools", Source: "docs.roocode.com"},
+	{Path: ".roo/skills", Kind: Guarded, Reason: "skills with programs", Source: "docs.roocode.com"},
+	{Path: ".windsurf/mcp_config.json", Kind: Guarded, Reason: "programs that Windsurf starts", Source: "docs.windsurf.com"},
+	{Path: ".windsurf/workflows", Kind: Guarded, Reason: "commands with shell text", Source: "docs.windsurf.com"},
+	{Path: ".windsurf/skills", Kind: Guarded, Reason: "skills with programs", Source: "docs.windsurf.com"},
+	{Path: ".continuerc.json", Kind: Guarded, Reason: "as .continue", Source: "docs.continue.dev"},
+	{Path: ".github/mcp.json", Kind: Guarded, Reason: "programs that Copilot starts", Source: "docs.github.com, Copilot CLI"},
+	{Path: ".github/lsp.json", Kind: Guarded, Reason: "programs that Copilot starts", Source: "docs.github.com, Copilot CLI"},
+	{Path: ".github/agents", Kind: Guarded, Reason: "agents with tools", Source: "docs.github.com, custom agents"},
+	{Path: ".github/skills", Kind: Guarded, Reason: "skills with programs", Source: "docs.github.com, agent skills"},
+	{Path: ".github/extensions", Kind: Guarded, Reason: "programs that Copilot runs", Source: "docs.github.com, Copilot CLI"},
+	{Path: ".copilot", Kind: Guarded, Reason: "hooks, programs and permissions of Copilot, if the project is a home directory", Source: "docs.github.com, Copilot CLI"},
+	{Path: ".clinerules/workflows", Kind: Guarded, Reason: "commands with shell text", Source: "docs.cline.bot"},
+	{Path: ".cline", Kind: Guarded, Reason: "hooks, skills and programs of Cline", Source: "docs.cline.bot"},
+	{Path: ".kilocode/workflows", Kind: Guarded, Reason: "commands with shell text", Source: "kilocode.ai/docs"},
+	{Path: ".kilocode/skills", Kind: Guarded, Reason: "skills with programs", Source: "kilocode.ai/docs"},
+	{Path: ".kilo", Kind: Guarded, Reason: "as .opencode, of Kilo Code", Source: "kilocode.ai/docs"},
+	{Path: "kilo.json*", Kind: Guarded, Reason: "as opencode.json", Source: "kilocode.ai/docs"},
+	{Path: ".amazonq/agents", Kind: Guarded, Reason: "as cli-agents", Source: "docs.aws.amazon.com, Amazon Q Developer"},
+	{Path: ".junie/commands", Kind: Guarded, Reason: "commands with shell text", Source: "jetbrains.com/help/junie"},
+	{Path: ".junie/agents", Kind: Guarded, Reason: "agents with tools", Source: "jetbrains.com/help/junie"},
+	{Path: ".junie/skills", Kind: Guarded, Reason: "skills with programs", Source: "jetbrains.com/help/junie"},
+	{Path: ".crush", Kind: Guarded, Reason: "commands and skills of Crush", Source: "github.com/charmbracelet/crush"},
+	{Path: ".agents/plugins", Kind: Guarded, Reason: "programs that goose starts", Source: "goose-docs.ai"},
+	{Path: ".agents/hooks", Kind: Guarded, Reason: "programs that hooks run", Source: "agentskills.io"},
+	{Path: ".agents/commands", Kind: Guarded, Reason: "commands with shell text", Source: "agentskills.io"},
+	{Path: ".agents/mcp.json", Kind: Guarded, Reason: "programs that agents start", Source: "agentskills.io"},
+	{Path: ".agent/workflows", Kind: Guarded, Reason: "commands that Antigravity runs", Source: "antigravity.google/docs"},
+	{Path: ".agent/skills", Kind: Guarded, Reason: "skills with programs", Source: "antigravity.google/docs"},
+	{Path: ".goose", Kind: Guarded, Reason: "hooks, tools, commands and permissions of goose", Source: "goose-docs.ai"},
+	{Path: ".augment", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Auggie", Source: "docs.augmentcode.com"},
+	{Path: ".openhands", Kind: Guarded, Reason: "hooks, tools, commands and permissions of OpenHands (setup.sh, hooks)", Source: "docs.openhands.dev"},
+	{Path: ".pi", Kind: Guarded, Reason: "hooks, tools, commands and permissions of pi", Source: "github.com/badlogic/pi-mono"},
+	{Path: ".vibe", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Mistral Vibe", Source: "docs.mistral.ai"},
+	{Path: ".iflow", Kind: Guarded, Reason: "hooks, tools, commands and permissions of iFlow", Source: "platform.iflow.cn"},
+	{Path: ".codebuddy", Kind: Guarded, Reason: "hooks, tools, commands and permissions of CodeBuddy", Source: "codebuddy.ai/docs"},
+	{Path: ".qoder", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Qoder", Source: "docs.qoder.com"},
+	{Path: ".rovodev", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Rovo Dev", Source: "support.atlassian.com, Rovo Dev"},
+	{Path: ".tabnine", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Tabnine's agent", Source: "docs.tabnine.com"},
+	{Path: ".grok", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Grok CLI", Source: "docs.x.ai"},
+	{Path: ".kimi", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Kimi CLI", Source: "moonshotai.github.io/kimi-cli"},
+	{Path: ".zencoder", Kind: Guarded, Reason: "hooks, tools, commands and permissions of Zencoder", Source: "docs.zencoder.ai"},
+	{Path: ".trae/mcp.json", Kind: Guarded, Reason: "programs that Trae starts", Source: "docs.trae.ai"},
+	{Path: ".aider.conf.yaml", Kind: Guarded, Reason: "as .aider.conf.yml", Source: "aider.chat/docs/config.html"},
+	{Path: "conductor.json", Kind: Guarded, Reason: "commands that prepare a working tree", Source: "docs.conductor.build"},
 	{Path: "bawn.yaml", Kind: Guarded, Reason: "settings of the sandbox itself", Source: "docs/policy.md"},
 
 	{Path: ".env", Kind: Hidden, files: true, Reason: "secrets of an application", Source: "12factor.net/config"},
@@ -239,6 +479,116 @@ var Defaults = []Rule{
 	{Path: ".ssh", Kind: Hidden, Reason: "keys", Source: "ssh(1), FILES"},
 	{Path: ".gnupg", Kind: Hidden, Reason: "keys", Source: "gpg(1), FILES"},
 	{Path: ".terraformrc", Kind: Hidden, holds: []string{"token"}, files: true, Reason: "token, if it holds one", Source: "developer.hashicorp.com/terraform/cli/config"},
+	{Path: ".env-*", Kind: Hidden, files: true, Reason: "as .env", Source: "12factor.net/config"},
+	{Path: ".env_*", Kind: Hidden, files: true, Reason: "as .env", Source: "12factor.net/config"},
+	{Path: "*.env", Kind: Hidden, files: true, holds: assigned, Reason: "as .env, if it sets a secret", Source: "docs.docker.com, env_file"},
+	{Path: ".flaskenv", Kind: Hidden, files: true, holds: assigned, Reason: "as .env, if it sets a secret", Source: "flask.palletsprojects.com, cli"},
+	{Path: ".dev.vars", Kind: Hidden, files: true, Reason: "secrets of an application", Source: "developers.cloudflare.com/workers, secrets"},
+	{Path: ".dev.vars.*", Kind: Hidden, files: true, but: []string{"*.example", "*.sample"}, Reason: "as .dev.vars; not .example, .sample", Source: "developers.cloudflare.com/workers, secrets"},
+	{Path: "id_*", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "ssh(1), FILES"},
+	{Path: "*_rsa", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "ssh-keygen(1)"},
+	{Path: "*_dsa", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "ssh-keygen(1)"},
+	{Path: "*_ecdsa", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "ssh-keygen(1)"},
+	{Path: "*_ed25519", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "ssh-keygen(1)"},
+	{Path: "ssh_host_*", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "sshd(8), FILES"},
+	{Path: "*.ppk", Kind: Hidden, files: true, Reason: "private key", Source: "PuTTY manual"},
+	{Path: "*.p8", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "RFC 5958"},
+	{Path: "*.crt", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "RFC 7468"},
+	{Path: "*.cer", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "RFC 7468"},
+	{Path: "*.cert", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "RFC 7468"},
+	{Path: "*.asc", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "gpg(1)"},
+	{Path: "*.ovpn", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "openvpn(8)"},
+	{Path: "*.agekey", Kind: Hidden, files: true, holds: privateKey, Reason: "private key, if it holds one", Source: "age(1)"},
+	{Path: "keys.txt", Kind: Hidden, files: true, holds: privateKey, Reason: "private key of age, if it holds one", Source: "github.com/getsops/sops"},
+	{Path: "wg*.conf", Kind: Hidden, files: true, holds: []string{"PrivateKey"}, Reason: "private key of WireGuard, if it holds one", Source: "wg(8)"},
+	{Path: "*.jks", Kind: Hidden, files: true, Reason: "private keys with their certificates", Source: "keytool(1)"},
+	{Path: "*.keystore", Kind: Hidden, files: true, but: []string{"debug.keystore"}, Reason: "as *.jks; not debug.keystore", Source: "developer.android.com, app signing"},
+	{Path: "*.pkcs12", Kind: Hidden, files: true, Reason: "as *.p12", Source: "RFC 7292"},
+	{Path: "*.kdbx", Kind: Hidden, files: true, Reason: "passwords of KeePass", Source: "keepass.info"},
+	{Path: "*.kdb", Kind: Hidden, files: true, Reason: "passwords of KeePass", Source: "keepass.info"},
+	{Path: "master.key", Kind: Hidden, files: true, Reason: "key of an application's secrets", Source: "guides.rubyonrails.org/security.html"},
+	{Path: "production.key", Kind: Hidden, files: true, Reason: "as master.key", Source: "guides.rubyonrails.org/security.html"},
+	{Path: "staging.key", Kind: Hidden, files: true, Reason: "as master.key", Source: "guides.rubyonrails.org/security.html"},
+	{Path: "development.key", Kind: Hidden, files: true, Reason: "as master.key", Source: "guides.rubyonrails.org/security.html"},
+	{Path: ".streamlit/secrets.toml", Kind: Hidden, files: true, Reason: "secrets of an application", Source: "docs.streamlit.io, secrets management"},
+	{Path: "secrets*.json", Kind: Hidden, files: true, holds: issued, Reason: "keys and tokens, if it holds any that are known by their form", Source: "12factor.net/config"},
+	{Path: "secrets*.yml", Kind: Hidden, files: true, holds: issued, Reason: "keys and tokens, if it holds any that are known by their form", Source: "12factor.net/config"},
+	{Path: "secrets*.yaml", Kind: Hidden, files: true, holds: issued, Reason: "keys and tokens, if it holds any that are known by their form", Source: "12factor.net/config"},
+	{Path: "secrets*.toml", Kind: Hidden, files: true, holds: issued, Reason: "keys and tokens, if it holds any that are known by their form", Source: "12factor.net/config"},
+	{Path: "*service*account*.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "*adminsdk*.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "gcp*.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "google*.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "*key*.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "*-############.json", Kind: Hidden, files: true, holds: privateKey, Reason: "key of a service account, if it holds one; # is a hexadecimal digit", Source: "cloud.google.com/iam/docs, service account keys"},
+	{Path: "gha-creds-*.json", Kind: Hidden, files: true, Reason: "credentials of a cloud", Source: "github.com/google-github-actions/auth"},
+	{Path: "application_default_credentials.json", Kind: Hidden, files: true, Reason: "credentials of a cloud", Source: "cloud.google.com/docs/authentication"},
+	{Path: "client_secret*.json", Kind: Hidden, files: true, holds: []string{"client_secret"}, Reason: "secret of an application, if it holds one", Source: "developers.google.com/identity"},
+	{Path: "token.json", Kind: Hidden, files: true, holds: []string{"refresh_token", "access_token"}, Reason: "token, if it holds one", Source: "developers.google.com/identity"},
+	{Path: "auth.json", Kind: Hidden, files: true, holds: []string{"oauth", "http-basic", "bearer", "token", "auth\":"}, Reason: "passwords of registries, tokens of agents, if it holds any", Source: "getcomposer.org, Authentication"},
+	{Path: "auth.toml", Kind: Hidden, files: true, holds: []string{"password", "token"}, Reason: "passwords of registries, if it holds any", Source: "python-poetry.org, repositories"},
+	{Path: ".credentials.json", Kind: Hidden, files: true, Reason: "login of an agent", Source: "docs.claude.com, Claude Code settings"},
+	{Path: "oauth_creds.json", Kind: Hidden, files: true, Reason: "login of an agent", Source: "geminicli.com/docs"},
+	{Path: "credentials.toml", Kind: Hidden, files: true, holds: []string{"token", "secret", "password"}, Reason: "token, if it holds one", Source: "doc.rust-lang.org/cargo, cargo login"},
+	{Path: "credentials.tfrc.json", Kind: Hidden, files: true, Reason: "token", Source: "developer.hashicorp.com/terraform/cli/config"},
+	{Path: ".gem/credentials", Kind: Hidden, files: true, Reason: "token", Source: "RubyGems guides"},
+	{Path: ".config/git/credentials", Kind: Hidden, files: true, Reason: "passwords of git", Source: "git-credential-store(1)"},
+	{Path: "terraform.rc", Kind: Hidden, files: true, holds: []string{"token"}, Reason: "token, if it holds one", Source: "developer.hashicorp.com/terraform/cli/config"},
+	{Path: "*.tfstate", Kind: Hidden, files: true, holds: []string{"password", "secret", "token", "private_key"}, Reason: "secrets of the infrastructure, if it holds any", Source: "developer.hashicorp.com/terraform, sensitive data"},
+	{Path: "*.tfstate.*", Kind: Hidden, files: true, holds: []string{"password", "secret", "token", "private_key"}, Reason: "secrets of the infrastructure, if it holds any", Source: "developer.hashicorp.com/terraform, sensitive data"},
+	{Path: "*.tfvars", Kind: Hidden, files: true, holds: []string{"password", "secret", "token", "private_key"}, Reason: "secrets of the infrastructure, if it holds any", Source: "developer.hashicorp.com/terraform, sensitive data"},
+	{Path: "*.tfvars.json", Kind: Hidden, files: true, holds: []string{"password", "secret", "token", "private_key"}, Reason: "secrets of the infrastructure, if it holds any", Source: "developer.hashicorp.com/terraform, sensitive data"},
+	{Path: ".terraform.d", Kind: Hidden, Reason: "tokens", Source: "developer.hashicorp.com/terraform/cli/config"},
+	{Path: ".vault-token", Kind: Hidden, files: true, Reason: "token", Source: "developer.hashicorp.com/vault"},
+	{Path: ".vault_pass*", Kind: Hidden, files: true, Reason: "password of Ansible", Source: "docs.ansible.com, vault"},
+	{Path: ".vault-pass*", Kind: Hidden, files: true, Reason: "password of Ansible", Source: "docs.ansible.com, vault"},
+	{Path: "vault_pass*", Kind: Hidden, files: true, Reason: "password of Ansible", Source: "docs.ansible.com, vault"},
+	{Path: "vault-pass*", Kind: Hidden, files: true, Reason: "password of Ansible", Source: "docs.ansible.com, vault"},
+	{Path: ".pgpass", Kind: Hidden, files: true, Reason: "passwords", Source: "postgresql.org, The Password File"},
+	{Path: "pgpass.conf", Kind: Hidden, files: true, Reason: "passwords", Source: "postgresql.org, The Password File"},
+	{Path: ".my.cnf", Kind: Hidden, files: true, holds: []string{"password"}, Reason: "password, if it holds one", Source: "dev.mysql.com, option files"},
+	{Path: ".mylogin.cnf", Kind: Hidden, files: true, Reason: "passwords", Source: "dev.mysql.com, mysql_config_editor"},
+	{Path: ".authinfo", Kind: Hidden, files: true, Reason: "passwords", Source: "GNU Emacs auth-source manual"},
+	{Path: ".htpasswd", Kind: Hidden, files: true, Reason: "hashes of passwords", Source: "httpd.apache.org, htpasswd"},
+	{Path: ".s3cfg", Kind: Hidden, files: true, Reason: "keys of a cloud", Source: "s3tools.org"},
+	{Path: ".boto", Kind: Hidden, files: true, Reason: "keys of a cloud", Source: "cloud.google.com/storage/docs, boto"},
+	{Path: "rclone.conf", Kind: Hidden, files: true, holds: []string{"pass", "token", "secret", "key"}, Reason: "keys of clouds, if it holds any", Source: "rclone.org/docs"},
+	{Path: ".dockercfg", Kind: Hidden, files: true, Reason: "passwords of registries", Source: "docs.docker.com, docker login"},
+	{Path: ".dockerconfigjson", Kind: Hidden, files: true, Reason: "passwords of registries", Source: "kubernetes.io, pull an image"},
+	{Path: "kubeconfig*", Kind: Hidden, files: true, holds: []string{"client-key-data", "token:", "password:"}, Reason: "credentials of a cluster, if it holds any", Source: "kubernetes.io, kubeconfig"},
+	{Path: "*.kubeconfig", Kind: Hidden, files: true, holds: []string{"client-key-data", "token:", "password:"}, Reason: "credentials of a cluster, if it holds any", Source: "kubernetes.io, kubeconfig"},
+	{Path: "admin.conf", Kind: Hidden, files: true, holds: []string{"client-key-data", "token:", "password:"}, Reason: "credentials of a cluster, if it holds any", Source: "kubernetes.io, kubeconfig"},
+	{Path: ".oci", Kind: Hidden, Reason: "credentials of a cloud", Source: "docs.oracle.com, OCI CLI"},
+	{Path: ".aliyun", Kind: Hidden, Reason: "credentials of a cloud", Source: "alibabacloud.com, CLI"},
+	{Path: ".bluemix", Kind: Hidden, Reason: "credentials of a cloud", Source: "cloud.ibm.com/docs/cli"},
+	{Path: ".config/gh", Kind: Hidden, Reason: "token", Source: "cli.github.com/manual"},
+	{Path: ".config/glab-cli", Kind: Hidden, Reason: "token", Source: "docs.gitlab.com, glab"},
+	{Path: ".config/hub", Kind: Hidden, Reason: "token", Source: "hub.github.com"},
+	{Path: ".config/doctl", Kind: Hidden, Reason: "credentials of a cloud", Source: "docs.digitalocean.com"},
+	{Path: ".config/hcloud", Kind: Hidden, Reason: "credentials of a cloud", Source: "github.com/hetznercloud/cli"},
+	{Path: ".config/scw", Kind: Hidden, Reason: "credentials of a cloud", Source: "scaleway.com/docs"},
+	{Path: ".config/op", Kind: Hidden, Reason: "passwords", Source: "developer.1password.com"},
+	{Path: ".config/sops", Kind: Hidden, Reason: "keys", Source: "github.com/getsops/sops"},
+	{Path: ".config/github-copilot", Kind: Hidden, Reason: "token", Source: "docs.github.com, Copilot"},
+	{Path: ".config/solana", Kind: Hidden, Reason: "keys", Source: "solana.com/docs"},
+	{Path: ".password-store", Kind: Hidden, Reason: "passwords", Source: "pass(1)"},
+	{Path: ".putty", Kind: Hidden, Reason: "keys", Source: "PuTTY manual"},
+	{Path: ".cloudflared", Kind: Hidden, Reason: "credentials of a tunnel", Source: "developers.cloudflare.com"},
+	{Path: ".kaggle", Kind: Hidden, Reason: "token", Source: "Kaggle API documentation"},
+	{Path: ".huggingface", Kind: Hidden, Reason: "token", Source: "Hugging Face documentation"},
+	{Path: ".pulumi", Kind: Hidden, Reason: "credentials", Source: "pulumi.com/docs"},
+	{Path: ".databrickscfg", Kind: Hidden, files: true, Reason: "token", Source: "docs.databricks.com"},
+	{Path: ".sentryclirc", Kind: Hidden, files: true, holds: []string{"token"}, Reason: "token, if it holds one", Source: "docs.sentry.io"},
+	{Path: "ngrok.yml", Kind: Hidden, files: true, holds: []string{"authtoken"}, Reason: "token, if it holds one", Source: "ngrok.com/docs"},
+	{Path: "wallet.dat", Kind: Hidden, files: true, Reason: "keys", Source: "bitcoin.org"},
+	{Path: "UTC--*", Kind: Hidden, files: true, Reason: "key", Source: "geth.ethereum.org"},
+	{Path: ".yarnrc", Kind: Hidden, files: true, holds: []string{"_authToken", "_password"}, Reason: "token, if it holds one", Source: "Yarn 1 documentation"},
+	{Path: "pip.conf", Kind: Hidden, files: true, holds: []string{"@"}, Reason: "password, if it holds one", Source: "pip.pypa.io, configuration"},
+	{Path: ".bundle/config", Kind: Hidden, files: true, holds: []string{"__COM:", "__IO:", "__ORG:", "__NET:"}, Reason: "password, if it holds one", Source: "bundler.io, bundle config"},
+	{Path: "nuget.config", Kind: Hidden, files: true, holds: []string{"ClearTextPassword", "\"Password\""}, Reason: "password, if it holds one", Source: "learn.microsoft.com/nuget, nuget.config"},
+	{Path: ".m2/settings.xml", Kind: Hidden, files: true, holds: []string{"<password>"}, Reason: "password, if it holds one", Source: "maven.apache.org/settings.html"},
+	{Path: "settings-security.xml", Kind: Hidden, files: true, Reason: "password", Source: "maven.apache.org, password encryption"},
+	{Path: "gradle.properties", Kind: Hidden, files: true, holds: []string{"assword=", "assword =", "oken=", "oken =", "ecret=", "ecret ="}, Reason: "password, if it holds one", Source: "docs.gradle.org, build environment"},
 }
 
 // Describe returns a path of the list as it is shown: with .git/ before it for those of git.
