@@ -238,6 +238,41 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// TestTargetsOfHooks: files that hooks of agents run, and that .envrc loads, are guarded; others that these
+// files name are not.
+func TestTargetsOfHooks(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		".claude/settings.json": `{"permissions": {"allow": ["Read(./src/main.ts)"]}, "env": {"command": "src/main.ts"}, "statusLine": {"command": "sh tools/line.sh"}, "apiKeyHelper": "tools/key",
+			"hooks": {"PreToolUse": [{"matcher": "src/main.ts", "hooks": [{"type": "command", "command": "\"$CLAUDE_PROJECT_DIR\"/tools/lint.sh --fix; python3 ${CLAUDE_PROJECT_DIR}/tools/check.py"}]}]}}`,
+		".cursor/hooks.json":    `{"version": 1, "hooks": {"stop": [{"command": "./tools/stop.sh"}]}}`,
+		".github/hooks/a.json":  `{"hooks": {"sessionStart": [{"bash": "tools/start.sh"}]}}`,
+		".gemini/settings.json": `not JSON`,
+		".envrc":                "# source tools/comment.sh\nwatch_file package.json\nexport A=package.json\n  source_env tools/env.sh\nuse flake\n. ./tools/dot.sh\n./tools/run.sh\nsource /etc/profile\nuse\n\n",
+		"package.json":          "", "flake.nix": "", "shell.nix": "", "src/main.ts": "",
+		"tools/lint.sh": "", "tools/check.py": "", "tools/stop.sh": "", "tools/start.sh": "", "tools/line.sh": "", "tools/key": "", "tools/env.sh": "", "tools/dot.sh": "", "tools/run.sh": "", "tools/comment.sh": "", "tools/other.sh": "",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := Targets(root)
+	slices.Sort(got)
+	want := []string{"flake.nix", "tools/check.py", "tools/dot.sh", "tools/env.sh", "tools/key", "tools/line.sh", "tools/lint.sh", "tools/run.sh", "tools/start.sh", "tools/stop.sh"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestPresent(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{".env": "", "a/.env.local": "", "node_modules/.env": "", "a/x.pem": "-----BEGIN PRIVATE KEY-----", "a/ca.pem": "-----BEGIN CERTIFICATE-----", ".aws/credentials": ""} {

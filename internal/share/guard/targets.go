@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
@@ -19,7 +20,7 @@ const maxConfig = 1 << 20
 
 // Targets returns paths of a project, from its root, that the host's own configuration runs or
 // reads: what the project's .git/config names (core.hooksPath, core.fsmonitor, included
-// files, filters), and where guarded paths of its root lead that are symbolic links; and
+// files, filters), what hooks of agents and .envrc run or load (named.go), and where guarded paths of its root lead that are symbolic links; and
 // where hidden ones lead. It reads the host's files, before a guest runs. What it cannot
 // read names nothing.
 func Targets(root string) (guarded, hidden []string) {
@@ -32,7 +33,7 @@ func Targets(root string) (guarded, hidden []string) {
 		}
 		return "", false
 	}
-	for _, named := range namedByGit(root) {
+	for _, named := range slices.Concat(namedByGit(root), namedByConfig(root)) {
 		if rel, ok := inside(named); ok {
 			guarded = append(guarded, rel)
 		}
