@@ -30,12 +30,16 @@ var knownMethods = []string{
 }
 
 // A header whose name has one of otherWords and one of pathWords asks for another path
-// (X-Original-URL, X-Forwarded-Prefix), as do those in pathHeaders: the target of WebDAV's COPY
-// and MOVE (RFC 4918, 10.3), and the source of a copy in object stores. In lower case.
+// (X-Original-URL, X-Forwarded-Prefix, X-OriginalURL), as do those in pathHeaders: the target of WebDAV's COPY
+// and MOVE (RFC 4918, 10.3), the source of a copy in object stores, and what gateways of frameworks (CGI,
+// Rack, Azure) take for the path or for its place on the disk. In lower case.
 var (
-	otherWords  = []string{"original", "rewrite", "override", "forwarded", "envoy", "request", "proxy"}
-	pathWords   = []string{"url", "uri", "path", "prefix"}
-	pathHeaders = []string{"destination", "script-name", "x-script-name", "x-http-destinationurl", "x-amz-copy-source", "x-amz-rename-source", "x-goog-copy-source", "x-ms-copy-source", "x-ms-rename-source", "x-copy-from", "x-oss-copy-source"}
+	otherWords  = []string{"original", "rewrite", "override", "forwarded", "forward", "envoy", "request", "proxy", "real", "target", "upstream", "backend", "matched", "invoke", "unencoded"}
+	pathWords   = []string{"url", "uri", "path", "pathname", "prefix", "route"}
+	pathHeaders = []string{
+		"destination", "script-name", "x-script-name", "path-info", "x-path-info", "path-translated", "x-http-destinationurl", "x-amz-copy-source", "x-amz-rename-source", "x-goog-copy-source", "x-ms-copy-source", "x-ms-rename-source", "x-copy-from", "x-oss-copy-source",
+		"x-sendfile-type", "x-accel-mapping",
+	}
 )
 
 // overrides returns the other methods that a request asks for, and a header that asks for
@@ -69,11 +73,19 @@ func overrides(query string, header iter.Seq2[string, string]) (methods []string
 // isPathHeader reports whether a header, in lower case, asks for another path.
 func isPathHeader(name string) bool {
 	words := strings.Split(name, "-")
-	return slices.Contains(pathHeaders, name) || containsAny(words, otherWords) && containsAny(words, pathWords)
+	return slices.Contains(pathHeaders, name) || containsAny(words, otherWords) && containsAny(words, pathWords) || slices.ContainsFunc(words, isTwoWords)
 }
 
 func containsAny(words, of []string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(of, w) })
+}
+
+// isTwoWords reports whether a word is one of otherWords and one of pathWords together.
+func isTwoWords(word string) bool {
+	return slices.ContainsFunc(otherWords, func(o string) bool {
+		rest, ok := strings.CutPrefix(word, o)
+		return ok && slices.Contains(pathWords, rest)
+	})
 }
 
 // decoded undoes the encoding of a part of a query; what is no encoding stays.

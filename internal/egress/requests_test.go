@@ -115,6 +115,12 @@ func TestRequestRulesOverTLS(t *testing.T) {
 			{"POST", "/v1/x", []string{"X-Tunneled-Method", "PATCH"}, 403, "PATCH"},
 			{"POST", "/v1/x", []string{"X-Original-URI", "/v1/admin"}, 403, "x-original-uri"},
 			{"POST", "/v1/x", []string{"X_Forwarded_Path", "/v1/admin"}, 403, "x-forwarded-path"},
+			{"GET", "/v1/x", []string{"X-OriginalURL", "/v1/admin"}, 403, "x-originalurl"},
+			{"GET", "/v1/x", []string{"X-Matched-Path", "/v1/admin"}, 403, "x-matched-path"},
+			{"GET", "/v1/x", []string{"X-Waws-Unencoded-Url", "/v1/admin"}, 403, "x-waws-unencoded-url"},
+			{"GET", "/v1/x", []string{"X-Forward-Uri", "/v1/admin"}, 403, "x-forward-uri"},
+			{"GET", "/v1/x", []string{"Path-Info", "/v1/admin"}, 403, "path-info"},
+			{"GET", "/v1/x", []string{"X-Accel-Mapping", "/=/"}, 403, "x-accel-mapping"},
 			{"POST", "/v1/x", []string{"Destination", base + "/v1/admin/y"}, 403, "destination"},
 			{"POST", "/v1/x", []string{"X-Amz-Copy-Source", "/other/secret"}, 403, "x-amz-copy-source"},
 			{"GET", "/v1/last?method=rpc.delete", []string{"X-Method-Override", "POST", "Access-Control-Request-Method", "DELETE", "X-Request-Id", "1", "Hx-Current-Url", "/"}, 202, "hello"},
@@ -144,7 +150,7 @@ func TestRequestRulesOverTLS(t *testing.T) {
 				t.Errorf("a query is logged: %+v", e)
 			}
 		}
-		if strings.Join(allowed, ", ") != "GET /v1/models 202, GET /v1/last 202" || len(denied) != 18 || denied[0] != "DELETE /v1/models 403" || denied[3] != "GET /v1/%2e%2e/x 400" {
+		if strings.Join(allowed, ", ") != "GET /v1/models 202, GET /v1/last 202" || len(denied) != 24 || denied[0] != "DELETE /v1/models 403" || denied[3] != "GET /v1/%2e%2e/x 400" {
 			t.Errorf("log: %q, %q", allowed, denied)
 		}
 	}

@@ -191,11 +191,7 @@ func (s *session) answer(res *http.Response) error {
 	if x != nil && x.login != nil {
 		return s.loginAnswer(x, res)
 	}
-	if x == nil || !x.other {
-		// A session that the server opens for the secret is a credential, too.
-		res.Header.Del("Set-Cookie")
-	}
-	res.Header.Del("Alt-Svc") // another way to the server, which may not be inspected
+	takeOff(res.Header, x)
 	s.i.issued.learn(s.t.host(), res)
 	if swaps := s.swaps(x); swaps != nil {
 		clean(res.Header, swaps)
@@ -211,6 +207,15 @@ func (s *session) answer(res *http.Response) error {
 	}
 	s.countTokens(res)
 	return nil
+}
+
+// takeOff takes off what a guest is not to have of an answer: the session that the server opens for the
+// secret, which is a credential too, and other ways to the server, which may not be inspected.
+func takeOff(h http.Header, x *exchange) {
+	if x == nil || !x.other {
+		h.Del("Set-Cookie")
+	}
+	h.Del("Alt-Svc")
 }
 
 // cleanAnswer arranges that the values are replaced in what follows the head of an answer, or refuses
@@ -233,7 +238,7 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 			res.Header.Del("Content-Length")
 			res.Header.Del("Content-Encoding")
 		}
-		clean(res.Trailer, swaps)
+		s.cleanTrailer(x, res, swaps)
 		return nil
 	}
 	var r io.ReadCloser
@@ -252,10 +257,16 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 		res.ContentLength = -1
 	}
 	res.Body = &cleanBody{
-		swapReader: newSwapReader(r, swaps, func() { clean(res.Trailer, swaps) }),
+		swapReader: newSwapReader(r, swaps, func() { s.cleanTrailer(x, res, swaps) }),
 		decoder:    r, body: res.Body,
 	}
 	return nil
+}
+
+// cleanTrailer replaces the values in the trailer of an answer.
+func (s *session) cleanTrailer(x *exchange, res *http.Response, swaps *swaps) {
+	clean(res.Trailer, swaps)
+	takeOff(res.Trailer, x)
 }
 
 // dropChecksums takes off those of AWS, which are of the encoded bytes.
@@ -341,8 +352,9 @@ func (g *guardedConn) Read(p []byte) (int, error) {
 func (s *session) informed(r *http.Request) *http.Request {
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-			clean(h, s.swaps(exchangeOf(r.Context())))
-			h.Del("Set-Cookie")
+			x := exchangeOf(r.Context())
+			clean(h, s.swaps(x))
+			takeOff(http.Header(h), x)
 			return nil
 		},
 	}))
