@@ -41,8 +41,9 @@ var byName = flatten([]group{
 		"Dockerfile", "Dockerfile.*", "*.dockerfile", "Containerfile", "compose.yml", "compose.yaml", "compose.*.yml", "compose.*.yaml", "docker-compose*.yml", "docker-compose*.yaml", "skaffold.yaml", "Tiltfile", "*.tf", "*.pkr.hcl",
 	}},
 	{Build, "tests, linters and editors run it", []string{
-		"setup.py", "setup.cfg", "pyproject.toml", "tox.ini", "noxfile.py", "conftest.py", "pytest.ini", "sitecustomize.py", "usercustomize.py", "*.pth", "tasks.py", "manage.py", ".pylintrc", "fabfile.py", "dodo.py",
-		"*.config.js", "*.config.cjs", "*.config.mjs", "*.config.ts", "*.config.mts", "*.config.cts", "Gruntfile.js", "gulpfile.js", "gulpfile.ts", "gulpfile.mjs", "Jakefile", ".eslintrc.js", ".eslintrc.cjs", ".prettierrc.js", ".babelrc.js", ".mocharc.js", "karma.conf.js",
+		"setup.py", "setup.cfg", "pyproject.toml", "tox.ini", "noxfile.py", "conftest.py", "pytest.ini", "sitecustomize.py", "usercustomize.py", "*.pth", "tasks.py", "manage.py", ".pylintrc", "fabfile.py", "dodo.py", ".rubocop.yml", ".luacheckrc", ".formatter.exs", ".credo.exs", "phpstan.neon*", "phpunit.xml*", ".clj-kondo/config.edn", "Dangerfile", "Guardfile", "Fastfile", "Capfile",
+		"tsconfig*.json", "jsconfig.json", ".eslintrc*", ".prettierrc*", ".babelrc*", ".stylelintrc*", ".swcrc",
+		"*.config.js", "*.config.cjs", "*.config.mjs", "*.config.ts", "*.config.mts", "*.config.cts", "Gruntfile.js", "gulpfile.js", "gulpfile.ts", "gulpfile.mjs", "Jakefile", ".mocharc.js", "karma.conf.js",
 		".pre-commit-config.yaml", ".pre-commit-hooks.yaml", "lefthook.yml", ".lefthook.yml", ".lefthook/*", ".lintstagedrc*", ".huskyrc*", ".simple-git-hooks.*", ".overcommit.yml", ".golangci.yml", ".golangci.yaml",
 		".watchmanconfig", ".rspec", ".irbrc", ".pryrc", ".perlcriticrc", ".Rprofile", ".Renviron", ".ocamlinit", ".ghci", "*.code-snippets", ".editorconfig.js", ".tmux.conf", ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", "desktop.ini", "*.desktop", ".directory", ".screenrc", ".inputrc",
 		"startup.m", ".python-version", "mise/config.toml", ".user.ini", ".htaccess", "web.config", "profile_default/startup/*",

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ func namedByConfig(root string) (list []string) {
 				continue
 			}
 			for _, command := range commandsIn(value, false) {
-				list = append(list, filesIn(root, command)...)
+				list = append(list, filesIn(root, command, true)...)
 			}
 		}
 	}
@@ -42,9 +43,9 @@ func namedByConfig(root string) (list []string) {
 		switch {
 		case len(words) < 2 && (len(words) == 0 || !strings.HasPrefix(words[0], "./")):
 		case words[0] == "use":
-			list = append(list, filesIn(root, loadedBy[words[1]])...)
+			list = append(list, filesIn(root, loadedBy[words[1]], false)...)
 		case slices.Contains(runners, words[0]) || strings.HasPrefix(words[0], "./"):
-			list = append(list, filesIn(root, line)...)
+			list = append(list, filesIn(root, line, true)...)
 		}
 	}
 	return list
@@ -81,16 +82,23 @@ func commandsIn(value any, hook bool) (list []string) {
 	return list
 }
 
-// filesIn returns the words of a command that name something in the project.
-func filesIn(root, command string) (list []string) {
+// filesIn returns the words of a command that name a file of the project. isNew: also one that is not there
+// yet, if the word is a path.
+func filesIn(root, command string, isNew bool) (list []string) {
 	command = strings.NewReplacer(`"`, "", "'", "").Replace(command) // "$DIR"/program
-	words := strings.FieldsFunc(command, func(c rune) bool { return strings.ContainsRune(" \t\r\n`;&|()<>=,", c) })
+	words := strings.FieldsFunc(command, func(c rune) bool { return strings.ContainsRune(" \t\r\n`;&|()<>=,:!{}", c) })
 	for _, word := range words {
-		for _, dir := range []string{"$CLAUDE_PROJECT_DIR", "${CLAUDE_PROJECT_DIR}", "$GEMINI_PROJECT_DIR", "${GEMINI_PROJECT_DIR}", "$PWD", "${PWD}"} {
-			word = strings.TrimPrefix(word, dir+"/")
+		if _, rest, cut := strings.Cut(word, "/"); cut && strings.HasPrefix(word, "$") {
+			word = rest // of $PWD, $CLAUDE_PROJECT_DIR and others
 		}
 		path := from(root, word)
-		if fi, err := os.Lstat(path); err == nil && path != filepath.Clean(root) && (fi.Mode().IsRegular() || fi.Mode()&fs.ModeSymlink != 0) {
+		switch fi, err := os.Lstat(path); {
+		case err == nil && (fi.Mode().IsRegular() || fi.Mode()&fs.ModeSymlink != 0), errors.Is(err, fs.ErrNotExist) && isNew && strings.Contains(word, "/"):
+			list = append(list, path)
+		}
+		// What stood before it may be the project: $(git rev-parse --show-toplevel)/program.
+		path = filepath.Join(root, word)
+		if fi, err := os.Lstat(path); strings.HasPrefix(word, "/") && err == nil && fi.Mode().IsRegular() {
 			list = append(list, path)
 		}
 	}

@@ -1,15 +1,12 @@
 package guard
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/go-git/go-git/v5/plumbing/format/config"
 
 	"bawn.dev/bawn/internal/sys/pathwalk"
 	"bawn.dev/bawn/internal/sys/regular"
@@ -49,7 +46,8 @@ func Targets(root string) (guarded, hidden []string) {
 			}
 		}
 	}
-	return guarded, hidden
+	slices.Sort(guarded)
+	return slices.Compact(guarded), hidden
 }
 
 // linkTarget returns where a symbolic link leads, and "" for anything else.
@@ -133,39 +131,22 @@ func readSmall(path string) ([]byte, error) {
 }
 
 // namedIn returns the paths that one file of configuration names, and the files that it includes,
-// relative to a directory.
+// relative to a directory. Files that are there count whatever names them: git gets new variables that run
+// programs.
 func namedIn(file, root, dir string) (list, included []string) {
 	text, err := readSmall(file)
 	if err != nil {
 		return nil, nil
 	}
-	c := config.New()
-	if err := config.NewDecoder(bytes.NewReader(text)).Decode(c); err != nil {
-		return nil, nil // git does not read it either
-	}
-	section := func(name, option, value string) {
+	for _, v := range variables(string(text)) {
 		switch {
-		case name == "core" && option == "hookspath":
-			list = append(list, from(root, value))
-		case (name == "include" || name == "includeif") && option == "path":
-			included = append(included, from(dir, value))
-		case runs(name, option):
-			for _, word := range strings.Fields(value) {
-				path := from(root, strings.Trim(word, `"'!`))
-				if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
-					list = append(list, path)
-				}
-			}
-		}
-	}
-	for _, s := range c.Sections {
-		for _, o := range s.Options {
-			section(strings.ToLower(s.Name), strings.ToLower(o.Key), o.Value)
-		}
-		for _, sub := range s.Subsections {
-			for _, o := range sub.Options {
-				section(strings.ToLower(s.Name), strings.ToLower(o.Key), o.Value)
-			}
+		case v.value == "":
+		case v.section == "core" && v.name == "hookspath", v.section == "init" && v.name == "templatedir":
+			list = append(list, from(root, v.value))
+		case (v.section == "include" || v.section == "includeif") && v.name == "path":
+			included = append(included, from(dir, v.value))
+		default:
+			list = append(list, filesIn(root, v.value, runs(v.section, v.name))...)
 		}
 	}
 	return list, included
@@ -184,17 +165,16 @@ func from(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// runs reports whether the value of a variable of git's configuration is a command, or a file
-// that leads to one (git-config(1)).
+// runs reports whether the value of a variable of git's configuration may be a command, or a file that leads
+// to one (git-config(1)): it is not one of those that name branches and other repositories.
 func runs(section, option string) bool {
 	switch section {
-	case "core":
-		switch option {
-		case "fsmonitor", "sshcommand", "editor", "pager", "askpass", "gitproxy", "attributesfile", "alternaterefscommand":
-			return true
-		}
-	case "filter", "alias", "credential", "gpg", "sequence", "pager", "difftool", "mergetool", "merge", "diff", "uploadpack", "browser", "man", "trailer":
-		return true
+	case "branch", "url", "user", "author", "committer", "color", "svn-remote":
+		return false
+	case "remote":
+		return option == "uploadpack" || option == "receivepack" || option == "vcs"
+	case "submodule":
+		return option == "update"
 	}
-	return false
+	return true
 }
