@@ -50,6 +50,10 @@ test-kvm: setup build ## Run tests of real machines under KVM, in an emulated ho
 test-hosts: setup build ## Run sandboxes under unusual conditions of the host: full disks, odd homes, no namespaces, loss of power (root; TESTS='case ...')
 	@scripts/host hosts $(TESTS)
 
+.PHONY: test-arm64
+test-arm64: setup ## Run bawn on an emulated host of arm64, with KVM and without (TESTS='case ...')
+	@scripts/host arm64 $(TESTS)
+
 # VMTEST runs tests of real machines as this user. Those below are too slow for every run: each is
 # skipped unless its variable is set.
 VMTEST = BAWN=$(CURDIR)/bin/bawn BAWN_TEST_CACHE=$(TESTCACHE) $$(scripts/go) test -tags vm ./internal/vmtest -count=1 -v
