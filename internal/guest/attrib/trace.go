@@ -95,13 +95,17 @@ func (t *trace) begin() {
 // traceDir is our instance of the tracer.
 const traceDir = "instances/bawn"
 
-// probeSettings define the probes, for all instances.
-func probeSettings() []tracefs.Setting {
-	list := []tracefs.Setting{{File: "options/record-cmd", Value: "0"}} // else the kernel records every switch of tasks
-	for _, p := range traceProbes {
-		list = append(list, tracefs.Setting{File: "dynamic_events", Value: fmt.Sprintf("f:bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)})
+// setProbes defines the probes, for all instances.
+func setProbes(fs tracefs.FS) error {
+	if err := fs.Write(tracefs.Setting{File: "options/record-cmd", Value: "0"}); err != nil { // else the kernel records every switch of tasks
+		return err
 	}
-	return list
+	for _, p := range traceProbes {
+		if err := fs.Probe(fmt.Sprintf("bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // instanceSettings set our instance up and enable the probes in it.
@@ -120,7 +124,7 @@ func (t *trace) start() error {
 		return err
 	}
 	defer fs.Close()
-	if err := fs.Write(probeSettings()...); err != nil {
+	if err := setProbes(fs); err != nil {
 		return err
 	}
 	if err := fs.NewInstance(traceDir); err != nil {

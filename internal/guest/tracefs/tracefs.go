@@ -73,6 +73,20 @@ func (f FS) write(s Setting) error {
 	return nil
 }
 
+// Probe sets a probe at the beginning of a function of the kernel, "GROUP/EVENT FUNCTION ARGUMENTS": an
+// fprobe, or a kprobe, which costs more, where there are no fprobes. Linux 6.12 has none on arm64, and
+// calls them an invalid argument.
+func (f FS) Probe(definition string) error {
+	err := f.write(Setting{probeFile, "f:" + definition})
+	if errors.Is(err, unix.EINVAL) {
+		err = f.write(Setting{probeFile, "p:" + definition})
+	}
+	return err
+}
+
+// probeFile has a line for each probe.
+const probeFile = "dynamic_events"
+
 // Read returns what a file holds, at most maxFile bytes of it.
 func (f FS) Read(file string) (string, error) {
 	fd, err := unix.Openat(f.root, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)

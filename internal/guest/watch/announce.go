@@ -13,7 +13,7 @@ const (
 	markDir = "instances/bawn-watch"
 	// markProbe is at the beginning of the function that adds each mark of inotify(7) and fanotify(7)
 	// to a file (fs/notify/mark.c).
-	markProbe = "f:bawn/mark fsnotify_add_mark_locked"
+	markProbe = "bawn/mark fsnotify_add_mark_locked"
 	// markRing is the size of the ring buffer for each CPU, in KiB. What an event says is not read, so
 	// that events may be lost.
 	markRing = "8"
@@ -48,8 +48,10 @@ func setProbe() error {
 	}
 	defer fs.Close()
 	// Else the kernel records every switch of tasks. An instance takes that over when it is made.
-	err = fs.Write(tracefs.Setting{File: "options/record-cmd", Value: "0"}, tracefs.Setting{File: "dynamic_events", Value: markProbe})
-	if err != nil {
+	if err := fs.Write(tracefs.Setting{File: "options/record-cmd", Value: "0"}); err != nil {
+		return err
+	}
+	if err := fs.Probe(markProbe); err != nil {
 		return err
 	}
 	if err := fs.NewInstance(markDir); err != nil {
