@@ -30,6 +30,8 @@ const (
 	ReasonAttached Reason = "attached"
 	// ReasonSaving: the sandbox is being suspended, or a snapshot of it is being made.
 	ReasonSaving Reason = "saving"
+	// ReasonCannotSave: machines of this host's architecture can be neither suspended nor saved.
+	ReasonCannotSave Reason = "cannot-save"
 	// ReasonPortInUse: another program has the port of the host (Error.Port).
 	ReasonPortInUse Reason = "port-in-use"
 	// ReasonPortPrivileged: the port of the host is reserved for root (Error.Port).

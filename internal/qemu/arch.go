@@ -21,8 +21,7 @@ type arch struct {
 	proofArguments []string
 }
 
-// archs are all architectures, by their names in Go. On arm64 no machine was ever
-// booted; see the package comment.
+// archs are all architectures, by their names in Go.
 var archs = map[string]*arch{
 	"amd64": {
 		program:     "qemu-system-x86_64",

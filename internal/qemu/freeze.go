@@ -120,13 +120,13 @@ const (
 	eventHotplug = 1 << 1
 )
 
-// errCannotDetach is the error of a machine without CanDetachShares.
-var errCannotDetach = errors.New("only sandboxes on x86 can be suspended or saved; stop the sandbox instead")
+// ErrCannotDetach is the error of a machine without CanDetachShares.
+var ErrCannotDetach = errors.New("only sandboxes on x86 can be suspended or saved; stop the sandbox instead")
 
 // keepingSelectors runs f and leaves the two selector ports as the guest had set them.
 func (p *Process) keepingSelectors(f func(r *registers) error) error {
 	if p.registers == nil {
-		return errCannotDetach
+		return ErrCannotDetach
 	}
 	r := p.registers
 	config, acpi := r.in32(pciAddress), r.in32(acpiSelect)

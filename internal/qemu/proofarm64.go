@@ -6,8 +6,8 @@ import "encoding/binary"
 const proofExitARM64 = 0
 
 // proofGuestARM64 returns a flat image that powers off by PSCI (Arm DEN 0022,
-// SYSTEM_OFF). Without a kernel's header QEMU loads it as it is. Untested on
-// real hardware.
+// SYSTEM_OFF). Without a kernel's header QEMU loads it as it is. Seen in an emulated
+// host; untested on real hardware.
 func proofGuestARM64() []byte {
 	var b []byte
 	for _, op := range []uint32{

@@ -64,8 +64,20 @@ func errSaving() error {
 	return control.Errorf(control.ReasonSaving, "the sandbox is being suspended, or a snapshot of it is being created; try again in a moment")
 }
 
+// canSave returns an error where machines cannot be saved. It is asked before anything is done
+// for it: a suspension begins by cutting the flows to the world.
+func canSave() error {
+	if qemu.CanDetachShares() {
+		return nil
+	}
+	return control.Errorf(control.ReasonCannotSave, "%w", qemu.ErrCannotDetach)
+}
+
 // Suspend implements control.Service.
 func (s *supervisor) Suspend(ctx context.Context, force bool) error {
+	if err := canSave(); err != nil {
+		return err
+	}
 	if !s.saving.TryLock() {
 		return errSaving()
 	}
@@ -340,6 +352,9 @@ func syncFile(path string) error {
 
 // Snapshot implements control.Service.
 func (s *supervisor) Snapshot(ctx context.Context, path string) error {
+	if err := canSave(); err != nil {
+		return err
+	}
 	if !s.saving.TryLock() {
 		return errSaving()
 	}
