@@ -48,6 +48,7 @@ type specFlags struct {
 	ownAddress    bool
 	noProject     bool
 	noGitIdentity bool
+	sign          bool
 	shareGit      bool
 }
 
@@ -79,6 +80,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	registerDevcontainer(flags, &f.devcontainer, "make the sandbox from the project's devcontainer.json, or the one at `PATH`, and run its commands (empty: no longer; see docs/devcontainer.md)")
 	flags.BoolVar(&f.shareGit, "share-git", false, "share the git directory of a linked worktree or a submodule, without asking (=false: do not, and do not ask)")
 	flags.BoolVar(&f.noGitIdentity, "no-git-identity", false, "keep your git user.name and user.email from the sandbox from its next start on (=false: let them in again)")
+	flags.BoolVar(&f.sign, "sign", false, "have commits and tags of the sandbox signed on the host by your own key, from its next start on; the key stays here (=false: no longer; see docs/policy.md)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "pass `NAME[=VALUE]` to the command (repeatable)")
 }
 
@@ -110,6 +112,7 @@ func (f *specFlags) change() (c engine.SpecChange, err error) {
 	c.ShareGit = given(f, "share-git", f.shareGit)
 	c.OwnAddress = given(f, "own-address", f.ownAddress)
 	c.NoGitIdentity = given(f, "no-git-identity", f.noGitIdentity)
+	c.Sign = given(f, "sign", f.sign)
 	c.Image = given(f, "image", f.image)
 	c.CPUs = given(f, "cpus", f.cpus)
 	c.Idle = given(f, "idle", time.Duration(f.idle))

@@ -107,6 +107,9 @@ var steps = map[engine.Reason]string{
 	engine.AgentsFile:        "correct {path}; docs/agents.md has its fields",
 	engine.AgentNotInstalled: "check the network and npm config get registry, then run the same command again",
 
+	engine.SigningNotSetUp:     "correct that on the host, or --sign=false to go on without signatures",
+	engine.SigningNoRepository: "--allow git:origin:push=BRANCH names the branches that it may push to (or git:HOST/OWNER/REPO:push=...); or --sign=false to go on without signatures",
+
 	engine.NoQEMU:         "bawn doctor",
 	engine.NoMemory:       "bawn suspend another sandbox (bawn ls lists them)",
 	engine.LimitReached:   "bawn suspend another sandbox (bawn ls lists them), or set a larger limit in " + engine.MaxSandboxesEnv + " or " + engine.MaxMemoryEnv,

@@ -19,6 +19,7 @@ func (g *Gateway) Account(a *budget.Account) {
 	a.Add("DNS clients over UDP", maxDNSUDP, func() int64 { return int64(g.dnsUDP.Load()) })
 	a.Add("large copy buffers", maxLarge, func() int64 { return int64(largeInUse.Load()) })
 	a.Add("connections of git over SSH", maxSSH, func() int64 { return int64(len(g.ssh)) })
+	a.Add("objects to be signed", maxSigning, func() int64 { return int64(len(g.signing.places)) })
 	if g.pending != nil {
 		a.Add("questions about processes", maxHints, func() int64 { return int64(len(g.asked)) })
 		a.Add("log lines that wait for a process", pendingQueue, func() int64 { return int64(len(g.pending.lines)) })

@@ -36,6 +36,8 @@ type Config struct {
 	Inspect *inspect.Inspector
 	// SSH ends git over SSH where rules are about repositories; nil: such connections are denied.
 	SSH *gitssh.Server
+	// Sign signs commits and tags of the guest; nil: none are signed.
+	Sign *Signer
 	// HostNet tells the host's networks, to which no name may lead. It may run
 	// concurrently.
 	HostNet func() HostNet

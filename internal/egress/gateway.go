@@ -32,6 +32,7 @@ type Gateway struct {
 	pushes  chan struct{} // a place for each push under way whose list of refs is held
 	bodies  chan struct{} // a place for each request whose body is held until it is judged
 	ssh     chan struct{} // a place for each connection of SSH that is ended here
+	signing *signing
 	asked   chan struct{} // a place for each unanswered question about a process
 	pending *pendingLog   // nil without Config.Process
 
@@ -52,6 +53,7 @@ func New(c Config) *Gateway {
 		cfg: c, names: nameserver.NewTable(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
 		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, flows: map[*flow]struct{}{},
 		pushes: make(chan struct{}, maxPushes), bodies: make(chan struct{}, maxBodies), ssh: make(chan struct{}, maxSSH),
+		signing: newSigning(),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	resolve := withHosts(c.Hosts, c.Resolve)

@@ -80,6 +80,7 @@ func (g *Gateway) infoHandler() http.Handler {
 	})
 	mux.HandleFunc("POST /ask", g.serveAsk)
 	mux.HandleFunc("GET /ask", g.serveAsks)
+	mux.HandleFunc("POST /sign", g.serveSign)
 	mux.HandleFunc("GET /policy.json", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"rules": g.ruleTexts()})

@@ -241,6 +241,7 @@ func (e *Engine) makeFork(ctx context.Context, r *ForkRequest, source *snapshot.
 func (r *ForkRequest) specOf(was *sandbox.Spec, name string) *sandbox.Spec {
 	spec := *was
 	spec.ID, spec.Name, spec.Created, spec.Throwaway = sandbox.NewID(), name, time.Now().UTC(), false
+	spec.Sign = false // the user gave leave to the original
 	spec.Ports = nil
 	for _, p := range was.Ports {
 		if !was.OwnAddress {

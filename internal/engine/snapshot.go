@@ -245,10 +245,19 @@ func replaceState(d store.Dir, s *snapshot.Snapshot, disk string) error {
 	if err := os.Rename(disk, d.File(store.DiskFile)); err != nil {
 		return err
 	}
-	if err := d.WriteSpec(s.Meta.Spec); err != nil {
+	if err := d.WriteSpec(restoredSpec(d, s)); err != nil {
 		return err
 	}
 	return s.Clone(d.File(store.SuspendedState))
+}
+
+// restoredSpec returns the spec of a snapshot. What the user has taken back since stays so.
+func restoredSpec(d store.Dir, s *snapshot.Snapshot) *sandbox.Spec {
+	spec := *s.Meta.Spec
+	if now, err := d.Spec(); err != nil || !now.Sign {
+		spec.Sign = false
+	}
+	return &spec
 }
 
 // checkOff returns an error while a sandbox is in use.

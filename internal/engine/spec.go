@@ -83,6 +83,8 @@ type SpecChange struct {
 
 	NoGitIdentity *bool // keep git's user.name and user.email from the guest, or no longer
 
+	Sign *bool // let the guest have commits and tags signed by the user's key, or no longer
+
 	NoProject *bool // leave the project's bawn.yaml aside, or no longer
 
 	Devcontainer *string // the devcontainer.json to be used, relative to the project; empty is none
@@ -100,7 +102,7 @@ func (c *SpecChange) emptyMachine() bool {
 
 // emptyHost is empty for what the guest gets of the host.
 func (c *SpecChange) emptyHost() bool {
-	return c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.Caches == nil && c.NoGitIdentity == nil && c.ShareGit == nil &&
+	return c.Mounts == nil && c.Volumes == nil && c.LocalDirs == nil && c.Caches == nil && c.NoGitIdentity == nil && c.Sign == nil && c.ShareGit == nil &&
 		c.Guard == nil && c.NoGuard == nil && c.Hide == nil && c.Show == nil
 }
 
@@ -160,6 +162,7 @@ func (c *SpecChange) apply(s *sandbox.Spec, add sandbox.Added) (changed []string
 		{"mounts", c.Mounts != nil, !slices.Equal(otherMounts(s.Mounts), otherMounts(was.Mounts))},
 		{"ownAddress", c.OwnAddress != nil, s.OwnAddress != was.OwnAddress},
 		{"noGitIdentity", c.NoGitIdentity != nil, s.NoGitIdentity != was.NoGitIdentity},
+		{"sign", c.Sign != nil, s.Sign != was.Sign},
 		{"shareGit", c.ShareGit != nil, !slices.Equal(gitMounts(s.Mounts), gitMounts(was.Mounts))},
 		{"rate", c.Rate != nil, s.Rate != was.Rate},
 		{"localDirs", c.LocalDirs != nil, !slices.Equal(s.LocalDirs, was.LocalDirs)},
@@ -183,6 +186,7 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	put(&s.NoProject, c.NoProject)
 	put(&s.Devcontainer, c.Devcontainer)
 	put(&s.NoGitIdentity, c.NoGitIdentity)
+	put(&s.Sign, c.Sign)
 	put(&s.OwnAddress, c.OwnAddress)
 	for _, p := range []struct {
 		field string

@@ -213,6 +213,9 @@ func (e *Engine) startStopped(ctx context.Context, d store.Dir, spec, was *sandb
 	if err := e.syncRules(ctx, d, spec); err != nil {
 		return err
 	}
+	if err := e.checkSigning(ctx, spec); err != nil {
+		return err
+	}
 	if err := portsFree(spec, s.change); err != nil {
 		return err
 	}

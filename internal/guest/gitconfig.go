@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/guest/signer"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -31,6 +32,7 @@ type gitSettings struct {
 
 	mu     sync.Mutex
 	author wire.Author
+	sign   bool     // the host signs commits and tags
 	dirs   []string // shared directories
 }
 
@@ -45,17 +47,17 @@ func (g *gitSettings) trust(dir string) error {
 	return g.write()
 }
 
-// identify sets whose commits are made where nothing else says so.
-func (g *gitSettings) identify(author wire.Author) error {
+// identify sets whose commits are made where nothing else says so, and whether the host signs them.
+func (g *gitSettings) identify(author wire.Author, sign bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.author = author
+	g.author, g.sign = author, sign
 	return g.write()
 }
 
 // write writes the files; g.mu is held.
 func (g *gitSettings) write() error {
-	return errors.Join(etc.Replace(g.own, gitText(g.author, g.dirs), 0o644), g.include())
+	return errors.Join(etc.Replace(g.own, gitText(g.author, g.sign, g.dirs), 0o644), g.include())
 }
 
 // include makes the system's configuration include the own file.
@@ -69,7 +71,7 @@ func (g *gitSettings) include() error {
 }
 
 // gitText is the own file.
-func gitText(author wire.Author, dirs []string) []byte {
+func gitText(author wire.Author, sign bool, dirs []string) []byte {
 	var b strings.Builder
 	b.WriteString(ownLine + ": git of the whole system includes this file.\n")
 	// A repository's other worktrees may lie where only the host sees them: git gc must not take
@@ -84,11 +86,22 @@ func gitText(author wire.Author, dirs []string) []byte {
 	if author.Email != "" {
 		b.WriteString("\temail = " + gitQuote(author.Email) + "\n")
 	}
+	if sign {
+		b.WriteString(signText)
+	}
 	for _, dir := range dirs {
 		b.WriteString("[safe]\n\tdirectory = " + gitQuote(dir) + "\n\tdirectory = " + gitQuote(dir+"/*") + "\n")
 	}
 	return []byte(b.String())
 }
+
+// signText are the settings by which git signs commits and tags (git-config(1)). tag.gpgSign is left alone: it makes a tag
+// of its own, with an editor for its message, of what is asked for as a mere name of a commit (git tag v1).
+const signText = "[commit]\n\tgpgSign = true\n[tag]\n\tforceSignAnnotated = true\n" +
+	"[gpg]\n\tformat = openpgp\n\tprogram = " + signer.Folder + "/" + signer.GPGMode + "\n" +
+	"[gpg \"openpgp\"]\n\tprogram = " + signer.Folder + "/" + signer.GPGMode + "\n" +
+	"[gpg \"ssh\"]\n\tprogram = " + signer.Folder + "/" + signer.SSHMode + "\n\tdefaultKeyCommand = " + signer.KeyCommand + "\n" +
+	"[gpg \"x509\"]\n\tprogram = " + signer.Folder + "/" + signer.GPGSMMode + "\n"
 
 // gitQuote returns a value in quotes (git-config(1), SYNTAX).
 func gitQuote(s string) string {

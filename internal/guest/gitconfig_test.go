@@ -112,7 +112,7 @@ func TestAuthorOfCommits(t *testing.T) {
 		{Email: "x@example.org"},
 		{},
 	} {
-		g.do(g.identify(a))
+		g.do(g.identify(a, false))
 		g.do(g.trust("/src"))
 		name, email := g.config("-z", "user.name"), g.config("-z", "user.email")
 		if a.Name != "" {
@@ -133,12 +133,12 @@ func TestGitConfigOfTheAdministrator(t *testing.T) {
 	g := newGitTest(t, "")
 	ada := wire.Author{Name: "Ada", Email: "ada@example.org"}
 	g.do(g.trust("/src"))
-	g.do(g.identify(ada))
+	g.do(g.identify(ada, false))
 	g.config("user.name", "Agent")
 	g.config("--add", "safe.directory", "*")
 	next := &gitSettings{system: g.system, own: g.own}
 	g.do(os.Remove(g.own)) // /run is empty
-	g.do(next.identify(ada))
+	g.do(next.identify(ada, false))
 	g.do(next.trust("/src"))
 	if name, email := g.config("user.name"), g.config("user.email"); name != "Agent\n" || email != "ada@example.org\n" {
 		t.Errorf("the author is %q, %q", name, email)

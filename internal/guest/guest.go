@@ -39,6 +39,7 @@ import (
 	"bawn.dev/bawn/internal/guest/dockerd"
 	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/oci"
+	"bawn.dev/bawn/internal/guest/signer"
 	"bawn.dev/bawn/internal/guest/sshd"
 )
 
@@ -68,6 +69,8 @@ func Main(version string) int {
 		return oci.Main(os.Args[1:])
 	case modeModprobe:
 		return modprobe.Main(os.Args[1:])
+	case signer.GPGMode, signer.SSHMode, signer.GPGSMMode:
+		return signer.Main(name, os.Args[1:])
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "bawn-guest is process 1 (init) of bawn's virtual machines and cannot be run elsewhere")

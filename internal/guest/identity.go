@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/guest/etc"
+	"bawn.dev/bawn/internal/guest/signer"
 	"bawn.dev/bawn/internal/wire"
 )
+
+// self is the agent's own file.
+const self = "/proc/1/exe"
 
 // identify gives a restored machine its identity. Random numbers and time come first:
 // everything after may use them.
@@ -32,7 +36,12 @@ func (a *agent) identify(r wire.Identity) (any, error) {
 // waits for it.
 func (a *agent) assume(r *wire.Identity) error {
 	a.logins.StartIn(r.Workdir)
-	if err := a.git.identify(r.Author); err != nil {
+	if r.Sign {
+		if err := signer.Arrange(signer.Folder, self); err != nil {
+			log.Printf("commits cannot be signed: %v", err) // and git says so
+		}
+	}
+	if err := a.git.identify(r.Author, r.Sign); err != nil {
 		log.Print(err) // commands can do without
 	}
 	if err := knowHosts(sshKnownHosts, r.SSHAuthority); err != nil {

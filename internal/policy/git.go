@@ -554,6 +554,30 @@ func (s *Set) suggestGit(q Request) (rule string, ok bool) {
 	return rules[0].Text, true
 }
 
+// Pushes returns an allow rule about a repository by which a push can pass, and which no deny rule keeps from
+// taking effect; nil if there is none. A rule that opens a whole host names no repository.
+func (s *Set) Pushes() *Rule {
+	for i := range s.rules {
+		r := &s.rules[i]
+		if r.Action != Allow || r.request == nil || r.request.git == nil || r.request.git.push == nil {
+			continue
+		}
+		d := s.DecideRequest(Request{
+			Method: "POST", Scheme: r.request.scheme, Name: strings.Join(r.labels, "."), Port: r.ports[0].First,
+			Path: escapePath(r.request.path) + "/" + receivePack,
+		})
+		if !d.Allow || d.Push == nil {
+			continue
+		}
+		for _, p := range r.request.git.push {
+			if d.Push.Judge(RefChange{Ref: strings.NewReplacer("**", "any", "*", "any").Replace(strings.Join(p, "/"))}).Allow {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
 // LacksGit reports whether a rule about a repository, as a denial suggests it, would still allow more
 // than the set does, and no deny rule keeps that out. ok is false if the text is no such rule.
 func (s *Set) LacksGit(text string) (lacks, ok bool) {

@@ -67,6 +67,8 @@ type Spec struct {
 	Devcontainer string `json:"devcontainer,omitempty"`
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
 	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
+	// Sign lets the guest have commits and tags signed by the user's key, on the host.
+	Sign bool `json:"sign,omitempty"`
 	// NoShareGit keeps the git directory of a linked worktree or a submodule from the guest, and
 	// the user is not asked about it.
 	NoShareGit bool `json:"noShareGit,omitempty"`

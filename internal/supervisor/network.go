@@ -14,6 +14,7 @@ import (
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/gitsign"
 	"bawn.dev/bawn/internal/egress/gitssh"
 	"bawn.dev/bawn/internal/egress/sshlogin"
 	"bawn.dev/bawn/internal/inspect"
@@ -84,7 +85,7 @@ func (s *supervisor) openNetwork() (err error) {
 		s.log.Info("the sandbox's connections leave through a proxy, but for what NO_PROXY lists", "proxy", p.String())
 	}
 	s.network = newNetwork(s.dir, netLog, egress.Config{
-		Hosts: hostTable(s.spec.Hosts), Proxies: proxies, Inspect: inspector, SSH: s.gitSSH(), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
+		Hosts: hostTable(s.spec.Hosts), Proxies: proxies, Inspect: inspector, SSH: s.gitSSH(), Sign: s.signer(), Limits: egress.Limits{BytesPerSecond: s.spec.Rate},
 	}, s.askProcesses, s.log)
 	s.network.gate.SetNames(s.names)
 	return s.network.connect(s.machine.link, s.spec.ID)
@@ -130,6 +131,25 @@ func (s *supervisor) gitSSH() *gitssh.Server {
 		}
 		return gitssh.OpenAuthority(ctx, state)
 	}, sshlogin.Config)
+}
+
+// signer returns what signs commits of the guest by the person's key; nil unless the person has given leave.
+func (s *supervisor) signer() *egress.Signer {
+	if !s.spec.Sign || s.spec.Builder {
+		return nil
+	}
+	return &egress.Signer{
+		Name: s.spec.Boot.Author.Name, Email: s.spec.Boot.Author.Email,
+		Sign: func(ctx context.Context, object []byte) ([]byte, error) {
+			signature, err := gitsign.Sign(ctx, s.dir.File(store.SignFolder), object)
+			var failed *gitsign.Error
+			if errors.As(err, &failed) {
+				s.log.Warn("a commit or tag of the guest was not signed", "error", failed)
+				return nil, errors.New(failed.Reason)
+			}
+			return signature, err
+		},
+	}
 }
 
 // newNetwork returns a network without a link, which connect gives it. While the

@@ -155,6 +155,10 @@ type Identity struct {
 
 	// Author is whose commits git makes where the guest's own settings name nobody.
 	Author Author `json:"author,omitzero"`
+
+	// Sign means that the host signs commits and tags of the guest: git shall ask it for that, by a program of
+	// the agent's.
+	Sign bool `json:"sign,omitempty"`
 }
 
 // Author is an identity in git (git-config(1), user.name and user.email). Each is one line;

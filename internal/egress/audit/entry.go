@@ -21,6 +21,8 @@ const (
 	EventClose = "close" // it ended: bytes and duration are known
 
 	EventRequest = "request" // a request on an inspected connection is over
+
+	ProtoSign = "sign" // not about traffic: a commit or a tag was to be signed
 )
 
 // Entry is one line of the audit log.
@@ -29,7 +31,7 @@ type Entry struct {
 	Verdict string        `json:"verdict"`         // Allowed, Denied or Asked
 	Event   string        `json:"event,omitempty"` // EventOpen, EventClose; empty for a single decision
 	Flow    uint64        `json:"flow,omitempty"`  // joins the open and the close of a connection
-	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link
+	Proto   string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, link, sign
 	App     string        `json:"app,omitempty"`   // tls, inspected, http, http2, ssh (ended here), or the type of a DNS query
 	Name    string        `json:"name,omitempty"`
 	Addr    netip.Addr    `json:"addr,omitzero"` // dialled; for a denial the one the guest asked for
@@ -38,6 +40,8 @@ type Entry struct {
 	Method  string        `json:"method,omitempty"`  // of a request
 	Path    string        `json:"path,omitempty"`    // of a request, without its query
 	Status  int           `json:"status,omitempty"`  // of its answer; 0: none, or not known
+	Object  string        `json:"object,omitempty"`  // that was signed: commit or tag, and its name
+	Of      string        `json:"of,omitempty"`      // the name of its tree, or of the object that the tag is for
 	Rule    string        `json:"rule,omitempty"`    // that decided; empty is the default denial
 	Reason  string        `json:"reason,omitempty"`  // of a denial, or of an end that was not the peers' own
 	Suggest string        `json:"suggest,omitempty"` // the rule that would allow it
@@ -109,6 +113,9 @@ func (e Entry) text(allow string, process bool) string {
 	if e.Method != "" {
 		target = e.Method + " " + target + e.Path
 	}
+	if e.Proto == ProtoSign {
+		target = e.signed()
+	}
 	fmt.Fprintf(&b, " %s", target)
 	for _, part := range []string{e.App, e.Event, reason} {
 		if part != "" {
@@ -138,4 +145,13 @@ func (e Entry) text(allow string, process bool) string {
 		fmt.Fprintf(&b, " x%d", e.Count)
 	}
 	return text.Line(b.String())
+}
+
+// signed says what was signed, or was not.
+func (e Entry) signed() string {
+	what := cmp.Or(e.Object, "an object")
+	if e.Of != "" {
+		what += " of " + e.Of
+	}
+	return what
 }

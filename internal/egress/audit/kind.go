@@ -15,8 +15,8 @@ import (
 // the kind.
 //
 // Kinds that decide what the log is worth have files of their own: the connections
-// that were let through, what was denied, the DNS queries, and the requests on inspected
-// connections. A file is rotated by its own size only. Its size and the budgets of its
+// that were let through, what was denied, the DNS queries, the requests on inspected
+// connections, and what was signed. A file is rotated by its own size only. Its size and the budgets of its
 // kinds give the time for which it holds everything that was written to it, at any rate of
 // entries (fullFor).
 
@@ -31,6 +31,7 @@ const (
 	allowedLookups             // DNS queries
 	requests                   // that were let through, on inspected connections
 	asks                       // rules that the guest asks for
+	signatures                 // commits and tags that were signed
 	kinds                      // how many there are
 )
 
@@ -66,6 +67,7 @@ var budgets = [kinds]allowance{
 	allowedLookups: {fileLookups, 512 << 10, 128, linesAtOnce, "more lookups, not logged one by one"},
 	requests:       {fileRequests, 1 << 20, 512, linesAtOnce, "more requests, not logged one by one"},
 	asks:           {fileDenied, 64 << 10, 128, linesAtOnce, "more requests for access, not logged one by one"},
+	signatures:     {fileSignatures, 512 << 10, 640, 2 * linesAtOnce, "more signatures, not logged one by one"},
 }
 
 // Suffixes of the log's files.
@@ -73,11 +75,13 @@ const (
 	fileDenied   = ".denied"
 	fileLookups  = ".lookups"
 	fileRequests = ".requests"
+
+	fileSignatures = ".signatures"
 )
 
 // suffixes lists the log's files. The first, without a suffix, is also where older
 // builds wrote entries of all kinds.
-var suffixes = []string{"", fileDenied, fileLookups, fileRequests}
+var suffixes = []string{"", fileDenied, fileLookups, fileRequests, fileSignatures}
 
 // fullFor returns how long a file of max bytes holds every line that was written to
 // it, whatever the guest does: the full older file alone has max bytes.
@@ -101,11 +105,13 @@ func kindOf(e *Entry) kind {
 		return allowedLookups
 	case e.Verdict == Asked:
 		return asks
+	case e.Verdict != Denied && e.Proto == ProtoSign:
+		return signatures
 	case e.Verdict != Denied && e.Event == EventRequest:
 		return requests
 	case e.Verdict != Denied:
 		return connections
-	case e.Proto == "tcp" || e.Proto == "udp":
+	case e.Proto == "tcp" || e.Proto == "udp" || e.Proto == ProtoSign:
 		return deniedFlows
 	}
 	return deniedPackets
@@ -206,7 +212,7 @@ func (m *meter) count(e Entry) {
 // alike returns an entry without what differs from one connection to the next.
 func alike(e Entry) Entry {
 	return Entry{Verdict: e.Verdict, Event: e.Event, Proto: e.Proto, App: e.App, Name: e.Name, Addr: e.Addr, Port: e.Port, Via: e.Via, Rule: e.Rule, Reason: e.Reason, Suggest: e.Suggest,
-		Method: e.Method, Path: e.Path, Status: e.Status}
+		Method: e.Method, Path: e.Path, Status: e.Status, Object: e.Object, Of: e.Of}
 }
 
 // largest returns the counted entry with the most traffic.
@@ -233,7 +239,7 @@ func (m *meter) restLine(k kind, now time.Time) Entry {
 		e.Verdict, e.Event = Allowed, EventClose
 	case requests:
 		e.Verdict, e.Event = Allowed, EventRequest
-	case allowedLookups:
+	case allowedLookups, signatures:
 		e.Verdict = Allowed
 	case asks:
 		e.Verdict = Asked
@@ -245,6 +251,8 @@ func (m *meter) restLine(k kind, now time.Time) Entry {
 		e.Proto = "tcp"
 	case deniedPackets:
 		e.Proto = "link"
+	case signatures:
+		e.Proto = ProtoSign
 	}
 	return m.rest.line(e, now)
 }

@@ -1,10 +1,10 @@
 // Package audit is the log of a sandbox's network: one entry for each decision, and
 // for the end of each connection that was let through.
 //
-// It is JSON lines in four files of bounded size, each with one older file beside
+// It is JSON lines in five files of bounded size, each with one older file beside
 // it (NAME.1): NAME has the connections that were let through, NAME.denied what was
-// denied, NAME.lookups the DNS queries, and NAME.requests the requests on inspected
-// connections. Read and Follow put them together by time. A guest that floods must not push
+// denied, NAME.lookups the DNS queries, NAME.requests the requests on inspected
+// connections, and NAME.signatures what was signed. Read and Follow put them together by time. A guest that floods must not push
 // out what it did before: kind.go says what is guaranteed.
 //
 // An Entry is made of a policy.Flow and a policy.Decision; what they get to tell more

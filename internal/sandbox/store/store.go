@@ -53,6 +53,7 @@ const (
 	ProjectPolicyFile = "policy.project" // rules of the project's bawn.yaml, as approved
 	NetLogFile        = "net.log"        // decisions on traffic, bounded
 	FilesLogFile      = "files.log"      // changes of guarded paths, bounded
+	SignFolder        = "sign"           // what is being signed; empty or missing otherwise
 	PrivateFolder     = "private"        // the guest's own versions of guarded paths, by share
 
 	PoolKeyFile = "key"        // of a pool member: which sandboxes it can become
