@@ -36,7 +36,7 @@ type Gateway struct {
 	asked   chan struct{} // a place for each unanswered question about a process
 	pending *pendingLog   // nil without Config.Process
 
-	firstBytesTime, graceTime, headTime, halfClosedTime time.Duration // tests change them
+	firstBytesTime, graceTime, headTime, halfClosedTime, infoTime time.Duration // tests change them
 
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
@@ -51,7 +51,7 @@ func New(c Config) *Gateway {
 	c = c.withDefaults()
 	g := &Gateway{
 		cfg: c, names: nameserver.NewTable(c.Pool4, c.Pool6), limiter: newLimiter(c.Limits),
-		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, flows: map[*flow]struct{}{},
+		firstBytesTime: firstBytesTime, graceTime: graceTime, headTime: headTime, halfClosedTime: halfClosedTime, infoTime: infoTime, flows: map[*flow]struct{}{},
 		pushes: make(chan struct{}, maxPushes), bodies: make(chan struct{}, maxBodies), ssh: make(chan struct{}, maxSSH),
 		signing: newSigning(),
 	}

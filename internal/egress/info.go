@@ -18,6 +18,9 @@ import (
 // maxInfoHead bounds a request to the page, in bytes.
 const maxInfoHead = 8 << 10
 
+// infoTime bounds each step of a request to the page.
+const infoTime = 10 * time.Second
+
 // serveInfo answers one connection to the gateway's own address.
 func (g *Gateway) serveInfo(req TCPRequest) {
 	if !g.limiter.flows.Allow() {
@@ -37,9 +40,9 @@ func (g *Gateway) serveInfo(req TCPRequest) {
 	l := accept.NewOne(c)
 	s := &http.Server{
 		Handler:        g.infoHandler(),
-		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   10 * time.Second,
-		IdleTimeout:    10 * time.Second,
+		ReadTimeout:    g.infoTime,
+		WriteTimeout:   g.infoTime,
+		IdleTimeout:    g.infoTime,
 		MaxHeaderBytes: maxInfoHead,
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {

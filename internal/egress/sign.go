@@ -46,8 +46,6 @@ const (
 	// signPause is how long the failure of the signing program is the answer to all requests: each try may
 	// ask the person something.
 	signPause = 5 * time.Second
-	// signReply bounds the writing of an answer.
-	signReply = 10 * time.Second
 )
 
 // Signer signs for one sandbox.
@@ -96,7 +94,7 @@ func (g *Gateway) serveSign(w http.ResponseWriter, r *http.Request) {
 	plain(w, "text/plain; charset=utf-8")
 	signature, err := g.signRequest(w, r)
 	// What the server's own limits are for was the request's body.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(signReply))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.infoTime))
 	var refused *signRefusal
 	switch {
 	case errors.As(err, &refused):

@@ -150,3 +150,29 @@ func TestGitConfigOfTheAdministrator(t *testing.T) {
 		t.Errorf("the file grows: %q, %v", b, err)
 	}
 }
+
+// TestSigningOfCommits: git is told of the agent's programs while the host signs, and no longer after that. A tag that
+// is a mere name stays one.
+func TestSigningOfCommits(t *testing.T) {
+	g := newGitTest(t, "")
+	ada := wire.Author{Name: "Ada", Email: "ada@example.org"}
+	for _, sign := range []bool{true, false, true} {
+		g.do(g.identify(ada, sign))
+		for key, want := range map[string]string{
+			"commit.gpgsign": "true", "tag.forcesignannotated": "true", "gpg.format": "openpgp",
+			"gpg.program": "/run/bawn/sign/bawn-sign-gpg", "gpg.openpgp.program": "/run/bawn/sign/bawn-sign-gpg", "gpg.x509.program": "/run/bawn/sign/bawn-sign-gpgsm",
+			"gpg.ssh.program": "/run/bawn/sign/bawn-sign-ssh", "gpg.ssh.defaultkeycommand": "/run/bawn/sign/bawn-sign-ssh --key",
+			"tag.gpgsign": "", "user.signingkey": "",
+		} {
+			if !sign {
+				want = ""
+			}
+			if got := strings.TrimSpace(g.config(key)); got != want {
+				t.Errorf("%s is %q, want %q", key, got, want)
+			}
+		}
+		if g.config("user.name") != "Ada\n" {
+			t.Error("no author")
+		}
+	}
+}

@@ -251,19 +251,18 @@ func tellGit(message string) {
 	if shows() {
 		return
 	}
+	if pid, err := unix.PidfdOpen(os.Getppid(), 0); err == nil {
+		defer unix.Close(pid)
+		if fd, err := unix.PidfdGetfd(pid, 2, 0); err == nil {
+			_, _ = unix.Write(fd, []byte(message))
+			unix.Close(fd)
+			return
+		}
+	}
+	// Where the kernel forbids that (ptrace_scope of yama). It works for a pipe and a terminal.
 	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/2", os.Getppid()), os.O_WRONLY|os.O_APPEND|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0); err == nil {
 		_, _ = f.WriteString(message)
 		f.Close()
-		return
-	}
-	pid, err := unix.PidfdOpen(os.Getppid(), 0) // a socket cannot be opened
-	if err != nil {
-		return
-	}
-	defer unix.Close(pid)
-	if fd, err := unix.PidfdGetfd(pid, 2, 0); err == nil {
-		_, _ = unix.Write(fd, []byte(message))
-		unix.Close(fd)
 	}
 }
 
