@@ -16,7 +16,7 @@ import (
 // boundedPackages are those that keep something for a guest: each of their constants
 // named maxX must be in docs/limits.md.
 var boundedPackages = []string{
-	"internal/netstack", "internal/egress", "internal/egress/audit", "internal/egress/gitssh", "internal/egress/gitwire", "internal/egress/httpwire", "internal/egress/nameserver",
+	"internal/netstack", "internal/egress", "internal/egress/audit", "internal/egress/gitobject", "internal/egress/gitsign", "internal/egress/gitssh", "internal/egress/gitwire", "internal/egress/httpwire", "internal/egress/nameserver",
 	"internal/egress/sshlogin", "internal/egress/tlshello", "internal/egress/tunnel", "internal/inspect", "internal/packages", "internal/secret", "internal/tokens", "internal/supervisor/agent", "internal/share", "internal/share/vhostuser", "internal/undo",
 }
 

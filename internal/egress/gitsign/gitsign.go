@@ -148,14 +148,15 @@ func (b *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// passed are the variables by which programs find their agents, and these a screen to ask on.
+// passed are the variables by which programs find their agents, and these a screen to ask on. A supervisor has them
+// (package handoff).
 var passed = []string{
-	"SSH_AUTH_SOCK", "GNUPGHOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
+	"SSH_AUTH_SOCK", "GNUPGHOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME",
 	"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
 }
 
 // folders are those of passed that have settings, which may name code.
-var folders = []string{"GNUPGHOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
+var folders = []string{"GNUPGHOME", "XDG_CONFIG_HOME"}
 
 // execute runs a signing program, or one that prints a key.
 func execute(ctx context.Context, program string, args []string, in []byte) (*result, error) {

@@ -18,15 +18,12 @@ import (
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
-// settingsTime bounds the reading of the settings, and the command that prints the key.
+// settingsTime bounds the reading of the settings, and the command that prints the key. What they print is bounded
+// as a signature is.
 const settingsTime = 10 * time.Second
 
-const (
-	// maxSettings bounds what git, or the command that prints the key, may print, in bytes.
-	maxSettings = 64 << 10
-	// maxKeyFile bounds a file with a public key, in bytes.
-	maxKeyFile = 64 << 10
-)
+// maxKeyFile bounds a file with a public key, in bytes.
+const maxKeyFile = 64 << 10
 
 // SetupError is what the person has to set before anything can be signed.
 type SetupError struct {

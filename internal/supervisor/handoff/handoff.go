@@ -32,14 +32,14 @@ const (
 )
 
 // keptEnv are the variables that a supervisor inherits: where things lie, how names resolve,
-// by which proxies the host reaches others, and where the person's ssh-agent is (git over SSH, commands of
-// secrets). These may have a password: only the user can
+// by which proxies the host reaches others, and where the person's ssh-agent, keys of GnuPG and screen are (git over SSH,
+// commands of secrets, signatures of commits). These may have a password: only the user can
 // read a process's environment, and QEMU and the share servers get another one. Whatever
 // else the user has set (tokens among it) stays out of a process that lives for weeks.
 var keptEnv = append([]string{
 	"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TZ", "TMPDIR",
 	"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
-	"SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK",
+	"SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK", "GNUPGHOME", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
 	"BAWN_ACCEL", "BAWN_DEBUG", "BAWN_GDB", templateEnv, "GODEBUG", "RES_OPTIONS",
 }, proxyenv.Variables...)
 
