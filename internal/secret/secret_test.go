@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -494,3 +495,16 @@ func TestErrorOfAValueNamesNoPath(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestACommandThatPrintsWithoutEnd: what is too much is not kept.
+func TestACommandThatPrintsWithoutEnd(t *testing.T) {
+	var b limitedBuffer
+	n, err := io.Copy(&b, io.LimitReader(endless{}, 64<<20))
+	if err != nil || n != 64<<20 || !b.over || b.kept.Cap() > 2*(MaxValue+2) {
+		t.Errorf("%d bytes, %v, over: %v, %d kept", n, err, b.over, b.kept.Cap())
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }

@@ -185,18 +185,18 @@ func agentEnv() (env []string) {
 	return env
 }
 
-// limitedBuffer keeps what fits.
+// limitedBuffer keeps what fits. It is no bytes.Buffer, into which io.Copy would read without a bound (ReadFrom).
 type limitedBuffer struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	over bool
 }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > MaxValue+2 {
+	if b.kept.Len()+len(p) > MaxValue+2 {
 		b.over = true
 		return len(p), nil
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }
 
 // run runs a command without input, in an environment in which it finds no program that a
@@ -222,5 +222,5 @@ func run(ctx context.Context, command string) (string, error) {
 	case out.over:
 		return "", fmt.Errorf("its command printed more than %d bytes", MaxValue)
 	}
-	return strings.TrimRight(out.String(), "\r\n"), nil
+	return strings.TrimRight(out.kept.String(), "\r\n"), nil
 }
