@@ -67,6 +67,9 @@ func TestWordsOfErrors(t *testing.T) {
 		{&engine.Error{Reason: engine.SpecialDestination, Sandbox: "shop", Path: "/a b", Err: failed}, "no", "bawn exec shop -- cat '/a b'"},
 		{&engine.Error{Reason: engine.ApprovalInvalid, Path: "/p", Fields: []string{".devcontainer.json"}, Err: failed}, "no", "bawn trust --devcontainer=/p/.devcontainer.json /p"},
 		{&engine.Error{Reason: engine.ApprovalUnreadable, Path: "/p", Fields: []string{".devcontainer.json"}, Err: failed}, "no", "bawn trust --forget --devcontainer=/p/.devcontainer.json /p"},
+		{&engine.Error{Reason: engine.SigningNotSetUp, Sandbox: "shop", Err: failed}, "no", "correct that on the host, or --sign=false to go on without signatures"},
+		{&engine.Error{Reason: engine.SigningNoRepository, Sandbox: "shop", Err: failed}, "no", "--allow git:origin:push=BRANCH names the branches that it may push to (or git:HOST/OWNER/REPO:push=...); or --sign=false to go on without signatures"},
+		{&engine.Error{Reason: engine.NeedsRestart, Sandbox: "shop", Fields: []string{"sign"}, Err: failed}, "sandbox shop is running; changes to --sign take effect at its next start", "bawn stop shop, then run the same command again"},
 		// What a verb says about an error comes first.
 		{hint(&engine.Error{Reason: engine.StartFailed, Err: failed}, "look"), "no", "look"},
 	} {

@@ -470,3 +470,40 @@ func TestPushesOverSSHAreJudged(t *testing.T) {
 		}
 	}
 }
+
+// TestPushes: a rule that opens a repository for pushes is found, unless deny rules leave nothing of it. One that opens
+// a whole host names no repository.
+func TestPushes(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                    "",
+		"allow git:git.test/own/app":          "",
+		"allow git:git.test/own/app:read":     "",
+		"allow git.test\nallow preset:github": "",
+		"allow github:own/app\nallow gitlab:o/p:write":                                                             "",
+		"allow POST https://git.test/own/app.git/git-receive-pack":                                                 "",
+		"deny git:git.test/own/app:push=**":                                                                        "",
+		"allow git:git.test/own/app:push=main":                                                                     "git:git.test/own/app:push=main",
+		"allow git:git.test/own/app:push=feature/*,refs/tags/**:delete":                                            "git:git.test/own/app:push=feature/*,refs/tags/**:delete",
+		"allow private:git:git.lan:8443/a/b/c:push=**":                                                             "private:git:git.lan:8443/a/b/c:push=**",
+		"allow git:git.test/own/app:push=main\ndeny git:git.test/own/app:push=dev":                                 "git:git.test/own/app:push=main",
+		"allow git:git.test/own/app:push=main,dev\ndeny git:git.test/own/app:push=main":                            "git:git.test/own/app:push=dev,main",
+		"allow git:git.test/own/app:push=main\ndeny git:git.test/own/app:push=MAIN":                                "",
+		"allow git:git.test/own/app:push=feature/*\ndeny git:git.test/own/app:push=feature/**":                     "",
+		"allow git:git.test/own/app:push=main\ndeny git:git.test/own":                                              "",
+		"allow git:git.test/own/app:push=main\ndeny git.test":                                                      "",
+		"allow git:git.test/own/app:push=main\ndeny **.test\nallow git:other.example/a:push=x":                     "git:other.example/a:push=x",
+		"allow git:git.test/own/app:push=main\ndeny 'POST https://git.test/own/**'\nallow git:a.example/a:push=**": "git:a.example/a:push=**",
+	} {
+		rules, err := ParseFile("f", []byte(strings.ReplaceAll(text, "'", "")))
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		got := ""
+		if r := Compile(rules).Pushes(); r != nil {
+			got = r.Text
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
