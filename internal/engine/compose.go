@@ -132,7 +132,7 @@ func readCompose(c *devcontainer.Config, dir, folder string, read func(name stri
 	if err != nil {
 		return nil, err
 	}
-	r.Hidden = rules.HidesAny
+	r.Hidden = func(name string) bool { return rules.HidesAny(dir, name) }
 	out, err := compose.Load(r)
 	if err != nil {
 		return nil, fmt.Errorf("dockerComposeFile: %w", err)

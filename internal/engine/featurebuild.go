@@ -164,7 +164,7 @@ func (b *featureBuild) folder(root *os.Root, f devcontainer.Installed) (*feature
 		return nil, err
 	}
 	for _, name := range c.Names() {
-		if at := filepath.Join(f.Path, name); rules.HidesAny(at) {
+		if at := filepath.Join(f.Path, name); rules.HidesAny(b.dir, at) {
 			return nil, fmt.Errorf("its folder has %q, which is hidden from the sandbox: move it, or show it (--show)", at)
 		}
 	}

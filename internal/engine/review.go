@@ -263,7 +263,7 @@ func pending(spec *sandbox.Spec, host, folder string) (differ, same []version, e
 			continue // of another working tree: the host's is hidden from the guest
 		}
 		p, differs := compareVersion(root, host, v)
-		p.Hidden = rules.Hides(v.Slot)
+		p.Hidden = rules.HidesIn(host, v.Slot)
 		switch {
 		case differs && (!p.Hidden || o.Worktree == ""): // other worktrees are not to be taken over
 			differ = append(differ, p)

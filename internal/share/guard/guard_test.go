@@ -295,3 +295,25 @@ func TestPresent(t *testing.T) {
 		t.Errorf("%q, %v", got, more)
 	}
 }
+
+// TestHidesIn: whether a rule about contents hides a file is told by the file that is there.
+func TestHidesIn(t *testing.T) {
+	r, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for name, text := range map[string]string{".envrc": "export API_TOKEN=abcdefghijklmnop\n", "sub/.envrc": "use flake\n", "sub/.env": "A=b\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at, want := range map[string]bool{".envrc": true, "sub/.envrc": false, "none/.envrc": false, "sub/.env": true, "none/.env": true, "sub/Makefile": false} {
+		if got := r.HidesIn(root, at); got != want {
+			t.Errorf("%s: %v", at, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -88,15 +89,29 @@ func (r *Rules) Hides(at string) bool {
 	return r.byName(strings.Split(at, "/"), false)
 }
 
-// HidesAny reports whether a file of a share, or a directory on the way to it, is hidden by its name.
-func (r *Rules) HidesAny(at string) bool {
+// HidesIn is Hides for what the share at root has at the path now: a rule about a file's contents looks at them.
+func (r *Rules) HidesIn(root, at string) bool { return r.hidesIn(root, strings.Split(at, "/"), false) }
+
+// HidesAny is HidesIn for a file of a share, and for the directories on the way to it.
+func (r *Rules) HidesAny(root, at string) bool {
 	names := strings.Split(at, "/")
 	for i := range names {
-		if r.byName(names[:i+1], i+1 < len(names)) {
+		if r.hidesIn(root, names[:i+1], i+1 < len(names)) {
 			return true
 		}
 	}
 	return false
+}
+
+func (r *Rules) hidesIn(root string, names []string, isDir bool) bool {
+	path := filepath.Join(root, filepath.Join(names...))
+	fi, err := os.Lstat(path)
+	return r.hidden(names, func() bool { return isDir || err == nil && fi.IsDir() }, func(texts []string) bool {
+		if err != nil {
+			return !errors.Is(err, fs.ErrNotExist)
+		}
+		return fi.Mode().IsRegular() && contains(path, texts)
+	})
 }
 
 func (r *Rules) byName(names []string, isDir bool) bool {
