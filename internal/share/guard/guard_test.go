@@ -238,8 +238,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// TestTargetsOfHooks: files that hooks of agents run, and that .envrc loads, are guarded; others that these
-// files name are not.
+// TestTargetsOfHooks: files that hooks of agents and of git run, and what .envrc loads and puts on the PATH, are
+// guarded; others that these files name are not.
 func TestTargetsOfHooks(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -253,8 +253,13 @@ func TestTargetsOfHooks(t *testing.T) {
 		".cursor/hooks.json":    `{"version": 1, "hooks": {"stop": [{"command": "./tools/stop.sh"}]}}`,
 		".github/hooks/a.json":  `{"hooks": {"sessionStart": [{"bash": "tools/start.sh"}]}}`,
 		".gemini/settings.json": `not JSON`,
-		".envrc":                "# source tools/comment.sh\nwatch_file package.json\nexport A=package.json\n  source_env tools/env.sh\nuse flake\n. ./tools/dot.sh\n./tools/run.sh\nsource /etc/profile\nuse\n\n",
-		"package.json":          "", "flake.nix": "", "shell.nix": "", "src/main.ts": "",
+		".envrc":                "# source tools/comment.sh\nwatch_file package.json\nexport A=package.json\n  source_env tools/env.sh\nuse flake\n. ./tools/dot.sh\n./tools/run.sh\nsource /etc/profile\nuse\n\nPATH_add bin\nexport PATH=$PWD/more/bin:src:$PATH\nlayout node\n",
+		"mise.toml":             "[env]\n_.path = [\"./made\", \"{{config_root}}/tools\"]\n[tasks]\nx = 'package.json'\n",
+		".husky/pre-commit":     "#!/bin/sh\nnode ./hooks/a.js package.json src/gone.js\n", ".husky/_/h": "hooks/e.sh",
+		".pre-commit-config.yaml": "repos:\n- repo: local\n  hooks:\n  - id: x\n    entry: hooks/b.sh --fix\n    files: ^src/main\\.ts$\n",
+		".git/hooks/pre-push":     "exec \"$(git rev-parse --show-toplevel)/hooks/c\"\n", ".git/hooks/pre-push.sample": "hooks/d.sh\n",
+		"hooks/a.js": "", "hooks/b.sh": "", "hooks/c": "", "hooks/d.sh": "", "hooks/e.sh": "",
+		"package.json": "", "flake.nix": "", "shell.nix": "", "src/main.ts": "",
 		"tools/lint.sh": "", "tools/check.py": "", "tools/stop.sh": "", "tools/start.sh": "", "tools/line.sh": "", "tools/key": "", "tools/env.sh": "", "tools/dot.sh": "", "tools/run.sh": "", "tools/comment.sh": "", "tools/other.sh": "",
 	} {
 		path := filepath.Join(root, name)
@@ -265,9 +270,12 @@ func TestTargetsOfHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Chmod(filepath.Join(root, "hooks/c"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	got, _ := Targets(root)
 	slices.Sort(got)
-	want := []string{"flake.nix", "tools/check.py", "tools/dot.sh", "tools/env.sh", "tools/key", "tools/line.sh", "tools/lint.sh", "tools/run.sh", "tools/start.sh", "tools/stop.sh"}
+	want := []string{"bin", "flake.nix", "hooks/a.js", "hooks/b.sh", "hooks/c", "made", "more/bin", "node_modules/.bin", "src", "tools", "tools/check.py", "tools/dot.sh", "tools/env.sh", "tools/key", "tools/line.sh", "tools/lint.sh", "tools/run.sh", "tools/start.sh", "tools/stop.sh"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
