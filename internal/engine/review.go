@@ -93,7 +93,11 @@ func reviewChanges(r *Review, spec *sandbox.Spec, d store.Dir, since Since) erro
 	if err != nil {
 		return err
 	}
-	r.Add(&review.Finder{Src: &contents{s, root}, LeadsOut: leadsOut(root, spec.Dir)}, changes)
+	guarded, err := leadsToGuarded(spec)
+	if err != nil {
+		return err
+	}
+	r.Add(&review.Finder{Src: &contents{s, root}, LeadsOut: leadsOut(root, spec.Dir), Guarded: guarded}, changes)
 	return nil
 }
 
@@ -173,6 +177,28 @@ func leadsOut(root *os.File, dir string) func(at, target string) bool {
 		}
 		return errors.Is(err, unix.EXDEV)
 	}
+}
+
+// leadsToGuarded returns what reports whether a symbolic link of a project leads to a path of it that is
+// guarded or hidden, by what it says or by where it ends.
+func leadsToGuarded(spec *sandbox.Spec) (func(at, target string) bool, error) {
+	o := guardOptions(spec)
+	o.Paths, o.HiddenPaths = guard.Targets(spec.Dir)
+	rules, err := guard.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return func(at, target string) bool {
+		says := target
+		if !filepath.IsAbs(target) {
+			says = filepath.Join(spec.Dir, path.Dir(at), target)
+		}
+		ends, _ := filepath.EvalSymlinks(says) // nowhere, if that fails
+		return slices.ContainsFunc([]string{filepath.Clean(says), ends}, func(to string) bool {
+			inside, ok := below(to, spec.Dir)
+			return ok && rules.Guards(inside)
+		})
+	}, nil
 }
 
 // privateShares are the shares of a sandbox in which the guest may have private versions, with

@@ -361,3 +361,30 @@ func TestOutcome(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestAttackLinksToGuardedPaths: a link that the guest leaves and that leads to a guarded or hidden path of the
+// project, by what it says or through another link, is found; others are not.
+func TestAttackLinksToGuardedPaths(t *testing.T) {
+	r := newReviewed(t)
+	r.file(r.dir, ".git/config", "", 0o600)
+	r.file(r.dir, "src/config", "", 0o600)
+	if err := os.Symlink(".git", filepath.Join(r.dir, "g")); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := r.d.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guarded, err := leadsToGuarded(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]bool{
+		"../.git/config": true, "../.git/hooks/pre-push": true, "../g/config": true, r.dir + "/.envrc": true, "../.env": true, "../.vscode/tasks.json": true, "../dist/../.git/config": true,
+		"../src/config": false, "app.js": false, "/etc/passwd": false, "../../x": false, "": false, "..": false,
+	} {
+		if guarded("dist/app.js", target) != want {
+			t.Errorf("%s: %v", target, !want)
+		}
+	}
+}

@@ -60,7 +60,11 @@ func (s *Session) countRuns(o *Outcome) {
 		return
 	}
 	o.More = more
-	f := &review.Finder{LeadsOut: leadsOut(root, s.Spec.Dir)}
+	guarded, err := leadsToGuarded(s.Spec)
+	if err != nil {
+		return
+	}
+	f := &review.Finder{LeadsOut: leadsOut(root, s.Spec.Dir), Guarded: guarded}
 	for i := range list {
 		if len(f.Find(&list[i])) > 0 {
 			o.Runs++

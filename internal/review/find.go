@@ -23,6 +23,9 @@ type Finder struct {
 	Src Source
 	// LeadsOut reports whether the target of a symbolic link at a path leads out of the project.
 	LeadsOut func(at, target string) bool
+	// Guarded reports whether it leads to what is guarded or hidden in the project: programs of the host that
+	// write to the link write there.
+	Guarded func(at, target string) bool
 }
 
 // Find returns why the host may run or trust a changed path; several reasons make several
@@ -41,8 +44,11 @@ func (f *Finder) Find(c *undo.Change) []Finding {
 	case c.From != "":
 		return one(c, Moved, "was "+c.From)
 	case c.Now.Kind == undo.Link:
-		if f.LeadsOut(c.Path, string(c.Now.Target)) {
-			return one(c, LinkOut, "leads to "+string(c.Now.Target))
+		switch target := string(c.Now.Target); {
+		case f.LeadsOut(c.Path, target):
+			return one(c, LinkOut, "leads to "+target)
+		case f.Guarded(c.Path, target):
+			return one(c, LinkOut, "leads to "+target+", which is guarded or hidden")
 		}
 	case c.Now.Kind == undo.File:
 		return slices.Concat(f.modes(c), f.byName(c), f.secrets(c))

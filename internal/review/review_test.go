@@ -33,7 +33,7 @@ func TestFind(t *testing.T) {
 		"had":                 {"AKIAABCDEFGHIJKLMNOP x", "AKIAABCDEFGHIJKLMNOP y"},
 		"text":                {"", "nothing of that kind: sk-ant"},
 	}
-	f := &Finder{Src: src, LeadsOut: func(_, target string) bool { return strings.HasPrefix(target, "/") }}
+	f := &Finder{Src: src, LeadsOut: func(_, target string) bool { return strings.HasPrefix(target, "/") }, Guarded: func(_, target string) bool { return target == ".git/config" }}
 	link := func(target string) undo.Change {
 		return undo.Change{Path: "l", Was: undo.State{Kind: undo.Absent}, Now: undo.State{Kind: undo.Link, Target: []byte(target)}}
 	}
@@ -66,6 +66,7 @@ func TestFind(t *testing.T) {
 		{made("text", 0o644), ""},
 		{link("/etc"), "link: leads to /etc"},
 		{link("x"), ""},
+		{link(".git/config"), "link: leads to .git/config, which is guarded or hidden"},
 		{made(".git/rebase-merge/git-rebase-todo", 0o644), "git: has commands that git runs when the rebase is continued"},
 		{made("sub/.git/objects/info/alternates", 0o644), "git: lends objects of another repository"},
 		{made(".git/objects/ab/cd", 0o755), ""},

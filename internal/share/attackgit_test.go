@@ -79,3 +79,30 @@ ctypes.CDLL(None).renameat2(-100, b'.git/refs/x/objects', -100, b'.git/dir', 2)"
 		})
 	}
 }
+
+// TestAttackABareRepositoryWithoutItsHead: the guest takes away what makes a bare repository of the host one,
+// changes its configuration and hooks, and puts the rest back; the person restores HEAD.
+func TestAttackABareRepositoryWithoutItsHead(t *testing.T) {
+	for name, away := range map[string]string{
+		"removed": `rm HEAD`, "renamed": `mv HEAD ../H`, "all of it": `rm HEAD description; mv objects refs info ..`, "exchanged": `echo x >y; mv y HEAD; rm HEAD`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProject(t, guard.Options{}, func(p *project) {
+				p.sh(p.host, repository+` && git init -q --bare bare.git && git push -q ./bare.git HEAD:main && git -C bare.git config core.editor vi`)
+			})
+			ran := filepath.Join(t.TempDir(), "ran")
+			out, _ := p.try(p.guest, `set +e; cd bare.git; `+away+`; printf '[core]\n\tbare = true\n\tpager = "touch `+ran+`; cat"\n\tfsmonitor = "touch `+ran+`"\n' >config; cat config >x; mv x config; ln -s x commondir
+				rm -rf hooks; mkdir hooks; printf '#!/bin/sh\ntouch `+ran+`\n' >hooks/pre-receive; chmod +x hooks/pre-receive; mv ../objects ../refs ../info .; true`)
+			t.Log(out)
+			p.sh(p.host, `echo 'ref: refs/heads/main' >bare.git/HEAD; git commit -q --allow-empty -m more; git push -q ./bare.git HEAD:main --force; git -C bare.git --paginate log >/dev/null; git -C bare.git config core.editor | grep -qx vi`)
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("the guest's program ran on the host")
+			}
+		})
+	}
+	// A repository that the guest makes itself works as before, and is its own to remove.
+	p := newProject(t, guard.Options{}, func(p *project) { p.sh(p.host, repository) })
+	p.sh(p.guest, `git init -q --bare own.git && git push -q ./own.git HEAD:master HEAD:main && git -C own.git config a.b c && git -C own.git log --oneline && rm -rf own.git && test ! -e own.git && mkdir -p src/hooks && echo x >src/config && echo y >src/hooks/a`)
+	p.hostHas("src/config", "x\n")
+	p.hostHas("src/hooks/a", "y\n")
+}

@@ -127,6 +127,10 @@ func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), name
 	kind, _ := f.rules.Judge(guard.Place{
 		Dir: names, Name: name, Folds: f.folds,
 		Has: func(name string) bool { return look(name) != nil },
+		HasConfig: func() bool {
+			fd, ok := host()
+			return ok && f.hasConfig(fd)
+		},
 		IsDir: func() bool {
 			st := look(name)
 			return st == nil && (isDir || f.private.isDir(names, name)) || st != nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
@@ -141,6 +145,13 @@ func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), name
 		},
 	})
 	return kind
+}
+
+// hasConfig reports whether a directory of the host has a file of git's configuration that the guest did not
+// make.
+func (f *fileSystem) hasConfig(dir int) bool {
+	st, err := statAt(dir, "config")
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && contains(dir, "config", guard.GitConfig) && !f.madeByGuest(file{dir, "config"}, st)
 }
 
 // sniffed is how much of a file is read for the texts that make it a secret, in bytes.

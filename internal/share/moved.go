@@ -67,7 +67,9 @@ func (m *mover) judge(dir int, e os.DirEntry, names []string) guard.Kind {
 func (m *mover) place(dir int, e os.DirEntry, names []string) guard.Place {
 	return guard.Place{
 		Dir: names, Name: e.Name(), Folds: m.fs.folds,
-		Has:      func(name string) bool { _, err := statAt(dir, name); return err == nil },
+		Has:       func(name string) bool { _, err := statAt(dir, name); return err == nil },
+		HasConfig: func() bool { return m.fs.hasConfig(dir) },
+
 		IsDir:    e.IsDir,
 		Contains: func(texts []string) bool { return e.Type().IsRegular() && contains(dir, e.Name(), texts) },
 		Made: func() bool {

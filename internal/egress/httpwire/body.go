@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -169,7 +170,11 @@ func chunkSize(line []byte, strict bool) (int64, error) {
 	if len(digits) == 0 || len(digits) > 15 || strings.Trim(digits, "0123456789abcdefABCDEF") != "" || strings.ContainsAny(ext, "\r\x00") {
 		return 0, Malformed("a malformed chunk size")
 	}
-	return strconv.ParseInt(digits, 16, 64)
+	n, err := strconv.ParseInt(digits, 16, 64)
+	if strict && n > math.MaxInt32 { // a server that counts in 32 bits would find another end
+		return 0, Malformed("a chunk longer than %d bytes", math.MaxInt32)
+	}
+	return n, err
 }
 
 // copyTrailer copies the fields after the last chunk, and the empty line.

@@ -27,7 +27,7 @@ func TestChunked(t *testing.T) {
 	}
 	for _, in := range []string{
 		"5\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-5\r\n", "0x5\r\nhello\r\n", "+5\r\n", "\r\n", " 5\r\nhello\r\n", "5\rX\r\nhello",
-		"fffffffffffffffff\r\n", "5;\x00\r\nhello\r\n", "0\r\nHost: evil\r\n\r\n", "0\r\nContent-Length: 1\r\n\r\n", "0\r\nTransfer_Encoding: x\r\n\r\n", "0\r\n folded\r\n\r\n", "0\r\nX: y\n\r\n",
+		"fffffffffffffffff\r\n", "80000000\r\n", "100000005\r\nhello\r\n0\r\n\r\n", "5;\x00\r\nhello\r\n", "0\r\nHost: evil\r\n\r\n", "0\r\nContent-Length: 1\r\n\r\n", "0\r\nTransfer_Encoding: x\r\n\r\n", "0\r\n folded\r\n\r\n", "0\r\nX: y\n\r\n",
 		"5;" + strings.Repeat("x", maxChunkLine) + "\r\n", "0\r\n" + strings.Repeat("A: b\r\n", maxTrailer) + "\r\n",
 	} {
 		var he *Error

@@ -61,7 +61,7 @@ func lookAlike(p Place, name string) bool {
 		exact := p.Name == "HEAD" || p.Folds
 		return exact && !p.Has("HEAD")
 	case "config", "config.worktree", "hooks", "commondir", "remotes", "branches":
-		return p.Has("HEAD")
+		return p.Has("HEAD") || p.HasConfig != nil && p.HasConfig() // a guest can remove HEAD, and somebody put it back later
 	case "attributes":
 		return false // of info below it: without a configuration it names no program
 	}

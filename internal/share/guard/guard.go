@@ -19,8 +19,9 @@
 // In a directory named .git, or below one, git's own files are guarded by name. Everywhere
 // else a directory becomes a (bare) repository as soon as it has HEAD, objects and refs, and
 // git on the host then trusts config and hooks beside them. So HEAD is guarded where the host
-// has none, and config, hooks and commondir are guarded where the host has a HEAD: no order
-// in which a guest makes them gives the host a repository with a configuration of the guest.
+// has none, and config, hooks and commondir are guarded where the host has a HEAD, or a configuration of
+// git's: no order in which a guest makes and removes them gives the host a repository with a configuration of
+// the guest.
 package guard
 
 import (
@@ -54,6 +55,9 @@ type Place struct {
 	Folds bool
 	// Has reports whether the directory has an entry with the name on the host.
 	Has func(name string) bool
+	// HasConfig reports whether the directory has a file "config" on the host, not the guest's, that is one
+	// of git's by what it contains (GitConfig). Nil: it has none.
+	HasConfig func() bool
 	// IsDir reports whether Name is, or is about to be, a directory.
 	IsDir func() bool
 	// Contains reports whether Name is a regular file of the host that contains one of the
@@ -211,7 +215,7 @@ func (r *Rules) candidate(name string) bool {
 // AsksMade reports whether what applies to a name may depend on who made the file.
 func (r *Rules) AsksMade(name string) bool {
 	name = foldOn(true, name)
-	if name == ".git" || name == "gitdir" {
+	if name == ".git" || name == "gitdir" || name == "config" {
 		return true
 	}
 	return slices.ContainsFunc(append(originals(name), name), func(name string) bool {

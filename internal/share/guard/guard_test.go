@@ -119,6 +119,20 @@ func TestLinksOutOfARepository(t *testing.T) {
 	}
 }
 
+func TestGuards(t *testing.T) {
+	rules, err := New(Options{Paths: []string{"tools/hook"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]bool{
+		".git/config": true, "a/.git/hooks/pre-push": true, ".vscode/x": true, "tools/hook": true, ".env": true, ".git": false, "src/config": false, ".git/COMMIT_EDITMSG": false, "src/main.go": false, "tools": false,
+	} {
+		if rules.Guards(at) != want {
+			t.Errorf("%s: %v", at, !want)
+		}
+	}
+}
+
 func TestCandidatesAreFew(t *testing.T) {
 	rules, err := New(Options{})
 	if err != nil {

@@ -147,6 +147,22 @@ func (r *Rules) mayGuard(p Place) bool {
 	})
 }
 
+// Guards reports whether a path of a share, or a directory on the way to it, is guarded or hidden by its
+// names.
+func (r *Rules) Guards(at string) bool {
+	names := strings.Split(at, "/")
+	for i := range names {
+		kind, _ := r.Judge(Place{
+			Dir: names[:i], Name: names[i], Has: func(string) bool { return false }, IsDir: func() bool { return i+1 < len(names) },
+			Contains: func([]string) bool { return true }, Made: func() bool { return false },
+		})
+		if kind == Guarded || kind == Hidden {
+			return true
+		}
+	}
+	return false
+}
+
 // folded returns the directory of a place, with the components above the root that matter, and
 // its name, in the form in which they are compared.
 func (r *Rules) folded(p Place) (dir []string, name string) {

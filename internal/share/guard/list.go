@@ -124,6 +124,9 @@ func (g *globs) find(name string, ok func(*Rule) bool) *Rule {
 // of OpenPGP, age and OpenVPN.
 var privateKey = []string{"PRIVATE KEY-----", "PRIVATE KEY BLOCK-----", "AGE-SECRET-KEY-1", "OpenVPN Static key"}
 
+// GitConfig are texts of which a file of git's configuration has one: of each repository that git makes.
+var GitConfig = []string{"repositoryformatversion", "[core]", "[remote \"", "[branch \""}
+
 // assigned stands where a variable is set whose name says that it is a secret.
 var assigned = []string{"SECRET=", "SECRET_KEY=", "TOKEN=", "PASSWORD=", "PASSWD=", "API_KEY=", "ACCESS_KEY=", "PRIVATE_KEY=", "CREDENTIALS="}
 
