@@ -2,6 +2,7 @@ package httpwire
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -173,7 +174,7 @@ func hasVersion(line []byte) bool {
 func isBareRequest(line []byte) bool {
 	method, rest := nextWord(line)
 	target, rest := nextWord(rest)
-	if len(target) == 0 || len(method) > 7 || !isMethod(strings.ToUpper(string(method))) {
+	if len(target) == 0 || len(method) > longestMethod || !isMethod(strings.ToUpper(string(method))) && !slices.Contains(rareMethods, string(method)) {
 		return false
 	}
 	third, _ := nextWord(rest)
@@ -183,6 +184,16 @@ func isBareRequest(line []byte) bool {
 
 // methods are those that servers know.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}
+
+// rareMethods are others that some servers know (IANA's registry, Node, Icecast), as they are written.
+var rareMethods = []string{
+	"ACL", "ANNOUNCE", "BIND", "CHECKIN", "CHECKOUT", "COPY", "DESCRIBE", "LABEL", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF",
+	"MKWORKSPACE", "MOVE", "NOTIFY", "ORDERPATCH", "PRI", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNCHECKOUT",
+	"UNLINK", "UNLOCK", "UNSUBSCRIBE", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL",
+}
+
+// longestMethod is the length of the longest of them, in bytes.
+const longestMethod = 17
 
 // isMethod reports whether servers know a method.
 func isMethod(word string) bool {

@@ -13,6 +13,7 @@ import (
 //     a method that servers know, or a word, then a path or an address, then a word.
 //     From such a line on all lines are looked at, for a server that took it for a
 //     request may find the next one behind a body, in the middle of a line.
+//   - the same in a head behind a line that only a careless server takes for a request's, see careless.
 //
 // It holds nothing back: a line is judged when its end comes, which may not pass then,
 // and no server acts on a request without its end. Lines of other protocols, and
@@ -30,7 +31,15 @@ type Watch struct {
 	request bool // a line like a request's has come
 	looked  int  // bytes looked at one by one, which tests count
 	bulk    int  // bytes of the next line, where it is announced as in Redis
+	host    bool // the last line was a Host field without a value, which may stand in the next one
+
+	start []byte // the beginning of the current line, if it began before the bytes of this call
+	head  bool   // a line that few servers take for a request's has come, and its head goes on
+	body  bool   // the head announces a body, so that the next request may begin in the middle of a line
 }
+
+// longestStart bounds what is looked at of a line that only careless servers take for a request's, in bytes.
+const longestStart = 512
 
 // place is how far the reader of a line is.
 type place int
@@ -70,6 +79,9 @@ func (w *Watch) End() error {
 
 // part takes a part of a line; whole: its end is there.
 func (w *Watch) part(b []byte, whole bool) error {
+	if err := w.careless(b, whole); err != nil {
+		return err
+	}
 	line := b
 	if len(w.line) > 0 {
 		w.line = append(w.line, b...)
@@ -100,6 +112,70 @@ func (w *Watch) part(b []byte, whole bool) error {
 		w.line = line // with w.line at its beginning
 	} else {
 		w.line = append(w.line[:0], line...)
+	}
+	return nil
+}
+
+// careless takes a part of a line. Some servers take any three words for a request's first line, if the second
+// has a slash: "GET\x00 http:/x HTTP /1.1". Lines of text are like that, too. So up to the next empty line only
+// Host fields are looked for, and a version of HTTP as the third word. Most lines, binary ones among
+// them, cost a few searches for one byte.
+func (w *Watch) careless(b []byte, whole bool) error {
+	if len(w.start) > 0 || !whole {
+		w.start = append(w.start, b[:min(len(b), longestStart-len(w.start))]...)
+		b = w.start
+	}
+	if !whole {
+		return nil
+	}
+	defer func() { w.start = w.start[:0] }()
+	b = b[:min(len(b), longestStart)]
+	if w.head && !w.request {
+		if err := w.fieldsOf(b); err != nil {
+			return err
+		}
+		w.head = w.body || len(b) > 2 || len(bytes.TrimFunc(b, isSpace)) > 0
+	}
+	slash := bytes.IndexByte(b, '/')
+	if slash <= 0 || !hasBlank(b[:slash]) {
+		return nil
+	}
+	_, rest := nextWord(b)
+	second, rest := nextWord(rest)
+	third, _ := nextWord(rest)
+	switch {
+	case len(third) == 0 || bytes.IndexByte(second, '/') < 0:
+	case isVersion(third):
+		return errHidden
+	default:
+		w.head = true
+	}
+	return nil
+}
+
+// hasBlank reports whether a blank that careless servers know is in b.
+func hasBlank(b []byte) bool { return bytes.IndexByte(b, ' ') >= 0 || bytes.IndexByte(b, '\t') >= 0 }
+
+// isVersion reports whether a word begins like a version of HTTP.
+func isVersion(word []byte) bool {
+	return len(word) >= 5 && bytes.EqualFold(word[:5], []byte("HTTP/"))
+}
+
+// fieldsOf judges the fields in a line, of which some servers take each carriage return for an end.
+func (w *Watch) fieldsOf(line []byte) error {
+	for len(line) > 0 {
+		part := line
+		if i := bytes.IndexByte(line, '\r'); i >= 0 {
+			part, line = line[:i], line[i+1:]
+		} else {
+			line = nil
+		}
+		if len(part) == 0 || part[0] == '\n' {
+			continue
+		}
+		if err := w.field(part); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -169,26 +245,43 @@ func (w *Watch) judge(line []byte) error {
 	if n, err := strconv.Atoi(string(bytes.TrimRight(bytes.TrimPrefix(line, []byte("$")), "\r\n"))); err == nil && line[0] == '$' {
 		w.bulk = n
 	}
-	for part := range bytes.FieldsFuncSeq(line, isLineEnd) {
-		if err := w.field(part); err != nil {
-			return err
+	return w.fieldsOf(line)
+}
+
+// field judges a line of a head, if it is a Host field.
+func (w *Watch) field(line []byte) error {
+	if w.host && isBlank(line[0]) {
+		line = append([]byte("host:"), line...)
+	}
+	w.host = false
+	if !mayBeField(line) {
+		return nil
+	}
+	name, value, ok := bytes.Cut(line, []byte(":"))
+	if !ok || len(name) < 4 {
+		return nil
+	}
+	switch name = bytes.TrimFunc(name, isSpace); {
+	case bytes.EqualFold(name, []byte("host")):
+		if value = bytes.TrimFunc(value, isSpace); len(value) > 0 {
+			return w.Host(string(value))
 		}
+		w.host = true
+	case bytes.EqualFold(name, []byte("content-length")), bytes.EqualFold(name, []byte("transfer-encoding")):
+		w.body = true
 	}
 	return nil
 }
 
-func isLineEnd(r rune) bool { return r == '\r' || r == '\n' }
-
-// field judges a line of a head, if it is a Host field.
-func (w *Watch) field(line []byte) error {
-	name, value, ok := bytes.Cut(line, []byte(":"))
-	if !ok || len(name) < 4 || !bytes.EqualFold(bytes.TrimFunc(name, isSpace), []byte("host")) {
-		return nil
+// mayBeField reports whether a line may begin with one of the names that field looks for.
+func mayBeField(line []byte) bool {
+	for _, c := range line {
+		if c > ' ' {
+			c |= 0x20
+			return c == 'h' || c == 'c' || c == 't'
+		}
 	}
-	if value = bytes.TrimFunc(value, isSpace); len(value) == 0 {
-		return nil
-	}
-	return w.Host(string(value))
+	return false
 }
 
 func isSpace(r rune) bool { return r <= ' ' }
