@@ -59,6 +59,7 @@ func TestWordsOfErrors(t *testing.T) {
 		{&engine.Error{Reason: engine.SnapshotNotFound, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "bawn snapshot ls shop"},
 		{&engine.Error{Reason: engine.SnapshotDamaged, Sandbox: "shop", Snapshot: "one", Err: failed}, "no", "use another snapshot (bawn snapshot ls shop lists them)"},
 		{&engine.Error{Reason: engine.SnapshotFailed, Sandbox: "shop", Err: failed}, "no", "bawn logs --supervisor shop"},
+		{&engine.Error{Reason: engine.CannotSave, Sandbox: "shop", Err: failed}, "no", ""}, // its text says it
 		{&engine.Error{Reason: engine.StateWouldBeLost, Sandbox: "shop", Err: failed}, "no", "bawn snapshot create shop to save the present state first, or --force to discard it"},
 		{&engine.Error{Reason: engine.Exists, Sandbox: "shop", Err: failed}, "no", "use another name, or bawn rm --force shop to remove that sandbox"},
 		{&engine.Error{Reason: engine.ProjectCopyExists, Path: "/p-x", Err: failed}, "no", "use another name for the fork, or move what is there"},

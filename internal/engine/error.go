@@ -82,6 +82,8 @@ const (
 
 	// Attached: commands or shells are attached, which would be ended.
 	Attached = Reason(control.ReasonAttached)
+	// CannotSave: sandboxes on this host can be neither suspended nor saved.
+	CannotSave = Reason(control.ReasonCannotSave)
 	// OtherVersion: the sandbox was started by another version of bawn.
 	OtherVersion = Reason(control.ReasonVersion)
 

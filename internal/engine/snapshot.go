@@ -122,7 +122,7 @@ func (e *Engine) save(ctx context.Context, name, path string) error {
 		if control.NotListening(err) && e.startedAgain(ctx, name) { // nothing was begun
 			err = client.Snapshot(ctx, path)
 		}
-		return because(SnapshotFailed, name, err)
+		return because(whyNotSaved(err, SnapshotFailed), name, err)
 	})
 }
 

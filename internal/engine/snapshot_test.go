@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -162,7 +163,11 @@ func TestCreateSnapshot(t *testing.T) {
 	if _, err := e.CreateSnapshot(t.Context(), "shop", "three"); engine.ReasonOf(err) != engine.SnapshotFailed || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("%v", err)
 	}
-	if got, want := s.all(), []string{"snapshot one", "snapshot " + unnamed, "snapshot three"}; !slices.Equal(got, want) {
+	s.snapshot = func(string) error { return control.Errorf(control.ReasonCannotSave, "not on this host") }
+	if _, err := e.CreateSnapshot(t.Context(), "shop", "four"); engine.ReasonOf(err) != engine.CannotSave {
+		t.Errorf("%v", err)
+	}
+	if got, want := s.all(), []string{"snapshot one", "snapshot " + unnamed, "snapshot three", "snapshot four"}; !slices.Equal(got, want) {
 		t.Errorf("asked of the supervisor: %q, want %q", got, want)
 	}
 }

@@ -37,14 +37,22 @@ func (e *Engine) Suspend(ctx context.Context, name string, force bool) error {
 	}
 	return e.during("Suspending "+name, func() error {
 		err := control.NewClient(d.DialControl).Suspend(ctx, force)
-		if control.ReasonOf(err) == control.ReasonAttached { // the more specific reason
-			return because(Attached, name, err)
-		}
 		if err != nil {
-			return because(SuspendFailed, name, err)
+			return because(whyNotSaved(err, SuspendFailed), name, err)
 		}
 		return launch.AwaitExit(ctx, d)
 	})
+}
+
+// whyNotSaved returns the reason why a sandbox was not saved, where its supervisor names one that a
+// caller can do something about, or else.
+func whyNotSaved(err error, otherwise Reason) Reason {
+	switch r := control.ReasonOf(err); r {
+	case control.ReasonAttached, control.ReasonCannotSave:
+		return Reason(r)
+	default:
+		return otherwise
+	}
 }
 
 // Resume resumes a suspended sandbox. It has no effect on one that runs.
