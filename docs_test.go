@@ -70,7 +70,7 @@ var (
 	goFile    = regexp.MustCompile("`([a-z]\\w*\\.go)`")
 	testName  = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
 	testFunc  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
-	makeGoal  = regexp.MustCompile("(?:`|(?m:^    ))make ([a-z][a-z-]*)")
+	makeGoal  = regexp.MustCompile("(?:`|(?m:^    ))make ([a-z][a-z0-9-]*)")
 	bawnVerb  = regexp.MustCompile("(?:`|(?m:^    (?:\\$ )?))bawn (_*[a-z][a-z-]*)")
 	selector  = regexp.MustCompile("`([a-z]+)\\.([A-Z]\\w*)(?:\\.([A-Z]\\w*))?`")
 	codeName  = regexp.MustCompile("`([A-Za-z]\\w*)`")

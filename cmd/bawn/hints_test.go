@@ -112,7 +112,7 @@ func TestWordsOfNotices(t *testing.T) {
 // noStep are the reasons of the engine that have no entry in steps: the text says what to
 // do, or they are reasons of notices.
 var noStep = []string{
-	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase",
+	"InvalidSpec", "InvalidTarget", "ShareOfKernel", "WrongPhase", "CannotSave",
 	"SoftwareEmulation", "BuilderRenewed", "BuilderKeepsImage", "KVMUnsettled", "PoolMemberFailed", "StartRepeated", "StartNote", "StopSlow", "RuleOverruled", "RuleRemote", "RuleWidened", "HostDiskFull", "HostDiskFreed",
 	"RepositoryOutside", "GitDirOutside", "ObjectsOutside", "PathsHidden", "AgentUpdate", "SecretMissing", "VolumeMade", "LocalDirUseful", "ImageOlder", "DevcontainerThere",
 	"GuestMessage", "NotCopied", "KeptRunning",
