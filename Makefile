@@ -51,7 +51,7 @@ test-hosts: setup build ## Run sandboxes under unusual conditions of the host: f
 	@scripts/host hosts $(TESTS)
 
 .PHONY: test-arm64
-test-arm64: setup ## Run bawn on an emulated host of arm64, with KVM and without (TESTS='case ...')
+test-arm64: setup ## Run bawn on an emulated host of arm64, under KVM (TESTS='case ...')
 	@scripts/host arm64 $(TESTS)
 
 # VMTEST runs tests of real machines as this user. Those below are too slow for every run: each is
