@@ -99,24 +99,11 @@ func (e Entry) text(allow string, process bool) string {
 	if process {
 		fmt.Fprintf(&b, " %-*s", processWidth, cmp.Or(e.Process, "-"))
 	}
-	target := e.Name
-	if target == "" && e.Addr.IsValid() {
-		target = e.Addr.String()
-	}
 	reason := e.Reason
 	if e.Verdict == Asked {
-		target, reason = e.Suggest, fmt.Sprintf("the agent's reason: %q", e.Reason)
+		reason = fmt.Sprintf("the agent's reason: %q", e.Reason)
 	}
-	if e.Port != 0 {
-		target = fmt.Sprintf("%s:%d", target, e.Port)
-	}
-	if e.Method != "" {
-		target = e.Method + " " + target + e.Path
-	}
-	if e.Proto == ProtoSign {
-		target = e.signed()
-	}
-	fmt.Fprintf(&b, " %s", target)
+	fmt.Fprintf(&b, " %s", e.target())
 	for _, part := range []string{e.App, e.Event, reason} {
 		if part != "" {
 			fmt.Fprintf(&b, " %s", part)
@@ -145,6 +132,27 @@ func (e Entry) text(allow string, process bool) string {
 		fmt.Fprintf(&b, " x%d", e.Count)
 	}
 	return text.Line(b.String())
+}
+
+// target returns what an entry is about: a host with its port, a request, what was signed, or the rule that
+// an agent asks for.
+func (e Entry) target() string {
+	target := e.Name
+	switch {
+	case e.Proto == ProtoSign:
+		return e.signed()
+	case e.Verdict == Asked:
+		target = e.Suggest
+	case target == "" && e.Addr.IsValid():
+		target = e.Addr.String()
+	}
+	if e.Port != 0 {
+		target = fmt.Sprintf("%s:%d", target, e.Port)
+	}
+	if e.Method != "" {
+		target = e.Method + " " + target + e.Path
+	}
+	return target
 }
 
 // signed says what was signed, or was not.

@@ -9,7 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,9 +124,9 @@ func isSignature(line []byte) bool {
 
 // SignedName returns the name that the object has with a signature in the place where git puts it.
 func (o *Object) SignedName(signature []byte) string {
-	b := append(o.bytes[:len(o.bytes):len(o.bytes)], signature...)
+	b := slices.Concat(o.bytes, signature)
 	if o.Kind == Commit {
-		b = append([]byte{}, o.bytes[:o.header]...)
+		b = slices.Clone(o.bytes[:o.header])
 		key := "gpgsig"
 		if len(o.Of) == sha256Digits {
 			key = "gpgsig-sha256"
@@ -138,7 +138,7 @@ func (o *Object) SignedName(signature []byte) string {
 		}
 		b = append(b, o.bytes[o.header:]...)
 	}
-	var h hash.Hash = sha1.New() //nolint:gosec // as above
+	h := sha1.New() //nolint:gosec // as above
 	if len(o.Of) == sha256Digits {
 		h = sha256.New()
 	}

@@ -103,7 +103,9 @@ type program struct {
 	tellGit  func(string)                           // has git's own output show a message
 }
 
-func dialHost() (net.Conn, error) { return net.DialTimeout("tcp", address, answerTime) }
+func dialHost() (net.Conn, error) {
+	return net.DialTimeout("tcp", address, answerTime) //nolint:noctx // bounded
+}
 
 func (p *program) run(args []string) int {
 	switch {
@@ -158,7 +160,7 @@ func (p *program) signFile(file string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file+".sig", signature, 0o644)
+	return os.WriteFile(file+".sig", signature, 0o644) //nolint:gosec // as ssh-keygen makes it
 }
 
 // signStream signs as gpg does.
@@ -268,7 +270,7 @@ func tellGit(message string) {
 
 // shows reports whether git shows what a program like gpg says when it fails (its release notes, 2.40.0).
 func shows() bool {
-	out, err := exec.Command("git", "version").Output()
+	out, err := exec.Command("git", "version").Output() //nolint:noctx // ends at once
 	var major, minor int
 	if _, scan := fmt.Sscanf(string(out), "git version %d.%d", &major, &minor); err != nil || scan != nil {
 		return true
