@@ -86,6 +86,20 @@ func (l *lab) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, signature)
 }
 
+// asked returns the objects that the host signed.
+func (l *lab) asked() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.objects)
+}
+
+// refuses makes the host sign nothing from now on.
+func (l *lab) refuses(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse = why
+}
+
 // settings are those that the agent writes.
 func (l *lab) settings() []string {
 	p := func(name string) string { return filepath.Join(l.programs, name) }
@@ -150,9 +164,9 @@ func TestGit(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.git("add", ".")
-			before := len(l.objects)
+			before := len(l.asked())
 			l.git("stash")
-			if n := len(l.objects) - before; n != 0 {
+			if n := len(l.asked()) - before; n != 0 {
 				t.Errorf("a stash asked for %d signatures", n)
 			}
 			l.git("stash", "pop")
@@ -164,7 +178,7 @@ func TestGit(t *testing.T) {
 			if !l.signed("HEAD") || !l.signed("HEAD~1") {
 				t.Error("a rebase does not sign")
 			}
-			for _, o := range l.objects {
+			for _, o := range l.asked() {
 				if !strings.HasPrefix(o, "tree ") && !strings.HasPrefix(o, "object ") {
 					t.Errorf("the host got %q", o)
 				}
@@ -177,7 +191,7 @@ func TestGit(t *testing.T) {
 func TestRefusalsAreShown(t *testing.T) {
 	for _, format := range []string{"openpgp", "ssh", "x509"} {
 		l := newLab(t)
-		l.refuse = "its committer is Eve"
+		l.refuses("its committer is Eve")
 		l.git("config", "gpg.format", format)
 		socket := func(c *exec.Cmd) string { // as Node gives it to what it runs
 			ours, theirs := pair(t)
@@ -251,8 +265,8 @@ func TestOtherUses(t *testing.T) {
 	if _, errs, code := run(l, GPGSMMode, "", "--verify", "sig", "-"); code != 1 || !strings.Contains(errs, "gpgsm is not installed in this sandbox") {
 		t.Errorf("%q, %d", errs, code)
 	}
-	if len(l.objects) != 0 {
-		t.Errorf("the host was asked to sign %q", l.objects)
+	if asked := l.asked(); len(asked) != 0 {
+		t.Errorf("the host was asked to sign %q", asked)
 	}
 }
 
