@@ -12,11 +12,6 @@ var Parameters = []string{
 	// No keys for the modules' signatures, which unsign removes, no random numbers
 	// from jitter (the host gives a seed), and not one more self-test.
 	"initcall_blacklist=load_system_certificate_list,jent_mod_init,crypto_kdf108_init",
-	// No comparison of the TSC with another clock twice a second, which wakes up an idle guest; other
-	// processors ignore it. Under KVM the clock is kvm-clock, which the host keeps right, and QEMU's own
-	// emulation makes a TSC that is right. On a busy host the comparison fails by itself, and leaves the
-	// guest with a clock that is slow to read.
-	"tsc=reliable",
 }
 
 // OneCPU returns the parameters with which the kernel starts one of several CPUs, and the
