@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/bounded"
 )
 
 // spec is what the probe is told: a file in the project, which holds no token.
@@ -189,12 +191,12 @@ func (h *host) runProbe(ctx context.Context) (map[string]*answer, error) {
 	c.Dir, c.WaitDelay = h.project, time.Second
 	c.Env = append(os.Environ(), "PWD="+h.project, canary+"="+h.tokens.environment, "ATTACK_DIR="+h.project, "ATTACK_ADDR="+h.spec.Addr,
 		"ATTACK_ALLOWED="+h.Allowed, fmt.Sprintf("ATTACK_PORTS=%d,%d", h.TLS, h.HTTP), "ATTACK_DENIED="+h.Denied, "ATTACK_LOOP="+h.Loop)
-	out, errs := &bounded{}, &bounded{}
+	out, errs := &bounded.Writer{Max: maxOutput}, &bounded.Writer{Max: maxOutput}
 	c.Stdout, c.Stderr = out, errs
 	err := c.Run()
-	answers := parseAnswers(out.Bytes())
+	answers := parseAnswers(out.Kept)
 	if err != nil || len(answers) == 0 {
-		return nil, fmt.Errorf("the adapter did not run the probe in the sandbox (%w); its standard error ends with: %q", errors.Join(err, context.Cause(ctx)), tail(errs.Bytes()))
+		return nil, fmt.Errorf("the adapter did not run the probe in the sandbox (%w); its standard error ends with: %q", errors.Join(err, context.Cause(ctx)), tail(errs.Kept))
 	}
 	return answers, nil
 }
@@ -209,14 +211,6 @@ func parseAnswers(out []byte) map[string]*answer {
 		}
 	}
 	return answers
-}
-
-// bounded keeps the first bytes that are written to it.
-type bounded struct{ bytes.Buffer }
-
-func (b *bounded) Write(p []byte) (int, error) {
-	_, err := b.Buffer.Write(p[:min(len(p), maxOutput-b.Len())])
-	return len(p), err
 }
 
 func tail(b []byte) []byte { return b[max(0, len(b)-1000):] }

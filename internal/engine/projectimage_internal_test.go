@@ -386,12 +386,3 @@ func TestLastLines(t *testing.T) {
 		t.Errorf("%d lines: %q", len(got), got)
 	}
 }
-
-// TestNotesAreBounded: also where a copy asks the writer to read by itself.
-func TestNotesAreBounded(t *testing.T) {
-	var b bytes.Buffer
-	n, err := io.Copy(&bounded{&b}, strings.NewReader(strings.Repeat("x", 3*maxNotes)))
-	if err != nil || n != 3*maxNotes || b.Len() != maxNotes {
-		t.Errorf("%d of %d, %v", b.Len(), n, err)
-	}
-}

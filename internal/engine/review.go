@@ -93,12 +93,23 @@ func reviewChanges(r *Review, spec *sandbox.Spec, d store.Dir, since Since) erro
 	if err != nil {
 		return err
 	}
-	guarded, err := leadsToGuarded(spec)
+	f, err := newFinder(spec, root)
 	if err != nil {
 		return err
 	}
-	r.Add(&review.Finder{Src: &contents{s, root}, LeadsOut: leadsOut(root, spec.Dir), Guarded: guarded}, changes)
+	f.Src = &contents{s, root}
+	r.Add(f, changes)
 	return nil
+}
+
+// newFinder returns what finds changes that the host may run or trust in a project, which is open as root. It does
+// not look into files.
+func newFinder(spec *sandbox.Spec, root *os.File) (*review.Finder, error) {
+	guarded, err := leadsToGuarded(spec)
+	if err != nil {
+		return nil, err
+	}
+	return &review.Finder{LeadsOut: leadsOut(root, spec.Dir), Guarded: guarded}, nil
 }
 
 // in returns the restore point to compare with, or nil if nothing was changed since.

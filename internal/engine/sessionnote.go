@@ -4,7 +4,6 @@ import (
 	"os"
 	"time"
 
-	"bawn.dev/bawn/internal/review"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/share/versions"
@@ -60,11 +59,13 @@ func (s *Session) countRuns(o *Outcome) {
 		return
 	}
 	o.More = more
-	guarded, err := leadsToGuarded(s.Spec)
+	if len(list) == 0 { // the project's configuration need not be read
+		return
+	}
+	f, err := newFinder(s.Spec, root)
 	if err != nil {
 		return
 	}
-	f := &review.Finder{LeadsOut: leadsOut(root, s.Spec.Dir), Guarded: guarded}
 	for i := range list {
 		if len(f.Find(&list[i])) > 0 {
 			o.Runs++

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"bawn.dev/bawn/internal/devcontainer"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/session"
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/text"
 )
@@ -140,26 +140,18 @@ func (r *setupRun) asRoot(ctx context.Context, script string, args ...string) (s
 
 // withInput is asRoot with something to read.
 func (r *setupRun) withInput(ctx context.Context, input *os.File, script string, args ...string) (string, error) {
-	var out bytes.Buffer
+	out := &bounded.Writer{Max: maxNotes}
 	said := newLastLines(nil)
 	argv := append([]string{"/bin/sh", "-c", script, "sh"}, args...)
-	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Stdin: input, Stdout: &bounded{&out}, Stderr: said, WaitOutput: true})
+	exit, err := r.root.Run(ctx, session.Command{Argv: argv, Dir: "/", Stdin: input, Stdout: out, Stderr: said, WaitOutput: true})
 	if err == nil && exit.Status != 0 {
 		err = failf(SetupFailed, r.s.Spec.Name, "the sandbox could not be prepared for %s (exit status %d): %s", devcontainerFile, exit.Status, said)
 	}
-	return out.String(), err
+	return string(out.Kept), err
 }
 
-// bounded writes to a buffer and drops what is more than maxNotes. It does not embed the buffer, whose
-// ReadFrom has no bound.
-type bounded struct{ into *bytes.Buffer }
-
-const maxNotes = 4096 // bytes
-
-func (b *bounded) Write(p []byte) (int, error) {
-	b.into.Write(p[:min(len(p), max(0, maxNotes-b.into.Len()))])
-	return len(p), nil
-}
+// maxNotes bounds what is kept of a script's output, in bytes.
+const maxNotes = 4096
 
 // hook runs the commands of one event, and notes it.
 func (r *setupRun) hook(ctx context.Context, h devcontainer.Hook) error {

@@ -25,7 +25,7 @@ const (
 // checkSigning returns an error if the sandbox's commits are to be signed and cannot be. Its own rules are in
 // force.
 func (e *Engine) checkSigning(ctx context.Context, spec *sandbox.Spec) error {
-	if !spec.Sign || spec.Builder {
+	if !spec.Signs() {
 		return nil
 	}
 	if err := signingSetUp(ctx, spec); err != nil {

@@ -53,7 +53,7 @@ func (a *agent) powerOff() {
 func linkEndCommands(dir string) {
 	_ = os.MkdirAll(dir, 0o755)
 	for _, name := range []string{modePowerOff, modeHalt, modeReboot, modeShutdown} {
-		_ = os.Symlink("/proc/1/exe", filepath.Join(dir, name))
+		_ = os.Symlink(self, filepath.Join(dir, name))
 	}
 }
 

@@ -68,6 +68,7 @@ type Spec struct {
 	// NoGitIdentity keeps the user's name and e-mail of git from the guest.
 	NoGitIdentity bool `json:"noGitIdentity,omitempty"`
 	// Sign lets the guest have commits and tags signed by the user's key, on the host.
+	// See Signs.
 	Sign bool `json:"sign,omitempty"`
 	// NoShareGit keeps the git directory of a linked worktree or a submodule from the guest, and
 	// the user is not asked about it.
@@ -111,6 +112,9 @@ func (s *Spec) AllPatterns() Patterns {
 	p.Hide = append(p.Hide[:len(p.Hide):len(p.Hide)], s.Added.Hide...)
 	return p
 }
+
+// Signs reports whether the guest may have commits signed. A machine that builds an image makes none.
+func (s *Spec) Signs() bool { return s.Sign && !s.Builder }
 
 // ProjectCopy reports whether the sandbox is a fork with a copy of the project.
 func (s *Spec) ProjectCopy() bool { return s.Project.Guest != s.Project.Host }

@@ -1,7 +1,6 @@
 package secret
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/proc"
 )
 
@@ -185,42 +184,26 @@ func agentEnv() (env []string) {
 	return env
 }
 
-// limitedBuffer keeps what fits. It is no bytes.Buffer, into which io.Copy would read without a bound (ReadFrom).
-type limitedBuffer struct {
-	kept bytes.Buffer
-	over bool
-}
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.kept.Len()+len(p) > MaxValue+2 {
-		b.over = true
-		return len(p), nil
-	}
-	return b.kept.Write(p)
-}
-
 // run runs a command without input, in an environment in which it finds no program that a
 // guest could have written (package proc), and returns what it printed, without the end of the line.
 // What it says about errors is left out of the error: it may have the value.
 func run(ctx context.Context, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	var out limitedBuffer
+	out := &bounded.Writer{Max: MaxValue + 2} // with the end of a line
 	c := proc.Command(ctx, "/bin/sh", "-c", command)
 	c.Env = append(c.Env, agentEnv()...)
-	c.Stdout = &out
+	c.Stdout = out
 	c.Dir = "/"
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.WaitDelay = time.Second
+	proc.InGroup(c)
 	err := c.Run()
 	switch {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("its command did not end within %s", commandTime)
 	case err != nil:
 		return "", fmt.Errorf("its command failed (%w): run it on the host to see why", err)
-	case out.over:
+	case out.Over:
 		return "", fmt.Errorf("its command printed more than %d bytes", MaxValue)
 	}
-	return strings.TrimRight(out.kept.String(), "\r\n"), nil
+	return strings.TrimRight(string(out.Kept), "\r\n"), nil
 }

@@ -106,6 +106,6 @@ func (s *supervisor) identity() (*wire.Identity, error) {
 		CACert:         authority,
 		SSHAuthority:   sshAuthority,
 		Author:         wire.Author(s.spec.Boot.Author),
-		Sign:           s.spec.Sign && !s.spec.Builder,
+		Sign:           s.spec.Signs(),
 	}, nil
 }

@@ -135,7 +135,7 @@ func (s *supervisor) gitSSH() *gitssh.Server {
 
 // signer returns what signs commits of the guest by the person's key; nil unless the person has given leave.
 func (s *supervisor) signer() *egress.Signer {
-	if !s.spec.Sign || s.spec.Builder {
+	if !s.spec.Signs() {
 		return nil
 	}
 	return &egress.Signer{

@@ -11,9 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/text"
@@ -133,21 +133,6 @@ type result struct {
 	code      int // its exit status; -1: none
 }
 
-// limited keeps the first bytes that are written to it. It is no bytes.Buffer, into which io.Copy would read without a
-// bound (ReadFrom).
-type limited struct {
-	kept []byte
-	max  int
-	over bool
-}
-
-func (b *limited) Write(p []byte) (int, error) {
-	n := min(len(p), b.max-len(b.kept))
-	b.over = b.over || n < len(p)
-	b.kept = append(b.kept, p[:n]...)
-	return len(p), nil
-}
-
 // passed are the variables by which programs find their agents, and these a screen to ask on. A supervisor has them
 // (package handoff).
 var passed = []string{
@@ -186,23 +171,21 @@ func quiet(git *exec.Cmd) *exec.Cmd {
 	return git
 }
 
-// run runs a command in a process group of its own, all of which ends with ctx.
+// run runs a command, which ends with ctx, and what it started as well.
 func run(ctx context.Context, c *exec.Cmd, in []byte) (*result, error) {
-	out, said := &limited{max: maxSignature}, &limited{max: maxSaid}
+	out, said := &bounded.Writer{Max: maxSignature}, &bounded.Writer{Max: maxSaid}
 	c.Dir = "/" // no project, and no repository
 	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(in), out, said
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.WaitDelay = time.Second
+	proc.InGroup(c)
 	err := proc.Run(c)
-	r := &result{out: out.kept, said: said.kept, code: -1}
+	r := &result{out: out.Kept, said: said.Kept, code: -1}
 	if c.ProcessState != nil {
 		r.code = c.ProcessState.ExitCode()
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = ctx.Err()
-	case err == nil && out.over:
+	case err == nil && out.Over:
 		err = fmt.Errorf("it printed more than %d bytes", maxSignature)
 	}
 	return r, err

@@ -1,7 +1,6 @@
 package attrib
 
 import (
-	"fmt"
 	"log"
 	"os"
 	"strconv"
@@ -26,8 +25,6 @@ import (
 // protocol and local port; a task is a thread by its number and name.
 
 const (
-	// traceRing is the size of the ring buffer for each CPU, in KiB: some thousand events.
-	traceRing = "64"
 	// traceAge is how long a note is valid. The host asks right after the first packet;
 	// later the port may be another process's.
 	traceAge = 10 * time.Second
@@ -42,11 +39,14 @@ const (
 	maxTasks = 256
 )
 
-// traceProbes are the kernel functions that are probed. They run in the context of the
-// calling process, and the socket has its port by then.
-var traceProbes = []struct{ event, function string }{
-	{"tcp", "tcp_connect"}, {"udp", "udp_sendmsg"}, {"udp6", "udpv6_sendmsg"},
+// instance is ours of the tracer. The functions run in the context of the calling process, and the socket has
+// its port by then. A ring buffer holds some thousand events.
+var instance = tracefs.Instance{
+	Dir: "instances/bawn", RingKiB: 64,
+	Probes: []tracefs.Probe{{Event: "tcp", Function: "tcp_connect", Fields: fields}, {Event: "udp", Function: "udp_sendmsg", Fields: fields}, {Event: "udp6", Function: "udpv6_sendmsg", Fields: fields}},
 }
+
+const fields = "port=sk->__sk_common.skc_num:u16 comm=$comm:string"
 
 // trace keeps the kernel's notes of which task used which port. Its methods may be called
 // concurrently.
@@ -92,31 +92,6 @@ func (t *trace) begin() {
 	})
 }
 
-// traceDir is our instance of the tracer.
-const traceDir = "instances/bawn"
-
-// setProbes defines the probes, for all instances.
-func setProbes(fs tracefs.FS) error {
-	if err := fs.Write(tracefs.Setting{File: "options/record-cmd", Value: "0"}); err != nil { // else the kernel records every switch of tasks
-		return err
-	}
-	for _, p := range traceProbes {
-		if err := fs.Probe(fmt.Sprintf("bawn/%s %s port=sk->__sk_common.skc_num:u16 comm=$comm:string", p.event, p.function)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// instanceSettings set our instance up and enable the probes in it.
-func instanceSettings() []tracefs.Setting {
-	list := []tracefs.Setting{{File: traceDir + "/buffer_size_kb", Value: traceRing}, {File: traceDir + "/trace_clock", Value: "mono"}}
-	for _, p := range traceProbes {
-		list = append(list, tracefs.Setting{File: traceDir + "/events/bawn/" + p.event + "/enable", Value: "1"})
-	}
-	return list
-}
-
 // start sets the probes.
 func (t *trace) start() error {
 	fs, err := tracefs.Mount()
@@ -124,20 +99,14 @@ func (t *trace) start() error {
 		return err
 	}
 	defer fs.Close()
-	if err := setProbes(fs); err != nil {
-		return err
-	}
-	if err := fs.NewInstance(traceDir); err != nil {
-		return err
-	}
-	if err := fs.Write(instanceSettings()...); err != nil {
+	if err := fs.Start(instance); err != nil {
 		return err
 	}
 	events, err := readLayouts(fs)
 	if err != nil {
 		return err
 	}
-	rings, err := fs.Rings(traceDir)
+	rings, err := fs.Rings(instance)
 	if err != nil {
 		return err
 	}
@@ -150,8 +119,8 @@ func (t *trace) start() error {
 // readLayouts returns the layout of each kind of event, by its number.
 func readLayouts(fs tracefs.FS) (map[uint16]layout, error) {
 	events := map[uint16]layout{}
-	for _, p := range traceProbes {
-		folder := traceDir + "/events/bawn/" + p.event
+	for _, p := range instance.Probes {
+		folder := instance.EventDir(p.Event)
 		text, err := fs.Read(folder + "/id")
 		if err != nil {
 			return nil, err
@@ -164,7 +133,7 @@ func readLayouts(fs tracefs.FS) (map[uint16]layout, error) {
 			return nil, err
 		}
 		// udp6 is UDP as well.
-		if events[id], err = parseLayout(strings.TrimSuffix(p.event, "6"), text); err != nil {
+		if events[id], err = parseLayout(strings.TrimSuffix(p.Event, "6"), text); err != nil {
 			return nil, err
 		}
 	}

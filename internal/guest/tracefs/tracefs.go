@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,10 +45,47 @@ func Mount() (FS, error) {
 // Close closes it.
 func (f FS) Close() { _ = unix.Close(f.root) }
 
-// NewInstance makes an instance of the tracer, with ring buffers of its own, below a folder "instances/NAME".
-func (f FS) NewInstance(dir string) error {
-	if err := unix.Mkdirat(f.root, dir, 0o700); err != nil {
+// Instance is an instance of the tracer, with ring buffers of its own in which only its probes write.
+type Instance struct {
+	// Dir is its folder, "instances/NAME".
+	Dir string
+	// RingKiB is the size of the ring buffer for each CPU, in KiB.
+	RingKiB int
+	Probes  []Probe
+}
+
+// Probe is one at the beginning of a function of the kernel. Event is the name of its events, and Fields what they
+// have besides the task and the time (Documentation/trace/fprobetrace.rst, FETCHARGS).
+type Probe struct{ Event, Function, Fields string }
+
+// group is that of all events of bawn.
+const group = "bawn"
+
+// EventDir returns the folder that an event has in the instance.
+func (i Instance) EventDir(event string) string { return i.Dir + "/events/" + group + "/" + event }
+
+// Start sets the probes of an instance, and makes the instance. Times of its events are those of the monotonic
+// clock (Time).
+func (f FS) Start(i Instance) error {
+	// Else the kernel records every switch of tasks. An instance takes that over when it is made.
+	if err := f.Write(Setting{"options/record-cmd", "0"}); err != nil {
+		return err
+	}
+	for _, p := range i.Probes {
+		if err := f.probe(strings.TrimSpace(fmt.Sprintf("%s/%s %s %s", group, p.Event, p.Function, p.Fields))); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mkdirat(f.root, i.Dir, 0o700); err != nil {
 		return fmt.Errorf("trace: %w", err)
+	}
+	if err := f.Write(Setting{i.Dir + "/buffer_size_kb", strconv.Itoa(i.RingKiB)}, Setting{i.Dir + "/trace_clock", "mono"}); err != nil {
+		return err
+	}
+	for _, p := range i.Probes {
+		if err := f.Write(Setting{i.EventDir(p.Event) + "/enable", "1"}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -73,10 +112,9 @@ func (f FS) write(s Setting) error {
 	return nil
 }
 
-// Probe sets a probe at the beginning of a function of the kernel, "GROUP/EVENT FUNCTION ARGUMENTS": an
-// fprobe, or a kprobe, which costs more, where there are no fprobes. Linux 6.12 has none on arm64, and
-// calls them an invalid argument.
-func (f FS) Probe(definition string) error {
+// probe sets a probe, "GROUP/EVENT FUNCTION FIELDS": an fprobe, or a kprobe, which costs more, where there are no
+// fprobes. Linux 6.12 has none on arm64, and calls them an invalid argument.
+func (f FS) probe(definition string) error {
 	err := f.write(Setting{probeFile, "f:" + definition})
 	if errors.Is(err, unix.EINVAL) {
 		err = f.write(Setting{probeFile, "p:" + definition})
@@ -112,9 +150,9 @@ type Rings struct {
 	page []byte
 }
 
-// Rings opens the ring buffers of an instance. They are never closed.
-func (f FS) Rings(instance string) (*Rings, error) {
-	dir := instance + "/per_cpu"
+// Rings opens the ring buffers of an instance, for the CPUs that are there now. They are never closed.
+func (f FS) Rings(i Instance) (*Rings, error) {
+	dir := i.Dir + "/per_cpu"
 	fd, err := unix.Openat(f.root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
@@ -176,7 +214,7 @@ func (r *Rings) Wait() error {
 	}
 }
 
-// Time returns the time that a clock "mono" of an instance showed.
+// Time returns the time of an event of an instance.
 func Time(at time.Duration) time.Time {
 	now := time.Now()
 	var ts unix.Timespec

@@ -23,7 +23,7 @@ func TestProbe(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := fs.Probe("bawn/x function"); err != nil {
+	if err := fs.probe("bawn/x function"); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "f:bawn/x function" {
@@ -33,7 +33,7 @@ func TestProbe(t *testing.T) {
 	if err := errors.Join(os.Remove(file), os.Symlink("/proc/self/oom_score_adj", file)); err != nil {
 		t.Fatal(err)
 	}
-	if err := fs.Probe("bawn/x function"); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), `"p:bawn/x`) {
+	if err := fs.probe("bawn/x function"); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), `"p:bawn/x`) {
 		t.Errorf("%v", err)
 	}
 }

@@ -8,16 +8,12 @@ import (
 	"bawn.dev/bawn/internal/guest/tracefs"
 )
 
-const (
-	// markDir is our instance of the tracer.
-	markDir = "instances/bawn-watch"
-	// markProbe is at the beginning of the function that adds each mark of inotify(7) and fanotify(7)
-	// to a file (fs/notify/mark.c).
-	markProbe = "bawn/mark fsnotify_add_mark_locked"
-	// markRing is the size of the ring buffer for each CPU, in KiB. What an event says is not read, so
-	// that events may be lost.
-	markRing = "8"
-)
+// instance is ours of the tracer. Its function adds each mark of inotify(7) and fanotify(7) to a file
+// (fs/notify/mark.c). What an event says is not read, so that events may be lost.
+var instance = tracefs.Instance{
+	Dir: "instances/bawn-watch", RingKiB: 8,
+	Probes: []tracefs.Probe{{Event: "mark", Function: "fsnotify_add_mark_locked"}},
+}
 
 // marks announces new watches. The zero value announces none.
 type marks struct {
@@ -26,8 +22,8 @@ type marks struct {
 	out   chan time.Time
 }
 
-// begin sets the probe. It patches the kernel's code, so it is called before other CPUs start
-// (docs/adr/0013).
+// begin sets the probe. It patches the kernel's code, so in a machine that becomes a template it is called
+// before other CPUs start (docs/adr/0013).
 func (m *marks) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -47,22 +43,10 @@ func setProbe() error {
 		return err
 	}
 	defer fs.Close()
-	// Else the kernel records every switch of tasks. An instance takes that over when it is made.
-	if err := fs.Write(tracefs.Setting{File: "options/record-cmd", Value: "0"}); err != nil {
+	if err := fs.Start(instance); err != nil {
 		return err
 	}
-	if err := fs.Probe(markProbe); err != nil {
-		return err
-	}
-	if err := fs.NewInstance(markDir); err != nil {
-		return err
-	}
-	return fs.Write(
-		tracefs.Setting{File: markDir + "/buffer_size_kb", Value: markRing},
-		tracefs.Setting{File: markDir + "/trace_clock", Value: "mono"},
-		tracefs.Setting{File: markDir + "/buffer_percent", Value: "0"}, // wake the reader at the first event
-		tracefs.Setting{File: markDir + "/events/bawn/mark/enable", Value: "1"},
-	)
+	return fs.Write(tracefs.Setting{File: instance.Dir + "/buffer_percent", Value: "0"}) // wake the reader at the first event
 }
 
 // listen returns the channel on which the time of the first new watch since the last receipt is sent,
@@ -92,7 +76,7 @@ func openRings() (*tracefs.Rings, error) {
 		return nil, err
 	}
 	defer fs.Close()
-	return fs.Rings(markDir)
+	return fs.Rings(instance)
 }
 
 // read announces new watches as long as the machine lives. It waits in a thread, and not in the runtime's

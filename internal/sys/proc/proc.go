@@ -48,6 +48,14 @@ func RunFor(cmd *exec.Cmd, cpu time.Duration) error {
 	return cmd.Wait()
 }
 
+// InGroup makes a command run in a process group of its own, all of which is killed when its context ends. A
+// process that keeps its output open afterwards is waited for no longer than a second.
+func InGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+}
+
 // CombinedOutput is cmd.CombinedOutput of a command that dies with this process, as
 // under Run.
 func CombinedOutput(cmd *exec.Cmd) ([]byte, error) {
