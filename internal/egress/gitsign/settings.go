@@ -35,7 +35,7 @@ func (e *SetupError) Error() string {
 	if e.Step == "" {
 		return e.Problem
 	}
-	return e.Problem + "; to mend that: " + e.Step
+	return e.Problem + "; run " + e.Step
 }
 
 func setup(step, format string, args ...any) error {
