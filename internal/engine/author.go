@@ -2,52 +2,43 @@ package engine
 
 import (
 	"context"
-	"os"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/gitconfig"
 )
 
-// authorLimit bounds the wait for git, which reads two small files.
+// authorLimit bounds the wait for git, which reads a few small files.
 const authorLimit = 2 * time.Second
 
-// gitAuthor returns user.name and user.email of the user's own git configuration. It is empty
-// where the host has no git, or git cannot tell: a sandbox can do without.
-func gitAuthor(ctx context.Context) sandbox.Author {
+// gitAuthor returns user.name and user.email of git's configuration of the user and of the system, as it counts in
+// the project: people have conditional includes for their projects at work. What the project's repository itself sets
+// is not in it: git in the guest reads that. It is empty where the host has no git, or git cannot tell: a sandbox can
+// do without.
+func gitAuthor(ctx context.Context, spec *sandbox.Spec) (a sandbox.Author) {
 	ctx, cancel := context.WithTimeout(ctx, authorLimit)
 	defer cancel()
-	git := proc.Command(ctx, "git", "config", "--global", "--includes", "-z", "--get-regexp", `^user\.(name|email)$`)
-	git.Dir = "/" // no repository: neither the project's configuration nor a conditional include counts
-	// A trace that the configuration asks for would write files (git-config(1), trace2.*).
-	git.Env = append(git.Env, "GIT_TRACE2=0", "GIT_TRACE2_EVENT=0", "GIT_TRACE2_PERF=0")
-	if dir := os.Getenv("XDG_CONFIG_HOME"); dir != "" {
-		git.Env = append(git.Env, "XDG_CONFIG_HOME="+dir) // git reads git/config there, too
+	// The path in the guest is where the user has the project, also of a fork, which has a copy.
+	values, err := gitconfig.Read(ctx, spec.Project.Guest, authorKeys)
+	if err != nil { // no such directory, or a repository that git does not read
+		values, _ = gitconfig.Read(ctx, "", authorKeys)
 	}
-	git.WaitDelay = authorLimit
-	out, err := git.Output()
-	if err != nil { // also where neither is set
-		return sandbox.Author{}
-	}
-	return parseAuthor(string(out))
-}
-
-// parseAuthor reads git's "KEY\nVALUE\0" list, of which the last value of a key counts.
-func parseAuthor(list string) (a sandbox.Author) {
-	for entry := range strings.SplitSeq(list, "\x00") {
-		key, value, _ := strings.Cut(entry, "\n")
-		switch key {
+	for _, v := range values {
+		switch v.Key {
 		case "user.name":
-			a.Name = oneLine(value)
+			a.Name = oneLine(v.Text)
 		case "user.email":
-			a.Email = oneLine(value)
+			a.Email = oneLine(v.Text)
 		}
 	}
 	return a
 }
+
+// authorKeys matches the keys that make an Author.
+const authorKeys = `^user\.(name|email)$`
 
 // maxAuthor bounds a name and an e-mail address, in bytes. The longest address is 254 bytes
 // (RFC 5321, erratum 1690).

@@ -39,7 +39,7 @@ func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func())
 	}
 	spec.Boot = *b
 	if !spec.NoGitIdentity {
-		spec.Boot.Author = gitAuthor(ctx)
+		spec.Boot.Author = gitAuthor(ctx, spec)
 	}
 	if err := e.checkAccelerator(ctx); err != nil {
 		return err

@@ -46,13 +46,13 @@ func signingSetUp(ctx context.Context, spec *sandbox.Spec) error {
 	if spec.NoGitIdentity {
 		return errors.New("they would have nobody's name, because of --no-git-identity: lift that by --no-git-identity=false")
 	}
-	author := gitAuthor(ctx)
+	author := gitAuthor(ctx, spec)
 	switch {
 	case author.Name == "":
 		return errors.New("git of this host has no name for you: git config --global user.name NAME")
 	case author.Email == "":
 		return errors.New("git of this host has no e-mail address for you: git config --global user.email ADDRESS")
 	}
-	_, err := gitsign.Read(ctx)
+	_, err := gitsign.Read(ctx, spec.Project.Guest)
 	return err
 }

@@ -141,7 +141,7 @@ func (s *supervisor) signer() *egress.Signer {
 	return &egress.Signer{
 		Name: s.spec.Boot.Author.Name, Email: s.spec.Boot.Author.Email,
 		Sign: func(ctx context.Context, object []byte) ([]byte, error) {
-			signature, err := gitsign.Sign(ctx, s.dir.File(store.SignFolder), object)
+			signature, err := gitsign.Sign(ctx, s.spec.Project.Guest, s.dir.File(store.SignFolder), object)
 			var failed *gitsign.Error
 			if errors.As(err, &failed) {
 				s.log.Warn("a commit or tag of the guest was not signed", "error", failed)

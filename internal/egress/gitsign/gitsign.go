@@ -57,11 +57,11 @@ func (e *Error) Error() string {
 	return e.Reason + ": " + e.Detail
 }
 
-// Sign returns the signature of an object. It reads the person's settings anew, so that a change of them
-// counts. dir is a folder that no guest sees; Sign makes it, and removes it with all that is in it. One call at a
+// Sign returns the signature of an object. It reads the person's settings anew, as Read does, so that a change of
+// them counts. dir is a folder that no guest sees; Sign makes it, and removes it with all that is in it. One call at a
 // time may use it. An error is an *Error.
-func Sign(ctx context.Context, dir string, object []byte) ([]byte, error) {
-	s, err := Read(ctx)
+func Sign(ctx context.Context, project, dir string, object []byte) ([]byte, error) {
+	s, err := Read(ctx, project)
 	if err != nil {
 		return nil, &Error{Reason: "the signing key of the user cannot be used: bawn logs --supervisor says there why", Detail: err.Error()}
 	}
@@ -159,16 +159,6 @@ func execute(ctx context.Context, program string, args []string, in []byte) (*re
 		}
 	}
 	return run(ctx, c, in)
-}
-
-// quiet keeps git from writing the traces that its configuration asks for (git-config(1), trace2.*), and
-// lets it find the person's configuration.
-func quiet(git *exec.Cmd) *exec.Cmd {
-	git.Env = append(git.Env, "GIT_TRACE2=0", "GIT_TRACE2_EVENT=0", "GIT_TRACE2_PERF=0")
-	if dir := os.Getenv("XDG_CONFIG_HOME"); dir != "" {
-		git.Env = append(git.Env, "XDG_CONFIG_HOME="+dir)
-	}
-	return git
 }
 
 // run runs a command, which ends with ctx, and what it started as well.

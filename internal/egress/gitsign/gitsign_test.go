@@ -29,6 +29,7 @@ var object = []byte("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor Ada <
 type person struct {
 	*testing.T
 	home, dir string
+	project   string // in which conditional includes count; empty: in no repository
 }
 
 // newPerson makes one that has no key, no agent and no other settings.
@@ -49,7 +50,7 @@ func newPerson(t *testing.T, programs ...string) *person {
 		os.Unsetenv(k)
 	}
 	t.Setenv("HOME", home)
-	return &person{t, home, filepath.Join(home, "sign")}
+	return &person{T: t, home: home, dir: filepath.Join(home, "sign")}
 }
 
 func (p *person) write(name, text string, mode os.FileMode) string {
@@ -86,7 +87,7 @@ func (p *person) run(in, name string, args ...string) string {
 
 func (p *person) sign() string {
 	p.Helper()
-	b, err := Sign(p.Context(), p.dir, object)
+	b, err := Sign(p.Context(), p.project, p.dir, object)
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func (p *person) sign() string {
 // refused wants no signature, and no name of the host in the reason that the guest gets.
 func (p *person) refused(want string) {
 	p.Helper()
-	b, err := Sign(p.Context(), p.dir, object)
+	b, err := Sign(p.Context(), p.project, p.dir, object)
 	var failed *Error
 	if !errors.As(err, &failed) || !strings.Contains(failed.Error(), want) || b != nil {
 		p.Errorf("%q, %v; want an error with %q", b, err, want)
@@ -257,17 +258,17 @@ func TestNothingToSignWith(t *testing.T) {
 		"a command that is broken": {[]string{"gpg.format", "ssh", "gpg.ssh.defaultKeyCommand", "'"}, "cannot be read"},
 	} {
 		p.set(c.values...)
-		if s, err := Read(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
+		if s, err := Read(t.Context(), p.project); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v; want an error with %q", name, s, err, c.want)
 		}
 	}
 	p.write(".gitconfig", "[user\n", 0o600)
-	if _, err := Read(t.Context()); err == nil || !strings.Contains(err.Error(), "bad config line 1") {
+	if _, err := Read(t.Context(), p.project); err == nil || !strings.Contains(err.Error(), "bad config line 1") {
 		t.Errorf("a broken file: %v", err)
 	}
 	t.Setenv("PATH", empty)
 	var missing *SetupError
-	if _, err := Read(t.Context()); !errors.As(err, &missing) || !strings.Contains(err.Error(), "git") {
+	if _, err := Read(t.Context(), p.project); !errors.As(err, &missing) || !strings.Contains(err.Error(), "git") {
 		t.Logf("without git on the PATH: %v", err) // it may be in /usr/bin, which is searched anyway
 	}
 }
@@ -319,7 +320,7 @@ func TestAttackAProjectsConfiguration(t *testing.T) {
 			os.Unsetenv(k)
 		}
 		p.set(values...)
-		if _, err := Read(t.Context()); err == nil || !strings.Contains(err.Error(), "can write to "+project) {
+		if _, err := Read(t.Context(), p.project); err == nil || !strings.Contains(err.Error(), "can write to "+project) {
 			t.Errorf("%s: %v", name, err)
 		}
 		p.refused("can write to")
@@ -330,6 +331,18 @@ func TestAttackAProjectsConfiguration(t *testing.T) {
 	if _, err := os.Stat(mark); err == nil {
 		t.Error("the guest's program ran on the host")
 	}
+}
+
+// TestKeyOfADirectory: who has one key for work and another for all else signs by the one in the directory that the
+// condition names.
+func TestKeyOfADirectory(t *testing.T) {
+	p := newPerson(t, "ssh-keygen")
+	key := p.sshKey("")
+	p.set("gpg.format", "ssh", "user.signingkey", "key::ssh-ed25519 AAAA", "includeIf.gitdir:~/work/.path", "at-work")
+	p.write("at-work", "[user]\n\tsigningkey = ~/.ssh/id.pub\n", 0o600)
+	p.project = filepath.Join(p.home, "work", "project")
+	p.run("", "git", "init", "-q", p.project)
+	p.verifySSH(key, p.sign())
 }
 
 func (p *person) link(name, to string) string {
@@ -447,7 +460,7 @@ func TestAProgramThatDoesNotEnd(t *testing.T) {
 		started <- b
 		cancel()
 	}()
-	if b, err := Sign(ctx, p.dir, object); err == nil || b != nil {
+	if b, err := Sign(ctx, p.project, p.dir, object); err == nil || b != nil {
 		t.Errorf("%q, %v", b, err)
 	}
 	list := strings.Fields(string(<-started))
@@ -474,7 +487,7 @@ func TestAProgramThatDoesNotEnd(t *testing.T) {
 	defer cancel()
 	p.set("user.signingkey", "x", "gpg.program", p.write("bin/program", "#!/bin/sh\nexec sleep 1000\n", 0o700))
 	var failed *Error
-	if _, err := Sign(ctx, p.dir, object); !errors.As(err, &failed) {
+	if _, err := Sign(ctx, p.project, p.dir, object); !errors.As(err, &failed) {
 		t.Errorf("%v", err)
 	}
 }

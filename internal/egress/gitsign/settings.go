@@ -1,19 +1,18 @@
 package gitsign
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/mattn/go-shellwords"
 
+	"bawn.dev/bawn/internal/sys/gitconfig"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 )
@@ -60,12 +59,12 @@ const (
 )
 
 // Read returns the settings of the person's git. They come from the configuration of the system and of
-// the person, and from files that these include, never from a repository. An error is a *SetupError where
-// the person can mend it.
-func Read(ctx context.Context) (*Settings, error) {
+// the person, and from files that these include, never from a repository. project is the directory in which
+// conditional includes count. An error is a *SetupError where the person can mend it.
+func Read(ctx context.Context, project string) (*Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, settingsTime)
 	defer cancel()
-	conf, err := readConfig(ctx)
+	conf, err := readConfig(ctx, project)
 	if err != nil {
 		return nil, err
 	}
@@ -158,42 +157,23 @@ func defaultKey(ctx context.Context, command string) (string, error) {
 
 // readConfig returns the last value of each key that is about signing. Each file that has one must be the
 // person's or the administrator's alone.
-func readConfig(ctx context.Context) (map[string]string, error) {
-	c := proc.Command(ctx, "git", "config", "--includes", "--show-scope", "--show-origin", "-z", "--get-regexp", `^(gpg\..*|user\.signingkey)$`)
-	r, err := run(ctx, quiet(c), nil)
-	if missing := proc.Missing(err, "git"); missing != nil {
-		return nil, setup("", "%v", missing)
+func readConfig(ctx context.Context, project string) (map[string]string, error) {
+	values, err := gitconfig.Read(ctx, project, `^(gpg\..*|user\.signingkey)$`)
+	var failed *gitconfig.Error
+	switch {
+	case errors.As(err, &failed) && failed.Said != "":
+		return nil, setup("git config --global --list", "git's configuration cannot be read: %s", failed.Said)
+	case errors.As(err, &failed):
+		return nil, err
+	case err != nil: // there is no git
+		return nil, setup("", "%v", err)
 	}
-	if err != nil && len(r.said) > 0 {
-		return nil, setup("git config --global --list", "git's configuration cannot be read: %s", r.lastLine())
-	}
-	if err != nil && r.code != 1 { // 1: it has none of them
-		return nil, fmt.Errorf("read git's configuration: %w", err)
-	}
-	return parseConfig(r.out)
-}
-
-// parseConfig reads git's list of SCOPE NUL ORIGIN NUL KEY [LF VALUE] NUL.
-func parseConfig(list []byte) (map[string]string, error) {
 	conf := map[string]string{}
-	fields := bytes.Split(list, []byte{0})
-	for f := range slices.Chunk(fields[:len(fields)-1], 3) {
-		if len(f) < 3 {
-			return nil, errors.New("read git's configuration: its list is cut off")
+	for _, v := range values {
+		if err := proc.Trusted(v.File); err != nil {
+			return nil, setup("", "git's configuration %s, which sets %s, is not used: %v", v.File, v.Key, err)
 		}
-		scope, origin := string(f[0]), string(f[1])
-		key, value, _ := strings.Cut(string(f[2]), "\n")
-		if scope != "system" && scope != "global" {
-			continue // a repository's
-		}
-		file, ok := strings.CutPrefix(origin, "file:")
-		if !ok {
-			continue
-		}
-		if err := proc.Trusted(file); err != nil {
-			return nil, setup("", "git's configuration %s, which sets %s, is not used: %v", file, key, err)
-		}
-		conf[strings.ToLower(key)] = value
+		conf[strings.ToLower(v.Key)] = v.Text
 	}
 	return conf, nil
 }
