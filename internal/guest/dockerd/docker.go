@@ -39,13 +39,15 @@ const ActivateMode = "bawn-activate"
 //
 // The agent holds the listening socket, and the daemon inherits it, as with systemd's
 // socket activation. The first client waits in the socket's queue until the daemon accepts
-// it. While no daemon runs, the agent waits for the socket to become readable.
+// it. While no daemon runs, the agent waits for the socket to become readable. Clients of a daemon that
+// fails get the reason (refuse.go).
 type Daemon struct {
 	processes    *process.Table
 	socket       string
 	data         string // the daemon's folder
 	log          string // the daemon's output, of its last start
 	restartPause time.Duration
+	refusalTime  time.Duration
 
 	mu      sync.Mutex
 	running *process.Process
@@ -54,7 +56,7 @@ type Daemon struct {
 
 // New returns a daemon that will run as a child in the table, after Listen.
 func New(processes *process.Table) *Daemon {
-	return &Daemon{processes: processes, socket: "/run/docker.sock", data: DataDir, log: "/var/log/docker.log", restartPause: restartPause}
+	return &Daemon{processes: processes, socket: "/run/docker.sock", data: DataDir, log: "/var/log/docker.log", restartPause: restartPause, refusalTime: refusalTime}
 }
 
 // Listen opens the socket and waits for clients in the background. It does nothing if the
@@ -113,6 +115,9 @@ func (d *Daemon) serve(socket *os.File, daemon string, atOnce bool) {
 		default:
 			<-p.Done
 			log.Printf("docker: the daemon ended; its log is %s", d.log)
+			if reason := failure(p.Status, d.log); reason != "" {
+				refuse(socket, reason, d.refusalTime)
+			}
 		}
 		time.Sleep(d.restartPause)
 	}

@@ -1,8 +1,12 @@
 package dockerd
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -83,5 +87,86 @@ func TestDaemonIsStartedForAClient(t *testing.T) {
 	d.Stop(time.Minute)
 	if p, err := d.start(nil, exe); p != nil || err != nil {
 		t.Errorf("started after Stop: %v, %v", p, err)
+	}
+}
+
+// newDaemon returns one whose daemon is a script.
+func newDaemon(t *testing.T, script string) (d *Daemon, client *http.Client) {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "daemon")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	processes := process.NewTable(nil)
+	processes.OwnOnly = true
+	d = New(processes)
+	d.socket, d.data, d.log, d.restartPause, d.refusalTime = dir+"/sock", dir, dir+"/log", time.Millisecond, time.Second
+	if err := d.listen(program); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Stop(time.Minute) })
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", d.socket)
+	}
+	return d, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Minute}
+}
+
+// TestDaemonThatCannotStart: its clients get the reason and do not wait for ever. A client that comes later has it
+// started again.
+func TestDaemonThatCannotStart(t *testing.T) {
+	d, client := newDaemon(t, `echo 'level=info x' >&2; printf 'failed to start daemon: no \033[31mspace\n\n' >&2; exit 3`+"\n")
+	for range 2 {
+		ping, err := client.Head("http://docker/_ping")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ping.Body.Close()
+		res, err := client.Post("http://docker/v1.41/containers/create", "application/json", bytes.NewReader(make([]byte, 1<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said struct{ Message string }
+		if err := json.NewDecoder(res.Body).Decode(&said); err != nil {
+			t.Error(err)
+		}
+		res.Body.Close()
+		for _, want := range []string{"ended with status 3", `failed to start daemon: no \x1b[31mspace`, d.log} {
+			if !strings.Contains(said.Message, want) {
+				t.Errorf("%q is not in %q", want, said.Message)
+			}
+		}
+		if ping.StatusCode != 503 || res.StatusCode != 503 {
+			t.Errorf("status %d, %d", ping.StatusCode, res.StatusCode)
+		}
+		time.Sleep(2 * d.refusalTime) // the daemon is started anew, not refused once more
+	}
+}
+
+// TestSilentClientOfADaemonThatCannotStart: it does not keep the daemon from being started for others.
+func TestSilentClientOfADaemonThatCannotStart(t *testing.T) {
+	d, client := newDaemon(t, "exit 1\n")
+	c, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 {
+		res, err := client.Get("http://docker/info")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		time.Sleep(2 * d.refusalTime)
+	}
+}
+
+// TestDaemonThatWasStopped starts again for who waits: it has not failed.
+func TestDaemonThatWasStopped(t *testing.T) {
+	if got := failure(0, "/nonexistent"); got != "" {
+		t.Error(got)
+	}
+	if got := failure(9, "/nonexistent"); !strings.Contains(got, "signal killed") {
+		t.Error(got)
 	}
 }
