@@ -195,7 +195,7 @@ func run(ctx context.Context, command string) (string, error) {
 	c.Env = append(c.Env, agentEnv()...)
 	c.Stdout = out
 	c.Dir = "/"
-	proc.InGroup(c)
+	proc.InSession(c)
 	err := c.Run()
 	switch {
 	case ctx.Err() != nil:

@@ -166,7 +166,7 @@ func run(ctx context.Context, c *exec.Cmd, in []byte) (*result, error) {
 	out, said := &bounded.Writer{Max: maxSignature}, &bounded.Writer{Max: maxSaid}
 	c.Dir = "/" // no project, and no repository
 	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(in), out, said
-	proc.InGroup(c)
+	proc.InSession(c)
 	err := proc.Run(c)
 	r := &result{out: out.Kept, said: said.Kept, code: -1}
 	if c.ProcessState != nil {

@@ -73,7 +73,7 @@ func read(ctx context.Context, dir, scope, pattern string) ([]Value, error) {
 	}
 	out, said := &bounded.Writer{Max: maxList}, &bounded.Writer{Max: maxList}
 	git.Stdout, git.Stderr = out, said
-	proc.InGroup(git)
+	proc.InSession(git)
 	err := proc.Run(git)
 	if missing := proc.Missing(err, "git"); missing != nil {
 		return nil, missing

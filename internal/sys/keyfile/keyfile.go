@@ -13,8 +13,8 @@ import (
 	"bawn.dev/bawn/internal/sys/lockfile"
 )
 
-// Read returns the contents of a file with a key. If there is none, create writes it: once, whoever else
-// reads it at that moment. A file that other users may read is an error, which tells the person to remove it
+// Read returns the contents of a file with a key. If there is none, create writes it, once. It writes it in one step
+// (package atomicfile), since others read it at that moment without a lock. A file that other users may read is an error, which tells the person to remove it
 // and what to do then.
 func Read(ctx context.Context, path, then string, create func() error) ([]byte, error) {
 	if b, err := read(path, then); !errors.Is(err, fs.ErrNotExist) {

@@ -18,7 +18,10 @@ func TestRead(t *testing.T) {
 	var made atomic.Int32
 	create := func() error {
 		made.Add(1)
-		return os.WriteFile(path, []byte("key"), 0o600)
+		if err := os.WriteFile(path+".new", []byte("key"), 0o600); err != nil {
+			return err
+		}
+		return os.Rename(path+".new", path)
 	}
 	var readers sync.WaitGroup
 	for range 8 {

@@ -48,10 +48,11 @@ func RunFor(cmd *exec.Cmd, cpu time.Duration) error {
 	return cmd.Wait()
 }
 
-// InGroup makes a command run in a process group of its own, all of which is killed when its context ends. A
+// InSession makes a command run in a session of its own, without this process's terminal: a program that asks there
+// for a passphrase gets an error and does not wait. Its process group is killed when its context ends. A
 // process that keeps its output open afterwards is waited for no longer than a second.
-func InGroup(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+func InSession(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 }
