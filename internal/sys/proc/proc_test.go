@@ -3,14 +3,18 @@ package proc
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/creack/pty"
 )
 
 // The test program is its own middle process: it starts a child in the given way,
@@ -21,6 +25,9 @@ func TestMain(m *testing.M) {
 	how := os.Getenv(middleEnv)
 	if how == "" {
 		os.Exit(m.Run())
+	}
+	if how == "terminal" {
+		os.Exit(askAtTerminal())
 	}
 	cmd := exec.Command("sh", "-c", "echo $$; exec sleep 600")
 	cmd.Stdout = os.Stdout
@@ -34,6 +41,40 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// askAtTerminal runs a command that reads the terminal: as it is, and in a session of its own.
+func askAtTerminal() int {
+	for _, prepare := range []func(*exec.Cmd){func(*exec.Cmd) {}, InSession} {
+		c := exec.CommandContext(context.Background(), "sh", "-c", "exec 3</dev/tty && echo it has the terminal")
+		prepare(c)
+		out, err := c.CombinedOutput()
+		fmt.Printf("%s%v\n", out, err)
+	}
+	return 0
+}
+
+// TestNoTerminalInASession: a program in a session of its own has no terminal to ask at.
+func TestNoTerminalInASession(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), middleEnv+"=terminal")
+	terminal, err := pty.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	out, _ := io.ReadAll(terminal) // EIO at the end (pty(7))
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(out), "\r\n")
+	if lines[0] != "it has the terminal" || lines[1] != "<nil>" || !strings.Contains(lines[2], "/dev/tty") {
+		t.Errorf("%q", lines)
+	}
 }
 
 // TestChildrenDieWithTheirParent: the parent is killed by SIGKILL, so it can do
