@@ -78,8 +78,19 @@ func (f *flow) serveSSH(c net.Conn) {
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	f.g.cfg.SSH.Serve(f.ctx, c, gitssh.Target{
-		Name: f.to.Name, Port: f.to.Port, Dial: f.connect, Begin: f.beginSSH, Refused: f.refused,
+		Name: f.to.Name, Port: f.to.Port, Dial: f.dialSSH, Begin: f.beginSSH, Refused: f.refused,
 	})
+}
+
+// dialSSH dials the server. The guest is told the error, whose details connect has logged.
+func (f *flow) dialSSH() (net.Conn, error) {
+	c, err := f.connect()
+	if d, ok := asDenied(err); ok {
+		return nil, d
+	} else if err != nil {
+		return nil, errors.New(reachError(err))
+	}
+	return c, nil
 }
 
 // beginSSH judges what a session asks.

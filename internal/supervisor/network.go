@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/crypto/ssh"
+
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress"
 	"bawn.dev/bawn/internal/egress/audit"
@@ -130,7 +132,18 @@ func (s *supervisor) gitSSH() *gitssh.Server {
 			return nil, err
 		}
 		return gitssh.OpenAuthority(ctx, state)
-	}, sshlogin.Config)
+	}, s.sshLogin)
+}
+
+// sshLogin is sshlogin.Config, whose error tells the guest nothing of the host's files.
+func (s *supervisor) sshLogin(ctx context.Context, name string, port uint16, user string) (*ssh.ClientConfig, func(), error) {
+	conf, done, err := sshlogin.Config(ctx, name, port, user)
+	var failed *sshlogin.Error
+	if errors.As(err, &failed) {
+		s.log.Warn("git over SSH was refused to the guest", "server", name, "error", failed)
+		err = errors.New(failed.Reason)
+	}
+	return conf, done, err
 }
 
 // signer returns what signs commits of the guest by the person's key; nil unless the person has given leave.

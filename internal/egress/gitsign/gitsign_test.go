@@ -515,3 +515,51 @@ func (l *listed) SignWithFlags(gossh.PublicKey, []byte, agent.SignatureFlags) (*
 func (l *listed) Sign(gossh.PublicKey, []byte) (*gossh.Signature, error) {
 	return nil, errors.New("the person said no")
 }
+
+// TestAttackConfigurationOfGnuPG: GnuPG's own files of configuration name programs. One that lies in a directory that a
+// guest can write to (a repository of dotfiles) is not read.
+func TestAttackConfigurationOfGnuPG(t *testing.T) {
+	p := newPerson(t, "gpg")
+	fingerprint := p.gpgKey("")
+	p.set("user.signingkey", fingerprint)
+	p.verifyGPG(p.sign())
+	project, mark := filepath.Join(p.home, "dotfiles"), filepath.Join(p.home, "mark")
+	evil := p.write("dotfiles/evil", "#!/bin/sh\ntouch "+mark+"\nexit 1\n", 0o700)
+	p.write("dotfiles/gnupg/gpg.conf", "agent-program "+evil+"\n", 0o600)
+	p.write("dotfiles/gnupg/gpg-agent.conf", "pinentry-program "+evil+"\n", 0o600)
+	distrust(t, project)
+	kill := func(home string) {
+		p.run("", "gpgconf", "--homedir", home, "--kill", "all") // so that gpg starts an agent
+	}
+	for _, folder := range []string{"g", ".gnupg"} {
+		home := filepath.Join(p.home, folder)
+		if folder == ".gnupg" {
+			kill(filepath.Join(p.home, "g"))
+			if err := os.Rename(filepath.Join(p.home, "g"), home); err != nil {
+				t.Fatal(err)
+			}
+			os.Unsetenv("GNUPGHOME")
+		}
+		for _, name := range []string{"gpg.conf", "gpg.conf-2", "gpg-agent.conf", "common.conf"} {
+			target := "dotfiles/gnupg/" + strings.TrimSuffix(name, "-2")
+			link := p.link(folder+"/"+name, target)
+			kill(home)
+			p.refused("can write to " + project)
+			if err := os.Remove(link); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kill(home)
+		p.verifyGPG(p.sign())
+	}
+	home := filepath.Join(p.home, ".gnupg")
+	kill(home)
+	if err := os.Rename(home, filepath.Join(project, "all")); err != nil {
+		t.Fatal(err)
+	}
+	p.link(".gnupg", "dotfiles/all")
+	p.refused("can write to " + project)
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("the guest's program ran on the host")
+	}
+}

@@ -65,6 +65,7 @@ const (
 type Target struct {
 	Name string
 	Port uint16
+	// Dial connects. The text of an error is what the guest is told.
 	Dial func() (net.Conn, error)
 	// Begin judges what a session asks. The text of an error is what the guest is told.
 	Begin func(Command) (Session, error)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -44,10 +45,19 @@ func (c *connection) run(ctx context.Context, ch ssh.Channel, line, protocol str
 	why := ""
 	if err != nil {
 		why, status = shown(err.Error()), statusRefused
-		tell(ch, "bawn: "+why+"\n")
+		tell(ch, "bawn: "+shown(withoutAddresses(err))+"\n")
 	}
 	session.End(r.sent.Load(), r.got.Load(), why)
 	exit(ch, status)
+}
+
+// withoutAddresses returns an error for the guest, which learns no address of the host's from it.
+func withoutAddresses(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return strings.ReplaceAll(err.Error(), op.Error(), op.Err.Error())
+	}
+	return err.Error()
 }
 
 // relay is a session and the one on the real server.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
@@ -30,20 +31,27 @@ type hostKeys struct {
 func readHostKeys(list []string, name string, port uint16) (*hostKeys, error) {
 	texts := map[string][]byte{}
 	var files []string
+	unused := func(err error) error {
+		return &Error{"the known hosts of SSH on the host cannot be used: bawn logs --supervisor says there why", err.Error()}
+	}
 	for _, path := range list {
+		// Whoever can write it chooses which server is believed.
+		if err := proc.Trusted(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, unused(err)
+		}
 		b, err := regular.Read(path, maxKnownHosts, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("known hosts: %w", err)
+			return nil, unused(err)
 		}
 		texts[path] = b
 		files = append(files, path)
 	}
 	known, err := knownhosts.New(files...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: correct or remove that line on the host", err)
+		return nil, unused(fmt.Errorf("%w: correct or remove that line", err))
 	}
 	h := &hostKeys{name: name, port: port, known: known}
 	var lines *knownhosts.KeyError

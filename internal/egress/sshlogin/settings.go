@@ -2,14 +2,17 @@ package sshlogin
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/text"
 )
 
 const (
@@ -28,8 +31,9 @@ type settings struct {
 	knownHosts []string
 }
 
-// readSettings asks the host's ssh for the settings for a server. Without ssh, they are its defaults.
-func readSettings(ctx context.Context, name, as string) *settings {
+// readSettings asks the host's ssh for the settings for a server. Without ssh, they are its defaults. An error is an
+// *Error.
+func readSettings(ctx context.Context, name, as string) (*settings, error) {
 	s := &settings{agent: os.Getenv("SSH_AUTH_SOCK")}
 	account := ""
 	if u, err := user.Current(); err == nil {
@@ -37,13 +41,42 @@ func readSettings(ctx context.Context, name, as string) *settings {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settingsTime)
 	defer cancel()
-	out, err := proc.Command(ctx, "ssh", append(configArgs(account), "-G", "--", name)...).Output()
-	if err != nil || len(out) > maxSettings {
+	err := trustConfig(ctx, account, name)
+	var out []byte
+	if err == nil {
+		out, _, err = printSettings(ctx, account, name)
+	}
+	switch {
+	case proc.Missing(err, "openssh-client") != nil:
 		s.setDefaults()
-		return s
+		return s, nil
+	case err != nil:
+		return nil, &Error{"the settings of SSH on the host cannot be used: bawn logs --supervisor says there why", err.Error()}
 	}
 	s.parse(string(out), expander(account, name, as, s.user))
-	return s
+	return s, nil
+}
+
+// printSettings runs ssh -G for a server, with further variables. It returns what ssh prints to either stream.
+func printSettings(ctx context.Context, account, name string, env ...string) (out, said []byte, err error) {
+	args := configArgs(account)
+	if len(env) > 0 {
+		args = append(args, "-v")
+	}
+	c := proc.Command(ctx, "ssh", append(args, "-G", "--", name)...)
+	c.Env = append(c.Env, env...)
+	stdout, stderr := &bounded.Writer{Max: maxSettings}, &bounded.Writer{Max: maxSettings}
+	c.Stdout, c.Stderr = stdout, stderr
+	proc.InGroup(c)
+	switch err = proc.Run(c); {
+	case err != nil && ctx.Err() != nil:
+		err = fmt.Errorf("ssh -G: %w", ctx.Err())
+	case err != nil && len(stderr.Kept) > 0:
+		err = fmt.Errorf("ssh -G: %w: %s", err, text.Line(strings.TrimSpace(string(stderr.Kept))))
+	case err == nil && (stdout.Over || stderr.Over):
+		err = fmt.Errorf("ssh -G printed more than %d bytes", maxSettings)
+	}
+	return stdout.Kept, stderr.Kept, err
 }
 
 // configArgs make ssh read the configuration in $HOME, also where that is not the account's home.
@@ -68,8 +101,8 @@ func (s *settings) setDefaults() {
 }
 
 // parse reads the output of ssh -G.
-func (s *settings) parse(text string, expand func(string) string) {
-	for line := range strings.Lines(text) {
+func (s *settings) parse(printed string, expand func(string) string) {
+	for line := range strings.Lines(printed) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch key {
 		case "user":

@@ -17,12 +17,14 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
 // Theory of operation. `ssh -G NAME` prints the settings by which the person's own ssh would log in: files of
 // keys, the agent's socket, files of known hosts (settings.go). Where the connection goes is not theirs to say
-// here: HostName, Port and ProxyCommand are left aside. The keys of the agent are tried first, those that the
+// here: HostName, Port and ProxyCommand are left aside. Such settings can run commands (Match exec), so each file of
+// theirs must be one that no guest can write (trust.go). The keys of the agent are tried first, those that the
 // settings name before the others, then those in files that have no passphrase.
 
 const (
@@ -37,10 +39,22 @@ const (
 )
 
 // Config returns the configuration by which to log in to a server as a user, on this host's terms. done frees
-// what it takes, and is not nil without an error.
+// what it takes, and is not nil without an error. An error that names files of the host is an *Error.
 func Config(ctx context.Context, name string, port uint16, user string) (conf *ssh.ClientConfig, done func(), err error) {
-	return config(ctx, readSettings(ctx, name, user), name, port, user)
+	s, err := readSettings(ctx, name, user)
+	if err != nil {
+		return nil, nil, err
+	}
+	return config(ctx, s, name, port, user)
 }
+
+// Error is why the person's settings or known hosts are not used.
+type Error struct {
+	Reason string // for the guest: no path of the host
+	Detail string // for the person
+}
+
+func (e *Error) Error() string { return e.Reason + ": " + e.Detail }
 
 func config(ctx context.Context, s *settings, name string, port uint16, user string) (conf *ssh.ClientConfig, done func(), err error) {
 	if user != gitUser && user != s.user {
@@ -133,6 +147,9 @@ func readKey(file string) (signer ssh.Signer, public ssh.PublicKey, why string) 
 	b, err := regular.Read(file, maxKeyFile, 0)
 	if err != nil {
 		return nil, public, ""
+	}
+	if proc.Trusted(file) != nil {
+		return nil, public, "a key is in a file that a guest or another user can change, and is not used"
 	}
 	signer, err = ssh.ParsePrivateKey(b)
 	var locked *ssh.PassphraseMissingError

@@ -30,6 +30,15 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
+func writeKey(t *testing.T, file string, key ed25519.PrivateKey) {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, string(pem.EncodeToMemory(block)))
+}
+
 // TestSettings are those that the person's ssh has; where the connection goes is not among them.
 func TestSettings(t *testing.T) {
 	if _, err := exec.LookPath("ssh"); err != nil {
@@ -52,15 +61,22 @@ Host quiet.example.org
 	IdentityAgent none
 	UserKnownHostsFile none
 `)
-	s := readSettings(t.Context(), "git.example.org", "git")
+	read := func(name string) *settings {
+		s, err := readSettings(t.Context(), name, "git")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := read("git.example.org")
 	if s.user != "alice" || !s.onlyNamed || s.agent != "/run/other" || !slices.Equal(s.keyFiles, []string{filepath.Join(home, ".ssh/git.example.org-git"), "/keys/x"}) ||
 		len(s.knownHosts) < 2 || !slices.Contains(s.knownHosts, filepath.Join(home, ".ssh/known")) || !slices.Contains(s.knownHosts, "/k2") {
 		t.Errorf("%+v", s)
 	}
-	if s := readSettings(t.Context(), "quiet.example.org", "git"); s.agent != "" || slices.Contains(s.knownHosts, "none") {
+	if s := read("quiet.example.org"); s.agent != "" || slices.Contains(s.knownHosts, "none") {
 		t.Errorf("%+v", s)
 	}
-	s = readSettings(t.Context(), "other.example.org", "git")
+	s = read("other.example.org")
 	if s.agent != "/run/agent" || s.onlyNamed || !slices.Contains(s.keyFiles, filepath.Join(home, ".ssh/id_ed25519")) || !slices.Contains(s.knownHosts, "/etc/ssh/ssh_known_hosts") {
 		t.Errorf("%+v", s)
 	}
@@ -82,11 +98,7 @@ func TestOrderOfKeys(t *testing.T) {
 	}
 	s, key := gitsshtest.NewKey(t)
 	names[string(s.PublicKey().Marshal())] = "file"
-	block, err := ssh.MarshalPrivateKey(key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "file"), string(pem.EncodeToMemory(block)))
+	writeKey(t, filepath.Join(dir, "file"), key)
 	socket := gitsshtest.Agent(t, held...)
 	for only, want := range map[bool]string{false: "named first file", true: "named file"} {
 		set := &settings{agent: socket, keyFiles: []string{filepath.Join(dir, "named"), filepath.Join(dir, "file"), filepath.Join(dir, "absent")}, onlyNamed: only}
