@@ -67,7 +67,7 @@ func printSettings(ctx context.Context, account, name string, env ...string) (ou
 	c.Env = append(c.Env, env...)
 	stdout, stderr := &bounded.Writer{Max: maxSettings}, &bounded.Writer{Max: maxSettings}
 	c.Stdout, c.Stderr = stdout, stderr
-	proc.InGroup(c)
+	proc.InSession(c)
 	switch err = proc.Run(c); {
 	case err != nil && ctx.Err() != nil:
 		err = fmt.Errorf("ssh -G: %w", ctx.Err())
