@@ -26,6 +26,8 @@ const (
 	eyeballDelay = 250 * time.Millisecond
 	// maxAttempts bounds the addresses of a name that are tried.
 	maxAttempts = 8
+	// maxAddresses bounds the addresses of a name that are judged and kept: whoever owns a name chooses how many it has.
+	maxAddresses = 256
 	// resolveTTL is how long an answer of the host's resolver is used again, so
 	// that a burst of connections asks once. Each use is judged anew.
 	resolveTTL = 5 * time.Second
@@ -135,7 +137,7 @@ func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	var plain []netip.Addr
 	for _, a := range addrs {
 		// Resolvers give IPv4 as mapped IPv6: judge what will be dialled.
-		if a = a.Unmap(); !slices.Contains(plain, a) {
+		if a = a.Unmap(); !slices.Contains(plain, a) && len(plain) < maxAddresses {
 			plain = append(plain, a)
 		}
 	}

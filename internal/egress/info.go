@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"bawn.dev/bawn/internal/policy"
@@ -92,7 +96,37 @@ func (g *Gateway) infoHandler() http.Handler {
 		plain(w, "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"denials": append([]Denial{}, g.Denials()...)})
 	})
-	return mux
+	return g.forPrograms(mux)
+}
+
+// forPrograms keeps web pages that are open in a browser of the guest from the page: what a browser says that another
+// site asks for (Sec-Fetch-Site, Origin), and requests to another name that leads here (DNS rebinding).
+func (g *Gateway) forPrograms(h http.Handler) http.Handler {
+	refused := func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "bawn: forbidden: this page is for programs of the sandbox, at http://%s/, and not for other web pages\n", policy.InfoName)
+	}
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(refused))
+	h = sameOrigin.Handler(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.isInfo(r.Host) {
+			h.ServeHTTP(w, r)
+		} else {
+			refused(w, r)
+		}
+	})
+}
+
+// isInfo reports whether the authority of a request is that of the page: its name, or an address of it.
+func (g *Gateway) isInfo(authority string) bool {
+	u := url.URL{Host: authority}
+	name := u.Hostname()
+	if a, err := netip.ParseAddr(name); err == nil {
+		return slices.Contains(infoAddrs(g.cfg.Info), a)
+	}
+	return strings.EqualFold(strings.TrimSuffix(name, "."), policy.InfoName)
 }
 
 func plain(w http.ResponseWriter, kind string) {

@@ -46,6 +46,9 @@ const (
 	// signPause is how long the failure of the signing program is the answer to all requests: each try may
 	// ask the person something.
 	signPause = 5 * time.Second
+	// maxGivenUp is how many requests may end at once while the signing program works for them; one more each
+	// signPause. A further one counts as a failure of the program.
+	maxGivenUp = 3
 )
 
 // Signer signs for one sandbox.
@@ -62,6 +65,8 @@ type signing struct {
 	places chan struct{} // one for each request
 	turn   chan struct{} // held by the request that is signed
 	rate   *rate.Limiter
+	// givenUp limits the requests that end while they are signed.
+	givenUp *rate.Limiter
 
 	mu     sync.Mutex
 	failed signFailure
@@ -74,7 +79,7 @@ type signFailure struct {
 }
 
 func newSigning() *signing {
-	return &signing{places: make(chan struct{}, maxSigning), turn: make(chan struct{}, 1), rate: rate.NewLimiter(rate.Every(signEvery), maxSigned)}
+	return &signing{places: make(chan struct{}, maxSigning), turn: make(chan struct{}, 1), rate: rate.NewLimiter(rate.Every(signEvery), maxSigned), givenUp: rate.NewLimiter(rate.Every(signPause), maxGivenUp)}
 }
 
 // signRefusal is why an object is not signed, with the status of HTTP that says so.
@@ -210,6 +215,9 @@ func (g *Gateway) sign(ctx context.Context, o *gitobject.Object, b []byte) ([]by
 	}
 	signature, err := g.cfg.Sign.Sign(ctx, b)
 	if ctx.Err() != nil {
+		if !g.signing.givenUp.Allow() { // the person may have been asked something each time
+			g.signing.fail(errGivenUp)
+		}
 		return nil, refuseSign(http.StatusServiceUnavailable, "nobody waits for the signature any more")
 	}
 	if err != nil {
@@ -218,6 +226,8 @@ func (g *Gateway) sign(ctx context.Context, o *gitobject.Object, b []byte) ([]by
 	}
 	return signature, nil
 }
+
+var errGivenUp = errors.New("several requests for a signature were given up while the user may have been asked on the host")
 
 // failure returns the last failure, if it was a moment ago.
 func (s *signing) failure() error {
