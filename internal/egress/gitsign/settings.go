@@ -155,10 +155,10 @@ func defaultKey(ctx context.Context, command string) (string, error) {
 	return line, nil
 }
 
-// readConfig returns the last value of each key that is about signing. Each file that has one must be the
-// person's or the administrator's alone.
+// readConfig returns the last value of each key that is about signing, or about who signs: signatures are for the
+// committer user.name and user.email. Each file that has one must be the person's or the administrator's alone.
 func readConfig(ctx context.Context, project string) (map[string]string, error) {
-	values, err := gitconfig.Read(ctx, project, `^(gpg\..*|user\.signingkey)$`)
+	values, err := gitconfig.Read(ctx, project, `^(gpg\..*|user\.(signingkey|name|email))$`)
 	var failed *gitconfig.Error
 	switch {
 	case errors.As(err, &failed) && failed.Said != "":

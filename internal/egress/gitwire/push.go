@@ -185,6 +185,17 @@ func (p *Push) add(line []byte) error {
 	return nil
 }
 
+var errOptions = errors.New("push options (push -o, refs/for/BRANCH%OPTION) are not allowed: by them a server does more than change the refs")
+
+// reviewRefs are where Gerrit takes changes for review. There it reads options behind a percent sign in the name
+// (refs/for/main%submit).
+var reviewRefs = []string{"refs/for/", "refs/drafts/", "refs/publish/"}
+
+// hasOptions reports whether a server may read options in the name of a ref.
+func hasOptions(ref string) bool {
+	return strings.Contains(ref, "%") && slices.ContainsFunc(reviewRefs, func(p string) bool { return strings.HasPrefix(ref, p) })
+}
+
 // setCaps reads the list of capabilities.
 func (p *Push) setCaps(list string) error {
 	if strings.ContainsFunc(list, func(c rune) bool { return c < ' ' && c != '\n' }) { // for some servers it ends one, or the list
@@ -198,7 +209,7 @@ func (p *Push) setCaps(list string) error {
 		}
 		switch {
 		case c == "push-options":
-			return errors.New("push options (push -o) are not allowed: by them a server does more than change the refs")
+			return errOptions
 		case !slices.Contains(known, name):
 			return fmt.Errorf("the push asks for %.40q, which is not known here", c)
 		}
@@ -217,6 +228,8 @@ func parseChange(text string) (c Change, err error) {
 		return c, errors.New("the push deletes a ref that does not exist")
 	case ref == "" || strings.ContainsFunc(ref, func(c rune) bool { return c <= ' ' || c == 0x7f }):
 		return c, fmt.Errorf("the push changes %.100q, which is not the name of a ref", ref)
+	case hasOptions(ref):
+		return c, errOptions
 	}
 	return Change{old, next, ref}, nil
 }

@@ -77,6 +77,8 @@ func TestPushesThatAreRefused(t *testing.T) {
 		{"a certificate", pkt("push-cert"+caps) + pkt("certificate version 0.1\n") + "0000", "signed"},
 		{"a certificate behind a change", first + pkt("push-cert\n") + "0000PACK", "signed"},
 		{"options", pkt(one+" "+two+" refs/heads/a"+caps+" push-options") + "0000" + pkt("merge_request.create") + "0000PACK", "options"},
+		{"options in the name of a ref", pkt(one+" "+two+" refs/for/main%submit"+caps) + "0000PACK", "options"},
+		{"options in the name of a later ref", first + pkt(zero+" "+two+" refs/drafts/main%l=Code-Review+2") + "0000PACK", "options"},
 		{"an unknown capability", pkt(one+" "+two+" refs/heads/a"+caps+" proxy=x") + "0000PACK", "not known"},
 		{"options behind a NUL", pkt(one+" "+two+" refs/heads/a"+caps+" agent=x\x00push-options") + "0000PACK", "control character"},
 		{"options behind a tab", pkt(one+" "+two+" refs/heads/a"+caps+" agent=x\tpush-options") + "0000PACK", "control character"},
