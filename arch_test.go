@@ -44,6 +44,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/socketpair", ""},
 	{"internal/sys/sparse", ""},
 	{"internal/sys/text", ""},
+	{"internal/sys/toml", ""},
 	{"internal/sys/gitconfig", "sys/bounded sys/proc sys/text"},
 	{"internal/sys/xdg", "sys/pathwalk"},
 	{"internal/attack", ""},

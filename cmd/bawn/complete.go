@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sandbox"
 )
 
 // What the shell completes (bawn completion).
@@ -70,11 +71,23 @@ func completeEnv(*cobra.Command, []string, string) ([]string, cobra.ShellCompDir
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeCaches completes the last of several kinds of packages with commas between them.
+func completeCaches(_ *cobra.Command, _ []string, word string) (list []string, _ cobra.ShellCompDirective) {
+	before := word[:strings.LastIndexByte(word, ',')+1]
+	for _, c := range sandbox.Caches {
+		if !slices.Contains(strings.Split(before, ","), string(c)) {
+			list = append(list, before+string(c))
+		}
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
 // complete registers how the values of the flags are completed.
 func (f *specFlags) complete(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("name", completeNames)
 	_ = c.RegisterFlagCompletionFunc("env", completeEnv)
 	_ = c.RegisterFlagCompletionFunc("volume", completeVolumePlaces)
+	_ = c.RegisterFlagCompletionFunc("cache", completeCaches)
 	_ = c.MarkFlagDirname("dir")
 	_ = c.MarkFlagDirname("local-dir")
 	for _, flag := range []string{"cpus", "memory", "disk", "rate", "publish", "add-host"} {

@@ -1,10 +1,12 @@
 package packages
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/reserve"
 )
 
@@ -39,11 +42,25 @@ const (
 type want struct {
 	name   string                 // of the package, for people
 	url    string                 // of the file at the registry
+	locate locator                // finds the URL if only the registry knows it; then url is "" and file names the package
 	file   string                 // in the folder of the kind
+	sum    string                 // what the lock file says of the contents: wants with different ones are different files
 	limit  int64                  // bytes
 	verify func(f *os.File) error // finds the file at its beginning
 	beside beside
+	// serves reports whether a file that the store has is what is wanted; nil if each one is.
+	serves func(path string) bool
+	// rewrite, when set, gives the verified file the form that the package manager's cache has. etag is
+	// the registry's, and may be anything.
+	rewrite func(f *os.File, etag string) error
 }
+
+// locator asks a registry for the URL of a file.
+type locator func(ctx context.Context, ask asker) (string, error)
+
+// asker requests a small file of a registry, if the guest may itself request it. An answer with more
+// bytes than limit is an error.
+type asker func(ctx context.Context, url, accept string, limit int64) ([]byte, error)
 
 // beside is a small file that the store has beside another one. It has no name if there is none.
 type beside struct{ file, text string }
@@ -125,6 +142,7 @@ type filler struct {
 	mu       sync.Mutex
 	result   Result
 	failures int
+	asked    int64 // bytes of answers about where files are
 }
 
 // left records that files are not in the store, and why.
@@ -169,8 +187,9 @@ func (f *filler) collect(src *source, locks []lock) (wants []want) {
 			f.left(0, fmt.Errorf("%s: %w", l.path, err))
 		}
 		for _, w := range list {
-			// Of two packages with one hash, one may be a lie that keeps the other out.
-			key := w.url + " " + w.file
+			// Of two packages with one hash, and of two hashes of one package, one may be a lie that
+			// keeps the other out.
+			key := w.url + " " + w.file + " " + w.sum
 			if seen[key] {
 				continue
 			}
@@ -189,8 +208,11 @@ func (f *filler) collect(src *source, locks []lock) (wants []want) {
 func (s *Store) has(kind sandbox.Cache, w want) bool {
 	path := filepath.Join(s.Folder(kind), w.file)
 	fi, err := os.Lstat(path)
-	if err != nil || !fi.Mode().IsRegular() {
+	if err != nil || !fi.Mode().IsRegular() || w.serves != nil && !w.serves(path) {
 		return false
+	}
+	if b := w.beside; b.file != "" && !hasText(filepath.Join(s.Folder(kind), b.file), b.text) {
+		return false // of another registry, or of a registry that has changed the package
 	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // else it is removed the earlier
@@ -198,6 +220,12 @@ func (s *Store) has(kind sandbox.Cache, w want) bool {
 		_ = os.Chtimes(filepath.Join(s.Folder(kind), w.beside.file), now, now)
 	}
 	return true
+}
+
+// hasText reports whether a file has a text.
+func hasText(path, text string) bool {
+	b, err := regular.Read(path, int64(len(text)), 0)
+	return err == nil && string(b) == text
 }
 
 // fetchAll fetches files. The error is one after which nothing more can be fetched.
@@ -223,12 +251,16 @@ func (f *filler) fetchOne(ctx context.Context, w want) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err := f.mayFetch(w); err != nil {
+	if err := f.mayFetch(); err != nil {
 		f.left(1, err)
 		return nil
 	}
-	n, err := f.store.fetch(ctx, f.client, f.kind, w)
+	n, err := f.fetch(ctx, w)
+	var denied *deniedError
 	switch {
+	case errors.As(err, &denied):
+		f.left(1, denied.why) // a request that is not made is no failure
+		return nil
 	case err == nil:
 		f.mu.Lock()
 		f.result.Added++
@@ -248,10 +280,55 @@ func (f *filler) fetchOne(ctx context.Context, w want) error {
 	return nil
 }
 
-// mayFetch returns why a file is not fetched; nil if it is.
-func (f *filler) mayFetch(w want) error {
+// deniedError means that the guest may not request what would have to be requested.
+type deniedError struct{ why error }
+
+func (e *deniedError) Error() string { return e.why.Error() }
+
+// allowed returns a deniedError unless the guest may itself request the URL.
+func (f *filler) allowed(url string) error {
+	if err := f.request.Allowed(url); err != nil {
+		return &deniedError{err}
+	}
+	return nil
+}
+
+// fetch fetches a file from where it is, if the guest may.
+func (f *filler) fetch(ctx context.Context, w want) (int64, error) {
+	if w.locate != nil {
+		var err error
+		if w.url, err = w.locate(ctx, f.ask); err != nil {
+			return 0, err
+		}
+	}
+	if err := f.allowed(w.url); err != nil {
+		return 0, err
+	}
+	return f.store.fetch(ctx, f.client, f.kind, w)
+}
+
+// ask is an asker.
+func (f *filler) ask(ctx context.Context, url, accept string, limit int64) ([]byte, error) {
+	if err := f.allowed(url); err != nil {
+		return nil, err
+	}
+	a, err := f.store.request(ctx, f.client, url, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	var b bytes.Buffer
+	n, err := a.copyTo(&b, limit)
 	f.mu.Lock()
-	failures, bytes := f.failures, f.result.Bytes
+	f.asked += n
+	f.mu.Unlock()
+	return b.Bytes(), err
+}
+
+// mayFetch returns why no more files are fetched; nil if they are.
+func (f *filler) mayFetch() error {
+	f.mu.Lock()
+	failures, bytes := f.failures, f.result.Bytes+f.asked
 	f.mu.Unlock()
 	switch {
 	case failures >= maxFailures:
@@ -259,7 +336,7 @@ func (f *filler) mayFetch(w want) error {
 	case bytes >= maxFill:
 		return fmt.Errorf("the packages that are missing are larger than %d bytes: the rest is fetched the next time", int64(maxFill))
 	}
-	return f.request.Allowed(w.url)
+	return nil
 }
 
 // errStalled means that a registry has sent nothing for too long.
@@ -287,27 +364,71 @@ func (w *watched) Read(b []byte) (int, error) {
 // errNoRoom means that the host's disk is nearly full.
 var errNoRoom = errors.New("the host's disk is nearly full")
 
-// fetch fetches a file, verifies it and puts it into its place. It returns its size.
-func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cache, w want) (int64, error) {
+// answer is an answer of a registry to a request that it accepts. The caller closes it.
+type answer struct {
+	*http.Response
+	ctx    context.Context //nolint:containedctx // of the request: says why it was cancelled
+	cancel context.CancelCauseFunc
+	stall  time.Duration
+}
+
+// request requests a URL.
+func (s *Store) request(ctx context.Context, client *http.Client, address, accept string) (*answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url, http.NoBody)
-	if err != nil {
-		return 0, err
+	a := &answer{ctx: ctx, cancel: cancel, stall: s.stall}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err == nil {
+		if accept != "" {
+			req.Header.Set("Accept", accept)
+		}
+		a.Response, err = client.Do(req)
 	}
-	res, err := client.Do(req)
 	if err != nil {
+		cancel(nil)
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err // the URL may have a password
 		}
+		return nil, err
+	}
+	if a.StatusCode != http.StatusOK {
+		a.Close()
+		return nil, fmt.Errorf("the registry answered %s", a.Status)
+	}
+	return a, nil
+}
+
+// Close ends the request.
+func (a *answer) Close() {
+	a.cancel(nil)
+	a.Body.Close()
+}
+
+// copyTo copies the body, which must not have more bytes than limit.
+func (a *answer) copyTo(w io.Writer, limit int64) (int64, error) {
+	if a.ContentLength > limit {
+		return 0, fmt.Errorf("it is larger than %d bytes", limit)
+	}
+	n, err := io.Copy(w, io.LimitReader(watch(a.Body, a.stall, a.cancel), limit+1))
+	switch {
+	case err != nil && a.ctx.Err() != nil:
+		return 0, context.Cause(a.ctx)
+	case err != nil:
+		return 0, err
+	case n > limit:
+		return 0, fmt.Errorf("it is larger than %d bytes", limit)
+	}
+	return n, nil
+}
+
+// fetch fetches a file, verifies it and puts it into its place. It returns how many bytes came.
+func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cache, w want) (int64, error) {
+	a, err := s.request(ctx, client, w.url, "")
+	if err != nil {
 		return 0, err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("the registry answered %s", res.Status)
-	}
-	if res.ContentLength > w.limit {
+	defer a.Close()
+	if a.ContentLength > w.limit {
 		return 0, fmt.Errorf("it is larger than %d bytes", w.limit)
 	}
 	tmp, err := os.CreateTemp(filepath.Join(s.root, tmpFolder), "")
@@ -316,30 +437,47 @@ func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cac
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	if err := checkRoom(tmp, max(res.ContentLength, 1<<20)); err != nil {
+	if err := checkRoom(tmp, max(a.ContentLength, 1<<20)); err != nil {
 		return 0, err
 	}
-	n, err := io.Copy(tmp, io.LimitReader(watch(res.Body, s.stall, cancel), w.limit+1))
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return 0, context.Cause(ctx)
-	case err != nil:
+	n, err := a.copyTo(tmp, w.limit)
+	if err != nil {
 		return 0, err
-	case n > w.limit:
-		return 0, fmt.Errorf("it is larger than %d bytes", w.limit)
 	}
+	if err := verified(tmp, w, a.Header.Get("ETag")); err != nil {
+		return 0, err
+	}
+	return n, s.placeBoth(kind, w, tmp)
+}
+
+// verified verifies what was fetched, and gives it the form that it has in the store.
+func verified(tmp *os.File, w want, etag string) error {
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
-		return 0, err
+		return err
 	}
-	if err := w.verify(tmp); err != nil {
-		return 0, err
+	if err := w.verify(tmp); err != nil || w.rewrite == nil {
+		return err
 	}
-	if w.beside.file != "" {
+	return w.rewrite(tmp, etag)
+}
+
+// placeBoth puts a verified file, and what is beside it, into their places. A file is never beside the
+// hash of another one: one that is replaced goes first.
+func (s *Store) placeBoth(kind sandbox.Cache, w want, tmp *os.File) error {
+	if w.beside.file == "" {
+		return s.place(kind, w.file, tmp)
+	}
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	if !hasText(filepath.Join(s.Folder(kind), w.beside.file), w.beside.text) {
+		if err := os.Remove(filepath.Join(s.Folder(kind), w.file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		if err := s.placeText(kind, w.beside); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return n, s.place(kind, w.file, tmp)
+	return s.place(kind, w.file, tmp)
 }
 
 // checkRoom returns an error unless the file system of f has room for so many bytes beside its

@@ -118,7 +118,7 @@ func goWants(text []byte, base, private string) ([]want, error) {
 
 // goMod is the go.mod of a module.
 func goMod(m module.Version, base, at, sum string) want {
-	return want{name: m.String(), url: base + at + ".mod", file: at + ".mod", limit: maxSmall,
+	return want{name: m.String(), url: base + at + ".mod", file: at + ".mod", sum: sum, limit: maxSmall,
 		verify: func(f *os.File) error {
 			got, err := dirhash.Hash1([]string{"go.mod"}, func(string) (io.ReadCloser, error) { return io.NopCloser(f), nil })
 			if err == nil && got != sum {
@@ -130,7 +130,7 @@ func goMod(m module.Version, base, at, sum string) want {
 
 // goZip is the archive of a module. Go takes the hash of an archive from the file beside it.
 func goZip(m module.Version, base, at, sum string) want {
-	return want{name: m.String(), url: base + at + ".zip", file: at + ".zip", limit: maxPackage,
+	return want{name: m.String(), url: base + at + ".zip", file: at + ".zip", sum: sum, limit: maxPackage,
 		beside: beside{at + ".ziphash", sum},
 		verify: func(f *os.File) error {
 			if _, err := zip.CheckZip(m, f.Name()); err != nil { // bounds what HashZip unpacks, too

@@ -24,6 +24,7 @@ const (
 var lockKinds = map[string]sandbox.Cache{
 	"package-lock.json": sandbox.CacheNPM, "npm-shrinkwrap.json": sandbox.CacheNPM,
 	"go.sum": sandbox.CacheGo, "go.work.sum": sandbox.CacheGo,
+	"Cargo.lock": sandbox.CacheCargo,
 }
 
 // skipped are directories that have no lock files of the project's own.
@@ -103,6 +104,8 @@ func (s *search) entry(name string, e os.DirEntry) {
 // sourceOf returns the registry of a kind, by the host's settings.
 func sourceOf(kind sandbox.Cache) (*source, error) {
 	switch kind {
+	case sandbox.CacheCargo:
+		return cargoSource()
 	case sandbox.CacheNPM:
 		return npmSource()
 	case sandbox.CacheGo:

@@ -1,7 +1,7 @@
-// Package packages keeps packages of npm and of Go that sandboxes share, so that each is fetched
+// Package packages keeps packages of cargo, Go and npm that sandboxes share, so that each is fetched
 // once.
 //
-// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum. They name
+// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum, Cargo.lock. They name
 // packages with their hashes. The host reads the lock files, fetches from the registry those of
 // the packages that the store does not have, and keeps a package only if it has the hash of the
 // lock file. Guests see the store read-only; what they write over it is on their own disks, and is
@@ -19,6 +19,7 @@
 //
 //	npm/_cacache/content-v2/sha512/HH/HH/HHH...  contents, without the index
 //	go/MODULE/@v/VERSION.zip ...                 GOMODCACHE/cache/download
+//	cargo/cache/..., cargo/index/...             CARGO_HOME/registry (cargo.go)
 //
 // npm's index, which maps addresses to contents, is left out: npm finds the contents by the hash in
 // the lock file, and checks them again.
@@ -41,6 +42,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
@@ -61,6 +63,8 @@ type Store struct {
 	root  string
 	max   int64
 	stall time.Duration // how long a registry may send nothing
+
+	placing sync.Mutex // held while a file and what is beside it are replaced
 }
 
 // Open returns the store in a folder, which need not exist.
@@ -70,7 +74,13 @@ func Open(root string) *Store { return &Store{root: root, max: MaxSize, stall: s
 func (s *Store) Folder(kind sandbox.Cache) string { return filepath.Join(s.root, string(kind)) }
 
 // Make makes the folder of a kind if it is missing.
-func (s *Store) Make(kind sandbox.Cache) error { return os.MkdirAll(s.Folder(kind), 0o700) }
+func (s *Store) Make(kind sandbox.Cache) error {
+	err := os.MkdirAll(s.Folder(kind), 0o700)
+	if err == nil && kind == sandbox.CacheCargo {
+		err = makeCargo(s.Folder(kind))
+	}
+	return err
+}
 
 // Lock takes the right to change the store, and removes what killed processes have left. It waits
 // while another process has that right, until ctx ends.
@@ -132,8 +142,8 @@ func onDisk(bytes int64) int64 {
 // files returns the files of a kind.
 func (s *Store) files(kind sandbox.Cache) (list []kept, err error) {
 	err = filepath.WalkDir(s.Folder(kind), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
+		if err != nil || !e.Type().IsRegular() {
+			return err // a link is another name of a directory
 		}
 		fi, err := e.Info()
 		if err == nil {

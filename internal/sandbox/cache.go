@@ -12,12 +12,13 @@ type Cache string
 
 // The kinds of packages that can be shared.
 const (
-	CacheGo  Cache = "go"
-	CacheNPM Cache = "npm"
+	CacheCargo Cache = "cargo"
+	CacheGo    Cache = "go"
+	CacheNPM   Cache = "npm"
 )
 
 // Caches are all kinds, in the order of their names.
-var Caches = []Cache{CacheGo, CacheNPM}
+var Caches = []Cache{CacheCargo, CacheGo, CacheNPM}
 
 // CacheShares is where a guest has the shared packages of a kind: below this, in a directory of
 // its name.
@@ -49,7 +50,7 @@ func (c Cache) check() error {
 	}
 	all := strings.Join(known, ", ")
 	switch c {
-	case "apt", "cargo", "pip":
+	case "apt", "pip":
 		return fmt.Errorf("cache %q: bawn shares only packages that it can verify by itself, those of %s; a volume at the cache's directory shares others among sandboxes that you trust alike", c, all)
 	}
 	return fmt.Errorf("cache %q: there is none; choose from %s", c, all)
@@ -70,6 +71,11 @@ func (c Cache) Place(home string, env []string) string {
 		return filepath.Clean(value)
 	}
 	switch c {
+	case CacheCargo: // the Cargo Book, Cargo Home; the whole registry, so that cargo has what it unpacks beside the archives
+		if dir := get("CARGO_HOME"); dir != "" {
+			return dir + "/registry"
+		}
+		return home + "/.cargo/registry"
 	case CacheNPM: // npm-config(7), cache; the whole of it, within which npm makes hard links and removes directories
 		for _, name := range []string{"npm_config_cache", "NPM_CONFIG_CACHE"} {
 			if dir := get(name); dir != "" {

@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseCaches(t *testing.T) {
-	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", "npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "gems": "!choose from go, npm", "npm,pip": "!verify by itself", "NPM": "!there is none"} {
+	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", "npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "cargo,apt,go": "!verify by itself", "go,cargo": "cargo go", "gems": "!choose from cargo, go, npm", "NPM": "!there is none"} {
 		list, err := ParseCaches(in)
 		say, fails := strings.CutPrefix(want, "!")
 		if fails != (err != nil) || err != nil && !strings.Contains(err.Error(), say) {
@@ -30,6 +30,9 @@ func TestCachePlace(t *testing.T) {
 		env  string
 		want string
 	}{
+		{CacheCargo, "", "/home/u/.cargo/registry"},
+		{CacheCargo, "CARGO_HOME=/usr/local/cargo", "/usr/local/cargo/registry"},
+		{CacheCargo, "CARGO_HOME=.cargo", "/home/u/.cargo/registry"},
 		{CacheNPM, "", "/home/u/.npm"},
 		{CacheNPM, "npm_config_cache=/c/npm/", "/c/npm"},
 		{CacheNPM, "NPM_CONFIG_CACHE=/c", "/c"},
@@ -50,7 +53,7 @@ func TestCheckCaches(t *testing.T) {
 	if err := checkCaches(slices.Clone(Caches)); err != nil {
 		t.Error(err)
 	}
-	for _, list := range [][]Cache{{"pip"}, {"../x"}, {CacheGo, CacheGo}} {
+	for _, list := range [][]Cache{{"apt"}, {"../x"}, {CacheGo, CacheGo}} {
 		if checkCaches(list) == nil {
 			t.Errorf("%q is accepted", list)
 		}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/agents/registry"
+	"bawn.dev/bawn/internal/policy"
 )
 
 // npmPackage is a package that is made for a test, and is like no other.
@@ -114,8 +116,8 @@ func TestCaches(t *testing.T) {
 	}
 	must(t, base, "cache", "prune")
 	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
-	fails(t, first, 125, "choose from go, npm", "run", "--cache", "gems", "--", "true")
-	fails(t, first, 125, "verify by itself", "run", "--cache", "npm,pip", "--", "true")
+	fails(t, first, 125, "choose from cargo, go, npm", "run", "--cache", "gems", "--", "true")
+	fails(t, first, 125, "verify by itself", "run", "--cache", "npm,apt", "--", "true")
 
 	// Without a rule nothing is fetched.
 	run(first, "run", "--cache", "npm,go", "--", "true")
@@ -154,5 +156,69 @@ sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; e
 	must(t, second, "stop")
 	if out := run(second, "run", "--cache", "", "--", "sh", "-c", cache+"ls -AR $c 2>&1"); strings.Contains(out, "sha512") || strings.Contains(out, "own") {
 		t.Errorf("without the cache: %q", out)
+	}
+}
+
+// TestCacheOfCargo: the crates of one sandbox's lock file are in the next one, which has no network, where
+// cargo looks for them, and what a guest writes there stays its own.
+func TestCacheOfCargo(t *testing.T) {
+	archive := []byte("a crate " + rand.Text())
+	sum := fmt.Sprintf("%x", sha256.Sum256(archive))
+	var srv *httptest.Server
+	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/index/config.json":
+			fmt.Fprintf(w, `{"dl":"%s/dl"}`, srv.URL)
+		case "/index/go/od/good":
+			fmt.Fprintf(w, `{"name":"good","vers":"1.0.0","deps":[],"cksum":"%s","features":{},"yanked":false}`+"\n", sum)
+		case "/dl/good/1.0.0/download":
+			_, _ = w.Write(archive)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	home := t.TempDir()
+	writeFile(t, filepath.Join(home, "config.toml"), "[source.crates-io]\nreplace-with = 'mirror'\n[source.mirror]\nregistry = 'sparse+"+srv.URL+"/index/'\n")
+	var public string // as a Cargo.lock names the registry
+	for _, p := range policy.Presets() {
+		if p.Name == "crates" {
+			public = "registry+https://github.com/rust-lang/" + strings.TrimPrefix(p.Rules[0], "static.") + "-index"
+		}
+	}
+	first, second := project(t, "cargo-first"), project(t, "cargo-second")
+	for _, dir := range []string{first, second} {
+		writeFile(t, filepath.Join(dir, "Cargo.lock"), fmt.Sprintf("version = 4\n\n[[package]]\nname = \"good\"\nversion = \"1.0.0\"\nsource = %q\nchecksum = %q\n", public, sum))
+	}
+	run := func(dir string, args ...string) string {
+		t.Helper()
+		r := bawnAt(t.Context(), dir, nil, []string{"CARGO_HOME=" + home}, args...)
+		if r.code != 0 {
+			t.Fatalf("bawn %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
+		}
+		return r.out
+	}
+	must(t, base, "cache", "prune")
+	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
+	run(first, "run", "--cache", "cargo", "--allow", "host"+srv.URL[strings.LastIndexByte(srv.URL, ':'):], "--", "true")
+	if out := run(first, "cache", "fill"); !strings.Contains(out, "cargo: 2 files in 1 lock file") || strings.Contains(out, "not") {
+		t.Errorf("cache fill: %s", out)
+	}
+	const check = `cd $HOME/.cargo/registry
+for d in cache/*; do sha256sum $d/good-1.0.0.crate | cut -d' ' -f1; done
+for d in index/*; do [ -s $d/config.json ]; tr '\0' '\n' < $d/.cache/go/od/good | grep -o '"cksum":"[^"]*"'; done
+[ "$(id -un)" = "$(stat -c %U .)" ]; [ "$(id -un)" = "$(stat -c %U cache/*/good-1.0.0.crate | sort -u)" ]`
+	want := strings.Repeat(sum+"\n", 2) + strings.Repeat(`"cksum":"`+sum+`"`+"\n", 2)
+	// cargo locks files there, replaces entries of the index and unpacks crates beside the archives.
+	const write = `; mkdir -p src/x; echo own > src/x/own; for d in cache/*; do flock $d/.lock true; echo poison > $d/new; mv $d/new $d/good-1.0.0.crate; done
+! sudo sh -c 'echo poison > /opt/bawn/caches/cargo/x' 2>/dev/null; cat cache/*/good-1.0.0.crate`
+	must(t, first, "stop")
+	if out := run(first, "run", "--", "sh", "-euc", check+write); out != want+"poison\npoison\n" {
+		t.Errorf("the first sandbox: %q", out)
+	}
+	must(t, first, "rm", "--force")
+	srv.Close()
+	if out := run(second, "run", "--cache", "cargo", "--", "sh", "-euc", check+"; [ ! -e src/x ]"); out != want {
+		t.Errorf("the next sandbox: %q, want %q", out, want)
 	}
 }
