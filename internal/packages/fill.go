@@ -381,7 +381,7 @@ func (s *Store) request(ctx context.Context, client *http.Client, address, accep
 		if accept != "" {
 			req.Header.Set("Accept", accept)
 		}
-		a.Response, err = client.Do(req)
+		a.Response, err = client.Do(req) //nolint:bodyclose // Close closes it
 	}
 	if err != nil {
 		cancel(nil)

@@ -239,16 +239,10 @@ func (p *parser) key() (parts []string, err error) {
 	for {
 		p.space(false)
 		var part string
-		switch c := p.peek(); {
-		case c == '"' || c == '\'':
+		if c := p.peek(); c == '"' || c == '\'' {
 			part, err = p.line(c)
-		default:
-			n := len(p.text[p.pos:]) - len(strings.TrimLeft(p.text[p.pos:], bare))
-			if n == 0 {
-				err = errKey
-			}
-			part = p.text[p.pos : p.pos+n]
-			p.pos += n
+		} else {
+			part, err = p.bare()
 		}
 		switch parts = append(parts, part); {
 		case err != nil:
@@ -261,6 +255,16 @@ func (p *parser) key() (parts []string, err error) {
 			return parts, nil
 		}
 	}
+}
+
+// bare reads a part of a key without quotes.
+func (p *parser) bare() (string, error) {
+	n := len(p.text[p.pos:]) - len(strings.TrimLeft(p.text[p.pos:], bare))
+	p.pos += n
+	if n == 0 {
+		return "", errKey
+	}
+	return p.text[p.pos-n : p.pos], nil
 }
 
 func (p *parser) value(depth int) (any, error) {
