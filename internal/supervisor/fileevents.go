@@ -220,18 +220,24 @@ func (e *eventStream) follow(ctx context.Context, reports <-chan report) {
 }
 
 // since returns from when on files that were changed on the host count as changed while they
-// were watched: the guest's look before. Of the two times for that, one has the way of the report
-// in it, and the other the difference of the clocks.
+// were watched: the guest's look before. Of the two times for that, one is late by the way of the report,
+// and the other by what the guest's clock is ahead. A change that is told twice costs little, and one that is not
+// told is lost: so clockError is taken off the earlier of them.
 func (r report) since(opened time.Time) time.Time {
 	since := r.at.Add(-time.Duration(min(max(r.Since, 0), maxSince.Milliseconds())) * time.Millisecond)
 	if r.Looked.Before(since) && since.Sub(r.Looked) < maxSince {
 		since = r.Looked
 	}
+	since = since.Add(-clockError)
 	if r.Since == 0 || since.Before(opened) { // its first look
 		return opened
 	}
 	return since
 }
+
+// clockError is by how much the guest's clock may be ahead: slewLimit in internal/guest/clock.go, and the error of
+// the measurement.
+const clockError = 300 * time.Millisecond
 
 // setThread tells the servers which thread plays events, before it does.
 func (e *eventStream) setThread(thread uint32) {
