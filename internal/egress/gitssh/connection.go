@@ -43,6 +43,7 @@ type Server struct {
 	authority func(context.Context) (*Authority, error)
 	login     Login
 	logins    *rate.Limiter
+	failed    failures
 }
 
 // Login returns how the person logs in to a server as a user; done frees what it takes. Its errors are
@@ -51,7 +52,10 @@ type Login func(ctx context.Context, name string, port uint16, user string) (con
 
 // New returns a server for one sandbox.
 func New(authority func(context.Context) (*Authority, error), login Login) *Server {
-	return &Server{authority, login, rate.NewLimiter(rate.Every(loginEvery), maxLogins)}
+	return &Server{
+		authority: authority, login: login, logins: rate.NewLimiter(rate.Every(loginEvery), maxLogins),
+		failed: failures{limit: rate.NewLimiter(rate.Every(failedPause), maxFailed)},
+	}
 }
 
 const (
@@ -59,6 +63,10 @@ const (
 	// for a signature and is an attempt at the server; one more is made each loginEvery.
 	maxLogins  = 32
 	loginEvery = time.Second
+	// maxFailed bounds the logins that fail at once, or that the guest gives up: each may ask the person something,
+	// and servers lock out who fails often. After that no login is tried for failedPause, in which one more may fail.
+	maxFailed   = 5
+	failedPause = 5 * time.Second
 )
 
 // Target is the server that a connection was meant for, and who judges.

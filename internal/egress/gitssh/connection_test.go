@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,6 +326,49 @@ func TestSessionsThatStandStill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAttackLoginsThatFail: a guest that fetches again and again does not make the person's agent ask each time.
+func TestAttackLoginsThatFail(t *testing.T) {
+	g := &gate{}
+	g.open(t)
+	asked := &refusingSigner{Signer: g.key}
+	g.key = asked
+	guest := client(t, g.connect(t), nil)
+	out := ""
+	for range maxFailed + 10 {
+		s, err := guest.NewSession()
+		for ; err != nil && strings.Contains(err.Error(), "one session at a time"); s, err = guest.NewSession() {
+			time.Sleep(time.Millisecond) // the one before is not closed yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := s.CombinedOutput("git-upload-pack 'own/app'")
+		if out = string(text); err == nil {
+			t.Fatalf("it passed: %s", out)
+		}
+		s.Close()
+	}
+	if n := asked.times.Load(); n == 0 || n > maxFailed+1 {
+		t.Errorf("the agent was asked %d times", n)
+	}
+	if !strings.Contains(out, "try again in") {
+		t.Errorf("the guest reads %q", out)
+	}
+	guest.Close()
+	g.ended(t)
+}
+
+// refusingSigner is a key whose use the person refuses each time.
+type refusingSigner struct {
+	ssh.Signer
+	times atomic.Int32
+}
+
+func (s *refusingSigner) Sign(io.Reader, []byte) (*ssh.Signature, error) {
+	s.times.Add(1)
+	return nil, errors.New("agent refused operation")
 }
 
 // reset ends the connection to the server once a command runs there.

@@ -108,6 +108,9 @@ func (r *relay) serve(ctx context.Context, protocol string) (int, error) {
 
 // connect logs in to the real server. free ends that, and so does the end of ctx.
 func (r *relay) connect(ctx context.Context) (client *ssh.Client, free func(), err error) {
+	if err := r.c.s.failed.pause(); err != nil {
+		return nil, nil, err
+	}
 	if err := r.c.s.logins.Wait(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -130,6 +133,7 @@ func (r *relay) connect(ctx context.Context) (client *ssh.Client, free func(), e
 	sc, channels, requests, err := ssh.NewClientConn(conn, net.JoinHostPort(r.c.Name, strconv.Itoa(int(r.c.Port))), conf)
 	if err != nil {
 		conn.Close()
+		r.c.s.failed.add()
 		return nil, nil, fmt.Errorf("%s was reached, but no session could be opened there: %w", r.c.Name, err)
 	}
 	return ssh.NewClient(sc, channels, requests), func() { stop(); sc.Close(); done() }, nil
