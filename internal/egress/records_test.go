@@ -166,6 +166,57 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// TestAttackRecordsBehindAnAlias: whoever owns an allowed name makes it an alias of one that the guest may not ask about,
+// as of the host's own network, whose resolver answers for that too.
+func TestAttackRecordsBehindAnAlias(t *testing.T) {
+	zone := `
+corp.evil.test. 60 IN CNAME _ldap._tcp.dc._msdcs.corp.test.
+chain.evil.test. 60 IN CNAME good.test.
+good.test. 60 IN CNAME secret.corp.test.
+secret.corp.test. 60 IN TXT "password"
+loop.evil.test. 60 IN CNAME loop.evil.test.
+fine.evil.test. 60 IN CNAME FINE.good.test.
+FINE.good.test. 60 IN TXT "fine"
+service.evil.test. 60 IN CNAME _x._tcp.good.test.
+_x._tcp.good.test. 60 IN SRV 0 0 443 good.test.
+` + recordZone
+	l, _ := recordLab(t, zone, testRules{"**.evil.test:443", "good.test:443", "fine.good.test:443", "-denied.test:*"})
+	for _, c := range []struct {
+		name  string
+		qtype uint16
+		want  int
+	}{
+		{"corp.evil.test.", dns.TypeSRV, 0}, {"chain.evil.test.", dns.TypeTXT, 0}, {"loop.evil.test.", dns.TypeTXT, 0},
+		{"fine.evil.test.", dns.TypeTXT, 1}, {"service.evil.test.", dns.TypeSRV, 1}, {"fine.evil.test.", dns.TypeTXT, 1},
+	} {
+		if m := l.ask(c.name, c.qtype); m.Rcode != dns.RcodeSuccess || len(m.Answer) != c.want {
+			t.Errorf("%s %s: %v", c.name, dns.TypeToString[c.qtype], m)
+		}
+	}
+	found := false
+	for _, e := range readAll(t, l.path) {
+		found = found || e.Name == "corp.evil.test" && strings.Contains(e.Reason, "it is an alias of _ldap._tcp.dc._msdcs.corp.test, which no rule allows")
+	}
+	if !found {
+		t.Error("the log does not say why")
+	}
+	// A rule that goes takes effect at once, also on what is kept.
+	l.SetPolicy(rulesFrom(t, "allow **.evil.test:443"))
+	if m := l.ask("fine.evil.test.", dns.TypeTXT); len(m.Answer) != 0 {
+		t.Errorf("without the rule: %v", m)
+	}
+	// Records of another name that a resolver adds are not taken for those of the alias.
+	stray := newLab(t, testRules{"a.test:443"}, func(c *Config) {
+		c.Records = func(context.Context, string, uint16) (*dns.Msg, error) {
+			rr, err := dns.NewRR(`secret.corp.test. 60 IN TXT "password"`)
+			return &dns.Msg{Answer: []dns.RR{rr}}, err
+		}
+	})
+	if m := stray.ask("a.test.", dns.TypeTXT); len(m.Answer) != 0 {
+		t.Errorf("a stray record: %v", m)
+	}
+}
+
 // TestRecordsLeakNothing: no question about a name without a rule, or with much in its
 // labels, leaves the host.
 func TestRecordsLeakNothing(t *testing.T) {

@@ -35,6 +35,8 @@ const (
 	maxResolvers = 3
 	// maxRecords and maxRecordBytes bound an answer.
 	maxRecords, maxRecordBytes = 32, 4000
+	// maxAliases bounds the aliases before the records.
+	maxAliases = 8
 	// resolvConf names the host's resolvers.
 	resolvConf = "/etc/resolv.conf"
 )
@@ -45,9 +47,17 @@ type recordKey struct {
 }
 
 type recordAnswer struct {
-	list  []dns.RR
+	found Found
 	err   error
 	until time.Time
+}
+
+// Found is an answer about records.
+type Found struct {
+	List []dns.RR // as they came
+	// Aliases are the names, in lower case without a final dot, that the name asked for is an alias of, one by way of the
+	// other. The records are those of the last one.
+	Aliases []string
 }
 
 // AskFunc asks for the records of exactly this name; the answer may hold others, such as
@@ -82,10 +92,10 @@ var (
 )
 
 // Records returns the records of a type that a name has.
-func (l *Lookup) Records(name string, qtype uint16) ([]dns.RR, error) {
+func (l *Lookup) Records(name string, qtype uint16) (Found, error) {
 	for n, ok := name, true; ok; _, n, ok = strings.Cut(n, ".") {
 		if len(l.hosts[n]) > 0 {
-			return nil, errRecordsPinned
+			return Found{}, errRecordsPinned
 		}
 	}
 	key := recordKey{name, qtype}
@@ -93,16 +103,16 @@ func (l *Lookup) Records(name string, qtype uint16) ([]dns.RR, error) {
 	known := l.kept[key]
 	l.mu.Unlock()
 	if time.Now().Before(known.until) {
-		return known.list, known.err
+		return known.found, known.err
 	}
 	select {
 	case l.slots <- struct{}{}:
 		defer func() { <-l.slots }()
 	default:
-		return nil, errRecordsRate
+		return Found{}, errRecordsRate
 	}
 	if !l.rate.Allow() {
-		return nil, errRecordsRate
+		return Found{}, errRecordsRate
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, recordTimeout)
 	defer cancel()
@@ -111,10 +121,10 @@ func (l *Lookup) Records(name string, qtype uint16) ([]dns.RR, error) {
 	if err != nil {
 		answer.err, answer.until = fmt.Errorf("look up %s %s on the host: %w", name, dns.TypeToString[qtype], err), time.Now().Add(recordRetry)
 	} else {
-		answer.list = recordsOf(m, qtype)
+		answer.found = recordsOf(m, name, qtype)
 	}
 	l.keep(key, answer)
-	return answer.list, answer.err
+	return answer.found, answer.err
 }
 
 func (l *Lookup) keep(k recordKey, a recordAnswer) {
@@ -126,20 +136,39 @@ func (l *Lookup) keep(k recordKey, a recordAnswer) {
 	l.kept[k] = a
 }
 
-// recordsOf returns the records of a type in an answer, within the bounds. Aliases before
-// them are left out: the guest gets the records as those of the name that it asked for.
-func recordsOf(m *dns.Msg, qtype uint16) (list []dns.RR) {
+// recordsOf returns the records of a type that a name has by an answer, within the bounds. Those of names that it is no
+// alias of are left out.
+func recordsOf(m *dns.Msg, name string, qtype uint16) (found Found) {
+	owner := dns.Fqdn(name)
+	for target := aliasOf(m, owner); target != ""; target = aliasOf(m, owner) {
+		if len(found.Aliases) == maxAliases {
+			return Found{}
+		}
+		owner = target
+		plain, _ := plainName(owner)
+		found.Aliases = append(found.Aliases, plain)
+	}
 	size := 0
 	for _, r := range m.Answer {
-		if h := r.Header(); h.Rrtype != qtype || h.Class != dns.ClassINET {
+		if h := r.Header(); h.Rrtype != qtype || h.Class != dns.ClassINET || !strings.EqualFold(h.Name, owner) {
 			continue
 		}
-		if size += dns.Len(r); len(list) == maxRecords || size > maxRecordBytes {
+		if size += dns.Len(r); len(found.List) == maxRecords || size > maxRecordBytes {
 			break
 		}
-		list = append(list, r)
+		found.List = append(found.List, r)
 	}
-	return list
+	return found
+}
+
+// aliasOf returns the name that a name is an alias of by an answer, or "".
+func aliasOf(m *dns.Msg, owner string) string {
+	for _, r := range m.Answer {
+		if c, ok := r.(*dns.CNAME); ok && strings.EqualFold(c.Hdr.Name, owner) {
+			return c.Target
+		}
+	}
+	return ""
 }
 
 // AskHost asks the host's resolvers, one after the other, for records of exactly this

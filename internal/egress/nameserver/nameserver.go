@@ -48,7 +48,7 @@ type Resolver struct {
 	IsService func(name string) bool
 	// Records returns the records of a type in recordTypes that an allowed name has; nil:
 	// none has any. It may run concurrently.
-	Records func(name string, qtype uint16) ([]dns.RR, error)
+	Records func(name string, qtype uint16) (Found, error)
 }
 
 // Answer returns the reply to one query over UDP, or nil to drop it. seen is called for a
@@ -142,7 +142,7 @@ func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool))
 		}
 		addrs = []netip.Addr{v4, v6}
 		seen(question, true)
-	case ok && (r.Resolves(name) || r.IsService != nil && r.IsService(name)):
+	case ok && r.allows(name):
 		question.Note = r.records(out, q, name)
 		seen(question, true)
 		return

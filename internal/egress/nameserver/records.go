@@ -24,7 +24,7 @@ func wantsAddress(qtype uint16) bool {
 // records answers a question about an allowed name that is not for an address of it. It
 // returns what the log says about the answer.
 func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note string) {
-	var list []dns.RR
+	var found Found
 	var err error
 	switch {
 	case wantsAddress(q.Qtype):
@@ -32,8 +32,11 @@ func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note stri
 	case !slices.Contains(recordTypes, q.Qtype) || r.Records == nil:
 		note = "answered empty: records of this type are not looked up"
 	default:
-		list, err = r.Records(name, q.Qtype)
-		note = counted(len(list))
+		found, err = r.Records(name, q.Qtype)
+		note = counted(len(found.List))
+		if alias := r.forbidden(found.Aliases); alias != "" {
+			found.List, note = nil, "answered empty: it is an alias of "+alias+", which no rule allows"
+		}
 	}
 	switch {
 	case errors.Is(err, errRecordsPinned): // by the user's choice, not by a failure
@@ -42,7 +45,7 @@ func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note stri
 		out.Rcode = dns.RcodeServerFailure
 		return "not answered: " + err.Error()
 	}
-	for _, rr := range list {
+	for _, rr := range found.List {
 		rr = dns.Copy(rr)
 		h := rr.Header()
 		h.Name, h.Ttl = q.Name, min(h.Ttl, answerTTL) // as the name that was asked for, also behind an alias
@@ -52,6 +55,22 @@ func (r *Resolver) records(out *dns.Msg, q dns.Question, name string) (note stri
 		out.Ns = []dns.RR{soa()}
 	}
 	return note
+}
+
+// forbidden returns the first of the names that the policy in force does not allow, or "". Whoever owns an allowed name can
+// make it an alias of any other one, also of one that only the host's resolver knows.
+func (r *Resolver) forbidden(names []string) string {
+	for _, n := range names {
+		if plain, ok := plainName(n); !ok || !r.allows(plain) {
+			return n
+		}
+	}
+	return ""
+}
+
+// allows reports whether the policy in force allows a name, or one of which it names a service.
+func (r *Resolver) allows(name string) bool {
+	return r.Resolves(name) || r.IsService != nil && r.IsService(name)
 }
 
 // counted says how many records were answered.
