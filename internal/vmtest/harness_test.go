@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -39,8 +40,23 @@ func command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return c
 }
 
+// commandLimit bounds a bawn whose context has no deadline. It ends then by SIGABRT, which shows what it waits for.
+const commandLimit = 15 * time.Minute
+
 func bawnAt(ctx context.Context, dir string, stdin io.Reader, env []string, args ...string) result {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, commandLimit)
+		defer cancel()
+	}
 	c := command(ctx, dir, args...)
+	c.Cancel = func() error {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return c.Process.Signal(syscall.SIGABRT)
+		}
+		return c.Process.Kill()
+	}
+	c.WaitDelay = time.Minute
 	c.Env = append(c.Env, env...)
 	var out, errs bytes.Buffer
 	c.Stdin, c.Stdout, c.Stderr = stdin, &out, &errs
