@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/policy"
+	"bawn.dev/bawn/internal/qemu"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/size"
 )
@@ -204,6 +205,9 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 	put(&s.Memory, c.Memory)
 	put(&s.Disk, c.Disk)
 	put(&s.Rate, c.Rate)
+	if err := checkIdle(c.Idle, qemu.CanDetachShares()); err != nil {
+		return err
+	}
 	put(&s.Idle, c.Idle) // takes effect at once
 	if err := c.setMounts(s); err != nil {
 		return err
@@ -225,6 +229,15 @@ func (c *SpecChange) set(s *sandbox.Spec) error {
 		return &sandbox.FieldError{Field: "memory", Problem: fmt.Sprintf("%s is more than the host has: must be at most %s", size.Format(*c.Memory), size.Format(total))}
 	}
 	return nil
+}
+
+// checkIdle refuses an idle time where sandboxes cannot be suspended: it would have no effect. The default, which
+// nobody asked for, is ignored there.
+func checkIdle(idle *time.Duration, suspends bool) error {
+	if idle == nil || *idle == 0 || suspends {
+		return nil
+	}
+	return &sandbox.FieldError{Field: "idle", Problem: idle.String() + ": only sandboxes on x86 can be suspended: must be 0"}
 }
 
 // put sets a field to a new value, if there is one.

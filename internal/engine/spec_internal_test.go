@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
 )
@@ -112,5 +113,19 @@ func TestRate(t *testing.T) {
 	var field *sandbox.FieldError
 	if _, err := e.newSpec("box", dir, &SpecChange{Rate: p[int64](10)}); !errors.As(err, &field) || field.Field != "rate" {
 		t.Errorf("10 bytes a second: %v", err)
+	}
+}
+
+// TestIdleTimeWithoutEffect: it is refused, and the default, which nobody asked for, is not.
+func TestIdleTimeWithoutEffect(t *testing.T) {
+	var field *sandbox.FieldError
+	hour, never := time.Hour, time.Duration(0)
+	if err := checkIdle(&hour, false); !errors.As(err, &field) || field.Error() != "idle 1h0m0s: only sandboxes on x86 can be suspended: must be 0" {
+		t.Error(err)
+	}
+	for _, err := range []error{checkIdle(&hour, true), checkIdle(&never, false), checkIdle(nil, false)} {
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
