@@ -248,7 +248,11 @@ func (h *httpRelay) send(q *httpwire.Request) error {
 	if _, err := h.uw.Write(q.Bytes()); err != nil {
 		return &httpwire.WriteError{Err: err}
 	}
-	err := httpwire.CopyBody(h.uw, h.cr, q.Length, httpwire.NewBodyWatch(q, h.f.checkAuthority))
+	watch := httpwire.NewBodyWatch(q, h.f.checkAuthority)
+	if watch != nil {
+		watch.Trailer = func(t httpwire.Field) error { return h.f.checkTrailer([]httpwire.Field{t}) }
+	}
+	err := httpwire.CopyBody(h.uw, h.cr, q.Length, watch)
 	var he *httpwire.Error
 	switch {
 	case errors.As(err, &he):
@@ -423,6 +427,18 @@ func (f *flow) checkClear(target string, header iter.Seq2[string, string]) error
 	}
 	if err := f.g.cfg.Inspect.RefusedInClear(f.to.Name, f.to.Port, target, header); err != nil {
 		return &httpwire.Error{Status: http.StatusForbidden, Why: err.Error()}
+	}
+	return nil
+}
+
+// checkTrailer refuses fields behind a body which, in a head, would be refused or ask the server for another method or path:
+// some servers take them for fields of the head (RFC 9110, 6.5.1). Errors are *httpwire.Error.
+func (f *flow) checkTrailer(fields []httpwire.Field) error {
+	if err := f.checkClear("", each(fields)); err != nil || !f.judgesRequests() {
+		return err
+	}
+	if methods, hidden := overrides("", each(fields)); len(methods) > 0 || hidden != "" {
+		return &httpwire.Error{Status: http.StatusForbidden, Why: "a trailer asks the server for another method or path than the request's"}
 	}
 	return nil
 }

@@ -313,7 +313,10 @@ func (h *http2Relay) judge(stream uint32, ends bool) error {
 		if err := h.bodyEnds(stream); err != nil {
 			return err
 		}
-		return httpwire.CheckTrailerFields(h.fields)
+		if err := httpwire.CheckTrailerFields(h.fields); err != nil {
+			return err
+		}
+		return h.f.checkTrailer(h.fields)
 	}
 	if stream%2 == 0 {
 		return httpwire.Malformed("a stream of HTTP/2 with an even number")

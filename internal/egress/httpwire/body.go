@@ -135,7 +135,7 @@ func copyChunked(w *bufio.Writer, r *bufio.Reader, strict bool, watch *BodyWatch
 			return &WriteError{Err: err}
 		}
 		if n == 0 {
-			return copyTrailer(w, r, strict)
+			return copyTrailer(w, r, strict, watch)
 		}
 		if err := copyLength(w, r, n, watch); err != nil {
 			return err
@@ -178,7 +178,7 @@ func chunkSize(line []byte, strict bool) (int64, error) {
 }
 
 // copyTrailer copies the fields after the last chunk, and the empty line.
-func copyTrailer(w *bufio.Writer, r *bufio.Reader, strict bool) error {
+func copyTrailer(w *bufio.Writer, r *bufio.Reader, strict bool, watch *BodyWatch) error {
 	for total := 0; ; {
 		line, err := readLine(r, maxTrailer)
 		if err != nil {
@@ -189,7 +189,7 @@ func copyTrailer(w *bufio.Writer, r *bufio.Reader, strict bool) error {
 		}
 		end := string(line) == "\r\n" || !strict && string(line) == "\n"
 		if strict && !end {
-			if err := checkTrailerLine(string(line)); err != nil {
+			if err := checkTrailerLine(string(line), watch); err != nil {
 				return err
 			}
 		}
@@ -203,7 +203,7 @@ func copyTrailer(w *bufio.Writer, r *bufio.Reader, strict bool) error {
 }
 
 // checkTrailerLine refuses a field that changes what the head said.
-func checkTrailerLine(line string) error {
+func checkTrailerLine(line string, watch *BodyWatch) error {
 	line, ok := strings.CutSuffix(line, "\r\n")
 	if !ok {
 		return Malformed("lines of a trailer must end in CR LF")
@@ -216,7 +216,7 @@ func checkTrailerLine(line string) error {
 	case "host", "content-length", "transfer-encoding", "connection", "upgrade", "trailer":
 		return Malformed("a trailer with %s", f.Name)
 	}
-	return nil
+	return watch.field(f)
 }
 
 // readLine reads a line with its end, of limit bytes at most.

@@ -5,6 +5,9 @@ package httpwire
 // looked at, for documents about HTTP are sent, too; of the others, whose bodies
 // servers do ignore, all of it. A nil BodyWatch looks at nothing.
 type BodyWatch struct {
+	// Trailer judges a field behind the body; nil: each passes. Its errors are *Error.
+	Trailer func(Field) error
+
 	all *Watch // nil: the first line only
 
 	first FirstLine
@@ -59,6 +62,14 @@ func (w *BodyWatch) framing(line []byte) error {
 		return nil
 	}
 	return w.all.Feed(line)
+}
+
+// field judges a field of the trailer.
+func (w *BodyWatch) field(f Field) error {
+	if w == nil || w.Trailer == nil {
+		return nil
+	}
+	return w.Trailer(f)
 }
 
 // end judges a last line without its end.
