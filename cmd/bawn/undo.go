@@ -123,7 +123,10 @@ func (f *undoFlags) run(ctx context.Context, w io.Writer, u *engine.Undo, args [
 		return errors.Join(err, printJSON(w, res))
 	}
 	if err == nil {
-		showResult(w, res, f.yes)
+		if !f.yes {
+			res.Kept = res.Kept[len(plan.Kept):] // the plan has shown the others
+		}
+		showResult(w, res)
 	}
 	return err
 }
@@ -215,14 +218,19 @@ func showKept(w io.Writer, kept []engine.UndoKept) {
 	}
 }
 
-// showResult shows what an undo did. With kept, the paths that stayed are shown too.
-func showResult(w io.Writer, r *engine.UndoResult, kept bool) {
+// showResult shows what an undo did, the paths that stayed, and those that it cannot be taken back of.
+func showResult(w io.Writer, r *engine.UndoResult) {
 	fmt.Fprintf(w, "%s undone", count(len(r.Done), "change was", "changes were"))
 	if r.Point > 0 {
 		fmt.Fprintf(w, " (to take this back: bawn undo --to %d)", r.Point)
 	}
 	fmt.Fprintln(w)
-	if kept {
-		showKept(w, r.Kept)
+	showKept(w, r.Kept)
+	if len(r.Lost) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "This undo cannot be taken back of %s, since what was there could not be kept:\n", count(len(r.Lost), "path", "paths"))
+	for _, k := range r.Lost {
+		fmt.Fprintf(w, "  %s: %s\n", text.Line(k.Path), text.Line(k.Why))
 	}
 }

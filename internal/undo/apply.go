@@ -16,7 +16,9 @@ import (
 // Result is what an undo did.
 type Result struct {
 	Done []Step `json:"done"`
-	Kept []Kept `json:"kept"` // what the plan left, and what changed since the plan was made
+	Kept []Kept `json:"kept"` // what the plan left, what changed since the plan was made, and what the host refused
+	// Lost are paths of Done that this undo cannot be taken back of: what it replaced there was not kept.
+	Lost []Kept `json:"lost,omitempty"`
 	// Point is the restore point that takes this undo back, or 0 if nothing was done.
 	Point int `json:"point,omitempty"`
 }
@@ -100,11 +102,20 @@ func newToken() string { return fmt.Sprintf("%016x", time.Now().UnixNano()) }
 
 func isToken(s string) bool { return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == "" }
 
-// Apply carries out a plan. It stops at the first step that fails for another reason than a
-// change on the host, and can then be called again with the request of Unfinished. The
-// caller has shown the plan.
+// Apply carries out a plan. What cannot be done at a path is in the result, and keeps no other from being
+// undone. Where the host has no room, or cannot go on for another reason that is not about the path, Apply
+// stops, and can be called again with the request of Unfinished. The caller has shown the plan. If
+// restore points that it was made of are gone, nothing is changed.
 func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 	res := &Result{Done: []Step{}, Kept: slices.Clone(p.Kept)}
+	release, err := hold(s.fd)
+	if err != nil {
+		return res, err
+	}
+	defer release()
+	if err := s.complete(p.points); err != nil {
+		return res, err
+	}
 	list, err := numbers(s.fd)
 	if err != nil {
 		return res, err
@@ -129,9 +140,10 @@ func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 		return res, err
 	}
 	a := &applier{
-		store: s, root: root, temp: TempPrefix + "undo-" + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res,
+		store: s, root: root, temp: undoPrefix + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res,
 		linked: map[uint64]name{},
 	}
+	a.rec.floor = q.To
 	err = a.steps(p)
 	res.Point = a.rec.end()
 	err = errors.Join(err, m.close())
@@ -174,19 +186,27 @@ func (a *applier) steps(p *Plan) error {
 
 // note keeps the outcome of a step. It returns an error that ends the undo.
 func (a *applier) note(s Step, err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		a.res.Done = append(a.res.Done, s)
 		return nil
-	case errors.Is(err, errChanged), errors.Is(err, unix.ENOTEMPTY), gone(err), errors.Is(err, unix.EEXIST):
-		why := err.Error()
-		if errors.Is(err, unix.ENOTEMPTY) {
-			why = "there are files in it that the guest did not make"
-		}
-		a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
-		return nil
 	}
-	return fmt.Errorf("%s: %w", s.Path, err)
+	if endsUndo(err) {
+		return fmt.Errorf("%s: %w", s.Path, err)
+	}
+	why := err.Error()
+	if errors.Is(err, unix.ENOTEMPTY) {
+		why = "there are files in it that the guest did not make"
+	}
+	a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
+	return nil
+}
+
+// endsUndo reports whether an error is not about one path, but would come at the others as well until the
+// person has done something about it.
+func endsUndo(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ESTALE, unix.ENOTCONN,
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // step removes or restores a path.
@@ -207,7 +227,7 @@ func (a *applier) step(s Step) error {
 	}
 	e := a.rec.beforeName(dir, name, s.Path)
 	if s.Action == Remove {
-		err = remove(dir, name, now)
+		err = a.remove(dir, name, s)
 	} else {
 		err = a.restore(dir, name, s)
 	}
@@ -215,18 +235,24 @@ func (a *applier) step(s Step) error {
 		return err
 	}
 	a.rec.afterName(e, dir, name)
+	switch {
+	case e == nil:
+		a.res.Lost = append(a.res.Lost, Kept{s.Path, "the restore point of this undo is full"})
+	case e.lost != "":
+		a.res.Lost = append(a.res.Lost, Kept{s.Path, e.lost})
+	}
 	return nil
 }
 
-func remove(dir int, name string, now slot) error {
-	if !now.present {
+// remove removes what lies at a path, which the step has seen.
+func (a *applier) remove(dir int, name string, s Step) error {
+	switch {
+	case !s.now.present:
 		return nil
+	case s.now.mode&unix.S_IFMT == unix.S_IFDIR:
+		return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 	}
-	flags := 0
-	if now.mode&unix.S_IFMT == unix.S_IFDIR {
-		flags = unix.AT_REMOVEDIR
-	}
-	return unix.Unlinkat(dir, name, flags)
+	return a.take(dir, name, s)
 }
 
 func (a *applier) restore(dir int, name string, s Step) error {
@@ -240,7 +266,7 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		defer unix.Close(fd)
 		return attributes(fd, w)
 	case Link:
-		if err := a.mark(s.Path); err != nil {
+		if err := a.mark(s, a.temp, 0); err != nil {
 			return err
 		}
 		if err := unix.Symlinkat(string(w.Target), dir, a.temp); err != nil {
@@ -249,7 +275,7 @@ func (a *applier) restore(dir int, name string, s Step) error {
 		ts := times(w)
 		_ = unix.UtimesNanoAt(dir, a.temp, ts, unix.AT_SYMLINK_NOFOLLOW) // a file system may not have them
 	case File:
-		if err := a.mark(s.Path); err != nil {
+		if err := a.mark(s, a.temp, 0); err != nil {
 			return err
 		}
 		if a.link(dir, s) {
@@ -262,18 +288,11 @@ func (a *applier) restore(dir int, name string, s Step) error {
 	default:
 		return fmt.Errorf("cannot restore a path of the kind %s", w.Kind)
 	}
-	if err := unix.Renameat(dir, a.temp, dir, name); err != nil {
-		_ = unix.Unlinkat(dir, a.temp, 0)
+	if err := a.put(dir, name, s); err != nil {
 		return err
 	}
-	_ = unix.Unlinkat(dir, a.temp, 0) // rename(2) leaves it if both were names of one file
 	a.cameBack(dir, name, s)
 	return nil
-}
-
-// mark notes for which path a file with the temporary name is made.
-func (a *applier) mark(at string) error {
-	return a.marks.set(mark{Root: a.root.Name(), Path: []byte(at), Temp: a.temp})
 }
 
 // file makes the file of a step under its temporary name.
@@ -449,13 +468,22 @@ func (a *applier) moveOne(s Step, flags uint) error {
 		return err
 	}
 	defer unix.Close(to)
+	if now, err := lookAt(from, fromName); err != nil {
+		return err
+	} else if !now.same(s.now) {
+		return errChanged
+	}
 	replaced := a.rec.beforeName(to, toName, s.Path)
 	other, _, err := look(a.root, s.Path)
 	if err != nil {
 		return err
 	}
 	a.rec.Names.Lock()
-	err = unix.Renameat2(from, fromName, to, toName, flags)
+	if err = unix.Renameat2(from, fromName, to, toName, flags); err == nil {
+		if now, serr := lookAt(to, toName); serr != nil || !now.same(s.now) { // exchanged a moment ago
+			err = errors.Join(errChanged, unix.Renameat2(to, toName, from, fromName, flags))
+		}
+	}
 	if err == nil && flags == unix.RENAME_EXCHANGE {
 		a.rec.Swapped(s.From, s.Path, s.now.ino, other.ino)
 	} else if err == nil {

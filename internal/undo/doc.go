@@ -23,7 +23,12 @@
 // whole plan to the store, and then replaces one file at a time by rename(2). After a kill at
 // any moment each path is as before or as asked, and the next undo finishes the plan.
 //
-// What Apply replaces is recorded in a restore point of its own, so an undo can be undone.
+// What Apply replaces is recorded in a restore point of its own, so an undo can be undone. A file
+// that something takes the place of, or that goes, is first moved to a temporary name and compared
+// with what the plan says of it (place.go): what the host has saved there a moment before is put back.
+//
+// Old points make room for new ones. While an undo is applied no Recorder removes any (hold.go), but
+// the undo's own, which keeps those that it goes back to.
 //
 // Records are written before the change that they are about, into the page cache: they
 // outlive the process, not the host. Sync writes them to disk. After a crash of the host the
@@ -54,6 +59,9 @@ const (
 	// MaxAge is how long a restore point is kept.
 	MaxAge = 14 * 24 * 60 * time.Minute
 )
+
+// maxBytes is MaxBytes, but for tests.
+var maxBytes int64 = MaxBytes
 
 // maxLine bounds a line of the journal, in bytes: two paths of PATH_MAX in base64, a target
 // and an attribute.

@@ -21,7 +21,7 @@ import (
 // they write a mark into the store: which path, and which temporary name. After a kill, Recover
 // reads the mark and removes the file. A file of an accept may hold what the host had at the path
 // (after the exchange, and before it was compared): if that is not what the person has seen, it is
-// put back.
+// put back. The same holds for one of an undo, which says the slot of what it replaces or removes.
 //
 // The mark is replaced in place, with a checksum. If it is torn, the process was killed while it wrote
 // it: the file that it names was not made yet, and the file of the mark before it was in its place
@@ -37,6 +37,8 @@ type mark struct {
 	// replacement; 0 as long as it is being written, or if Path is to be removed.
 	Seen *Seen  `json:"seen,omitempty"`
 	Ino  uint64 `json:"ino,omitempty"`
+
+	Was []byte `json:"was,omitempty"` // of an undo: the slot of what lay at Path; Ino is as for an accept
 }
 
 // marks writes the marks of a store.
@@ -120,11 +122,7 @@ func (v *mark) recover() error {
 		return err
 	}
 	if v.isHosts(dir, &st) {
-		if err := v.putBack(dir, name); err != nil {
-			return fmt.Errorf("%s holds what was at %s when bawn accept was killed: move it back or remove it: %w",
-				path.Join(v.Root, path.Dir(string(v.Path)), v.Temp), v.Path, err)
-		}
-		return nil
+		return v.putBack(dir, name)
 	}
 	return unix.Unlinkat(dir, v.Temp, 0)
 }
@@ -132,11 +130,16 @@ func (v *mark) recover() error {
 // isHosts reports whether the file with the temporary name is the host's, and not the one that
 // the person has seen and agreed to replace.
 func (v *mark) isHosts(dir int, st *unix.Stat_t) bool {
-	if v.Seen == nil || v.Seen.Kind == Absent || v.Ino == st.Ino {
+	if v.Was == nil && (v.Seen == nil || v.Seen.Kind == Absent) || v.Ino == st.Ino {
 		return false
 	}
 	if v.Ino == 0 && !v.taken() {
 		return false // the replacement was being written
+	}
+	if v.Was != nil {
+		was, ok := parseSlot(v.Was)
+		now, err := lookAt(dir, v.Temp)
+		return err != nil || !ok || !now.same(was)
 	}
 	was, _, err := lookIn(dir, v.Temp, markFile)
 	return err != nil || was != *v.Seen
@@ -145,8 +148,16 @@ func (v *mark) isHosts(dir int, st *unix.Stat_t) bool {
 // taken reports whether the path was to be removed.
 func (v *mark) taken() bool { return strings.HasPrefix(v.Temp, takenPrefix) }
 
-// putBack gives a path what lies under the temporary name.
+// putBack gives a path what lies under the temporary name. If that cannot be done, the error names the file.
 func (v *mark) putBack(dir int, name string) error {
+	err := v.exchangeBack(dir, name)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s holds what was at %s: move it back or remove it: %w", path.Join(v.Root, path.Dir(string(v.Path)), v.setAside(dir)), v.Path, err)
+}
+
+func (v *mark) exchangeBack(dir int, name string) error {
 	if v.taken() {
 		return unix.Renameat2(dir, v.Temp, dir, name, unix.RENAME_NOREPLACE)
 	}

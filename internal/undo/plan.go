@@ -48,7 +48,8 @@ type Plan struct {
 	Kept  []Kept   `json:"kept"`
 	Notes []string `json:"notes,omitempty"`
 
-	rooms []Step // of Restore: directories that are made before others are moved into them
+	rooms  []Step // of Restore: directories that are made before others are moved into them
+	points []int  // the restore points that it was made of
 }
 
 // Request is what a person asks for.
@@ -105,7 +106,7 @@ func (s *Store) Plan(root *os.File, q Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := planner{store: s, request: q, root: root, plan: Plan{To: q.To, Steps: []Step{}, Kept: []Kept{}, Notes: r.notes}}
+	p := planner{store: s, request: q, root: root, plan: Plan{To: q.To, Steps: []Step{}, Kept: []Kept{}, Notes: r.notes, points: list}}
 	for _, b := range r.obsolete {
 		p.discard(b)
 	}

@@ -25,6 +25,7 @@ type Recorder struct {
 	Names sync.RWMutex
 
 	store int // descriptor of the store
+	floor int // an undo's: points from this number on never make room, and the caller holds all; 0 is none
 	gen   atomic.Uint64
 
 	mu   sync.Mutex
@@ -141,6 +142,7 @@ func (r *Recorder) Before(src Source, paths ...string) []*Entry {
 		if state == nil {
 			state = r.capture(e.point, src)
 		}
+		e.lost = state.Lost
 		r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: state.also(path, paths, src.Also)})
 		close(e.ready)
 	}
@@ -206,23 +208,27 @@ func (r *Recorder) claim(path string) (e *Entry, mine bool) {
 
 // begin makes the folder of a point. The caller holds mu.
 func (r *Recorder) begin() bool {
-	kept, err := prune(r.store, time.Now())
+	n, kept, release, err := r.prepare()
 	if err != nil {
 		return false
 	}
+	defer release()
 	r.used = 0
-	n := 1
 	for _, k := range kept {
-		n = k + 1
 		if folder, err := openDir(r.store, folderName(k)); err == nil {
 			r.used += usage(folder)
 			unix.Close(folder)
 		}
 	}
-	p := &point{number: n}
-	if err := unix.Mkdirat(r.store, folderName(n), 0o700); err != nil {
+	err = unix.Mkdirat(r.store, folderName(n), 0o700)
+	for errors.Is(err, unix.EEXIST) { // another process was faster
+		n++
+		err = unix.Mkdirat(r.store, folderName(n), 0o700)
+	}
+	if err != nil {
 		return false
 	}
+	p := &point{number: n}
 	if p.folder, err = openDir(r.store, folderName(n)); err != nil {
 		return false
 	}
@@ -238,6 +244,29 @@ func (r *Recorder) begin() bool {
 	r.cur = p
 	r.append(p, &record{Op: opPoint, At: r.at.UnixNano(), Why: r.why})
 	return true
+}
+
+// prepare removes the points that are too old or too many, and keeps others from doing so until release is
+// called: a point without a journal looks like one that is being removed. It returns the points that are
+// left, and a number that none has had.
+func (r *Recorder) prepare() (next int, kept []int, release func(), err error) {
+	kept, err = numbers(r.store)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	next = 1
+	if len(kept) > 0 {
+		next = kept[len(kept)-1] + 1
+	}
+	if r.floor > 0 {
+		return next, kept, func() {}, nil // the undo holds the points
+	}
+	if done, ok := r.mayRemove(); ok {
+		kept = prune(r.store, kept, time.Now())
+		done()
+	}
+	release, err = hold(r.store)
+	return next, kept, release, err
 }
 
 // fill ends the recording of the point. The caller holds mu.
@@ -416,34 +445,44 @@ func (r *Recorder) keep(p *point, at int, s *State) {
 	number := p.slots
 	p.slots++ // numbers of contents are those of slots that no record uses
 	r.mu.Unlock()
-	if s.Blob, s.Lost = r.copyIn(p, in, number, s.Size); s.Lost == "" {
+	if s.Blob, s.Lost = r.copyIn(p, in, number, &s.Size); s.Lost == "" {
 		var now unix.Stat_t
 		if unix.Fstat(in, &now) == nil && now.Mtim.Nano() != s.Mtime {
-			s.Mtime, s.Size = now.Mtim.Nano(), now.Size // the host wrote meanwhile
+			s.Mtime = now.Mtim.Nano() // the host wrote meanwhile
 		}
 	}
 }
 
-// copyIn makes a blob of an open file. It returns why it did not otherwise.
-func (r *Recorder) copyIn(p *point, in int, number uint32, size int64) (blob, lost string) {
+// copyIn makes a blob of an open file that has a size, which it corrects if the host writes to the file
+// meanwhile. It returns why it did not otherwise.
+func (r *Recorder) copyIn(p *point, in int, number uint32, size *int64) (blob, lost string) {
 	name := fmt.Sprintf("%c%d", cloned, number)
 	out, err := openFile(p.folder, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
 		return "", err.Error()
 	}
 	defer out.Close()
-	_ = CopyAttributes(int(out.Fd()), in, ofTheUser) // where the store's file system has any
-	if unix.IoctlFileClone(int(out.Fd()), in) == nil {
-		return name, ""
-	}
 	remove := func(why string) (string, string) {
 		_ = unix.Unlinkat(p.folder, name, 0)
 		return "", why
 	}
-	if why := r.room(p, size); why != "" {
+	sized := func() error {
+		var st unix.Stat_t
+		err := unix.Fstat(int(out.Fd()), &st)
+		*size = st.Size
+		return err
+	}
+	_ = CopyAttributes(int(out.Fd()), in, ofTheUser) // where the store's file system has any
+	if unix.IoctlFileClone(int(out.Fd()), in) == nil {
+		if err := sized(); err != nil {
+			return remove(err.Error())
+		}
+		return name, ""
+	}
+	if why := r.room(p, *size); why != "" {
 		return remove(why)
 	}
-	if err := CopyContents(int(out.Fd()), in); err != nil {
+	if err := errors.Join(CopyContents(int(out.Fd()), in), sized()); err != nil {
 		return remove(err.Error())
 	}
 	copiedName := fmt.Sprintf("%c%d", copied, number)
@@ -461,11 +500,16 @@ func (r *Recorder) room(p *point, size int64) string {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.used+size > MaxBytes {
+	for r.used+size > maxBytes {
 		list, err := numbers(r.store)
-		if err != nil || len(list) == 0 || list[0] >= p.number {
-			return fmt.Sprintf("more than %d MiB were changed", MaxBytes>>20)
+		if err != nil || len(list) == 0 || list[0] >= p.number || r.floor > 0 && list[0] >= r.floor {
+			return fmt.Sprintf("more than %d MiB were changed", maxBytes>>20)
 		}
+		release, ok := r.mayRemove()
+		if !ok {
+			return "an undo was under way, which needs the older restore points"
+		}
+		defer release()
 		folder, err := openDir(r.store, folderName(list[0]))
 		if err != nil {
 			return err.Error()

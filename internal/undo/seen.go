@@ -7,6 +7,7 @@ type Entry struct {
 	point *point
 	slot  uint32
 	ready chan struct{} // closed when the record is written
+	lost  string        // why the contents were not kept; set before ready is closed
 
 	// Guarded by Recorder.mu.
 	mixed bool // slot.mixed

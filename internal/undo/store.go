@@ -14,6 +14,7 @@ import (
 // Names in a store and in the folder of a point.
 const (
 	lockName    = "lock"
+	holdName    = "hold"
 	planName    = "plan.json"
 	markName    = "mark"
 	journalName = "journal"
@@ -129,19 +130,14 @@ func removePoint(store, n int) error {
 	return unix.Unlinkat(store, folderName(n), unix.AT_REMOVEDIR)
 }
 
-// prune removes the points that are too old or too many, and returns what is left.
-func prune(store int, now time.Time) ([]int, error) {
-	list, err := numbers(store)
-	if err != nil {
-		return nil, err
-	}
-	var kept []int
+// prune removes those of the points that are too old or too many, and returns what is left.
+func prune(store int, list []int, now time.Time) (kept []int) {
 	for i, n := range list {
 		if len(list)-i < MaxPoints && fresh(store, n, now) || removePoint(store, n) != nil {
 			kept = append(kept, n)
 		}
 	}
-	return kept, nil
+	return kept
 }
 
 // fresh reports whether a point is to be kept. One without a head was being removed, or was
