@@ -136,11 +136,14 @@ func (f *fileSystem) setSize(fd int, st *unix.Statx_t, in *fuse.SetAttrIn) error
 	if h, ok := in.GetFh(); ok { // which may write what a new descriptor may not
 		if h, err := f.handle(h); err == nil {
 			defer f.done(h)
+			if h.node.id != in.NodeId {
+				return unix.EBADF // no kernel sends this: the request was judged by another file
+			}
 			if h.writable() {
 				if err := f.growStore(who{in.Pid}, h, int64(in.Size), false, 0); err != nil {
 					return err
 				}
-				if err := f.checkHandle(h); err != nil {
+				if err := f.beforeWrite(h); err != nil {
 					return err
 				}
 				return unix.Ftruncate(h.fd, int64(in.Size))

@@ -119,7 +119,10 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		if s.private != private {
 			return unix.EXDEV
 		}
-		if err := unix.Linkat(unix.AT_FDCWD, magic(fd), s.dir.fd, s.name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		f.separator.names.RLock()
+		err := unix.Linkat(unix.AT_FDCWD, magic(fd), s.dir.fd, s.name, unix.AT_SYMLINK_FOLLOW)
+		f.separator.names.RUnlock()
+		if err != nil {
 			return err
 		}
 		if st.Nlink == 0 {
@@ -160,7 +163,9 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 	}
 	f.tree.pinKnown(s.dir.fd, s.name, keyOf(st)) // who holds it goes on using it
 	recorded := f.keepName(parent, &s, name)
+	f.separator.names.RLock()
 	err = unix.Unlinkat(s.dir.fd, s.name, flags)
+	f.separator.names.RUnlock()
 	f.leftName(recorded, &s)
 	if errors.Is(err, unix.ENOTEMPTY) && f.vanish(parent, &s, name, st) {
 		return fuse.OK

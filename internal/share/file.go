@@ -138,7 +138,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 && op == modifyNode {
 		err = f.dropPrivileges(n, fd)
 	}
 	if writable {

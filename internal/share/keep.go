@@ -232,7 +232,10 @@ func (r *renaming) ofDir() bool {
 
 func isDir(st *unix.Statx_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-func (r *renaming) do() error {
+// onHost renames on the host.
+func (f *fileSystem) onHost(r *renaming) error {
+	f.separator.names.RLock()
+	defer f.separator.names.RUnlock()
 	return unix.Renameat2(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name, r.flags)
 }
 
@@ -241,7 +244,7 @@ func (r *renaming) do() error {
 func (f *fileSystem) renameKept(r *renaming) error {
 	switch {
 	case f.undo == nil || r.pa.private:
-		return r.do()
+		return f.onHost(r)
 	case !r.ofDir():
 		return f.renameFile(r)
 	}
@@ -250,17 +253,17 @@ func (f *fileSystem) renameKept(r *renaming) error {
 	from, ok := f.tree.pathAt(spot{r.a, r.from})
 	to, known := f.tree.pathAt(spot{r.b, r.to})
 	if !ok || !known {
-		return r.do()
+		return f.onHost(r)
 	}
 	if r.flags&unix.RENAME_EXCHANGE != 0 {
-		err := r.do()
+		err := f.onHost(r)
 		if err == nil && r.other != nil {
 			f.undo.Swapped(from, to, r.moved.Ino, r.other.Ino)
 		}
 		return err
 	}
 	replaced := f.keepNameLocked(r.b, r.pb, r.to)
-	err := r.do()
+	err := f.onHost(r)
 	if err == nil {
 		f.undo.Moved(from, to, r.moved.Ino)
 		f.undo.After(replaced, nil)
@@ -272,7 +275,7 @@ func (f *fileSystem) renameKept(r *renaming) error {
 func (f *fileSystem) renameFile(r *renaming) error {
 	a := f.keepName(r.a, r.pa, r.from)
 	b := f.keepName(r.b, r.pb, r.to)
-	err := r.do()
+	err := f.onHost(r)
 	f.leftName(a, r.pa)
 	f.leftName(b, r.pb)
 	return err

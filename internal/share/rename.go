@@ -128,7 +128,10 @@ func (f *fileSystem) renameAcross(r *renaming) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(r.pa.dir.fd, r.pa.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	f.separator.names.RLock()
+	err = unix.Unlinkat(r.pa.dir.fd, r.pa.name, 0)
+	f.separator.names.RUnlock()
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	if r.other != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/undo"
 )
 
@@ -29,11 +30,18 @@ import (
 // The number of names is compared before each write, not only when the file is opened: a
 // backup on the host may link the file meanwhile. So is the name by which it was opened
 // (here.go): the host may have replaced the file there, and a name elsewhere is its only one.
+//
+// While names are counted the guest makes, removes and renames none: it could otherwise have one counted
+// that is gone, in the place of the one outside. Names in one directory that differ only as a file system
+// may fold them count as one.
 
 // separator copies files whose hard links lead out of the share.
 type separator struct {
 	locks  [16]sync.Mutex // by node
+	names  sync.RWMutex   // held for reading while the guest changes the names of files, and while names are counted
 	logged atomic.Int32
+
+	counting func() // of tests: called after the number of names was read
 }
 
 // maxSeparateLog bounds the lines that a server logs about copied files.
@@ -71,19 +79,20 @@ func (f *fileSystem) separate(n *node, at int, st *unix.Statx_t) (int, *unix.Sta
 // separateHandle is separate for an open file.
 func (f *fileSystem) separateHandle(h *handle) error {
 	st, err := statFD(h.fd)
-	if err != nil || !f.linkedOut(h.node, st) {
-		return err
+	if err == nil && f.linkedOut(h.node, st) {
+		if err = f.separateNode(h.node, h.fd); err == nil {
+			st, err = statFD(h.fd)
+		}
 	}
-	if err := f.separateNode(h.node, h.fd); err != nil {
+	if err != nil || st.Nlink == 0 || f.file != "" {
 		return err
 	}
 	f.tree.mu.Lock()
-	k := h.node.key
-	f.tree.mu.Unlock()
-	if st, err = statFD(h.fd); err == nil && keyOf(st) != k {
-		err = unix.ESTALE
+	defer f.tree.mu.Unlock()
+	if keyOf(st) != h.node.key {
+		return unix.ESTALE // it could not be opened again when the node was separated (reopenAt)
 	}
-	return err
+	return nil
 }
 
 // separateNode separates a node whose file is open at a descriptor.
@@ -91,7 +100,12 @@ func (f *fileSystem) separateNode(n *node, at int) error {
 	lock := &f.separator.locks[n.id%uint64(len(f.separator.locks))]
 	lock.Lock()
 	defer lock.Unlock()
-	st, err := statFD(at)
+	st, places, err := f.countPlaces(n, at)
+	defer func() {
+		for _, p := range places {
+			p.close()
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -101,13 +115,7 @@ func (f *fileSystem) separateNode(n *node, at int) error {
 	if !same {
 		return nil // another request has done it
 	}
-	places := f.placesOf(n)
-	defer func() {
-		for _, p := range places {
-			p.close()
-		}
-	}()
-	if c, err := f.tree.chain(n); uint32(len(places)) >= st.Nlink || err == nil && c.private {
+	if c, err := f.tree.chain(n); distinct(places) >= st.Nlink || err == nil && c.private {
 		return nil
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -120,6 +128,35 @@ func (f *fileSystem) separateNode(n *node, at int) error {
 	err = f.replace(n, at, st, places)
 	f.logSeparated(n, st, err)
 	return err
+}
+
+// countPlaces returns the attributes of a node, which is open at a descriptor, and the places of placesOf, as of
+// one time. The caller closes the places.
+func (f *fileSystem) countPlaces(n *node, at int) (*unix.Statx_t, []place, error) {
+	f.separator.names.Lock()
+	defer f.separator.names.Unlock()
+	st, err := statFD(at)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.separator.counting != nil {
+		f.separator.counting()
+	}
+	return st, f.placesOf(n), nil
+}
+
+// distinct returns how many names of a file the places are at least: in a directory that folds names, several
+// spellings lead to one.
+func distinct(places []place) uint32 {
+	names := map[inName]bool{}
+	for _, p := range places {
+		st, err := statAt(p.dir.fd, "")
+		if err != nil {
+			continue
+		}
+		names[inName{keyOf(st), guard.Fold(p.name)}] = true
+	}
+	return uint32(len(names))
 }
 
 // placesOf opens the known places of a node that still lead to it. The caller closes them.
@@ -163,13 +200,19 @@ func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) 
 	}
 	defer unix.Close(fd)
 	defer discard()
+	now, err := statFD(fd)
+	if err != nil {
+		return err
+	}
 	for _, p := range places {
+		if st, err := statAt(p.dir.fd, p.name); err == nil && keyOf(st) == keyOf(now) {
+			continue // another spelling of a name before
+		}
 		if err := exchange(fd, p, n.key); err != nil {
 			return err
 		}
 	}
-	now, err := statFD(fd)
-	if err != nil {
+	if now, err = statFD(fd); err != nil {
 		return err
 	}
 	f.rebind(n, keyOf(st), keyOf(now), fd)
@@ -262,7 +305,9 @@ func exchange(fd int, p place, old key) error {
 	}
 	if err == nil {
 		if st, serr := statAt(p.dir.fd, temp); serr != nil || keyOf(st) != old { // the host was faster
-			_ = unix.Renameat2(p.dir.fd, temp, p.dir.fd, p.name, unix.RENAME_EXCHANGE)
+			if unix.Renameat2(p.dir.fd, temp, p.dir.fd, p.name, unix.RENAME_EXCHANGE) != nil {
+				return unix.ESTALE // the temporary name has the host's file, which has no other name maybe
+			}
 			err = unix.ESTALE
 		}
 	}

@@ -163,6 +163,9 @@ func fold(name string) string {
 	return strings.NewReplacer("ſ", "s", "K", "k").Replace(strings.ToLower(norm.NFC.String(name)))
 }
 
+// Fold returns the form in which names are the same that any file system takes for the same.
+func Fold(name string) string { return foldOn(true, name) }
+
 // foldOn is fold for a name on a file system that folds: such file systems also drop dots
 // and spaces at the end, leave out characters that cannot be seen (ext4's casefold, HFS+), compare
 // by full case folding, and have a short name for .git and names for streams (NTFS).
