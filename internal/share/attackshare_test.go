@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/undo"
 )
 
 // truncateBy is ftruncate(2) by an open file, with the number of a node.
@@ -145,6 +148,180 @@ func TestAttackFlagsOfAReadOnlyOpen(t *testing.T) {
 			f.Open(nil, &fuse.OpenIn{InHeader: header(lookup(t, f, rootID, "a")), Flags: unix.O_RDONLY, Mode: fuse.OPEN_KILL_SUIDGID}, &out)
 			if after := inode(t, outside); after != before {
 				t.Errorf("the file outside is %s, not %s", after, before)
+			}
+		})
+	}
+}
+
+// TestAttackWorkOfThePersonInAnOpenFile: the guest has written a file and holds it open. The person changes it in
+// place, and the guest writes again.
+func TestAttackWorkOfThePersonInAnOpenFile(t *testing.T) {
+	for name, again := range map[string]func(t *testing.T, f *fileSystem, id, fh uint64){
+		"write":    func(t *testing.T, f *fileSystem, _, fh uint64) { must(t, write(f, fh, 0, unix.O_APPEND, " guest")) },
+		"truncate": func(t *testing.T, f *fileSystem, id, fh uint64) { must(t, truncateBy(f, id, fh, 14)) },
+		"allocate": func(t *testing.T, f *fileSystem, _, fh uint64) {
+			must(t, f.Fallocate(nil, &fuse.FallocateIn{Fh: fh, Length: 30}))
+		},
+		"copy": func(t *testing.T, f *fileSystem, _, fh uint64) {
+			from := create(t, f, rootID, "from", unix.O_RDWR, 0o644)
+			must(t, write(f, from.Fh, 0, 0, "guest"))
+			_, st := f.CopyFileRange(nil, &fuse.CopyFileRangeIn{FhIn: from.Fh, FhOut: fh, OffOut: 20, Len: 5})
+			must(t, st)
+		},
+		"time": func(t *testing.T, f *fileSystem, id, _ uint64) {
+			must(t, f.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(id), Valid: fuse.FATTR_MTIME, Mtime: 7}}, &fuse.AttrOut{}))
+		},
+		"open and truncate": func(t *testing.T, f *fileSystem, id, fh uint64) {
+			must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_WRONLY | unix.O_TRUNC}, &fuse.OpenOut{}))
+			must(t, write(f, fh, 0, unix.O_APPEND, " guest"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, root, store := newKeptTest(t)
+			path := filepath.Join(root, "a")
+			writeFile(t, path, "first")
+			id := lookup(t, f, rootID, "a")
+			var out fuse.OpenOut
+			must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
+			must(t, write(f, out.Fh, 0, 0, "guest"))
+			writeFile(t, path, "the person's work")
+			again(t, f, id, out.Fh)
+			f.release(out.Fh)
+			want := readText(t, path)
+			res := undoAll(t, root, store, 1)
+			if got := readText(t, path); got != want || len(res.Kept) == 0 {
+				t.Errorf("after the undo: %q, not %q; %+v", got, want, res.Kept)
+			}
+		})
+	}
+}
+
+// TestAttackChangesOfAFileAtOnce: the guest changes a file in all ways at the same time, so that its changes look
+// like those of the host. They must be undone nevertheless.
+func TestAttackChangesOfAFileAtOnce(t *testing.T) {
+	f, root, store := newKeptTest(t)
+	path := filepath.Join(root, "a")
+	writeFile(t, path, "first")
+	id := lookup(t, f, rootID, "a")
+	var out fuse.OpenOut
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
+	var all sync.WaitGroup
+	for i, change := range []func(i uint64){
+		func(i uint64) { write(f, out.Fh, i, 0, "x") },
+		func(i uint64) { write(f, out.Fh, 0, unix.O_APPEND, "y") },
+		func(i uint64) { truncateBy(f, id, out.Fh, i) },
+		func(i uint64) {
+			f.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(id), Valid: fuse.FATTR_MTIME, Mtime: i}}, &fuse.AttrOut{})
+		},
+		func(i uint64) {
+			var w fuse.OpenOut
+			if f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_WRONLY | unix.O_TRUNC}, &w) == fuse.OK {
+				write(f, w.Fh, i, 0, "z")
+				f.release(w.Fh)
+			}
+		},
+		func(i uint64) { f.Fallocate(nil, &fuse.FallocateIn{Fh: out.Fh, Offset: i, Length: 8}) },
+	} {
+		all.Go(func() {
+			for j := range uint64(200) {
+				change(j + uint64(i))
+			}
+		})
+	}
+	all.Wait()
+	f.release(out.Fh)
+	if res := undoAll(t, root, store, 1); len(res.Kept) > 0 || readText(t, path) != "first" {
+		t.Errorf("%+v, %.40q", res.Kept, readText(t, path))
+	}
+}
+
+// TestAttackChangesOfANameAtOnce: the guest makes, removes and replaces a name in several requests at the same
+// time. What is there in the end must be undone.
+func TestAttackChangesOfANameAtOnce(t *testing.T) {
+	for i := range 10 {
+		f, root, store := newKeptTest(t)
+		writeFile(t, filepath.Join(root, "a"), "first")
+		h := header(rootID)
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				for range 50 {
+					f.Unlink(nil, &h, "a")
+					var out fuse.CreateOut
+					if f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, "a", &out) == fuse.OK {
+						f.release(out.Fh)
+					}
+				}
+			})
+			all.Go(func() {
+				for range 50 {
+					var out fuse.CreateOut
+					if f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, "b", &out) == fuse.OK {
+						f.release(out.Fh)
+					}
+					f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "b", "a")
+				}
+			})
+		}
+		all.Wait()
+		if res := undoAll(t, root, store, 1); len(res.Kept) > 0 || readText(t, filepath.Join(root, "a")) != "first" {
+			t.Fatalf("round %d: %+v", i, res.Kept)
+		}
+	}
+}
+
+// TestAttackRequestsThatChangeNothing: after a change the guest sends requests that fail, or that change what an
+// undo does not compare. The change must be undone nevertheless.
+func TestAttackRequestsThatChangeNothing(t *testing.T) {
+	for name, request := range map[string]func(f *fileSystem, file, link uint64){
+		"chmod of a link": func(f *fileSystem, _, link uint64) {
+			f.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(link), Valid: fuse.FATTR_MODE}}, &fuse.AttrOut{})
+		},
+		"truncate to what is too large": func(f *fileSystem, file, _ uint64) {
+			f.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(file), Valid: fuse.FATTR_SIZE, Size: 1 << 62}}, &fuse.AttrOut{})
+		},
+		"attribute": func(f *fileSystem, file, _ uint64) {
+			f.SetXAttr(nil, &fuse.SetXAttrIn{InHeader: header(file)}, "user.x", []byte("x"))
+		},
+		"attribute that is not there": func(f *fileSystem, file, _ uint64) {
+			h := header(file)
+			f.RemoveXAttr(nil, &h, "user.none")
+		},
+		"put a directory in its place": func(f *fileSystem, _, _ uint64) {
+			h := header(rootID)
+			f.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o755}, "d", &fuse.EntryOut{})
+			f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "d", "a")
+			f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "d", "link")
+		},
+		"make it again": func(f *fileSystem, _, _ uint64) {
+			for _, name := range []string{"a", "link"} {
+				for _, flags := range []uint32{0, unix.O_EXCL} {
+					var out fuse.CreateOut
+					if f.Create(nil, &fuse.CreateIn{InHeader: header(rootID), Flags: unix.O_RDONLY | flags, Mode: 0o644}, name, &out) == fuse.OK {
+						f.release(out.Fh)
+					}
+				}
+			}
+		},
+		"allocate nothing": func(f *fileSystem, file, _ uint64) {
+			var out fuse.OpenOut
+			f.Open(nil, &fuse.OpenIn{InHeader: header(file), Flags: unix.O_RDWR}, &out)
+			f.Fallocate(nil, &fuse.FallocateIn{Fh: out.Fh})
+			f.release(out.Fh)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, root, store := newKeptTest(t)
+			writeFile(t, filepath.Join(root, "a"), "first")
+			before := listing(t, root)
+			h := header(rootID)
+			edit(t, f, rootID, "a", unix.O_RDWR, "guest")
+			must(t, f.Symlink(nil, &h, "/etc/passwd", "link", &fuse.EntryOut{}))
+			f.leftAll()
+			f.undo.Mark(undo.WhySession)
+			request(f, lookup(t, f, rootID, "a"), lookup(t, f, rootID, "link"))
+			if res := undoAll(t, root, store, 1); len(res.Kept) > 0 || listing(t, root) != before {
+				t.Errorf("after the undo:\n%s%+v", listing(t, root), res.Kept)
 			}
 		})
 	}

@@ -73,6 +73,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	}
 	defer unix.Close(fd)
 	defer f.keepMade(n, fd)()
+	defer f.changing(n, fd)()
 	f.keepNode(n, fd)
 	if err := f.setOwner(n, fd, st, in); err != nil {
 		return status(err)
@@ -86,7 +87,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	f.tree.rekey(n, st)
-	f.leftNode(n, st)
+	f.leftNode(n, fd)
 	f.fillAttr(n, out, st, f.ownership(n, file{fd: fd}, st))
 	return fuse.OK
 }

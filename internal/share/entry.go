@@ -52,6 +52,7 @@ func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, target str
 		return status(err)
 	}
 	done := s.makeRoom()
+	defer f.lockNames(spot{parent, name})()
 	kept := f.keepName(parent, &s, name)
 	err = make(&s, parent)
 	f.leftName(kept, &s)
@@ -162,6 +163,7 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 		return status(err)
 	}
 	f.tree.pinKnown(s.dir.fd, s.name, keyOf(st)) // who holds it goes on using it
+	defer f.lockNames(spot{parent, name})()
 	recorded := f.keepName(parent, &s, name)
 	f.separator.names.RLock()
 	err = unix.Unlinkat(s.dir.fd, s.name, flags)

@@ -193,6 +193,7 @@ func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix
 		}
 	}
 	if flags&unix.O_TRUNC != 0 {
+		defer f.changing(n, place)()
 		f.keepNode(n, place)
 		f.tree.changedByGuest(n)
 		defer f.keepMade(n, place)()
@@ -219,7 +220,9 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	defer func() { room(asError(code)) }()
 	flags := int(in.Flags) & passedFlags
 	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
+	defer f.lockNames(spot{parent, name})()
 	recorded := f.keepName(parent, &s, name)
+	defer func() { f.leftName(recorded, &s) }() // also if nothing is made
 	fd, err := unix.Openat(s.dir.fd, s.name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return f.openExisting(&s, parent, in, name, out)
@@ -240,9 +243,6 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		return status(err)
 	}
 	f.noteMade(&s, name)
-	if recorded != nil {
-		f.undo.After(recorded, st)
-	}
 	return f.opened(parent, name, s.slot, fd, record, st, flags, out)
 }
 
@@ -393,6 +393,7 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.space.give(total, 0)
+	defer f.changing(h.node, h.fd)()
 	if err := f.beforeWrite(h); err != nil {
 		return 0, status(err)
 	}
@@ -458,6 +459,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	if err := f.growStore(who{in.Pid}, to, int64(in.OffOut)+int64(n), false, 0); err != nil {
 		return 0, status(err)
 	}
+	defer f.changing(to.node, to.fd)()
 	if err := f.beforeWrite(to); err != nil {
 		return 0, status(err)
 	}
@@ -472,6 +474,7 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	f.tree.changedBy(to)
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	n, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, n, 0)
+	f.leftHandle(to)
 	return uint32(max(n, 0)), status(err)
 }
 
@@ -518,6 +521,7 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if err := f.growStore(who{in.Pid}, h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
 		return status(err)
 	}
+	defer f.changing(h.node, h.fd)()
 	if err := f.beforeWrite(h); err != nil {
 		return status(err)
 	}
@@ -530,5 +534,7 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 		defer f.keepMade(h.node, h.fd)()
 	}
 	f.tree.changedBy(h)
-	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
+	err = unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))
+	f.leftHandle(h)
+	return status(err)
 }

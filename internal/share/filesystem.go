@@ -27,6 +27,8 @@ type fileSystem struct {
 	owners   *ownerStore
 	undo     *undo.Recorder // nil: what the guest changes is not kept
 
+	nameLocks nameLocks // keep.go
+
 	mu         sync.Mutex
 	handles    map[uint64]*handle
 	nextHandle uint64

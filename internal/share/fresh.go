@@ -136,7 +136,7 @@ func (f *fileSystem) noteOwn(h *handle) {
 	if err != nil {
 		return
 	}
-	f.leftNode(h.node, st)
+	f.leftNode(h.node, h.fd)
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
 	h.node.own = reportOf(st)

@@ -1,9 +1,12 @@
 package share
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +73,39 @@ func (t *tree) paths(n *node) []string {
 	return list
 }
 
+// nameLocks are held, by directory and name, from before a name is recorded until it is noted how it was left.
+// A guest's kernel changes one name at a time, but a hostile one may not, to make its changes look like those of
+// the host.
+type nameLocks [256]sync.Mutex
+
+// lock locks names. The caller calls unlock.
+func (l *nameLocks) lock(names ...spot) (unlock func()) {
+	var list []int
+	for _, s := range names {
+		h := fnv.New32a()
+		_, _ = h.Write(binary.NativeEndian.AppendUint64([]byte(s.name), s.parent.id))
+		list = append(list, int(h.Sum32())%len(l))
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	for _, i := range list {
+		l[i].Lock()
+	}
+	return func() {
+		for _, i := range list {
+			l[i].Unlock()
+		}
+	}
+}
+
+// lockNames is lock, if the share keeps what the guest changes.
+func (f *fileSystem) lockNames(names ...spot) (unlock func()) {
+	if f.undo == nil {
+		return func() {}
+	}
+	return f.nameLocks.lock(names...)
+}
+
 // keepName records a name in a directory, and the place where it acts, that is about to be made,
 // removed or replaced. What lies in a private version is not the project's.
 func (f *fileSystem) keepName(parent *node, s *spotAt, name string) *undo.Entry {
@@ -92,10 +128,33 @@ func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string) *undo.
 		st = nil
 	}
 	e := f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name, Also: f.tree.otherPaths(st)}, path)[0]
-	if st == nil || !f.tree.beingWritten(keyOf(st)) {
-		f.undo.Met(e, st)
-	}
+	f.metName(e, s)
 	return e
+}
+
+// metName notes what the guest finds at a name when it changes it again, unless it is changing the file.
+func (f *fileSystem) metName(e *undo.Entry, s *spotAt) {
+	st, err := statAt(s.dir.fd, s.name)
+	if err != nil {
+		f.undo.Met(e, nil)
+		return
+	}
+	f.tree.mu.Lock()
+	n := f.tree.byKey[keyOf(st)]
+	f.tree.mu.Unlock()
+	if n != nil {
+		if !n.work.mu.TryLock() {
+			return
+		}
+		defer n.work.mu.Unlock()
+		if n.work.running > 0 || f.tree.beingWritten(keyOf(st)) {
+			return
+		}
+		if st, err = statAt(s.dir.fd, s.name); err != nil {
+			return
+		}
+	}
+	f.undo.Met(e, st)
 }
 
 // otherPaths returns the places where a file was seen that has several names. st may be nil.
@@ -141,9 +200,7 @@ func (f *fileSystem) leftAll() {
 	}
 	f.mu.Unlock()
 	for _, h := range list {
-		if st, err := statFD(h.fd); err == nil {
-			f.leftNode(h.node, st)
-		}
+		f.leftNode(h.node, h.fd)
 		f.done(h)
 	}
 }
@@ -161,28 +218,33 @@ func (f *fileSystem) leftName(e *undo.Entry, s *spotAt) {
 }
 
 // keepNode records a node, open at a descriptor, whose contents or attributes are about to
-// change.
+// change. The caller has called changing.
 func (f *fileSystem) keepNode(n *node, fd int) {
 	if f.undo == nil || n == f.tree.root {
 		return
 	}
+	n.work.mu.Lock()
+	n.work.recorded = true
+	n.work.mu.Unlock()
 	f.undo.Names.RLock()
 	defer f.undo.Names.RUnlock()
-	st, err := statFD(fd)
-	entries := f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
-	if err != nil || isDir(st) || f.tree.beingWritten(keyOf(st)) {
-		return
-	}
-	for _, e := range entries {
-		f.undo.Met(e, st)
-	}
+	f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
 }
 
-// leftNode notes how a node was left.
-func (f *fileSystem) leftNode(n *node, st *unix.Statx_t) {
+// leftNode notes how a node was left, which is open at a descriptor.
+func (f *fileSystem) leftNode(n *node, fd int) {
 	if f.undo == nil {
 		return
 	}
+	n.work.mu.Lock() // so that the last one to look is the last one to say
+	defer n.work.mu.Unlock()
+	if st, err := statFD(fd); err == nil {
+		f.leftAs(n, st)
+	}
+}
+
+// leftAs notes how a node was left. The caller holds its work's mutex.
+func (f *fileSystem) leftAs(n *node, st *unix.Statx_t) {
 	f.undo.Names.RLock()
 	defer f.undo.Names.RUnlock()
 	for _, e := range f.undo.Seen(f.tree.paths(n)...) {
@@ -207,6 +269,71 @@ func (f *fileSystem) beforeWrite(h *handle) error {
 	return nil
 }
 
+// ownWork tells the guest's changes of a file from those of the host in between.
+type ownWork struct {
+	mu         sync.Mutex // held while the file's attributes are compared or noted; taken before Recorder.Names
+	running    int        // requests of the guest that are under way
+	left       report     // of the file after the last of them; not valid while one is under way
+	generation uint64     // of the restore point at the beginning of that request
+	recorded   bool       // by a request that is under way, so that it must be noted how the file is left, also if that fails
+}
+
+// changing is called before a request that changes a node's file, open at a descriptor, and before that is
+// recorded. The caller calls done after the change. If the host has changed the file since the guest's last
+// request, an undo leaves it alone. This does not wait until the guest closes the file, which it may hold
+// open all the time.
+func (f *fileSystem) changing(n *node, fd int) (done func()) {
+	if f.undo == nil || n == f.tree.root {
+		return func() {}
+	}
+	generation := f.undo.Generation()
+	w := &n.work
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st, err := statFD(fd); err == nil && w.running == 0 {
+		f.met(n, st, w.left.valid && w.generation == generation && w.left != reportOf(st) && !n.isDir())
+	}
+	w.running++
+	w.left, w.generation = report{}, generation
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.running--; w.running > 0 {
+			return // the last request says how the file was left
+		}
+		st, err := statFD(fd)
+		if err != nil {
+			return
+		}
+		w.left = reportOf(st)
+		if w.recorded {
+			f.leftAs(n, st)
+			w.recorded = false
+		}
+	}
+}
+
+// met notes what the guest finds of a node when it changes it again. mixed is set if that is not what its last
+// request left; a file that it does not write is compared with how it left it then.
+func (f *fileSystem) met(n *node, st *unix.Statx_t, mixed bool) {
+	if n.isDir() {
+		return // its times change with what lies in it
+	}
+	written := f.tree.beingWritten(keyOf(st))
+	if written && !mixed {
+		return
+	}
+	f.undo.Names.RLock()
+	defer f.undo.Names.RUnlock()
+	for _, e := range f.undo.Seen(f.tree.paths(n)...) {
+		if mixed {
+			f.undo.Mixed(e)
+		} else {
+			f.undo.Met(e, st)
+		}
+	}
+}
+
 // leftEvery is how often the state of a file is noted that the guest goes on writing. A server
 // that is killed loses so much.
 const leftEvery = int64(time.Second)
@@ -220,9 +347,7 @@ func (f *fileSystem) leftHandle(h *handle) {
 	if last := h.noted.Load(); now-last < leftEvery || !h.noted.CompareAndSwap(last, now) {
 		return
 	}
-	if st, err := statFD(h.fd); err == nil {
-		f.leftNode(h.node, st)
-	}
+	f.leftNode(h.node, h.fd)
 }
 
 // ofDir reports whether the rename is of a directory, or exchanges one.
@@ -252,8 +377,8 @@ func (f *fileSystem) renameKept(r *renaming) error {
 	defer f.undo.Names.Unlock()
 	from, ok := f.tree.pathAt(spot{r.a, r.from})
 	to, known := f.tree.pathAt(spot{r.b, r.to})
-	if !ok || !known {
-		return f.onHost(r)
+	if !ok || !known || from == to {
+		return f.onHost(r) // from and to: that does nothing
 	}
 	if r.flags&unix.RENAME_EXCHANGE != 0 {
 		err := f.onHost(r)
@@ -264,11 +389,13 @@ func (f *fileSystem) renameKept(r *renaming) error {
 	}
 	replaced := f.keepNameLocked(r.b, r.pb, r.to)
 	err := f.onHost(r)
-	if err == nil {
-		f.undo.Moved(from, to, r.moved.Ino)
-		f.undo.After(replaced, nil)
+	if err != nil {
+		f.leftName(replaced, r.pb)
+		return err
 	}
-	return err
+	f.undo.Moved(from, to, r.moved.Ino)
+	f.undo.After(replaced, nil)
+	return nil
 }
 
 // renameFile is renameKept for what is no directory. Both names are recorded.

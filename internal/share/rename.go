@@ -53,6 +53,7 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to strin
 	if other != nil && f.vanished.has(keyOf(other)) {
 		return status(unix.EXDEV)
 	}
+	defer f.lockNames(spot{a, from}, spot{b, to})()
 	r := &renaming{w: w, flags: uint(in.Flags), a: a, b: b, from: from, to: to, pa: &pa, pb: &pb, moved: moved, other: other}
 	return status(f.rename(r))
 }

@@ -219,7 +219,7 @@ func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) 
 	if len(places) > 0 {
 		f.nameHandles(n, places[0].dir.fd, places[0].name)
 	}
-	f.leftNode(n, now)
+	f.leftNode(n, fd)
 	return nil
 }
 

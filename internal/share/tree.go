@@ -44,6 +44,7 @@ type node struct {
 	rebound  bool   // while loading: key is that of the inode that lies here now
 	owner    knownOwner
 	mine     ownChange // the guest's last change of it (own.go)
+	work     ownWork
 
 	privileged atomic.Bool // the guest sees set-user-ID or set-group-ID
 

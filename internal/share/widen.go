@@ -53,13 +53,12 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	if fd, st, err = f.separate(n, fd, st); err != nil {
 		return false
 	}
+	defer f.changing(n, fd)()
 	f.keepNode(n, fd)
 	defer f.owners.lock(n)()
 	had := f.know(n, st, f.owners.read(file{fd: fd}, st))
 	err = f.setOwnership(n, fd, st, had)
-	if now, serr := statFD(fd); serr == nil {
-		f.leftNode(n, now)
-	}
+	f.leftNode(n, fd)
 	return err == nil
 }
 

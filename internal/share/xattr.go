@@ -43,6 +43,7 @@ func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path 
 	}
 	defer unix.Close(fd)
 	if o.modifies() {
+		defer f.changing(n, fd)()
 		f.keepNode(n, fd)
 	}
 	got, err := call(magic(fd))

@@ -29,6 +29,9 @@ type underWay struct {
 	Before int      `json:"before"` // the restore point of the undo itself
 	Paths  [][]byte `json:"paths,omitempty"`
 	Token  string   `json:"token"` // in the names of temporary files
+
+	// Aside are paths at which a directory may lie for a moment that is to be moved back.
+	Aside [][]byte `json:"aside,omitempty"`
 }
 
 // maxPlan bounds the file planName, in bytes.
@@ -44,6 +47,11 @@ func (s *Store) Unfinished() (*Request, error) {
 	q := &Request{To: u.To, before: u.Before}
 	for _, p := range u.Paths {
 		q.Paths = append(q.Paths, string(p))
+	}
+	for _, p := range u.Aside {
+		if checkPath(string(p)) == nil {
+			q.aside = append(q.aside, string(p))
+		}
 	}
 	return q, nil
 }
@@ -79,6 +87,9 @@ func (s *Store) clear() error {
 // begin writes down that a request is being applied, before anything is changed.
 func (s *Store) begin(u *underWay) error {
 	b, err := json.Marshal(u)
+	if err == nil && len(b) > maxPlan {
+		err = errors.New("the undo is too large: undo some of its paths first")
+	}
 	if err != nil {
 		return err
 	}
@@ -141,7 +152,7 @@ func (s *Store) Apply(root *os.File, q Request, p *Plan) (*Result, error) {
 	}
 	a := &applier{
 		store: s, root: root, temp: undoPrefix + u.Token, rec: NewRecorder(s.fd, WhyUndo), marks: m, res: res,
-		linked: map[uint64]name{},
+		linked: map[uint64]name{}, under: u,
 	}
 	a.rec.floor = q.To
 	err = a.steps(p)
@@ -163,6 +174,7 @@ type applier struct {
 	res   *Result
 
 	linked map[uint64]name // by the inode before: a name of each file with several that came back
+	under  *underWay
 }
 
 // errChanged means that a path is not as it was when the plan was made.
@@ -352,112 +364,8 @@ func times(w *State) []unix.Timespec {
 	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}
 }
 
-// rearrange puts directories back and removes what is in their way, in an order in which the
-// place of each is free: it goes over the list for as long as that gets further.
-func (a *applier) rearrange(list []Step) error {
-	slices.SortStableFunc(list, func(x, y Step) int { return strings.Compare(y.at(), x.at()) }) // deep ones first
-	for len(list) > 0 {
-		var rest []Step
-		for i, s := range list {
-			err := a.rearrangeOne(s)
-			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) || gone(err) {
-				rest = append(rest, s) // after another one, maybe
-				continue
-			}
-			if s.Action != Restore || err != nil { // one that comes back has a step of its own later
-				if err := a.note(s, err); err != nil {
-					return err
-				}
-			}
-			if s.Action == Move {
-				follow(rest, s.From, s.Path)
-				follow(list[i+1:], s.From, s.Path)
-			}
-		}
-		further := len(rest) < len(list)
-		if !further {
-			rest, further = a.exchange(rest)
-		}
-		if list = rest; !further {
-			break
-		}
-	}
-	for _, s := range list {
-		if s.Action == Restore {
-			continue // its later step says it
-		}
-		why := "there are files in it that the guest did not make"
-		if s.Action == Move {
-			why = "something else lies there now: " + s.From + " was not moved back"
-		}
-		a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
-	}
-	return nil
-}
-
-// at returns where what a step is about lies before it.
-func (s Step) at() string {
-	if s.Action == Move {
-		return s.From
-	}
-	return s.Path
-}
-
-func (a *applier) rearrangeOne(s Step) error {
-	switch s.Action {
-	case Move:
-		return a.moveOne(s, unix.RENAME_NOREPLACE)
-	case Restore:
-		return a.room(s)
-	}
-	return a.step(s)
-}
-
-// room makes the directory of a step. Its attributes come when everything is in it.
-func (a *applier) room(s Step) error {
-	dir, name, err := parent(a.root, s.Path)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	e := a.rec.beforeName(dir, name, s.Path)
-	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
-		return err
-	}
-	a.rec.afterName(e, dir, name)
-	return nil
-}
-
-// exchange carries out the first two moves that exchange their places.
-func (a *applier) exchange(list []Step) (rest []Step, done bool) {
-	for i, s := range list {
-		j := slices.IndexFunc(list, func(o Step) bool { return o.From == s.Path && o.Path == s.From })
-		if j < 0 || a.moveOne(s, unix.RENAME_EXCHANGE) != nil {
-			continue
-		}
-		a.res.Done = append(a.res.Done, s, list[j])
-		lo, hi := min(i, j), max(i, j)
-		list = slices.Delete(list, hi, hi+1)
-		return slices.Delete(list, lo, lo+1), true
-	}
-	return list, false
-}
-
-// follow changes where steps find what lay in a directory that was moved.
-func follow(list []Step, from, to string) {
-	for i, s := range list {
-		if at := s.at(); strings.HasPrefix(at, from+"/") {
-			at = to + at[len(from):]
-			if s.Action == Move {
-				list[i].From = at
-			} else {
-				list[i].Path = at
-			}
-		}
-	}
-}
-
-func (a *applier) moveOne(s Step, flags uint) error {
+// moveOne carries out a move to a place where nothing lies.
+func (a *applier) moveOne(s Step) error {
 	from, fromName, err := parent(a.root, s.From)
 	if err != nil {
 		return err
@@ -474,24 +382,20 @@ func (a *applier) moveOne(s Step, flags uint) error {
 		return errChanged
 	}
 	replaced := a.rec.beforeName(to, toName, s.Path)
-	other, _, err := look(a.root, s.Path)
-	if err != nil {
-		return err
-	}
 	a.rec.Names.Lock()
-	if err = unix.Renameat2(from, fromName, to, toName, flags); err == nil {
+	if err = unix.Renameat2(from, fromName, to, toName, unix.RENAME_NOREPLACE); err == nil {
 		if now, serr := lookAt(to, toName); serr != nil || !now.same(s.now) { // exchanged a moment ago
-			err = errors.Join(errChanged, unix.Renameat2(to, toName, from, fromName, flags))
+			err = errors.Join(errChanged, unix.Renameat2(to, toName, from, fromName, unix.RENAME_NOREPLACE))
 		}
 	}
-	if err == nil && flags == unix.RENAME_EXCHANGE {
-		a.rec.Swapped(s.From, s.Path, s.now.ino, other.ino)
-	} else if err == nil {
+	if err == nil {
 		a.rec.Moved(s.From, s.Path, s.now.ino)
 	}
 	a.rec.Names.Unlock()
-	if err == nil && flags != unix.RENAME_EXCHANGE {
+	if err == nil {
 		a.rec.After(replaced, nil)
+	} else {
+		a.rec.afterName(replaced, to, toName)
 	}
 	return err
 }

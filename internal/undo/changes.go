@@ -53,6 +53,7 @@ func (s *Store) Changes(root *os.File, to int) (*Changes, error) {
 		return nil, err
 	}
 	c := comparer{store: s, root: root, accepted: s.acceptedIn(list), changes: &Changes{Notes: r.notes}}
+	r.resolve(root, nil)
 	for _, b := range r.obsolete {
 		c.compare(b, b.disk)
 	}
@@ -168,7 +169,7 @@ func (c *comparer) walk(b *branch, path string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.kids)) {
 		k, at := b.kids[name], join(path, name)
-		if k.here && k.disk != at && (!b.here || k.disk != join(b.disk, name)) && (k.was == nil || k.was.Kind != Absent) {
+		if moved, _ := k.away(b, name, at); moved && (k.was == nil || k.was.Kind != Absent) {
 			if _, kind, moved := k.settle(c.root, at); moved {
 				c.changes.List = append(c.changes.List, Change{Path: k.disk, From: at, Was: State{Kind: kind}, Now: State{Kind: kind}})
 			}

@@ -1,9 +1,12 @@
 package undo
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -405,5 +408,76 @@ func TestKillDuringAnExchange(t *testing.T) {
 				t.Error("the temporary name is left")
 			}
 		})
+	}
+}
+
+// TestUndoInAProcess is the process that TestAnUndoKilledAtAnyMoment kills.
+func TestUndoInAProcess(t *testing.T) {
+	dir := os.Getenv("BAWN_TEST_UNDO_OF")
+	if dir == "" {
+		t.Skip("run by another test")
+	}
+	s, err := Open(os.Getenv("BAWN_TEST_UNDO_STORE"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := s.Plan(root, Request{To: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("begins")
+	if _, err := s.Apply(root, Request{To: 1}, plan); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnUndoKilledAtAnyMoment kills the process of an undo of many moved directories. The next undo finishes it.
+func TestAnUndoKilledAtAnyMoment(t *testing.T) {
+	for seed := range uint64(12) {
+		g := newGuest(t)
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		for i := range 12 {
+			g.host(fmt.Sprintf("d%d/e%d/f%d", i%3, i%4, i), fmt.Sprint(i))
+		}
+		before := tree(t, g.dir)
+		for i := range 120 {
+			g.random(rnd, i)
+		}
+		g.rec.Sync()
+		c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run", "^TestUndoInAProcess$")
+		c.Env = append(os.Environ(), "BAWN_TEST_UNDO_OF="+g.dir, "BAWN_TEST_UNDO_STORE="+g.store)
+		out, err := c.StdoutPipe()
+		g.must(err)
+		g.must(c.Start())
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil || line != "begins\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Microsecond)
+		_ = c.Process.Kill()
+		_ = c.Wait()
+
+		s, root := g.open()
+		g.must(s.Recover(g.dir))
+		q, err := s.Unfinished()
+		g.must(err)
+		if q == nil {
+			q = &Request{To: 1, before: 2} // it was killed before it began, or has ended
+		}
+		plan, err := s.Plan(root, *q)
+		g.must(err)
+		res, err := s.Apply(root, *q, plan)
+		s.Close()
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		g.want(fmt.Sprintf("seed %d, kept %+v", seed, res.Kept), before) // what is as it was may be among what was kept
+		if t.Failed() {
+			return
+		}
 	}
 }

@@ -48,8 +48,11 @@ type Plan struct {
 	Kept  []Kept   `json:"kept"`
 	Notes []string `json:"notes,omitempty"`
 
-	rooms  []Step // of Restore: directories that are made before others are moved into them
-	points []int  // the restore points that it was made of
+	// rooms are directories that are made before others are moved into them (Restore), and those that must stay
+	// where they are when the directory moves in which they lie (Move from Path to Path).
+	rooms []Step
+
+	points []int // the restore points that it was made of
 }
 
 // Request is what a person asks for.
@@ -61,6 +64,8 @@ type Request struct {
 	Paths []string
 	// before limits the undo to points with lower numbers; 0 is none.
 	before int
+	// aside are paths at which an interrupted undo may have left directories.
+	aside []string
 }
 
 // wants reports whether a path is part of the request.
@@ -107,6 +112,7 @@ func (s *Store) Plan(root *os.File, q Request) (*Plan, error) {
 		return nil, err
 	}
 	p := planner{store: s, request: q, root: root, plan: Plan{To: q.To, Steps: []Step{}, Kept: []Kept{}, Notes: r.notes, points: list}}
+	r.resolve(root, q.aside)
 	for _, b := range r.obsolete {
 		p.discard(b)
 	}
@@ -115,6 +121,7 @@ func (s *Store) Plan(root *os.File, q Request) (*Plan, error) {
 	}
 	deepFirst := func(a, b Step) int { return strings.Compare(b.Path, a.Path) }
 	slices.SortFunc(p.removes, deepFirst)
+	p.removes = slices.CompactFunc(p.removes, func(a, b Step) bool { return a.Path == b.Path })
 	slices.SortFunc(p.dirs, deepFirst)
 	slices.SortFunc(p.makes, func(a, b Step) int { return strings.Compare(a.Path, b.Path) })
 	slices.SortFunc(p.plan.Kept, func(a, b Kept) int { return strings.Compare(a.Path, b.Path) })
@@ -148,12 +155,12 @@ func (p *planner) walk(b *branch, path string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.kids)) {
 		k, at := b.kids[name], join(path, name)
-		if k.here && k.disk != at && (!b.here || k.disk != join(b.disk, name)) {
-			if k.was != nil && k.was.Kind == Absent {
+		if moved, stays := k.away(b, name, at); moved || stays {
+			if moved && k.was != nil && k.was.Kind == Absent {
 				p.made(k)
 				continue
 			}
-			p.move(k, at)
+			p.move(k, at, stays)
 		}
 		if k.was != nil && p.request.wants(at) {
 			p.compare(k, at)
@@ -177,9 +184,14 @@ func (p *planner) made(b *branch) {
 }
 
 // move plans to put a directory back. One that was put back before is there already.
-func (p *planner) move(b *branch, path string) {
+func (p *planner) move(b *branch, path string, stays bool) {
 	now, kind, moved := b.settle(p.root, path)
-	if moved && (p.request.wants(path) || p.request.wants(b.disk)) {
+	if !moved || !p.request.wants(path) && !p.request.wants(b.disk) {
+		return
+	}
+	if stays {
+		p.plan.rooms = append(p.plan.rooms, Step{Action: Move, Path: path, From: path, Kind: kind, now: now})
+	} else {
 		p.moves = append(p.moves, Step{Action: Move, Path: path, From: b.disk, Kind: kind, now: now})
 	}
 }
@@ -233,7 +245,7 @@ func (p *planner) compare(b *branch, path string) {
 	if p.store.isAs(p.root, b, now, st) {
 		return
 	}
-	byGuest := !b.here || b.known && now.same(b.after)
+	byGuest := !b.here || b.known && now.same(b.after) || p.madeRoom(b, now)
 	switch {
 	case !byGuest && !p.request.named(path):
 		p.keep(path, "%s", hostChanged)
@@ -259,6 +271,11 @@ func (p *planner) compare(b *branch, path string) {
 	case b.was.Kind != Absent:
 		p.makes = append(p.makes, step)
 	}
+}
+
+// madeRoom reports whether a directory is one that an interrupted undo has made, without giving it its attributes.
+func (p *planner) madeRoom(b *branch, now slot) bool {
+	return p.request.before > 0 && b.was.Kind == Dir && now.mode == unix.S_IFDIR|roomMode
 }
 
 // isAs reports whether what lies at a branch now is what was there. The guest can put back the

@@ -383,6 +383,22 @@ func (r *Recorder) Met(e *Entry, st *unix.Statx_t) {
 	}
 }
 
+// Mixed notes that the host changed the path of an entry between two changes of the guest: an undo leaves it
+// alone.
+func (r *Recorder) Mixed(e *Entry) {
+	if e == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur != e.point || e.mixed {
+		return
+	}
+	left := e.left
+	e.mixed, left.mixed = true, true
+	e.leave(left)
+}
+
 // beforeName is Before for one name in a directory, for a caller that does not hold Names.
 func (r *Recorder) beforeName(dir int, name, path string) *Entry {
 	r.Names.RLock()

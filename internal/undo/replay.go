@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -183,4 +184,127 @@ func (s *Store) after(n int) (*os.File, error) {
 	}
 	defer unix.Close(folder)
 	return openFile(folder, afterName, unix.O_RDONLY)
+}
+
+// moved is a branch that was moved, for resolve.
+type moved struct {
+	branch *branch
+	path   string // where it was
+	lay    string // where it lies unless an undo that was interrupted has moved it or a directory above it
+	found  string // where it lies
+}
+
+// away reports whether a branch, with a name in another one and so with a path, is not where that would have it. stays
+// means that it lies at its path, while the directory that was there before it is gone: what has that directory's
+// name now may be moved away with it.
+func (k *branch) away(b *branch, name, at string) (moved, stays bool) {
+	switch {
+	case !k.here:
+		return false, false
+	case b.here:
+		return k.disk != join(b.disk, name), false
+	}
+	return k.disk != at, k.disk == at && k.ino != 0
+}
+
+// resolve finds out where directories lie that the records say were moved, after an undo that was interrupted: in
+// their old place, at one of the paths aside, or in another directory that has moved. One that is not found was removed. What
+// has its name now was made after that.
+func (r *replay) resolve(root *os.File, aside []string) {
+	var list []*moved
+	collect(r.root, "", &list)
+	lost := list
+	find := func(m *moved, paths ...string) bool {
+		for _, at := range paths {
+			if now, _, err := look(root, at); err == nil && now.present && now.ino == m.branch.ino {
+				m.found = at
+				return true
+			}
+		}
+		return false
+	}
+	lost = slices.DeleteFunc(slices.Clone(lost), func(m *moved) bool { return find(m, m.lay) })
+	if len(lost) == 0 {
+		return
+	}
+	lay := map[string]*moved{}
+	for _, m := range list {
+		lay[m.lay] = m
+	}
+	for further := true; further; {
+		left := slices.DeleteFunc(slices.Clone(lost), func(m *moved) bool {
+			return find(m, append([]string{m.path, nowAt(m.lay, lay)}, aside...)...)
+		})
+		further = len(left) < len(lost)
+		lost = left
+	}
+	for _, b := range r.obsolete {
+		b.disk = nowAt(b.disk, lay)
+	}
+	for _, m := range lost {
+		r.abandon(m.branch, m.lay)
+	}
+	for _, m := range list {
+		if m.found != "" && m.found != m.lay {
+			m.branch.lie(m.found)
+		}
+	}
+}
+
+// abandon notes that what lies at a branch, at a place of the project, is not what the records say was moved
+// there, but was made later.
+func (r *replay) abandon(b *branch, disk string) {
+	if _, within := below(b.disk, disk, ""); !within || !b.here {
+		return
+	}
+	b.here = false
+	if b.was != nil {
+		c := *b
+		c.kids, c.here, c.was = nil, true, &State{Kind: Absent}
+		r.obsolete = append(r.obsolete, &c)
+	}
+	for _, k := range b.kids {
+		r.abandon(k, disk)
+	}
+}
+
+// collect adds the branches below one that were moved.
+func collect(b *branch, path string, list *[]*moved) {
+	if len(path) >= unix.PathMax {
+		return // the walk says so
+	}
+	for name, k := range b.kids {
+		at := join(path, name)
+		if away, stays := k.away(b, name, at); away || stays {
+			*list = append(*list, &moved{branch: k, path: at, lay: k.disk})
+		}
+		collect(k, at, list)
+	}
+}
+
+// nowAt returns where a path leads after the innermost of the directories has moved in which it lay.
+func nowAt(at string, lay map[string]*moved) string {
+	for i := len(at) - 1; i > 0; i-- {
+		if at[i] != '/' {
+			continue
+		}
+		if m := lay[at[:i]]; m != nil {
+			if m.found == "" {
+				return at
+			}
+			return m.found + at[i:]
+		}
+	}
+	return at
+}
+
+// lie changes where a branch lies, with those below that were not moved themselves.
+func (b *branch) lie(at string) {
+	was := b.disk
+	b.disk = at
+	for name, k := range b.kids {
+		if k.here && k.disk == join(was, name) {
+			k.lie(join(at, name))
+		}
+	}
 }

@@ -318,7 +318,7 @@ func (g *guest) random(rnd *rand.Rand, i int) {
 	fresh := join(dir, fmt.Sprintf("n%d", rnd.IntN(4)))
 	_, err := os.Lstat(g.path(fresh))
 	free := err != nil
-	switch rnd.IntN(6) {
+	switch rnd.IntN(7) {
 	case 0:
 		if file != "" {
 			g.write(file, fmt.Sprint("changed ", i))
@@ -347,7 +347,21 @@ func (g *guest) random(rnd *rand.Rand, i int) {
 		if file != "" && (free || slices.Contains(files, fresh)) && file != fresh {
 			g.rename(file, fresh)
 		}
+	case 6:
+		if a, b := pick(dirs), pick(append(dirs, files...)); a != "" && !within(a, b) {
+			g.exchange(a, b)
+		}
 	}
+}
+
+// exchange exchanges two paths, of which one at least is a directory.
+func (g *guest) exchange(a, b string) {
+	g.t.Helper()
+	x, y := g.inode(a), g.inode(b)
+	g.rec.Names.Lock()
+	defer g.rec.Names.Unlock()
+	g.must(unix.Renameat2(unix.AT_FDCWD, g.path(a), unix.AT_FDCWD, g.path(b), unix.RENAME_EXCHANGE))
+	g.rec.Swapped(a, b, x, y)
 }
 
 func TestWhatTheHostChangedStays(t *testing.T) {
@@ -427,7 +441,7 @@ func TestAKilledUndoGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), marks: m, linked: map[uint64]name{}, res: &Result{}}
+		a := &applier{store: s, root: root, temp: ".bawn-undo-0", rec: NewRecorder(s.fd, WhyUndo), marks: m, linked: map[uint64]name{}, res: &Result{}, under: &underWay{To: 1, Before: 2, Token: newToken()}}
 		if err := a.steps(&cut); err != nil {
 			t.Fatal(err)
 		}
