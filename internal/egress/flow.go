@@ -111,6 +111,15 @@ func (f *flow) refused(reason string) {
 	f.deny(policy.Decision{Reason: reason}, "")
 }
 
+// fault logs what is wrong on the host with a flow that is refused. The guest does not read it, as it may name files and
+// addresses of the host: refused tells it that much as it may know.
+func (f *flow) fault(reason string) {
+	f.mu.Lock()
+	e := f.entry()
+	f.mu.Unlock()
+	f.g.write(e.Deny(policy.Decision{Reason: reason}, ""), f.hint)
+}
+
 // recheck cuts the flow if the rules now in force forbid it, or want bytes inspected
 // that have passed uninspected.
 func (f *flow) recheck() {

@@ -55,7 +55,7 @@ func (g *addressGuard) permit(a netip.Addr, to policy.Flow) error {
 		return g.permitTranslated(a, to, hidden, host)
 	case r.why == "" && unknown != nil:
 		block, _ := a.Prefix(nat64Lengths[0])
-		r = reservation{block, fmt.Sprintf("not judged, because the host's resolver does not say whether the network translates it to IPv4 (%s: %v)", nat64Name, unknown), false}
+		r = reservation{block, fmt.Sprintf("not judged, because the host's resolver does not say whether the network translates it to IPv4 (%s: %s)", nat64Name, reachError(unknown)), false}
 	}
 	return g.reserved(a, a, to, r)
 }

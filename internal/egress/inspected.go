@@ -18,7 +18,7 @@ import (
 
 // inspects reports whether TLS is ended here for a client's ClientHello. why is not empty if
 // the flow must not pass: it would go around the inspection. spoke: the server spoke first.
-func (f *flow) inspects(h tlshello.Hello, spoke bool) (inspect bool, why string) {
+func (f *flow) inspects(h tlshello.Hello, spoke bool) (ends bool, why string) {
 	rules := f.judgesRequests()
 	switch {
 	case rules && f.g.cfg.Inspect == nil:
@@ -33,7 +33,8 @@ func (f *flow) inspects(h tlshello.Hello, spoke bool) (inspect bool, why string)
 	wanted, err := f.g.cfg.Inspect.Wants(h.ServerName, f.to.Port)
 	switch {
 	case err != nil:
-		return false, err.Error()
+		f.fault(err.Error())
+		return false, inspect.ErrNoList.Error()
 	case !wanted:
 		return false, ""
 	case f.to.Name == "":
@@ -56,7 +57,8 @@ func (f *flow) uninspected() string {
 	wanted, err := f.g.cfg.Inspect.Wants(f.to.Name, f.to.Port)
 	switch {
 	case err != nil:
-		return err.Error()
+		f.fault(err.Error())
+		return inspect.ErrNoList.Error()
 	case wanted:
 		return f.to.Name + " has a secret, and only TLS over TCP is inspected: clients fall back to it"
 	}
@@ -90,6 +92,7 @@ func (f *flow) serveInspected(c *heldConn, up net.Conn) {
 		},
 		Begin:   f.beginInspected,
 		Refused: f.refused,
+		Fault:   f.fault,
 		Explain: f.explainError,
 		Page: func(status int, reason string) []byte {
 			return errorText(status, reason, "")

@@ -78,7 +78,7 @@ func (f *flow) serveSSH(c net.Conn) {
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	f.g.cfg.SSH.Serve(f.ctx, c, gitssh.Target{
-		Name: f.to.Name, Port: f.to.Port, Dial: f.dialSSH, Begin: f.beginSSH, Refused: f.refused,
+		Name: f.to.Name, Port: f.to.Port, Dial: f.dialSSH, Begin: f.beginSSH, Refused: f.refused, Fault: f.fault,
 	})
 }
 

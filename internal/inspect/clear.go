@@ -16,7 +16,7 @@ import (
 func (i *Inspector) RefusedInClear(name string, port uint16, target string, header iter.Seq2[string, string]) error {
 	list, err := i.bindings()
 	if err != nil {
-		return errNoList // connections to the host over TLS log the reason
+		return ErrNoList // connections to the host over TLS log the reason
 	}
 	has, other := false, false
 	for _, b := range list {

@@ -65,7 +65,7 @@ func (i *Inspector) endpoints(h secret.Host) ([]login.Endpoint, error) {
 func (s *session) endpoint(r *http.Request) (at []login.Endpoint, err error) {
 	list, err := s.i.endpoints(s.t.host())
 	if err != nil {
-		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: errNoList.Error()}
+		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: ErrNoList.Error()}
 	}
 	if len(list) == 0 {
 		return nil, nil

@@ -164,6 +164,11 @@ func (p *place) target(upstream string) Target {
 			p.refused = append(p.refused, reason)
 			p.mu.Unlock()
 		},
+		Fault: func(reason string) {
+			p.mu.Lock()
+			p.refused = append(p.refused, reason)
+			p.mu.Unlock()
+		},
 		Explain: func(err error) (int, []byte) {
 			return http.StatusBadGateway, fmt.Append(nil, "the server was not reached: ", err)
 		},

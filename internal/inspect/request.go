@@ -37,9 +37,9 @@ func unavailable(format string, args ...any) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, reason: fmt.Sprintf(format, args...)}
 }
 
-// errNoList tells the guest that the list of secrets cannot be read. The error itself names files of the
+// ErrNoList tells the guest that the list of secrets cannot be read. The error itself names files of the
 // host.
-var errNoList = errors.New("the list of secrets cannot be read on the host: bawn net log says there why")
+var ErrNoList = errors.New("the list of secrets cannot be read on the host: bawn net log says there why")
 
 // exchange is a request and what becomes of it.
 type exchange struct {
@@ -90,7 +90,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	}
 	list, err := s.i.bindings()
 	if err != nil {
-		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: errNoList.Error()}
+		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: ErrNoList.Error()}
 	}
 	switch at, err := s.endpoint(r); {
 	case err != nil:

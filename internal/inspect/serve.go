@@ -106,6 +106,9 @@ type Target struct {
 	Begin func(r *http.Request) Admission
 	// Refused logs why a request or an answer was refused. It may run concurrently.
 	Refused func(reason string)
+	// Fault logs what is wrong on the host with a request or a connection that is refused; Refused is called as well, with
+	// what the guest may know of it. It may run concurrently.
+	Fault func(reason string)
 	// Explain returns the page about an error of Dial or of the connection, for the guest.
 	Explain func(err error) (status int, page []byte)
 	// Page returns the page about a refusal.
@@ -186,11 +189,11 @@ func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, erro
 	defer cancel()
 	ca, err := s.i.c.CA(ctx)
 	if err != nil {
-		return nil, err
+		return nil, noAuthority(err)
 	}
 	leaf, err := ca.leaf(s.t.Name)
 	if err != nil {
-		return nil, err
+		return nil, noAuthority(err)
 	}
 	client := tls.Server(conn, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		if h.ServerName != s.t.Name {
@@ -204,6 +207,11 @@ func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, erro
 		}, nil
 	}})
 	return client, client.HandshakeContext(ctx)
+}
+
+// noAuthority is the refusal of connections for which there is no certificate. err may name files of the host.
+func noAuthority(err error) error {
+	return &refusal{reason: "no certificate can be made: " + err.Error(), told: "bawn's certificates cannot be made on the host: bawn net log says there why"}
 }
 
 // offered returns the protocols of a ClientHello that bawn speaks, in the client's order.
@@ -233,7 +241,10 @@ func (u *upstream) choice(offers []string) []string {
 // failed logs why a handshake with the client failed, if that is of use to a person.
 func (s *session) failed(err error) {
 	var op *net.OpError
+	var fault *refusal
 	switch {
+	case errors.As(err, &fault):
+		s.note(fault.reason, cmp.Or(fault.told, fault.reason))
 	case errors.As(err, &op) && op.Op == "remote error":
 		s.t.Refused(fmt.Sprintf("the client refused bawn's certificate for %s (%v): it trusts it after a restart of the sandbox (bawn stop); a client with a list of its own never does", s.t.Name, op.Err))
 	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
@@ -356,9 +367,17 @@ func (s *session) refuse(w http.ResponseWriter, err error) {
 		return
 	}
 	if why == nil || !why.logged {
-		s.t.Refused(err.Error())
+		s.note(err.Error(), told)
 	}
 	s.page(w, status, s.t.Page(status, told))
+}
+
+// note logs a refusal, of which the guest is told less if told is another text.
+func (s *session) note(reason, told string) {
+	if told != reason {
+		s.t.Fault(reason)
+	}
+	s.t.Refused(told)
 }
 
 // page answers with a text.

@@ -79,6 +79,8 @@ type Target struct {
 	Begin func(Command) (Session, error)
 	// Refused notes what was refused without asking Begin.
 	Refused func(why string)
+	// Fault notes what is wrong on the host, which the guest does not read. Refused is called as well.
+	Fault func(why string)
 }
 
 // Session is one that Begin has let through.
@@ -105,7 +107,8 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, t Target) {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	conf, err := s.config(ctx, t.Name)
 	if err != nil {
-		t.Refused(err.Error())
+		t.Fault(err.Error())
+		t.Refused("git over SSH cannot be served on the host: bawn net log says there why")
 		return
 	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))

@@ -113,6 +113,7 @@ func (g *gate) connect(t *testing.T) net.Conn {
 				}
 				return nil, errors.New("bawn: forbidden")
 			},
+			Fault: func(string) {},
 			Refused: func(why string) {
 				g.mu.Lock()
 				defer g.mu.Unlock()
