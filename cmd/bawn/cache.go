@@ -17,12 +17,12 @@ import (
 func cacheCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "cache", Short: "Manage the packages that sandboxes share",
-		Long: `Manage the packages of cargo, Go and npm that sandboxes share. bawn run --cache npm,go
+		Long: `Manage the packages of cargo, Go, npm and pip that sandboxes share. bawn run --cache npm,go
 gives them to the directory's sandbox.
 
 The host fetches the packages that the lock files of the project name (Cargo.lock,
-go.sum, package-lock.json), from the registry of the host's own settings, and keeps
-those that have the hash of the lock file. It fetches only what the sandbox's rules
+go.sum, package-lock.json, requirements.txt), from the registry of the host's own
+settings, and keeps those that have the hash of the lock file. It fetches only what the sandbox's rules
 allow the sandbox to fetch. Sandboxes see the packages read-only: nothing that a
 sandbox writes reaches another one.`,
 		Example: `  bawn run --cache npm -- npm ci

@@ -66,7 +66,7 @@ func (f *specFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.mounts, "mount", nil, "share another file or directory of the host: `SRC[:DST][:ro]` (repeatable; '' shares none)")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "use a named volume, which outlasts the sandbox: `NAME:PATH[:ro]` (repeatable; '' uses none; see bawn volume)")
 	flags.StringArrayVar(&f.localDirs, "local-dir", nil, "keep this `DIRECTORY` of the project on the sandbox's own disk, out of the host's sight, such as node_modules (repeatable; '' none)")
-	flags.StringArrayVar(&f.caches, "cache", nil, "share verified packages of these `KINDS` with other sandboxes: cargo, go, npm (repeatable; '' none; see bawn cache)")
+	flags.StringArrayVar(&f.caches, "cache", nil, "share verified packages of these `KINDS` with other sandboxes: cargo, go, npm, pip (repeatable; '' none; see bawn cache)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a guest port on localhost of the host: `[HOST:]GUEST` (repeatable)")
 	flags.BoolVar(&f.ownAddress, "own-address", false, "publish ports on a loopback address of the sandbox's own, not on localhost, from its next start on (=false: on localhost again)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "give a name a fixed address instead of asking the host's resolver: `NAME:ADDRESS` (repeatable)")

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,9 +140,20 @@ func (e *Engine) fillLocked(ctx context.Context, s *packages.Store, spec *sandbo
 	}
 	set := policy.Compile(rules)
 	return s.Fill(ctx, packages.Request{
-		Project: spec.Project.Host, Kinds: spec.Caches, Progress: e.progress(),
+		Project: spec.Project.Host, Kinds: spec.Caches, Progress: e.progress(), Python: pythonOf(spec.Boot.ImageEnv),
 		Allowed: func(address string) error { return mayRequest(set, address) },
 	})
+}
+
+// pythonOf returns the version of Python that an image says it has, as the official images of Python do; ""
+// if it does not say.
+func pythonOf(imageEnv []string) (version string) {
+	for _, v := range imageEnv {
+		if key, value, _ := strings.Cut(v, "="); key == "PYTHON_VERSION" {
+			version = value
+		}
+	}
+	return version
 }
 
 // mayRequest returns an error unless the rules let a guest request a URL. The error has no user and

@@ -142,3 +142,13 @@ func TestFillsInTurn(t *testing.T) {
 		t.Errorf("one after them: %+v, %v", results, err)
 	}
 }
+
+// TestPythonOf: an image says which Python it has by the variable of the official images.
+func TestPythonOf(t *testing.T) {
+	if v := pythonOf([]string{"PATH=/usr/bin", "PYTHON_VERSION=3.11.0", "XPYTHON_VERSION=2", "PYTHON_VERSION=3.12.4"}); v != "3.12.4" {
+		t.Error(v)
+	}
+	if v := pythonOf(nil); v != "" {
+		t.Error(v)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +39,9 @@ const (
 	stallLimit = 30 * time.Second // until the registry's answer begins or goes on
 )
 
+// maxChosenText bounds a list of chosen files, in bytes.
+const maxChosenText = 64 << 10
+
 // want is a file that the store is to have.
 type want struct {
 	name   string                 // of the package, for people
@@ -48,6 +52,10 @@ type want struct {
 	limit  int64                  // bytes
 	verify func(f *os.File) error // finds the file at its beginning
 	beside beside
+	links  []string // other names of the file, in the folder of the kind: symbolic links to it
+	// expand, when set, asks the registry which files are wanted. The want itself is then a file of the
+	// store that lists them; only name, file and sum are set.
+	expand func(ctx context.Context, ask asker) ([]want, error)
 	// serves reports whether a file that the store has is what is wanted; nil if each one is.
 	serves func(path string) bool
 	// rewrite, when set, gives the verified file the form that the package manager's cache has. etag is
@@ -76,6 +84,7 @@ type source struct {
 type Request struct {
 	Project string // directory of the host
 	Kinds   []sandbox.Cache
+	Python  string // version of the guest's Python, such as 3.12.4; "" if it is not known
 	// Allowed returns an error unless the guest may itself request the URL.
 	Allowed  func(url string) error
 	Progress progress.Reporter
@@ -156,7 +165,7 @@ func (f *filler) left(n int, why error) {
 
 // fill fetches what the lock files name. The error ends the whole Fill.
 func (f *filler) fill(ctx context.Context, locks []lock) error {
-	src, err := sourceOf(f.kind)
+	src, err := sourceOf(f.kind, f.request)
 	if err != nil {
 		f.left(0, err)
 		return nil
@@ -214,10 +223,42 @@ func (s *Store) has(kind sandbox.Cache, w want) bool {
 	if b := w.beside; b.file != "" && !hasText(filepath.Join(s.Folder(kind), b.file), b.text) {
 		return false // of another registry, or of a registry that has changed the package
 	}
+	if !s.linked(kind, w) || w.expand != nil && !s.hasChosen(kind, path) {
+		return false
+	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // else it is removed the earlier
 	if w.beside.file != "" {
 		_ = os.Chtimes(filepath.Join(s.Folder(kind), w.beside.file), now, now)
+	}
+	return true
+}
+
+// linked reports whether the store has the other names of a file.
+func (s *Store) linked(kind sandbox.Cache, w want) bool {
+	for _, link := range w.links {
+		if to, err := os.Readlink(filepath.Join(s.Folder(kind), link)); err != nil || to != linkTo(link, w.file) {
+			return false
+		}
+	}
+	return true
+}
+
+// linkTo returns what a link contains that leads to a file. Both are in the folder of a kind.
+func linkTo(link, file string) string { return strings.Repeat("../", strings.Count(link, "/")) + file }
+
+// hasChosen reports whether the store has the files that were chosen for a want. All count as named by a
+// lock file now.
+func (s *Store) hasChosen(kind sandbox.Cache, path string) bool {
+	text, err := regular.Read(path, maxChosenText, 0)
+	if err != nil || len(text) == 0 {
+		return false
+	}
+	now := time.Now()
+	for line := range strings.Lines(string(text)) {
+		if os.Chtimes(filepath.Join(s.Folder(kind), strings.TrimSuffix(line, "\n")), now, now) != nil {
+			return false
+		}
 	}
 	return true
 }
@@ -255,7 +296,7 @@ func (f *filler) fetchOne(ctx context.Context, w want) error {
 		f.left(1, err)
 		return nil
 	}
-	n, err := f.fetch(ctx, w)
+	err := f.fetch(ctx, w)
 	var denied *deniedError
 	switch {
 	case errors.As(err, &denied):
@@ -264,7 +305,6 @@ func (f *filler) fetchOne(ctx context.Context, w want) error {
 	case err == nil:
 		f.mu.Lock()
 		f.result.Added++
-		f.result.Bytes += n
 		f.mu.Unlock()
 		return nil
 	case errors.Is(err, errNoRoom), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -294,17 +334,48 @@ func (f *filler) allowed(url string) error {
 }
 
 // fetch fetches a file from where it is, if the guest may.
-func (f *filler) fetch(ctx context.Context, w want) (int64, error) {
+func (f *filler) fetch(ctx context.Context, w want) error {
+	if w.expand != nil {
+		return f.fetchChosen(ctx, w)
+	}
 	if w.locate != nil {
 		var err error
 		if w.url, err = w.locate(ctx, f.ask); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := f.allowed(w.url); err != nil {
-		return 0, err
+		return err
 	}
-	return f.store.fetch(ctx, f.client, f.kind, w)
+	n, err := f.store.fetch(ctx, f.client, f.kind, w)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		f.result.Bytes += n
+	}
+	return err
+}
+
+// fetchChosen fetches the files of which the registry says that they are wanted, and notes which they are.
+func (f *filler) fetchChosen(ctx context.Context, w want) error {
+	files, err := w.expand(ctx, f.ask)
+	if err != nil {
+		return err
+	}
+	var chosen strings.Builder
+	for _, file := range files {
+		if !f.store.has(f.kind, file) {
+			err := f.mayFetch()
+			if err == nil {
+				err = f.fetch(ctx, file)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", file.name, err)
+			}
+		}
+		fmt.Fprintf(&chosen, "%s\n%s\n", file.file, file.beside.file)
+	}
+	return f.store.placeText(f.kind, beside{w.file, chosen.String()})
 }
 
 // ask is an asker.
@@ -467,6 +538,9 @@ func (s *Store) placeBoth(kind sandbox.Cache, w want, tmp *os.File) error {
 	if w.beside.file == "" {
 		return s.place(kind, w.file, tmp)
 	}
+	if len(w.links) > 0 {
+		return s.placeLinked(kind, w, tmp)
+	}
 	s.placing.Lock()
 	defer s.placing.Unlock()
 	if !hasText(filepath.Join(s.Folder(kind), w.beside.file), w.beside.text) {
@@ -500,6 +574,27 @@ func (s *Store) place(kind sandbox.Cache, file string, tmp *os.File) error {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+// placeLinked puts a file that has other names into its place, and then these.
+func (s *Store) placeLinked(kind sandbox.Cache, w want, tmp *os.File) error {
+	if err := s.place(kind, w.file, tmp); err != nil {
+		return err
+	}
+	for i, link := range w.links {
+		path, beside := filepath.Join(s.Folder(kind), link), fmt.Sprint(tmp.Name(), ".", i)
+		err := os.MkdirAll(filepath.Dir(path), 0o700)
+		if err == nil {
+			err = os.Symlink(linkTo(link, w.file), beside)
+		}
+		if err == nil {
+			err = os.Rename(beside, path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.placeText(kind, w.beside)
 }
 
 func (s *Store) placeText(kind sandbox.Cache, b beside) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/regular"
@@ -29,6 +30,15 @@ var lockKinds = map[string]sandbox.Cache{
 
 // skipped are directories that have no lock files of the project's own.
 var skipped = []string{".git", "node_modules", "vendor", "target", ".venv", ".gradle"}
+
+// kindOf returns the kind of packages that a file of that name locks.
+func kindOf(name string) (kind sandbox.Cache, isLock bool) {
+	if strings.HasPrefix(name, "requirements") && strings.HasSuffix(name, ".txt") {
+		return sandbox.CachePip, true
+	}
+	kind, isLock = lockKinds[name]
+	return kind, isLock
+}
 
 // lock is a lock file.
 type lock struct {
@@ -86,7 +96,7 @@ func (s *search) look(dir string) {
 }
 
 func (s *search) entry(name string, e os.DirEntry) {
-	kind, isLock := lockKinds[e.Name()]
+	kind, isLock := kindOf(e.Name())
 	switch {
 	case e.IsDir() && !slices.Contains(skipped, e.Name()):
 		s.dirs = append(s.dirs, name)
@@ -102,10 +112,12 @@ func (s *search) entry(name string, e os.DirEntry) {
 }
 
 // sourceOf returns the registry of a kind, by the host's settings.
-func sourceOf(kind sandbox.Cache) (*source, error) {
+func sourceOf(kind sandbox.Cache, r *Request) (*source, error) {
 	switch kind {
 	case sandbox.CacheCargo:
 		return cargoSource()
+	case sandbox.CachePip:
+		return pipSource(pythons(r))
 	case sandbox.CacheNPM:
 		return npmSource()
 	case sandbox.CacheGo:

@@ -1,7 +1,7 @@
-// Package packages keeps packages of cargo, Go and npm that sandboxes share, so that each is fetched
+// Package packages keeps packages of cargo, Go, npm and pip that sandboxes share, so that each is fetched
 // once.
 //
-// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum, Cargo.lock. They name
+// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum, Cargo.lock, requirements.txt. They name
 // packages with their hashes. The host reads the lock files, fetches from the registry those of
 // the packages that the store does not have, and keeps a package only if it has the hash of the
 // lock file. Guests see the store read-only; what they write over it is on their own disks, and is
@@ -20,6 +20,7 @@
 //	npm/_cacache/content-v2/sha512/HH/HH/HHH...  contents, without the index
 //	go/MODULE/@v/VERSION.zip ...                 GOMODCACHE/cache/download
 //	cargo/cache/..., cargo/index/...             CARGO_HOME/registry (cargo.go)
+//	pip/http-v2/..., pip/sha256/..., pip/wheels  pip's cache (pip.go)
 //
 // npm's index, which maps addresses to contents, is left out: npm finds the contents by the hash in
 // the lock file, and checks them again.
@@ -160,6 +161,7 @@ func (s *Store) files(kind sandbox.Cache) (list []kept, err error) {
 // Prune removes the packages that no lock file has named since a time, and returns how many bytes
 // they took. The caller holds the Lock.
 func (s *Store) Prune(since time.Time) (freed int64, err error) {
+	defer s.removeLinks()
 	for _, kind := range sandbox.Caches {
 		files, err := s.files(kind)
 		if err != nil {
@@ -178,6 +180,20 @@ func (s *Store) Prune(since time.Time) (freed int64, err error) {
 	return freed, nil
 }
 
+// removeLinks removes links to files that were removed: pip fails at one where it expects a wheel.
+func (s *Store) removeLinks() {
+	for _, kind := range sandbox.Caches {
+		_ = filepath.WalkDir(s.Folder(kind), func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type() == fs.ModeSymlink {
+				if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+					_ = os.Remove(path)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 // trim removes files until the store takes no more than it may. The caller holds the lock.
 func (s *Store) trim() error {
 	var all []kept
@@ -193,6 +209,9 @@ func (s *Store) trim() error {
 		sum += f.size
 	}
 	slices.SortFunc(all, func(a, b kept) int { return a.named.Compare(b.named) })
+	if sum > s.max {
+		defer s.removeLinks()
+	}
 	for _, f := range all {
 		if sum <= s.max {
 			return nil

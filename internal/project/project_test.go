@@ -143,7 +143,7 @@ func TestMistakesNameThePlace(t *testing.T) {
 		"local_dirs: [.git]\n":                   "f:1:14: local directory",
 		"caches: npm\n":                          "f:1:9: expected a list",
 		"caches: [npm, npm]\n":                   "f:1:15: cache \"npm\" is in the list already",
-		"caches: [apt]\n":                        "f:1:10: cache \"apt\": bawn shares only packages that it can verify by itself, those of cargo, go, npm",
+		"caches: [apt]\n":                        "f:1:10: cache \"apt\": bawn shares only packages that it can verify by itself, those of cargo, go, npm, pip",
 		"caches: [\"npm,go\"]\n":                 "f:1:10: cache \"npm,go\": write one in each item",
 		"ports: [0]\n":                           "f:1:9: invalid port",
 		"ports: [3000, \"3000:80\"]\n":           "f:1:15: port 3000:80 is published twice",

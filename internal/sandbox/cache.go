@@ -15,10 +15,11 @@ const (
 	CacheCargo Cache = "cargo"
 	CacheGo    Cache = "go"
 	CacheNPM   Cache = "npm"
+	CachePip   Cache = "pip"
 )
 
 // Caches are all kinds, in the order of their names.
-var Caches = []Cache{CacheCargo, CacheGo, CacheNPM}
+var Caches = []Cache{CacheCargo, CacheGo, CacheNPM, CachePip}
 
 // CacheShares is where a guest has the shared packages of a kind: below this, in a directory of
 // its name.
@@ -49,8 +50,7 @@ func (c Cache) check() error {
 		known = append(known, string(k))
 	}
 	all := strings.Join(known, ", ")
-	switch c {
-	case "apt", "pip":
+	if c == "apt" {
 		return fmt.Errorf("cache %q: bawn shares only packages that it can verify by itself, those of %s; a volume at the cache's directory shares others among sandboxes that you trust alike", c, all)
 	}
 	return fmt.Errorf("cache %q: there is none; choose from %s", c, all)
@@ -83,6 +83,14 @@ func (c Cache) Place(home string, env []string) string {
 			}
 		}
 		return home + "/.npm"
+	case CachePip: // pip's documentation, Caching
+		if dir := get("PIP_CACHE_DIR"); dir != "" {
+			return dir
+		}
+		if dir := get("XDG_CACHE_HOME"); dir != "" {
+			return dir + "/pip"
+		}
+		return home + "/.cache/pip"
 	case CacheGo: // go help environment, GOMODCACHE
 		if dir := get("GOMODCACHE"); dir != "" {
 			return dir + "/cache/download"

@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseCaches(t *testing.T) {
-	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", "npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "cargo,apt,go": "!verify by itself", "go,cargo": "cargo go", "gems": "!choose from cargo, go, npm", "NPM": "!there is none"} {
+	for in, want := range map[string]string{"npm": "npm", "npm,go": "go npm", "npm , npm": "npm", "": "!there is none", "npm,": "!there is none", "cargo,apt,go": "!verify by itself", "go,cargo": "cargo go", "gems": "!choose from cargo, go, npm, pip", "NPM": "!there is none"} {
 		list, err := ParseCaches(in)
 		say, fails := strings.CutPrefix(want, "!")
 		if fails != (err != nil) || err != nil && !strings.Contains(err.Error(), say) {
@@ -33,6 +33,10 @@ func TestCachePlace(t *testing.T) {
 		{CacheCargo, "", "/home/u/.cargo/registry"},
 		{CacheCargo, "CARGO_HOME=/usr/local/cargo", "/usr/local/cargo/registry"},
 		{CacheCargo, "CARGO_HOME=.cargo", "/home/u/.cargo/registry"},
+		{CachePip, "", "/home/u/.cache/pip"},
+		{CachePip, "XDG_CACHE_HOME=/c", "/c/pip"},
+		{CachePip, "XDG_CACHE_HOME=/c PIP_CACHE_DIR=/d", "/d"},
+		{CachePip, "PIP_CACHE_DIR=off", "/home/u/.cache/pip"},
 		{CacheNPM, "", "/home/u/.npm"},
 		{CacheNPM, "npm_config_cache=/c/npm/", "/c/npm"},
 		{CacheNPM, "NPM_CONFIG_CACHE=/c", "/c"},

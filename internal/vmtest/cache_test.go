@@ -116,7 +116,7 @@ func TestCaches(t *testing.T) {
 	}
 	must(t, base, "cache", "prune")
 	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
-	fails(t, first, 125, "choose from cargo, go, npm", "run", "--cache", "gems", "--", "true")
+	fails(t, first, 125, "choose from cargo, go, npm, pip", "run", "--cache", "gems", "--", "true")
 	fails(t, first, 125, "verify by itself", "run", "--cache", "npm,apt", "--", "true")
 
 	// Without a rule nothing is fetched.
@@ -159,11 +159,11 @@ sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; e
 	}
 }
 
-// TestCacheOfCargo: the crates of one sandbox's lock file are in the next one, which has no network, where
-// cargo looks for them, and what a guest writes there stays its own.
-func TestCacheOfCargo(t *testing.T) {
-	archive := []byte("a crate " + rand.Text())
-	sum := fmt.Sprintf("%x", sha256.Sum256(archive))
+// TestCacheOfCargoAndPip: the crates and wheels of one sandbox's lock files are in the next one, which has no
+// network, where cargo and pip look for them, and what a guest writes there stays its own.
+func TestCacheOfCargoAndPip(t *testing.T) {
+	archive, wheel := []byte("a crate "+rand.Text()), []byte("a wheel "+rand.Text())
+	sum, wheelSum := fmt.Sprintf("%x", sha256.Sum256(archive)), fmt.Sprintf("%x", sha256.Sum256(wheel))
 	var srv *httptest.Server
 	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -173,6 +173,10 @@ func TestCacheOfCargo(t *testing.T) {
 			fmt.Fprintf(w, `{"name":"good","vers":"1.0.0","deps":[],"cksum":"%s","features":{},"yanked":false}`+"\n", sum)
 		case "/dl/good/1.0.0/download":
 			_, _ = w.Write(archive)
+		case "/simple/good/":
+			fmt.Fprintf(w, `<a href="/files/good-1.0-py3-none-any.whl#sha256=%s">good</a>`, wheelSum)
+		case "/files/good-1.0-py3-none-any.whl":
+			_, _ = w.Write(wheel)
 		default:
 			http.NotFound(w, r)
 		}
@@ -189,10 +193,11 @@ func TestCacheOfCargo(t *testing.T) {
 	first, second := project(t, "cargo-first"), project(t, "cargo-second")
 	for _, dir := range []string{first, second} {
 		writeFile(t, filepath.Join(dir, "Cargo.lock"), fmt.Sprintf("version = 4\n\n[[package]]\nname = \"good\"\nversion = \"1.0.0\"\nsource = %q\nchecksum = %q\n", public, sum))
+		writeFile(t, filepath.Join(dir, "requirements.txt"), "good==1.0 --hash=sha256:"+wheelSum+"\n")
 	}
 	run := func(dir string, args ...string) string {
 		t.Helper()
-		r := bawnAt(t.Context(), dir, nil, []string{"CARGO_HOME=" + home}, args...)
+		r := bawnAt(t.Context(), dir, nil, []string{"CARGO_HOME=" + home, "PIP_INDEX_URL=" + srv.URL + "/simple"}, args...)
 		if r.code != 0 {
 			t.Fatalf("bawn %q: exit status %d\n%s%s%s", args, r.code, r.out, r.err, logs(dir))
 		}
@@ -200,15 +205,17 @@ func TestCacheOfCargo(t *testing.T) {
 	}
 	must(t, base, "cache", "prune")
 	t.Cleanup(func() { bawn(t, base, "cache", "prune") })
-	run(first, "run", "--cache", "cargo", "--allow", "host"+srv.URL[strings.LastIndexByte(srv.URL, ':'):], "--", "true")
-	if out := run(first, "cache", "fill"); !strings.Contains(out, "cargo: 2 files in 1 lock file") || strings.Contains(out, "not") {
+	run(first, "run", "--cache", "cargo,pip", "--allow", "host"+srv.URL[strings.LastIndexByte(srv.URL, ':'):], "--", "true")
+	if out := run(first, "cache", "fill"); !strings.Contains(out, "cargo: 2 files in 1 lock file") || !strings.Contains(out, "pip: 1 file in 1 lock file") || strings.Contains(out, "not") {
 		t.Errorf("cache fill: %s", out)
 	}
 	const check = `cd $HOME/.cargo/registry
 for d in cache/*; do sha256sum $d/good-1.0.0.crate | cut -d' ' -f1; done
 for d in index/*; do [ -s $d/config.json ]; tr '\0' '\n' < $d/.cache/go/od/good | grep -o '"cksum":"[^"]*"'; done
-[ "$(id -un)" = "$(stat -c %U .)" ]; [ "$(id -un)" = "$(stat -c %U cache/*/good-1.0.0.crate | sort -u)" ]`
-	want := strings.Repeat(sum+"\n", 2) + strings.Repeat(`"cksum":"`+sum+`"`+"\n", 2)
+[ "$(id -un)" = "$(stat -c %U .)" ]; [ "$(id -un)" = "$(stat -c %U cache/*/good-1.0.0.crate | sort -u)" ]
+cd $HOME/.cache/pip; [ "$(id -un)" = "$(stat -c %U .)" ]; [ -w . ]
+sha256sum wheels/good-1.0-py3-none-any.whl http-v2/*/*/*/*/*/*.body | cut -d' ' -f1; cd $HOME/.cargo/registry`
+	want := strings.Repeat(sum+"\n", 2) + strings.Repeat(`"cksum":"`+sum+`"`+"\n", 2) + strings.Repeat(wheelSum+"\n", 2)
 	// cargo locks files there, replaces entries of the index and unpacks crates beside the archives.
 	const write = `; mkdir -p src/x; echo own > src/x/own; for d in cache/*; do flock $d/.lock true; echo poison > $d/new; mv $d/new $d/good-1.0.0.crate; done
 ! sudo sh -c 'echo poison > /opt/bawn/caches/cargo/x' 2>/dev/null; cat cache/*/good-1.0.0.crate`
@@ -218,7 +225,7 @@ for d in index/*; do [ -s $d/config.json ]; tr '\0' '\n' < $d/.cache/go/od/good 
 	}
 	must(t, first, "rm", "--force")
 	srv.Close()
-	if out := run(second, "run", "--cache", "cargo", "--", "sh", "-euc", check+"; [ ! -e src/x ]"); out != want {
+	if out := run(second, "run", "--cache", "cargo,pip", "--", "sh", "-euc", check+"; [ ! -e src/x ]"); out != want {
 		t.Errorf("the next sandbox: %q, want %q", out, want)
 	}
 }
