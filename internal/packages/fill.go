@@ -39,6 +39,9 @@ const (
 	stallLimit = 30 * time.Second // until the registry's answer begins or goes on
 )
 
+// chosenTitle is the first line of a list of chosen files, which may name none.
+const chosenTitle = "chosen\n"
+
 // maxChosenText bounds a list of chosen files, in bytes.
 const maxChosenText = 64 << 10
 
@@ -251,11 +254,12 @@ func linkTo(link, file string) string { return strings.Repeat("../", strings.Cou
 // lock file now.
 func (s *Store) hasChosen(kind sandbox.Cache, path string) bool {
 	text, err := regular.Read(path, maxChosenText, 0)
-	if err != nil || len(text) == 0 {
+	lines, ok := strings.CutPrefix(string(text), chosenTitle)
+	if err != nil || !ok {
 		return false
 	}
 	now := time.Now()
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(lines) {
 		if os.Chtimes(filepath.Join(s.Folder(kind), strings.TrimSuffix(line, "\n")), now, now) != nil {
 			return false
 		}
@@ -362,7 +366,7 @@ func (f *filler) fetchChosen(ctx context.Context, w want) error {
 	if err != nil {
 		return err
 	}
-	var chosen strings.Builder
+	chosen := bytes.NewBufferString(chosenTitle)
 	for _, file := range files {
 		if !f.store.has(f.kind, file) {
 			err := f.mayFetch()
@@ -373,7 +377,7 @@ func (f *filler) fetchChosen(ctx context.Context, w want) error {
 				return fmt.Errorf("%s: %w", file.name, err)
 			}
 		}
-		fmt.Fprintf(&chosen, "%s\n%s\n", file.file, file.beside.file)
+		fmt.Fprintf(chosen, "%s\n%s\n", file.file, file.beside.file)
 	}
 	return f.store.placeText(f.kind, beside{w.file, chosen.String()})
 }

@@ -300,7 +300,7 @@ func pipHTML(text []byte) (list []pipFile, err error) {
 var pipFileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.(whl|tar\.gz|zip)$`)
 
 // choose returns the files with hashes of the lock file: the wheels that a guest can install, or the
-// sources if there are none.
+// sources if there are none; nothing for a package of other systems.
 func (i *pipIndexOf) choose(page string, files []pipFile, hashes map[string]bool) ([]want, error) {
 	at, err := url.Parse(page)
 	if err != nil {
@@ -329,8 +329,8 @@ func (i *pipIndexOf) choose(page string, files []pipFile, hashes map[string]bool
 		wheels = sources
 	}
 	switch {
-	case len(wheels) == 0:
-		return nil, errors.New("the index has no file for this guest with a hash of the lock file")
+	case len(seen) == 0:
+		return nil, errors.New("the index has no file with a hash of the lock file")
 	case len(wheels) > maxChosen:
 		return nil, fmt.Errorf("more than %d files of it fit this guest", maxChosen)
 	}
