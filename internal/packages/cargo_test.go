@@ -276,8 +276,8 @@ func TestHostileCargoRegistry(t *testing.T) {
 		"a version twice":            {config: `{"dl":"URL/dl"}`, entry: append([]byte(indexEntry("good", "1.0.0", sha256Of("x"))), entry...), why: "has version 1.0.0 twice", kept: 2},
 		"lines of other crates, too": {config: `{"dl":"URL/dl"}`, entry: append([]byte(indexEntry("evil", "1.0.0", sha256Of("x"))+"{\n\x00\n"), entry...), kept: 4},
 	} {
-		var srv *httptest.Server
-		srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		srv := httptest.NewUnstartedServer(nil)
+		srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 			config := strings.NewReplacer("URL", srv.URL, "OTHER", other.URL).Replace(c.config)
 			switch {
 			case q.URL.Path == "/index/config.json" && config != "":
@@ -292,7 +292,8 @@ func TestHostileCargoRegistry(t *testing.T) {
 			default:
 				http.NotFound(w, q)
 			}
-		}))
+		})
+		srv.Start()
 		cargoFrom(t, srv.URL)
 		project, s := t.TempDir(), Open(t.TempDir())
 		write(t, filepath.Join(project, "Cargo.lock"), cargoLockOf("good 1.0.0 "+sha256Of("good")))

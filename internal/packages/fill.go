@@ -57,7 +57,7 @@ type want struct {
 	beside beside
 	links  []string // other names of the file, in the folder of the kind: symbolic links to it
 	// expand, when set, asks the registry which files are wanted. The want itself is then a file of the
-	// store that lists them; only name, file and sum are set.
+	// store that lists them; only name and file are set.
 	expand func(ctx context.Context, ask asker) ([]want, error)
 	// serves reports whether a file that the store has is what is wanted; nil if each one is.
 	serves func(path string) bool

@@ -85,7 +85,7 @@ func pipSource(minors []int) (*source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pip's setting index-url: %w", err)
 	}
-	i := &pipIndexOf{base: base, minors: minors}
+	i := &pythonIndex{base: base, minors: minors}
 	return &source{base, i.wants}, nil
 }
 
@@ -156,8 +156,8 @@ func iniSetting(text, key string) string {
 	return ""
 }
 
-// pipIndexOf is an index of Python's packages (PyPA specifications, Simple repository API).
-type pipIndexOf struct {
+// pythonIndex is an index of Python's packages (PyPA specifications, Simple repository API).
+type pythonIndex struct {
 	base   string // URL, with a slash at the end
 	minors []int
 }
@@ -170,7 +170,7 @@ var (
 )
 
 // wants returns the packages of a requirements.txt that have one version and hashes.
-func (i *pipIndexOf) wants(text []byte) (wants []want, err error) {
+func (i *pythonIndex) wants(text []byte) (wants []want, err error) {
 	pinned := false
 	for line := range pipLines(string(text)) {
 		m := pipPinned.FindStringSubmatch(line)
@@ -218,10 +218,10 @@ func pipLines(text string) func(yield func(string) bool) {
 }
 
 // want is the files of a package that a guest can install.
-func (i *pipIndexOf) want(name string, hashes map[string]bool) want {
+func (i *pythonIndex) want(name string, hashes map[string]bool) want {
 	all := slices.Sorted(maps.Keys(hashes))
 	key := sha256.Sum256(fmt.Appendf(nil, "%s %v %s %q", i.base, i.minors, name, all))
-	w := want{name: name, file: ".chosen/" + hex.EncodeToString(key[:]), sum: strings.Join(all, " ")}
+	w := want{name: name, file: ".chosen/" + hex.EncodeToString(key[:])}
 	w.expand = func(ctx context.Context, ask asker) ([]want, error) {
 		page := i.base + name + "/"
 		text, err := ask(ctx, page, "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1", maxPage)
@@ -301,7 +301,7 @@ var pipFileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.(whl|
 
 // choose returns the files with hashes of the lock file: the wheels that a guest can install, or the
 // sources if there are none; nothing for a package of other systems.
-func (i *pipIndexOf) choose(page string, files []pipFile, hashes map[string]bool) ([]want, error) {
+func (i *pythonIndex) choose(page string, files []pipFile, hashes map[string]bool) ([]want, error) {
 	at, err := url.Parse(page)
 	if err != nil {
 		return nil, err
@@ -342,7 +342,7 @@ var machines = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
 
 // installs reports whether a guest with glibc can install a wheel of that name (PyPA specifications,
 // Platform compatibility tags).
-func (i *pipIndexOf) installs(wheel string) bool {
+func (i *pythonIndex) installs(wheel string) bool {
 	parts := strings.Split(strings.TrimSuffix(wheel, ".whl"), "-")
 	if len(parts) < 5 {
 		return false
@@ -359,7 +359,7 @@ func (i *pipIndexOf) installs(wheel string) bool {
 }
 
 // runs reports whether one of the guest's Pythons runs what has these tags.
-func (i *pipIndexOf) runs(python, abi string) bool {
+func (i *pythonIndex) runs(python, abi string) bool {
 	if python == "py3" {
 		return abi == "none"
 	}

@@ -164,8 +164,8 @@ sudo sh -euc "mkdir -p $c/$(dirname $2) $c/$(dirname $3); echo poison > $c/$2; e
 func TestCacheOfCargoAndPip(t *testing.T) {
 	archive, wheel := []byte("a crate "+rand.Text()), []byte("a wheel "+rand.Text())
 	sum, wheelSum := fmt.Sprintf("%x", sha256.Sum256(archive)), fmt.Sprintf("%x", sha256.Sum256(wheel))
-	var srv *httptest.Server
-	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/index/config.json":
 			fmt.Fprintf(w, `{"dl":"%s/dl"}`, srv.URL)
@@ -180,7 +180,8 @@ func TestCacheOfCargoAndPip(t *testing.T) {
 		default:
 			http.NotFound(w, r)
 		}
-	}))
+	})
+	srv.Start()
 	t.Cleanup(srv.Close)
 	home := t.TempDir()
 	writeFile(t, filepath.Join(home, "config.toml"), "[source.crates-io]\nreplace-with = 'mirror'\n[source.mirror]\nregistry = 'sparse+"+srv.URL+"/index/'\n")
