@@ -138,6 +138,8 @@ func (r *Resolver) fill(out *dns.Msg, q dns.Question, seen func(Question, bool))
 		v4, v6, err := r.Table.Addresses(name)
 		if err != nil {
 			out.Rcode = dns.RcodeServerFailure
+			question.Note = "not answered: " + err.Error()
+			seen(question, true)
 			return
 		}
 		addrs = []netip.Addr{v4, v6}

@@ -241,3 +241,17 @@ func FuzzDNS(f *testing.F) {
 		}
 	})
 }
+
+// TestDNSOutOfAddresses: the log says why a name that is allowed is not answered.
+func TestDNSOutOfAddresses(t *testing.T) {
+	r, _, _ := testResolver()
+	r.Table = NewTable(netip.MustParsePrefix("198.18.0.0/30"), testPool6)
+	var notes []string
+	seen := func(q Question, _ bool) { notes = append(notes, q.Note) }
+	for _, name := range []string{"a", "b", "c"} {
+		ask(t, r, seen, name+".wild.example.", dns.TypeA)
+	}
+	if m := ask(t, r, seen, "d.wild.example.", dns.TypeA); m.Rcode != dns.RcodeServerFailure || len(notes) != 4 || notes[1] != "" || !strings.Contains(notes[3], ErrFull.Error()) {
+		t.Errorf("%v, logged %q", m, notes)
+	}
+}

@@ -115,7 +115,7 @@ func (s *settings) parse(printed string, expand func(string) string) {
 			s.setAgent(value, expand)
 		case "userknownhostsfile", "globalknownhostsfile":
 			for f := range strings.FieldsSeq(value) {
-				if f != "none" {
+				if f != "none" && f != os.DevNull {
 					s.knownHosts = append(s.knownHosts, expand(f))
 				}
 			}

@@ -60,6 +60,9 @@ func TestSettings(t *testing.T) {
 Host quiet.example.org
 	IdentityAgent none
 	UserKnownHostsFile none
+Host null.example.org
+	UserKnownHostsFile /dev/null
+	IdentityFile /dev/null
 `)
 	read := func(name string) *settings {
 		s, err := readSettings(t.Context(), name, "git")
@@ -75,6 +78,11 @@ Host quiet.example.org
 	}
 	if s := read("quiet.example.org"); s.agent != "" || slices.Contains(s.knownHosts, "none") {
 		t.Errorf("%+v", s)
+	}
+	if s := read("null.example.org"); slices.Contains(s.knownHosts, os.DevNull) {
+		t.Errorf("%+v", s)
+	} else if _, _, err := s.keys(t.Context()); err == nil || strings.Contains(err.Error(), "can change") {
+		t.Error(err)
 	}
 	s = read("other.example.org")
 	if s.agent != "/run/agent" || s.onlyNamed || !slices.Contains(s.keyFiles, filepath.Join(home, ".ssh/id_ed25519")) || !slices.Contains(s.knownHosts, "/etc/ssh/ssh_known_hosts") {
