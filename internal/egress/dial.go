@@ -125,7 +125,8 @@ func (d *dialer) addresses(ctx context.Context, to policy.Flow) ([]netip.Addr, e
 	return good[:min(len(good), maxAttempts)], nil
 }
 
-// lookup resolves a name, or returns an answer that is at most resolveTTL old.
+// lookup resolves a name, or returns an answer that is at most resolveTTL old. Errors: *deniedError if there are too many
+// addresses to judge all of them, or the resolver's.
 func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	if r, ok := d.recall(name); ok && !r.failed {
 		return r.addrs, nil
@@ -137,8 +138,11 @@ func (d *dialer) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	var plain []netip.Addr
 	for _, a := range addrs {
 		// Resolvers give IPv4 as mapped IPv6: judge what will be dialled.
-		if a = a.Unmap(); !slices.Contains(plain, a) && len(plain) < maxAddresses {
+		if a = a.Unmap(); !slices.Contains(plain, a) {
 			plain = append(plain, a)
+		}
+		if len(plain) > maxAddresses {
+			return nil, deny(policy.Flow{}, "%s has more than %d addresses", name, maxAddresses)
 		}
 	}
 	d.remember(name, resolved{addrs: plain, until: time.Now().Add(resolveTTL)})

@@ -109,7 +109,10 @@ func (d *dialer) judgeBeside(ctx context.Context, to policy.Flow) error {
 	asking, cancel := context.WithTimeout(ctx, resolveBesideTime)
 	defer cancel()
 	addrs, err := d.lookup(asking, to.Name)
+	denied, many := asDenied(err)
 	switch {
+	case many:
+		return denied
 	case ctx.Err() != nil: // the flow ended: that says nothing about the name
 		return ctx.Err()
 	case err != nil:
