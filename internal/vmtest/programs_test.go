@@ -29,31 +29,33 @@ import (
 //	dir: name      the case works in this directory, with the other cases that name it
 //	host: script   runs on the host before
 //	edit: script   runs on the host at each `edited` of the case; $N counts from 1
-//	where: host    the whole script runs on the host; ssh and its like use the file $SSH_CONFIG, and $HOST
+//	where: host    the whole script runs on the host; ssh and its like use the file $SSH_CONFIG, and $HOST;
+//	               $PORT is a port that is free there
+//	apt: package ...  is installed in the sandbox before, beyond what the default image has
+//	npm: package ...  likewise, with --global
+//	needs: tool ...   without these programs on the host the case is skipped
 //
 // The functions that a script may call are in testdata/programs/lib/lib.sh.
 
-// programsEnv is the variable that, set to 1, lets TestPrograms run. It fetches some 500 MB of
-// packages and takes the better part of an hour under software emulation.
+// programsEnv is the variable that, set to 1, lets TestPrograms run. All cases together fetch some 700 MB of
+// packages and take the better part of two hours under software emulation.
 const programsEnv = "BAWN_TEST_PROGRAMS"
 
 const (
-	// programLimit bounds one case.
-	programLimit = 15 * time.Minute
-	// installLimit bounds the installation of all programs.
+	// programLimit bounds one case. The longest makes an image of Docker from some 120 packages of Debian.
+	programLimit = 45 * time.Minute
+	// installLimit bounds the installation of what one case needs.
 	installLimit = 30 * time.Minute
 )
 
 // programPresets are the rules that the programs are fetched under, as a user would allow them.
 var programPresets = []string{"preset:debian", "preset:npm", "preset:go"}
 
-// programPackages are fetched by apt, in addition to what the default image has.
-const programPackages = "cargo golang-go htop mariadb-server postgresql python3-lmdb python3-setuptools python3-venv redis-server vim"
-
 // programCase is a real program at work.
 type programCase struct {
 	name, script           string
 	dir, host, edit, where string
+	apt, npm, needs        string
 }
 
 // parsePrograms reads the cases of a file.
@@ -78,7 +80,7 @@ func parsePrograms(text string) ([]programCase, error) {
 
 // header takes the comment before a script, and the script.
 func (c *programCase) header(text string) error {
-	fields := map[string]*string{"dir": &c.dir, "host": &c.host, "edit": &c.edit, "where": &c.where}
+	fields := map[string]*string{"dir": &c.dir, "host": &c.host, "edit": &c.edit, "where": &c.where, "apt": &c.apt, "npm": &c.npm, "needs": &c.needs}
 	c.script, _ = cutHeader(text, fields)
 	if c.where != "" && c.where != "host" {
 		return errors.New("where: " + c.where)
@@ -95,8 +97,7 @@ func TestPrograms(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases: %v", err)
 	}
-	dir := project(t, "programs")
-	installPrograms(t, dir)
+	b := &programsBox{dir: project(t, "programs")}
 	for _, f := range files {
 		cases, err := parsePrograms(readFile(t, f))
 		if err != nil {
@@ -104,30 +105,72 @@ func TestPrograms(t *testing.T) {
 		}
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".sh"), func(t *testing.T) {
 			for _, c := range cases {
-				t.Run(c.name, func(t *testing.T) { c.run(t, dir) })
+				t.Run(c.name, func(t *testing.T) {
+					c.require(t)
+					b.install(t, c.apt, c.npm)
+					c.run(t, b.dir)
+				})
 			}
 		})
 	}
-	t.Run("screen", func(t *testing.T) { programsOnScreen(t, dir) })
+	t.Run("screen", func(t *testing.T) {
+		b.install(t, "htop vim", "")
+		programsOnScreen(t, b.dir)
+	})
 }
 
-// installPrograms makes the sandbox, and installs the programs in it by apt and npm.
-func installPrograms(t *testing.T, dir string) {
-	args := []string{"run", "--memory", "3G"}
-	for _, p := range programPresets {
-		args = append(args, "--allow", p)
+// require skips the test where the host lacks a program.
+func (c *programCase) require(t *testing.T) {
+	for tool := range strings.FieldsSeq(c.needs) {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the host has no %s: install it", tool)
+		}
 	}
-	args = append(args, "-n", "--", "bash", "-euc", `export DEBIAN_FRONTEND=noninteractive
-sudo apt-get -qq update
-sudo -E apt-get -qq install --no-install-recommends $0 >/tmp/apt.log 2>&1 || { tail -n 50 /tmp/apt.log; exit 1; }
-sudo npm install --silent --global --no-audit --no-fund pnpm@10 yarn@1`, programPackages)
+}
+
+// programsBox is the sandbox of the suite.
+type programsBox struct {
+	dir string          // its project
+	has map[string]bool // what was installed; nil before the sandbox is there
+}
+
+// installScript installs the packages of apt in $0 and those of npm in $1.
+const installScript = `export DEBIAN_FRONTEND=noninteractive
+[ -z "$0" ] || sudo -E apt-get -qq install --no-install-recommends $0 >/tmp/apt.log 2>&1 || { tail -n 50 /tmp/apt.log; exit 1; }
+[ -z "$1" ] || sudo npm install --silent --global --no-audit --no-fund $1`
+
+// install makes the sandbox, if it is not there yet, and installs the packages of apt and npm that it lacks.
+func (b *programsBox) install(t *testing.T, apt, npm string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
 	defer cancel()
 	began := time.Now()
-	if r := bawnAt(ctx, dir, nil, nil, args...); r.code != 0 {
-		t.Fatalf("the programs are not installed: %+v", r)
+	if b.has == nil {
+		args := []string{"run", "--memory", "3G"}
+		for _, p := range programPresets {
+			args = append(args, "--allow", p)
+		}
+		if r := bawnAt(ctx, b.dir, nil, nil, append(args, "-n", "--", "sudo", "apt-get", "-qq", "update")...); r.code != 0 {
+			t.Fatalf("there is no sandbox with lists of packages: %+v", r)
+		}
+		b.has = map[string]bool{}
 	}
-	t.Logf("installed in %v", time.Since(began).Round(time.Second))
+	apt, npm = b.lacks(apt), b.lacks(npm)
+	if apt == "" && npm == "" {
+		return
+	}
+	if r := bawnAt(ctx, b.dir, nil, nil, "run", "-n", "--", "bash", "-euc", installScript, apt, npm); r.code != 0 {
+		t.Fatalf("%s %s: not installed: %+v", apt, npm, r)
+	}
+	for p := range strings.FieldsSeq(apt + " " + npm) {
+		b.has[p] = true
+	}
+	t.Logf("%s %s: installed in %v", apt, npm, time.Since(began).Round(time.Second))
+}
+
+// lacks returns those of the packages that are not installed yet.
+func (b *programsBox) lacks(packages string) string {
+	return strings.Join(slices.DeleteFunc(strings.Fields(packages), func(p string) bool { return b.has[p] }), " ")
 }
 
 // run runs the case in the project. One that fails in the sandbox runs again on the guest's own
@@ -149,7 +192,7 @@ func (c *programCase) run(t *testing.T, project string) {
 	if c.where == "host" {
 		writeFile(t, config, must(t, dir, "ssh-config"))
 	}
-	env := append(daysEnv(t, ""), "SSH_CONFIG="+config, "HOST=bawn-"+filepath.Base(project))
+	env := append(daysEnv(t, ""), "SSH_CONFIG="+config, "HOST=bawn-"+filepath.Base(project), fmt.Sprint("PORT=", freePort(t)))
 	if o := runDay("set -eu\n"+c.host, dir, env); o.code != "0" {
 		t.Fatalf("the host's part: %+v", o)
 	}

@@ -32,6 +32,7 @@ make -q
 
 ### go
 # A module with a dependency; caches on the share as well; the second build compiles nothing.
+# apt: golang-go
 export GOCACHE=$PWD/cache GOMODCACHE=$PWD/modules GOFLAGS=-modcacherw GOTOOLCHAIN=local
 go version
 mkdir m && cd m
@@ -70,6 +71,7 @@ go mod verify
 
 ### cargo
 # A program and its library; the second build is fresh.
+# apt: cargo
 cargo --version
 export CARGO_HOME=$PWD/home
 cargo new -q --lib lib --vcs none
@@ -85,6 +87,7 @@ is 43 "$(cargo run -q --offline)"
 
 ### python
 # An environment, a package installed into it by pip, and its byte code.
+# apt: python3-setuptools python3-venv
 python3 --version
 python3 -m venv --system-site-packages v
 mkdir -p p/mod

@@ -39,6 +39,7 @@ is "$(seq -s, 0 5)" "$(sqlite3 x 'select group_concat(n) from t')"
 
 ### lmdb
 # A database that is one large mapping, of two processes (MAP_SHARED, a sparse file).
+# apt: python3-lmdb
 python3 - <<'END'
 import lmdb, os
 print("lmdb", lmdb.version())
@@ -56,6 +57,7 @@ END
 ### postgres
 # Of its own user, with its data on the share (lima-vm/lima#607): load, kill -9 of all its processes, recovery.
 # The tables of pgbench always have the same sums.
+# apt: postgresql
 export PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)
 pg() { sudo -u postgres env PATH="$PATH" PGHOST=/tmp PGPORT=5544 LC_ALL=C.UTF-8 "$@"; }
 postgres --version
@@ -86,6 +88,7 @@ pg pg_checksums --check -D "$PWD/data" | grep 'Bad checksums:  0'
 
 ### redis
 # Its log is appended to, and read after a kill -9.
+# apt: redis-server
 redis-server --version
 mkdir rd
 start() { redis-server --dir "$PWD/rd" --appendonly yes --appendfsync always --port 6399 --save '' >>log 2>&1 & eventually redis-cli -p 6399 ping; }
@@ -101,6 +104,7 @@ redis-check-rdb rd/dump.rdb | grep -q 'RDB looks OK'
 
 ### mariadb
 # InnoDB of its own user with direct and asynchronous input and output, load by four clients, kill -9, recovery.
+# apt: mariadb-server
 export PATH=$PATH:/usr/sbin
 mariadbd --version
 mkdir data

@@ -13,6 +13,7 @@ node_modules/.bin/vite --version
 
 ### pnpm
 # The store beside the packages, hard links and all (docker/for-mac#6787: files that are there are not found).
+# npm: pnpm@10
 echo "pnpm $(pnpm --version)"
 rm -rf pnpm && mkdir pnpm && cp package.json pnpm/ && cd pnpm
 pnpm config set --location=project store-dir "$PWD/store"
@@ -24,17 +25,57 @@ is "Version 5.9.3" "$(node_modules/.bin/tsc --version)"
 pnpm store status
 
 ### yarn
-# The classic one.
+# The classic one, with its cache on the share: from its lock file, a package added, a script, and again from the cache alone.
+# npm: yarn@1
 echo "yarn $(yarn --version)"
-rm -rf yarn && mkdir yarn && cp package.json yarn/ && cd yarn
-yarn install --no-progress --non-interactive --silent
-yarn check --integrity --silent
+rm -rf yarn && mkdir yarn && few >yarn/package.json && cd yarn
+y() { yarn --cache-folder "$PWD/cache" --no-progress --non-interactive "$@"; }
+y install --silent
+rm -rf node_modules cache
+y install --silent --frozen-lockfile
+y check --integrity --silent
+y add --silent --dev --exact picocolors@1.1.1
+jq '.scripts = {"tsc": "tsc --version", "color": "node color.js"}' package.json >new && mv new package.json
+echo 'console.log(require("picocolors").isColorSupported)' >color.js
+is "Version 5.9.3" "$(y run --silent tsc)"
+is false "$(NO_COLOR=1 y run --silent color)"
+sum=$(sum_of node_modules .yarn-integrity)
 rm -rf node_modules
-yarn install --frozen-lockfile --offline --no-progress --silent || yarn install --frozen-lockfile --no-progress --silent
-is "Version 5.9.3" "$(node_modules/.bin/tsc --version)"
+y install --silent --frozen-lockfile --offline
+is "$sum" "$(sum_of node_modules .yarn-integrity)"
+
+### yarn berry
+# Yarn 4 as its projects have it: its program in the project, packages in node_modules, the cache in the project.
+# npm: yarn@1
+rm -rf berry && mkdir -p berry/.yarn/releases && few >berry/package.json && cd berry
+npm install --silent --no-audit --no-fund --prefix tool @yarnpkg/cli-dist@4.18.1
+mv tool/node_modules/@yarnpkg/cli-dist/bin/yarn.js .yarn/releases/yarn.cjs
+rm -r tool
+cat >.yarnrc.yml <<'END'
+enableGlobalCache: false
+enableTelemetry: false
+nodeLinker: node-modules
+yarnPath: .yarn/releases/yarn.cjs
+END
+: >yarn.lock # its own project
+y() { yarn "$@" >log 2>&1 || { tail -n 50 log; exit 1; }; }
+is 4.18.1 "$(yarn --version)" # the classic one runs that of the project
+y install
+rm -rf node_modules .yarn/cache
+y install --immutable
+y add --dev --exact picocolors@1.1.1
+jq '.scripts = {"tsc": "tsc --version", "color": "node color.js"}' package.json >new && mv new package.json
+echo 'console.log(require("picocolors").isColorSupported)' >color.js
+is "Version 5.9.3" "$(yarn run tsc)"
+is false "$(NO_COLOR=1 yarn run color)"
+sum=$(sum_of node_modules .yarn-state.yml)
+rm -rf node_modules
+YARN_ENABLE_NETWORK=0 y install --immutable --immutable-cache
+is "$sum" "$(sum_of node_modules .yarn-state.yml)"
 
 ### packages with guarded names
 # A package with folders that are guarded on the host (.vscode, .husky), as archives: the managers move folders.
+# npm: pnpm@10 yarn@1
 rm -rf guarded && mkdir -p guarded/pack/.vscode guarded/pack/.husky guarded/npm guarded/pnpm guarded/yarn && cd guarded
 echo '{"name": "pack", "version": "1.0.0"}' >pack/package.json
 echo '{}' >pack/.vscode/settings.json

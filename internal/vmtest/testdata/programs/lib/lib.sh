@@ -23,3 +23,7 @@ edited() {
 packages() {
 	[ -e node_modules/.package-lock.json ] || npm ci --no-audit --no-fund --loglevel=error
 }
+# sum_of prints one sum of all files of a tree, but those with a name.
+sum_of() { find "$1" -type f ! -name "$2" | sort | xargs -d '\n' sha256sum | sha256sum; }
+# few prints a list of the packages of JavaScript without the largest trees.
+few() { jq 'del(.devDependencies["nodemon", "webpack", "webpack-cli"])' package.json; }
