@@ -68,7 +68,7 @@ test-build: setup build ## Run the tests of bawn image build, of features and of
 
 .PHONY: test-programs
 test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox and let them work on a share (TESTS=kind/case)
-	BAWN_TEST_PROGRAMS=1 $(VMTEST) -timeout 3h -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
+	BAWN_TEST_PROGRAMS=1 $(VMTEST) -timeout 5h -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
 
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)

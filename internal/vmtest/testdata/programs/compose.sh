@@ -15,6 +15,7 @@ FROM packages
 RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends postgresql && rm -rf /var/lib/postgresql/*/main
 COPY entry.sh /
 ENV PGDATA=/data PGUSER=postgres
+STOPSIGNAL SIGINT
 ENTRYPOINT ["/entry.sh"]
 CMD ["postgres"]
 END
