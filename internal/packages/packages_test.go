@@ -588,6 +588,39 @@ func TestTheHashOfAModuleStaysWithIt(t *testing.T) {
 	}
 }
 
+// TestAttackLieAboutAModule: a go.sum with another hash of a module neither keeps the module out for the
+// other go.sum of a project, whichever is read first, nor leaves its own hash beside the archive, from
+// which Go would take it.
+func TestAttackLieAboutAModule(t *testing.T) {
+	m := module.Version{Path: "example.org/m", Version: "v1.0.0"}
+	archive, sum := goModule(t, m, map[string]string{"go.mod": "module example.org/m\n"})
+	const at = "example.org/m/@v/v1.0.0"
+	files := map[string][]byte{"/" + at + ".zip": archive, "/" + at + ".info": []byte(`{"Version":"v1.0.0"}`)}
+	serve(t, files)
+	project, s := t.TempDir(), Open(t.TempDir())
+	lie := "h1:" + base64.StdEncoding.EncodeToString(make([]byte, 32))
+	for dir, h := range map[string]string{"a": lie, "b": sum, "c": lie} {
+		write(t, filepath.Join(project, dir, "go.sum"), m.Path+" v1.0.0 "+h+"\n")
+	}
+	check := func(when, content, hash string) {
+		t.Helper()
+		got := stored(t, s, sandbox.CacheGo)
+		if got[at+".zip"] != content || got[at+".ziphash"] != hash {
+			t.Errorf("%s: the hash is %s, the archive has %d bytes", when, got[at+".ziphash"], len(got[at+".zip"]))
+		}
+	}
+	if res := fill(t, s, project, anything, sandbox.CacheGo)[0]; res.Named != 3 || res.Added != 2 || res.Left != 1 {
+		t.Errorf("%+v", res)
+	}
+	check("with a lie", string(archive), sum)
+	// The proxy of the host's settings is another one now, with another module of that name.
+	other, otherSum := goModule(t, m, map[string]string{"go.mod": "module example.org/m\n", "x.go": "package m\n"})
+	files["/"+at+".zip"] = other
+	write(t, filepath.Join(project, "b/go.sum"), m.Path+" v1.0.0 "+otherSum+"\n")
+	fill(t, s, project, anything, sandbox.CacheGo)
+	check("from another proxy", string(other), otherSum)
+}
+
 // TestAttackManySmallFiles: files count by the blocks that they take on the disk, so that small ones
 // without end do not fill it.
 func TestAttackManySmallFiles(t *testing.T) {
