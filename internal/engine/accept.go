@@ -20,7 +20,7 @@ import (
 // written is what was read here, whatever the guest does to its versions meanwhile, and only
 // over what the host had here.
 type Acceptance struct {
-	// Shown are the versions, for the person to see: each as in a Review.
+	// Shown are the versions, for the person to see: each as in a Review, with the whole difference.
 	Shown []ReviewKept
 	// Same are paths on the host of which the guest has a version that does not differ. Apply drops
 	// these versions, so that the guest sees the host's files again.
@@ -68,7 +68,7 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		differ, differs := beneath(at, all, marked)
 		for _, v := range differ {
 			a.list = append(a.list, v)
-			a.Shown = append(a.Shown, v.Kept)
+			a.Shown = append(a.Shown, v.shown())
 		}
 		equal, equals := beneath(at, same, marked)
 		for _, v := range equal {
@@ -87,6 +87,15 @@ func (e *Engine) Accept(name string, paths []string) (*Acceptance, error) {
 		}
 	}
 	return a, a.check()
+}
+
+// shown returns a version as a person sees it who is to agree to it: with all of the difference.
+func (v *version) shown() ReviewKept {
+	k := v.Kept
+	if v.whole != nil {
+		k.Diff, k.Cut, k.Note = v.whole(), false, ""
+	}
+	return k
 }
 
 // beneath returns the versions of the list at a path and below it whose places are not marked yet,

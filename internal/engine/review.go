@@ -260,6 +260,9 @@ type version struct {
 	review.Kept
 	versions.Version
 	seen undo.Seen
+
+	// whole returns the whole difference, where Diff is not that; nil otherwise.
+	whole func() string
 }
 
 // place returns its path on the host.
@@ -343,6 +346,9 @@ func compareVersion(root *os.File, host string, v versions.Version) (p version, 
 		was = []byte(seen.Target + "\n")
 	}
 	p.Diff, p.Cut, p.Note = review.Diff(was, now)
+	if p.Cut || p.Note != "" {
+		p.whole = func() string { return review.WholeDiff(was, now) }
+	}
 	same := string(was) == string(now) && (v.Kind != versions.File || v.Exec == (seen.Mode&0o111 != 0))
 	return p, p.Status != review.Modified || !same
 }

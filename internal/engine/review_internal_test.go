@@ -147,6 +147,23 @@ func TestReview(t *testing.T) {
 	}
 }
 
+// TestAttackAcceptShowsAll: what is to be accepted is shown to its end, whatever it begins with.
+func TestAttackAcceptShowsAll(t *testing.T) {
+	for name, begin := range map[string]string{"long": strings.Repeat("# harmless\n", 20_000), "NUL": "#!/bin/sh\n# \x00\n"} {
+		t.Run(name, func(t *testing.T) {
+			r := newReviewed(t)
+			r.file(r.private, "d:.git/p:hooks/post-commit", begin+"evil --now\n", 0o755)
+			a, err := r.e.Accept("shop", []string{filepath.Join(r.dir, ".git/hooks/post-commit")})
+			if err != nil || len(a.Shown) != 1 {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			if k := a.Shown[0]; !strings.Contains(k.Diff, "+evil --now\n") || k.Cut || k.Note != "" {
+				t.Errorf("%d bytes are shown, cut %v, %q", len(k.Diff), k.Cut, k.Note)
+			}
+		})
+	}
+}
+
 // TestAccept: the host gets what was shown, of a directory each file, keeps its permissions, and
 // bawn undo takes it back; the guest has no version of its own any more.
 func TestAccept(t *testing.T) {

@@ -190,13 +190,19 @@ func Diff(was, now []byte) (text string, cut bool, note string) {
 	if !isText(was) || !isText(now) {
 		return "", false, "it is not text"
 	}
+	text = WholeDiff(was, now)
+	if len(text) > diffKept {
+		return text[:strings.LastIndexByte(text[:diffKept], '\n')+1], true, ""
+	}
+	return text, false, ""
+}
+
+// WholeDiff is Diff without a bound, and also for what is not text: a NUL must not hide from a person who is
+// asked to agree what a shell would run.
+func WholeDiff(was, now []byte) string {
 	out := diff.Diff("host", was, "guest", now)
 	for range 3 {
 		_, out, _ = bytes.Cut(out, []byte("\n"))
 	}
-	if len(out) > diffKept {
-		at := bytes.LastIndexByte(out[:diffKept], '\n') + 1
-		return string(out[:at]), true, ""
-	}
-	return string(out), false, ""
+	return string(out)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"bawn.dev/bawn/internal/share/guard"
 	"bawn.dev/bawn/internal/undo"
 )
 
@@ -322,6 +323,36 @@ func TestAttackRequestsThatChangeNothing(t *testing.T) {
 			request(f, lookup(t, f, rootID, "a"), lookup(t, f, rootID, "link"))
 			if res := undoAll(t, root, store, 1); len(res.Kept) > 0 || listing(t, root) != before {
 				t.Errorf("after the undo:\n%s%+v", listing(t, root), res.Kept)
+			}
+		})
+	}
+}
+
+// TestAttackUndoBringsWhatIsGuarded: the guest renames a directory in which guarded paths may lie, makes one of them
+// where it is free, in a way that no record has, and lets the person undo the rename.
+func TestAttackUndoBringsWhatIsGuarded(t *testing.T) {
+	for dir, file := range map[string]string{".claude": "settings.json", "deploy": "up.sh"} {
+		t.Run(dir, func(t *testing.T) {
+			root, store := t.TempDir(), t.TempDir()
+			writeFile(t, filepath.Join(root, "other"), "x")
+			if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(root, dir, "notes.md"), "x")
+			f := newTest(t, Options{Root: root, Undo: store, Guard: &guard.Options{Guard: []string{"deploy/*.sh"}}, Private: filepath.Join(t.TempDir(), "private")})
+			t.Cleanup(f.undo.Close)
+			h := header(rootID)
+			edit(t, f, rootID, "other", unix.O_RDWR, "guest") // so that there is something to undo
+			st := f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, dir, "n")
+			if st == fuse.OK { // what the guest makes when the records are full
+				recorder := f.undo
+				f.undo = nil
+				f.release(create(t, f, lookup(t, f, rootID, "n"), file, unix.O_RDWR, 0o755).Fh)
+				f.undo = recorder
+			}
+			undoAll(t, root, store, 1)
+			if _, err := os.Lstat(filepath.Join(root, dir, file)); err == nil || st != fuse.Status(unix.EXDEV) {
+				t.Errorf("the rename is answered %v, and the host has %s/%s: %v", st, dir, file, err == nil)
 			}
 		})
 	}

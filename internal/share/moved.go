@@ -143,19 +143,24 @@ func (f *fileSystem) checkNew(w who, s *spotAt, name string, typ uint16, target 
 	if f.rules == nil {
 		return nil
 	}
-	at := guard.Place{
-		Dir: s.view.chain.names, Name: name, Folds: f.folds,
-		Has:   func(name string) bool { _, err := statAt(s.dir.fd, name); return err == nil },
-		IsDir: func() bool { return false },
-
-		InRepository: func() bool { return f.inRepository(s) },
-	}
+	at := f.placeAt(s, name)
 	away := !s.private && typ == unix.S_IFLNK && (f.rules.MayLeadAway(at) || f.rules.LeadsOut(at, target))
 	if away || s.slot && typ != unix.S_IFREG && typ != unix.S_IFDIR && typ != unix.S_IFLNK {
 		f.events.note(w, guard.Refused, s.view.chain.names, name)
 		return unix.EPERM
 	}
 	return nil
+}
+
+// placeAt is a name in a directory for rules about links.
+func (f *fileSystem) placeAt(s *spotAt, name string) guard.Place {
+	return guard.Place{
+		Dir: s.view.chain.names, Name: name, Folds: f.folds,
+		Has:   func(name string) bool { _, err := statAt(s.dir.fd, name); return err == nil },
+		IsDir: func() bool { return false },
+
+		InRepository: func() bool { return f.inRepository(s) },
+	}
 }
 
 // noteMade marks a regular file of the host that the guest has just made or given its name,

@@ -158,8 +158,8 @@ func (t *tree) becomes(old, now key) {
 	n.told, n.own, n.stamp = report{}, report{}, stamp{}
 }
 
-// checkRename returns the error for a rename on the host that would take a guarded path to
-// another place, or something to the place of one.
+// checkRename returns the error for a rename on the host that would take a guarded path, or a directory that such
+// paths lie in, to another place, or something to the place of one.
 func (f *fileSystem) checkRename(r *renaming) error {
 	if f.rules == nil || r.pb.private {
 		return nil
@@ -183,6 +183,10 @@ func (f *fileSystem) checkRename(r *renaming) error {
 	for _, e := range ends {
 		if e.st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
+		}
+		if f.rules.MayLeadAway(f.placeAt(e.from, e.name)) {
+			f.events.note(r.w, guard.Refused, e.from.view.chain.names, e.name)
+			return unix.EXDEV // an undo would bring it back, with what the guest makes in it meanwhile
 		}
 		m := &mover{fs: f, left: maxMoved, inRepository: func() bool { return f.inRepository(e.as) }}
 		if m.holds(e.from.dir.fd, e.name, append(e.from.view.chain.names[:len(e.from.view.chain.names):len(e.from.view.chain.names)], e.name),

@@ -25,8 +25,8 @@ type Change struct {
 	Was  State  // Absent: it was not there
 	Now  State  // Absent: it is gone; without contents
 
-	// Accepted means that a person took the path over (Putter), and that the guest did not
-	// change it before.
+	// Accepted means that a person took the path over (Putter), and that the guest changed it neither
+	// before nor after.
 	Accepted bool
 
 	point int // of the contents in Was
@@ -52,7 +52,7 @@ func (s *Store) Changes(root *os.File, to int) (*Changes, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := comparer{store: s, root: root, accepted: s.acceptedIn(list), changes: &Changes{Notes: r.notes}}
+	c := comparer{store: s, root: root, accepted: r.accepted, changes: &Changes{Notes: r.notes}}
 	r.resolve(root, nil)
 	for _, b := range r.obsolete {
 		c.compare(b, b.disk)
@@ -186,7 +186,7 @@ func (c *comparer) walk(b *branch, path string) error {
 
 // compare adds a branch whose path was at in the project, if it is not as it was.
 func (c *comparer) compare(b *branch, at string) {
-	change := Change{Path: at, Was: *b.was, Now: State{Kind: Absent}, Accepted: c.accepted[b.point], point: b.point}
+	change := Change{Path: at, Was: *b.was, Now: State{Kind: Absent}, Accepted: c.accepted[b.point] && !b.changed, point: b.point}
 	if b.here {
 		now, err := stateNow(c.root, b.disk)
 		if err != nil {

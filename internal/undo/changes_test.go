@@ -239,6 +239,20 @@ func TestPut(t *testing.T) {
 	}
 }
 
+// TestAttackAChangeOfWhatWasAccepted: the guest changes a path after the person has taken its version over. That is not
+// what the person has seen.
+func TestAttackAChangeOfWhatWasAccepted(t *testing.T) {
+	g := newGuest(t)
+	g.host("f", "old")
+	g.write("other", "x")
+	if _, err := g.put("f", "seen", nil); err != nil {
+		t.Fatal(err)
+	}
+	g.rec.Mark(WhySession)
+	g.write("f", "evil")
+	g.differs(map[string]string{"other": "absent>file", "f": "file>file"})
+}
+
 // noTemp fails if a temporary file is left.
 func noTemp(t *testing.T, dir string) {
 	t.Helper()

@@ -27,6 +27,8 @@ type branch struct {
 	point int    // of was
 	after slot   // how the guest left what lies here
 	known bool   // after was written
+
+	changed bool // by more than what a person took over
 }
 
 // kid returns the branch at a name.
@@ -60,8 +62,9 @@ func (b *branch) at(path string) *branch {
 // replay is the project as it was at a restore point.
 type replay struct {
 	root     *branch
-	size     int       // components of all paths
-	obsolete []*branch // made by the guest where something else was moved back to
+	size     int          // components of all paths
+	obsolete []*branch    // made by the guest where something else was moved back to
+	accepted map[int]bool // restore points at which a person took something over
 	notes    []string
 }
 
@@ -80,7 +83,7 @@ func (r *replay) was(point int, v *record, after io.ReaderAt) {
 	b := r.at(v.Path)
 	if b.was != nil && b.was.Kind == Absent && v.State.Kind == Dir {
 		r.drop(b) // the guest made what lies here after this directory was gone
-		*b = branch{was: v.State}
+		*b = branch{was: v.State, changed: b.changed}
 	}
 	left, known := readSlot(after, v.Slot)
 	switch {
@@ -90,6 +93,7 @@ func (r *replay) was(point int, v *record, after io.ReaderAt) {
 		b.known = false // the host changed it before the guest changed it again
 	}
 	b.was, b.point = v.State, point
+	b.changed = b.changed || !r.accepted[point]
 }
 
 // moved goes back over a rename.
@@ -121,7 +125,7 @@ func (r *replay) swapped(v *record) {
 
 // replay goes back over the restore points, the newest first.
 func (s *Store) replay(points []int) (*replay, error) {
-	r := &replay{root: &branch{here: true}}
+	r := &replay{root: &branch{here: true}, accepted: s.acceptedIn(points)}
 	for i := len(points) - 1; i >= 0; i-- {
 		if err := s.replayPoint(r, points[i]); err != nil {
 			return nil, err
