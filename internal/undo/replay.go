@@ -279,7 +279,8 @@ func collect(b *branch, path string, list *[]*moved) {
 	}
 	for name, k := range b.kids {
 		at := join(path, name)
-		if away, stays := k.away(b, name, at); away || stays {
+		away, stays := k.away(b, name, at)
+		if removed := k.known && !k.after.present; (away || stays) && !removed { // its inode may be another file's by now
 			*list = append(*list, &moved{branch: k, path: at, lay: k.disk})
 		}
 		collect(k, at, list)
