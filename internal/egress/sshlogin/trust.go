@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/sys/proc"
@@ -38,16 +39,30 @@ func trustConfig(ctx context.Context, account, name string) error {
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(said)) {
-		file, ok := strings.CutPrefix(strings.TrimSpace(line), readingLine)
-		if !ok {
-			continue
+	files := filesRead(string(said))
+	own := filepath.Join(home(), ".ssh/config")
+	if f, err := regular.Open(own, 0); err == nil {
+		f.Close()
+		if !slices.Contains(files, own) {
+			return fmt.Errorf("ssh does not tell that it reads %s", own)
 		}
+	}
+	for _, file := range files {
 		if err := trustConfigFile(file, account); err != nil {
 			return fmt.Errorf("%s is not read: %w", file, err)
 		}
 	}
 	return nil
+}
+
+// filesRead returns the files of configuration that ssh told.
+func filesRead(said string) (files []string) {
+	for line := range strings.Lines(said) {
+		if file, ok := strings.CutPrefix(strings.TrimSpace(line), readingLine); ok {
+			files = append(files, filepath.Clean(file))
+		}
+	}
+	return files
 }
 
 // trustConfigFile judges one file, and the places where its includes look.

@@ -117,6 +117,25 @@ func TestAttackKnownHostsThatAGuestWrites(t *testing.T) {
 	}
 }
 
+// TestAttackSSHThatTellsNothing: what ssh reads is not guessed.
+func TestAttackSSHThatTellsNothing(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	write(t, filepath.Join(home, "bin/ssh"), "#!/bin/sh\necho user alice\n")
+	if err := os.Chmod(filepath.Join(home, "bin/ssh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Join(home, "bin")+":"+os.Getenv("PATH"))
+	if s, err := readSettings(t.Context(), "git.example.org", "git"); err != nil || s.user != "alice" {
+		t.Errorf("without a file: %+v, %v", s, err)
+	}
+	write(t, filepath.Join(home, ".ssh/config"), "User bob\n")
+	var failed *Error
+	if _, err := readSettings(t.Context(), "git.example.org", "git"); !errors.As(err, &failed) || !strings.Contains(failed.Detail, "does not tell") {
+		t.Error(err)
+	}
+}
+
 // TestABrokenConfiguration is an error, as for the person's own ssh: without it, other keys would be used.
 func TestABrokenConfiguration(t *testing.T) {
 	if _, err := exec.LookPath("ssh"); err != nil {
