@@ -46,6 +46,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/text", ""},
 	{"internal/sys/toml", ""},
 	{"internal/sys/gitconfig", "sys/bounded sys/proc sys/text"},
+	{"internal/sys/settings", "sys/proc sys/regular"},
 	{"internal/sys/xdg", "sys/pathwalk"},
 	{"internal/attack", ""},
 	{"internal/workcopy", ""},

@@ -105,7 +105,11 @@ func agentStore() (*agents.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := registry.New(registry.Address(), registry.StallLimit)
+	address, err := registry.Address()
+	if err != nil {
+		return nil, fmt.Errorf("npm's settings: %w", err)
+	}
+	c, err := registry.New(address, registry.StallLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -126,7 +125,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 
 // remoteOptions are the options of requests to registries, with the person's login.
 func remoteOptions(ctx context.Context, through http.RoundTripper) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(keychain{})}
 }
 
 // registryTransport returns what reaches registries, through the host's proxies.

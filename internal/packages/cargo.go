@@ -20,6 +20,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/settings"
 	"bawn.dev/bawn/internal/sys/toml"
 )
 
@@ -143,7 +144,7 @@ func cargoSettings() (toml.Table, error) {
 		return nil, nil
 	}
 	for _, name := range []string{"config", "config.toml"} { // cargo prefers the first one
-		text, err := regular.Read(filepath.Join(home, name), maxSettings, 0)
+		text, err := settings.Read(filepath.Join(home, name), maxSettings)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

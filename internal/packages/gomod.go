@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,18 +17,22 @@ import (
 	"golang.org/x/mod/zip"
 
 	"bawn.dev/bawn/internal/policy"
-	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // goSource returns the proxy of Go modules.
 func goSource() (*source, error) {
-	base, err := baseURL(goProxy(goSetting("GOPROXY")))
+	file, err := goSettings()
+	if err != nil {
+		return nil, fmt.Errorf("go's settings: %w", err)
+	}
+	base, err := baseURL(goProxy(goSetting(file, "GOPROXY")))
 	if err != nil {
 		return nil, fmt.Errorf("go env GOPROXY names no proxy that is asked first: %w", err)
 	}
-	private := goSetting("GONOPROXY")
+	private := goSetting(file, "GONOPROXY")
 	if private == "" {
-		private = goSetting("GOPRIVATE")
+		private = goSetting(file, "GOPRIVATE")
 	}
 	return &source{base, func(text []byte) ([]want, error) { return goWants(text, base, private) }}, nil
 }
@@ -50,24 +55,29 @@ func goProxy(list string) string {
 // maxSettings bounds the file of Go's settings, in bytes.
 const maxSettings = 1 << 20
 
-// goSetting returns a setting of the host's Go (go help environment): of the environment, or as go
-// env -w has written it.
-func goSetting(name string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
+// goSettings returns the file of the settings of the host's Go, as go env -w writes it; nil if there is none (go help
+// environment).
+func goSettings() ([]byte, error) {
 	file := os.Getenv("GOENV")
 	if dir, err := os.UserConfigDir(); file == "" && err == nil {
 		file = filepath.Join(dir, "go", "env")
 	}
 	if !filepath.IsAbs(file) {
-		return "" // GOENV=off, or a file that would be looked for in a project
+		return nil, nil // GOENV=off, or a file that would be looked for in a project
 	}
-	text, err := regular.Read(file, maxSettings, 0)
-	if err != nil {
-		return ""
+	text, err := settings.Read(file, maxSettings)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	for line := range strings.Lines(string(text)) {
+	return text, err
+}
+
+// goSetting returns a setting of the environment, or else of the file of settings.
+func goSetting(file []byte, name string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	for line := range strings.Lines(string(file)) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && k == name {
 			return v
 		}

@@ -20,7 +20,11 @@ import (
 
 // npmSource returns npm's registry.
 func npmSource() (*source, error) {
-	base, err := baseURL(registry.Address())
+	address, err := registry.Address()
+	if err != nil {
+		return nil, fmt.Errorf("npm's settings: %w", err)
+	}
+	base, err := baseURL(address)
 	if err != nil {
 		return nil, fmt.Errorf("npm's setting registry: %w", err)
 	}

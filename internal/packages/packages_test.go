@@ -32,6 +32,8 @@ import (
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
@@ -668,12 +670,12 @@ func TestAttackSettingsInTheProject(t *testing.T) {
 	for _, name := range []string{"off", "env"} {
 		write(t, filepath.Join(project, name), "GOPROXY=https://evil.example\n")
 		t.Setenv("GOENV", name)
-		if v := goSetting("GOPROXY"); v != "" {
+		if v := goSetting(readGoSettings(t), "GOPROXY"); v != "" {
 			t.Errorf("GOENV=%s: GOPROXY is %s", name, v)
 		}
 	}
 	t.Setenv("GOENV", filepath.Join(project, "env"))
-	if v := goSetting("GOPROXY"); v != "https://evil.example" {
+	if v := goSetting(readGoSettings(t), "GOPROXY"); v != "https://evil.example" {
 		t.Errorf("the person's own file: %q", v)
 	}
 }
@@ -846,6 +848,51 @@ func checkWants(t *testing.T, wants []want, base string) {
 		}
 		if !filepath.IsLocal(w.file) || filepath.Clean(w.file) != w.file || strings.ContainsAny(w.file, "\x00\\\n") {
 			t.Errorf("writes %q", w.file)
+		}
+	}
+}
+
+func readGoSettings(t *testing.T) []byte {
+	t.Helper()
+	file, err := goSettings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestAttackSettingsThatAGuestWrites: where the person's settings lie in a shared directory (dotfiles, say), a guest
+// does not choose whom the host asks for packages.
+func TestAttackSettingsThatAGuestWrites(t *testing.T) {
+	shared := t.TempDir()
+	for _, name := range []string{"npm_config_registry", "NPM_CONFIG_REGISTRY", "GOPROXY", "GONOPROXY", "GOPRIVATE", "PIP_INDEX_URL"} {
+		t.Setenv(name, "")
+	}
+	for name, file := range map[string]string{"NPM_CONFIG_USERCONFIG": "npmrc", "GOENV": "env", "PIP_CONFIG_FILE": "pip.conf"} {
+		t.Setenv(name, filepath.Join(shared, file))
+	}
+	t.Setenv("CARGO_HOME", shared)
+	write(t, filepath.Join(shared, "npmrc"), "registry=https://evil.example/\n")
+	write(t, filepath.Join(shared, "env"), "GOPROXY=https://evil.example\n")
+	write(t, filepath.Join(shared, "pip.conf"), "[global]\nindex-url = https://evil.example/\n")
+	write(t, filepath.Join(shared, "config.toml"), "[source.crates-io]\nreplace-with = \"evil\"\n[source.evil]\nregistry = \"sparse+https://evil.example/\"\n")
+	sources := map[string]func() (*source, error){
+		"npm": npmSource, "go": goSource, "cargo": cargoSource,
+		"pip": func() (*source, error) { return pipSource([]int{13}) },
+	}
+	for name, open := range sources {
+		if s, err := open(); err != nil || !strings.Contains(s.base, "evil") {
+			t.Errorf("%s: the person's own settings do not count: %+v, %v", name, s, err)
+		}
+	}
+	proc.Distrust(func() ([]proc.Writable, error) {
+		id, err := fileid.Of(shared)
+		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
+	})
+	defer proc.Distrust(nil)
+	for name, open := range sources {
+		if s, err := open(); err == nil || !strings.Contains(err.Error(), "is not used: ") {
+			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
 }

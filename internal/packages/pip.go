@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // Theory of operation. A requirements.txt names packages with the hashes of all their files: archives of
@@ -81,7 +83,11 @@ const maxPythonVersion = 256
 
 // pipSource returns the index of Python's packages. minors are the minor versions of Python 3 in the guest.
 func pipSource(minors []int) (*source, error) {
-	base, err := baseURL(pipIndex())
+	index, err := pipIndex()
+	if err != nil {
+		return nil, fmt.Errorf("pip's settings: %w", err)
+	}
+	base, err := baseURL(index)
 	if err != nil {
 		return nil, fmt.Errorf("pip's setting index-url: %w", err)
 	}
@@ -92,25 +98,28 @@ func pipSource(minors []int) (*source, error) {
 // pipIndex returns the URL of the index that the person's pip uses (pip's documentation, Configuration):
 // of the environment, or of the files of the person and of the system. The file of a virtual environment,
 // which may lie in a project, is not read.
-func pipIndex() string {
+func pipIndex() (string, error) {
 	if v := os.Getenv("PIP_INDEX_URL"); v != "" {
-		return v
+		return v, nil
 	}
 	for _, file := range pipFiles() {
-		text, err := regular.Read(file, maxSettings, 0)
-		if err != nil {
+		text, err := settings.Read(file, maxSettings)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if err != nil {
+			return "", err
+		}
 		if v := iniSetting(string(text), "index-url"); v != "" {
-			return v
+			return v, nil
 		}
 	}
 	for _, p := range policy.Presets() {
 		if p.Name == "pypi" {
-			return "https://" + p.Rules[0] + "/simple/"
+			return "https://" + p.Rules[0] + "/simple/", nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // pipFiles returns pip's files of settings, those first that count more.

@@ -377,17 +377,17 @@ func TestPipSettings(t *testing.T) {
 	}
 	is := func(want string) {
 		t.Helper()
-		if got := pipIndex(); got != want {
+		if got, err := pipIndex(); got != want || err != nil {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
 	if _, err := os.Stat("/etc/pip.conf"); err != nil {
-		if got := pipIndex(); !strings.HasPrefix(got, "https://") || !strings.HasSuffix(got, ".org/simple/") || strings.Contains(got, "evil") {
+		if got, err := pipIndex(); err != nil || !strings.HasPrefix(got, "https://") || !strings.HasSuffix(got, ".org/simple/") || strings.Contains(got, "evil") {
 			t.Errorf("the public index: %s", got)
 		}
 	}
 	t.Setenv("PIP_CONFIG_FILE", "pip.conf") // which would depend on where the person is
-	if got := pipIndex(); strings.Contains(got, "evil") {
+	if got, err := pipIndex(); err != nil || strings.Contains(got, "evil") {
 		t.Errorf("settings of the project: %s", got)
 	}
 	write(t, filepath.Join(home, ".pip/pip.conf"), "[global]\nindex_url: https://old.example/\n")

@@ -50,7 +50,7 @@ func (a *anyone) pick(fresh bool) string {
 	_ = filepath.WalkDir(a.root, func(p string, d fs.DirEntry, err error) error {
 		rel, _ := filepath.Rel(a.root, p)
 		if err != nil || rel == "." {
-			return nil
+			return nil //nolint:nilerr // a path that was removed meanwhile
 		}
 		all = append(all, rel)
 		if d.IsDir() {

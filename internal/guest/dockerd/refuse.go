@@ -39,7 +39,7 @@ const (
 
 // failure returns why a daemon failed; "" if it ended well.
 func failure(status syscall.WaitStatus, logFile string) string {
-	how := ""
+	var how string
 	switch {
 	case status.Signaled():
 		how = "was ended by signal " + status.Signal().String()
