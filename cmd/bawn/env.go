@@ -32,9 +32,12 @@ func parseEnv(list []string) ([]string, error) {
 	return env, nil
 }
 
-// ambient are the variables that go in unasked: how to show text, and the time zone. None
-// can hold a secret.
+// ambient are the variables that go in unasked: how to show text, what the terminal can do, and the time
+// zone. None can hold a secret. Programs look at the terminal's name and version, not only at TERM, before they use
+// links, images and extended keys (Shift+Enter).
 var ambient = []string{
+	"TERM_PROGRAM", "TERM_PROGRAM_VERSION", "VTE_VERSION", "KONSOLE_VERSION", "WT_SESSION", "COLORFGBG",
+	"NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR",
 	"TERM", "COLORTERM", "TZ", "LANG", "LANGUAGE", "LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION",
 	"LC_MEASUREMENT", "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
 }

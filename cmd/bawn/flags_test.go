@@ -48,12 +48,14 @@ func TestOnlyNamedVariablesGoIn(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "s3cret")
 	t.Setenv("NAMED", "yes")
 	t.Setenv("TERM", "xterm")
+	t.Setenv("TERM_PROGRAM", "ghostty")
+	t.Setenv("NO_COLOR", "1")
 	os.Unsetenv("UNSET")
 	env, err := commandEnv([]string{"NAMED", "GIVEN=a=b", "UNSET", "EMPTY="})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"NAMED=yes", "GIVEN=a=b", "EMPTY=", "TERM=xterm"} {
+	for _, want := range []string{"NAMED=yes", "GIVEN=a=b", "EMPTY=", "TERM=xterm", "TERM_PROGRAM=ghostty", "NO_COLOR=1"} {
 		if !slices.Contains(env, want) {
 			t.Errorf("%s is missing from %q", want, env)
 		}

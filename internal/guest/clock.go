@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func keepTime(t time.Time) (any, error) {
 
 // correctClock corrects the clock by the difference that the host has measured, and returns
 // the time. It goes forward in one step: a clock that is behind shows files of the host that
-// will be written in the future, which make(1) takes for a mistake.
+// will be written in the future, which make(1) takes for a mistake. The time zone follows the host's.
 func correctClock(r wire.ClockRequest) (any, error) {
 	forward := time.Duration(r.Forward)
 	switch {
@@ -57,6 +58,9 @@ func correctClock(r wire.ClockRequest) (any, error) {
 		if err := slewClock(forward); err != nil {
 			return nil, err
 		}
+	}
+	if err := setTimezone("", r.Timezone); err != nil {
+		log.Print(err) // such as on a full disk; the clock is right all the same
 	}
 	return wire.ClockReply{Now: time.Now().UnixNano()}, nil
 }

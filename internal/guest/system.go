@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/guest/accounts"
+	"bawn.dev/bawn/internal/guest/cacert"
 	"bawn.dev/bawn/internal/guest/etc"
 	"bawn.dev/bawn/internal/guest/modprobe"
 	"bawn.dev/bawn/internal/guest/netif"
@@ -56,7 +57,9 @@ func (a *agent) configureSystem(r *wire.SetupRequest) error {
 	if err := setTimezone("", r.Timezone); err != nil {
 		log.Print(err) // such as on a full disk; the machine must start, or nobody could make room
 	}
-	if err := errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User), accounts.MakeHome("", r.User)); err != nil {
+	// What is true of the machine is true for root too: its certificates, and that it is a sandbox.
+	sudoKeeps := append(cacert.Variables(), "IS_SANDBOX")
+	if err := errors.Join(accounts.AddUser("", r.User), accounts.AllowSudo("", r.User, sudoKeeps), accounts.MakeHome("", r.User)); err != nil {
 		return err
 	}
 	return fillRun("", r.User)

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
@@ -256,7 +257,7 @@ func (f *foreground) passSize(s *remote) {
 	if f.t == nil {
 		return
 	}
-	if w, h, err := term.GetSize(int(f.t.Out.Fd())); err == nil {
-		_, _ = s.SendRequest("window-change", false, windowChange(w, h)) // fails only when the session is over
+	if size, err := f.t.size(); err == nil {
+		_, _ = s.SendRequest("window-change", false, ssh.Marshal(size)) // fails only when the session is over
 	}
 }

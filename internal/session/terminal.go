@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // Terminal is the user's terminal. In and Out may be the same file; both stay open.
@@ -81,18 +80,26 @@ type ptyRequest struct {
 
 // request returns the request for a terminal of the same size, type and modes.
 func (t *Terminal) request() ptyRequest {
-	w, h, err := term.GetSize(int(t.Out.Fd()))
+	size, err := t.size()
 	if err != nil {
-		w, h = 80, 24 // a terminal that has no size: VT100's
+		size = windowSize{Columns: 80, Rows: 24} // a terminal that has no size: VT100's
 	}
 	var encoded []byte
 	for op, value := range modes(t.In) {
 		encoded = binary.BigEndian.AppendUint32(append(encoded, op), value)
 	}
-	return ptyRequest{Type: t.Type, Columns: uint32(w), Rows: uint32(h), Modes: string(append(encoded, 0))}
+	return ptyRequest{t.Type, size.Columns, size.Rows, size.Width, size.Height, string(append(encoded, 0))}
 }
 
-// windowChange returns the payload of window-change (RFC 4254, section 6.7).
-func windowChange(w, h int) []byte {
-	return ssh.Marshal(struct{ Columns, Rows, Width, Height uint32 }{uint32(w), uint32(h), 0, 0})
+// windowSize is the payload of window-change (RFC 4254, section 6.7): the size of a terminal in characters
+// and in pixels, which programs that draw images need. A terminal that does not tell its pixels has 0.
+type windowSize struct{ Columns, Rows, Width, Height uint32 }
+
+// size returns the size that the terminal has now.
+func (t *Terminal) size() (windowSize, error) {
+	ws, err := unix.IoctlGetWinsize(int(t.Out.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return windowSize{}, err
+	}
+	return windowSize{uint32(ws.Col), uint32(ws.Row), uint32(ws.Xpixel), uint32(ws.Ypixel)}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"bawn.dev/bawn/internal/supervisor/vm"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -55,21 +56,22 @@ func (s *supervisor) watchClock(ctx context.Context) {
 	s.keepClock(ctx, look, ticker.C)
 }
 
-// keepClock sets the guest's clock at the first tick, when the host's clock has jumped since
-// it was last set, and after each clockTell. It checks at each tick.
+// keepClock sets the guest's clock at the first tick, when the host's clock has jumped or its time zone
+// has changed since it was last set, and after each clockTell. It checks at each tick.
 func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-chan time.Time) {
-	told, lead := look(), firstLead
+	told, lead, zone := look(), firstLead, ""
 	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticks:
 		}
-		now := look()
+		now, nowZone := look(), vm.HostTimezone()
 		jumped, passed := now.jumped(told), now.ran-told.ran
-		if !first && !jumped && passed < clockTell {
+		if !first && !jumped && nowZone == zone && passed < clockTell {
 			continue
 		}
+		zone = nowZone
 		if jumped {
 			s.log.Info("the host slept, or its clock was set: setting the guest's clock")
 		}
@@ -95,7 +97,7 @@ func nextLead(behind, lead, passed time.Duration) time.Duration {
 // time again later.
 const clockLimit = time.Minute
 
-// alignClock sets the guest's clock ahead of the host's by lead and by the time that its
+// alignClock sets the guest's time zone, and its clock ahead of the host's by lead and by the time that its
 // answer took, and returns how far it was behind. The answer is the guest's time somewhere
 // between the question and the reply; the reply's time is assumed, at which the guest is the
 // furthest behind.
@@ -117,7 +119,7 @@ func (s *supervisor) alignClock(ctx context.Context, now func() time.Time, lead 
 			fastest, behind = took, answered.Sub(time.Unix(0, r.Now))
 		}
 	}
-	return behind, s.machine.agent.Call(ctx, wire.OpClock, wire.ClockRequest{Forward: int64(behind + lead)}, nil)
+	return behind, s.machine.agent.Call(ctx, wire.OpClock, wire.ClockRequest{Forward: int64(behind + lead), Timezone: vm.HostTimezone()}, nil)
 }
 
 // startClockLimit is how long a guest may take to set its clock while a person waits for it.

@@ -13,8 +13,10 @@ import (
 )
 
 // TestKeepClock: the guest's clock is set at the first tick, after the host slept or its
-// clock was set, and now and then, and is left alone otherwise.
+// clock was set, when its time zone has changed, and now and then, and is left alone otherwise.
 func TestKeepClock(t *testing.T) {
+	zone := "Europe/Berlin"
+	t.Setenv("TZ", zone)
 	a, g := agenttest.New(t)
 	s := &supervisor{machine: &machine{agent: a}, log: slog.New(slog.DiscardHandler)}
 	now := clocks{wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
@@ -32,17 +34,24 @@ func TestKeepClock(t *testing.T) {
 		told        bool
 		behind      time.Duration // the guest, when it is asked
 		lead        time.Duration // that it gets
+		zone        string        // where the person has travelled to before
 	}{
-		{5 * time.Second, 5 * time.Second, true, 3 * time.Millisecond, firstLead},
-		{5 * time.Second, 5 * time.Second, false, 0, 0},
-		{8*time.Hour + 5*time.Second, 5 * time.Second, true, 8 * time.Hour, firstLead}, // it slept
-		{5 * time.Second, 5 * time.Second, false, 0, 0},
-		{-time.Hour, 5 * time.Second, true, -time.Hour, firstLead}, // it was set
-		{5*time.Second + 10*time.Millisecond, 5 * time.Second, false, 0, 0},
-		{clockTell, clockTell, true, 15 * time.Millisecond, firstLead},
+		{5 * time.Second, 5 * time.Second, true, 3 * time.Millisecond, firstLead, ""},
+		{5 * time.Second, 5 * time.Second, false, 0, 0, ""},
+		{8*time.Hour + 5*time.Second, 5 * time.Second, true, 8 * time.Hour, firstLead, ""}, // it slept
+		{5 * time.Second, 5 * time.Second, false, 0, 0, ""},
+		{5 * time.Second, 5 * time.Second, true, time.Millisecond, firstLead, "Asia/Tokyo"},
+		{5 * time.Second, 5 * time.Second, false, 0, 0, ""},
+		{-time.Hour, 5 * time.Second, true, -time.Hour, firstLead, ""}, // it was set
+		{5*time.Second + 10*time.Millisecond, 5 * time.Second, false, 0, 0, ""},
+		{clockTell, clockTell, true, 15 * time.Millisecond, firstLead, ""},
 		// It lost 40 ms in about a minute: it gets that much more the next time.
-		{clockTell, clockTell, true, -10 * time.Millisecond, 36923076},
+		{clockTell, clockTell, true, -10 * time.Millisecond, 36923076, ""},
 	} {
+		if c.zone != "" {
+			zone = c.zone
+			t.Setenv("TZ", zone)
+		}
 		now.wall, now.ran = now.wall.Add(c.passed), now.ran+c.ran
 		ticks <- time.Time{}
 		at <- now
@@ -62,8 +71,8 @@ func TestKeepClock(t *testing.T) {
 		r := g.Request(t)
 		var set wire.ClockRequest
 		err := json.Unmarshal(r.Body, &set)
-		if err != nil || r.Op != wire.OpClock || time.Duration(set.Forward) != c.behind+c.lead {
-			t.Errorf("after %v: %s %s, %v; want %d", c.passed, r.Op, r.Body, err, c.behind+c.lead)
+		if err != nil || r.Op != wire.OpClock || time.Duration(set.Forward) != c.behind+c.lead || set.Timezone != zone {
+			t.Errorf("after %v: %s %s, %v; want %d and %s", c.passed, r.Op, r.Body, err, c.behind+c.lead, zone)
 		}
 		g.Done(r)
 	}

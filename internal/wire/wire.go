@@ -228,11 +228,13 @@ type LocalDirs struct {
 	Dirs  []string `json:"dirs"`  // below that; made if they are missing
 }
 
-// ClockRequest says how wrong the guest's clock is.
+// ClockRequest says how wrong the guest's clock is, and which time zone the host is in.
 type ClockRequest struct {
 	// Forward is what to add to the clock, in nanoseconds; 0 only asks for the time. The
 	// clock goes forward in one step, and back in one step or slowly, as the guest likes.
 	Forward int64 `json:"forward,omitempty"`
+	// Timezone is as in a SetupRequest; "" leaves the guest's alone.
+	Timezone string `json:"timezone,omitempty"`
 }
 
 // ClockReply has the guest's time, in nanoseconds since 1970, after the request was obeyed.

@@ -46,6 +46,7 @@ func TestMessages(t *testing.T) {
 		{Mount{Tag: "s1", Path: "/etc/x", ReadOnly: true, File: "x"}, `{"tag":"s1","path":"/etc/x","readOnly":true,"file":"x"}`},
 		{ClockRequest{}, `{}`},
 		{ClockRequest{Forward: -5}, `{"forward":-5}`},
+		{ClockRequest{Timezone: "Europe/Berlin"}, `{"timezone":"Europe/Berlin"}`},
 		{ClockReply{Now: 1000000007}, `{"now":1000000007}`},
 		{
 			User{Name: "me", Shell: "/bin/zsh", Groups: []Group{{Name: "team", GID: 2000}, {GID: 2001}}},

@@ -84,7 +84,7 @@ func TestUserIsAddedBesideTheImagesOwn(t *testing.T) {
 func TestRootNeedsNoUser(t *testing.T) {
 	root := image(t, map[string]string{"passwd": "root:x:0:0::/root:/bin/sh\n"})
 	must(t, AddUser(root, wire.User{Name: "root", Home: "/root"}))
-	must(t, AllowSudo(root, wire.User{Name: "root"}))
+	must(t, AllowSudo(root, wire.User{Name: "root"}, []string{"A"}))
 	if got := lines(t, root+"/etc/passwd"); len(got) != 1 {
 		t.Errorf("got %q", got)
 	}
@@ -93,16 +93,21 @@ func TestRootNeedsNoUser(t *testing.T) {
 func TestSudo(t *testing.T) {
 	me := wire.User{Name: "me", UID: 1234}
 	root := image(t, nil)
-	must(t, AllowSudo(root, me))
+	must(t, AllowSudo(root, me, []string{"A", "B"}))
 	if _, err := os.Stat(root + "/etc/sudoers.d"); err == nil {
 		t.Error("an image without sudo got its folder")
 	}
 	must(t, os.Mkdir(root+"/etc/sudoers.d", 0o755))
-	must(t, AllowSudo(root, me))
+	must(t, AllowSudo(root, me, []string{"A", "B"}))
 	fi, err := os.Stat(root + "/etc/sudoers.d/bawn")
 	must(t, err)
-	if got := lines(t, root+"/etc/sudoers.d/bawn"); got[0] != "#1234 ALL=(ALL:ALL) NOPASSWD: ALL" || fi.Mode().Perm() != 0o440 {
+	want := []string{`Defaults env_keep += "A B"`, "#1234 ALL=(ALL:ALL) NOPASSWD: ALL"}
+	if got := lines(t, root+"/etc/sudoers.d/bawn"); !slices.Equal(got, want) || fi.Mode().Perm() != 0o440 {
 		t.Errorf("got %q, %v", got, fi.Mode())
+	}
+	must(t, AllowSudo(root, wire.User{Name: "root"}, []string{"A"}))
+	if got := lines(t, root+"/etc/sudoers.d/bawn"); !slices.Equal(got, []string{`Defaults env_keep += "A"`}) {
+		t.Errorf("of root: %q", got)
 	}
 }
 

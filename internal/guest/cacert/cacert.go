@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"bawn.dev/bawn/internal/guest/etc"
 )
@@ -144,6 +145,15 @@ func caEnv(bundle string) []string {
 		"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=" + bundle,
 		"DENO_TLS_CA_STORE=system",
 	}
+}
+
+// Variables returns the names of the variables of Install: sudo(8) must keep them.
+func Variables() []string {
+	env := caEnv("")
+	for i, v := range env {
+		env[i], _, _ = strings.Cut(v, "=")
+	}
+	return env
 }
 
 // hashLink makes the link HASH.N by which OpenSSL finds the certificate

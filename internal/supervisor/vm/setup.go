@@ -100,7 +100,7 @@ func hostCAs(pattern string) []byte {
 // kind: everything but the identity.
 func SetupRequest(spec *sandbox.Spec, user wire.User) wire.SetupRequest {
 	return wire.SetupRequest{
-		Timezone:      hostTimezone(),
+		Timezone:      HostTimezone(),
 		User:          user,
 		ImageSerial:   SerialImage,
 		DiskSerial:    SerialDisk,

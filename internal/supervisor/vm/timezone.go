@@ -10,11 +10,11 @@ import (
 // maxTimezone bounds the name of a time zone, in bytes.
 const maxTimezone = 256
 
-// hostTimezone returns the host's time zone as an IANA name, "" if it is not known. The
+// HostTimezone returns the host's time zone as an IANA name, "" if it is not known. The
 // variable TZ counts first, as for every program of the host.
-func hostTimezone() string { return timezone(os.Getenv("TZ"), "/etc") }
+func HostTimezone() string { return timezone(os.Getenv("TZ"), "/etc") }
 
-// timezone is hostTimezone with the value of TZ and the folder with the files localtime
+// timezone is HostTimezone with the value of TZ and the folder with the files localtime
 // (localtime(5)) and timezone.
 func timezone(tz, etc string) string {
 	if name := zoneName(tz); name != "" {

@@ -255,3 +255,36 @@ guest; for i in 1 2 3; do echo $i >out; inside 'cat out'; rm out; mkdir out; ech
 ### many files changed at once
 # sed -i over three hundred files, then grep inside.
 mkdir d; for i in $(seq 300); do echo old >d/f$i; done; guest; now 'grep -l old -r d | wc -l'; sed -i s/old/new/ d/*; inside 'grep -l old -r d | wc -l; grep -l new -r d | wc -l'
+
+### git index under two
+# sbx-releases#43: both sides asked git for the status, and the index was broken.
+git init -q .; git config user.name a; git config user.email a@b
+for i in $(seq 60); do echo $i >f$i; done; git add .; git commit -qm 1
+guest
+printf 'for i in $(seq 30); do echo g$i >>f$i; git add f$i 2>/dev/null; git status >/dev/null; done\n' >&"${G[1]}"
+for i in $(seq 31 60); do echo h$i >>f$i; git add f$i 2>/dev/null; git status >/dev/null || echo broken; done
+now :; git fsck 2>&1 | grep -v dangling; git add -A; git status --short | wc -l; now 'git add -A; git status --short | wc -l'
+
+### git monitors files
+# core.untrackedCache and fsmonitor rely on times of directories and on events.
+git init -q .; git config user.name a; git config user.email a@b; git config core.untrackedCache true
+mkdir d; echo 1 >d/a; git add .; git commit -qm 1; 
+guest
+inside 'git status --short'; echo 1 >d/new; inside 'git status --short'; rm d/new; echo 2 >e; inside 'git status --short'
+now 'echo x >d/inner'; git status --short; now 'rm d/inner'; git status --short
+
+### lock of git that was left over
+# index.lock of a killed git is refused by both, and gone by rm on either side.
+git init -q .; git config user.name a; git config user.email a@b; echo 1 >a
+guest
+now 'touch .git/index.lock'; git add a 2>&1 | grep -c 'index.lock'; rm .git/index.lock
+inside 'git add a && git status --short'; touch .git/index.lock; inside 'git add a 2>&1 | grep -c index.lock; rm .git/index.lock; git add a; echo $?'
+
+### git collects while the other works
+# git gc on the host while the guest reads and commits.
+git init -q .; git config user.name a; git config user.email a@b; git config gc.auto 0
+for i in $(seq 20); do echo $i >f; git add f; git commit -qm $i; done
+guest
+printf 'for i in $(seq 8); do echo g$i >g; git add g; git commit -qm g$i || echo no; git log --oneline >/dev/null || echo nolog; done\n' >&"${G[1]}"
+for i in 1 2 3; do git gc -q --prune=now 2>&1 | grep -v warning; git repack -adq; done
+now :; git log --oneline | wc -l; git fsck --full 2>&1 | grep -cv dangling; now 'git fsck --full 2>&1 | grep -v dangling; git log --oneline | wc -l'

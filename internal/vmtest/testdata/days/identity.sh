@@ -129,3 +129,8 @@ $R sudo -n id -u
 # claude-code#9184: IS_SANDBOX.
 # want: 1
 $R sh -c 'echo $IS_SANDBOX'
+
+### root by sudo trusts the same
+# oss-rebuild#145: sudo drops variables, and npm of root refused a host whose certificate is bawn's.
+# want: same 1
+$R sh -c 'test -n "$NODE_EXTRA_CA_CERTS" && test "$NODE_EXTRA_CA_CERTS" = "$(sudo -n printenv NODE_EXTRA_CA_CERTS)" && echo same $(sudo -n printenv IS_SANDBOX)'

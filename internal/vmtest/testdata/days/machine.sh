@@ -333,3 +333,179 @@ stat -c '%a %n' /dev/fuse /dev/net/tun | paste -sd'|'; exec 3<>/dev/fuse
 # user: root
 # want: bpf tracefs debugfs fusectl
 for d in /sys/fs/bpf /sys/kernel/tracing /sys/kernel/debug /sys/fs/fuse/connections; do findmnt -no FSTYPE $d | head -1; done | paste -sd' '
+
+### lock file of mode 0
+# lima#5039: open(O_CREAT|O_EXCL, 0000), as locks of Go programs, made an orphan.
+python3 - <<'P'
+import os
+for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+    fd = os.open("lock", flags | os.O_CREAT | os.O_EXCL, 0)
+    if flags != os.O_RDONLY: os.write(fd, b"x")
+    s = os.fstat(fd); print(oct(s.st_mode), s.st_size, s.st_nlink)
+    os.close(fd); os.stat("lock"); os.chmod("lock", 0o600); os.unlink("lock")
+print(os.listdir("."))
+P
+
+### descriptor of a replaced file
+# libkrun#705: fchmod, fstat, ftruncate and fsync of a file that a rename has replaced (dpkg).
+python3 - <<'P'
+import os
+open("status","w").write("old"); open("new","w").write("new")
+fd = os.open("status", os.O_RDWR)
+os.rename("new", "status")
+os.fchmod(fd, 0o640); os.ftruncate(fd, 2); os.pwrite(fd, b"Z", 1); os.fsync(fd)
+os.utime(fd, (5, 7)); s = os.fstat(fd)
+print(oct(s.st_mode), s.st_nlink, s.st_size, s.st_mtime, os.pread(fd, 9, 0))
+os.close(fd); print(open("status").read(), os.listdir("."))
+P
+
+### program replaced while it runs
+# An exec'd program that replaces itself.
+cp /bin/sleep prog; ./prog 3 & p=$!; sleep 0.2
+cp /bin/true prog 2>&1 | sed 's/.*: //'; cp /bin/true prog2 && mv prog2 prog && ./prog; echo $?
+readlink /proc/$p/exe | sed 's,.*/,,'; kill $p
+
+### hard link in node_modules
+# orbstack#2622: link(2) below a directory called node_modules made a copy.
+mkdir -p node_modules/.store/a Node_Modules; echo 1 >f
+for d in node_modules/f node_modules/.store/a/f Node_Modules/f; do ln f $d; done
+echo 2 >>f; stat -c %h f; cat node_modules/.store/a/f; stat -c %i f node_modules/f Node_Modules/f | uniq | wc -l
+
+### two hundred files written at once
+# desktop-feedback#295: a bundler's files were empty, at random.
+python3 - <<'P'
+import concurrent.futures as f, os
+os.mkdir("dist")
+def w(i):
+    p = f"dist/chunk-{i}.js"
+    fd = os.open(p, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.write(fd, b"x" * (100 + i)); os.close(fd)
+    return os.stat(p).st_size == 100 + i == len(open(p).read())
+for _ in range(3):
+    with f.ThreadPoolExecutor(16) as ex: print(all(ex.map(w, range(200))))
+print(sum(os.path.getsize("dist/" + n) == 0 for n in os.listdir("dist")))
+P
+
+### descriptors are given back
+# orbstack#1253: the server of files kept descriptors of files that were closed.
+for i in $(seq 300); do echo $i >f$i; done
+for n in 1 2 3; do cat f* | wc -l; done; rm f*; ls | wc -l
+
+### mapping that grows
+# rust#122262, cross#1313: mmap MAP_SHARED, as cargo, mold and sqlite use it.
+python3 - <<'P'
+import mmap, os
+fd = os.open("m", os.O_RDWR | os.O_CREAT); os.ftruncate(fd, 10000)
+m = mmap.mmap(fd, 10000, mmap.MAP_SHARED); m[9990:10000] = b"0123456789"; m.flush()
+print(os.pread(fd, 10, 9990), os.stat("m").st_size)
+os.ftruncate(fd, 20000); m.resize(20000); m[19999:20000] = b"!"; del m
+print(open("m", "rb").read()[-1:], os.stat("m").st_blocks > 0)
+r = os.open("m", os.O_RDONLY); p = mmap.mmap(r, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE); p[0:1] = b"P"
+print(os.pread(fd, 1, 0))
+P
+
+### console device
+# containerization#145: /dev/console, tty, ptmx and their like.
+for d in console tty ptmx null zero full random urandom; do [ -c /dev/$d ] && echo $d; done
+test -d /dev/pts && test -d /dev/shm && test -L /dev/fd && echo dirs
+
+### orphans are waited for
+# microsandbox#1201: processes whose parent has ended stay as zombies and fill the table.
+# where: outside
+for i in 1 2 3 4 5; do $R sh -c 'for i in 1 2 3 4 5 6; do (sh -c "sleep 0.2 & sleep 0.1 & exit" &); done'; done; sleep 2
+$R sh -c 'ps -e -o stat=,ppid= | grep -c "^Z.* 1$"; true'
+
+### core dump
+# A crash leaves a core where the limit is raised.
+# want: core
+ulimit -c unlimited; sh -c 'kill -SEGV $$'; ls | sed 's/core.*/core/'
+
+### tracing of a program
+# gvisor: strace and ltrace follow children.
+# needs: strace
+strace -f -e trace=execve,openat -o t sh -c 'cat /dev/null; true' && grep -c 'execve.*= 0' t
+
+### asynchronous input and output
+# io_uring, as node and databases use it.
+python3 - <<'P'
+import ctypes
+l = ctypes.CDLL(None, use_errno=True); b = ctypes.create_string_buffer(240)
+fd = l.syscall(425, 8, b); print(fd >= 0)
+P
+
+### watches of many directories
+# A bundler watches ten thousand directories.
+mkdir -p w; (cd w; seq 10000 | xargs mkdir)
+python3 - <<'P'
+import ctypes, os
+l = ctypes.CDLL(None); fd = l.inotify_init(); print(all(l.inotify_add_watch(fd, b"w/%d" % i, 0x100) >= 0 for i in range(1, 10001)))
+P
+
+### watches of many programs
+# for-mac#6071: 128 instances are few for an editor, a bundler and a test runner.
+python3 - <<'P'
+import ctypes
+l = ctypes.CDLL(None); print(all(l.inotify_init() >= 0 for i in range(100)))
+P
+
+### large shared memory
+# Chromium and PyTorch need more than Docker's 64 MB in /dev/shm.
+python3 -c 'f=open("/dev/shm/x-day","wb"); f.truncate(1<<30); f.seek(200<<20); f.write(b"x"*1000); print(f.tell())'; rm /dev/shm/x-day
+
+### many mappings
+# Elasticsearch and SQL Server ask for vm.max_map_count of 262144 at least.
+# want: enough
+test $(cat /proc/sys/vm/max_map_count) -ge 262144 && echo enough || cat /proc/sys/vm/max_map_count
+
+### broadcast and multicast
+# Service discovery on the loopback address: mDNS, consul, ROS.
+python3 - <<'P'
+import socket, struct
+a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); a.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); a.bind(("", 35353))
+a.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("4s4s", socket.inet_aton("224.0.0.251"), socket.inet_aton("127.0.0.1")))
+b = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); b.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+b.sendto(b"hello", ("224.0.0.251", 35353)); a.settimeout(5); print(a.recv(99))
+P
+
+### runtime directory
+# distrobox#1184: XDG_RUNTIME_DIR is there, one's own and closed to others.
+# want: 700 mine works
+stat -c %a "$XDG_RUNTIME_DIR" | tr '\n' ' '; test -O "$XDG_RUNTIME_DIR" && printf 'mine '; mkfifo $XDG_RUNTIME_DIR/day-$$ && rm $XDG_RUNTIME_DIR/day-$$ && echo works
+
+### id of the machine
+# D-Bus, Docker and telemetry need a stable machine-id of 32 digits.
+# want: 32
+tr -d '\n' </etc/machine-id | wc -c
+
+### boot time and uptime
+# uptime, who -b and journalctl agree.
+python3 -c 'import time; b=[int(l.split()[1]) for l in open("/proc/stat") if l.startswith("btime")][0]; u=float(open("/proc/uptime").read().split()[0]); print(abs(time.time()-u-b)<3)'
+
+### clocks agree
+# Monotonic, boot and real time go on alike over a second.
+python3 -c '
+import time
+c=(time.CLOCK_REALTIME,time.CLOCK_MONOTONIC,time.CLOCK_BOOTTIME,time.CLOCK_MONOTONIC_RAW)
+a=[time.clock_gettime(x) for x in c]; time.sleep(1); b=[time.clock_gettime(x) for x in c]
+d=[y-x for x,y in zip(a,b)]; print(max(d)-min(d)<0.05 and min(d)>=0.999)'
+
+### priority may be lowered
+# nice, ionice and chrt as build tools use them.
+nice -n 5 nice; ionice -c3 true && echo idle; chrt -b 0 true && echo batch; taskset 1 nproc
+
+### limits of a person
+# ulimit -n is raised to the hard limit, as Java and Go do.
+# want: raised
+ulimit -n $(ulimit -Hn) && test $(ulimit -n) -ge 65536 && echo raised
+
+### temporary file that is removed while open
+# vagrant#2282: a temporary file that is removed while it is open.
+python3 -c 'import tempfile; t=tempfile.TemporaryFile(dir="."); t.write(b"1"); t.seek(0); print(t.read())'; ls | wc -l
+
+### moved while it is open
+# npm#20605: rename and unlink of a file that is open for writing or runs.
+python3 - <<'P'
+import os, shutil, subprocess
+f = open("package.json.1", "w"); f.write("1"); os.rename("package.json.1", "package.json"); f.write("2"); f.close(); print(open("package.json").read())
+shutil.copy("/bin/sleep", "s"); p = subprocess.Popen(["./s", "9"]); os.rename("s", "t"); os.unlink("t"); print(p.poll()); p.kill()
+P

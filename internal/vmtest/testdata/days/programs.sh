@@ -226,3 +226,19 @@ mkdir s; echo x >s/a; ln s/a s/b; ln -s a s/l; chmod 750 s/a; (cd s; find . | so
 # sed -i, ed, perl and ex leave the mode and no other file.
 # needs: perl
 printf 'a\nb\n' >f; chmod 640 f; sed -i s/a/A/ f; perl -pi -e s/b/B/ f; cat f; stat -c %a f; ls -A; ln -s f l; sed -i --follow-symlinks s/A/C/ l; test -L l && head -n 1 f
+
+### made and linked at once by many
+# docker/for-mac#7059, podman#23061: the linker does not find an object that was written just before.
+cat >m.c <<'C'
+int f(void);int main(void){return f();}
+C
+for i in 1 2 3 4 5 6; do (
+	mkdir d$i; cd d$i; cp ../m.c .; echo "int f(void){return $i;}" >f.c
+	gcc -c m.c f.c && ar rc f.a f.o && mv f.a lib.a && gcc -o m m.o lib.a && ./m; echo $?
+) >o$i 2>&1 & done; wait; cat o?
+
+### temporary dependency file
+# orbstack#2112: the compiler writes x.d.tmp, mv to x.d, in parallel and after clean.
+printf 'all: %s\n%%.o: %%.c\n\t@gcc -MD -MF $*.d.tmp -c $< -o $@ && mv $*.d.tmp $*.d\nclean:\n\t@rm -f *.o *.d\n' "$(seq -f 'f%g.o' -s' ' 24)" >Makefile
+for i in $(seq 24); do echo "int f$i;" >f$i.c; done
+for n in 1 2 3; do make -j8 >/dev/null && ls *.d | wc -l; make clean; ls *.d 2>/dev/null | wc -l; done

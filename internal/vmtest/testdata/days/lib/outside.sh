@@ -63,3 +63,53 @@ sees() {
 	done
 	printf '%s\n' "$@"
 }
+# terminal writes t.py, with which a script of Python runs a command on a terminal of its own.
+terminal() {
+	cat >t.py <<'END'
+import fcntl, os, pty, select, struct, termios
+class T:
+    """A command of sh on a terminal with rows, columns and pixels; $R in it is the way into the sandbox."""
+    def __init__(self, command, *size):
+        self.out = b""
+        self.pid, self.m = pty.fork()
+        if not self.pid:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *(size or (24, 80, 0, 0))))
+            os.execvp("sh", ["sh", "-c", command])
+    def resize(self, *size):
+        fcntl.ioctl(self.m, termios.TIOCSWINSZ, struct.pack("HHHH", *size))
+    def pump(self, text=b""):
+        """Types what the terminal takes of text now, and reads what it has. Returns what was not typed; None at the end."""
+        r, w, _ = select.select([self.m], [self.m] if text else [], [], 60)
+        if not r and not w:
+            raise TimeoutError("nothing for a minute after %r" % self.out[-500:])
+        if w:
+            text = text[os.write(self.m, text[:512]):]
+        if r:
+            try:
+                b = os.read(self.m, 65536)
+            except OSError: # EIO: all have closed it
+                return None
+            self.out += b
+            return text if b else None
+        return text
+    def until(self, *texts):
+        """Waits for one of texts, and returns what came before it."""
+        while not any(t in self.out for t in texts):
+            if self.pump() is None:
+                raise EOFError("ended with %r" % self.out[-500:])
+        at, t = min((self.out.index(t), t) for t in texts if t in self.out)
+        before, self.out = self.out[:at], self.out[at + len(t):]
+        return before
+    def type(self, text):
+        while text:
+            text = self.pump(text)
+            if text is None:
+                raise EOFError("ended with %r" % self.out[-500:])
+    def end(self):
+        """Returns the rest of the output, in words."""
+        while self.pump() is not None:
+            pass
+        os.waitpid(self.pid, 0)
+        return self.out.decode().split()
+END
+}
