@@ -89,27 +89,53 @@ func (v *view) judge(name string, isDir bool) guard.Kind {
 
 // judgeAt asks the rules about a name in a directory.
 func (f *fileSystem) judgeAt(dir *node, names []string, name string, isDir bool) guard.Kind {
-	return f.judgeIn(func() (int, func(), error) {
+	return f.judgeIn(f.opener(dir), names, name, isDir)
+}
+
+// opener returns what opens a directory for judgeIn.
+func (f *fileSystem) opener(dir *node) func() (fd int, done func(), err error) {
+	return func() (int, func(), error) {
 		p, err := f.tree.in(dir)
 		if err != nil {
 			return -1, nil, err
 		}
 		return p.dir.fd, p.close, nil
-	}, names, name, isDir)
+	}
 }
 
 // judgeIn is judgeAt for a directory that open opens, if the answer depends on what is in it.
 func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), names []string, name string, isDir bool) guard.Kind {
+	p, done := f.placeIn(open, names, name, isDir)
+	defer done()
+	kind, _ := f.rules.Judge(p)
+	return kind
+}
+
+// protects reports whether a name that is to become a directory, or anything else, is guarded or hidden as that,
+// whatever the host has there now.
+func (v *view) protects(name string, isDir bool) bool {
+	if name == "" || v.chain.private || v.slot != nil || !v.fs.rules.Candidate(name) {
+		return false
+	}
+	p, done := v.fs.placeIn(v.fs.opener(v.dir), v.chain.names, name, isDir)
+	defer done()
+	p.IsDir = func() bool { return isDir }
+	kind, _ := v.fs.rules.Judge(p)
+	return kind == guard.Guarded || kind == guard.Hidden
+}
+
+// placeIn returns the place of a name in a directory that open opens when the rules ask what is in it. The caller
+// calls done after that.
+func (f *fileSystem) placeIn(open func() (dir int, done func(), err error), names []string, name string, isDir bool) (p guard.Place, done func()) {
 	dir := -1
-	done := func() {}
-	defer func() { done() }()
+	end := func() {}
 	host := func() (int, bool) {
 		if dir < 0 {
-			fd, end, err := open()
+			fd, opened, err := open()
 			if err != nil {
 				return -1, false
 			}
-			dir, done = fd, end
+			dir, end = fd, opened
 		}
 		return dir, true
 	}
@@ -124,7 +150,7 @@ func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), name
 		}
 		return st
 	}
-	kind, _ := f.rules.Judge(guard.Place{
+	return guard.Place{
 		Dir: names, Name: name, Folds: f.folds,
 		Has: func(name string) bool { return look(name) != nil },
 		HasConfig: func() bool {
@@ -143,8 +169,7 @@ func (f *fileSystem) judgeIn(open func() (dir int, done func(), err error), name
 			st := look(name)
 			return st != nil && f.madeByGuest(file{dir, name}, st)
 		},
-	})
-	return kind
+	}, func() { end() }
 }
 
 // hasConfig reports whether a directory of the host has a file of git's configuration that the guest did not
@@ -308,6 +333,12 @@ func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bo
 	}
 	if s.kind = s.view.judge(name, isDir); s.kind == guard.Guarded || s.kind == guard.Hidden {
 		return f.slotToChange(w, s, name, adds)
+	}
+	// The host has a directory there and the request makes a file, or the other way round: nothing but an exchange, or
+	// another request that removes it at this moment, would let it through.
+	if adds && s.view.protects(name, isDir) {
+		f.events.note(w, guard.Refused, s.view.chain.names, name)
+		return s, unix.EEXIST
 	}
 	if s.kind == guard.Noted {
 		f.events.note(w, guard.Changed, s.view.chain.names, name)

@@ -35,6 +35,8 @@ func newProject(t *testing.T, o guard.Options, prepare func(p *project)) *projec
 		prepare(p)
 	}
 	dir := t.TempDir()
+	paths, hidden := guard.Targets(p.host) // as package shareserver does at a start
+	o.Paths, o.HiddenPaths = append(o.Paths, paths...), append(o.HiddenPaths, hidden...)
 	p.fs = newTest(t, Options{Root: p.host, Guard: &o, Private: filepath.Join(dir, "private"), Events: filepath.Join(dir, "files.log")})
 	p.fs.folds = p.fs.folds || p.folds
 	p.guest = mountOf(t, p.fs)

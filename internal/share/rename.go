@@ -177,6 +177,10 @@ func (f *fileSystem) checkRename(r *renaming) error {
 		if err := f.checkMoved(r.w, r.pa, r.from, r.pb, r.other); err != nil {
 			return err
 		}
+		if r.pa.view.protects(r.from, r.other.Mode&unix.S_IFMT == unix.S_IFDIR) {
+			f.events.note(r.w, guard.Refused, r.pa.view.chain.names, r.from)
+			return unix.EXDEV
+		}
 		ends = append(ends, ends[0])
 		ends[1].st, ends[1].from, ends[1].name, ends[1].to, ends[1].as = r.other, r.pb, r.to, r.from, r.pa
 	}

@@ -6,6 +6,7 @@ import "slices"
 var gitNames = map[string]bool{
 	"head": true, "config": true, "config.worktree": true, "hooks": true, "commondir": true, "gitdir": true,
 	"attributes": true, ".git": true, "objects": true, "alternates": true, "http-alternates": true, "remotes": true, "branches": true,
+	"rebase-merge": true, "rebase-apply": true, "sequencer": true, "worktrees": true,
 }
 
 // belowGit reports whether a directory is one named .git or lies below one, and the way from
@@ -28,9 +29,10 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 	}
 	switch {
 	case name == ".git":
-		// A file that leads to the repository of a worktree or submodule. One that the guest
-		// makes itself leads to a repository whose configuration is guarded.
-		return p.Has(p.Name) && !p.IsDir() && !p.Made()
+		// A file that leads to a repository: any of the host's, whose configuration git then obeys with the
+		// directory as the working tree. It runs what is named there relative to its top (core.hooksPath,
+		// filters), and it reads and writes that repository.
+		return !p.IsDir()
 	case name == "alternates", name == "http-alternates":
 		return endsWith(dir, "objects", "info")
 	case !git || area == "objects":
@@ -44,8 +46,10 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 		return name == "commondir" || name == "objects"
 	case name == "config", name == "config.worktree", name == "hooks", name == "commondir":
 		return true
-	case name == "remotes", name == "branches":
-		return !slices.Contains(below, "refs") && !slices.Contains(below, "logs")
+	case name == "remotes", name == "branches", name == "rebase-merge", name == "rebase-apply", name == "sequencer":
+		return !inReferences(below)
+	case name == "worktrees": // else the host's git prunes those of the guest, whose file .git it does not see
+		return !p.Has(p.Name) && !inReferences(below)
 	case name == "gitdir": // that of a new worktree is the host's to see, or its git prunes the worktree
 		return p.Has(p.Name) && !p.Made()
 	case name == "attributes":
@@ -54,13 +58,20 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 	return false
 }
 
+// inReferences reports whether names in a directory below .git are those of branches and tags.
+func inReferences(below []string) bool {
+	return slices.Contains(below, "refs") || slices.Contains(below, "logs")
+}
+
 // lookAlike is inGit in a directory that is no repository by its name.
 func lookAlike(p Place, name string) bool {
 	switch name {
 	case "head":
 		exact := p.Name == "HEAD" || p.Folds
 		return exact && !p.Has("HEAD")
-	case "config", "config.worktree", "hooks", "commondir", "remotes", "branches":
+	case "gitdir":
+		return p.Has("HEAD") && p.Has(p.Name) && !p.Made()
+	case "config", "config.worktree", "hooks", "commondir", "remotes", "branches", "rebase-merge", "rebase-apply", "sequencer":
 		return p.Has("HEAD") || p.HasConfig != nil && p.HasConfig() // a guest can remove HEAD, and somebody put it back later
 	case "attributes":
 		return false // of info below it: without a configuration it names no program

@@ -218,7 +218,7 @@ func (r *Rules) candidate(name string) bool {
 // AsksMade reports whether what applies to a name may depend on who made the file.
 func (r *Rules) AsksMade(name string) bool {
 	name = foldOn(true, name)
-	if name == ".git" || name == "gitdir" || name == "config" {
+	if name == "gitdir" || name == "config" {
 		return true
 	}
 	return slices.ContainsFunc(append(originals(name), name), func(name string) bool {

@@ -44,10 +44,12 @@ func TestJudge(t *testing.T) {
 		{path: ".git/objects/x/HEAD", want: Guarded}, {path: ".git/refs/x/objects", want: Guarded, isDir: true}, {path: ".git/refs/x/objects", want: Guarded}, {path: ".git/logs/x/objects", want: Guarded},
 		{path: ".git/objects/info/alternates", want: Guarded}, {path: "b.git/objects/info/http-alternates", want: Guarded}, {path: "alternates"}, {path: ".git/remotes", want: Guarded, isDir: true},
 		{path: ".git/modules/a/branches", want: Guarded, isDir: true}, {path: ".git/refs/remotes"}, {path: ".git/modules/a/refs/remotes"}, {path: ".git/logs/refs/remotes"}, {path: "remotes"}, {path: "b.git/remotes", want: Guarded, has: []string{"HEAD"}},
+		{path: ".git/rebase-merge", want: Guarded, isDir: true}, {path: ".git/worktrees/w/rebase-apply", want: Guarded, isDir: true}, {path: "b.git/worktrees/w/rebase-merge", want: Guarded, isDir: true, has: []string{"HEAD"}}, {path: ".git/refs/heads/sequencer"}, {path: "sequencer"},
+		{path: ".git/worktrees", want: Guarded, isDir: true}, {path: ".git/worktrees", isDir: true, has: []string{"worktrees"}}, {path: ".git/refs/heads/worktrees", isDir: true}, {path: "worktrees", isDir: true}, {path: "b.git/worktrees/w/gitdir", want: Guarded, has: []string{"HEAD", "gitdir"}}, {path: "gitdir", has: []string{"gitdir"}},
 		{path: ".Git/Config", want: Guarded}, {path: "config"}, {path: "config", want: Guarded, has: []string{"HEAD"}}, {path: "x/hooks", want: Guarded, has: []string{"HEAD"}},
 		{path: "x/HEAD", want: Guarded}, {path: "x/HEAD", has: []string{"HEAD"}}, {path: "x/head"}, {path: "x/head", want: Guarded, folds: true},
 		{path: "git~1/config"}, {path: "git~1/config", want: Guarded, folds: true}, {path: ".git./config", want: Guarded, folds: true},
-		{path: "w/.git"}, {path: "w/.git", want: Guarded, has: []string{".git"}}, {path: "w/.git", isDir: true, has: []string{".git"}},
+		{path: "w/.git", want: Guarded}, {path: "w/.git", isDir: true}, {path: "w/.git", want: Guarded, has: []string{".git", "made"}}, {path: "w/.git", want: Guarded, has: []string{".git"}}, {path: "w/.git", isDir: true, has: []string{".git"}},
 		{path: ".vscode", want: Guarded}, {path: "a/.VSCODE", want: Guarded}, {path: ".v\u017fcode", want: Guarded}, {path: ".idea"}, {path: "x.code-workspace", want: Guarded},
 		{path: ".claude/settings.json", want: Guarded}, {path: ".claude/CLAUDE.md"}, {path: "CLAUDE.md"}, {path: "settings.json"}, {path: ".gitmodules", want: Noted},
 		{path: "deploy/a.sh", want: Guarded}, {path: "x/deploy/a.sh"}, {path: "x/ci", want: Guarded, isDir: true}, {path: "x/ci"}, {path: "tools/hook", want: Guarded}, {path: "Tools/Hook", want: Guarded},
@@ -125,7 +127,7 @@ func TestGuards(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[string]bool{
-		".git/config": true, "a/.git/hooks/pre-push": true, ".vscode/x": true, "tools/hook": true, ".env": true, ".git": false, "src/config": false, ".git/COMMIT_EDITMSG": false, "src/main.go": false, "tools": false,
+		".git/config": true, "a/.git/hooks/pre-push": true, ".vscode/x": true, "tools/hook": true, ".env": true, ".git": true, ".git/x": false, "src/config": false, ".git/COMMIT_EDITMSG": false, "src/main.go": false, "tools": false,
 	} {
 		if rules.Guards(at) != want {
 			t.Errorf("%s: %v", at, !want)

@@ -151,7 +151,11 @@ var Git = []Rule{
 	{Path: "remotes", Kind: Guarded, Reason: "where git fetches from and pushes to, in the old form", Source: "gitrepository-layout(5)"},
 	{Path: "branches", Kind: Guarded, Reason: "as remotes", Source: "gitrepository-layout(5)"},
 	{Path: "objects", Kind: Guarded, Reason: "below refs and logs it makes a repository of a directory", Source: "gitrepository-layout(5)"},
-	{Path: ".git", Kind: Guarded, Reason: "an existing file leads to the repository of a worktree or submodule", Source: "gitrepository-layout(5)"},
+	{Path: ".git", Kind: Guarded, Reason: "as a file it leads to a repository, whose configuration counts", Source: "gitrepository-layout(5)"},
+	{Path: "rebase-merge", Kind: Guarded, Reason: "commands that git runs when a rebase is continued", Source: "git-rebase(1), --exec and --strategy"},
+	{Path: "rebase-apply", Kind: Guarded, Reason: "as rebase-merge, of git am", Source: "git-am(1)"},
+	{Path: "sequencer", Kind: Guarded, Reason: "as rebase-merge, of picks and reverts", Source: "git-cherry-pick(1)"},
+	{Path: "worktrees", Kind: Guarded, Reason: "where the host has none: worktrees of the guest, which the host's git would prune", Source: "git-worktree(1)"},
 }
 
 // Defaults are the rules everywhere.

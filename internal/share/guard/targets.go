@@ -30,9 +30,11 @@ func Targets(root string) (guarded, hidden []string) {
 		}
 		return "", false
 	}
-	for _, named := range slices.Concat(namedByGit(root), namedByConfig(root)) {
-		if rel, ok := inside(named); ok {
-			guarded = append(guarded, rel)
+	for _, tree := range workingTrees(root) {
+		for _, named := range slices.Concat(namedByGit(tree), namedByConfig(tree)) {
+			if rel, ok := inside(named); ok {
+				guarded = append(guarded, rel)
+			}
 		}
 	}
 	for _, rules := range [][]Rule{Defaults, gitPaths} {

@@ -51,3 +51,44 @@ func TestTargetsOfAWorktree(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackTargetsOfOtherWorkingTrees: what git runs in a repository below the project, in a linked working tree, or in
+// the repository that the project is a directory of, is guarded.
+func TestAttackTargetsOfOtherWorkingTrees(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	top := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(top, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(".git/config", "[core]\n\thooksPath = project/ci/hooks\n\tfsmonitor = ./project/watch\n")
+	write("project/watch", "")
+	write("project/a/inner/.git/config", "[core]\n\thooksPath = ../hooks\n[diff]\n\texternal = bin/diff\n")
+	write("project/a/inner/bin/diff", "")
+	write("project/a/inner/.git/hooks/pre-commit", "exec ./check.sh\n")
+	write("project/a/inner/check.sh", "")
+	deep := "project/1/2/3/4/5/6/7/8/9/tree"
+	write("project/a/inner/.git/worktrees/tree/gitdir", filepath.Join(top, deep, ".git")+"\n")
+	write("project/a/inner/.git/worktrees/tree/commondir", "../..\n")
+	write("project/a/inner/.git/worktrees/gone/gitdir", "/nowhere/.git\n")
+	write(deep+"/.git", "gitdir: "+top+"/project/a/inner/.git/worktrees/tree\n")
+	write(deep+"/bin/diff", "")
+	write("project/sub/.git", "gitdir: ../../.git/modules/sub\n")
+	write(".git/modules/sub/config", "[core]\n\thooksPath = h\n")
+	write("project/node_modules/x/.git/config", "[core]\n\thooksPath = no\n")
+	guarded, _ := Targets(filepath.Join(top, "project"))
+	for _, want := range []string{"ci/hooks", "watch", "a/hooks", "a/inner/bin/diff", "a/inner/check.sh", "1/2/3/4/5/6/7/8/9/tree/bin/diff", "sub/h"} {
+		if !slices.Contains(guarded, want) {
+			t.Errorf("%s is not guarded: %q", want, guarded)
+		}
+	}
+	if slices.Contains(guarded, "node_modules/x/no") {
+		t.Errorf("node_modules was looked at: %q", guarded)
+	}
+}
