@@ -43,6 +43,7 @@ func (a *agent) configureSystem(r *wire.SetupRequest) error {
 	}
 	kernelSettings()
 	linkEndCommands("/usr/local/sbin")
+	addOpenCommand("/usr/bin")
 	if err := netif.LoopbackUp(); err != nil {
 		return err
 	}

@@ -288,3 +288,8 @@ guest
 printf 'for i in $(seq 8); do echo g$i >g; git add g; git commit -qm g$i || echo no; git log --oneline >/dev/null || echo nolog; done\n' >&"${G[1]}"
 for i in 1 2 3; do git gc -q --prune=now 2>&1 | grep -v warning; git repack -adq; done
 now :; git log --oneline | wc -l; git fsck --full 2>&1 | grep -cv dangling; now 'git fsck --full 2>&1 | grep -v dangling; git log --oneline | wc -l'
+
+### large files by a filter
+# openqmc#92: without git-lfs, its files were shown as changed; the times and numbers in the host's index hold inside.
+git init -q .; git config user.name a; git config user.email a@b; git config filter.x.clean 'tr a-z A-Z'; git config filter.x.smudge 'tr A-Z a-z'
+echo '*.bin filter=x' >.gitattributes; echo hello >f.bin; sleep 1.2; git add .; git commit -qm 1; git config --unset filter.x.clean; git config --unset filter.x.smudge; sleep 1.1; git status --short; $R git status --short; echo none

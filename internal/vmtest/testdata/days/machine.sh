@@ -509,3 +509,52 @@ import os, shutil, subprocess
 f = open("package.json.1", "w"); f.write("1"); os.rename("package.json.1", "package.json"); f.write("2"); f.close(); print(open("package.json").read())
 shutil.copy("/bin/sleep", "s"); p = subprocess.Popen(["./s", "9"]); os.rename("s", "t"); os.unlink("t"); print(p.poll()); p.kill()
 P
+
+### page for a browser
+# workers-sdk#23, git-credential-manager#1778: a login that cannot start xdg-open ended, and the address was not seen.
+# where: outside
+# want: 3 open this on your host: https://a.test/?code=1&x=%20
+$R sh -c 'xdg-open "https://a.test/?code=1&x=%20" 2>e; echo $? $(cut -d: -f3- e)'
+
+### very large sparse file
+# Disk images of VMs and databases: a terabyte that takes no room.
+truncate -s 1T f && printf end | dd of=f bs=1 seek=1099511627000 conv=notrunc 2>/dev/null; stat -c %s f; tail -c +1099511627001 f | head -c 3; echo; test $(stat -c %b f) -lt 1000 && echo sparse
+
+### many files open at once
+# orbstack#1253: an index or a database holds eight thousand files open.
+python3 - <<'P'
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (8500,)*2) if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8500 else None
+f = [os.open(f"f{i}", os.O_RDWR | os.O_CREAT) for i in range(8000)]
+for i in f: os.write(i, b"x")
+print(len(f), os.fstat(f[-1]).st_size); [os.close(i) for i in f]
+P
+ls | wc -l
+
+### zero range
+# fallocate -z, as qemu-img and filesystems use it.
+yes | head -c 100000 >f; fallocate -z -o 4096 -l 8192 f && od -An -tx1 -j 4096 -N 4 f; stat -c %s f
+
+### large attributes
+# user.* of 3000 bytes, twenty of them listed.
+python3 - <<'P'
+import os
+open("f","w"); os.setxattr("f","user.big",b"x"*3000); [os.setxattr("f",f"user.a{i}",b"%d"%i) for i in range(20)]
+print(len(os.getxattr("f","user.big")), len(os.listxattr("f")))
+P
+
+### names of descriptors
+# /proc/self/fd of files, of deleted ones, open by it again.
+python3 - <<'P'
+import os
+f = open("a","w+"); f.write("1"); f.flush(); os.rename("a","b"); print(os.path.basename(os.readlink(f"/proc/self/fd/{f.fileno()}")))
+os.unlink("b"); print(os.path.basename(os.readlink(f"/proc/self/fd/{f.fileno()}"))); print(open(f"/proc/self/fd/{f.fileno()}").read())
+P
+
+### directory times
+# make, ninja and CMake compare the time of a directory after its contents changed.
+mkdir d; touch -d 2020-01-01 d; a=$(stat -c %Y d); touch d/x; b=$(stat -c %Y d); test $b -gt $a && echo newer; touch -d 2020-01-01 d; chmod 644 d/x; stat -c %y d | cut -c1-10; rm d/x; test $(stat -c %Y d) -gt $a && echo newer
+
+### access times
+# relatime: a read after a write moves it.
+echo 1 >f; touch -a -d 2020-01-01 f; cat f >/dev/null; test $(stat -c %X f) -gt 1600000000 && echo moved

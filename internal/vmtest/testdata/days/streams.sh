@@ -271,3 +271,44 @@ touch a 'b c' $'d\ne'; find . -type f -print0 | $R sort -z | $R xargs -0 -n 1 pr
 ### a variable with everything
 # --env hands on newlines, quotes and bytes.
 X=$'line one\nline "two" $HOME \\ \xff'; export X; if [ -n "$R" ]; then bawn run --env X -- sh -c 'printf %s "$X"' | md5sum; else printf %s "$X" | md5sum; fi
+
+### shell that goes on after an error
+# sbx-releases#156: an interactive shell ended at the first command that failed.
+printf 'false\necho on\nnosuch-command\necho on2\n(exit 3)\necho $?\nexit 4\n' | $R bash -i 2>/dev/null; echo $?
+
+### large upload and download at once
+# A pipe in both directions with 20 MB does not block.
+head -c 20000000 /dev/zero | $R tr '\0' x | tail -c 5; echo
+
+### many commands in turn
+# Thirty commands one after another leave nothing behind.
+for i in $(seq 30); do $R true || echo no; done; echo done
+
+### exit while output is pending
+# The last lines of a build arrive.
+$R sh -c 'seq 200000; exit 3' | tail -1; echo ${PIPESTATUS[0]}
+
+### here documents in a loop
+# Each turn has its own input.
+for i in 1 2; do $R cat <<X
+line $i
+X
+done
+
+### session of its own
+# A program in a session of its own goes on after the command.
+$R sh -c 'setsid sh -c "sleep 1; echo late >f" </dev/null >/dev/null 2>&1 & echo started'; sleep 3; cat f
+
+### signals of all kinds
+# USR1, USR2, HUP, WINCH, CONT reach the command.
+coproc C { exec $R bash -c 'for s in USR1 USR2 HUP ALRM; do trap "echo $s" $s; done; trap "echo T; exit 3" TERM; echo ready; while :; do sleep 0.1; done'; }
+read -r l <&"${C[0]}"; exec 7<&"${C[0]}"; for s in USR1 USR2 HUP ALRM TERM; do kill -$s $C_PID; read -r -t 20 l <&7; echo $l; done; wait $C_PID; echo $?
+
+### front end that is killed
+# kill -9 of the front end ends the command in the end, which gets SIGHUP.
+$R bash -c 'trap "echo hup >h; exit" HUP TERM; echo $$ >p; while :; do sleep 0.2; done' </dev/null & p=$!
+until test -s p; do sleep 0.2; done; kill -9 $p; sleep 4; test -e h && cat h || echo none
+
+### password that nobody can give
+# git asks for no password in a script: GIT_TERMINAL_PROMPT, no terminal: it fails at once.
+$R sh -c 'git ls-remote http://127.0.0.1:9/x.git' >/dev/null 2>e; echo $?
