@@ -47,7 +47,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/toml", ""},
 	{"internal/sys/gitconfig", "sys/bounded sys/proc sys/text"},
 	{"internal/sys/settings", "sys/proc sys/regular"},
-	{"internal/sys/xdg", "sys/pathwalk"},
+	{"internal/sys/xdg", "sys/pathwalk sys/proc"},
 	{"internal/attack", ""},
 	{"internal/workcopy", ""},
 	{"internal/wire", ""},

@@ -15,6 +15,7 @@ import (
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/secret"
 )
 
 func TestWordsOfErrors(t *testing.T) {
@@ -26,6 +27,7 @@ func TestWordsOfErrors(t *testing.T) {
 		says, step string
 	}{
 		{failed, "no", ""},
+		{fmt.Errorf("list of secrets: %w", &secret.UnsafeError{Why: failed}), "list of secrets: " + (&secret.UnsafeError{}).Error() + ": no", ""},
 		{cpus, "--cpus 0: must be 1 to 255", ""},
 		{fmt.Errorf("outer: %w", &sandbox.FieldError{Field: "mounts", Problem: "/a: it no longer exists"}), "outer: --mount /a: it no longer exists", ""},
 		{&engine.Error{Reason: engine.NotFound, Sandbox: "shop", Err: failed}, "no", "bawn ls"},

@@ -10,6 +10,7 @@ import (
 	"bawn.dev/bawn/internal/engine"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -29,6 +30,9 @@ func message(err error) string {
 	var field *sandbox.FieldError
 	if errors.As(err, &field) {
 		msg = strings.Replace(msg, field.Error(), flagFor(field.Field)+" "+field.Problem, 1)
+	}
+	if unsafe := (*secret.UnsafeError)(nil); errors.As(err, &unsafe) {
+		msg += ": " + unsafe.Why.Error()
 	}
 	e := engine.As(err)
 	if e == nil {

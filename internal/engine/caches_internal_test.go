@@ -12,6 +12,7 @@ import (
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // TestProjectCaches: what bawn.yaml adds is gone with it; what the person has set stays.
@@ -36,6 +37,7 @@ func TestProjectCaches(t *testing.T) {
 // TestCacheSources: the guest sees the shared packages read-only, below the cache of the package
 // manager, where its image has that.
 func TestCacheSources(t *testing.T) {
+	proc.Distrust(nil) // whose engine another test made is gone
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	spec := &sandbox.Spec{Caches: []sandbox.Cache{sandbox.CacheGo, sandbox.CacheNPM}}
 	list, err := cacheSources(spec, []string{"GOPATH=/go"})

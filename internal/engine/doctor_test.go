@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
 // TestDoctorOfBareHost: what is not well has a detail and a remedy, on a host that has
 // nothing.
 func TestDoctorOfBareHost(t *testing.T) {
+	proc.Distrust(nil)                                                     // whose engine another test made is gone
 	proxyenvtest.Set(t)                                                    // a doctor would ask each
 	home := filepath.Join(t.TempDir(), strings.Repeat("a-long-name-", 12)) // longer than an address of a socket
 	for _, v := range []string{"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"} {

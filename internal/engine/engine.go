@@ -22,8 +22,12 @@
 package engine
 
 import (
+	"fmt"
+	"os"
+
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // Engine works on the sandboxes of one user. Its methods may be called
@@ -47,13 +51,26 @@ type Options struct {
 	Events func(Event)
 }
 
-// Open returns an Engine for the user's own sandboxes (package xdg has the folder).
+// Open returns an Engine for the user's own sandboxes (package xdg has the folder). It is an error if a guest can
+// write there, to this program or to the certificates by which it would believe servers, or could.
 func Open(o Options) (*Engine, error) {
 	sandboxes, err := store.Open()
 	if err != nil {
 		return nil, err
 	}
-	return New(sandboxes, o), nil
+	e := New(sandboxes, o)
+	if err := sandboxes.CheckPlace(sandboxes.Root()); err != nil {
+		return nil, fmt.Errorf("bawn's own folder %w; or move it out of that directory (XDG_STATE_HOME)", err)
+	}
+	if self, err := os.Executable(); err != nil {
+		return nil, err
+	} else if err := sandboxes.CheckPlace(self); err != nil { // it starts supervisors and share servers, later on too
+		return nil, fmt.Errorf("bawn itself %w; or install it elsewhere", err)
+	}
+	if err := settings.CheckCertificates(); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // New returns an Engine for the sandboxes in a store. The process runs no program of the

@@ -10,12 +10,14 @@ import (
 	"bawn.dev/bawn/internal/agents"
 	"bawn.dev/bawn/internal/login"
 	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // loggedIn is a user with a login of claude, and the placeholder of its access token.
 func loggedIn(t *testing.T) (placeholder string) {
 	t.Helper()
 	dir := t.TempDir()
+	proc.Distrust(nil) // whose engine another test made is gone
 	for _, v := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
 		t.Setenv(v, filepath.Join(dir, v))
 	}

@@ -14,6 +14,7 @@ import (
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // The user's ssh_config gets one line, an Include of a file in the state folder
@@ -81,6 +82,9 @@ func (e *Engine) lockSSHConfig(ctx context.Context) (*lockfile.Lock, error) {
 // line that includes the store's.
 func (e *Engine) changeSSHConfig(path string, change func(config []byte, line string) []byte) error {
 	line := session.IncludeLine(e.sandboxes.Root(), filepath.Base(e.sandboxes.SSHInclude()))
+	if err := settings.Check(path); err != nil { // a guest would choose the text, and by a link the file
+		return because(SSHConfigFile, "", fmt.Errorf("%s is not changed: %w\nthe line is: %s", path, err, line))
+	}
 	if err := replaceSSHConfig(path, func(b []byte) []byte { return change(b, line) }); err != nil {
 		return because(SSHConfigFile, "", fmt.Errorf("%w\nthe line is: %s", err, line))
 	}
@@ -150,9 +154,17 @@ func (e *Engine) CollectedSSH(ctx context.Context, path, name string) ([]string,
 	return session.Collected(d, out), nil
 }
 
-// effectiveSSH returns what ssh makes of a configuration for a sandbox.
+// effectiveSSH returns what ssh makes of a configuration for a sandbox. It runs no command of the configuration, which
+// may include files that a guest writes: ssh runs them by $SHELL (Match exec), here one that does nothing and fails, so
+// that their blocks do not count.
 func effectiveSSH(ctx context.Context, path, name string) (string, error) {
-	out, err := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name)).Output()
+	idle, err := proc.Find("false")
+	if err != nil {
+		return "", err
+	}
+	c := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name))
+	c.Env = append(c.Env, "SHELL="+idle)
+	out, err := c.Output()
 	if err != nil {
 		var failed *exec.ExitError
 		if errors.As(err, &failed) {

@@ -9,11 +9,13 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // TestWaitsAreReported holds each lock that another command may hold for long, and lets a method wait
 // for it: a front end is told why.
 func TestWaitsAreReported(t *testing.T) {
+	proc.Distrust(nil) // whose engine another test made is gone
 	const start, names = "Waiting for another bawn command that starts or changes the sandbox", "Waiting for another bawn command that creates or starts a sandbox"
 	const fetch = "Waiting for another bawn command that fetches packages"
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())

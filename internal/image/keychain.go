@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/docker/cli/cli/config"
@@ -177,13 +176,13 @@ func (p *helperProgram) Output() ([]byte, error) {
 	out := &bounded.Writer{Max: maxCredentials}
 	p.cmd.Stdout = out
 	p.cmd.Dir = "/"
+	if err := errors.Join(settings.CheckFolders(helperFolders...), settings.CheckGnuPG()); err != nil {
+		return nil, err
+	}
 	for _, k := range append(helperFolders, helperVariables...) {
 		v := os.Getenv(k)
 		if v == "" {
 			continue
-		}
-		if err := proc.Trusted(v); slices.Contains(helperFolders, k) && err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is not used: %w", k, err)
 		}
 		p.cmd.Env = append(p.cmd.Env, k+"="+v)
 	}

@@ -19,7 +19,7 @@ import (
 func workFolder(cache string) string {
 	base := "/var/tmp"
 	if fi, err := os.Stat(base); err != nil || !fi.IsDir() || unix.Access(base, unix.W_OK) != nil {
-		base = os.TempDir()
+		base = proc.TempDir()
 	}
 	sum := sha256.Sum256([]byte(cache))
 	return filepath.Join(base, fmt.Sprintf("bawn-build-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
@@ -33,12 +34,16 @@ func (s *Store) HostFile(d *Definition) string {
 
 // readHost reads the agent's file on the host, and returns its tokens and its text.
 func (s *Store) readHost(d *Definition) (*tokens, []byte, error) {
-	text, err := regular.Read(filepath.Join(s.home, d.Host), maxFile, 0)
+	file := filepath.Join(s.home, d.Host)
+	text, err := regular.Read(file, maxFile, 0)
 	if path := (*fs.PathError)(nil); errors.As(err, &path) {
 		err = path.Err // a guest reads this, and the path is none of its business
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if proc.Trusted(file) != nil { // a guest would put another account in its place
+		return nil, nil, errors.New("a guest or another user could have written its file")
 	}
 	t := &tokens{values: map[string]string{}}
 	for field, place := range d.Fields {

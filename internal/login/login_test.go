@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/secret"
+	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 var testDefinition = Definition{
@@ -492,4 +494,43 @@ func FuzzPlaceholder(f *testing.F) {
 			t.Errorf("%q is no JWT", got)
 		}
 	})
+}
+
+// TestAttackLoginsThatAGuestWrites: the list of logins, or the agent's login on the host, lies in a project with the
+// person's dotfiles, so that a guest would put another account in the place of the person's.
+func TestAttackLoginsThatAGuestWrites(t *testing.T) {
+	s, now := testStore(t)
+	hostFile(t, s, now.Add(time.Hour))
+	if err := s.UseHostFile("a"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := func(dir string) {
+		proc.Distrust(func() ([]proc.Writable, error) {
+			id, err := fileid.Of(dir)
+			return []proc.Writable{{ID: id, Why: "a guest can write to " + dir}}, err
+		})
+	}
+	defer proc.Distrust(nil)
+	guest(s.home)
+	if s.HostFile(&testDefinition) != "" {
+		t.Error("the host's login is offered")
+	}
+	if err := s.UseHostFile("a"); err == nil || strings.Contains(err.Error(), s.home) {
+		t.Error(err)
+	}
+	if v, err := s.value(t.Context(), &l, accessToken); v != "" || err == nil || strings.Contains(err.Error(), s.home) {
+		t.Errorf("%q, %v", v, err)
+	}
+	guest(s.config)
+	if list, err := s.List(); len(list) != 0 || err == nil || strings.Contains(err.Error(), s.config) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	proc.Distrust(nil)
+	if v, err := s.value(t.Context(), &l, accessToken); v != realAccess || err != nil {
+		t.Errorf("%q, %v", v, err)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -81,7 +82,7 @@ func (s *Store) List() ([]Secret, error) {
 }
 
 func (s *Store) read() ([]Secret, error) {
-	b, err := regular.ReadOwn(s.indexPath(), maxIndex)
+	b, err := readOwn(s.indexPath(), maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -89,6 +90,16 @@ func (s *Store) read() ([]Secret, error) {
 		return nil, fmt.Errorf("list of secrets: %w", err)
 	}
 	return parseIndex(b, s.indexPath())
+}
+
+// readOwn reads one of the store's files. One that a guest could have written, in a folder that is shared with it or
+// behind a link to one, is an error also if there is none yet: the index names commands of the host, and values would
+// be written there.
+func readOwn(path string, limit int64) ([]byte, error) {
+	if err := proc.ByGuests(path); err != nil {
+		return nil, &UnsafeError{err}
+	}
+	return regular.ReadOwn(path, limit)
 }
 
 // parseIndex reads the text of an index.

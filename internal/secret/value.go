@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 const (
@@ -107,7 +109,7 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 		v, err = s.fetched(ctx, sec.Stored, 0, func(context.Context) (string, error) { return s.ring.Get(sec.Stored) })
 	case File:
 		var b []byte
-		b, err = os.ReadFile(s.valuePath(sec.Stored))
+		b, err = readOwn(s.valuePath(sec.Stored), MaxValue)
 		v = string(b)
 	case Command:
 		v, err = s.fetched(ctx, sec.Stored, cacheTime, func(ctx context.Context) (string, error) {
@@ -174,6 +176,21 @@ var passed = []string{
 	"SSH_AUTH_SOCK", "GNUPGHOME", "PASSWORD_STORE_DIR",
 }
 
+// folders are those of passed that name folders with settings, which may name code.
+var folders = []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "GNUPGHOME", "PASSWORD_STORE_DIR"}
+
+// trustCommand returns an error if a command, or a folder from which it takes its settings, is one that a guest or
+// another user could have written.
+func trustCommand(command string) error {
+	if err := settings.CheckCommand(command); err != nil {
+		return err
+	}
+	if err := settings.CheckFolders(folders...); err != nil {
+		return err
+	}
+	return settings.CheckGnuPG()
+}
+
 // agentEnv returns those that are set, for a command.
 func agentEnv() (env []string) {
 	for _, k := range passed {
@@ -184,10 +201,23 @@ func agentEnv() (env []string) {
 	return env
 }
 
+// UnsafeError is why a file of the store is not read, a command not run, or a keyring not asked.
+type UnsafeError struct {
+	Why error // for the person: it may name paths of the host
+}
+
+// Error is for the guest too.
+func (e *UnsafeError) Error() string {
+	return "what it comes from may have been written by a guest or another user: bawn secret check, or bawn login, says on the host what that is"
+}
+
 // run runs a command without input, in an environment in which it finds no program that a
 // guest could have written (package proc), and returns what it printed, without the end of the line.
 // What it says about errors is left out of the error: it may have the value.
 func run(ctx context.Context, command string) (string, error) {
+	if err := trustCommand(command); err != nil {
+		return "", &UnsafeError{err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	out := &bounded.Writer{Max: MaxValue + 2} // with the end of a line
@@ -200,10 +230,27 @@ func run(ctx context.Context, command string) (string, error) {
 	switch {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("its command did not end within %s", commandTime)
+	case notFound(err) && len(proc.LeftOut()) > 0:
+		return "", &UnsafeError{leftOut(err)}
 	case err != nil:
 		return "", fmt.Errorf("its command failed (%w): run it on the host to see why", err)
 	case out.Over:
 		return "", fmt.Errorf("its command printed more than %d bytes", MaxValue)
 	}
 	return strings.TrimRight(string(out.Kept), "\r\n"), nil
+}
+
+// notFound reports whether a shell found no program (POSIX, 2.8.2: status 127).
+func notFound(err error) bool {
+	var failed *exec.ExitError
+	return errors.As(err, &failed) && failed.ExitCode() == 127
+}
+
+// leftOut says of a command that a shell did not find that it searched fewer folders than the person's shell does.
+func leftOut(err error) error {
+	var list []string
+	for _, s := range proc.LeftOut() {
+		list = append(list, s.Path+" ("+s.Why+")")
+	}
+	return fmt.Errorf("its command failed (%w): it may need a program of these entries of the PATH, which are not searched: %s", err, strings.Join(list, "; "))
 }

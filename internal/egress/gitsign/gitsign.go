@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/sys/bounded"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/settings"
 	"bawn.dev/bawn/internal/sys/text"
 )
 
@@ -92,7 +92,7 @@ var errNoStatus = errors.New("it did not report that it made a signature")
 
 // signByStream signs as GnuPG does.
 func (s *Settings) signByStream(ctx context.Context, _ string, object []byte) ([]byte, *result, error) {
-	if err := trustGnuPG(); err != nil {
+	if err := settings.CheckGnuPG(); err != nil {
 		return nil, &result{}, err
 	}
 	r, err := execute(ctx, s.program, []string{"--status-fd=2", "-bsau", s.key}, object)
@@ -100,44 +100,6 @@ func (s *Settings) signByStream(ctx context.Context, _ string, object []byte) ([
 		err = errNoStatus
 	}
 	return r.out, r, err
-}
-
-// trustGnuPG returns an error unless GnuPG's folder and its files of configuration there are ones that no guest or
-// other user can write: they name programs (agent-program, pinentry-program; gpg(1), FILES). The names of the files
-// may end in a version.
-func trustGnuPG() error {
-	dir := os.Getenv("GNUPGHOME")
-	if dir == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return err
-		}
-		dir = filepath.Join(home, ".gnupg")
-	}
-	if err := trustOrNone(dir); err != nil {
-		return fmt.Errorf("the folder of GnuPG is not used: %w", err)
-	}
-	list, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, f := range list {
-		if !strings.Contains(f.Name(), ".conf") {
-			continue
-		}
-		if err := trustOrNone(filepath.Join(dir, f.Name())); err != nil {
-			return fmt.Errorf("%s of GnuPG is not used: %w", f.Name(), err)
-		}
-	}
-	return nil
-}
-
-// trustOrNone is proc.Trusted of what need not be there.
-func trustOrNone(path string) error {
-	if err := proc.Trusted(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // signByFile signs as ssh-keygen does.
@@ -193,12 +155,8 @@ func execute(ctx context.Context, program string, args []string, in []byte) (*re
 			c.Env = append(c.Env, k+"="+v)
 		}
 	}
-	for _, k := range folders {
-		if v := os.Getenv(k); v == "" {
-			continue
-		} else if err := trustOrNone(v); err != nil {
-			return &result{}, fmt.Errorf("%s is not used: %w", k, err)
-		}
+	if err := settings.CheckFolders(folders...); err != nil {
+		return &result{}, err
 	}
 	return run(ctx, c, in)
 }

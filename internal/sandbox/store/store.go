@@ -444,7 +444,7 @@ type ShareError struct {
 func (e *ShareError) Error() string { return fmt.Sprintf("cannot share %s: %s", e.Path, e.why) }
 
 // CheckShare returns an error unless a host path may be shared with a guest: it must
-// exist, and it must not hold, nor lie within, bawn's own state (keys, policy)
+// exist, and it must not hold, nor lie within, bawn's own state (keys, policy), nor hold bawn itself
 // or the system's roots, nor be the whole home directory. Read-only, a
 // directory of the system's may be. A refusal is a *ShareError.
 func (s *Store) CheckShare(path string, readOnly bool) error {
@@ -452,7 +452,7 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 		return fmt.Errorf("cannot share %s: %w", path, err)
 	}
 	own := []string{s.root}
-	for _, f := range []func() (string, error){xdg.Cache, xdg.Config} {
+	for _, f := range []func() (string, error){xdg.CachePath, xdg.Config} {
 		if c, err := f(); err == nil {
 			own = append(own, c)
 		}
@@ -462,6 +462,9 @@ func (s *Store) CheckShare(path string, readOnly bool) error {
 		if sandbox.Beneath(path, o) || sandbox.Beneath(o, path) {
 			return &ShareError{path, OwnShare, fmt.Sprintf("bawn keeps rules, keys and images in %s, which no guest may reach", o)}
 		}
+	}
+	if self, err := os.Executable(); err == nil && !readOnly && sandbox.Beneath(path, self) {
+		return &ShareError{path, OwnShare, fmt.Sprintf("bawn itself is in it (%s), and runs on the host: install it elsewhere", self)}
 	}
 	if home, err := os.UserHomeDir(); err == nil && sandbox.Beneath(path, home) {
 		return &ShareError{path, HomeShare, "your home directory with your credentials is in it"}

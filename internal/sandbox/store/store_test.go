@@ -128,6 +128,29 @@ func TestOthersAreShutOut(t *testing.T) {
 	}
 }
 
+// TestAttackBawnItselfInAShare: a supervisor starts bawn by its path, long after the guest could have replaced it.
+func TestAttackBawnItselfInAShare(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", filepath.Join(home, "home"))
+	s, err := OpenAt(filepath.Join(home, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{self, filepath.Dir(self)} {
+		var refused *ShareError
+		if err := s.CheckShare(path, false); !errors.As(err, &refused) || refused.Reason != OwnShare || !strings.Contains(err.Error(), "bawn itself") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err := s.CheckShare(path, true); err != nil {
+			t.Errorf("%s read-only: %v", path, err)
+		}
+	}
+}
+
 func TestCheckShareKeepsBawnsOwnStateOut(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)

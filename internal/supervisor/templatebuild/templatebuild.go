@@ -211,7 +211,7 @@ func (b *builder) plugShares(ctx context.Context) (tags []string, err error) {
 	if !b.machine.CanDetachShares() {
 		return nil, nil
 	}
-	dir, err := os.MkdirTemp("", "bawn-template-*")
+	dir, err := os.MkdirTemp(proc.TempDir(), "bawn-template-*")
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +271,7 @@ func (b *builder) setup() wire.SetupRequest {
 
 // openDisks opens the disks, with an empty one in the place of a sandbox's own.
 func (b *builder) openDisks() (own *os.File, err error) {
-	dir, err := os.MkdirTemp("", "bawn-template-*")
+	dir, err := os.MkdirTemp(proc.TempDir(), "bawn-template-*")
 	if err != nil {
 		return nil, err
 	}

@@ -132,21 +132,94 @@ var keptVariables = []string{
 
 // Environ returns the environment for a program of the host: a few of this process's
 // variables, and a PATH of the folders of the system followed by those entries of this
-// process's PATH that Find would search.
+// process's PATH from which nothing can be run that Find would pass over (LeftOut). A TMPDIR that
+// a guest or another user could write to, or that may be a project's, is not among them: programs build
+// trees there that they run things from.
 func Environ() []string {
+	judge, err := newJudge()
 	dirs := slices.Clone(systemFolders)
-	if judge, err := newJudge(); err == nil {
-		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-			if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) && judge.trusted(dir) == nil {
-				dirs = append(dirs, dir)
-			}
-		}
+	if err == nil {
+		more, _ := judge.searched()
+		dirs = append(dirs, more...)
 	}
 	env := []string{"PATH=" + strings.Join(dirs, ":")}
 	for _, k := range keptVariables {
-		if v, ok := os.LookupEnv(k); ok {
+		v, ok := os.LookupEnv(k)
+		if ok && k == tempVariable {
+			ok = err == nil && filepath.IsAbs(v) && judge.trusted(v) == nil
+		}
+		if ok {
 			env = append(env, k+"="+v)
 		}
 	}
 	return env
+}
+
+// tempVariable names the folder for temporary files (POSIX, environ(7)).
+const tempVariable = "TMPDIR"
+
+// TempDir returns the folder for this process's temporary files: os.TempDir, or /tmp where that is one that
+// a guest or another user could write to, or that may be a project's.
+func TempDir() string {
+	dir := os.TempDir()
+	if judge, err := newJudge(); err == nil && filepath.IsAbs(dir) && judge.trusted(dir) == nil {
+		return dir
+	}
+	return "/tmp"
+}
+
+// LeftOut returns the entries of the PATH that programs do not get (Environ), each with the reason.
+func LeftOut() []Skipped {
+	judge, err := newJudge()
+	if err != nil {
+		return nil
+	}
+	_, left := judge.searched()
+	return left
+}
+
+// searched returns the entries of the PATH beside the folders of the system that a program may search, and the others.
+func (j *judge) searched() (dirs []string, left []Skipped) {
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		switch err := j.searchable(dir); {
+		case slices.Contains(systemFolders, dir) || slices.Contains(dirs, dir) || errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			left = append(left, Skipped{dir, err.Error()})
+		default:
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, left
+}
+
+// searchable returns an error unless a folder and all programs in it are trusted: a program that searches it runs any
+// of them, also one behind a link.
+func (j *judge) searchable(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return errRelative
+	}
+	if err := j.trusted(dir); err != nil {
+		return err
+	}
+	return j.contents(dir)
+}
+
+// contents judges what is in a folder that is trusted itself, and where links in it lead.
+func (j *judge) contents(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		path := filepath.Join(dir, f.Name())
+		if f.Type()&fs.ModeSymlink != 0 {
+			err = j.trusted(path)
+		} else if fi, lerr := os.Lstat(path); lerr == nil {
+			err = j.step(path, fi)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s in it: %w", f.Name(), err)
+		}
+	}
+	return nil
 }

@@ -106,6 +106,41 @@ func Trusted(path string) error {
 	return j.trusted(path)
 }
 
+// TrustedFolder is Trusted for a folder and for all that is in it, but for what lies in folders of it. Links in it are
+// judged by what they lead to.
+func TrustedFolder(path string) error {
+	if err := Trusted(path); err != nil {
+		return err
+	}
+	j, err := newJudge()
+	if err != nil {
+		return err
+	}
+	j.here = nil
+	return j.contents(path)
+}
+
+// ByGuests returns an error if an absolute path leads to, or through, what a guest can write to, or could (Distrust).
+// Unlike Trusted it asks nothing of other users, and the path need not exist.
+func ByGuests(path string) error {
+	j, err := newJudge()
+	if err != nil {
+		return err
+	}
+	_, err = pathwalk.Walk(path, func(at string, fi fs.FileInfo) error {
+		for _, g := range j.guests {
+			if g.ID.At(at, fi) {
+				return fmt.Errorf("%s leads to %s: %s", path, at, g.Why)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // trusted walks to a program or directory by an absolute path and judges every directory,
 // link and file on the way: who can change one of them decides what runs.
 func (j *judge) trusted(path string) error {

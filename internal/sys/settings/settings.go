@@ -2,8 +2,12 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
@@ -25,4 +29,84 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not used: %w", path, err)
 	}
 	return text, nil
+}
+
+// Check returns an error if a file or folder, by its absolute path, is one that a guest or another user could have
+// written or can replace (proc.Trusted). It need not be there.
+func Check(path string) error {
+	if err := proc.Trusted(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// CheckFolders is Check for the folders that variables of the environment name: programs read settings there, which may
+// name code. A variable that is not set is left out.
+func CheckFolders(variables ...string) error {
+	for _, k := range variables {
+		if v := os.Getenv(k); v != "" {
+			if err := Check(v); err != nil {
+				return fmt.Errorf("%s is not used: %w", k, err)
+			}
+		}
+	}
+	return nil
+}
+
+// certificateVariables name a file and a list of folders with the authorities that servers are believed by (package
+// crypto/x509).
+const certificateFile, certificateFolders = "SSL_CERT_FILE", "SSL_CERT_DIR"
+
+// CheckCertificates returns an error if the environment takes the authorities that servers are believed by from a place
+// that a guest or another user could have written.
+func CheckCertificates() error {
+	check := func(variable, path string, judge func(string) error) error {
+		if path == "" {
+			return nil
+		}
+		err := judge(path)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("the certificates that %s names are not believed (%w): unset it, or name a place outside of what sandboxes share", variable, err)
+	}
+	if err := check(certificateFile, os.Getenv(certificateFile), proc.Trusted); err != nil {
+		return err
+	}
+	for _, dir := range filepath.SplitList(os.Getenv(certificateFolders)) {
+		if err := check(certificateFolders, dir, proc.TrustedFolder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckGnuPG returns an error unless GnuPG's folder and its files of configuration there are ones that no guest or
+// other user can write: they name programs (agent-program, pinentry-program; gpg(1), FILES). The names of the files
+// may end in a version.
+func CheckGnuPG() error {
+	dir := os.Getenv("GNUPGHOME")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return err
+		}
+		dir = filepath.Join(home, ".gnupg")
+	}
+	if err := Check(dir); err != nil {
+		return fmt.Errorf("the folder of GnuPG is not used: %w", err)
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, f := range list {
+		if !strings.Contains(f.Name(), ".conf") {
+			continue
+		}
+		if err := Check(filepath.Join(dir, f.Name())); err != nil {
+			return fmt.Errorf("%s of GnuPG is not used: %w", f.Name(), err)
+		}
+	}
+	return nil
 }

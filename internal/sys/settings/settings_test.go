@@ -44,3 +44,71 @@ func TestAttackSettingsThatAGuestWrites(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// shareOne makes a directory the only one that a guest can write to.
+func shareOne(t *testing.T) (shared string) {
+	t.Helper()
+	shared = t.TempDir()
+	proc.Distrust(func() ([]proc.Writable, error) {
+		id, err := fileid.Of(shared)
+		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
+	})
+	t.Cleanup(func() { proc.Distrust(nil) })
+	return shared
+}
+
+// TestAttackCommandsThatNameFilesOfAGuest: a command of the person's settings names a script in a project.
+func TestAttackCommandsThatNameFilesOfAGuest(t *testing.T) {
+	home, shared := t.TempDir(), shareOne(t)
+	t.Setenv("HOME", home)
+	script, own := filepath.Join(shared, "a script"), filepath.Join(home, "own")
+	for _, f := range []string{script, own} {
+		if err := os.WriteFile(f, nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(shared, filepath.Join(home, "dots")); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{
+		"'" + script + "' x", "sh \"" + script + "\"", strings.ReplaceAll(script, " ", "\\ "), "~/dots/a\\ script", "ls ~/dots|cat", "$HOME/dots/'a script'",
+		"\"${HOME}/dots/a script\"", "true;ENV=" + shared + " sh", "cat <" + shared + "/x <" + shared, "x --config=" + shared, "echo \"$(ls " + shared + ")\"", "`" + shared + "`",
+	} {
+		if err := CheckCommand(command); err == nil || !strings.Contains(err.Error(), "a guest can write to") {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	for _, command := range []string{"", "less -R", own + " x 2>/dev/null", "~/own", "sed -n /token/p " + shared + "/none", "/bin/sh -c 'true'", "cat \"", "x \\"} {
+		if err := CheckCommand(command); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+}
+
+// TestAttackCertificatesOfAGuest: who writes the authorities chooses which servers are believed.
+func TestAttackCertificatesOfAGuest(t *testing.T) {
+	own, shared := t.TempDir(), shareOne(t)
+	file, folder := filepath.Join(shared, "ca.pem"), filepath.Join(own, "certs")
+	for _, err := range []error{os.WriteFile(file, nil, 0o600), os.Mkdir(folder, 0o700), os.WriteFile(filepath.Join(own, "ca.pem"), nil, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(file, folders string, refused string) {
+		t.Helper()
+		t.Setenv("SSL_CERT_FILE", file)
+		t.Setenv("SSL_CERT_DIR", folders)
+		if err := CheckCertificates(); refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
+			t.Errorf("%q, %q: %v", file, folders, err)
+		}
+	}
+	check("", "", "")
+	check(filepath.Join(own, "ca.pem"), folder+":"+own, "")
+	check(file, "", "SSL_CERT_FILE")
+	check("", own+":"+shared, "SSL_CERT_DIR")
+	check("ca.pem", "", "SSL_CERT_FILE")
+	if err := os.Symlink(file, filepath.Join(folder, "link.pem")); err != nil {
+		t.Fatal(err)
+	}
+	check("", folder, "link.pem")
+}

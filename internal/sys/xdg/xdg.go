@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"bawn.dev/bawn/internal/sys/pathwalk"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // State returns the folder of sandboxes: $XDG_STATE_HOME/bawn, by default
@@ -27,8 +28,21 @@ func State() (string, error) {
 }
 
 // Cache returns the folder of images, kernels and templates: $XDG_CACHE_HOME/bawn,
-// by default ~/.cache/bawn.
+// by default ~/.cache/bawn. A folder that a guest can write to, or could, is an error: what is there is started and
+// installed in other sandboxes.
 func Cache() (string, error) {
+	dir, err := CachePath()
+	if err != nil {
+		return "", err
+	}
+	if err := proc.ByGuests(dir); err != nil {
+		return "", fmt.Errorf("the cache folder %w; or set XDG_CACHE_HOME to a folder outside of what sandboxes share", err)
+	}
+	return dir, nil
+}
+
+// CachePath is Cache for a caller that only needs to know where the folder is.
+func CachePath() (string, error) {
 	d, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("cannot find the cache folder: %w (set HOME or XDG_CACHE_HOME)", err)
