@@ -2,6 +2,7 @@ package share
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -71,18 +72,19 @@ f=os.open('sub',os.O_TMPFILE|os.O_RDWR); os.write(f,b'gitdir: ../.git'); os.link
 func TestAttackWhatTheHostContinues(t *testing.T) {
 	outside := t.TempDir()
 	ran := filepath.Join(outside, "ran")
-	exec := `exec touch ` + ran
+	line := `exec touch ` + ran
 	const conflict = ` && git switch -q -c topic && echo t >f && git commit -q -a -m t && echo t2 >g && git add g && git commit -q -m t2 && git switch -q main && echo m >f && git commit -q -a -m m`
 	for _, a := range []struct{ name, begin, guest, host string }{
-		{"a rebase of the host", `git switch -q topic; git rebase main`, `echo '` + exec + `' >>.git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
-		{"another file in its place", `git switch -q topic; git rebase main`, `cp .git/rebase-merge/git-rebase-todo t; echo '` + exec + `' >>t; mv t .git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
-		{"another directory in its place", `git switch -q topic; git rebase main`, `cp -r .git/rebase-merge .git/r; echo '` + exec + `' >>.git/r/git-rebase-todo; mv .git/rebase-merge .git/r2; rm -rf .git/rebase-merge; mv .git/r .git/rebase-merge`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"a rebase of the host", `git switch -q topic; git rebase main`, `echo '` + line + `' >>.git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"another file in its place", `git switch -q topic; git rebase main`, `cp .git/rebase-merge/git-rebase-todo t; echo '` + line + `' >>t; mv t .git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"another directory in its place", `git switch -q topic; git rebase main`, `cp -r .git/rebase-merge .git/r; echo '` + line + `' >>.git/r/git-rebase-todo; mv .git/rebase-merge .git/r2; rm -rf .git/rebase-merge; mv .git/r .git/rebase-merge`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
 		{"a strategy, which names a program", `git switch -q topic; git rebase main`, `mkdir -p git-merge-..; printf '#!/bin/sh\ntouch ` + ran + `\n' >git-merge-../x; cp git-merge-../x git-merge-x; chmod +x git-merge-../x git-merge-x; echo ../x >.git/rebase-merge/strategy`, `echo r >f; git add f; GIT_EDITOR=true PATH=.:$PATH git rebase --continue`},
-		{"a rebase that the guest begins", `:`, `git switch -q topic; git rebase main; echo '` + exec + `' >>.git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
-		{"a rebase that the guest makes up", `:`, `mkdir .git/m; git rev-parse HEAD | tee .git/m/onto >.git/m/orig-head; echo refs/heads/main >.git/m/head-name; : >.git/m/interactive; echo 1 >.git/m/msgnum; echo 1 >.git/m/end; : >.git/m/done; echo '` + exec + `' >.git/m/git-rebase-todo; mv .git/m .git/rebase-merge`, `git rebase --continue`},
-		{"picks of the host", `git cherry-pick topic~1 topic`, `sed -i '1i ` + exec + `' .git/sequencer/todo; echo '` + exec + `' >>.git/sequencer/todo`, `echo r >f; git add f; GIT_EDITOR=true git cherry-pick --continue`},
-		{"a linked working tree", `git switch -q main; git worktree add -q wt topic; cd wt; git rebase main`, `echo '` + exec + `' >>.git/worktrees/wt/rebase-merge/git-rebase-todo`, `cd wt; echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
-		{"a working tree of a bare repository", `git clone -q --bare . b.git; cd b.git; git worktree add -q ../wt topic; cd ../wt; git rebase main`, `echo '` + exec + `' >>b.git/worktrees/wt/rebase-merge/git-rebase-todo`, `cd wt; echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"a rebase that the guest begins", `:`, `git switch -q topic; git rebase main; echo '` + line + `' >>.git/rebase-merge/git-rebase-todo`, `echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"a rebase that the guest makes up", `:`, `mkdir .git/m; git rev-parse HEAD | tee .git/m/onto >.git/m/orig-head; echo refs/heads/main >.git/m/head-name; : >.git/m/interactive; echo 1 >.git/m/msgnum; echo 1 >.git/m/end; : >.git/m/done; echo '` + line + `' >.git/m/git-rebase-todo; mv .git/m .git/rebase-merge`, `git rebase --continue`},
+		{"picks of the host", `git cherry-pick topic~1 topic`, `sed -i '1i ` + line + `' .git/sequencer/todo; echo '` + line + `' >>.git/sequencer/todo`, `echo r >f; git add f; GIT_EDITOR=true git cherry-pick --continue`},
+		{"a linked working tree", `git switch -q main; git worktree add -q wt topic; cd wt; git rebase main`, `echo '` + line + `' >>.git/worktrees/wt/rebase-merge/git-rebase-todo`, `cd wt; echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"a working tree of a bare repository", `git clone -q --bare . b.git; cd b.git; git worktree add -q ../wt topic; cd ../wt; git rebase main`, `echo '` + line + `' >>b.git/worktrees/wt/rebase-merge/git-rebase-todo`, `cd wt; echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
+		{"a submodule with the name of references", `git clone -q . m/logs; mkdir -p .git/modules/m; git init -q --separate-git-dir .git/modules/m/logs m/logs; cd m/logs; git branch -q topic origin/topic; git switch -q topic; git rebase origin/main`, `cd .git/modules/m/logs; mv HEAD H; mv objects o; mv rebase-merge r2; cp -r r2 r; echo '` + line + `' | tee -a r/git-rebase-todo >>r2/git-rebase-todo; mv r rebase-merge; echo '` + line + `' >>rebase-merge/git-rebase-todo; mv H HEAD; mv o objects`, `cd m/logs; echo r >f; git add f; GIT_EDITOR=true git rebase --continue`},
 		{"where a working tree of a bare repository lies", `git clone -q --bare . b.git; cd b.git; git worktree add -q ../wt topic`, `echo /nowhere/.git >b.git/worktrees/wt/gitdir`, `grep -q wt b.git/worktrees/wt/gitdir || touch ` + ran},
 	} {
 		t.Run(a.name, func(t *testing.T) {
@@ -133,5 +135,32 @@ ctypes.CDLL(None).renameat2(-100, b'` + a + `', -100, b'` + b + `', 2)"`
 		if b, err := os.ReadFile(filepath.Join(p.host, a.at)); err == nil {
 			t.Errorf("the host has %s: %q", a.at, b)
 		}
+	}
+}
+
+// TestAttackRepositoriesOfFossil: the guest makes a check-out of Fossil, or changes the settings of the host's repository, in
+// which programs are named.
+func TestAttackRepositoriesOfFossil(t *testing.T) {
+	if _, err := exec.LookPath("fossil"); err != nil {
+		t.Skip("no fossil")
+	}
+	ran := filepath.Join(t.TempDir(), "ran")
+	const open = `export USER=u; fossil init x.fossil >/dev/null && fossil open -f x.fossil >/dev/null && echo a >f && fossil add f && fossil commit -m x --no-warnings`
+	set := `fossil settings diff-command "touch ` + ran + `"`
+	for _, a := range []struct{ name, host, guest string }{
+		{"a check-out of the guest", `:`, open + ` && ` + set},
+		{"the settings of the host's repository", open, `export USER=u; ` + set},
+		{"a copy in its place", open, `export USER=u; cp x.fossil y; fossil settings -R y diff-command "touch ` + ran + `"; mv y x.fossil`},
+	} {
+		t.Run(a.name, func(t *testing.T) {
+			p := newProject(t, guard.Options{}, func(p *project) { p.sh(p.host, a.host) })
+			guest, gerr := p.try(p.guest, a.guest)
+			host, err := p.try(p.host, `export USER=u; echo changed >f; fossil diff`)
+			t.Logf("guest: %v %s\nhost: %v %s", gerr, guest, err, host)
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("the guest's program ran on the host")
+				_ = os.Remove(ran)
+			}
+		})
 	}
 }

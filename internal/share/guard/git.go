@@ -47,9 +47,9 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 	case name == "config", name == "config.worktree", name == "hooks", name == "commondir":
 		return true
 	case name == "remotes", name == "branches", name == "rebase-merge", name == "rebase-apply", name == "sequencer":
-		return !inReferences(below)
+		return !inReferences(p, below)
 	case name == "worktrees": // else the host's git prunes those of the guest, whose file .git it does not see
-		return !p.Has(p.Name) && !inReferences(below)
+		return !p.Has(p.Name) && !inReferences(p, below)
 	case name == "gitdir": // that of a new worktree is the host's to see, or its git prunes the worktree
 		return p.Has(p.Name) && !p.Made()
 	case name == "attributes":
@@ -58,9 +58,14 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 	return false
 }
 
-// inReferences reports whether names in a directory below .git are those of branches and tags.
-func inReferences(below []string) bool {
-	return slices.Contains(below, "refs") || slices.Contains(below, "logs")
+// inReferences reports whether names in a directory below .git are those of branches and tags. The git
+// directory of a submodule has the submodule's name, in which refs and logs may occur, and is known by its
+// configuration, or that of its worktree by commondir: a guest can neither make nor remove these.
+func inReferences(p Place, below []string) bool {
+	if !slices.Contains(below, "refs") && !slices.Contains(below, "logs") {
+		return false
+	}
+	return !p.Has("commondir") && (p.HasConfig == nil || !p.HasConfig())
 }
 
 // lookAlike is inGit in a directory that is no repository by its name.
