@@ -5,6 +5,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bawn.dev/bawn/internal/qemu"
+	"bawn.dev/bawn/internal/sandbox"
+	"bawn.dev/bawn/internal/wire"
 )
 
 func TestTimezone(t *testing.T) {
@@ -52,5 +56,30 @@ func TestTimezone(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestKindHasNoTimezone: a sandbox that was suspended is resumed in another time zone.
+func TestKindHasNoTimezone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := &sandbox.Spec{}
+	spec.Boot.Image, spec.Boot.Modules = file, file
+	kind := func(setup wire.SetupRequest) string {
+		t.Helper()
+		k, err := Kind(qemu.Binary{Path: file}, &qemu.Machine{Kernel: file, Initrd: file}, spec, setup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	at := kind(wire.SetupRequest{Timezone: "Europe/Berlin"})
+	if kind(wire.SetupRequest{Timezone: "Asia/Tokyo"}) != at {
+		t.Error("the time zone counts")
+	}
+	if kind(wire.SetupRequest{Timezone: "Europe/Berlin", User: wire.User{Name: "other"}}) == at {
+		t.Error("the user does not count")
 	}
 }

@@ -129,8 +129,10 @@ func OpenDisks(b *sandbox.Boot, own string) (disks []qemu.Disk, closeAll func(),
 }
 
 // Kind returns the kind of template that the machine can start from: machines of one kind
-// differ in nothing that a guest could have noticed before it gets its identity.
+// differ in nothing that a guest could have noticed before it gets its identity. The time zone does not
+// count: it comes with the clock, before the first command, and a person who travels keeps what was suspended.
 func Kind(q qemu.Binary, m *qemu.Machine, spec *sandbox.Spec, setup wire.SetupRequest) (string, error) {
+	setup.Timezone = ""
 	text, err := json.Marshal(struct {
 		Setup wire.SetupRequest
 		Disk  int64 // the guest remembers its size
