@@ -313,6 +313,7 @@ func TestAttackAProjectsConfiguration(t *testing.T) {
 		"an included file":        {"user.signingkey", "~/.ssh/id.pub", "gpg.format", "ssh", "include.path", filepath.Join(project, ".git/config")},
 		"the committer":           {"user.signingkey", "~/.ssh/id.pub", "gpg.format", "ssh", "include.path", p.write("project/who", "[user]\n\tname = Eve\n", 0o600)},
 		"the program":             {"user.signingkey", "~/.ssh/id.pub", "gpg.format", "ssh", "gpg.ssh.program", evil},
+		"a script for the key":    {"gpg.format", "ssh", "gpg.ssh.defaultKeyCommand", "sh " + evil},
 		"the command for the key": {"gpg.format", "ssh", "gpg.ssh.defaultKeyCommand", evil},
 		"the key":                 {"gpg.format", "ssh", "user.signingkey", p.write("project/other.pub", key, 0o600)},
 		"a link to the key":       {"gpg.format", "ssh", "user.signingkey", p.link("other.pub", "project/other.pub")},

@@ -15,6 +15,7 @@ import (
 	"bawn.dev/bawn/internal/sys/gitconfig"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // settingsTime bounds the reading of the settings, and the command that prints the key. What they print is bounded
@@ -142,6 +143,9 @@ func defaultKey(ctx context.Context, command string) (string, error) {
 	}
 	program, err := findProgram(words[0])
 	if err != nil {
+		return "", setup("", "the command that prints the signing key (gpg.ssh.defaultKeyCommand): %v", err)
+	}
+	if err := settings.CheckCommand(command); err != nil { // it may run a script
 		return "", setup("", "the command that prints the signing key (gpg.ssh.defaultKeyCommand): %v", err)
 	}
 	r, err := execute(ctx, program, words[1:], nil)
