@@ -15,7 +15,7 @@ node_modules/.bin/vite --version
 # The store beside the packages, hard links and all (docker/for-mac#6787: files that are there are not found).
 # npm: pnpm@10
 echo "pnpm $(pnpm --version)"
-rm -rf pnpm && mkdir pnpm && cp package.json pnpm/ && cd pnpm
+rm -rf pnpm && mkdir pnpm && few >pnpm/package.json && cd pnpm
 pnpm config set --location=project store-dir "$PWD/store"
 pnpm install --reporter=append-only >log 2>&1 || { tail -n 20 log; exit 1; }
 rm -rf node_modules
