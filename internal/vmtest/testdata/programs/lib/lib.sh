@@ -25,5 +25,6 @@ packages() {
 }
 # sum_of prints one sum of all files of a tree, but those with a name.
 sum_of() { find "$1" -type f ! -name "$2" | sort | xargs -d '\n' sha256sum | sha256sum; }
-# few prints a list of the packages of JavaScript without the largest trees.
-few() { jq 'del(.devDependencies["nodemon", "webpack", "webpack-cli"])' package.json; }
+# few prints a list of the packages of JavaScript without the largest trees, and without packages for each platform, since
+# Yarn 1 fetches those of all platforms.
+few() { jq 'del(.devDependencies["nodemon", "vite", "webpack", "webpack-cli"])' package.json; }
