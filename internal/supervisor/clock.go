@@ -66,7 +66,7 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 			return
 		case <-ticks:
 		}
-		now, nowZone := look(), vm.HostTimezone()
+		nowZone, now := vm.HostTimezone(), look()
 		jumped, passed := now.jumped(told), now.ran-told.ran
 		if !first && !jumped && nowZone == zone && passed < clockTell {
 			continue

@@ -306,8 +306,9 @@ read -r l <&"${C[0]}"; exec 7<&"${C[0]}"; for s in USR1 USR2 HUP ALRM TERM; do k
 
 ### front end that is killed
 # kill -9 of the front end ends the command in the end, which gets SIGHUP. Without a sandbox there is none.
+# It writes nothing to its standard error, which is closed.
 # want: hup
-$R bash -c 'trap "echo hup >h; exit" HUP TERM; echo $$ >p; while :; do sleep 0.2; done' </dev/null & p=$!
+$R bash -c 'exec 2>/dev/null; trap "echo hup >h; exit" HUP TERM; echo $$ >p; while :; do sleep 0.2; done' </dev/null & p=$!
 until test -s p; do sleep 0.2; done; kill -9 $p; until test -s h; do sleep 0.2; done; cat h
 
 ### password that nobody can give
