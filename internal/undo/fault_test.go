@@ -103,6 +103,30 @@ func TestUndoOfMuchKeepsThePointThatItGoesBackTo(t *testing.T) {
 	}
 }
 
+// TestSeveralPointsMakeRoom: contents that need the room of more than one restore point are kept.
+func TestSeveralPointsMakeRoom(t *testing.T) {
+	g := newGuest(t)
+	if clones(t, g) {
+		t.Skip("this file system clones: contents need no room")
+	}
+	const size = 1 << 20
+	defer func(n int64) { maxBytes = n }(maxBytes)
+	maxBytes = 4 * size
+	for i := range 4 {
+		name := fmt.Sprint("f", i)
+		g.host(name, strings.Repeat("h", size))
+		g.write(name, "guest")
+		g.rec.Mark(WhySession)
+	}
+	text := strings.Repeat("w", 3*size)
+	g.host("large", text)
+	g.write("large", "guest")
+	res := g.undo("large")
+	if got := g.text("large"); got != text {
+		t.Errorf("after the undo: %d bytes, %.20q; %+v", len(got), got, res)
+	}
+}
+
 func clones(t *testing.T, g *guest) bool {
 	t.Helper()
 	a, err := os.Create(filepath.Join(g.store, "probe"))

@@ -525,14 +525,9 @@ func (r *Recorder) room(p *point, size int64) string {
 		if !ok {
 			return "an undo was under way, which needs the older restore points"
 		}
-		defer release()
-		folder, err := openDir(r.store, folderName(list[0]))
+		freed, err := r.free(list[0])
+		release() // before the next one: the lock would keep this process from it, too
 		if err != nil {
-			return err.Error()
-		}
-		freed := usage(folder)
-		unix.Close(folder)
-		if err := removePoint(r.store, list[0]); err != nil {
 			return err.Error()
 		}
 		r.used -= freed
@@ -546,4 +541,15 @@ func (r *Recorder) room(p *point, size int64) string {
 	}
 	r.used += size
 	return ""
+}
+
+// free removes a point, and returns how many bytes its contents took.
+func (r *Recorder) free(n int) (bytes int64, err error) {
+	folder, err := openDir(r.store, folderName(n))
+	if err != nil {
+		return 0, err
+	}
+	bytes = usage(folder)
+	unix.Close(folder)
+	return bytes, removePoint(r.store, n)
 }
