@@ -181,8 +181,11 @@ func LeftOut() []Skipped {
 // searched returns the entries of the PATH beside the folders of the system that a program may search, and the others.
 func (j *judge) searched() (dirs []string, left []Skipped) {
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if slices.Contains(systemFolders, dir) || slices.Contains(dirs, dir) {
+			continue // judging one looks at all that is in it
+		}
 		switch err := j.searchable(dir); {
-		case slices.Contains(systemFolders, dir) || slices.Contains(dirs, dir) || errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			left = append(left, Skipped{dir, err.Error()})
 		default:
