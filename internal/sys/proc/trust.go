@@ -95,29 +95,42 @@ func currentProject() *place {
 // other user could have written or can replace (Distrust). It is for what the user's own settings name;
 // unlike Find it takes what lies in the current directory.
 func Trusted(path string) error {
-	j, err := newJudge()
+	j, err := newSettingsJudge()
 	if err != nil {
 		return err
 	}
-	j.here = nil
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%s is not an absolute path", path)
-	}
-	return j.trusted(path)
+	return j.settings(path)
 }
 
 // TrustedFolder is Trusted for a folder and for all that is in it, but for what lies in folders of it. Links in it are
 // judged by what they lead to.
 func TrustedFolder(path string) error {
-	if err := Trusted(path); err != nil {
-		return err
-	}
-	j, err := newJudge()
+	j, err := newSettingsJudge()
 	if err != nil {
 		return err
 	}
-	j.here = nil
+	if err := j.settings(path); err != nil {
+		return err
+	}
 	return j.contents(path)
+}
+
+// newSettingsJudge returns a judge of what the user's settings name, which may lie in the current directory.
+func newSettingsJudge() (*judge, error) {
+	j, err := newJudge()
+	if err != nil {
+		return nil, err
+	}
+	j.here = nil
+	return j, nil
+}
+
+// settings judges an absolute path of the user's settings.
+func (j *judge) settings(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%s is not an absolute path", path)
+	}
+	return j.trusted(path)
 }
 
 // ByGuests returns an error if an absolute path leads to, or through, what a guest can write to, or could (Distrust).
@@ -128,10 +141,8 @@ func ByGuests(path string) error {
 		return err
 	}
 	_, err = pathwalk.Walk(path, func(at string, fi fs.FileInfo) error {
-		for _, g := range j.guests {
-			if g.ID.At(at, fi) {
-				return fmt.Errorf("%s leads to %s: %s", path, at, g.Why)
-			}
+		if why := j.guest(at, fi); why != "" {
+			return fmt.Errorf("%s leads to %s: %s", path, at, why)
 		}
 		return nil
 	})
@@ -139,6 +150,16 @@ func ByGuests(path string) error {
 		return nil
 	}
 	return err
+}
+
+// guest returns why a guest can write to a file or directory, or could; "" if it cannot.
+func (j *judge) guest(path string, fi fs.FileInfo) (why string) {
+	for _, g := range j.guests {
+		if g.ID.At(path, fi) {
+			return g.Why
+		}
+	}
+	return ""
 }
 
 // trusted walks to a program or directory by an absolute path and judges every directory,
@@ -150,10 +171,8 @@ func (j *judge) trusted(path string) error {
 
 // step judges one name on the way: what it leads to, and who else could change that.
 func (j *judge) step(path string, fi fs.FileInfo) error {
-	for _, g := range j.guests {
-		if g.ID.At(path, fi) {
-			return errors.New(g.Why)
-		}
+	if why := j.guest(path, fi); why != "" {
+		return errors.New(why)
 	}
 	if j.here != nil && os.SameFile(fi, j.here.FileInfo) {
 		return fmt.Errorf("%s is the current directory, which may be a sandbox's", j.here.path)
