@@ -17,8 +17,6 @@ import (
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/lockfile"
-	"bawn.dev/bawn/internal/sys/proc"
-	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -125,13 +123,7 @@ func (s *Store) path() string { return filepath.Join(s.config, indexFile) }
 // List returns all entries, by agent. An index that is damaged, or that other users can change, is an
 // error.
 func (s *Store) List() ([]Login, error) {
-	var b []byte
-	err := proc.ByGuests(s.path())
-	if err != nil {
-		err = &secret.UnsafeError{Why: err}
-	} else {
-		b, err = regular.ReadOwn(s.path(), maxIndex)
-	}
+	b, err := secret.ReadOwn(s.path(), maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

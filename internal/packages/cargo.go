@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/url"
 	"os"
@@ -228,13 +229,12 @@ func isSHA256(s string) bool {
 	return len(s) == 2*sha256.Size && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// checkSHA256 verifies that a file has that hash.
-func checkSHA256(f *os.File, sum string) error {
-	got := sha256.New()
-	if _, err := io.Copy(got, f); err != nil {
+// checkHash verifies that a file has the hash sum, in hexadecimal.
+func checkHash(f *os.File, h hash.Hash, sum string) error {
+	if _, err := io.Copy(h, f); err != nil {
 		return err
 	}
-	if hex.EncodeToString(got.Sum(nil)) != sum {
+	if hex.EncodeToString(h.Sum(nil)) != sum {
 		return errHash
 	}
 	return nil
@@ -246,7 +246,7 @@ func (r *crates) crate(name, version, sum string) want {
 	return want{name: name + " " + version, file: "cache/" + cargoPlace(cargoHash) + "/" + whole + ".crate", sum: sum, limit: maxPackage,
 		beside: beside{".sha256/" + whole, sum},
 		locate: func(ctx context.Context, ask asker) (string, error) { return r.download(ctx, ask, name, version, sum) },
-		verify: func(f *os.File) error { return checkSHA256(f, sum) }}
+		verify: func(f *os.File) error { return checkHash(f, sha256.New(), sum) }}
 }
 
 // download returns the URL of a crate.

@@ -1,14 +1,12 @@
 package packages
 
 import (
-	"bytes"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"regexp"
@@ -110,14 +108,5 @@ func sha512Of(integrity string) (sum []byte, ok bool) {
 func npmWant(name, address string, sum []byte) want {
 	h := hex.EncodeToString(sum)
 	return want{name: name, url: address, file: "_cacache/content-v2/sha512/" + h[:2] + "/" + h[2:4] + "/" + h[4:], limit: maxPackage,
-		verify: func(f *os.File) error {
-			got := sha512.New()
-			if _, err := io.Copy(got, f); err != nil {
-				return err
-			}
-			if !bytes.Equal(got.Sum(nil), sum) {
-				return errHash
-			}
-			return nil
-		}}
+		verify: func(f *os.File) error { return checkHash(f, sha512.New(), h) }}
 }

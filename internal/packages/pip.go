@@ -104,10 +104,7 @@ func pipIndex() (string, error) {
 	}
 	for _, file := range pipFiles() {
 		text, err := settings.Read(file, maxSettings)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
 		if v := iniSetting(string(text), "index-url"); v != "" {
@@ -395,7 +392,7 @@ func pipWant(name, address, sum string) want {
 	blob := "sha256/" + sum[:2] + "/" + sum
 	return want{name: name, url: address, file: blob, sum: sum, limit: maxPackage,
 		beside: beside{entry, pipEntry}, links: []string{entry + ".body", "wheels/" + name},
-		verify: func(f *os.File) error { return checkSHA256(f, sum) }}
+		verify: func(f *os.File) error { return checkHash(f, sha256.New(), sum) }}
 }
 
 // pipKey is the key of a URL in pip's cache.

@@ -82,7 +82,7 @@ func (s *Store) List() ([]Secret, error) {
 }
 
 func (s *Store) read() ([]Secret, error) {
-	b, err := readOwn(s.indexPath(), maxIndex)
+	b, err := ReadOwn(s.indexPath(), maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -92,10 +92,10 @@ func (s *Store) read() ([]Secret, error) {
 	return parseIndex(b, s.indexPath())
 }
 
-// readOwn reads one of the store's files. One that a guest could have written, in a folder that is shared with it or
-// behind a link to one, is an error also if there is none yet: the index names commands of the host, and values would
-// be written there.
-func readOwn(path string, limit int64) ([]byte, error) {
+// ReadOwn reads a file of at most limit bytes that bawn keeps for secrets and logins. One that a guest could have
+// written, in a folder that is shared with it or behind a link to one, is an *UnsafeError, also if there is none yet: such
+// files name commands of the host, and values would be written there.
+func ReadOwn(path string, limit int64) ([]byte, error) {
 	if err := proc.ByGuests(path); err != nil {
 		return nil, &UnsafeError{err}
 	}

@@ -109,7 +109,7 @@ func (s *Store) Value(ctx context.Context, sec *Secret) (v string, err error) {
 		v, err = s.fetched(ctx, sec.Stored, 0, func(context.Context) (string, error) { return s.ring.Get(sec.Stored) })
 	case File:
 		var b []byte
-		b, err = readOwn(s.valuePath(sec.Stored), MaxValue)
+		b, err = ReadOwn(s.valuePath(sec.Stored), MaxValue)
 		v = string(b)
 	case Command:
 		v, err = s.fetched(ctx, sec.Stored, cacheTime, func(ctx context.Context) (string, error) {

@@ -44,10 +44,7 @@ func Address() (string, error) {
 		return public, nil
 	}
 	b, err := settings.Read(file, maxSettings)
-	if errors.Is(err, fs.ErrNotExist) {
-		return public, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	if v := setting(b, "registry"); v != "" {
