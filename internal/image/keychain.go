@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/docker/cli/cli/config"
@@ -179,13 +180,7 @@ func (p *helperProgram) Output() ([]byte, error) {
 	if err := errors.Join(settings.CheckFolders(helperFolders...), settings.CheckGnuPG()); err != nil {
 		return nil, err
 	}
-	for _, k := range append(helperFolders, helperVariables...) {
-		v := os.Getenv(k)
-		if v == "" {
-			continue
-		}
-		p.cmd.Env = append(p.cmd.Env, k+"="+v)
-	}
+	p.cmd.Env = append(p.cmd.Env, settings.Passed(slices.Concat(helperFolders, helperVariables)...)...)
 	proc.InSession(p.cmd)
 	err := proc.Run(p.cmd)
 	if err == nil && out.Over {

@@ -75,7 +75,7 @@ func (s *supervisor) keepClock(ctx context.Context, look func() clocks, ticks <-
 		if jumped {
 			s.log.Info("the host slept, or its clock was set: setting the guest's clock")
 		}
-		behind, err := s.alignClock(ctx, func() time.Time { return look().wall }, lead)
+		behind, err := s.alignClock(ctx, func() time.Time { return look().wall }, lead, zone)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			s.log.Warn("cannot set the guest's clock", "error", err)
@@ -101,7 +101,7 @@ const clockLimit = time.Minute
 // answer took, and returns how far it was behind. The answer is the guest's time somewhere
 // between the question and the reply; the reply's time is assumed, at which the guest is the
 // furthest behind.
-func (s *supervisor) alignClock(ctx context.Context, now func() time.Time, lead time.Duration) (behind time.Duration, err error) {
+func (s *supervisor) alignClock(ctx context.Context, now func() time.Time, lead time.Duration, zone string) (behind time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, clockLimit)
 	defer cancel()
 	fastest := time.Duration(math.MaxInt64)
@@ -119,7 +119,7 @@ func (s *supervisor) alignClock(ctx context.Context, now func() time.Time, lead 
 			fastest, behind = took, answered.Sub(time.Unix(0, r.Now))
 		}
 	}
-	return behind, s.machine.agent.Call(ctx, wire.OpClock, wire.ClockRequest{Forward: int64(behind + lead), Timezone: vm.HostTimezone()}, nil)
+	return behind, s.machine.agent.Call(ctx, wire.OpClock, wire.ClockRequest{Forward: int64(behind + lead), Timezone: zone}, nil)
 }
 
 // startClockLimit is how long a guest may take to set its clock while a person waits for it.
@@ -132,7 +132,7 @@ func (s *supervisor) startClock(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, startClockLimit)
 	defer cancel()
 	now := func() time.Time { return time.Now().Round(0) }
-	if _, err := s.alignClock(ctx, now, firstLead); err != nil && !s.life.ended() {
+	if _, err := s.alignClock(ctx, now, firstLead, vm.HostTimezone()); err != nil && !s.life.ended() {
 		s.log.Warn("cannot set the guest's clock", "error", err)
 	}
 }

@@ -87,7 +87,7 @@ func TestClockOfAnEarlierBuild(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.alignClock(t.Context(), func() time.Time { return now }, firstLead)
+		_, err := s.alignClock(t.Context(), func() time.Time { return now }, firstLead, "")
 		done <- err
 	}()
 	r := g.Request(t)

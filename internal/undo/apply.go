@@ -196,6 +196,9 @@ func (a *applier) steps(p *Plan) error {
 	return nil
 }
 
+// keptFiles is why a directory stays that was to be removed.
+const keptFiles = "there are files in it that the guest did not make"
+
 // note keeps the outcome of a step. It returns an error that ends the undo.
 func (a *applier) note(s Step, err error) error {
 	if err == nil {
@@ -207,7 +210,7 @@ func (a *applier) note(s Step, err error) error {
 	}
 	why := err.Error()
 	if errors.Is(err, unix.ENOTEMPTY) {
-		why = "there are files in it that the guest did not make"
+		why = keptFiles
 	}
 	a.res.Kept = append(a.res.Kept, Kept{s.Path, why})
 	return nil

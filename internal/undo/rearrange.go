@@ -28,12 +28,11 @@ type rearrangement struct {
 
 // rearrange carries out such steps, as far as it can.
 func (a *applier) rearrange(list []Step) error {
-	r := &rearrangement{applier: a, targets: map[string]int{}}
+	r := &rearrangement{applier: a, list: slices.Clone(list), targets: map[string]int{}}
 	for _, s := range list {
 		if s.Action != Remove {
 			r.targets[s.Path]++
 		}
-		r.list = append(r.list, s)
 	}
 	slices.SortStableFunc(r.list, func(x, y Step) int {
 		switch {
@@ -68,7 +67,7 @@ func (r *rearrangement) leftOver() {
 		if s.Action == Restore || s.Action == Move && s.From == s.Path {
 			continue // the later step of the former says it
 		}
-		why := "there are files in it that the guest did not make"
+		why := keptFiles
 		if s.Action == Move {
 			why = "something else lies there now: " + s.From + " was not moved back"
 		}

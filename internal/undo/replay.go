@@ -217,7 +217,6 @@ func (k *branch) away(b *branch, name, at string) (moved, stays bool) {
 func (r *replay) resolve(root *os.File, aside []string) {
 	var list []*moved
 	collect(r.root, "", &list)
-	lost := list
 	find := func(m *moved, paths ...string) bool {
 		for _, at := range paths {
 			if now, _, err := look(root, at); err == nil && now.present && now.ino == m.branch.ino {
@@ -227,7 +226,7 @@ func (r *replay) resolve(root *os.File, aside []string) {
 		}
 		return false
 	}
-	lost = slices.DeleteFunc(slices.Clone(lost), func(m *moved) bool { return find(m, m.lay) })
+	lost := slices.DeleteFunc(slices.Clone(list), func(m *moved) bool { return find(m, m.lay) })
 	if len(lost) == 0 {
 		return
 	}

@@ -150,11 +150,7 @@ var folders = []string{"GNUPGHOME", "XDG_CONFIG_HOME"}
 // execute runs a signing program, or one that prints a key.
 func execute(ctx context.Context, program string, args []string, in []byte) (*result, error) {
 	c := proc.Command(ctx, program, args...)
-	for _, k := range passed {
-		if v := os.Getenv(k); v != "" {
-			c.Env = append(c.Env, k+"="+v)
-		}
-	}
+	c.Env = append(c.Env, settings.Passed(passed...)...)
 	if err := settings.CheckFolders(folders...); err != nil {
 		return &result{}, err
 	}

@@ -53,6 +53,17 @@ func CheckFolders(variables ...string) error {
 	return nil
 }
 
+// Passed returns those of the variables of the environment that are set to more than nothing, as a program gets them beside
+// those of proc.Environ. They are none that name code, or have gone through CheckFolders.
+func Passed(variables ...string) (env []string) {
+	for _, k := range variables {
+		if v := os.Getenv(k); v != "" {
+			env = append(env, k+"="+v)
+		}
+	}
+	return env
+}
+
 // certificateVariables name a file and a list of folders with the authorities that servers are believed by (package
 // crypto/x509).
 const certificateFile, certificateFolders = "SSL_CERT_FILE", "SSL_CERT_DIR"
