@@ -184,8 +184,20 @@ func TestAPointThatMadeRoomIsNotGoneBackTo(t *testing.T) {
 
 // duringCopy calls f as soon as a file with a temporary name is in the project.
 func (g *guest) duringCopy(f func()) (called func() bool) {
-	stop, done := make(chan struct{}), make(chan struct{})
 	was := false
+	end := again(func() (goes bool) {
+		if list, _ := filepath.Glob(filepath.Join(g.dir, TempPrefix+"*")); len(list) > 0 {
+			was = true
+			f()
+		}
+		return !was
+	})
+	return func() bool { end(); return was }
+}
+
+// again calls f again and again beside the test, while it reports that it goes on, until end is called.
+func again(f func() (goes bool)) (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
@@ -194,14 +206,12 @@ func (g *guest) duringCopy(f func()) (called func() bool) {
 				return
 			default:
 			}
-			if list, _ := filepath.Glob(filepath.Join(g.dir, TempPrefix+"*")); len(list) > 0 {
-				was = true
-				f()
+			if !f() {
 				return
 			}
 		}
 	}()
-	return func() bool { close(stop); <-done; return was }
+	return func() { close(stop); <-done }
 }
 
 // TestWorkOfThePersonDuringAnUndo: the person saves a file while the undo makes the one that is to take its
@@ -361,22 +371,13 @@ func TestAFileThatGrowsWhileItIsKept(t *testing.T) {
 	f, err := os.OpenFile(g.path("log"), os.O_APPEND|os.O_WRONLY, 0)
 	g.must(err)
 	defer f.Close()
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = f.WriteString("y")
-			}
-		}
-	}()
+	end := again(func() bool {
+		_, _ = f.WriteString("y")
+		return true
+	})
 	time.Sleep(10 * time.Millisecond)
 	g.remove("log")
-	close(stop)
-	<-done
+	end()
 	res, err := g.apply(Request{To: 1}, nil)
 	if err != nil || len(res.Kept) > 0 || len(g.text("log")) < 8<<20 {
 		t.Errorf("%+v, %v, %.40q", res, err, g.text("log"))

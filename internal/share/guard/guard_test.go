@@ -183,13 +183,7 @@ func TestTargetsOfTheUser(t *testing.T) {
 		"main/.git/config":                "[core]\n\tsshCommand = ./ssh.sh\n",
 		"project/ssh.sh":                  "",
 	} {
-		path := filepath.Join(top, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(top, name), text, 0o644)
 	}
 	if err := os.Symlink(root, filepath.Join(top, "link")); err != nil {
 		t.Fatal(err)
@@ -278,13 +272,7 @@ func TestTargetsOfHooks(t *testing.T) {
 		"package.json": "", "flake.nix": "", "shell.nix": "", "src/main.ts": "",
 		"tools/lint.sh": "", "tools/check.py": "", "tools/stop.sh": "", "tools/start.sh": "", "tools/line.sh": "", "tools/key": "", "tools/env.sh": "", "tools/dot.sh": "", "tools/run.sh": "", "tools/comment.sh": "", "tools/other.sh": "",
 	} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(root, name), text, 0o644)
 	}
 	if err := os.Chmod(filepath.Join(root, "hooks/c"), 0o755); err != nil {
 		t.Fatal(err)
@@ -300,13 +288,7 @@ func TestTargetsOfHooks(t *testing.T) {
 func TestPresent(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{".env": "", "a/.env.local": "", "node_modules/.env": "", "a/x.pem": "-----BEGIN PRIVATE KEY-----", "a/ca.pem": "-----BEGIN CERTIFICATE-----", ".aws/credentials": ""} {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(root, name), text, 0o644)
 	}
 	rules, err := New(Options{})
 	if err != nil {
@@ -328,12 +310,7 @@ func TestHidesIn(t *testing.T) {
 	}
 	root := t.TempDir()
 	for name, text := range map[string]string{".envrc": "export API_TOKEN=abcdefghijklmnop\n", "sub/.envrc": "use flake\n", "sub/.env": "A=b\n"} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(root, name), text, 0o600)
 	}
 	for at, want := range map[string]bool{".envrc": true, "sub/.envrc": false, "none/.envrc": false, "sub/.env": true, "none/.env": true, "sub/Makefile": false} {
 		if got := r.HidesIn(root, at); got != want {

@@ -10,20 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// put writes a file, and makes the directories above it.
+func put(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestTargetsOfAWorktree: what the configuration of a linked worktree's repository runs is guarded
 // in the worktree.
 func TestTargetsOfAWorktree(t *testing.T) {
 	top := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		path := filepath.Join(top, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(name, text string) { t.Helper(); put(t, filepath.Join(top, name), text, 0o644) }
 	write("tree/.git", "gitdir: ../main/.git/worktrees/tree\n")
 	write("main/.git/worktrees/tree/commondir", "../..\n")
 	write("main/.git/config", "[core]\n\thooksPath = build/hooks\n")
@@ -57,16 +59,7 @@ func TestTargetsOfAWorktree(t *testing.T) {
 func TestAttackTargetsOfOtherWorkingTrees(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	top := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		path := filepath.Join(top, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(name, text string) { t.Helper(); put(t, filepath.Join(top, name), text, 0o755) }
 	write(".git/config", "[core]\n\thooksPath = project/ci/hooks\n\tfsmonitor = ./project/watch\n")
 	write("project/watch", "")
 	write("project/a/inner/.git/config", "[core]\n\thooksPath = ../hooks\n[diff]\n\texternal = bin/diff\n")
