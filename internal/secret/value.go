@@ -206,9 +206,9 @@ type UnsafeError struct {
 	Why error // for the person: it may name paths of the host
 }
 
-// Error is for the guest too.
+// Error is for the guest too: it names nothing of the host.
 func (e *UnsafeError) Error() string {
-	return "what it comes from may have been written by a guest or another user: bawn secret check, or bawn login, says on the host what that is"
+	return "it comes from a file, a command or a service that a guest or another user may have changed: on the host, bawn secret check or bawn login names it"
 }
 
 // run runs a command without input, in an environment in which it finds no program that a
