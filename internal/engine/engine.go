@@ -76,7 +76,7 @@ func Open(o Options) (*Engine, error) {
 // New returns an Engine for the sandboxes in a store. The process runs no program of the
 // host that their guests could have written.
 func New(sandboxes *store.Store, o Options) *Engine {
-	proc.Distrust(func() ([]proc.Writable, error) { return writableByGuests(sandboxes) })
+	proc.Distrust(sandboxes.Changeable)
 	return &Engine{sandboxes: sandboxes, version: o.Version, sshProxy: o.SSHProxy, events: serialize(o.Events)}
 }
 

@@ -14,16 +14,6 @@ func DistrustShares() {
 		if err != nil {
 			return nil, err
 		}
-		return writableByGuests(sandboxes)
+		return sandboxes.Changeable()
 	})
-}
-
-// writableByGuests returns the files and directories of the host that the guest of any
-// sandbox can change, or could.
-func writableByGuests(sandboxes *store.Store) (list []proc.Writable, err error) {
-	places, err := sandboxes.Changeable()
-	for _, c := range places {
-		list = append(list, proc.Writable{ID: c.ID, Why: c.Why()})
-	}
-	return list, err
 }

@@ -3,7 +3,7 @@ package store
 import (
 	"errors"
 	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 
 	"bawn.dev/bawn/internal/sandbox"
@@ -53,7 +53,7 @@ func FuzzSpecAndState(f *testing.F) {
 		list, err := s.Changeable()
 		if err == nil {
 			for _, c := range list {
-				if !filepath.IsAbs(c.Path) || c.Why() == "" {
+				if !strings.Contains(c.Why, "can write to /") && !strings.Contains(c.Why, "could write to /") {
 					t.Errorf("%+v", c)
 				}
 			}

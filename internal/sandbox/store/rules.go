@@ -10,6 +10,7 @@ import (
 
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sys/atomicfile"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
@@ -43,7 +44,7 @@ func (d Dir) Rules() ([]policy.Rule, error) {
 	}
 	var rules []policy.Rule
 	for _, file := range files {
-		if err := checkPlace(file, guests); err != nil {
+		if err := proc.Beyond(file, guests); err != nil {
 			return nil, fmt.Errorf("policy: %w; or move the rules out of that directory", err)
 		}
 		r, err := RulesIn(file)

@@ -11,13 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/atomicfile"
 	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/sys/lockfile"
-	"bawn.dev/bawn/internal/sys/pathwalk"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
 // What guests can change, and could.
@@ -32,6 +33,11 @@ import (
 //     Sandboxes of builds without a record get theirs when they are removed.
 //   - The path finds what lies there now. The identity finds a directory that was moved on
 //     its file system. A copy of it, or a part that was moved out of it, is not found.
+//   - What Changeable found is kept, since each start of a program asks for it many times, and a
+//     supervisor asks for as long as it lives. It is found anew when the record or the list of
+//     sandboxes has changed since (package fileid, Stamp): so what begins to be shared counts from
+//     the next question on, in all processes. And it is found anew after keptTime, because the
+//     host may put another directory at a path, which changes no file of the store.
 //   - The record is bounded: of entries whose directory is not at its path any more, the last
 //     maxGone stay. They cannot all be dropped, as it may have been moved and not removed, or
 //     its file system may not be mounted.
@@ -46,6 +52,9 @@ const (
 	maxGone = 512
 	// maxShared is how many entries there may be. Beyond, nothing more is shared.
 	maxShared = 16384
+	// keptTime is how long what was found is kept at most. Within it come nearly all questions of one
+	// start; the host does not move directories and run programs from them that fast by chance.
+	keptTime = time.Second
 	// sharedLockTime is how long a change of the record waits for another one.
 	sharedLockTime = 10 * time.Second
 )
@@ -56,36 +65,70 @@ type sharedEntry struct {
 	ID   fileid.ID `json:"id"`
 }
 
-// Changeable is a file or directory of the host that a guest can change, or could.
-type Changeable struct {
-	Path    string // where it is or was shared
-	ID      fileid.ID
-	Sandbox string // that shares it now; empty if none does
-
-	record string
+// kept has what was found for each store of this process, by its folder: the user's, and that of pool machines.
+var kept struct {
+	sync.Mutex
+	of map[string]finding
 }
 
-// Why says that a guest can change it, and what to do if that is no matter any more.
-func (c Changeable) Why() string {
-	if c.Sandbox != "" {
-		return fmt.Sprintf("the guest of sandbox %s can write to %s", c.Sandbox, c.Path)
+// finding is what guests can change, and could, as it was found.
+type finding struct {
+	places    []proc.Writable
+	record    fileid.Stamp // of the record, before it was read
+	sandboxes fileid.Stamp // of the folder of sandboxes, before it was read
+	at        time.Time    // before both
+}
+
+// begin returns a finding without places, for a search that begins now.
+func (s *Store) begin() (f finding, err error) {
+	f.at = time.Now()
+	if f.record, err = fileid.StampOf(s.sharedPath()); err != nil {
+		return f, err
 	}
-	return fmt.Sprintf("a guest could write to %s while it was shared; if you trust all that is in it, take the lines with this path out of %s", c.Path, c.record)
+	f.sandboxes, err = fileid.StampOf(s.sandboxesPath())
+	return f, err
+}
+
+// current reports whether what was found holds for a search that begins with now.
+func (f finding) current(now finding) bool {
+	return f.record == now.record && f.sandboxes == now.sandboxes && now.at.Sub(f.at) < keptTime
 }
 
 // Changeable returns all that guests can change, and could. What a sandbox shares now comes
-// first. An error means that it is not known, and nothing may be trusted.
-func (s *Store) Changeable() ([]Changeable, error) {
+// first. An error means that it is not known, and nothing may be trusted. The caller does not
+// change the list, which is shared with other callers of this process.
+func (s *Store) Changeable() ([]proc.Writable, error) {
+	kept.Lock()
+	defer kept.Unlock()
+	now, err := s.begin()
+	if err != nil {
+		return nil, err
+	}
+	if was, ok := kept.of[s.root]; ok && was.current(now) {
+		return was.places, nil
+	}
+	delete(kept.of, s.root)
+	if now.places, err = s.changeable(); err != nil {
+		return nil, err
+	}
+	if kept.of == nil {
+		kept.of = map[string]finding{}
+	}
+	kept.of[s.root] = now
+	return now.places, nil
+}
+
+// changeable is Changeable, from the files.
+func (s *Store) changeable() (list []proc.Writable, err error) {
 	names, err := s.Names()
 	if err != nil {
 		return nil, err
 	}
-	var list []Changeable
 	known := map[sharedEntry]bool{}
-	add := func(c Changeable) {
-		if e := (sharedEntry{c.Path, c.ID}); !known[e] {
+	add := func(path string, id fileid.ID, why string) {
+		if e := (sharedEntry{path, id}); !known[e] {
 			known[e] = true
-			list = append(list, c)
+			list = append(list, proc.Writable{ID: id, Why: why})
 		}
 	}
 	now := identities{}
@@ -96,7 +139,7 @@ func (s *Store) Changeable() ([]Changeable, error) {
 		}
 		for _, path := range writable(spec) {
 			if id, ok := now.at(path); ok {
-				add(Changeable{Path: path, ID: id, Sandbox: n})
+				add(path, id, fmt.Sprintf("the guest of sandbox %s can write to %s", n, path))
 			}
 		}
 	}
@@ -105,10 +148,11 @@ func (s *Store) Changeable() ([]Changeable, error) {
 		return nil, err
 	}
 	for _, e := range entries {
+		why := fmt.Sprintf("a guest could write to %s while it was shared; if you trust all that is in it, take the lines with this path out of %s", e.Path, s.sharedPath())
 		if id, ok := now.at(e.Path); ok {
-			add(Changeable{Path: e.Path, ID: id, record: s.sharedPath()})
+			add(e.Path, id, why)
 		}
-		add(Changeable{Path: e.Path, ID: e.ID, record: s.sharedPath()})
+		add(e.Path, e.ID, why)
 	}
 	return list, nil
 }
@@ -134,28 +178,13 @@ func writable(spec *sandbox.Spec) (paths []string) {
 	return paths
 }
 
-// CheckPlace returns an error if a path leads to, or through, what a guest can change, or could.
+// CheckPlace returns an error if a path leads to, or through, what a guest can change, or could (proc.Beyond).
 func (s *Store) CheckPlace(path string) error {
 	list, err := s.Changeable()
 	if err != nil {
 		return err
 	}
-	return checkPlace(path, list)
-}
-
-// checkPlace returns an error if a path leads to, or through, one of the places.
-func checkPlace(path string, places []Changeable) error {
-	var found error
-	_, _ = pathwalk.Walk(path, func(at string, fi fs.FileInfo) error { // what cannot be followed cannot be read
-		for _, c := range places {
-			if c.ID.At(at, fi) {
-				found = fmt.Errorf("%s leads to %s: %s", path, at, c.Why())
-				return found
-			}
-		}
-		return nil
-	})
-	return found
+	return proc.Beyond(path, list)
 }
 
 // RecordShared notes for good that guests can write to what now lies at the paths. What is

@@ -1,12 +1,17 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/fileid"
@@ -154,6 +159,115 @@ func TestAttackRulesWhereTheEnvironmentSays(t *testing.T) {
 	}
 }
 
+// TestAttackSharedAfterTheFirstQuestion: a long-lived process, as a supervisor, has asked what guests can write to when
+// another sandbox begins to share, or the host puts another directory where one was shared.
+func TestAttackSharedAfterTheFirstQuestion(t *testing.T) {
+	for name, change := range map[string]func(s *sharer) (dir string){
+		"a new sandbox": func(s *sharer) string {
+			_, err := s.Create(spec("next", s.dir+"/next"))
+			s.must(err)
+			return s.dir + "/next"
+		},
+		"a new mount": func(s *sharer) string {
+			sp := spec("other", s.shared)
+			sp.Mounts = []sandbox.Source{{Host: s.dir + "/next", Guest: "/next"}}
+			s.must(s.Dir("other").WriteSpec(sp))
+			return s.dir + "/next"
+		},
+		"a share's server starts": func(s *sharer) string {
+			s.must(s.Dir("mine").RecordShared(s.dir + "/next"))
+			return s.dir + "/next"
+		},
+		"another directory at its path, a while later": func(s *sharer) string {
+			s.must(errors.Join(os.Rename(s.shared, s.dir+"/moved"), os.Rename(s.dir+"/next", s.shared)))
+			s.elapse(keptTime)
+			return s.shared
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSharer(t)
+			next := s.dir + "/next"
+			s.must(os.Mkdir(next, 0o700))
+			s.must(s.plant(next))
+			if err := s.plant(change(s)); err == nil || !strings.Contains(err.Error(), "can write to ") && !strings.Contains(err.Error(), "could write to ") {
+				t.Errorf("believed: %v", err)
+			}
+		})
+	}
+}
+
+// elapse makes what this process has found older.
+func (s *sharer) elapse(d time.Duration) {
+	s.t.Helper()
+	kept.Lock()
+	defer kept.Unlock()
+	f, ok := kept.of[s.root]
+	if !ok {
+		s.t.Fatal("nothing was found")
+	}
+	f.at = f.at.Add(-d)
+	kept.of[s.root] = f
+}
+
+// TestManyQuestionsReadTheStoreOnce: as long as nothing begins to be shared, and within a moment.
+func TestManyQuestionsReadTheStoreOnce(t *testing.T) {
+	s := newSharer(t)
+	first, err := s.Changeable()
+	s.must(err)
+	kept.Lock()
+	was := kept.of[s.root]
+	was.at = was.at.Add(time.Hour) // however slow this host is
+	kept.of[s.root] = was
+	kept.Unlock()
+	opened := countOpened(t, s.Dir("other").File(specFile), s.Dir("mine").File(specFile), s.sharedPath())
+	for range 20 {
+		again, err := s.Changeable()
+		s.must(errors.Join(err, s.CheckPlace(s.dir)))
+		if !slices.Equal(again, first) {
+			t.Fatalf("%v, %v", again, first)
+		}
+	}
+	if n := opened(); n != 0 {
+		t.Errorf("%d files were read again", n)
+	}
+	s.elapse(time.Hour + keptTime)
+	_, err = s.Changeable()
+	s.must(err)
+	if n := opened(); n != 3 {
+		t.Errorf("%d files were read anew, want 3", n)
+	}
+}
+
+// countOpened returns a function that returns how often the files were opened since its last call (inotify(7)).
+func countOpened(t *testing.T, files ...string) func() int {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	for _, f := range files {
+		if _, err := unix.InotifyAddWatch(fd, f, unix.IN_OPEN|unix.IN_CLOSE); err != nil { // closings keep equal openings apart
+			t.Fatal(err)
+		}
+	}
+	return func() (n int) {
+		buf := make([]byte, 64<<10)
+		for {
+			size, err := unix.Read(fd, buf)
+			if err != nil {
+				return n
+			}
+			for b := buf[:size]; len(b) >= unix.SizeofInotifyEvent; {
+				if binary.NativeEndian.Uint32(b[4:])&unix.IN_OPEN != 0 {
+					n++
+				}
+				b = b[unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:])):]
+			}
+		}
+	}
+}
+
 // TestWhatIsSharedIsKnownOrNothingIs: a record that cannot be read is not an empty one.
 func TestWhatIsSharedIsKnownOrNothingIs(t *testing.T) {
 	for name, text := range map[string]string{
@@ -163,6 +277,9 @@ func TestWhatIsSharedIsKnownOrNothingIs(t *testing.T) {
 		s.must(os.WriteFile(s.sharedPath(), []byte(text), 0o600))
 		if list, err := s.Changeable(); err == nil {
 			t.Errorf("%s: %v", name, list)
+		}
+		if list, err := s.Changeable(); err == nil {
+			t.Errorf("%s: the second time: %v", name, list)
 		}
 		if rules, err := s.Dir("mine").Rules(); err == nil || !strings.Contains(err.Error(), s.sharedPath()) {
 			t.Errorf("%s: %v, %v", name, rules, err)

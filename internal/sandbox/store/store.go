@@ -117,6 +117,9 @@ func (s *Store) Pool() (*Store, error) { return OpenAt(filepath.Join(s.root, "po
 // Root returns the store's folder.
 func (s *Store) Root() string { return s.root }
 
+// sandboxesPath returns the folder with the sandboxes' folders.
+func (s *Store) sandboxesPath() string { return filepath.Join(s.root, "sandboxes") }
+
 // SSHInclude returns the ssh_config(5) that includes the SSHConfigFile of every sandbox.
 func (s *Store) SSHInclude() string { return filepath.Join(s.root, "ssh_config") }
 
@@ -126,7 +129,7 @@ type Dir struct {
 }
 
 // Dir returns the folder of the sandbox of that name, which need not exist.
-func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.root, "sandboxes", name)} }
+func (s *Store) Dir(name string) Dir { return Dir{filepath.Join(s.sandboxesPath(), name)} }
 
 // LockPath returns the file that a supervisor holds open while it lives.
 func (d Dir) LockPath() string { return d.File(lockFile) }
@@ -337,7 +340,7 @@ func (s *Store) Reserve(name string) (Dir, error) {
 
 // sweep removes the folders without a spec.
 func (s *Store) sweep() error {
-	entries, err := os.ReadDir(filepath.Join(s.root, "sandboxes"))
+	entries, err := os.ReadDir(s.sandboxesPath())
 	if err != nil {
 		return err
 	}
@@ -369,7 +372,7 @@ func (d Dir) Remove() error {
 
 // Names lists the sandboxes, sorted.
 func (s *Store) Names() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "sandboxes"))
+	entries, err := os.ReadDir(s.sandboxesPath())
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,8 @@ var distrusted struct {
 
 // Distrust says which files and directories of the host guests can write to, or could: Find
 // passes over programs that are one of them, lie below one, or are reached through one. list
-// is called for each look-up, so that it may change; with an error from it nothing is found. A
-// later call replaces an earlier one.
+// is called for each look-up, by several goroutines at once, so that it may change; what it returns is
+// only read. With an error from it nothing is found. A later call replaces an earlier one.
 func Distrust(list func() ([]Writable, error)) {
 	distrusted.Lock()
 	defer distrusted.Unlock()
@@ -60,16 +60,26 @@ func newJudge() (*judge, error) {
 		// Root's number in a user namespace that does not map it.
 		root.Sys().(*syscall.Stat_t).Uid: true,
 	}}
-	distrusted.Lock()
-	list := distrusted.list
-	distrusted.Unlock()
-	if list != nil {
-		if j.guests, err = list(); err != nil {
-			return nil, fmt.Errorf("learn what guests can write to: %w", err)
-		}
+	if j.guests, err = writable(); err != nil {
+		return nil, err
 	}
 	j.here = currentProject()
 	return j, nil
+}
+
+// writable returns what guests can write to, or could (Distrust).
+func writable() ([]Writable, error) {
+	distrusted.Lock()
+	list := distrusted.list
+	distrusted.Unlock()
+	if list == nil {
+		return nil, nil
+	}
+	guests, err := list()
+	if err != nil {
+		return nil, fmt.Errorf("learn what guests can write to: %w", err)
+	}
+	return guests, nil
 }
 
 // currentProject returns the current directory, unless it has the system's programs below
@@ -133,15 +143,21 @@ func (j *judge) settings(path string) error {
 	return j.trusted(path)
 }
 
-// ByGuests returns an error if an absolute path leads to, or through, what a guest can write to, or could (Distrust).
-// Unlike Trusted it asks nothing of other users, and the path need not exist.
+// ByGuests is Beyond for what guests can write to, or could (Distrust). Unlike Trusted it asks nothing of other users, and
+// the path need not exist.
 func ByGuests(path string) error {
-	j, err := newJudge()
+	guests, err := writable()
 	if err != nil {
 		return err
 	}
-	_, err = pathwalk.Walk(path, func(at string, fi fs.FileInfo) error {
-		if why := j.guest(at, fi); why != "" {
+	return Beyond(path, guests)
+}
+
+// Beyond returns an error if an absolute path leads to, or through, one of the places that guests can write to, or if it
+// cannot be followed. The path need not exist: then as much of it is judged as does.
+func Beyond(path string, guests []Writable) error {
+	_, err := pathwalk.Walk(path, func(at string, fi fs.FileInfo) error {
+		if why := guest(guests, at, fi); why != "" {
 			return fmt.Errorf("%s leads to %s: %s", path, at, why)
 		}
 		return nil
@@ -153,8 +169,8 @@ func ByGuests(path string) error {
 }
 
 // guest returns why a guest can write to a file or directory, or could; "" if it cannot.
-func (j *judge) guest(path string, fi fs.FileInfo) (why string) {
-	for _, g := range j.guests {
+func guest(guests []Writable, path string, fi fs.FileInfo) (why string) {
+	for _, g := range guests {
 		if g.ID.At(path, fi) {
 			return g.Why
 		}
@@ -171,7 +187,7 @@ func (j *judge) trusted(path string) error {
 
 // step judges one name on the way: what it leads to, and who else could change that.
 func (j *judge) step(path string, fi fs.FileInfo) error {
-	if why := j.guest(path, fi); why != "" {
+	if why := guest(j.guests, path, fi); why != "" {
 		return errors.New(why)
 	}
 	if j.here != nil && os.SameFile(fi, j.here.FileInfo) {
