@@ -67,8 +67,8 @@ test-build: setup build ## Run the tests of bawn image build, of features and of
 	BAWN_TEST_BUILD=1 $(VMTEST) -timeout 60m -run '^TestImageBuild|^TestFeatures|^TestComposeDevcontainer'
 
 .PHONY: test-programs
-test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox and let them work on a share (TESTS=kind/case)
-	BAWN_TEST_PROGRAMS=1 $(VMTEST) -timeout 5h -run '^TestPrograms$$$(if $(TESTS),/$(TESTS))'
+test-programs: setup build ## Install real programs (git, npm, vite, postgres, cargo and others) in a sandbox: they work on a share, and clients of many makers with a secret (TESTS=kind/case)
+	BAWN_TEST_PROGRAMS=1 $(VMTEST) -timeout 5h -run '^TestPrograms(Inspected)?$$$(if $(TESTS),/$(TESTS))'
 
 .PHONY: check
 check: $(AGENT) ## The quick half of CI: lint, vet, licences, arm64, unit tests (no set-up)

@@ -130,8 +130,10 @@ func (c *programCase) require(t *testing.T) {
 
 // programsBox is the sandbox of the suite.
 type programsBox struct {
-	dir string          // its project
-	has map[string]bool // what was installed; nil before the sandbox is there
+	dir  string          // its project
+	args []string        // more arguments for its first run
+	env  []string        // likewise variables
+	has  map[string]bool // what was installed; nil before the sandbox is there
 }
 
 // installScript installs the packages of apt in $0 and those of npm in $1.
@@ -146,11 +148,11 @@ func (b *programsBox) install(t *testing.T, apt, npm string) {
 	defer cancel()
 	began := time.Now()
 	if b.has == nil {
-		args := []string{"run", "--memory", "3G"}
+		args := append([]string{"run", "--memory", "3G"}, b.args...)
 		for _, p := range programPresets {
 			args = append(args, "--allow", p)
 		}
-		if r := bawnAt(ctx, b.dir, nil, nil, append(args, "-n", "--", "sudo", "apt-get", "-qq", "update")...); r.code != 0 {
+		if r := bawnAt(ctx, b.dir, nil, b.env, append(args, "-n", "--", "sudo", "apt-get", "-qq", "update")...); r.code != 0 {
 			t.Fatalf("there is no sandbox with lists of packages: %+v", r)
 		}
 		b.has = map[string]bool{}

@@ -1,0 +1,193 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha512"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// inspectedServer is a server that wants a secret: as a bearer's token, or as a password. It has what
+// streamHandler has, a registry of npm with one package, an index of Python with another, and a Go module.
+type inspectedServer struct {
+	at            string // host:port
+	roots         string // file with its certificate
+	good, bad     atomic.Int64
+	npm, wheel    []byte
+	module, goMod []byte
+	streams       http.Handler
+}
+
+func newInspectedServer(t *testing.T) *inspectedServer {
+	t.Helper()
+	s := &inspectedServer{roots: filepath.Join(t.TempDir(), "roots.pem"), streams: streamHandler()}
+	cert, text := certificate(t, "good.test")
+	writeFile(t, s.roots, string(text))
+	s.makePackages(t)
+	l, port := listen(t, serverAddr+":0")
+	s.at = fmt.Sprintf("good.test:%d", port)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	web := &http.Server{
+		Handler: s, Protocols: protocols, ReadHeaderTimeout: time.Minute,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+	}
+	go func() { _ = web.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { web.Close() })
+	return s
+}
+
+// ServeHTTP answers a request that has the secret, and counts the others.
+func (s *inspectedServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, password, _ := r.BasicAuth()
+	if password != secretValue && r.Header.Get("Authorization") != "Bearer "+secretValue {
+		s.bad.Add(1)
+		w.Header().Set("Www-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	s.good.Add(1)
+	switch {
+	case r.URL.Path == "/who":
+		fmt.Fprintf(w, "%s %s\n", r.Proto, r.Header.Get("Authorization"))
+	case strings.HasPrefix(r.URL.Path, "/npm/"), strings.HasPrefix(r.URL.Path, "/pip/"), strings.HasPrefix(r.URL.Path, "/go/"):
+		s.registry(w, r)
+	default:
+		s.streams.ServeHTTP(w, r)
+	}
+}
+
+// registry answers the package managers.
+func (s *inspectedServer) registry(w http.ResponseWriter, r *http.Request) {
+	const wheel = "bawn_hello-1.0-py3-none-any.whl"
+	switch name := path.Base(r.URL.Path); r.URL.Path {
+	case "/npm/bawn-hello":
+		sum := sha512.Sum512(s.npm)
+		version := map[string]any{"name": name, "version": "1.0.0", "dist": map[string]string{
+			"tarball": "https://" + s.at + "/npm/bawn-hello.tgz", "integrity": "sha512-" + base64.StdEncoding.EncodeToString(sum[:]),
+		}}
+		_ = json.NewEncoder(w).Encode(map[string]any{"name": name, "dist-tags": map[string]string{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": version}})
+	case "/npm/bawn-hello.tgz":
+		_, _ = w.Write(s.npm)
+	case "/pip/bawn-hello/":
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, "<a href=%q>%s</a>", wheel, wheel)
+	case "/pip/bawn-hello/" + wheel:
+		_, _ = w.Write(s.wheel)
+	case "/go/bawn.test/hello/@v/list":
+		fmt.Fprintln(w, "v1.0.0")
+	case "/go/bawn.test/hello/@v/v1.0.0.info":
+		fmt.Fprint(w, `{"Version":"v1.0.0","Time":"2026-01-01T00:00:00Z"}`)
+	case "/go/bawn.test/hello/@v/v1.0.0.mod":
+		_, _ = w.Write(s.goMod)
+	case "/go/bawn.test/hello/@v/v1.0.0.zip":
+		_, _ = w.Write(s.module)
+	default:
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// makePackages makes a small package of each kind, which says hello.
+func (s *inspectedServer) makePackages(t *testing.T) {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	tw := tar.NewWriter(z)
+	for _, f := range [][2]string{{"package/package.json", `{"name":"bawn-hello","version":"1.0.0"}`}, {"package/index.js", `module.exports = "hello of npm"`}} {
+		if err := tw.WriteHeader(&tar.Header{Name: f[0], Mode: 0o644, Size: int64(len(f[1]))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tw.Write([]byte(f[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tw.Close() != nil || z.Close() != nil {
+		t.Fatal("the tar archive is not written")
+	}
+	s.npm = b.Bytes()
+	const info = "bawn_hello-1.0.dist-info/"
+	s.wheel = zipped(t, [][2]string{
+		{"bawn_hello.py", "word = 'hello of pip'\n"},
+		{info + "METADATA", "Metadata-Version: 2.1\nName: bawn-hello\nVersion: 1.0\n"},
+		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
+		{info + "RECORD", "bawn_hello.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
+	})
+	s.goMod = []byte("module bawn.test/hello\n\ngo 1.18\n")
+	const module = "bawn.test/hello@v1.0.0/"
+	s.module = zipped(t, [][2]string{{module + "go.mod", string(s.goMod)}, {module + "hello.go", "package hello\n\nconst Word = \"hello of go\"\n"}})
+}
+
+// zipped returns a zip archive of files, each a name and its text.
+func zipped(t *testing.T, files [][2]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, f := range files {
+		w, err := z.Create(f[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(f[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestProgramsInspected: clients of many makers, in the guest and in its containers, speak with a server
+// that is inspected, with a key that the guest does not have. The cases are as those of
+// TestPrograms; in a script, $at is the server, host and port, and $BAWN_KEY the placeholder.
+func TestProgramsInspected(t *testing.T) {
+	if os.Getenv(programsEnv) != "1" {
+		t.Skip(programsEnv + "=1 runs it")
+	}
+	cases, err := parsePrograms(testdata(t, "inspected.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newInspectedServer(t)
+	dir := project(t, "inspected")
+	forgetAuthority(t)
+	if r := bawnAt(t.Context(), dir, strings.NewReader(secretValue+"\n"), nil, "secret", "set", "BAWN_KEY", "--for", s.at); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	t.Cleanup(func() { bawn(t, dir, "secret", "rm", "BAWN_KEY") })
+	b := &programsBox{
+		dir: dir, env: []string{"SSL_CERT_FILE=" + s.roots},
+		args: []string{"--add-host", "good.test:" + serverAddr, "--allow", s.at, "--allow", serverAddr + strings.TrimPrefix(s.at, "good.test")},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			b.install(t, c.apt, c.npm)
+			good := s.good.Load()
+			c.script = "at=" + s.at + "\n" + c.script
+			c.run(t, b.dir)
+			if s.good.Load() == good {
+				t.Error("the server got no request with the secret")
+			}
+		})
+	}
+	if n := searchMemory(t, inspect(t, dir).State.PID, secretValue); n != 0 {
+		t.Errorf("the value is in the guest's memory %d times", n)
+	}
+	t.Logf("%d requests with the secret, %d without any", s.good.Load(), s.bad.Load())
+}
