@@ -116,6 +116,9 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		return fail("%v", err)
 	}
 	r.Text = r.canonical()
+	if len(r.Text) > maxRule { // it is written into the sandbox's files, and read from there
+		return fail("longer than %d bytes once it is percent-encoded", maxRule)
+	}
 	return []Rule{r}, nil
 }
 

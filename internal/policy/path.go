@@ -32,7 +32,8 @@ import (
 //
 // Allow rules compare exactly, deny rules in any case.
 
-// maxPath bounds the path of a request that is judged, in bytes.
+// maxPath bounds the path of a request that is judged, in bytes: as it is written, and in its canonical form,
+// which may be longer since it encodes more characters.
 const maxPath = 8 << 10
 
 // parsePath returns the decoded segments of an escaped path, without those of a slash at the
@@ -59,6 +60,9 @@ func parsePath(escaped string) ([]string, error) {
 			return nil, err
 		}
 		segments = append(segments, seg)
+	}
+	if 3*len(escaped) > maxPath && len(escapePath(segments)) > maxPath {
+		return nil, fmt.Errorf("the path is longer than %d bytes once it is percent-encoded", maxPath)
 	}
 	return segments, nil
 }

@@ -234,6 +234,21 @@ func TestSuggestedRuleAllowsTheRequest(t *testing.T) {
 	}
 }
 
+// TestRuleThatIsTooLongOnceEncoded: the canonical form of a rule, which bawn keeps, and that of a path can
+// be read again; else the rule or the path is refused at once.
+func TestRuleThatIsTooLongOnceEncoded(t *testing.T) {
+	braces := "/" + strings.Repeat("{", maxRule/2)
+	if rules, err := ParseRule(Allow, "GET https://api.test"+braces); err == nil {
+		t.Errorf("a rule of %d bytes was read", len(rules[0].Text))
+	}
+	if _, err := parsePath("/" + strings.Repeat("{", maxPath/2)); err == nil {
+		t.Error("a path that is longer than the bound was read")
+	}
+	if segments, err := parsePath(braces); err != nil || escapePath(segments) != "/"+strings.Repeat("%7B", maxRule/2) {
+		t.Errorf("%q %v", segments, err)
+	}
+}
+
 // FuzzRequestRule: a rule that is read is canonical, and allows no path that leaves the place
 // that it names in any way to read it.
 func FuzzRequestRule(f *testing.F) {
