@@ -223,6 +223,9 @@ func takeOff(h http.Header, x *exchange) {
 func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) error {
 	messages := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding")
 	coding, err := codingOf(res.Header.Values("Content-Encoding"))
+	if x != nil && x.window != nil && coding != zstdCoding {
+		s.i.windows.reserved(x)()
+	}
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		return s.guardUpgrade(res, swaps)
@@ -243,7 +246,7 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 	}
 	var r io.ReadCloser
 	if err == nil {
-		r, err = decoder(coding, res.Body)
+		r, err = decoder(coding, res.Body, func() (give func()) { return s.i.windows.reserved(x) })
 	}
 	if err != nil {
 		return s.refuseAnswer(x, "the answer cannot be looked into for the secret: "+err.Error())

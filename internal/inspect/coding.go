@@ -8,21 +8,67 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds the memory of a zstd decoder, in bytes. RFC 9659 bounds the window in HTTP
-// to 8 MiB.
-const maxWindow = 8 << 20
+const (
+	// maxWindow bounds the memory of a zstd decoder, in bytes. RFC 9659 bounds the window in HTTP
+	// to 8 MiB.
+	maxWindow = 8 << 20
+	// maxWindows bounds the zstd decoders of a sandbox: some 2 KB of a body make one take its whole window.
+	maxWindows = 32
+)
+
+// windows has a place for each zstd decoder of a sandbox. Safe for concurrent use.
+type windows chan struct{}
+
+// errWindows means that there is no place for another zstd decoder.
+var errWindows = fmt.Errorf("more than %d bodies in zstd are under way: try again, or use gzip", maxWindows)
+
+// take takes a place. give gives it back, and may be called again; it is nil if there is no place.
+func (w windows) take() (give func()) {
+	select {
+	case w <- struct{}{}:
+		return sync.OnceFunc(func() { <-w })
+	default:
+		return nil
+	}
+}
+
+// reserved returns the place that an exchange has for its answer, which may be nil, or takes one.
+func (w windows) reserved(x *exchange) (give func()) {
+	if x == nil || x.window == nil {
+		return w.take()
+	}
+	give, x.window = x.window, nil
+	return give
+}
+
+// withPlace is a zstd decoder, whose end gives its place back.
+type withPlace struct {
+	io.ReadCloser
+	give func()
+}
+
+// Close implements io.Closer.
+func (p *withPlace) Close() error {
+	defer p.give()
+	return p.ReadCloser.Close()
+}
 
 // codings are the content codings that bawn reads, in the order of preference.
-var codings = []string{"gzip", "zstd", "deflate"}
+var codings = []string{"gzip", zstdCoding, "deflate"}
+
+const zstdCoding = "zstd"
 
 // decoder returns a reader of what a content coding encodes. The coding is in lower case;
-// identity and none are the reader itself.
-func decoder(coding string, r io.Reader) (io.ReadCloser, error) {
+// identity and none are the reader itself. take gives a place for a zstd decoder, as windows.take does. The caller
+// closes the reader.
+func decoder(coding string, r io.Reader, take func() (give func())) (io.ReadCloser, error) {
 	switch coding {
 	case "", "identity":
 		return io.NopCloser(r), nil
@@ -30,12 +76,17 @@ func decoder(coding string, r io.Reader) (io.ReadCloser, error) {
 		return &lazy{open: func() (io.ReadCloser, error) { return gzip.NewReader(r) }}, nil
 	case "deflate":
 		return &lazy{open: func() (io.ReadCloser, error) { return inflate(r) }}, nil
-	case "zstd":
+	case zstdCoding:
+		give := take()
+		if give == nil {
+			return nil, errWindows
+		}
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
+			give()
 			return nil, err
 		}
-		return z.IOReadCloser(), nil
+		return &withPlace{z.IOReadCloser(), give}, nil
 	}
 	return nil, fmt.Errorf("the content coding %.40q is not one that bawn reads", coding)
 }
@@ -128,17 +179,14 @@ func withoutChunks(values []string) (rest []string) {
 	return rest
 }
 
-// acceptable returns the part of an Accept-Encoding header that bawn reads.
-func acceptable(values []string) string {
+// acceptable returns the part of an Accept-Encoding header that has only these codings and identity.
+func acceptable(values, codings []string) string {
 	var keep []string
 	for _, v := range values {
 		for c := range strings.SplitSeq(v, ",") {
 			name, _, _ := strings.Cut(c, ";")
-			name = strings.ToLower(strings.TrimSpace(name))
-			for _, k := range append(codings, "identity") {
-				if name == k {
-					keep = append(keep, strings.TrimSpace(c))
-				}
+			if name = strings.ToLower(strings.TrimSpace(name)); name == "identity" || slices.Contains(codings, name) {
+				keep = append(keep, strings.TrimSpace(c))
 			}
 		}
 	}

@@ -48,13 +48,13 @@ func TestAcceptableCodings(t *testing.T) {
 	for in, want := range map[string]string{
 		"br, gzip;q=0.5, *": "gzip;q=0.5", "": "identity", "br": "identity", "GZIP , zstd": "GZIP, zstd", "identity;q=0": "identity;q=0", "gzip,deflate": "gzip, deflate",
 	} {
-		got := acceptable([]string{in})
+		got := acceptable([]string{in}, codings)
 		if got != want {
 			t.Errorf("%q: %q", in, got)
 		}
 		for c := range strings.SplitSeq(got, ",") {
 			name, _, _ := strings.Cut(c, ";")
-			if _, err := decoder(strings.ToLower(strings.TrimSpace(name)), strings.NewReader("")); err != nil {
+			if _, err := decoder(strings.ToLower(strings.TrimSpace(name)), strings.NewReader(""), make(windows, 1).take); err != nil {
 				t.Error(err)
 			}
 		}

@@ -216,7 +216,7 @@ func (s *session) serveLogin(w http.ResponseWriter, out *http.Request, l *loginE
 // however long the guest takes to read.
 func (s *session) loginAnswer(x *exchange, res *http.Response) error {
 	defer x.login.Close()
-	body, err := wholeAnswer(res)
+	body, err := wholeAnswer(res, s.i.windows)
 	if err != nil {
 		return s.refuseAnswer(x, "the token endpoint's answer is not passed on: "+err.Error())
 	}
@@ -246,7 +246,7 @@ func (s *session) loginAnswer(x *exchange, res *http.Response) error {
 }
 
 // wholeAnswer reads and decodes the body of an answer.
-func wholeAnswer(res *http.Response) ([]byte, error) {
+func wholeAnswer(res *http.Response, places windows) ([]byte, error) {
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return nil, errors.New("the server changed the protocol unasked")
@@ -255,7 +255,7 @@ func wholeAnswer(res *http.Response) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := decoder(coding, res.Body)
+	r, err := decoder(coding, res.Body, places.take)
 	if err != nil {
 		return nil, err
 	}

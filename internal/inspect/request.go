@@ -49,6 +49,7 @@ type exchange struct {
 	signed  *signing                // nil: it is not signed with a pair of keys
 	login   *loginExchange          // it is for a token endpoint of an agent; else nil
 	body    io.Closer               // the client's body over HTTP/2; else nil
+	window  func()                  // gives back the place of the answer's zstd decoder; nil: it has none
 }
 
 // exchangeKey is the key of an exchange in its request's context.
@@ -88,6 +89,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	if err := s.checkTarget(r); err != nil {
 		return nil, err
 	}
+	endHere(r.Header) // what is judged is what is sent on
 	list, err := s.i.bindings()
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, reason: err.Error(), told: ErrNoList.Error()}
@@ -122,7 +124,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 	}
 	start := func(r *http.Request) error { return judgeBody(r, &admitted) }
 	end := func(r *http.Request) error {
-		limit(r, !onlyPairs(j.bound))
+		limit(r, !onlyPairs(j.bound), j.readable(r, x))
 		return nil
 	}
 	for _, step := range []func(*http.Request) error{j.signature, j.query, j.headers, start, j.body, end, j.sign} {
@@ -160,15 +162,30 @@ func (s *session) begin(r *http.Request, c *counted) (a Admission, err error) {
 	return a, nil
 }
 
+// readable returns the content codings in which the answer to an exchange may come. Zstd is one of them if there is a
+// place for its decoder, which is kept for the answer.
+func (j *judgement) readable(r *http.Request, x *exchange) []string {
+	if len(j.bound) == 0 || acceptable(r.Header.Values("Accept-Encoding"), []string{zstdCoding}) == "identity" { // it is not looked into, or in another one
+		return codings
+	}
+	give := j.s.i.windows.take()
+	if give == nil {
+		return slices.DeleteFunc(slices.Clone(codings), func(c string) bool { return c == zstdCoding })
+	}
+	x.window = give
+	context.AfterFunc(j.ctx, give)
+	return codings
+}
+
 // limit takes off what would let an answer pass unread. whole: it may have a value in it, which would not
 // be found in a part of the answer; a server may ignore that a part is asked for (RFC 9110, 14.2).
-func limit(r *http.Request, whole bool) {
+func limit(r *http.Request, whole bool, codings []string) {
 	if whole {
 		r.Header.Del("Range")
 		r.Header.Del("If-Range")
 	}
 	if a := r.Header.Values("Accept-Encoding"); len(a) > 0 {
-		r.Header.Set("Accept-Encoding", acceptable(a))
+		r.Header.Set("Accept-Encoding", acceptable(a, codings))
 		if !whole && tokens.Find(r.Method, r.URL.Path) != nil {
 			r.Header.Set("Accept-Encoding", "identity") // or the numbers in the answer could not be read
 		}
@@ -181,6 +198,25 @@ func limit(r *http.Request, whole bool) {
 	r.Header.Del("Sec-Websocket-Extensions") // compression of messages
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		r.Header.Del("Upgrade") // the request goes on as HTTP/1.1
+	}
+}
+
+// endHere takes off the headers that Connection says are for this connection (RFC 9110, 7.6.1), as the proxy would
+// after they have been judged or signed. TE stays: the proxy passes on what it may of it.
+func endHere(h http.Header) {
+	keep := ""
+	for _, v := range h.Values("Connection") {
+		for name := range strings.SplitSeq(v, ",") {
+			switch name = strings.TrimSpace(name); {
+			case strings.EqualFold(name, "Upgrade"):
+				keep = name
+			case !strings.EqualFold(name, "TE"):
+				h.Del(name)
+			}
+		}
+	}
+	if h.Del("Connection"); keep != "" {
+		h.Set("Connection", keep)
 	}
 }
 

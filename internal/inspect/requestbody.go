@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"bawn.dev/bawn/internal/secret"
 )
@@ -34,10 +36,14 @@ func (j *judgement) body(r *http.Request) error {
 		return forbidden("the request's body has %v, which are not looked into", err)
 	}
 	if coding != "" {
-		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker(r)})
-		if err != nil {
+		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker(r)}, j.s.i.windows)
+		switch {
+		case errors.Is(err, errWindows):
+			return unavailable("the request's body cannot be looked into: %v", err)
+		case err != nil:
 			return forbidden("the request's body cannot be looked into: %v", err)
 		}
+		context.AfterFunc(j.ctx, d.close) // also of a request that is refused before its body is read
 		if j.chunked() {
 			j.chunkedBody(r, d.feed, d.close)
 			return nil
@@ -249,13 +255,14 @@ type joined struct {
 // that its bytes decode to has been looked at. The decoder runs in a goroutine of its own
 // and asks for bytes; nothing is held but one read.
 type decodedScan struct {
-	want chan struct{} // the decoder has used up what it was given
-	give chan []byte
-	quit chan struct{}
-	done chan struct{} // the decoder has ended, with why and err
-	open bool          // want was received, and nothing given since
-	shut bool          // give is closed
-	left []byte
+	want  chan struct{} // the decoder has used up what it was given
+	give  chan []byte
+	quit  chan struct{} // closed by close
+	ended sync.Once
+	done  chan struct{} // the decoder has ended, with why and err
+	open  bool          // want was received, and nothing given since
+	shut  bool          // give is closed
+	left  []byte
 
 	why *refusal
 	err error
@@ -264,9 +271,10 @@ type decodedScan struct {
 // errFound ends a decoder: what it decoded is refused.
 var errFound = errors.New("refused")
 
-func newDecodedScan(coding string, l lookers) (*decodedScan, error) {
+// newDecodedScan begins a scan, which close ends.
+func newDecodedScan(coding string, l lookers, places windows) (*decodedScan, error) {
 	d := &decodedScan{want: make(chan struct{}), give: make(chan []byte), quit: make(chan struct{}), done: make(chan struct{})}
-	r, err := decoder(coding, (*decoderInput)(d))
+	r, err := decoder(coding, (*decoderInput)(d), places.take)
 	if err != nil {
 		return nil, err
 	}
@@ -364,11 +372,5 @@ func (d *decodedScan) result() (*refusal, error) {
 	return nil, d.err
 }
 
-// close ends the decoder.
-func (d *decodedScan) close() {
-	select {
-	case <-d.quit:
-	default:
-		close(d.quit)
-	}
-}
+// close ends the decoder. It may run concurrently, and be called again.
+func (d *decodedScan) close() { d.ended.Do(func() { close(d.quit) }) }

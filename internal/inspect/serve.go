@@ -77,6 +77,7 @@ type Inspector struct {
 	// exchanges has a place for each request for tokens.
 	exchanges chan struct{}
 	held      *semaphore.Weighted // bytes of the bodies that are held to be signed
+	windows   windows
 	times     times
 }
 
@@ -89,7 +90,7 @@ type times struct {
 func New(c Config) *Inspector {
 	return &Inspector{
 		c: c, sent: sentValues{pause: chancePause},
-		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxSignedBodies),
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxSignedBodies), windows: make(windows, maxWindows),
 		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
 	}
 }
@@ -170,8 +171,8 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 	transport := s.up.transport()
 	defer transport.CloseIdleConnections()
 	s.proxy = &httputil.ReverseProxy{
-		Rewrite: s.rewrite, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(s.informed(r)) }),
-		ModifyResponse: s.answer, ErrorHandler: s.answerError, FlushInterval: -1, BufferPool: &i.buffers, ErrorLog: discard,
+		Rewrite: s.rewrite, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return s.roundTrip(transport, r) }),
+		ErrorHandler: s.answerError, FlushInterval: -1, BufferPool: &i.buffers, ErrorLog: discard,
 	}
 	s.serve(ctx, client)
 }
@@ -182,6 +183,20 @@ var discard = log.New(io.Discard, "", 0)
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// roundTrip sends a request, and judges the answer as the server sent it: the proxy takes off what Connection says
+// is for that connection only, which may be the content coding.
+func (s *session) roundTrip(to http.RoundTripper, r *http.Request) (*http.Response, error) {
+	res, err := to.RoundTrip(s.informed(r))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.answer(res); err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return res, nil
+}
 
 // handshake dials the server, and then answers the client as the server did.
 func (s *session) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {

@@ -22,7 +22,7 @@ import (
 //
 // Whoever has the real signature can send the request from anywhere for some minutes. Servers show it in answers:
 // S3 in an error, if what it got is not what was signed, and in the address of a redirect. So it is replaced
-// in the answer, and what does not go on (Connection) is not signed.
+// in the answer. What does not go on (Connection) is taken off before.
 //
 // The part of a pair that is secret is never sent: a server can only send it back if it has it from elsewhere.
 // So a part of an answer (Range) passes, and is looked into as far as it goes.
@@ -125,7 +125,6 @@ func (j *judgement) sign(r *http.Request) error {
 	if s == nil {
 		return nil
 	}
-	endHere(r.Header)
 	p, err := j.keys(s.bound)
 	if err != nil {
 		return err
@@ -143,24 +142,6 @@ func (j *judgement) sign(r *http.Request) error {
 		s.body.Start(chain)
 	}
 	return nil
-}
-
-// endHere takes off the headers that Connection says are for this connection (RFC 9110, 7.6.1). The proxy would
-// take them off once they are signed.
-func endHere(h http.Header) {
-	keep := ""
-	for _, v := range h.Values("Connection") {
-		for name := range strings.SplitSeq(v, ",") {
-			if name = strings.TrimSpace(name); strings.EqualFold(name, "Upgrade") {
-				keep = name
-			} else {
-				h.Del(name)
-			}
-		}
-	}
-	if h.Del("Connection"); keep != "" {
-		h.Set("Connection", keep)
-	}
 }
 
 // noSignature takes the place of a signature in an answer.

@@ -419,7 +419,7 @@ func TestAttackTheSignatureOfAnAnswer(t *testing.T) {
 func TestAttackHeadersThatEndHere(t *testing.T) {
 	server := awsServer()
 	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
-	for _, connection := range []string{"X-Amz-Meta-A", "x-amz-meta-a, Authorization,X-Amz-Date , x-amz-security-token", "close, keep-alive, TE, Upgrade"} {
+	for _, connection := range []string{"X-Amz-Meta-A", "x-amz-meta-a,Keep-Alive , close", "close, keep-alive, TE, Upgrade"} {
 		r := request(t, "GET", "/", nil, "X-Amz-Meta-A", "1", "Proxy-Authenticate", "x", "Keep-Alive", "timeout=5")
 		awsSign(t, r, thePair, "UNSIGNED-PAYLOAD", "s3", "eu-central-1")
 		r.Header.Set("Connection", connection)

@@ -1,0 +1,155 @@
+package inspect
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"bawn.dev/bawn/internal/secret"
+)
+
+// wideZstd returns the beginning of a frame of zstd that makes a decoder fill the largest window: some 2 KB.
+func wideZstd(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(maxWindow), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 2*maxWindow)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(what)
+		}
+	}
+}
+
+// TestAttackWindowsOfRequests: bodies of 2 KB that do not end make their decoders hold 8 MiB each. As many as there are
+// requests would be 16 GiB of the host's memory.
+func TestAttackWindowsOfRequests(t *testing.T) {
+	const n = 4 * maxWindows
+	p := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{}))
+	text, before := wideZstd(t), inUse()
+	c := p.client("h2")
+	var group sync.WaitGroup
+	over, refused := make(chan struct{}), make(chan string, n)
+	for range n {
+		r, w := io.Pipe()
+		group.Go(func() {
+			res, err := c.Do(request(t, "POST", "/", r, "Content-Encoding", "zstd"))
+			if err != nil {
+				return // its body did not end
+			}
+			body, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			refused <- res.Status + string(body)
+		})
+		group.Go(func() {
+			_, _ = io.WriteString(w, text)
+			<-over
+			w.CloseWithError(io.ErrClosedPipe)
+		})
+	}
+	for range n - maxWindows {
+		if said := <-refused; !strings.HasPrefix(said, "503") || !strings.Contains(said, "gzip") {
+			t.Error(said)
+		}
+	}
+	const others = 64 << 20 // connections and buffers
+	if now := inUse(); now > before+maxWindows*(maxWindow+1<<20)+others {
+		t.Errorf("%d MiB for %d bodies of %d bytes", (now-before)>>20, n, len(text))
+	}
+	close(over)
+	group.Wait()
+	eventually(t, "places stay taken", func() bool { return len(p.i.windows) == 0 })
+	if res, body := p.do(c, request(t, "POST", "/", strings.NewReader(zstded("text")), "Content-Encoding", "zstd")); res.StatusCode != http.StatusOK {
+		t.Error(res.Status, body)
+	}
+}
+
+// TestAttackWindowsOfAnswers: the same by answers that the guest does not read to their end. A server is asked for zstd
+// only where there is a place for it.
+func TestAttackWindowsOfAnswers(t *testing.T) {
+	const n = 4 * maxWindows
+	text, over := wideZstd(t), make(chan struct{})
+	p := newPlace(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.Header.Get("Accept-Encoding"), "zstd") && r.URL.Path != "/unasked" {
+			_, _ = io.WriteString(w, "plain")
+			return
+		}
+		w.Header().Set("Content-Encoding", "zstd")
+		_, _ = io.WriteString(w, text)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		}
+	}), bothProtocols, bound(secret.Place{}))
+	before := inUse()
+	var clients []*http.Client
+	for range n / 32 { // each has a connection
+		clients = append(clients, p.client("h2"))
+	}
+	plain := 0
+	var open []io.Closer
+	for i := range n {
+		res, err := clients[i%len(clients)].Do(request(t, "GET", "/", nil, "Authorization", "Bearer "+standIn, "Accept-Encoding", "zstd, gzip"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, res.Body)
+		if res.ContentLength == int64(len("plain")) {
+			plain++
+		}
+	}
+	if plain != n-maxWindows {
+		t.Errorf("%d of %d answers came without zstd", plain, n)
+	}
+	if res, body := p.do(clients[0], request(t, "GET", "/unasked", nil, "Accept-Encoding", "zstd")); res.StatusCode != http.StatusBadGateway {
+		t.Error(res.Status, body)
+	}
+	const others = 128 << 20 // connections, buffers and what the client has not read
+	if now := inUse(); now > before+maxWindows*(maxWindow+1<<20)+others {
+		t.Errorf("%d MiB for %d answers of %d bytes", (now-before)>>20, n, len(text))
+	}
+	for _, b := range open {
+		b.Close()
+	}
+	eventually(t, "places stay taken", func() bool { return len(p.i.windows) == 0 })
+	close(over)
+}
+
+// TestAttackDecodersOfRefusedRequests: a request that is refused after a decoder for its body was made leaves none.
+func TestAttackDecodersOfRefusedRequests(t *testing.T) {
+	server := awsServer()
+	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
+	var content bytes.Buffer // frames that are skipped make it long
+	for content.Len() <= maxSignedBody {
+		content.WriteString(zstded(strings.Repeat("x", 64<<10)))
+		_, _ = content.Write([]byte("\x50\x2a\x4d\x18\x00\x00\x10\x00")) // a frame to be skipped, of 1 MiB
+		_, _ = content.Write(make([]byte, 1<<20))
+	}
+	r := request(t, "PUT", "/b/k", &content, "Content-Encoding", "zstd")
+	awsSign(t, r, thePair, "", "s3", "eu-central-1")
+	if res, body := p.do(p.client("http/1.1"), r); res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Error(res.Status, body)
+	}
+	eventually(t, "decoders stay", func() bool { return len(p.i.windows) == 0 })
+}
