@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/net/http2"
 
 	"bawn.dev/bawn/internal/secret"
 )
@@ -152,4 +154,69 @@ func TestAttackDecodersOfRefusedRequests(t *testing.T) {
 		t.Error(res.Status, body)
 	}
 	eventually(t, "decoders stay", func() bool { return len(p.i.windows) == 0 })
+}
+
+// TestAttackRefusedRequestsThatAreNotRead: requests beyond the bound are refused. A client that lets no answer come (HTTP/2,
+// a window of 0 bytes) does not keep their heads in memory: 64 KiB for each of 250 on each of 512 connections would
+// be 8 GiB.
+func TestAttackRefusedRequestsThatAreNotRead(t *testing.T) {
+	p := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{}))
+	p.i.requests = make(chan struct{}) // no place
+	warm, _ := p.do(p.client("h2"), request(t, "GET", "/", nil))
+	if warm.StatusCode != http.StatusServiceUnavailable {
+		t.Error(warm.Status)
+	}
+	before := inUse()
+	long := strings.Repeat("x", 50<<10)
+	const connections = 2
+	for i := range connections {
+		c := p.dial(t, "h2")
+		defer c.Close()
+		f := startHTTP2(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		for n := range uint32(maxStreams) {
+			block := headBlock(":method", "GET", ":scheme", "https", ":authority", hostName, ":path", "/", "x-long", long[:len(long)-i]+strings.Repeat("y", i))
+			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 1, BlockFragment: block[:10<<10], EndStream: true})
+			for block = block[10<<10:]; len(block) > 0 && err == nil; {
+				m := min(len(block), 10<<10)
+				err = f.WriteContinuation(2*n+1, m == len(block), block[:m])
+				block = block[m:]
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(time.Second)
+	eventually(t, "the heads of refused requests are held", func() bool { return inUse() < before+maxExcess*(128<<10)+(4<<20) })
+}
+
+// TestAttackBodiesForSecrets: bodies into which a secret is put are held until they are sent. All together are bounded, and
+// a body of placeholders does not become one of many times as many bytes.
+func TestAttackBodiesForSecrets(t *testing.T) {
+	b := bound(secret.Place{Where: secret.InBody})
+	b.Value = func(context.Context) (string, error) { return strings.Repeat("/", secret.MaxValue), nil }
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, b)
+	c := p.client("h2")
+	send := func(body string) (int, string) {
+		res, page := p.do(c, request(t, "POST", "/", strings.NewReader(body), "Content-Type", "application/x-www-form-urlencoded"))
+		return res.StatusCode, page
+	}
+	if status, page := send("a=" + strings.Repeat(standIn, 20_000)); status != http.StatusRequestEntityTooLarge {
+		t.Error(status, page)
+	}
+	if status, page := send("a=" + standIn); status != http.StatusOK {
+		t.Error(status, page)
+	}
+	eventually(t, "room stays taken", func() bool {
+		ok := p.i.held.TryAcquire(maxHeldBodies - 1<<10)
+		return ok
+	})
+	if status, page := send("a=" + standIn); status != http.StatusServiceUnavailable || strings.Contains(page, "X-Amz") {
+		t.Error(status, page)
+	}
+	if s.count() != 1 {
+		t.Error(s.count(), "requests came")
+	}
 }

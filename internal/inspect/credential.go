@@ -14,7 +14,7 @@ import (
 func placed(b *secret.Bound, name, v string) (with func(value string) string, ok bool) {
 	switch p := b.Place; p.Where {
 	case secret.InCredential:
-		if isCredential(name) && name != "Cookie" && name != "Proxy-Authorization" {
+		if isCredential(name) && !isKept(name) && name != "Cookie" && name != "Proxy-Authorization" {
 			return inHeader(b.Placeholder, v)
 		}
 	case secret.InHeader:

@@ -44,6 +44,14 @@ var harmlessEnds = []string{"type", "types", "mode", "scheme", "version", "expir
 // harmlessPrefixes begin names of headers of browsers and of an object's metadata, in lower case.
 var harmlessPrefixes = []string{"sec-", "x-amz-meta-", "x-goog-meta-", "x-ms-meta-"}
 
+// keptWords are words in names of headers that a server keeps with an object or sends on to somebody else, whatever they
+// carry: metadata of object stores (X-Object-Meta-*, X-Bz-Info-*), headers for the target of queues, of tests of web
+// pages and of proxies (Upstash-Forward-*, Spb-*), attributes of events (Ce-*).
+var keptWords = []string{
+	"meta", "metadata", "info", "property", "properties", "attribute", "attributes", "tag", "tags", "tagging", "label", "labels", "annotation", "custom",
+	"forward", "forwarded", "passthrough", "upstream", "callback", "webhook", "spb", "ce",
+}
+
 // keyOwners are words before "key" in fields of a query that carry credentials.
 var keyOwners = []string{
 	"api", "access", "app", "application", "subscription", "auth", "secret", "private", "consumer", "client", "public", "master", "admin", "service", "session", "user", "account", "license",
@@ -65,6 +73,12 @@ func isCredential(name string) bool {
 	return !slices.ContainsFunc(words, isHarmless) && !slices.Contains(harmlessEnds, words[len(words)-1]) && (slices.ContainsFunc(words, isCredentialWord) || slices.Contains(words, "sig") || strings.HasSuffix(lower, "key") && endsInKey(words))
 }
 
+// isKept reports whether a header may be one that a server keeps or sends on, by its name. Other credentials are refused there
+// as anywhere, but no secret is put in: somebody else would read it.
+func isKept(name string) bool {
+	return slices.ContainsFunc(wordsOf(name), func(w string) bool { return slices.Contains(keptWords, w) })
+}
+
 // endsInKey reports whether the last word is key, or that of an owner and key in one.
 func endsInKey(words []string) bool {
 	owner, ok := strings.CutSuffix(words[len(words)-1], "key")
@@ -74,6 +88,7 @@ func endsInKey(words []string) bool {
 // isCredentialField reports whether a field of the query or of a form carries credentials on that
 // host.
 func isCredentialField(host, field, value string) bool {
+	field, _, _ = strings.Cut(field, "\x00") // where it ends for programs in C
 	return isCredentialWords(host, wordsOf(field), value) || isCredentialWords(host, wordsOf(strings.ToLower(field)), value)
 }
 

@@ -65,12 +65,12 @@ func formKind(contentTypes []string) string {
 
 // feed takes the next bytes, and returns the name of the first field that is a credential.
 func (l *formLooker) feed(b []byte, final bool) string {
-	end := byte('&')
+	ends := "&;" // for some servers a semicolon ends a field, too
 	if l.parts {
-		end = '\n'
+		ends = "\n"
 	}
 	for l.found == "" && len(b) > 0 {
-		n := bytes.IndexByte(b, end)
+		n := bytes.IndexAny(b, ends)
 		over := n >= 0
 		if !over {
 			n = len(b)
@@ -141,13 +141,18 @@ func isPartHead(line string) bool {
 // partHead begins the line with a part's name (RFC 7578, 4.2).
 const partHead = "Content-Disposition:"
 
-// field judges a field. One whose name has other characters than names of fields have is passed over:
-// some clients call every body a form.
+// maxNameWords is how many words with spaces between them are taken for the name of a field.
+const maxNameWords = 3
+
+// field judges a field. One whose name has other characters than names of fields have, or more words, is passed over:
+// some clients call every body a form. PHP takes spaces before a name off, makes _ of those within and ends it at a NUL.
 func (l *formLooker) field(name, value string) {
+	name, _, _ = strings.Cut(name, "\x00")
+	words := strings.Fields(name)
 	plain := func(c rune) bool {
 		return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.ContainsRune("-_.[]$:", c)
 	}
-	if name != "" && !strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) && l.judge(name, value) {
+	if name = strings.Join(words, "_"); name != "" && len(words) <= maxNameWords && !strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) && l.judge(name, value) {
 		l.found = name
 	}
 }

@@ -342,6 +342,12 @@ func TestOtherCredentialsInForms(t *testing.T) {
 		{"text/plain, " + form + "; ;", "", "client_secret=of-the-attacker", false},
 		{"Application/X-WWW-Form-Urlencoded; charset=utf-8", "", "token=of-the-attacker-long", false},
 		{form, "", "user=ghp_ATTACKERATTACKERATTACKERATTACKER0123", false},
+		{form, "", "a=1&+access_token=of-the-attacker", false}, // PHP takes off spaces, and makes _ of those within
+		{form, "", "a=1&%20access%20token=of-the-attacker", false},
+		{form, "", "a=1&access_token%00_type=of-the-attacker", false}, // what C reads ends at NUL
+		{form, "", "a=1;access_token=of-the-attacker", false},         // CGI.pm, older Python
+		{parts, "", part("access_token\x00type", "of-the-attacker") + "--b--", false},
+		{form, "", `{"a":"how do I send my access token=x; with spaces"}`, true},
 		{parts, "", part("a", long) + part("token", "of-the-attacker-long") + "--b--", false},
 		{parts, "", part("client_secret", "of-the-attacker"), false},
 		{form, "", "grant_type=x&a=" + long + "&page_token=of-a-page-of-answers&max_tokens=5&csrfmiddlewaretoken=123&q=the+access_token=", true},

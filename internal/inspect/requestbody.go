@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -197,6 +198,13 @@ func (j *judgement) substitute(r *http.Request) error {
 	if len(bound) == 0 || r.ContentLength > maxHeldBody || r.ContentLength < 0 && !isJSON && !isURLEncoded {
 		return nil
 	}
+	size := r.ContentLength
+	if size < 0 {
+		size = maxHeldBody
+	}
+	if why := j.hold(size); why != nil {
+		return why
+	}
 	src := r.Body
 	text, over, err := wholeBody(src, maxHeldBody)
 	if err != nil {
@@ -224,11 +232,25 @@ func (j *judgement) substitute(r *http.Request) error {
 		case isURLEncoded:
 			v = url.QueryEscape(v)
 		}
-		text = bytes.ReplaceAll(text, []byte(b.Placeholder), []byte(v))
+		if text, err = j.replace(text, b, v); err != nil {
+			return err
+		}
 	}
 	r.Body, r.ContentLength = joined{bytes.NewReader(text), src}, int64(len(text))
 	r.Header.Del("Content-Length")
 	return nil
+}
+
+// replace puts a secret into a body, in each place of its placeholder. A value may be many times as long.
+func (j *judgement) replace(text []byte, b *secret.Bound, v string) ([]byte, error) {
+	more := bytes.Count(text, []byte(b.Placeholder)) * max(0, len(v)-len(b.Placeholder))
+	if len(text)+more > 2*maxHeldBody {
+		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: fmt.Sprintf("the request's body has the placeholder of the secret %s too often", b.Name)}
+	}
+	if why := j.hold(int64(more)); why != nil {
+		return nil, why
+	}
+	return bytes.ReplaceAll(text, []byte(b.Placeholder), []byte(v)), nil
 }
 
 // wholeBody reads the whole of a body that may have limit bytes. over: it has more, of which b is the beginning.

@@ -41,6 +41,8 @@ const (
 	// that are under way on all of them.
 	maxSessions = 512
 	maxRequests = 2048
+	// maxExcess bounds the requests beyond maxRequests that are answered with an error at a time.
+	maxExcess = 64
 	// maxUnread bounds what one connection of HTTP/2 holds for a peer that does not read, each
 	// way, in bytes; maxUnreadUp of it what one request does.
 	maxUnread   = 1 << 20
@@ -74,9 +76,10 @@ type Inspector struct {
 	buffers  buffers
 	sessions chan struct{} // a place for each connection
 	requests chan struct{} // a place for each request
+	excess   chan struct{} // a place for each answer to a request beyond them
 	// exchanges has a place for each request for tokens.
 	exchanges chan struct{}
-	held      *semaphore.Weighted // bytes of the bodies that are held to be signed
+	held      *semaphore.Weighted // bytes of the bodies that are held
 	windows   windows
 	times     times
 }
@@ -90,7 +93,7 @@ type times struct {
 func New(c Config) *Inspector {
 	return &Inspector{
 		c: c, sent: sentValues{pause: chancePause},
-		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxSignedBodies), windows: make(windows, maxWindows),
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), excess: make(chan struct{}, maxExcess), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxHeldBodies), windows: make(windows, maxWindows),
 		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
 	}
 }
@@ -305,7 +308,7 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.i.requests <- struct{}{}:
 		defer func() { <-s.i.requests }()
 	default:
-		s.refuse(w, unavailable("more than %d inspected requests at once", cap(s.i.requests)))
+		s.tooMany(w)
 		return
 	}
 	if s.up.err != nil {
@@ -329,6 +332,21 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	s.proxy.ServeHTTP(w, out)
+}
+
+// tooMany refuses a request beyond the bound. An answer waits until the client takes it, and the request's head with it: so
+// few of them have one, and the others end without.
+func (s *session) tooMany(w http.ResponseWriter) {
+	why := unavailable("more than %d inspected requests at once", cap(s.i.requests))
+	select {
+	case s.i.excess <- struct{}{}:
+		defer func() { <-s.i.excess }()
+		s.refuse(w, why)
+		_ = http.NewResponseController(w).Flush() // else it waits when the place is given back
+	default:
+		s.note(why.reason, why.reason)
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // rewrite addresses a request to the server. What httputil changes beyond that is undone:

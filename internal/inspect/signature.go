@@ -31,8 +31,9 @@ const (
 	// maxSignedBody bounds a body that is held because its hash is signed and the client does not say it, in
 	// bytes.
 	maxSignedBody = 16 << 20
-	// maxSignedBodies bounds all such bodies of a sandbox, and the signed chunks of others, in bytes.
-	maxSignedBodies = 64 << 20
+	// maxHeldBodies bounds all such bodies of a sandbox, the signed chunks of others, and the bodies into which a secret is
+	// put, in bytes.
+	maxHeldBodies = 64 << 20
 )
 
 // signing is the signing of one request.
@@ -185,11 +186,14 @@ func (j *judgement) hash(r *http.Request) (string, error) {
 	return sigv4.Hash(b), nil
 }
 
-// hold takes n bytes of what the bodies of a sandbox may hold to be signed, until the request ends.
+// hold takes n bytes of what the bodies of a sandbox may hold, until the request ends.
 func (j *judgement) hold(n int64) *refusal {
-	held := j.s.i.held
+	held, unsigned := j.s.i.held, ""
+	if j.signing != nil {
+		unsigned = ", or have the client send UNSIGNED-PAYLOAD as X-Amz-Content-Sha256"
+	}
 	if !held.TryAcquire(n) {
-		return unavailable("more than %d MiB of bodies are held to be signed: try again, or have the client send UNSIGNED-PAYLOAD as X-Amz-Content-Sha256", maxSignedBodies>>20)
+		return unavailable("more than %d MiB of bodies are held to be signed or to have a secret put in: try again%s", maxHeldBodies>>20, unsigned)
 	}
 	context.AfterFunc(j.ctx, func() { held.Release(n) })
 	return nil

@@ -321,7 +321,7 @@ func TestBodiesThatAreHeld(t *testing.T) {
 	server := awsServer()
 	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
 	held := p.i.held
-	if !held.TryAcquire(maxSignedBodies - 10) {
+	if !held.TryAcquire(maxHeldBodies - 10) {
 		t.Fatal("no room at the beginning")
 	}
 	c := p.client("h2")
@@ -351,7 +351,7 @@ func TestAttackSignedChunksTakeMemory(t *testing.T) {
 	server := awsServer()
 	p := newPlace(t, server, bothProtocols, boundPair(secret.Place{}))
 	held := p.i.held
-	if !held.TryAcquire(maxSignedBodies - 4<<10) {
+	if !held.TryAcquire(maxHeldBodies - 4<<10) {
 		t.Fatal("no room at the beginning")
 	}
 	send := func(body string) int {
