@@ -3,6 +3,8 @@ package share
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -301,4 +303,128 @@ func TestAttackCreateOfANameThatIsThere(t *testing.T) {
 	if got := readText(t, filepath.Join(root, "index.js")); got != "" {
 		t.Errorf("the guest's copy is %q", got)
 	}
+}
+
+// TestAttackADirectoryThatBecomesHidden: a process of the guest works in a directory, and the host moves it to a
+// hidden name.
+func TestAttackADirectoryThatBecomesHidden(t *testing.T) {
+	for _, at := range []string{"draft", "a/draft", "a/b/c/draft"} {
+		f := newTest(t, Options{Guard: &guard.Options{}, Private: filepath.Join(t.TempDir(), "private"), Undo: t.TempDir()})
+		up := filepath.Join(f.tempRoot(t), filepath.Dir(at))
+		if err := os.MkdirAll(filepath.Join(up, "draft/empty"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(up, "draft/id"), "KEY")
+		dir := uint64(rootID)
+		for name := range strings.SplitSeq(at, "/") {
+			dir = lookup(t, f, dir, name)
+		}
+		h := header(dir)
+		lookup(t, f, dir, "id")
+		create(t, f, dir, "mine", unix.O_RDWR, 0o644)
+		if err := os.Rename(filepath.Join(up, "draft"), filepath.Join(up, ".ssh")); err != nil {
+			t.Fatal(err)
+		}
+		for name, do := range map[string]func() fuse.Status{
+			"create": func() fuse.Status {
+				return f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, "config", &fuse.CreateOut{})
+			},
+			"mkdir":  func() fuse.Status { return f.Mkdir(nil, &fuse.MkdirIn{InHeader: h}, "new", &fuse.EntryOut{}) },
+			"link":   func() fuse.Status { return f.Symlink(nil, &h, "/etc/passwd", "link", &fuse.EntryOut{}) },
+			"unlink": func() fuse.Status { return f.Unlink(nil, &h, "id") },
+			"rmdir":  func() fuse.Status { return f.Rmdir(nil, &h, "empty") },
+			"rename": func() fuse.Status {
+				return f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: dir}, "mine", "authorized_keys")
+			},
+			"out": func() fuse.Status {
+				return f.Rename(nil, &fuse.RenameIn{InHeader: h, Newdir: rootID}, "id", "id")
+			},
+		} {
+			for range 2 {
+				if st := do(); st == fuse.OK {
+					t.Errorf("%s in %s: it is done", name, at)
+				}
+			}
+		}
+		list, err := os.ReadDir(filepath.Join(up, ".ssh"))
+		if err != nil || len(list) != 3 {
+			t.Errorf("%s: the host has %v, %v", at, list, err)
+		}
+	}
+}
+
+// TestAttackADirectoryBehindALink: the host moves a directory of which the guest holds another one below, and a link
+// leads there from the old place, so that the path which the guest knows still leads to the directory.
+func TestAttackADirectoryBehindALink(t *testing.T) {
+	for _, c := range []struct{ moved, below, name string }{{"draft", "", "tasks.json"}, {"draft", "sub", "x"}, {"draft", "sub/deep", "x"}, {"a/draft", "sub", "x"}} {
+		f := newTest(t, Options{Guard: &guard.Options{}, Private: filepath.Join(t.TempDir(), "private")})
+		root := f.tempRoot(t)
+		at := filepath.Join(c.moved, c.below)
+		if err := os.MkdirAll(filepath.Join(root, at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		dir := uint64(rootID)
+		for name := range strings.SplitSeq(at, "/") {
+			dir = lookup(t, f, dir, name)
+		}
+		create(t, f, dir, "mine", unix.O_RDWR, 0o644)
+		to := filepath.Join(root, filepath.Dir(c.moved), ".vscode")
+		if err := os.Rename(filepath.Join(root, c.moved), to); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(".vscode", filepath.Join(root, c.moved)); err != nil {
+			t.Fatal(err)
+		}
+		h := header(dir)
+		for range 2 {
+			_ = f.Create(nil, &fuse.CreateIn{InHeader: h, Flags: unix.O_RDWR, Mode: 0o644}, c.name, &fuse.CreateOut{})
+			_ = f.Unlink(nil, &h, "mine")
+		}
+		list, err := os.ReadDir(filepath.Join(to, c.below))
+		if err != nil || !slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == "mine" }) || slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == c.name }) {
+			t.Errorf("%s: the host has %v, %v", at, list, err)
+		}
+	}
+}
+
+// TestTheRootMoves: the host moves the whole project while the guest works in it.
+func TestTheRootMoves(t *testing.T) {
+	top := t.TempDir()
+	f := newTest(t, Options{Root: mkdir(t, top, "project/a/b"), Guard: &guard.Options{}, Undo: t.TempDir()})
+	dir := lookup(t, f, lookup(t, f, rootID, "a"), "b")
+	open := create(t, f, dir, "open", unix.O_RDWR, 0o644)
+	if err := os.Rename(filepath.Join(top, "project"), filepath.Join(top, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	if st := write(f, open.Fh, 0, 0, "guest"); st != fuse.OK {
+		t.Errorf("write: %v", st)
+	}
+	next := create(t, f, dir, "next", unix.O_RDWR, 0o644)
+	if st := write(f, next.Fh, 0, 0, "guest"); st != fuse.OK {
+		t.Errorf("write: %v", st)
+	}
+	create(t, f, rootID, "top", unix.O_RDWR, 0o644)
+	mkdir(t, top, "project/a/b") // another directory at the old path
+	if err := os.Rename(filepath.Join(top, "moved/a/b"), filepath.Join(top, "project/a/c")); err != nil {
+		t.Fatal(err)
+	}
+	if st := write(f, open.Fh, 0, 0, "EVIL"); st == fuse.OK {
+		t.Error("a file that is out of the project is written")
+	}
+	if st := f.Create(nil, &fuse.CreateIn{InHeader: header(dir), Flags: unix.O_RDWR, Mode: 0o644}, "out", &fuse.CreateOut{}); st == fuse.OK {
+		t.Error("a file is made out of the project")
+	}
+	if got := readText(t, filepath.Join(top, "project/a/c/open")); got != "guest" {
+		t.Errorf("the host has %q", got)
+	}
+}
+
+// mkdir makes a directory below another one, and returns the first one that it made.
+func mkdir(t *testing.T, top, at string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(top, at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(at, "/")
+	return filepath.Join(top, first)
 }

@@ -64,11 +64,12 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
-	if err := f.checkHere(modifyNode, n, fd); err != nil {
+	here, err := f.checkHere(modifyNode, n, fd)
+	if err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
-	if fd, st, err = f.separate(n, fd, st); err != nil {
+	if fd, st, err = f.separate(n, fd, st, here); err != nil {
 		return status(err)
 	}
 	defer unix.Close(fd)
@@ -87,7 +88,6 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return status(err)
 	}
 	f.tree.rekey(n, st)
-	f.leftNode(n, fd)
 	f.fillAttr(n, out, st, f.ownership(n, file{fd: fd}, st))
 	return fuse.OK
 }

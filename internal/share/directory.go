@@ -28,7 +28,7 @@ func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err != nil {
 		return status(err)
 	}
-	h, err := f.add(n, fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	h, err := f.add(n, fd, unix.O_RDONLY|unix.O_DIRECTORY, nil)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
@@ -109,8 +109,9 @@ func (l *listings) drop(d *dirReader) {
 // dirent is one entry of getdents64(2).
 type dirent struct {
 	fuse.DirEntry
-	size int  // in the buffer
-	own  bool // a private version
+	size  int  // in the buffer
+	own   bool // a private version
+	ruled bool // rules may apply to the name
 }
 
 // Layout of struct linux_dirent64 (getdents(2)).
@@ -228,7 +229,7 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		if isDots(e.Name) {
 			return true
 		}
-		if e.own || f.rules != nil && f.rules.Candidate(e.Name) {
+		if e.own || e.ruled {
 			f.enterListed(h.node, e.Name, out, entry)
 			return true
 		}

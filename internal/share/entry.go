@@ -29,6 +29,7 @@ func (f *fileSystem) createEntry(h *fuse.InHeader, n newFile, name string, out *
 		if err != nil {
 			return err
 		}
+		f.leftNameAs(s, st)
 		f.noteMade(s, name)
 		return f.entryOfNew(parent, name, s.slot, record, st, out)
 	})
@@ -53,9 +54,9 @@ func (f *fileSystem) inDir(h *fuse.InHeader, name string, typ uint16, target str
 	}
 	done := s.makeRoom()
 	defer f.lockNames(spot{parent, name})()
-	kept := f.keepName(parent, &s, name)
+	f.keepName(parent, &s, name, nil)
 	err = make(&s, parent)
-	f.leftName(kept, &s)
+	f.leftName(&s)
 	done(err)
 	return status(err)
 }
@@ -109,7 +110,7 @@ func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		return status(err)
 	}
 	defer unix.Close(fd)
-	if err := f.checkHere(modifyNode, n, fd); err != nil {
+	if _, err := f.checkHere(modifyNode, n, fd); err != nil {
 		return status(err)
 	}
 	target := ""
@@ -164,11 +165,14 @@ func (f *fileSystem) remove(h *fuse.InHeader, name string, flags int) fuse.Statu
 	}
 	f.tree.pinKnown(s.dir.fd, s.name, keyOf(st)) // who holds it goes on using it
 	defer f.lockNames(spot{parent, name})()
-	recorded := f.keepName(parent, &s, name)
+	f.keepName(parent, &s, name, st)
 	f.separator.names.RLock()
 	err = unix.Unlinkat(s.dir.fd, s.name, flags)
 	f.separator.names.RUnlock()
-	f.leftName(recorded, &s)
+	if err == nil {
+		f.leftNameAs(&s, nil)
+	}
+	f.leftName(&s)
 	if errors.Is(err, unix.ENOTEMPTY) && f.vanish(parent, &s, name, st) {
 		return fuse.OK
 	}

@@ -25,14 +25,16 @@ type handle struct {
 	wrote atomic.Bool   // the guest changed the file through it
 	kept  atomic.Uint64 // generation of the restore point in which it was recorded (keep.go)
 	noted atomic.Int64  // when its state was noted for undo (Unix time, ns)
+	due   atomic.Bool   // the request that ends next notes its state
 
 	dir dirReader
 }
 
 func (h *handle) writable() bool { return h.flags&unix.O_ACCMODE != unix.O_RDONLY }
 
-// add keeps an open descriptor for the guest.
-func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
+// add keeps an open descriptor for the guest. judged is the path on the host by which it may change the file
+// (handle.path), or nil.
+func (f *fileSystem) add(n *node, fd, flags int, judged *string) (*handle, error) {
 	stored := f.inStore(n)
 	f.mu.Lock()
 	if len(f.handles) >= f.maxHandles {
@@ -41,6 +43,7 @@ func (f *fileSystem) add(n *node, fd, flags int) (*handle, error) {
 	}
 	f.nextHandle++
 	h := &handle{id: f.nextHandle, node: n, fd: fd, flags: flags, stored: stored, asks: !n.isDir() && f.asksMade(n)}
+	h.path.Store(judged)
 	f.handles[h.id] = h
 	f.mu.Unlock()
 
@@ -134,7 +137,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	fd, st, err := f.openNode(n, flags, op == modifyNode)
+	fd, st, judged, err := f.openNode(n, flags, op == modifyNode)
 	if err != nil {
 		return status(err)
 	}
@@ -148,7 +151,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	}
 	var h *handle
 	if err == nil {
-		h, err = f.add(n, fd, flags)
+		h, err = f.add(n, fd, flags, judged)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -166,31 +169,33 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 
 // openNode opens a node's file with flags of open(2), and returns its state before. With
 // modify, a file whose hard links lead out is copied first; what O_TRUNC drops is kept for
-// an undo.
-func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix.Statx_t, err error) {
+// an undo; and judged is the path that was judged (handle.path), or nil.
+func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix.Statx_t, judged *string, err error) {
 	place, st, err := f.openByName(n)
 	if err != nil {
-		return -1, nil, err
+		return -1, nil, nil, err
 	}
 	defer func() { unix.Close(place) }()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return -1, nil, unix.EISDIR
+		return -1, nil, nil, unix.EISDIR
 	}
 	if flags&unix.O_TRUNC == 0 && f.tree.outdated(n, st) {
 		f.reopened.Add(1)
-		return -1, nil, unix.ESTALE
+		return -1, nil, nil, unix.ESTALE
 	}
 	op := readNode
 	if modify {
 		op = modifyNode
 	}
-	if err := f.checkHere(op, n, place); err != nil {
-		return -1, nil, err
+	here, err := f.checkHere(op, n, place)
+	if err != nil {
+		return -1, nil, nil, err
 	}
 	if modify {
-		if place, st, err = f.separate(n, place, st); err != nil {
-			return -1, nil, err
+		if place, st, err = f.separate(n, place, st, here); err != nil {
+			return -1, nil, nil, err
 		}
+		judged = f.free(here)
 	}
 	if flags&unix.O_TRUNC != 0 {
 		defer f.changing(n, place)()
@@ -199,16 +204,16 @@ func (f *fileSystem) openNode(n *node, flags int, modify bool) (fd int, st *unix
 		defer f.keepMade(n, place)()
 	}
 	fd, err = reopen(place, flags, st)
-	return fd, st, err
+	return fd, st, judged, err
 }
 
 // Create implements fuse.RawFileSystem.
 func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) (code fuse.Status) {
-	parent, made, err := f.dirToMake(createName, in.NodeId, name)
+	parent, done, err := f.dirToMake(createName, in.NodeId, name)
 	if err != nil {
 		return status(err)
 	}
-	defer made()
+	defer done()
 	f.moves.RLock()
 	defer f.moves.RUnlock()
 	s, err := f.toChange(who{in.Pid}, parent, name, true, false)
@@ -221,8 +226,8 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	flags := int(in.Flags) & passedFlags
 	asked := newFile{caller: in.Owner, typ: unix.S_IFREG, mode: uint16(in.Mode & modeBits)}
 	defer f.lockNames(spot{parent, name})()
-	recorded := f.keepName(parent, &s, name)
-	defer func() { f.leftName(recorded, &s) }() // also if nothing is made
+	f.keepName(parent, &s, name, nil)
+	defer f.leftName(&s) // also if nothing is made
 	fd, err := unix.Openat(s.dir.fd, s.name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, asked.hostMode())
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return f.openExisting(&s, parent, in, name, out)
@@ -242,8 +247,9 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		unix.Close(fd)
 		return status(err)
 	}
+	f.leftNameAs(&s, st)
 	f.noteMade(&s, name)
-	return f.opened(parent, name, s.slot, fd, record, st, flags, out)
+	return f.opened(parent, name, s.slot, made{fd, record, st}, flags, out)
 }
 
 // openExisting is Create of a name that another process has made meanwhile. It is an Open.
@@ -256,10 +262,10 @@ func (f *fileSystem) openExisting(s *spotAt, parent *node, in *fuse.CreateIn, na
 	if err != nil {
 		return status(err)
 	}
-	fd, _, err := f.openNode(n, flags, flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0)
+	fd, _, judged, err := f.openNode(n, flags, flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0)
 	if err == nil {
 		var h *handle
-		if h, err = f.add(n, fd, flags); err == nil {
+		if h, err = f.add(n, fd, flags, judged); err == nil {
 			out.Fh = h.id
 			return fuse.OK
 		}
@@ -269,32 +275,39 @@ func (f *fileSystem) openExisting(s *spotAt, parent *node, in *fuse.CreateIn, na
 	return status(err)
 }
 
-// opened makes the answer to Create, of a file with the record. It takes over fd.
-func (f *fileSystem) opened(parent *node, name string, slot bool, fd int, record *ownership, st *unix.Statx_t, flags int, out *fuse.CreateOut) fuse.Status {
-	if err := f.entryOfNew(parent, name, slot, record, st, &out.EntryOut); err != nil {
-		unix.Close(fd)
+// made is a file that was just made and is open.
+type made struct {
+	fd     int
+	record *ownership
+	st     *unix.Statx_t
+}
+
+// opened makes the answer to Create. It takes over the descriptor of the file.
+func (f *fileSystem) opened(parent *node, name string, slot bool, m made, flags int, out *fuse.CreateOut) fuse.Status {
+	if err := f.entryOfNew(parent, name, slot, m.record, m.st, &out.EntryOut); err != nil {
+		unix.Close(m.fd)
 		return status(err)
 	}
 	n, err := f.tree.get(out.NodeId)
 	if err == nil {
 		var h *handle
-		if h, err = f.add(n, fd, flags); err == nil {
+		if h, err = f.add(n, m.fd, flags, nil); err == nil {
 			out.Fh = h.id
 			return fuse.OK
 		}
 		f.tree.forget(out.NodeId, 1)
 	}
-	unix.Close(fd)
+	unix.Close(m.fd)
 	return status(err)
 }
 
 // Tmpfile implements fuse.RawFileSystem.
 func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	parent, made, err := f.dirToMake(createUnnamed, in.NodeId, "")
+	parent, done, err := f.dirToMake(createUnnamed, in.NodeId, "")
 	if err != nil {
 		return status(err)
 	}
-	defer made()
+	defer done()
 	f.moves.RLock()
 	defer f.moves.RUnlock()
 	s, err := f.toChange(who{in.Pid}, parent, "", true, false)
@@ -318,7 +331,7 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		unix.Close(fd)
 		return status(err)
 	}
-	if st := f.opened(nil, "", false, fd, record, st, flags, out); st != fuse.OK || !s.private {
+	if st := f.opened(nil, "", false, made{fd, record, st}, flags, out); st != fuse.OK || !s.private {
 		return st
 	}
 	f.mu.Lock()
@@ -393,10 +406,11 @@ func (f *fileSystem) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) 
 		return 0, status(err)
 	}
 	defer f.space.give(total, 0)
-	defer f.changing(h.node, h.fd)()
-	if err := f.beforeWrite(h); err != nil {
+	done, err := f.beginWrite(h)
+	if err != nil {
 		return 0, status(err)
 	}
+	defer done()
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return 0, status(err)
@@ -459,10 +473,11 @@ func (f *fileSystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	if err := f.growStore(who{in.Pid}, to, int64(in.OffOut)+int64(n), false, 0); err != nil {
 		return 0, status(err)
 	}
-	defer f.changing(to.node, to.fd)()
-	if err := f.beforeWrite(to); err != nil {
+	done, err := f.beginWrite(to)
+	if err != nil {
 		return 0, status(err)
 	}
+	defer done()
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(to.node, to.fd); err != nil {
 			return 0, status(err)
@@ -521,10 +536,11 @@ func (f *fileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if err := f.growStore(who{in.Pid}, h, int64(in.Offset)+int64(in.Length), false, 0); err != nil {
 		return status(err)
 	}
-	defer f.changing(h.node, h.fd)()
-	if err := f.beforeWrite(h); err != nil {
+	done, err := f.beginWrite(h)
+	if err != nil {
 		return status(err)
 	}
+	defer done()
 	if in.Uid != 0 {
 		if err := f.dropPrivileges(h.node, h.fd); err != nil {
 			return status(err)

@@ -86,6 +86,7 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("share %s: %w", o.Root, err)
 	}
+	descriptors() // before the process is confined
 	limit := fileLimit()
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
@@ -279,7 +280,8 @@ func magic(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 func reopen(fd, flags int, st *unix.Statx_t) (int, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
-		return unix.Open(magic(fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		dir, name := link(fd)
+		return unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	case unix.S_IFLNK:
 		return -1, unix.ELOOP
 	}

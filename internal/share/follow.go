@@ -50,7 +50,7 @@ func (t *tree) followHeld(n *node) bool {
 // follow notes where a directory of which fd is open lies on the host now. It reports false if
 // that is not in the share, or if the guest does not know a directory on the way.
 func (t *tree) follow(n *node, fd int) bool {
-	at, err := readlink(magic(fd))
+	at, err := pathOn(fd)
 	if err != nil {
 		return false
 	}

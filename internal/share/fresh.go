@@ -132,11 +132,10 @@ func (m *mounts) showsMappedWrites(st *unix.Statx_t) bool {
 
 // noteOwn notes a file's contents as the guest leaves them when it closes it.
 func (f *fileSystem) noteOwn(h *handle) {
-	st, err := statFD(h.fd)
+	st, err := f.leftNode(h.node, h.fd)
 	if err != nil {
 		return
 	}
-	f.leftNode(h.node, h.fd)
 	f.tree.mu.Lock()
 	defer f.tree.mu.Unlock()
 	h.node.own = reportOf(st)

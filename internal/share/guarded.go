@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/share/guard"
+	"bawn.dev/bawn/internal/undo"
 )
 
 // Guarded and hidden paths: what package guard says about a place of the share, and where a
@@ -49,6 +50,8 @@ type view struct {
 	chain chain
 	// slot is the first node on the way whose path is guarded, and nil if there is none.
 	slot *node
+	// hidden is whether the path is hidden: the host made it so since the guest looked it up.
+	hidden bool
 }
 
 // view returns the judge of a directory's names.
@@ -66,9 +69,13 @@ func (f *fileSystem) view(dir *node) (*view, error) {
 		if i > 0 {
 			up = v.chain.nodes[i-1]
 		}
-		if kind := f.judgeAt(up, v.chain.names[:i], v.chain.names[i], true); kind == guard.Guarded {
+		switch f.judgeAt(up, v.chain.names[:i], v.chain.names[i], true) {
+		case guard.Guarded:
 			v.slot = n
-			break
+			return v, nil
+		case guard.Hidden:
+			v.hidden = true
+			return v, nil
 		}
 	}
 	return v, nil
@@ -216,6 +223,8 @@ type spotAt struct {
 	// removed is whether the guest has removed what the host has there.
 	removed bool
 	view    *view
+	// entry is what undo has recorded of the name; nil when it was noted how the guest left it (keep.go).
+	entry *undo.Entry
 }
 
 // look returns where a name that is looked up lies: ENOENT if the guest has no such name.
@@ -319,6 +328,9 @@ func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bo
 	if s.view, err = f.view(parent); err != nil {
 		return s, err
 	}
+	if s.view.hidden {
+		return s, unix.ESTALE
+	}
 	s.private = s.view.chain.private
 	if s.view.slot != nil {
 		if err := f.makePrivate(w, s.view.slot); err != nil {
@@ -353,21 +365,46 @@ func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bo
 		return s, err
 	}
 	s.name = name
-	if !s.private && !f.liesAt(s.dir.fd, s.view.chain.names) {
+	if !s.private && !f.tree.leads(s.view.chain) && !f.liesAt(s.dir.fd, s.view.chain.names) {
 		return s, errElsewhere // what was judged is not its path any more
 	}
 	return s, nil
+}
+
+// leads reports whether a way leads to its last directory now, on the host, from the root by its names and over no link.
+// If not, or if the kernel cannot tell, liesAt decides, which costs twice as much.
+func (t *tree) leads(c chain) bool {
+	if len(c.nodes) == 0 {
+		return true
+	}
+	t.mu.Lock()
+	k := c.nodes[len(c.nodes)-1].key
+	t.mu.Unlock()
+	at := file{t.root.fd.fd, c.names[0]}
+	if len(c.names) > 1 {
+		fd, err := unix.Openat2(at.fd, strings.Join(c.names, "/"), &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
+		if err != nil {
+			return false
+		}
+		defer unix.Close(fd)
+		at = file{fd: fd}
+	}
+	st, err := statAt(at.fd, at.name)
+	return err == nil && keyOf(st) == k
 }
 
 // liesAt reports whether an open directory has that path now, as the host sees it. Its place may
 // have been changed by the host, or by a guest through another share. For a path that is
 // too long to be read it reports true: the walk has checked each component.
 func (f *fileSystem) liesAt(dir int, names []string) bool {
-	root, err := readlink(magic(f.tree.root.fd.fd))
+	root, err := pathOn(f.tree.root.fd.fd)
 	if err != nil {
 		return false
 	}
-	at, err := readlink(magic(dir))
+	at, err := pathOn(dir)
 	if errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, errLongPath) {
 		return true
 	}

@@ -23,27 +23,40 @@ import (
 // the file has another one, that is unknown: the file is separated from it (separate.go).
 
 // checkHere returns the error for a request on a node that is open at a descriptor, if the host has
-// moved it to where the guest may not change it, or not read it.
-func (f *fileSystem) checkHere(o operation, n *node, fd int) error {
+// moved it to where the guest may not change it, or not read it. Without an error it returns where the file
+// lies, as it found that.
+func (f *fileSystem) checkHere(o operation, n *node, fd int) (at hostPath, err error) {
 	if f.file != "" {
-		return nil
+		return at, nil
 	}
 	c, err := f.tree.chain(n)
 	if err == nil && c.private {
+		return at, nil
+	}
+	if at.path, err = pathOn(fd); err != nil {
+		return at, pathError(err)
+	}
+	if at.names, err = f.tree.pathBelow(at.path); err != nil {
+		return at, pathError(err)
+	}
+	if at.names != nil && slices.Equal(at.names, c.names) || n == f.tree.root {
+		return at, nil
+	}
+	return at, f.checkNames(o, fd, at.names)
+}
+
+// hostPath is where a file lies on the host.
+type hostPath struct {
+	path  string   // the kernel's; empty if it was not read
+	names []string // its components below the root of the share; nil if it does not lie there
+}
+
+// free returns the path if nothing applies to it, whatever the host has there. Otherwise it returns nil.
+func (f *fileSystem) free(at hostPath) *string {
+	if at.names == nil || f.rules != nil && slices.ContainsFunc(at.names, f.rules.Candidate) || strings.HasSuffix(at.path, deleted) {
 		return nil
 	}
-	path, err := readlink(magic(fd))
-	if err != nil {
-		return pathError(err)
-	}
-	names, err := f.tree.pathBelow(path)
-	if err != nil {
-		return pathError(err)
-	}
-	if names != nil && slices.Equal(names, c.names) || n == f.tree.root {
-		return nil
-	}
-	return f.checkNames(o, fd, names)
+	return &at.path
 }
 
 // pathError is nil for a path that is too long to be read: the rules were asked about each of
@@ -60,7 +73,7 @@ func (f *fileSystem) checkHandle(h *handle) error {
 	if h.stored || f.file != "" {
 		return nil
 	}
-	path, err := readlink(magic(h.fd))
+	path, err := pathOn(h.fd)
 	if err != nil {
 		return pathError(err)
 	}
@@ -136,12 +149,16 @@ func (f *fileSystem) hasName(fd int, path string, names []string) (bool, error) 
 	return err == nil && keyOf(now) == keyOf(st), nil // a name may end so itself
 }
 
-// unnamed reports whether the name by which a file was opened is gone and it has others.
-func (f *fileSystem) unnamed(fd int, st *unix.Statx_t) bool {
+// unnamed reports whether the name by which a file was opened is gone and it has others. at is what checkHere has
+// found.
+func (f *fileSystem) unnamed(fd int, st *unix.Statx_t, at hostPath) bool {
 	if st.Nlink == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG || f.file != "" || f.readOnly {
 		return false
 	}
-	path, err := readlink(magic(fd))
+	path, err := at.path, error(nil)
+	if path == "" {
+		path, err = pathOn(fd)
+	}
 	if err != nil || !strings.HasSuffix(path, deleted) { // nearly always, so the root's path is not read first
 		return false
 	}
@@ -156,7 +173,7 @@ func (f *fileSystem) unnamed(fd int, st *unix.Statx_t) bool {
 // pathBelow returns the components of a path of the host below the root of the share, as of now; nil
 // for the root itself and for what does not lie there.
 func (t *tree) pathBelow(path string) ([]string, error) {
-	root, err := readlink(magic(t.root.fd.fd))
+	root, err := pathOn(t.root.fd.fd)
 	if err != nil {
 		return nil, err
 	}

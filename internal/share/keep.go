@@ -107,34 +107,35 @@ func (f *fileSystem) lockNames(names ...spot) (unlock func()) {
 }
 
 // keepName records a name in a directory, and the place where it acts, that is about to be made,
-// removed or replaced. What lies in a private version is not the project's.
-func (f *fileSystem) keepName(parent *node, s *spotAt, name string) *undo.Entry {
+// removed or replaced. What lies in a private version is not the project's. found are the attributes of
+// what the caller has just found there, or nil. The caller calls leftName or leftNameAs after the change.
+func (f *fileSystem) keepName(parent *node, s *spotAt, name string, found *unix.Statx_t) {
 	if f.undo == nil || s.private {
-		return nil
+		return
 	}
 	f.undo.Names.RLock()
 	defer f.undo.Names.RUnlock()
-	return f.keepNameLocked(parent, s, name)
+	f.keepNameLocked(parent, s, name, found)
 }
 
 // keepNameLocked is keepName for a caller that holds the recorder's Names.
-func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string) *undo.Entry {
+func (f *fileSystem) keepNameLocked(parent *node, s *spotAt, name string, found *unix.Statx_t) {
 	path, ok := f.tree.pathAt(spot{parent, name})
 	if !ok {
-		return nil
+		return
 	}
-	st, err := statAt(s.dir.fd, s.name)
-	if err != nil {
-		st = nil
+	e, first := f.undo.BeforeName(undo.Source{FD: s.dir.fd, Name: s.name, New: found == nil, Also: f.tree.otherPaths}, path)
+	if s.entry = e; e != nil && !first {
+		f.metName(e, s, found)
 	}
-	e := f.undo.Before(undo.Source{FD: s.dir.fd, Name: s.name, Also: f.tree.otherPaths(st)}, path)[0]
-	f.metName(e, s)
-	return e
 }
 
 // metName notes what the guest finds at a name when it changes it again, unless it is changing the file.
-func (f *fileSystem) metName(e *undo.Entry, s *spotAt) {
-	st, err := statAt(s.dir.fd, s.name)
+func (f *fileSystem) metName(e *undo.Entry, s *spotAt, found *unix.Statx_t) {
+	st, err := found, error(nil)
+	if st == nil {
+		st, err = statAt(s.dir.fd, s.name)
+	}
 	if err != nil {
 		f.undo.Met(e, nil)
 		return
@@ -150,6 +151,8 @@ func (f *fileSystem) metName(e *undo.Entry, s *spotAt) {
 		if n.work.running > 0 || f.tree.beingWritten(keyOf(st)) {
 			return
 		}
+	}
+	if n != nil || found != nil {
 		if st, err = statAt(s.dir.fd, s.name); err != nil {
 			return
 		}
@@ -157,9 +160,9 @@ func (f *fileSystem) metName(e *undo.Entry, s *spotAt) {
 	f.undo.Met(e, st)
 }
 
-// otherPaths returns the places where a file was seen that has several names. st may be nil.
+// otherPaths returns the places where a file was seen that has several names.
 func (t *tree) otherPaths(st *unix.Statx_t) []string {
-	if st == nil || isDir(st) || st.Nlink < 2 {
+	if isDir(st) || st.Nlink < 2 {
 		return nil
 	}
 	t.mu.Lock()
@@ -200,21 +203,30 @@ func (f *fileSystem) leftAll() {
 	}
 	f.mu.Unlock()
 	for _, h := range list {
-		f.leftNode(h.node, h.fd)
+		_, _ = f.leftNode(h.node, h.fd)
 		f.done(h)
 	}
 }
 
-// leftName notes how a name was left.
-func (f *fileSystem) leftName(e *undo.Entry, s *spotAt) {
-	if e == nil {
+// leftName notes how a name was left, unless leftNameAs was called.
+func (f *fileSystem) leftName(s *spotAt) {
+	if s.entry == nil {
 		return
 	}
 	st, err := statAt(s.dir.fd, s.name)
 	if err != nil {
 		st = nil
 	}
-	f.undo.After(e, st)
+	f.leftNameAs(s, st)
+}
+
+// leftNameAs notes how the request has left a name, where it knows that: st is of the file there, or nil if it has
+// removed it. It is called before the guest can know the file, and so change it again.
+func (f *fileSystem) leftNameAs(s *spotAt, st *unix.Statx_t) {
+	if s.entry != nil {
+		f.undo.After(s.entry, st)
+		s.entry = nil
+	}
 }
 
 // keepNode records a node, open at a descriptor, whose contents or attributes are about to
@@ -231,16 +243,18 @@ func (f *fileSystem) keepNode(n *node, fd int) {
 	f.undo.Before(undo.Source{FD: fd}, f.tree.paths(n)...)
 }
 
-// leftNode notes how a node was left, which is open at a descriptor.
-func (f *fileSystem) leftNode(n *node, fd int) {
+// leftNode notes how a node was left, which is open at a descriptor, and returns its attributes.
+func (f *fileSystem) leftNode(n *node, fd int) (*unix.Statx_t, error) {
 	if f.undo == nil {
-		return
+		return statFD(fd)
 	}
 	n.work.mu.Lock() // so that the last one to look is the last one to say
 	defer n.work.mu.Unlock()
-	if st, err := statFD(fd); err == nil {
+	st, err := statFD(fd)
+	if err == nil {
 		f.leftAs(n, st)
 	}
+	return st, err
 }
 
 // leftAs notes how a node was left. The caller holds its work's mutex.
@@ -252,14 +266,34 @@ func (f *fileSystem) leftAs(n *node, st *unix.Statx_t) {
 	}
 }
 
-// beforeWrite prepares the file of a handle for a change of its contents. It refuses one that the host
+// beginWrite prepares the file of a handle for a change of its contents. It refuses one that the host
 // has moved away (here.go), makes it one of the share alone (separate.go), and records it. It costs
-// little for one that was recorded since the last restore point.
+// little for one that was recorded since the last restore point. Without an error the caller calls done after the
+// change.
+func (f *fileSystem) beginWrite(h *handle) (done func(), err error) {
+	if err := f.checkHandle(h); err != nil {
+		return nil, err
+	}
+	done, st := f.changingBy(h, h.node, h.fd)
+	if err := f.keepHandle(h, st); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+// beforeWrite is beginWrite in a request that has called changing for the node.
 func (f *fileSystem) beforeWrite(h *handle) error {
 	if err := f.checkHandle(h); err != nil {
 		return err
 	}
-	if err := f.separateHandle(h); err != nil || f.undo == nil {
+	return f.keepHandle(h, nil)
+}
+
+// keepHandle is the part of beginWrite that separates and records the file. st are its attributes as they were a
+// moment ago, or nil.
+func (f *fileSystem) keepHandle(h *handle, st *unix.Statx_t) error {
+	if err := f.separateHandle(h, st); err != nil || f.undo == nil {
 		return err
 	}
 	if now := f.undo.Generation(); h.kept.Load() != now {
@@ -283,33 +317,51 @@ type ownWork struct {
 // request, an undo leaves it alone. This does not wait until the guest closes the file, which it may hold
 // open all the time.
 func (f *fileSystem) changing(n *node, fd int) (done func()) {
+	done, _ = f.changingBy(nil, n, fd)
+	return done
+}
+
+// changingBy is changing by an open file, or by none (nil). It returns the attributes of the file too, if it has
+// looked at them.
+func (f *fileSystem) changingBy(h *handle, n *node, fd int) (done func(), now *unix.Statx_t) {
 	if f.undo == nil || n == f.tree.root {
-		return func() {}
+		return func() {}, nil
 	}
 	generation := f.undo.Generation()
 	w := &n.work
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if st, err := statFD(fd); err == nil && w.running == 0 {
+	st, err := statFD(fd)
+	if err == nil {
+		now = st
+	}
+	if err == nil && w.running == 0 {
 		f.met(n, st, w.left.valid && w.generation == generation && w.left != reportOf(st) && !n.isDir())
 	}
 	w.running++
 	w.left, w.generation = report{}, generation
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.running--; w.running > 0 {
-			return // the last request says how the file was left
-		}
-		st, err := statFD(fd)
-		if err != nil {
-			return
-		}
-		w.left = reportOf(st)
-		if w.recorded {
-			f.leftAs(n, st)
-			w.recorded = false
-		}
+	return func() { f.endChange(h, n, fd) }, now
+}
+
+// endChange ends changingBy.
+func (f *fileSystem) endChange(h *handle, n *node, fd int) {
+	w := &n.work
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running--
+	last, due := w.running == 0, h != nil && h.due.Swap(false)
+	if !last && !due {
+		return // the last request says how the file was left
+	}
+	st, err := statFD(fd)
+	if err != nil {
+		return
+	}
+	if due || w.recorded {
+		f.leftAs(n, st)
+	}
+	if last {
+		w.left, w.recorded = reportOf(st), false
 	}
 }
 
@@ -338,7 +390,7 @@ func (f *fileSystem) met(n *node, st *unix.Statx_t, mixed bool) {
 // that is killed loses so much.
 const leftEvery = int64(time.Second)
 
-// leftHandle notes now and then how a file was left that the guest writes.
+// leftHandle makes the end of the change (endChange) note now and then how a file was left that the guest writes.
 func (f *fileSystem) leftHandle(h *handle) {
 	if f.undo == nil {
 		return
@@ -347,7 +399,7 @@ func (f *fileSystem) leftHandle(h *handle) {
 	if last := h.noted.Load(); now-last < leftEvery || !h.noted.CompareAndSwap(last, now) {
 		return
 	}
-	f.leftNode(h.node, h.fd)
+	h.due.Store(true)
 }
 
 // ofDir reports whether the rename is of a directory, or exchanges one.
@@ -387,23 +439,23 @@ func (f *fileSystem) renameKept(r *renaming) error {
 		}
 		return err
 	}
-	replaced := f.keepNameLocked(r.b, r.pb, r.to)
+	f.keepNameLocked(r.b, r.pb, r.to, r.other)
 	err := f.onHost(r)
 	if err != nil {
-		f.leftName(replaced, r.pb)
+		f.leftName(r.pb)
 		return err
 	}
 	f.undo.Moved(from, to, r.moved.Ino)
-	f.undo.After(replaced, nil)
+	f.leftNameAs(r.pb, nil)
 	return nil
 }
 
 // renameFile is renameKept for what is no directory. Both names are recorded.
 func (f *fileSystem) renameFile(r *renaming) error {
-	a := f.keepName(r.a, r.pa, r.from)
-	b := f.keepName(r.b, r.pb, r.to)
+	f.keepName(r.a, r.pa, r.from, r.moved)
+	f.keepName(r.b, r.pb, r.to, r.other)
 	err := f.onHost(r)
-	f.leftName(a, r.pa)
-	f.leftName(b, r.pb)
+	f.leftName(r.pa)
+	f.leftName(r.pb)
 	return err
 }

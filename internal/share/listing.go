@@ -59,6 +59,7 @@ func (l *shownDir) shows(e *dirent) bool {
 	if l == nil || !l.fs.rules.Candidate(e.Name) {
 		return true
 	}
+	e.ruled = true
 	switch l.judge(e.Name, false) {
 	case guard.Hidden:
 		return false

@@ -98,7 +98,11 @@ func (f *fileSystem) own(dir *node, n newFile, fd func() (int, error), st *unix.
 // removed.
 func (f *fileSystem) ownAt(dir *node, n newFile, dirFD int, name string, st *unix.Statx_t) (*ownership, error) {
 	at := -1
-	defer func() { _ = unix.Close(at) }()
+	defer func() {
+		if at >= 0 {
+			unix.Close(at)
+		}
+	}()
 	made := keyOf(st)
 	record, err := f.own(dir, n, func() (int, error) {
 		var err error

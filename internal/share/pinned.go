@@ -2,6 +2,8 @@ package share
 
 import (
 	"errors"
+	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -217,7 +219,7 @@ func (t *tree) dupHeld(n *node) (fd int, open bool) {
 
 // inside reports whether an open file lies below the root, by its name as of now.
 func (f *fileSystem) inside(fd int) bool {
-	path, err := readlink(magic(fd))
+	path, err := pathOn(fd)
 	if err != nil {
 		return false
 	}
@@ -227,9 +229,29 @@ func (f *fileSystem) inside(fd int) bool {
 
 var errLongPath = errors.New("the path is too long")
 
-func readlink(path string) (string, error) {
+// descriptors returns a descriptor of /proc/self/fd, or -1 if that cannot be opened. From there the kernel finds the
+// link of an open file in half the time.
+var descriptors = sync.OnceValue(func() int {
+	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+})
+
+// link returns a directory and a name in it that lead to the file of an open descriptor, as magic does.
+func link(fd int) (dir int, name string) {
+	if dir = descriptors(); dir < 0 {
+		return unix.AT_FDCWD, magic(fd)
+	}
+	return dir, strconv.Itoa(fd)
+}
+
+// pathOn returns the path on the host of an open file, as of now (proc_pid_fd(5)).
+func pathOn(fd int) (string, error) {
 	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlink(path, buf)
+	dir, name := link(fd)
+	n, err := unix.Readlinkat(dir, name, buf)
 	if err != nil {
 		return "", err
 	}

@@ -123,8 +123,8 @@ func (f *fileSystem) renameAcross(r *renaming) error {
 	if r.other != nil && r.other.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return unix.EISDIR
 	}
-	recorded := f.keepName(r.a, r.pa, r.from)
-	defer func() { f.leftName(recorded, r.pa) }()
+	f.keepName(r.a, r.pa, r.from, r.moved)
+	defer f.leftName(r.pa)
 	now, err := f.private.copyIn(r.pa.dir.fd, r.pa.name, r.pb.dir.fd, r.pb.name, r.pb.slot)
 	if err != nil {
 		return err

@@ -62,10 +62,10 @@ func (f *fileSystem) linkedOut(n *node, st *unix.Statx_t) bool {
 }
 
 // separate makes a node, which is about to be changed and is open at an O_PATH descriptor, a file
-// of the share alone. It returns the descriptor to go on with, and its attributes. It takes
-// over at, also after an error.
-func (f *fileSystem) separate(n *node, at int, st *unix.Statx_t) (int, *unix.Statx_t, error) {
-	if !f.linkedOut(n, st) && !f.unnamed(at, st) {
+// of the share alone. here is what checkHere has found of it. It returns the descriptor to go on with, and its
+// attributes. It takes over at, also after an error.
+func (f *fileSystem) separate(n *node, at int, st *unix.Statx_t, here hostPath) (int, *unix.Statx_t, error) {
+	if !f.linkedOut(n, st) && !f.unnamed(at, st, here) {
 		return at, st, nil
 	}
 	err := f.separateNode(n, at)
@@ -76,9 +76,11 @@ func (f *fileSystem) separate(n *node, at int, st *unix.Statx_t) (int, *unix.Sta
 	return f.open(n)
 }
 
-// separateHandle is separate for an open file.
-func (f *fileSystem) separateHandle(h *handle) error {
-	st, err := statFD(h.fd)
+// separateHandle is separate for an open file. st are its attributes as they were a moment ago, or nil.
+func (f *fileSystem) separateHandle(h *handle, st *unix.Statx_t) (err error) {
+	if st == nil || !f.tree.hasKey(h.node, st) { // another request may just have separated it
+		st, err = statFD(h.fd)
+	}
 	if err == nil && f.linkedOut(h.node, st) {
 		if err = f.separateNode(h.node, h.fd); err == nil {
 			st, err = statFD(h.fd)
@@ -87,12 +89,17 @@ func (f *fileSystem) separateHandle(h *handle) error {
 	if err != nil || st.Nlink == 0 || f.file != "" {
 		return err
 	}
-	f.tree.mu.Lock()
-	defer f.tree.mu.Unlock()
-	if keyOf(st) != h.node.key {
+	if !f.tree.hasKey(h.node, st) {
 		return unix.ESTALE // it could not be opened again when the node was separated (reopenAt)
 	}
 	return nil
+}
+
+// hasKey reports whether attributes are of a node's inode.
+func (t *tree) hasKey(n *node, st *unix.Statx_t) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.key == keyOf(st)
 }
 
 // separateNode separates a node whose file is open at a descriptor.
@@ -219,7 +226,7 @@ func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) 
 	if len(places) > 0 {
 		f.nameHandles(n, places[0].dir.fd, places[0].name)
 	}
-	f.leftNode(n, fd)
+	_, _ = f.leftNode(n, fd)
 	return nil
 }
 

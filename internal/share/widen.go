@@ -47,10 +47,11 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	if typ != unix.S_IFREG && typ != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&permissions == hostMode(typ, st.Mode) {
 		return false
 	}
-	if f.checkHere(modifyNode, n, fd) != nil {
+	here, err := f.checkHere(modifyNode, n, fd)
+	if err != nil {
 		return false
 	}
-	if fd, st, err = f.separate(n, fd, st); err != nil {
+	if fd, st, err = f.separate(n, fd, st, here); err != nil {
 		return false
 	}
 	defer f.changing(n, fd)()
@@ -58,7 +59,6 @@ func (f *fileSystem) widen(h *fuse.InHeader) bool {
 	defer f.owners.lock(n)()
 	had := f.know(n, st, f.owners.read(file{fd: fd}, st))
 	err = f.setOwnership(n, fd, st, had)
-	f.leftNode(n, fd)
 	return err == nil
 }
 

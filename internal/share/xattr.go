@@ -30,13 +30,14 @@ func (f *fileSystem) onAttributes(o operation, h *fuse.InHeader, call func(path 
 		return 0, status(err)
 	}
 	fd, st, err := f.open(n)
+	var here hostPath
 	if err == nil {
-		if err = f.checkHere(o, n, fd); err != nil {
+		if here, err = f.checkHere(o, n, fd); err != nil {
 			unix.Close(fd)
 		}
 	}
 	if err == nil && o.modifies() {
-		fd, _, err = f.separate(n, fd, st)
+		fd, _, err = f.separate(n, fd, st, here)
 	}
 	if err != nil {
 		return 0, status(err)

@@ -12,7 +12,7 @@ import (
 // magic returns a path that leads to the file of an open descriptor.
 func magic(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-const statMask = unix.STATX_BASIC_STATS
+const statMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
 
 // place opens what a Source leads to, without following a link and without opening a FIFO or
 // a device. fd is -1 for a source that is open already. Otherwise the caller closes it.
@@ -20,6 +20,11 @@ func place(src Source) (fd int, st *unix.Statx_t, err error) {
 	st = &unix.Statx_t{}
 	if src.Name == "" {
 		return -1, st, unix.Statx(src.FD, "", unix.AT_EMPTY_PATH, statMask, st)
+	}
+	if src.New { // it costs less than to open nothing
+		if err := unix.Statx(src.FD, src.Name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, statMask, st); err != nil {
+			return -1, nil, err
+		}
 	}
 	fd, err = unix.Openat(src.FD, src.Name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -20,7 +20,7 @@ func (g *guest) beforeLink(path string, also ...string) *Entry {
 	defer root.Close()
 	g.rec.Names.RLock()
 	defer g.rec.Names.RUnlock()
-	return g.rec.Before(Source{FD: int(root.Fd()), Name: path, Also: also}, path)[0]
+	return g.rec.Before(Source{FD: int(root.Fd()), Name: path, Also: func(*unix.Statx_t) []string { return also }}, path)[0]
 }
 
 // overwrite changes the file in place that has these names.

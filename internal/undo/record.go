@@ -38,6 +38,8 @@ type State struct {
 	Owner  []byte `json:"o,omitempty"` // the extended attribute ownerAttribute
 	Ino    uint64 `json:"i,omitempty"` // of a file: its inode
 	Also   []byte `json:"a,omitempty"` // of a file with several names (hard links): another one, if one was known
+
+	others []string // while it is recorded: names that were known (Source.Also)
 }
 
 // ownerAttribute is the record of owner and mode inside that the share's server keeps.

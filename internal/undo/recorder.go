@@ -116,8 +116,11 @@ func (r *Recorder) close() {
 type Source struct {
 	FD   int
 	Name string
-	// Also are further names of the file that do not change, as far as they are known.
-	Also []string
+	// New is set if the caller is about to make the name, so that there is probably nothing.
+	New bool
+	// Also, if it is set, returns further names of a file with these attributes (and time of birth) that do not change, as far as they
+	// are known.
+	Also func(st *unix.Statx_t) []string
 }
 
 // Before records paths that are about to change, and that are all names of one file (hard
@@ -126,36 +129,48 @@ type Source struct {
 func (r *Recorder) Before(src Source, paths ...string) []*Entry {
 	entries := make([]*Entry, len(paths))
 	var state *State
-	for i, path := range paths {
-		if checkPath(path) != nil {
-			continue
-		}
-		e, mine := r.claim(path)
-		entries[i] = e
-		if e == nil {
-			continue
-		}
-		if !mine {
-			<-e.ready
-			continue
-		}
-		if state == nil {
-			state = r.capture(e.point, src)
-		}
-		e.lost = state.Lost
-		r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: state.also(path, paths, src.Also)})
-		close(e.ready)
+	for i := range paths {
+		entries[i], _ = r.before(src, paths, i, &state)
 	}
 	return entries
 }
 
+// BeforeName is Before for one path. first is whether the path was not recorded before.
+func (r *Recorder) BeforeName(src Source, path string) (e *Entry, first bool) {
+	var state *State
+	return r.before(src, []string{path}, 0, &state)
+}
+
+// before records the i-th of the paths. state is what was at all of them, or nil until that is known.
+func (r *Recorder) before(src Source, paths []string, i int, state **State) (e *Entry, first bool) {
+	path := paths[i]
+	if checkPath(path) != nil {
+		return nil, false
+	}
+	e, first = r.claim(path)
+	if e == nil {
+		return nil, false
+	}
+	if !first {
+		<-e.ready
+		return e, false
+	}
+	if *state == nil {
+		*state = r.capture(e.point, src)
+	}
+	e.lost = (*state).Lost
+	r.write(e.point, &record{Op: opWas, Slot: e.slot, Path: []byte(path), State: (*state).also(path, paths)})
+	close(e.ready)
+	return e, true
+}
+
 // also returns the state of a path, with another of the file's names if it has several.
-func (s *State) also(path string, names ...[]string) *State {
+func (s *State) also(path string, names []string) *State {
 	if s.Ino == 0 {
 		return s
 	}
 	c := *s
-	for _, other := range slices.Concat(names...) {
+	for _, other := range slices.Concat(names, s.others) {
 		if other != path && checkPath(other) == nil {
 			c.Also = []byte(other)
 			break
@@ -442,6 +457,9 @@ func (r *Recorder) capture(p *point, src Source) *State {
 	case File:
 		s.Owner = owner(at)
 		s.Ino = st.Ino
+		if src.Also != nil {
+			s.others = src.Also(st)
+		}
 		r.keep(p, at, s)
 	case Dir:
 		s.Owner = owner(at)

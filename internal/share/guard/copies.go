@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"path"
+	"strings"
+)
 
 // Editors and tools leave copies of a file beside it while it is edited, or for good. A copy of a
 // hidden file is hidden too.
@@ -9,8 +12,32 @@ import "strings"
 // git's merge tools and sed -i.
 var copyEnds = []string{"~", ".swp", ".swo", ".swn", ".swx", ".kate-swp", ".bak", ".backup", ".orig", ".old", ".save", "___jb_tmp___", "___jb_old___"}
 
+// copyTypes are those of copyEnds that begin with a dot, and have no other.
+var copyTypes = func() map[string]bool {
+	types := map[string]bool{}
+	for _, end := range copyEnds {
+		if end[0] == '.' {
+			types[end] = true
+		}
+	}
+	return types
+}()
+
+// mayBeCopy reports whether originals may find something. Names of all files of a project are looked up, and
+// nearly all are no copies.
+func mayBeCopy(name string) bool {
+	if name == "" {
+		return false
+	}
+	last := name[len(name)-1]
+	return last == '~' || last == '_' || name[0] == '#' || strings.HasPrefix(name, ".#") || copyTypes[path.Ext(name)]
+}
+
 // originals returns the names of files, folded, of which one with a folded name may be a copy.
 func originals(name string) []string {
+	if !mayBeCopy(name) {
+		return nil
+	}
 	var list []string
 	for _, end := range copyEnds {
 		if of, ok := strings.CutSuffix(name, end); ok && of != "" {

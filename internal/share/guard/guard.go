@@ -25,6 +25,7 @@
 package guard
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -77,6 +78,7 @@ type Rules struct {
 	deep   []*Rule            // default rules of more than one component
 	exact  map[string]Kind    // folded paths from the root (Options.Paths, Options.HiddenPaths)
 	lasts  map[string]bool    // their last components
+	known  map[string]bool    // keys of names, gitNames and lasts
 	guard  *patterns          // of the user
 	free   *patterns
 	hide   *patterns
@@ -106,7 +108,7 @@ type Options struct {
 
 // New compiles the default rules with options. An error is a *PatternError.
 func New(o Options) (*Rules, error) {
-	r := &Rules{names: map[string][]*Rule{}, globs: globs{ends: map[string][]*Rule{}, heads: map[byte][]*Rule{}}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
+	r := &Rules{names: map[string][]*Rule{}, globs: globs{ends: map[string][]*Rule{}}, exact: map[string]Kind{}, lasts: map[string]bool{}, prefix: o.Prefix, own: o.Worktree}
 	for _, rule := range Defaults {
 		r.add(rule)
 	}
@@ -115,6 +117,11 @@ func New(o Options) (*Rules, error) {
 			r.exact[fold(p)] = max(kind, r.exact[fold(p)])
 			r.lasts[fold(path.Base(p))] = true
 		}
+	}
+	r.known = maps.Clone(gitNames)
+	maps.Copy(r.known, r.lasts)
+	for name := range r.names {
+		r.known[name] = true
 	}
 	for _, s := range []struct {
 		into **patterns
@@ -209,7 +216,7 @@ func (r *Rules) Candidate(name string) bool {
 }
 
 func (r *Rules) candidate(name string) bool {
-	if r.names[name] != nil || gitNames[name] || r.lasts[name] {
+	if r.known[name] {
 		return true
 	}
 	return r.globs.find(name, func(*Rule) bool { return true }) != nil

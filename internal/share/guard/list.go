@@ -89,7 +89,7 @@ func begins(name, part string) bool {
 // rules are found by what their globs end or begin with.
 type globs struct {
 	ends  map[string][]*Rule // by what stands behind the last dot, with it
-	heads map[byte][]*Rule   // by the first byte
+	heads [256][]*Rule       // by the first byte
 	rest  []*Rule
 }
 
