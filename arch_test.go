@@ -34,9 +34,11 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/meminfo", ""},
 	{"internal/sys/pathwalk", ""},
 	{"internal/sys/proc", "sys/fileid sys/pathwalk"},
-	{"internal/sys/proxyenv", ""},
-	{"internal/sys/proxyenv/proxyenvtest", "sys/proxyenv"},
+	{"internal/sys/proc/proctest", "sys/fileid sys/proc"},
 	{"internal/sys/regular", ""},
+	{"internal/sys/settings", "sys/proc sys/regular"},
+	{"internal/sys/proxyenv", "sys/settings"},
+	{"internal/sys/proxyenv/proxyenvtest", "sys/proxyenv"},
 	{"internal/sys/relay", ""},
 	{"internal/sys/reserve", ""},
 	{"internal/sys/rotate", ""},
@@ -46,7 +48,6 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/text", ""},
 	{"internal/sys/toml", ""},
 	{"internal/sys/gitconfig", "sys/bounded sys/proc sys/text"},
-	{"internal/sys/settings", "sys/proc sys/regular"},
 	{"internal/sys/xdg", "sys/pathwalk sys/proc"},
 	{"internal/attack", ""},
 	{"internal/workcopy", ""},
@@ -315,8 +316,24 @@ func TestEngineIsNoFrontEnd(t *testing.T) {
 // name, since a name may lead to a program that a guest wrote. Others run it by proc.Command;
 // exec.Command takes an absolute path, or this program itself.
 func TestProgramsAreFoundInOnePlace(t *testing.T) {
+	eachHostFile(t, func(dir string, fset *token.FileSet, f *ast.File) {
+		if dir == "internal/sys/proc" {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if what := looksUp(n); what != "" {
+				t.Errorf("%s: %s: use proc.Command or proc.Find", fset.Position(n.Pos()), what)
+			}
+			return true
+		})
+	})
+}
+
+// eachHostFile calls visit for each source file of the program that runs on the host, tests left out.
+func eachHostFile(t *testing.T, visit func(dir string, fset *token.FileSet, f *ast.File)) {
+	t.Helper()
 	for _, dir := range folders(t) {
-		if dir == "internal/sys/proc" || dir == "internal/vmtest" || strings.HasPrefix(dir, "internal/guest") || dir == "cmd/bawn-guest" {
+		if dir == "internal/vmtest" || strings.HasPrefix(dir, "internal/guest") || dir == "cmd/bawn-guest" {
 			continue
 		}
 		p, err := build.ImportDir(dir, 0)
@@ -329,14 +346,80 @@ func TestProgramsAreFoundInOnePlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ast.Inspect(f, func(n ast.Node) bool {
-				if what := looksUp(n); what != "" {
-					t.Errorf("%s: %s: use proc.Command or proc.Find", fset.Position(n.Pos()), what)
+			visit(dir, fset, f)
+		}
+	}
+}
+
+// TestServersAreBelievedByJudgedCertificates: on the host, a server is verified only after settings.UseCertificates, since
+// the environment may name certificates that a guest wrote. proxyenv.Transport calls it for requests of HTTP; functions
+// that speak TLS themselves call it.
+func TestServersAreBelievedByJudgedCertificates(t *testing.T) {
+	found := 0
+	eachHostFile(t, func(dir string, fset *token.FileSet, f *ast.File) {
+		if dir == "internal/attack" { // its probes run in the guest, and verify nothing
+			return
+		}
+		for _, d := range f.Decls {
+			judged := false
+			ast.Inspect(d, func(n ast.Node) bool {
+				e, ok := n.(ast.Expr)
+				judged = judged || ok && (isSelector(e, "settings.UseCertificates") || isSelector(e, "proxyenv.Transport"))
+				return true
+			})
+			ast.Inspect(d, func(n ast.Node) bool {
+				what, always := believes(n)
+				if what != "" {
+					found++
+				}
+				if what != "" && (always || !judged) {
+					t.Errorf("%s: %s: call settings.UseCertificates before, or use proxyenv.Transport", fset.Position(n.Pos()), what)
 				}
 				return true
 			})
 		}
+	})
+	if found < 5 { // three clients of HTTP, servers of secrets, proxies
+		t.Errorf("only %d connections were found", found)
 	}
+}
+
+// believes returns what a node does that verifies a server by the host's certificates, or "", and whether no call before
+// it makes that right.
+func believes(n ast.Node) (what string, always bool) {
+	switch n := n.(type) {
+	case *ast.SelectorExpr:
+		for _, name := range []string{"tls.Client", "http.DefaultTransport", "remote.DefaultTransport"} {
+			if isSelector(n, name) {
+				return name, false
+			}
+		}
+		for _, name := range []string{"tls.Dial", "tls.DialWithDialer", "tls.Dialer", "http.DefaultClient", "http.Get", "http.Head", "http.Post", "http.PostForm"} {
+			if isSelector(n, name) {
+				return name, true
+			}
+		}
+	case *ast.CompositeLit:
+		switch {
+		case isSelector(n.Type, "http.Client") && !hasField(n, "Transport"):
+			return "an http.Client without a transport", true
+		case isSelector(n.Type, "http.Transport") && !hasField(n, "DialContext") && !hasField(n, "DialTLSContext"):
+			return "an http.Transport that dials by itself", true
+		}
+	}
+	return "", false
+}
+
+// hasField reports whether a composite literal sets a field of that name.
+func hasField(n *ast.CompositeLit, name string) bool {
+	return slices.ContainsFunc(n.Elts, func(e ast.Expr) bool {
+		kv, ok := e.(*ast.KeyValueExpr)
+		if !ok {
+			return false
+		}
+		key, ok := kv.Key.(*ast.Ident)
+		return ok && key.Name == name
+	})
 }
 
 // looksUp returns what a node does to start a program that package proc has not found; ""

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 // TestAttackPagers: bawn review shows what a guest did, so the guest waits for it with a pager of its own: on the PATH
@@ -32,11 +31,7 @@ func TestAttackPagers(t *testing.T) {
 	t.Setenv("LESSOPEN", "|-"+filepath.Join(shared, "preprocess")+" %s")
 	t.Setenv("LD_PRELOAD", filepath.Join(shared, "lib.so"))
 	t.Chdir(shared)
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
+	proctest.Share(t, shared)
 	for _, command := range []string{"less", "pg", "./pg", "FOO=1 pg"} {
 		cmd, err := pager(command)
 		if err != nil {

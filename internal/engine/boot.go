@@ -16,6 +16,7 @@ import (
 	"bawn.dev/bawn/internal/supervisor/pool"
 	"bawn.dev/bawn/internal/supervisor/templatebuild"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/settings"
 	"bawn.dev/bawn/internal/sys/xdg"
 )
 
@@ -23,6 +24,9 @@ import (
 // holds its start lock.
 func (e *Engine) boot(ctx context.Context, spec *sandbox.Spec, reachable func()) error {
 	if err := e.checkShares(spec); err != nil {
+		return err
+	}
+	if err := settings.CheckCertificates(); err != nil { // the supervisor would refuse all connections by them
 		return err
 	}
 	d := e.sandboxes.Dir(spec.Name)

@@ -27,7 +27,6 @@ import (
 
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/proc"
-	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // Engine works on the sandboxes of one user. Its methods may be called
@@ -52,7 +51,7 @@ type Options struct {
 }
 
 // Open returns an Engine for the user's own sandboxes (package xdg has the folder). It is an error if a guest can
-// write there, to this program or to the certificates by which it would believe servers, or could.
+// write there or to this program, or could.
 func Open(o Options) (*Engine, error) {
 	sandboxes, err := store.Open()
 	if err != nil {
@@ -66,9 +65,6 @@ func Open(o Options) (*Engine, error) {
 		return nil, err
 	} else if err := sandboxes.CheckPlace(self); err != nil { // it starts supervisors and share servers, later on too
 		return nil, fmt.Errorf("bawn itself %w; or install it elsewhere", err)
-	}
-	if err := settings.CheckCertificates(); err != nil {
-		return nil, err
 	}
 	return e, nil
 }

@@ -18,7 +18,9 @@ import (
 // shareWithGuest makes a sandbox whose guest can write to a directory.
 func shareWithGuest(t *testing.T, sandboxes *store.Store, dir string) {
 	t.Helper()
-	if _, err := sandboxes.Create(&sandbox.Spec{ID: sandbox.NewID(), Name: "guest", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}}); err != nil {
+	if _, err := sandboxes.Create(&sandbox.Spec{
+		ID: sandbox.NewID(), Name: "guest", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 1, Memory: 1 << 30, Disk: 1 << 30,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { proc.Distrust(nil) })
@@ -67,8 +69,40 @@ func TestAttackInstallSSHConfigBehindALink(t *testing.T) {
 	}
 }
 
-// TestAttackFoldersOfBawnInAShare: what bawn keeps, and the certificates that it believes, lie where a guest writes,
-// since a link or the environment (direnv) leads there by now.
+// TestAttackCertificatesInAShareOfAStart: the certificates by which a supervisor would believe servers lie where a guest
+// writes, since the environment (direnv) leads there. Verbs that connect to no server do not need them.
+func TestAttackCertificatesInAShareOfAStart(t *testing.T) {
+	dots := t.TempDir()
+	engine.TempHome(t)
+	sandboxes, err := store.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shareWithGuest(t, sandboxes, dots)
+	if err := os.WriteFile(filepath.Join(dots, "ca.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for variable, value := range map[string]string{"SSL_CERT_FILE": filepath.Join(dots, "ca.pem"), "SSL_CERT_DIR": dots} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv("SSL_CERT_FILE", "")
+			t.Setenv("SSL_CERT_DIR", "")
+			t.Setenv(variable, value)
+			e, err := engine.Open(engine.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.EnsureRunning(t.Context(), "guest"); err == nil || !strings.Contains(err.Error(), "the certificates that "+variable+" names are not believed") {
+				t.Errorf("a start: %v", err)
+			}
+			if err := e.Stop(t.Context(), "guest", false); err != nil {
+				t.Errorf("a stop: %v", err)
+			}
+		})
+	}
+}
+
+// TestAttackFoldersOfBawnInAShare: what bawn keeps lies where a guest writes, since a link or the environment (direnv)
+// leads there by now.
 func TestAttackFoldersOfBawnInAShare(t *testing.T) {
 	dots, home := t.TempDir(), t.TempDir()
 	t.Setenv("HOME", home)
@@ -100,12 +134,6 @@ func TestAttackFoldersOfBawnInAShare(t *testing.T) {
 		t.Error("the directory with the cache may be shared")
 	}
 	t.Setenv("XDG_CACHE_HOME", "")
-	if err := os.WriteFile(filepath.Join(dots, "ca.pem"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("SSL_CERT_FILE", filepath.Join(dots, "ca.pem"))
-	open("SSL_CERT_FILE")
-	t.Setenv("SSL_CERT_FILE", "")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

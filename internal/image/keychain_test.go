@@ -11,8 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 // logins is a home with a folder of programs on the PATH, and a shared directory.
@@ -29,11 +28,7 @@ func newLogins(t *testing.T) *logins {
 	}
 	t.Setenv("HOME", l.home)
 	t.Setenv("PATH", l.shared+":"+l.bin+":"+os.Getenv("PATH"))
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(l.shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + l.shared}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
+	proctest.Share(t, l.shared)
 	return l
 }
 

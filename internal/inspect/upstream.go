@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 const (
@@ -65,6 +67,12 @@ func (u *upstream) dial(ctx context.Context, offers []string) (*tls.Conn, error)
 	u.mu.Unlock()
 	if over {
 		return nil, fmt.Errorf("the server ended %d connections: connect again", maxDials)
+	}
+	if u.roots == nil {
+		if err := settings.UseCertificates(); err != nil {
+			u.t.Fault(err.Error()) // the guest is not told which files these are
+			return nil, err
+		}
 	}
 	raw, err := u.t.Dial()
 	if err != nil {

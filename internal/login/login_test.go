@@ -13,8 +13,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/secret"
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 var testDefinition = Definition{
@@ -508,14 +507,7 @@ func TestAttackLoginsThatAGuestWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest := func(dir string) {
-		proc.Distrust(func() ([]proc.Writable, error) {
-			id, err := fileid.Of(dir)
-			return []proc.Writable{{ID: id, Why: "a guest can write to " + dir}}, err
-		})
-	}
-	defer proc.Distrust(nil)
-	guest(s.home)
+	proctest.Share(t, s.home)
 	if s.HostFile(&testDefinition) != "" {
 		t.Error("the host's login is offered")
 	}
@@ -525,11 +517,11 @@ func TestAttackLoginsThatAGuestWrites(t *testing.T) {
 	if v, err := s.value(t.Context(), &l, accessToken); v != "" || err == nil || strings.Contains(err.Error(), s.home) {
 		t.Errorf("%q, %v", v, err)
 	}
-	guest(s.config)
+	proctest.Share(t, s.config)
 	if list, err := s.List(); len(list) != 0 || err == nil || strings.Contains(err.Error(), s.config) {
 		t.Errorf("%+v, %v", list, err)
 	}
-	proc.Distrust(nil)
+	proctest.Share(t)
 	if v, err := s.value(t.Context(), &l, accessToken); v != realAccess || err != nil {
 		t.Errorf("%q, %v", v, err)
 	}

@@ -32,8 +32,7 @@ import (
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sandbox"
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 	"bawn.dev/bawn/internal/sys/proxyenv/proxyenvtest"
 )
 
@@ -885,11 +884,7 @@ func TestAttackSettingsThatAGuestWrites(t *testing.T) {
 			t.Errorf("%s: the person's own settings do not count: %+v, %v", name, s, err)
 		}
 	}
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
-	})
-	defer proc.Distrust(nil)
+	proctest.Share(t, shared)
 	for name, open := range sources {
 		if s, err := open(); err == nil || !strings.Contains(err.Error(), "is not used: ") {
 			t.Errorf("%s: %+v, %v", name, s, err)

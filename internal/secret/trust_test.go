@@ -8,19 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
-
-// shareOne makes a directory the only one that a guest can write to.
-func shareOne(t *testing.T, shared string) {
-	t.Helper()
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
-}
 
 // unsafe checks that an error tells the person where a guest could have written, and the guest nothing of it.
 func unsafe(t *testing.T, err error, shared string) {
@@ -51,7 +40,7 @@ func TestAttackAnIndexThatAGuestWrites(t *testing.T) {
 	if list, err := s.List(); len(list) != 2 || err != nil {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	shareOne(t, dots)
+	proctest.Share(t, dots)
 	if _, err := OpenAt(filepath.Join(dots, "new"), s.state).Set(t.Context(), entry("NEW_KEY", ""), "the-value-of-the-new"); err == nil {
 		t.Error("a value is written where a guest reads it")
 	}
@@ -103,7 +92,7 @@ func TestAttackCommandsOfAGuest(t *testing.T) {
 	if err := os.Remove(mark); err != nil {
 		t.Fatal(err)
 	}
-	shareOne(t, shared)
+	proctest.Share(t, shared)
 	for _, command := range []string{script, "sh " + script, "helper"} {
 		v, err := value(command)
 		if v != "" {
@@ -152,7 +141,7 @@ func TestAttackTheSessionBusOfAGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", shared+":"+os.Getenv("PATH"))
-	shareOne(t, shared)
+	proctest.Share(t, shared)
 	for _, c := range []struct{ address, runtime, want string }{
 		{"", own, "unix:path=" + own + "/bus"},
 		{"unix:path=" + own + "/bus,guid=00", "", "unix:path=" + own + "/bus,guid=00"},

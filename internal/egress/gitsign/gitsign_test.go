@@ -19,8 +19,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
-	"bawn.dev/bawn/internal/sys/fileid"
 	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 var object = []byte("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor Ada <ada@example.org> 1796006693 +0000\ncommitter Ada <ada@example.org> 1796006693 +0000\n\nx\n")
@@ -273,16 +273,6 @@ func TestNothingToSignWith(t *testing.T) {
 	}
 }
 
-// distrust makes a directory one that guests can write to.
-func distrust(t *testing.T, dir string) {
-	t.Helper()
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(dir)
-		return []proc.Writable{{ID: id, Why: "the guest of a sandbox can write to " + dir}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
-}
-
 // TestAttackAProjectsConfiguration: a repository that the guest writes to does not choose the program, the key or
 // the command, neither where bawn is run nor by what git reads from the environment, nor by a file that the person's own
 // configuration includes.
@@ -308,7 +298,7 @@ func TestAttackAProjectsConfiguration(t *testing.T) {
 	t.Setenv("GIT_CONFIG_PARAMETERS", "'gpg.ssh.program="+evil+"'")
 	p.verifySSH(key, p.sign())
 
-	distrust(t, project)
+	proctest.Share(t, project)
 	for name, values := range map[string][]string{
 		"an included file":        {"user.signingkey", "~/.ssh/id.pub", "gpg.format", "ssh", "include.path", filepath.Join(project, ".git/config")},
 		"the committer":           {"user.signingkey", "~/.ssh/id.pub", "gpg.format", "ssh", "include.path", p.write("project/who", "[user]\n\tname = Eve\n", 0o600)},
@@ -529,7 +519,7 @@ func TestAttackConfigurationOfGnuPG(t *testing.T) {
 	evil := p.write("dotfiles/evil", "#!/bin/sh\ntouch "+mark+"\nexit 1\n", 0o700)
 	p.write("dotfiles/gnupg/gpg.conf", "agent-program "+evil+"\n", 0o600)
 	p.write("dotfiles/gnupg/gpg-agent.conf", "pinentry-program "+evil+"\n", 0o600)
-	distrust(t, project)
+	proctest.Share(t, project)
 	kill := func(home string) {
 		p.run("", "gpgconf", "--homedir", home, "--kill", "all") // so that gpg starts an agent
 	}

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"bawn.dev/bawn/internal/egress/gitssh/gitsshtest"
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 // distrust makes a directory one that guests can write to.
@@ -21,11 +20,7 @@ func distrust(t *testing.T, dir string) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(dir)
-		return []proc.Writable{{ID: id, Why: "the guest of a sandbox can write to " + dir}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
+	proctest.Share(t, dir)
 }
 
 // TestAttackConfigurationThatAGuestWrites: where a file of the person's ssh lies in a directory that a guest can
@@ -56,7 +51,7 @@ func TestAttackConfigurationThatAGuestWrites(t *testing.T) {
 		{"a file that is not there yet", "", "Host *\n\tInclude \"" + project + "/later\"\n"},
 		{"a file that is named by a variable", "", "Include ${HOME}/dotfiles/later\n"},
 	} {
-		proc.Distrust(nil)
+		proctest.Share(t)
 		if err := errors.Join(os.RemoveAll(project), os.RemoveAll(config), os.RemoveAll(mark)); err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // Dialer connects through proxies. The zero value is ready. Safe for concurrent use.
@@ -86,12 +87,17 @@ func (r *refusal) Error() string { return r.why }
 
 // open connects to a proxy, by TLS if its URL says so.
 func (d *Dialer) open(ctx context.Context, p *proxyenv.Proxy) (net.Conn, error) {
-	dial := d.Dial
+	dial, secure := d.Dial, p.URL.Scheme == "https"
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
+	if secure && d.Roots == nil {
+		if err := settings.UseCertificates(); err != nil {
+			return nil, err
+		}
+	}
 	c, err := dial(ctx, "tcp", p.Address())
-	if err != nil || p.URL.Scheme != "https" {
+	if err != nil || !secure {
 		return c, err
 	}
 	t := tls.Client(c, &tls.Config{ServerName: p.URL.Hostname(), RootCAs: d.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})

@@ -9,11 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
@@ -125,6 +128,29 @@ func TestProxyOverTLS(t *testing.T) {
 	if b := make([]byte, 6); true {
 		if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello\n" {
 			t.Errorf("%q, %v", b, err)
+		}
+	}
+}
+
+// TestAttackAProxyThatAGuestBelieves: the environment names certificates in a directory that a guest writes. A proxy in
+// TLS that they are for is not even reached.
+func TestAttackAProxyThatAGuestBelieves(t *testing.T) {
+	shared := t.TempDir()
+	proctest.Share(t, shared)
+	t.Setenv("SSL_CERT_FILE", filepath.Join(shared, "ca.pem"))
+	if err := os.WriteFile(filepath.Join(shared, "ca.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dials := 0
+	d := &Dialer{Dial: func(context.Context, string, string) (net.Conn, error) {
+		dials++
+		return nil, errors.New("dialled")
+	}}
+	for scheme, refused := range map[string]bool{"https": true, "http": false, "socks5": false} {
+		dials = 0
+		_, err := d.Connect(t.Context(), the(t, tunneltest.Settings(t, scheme+"://proxy.test", "")), "server.test:22")
+		if err == nil || refused != strings.Contains(err.Error(), "a guest can write to") || refused != (dials == 0) {
+			t.Errorf("%s: %d dials, %v", scheme, dials, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ package proxyenv
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"bawn.dev/bawn/internal/sys/settings"
 )
 
 // Variables are the variables that this package reads, for a process that passes them on.
@@ -30,6 +33,9 @@ var Variables = []string{
 
 // httpPort is the port of plain HTTP, for which HTTP_PROXY is.
 const httpPort = 80
+
+// secureScheme is the scheme of URLs whose servers are verified.
+const secureScheme = "https"
 
 // defaultPorts are the ports of the supported kinds of proxies, by the scheme of their URL:
 // those of net/http.
@@ -210,15 +216,27 @@ func (s *Settings) Environ() (env []string) {
 }
 
 // Transport returns a copy of a transport that goes through the proxies of this process's
-// environment. Its requests fail while a variable does not have the URL of a proxy.
+// environment. Its requests fail while a variable does not have the URL of a proxy, and those by TLS while the
+// authorities that servers are believed by are not to be used (settings.UseCertificates), unless base has its own.
 func Transport(base *http.Transport) *http.Transport {
 	t := base.Clone()
 	s, err := Read()
+	var ownRoots *x509.CertPool
+	if t.TLSClientConfig != nil {
+		ownRoots = t.TLSClientConfig.RootCAs
+	}
 	t.Proxy = func(r *http.Request) (*url.URL, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.HTTP(r)
+		through, err := s.HTTP(r)
+		if err == nil && ownRoots == nil && (r.URL.Scheme == secureScheme || through != nil && through.Scheme == secureScheme) {
+			err = settings.UseCertificates()
+		}
+		if err != nil {
+			return nil, err
+		}
+		return through, nil
 	}
 	return t
 }

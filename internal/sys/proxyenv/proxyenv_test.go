@@ -1,12 +1,17 @@
 package proxyenv
 
 import (
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 // setEnv sets variables of the environment, and empties the others that count.
@@ -151,5 +156,41 @@ func TestEnvironForApt(t *testing.T) {
 	setEnv(t, nil)
 	if s, err := Read(); err != nil || s.Environ() != nil || s.Proxies() != nil {
 		t.Error(s, err)
+	}
+}
+
+// TestAttackTransportBelievesAGuest: the environment names the certificates in a directory that a guest writes, with the
+// authority of a server that reads along. A transport with authorities of its own needs none.
+func TestAttackTransportBelievesAGuest(t *testing.T) {
+	asked := false
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer server.Close()
+	shared := t.TempDir()
+	file := filepath.Join(shared, "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proctest.Share(t, shared)
+	setEnv(t, nil)
+	t.Setenv("SSL_CERT_FILE", file)
+	t.Setenv("SSL_CERT_DIR", "")
+	c := http.Client{Transport: Transport(http.DefaultTransport.(*http.Transport))}
+	if _, err := c.Get(server.URL); err == nil || asked || !strings.Contains(err.Error(), "a guest can write to") {
+		t.Errorf("asked: %v, %v", asked, err)
+	}
+	setEnv(t, map[string]string{"HTTP_PROXY": server.URL})
+	c = http.Client{Transport: Transport(http.DefaultTransport.(*http.Transport))}
+	if _, err := c.Get("http://mirror.test/x"); err == nil || asked || !strings.Contains(err.Error(), "a guest can write to") {
+		t.Errorf("by a proxy: asked: %v, %v", asked, err)
+	}
+	setEnv(t, nil)
+	own := http.Client{Transport: Transport(server.Client().Transport.(*http.Transport))}
+	res, err := own.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if !asked {
+		t.Error("not asked")
 	}
 }

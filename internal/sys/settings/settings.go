@@ -64,34 +64,6 @@ func Passed(variables ...string) (env []string) {
 	return env
 }
 
-// certificateVariables name a file and a list of folders with the authorities that servers are believed by (package
-// crypto/x509).
-const certificateFile, certificateFolders = "SSL_CERT_FILE", "SSL_CERT_DIR"
-
-// CheckCertificates returns an error if the environment takes the authorities that servers are believed by from a place
-// that a guest or another user could have written.
-func CheckCertificates() error {
-	check := func(variable, path string, judge func(string) error) error {
-		if path == "" {
-			return nil
-		}
-		err := judge(path)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return fmt.Errorf("the certificates that %s names are not believed (%w): unset it, or name a place outside of what sandboxes share", variable, err)
-	}
-	if err := check(certificateFile, os.Getenv(certificateFile), proc.Trusted); err != nil {
-		return err
-	}
-	for _, dir := range filepath.SplitList(os.Getenv(certificateFolders)) {
-		if err := check(certificateFolders, dir, proc.TrustedFolder); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // CheckGnuPG returns an error unless GnuPG's folder and its files of configuration there are ones that no guest or
 // other user can write: they name programs (agent-program, pinentry-program; gpg(1), FILES). The names of the files
 // may end in a version.

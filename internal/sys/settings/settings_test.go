@@ -2,19 +2,20 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"bawn.dev/bawn/internal/sys/fileid"
-	"bawn.dev/bawn/internal/sys/proc"
+	"bawn.dev/bawn/internal/sys/proc/proctest"
 )
 
 // TestAttackSettingsThatAGuestWrites: a file in a shared directory is not read as the user's, nor by a link to it.
 func TestAttackSettingsThatAGuestWrites(t *testing.T) {
 	home, shared := t.TempDir(), t.TempDir()
+	proctest.Share(t, shared)
 	own, evil, link := filepath.Join(home, "own"), filepath.Join(shared, "evil"), filepath.Join(home, "link")
 	for _, f := range []string{own, evil} {
 		if err := os.WriteFile(f, []byte("text"), 0o600); err != nil {
@@ -24,11 +25,6 @@ func TestAttackSettingsThatAGuestWrites(t *testing.T) {
 	if err := os.Symlink(evil, link); err != nil {
 		t.Fatal(err)
 	}
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
-	})
-	defer proc.Distrust(nil)
 	if text, err := Read(own, 4); string(text) != "text" || err != nil {
 		t.Errorf("%q, %v", text, err)
 	}
@@ -45,21 +41,10 @@ func TestAttackSettingsThatAGuestWrites(t *testing.T) {
 	}
 }
 
-// shareOne makes a directory the only one that a guest can write to.
-func shareOne(t *testing.T) (shared string) {
-	t.Helper()
-	shared = t.TempDir()
-	proc.Distrust(func() ([]proc.Writable, error) {
-		id, err := fileid.Of(shared)
-		return []proc.Writable{{ID: id, Why: "a guest can write to " + shared}}, err
-	})
-	t.Cleanup(func() { proc.Distrust(nil) })
-	return shared
-}
-
 // TestAttackCommandsThatNameFilesOfAGuest: a command of the person's settings names a script in a project.
 func TestAttackCommandsThatNameFilesOfAGuest(t *testing.T) {
-	home, shared := t.TempDir(), shareOne(t)
+	home, shared := t.TempDir(), t.TempDir()
+	proctest.Share(t, shared)
 	t.Setenv("HOME", home)
 	script, own := filepath.Join(shared, "a script"), filepath.Join(home, "own")
 	for _, f := range []string{script, own} {
@@ -87,7 +72,8 @@ func TestAttackCommandsThatNameFilesOfAGuest(t *testing.T) {
 
 // TestAttackCertificatesOfAGuest: who writes the authorities chooses which servers are believed.
 func TestAttackCertificatesOfAGuest(t *testing.T) {
-	own, shared := t.TempDir(), shareOne(t)
+	own, shared := t.TempDir(), t.TempDir()
+	proctest.Share(t, shared)
 	file, folder := filepath.Join(shared, "ca.pem"), filepath.Join(own, "certs")
 	for _, err := range []error{os.WriteFile(file, nil, 0o600), os.Mkdir(folder, 0o700), os.WriteFile(filepath.Join(own, "ca.pem"), nil, 0o600)} {
 		if err != nil {
@@ -98,7 +84,11 @@ func TestAttackCertificatesOfAGuest(t *testing.T) {
 		t.Helper()
 		t.Setenv("SSL_CERT_FILE", file)
 		t.Setenv("SSL_CERT_DIR", folders)
-		if err := CheckCertificates(); refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
+		err := CheckCertificates()
+		if use := UseCertificates(); fmt.Sprint(use) != fmt.Sprint(err) {
+			t.Errorf("%q, %q: used: %v", file, folders, use)
+		}
+		if refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
 			t.Errorf("%q, %q: %v", file, folders, err)
 		}
 	}
