@@ -32,6 +32,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/lockfile", ""},
 	{"internal/sys/keyfile", "sys/lockfile"},
 	{"internal/sys/meminfo", ""},
+	{"internal/sys/opencount", ""},
 	{"internal/sys/pathwalk", ""},
 	{"internal/sys/proc", "sys/fileid sys/pathwalk"},
 	{"internal/sys/proc/proctest", "sys/fileid sys/proc"},

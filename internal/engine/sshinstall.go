@@ -154,16 +154,15 @@ func (e *Engine) CollectedSSH(ctx context.Context, path, name string) ([]string,
 	return session.Collected(d, out), nil
 }
 
-// effectiveSSH returns what ssh makes of a configuration for a sandbox. It runs no command of the configuration, which
-// may include files that a guest writes: ssh runs them by $SHELL (Match exec), here one that does nothing and fails, so
-// that their blocks do not count.
+// effectiveSSH returns what ssh makes of a configuration for a sandbox. It runs no command of the configuration
+// (proc.IdleShell), so that the blocks that depend on one do not count.
 func effectiveSSH(ctx context.Context, path, name string) (string, error) {
-	idle, err := proc.Find("false")
+	idle, err := proc.IdleShell()
 	if err != nil {
 		return "", err
 	}
 	c := proc.Command(ctx, "ssh", "-G", "-F", path, session.HostAlias(name))
-	c.Env = append(c.Env, "SHELL="+idle)
+	c.Env = append(c.Env, idle)
 	out, err := c.Output()
 	if err != nil {
 		var failed *exec.ExitError

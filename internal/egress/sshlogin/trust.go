@@ -31,11 +31,11 @@ const readingLine = "debug1: Reading configuration data "
 // trustConfig returns an error unless every file that ssh reads for a server is one that no guest or other user can
 // write.
 func trustConfig(ctx context.Context, account, name string) error {
-	idle, err := proc.Find("false")
+	idle, err := proc.IdleShell()
 	if err != nil {
 		return err
 	}
-	_, said, err := printSettings(ctx, account, name, "SHELL="+idle)
+	_, said, err := printSettings(ctx, account, name, idle)
 	if err != nil {
 		return err
 	}

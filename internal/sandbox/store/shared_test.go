@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,10 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/opencount"
 )
 
 // sharer is a store with a sandbox "other", whose project is the directory shared, and a
@@ -219,7 +217,7 @@ func TestManyQuestionsReadTheStoreOnce(t *testing.T) {
 	was.at = was.at.Add(time.Hour) // however slow this host is
 	kept.of[s.root] = was
 	kept.Unlock()
-	opened := countOpened(t, s.Dir("other").File(specFile), s.Dir("mine").File(specFile), s.sharedPath())
+	opened := opencount.Of(t, s.Dir("other").File(specFile), s.Dir("mine").File(specFile), s.sharedPath())
 	for range 20 {
 		again, err := s.Changeable()
 		s.must(errors.Join(err, s.CheckPlace(s.dir)))
@@ -235,36 +233,6 @@ func TestManyQuestionsReadTheStoreOnce(t *testing.T) {
 	s.must(err)
 	if n := opened(); n != 3 {
 		t.Errorf("%d files were read anew, want 3", n)
-	}
-}
-
-// countOpened returns a function that returns how often the files were opened since its last call (inotify(7)).
-func countOpened(t *testing.T, files ...string) func() int {
-	t.Helper()
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	for _, f := range files {
-		if _, err := unix.InotifyAddWatch(fd, f, unix.IN_OPEN|unix.IN_CLOSE); err != nil { // closings keep equal openings apart
-			t.Fatal(err)
-		}
-	}
-	return func() (n int) {
-		buf := make([]byte, 64<<10)
-		for {
-			size, err := unix.Read(fd, buf)
-			if err != nil {
-				return n
-			}
-			for b := buf[:size]; len(b) >= unix.SizeofInotifyEvent; {
-				if binary.NativeEndian.Uint32(b[4:])&unix.IN_OPEN != 0 {
-					n++
-				}
-				b = b[unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:])):]
-			}
-		}
 	}
 }
 

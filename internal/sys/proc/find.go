@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Programs of the host run with the user's rights, so none may be one that a guest wrote.
@@ -168,6 +170,14 @@ func TempDir() string {
 	return "/tmp"
 }
 
+// IdleShell returns the variable of the environment with which a program that runs the commands of its settings by $SHELL
+// runs none: each fails at once. ssh is one (Match exec, ssh_config(5)), and its settings may include files that a guest
+// writes. An error is that of Find.
+func IdleShell() (string, error) {
+	idle, err := Find("false")
+	return "SHELL=" + idle, err
+}
+
 // LeftOut returns the entries of the PATH that programs do not get (Environ), each with the reason.
 func LeftOut() []Skipped {
 	judge, err := newJudge()
@@ -178,9 +188,48 @@ func LeftOut() []Skipped {
 	return left
 }
 
-// searched returns the entries of the PATH beside the folders of the system that a program may search, and the others.
+// search is what a look through the PATH found, for which judge it holds, and when it began.
+type search struct {
+	path   string // the variable
+	guests []Writable
+	here   *place // the current directory, if that may be a project's
+	at     time.Time
+	dirs   []string
+	left   []Skipped
+}
+
+// searchTime is how long the result of a search is used again at most. Programs come in bursts, a start of a sandbox runs a
+// dozen, and folders of the PATH may have thousands of entries. What a user installs meanwhile counts from the next
+// search on. It is as long as what guests can write to is kept by package store.
+const searchTime = time.Second
+
+var lastSearch struct {
+	sync.Mutex
+	search
+}
+
+// searched returns the entries of the PATH beside the folders of the system that a program may search, and the others. The
+// caller does not change them. The answer is that of a search at most searchTime ago, unless the PATH, the current directory
+// or what guests can write to is another one.
 func (j *judge) searched() (dirs []string, left []Skipped) {
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+	now := search{path: os.Getenv("PATH"), guests: j.guests, here: j.here, at: time.Now()}
+	lastSearch.Lock()
+	defer lastSearch.Unlock()
+	if !lastSearch.current(&now) {
+		now.dirs, now.left = j.search(now.path)
+		lastSearch.search = now
+	}
+	return lastSearch.dirs, lastSearch.left
+}
+
+// current reports whether what was found holds for a search that begins with now.
+func (s *search) current(now *search) bool {
+	return s.path == now.path && s.here.same(now.here) && slices.Equal(s.guests, now.guests) && now.at.Sub(s.at) < searchTime
+}
+
+// search is searched, from the folders.
+func (j *judge) search(path string) (dirs []string, left []Skipped) {
+	for _, dir := range filepath.SplitList(path) {
 		if slices.Contains(systemFolders, dir) || slices.Contains(dirs, dir) {
 			continue // judging one looks at all that is in it
 		}

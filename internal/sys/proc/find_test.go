@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bawn.dev/bawn/internal/sys/fileid"
 )
@@ -263,4 +264,43 @@ func TestAttackALinkAmongThePrograms(t *testing.T) {
 	if len(left) != 1 || left[0].Path != filepath.Join(root, "bin") || !strings.Contains(left[0].Why, "helper in it: the guest of a sandbox") {
 		t.Errorf("%+v", left)
 	}
+}
+
+// TestAttackAFolderOfThePathIsSharedLater: a long-lived process has looked through the PATH when a sandbox begins to share
+// a directory that a link in a folder of it leads to. What the user installs meanwhile is seen a moment later.
+func TestAttackAFolderOfThePathIsSharedLater(t *testing.T) {
+	root := t.TempDir()
+	plant(t, filepath.Join(root, "tools/helper"), 0o755)
+	plant(t, filepath.Join(root, "open/tool"), 0o777)
+	bin := filepath.Dir(plant(t, filepath.Join(root, "bin/own"), 0o755))
+	link(t, filepath.Join(root, "tools/helper"), filepath.Join(bin, "helper"))
+	t.Setenv("PATH", bin)
+	searchedIn := func(want bool) {
+		t.Helper()
+		if got := slices.Contains(filepath.SplitList(pathOf(Environ())), bin); got != want {
+			t.Errorf("a child would search it: %v", got)
+		}
+	}
+	elapse := func(d time.Duration) {
+		lastSearch.Lock()
+		defer lastSearch.Unlock()
+		lastSearch.at = lastSearch.at.Add(-d)
+	}
+	searchedIn(true)
+	distrust(t, filepath.Join(root, "tools"))
+	searchedIn(false)
+	distrust(t)
+	searchedIn(true)
+	elapse(-time.Hour) // however slow this host is
+	link(t, filepath.Join(root, "open/tool"), filepath.Join(bin, "more"))
+	searchedIn(true) // it is not looked through again
+	elapse(time.Hour + searchTime)
+	searchedIn(false)
+	if err := os.Remove(filepath.Join(bin, "more")); err != nil {
+		t.Fatal(err)
+	}
+	elapse(searchTime)
+	searchedIn(true)
+	t.Chdir(filepath.Join(root, "tools"))
+	searchedIn(false)
 }

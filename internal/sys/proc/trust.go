@@ -49,6 +49,14 @@ type place struct {
 	fs.FileInfo
 }
 
+// same reports whether two are one directory, or both are none.
+func (p *place) same(other *place) bool {
+	if p == nil || other == nil {
+		return p == other
+	}
+	return os.SameFile(p.FileInfo, other.FileInfo)
+}
+
 func newJudge() (*judge, error) {
 	root, err := os.Stat("/")
 	if err != nil {
