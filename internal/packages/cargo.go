@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -176,8 +175,8 @@ type crates struct {
 
 // The names and versions that can be part of an address: those that the public registry accepts.
 var (
-	crateName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
-	crateVersion = regexp.MustCompile(`^[0-9]{1,16}\.[0-9]{1,16}\.[0-9]{1,16}(-[A-Za-z0-9.-]{1,128})?(\+[A-Za-z0-9.-]{1,128})?$`)
+	crateName    = pattern(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+	crateVersion = pattern(`^[0-9]{1,16}\.[0-9]{1,16}\.[0-9]{1,16}(-[A-Za-z0-9.-]{1,128})?(\+[A-Za-z0-9.-]{1,128})?$`)
 )
 
 // wants returns the crates of a Cargo.lock that are at the public registry, and the entries of the
@@ -190,7 +189,7 @@ func (r *crates) wants(text []byte) (wants []want, err error) {
 	sums := map[string]map[string]string{} // by name and version
 	for _, p := range lock.Tables("package") {
 		name, version, sum := p.Text("name"), p.Text("version"), p.Text("checksum")
-		if !slices.Contains(r.named, p.Text("source")) || !crateName.MatchString(name) || !crateVersion.MatchString(version) || !isSHA256(sum) {
+		if !slices.Contains(r.named, p.Text("source")) || !crateName().MatchString(name) || !crateVersion().MatchString(version) || !isSHA256(sum) {
 			continue // of the project itself, of git, of another registry
 		}
 		if sums[name] == nil {
@@ -337,7 +336,7 @@ func lineOf(text []byte, crate string) (line indexLine, ok bool) {
 	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &line) != nil {
 		return line, false
 	}
-	return line, line.Name == crate && crateVersion.MatchString(line.Vers) && bytes.IndexByte(text, 0) < 0
+	return line, line.Name == crate && crateVersion().MatchString(line.Vers) && bytes.IndexByte(text, 0) < 0
 }
 
 // checkEntry verifies that an entry gives to the versions of a lock file its checksums.

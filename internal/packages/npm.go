@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -55,8 +54,8 @@ type npmLock struct {
 
 // The names and versions that can be part of an address. Old packages have capitals.
 var (
-	npmName    = regexp.MustCompile(`^(@[A-Za-z0-9~-][A-Za-z0-9._~-]{0,212}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,212}$`)
-	npmVersion = regexp.MustCompile(`^[0-9]{1,16}\.[0-9]{1,16}\.[0-9]{1,16}(-[A-Za-z0-9.-]{1,128})?$`)
+	npmName    = pattern(`^(@[A-Za-z0-9~-][A-Za-z0-9._~-]{0,212}/)?[A-Za-z0-9~-][A-Za-z0-9._~-]{0,212}$`)
+	npmVersion = pattern(`^[0-9]{1,16}\.[0-9]{1,16}\.[0-9]{1,16}(-[A-Za-z0-9.-]{1,128})?$`)
 )
 
 // npmWants returns the packages of a package-lock.json that are at the registry, whose URL is the
@@ -80,7 +79,7 @@ func npmWants(text []byte, bases []string) (wants []want, err error) {
 			name = at[i+len("node_modules/"):]
 		}
 		sum, ok := sha512Of(p.Integrity)
-		if !ok || !npmName.MatchString(name) || !npmVersion.MatchString(p.Version) {
+		if !ok || !npmName().MatchString(name) || !npmVersion().MatchString(p.Version) {
 			continue
 		}
 		tail := name + "/-/" + name[strings.LastIndexByte(name, '/')+1:] + "-" + p.Version + ".tgz"

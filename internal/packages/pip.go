@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -64,7 +63,7 @@ func pythons(r *Request) (minors []int) {
 		versions = append(versions, strings.TrimSpace(string(text)))
 	}
 	for _, v := range versions {
-		if m := python3.FindStringSubmatch(v); m != nil {
+		if m := python3().FindStringSubmatch(v); m != nil {
 			minor, _ := strconv.Atoi(m[1])
 			minors = append(minors, minor)
 		}
@@ -76,7 +75,7 @@ func pythons(r *Request) (minors []int) {
 	return slices.Compact(minors)
 }
 
-var python3 = regexp.MustCompile(`^3\.([0-9]{1,2})(\.[0-9]+)?$`)
+var python3 = pattern(`^3\.([0-9]{1,2})(\.[0-9]+)?$`)
 
 // maxPythonVersion bounds a .python-version, in bytes.
 const maxPythonVersion = 256
@@ -170,26 +169,26 @@ type pythonIndex struct {
 
 // What a line of a requirements.txt has: a name and one version, and hashes.
 var (
-	pipPinned = regexp.MustCompile(`^([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*===?\s*[^\s;,*]+(?:\s|;|$)`)
-	pipHash   = regexp.MustCompile(`\s--hash[= ]sha256:([0-9a-f]{64})\b`)
-	pipRuns   = regexp.MustCompile(`[-_.]+`)
+	pipPinned = pattern(`^([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*===?\s*[^\s;,*]+(?:\s|;|$)`)
+	pipHash   = pattern(`\s--hash[= ]sha256:([0-9a-f]{64})\b`)
+	pipRuns   = pattern(`[-_.]+`)
 )
 
 // wants returns the packages of a requirements.txt that have one version and hashes.
 func (i *pythonIndex) wants(text []byte) (wants []want, err error) {
 	pinned := false
 	for line := range pipLines(string(text)) {
-		m := pipPinned.FindStringSubmatch(line)
+		m := pipPinned().FindStringSubmatch(line)
 		if m == nil || len(m[1]) > maxPipName {
 			continue // an option, a file, an address, a range of versions
 		}
 		pinned = true
 		hashes := map[string]bool{}
-		for _, h := range pipHash.FindAllStringSubmatch(line, maxHashes) {
+		for _, h := range pipHash().FindAllStringSubmatch(line, maxHashes) {
 			hashes[h[1]] = true
 		}
 		if len(hashes) > 0 {
-			wants = append(wants, i.want(strings.ToLower(pipRuns.ReplaceAllString(m[1], "-")), hashes))
+			wants = append(wants, i.want(strings.ToLower(pipRuns().ReplaceAllString(m[1], "-")), hashes))
 		}
 	}
 	if len(wants) == 0 && pinned {
@@ -303,7 +302,7 @@ func pipHTML(text []byte) (list []pipFile, err error) {
 }
 
 // pipFileName is a name that a wheel or an archive of a source may have.
-var pipFileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.(whl|tar\.gz|zip)$`)
+var pipFileName = pattern(`^[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.(whl|tar\.gz|zip)$`)
 
 // choose returns the files with hashes of the lock file: the wheels that a guest can install, or the
 // sources if there are none; nothing for a package of other systems.
@@ -315,7 +314,7 @@ func (i *pythonIndex) choose(page string, files []pipFile, hashes map[string]boo
 	var wheels, sources []want
 	seen := map[string]bool{}
 	for _, f := range files {
-		if !hashes[f.sum] || !isSHA256(f.sum) || !pipFileName.MatchString(f.name) || seen[f.sum] {
+		if !hashes[f.sum] || !isSHA256(f.sum) || !pipFileName().MatchString(f.name) || seen[f.sum] {
 			continue
 		}
 		u, err := at.Parse(f.url)
