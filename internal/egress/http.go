@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -420,13 +421,22 @@ func (f *flow) checkRequest(q *httpwire.Request) (*openRequest, error) {
 }
 
 // checkClear refuses a request in plain HTTP that has the placeholder of a secret, or a credential beside
-// it, for a host with a secret. Errors are *httpwire.Error.
+// it, for a host with a secret. On a flow to an address each host counts that the client has named there. Errors are
+// *httpwire.Error.
 func (f *flow) checkClear(target string, header iter.Seq2[string, string]) error {
-	if f.g.cfg.Inspect == nil || f.to.Name == "" || f.to.Host {
+	if f.g.cfg.Inspect == nil || f.to.Host {
 		return nil
 	}
-	if err := f.g.cfg.Inspect.RefusedInClear(f.to.Name, f.to.Port, target, header); err != nil {
-		return &httpwire.Error{Status: http.StatusForbidden, Why: err.Error()}
+	names := []string{f.to.Name}
+	if f.to.Name == "" {
+		f.mu.Lock()
+		names = slices.Clone(f.also)
+		f.mu.Unlock()
+	}
+	for _, name := range names {
+		if err := f.g.cfg.Inspect.RefusedInClear(name, f.to.Port, target, header); err != nil {
+			return &httpwire.Error{Status: http.StatusForbidden, Why: err.Error()}
+		}
 	}
 	return nil
 }

@@ -258,6 +258,9 @@ func parseServerName(s cryptobyte.String) (string, error) {
 			return "", errors.New("a server name that is not ASCII")
 		}
 	}
+	if name[len(name)-1] == '.' { // RFC 6066, section 3; a server may take it for the name without
+		return "", errors.New("a server name with a final dot")
+	}
 	return strings.ToLower(string(name)), nil
 }
 
