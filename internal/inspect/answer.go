@@ -91,9 +91,10 @@ func (s *sentValues) forget(to secret.Host, placeholder string) {
 // then still be decoded, and is as long as before.
 func swapsOf(value, placeholder string) (list []swap, patterns []pattern) {
 	counts := countsFrom(value, placeholder)
+	countsOf := func(form []byte) int { return (counts*len(form) + len(value) - 1) / len(value) }
 	add := func(from, to []byte) {
 		if !slices.ContainsFunc(list, func(s swap) bool { return bytes.Equal(s.from, from) }) {
-			list = append(list, swap{from, to, (counts*len(from) + len(value) - 1) / len(value)})
+			list = append(list, swap{from, to, countsOf(from)})
 		}
 	}
 	if p, ok := patternOf(value, placeholder); ok {
@@ -116,7 +117,14 @@ func swapsOf(value, placeholder string) (list []swap, patterns []pattern) {
 		add([]byte(from), []byte(to))
 	}
 	for _, f := range encoded([]byte(value)) {
-		add(f, []byte(blank(len(f))))
+		p, ok := patternOf(string(f), blank(len(f))) // base64 has characters that are escaped: + and /
+		if p.counts = countsOf(f); ok {
+			patterns = append(patterns, p)
+			continue
+		}
+		for _, e := range escaped(string(f)) {
+			add(e, []byte(blank(len(e))))
+		}
 	}
 	return list, patterns
 }

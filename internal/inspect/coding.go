@@ -97,11 +97,18 @@ func inflate(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(2)
 	if err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
+		if both, err := b.Peek(5); err == nil && both[1]^both[3] == 0xff && both[2]^both[4] == 0xff {
+			return nil, errTwoWays
+		}
 		z, err := zlib.NewReader(b)
 		return &whole{z, b}, err
 	}
 	return &whole{flate.NewReader(b), b}, nil
 }
+
+// errTwoWays means that bytes are both: without the head of zlib, what stands there begins a stored block (its low bits are
+// 0), whose length is followed by its complement (RFC 1951, 3.2.4).
+var errTwoWays = errors.New("it is deflate both with the head of zlib and without")
 
 // errBehind means that bytes follow the end of what was encoded.
 var errBehind = errors.New("there are bytes behind its end")
