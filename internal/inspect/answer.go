@@ -200,7 +200,9 @@ func (s *session) answer(res *http.Response) error {
 		return s.loginAnswer(x, res)
 	}
 	takeOff(res.Header, x)
-	s.i.issued.learn(s.t.host(), res)
+	if x != nil && !x.other {
+		s.i.issued.learn(s.t.host(), res)
+	}
 	if swaps := s.swaps(x); swaps != nil {
 		clean(res.Header, swaps)
 		if s.i.sent.whole(s.t.host()) {

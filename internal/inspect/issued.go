@@ -30,6 +30,8 @@ const (
 	// maxRealms bounds the token servers of a host, and maxIssued the tokens of one that are known.
 	maxRealms = 8
 	maxIssued = 256
+	// maxRealm bounds the path of a token server, in bytes.
+	maxRealm = 1 << 10
 	// maxTokenAnswer bounds an answer of a token server that is read, in bytes.
 	maxTokenAnswer = 64 << 10
 )
@@ -44,7 +46,7 @@ type issued struct {
 	tokens map[secret.Host][][sha256.Size]byte
 }
 
-// learn notes the token server that an answer names, if it is the host itself.
+// learn notes the token server that an answer of a host with a secret names, if it is the host itself.
 func (i *issued) learn(h secret.Host, res *http.Response) {
 	if res.StatusCode != http.StatusUnauthorized {
 		return
@@ -57,7 +59,7 @@ func (i *issued) learn(h secret.Host, res *http.Response) {
 		// The parameters are those of a media type, but for the comma between them.
 		_, params, err := mime.ParseMediaType("x; " + strings.ReplaceAll(rest, `",`, `";`))
 		u, uerr := url.Parse(params["realm"])
-		if err != nil || uerr != nil || u.Scheme != "https" || u.Hostname() != h.Name || cmp.Or(u.Port(), "443") != portText(h) {
+		if err != nil || uerr != nil || u.Scheme != "https" || u.Hostname() != h.Name || cmp.Or(u.Port(), "443") != portText(h) || len(u.Path) > maxRealm {
 			continue
 		}
 		i.mu.Lock()

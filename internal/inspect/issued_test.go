@@ -70,3 +70,29 @@ func TestTokensThatTheHostGives(t *testing.T) {
 		}
 	})
 }
+
+// TestAttackRealmsTakeMemory: what a host says about its token servers is kept for hosts with a secret only, of which there are
+// few, and in few bytes. A wildcard rule about requests may lead to any number of an attacker's hosts.
+func TestAttackRealmsTakeMemory(t *testing.T) {
+	hostile := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Www-Authenticate", `Bearer realm="https://`+hostName+"/"+strings.Repeat(r.URL.Query().Get("c"), 100_000)+`"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	for _, list := range [][]secret.Bound{nil, {bound(secret.Place{})}} {
+		p := newPlace(t, hostile, bothProtocols, list...)
+		for _, c := range []string{"a", "b", "c"} {
+			if res, _ := p.do(p.client("h2"), request(t, "GET", "/?c="+c, nil)); res.StatusCode != http.StatusUnauthorized {
+				t.Fatal(res.Status)
+			}
+		}
+		p.i.issued.mu.Lock()
+		if n := len(p.i.issued.realms); n > 0 {
+			t.Errorf("token servers of %d hosts are kept", n)
+		}
+		p.i.issued.mu.Unlock()
+	}
+	p := newPlace(t, http.HandlerFunc(registry), bothProtocols) // without a secret
+	if res, _ := p.do(p.client("h2"), request(t, "GET", "/v2/", nil)); res.StatusCode != http.StatusUnauthorized || len(p.i.issued.realms) > 0 {
+		t.Error(res.Status, p.i.issued.realms)
+	}
+}

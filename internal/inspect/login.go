@@ -85,7 +85,8 @@ func (s *session) endpoint(r *http.Request) (at []login.Endpoint, err error) {
 	return at, nil
 }
 
-// loose returns a path as a server may read it that is not strict.
+// loose returns a path as a server may read it that is not strict. Frameworks take what is behind a dot for the format of the
+// answer (/token.json).
 func loose(p string) string {
 	for range depth {
 		if u, err := url.PathUnescape(p); err == nil {
@@ -97,7 +98,8 @@ func loose(p string) string {
 		s, _, _ = strings.Cut(s, ";")
 		segments = append(segments, strings.TrimSpace(s))
 	}
-	return strings.ToLower(path.Clean("/" + strings.Join(segments, "/")))
+	p = strings.ToLower(path.Clean("/" + strings.Join(segments, "/")))
+	return strings.TrimSuffix(p, path.Ext(p))
 }
 
 // judgeLogin is judge for a request to a token endpoint.

@@ -548,7 +548,7 @@ func TestAttackPlaceholdersOfALogin(t *testing.T) {
 				t.Errorf("%s: %d %s", name, res.StatusCode, body)
 			}
 		}
-		for _, path := range []string{"/v1/oauth//token", "/v1/oauth/./token", "/v1/oauth/token/", "/V1/oauth/token", "/v1/oauth/%74oken", "/v1/oauth%2Ftoken", "/v1/oauth/token;a=b", `/v1/x/../oauth/token`, "/v1/oauth/token%20"} {
+		for _, path := range []string{"/v1/oauth//token", "/v1/oauth/./token", "/v1/oauth/token/", "/V1/oauth/token", "/v1/oauth/%74oken", "/v1/oauth%2Ftoken", "/v1/oauth/token;a=b", `/v1/x/../oauth/token`, "/v1/oauth/token%20", "/v1/oauth/token.json", "/v1/oauth/token."} {
 			r := request(t, "POST", "/", strings.NewReader(`grant_type=authorization_code&code=c`), "Content-Type", "application/x-www-form-urlencoded")
 			r.URL.Opaque = "//" + hostName + path
 			if res, body := p.do(p.c, r); res.StatusCode != 403 {
