@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -218,5 +219,54 @@ func TestAttackBodiesForSecrets(t *testing.T) {
 	}
 	if s.count() != 1 {
 		t.Error(s.count(), "requests came")
+	}
+}
+
+// TestAttackBodiesThatDecodeToMuch take the time of the host's processors: 64 KB of gzip take seconds. Few are decoded at a time, and
+// other requests do not wait for them.
+func TestAttackBodiesThatDecodeToMuch(t *testing.T) {
+	p := newPlace(t, &seen{}, bothProtocols, bound(secret.Place{}))
+	if cap(p.i.work) < 1 || cap(p.i.work) > max(1, runtime.NumCPU()/2) {
+		t.Error(cap(p.i.work), "places")
+	}
+	for range cap(p.i.work) {
+		p.i.work <- struct{}{}
+	}
+	c := p.client("h2")
+	send := func(ctx context.Context, coding, body string) chan int {
+		status := make(chan int, 1)
+		go func() {
+			res, err := c.Do(request(t, "POST", "/", strings.NewReader(body), "Content-Encoding", coding).WithContext(ctx))
+			if err != nil {
+				status <- 0
+				return
+			}
+			res.Body.Close()
+			status <- res.StatusCode
+		}()
+		return status
+	}
+	given, cancel := context.WithCancel(t.Context())
+	up := send(given, "gzip", gzipped("text"))
+	waits := send(t.Context(), "gzip", gzipped("text"))
+	if status := <-send(t.Context(), "", "text"); status != http.StatusOK {
+		t.Error("a plain request:", status)
+	}
+	select {
+	case status := <-waits:
+		t.Error("a body was decoded without a place:", status)
+	case <-time.After(200 * time.Millisecond):
+	}
+	cancel()
+	<-up
+	eventually(t, "a request that was given up stays", func() bool { return len(p.i.requests) == 1 })
+	for range cap(p.i.work) {
+		<-p.i.work
+	}
+	if status := <-waits; status != http.StatusOK {
+		t.Error("afterwards:", status)
+	}
+	if n := len(p.i.work); n > 0 {
+		t.Error(n, "places stay taken")
 	}
 }

@@ -37,7 +37,7 @@ func (j *judgement) body(r *http.Request) error {
 		return forbidden("the request's body has %v, which are not looked into", err)
 	}
 	if coding != "" {
-		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker(r)}, j.s.i.windows)
+		d, err := newDecodedScan(coding, lookers{j.formLooker(r), j.placeholderLooker(r)}, j.s.i)
 		switch {
 		case errors.Is(err, errWindows):
 			return unavailable("the request's body cannot be looked into: %v", err)
@@ -277,6 +277,7 @@ type joined struct {
 // that its bytes decode to has been looked at. The decoder runs in a goroutine of its own
 // and asks for bytes; nothing is held but one read.
 type decodedScan struct {
+	work  chan struct{} // feed takes a place
 	want  chan struct{} // the decoder has used up what it was given
 	give  chan []byte
 	quit  chan struct{} // closed by close
@@ -294,9 +295,9 @@ type decodedScan struct {
 var errFound = errors.New("refused")
 
 // newDecodedScan begins a scan, which close ends.
-func newDecodedScan(coding string, l lookers, places windows) (*decodedScan, error) {
-	d := &decodedScan{want: make(chan struct{}), give: make(chan []byte), quit: make(chan struct{}), done: make(chan struct{})}
-	r, err := decoder(coding, (*decoderInput)(d), places.take)
+func newDecodedScan(coding string, l lookers, i *Inspector) (*decodedScan, error) {
+	d := &decodedScan{work: i.work, want: make(chan struct{}), give: make(chan []byte), quit: make(chan struct{}), done: make(chan struct{})}
+	r, err := decoder(coding, (*decoderInput)(d), i.windows.take)
 	if err != nil {
 		return nil, err
 	}
@@ -349,6 +350,12 @@ func (d *decoderInput) Read(p []byte) (int, error) {
 // feed takes the next bytes of the stream, and returns why what they decode to is refused, or why
 // they do not decode.
 func (d *decodedScan) feed(p []byte, final bool) (*refusal, error) {
+	select {
+	case d.work <- struct{}{}:
+		defer func() { <-d.work }()
+	case <-d.quit:
+		return nil, io.ErrUnexpectedEOF
+	}
 	if len(p) > 0 {
 		if !d.wait() {
 			if d.why == nil && d.err == nil {

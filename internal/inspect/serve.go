@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -81,6 +82,7 @@ type Inspector struct {
 	exchanges chan struct{}
 	held      *semaphore.Weighted // bytes of the bodies that are held
 	windows   windows
+	work      chan struct{} // a place for each body that is being decoded at the moment
 	times     times
 }
 
@@ -93,10 +95,14 @@ type times struct {
 func New(c Config) *Inspector {
 	return &Inspector{
 		c: c, sent: sentValues{pause: chancePause},
-		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), excess: make(chan struct{}, maxExcess), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxHeldBodies), windows: make(windows, maxWindows),
+		sessions: make(chan struct{}, maxSessions), requests: make(chan struct{}, maxRequests), excess: make(chan struct{}, maxExcess), exchanges: make(chan struct{}, maxExchanges), held: semaphore.NewWeighted(maxHeldBodies), windows: make(windows, maxWindows), work: make(chan struct{}, workers()),
 		times: times{client: clientTime, head: headTime, idle: idleTime, handshake: handshakeTime},
 	}
 }
+
+// workers returns how many bodies of requests are decoded at once. A few bytes can decode to thousands of times as many, each of
+// which is looked at: half of the processors are left for others.
+func workers() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // Target is the server that a client wants, and how to reach and report it.
 type Target struct {
