@@ -11,40 +11,29 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 // carelessServer answers requests and ignores their bodies, and what it does not
 // understand; seen returns the heads.
 func carelessServer(t *testing.T) (addr string, seen func() string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	t.Helper()
 	out := &output{}
-	go func() {
+	addr = tunneltest.Serve(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
 		for {
-			c, err := ln.Accept()
+			line, err := r.ReadString('\n')
+			fmt.Fprint(out, line)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				r := bufio.NewReader(c)
-				for {
-					line, err := r.ReadString('\n')
-					fmt.Fprint(out, line)
-					if err != nil {
-						return
-					}
-					if strings.Contains(line, " HTTP/1.1") {
-						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-					}
-				}
-			}()
+			if strings.Contains(line, " HTTP/1.1") {
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
 		}
-	}()
-	return ln.Addr().String(), out.String
+	})
+	return addr, out.String
 }
 
 // TestAttackRequestInABody: a server that ignores a body takes it for the next request.

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 // Attacks on the inspection of streams, against real TLS and HTTP servers. None may
@@ -263,36 +265,22 @@ func tlsServer(t *testing.T, plain bool) (addr string, names func() []string) {
 		list = append(list, h.ServerName)
 		return &cert[0], nil
 	}}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
+	addr = tunneltest.Serve(t, func(c net.Conn) {
+		held := &bufferedConn{Conn: c, r: bufio.NewReader(c)}
+		for plain {
+			line, err := held.r.ReadString('\n')
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				held := &bufferedConn{Conn: c, r: bufio.NewReader(c)}
-				for plain {
-					line, err := held.r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if strings.HasPrefix(line, "STARTTLS") {
-						fmt.Fprint(c, "go on\r\n")
-						break
-					}
-				}
-				s := tls.Server(held, cfg)
-				_, _ = io.Copy(s, s)
-			}()
+			if strings.HasPrefix(line, "STARTTLS") {
+				fmt.Fprint(c, "go on\r\n")
+				break
+			}
 		}
-	}()
-	return ln.Addr().String(), func() []string {
+		s := tls.Server(held, cfg)
+		_, _ = io.Copy(s, s)
+	})
+	return addr, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return list
@@ -508,21 +496,8 @@ func TestAttackTextThatIsHTTP(t *testing.T) {
 // become one soon.
 func TestOtherProtocolsAreNotHeld(t *testing.T) {
 	l := newLab(t, testRules{"good.example:9000"})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); c.Close() }()
-		}
-	}()
-	l.serve("good.example", "203.0.113.1:9000", ln.Addr().String())
+	addr := tunneltest.Serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	l.serve("good.example", "203.0.113.1:9000", addr)
 	bind := "\x30\x20\x02\x01\x01\x60\x1b\x02\x01\x03\x04\x0ecn=a,dc=example\x80\x06secret"
 	for _, in := range []string{
 		bind, "0 \x02\x01\x01", "\x16\x09\x00\x01", "A \x01", "abc /\x02", "get\t\x00\x00", "\x80\x2e\x01", // at once

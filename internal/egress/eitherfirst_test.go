@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 func TestUnendingFirstLine(t *testing.T) {
@@ -44,22 +46,13 @@ func TestUnendingFirstLine(t *testing.T) {
 // request in single bytes arrives whole, once, or not at all.
 func TestFirstWord(t *testing.T) {
 	l := newLab(t, testRules{"good.example:2181", "good.example:9000", "good.example:9001"})
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			word := make([]byte, 4)
-			if _, err := io.ReadFull(c, word); err == nil && string(word) == "ruok" {
-				fmt.Fprint(c, "imok")
-			}
-			c.Close()
+	addr := tunneltest.Serve(t, func(c net.Conn) {
+		word := make([]byte, 4)
+		if _, err := io.ReadFull(c, word); err == nil && string(word) == "ruok" {
+			fmt.Fprint(c, "imok")
 		}
-	}()
-	l.serve("good.example", "203.0.113.1:2181", ln.Addr().String())
+	})
+	l.serve("good.example", "203.0.113.1:2181", addr)
 	c := l.mustDial("good.example", 2181)
 	fmt.Fprint(c, "ru")
 	time.Sleep(time.Millisecond) // two pieces, most times
@@ -86,24 +79,13 @@ func TestFirstWord(t *testing.T) {
 
 func TestServerSpeaksFirst(t *testing.T) {
 	l := newLab(t, testRules{"good.example:22", "good.example:5432", "good.example:9000", "closed.example:22"})
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				fmt.Fprint(c, "SSH-2.0-server\r\n")
-				b, _ := io.ReadAll(c) // to the client's half-close
-				fmt.Fprintf(c, "got %q", b)
-			}()
-		}
-	}()
+	addr := tunneltest.Serve(t, func(c net.Conn) {
+		fmt.Fprint(c, "SSH-2.0-server\r\n")
+		b, _ := io.ReadAll(c) // to the client's half-close
+		fmt.Fprintf(c, "got %q", b)
+	})
 	for _, port := range []string{"22", "9000"} {
-		l.serve("good.example", "203.0.113.1:"+port, ln.Addr().String())
+		l.serve("good.example", "203.0.113.1:"+port, addr)
 	}
 	talk := func(port uint16, text string) string {
 		c := l.mustDial("good.example", port)

@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 	"bawn.dev/bawn/internal/policy"
 )
 
@@ -340,21 +341,11 @@ func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 func TestSetRulesCuts(t *testing.T) {
 	all := testRules{"a.example:80", "b.example:22", "c.example:22 raw", "d.example:22", "10.0.0.0/8:22", "203.0.113.9:22"}
 	l := newLab(t, all)
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); c.Close() }()
-		}
-	}()
-	l.serve("b.example", "203.0.113.1:22", ln.Addr().String())
-	l.serve("c.example", "203.0.113.1:22", ln.Addr().String())
-	l.serve("d.example", "10.0.0.1:22", ln.Addr().String())
-	l.serve("", "203.0.113.9:22", ln.Addr().String())
+	addr := tunneltest.Serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	l.serve("b.example", "203.0.113.1:22", addr)
+	l.serve("c.example", "203.0.113.1:22", addr)
+	l.serve("d.example", "10.0.0.1:22", addr)
+	l.serve("", "203.0.113.9:22", addr)
 	open := map[string]net.Conn{}
 	for _, name := range []string{"b.example", "c.example", "d.example"} {
 		open[name] = l.mustDial(name, 22)

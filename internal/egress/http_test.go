@@ -17,6 +17,7 @@ import (
 
 	"bawn.dev/bawn/internal/egress/httpwire"
 	"bawn.dev/bawn/internal/egress/tlshello"
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 // TestRequestWithoutLineEnd: what some servers take for a request at the end of the
@@ -82,29 +83,19 @@ func TestFirstBytesAreBounded(t *testing.T) {
 // requests as come, and a denial among them is quick: a reset.
 func TestBlindAnswers(t *testing.T) {
 	l := newLab(t, testRules{"good.example:80"})
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	defer ln.Close()
-	go func() {
+	addr := tunneltest.Serve(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
 		for {
-			c, err := ln.Accept()
+			line, err := r.ReadString('\n')
 			if err != nil {
 				return
 			}
-			go func() {
-				r := bufio.NewReader(c)
-				for {
-					line, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if strings.HasPrefix(line, "GET") { // an answer of two lengths
-						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok\n")
-					}
-				}
-			}()
+			if strings.HasPrefix(line, "GET") { // an answer of two lengths
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok\n")
+			}
 		}
-	}()
-	l.serve("good.example", "203.0.113.1:80", ln.Addr().String())
+	})
+	l.serve("good.example", "203.0.113.1:80", addr)
 	c := l.mustDial("good.example", 80)
 	r := bufio.NewReader(c)
 	for i := range 3 * pipelined {

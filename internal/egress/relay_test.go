@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+
+	"bawn.dev/bawn/internal/egress/tunnel/tunneltest"
 )
 
 func TestUpstreamBreaks(t *testing.T) {
@@ -124,41 +126,27 @@ func (r ready) Reject()                   { r.Close() }
 
 // benchGateway serves as many bytes as asked for.
 func benchGateway(b *testing.B, kind string) (*Gateway, netip.AddrPort) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
+	addr := tunneltest.Serve(b, func(c net.Conn) {
+		head := make([]byte, 8)
+		if _, err := io.ReadFull(c, head); err != nil {
+			return
+		}
+		n := binary.BigEndian.Uint64(head)
+		if kind == "http" {
+			line, _ := bufio.NewReader(io.MultiReader(bytes.NewReader(head), c)).ReadString('\n')
+			_, _ = fmt.Sscanf(line, "GET /%d", &n)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n)
+		}
+		buf := make([]byte, 256<<10)
+		for n > 0 {
+			m, err := c.Write(buf[:min(n, uint64(len(buf)))])
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				head := make([]byte, 8)
-				if _, err := io.ReadFull(c, head); err != nil {
-					return
-				}
-				n := binary.BigEndian.Uint64(head)
-				if kind == "http" {
-					line, _ := bufio.NewReader(io.MultiReader(bytes.NewReader(head), c)).ReadString('\n')
-					_, _ = fmt.Sscanf(line, "GET /%d", &n)
-					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n)
-				}
-				buf := make([]byte, 256<<10)
-				for n > 0 {
-					m, err := c.Write(buf[:min(n, uint64(len(buf)))])
-					if err != nil {
-						return
-					}
-					n -= uint64(m)
-				}
-			}()
+			n -= uint64(m)
 		}
-	}()
-	real := netip.MustParseAddrPort(ln.Addr().String())
+	})
+	real := netip.MustParseAddrPort(addr)
 	if kind == "direct" {
 		return nil, real
 	}

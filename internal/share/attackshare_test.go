@@ -178,21 +178,11 @@ func TestAttackWorkOfThePersonInAnOpenFile(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, root, store := newKeptTest(t)
-			path := filepath.Join(root, "a")
-			writeFile(t, path, "first")
-			id := lookup(t, f, rootID, "a")
-			var out fuse.OpenOut
-			must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
-			must(t, write(f, out.Fh, 0, 0, "guest"))
-			writeFile(t, path, "the person's work")
-			again(t, f, id, out.Fh)
-			f.release(out.Fh)
-			want := readText(t, path)
-			res := undoAll(t, root, store, 1)
-			if got := readText(t, path); got != want || len(res.Kept) == 0 {
-				t.Errorf("after the undo: %q, not %q; %+v", got, want, res.Kept)
-			}
+			c := newChangedFile(t)
+			c.work()
+			again(t, c.f, c.id, c.fh)
+			c.f.release(c.fh)
+			c.checkUndo()
 		})
 	}
 }

@@ -233,6 +233,41 @@ func TestARestorePointBeginsAnew(t *testing.T) {
 	}
 }
 
+// changedFile is a file of a share that the guest has written and holds open.
+type changedFile struct {
+	t           *testing.T
+	f           *fileSystem
+	root, store string
+	id, fh      uint64 // of the guest
+}
+
+func newChangedFile(t *testing.T) *changedFile {
+	t.Helper()
+	f, root, store := newKeptTest(t)
+	writeFile(t, filepath.Join(root, "a"), "first")
+	id := lookup(t, f, rootID, "a")
+	var out fuse.OpenOut
+	must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
+	must(t, write(f, out.Fh, 0, 0, "guest"))
+	return &changedFile{t, f, root, store, id, out.Fh}
+}
+
+// work is the person's, who writes the file in place.
+func (c *changedFile) work() {
+	c.t.Helper()
+	writeFile(c.t, filepath.Join(c.root, "a"), "the person's work")
+}
+
+// checkUndo checks that an undo of all leaves the file as it is now, and tells so.
+func (c *changedFile) checkUndo() {
+	c.t.Helper()
+	want := readText(c.t, filepath.Join(c.root, "a"))
+	res := undoAll(c.t, c.root, c.store, 1)
+	if got := readText(c.t, filepath.Join(c.root, "a")); got != want || len(res.Kept) == 0 {
+		c.t.Errorf("after the undo: %q, not %q; %+v", got, want, res)
+	}
+}
+
 // TestAttackWorkOfThePersonBetweenTwoChanges: the guest changes a file, the person does, and the guest again, in
 // one session or in two, so that the file looks as the guest left it. An undo must not take the
 // person's work away.
@@ -261,25 +296,15 @@ func TestAttackWorkOfThePersonBetweenTwoChanges(t *testing.T) {
 	} {
 		for _, sessions := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s in %d", name, sessions), func(t *testing.T) {
-				f, root, store := newKeptTest(t)
-				path := filepath.Join(root, "a")
-				writeFile(t, path, "first")
-				id := lookup(t, f, rootID, "a")
-				var out fuse.OpenOut
-				must(t, f.Open(nil, &fuse.OpenIn{InHeader: header(id), Flags: unix.O_RDWR}, &out))
-				must(t, write(f, out.Fh, 0, 0, "guest"))
-				f.release(out.Fh)
-				writeFile(t, path, "the person's work")
+				c := newChangedFile(t)
+				c.f.release(c.fh)
+				c.work()
 				if sessions == 2 {
-					f.leftAll()
-					f.undo.Mark(undo.WhySession)
+					c.f.leftAll()
+					c.f.undo.Mark(undo.WhySession)
 				}
-				again(t, f, id)
-				want := readText(t, path)
-				res := undoAll(t, root, store, 1)
-				if got := readText(t, path); got != want || len(res.Kept) == 0 {
-					t.Errorf("after the undo: %q, %+v", got, res)
-				}
+				again(t, c.f, c.id)
+				c.checkUndo()
 			})
 		}
 	}

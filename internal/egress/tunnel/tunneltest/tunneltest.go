@@ -57,7 +57,7 @@ func New(t *testing.T, socks, auth bool) *Proxy {
 
 // Serve answers each connection to the returned address by f, whose end closes it, until the
 // test ends.
-func Serve(t *testing.T, f func(net.Conn)) string {
+func Serve(t testing.TB, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not block
 	if err != nil {
