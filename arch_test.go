@@ -136,6 +136,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/supervisor/publish", "control sandbox"},
 	{"internal/supervisor/hostwatch", "share"},
 	{"internal/supervisor", "control disk egress egress/audit egress/gitsign egress/gitssh egress/sshlogin inspect login memory netstack policy qemu sandbox sandbox/store secret snapshot supervisor/agent supervisor/handoff supervisor/hostwatch supervisor/publish supervisor/shareserver supervisor/vm template wire"},
+	{"internal/engine/enginetest", "control memory sandbox sandbox/store snapshot"},
 	{"internal/engine", "agents agents/registry cache compose confine control devcontainer egress egress/audit egress/gitsign egress/tunnel feature image initramfs inspect kernel login packages policy progress project qemu review sandbox sandbox/store secret session share/guard share/versions snapshot supervisor/launch supervisor/pool supervisor/publish supervisor/templatebuild transfer undo volume wire workcopy"},
 	{"internal/process", "confine engine sandbox sandbox/store share supervisor supervisor/handoff supervisor/templatebuild"},
 	{"internal/picture", ""},

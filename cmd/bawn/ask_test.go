@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/egress/audit"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/tokens"
@@ -87,22 +87,8 @@ func pretend(t *testing.T, sandboxes *store.Store, dir string) (store.Dir, *pret
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := d.Lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lock.Close() })
-	if err := d.WriteState(sandbox.State{Phase: sandbox.Running, PID: os.Getpid()}); err != nil {
-		t.Fatal(err)
-	}
-	l, err := d.Listen(store.ControlSocket)
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := &pretender{}
-	s := &http.Server{Handler: control.Handler(p), ReadHeaderTimeout: time.Minute}
-	t.Cleanup(func() { s.Close() })
-	go func() { _ = s.Serve(l) }()
+	enginetest.Serve(t, d, p)
 	return d, p
 }
 

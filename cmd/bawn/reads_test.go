@@ -34,7 +34,6 @@ func TestVerbsReadTheStoreOnce(t *testing.T) {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			sandboxes, dir := projectPlace(t) // what was read for another store does not count
 			t.Cleanup(func() { proc.Distrust(nil) })
-			t.Chdir(dir)
 			certificates := t.TempDir()
 			t.Setenv("SSL_CERT_DIR", certificates)
 			t.Setenv("SSL_CERT_FILE", filepath.Join(certificates, "ca.pem"))

@@ -3,54 +3,15 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
-	"bawn.dev/bawn/internal/memory"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
-	"bawn.dev/bawn/internal/snapshot"
 )
-
-// keep makes a snapshot of a sandbox, whose disk holds the text.
-func keep(t *testing.T, d store.Dir, name, disk string) *snapshot.Snapshot {
-	t.Helper()
-	ram, err := memory.New(1 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ram.Close()
-	from := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(from, []byte(disk), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	spec, err := d.Spec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(d.File(store.SnapshotsFolder), name)
-	draft, err := snapshot.Begin(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer draft.Discard()
-	err = errors.Join(draft.RAM(ram), draft.State(func(w io.Writer) error { _, err := w.Write([]byte("state")); return err }), draft.Disk(t.Context(), from))
-	if err == nil {
-		err = draft.Commit(t.Context(), path, snapshot.Meta{Spec: spec})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := snapshot.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 // bawnRun runs bawn and returns what it printed.
 func bawnRun(t *testing.T, args ...string) (string, error) {
@@ -70,11 +31,11 @@ func TestListShowsDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keep(t, d, "good", "disk")
-	if err := os.Remove(keep(t, d, "nodisk", "disk").Disk()); err != nil {
+	enginetest.Keep(t, d, "good", "disk")
+	if err := os.Remove(enginetest.Keep(t, d, "nodisk", "disk").Disk()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(keep(t, d, "short", "disk").Disk(), 1); err != nil {
+	if err := os.Truncate(enginetest.Keep(t, d, "short", "disk").Disk(), 1); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
@@ -114,7 +75,7 @@ func TestListCountsAll(t *testing.T) {
 	if r := look(); r.SnapshotsUsed != 0 || r.SuspendedUsed != 0 || strings.Contains(diskWords(r), "+") || r.State.Phase != sandbox.Stopped {
 		t.Errorf("before: %+v", r)
 	}
-	s := keep(t, d, "one", strings.Repeat("disk", 1<<18))
+	s := enginetest.Keep(t, d, "one", strings.Repeat("disk", 1<<18))
 	was := look()
 	if was.SnapshotsUsed < 1<<20 || !strings.Contains(diskWords(was), " + 1") {
 		t.Errorf("a snapshot takes %d: %q", was.SnapshotsUsed, diskWords(was))
@@ -126,7 +87,7 @@ func TestListCountsAll(t *testing.T) {
 	if r.SnapshotsUsed != was.SnapshotsUsed || r.SuspendedUsed > 3*4096 || r.State.Phase != sandbox.Suspended || !r.Suspended || stateWords(r) != "suspended" {
 		t.Errorf("suspended where the snapshot was made: %+v", r)
 	}
-	keep(t, d, "two", "disk")
+	enginetest.Keep(t, d, "two", "disk")
 	root := rootCommand()
 	var out, errs strings.Builder
 	root.SetOut(&out)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
@@ -19,24 +20,8 @@ import (
 // projectPlace is a home with a project directory in it, where the test stands.
 func projectPlace(t *testing.T) (sandboxes *store.Store, dir string) {
 	t.Helper()
-	home, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", home)
-	dir = filepath.Join(home, "shop")
-	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	sandboxes, dir = enginetest.Project(t)
 	t.Chdir(dir)
-	if sandboxes, err = store.Open(); err != nil {
-		t.Fatal(err)
-	}
 	return sandboxes, dir
 }
 

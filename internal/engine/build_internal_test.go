@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/lockfile"
 	"bawn.dev/bawn/internal/transfer"
@@ -26,7 +27,7 @@ func write(t *testing.T, path, text string) {
 // TestABuilderIsNotTheSandboxOfItsDirectory: it is found by builds only, one for a directory, and
 // sees the directory read-only.
 func TestABuilderIsNotTheSandboxOfItsDirectory(t *testing.T) {
-	home := TempHome(t)
+	home := enginetest.TempHome(t)
 	sandboxes, err := store.Open()
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -25,7 +26,7 @@ func forkable(t *testing.T) (*Engine, *sandbox.Spec, *snapshot.Snapshot) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := KeepSnapshot(t, d, "one", "disk")
+	s := enginetest.Keep(t, d, "one", "disk")
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func TestRestorePutsAllBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	KeepSnapshot(t, d, "one", "then")
+	enginetest.Keep(t, d, "one", "then")
 	if err := errors.Join(d.WriteSpec(&sandbox.Spec{Name: "shop", Dir: dir, Project: sandbox.Source{Host: dir, Guest: dir}, CPUs: 4}), os.WriteFile(d.File(store.DiskFile), []byte("now"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 )
@@ -61,7 +62,7 @@ func TestFork(t *testing.T) {
 	write(t, filepath.Join(was.Dir, "file"), "text")
 	s := run(t, shop)
 	s.snapshot = func(path string) error {
-		engine.KeepSnapshot(t, shop, filepath.Base(path), "disk")
+		enginetest.Keep(t, shop, filepath.Base(path), "disk")
 		return nil
 	}
 	change(t, e, shopRules, allow("a.test"))

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/sys/proc"
@@ -73,7 +74,7 @@ func TestAttackInstallSSHConfigBehindALink(t *testing.T) {
 // writes, since the environment (direnv) leads there. Verbs that connect to no server do not need them.
 func TestAttackCertificatesInAShareOfAStart(t *testing.T) {
 	dots := t.TempDir()
-	engine.TempHome(t)
+	enginetest.TempHome(t)
 	sandboxes, err := store.Open()
 	if err != nil {
 		t.Fatal(err)

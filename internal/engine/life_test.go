@@ -14,6 +14,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -34,7 +35,7 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	home := engine.TempHome(t)
+	home := enginetest.TempHome(t)
 	t.Setenv("PATH", t.TempDir())
 	p := &place{noticeC: make(chan engine.Notice, 16), shop: filepath.Join(home, "shop"), inner: filepath.Join(home, "shop", "inner")}
 	if err := os.MkdirAll(p.inner, 0o755); err != nil {
@@ -121,7 +122,7 @@ type machine struct {
 func start(t *testing.T, d store.Dir) *machine {
 	t.Helper()
 	m := &machine{d: d}
-	m.lock = serve(t, d, m)
+	m.lock = enginetest.Serve(t, d, m)
 	return m
 }
 
@@ -495,7 +496,7 @@ func TestListAsksAllAtOnce(t *testing.T) {
 			case <-t.Context().Done():
 			}
 		}
-		m.lock = serve(t, m.d, m)
+		m.lock = enginetest.Serve(t, m.d, m)
 	}
 	list, failed, err := p.List(t.Context())
 	if err != nil || len(failed) > 0 || len(list) != 2 {

@@ -5,24 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/project"
-	"bawn.dev/bawn/internal/sandbox/store"
 )
 
 // newProject is an engine in a home of its own, and a project directory there.
 func newProject(t *testing.T) (e *Engine, dir string) {
 	t.Helper()
-	home := TempHome(t)
-	dir = filepath.Join(home, "shop")
-	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sandboxes, err := store.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sandboxes, dir := enginetest.Project(t)
 	return New(sandboxes, Options{}), dir
 }
 

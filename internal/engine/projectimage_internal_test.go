@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
@@ -31,7 +32,7 @@ import (
 // buildPlace makes a project with a Dockerfile that takes its context.
 func buildPlace(t *testing.T) *projectBuild {
 	t.Helper()
-	home := TempHome(t)
+	home := enginetest.TempHome(t)
 	t.Setenv("PATH", t.TempDir()) // no QEMU: nothing starts
 	sandboxes, err := store.Open()
 	if err != nil {

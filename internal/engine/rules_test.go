@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
@@ -25,7 +25,7 @@ import (
 // a directory in it, which is stopped.
 func userPlace(t *testing.T) (e *engine.Engine, home string, shop store.Dir) {
 	t.Helper()
-	home = engine.TempHome(t)
+	home = enginetest.TempHome(t)
 	sandboxes, err := store.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -82,31 +82,8 @@ func (s *supervisor) all() []string {
 func run(t *testing.T, d store.Dir) *supervisor {
 	t.Helper()
 	s := &supervisor{}
-	serve(t, d, s)
+	enginetest.Serve(t, d, s)
 	return s
-}
-
-// serve makes a sandbox seem to run, with a service that answers for its supervisor, until
-// the test ends or the lock is closed.
-func serve(t *testing.T, d store.Dir, s control.Service) *lockfile.Lock {
-	t.Helper()
-	lock, err := d.Lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lock.Close() })
-	if err := d.WriteState(sandbox.State{Phase: sandbox.Running, PID: os.Getpid()}); err != nil {
-		t.Fatal(err)
-	}
-	l, err := d.Listen(store.ControlSocket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: control.Handler(s), ReadHeaderTimeout: time.Minute}
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(l) })
-	t.Cleanup(func() { server.Close(); serving.Wait() })
-	return lock
 }
 
 var (

@@ -17,6 +17,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/guest/accounts"
 	"bawn.dev/bawn/internal/guest/process"
 	"bawn.dev/bawn/internal/guest/sshd"
@@ -163,7 +164,7 @@ func TestWhyGone(t *testing.T) {
 		}, false},
 		{"killed", "its supervisor died", func(*testing.T, *place, store.Dir) error { return nil }, false},
 		{"suspended", "it was suspended", func(t *testing.T, _ *place, d store.Dir) error {
-			s := engine.KeepSnapshot(t, d, "one", "disk")
+			s := enginetest.Keep(t, d, "one", "disk")
 			return errors.Join(s.Clone(d.File(store.SuspendedState)), d.WriteState(sandbox.State{Phase: sandbox.Stopped}))
 		}, false},
 		{"removed", "it was removed", func(_ *testing.T, _ *place, d store.Dir) error { return d.Remove() }, true},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/policy"
 	"bawn.dev/bawn/internal/project"
 	"bawn.dev/bawn/internal/sandbox"
@@ -104,7 +105,7 @@ func TestSignIsForOneSandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := KeepSnapshot(t, d, "one", "disk")
+	s := enginetest.Keep(t, d, "one", "disk")
 	for _, now := range []bool{true, false} {
 		is := *spec
 		is.Sign = now

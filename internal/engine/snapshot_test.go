@@ -11,6 +11,7 @@ import (
 
 	"bawn.dev/bawn/internal/control"
 	"bawn.dev/bawn/internal/engine"
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
@@ -27,7 +28,7 @@ func TestRestoreVerifiesFirst(t *testing.T) {
 		"machine.state": os.Remove,
 		"disk.raw":      func(path string) error { return os.WriteFile(path, []byte("Then"), 0o600) },
 	} {
-		kept := engine.KeepSnapshot(t, shop, "one", "then")
+		kept := enginetest.Keep(t, shop, "one", "then")
 		if err := harm(filepath.Join(kept.Path, file)); err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +47,7 @@ func TestRestoreVerifiesFirst(t *testing.T) {
 	if got := read(t, own); got != "now" {
 		t.Errorf("the disk is %q", got)
 	}
-	engine.KeepSnapshot(t, shop, "one", "then")
+	enginetest.Keep(t, shop, "one", "then")
 	if err := e.RestoreSnapshot(t.Context(), "shop", "none", false); engine.ReasonOf(err) != engine.SnapshotNotFound {
 		t.Errorf("a snapshot that does not exist, of a sandbox that runs: %v", err)
 	}
@@ -61,14 +62,14 @@ func TestListOfSnapshots(t *testing.T) {
 	if list, err := e.Snapshots(""); err != nil || len(list) != 0 {
 		t.Errorf("none: %+v, %v", list, err)
 	}
-	engine.KeepSnapshot(t, shop, "good", "disk")
-	if err := os.Remove(engine.KeepSnapshot(t, shop, "nodisk", "disk").Disk()); err != nil {
+	enginetest.Keep(t, shop, "good", "disk")
+	if err := os.Remove(enginetest.Keep(t, shop, "nodisk", "disk").Disk()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(engine.KeepSnapshot(t, shop, "short", "disk").Disk(), 1); err != nil {
+	if err := os.Truncate(enginetest.Keep(t, shop, "short", "disk").Disk(), 1); err != nil {
 		t.Fatal(err)
 	}
-	engine.KeepSnapshot(t, shop, "fork.1", "disk") // of a fork that was killed
+	enginetest.Keep(t, shop, "fork.1", "disk") // of a fork that was killed
 	want := []struct{ name, err string }{{"good", ""}, {"nodisk", "no disk.raw"}, {"short", "disk.raw has 1 bytes instead of 4"}}
 	for _, of := range []string{"", "shop"} {
 		list, err := e.Snapshots(of)
@@ -96,11 +97,11 @@ func TestListOfSnapshots(t *testing.T) {
 // TestRemoveSnapshots: damaged ones too; those before one that is not there are gone.
 func TestRemoveSnapshots(t *testing.T) {
 	e, _, shop := userPlace(t)
-	engine.KeepSnapshot(t, shop, "one", "disk")
-	if err := os.RemoveAll(filepath.Join(engine.KeepSnapshot(t, shop, "two", "disk").Path, "snapshot.json")); err != nil {
+	enginetest.Keep(t, shop, "one", "disk")
+	if err := os.RemoveAll(filepath.Join(enginetest.Keep(t, shop, "two", "disk").Path, "snapshot.json")); err != nil {
 		t.Fatal(err)
 	}
-	engine.KeepSnapshot(t, shop, "three", "disk")
+	enginetest.Keep(t, shop, "three", "disk")
 	removed, err := e.RemoveSnapshots(t.Context(), "shop", []string{"two", "one", "nope", "three"})
 	var failed *engine.Error
 	if !errors.As(err, &failed) || failed.Reason != engine.SnapshotNotFound || failed.Snapshot != "nope" || failed.Sandbox != "shop" {
@@ -120,7 +121,7 @@ func TestRemoveSnapshots(t *testing.T) {
 // TestSnapshotNames: what is wrong with a name is said before the sandbox is started.
 func TestSnapshotNames(t *testing.T) {
 	e, _, shop := userPlace(t)
-	engine.KeepSnapshot(t, shop, "one", "disk")
+	enginetest.Keep(t, shop, "one", "disk")
 	for _, c := range []struct {
 		sandbox, name string
 		reason        engine.Reason
@@ -146,7 +147,7 @@ func TestCreateSnapshot(t *testing.T) {
 	e, _, shop := userPlace(t)
 	s := run(t, shop)
 	s.snapshot = func(path string) error {
-		engine.KeepSnapshot(t, shop, filepath.Base(path), "disk")
+		enginetest.Keep(t, shop, filepath.Base(path), "disk")
 		return nil
 	}
 	if name, err := e.CreateSnapshot(t.Context(), "shop", "one"); err != nil || name != "one" {

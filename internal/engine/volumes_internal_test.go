@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bawn.dev/bawn/internal/engine/enginetest"
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/volume"
@@ -63,7 +64,7 @@ func TestVolumeHasOneWriter(t *testing.T) {
 			closing(t, l, err)
 		}, false},
 		"suspended": {func(t *testing.T, d store.Dir) {
-			s := KeepSnapshot(t, d, "one", "disk")
+			s := enginetest.Keep(t, d, "one", "disk")
 			if err := os.MkdirAll(d.File(store.SuspendedFolder), 0o700); err != nil {
 				t.Fatal(err)
 			}
