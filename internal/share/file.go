@@ -249,7 +249,7 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	}
 	f.leftNameAs(&s, st)
 	f.noteMade(&s, name)
-	return f.opened(parent, name, s.slot, made{fd, record, st}, flags, out)
+	return f.opened(parent, name, s.slot, made{fd, record, st, s.judged(name)}, flags, out)
 }
 
 // openExisting is Create of a name that another process has made meanwhile. It is an Open.
@@ -280,6 +280,7 @@ type made struct {
 	fd     int
 	record *ownership
 	st     *unix.Statx_t
+	judged *string // handle.path
 }
 
 // opened makes the answer to Create. It takes over the descriptor of the file.
@@ -291,7 +292,7 @@ func (f *fileSystem) opened(parent *node, name string, slot bool, m made, flags 
 	n, err := f.tree.get(out.NodeId)
 	if err == nil {
 		var h *handle
-		if h, err = f.add(n, m.fd, flags, nil); err == nil {
+		if h, err = f.add(n, m.fd, flags, m.judged); err == nil {
 			out.Fh = h.id
 			return fuse.OK
 		}
@@ -331,7 +332,7 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 		unix.Close(fd)
 		return status(err)
 	}
-	if st := f.opened(nil, "", false, made{fd, record, st}, flags, out); st != fuse.OK || !s.private {
+	if st := f.opened(nil, "", false, made{fd, record, st, nil}, flags, out); st != fuse.OK || !s.private {
 		return st
 	}
 	f.mu.Lock()

@@ -223,6 +223,8 @@ type spotAt struct {
 	// removed is whether the guest has removed what the host has there.
 	removed bool
 	view    *view
+	// hostDir is the path of the directory on the host, as toChange has found it; empty if it was not read.
+	hostDir string
 	// entry is what undo has recorded of the name; nil when it was noted how the guest left it (keep.go).
 	entry *undo.Entry
 }
@@ -365,53 +367,45 @@ func (f *fileSystem) toChangeAt(w who, parent *node, name string, adds, isDir bo
 		return s, err
 	}
 	s.name = name
-	if !s.private && !f.tree.leads(s.view.chain) && !f.liesAt(s.dir.fd, s.view.chain.names) {
+	if s.private {
+		return s, nil
+	}
+	var here bool
+	if s.hostDir, here = f.liesAt(s.dir.fd, s.view.chain.names); !here {
 		return s, errElsewhere // what was judged is not its path any more
 	}
 	return s, nil
 }
 
-// leads reports whether a way leads to its last directory now, on the host, from the root by its names and over no link.
-// If not, or if the kernel cannot tell, liesAt decides, which costs twice as much.
-func (t *tree) leads(c chain) bool {
-	if len(c.nodes) == 0 {
-		return true
+// judged returns the path of a name in the directory that toChange has judged, if nothing applies to it, whatever the
+// host has there (handle.path). Otherwise it returns nil.
+func (s *spotAt) judged(name string) *string {
+	if s.hostDir == "" {
+		return nil
 	}
-	t.mu.Lock()
-	k := c.nodes[len(c.nodes)-1].key
-	t.mu.Unlock()
-	at := file{t.root.fd.fd, c.names[0]}
-	if len(c.names) > 1 {
-		fd, err := unix.Openat2(at.fd, strings.Join(c.names, "/"), &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-		})
-		if err != nil {
-			return false
-		}
-		defer unix.Close(fd)
-		at = file{fd: fd}
-	}
-	st, err := statAt(at.fd, at.name)
-	return err == nil && keyOf(st) == k
+	return s.view.fs.free(hostPath{strings.TrimSuffix(s.hostDir, "/") + "/" + name, append(slices.Clip(s.view.chain.names), name)})
 }
 
 // liesAt reports whether an open directory has that path now, as the host sees it. Its place may
 // have been changed by the host, or by a guest through another share. For a path that is
-// too long to be read it reports true: the walk has checked each component.
-func (f *fileSystem) liesAt(dir int, names []string) bool {
+// too long to be read it reports true, without a path: the walk has checked each component.
+func (f *fileSystem) liesAt(dir int, names []string) (path string, ok bool) {
 	root, err := pathOn(f.tree.root.fd.fd)
 	if err != nil {
-		return false
+		return "", false
+	}
+	if dir == f.tree.root.fd.fd {
+		return root, len(names) == 0
 	}
 	at, err := pathOn(dir)
 	if errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, errLongPath) {
-		return true
+		return "", true
 	}
-	if len(names) == 0 {
-		return err == nil && at == root
+	want := root
+	if len(names) > 0 {
+		want = strings.TrimSuffix(root, "/") + "/" + strings.Join(names, "/")
 	}
-	return err == nil && at == strings.TrimSuffix(root, "/")+"/"+strings.Join(names, "/")
+	return at, err == nil && at == want
 }
 
 // forgetFD gives up the descriptor of a directory, so that its next use walks to it, and of those

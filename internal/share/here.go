@@ -19,6 +19,9 @@ import (
 // (proc_pid_fd(5)). If that is not the path that was judged, it is judged again. The answer is
 // ESTALE if it is guarded or hidden there, or outside of the share.
 //
+// A request that makes or opens a file has read a path already, to judge it. The first write does not judge that again,
+// if no rule may apply to any name of it: what such rules say depends on what the host has there by then.
+//
 // The kernel's path is that of the name by which the file was opened. Where that name is gone and
 // the file has another one, that is unknown: the file is separated from it (separate.go).
 

@@ -154,7 +154,7 @@ func (f *fileSystem) metName(e *undo.Entry, s *spotAt, found *unix.Statx_t) {
 	}
 	if n != nil || found != nil {
 		if st, err = statAt(s.dir.fd, s.name); err != nil {
-			return
+			st = nil // the host has just removed it
 		}
 	}
 	f.undo.Met(e, st)

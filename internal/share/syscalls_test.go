@@ -107,11 +107,11 @@ var runtimeCalls = []string{"futex", "madvise", "nanosleep", "mmap", "munmap", "
 // mostCalls are the most system calls that a request makes, in a share without guards and undo and in one with
 // them.
 var mostCalls = map[string]struct{ plain, kept int }{
-	"create":            {6, 12},
-	"write":             {5, 7},
+	"create":            {6, 11},
+	"write":             {5, 5},
 	"next write":        {3, 4},
 	"close":             {2, 3},
-	"unlink":            {4, 9},
+	"unlink":            {4, 8},
 	"forget":            {1, 1},
 	"lookup":            {4, 4},
 	"lookup again":      {2, 2},
@@ -120,9 +120,9 @@ var mostCalls = map[string]struct{ plain, kept int }{
 	"open for writing":  {7, 7},
 	"first write":       {3, 25},
 	"close written":     {2, 2},
-	"rename":            {3, 16},
-	"mkdir":             {4, 10},
-	"rmdir":             {4, 9},
+	"rename":            {3, 14},
+	"mkdir":             {4, 9},
+	"rmdir":             {4, 8},
 	"opendir":           {4, 4},
 	"readdirplus":       {4, 4},
 	"releasedir":        {1, 1},
