@@ -36,6 +36,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/pathwalk", ""},
 	{"internal/sys/proc", "sys/fileid sys/pathwalk"},
 	{"internal/sys/proc/proctest", "sys/fileid sys/proc"},
+	{"internal/sys/mounttest", "sys/proc"},
 	{"internal/sys/regular", ""},
 	{"internal/sys/settings", "sys/proc sys/regular"},
 	{"internal/sys/proxyenv", "sys/settings"},

@@ -53,7 +53,9 @@ func (s *Store) receive(file string, archive io.Reader, limit int64, r progress.
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	st, err := reserve.Left(int(f.Fd()))
+	var disk reserve.Room
+	disk.Settle()
+	st, err := disk.Left(int(f.Fd()), uint64(max(limit, 0)))
 	if err != nil {
 		return err
 	}

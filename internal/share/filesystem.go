@@ -93,12 +93,12 @@ func newFileSystem(o Options) (*fileSystem, error) {
 		file:          o.File,
 		readOnly:      o.ReadOnly,
 		tree:          newTree(&node{key: keyOf(st), typ: unix.S_IFDIR}, fd, min(maxOpenDirs, limit/4), mounts),
-		space:         newSpace(fd),
 		owners:        newOwnerStore(),
 		handles:       map[uint64]*handle{},
 		maxHandles:    min(maxHandles, limit/2),
 		listings:      listings{max: maxListings, open: list.New()},
 	}
+	f.space = newSpace(fd, f.syncRoot)
 	if o.Limit > 0 {
 		f.space.quota = &quota{limit: uint64(o.Limit), count: f.usage}
 	}

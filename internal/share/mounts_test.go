@@ -4,55 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/mounttest"
 )
-
-// ownMounts is the variable that tells this test program that it has a mount table of its
-// own.
-const ownMounts = "BAWN_TEST_OWN_MOUNTS"
-
-// withOwnMounts runs a test in a process that may mount, and unmounts everything with its
-// end. It returns false in this process.
-func withOwnMounts(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(ownMounts) != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	c := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
-	c.Env = append(os.Environ(), ownMounts+"=1")
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		c.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		}
-	}
-	out, err := c.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		t.Errorf("%s", out)
-	case err != nil:
-		t.Skipf("no mount namespace can be made here: %v", err)
-	case bytes.Contains(out, []byte("--- SKIP")):
-		t.Skipf("%s", out)
-	default:
-		t.Logf("%s", out)
-	}
-	return false
-}
 
 // mountAt mounts until the test ends, before its folders are removed.
 func mountAt(t *testing.T, source, at, typ string, flags uintptr) error {
@@ -71,7 +32,7 @@ func mountAt(t *testing.T, source, at, typ string, flags uintptr) error {
 // TestFileSystemsOfTheKernelAreNotServed is an attack by a guest whose share holds a chroot,
 // or anything else in which the host has mounted an interface of its kernel.
 func TestFileSystemsOfTheKernelAreNotServed(t *testing.T) {
-	if !withOwnMounts(t) {
+	if !mounttest.Own(t) {
 		return
 	}
 	root := t.TempDir()
@@ -143,7 +104,7 @@ func listed(t *testing.T, f *fileSystem, dir uint64) map[string]uint64 {
 // or a file before the host mounts an interface of its kernel over it, as a build of an
 // image does.
 func TestAMountThatComesLaterIsNotServed(t *testing.T) {
-	if !withOwnMounts(t) {
+	if !mounttest.Own(t) {
 		return
 	}
 	root := t.TempDir()
@@ -197,7 +158,7 @@ func TestAMountThatComesLaterIsNotServed(t *testing.T) {
 
 // TestOtherMountsAreServed: the person mounts what they like below a share.
 func TestOtherMountsAreServed(t *testing.T) {
-	if !withOwnMounts(t) {
+	if !mounttest.Own(t) {
 		return
 	}
 	root, elsewhere := t.TempDir(), t.TempDir()

@@ -399,7 +399,8 @@ func TestOwnersWithoutAttributes(t *testing.T) {
 func TestARecordNeedsRoom(t *testing.T) {
 	f := newTest(t, Options{})
 	id := newFileAs(t, f, asHost(rootID), "f", 0o644).NodeId
-	f.space.bytes, f.space.held = 0, 1<<62
+	f.space.bytes = 0
+	f.space.room.Take(1 << 62)
 	in := fuse.SetAttrIn{}
 	in.NodeId, in.Valid, in.Uid = id, fuse.FATTR_UID, guestUID
 	if st := f.SetAttr(nil, &in, &fuse.AttrOut{}); st != fuse.Status(unix.ENOSPC) {

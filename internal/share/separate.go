@@ -193,15 +193,15 @@ func (f *fileSystem) placesOf(n *node) []place {
 
 // replace puts a copy in the place of a file, at each of the places.
 func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) error {
-	if err := f.space.take(st.Size, 1); err != nil {
+	if err := f.space.take(inodeBytes, 1); err != nil {
 		return err
 	}
-	defer f.space.give(st.Size, 1)
+	defer f.space.giveInode()
 	dir := f.tree.root.fd.fd
 	if len(places) > 0 {
 		dir = places[0].dir.fd
 	}
-	fd, discard, err := cloneFile(dir, at, st)
+	fd, discard, err := f.cloneFile(dir, at, st)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (f *fileSystem) replace(n *node, at int, st *unix.Statx_t, places []place) 
 // cloneFile makes a copy of the file at a descriptor, in a directory, with its owner, mode, times
 // and extended attributes. It has no name, or a temporary one, which discard removes. The
 // caller closes the copy.
-func cloneFile(dir, at int, st *unix.Statx_t) (fd int, discard func(), err error) {
+func (f *fileSystem) cloneFile(dir, at int, st *unix.Statx_t) (fd int, discard func(), err error) {
 	in, err := unix.Open(magic(at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return -1, nil, err
@@ -244,7 +244,7 @@ func cloneFile(dir, at int, st *unix.Statx_t) (fd int, discard func(), err error
 		return -1, nil, err
 	}
 	if unix.IoctlFileClone(out, in) != nil {
-		err = undo.CopyContents(out, in)
+		err = f.copyContents(out, in, st.Size)
 	}
 	if err == nil {
 		err = cloneAttributes(out, in, st)
@@ -261,6 +261,16 @@ func cloneFile(dir, at int, st *unix.Statx_t) (fd int, discard func(), err error
 		return -1, nil, err
 	}
 	return out, discard, nil
+}
+
+// copyContents copies the contents of an open file of a size to an empty one. A clone needs no room on
+// the disk; a copy does.
+func (f *fileSystem) copyContents(out, in int, size uint64) error {
+	if err := f.space.take(size, 0); err != nil {
+		return err
+	}
+	defer f.space.give(size, 0)
+	return undo.CopyContents(out, in)
 }
 
 // tempFile makes a file in a directory without a name, or with a temporary one where the file

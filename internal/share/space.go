@@ -35,11 +35,15 @@ type space struct {
 	looked time.Time
 	bytes  uint64 // that may be taken before looking again
 	inodes uint64
+	room   reserve.Room // of bytes
 
 	held, heldInodes uint64 // that requests have taken and not given back
 }
 
-func newSpace(fd int) *space { return &space{fd: fd} }
+// newSpace returns the space of the file system of a descriptor, which sync writes to its disk.
+func newSpace(fd int, sync func() error) *space {
+	return &space{fd: fd, room: reserve.Room{Sync: sync}}
+}
 
 // look returns the state of the host's file system, less the reserve, or of the share's own limit
 // if that leaves less.
@@ -64,14 +68,12 @@ func (s *space) refresh(bytes, inodes uint64) {
 	if time.Since(s.looked) < freshTime && s.bytes >= bytes && s.inodes >= inodes {
 		return
 	}
-	st, err := reserve.Left(s.fd)
+	st, err := s.room.Left(s.fd, bytes)
 	if err != nil {
 		return // the write itself will fail
 	}
 	s.looked = time.Now()
-	left := reserve.Bytes(&st)
-	left -= min(left, s.held)
-	s.bytes = min(left, max(freshBytes, bytes))
+	s.bytes = min(reserve.Bytes(&st), max(freshBytes, bytes))
 	limit := max(freshInodes, inodes)
 	count := reserve.Inodes(&st, limit+s.heldInodes)
 	s.inodes = min(count-min(count, s.heldInodes), limit)
@@ -93,6 +95,7 @@ func (s *space) take(bytes, inodes uint64) error {
 	s.bytes -= bytes
 	s.inodes -= inodes
 	s.held += bytes
+	s.room.Take(bytes)
 	s.heldInodes += inodes
 	return nil
 }
@@ -102,6 +105,7 @@ func (s *space) give(bytes, inodes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held -= bytes
+	s.room.Wrote(bytes)
 	s.heldInodes -= inodes
 }
 

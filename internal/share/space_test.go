@@ -9,12 +9,14 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/mounttest"
 )
 
 // TestAFloodKeepsTheReserve is an attack on the host's disk: as much as a guest can write,
 // allocate or make, in requests that are large or many at once. The reserve stays free.
 func TestAFloodKeepsTheReserve(t *testing.T) {
-	if !withOwnMounts(t) {
+	if !mounttest.Own(t) {
 		return
 	}
 	const size, inodes = 64 << 20, 20000

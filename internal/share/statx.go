@@ -58,16 +58,20 @@ func (f *fileSystem) syncFS() fuse.Status {
 	if f.readOnly {
 		return fuse.OK
 	}
+	return status(f.syncRoot())
+}
+
+func (f *fileSystem) syncRoot() error {
 	name := "."
 	if f.file != "" { // the directory is not shared
 		name = f.file
 	}
 	fd, err := unix.Openat(f.tree.root.fd.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return status(err)
+		return err
 	}
 	defer unix.Close(fd)
-	return status(f.syncs.do(func() error { return unix.Syncfs(fd) }))
+	return f.syncs.do(func() error { return unix.Syncfs(fd) })
 }
 
 // shared runs a function for several callers at once.

@@ -70,6 +70,8 @@ const (
 type room struct {
 	dir           *os.File
 	bytes, inodes uint64
+	disk          reserve.Room
+	taken         uint64 // for the entry or bytes before, which are written when take is called again
 }
 
 // room returns the room in the directory.
@@ -85,8 +87,10 @@ func (r *room) close() { r.dir.Close() }
 
 // take counts what is about to be written.
 func (r *room) take(bytes, inodes uint64) error {
+	r.disk.Wrote(r.taken)
+	r.taken = 0
 	if r.bytes < bytes || r.inodes < inodes {
-		st, err := reserve.Left(int(r.dir.Fd()))
+		st, err := r.disk.Left(int(r.dir.Fd()), bytes)
 		if err != nil {
 			return err
 		}
@@ -98,5 +102,7 @@ func (r *room) take(bytes, inodes uint64) error {
 	}
 	r.bytes -= bytes
 	r.inodes -= inodes
+	r.taken = bytes
+	r.disk.Take(bytes)
 	return nil
 }

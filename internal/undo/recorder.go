@@ -33,6 +33,7 @@ type Recorder struct {
 	at   time.Time // when it began
 	cur  *point    // nil until something changes
 	used int64     // bytes of copied contents in all points
+	disk reserve.Room
 }
 
 // point is the restore point that is being recorded.
@@ -516,7 +517,12 @@ func (r *Recorder) copyIn(p *point, in int, number uint32, size *int64) (blob, l
 	if why := r.room(p, *size); why != "" {
 		return remove(why)
 	}
-	if err := errors.Join(CopyContents(int(out.Fd()), in), sized()); err != nil {
+	taken := uint64(*size)
+	err = errors.Join(CopyContents(int(out.Fd()), in), sized())
+	r.mu.Lock()
+	r.disk.Wrote(taken)
+	r.mu.Unlock()
+	if err != nil {
 		return remove(err.Error())
 	}
 	copiedName := fmt.Sprintf("%c%d", copied, number)
@@ -526,8 +532,8 @@ func (r *Recorder) copyIn(p *point, in int, number uint32, size *int64) (blob, l
 	return copiedName, ""
 }
 
-// room takes bytes of the store, for which older points are removed if need be. It returns
-// why there is none.
+// room takes bytes of the store, for which older points are removed if need be, and of the disk, where
+// they are written next (r.disk). It returns why there is none.
 func (r *Recorder) room(p *point, size int64) string {
 	if size > MaxFile {
 		return fmt.Sprintf("it had more than %d MiB", MaxFile>>20)
@@ -550,7 +556,7 @@ func (r *Recorder) room(p *point, size int64) string {
 		}
 		r.used -= freed
 	}
-	left, err := reserve.Left(r.store)
+	left, err := r.disk.Left(r.store, uint64(size))
 	if err != nil {
 		return err.Error()
 	}
@@ -558,6 +564,7 @@ func (r *Recorder) room(p *point, size int64) string {
 		return "the host's disk is nearly full"
 	}
 	r.used += size
+	r.disk.Take(uint64(size))
 	return ""
 }
 

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/mounttest"
 )
 
 // likeFiles describes all that is in a directory.
@@ -109,6 +111,52 @@ func TestCopy(t *testing.T) {
 	}
 	if err := Remove(to); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCopyByClone: the copy of a project shares all blocks with it where the file system can do that,
+// and is the same on another file system.
+func TestCopyByClone(t *testing.T) {
+	if !mounttest.Own(t) {
+		return
+	}
+	for _, typ := range mounttest.Cloning {
+		t.Run(typ, func(t *testing.T) {
+			top := mounttest.Loop(t, typ)
+			from, to, elsewhere := filepath.Join(top, "from"), filepath.Join(top, "to"), filepath.Join(t.TempDir(), "to")
+			data := make([]byte, 4<<20)
+			for i := range data {
+				data[i] = byte(i>>12 ^ i*7)
+			}
+			at := func(name string) string { return filepath.Join(from, name) }
+			if err := errors.Join(os.MkdirAll(at("deep"), 0o750), os.WriteFile(at("one"), data, 0o640), os.WriteFile(at("deep/two"), data, 0o640),
+				os.Link(at("one"), at("deep/one again")), os.Symlink("one", at("link")), unix.Setxattr(at("one"), "user.bawn", []byte("x"), 0)); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(Copy(t.Context(), from, to), Copy(t.Context(), from, elsewhere)); err != nil {
+				t.Fatal(err)
+			}
+			was := likeFiles(t, from)
+			for _, root := range []string{to, elsewhere} {
+				if is := likeFiles(t, root); !slices.Equal(is, was) {
+					t.Errorf("the copy has\n%s\nnot\n%s", strings.Join(is, "\n"), strings.Join(was, "\n"))
+				}
+			}
+			for _, name := range []string{"one", "deep/two"} {
+				if shared, all := mounttest.Shared(t, filepath.Join(to, name)); shared != all || all < 4<<20 {
+					t.Errorf("%d bytes of %d of %s were copied", all-shared, all, name)
+				}
+				if got, err := os.ReadFile(filepath.Join(elsewhere, name)); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%s elsewhere is not the same: %v", name, err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(to, "one"), []byte("changed"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if is := likeFiles(t, from); !slices.Equal(is, was) {
+				t.Error("who writes to the copy changes the project")
+			}
+		})
 	}
 }
 

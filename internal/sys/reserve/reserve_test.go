@@ -2,9 +2,12 @@ package reserve
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bawn.dev/bawn/internal/sys/mounttest"
 )
 
 func TestWithout(t *testing.T) {
@@ -39,6 +42,74 @@ func TestLeft(t *testing.T) {
 		t.Errorf("%d blocks of %d, %v", st.Bavail, raw.Bavail, err)
 	}
 	if _, err := Left(-1); err == nil {
+		t.Error("no error")
+	}
+}
+
+// TestRoomOnBtrfs: statfs(2) does not see what was written a moment ago; a Room does, and syncs once
+// for a part of what is left, not for each piece.
+func TestRoomOnBtrfs(t *testing.T) {
+	if !mounttest.Own(t) {
+		return
+	}
+	f, err := os.Create(filepath.Join(mounttest.Loop(t, "btrfs"), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	syncs := 0
+	r := Room{Sync: func() error { syncs++; return unix.Syncfs(int(f.Fd())) }}
+	left := func(want uint64) uint64 {
+		st, err := r.Left(int(f.Fd()), want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Bytes(&st)
+	}
+	all := left(1 << 20)
+	piece := make([]byte, 1<<20)
+	for i := range 20 {
+		r.Take(uint64(len(piece)))
+		if _, err := f.WriteAt(piece, int64(i)<<20); err != nil {
+			t.Fatal(err)
+		}
+		if got := left(1 << 20); got > all-uint64(i+1)<<20 {
+			t.Errorf("%d bytes are left of %d after %d MiB", got, all, i+1)
+		}
+		r.Wrote(uint64(len(piece)))
+	}
+	if syncs != 0 {
+		t.Errorf("20 MiB of %d were synced %d times", all, syncs)
+	}
+	if got := left(all - 10<<20); got > all-20<<20 || syncs != 1 {
+		t.Errorf("%d bytes of %d are left, and it was synced %d times", got, all, syncs)
+	}
+	if got := left(all); got > all-20<<20 || syncs != 1 {
+		t.Errorf("nothing was written: %d bytes of %d are left, and it was synced %d times", got, all, syncs)
+	}
+	r.Settle()
+	if got := left(1); got > all-20<<20 || got < all-60<<20 || syncs != 2 {
+		t.Errorf("%d bytes of %d are left after it was settled, and it was synced %d times", got, all, syncs)
+	}
+}
+
+// TestRoomOfAnOPathDescriptor: it can be synced by one.
+func TestRoomOfAnOPathDescriptor(t *testing.T) {
+	fd, err := unix.Open(t.TempDir(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var r Room
+	r.Take(1 << 20)
+	if err := r.sync(fd); err != nil || r.uncounted != 1<<20 {
+		t.Errorf("%d bytes, %v", r.uncounted, err)
+	}
+	r.Wrote(1 << 20)
+	if err := r.sync(fd); err != nil || r.uncounted != 0 {
+		t.Errorf("%d bytes, %v", r.uncounted, err)
+	}
+	if err := r.sync(-1); err == nil {
 		t.Error("no error")
 	}
 }
