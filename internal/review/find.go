@@ -35,6 +35,9 @@ func (f *Finder) Find(c *undo.Change) []Finding {
 		return nil // the person has seen it
 	}
 	if below, ok := gitPath(c.Path); ok {
+		if list, ok := f.gitFile(c, below); ok {
+			return list
+		}
 		if n, ok := nameClass(inGit, below); ok && c.Now.Kind != undo.Absent && c.Now.Kind != undo.Dir {
 			return one(c, n.class, n.why)
 		}

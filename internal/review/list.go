@@ -27,7 +27,7 @@ var byName = flatten([]group{
 		"packages.lock.json", "mix.lock", "pubspec.lock", "Podfile.lock", "Package.resolved", "MODULE.bazel.lock", ".terraform.lock.hcl",
 	}},
 	{Build, "package managers run or obey it", []string{
-		".npmrc", ".yarnrc", ".yarnrc.yml", ".pnp.cjs", ".pnp.loader.mjs", ".pnpmfile.cjs", ".pnpmfile.mjs", "pnpm-workspace.yaml", ".yarn/releases/*", ".yarn/plugins/*/*",
+		".npmrc", ".yarnrc", ".yarnrc.yml", ".pnp.cjs", ".pnp.loader.mjs", ".pnpmfile.cjs", ".pnpmfile.mjs", "pnpm-workspace.yaml", ".yarn/releases/*", ".yarn/plugins/*/*", ".yarn/sdks/*", ".yarn/sdks/*/*", ".yarn/sdks/*/*/*",
 		"bunfig.toml", "deno.json", "deno.jsonc", "binding.gyp", "composer.json", "Gemfile", "*.gemspec", "Pipfile", "pip.conf", "Brewfile",
 		"go.mod", "go.work", "Package.swift", "mix.exs", "pubspec.yaml", "nuget.config", "*.nuspec",
 	}},
@@ -37,7 +37,7 @@ var byName = flatten([]group{
 		"BUILD", "BUILD.bazel", "WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel", ".bazelrc", "*.bzl", "BUCK", "build.ninja", "Earthfile", "magefile.go",
 		"Cargo.toml", "build.rs", ".cargo/config", ".cargo/config.toml", "rust-toolchain", "rust-toolchain.toml", "build.zig",
 		"pom.xml", ".mvn/*", ".mvn/wrapper/*", "build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties", "gradle/wrapper/*", "init.gradle", "*.sbt", "project/plugins.sbt",
-		"*.csproj", "*.fsproj", "*.vbproj", "*.vcxproj", "*.props", "*.targets", "*.sln", ".bazelversion", "tools/bazel", "flake.nix", "shell.nix", "default.nix", "devenv.nix", "Vagrantfile",
+		"*.csproj", "*.fsproj", "*.vbproj", "*.vcxproj", "*.props", "*.targets", "*.sln", ".bazelversion", "tools/bazel", "flake.nix", "shell.nix", "default.nix", "devenv.nix", "devenv.yaml", "devbox.json", ".flox/env/*", "pixi.toml", "environment.yml", "Vagrantfile",
 		"Dockerfile", "Dockerfile.*", "*.dockerfile", "Containerfile", "compose.yml", "compose.yaml", "compose.*.yml", "compose.*.yaml", "docker-compose*.yml", "docker-compose*.yaml", "skaffold.yaml", "Tiltfile", "*.tf", "*.pkr.hcl",
 	}},
 	{Build, "tests, linters and editors run it", []string{
@@ -46,7 +46,7 @@ var byName = flatten([]group{
 		"*.config.js", "*.config.cjs", "*.config.mjs", "*.config.ts", "*.config.mts", "*.config.cts", "Gruntfile.js", "gulpfile.js", "gulpfile.ts", "gulpfile.mjs", "Jakefile", ".mocharc.js", "karma.conf.js",
 		".pre-commit-config.yaml", ".pre-commit-hooks.yaml", "lefthook.yml", ".lefthook.yml", ".lefthook/*", ".lintstagedrc*", ".huskyrc*", ".simple-git-hooks.*", ".overcommit.yml", ".golangci.yml", ".golangci.yaml",
 		".watchmanconfig", ".rspec", ".irbrc", ".pryrc", ".perlcriticrc", ".Rprofile", ".Renviron", ".ocamlinit", ".ghci", "*.code-snippets", ".editorconfig.js", ".tmux.conf", ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", "desktop.ini", "*.desktop", ".directory", ".screenrc", ".inputrc",
-		"startup.m", ".python-version", "mise/config.toml", ".user.ini", ".htaccess", "web.config", "profile_default/startup/*",
+		"startup.m", ".python-version", "*-gdb.py", "*-gdb.gdb", ".ctags", ".ctags.d/*", ".gutctags", ".projections.json", ".config/nextest.toml", ".tmuxinator.yml", ".tmuxp.yaml", ".overmind.env", "mise/config.toml", ".user.ini", ".htaccess", "web.config", "profile_default/startup/*",
 	}},
 	{Build, "agents that you run on the host obey it", []string{
 		"AGENTS.md", "AGENTS.override.md", "CLAUDE.md", "CLAUDE.local.md", "GEMINI.md", "QWEN.md", ".claude/rules/*", ".cursorrules", ".cursor/rules/*", ".windsurfrules", ".windsurf/rules/*",
@@ -55,6 +55,7 @@ var byName = flatten([]group{
 	{Git, "git fetches what it names at the next submodule update", []string{".gitmodules"}},
 	{Git, "chooses where Git LFS and Gerrit send to", []string{".lfsconfig", ".gitreview"}},
 	{Git, "chooses filters and merge drivers", []string{".gitattributes"}},
+	{Git, "git log shows other names of authors", []string{".mailmap"}},
 })
 
 // inGit lists what git on the host goes by in a directory .git, from there. Hooks and
@@ -62,7 +63,10 @@ var byName = flatten([]group{
 var inGit = flatten([]group{
 	{Git, "has commands that git runs when the rebase is continued", []string{"rebase-merge/*", "rebase-apply/*", "sequencer/*", "worktrees/*/rebase-merge/*"}},
 	{Git, "lends objects of another repository", []string{"objects/info/alternates", "objects/info/http-alternates"}},
-	{Git, "git shows other contents than the commits have", []string{"refs/replace/*", "info/grafts", "shallow"}},
+	{Git, replaced, []string{"refs/replace/*", "info/grafts", "shallow"}},
+	{Git, "git log goes by it, not by the commits (git commit-graph verify compares them)", []string{"objects/info/commit-graph", "objects/info/commit-graphs/*"}},
+	{Git, "git settles conflicts of a merge by it", []string{"rr-cache/*/*"}},
+	{Git, "references in a form that is not looked through: git replace --list names what is replaced", []string{"reftable/tables.list"}},
 	{Git, "git status leaves out what it names", []string{"info/exclude", "info/sparse-checkout"}},
 	{Git, "changes what git does here", []string{"info/*", "modules/*", "worktrees/*/*", "branches/*", "remotes/*"}},
 })
