@@ -55,7 +55,7 @@ func changesOf(f *fileSystem, fh, id uint64) map[string]func() fuse.Status {
 // makes of it what it runs (git's config.lock becomes config), or moves it out of the project.
 func TestAttackAFileThatTheHostMovesToItsPlace(t *testing.T) {
 	for _, c := range []struct{ name, from, to string }{
-		{"a lock file of git", ".git/config.lock", ".git/config"},
+		{"a file beside it", ".git/config.x1y2z3", ".git/config"},
 		{"a draft", "draft", ".envrc"},
 		{"below a directory that is renamed", "drafts/tasks.json", ".vscode/tasks.json"},
 		{"out of the project", "draft", "../outside/bin"},

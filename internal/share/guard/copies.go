@@ -55,3 +55,20 @@ func originals(name string) []string {
 	}
 	return list
 }
+
+// savedEnds are what stands after the name of a file while a program writes what is then renamed to it: git's
+// and Mercurial's locks, and the names of IDEs of JetBrains and of many libraries. Who writes there writes the file.
+// Names with something random in them are not known.
+var savedEnds = []string{".lock", ".tmp", ".temp", ".new", "___jb_tmp___", ".__jb_tmp__"}
+
+// saves returns the names of files, folded, of which one with a folded name may be the next contents. HEAD, which
+// git saves with each commit, names no program.
+func saves(name string) []string {
+	var list []string
+	for _, end := range savedEnds {
+		if of, ok := strings.CutSuffix(name, end); ok && of != "" && of != "head" {
+			list = append(list, of)
+		}
+	}
+	return list
+}

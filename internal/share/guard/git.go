@@ -1,13 +1,21 @@
 package guard
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // gitNames are names, folded, that matter in a directory of git.
 var gitNames = map[string]bool{
 	"head": true, "config": true, "config.worktree": true, "hooks": true, "commondir": true, "gitdir": true,
 	"attributes": true, ".git": true, "objects": true, "alternates": true, "http-alternates": true, "remotes": true, "branches": true,
 	"rebase-merge": true, "rebase-apply": true, "sequencer": true, "worktrees": true,
+	"bisect_names": true, "bisect_start": true, "bisect_log": true, "bisect_terms": true, "bisect_run": true,
+	"bisect_first_parent": true, "bisect_ancestors_ok": true, "bisect_expected_rev": true, "bisect_head": true,
 }
+
+// bisection begins the names of those of gitNames that are the state of a bisection.
+const bisection = "bisect_"
 
 // belowGit reports whether a directory is one named .git or lies below one, and the way from
 // there.
@@ -46,7 +54,7 @@ func (r *Rules) inGit(p Place, dir []string, name string) bool {
 		return name == "commondir" || name == "objects"
 	case name == "config", name == "config.worktree", name == "hooks", name == "commondir":
 		return true
-	case name == "remotes", name == "branches", name == "rebase-merge", name == "rebase-apply", name == "sequencer":
+	case name == "remotes", name == "branches", name == "rebase-merge", name == "rebase-apply", name == "sequencer", strings.HasPrefix(name, bisection):
 		return !inReferences(p, below)
 	case name == "worktrees": // else the host's git prunes those of the guest, whose file .git it does not see
 		return !p.Has(p.Name) && !inReferences(p, below)
@@ -70,6 +78,9 @@ func inReferences(p Place, below []string) bool {
 
 // lookAlike is inGit in a directory that is no repository by its name.
 func lookAlike(p Place, name string) bool {
+	if strings.HasPrefix(name, bisection) {
+		name = "sequencer" // the same holds
+	}
 	switch name {
 	case "head":
 		exact := p.Name == "HEAD" || p.Folds

@@ -212,7 +212,7 @@ func (r *Rules) Candidate(name string) bool {
 		return true
 	}
 	name = foldOn(true, name)
-	return r.candidate(name) || slices.ContainsFunc(originals(name), r.candidate)
+	return r.candidate(name) || slices.ContainsFunc(originals(name), r.candidate) || slices.ContainsFunc(saves(name), r.candidate)
 }
 
 func (r *Rules) candidate(name string) bool {
@@ -228,7 +228,7 @@ func (r *Rules) AsksMade(name string) bool {
 	if name == "gitdir" || name == "config" {
 		return true
 	}
-	return slices.ContainsFunc(append(originals(name), name), func(name string) bool {
+	return slices.ContainsFunc(slices.Concat(originals(name), saves(name), []string{name}), func(name string) bool {
 		asks := func(rule *Rule) bool { return rule.holds != nil || rule.there }
 		return slices.ContainsFunc(r.names[name], asks) || r.globs.find(name, asks) != nil
 	})
@@ -242,6 +242,15 @@ func (r *Rules) Judge(p Place) (Kind, *Rule) {
 	}
 	kind, rule := r.judge(p)
 	if kind == Free || kind == Noted {
+		for _, name := range saves(foldOn(p.Folds, p.Name)) {
+			q := p
+			q.Name = name
+			if k, of := r.judge(q); k == Guarded && !r.free.match(q) {
+				kind, rule = k, of
+			}
+		}
+	}
+	if kind != Hidden {
 		for _, name := range originals(foldOn(p.Folds, p.Name)) {
 			q := p
 			q.Name = name

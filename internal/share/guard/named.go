@@ -28,6 +28,9 @@ var hookFiles = []string{
 // namedByConfig returns the files and directories of a project that its hooks, its .envrc and the
 // configuration of mise name.
 func namedByConfig(root string) (list []string) {
+	if _, err := os.Lstat(filepath.Join(root, ".git", "safe")); err == nil { // the person has marked the project, see the rule of .git/safe
+		list = append(list, filepath.Join(root, "bin"))
+	}
 	eachFile(root, agentFiles, func(text string) {
 		var value any
 		if json.Unmarshal([]byte(text), &value) != nil {

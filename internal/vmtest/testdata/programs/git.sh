@@ -71,3 +71,26 @@ wait
 grep -hv 'index.lock' errors.* && exit 1
 is 31 "$(git rev-list --count HEAD)"
 git fsck --full --strict --no-progress
+
+### references in a reftable
+# A repository whose references are in one binary file: branches, a rebase, a working tree, gc and fsck.
+git init -q --ref-format=reftable -b main r
+cd r
+git config user.name n
+git config user.email e@x.test
+for i in 1 2 3; do echo $i >f$i; git add .; git commit -qm $i; done
+git switch -qc topic HEAD~1
+echo t >t
+git add t
+git commit -qm t
+git rebase -q main
+git worktree add -q ../w main
+git -C ../w commit -q --allow-empty -m w
+for i in $(seq 20); do git branch b$i; done
+git branch -q -D b7
+git gc -q
+git fsck --strict
+is "t 3 2 1" "$(git log --format=%s | xargs)"
+is "w" "$(git log -1 --format=%s main)"
+is 21 "$(git for-each-ref refs/heads | grep -vc /main)"
+[ ! -e .git/packed-refs ]
