@@ -273,6 +273,8 @@ func TestAttackOtherAccountInTheClear(t *testing.T) {
 			{"/?a=1;token=of-the-attacker-long", "X-Plain", "1"},
 			{"/" + testStandIn, "X-Plain", "1"},
 			{"/?q=" + testStandIn, "X-Plain", "1"},
+			{"/", "Content-Type", "application/x-www-form-urlencoded"},
+			{"/", "content-type", "Multipart/Form-Data; boundary=b"},
 		} {
 			client := l.client()
 			client.Transport.(*http.Transport).Protocols = protocols

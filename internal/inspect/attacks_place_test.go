@@ -52,3 +52,31 @@ func TestAttackFieldsThatEndAtNUL(t *testing.T) {
 		t.Error("a request passed")
 	}
 }
+
+// TestAttackKeyAsUser: services that take their key as the user of Basic authentication do not look at the password, in which the
+// placeholder may be.
+func TestAttackKeyAsUser(t *testing.T) {
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
+	for _, key := range []string{"sk_live_4eC39HqLyjWDarjtT1zdp7dc", "test_Q2hhcmdlYmVlS2V5c0FyZUxvbmc", "0123456789abcdef0123456789abcdef", "aB+dEfGhIjKlMnOpQrStUvWx", "ghp_ATTACKERATTACKERATTACKERATTACKER0123"} {
+		for _, header := range []string{"Authorization", "X-Api-Auth"} {
+			res, page := p.do(p.client("h2"), request(t, "POST", "/", nil, header, "Basic "+b64(key+":"+standIn)))
+			if res.StatusCode != http.StatusForbidden || !strings.Contains(page, "--basic") {
+				t.Errorf("%s: %d %s", key, res.StatusCode, page)
+			}
+		}
+	}
+	if s.count() > 0 {
+		t.Error(s.count(), "requests passed")
+	}
+	for _, user := range []string{"me", "x-access-token", "oauth2accesstoken", "gitlab+deploy-token-12345678", "first.last@department.example.org", "my-very-long-organization-bot-1", "robot$library+builder", "_json_key"} {
+		if res, page := p.do(p.client("h2"), request(t, "POST", "/", nil, "Authorization", "Basic "+b64(user+":"+standIn))); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", user, res.StatusCode, page)
+		}
+	}
+	// The person may name the user, whatever it looks like.
+	p = newPlace(t, s, bothProtocols, bound(secret.Place{Where: secret.InBasic, Arg: "0123456789abcdef0123456789abcdef"}))
+	if res, page := p.do(p.client("h2"), request(t, "POST", "/", nil, "Authorization", "Basic "+b64("0123456789abcdef0123456789abcdef:"+standIn))); res.StatusCode != http.StatusOK {
+		t.Error(res.StatusCode, page)
+	}
+}

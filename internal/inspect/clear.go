@@ -11,8 +11,8 @@ import (
 
 // RefusedInClear returns why the head of a request in plain HTTP must not be sent to a host; nil: it
 // may. No secret is put into plain HTTP. But a host that has one, on whatever port, is not to
-// be reached there with the placeholder or with the credential of another account. target is the
-// request target as it is sent. It may run concurrently.
+// be reached there with the placeholder or with the credential of another account, nor with a form, which
+// may have one. target is the request target as it is sent. It may run concurrently.
 func (i *Inspector) RefusedInClear(name string, port uint16, target string, header iter.Seq2[string, string]) error {
 	list, err := i.bindings()
 	if err != nil {
@@ -35,8 +35,12 @@ func (i *Inspector) RefusedInClear(name string, port uint16, target string, head
 		if carried := inName(j.all, name); carried != "" {
 			return j.misplaced(carried, "the name of a header")
 		}
-		if _, err := j.header(textproto.CanonicalMIMEHeaderKey(name), v); err != nil {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if _, err := j.header(name, v); err != nil {
 			return err
+		}
+		if !other && name == "Content-Type" && isForm([]string{v}) {
+			return forbidden("a form in plain HTTP is not looked into, and may have another credential than the secret for %s: use TLS, or the user sets the secret with --other-credentials", j.s.t.Name)
 		}
 	}
 	return nil

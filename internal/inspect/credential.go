@@ -69,6 +69,34 @@ func inHeader(placeholder, v string) (with func(value string) string, ok bool) {
 	return nil, false
 }
 
+// keyLength is the length from which on the user of Basic authentication may be a key, in bytes.
+const keyLength = 20
+
+// isKeyAsUser reports whether a header holds the placeholder as the password of Basic authentication, and a user that looks
+// like a key: some services take their key as the user and no notice of the password. No name of a person, a program or a
+// role has as many digits, or capitals among small letters; the ID of a pair of keys may.
+func isKeyAsUser(placeholder, v string) bool {
+	scheme, rest := cutScheme(v)
+	if !strings.EqualFold(scheme, "basic") {
+		return false
+	}
+	user, _, isPass, ok := basic(placeholder, rest)
+	if !ok || !isPass {
+		return false
+	}
+	count := func(from, to rune) (n int) {
+		for _, c := range user {
+			if c >= from && c <= to {
+				n++
+			}
+		}
+		return n
+	}
+	numbered := strings.ContainsAny(user, "+$") // as the users of deploy tokens of GitLab and robots of Harbor
+	return secret.HasIssued(user) || len(user) >= keyLength && !strings.Contains(user, "@") &&
+		(count('0', '9') >= 4 && !numbered || count('A', 'Z') >= 3 && count('a', 'z') >= 3)
+}
+
 // basic reads the credential of Basic authentication (RFC 7617). ok: the password is the
 // placeholder (isPass), or the user is and the password is nothing of its own, as git and
 // pip send tokens.

@@ -395,6 +395,9 @@ func inName(all *needles, name string) string {
 func (j *judgement) header(name, v string) (string, error) {
 	for i := range j.bound {
 		if with, ok := placed(&j.bound[i], name, v); ok {
+			if b := &j.bound[i]; b.Place.Where != secret.InBasic && !j.other && isKeyAsUser(b.Placeholder, v) {
+				return "", forbidden("the user beside the placeholder of the secret %s may be another credential: for a service that needs both, the user sets the secret with --basic USER", b.Name)
+			}
 			value, err := j.value(&j.bound[i])
 			if err != nil {
 				return "", err
