@@ -63,3 +63,23 @@ func TestAttackCodingOfAnAnswerForThisConnection(t *testing.T) {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
 }
+
+// TestAttackCodingThatTheServerIgnores: most servers take no notice of the content coding of a request, and read the body as it is. A
+// body in gzip is both: what it decodes to, and what stands in the head of the format or in a block that is not compressed.
+func TestAttackCodingThatTheServerIgnores(t *testing.T) {
+	const form = "application/x-www-form-urlencoded"
+	s := &seen{}
+	p := newPlace(t, s, bothProtocols, bound(secret.Place{}), boundElsewhere())
+	for name, r := range map[string]*http.Request{
+		"another account": request(t, "POST", "/", strings.NewReader(gzippedNamed(t, "&access_token=of-the-attacker&b=", "a=1")), "Content-Type", form, "Content-Encoding", "gzip"),
+		"a frame to skip": request(t, "POST", "/", strings.NewReader("\x50\x2a\x4d\x18\x1d\x00\x00\x00&access_token=of-the-attacker"+zstded("a=1")), "Content-Type", form, "Content-Encoding", "zstd"),
+		"a placeholder":   request(t, "POST", "/", strings.NewReader(gzippedNamed(t, elsewhere, "a=1")), "Content-Type", "text/plain", "Content-Encoding", "gzip"),
+	} {
+		if res, page := p.do(p.client("h2"), r); res.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %d %s", name, res.StatusCode, page)
+		}
+	}
+	if res, page := p.do(p.client("h2"), request(t, "POST", "/", strings.NewReader(gzippedNamed(t, "form.txt", "a=1")), "Content-Type", form, "Content-Encoding", "gzip")); res.StatusCode != http.StatusOK {
+		t.Error(res.StatusCode, page)
+	}
+}

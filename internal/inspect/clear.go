@@ -31,6 +31,8 @@ func (i *Inspector) RefusedInClear(name string, port uint16, target string, head
 	if err := j.target(target); err != nil {
 		return err
 	}
+	var kinds []string
+	body := false
 	for name, v := range header {
 		if carried := inName(j.all, name); carried != "" {
 			return j.misplaced(carried, "the name of a header")
@@ -39,9 +41,15 @@ func (i *Inspector) RefusedInClear(name string, port uint16, target string, head
 		if _, err := j.header(name, v); err != nil {
 			return err
 		}
-		if !other && name == "Content-Type" && isForm([]string{v}) {
-			return forbidden("a form in plain HTTP is not looked into, and may have another credential than the secret for %s: use TLS, or the user sets the secret with --other-credentials", j.s.t.Name)
+		switch name {
+		case "Content-Type":
+			kinds = append(kinds, v)
+		case "Content-Length", "Transfer-Encoding":
+			body = body || v != "0"
 		}
+	}
+	if !other && (isForm(kinds) || body && strings.Join(kinds, "") == "") { // see formTypes
+		return forbidden("a form in plain HTTP is not looked into, and may have another credential than the secret for %s: use TLS, or the user sets the secret with --other-credentials", j.s.t.Name)
 	}
 	return nil
 }

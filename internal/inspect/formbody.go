@@ -3,6 +3,7 @@ package inspect
 import (
 	"bytes"
 	"mime"
+	"net/http"
 	"strings"
 )
 
@@ -50,13 +51,26 @@ const (
 // isForm reports whether a body with these Content-Types is a form.
 func isForm(contentTypes []string) bool { return formKind(contentTypes) != "" }
 
+// formTypes are the Content-Types of a request's body as servers take them: Rack and older Python take the body of a POST without
+// one for a form.
+func formTypes(r *http.Request) []string {
+	types := r.Header.Values("Content-Type")
+	if strings.Join(types, "") == "" && strings.EqualFold(r.Method, http.MethodPost) {
+		return []string{urlencoded}
+	}
+	return types
+}
+
 // formKind returns the first of these Content-Types that is one of a form, or "".
 func formKind(contentTypes []string) string {
 	for _, t := range contentTypes {
 		for one := range strings.SplitSeq(t, ",") {
 			kind, _, _ := strings.Cut(one, ";")
-			if kind = strings.ToLower(strings.TrimSpace(kind)); kind == urlencoded || kind == multipart {
+			switch kind = strings.ToLower(strings.TrimSpace(kind)); kind {
+			case urlencoded:
 				return kind
+			case multipart, "multipart/mixed", "multipart/related": // Rack and Go read the fields of these, too
+				return multipart
 			}
 		}
 	}

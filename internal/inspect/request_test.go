@@ -345,7 +345,11 @@ func TestOtherCredentialsInForms(t *testing.T) {
 		{form, "", "a=1&+access_token=of-the-attacker", false}, // PHP takes off spaces, and makes _ of those within
 		{form, "", "a=1&%20access%20token=of-the-attacker", false},
 		{form, "", "a=1&access_token%00_type=of-the-attacker", false}, // what C reads ends at NUL
-		{form, "", "a=1;access_token=of-the-attacker", false},         // CGI.pm, older Python
+		{"", "", "a=1&access_token=of-the-attacker", false},           // Rack, cgi.py
+		{"multipart/mixed; boundary=b", "", part("access_token", "of-the-attacker") + "--b--", false},
+		{"multipart/related; boundary=b", "", part("access_token", "of-the-attacker") + "--b--", false},
+		{"multipart/related; boundary=b", "", "--b\r\nContent-Type: application/json\r\n\r\n{\"name\":\"access_token\"}\r\n--b\r\n\r\naccess_token=x\r\n--b--", true},
+		{form, "", "a=1;access_token=of-the-attacker", false}, // CGI.pm, older Python
 		{parts, "", part("access_token\x00type", "of-the-attacker") + "--b--", false},
 		{form, "", `{"a":"how do I send my access token=x; with spaces"}`, true},
 		{parts, "", part("a", long) + part("token", "of-the-attacker-long") + "--b--", false},

@@ -45,11 +45,19 @@ func (j *judgement) body(r *http.Request) error {
 			return forbidden("the request's body cannot be looked into: %v", err)
 		}
 		context.AfterFunc(j.ctx, d.close) // also of a request that is refused before its body is read
+		// Most servers take no notice of the coding of a request: as it is, the body must not be more than it decodes to.
+		raw := lookers{j.formLooker(r), j.placeholderLooker(r)}
+		look := func(p []byte, final bool) (*refusal, error) {
+			if why := raw.look(p, final); why != nil {
+				return why, nil
+			}
+			return d.feed(p, final)
+		}
 		if j.chunked() {
-			j.chunkedBody(r, d.feed, d.close)
+			j.chunkedBody(r, look, d.close)
 			return nil
 		}
-		r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: d.feed, end: d.close}
+		r.Body = &judgedBody{src: r.Body, refuse: j.refuseBody(r), look: look, end: d.close}
 		return nil
 	}
 	if j.chunked() {
@@ -95,7 +103,7 @@ func (l lookers) look(p []byte, final bool) *refusal {
 // refused, where it stands for a credential, and so is one whose place is the body.
 func (j *judgement) placeholderLooker(r *http.Request) looker {
 	refused := j.all
-	if len(j.bound) > 0 && !isForm(r.Header.Values("Content-Type")) {
+	if len(j.bound) > 0 && !isForm(formTypes(r)) {
 		refused = needlesOf(slices.DeleteFunc(slices.Clone(j.list), func(b secret.Bound) bool {
 			return b.IsFor(j.s.t.Name, j.s.t.Port) && b.Place.Where != secret.InBody
 		}))
@@ -114,7 +122,7 @@ func (j *judgement) formLooker(r *http.Request) looker {
 	if j.other {
 		return nil
 	}
-	l := newFormLooker(r.Header.Values("Content-Type"), func(name, value string) bool {
+	l := newFormLooker(formTypes(r), func(name, value string) bool {
 		return (isCredentialField(j.s.t.Name, name, value) || secret.HasIssued(value)) && carries(j.all, value) == ""
 	})
 	if l == nil {
