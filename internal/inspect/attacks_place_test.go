@@ -43,7 +43,7 @@ func TestAttackHeadersThatAreKept(t *testing.T) {
 func TestAttackFieldsThatEndAtNUL(t *testing.T) {
 	s := &seen{}
 	p := newPlace(t, s, bothProtocols, bound(secret.Place{}))
-	for _, query := range []string{"access_token%00_type=of-the-attacker", "key%00x=of-the-attacker-0123456789", "%20key%20=of-the-attacker-0123456789"} {
+	for _, query := range []string{"access_token%00_type=of-the-attacker", "key%00x=of-the-attacker-0123456789", "%20key%20=of-the-attacker-0123456789", "%u0074oken=of-the-attacker-0123456789", "tok%65n%00%zz=of-the-attacker-0123456789"} {
 		if res, page := p.do(p.client("h2"), request(t, "GET", "/?a=1&"+query, nil)); res.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %d %s", query, res.StatusCode, page)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -77,6 +78,31 @@ func formKind(contentTypes []string) string {
 	return ""
 }
 
+// charsets are those in which ASCII characters are themselves.
+var charsets = []string{
+	"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "iso-8859-2", "iso-8859-15", "latin1", "windows-1250", "windows-1251", "windows-1252",
+	"shift_jis", "euc-jp", "euc-kr", "gb2312", "gbk", "gb18030", "big5",
+}
+
+// otherCharset returns a charset in these Content-Types that is none of charsets, or "". ASP.NET reads the fields of a form and of
+// the query in it, such as EBCDIC.
+func otherCharset(contentTypes []string) string {
+	rest := strings.ToLower(strings.Join(contentTypes, ";"))
+	for found := true; found; {
+		if _, rest, found = strings.Cut(rest, "charset"); !found {
+			break
+		}
+		value, ok := strings.CutPrefix(strings.TrimSpace(rest), "=")
+		if end := strings.IndexAny(value, ";,"); end >= 0 {
+			value = value[:end]
+		}
+		if value = strings.Trim(value, " \t\"'"); ok && !slices.Contains(charsets, value) {
+			return value
+		}
+	}
+	return ""
+}
+
 // feed takes the next bytes, and returns the name of the first field that is a credential.
 func (l *formLooker) feed(b []byte, final bool) string {
 	ends := "&;" // for some servers a semicolon ends a field, too
@@ -145,7 +171,12 @@ func (l *formLooker) readHead() {
 		return
 	}
 	_, params, err := mime.ParseMediaType(l.head[len(partHead):])
-	l.name, l.unread = params["name"], err != nil
+	l.name, l.unread = strings.Trim(params["name"], "'"), err != nil // PHP reads single quotes
+	if word, err := new(mime.WordDecoder).DecodeHeader(l.name); err == nil {
+		l.name = word // Tomcat reads words as those of mail (RFC 2047)
+	} else {
+		l.unread = true
+	}
 }
 
 func isPartHead(line string) bool {

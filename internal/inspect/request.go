@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"bawn.dev/bawn/internal/secret"
 	"bawn.dev/bawn/internal/tokens"
@@ -346,12 +347,25 @@ func (j *judgement) field(f string) error {
 	return nil
 }
 
-// unescaped decodes a part of a query; what is no escape stays.
+// unescaped decodes a part of a query; what is no escape stays. It reads %u0041 as well, as ASP does.
 func unescaped(s string) string {
 	if u, err := url.QueryUnescape(s); err == nil {
 		return u
 	}
-	return s
+	b, out := []byte(strings.ReplaceAll(s, "+", " ")), []byte(nil)
+	for len(b) > 0 {
+		c, n, _ := readAnyEscape(b)
+		switch {
+		case b[0] != '%' || n == 0:
+			out, n = append(out, b[0]), 1
+		case n == len("%41"):
+			out = append(out, byte(c))
+		default:
+			out = utf8.AppendRune(out, c)
+		}
+		b = b[n:]
+	}
+	return string(out)
 }
 
 // foreign is the refusal of a credential that is no secret of bawn's.
@@ -371,6 +385,10 @@ func (j *judgement) headers(r *http.Request) error {
 			}
 			values[i] = with
 		}
+	}
+	types := formTypes(r)
+	if set := otherCharset(types); set != "" && !j.other && (isForm(types) || r.URL.RawQuery != "") {
+		return forbidden("fields in the charset %.40q are not looked into for other credentials: use UTF-8, or the user sets the secret with --other-credentials", set)
 	}
 	for name := range r.Trailer {
 		if isCredential(textproto.CanonicalMIMEHeaderKey(name)) {

@@ -349,6 +349,12 @@ func TestOtherCredentialsInForms(t *testing.T) {
 		{"multipart/mixed; boundary=b", "", part("access_token", "of-the-attacker") + "--b--", false},
 		{"multipart/related; boundary=b", "", part("access_token", "of-the-attacker") + "--b--", false},
 		{"multipart/related; boundary=b", "", "--b\r\nContent-Type: application/json\r\n\r\n{\"name\":\"access_token\"}\r\n--b\r\n\r\naccess_token=x\r\n--b--", true},
+		{parts, "", "--b\r\nContent-Disposition: form-data; name='access_token'\r\n\r\nof-the-attacker\r\n--b--", false},                 // PHP
+		{parts, "", "--b\r\nContent-Disposition: form-data; name=\"=?utf-8?Q?access=5Ftoken?=\"\r\n\r\nof-the-attacker\r\n--b--", false}, // Tomcat
+		{form + "; charset=ibm037", "", "%81%83%83%85%A2%A2m%A3%96%92%85%95=of-the-attacker", false},                                     // ASP.NET
+		{form + `; charset="UTF-8"`, "", "a=1", true},
+		{form, "", "%u0061ccess%u005ftoken=of-the-attacker", false}, // ASP.NET
+		{form, "", "acc%65ss_tok%65n%00%zz%=of-the-attacker", false},
 		{form, "", "a=1;access_token=of-the-attacker", false}, // CGI.pm, older Python
 		{parts, "", part("access_token\x00type", "of-the-attacker") + "--b--", false},
 		{form, "", `{"a":"how do I send my access token=x; with spaces"}`, true},
