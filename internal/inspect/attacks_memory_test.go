@@ -270,3 +270,38 @@ func TestAttackBodiesThatDecodeToMuch(t *testing.T) {
 		t.Error(n, "places stay taken")
 	}
 }
+
+// TestDecodingThatIsEnded at any moment, as its request ends, leaves neither a reader that waits nor a place that is taken.
+func TestDecodingThatIsEnded(t *testing.T) {
+	i := New(Config{})
+	pass := lookers{func([]byte, bool) *refusal { return nil }}
+	text := []byte(gzipped(strings.Repeat("some text ", 1000)))
+	for n := range 2000 {
+		d, err := newDecodedScan("gzip", pass, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for k := range text {
+				if _, err := d.feed(text[k:k+1], k == len(text)-1); err != nil {
+					return
+				}
+			}
+		}()
+		for range n % 50 {
+			runtime.Gosched()
+		}
+		d.close()
+		select {
+		case <-over:
+		case <-time.After(time.Minute):
+			t.Fatal("a reader waits")
+		}
+		<-d.done
+	}
+	if len(i.work) > 0 {
+		t.Error("places stay taken")
+	}
+}

@@ -371,7 +371,11 @@ func (d *decodedScan) feed(p []byte, final bool) (*refusal, error) {
 			}
 			return d.result()
 		}
-		d.give <- p
+		select {
+		case d.give <- p:
+		case <-d.done: // close ended it meanwhile
+			return d.result()
+		}
 		d.open = false
 		if !d.wait() {
 			return d.result()
