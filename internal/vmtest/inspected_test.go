@@ -155,7 +155,7 @@ func zipped(t *testing.T, files [][2]string) []byte {
 
 // TestProgramsInspected: clients of many makers, in the guest and in its containers, speak with a server
 // that is inspected, with a key that the guest does not have. The cases are as those of
-// TestPrograms; in a script, $at is the server, host and port, and $BAWN_KEY the placeholder.
+// TestPrograms; in a script, $at is the server, host and port, and $EXAMPLE_KEY the placeholder.
 func TestProgramsInspected(t *testing.T) {
 	if os.Getenv(programsEnv) != "1" {
 		t.Skip(programsEnv + "=1 runs it")
@@ -167,10 +167,10 @@ func TestProgramsInspected(t *testing.T) {
 	s := newInspectedServer(t)
 	dir := project(t, "inspected")
 	forgetAuthority(t)
-	if r := bawnAt(t.Context(), dir, strings.NewReader(secretValue+"\n"), nil, "secret", "set", "BAWN_KEY", "--for", s.at); r.code != 0 {
+	if r := bawnAt(t.Context(), dir, strings.NewReader(secretValue+"\n"), nil, "secret", "set", "EXAMPLE_KEY", "--for", s.at); r.code != 0 {
 		t.Fatal(r.err)
 	}
-	t.Cleanup(func() { bawn(t, dir, "secret", "rm", "BAWN_KEY") })
+	t.Cleanup(func() { bawn(t, dir, "secret", "rm", "EXAMPLE_KEY") })
 	b := &programsBox{
 		dir: dir, env: []string{"SSL_CERT_FILE=" + s.roots},
 		args: []string{"--add-host", "good.test:" + serverAddr, "--allow", s.at, "--allow", serverAddr + strings.TrimPrefix(s.at, "good.test")},
