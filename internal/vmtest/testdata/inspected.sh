@@ -101,7 +101,7 @@ func main() {
 	fmt.Println(hello.Word)
 }
 G
-printf 'machine good.test login user password %s\n' "$EXAMPLE_KEY" >~/.netrc; chmod 600 ~/.netrc
+printf 'machine %s login user password %s\n' $at "$EXAMPLE_KEY" >~/.netrc; chmod 600 ~/.netrc
 GOFLAGS=-mod=mod GOPROXY=https://$at/go GONOSUMDB=* GONOSUMCHECK=1 go build -o user .
 rm ~/.netrc
 is "$(./user $at)" "HTTP/2.0 Bearer $EXAMPLE_KEY
