@@ -49,11 +49,12 @@ const recipeVersion = "1"
 const maxDefault = 16 << 30
 
 // pathExcludes keep files out of the image, and out of packages that are installed in it
-// later: nobody reads manuals there, and all programs run in English.
+// later: nobody reads manuals there, and all programs run in English. The directories of manuals
+// stay: Java, PostgreSQL and others make symbolic links in them when they are installed.
 var pathExcludes = []string{
 	"path-exclude=/usr/share/doc/*",
 	"path-include=/usr/share/doc/*/copyright",
-	"path-exclude=/usr/share/man/*",
+	"path-exclude=/usr/share/man/*/*", // * is any text, also with slashes (dpkg(1))
 	"path-exclude=/usr/share/info/*",
 	"path-exclude=/usr/share/locale/*",
 	"path-include=/usr/share/locale/locale.alias",

@@ -231,21 +231,17 @@ func takeOff(h http.Header, x *exchange) {
 // cleanAnswer arranges that the values are replaced in what follows the head of an answer, or refuses
 // it.
 func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) error {
-	messages := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding")
 	coding, err := codingOf(res.Header.Values("Content-Encoding"))
 	if x != nil && x.window != nil && coding != zstdCoding {
 		s.i.windows.reserved(x)()
 	}
-	switch {
-	case res.StatusCode == http.StatusSwitchingProtocols:
+	if res.StatusCode == http.StatusSwitchingProtocols {
 		return s.guardUpgrade(res, swaps)
-	case res.StatusCode == http.StatusPartialContent && (coding != "" || err != nil):
-		return s.refuseAnswer(x, "the server sent a part of an encoded answer (206), which cannot be looked into for the secret: ask for the whole")
-	case res.StatusCode == http.StatusPartialContent && s.i.sent.whole(s.t.host()):
-		return s.refuseAnswer(x, "the server sent only a part of the answer (206), which was not asked for: a part of the secret in it would not be recognised")
-	case messages != "" && messages != "identity":
-		return s.refuseAnswer(x, "the answer's messages are compressed, and cannot be looked into for the secret")
-	case res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead:
+	}
+	if why := s.whyUnread(res, coding != "" || err != nil); why != "" {
+		return s.refuseAnswer(x, why)
+	}
+	if res.Body == nil || res.Body == http.NoBody || res.Request.Method == http.MethodHead {
 		if coding != "" || err != nil {
 			// The length of what was compressed would tell how much of a guess is in the value.
 			res.Header.Del("Content-Length")
@@ -274,6 +270,20 @@ func (s *session) cleanAnswer(x *exchange, res *http.Response, swaps *swaps) err
 		decoder:    r, body: res.Body,
 	}
 	return nil
+}
+
+// whyUnread says why a value in an answer would not be recognised, whatever its body is; empty if it may be.
+func (s *session) whyUnread(res *http.Response, coded bool) string {
+	messages := res.Header.Get("Grpc-Encoding") + res.Header.Get("Connect-Content-Encoding")
+	switch {
+	case res.StatusCode == http.StatusPartialContent && coded:
+		return "the server sent a part of an encoded answer (206), which cannot be looked into for the secret: ask for the whole"
+	case res.StatusCode == http.StatusPartialContent && s.i.sent.whole(s.t.host()):
+		return "the server sent only a part of the answer (206), which was not asked for: a part of the secret in it would not be recognised"
+	case messages != "" && messages != "identity":
+		return "the answer's messages are compressed, and cannot be looked into for the secret"
+	}
+	return ""
 }
 
 // cleanTrailer replaces the values in the trailer of an answer.

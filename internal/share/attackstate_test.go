@@ -108,7 +108,7 @@ func TestAttackWhatGitLooksUpByItself(t *testing.T) {
 	outside := t.TempDir()
 	ran := filepath.Join(outside, "ran")
 	evil := filepath.Join(outside, "evil")
-	if err := os.WriteFile(evil, []byte("#!/bin/sh\ntouch "+ran+"\nexit 1\n"), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(evil, []byte("#!/bin/sh\ntouch "+ran+"\nexit 1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	const all = `git status; git diff; git log -p --all; git fsck; git gc -q; git fetch --all; git stash; git commit -q --allow-empty -m x; git switch -q topic; git merge main; git push; git maintenance run --task=prefetch; git prune; git blame f; git show HEAD:f; git show :g; git worktree list`

@@ -39,7 +39,7 @@ func Project(t *testing.T) (sandboxes *store.Store, dir string) {
 	home := TempHome(t)
 	dir = filepath.Join(home, "shop")
 	for _, d := range []string{dir, filepath.Join(home, ".ssh"), filepath.Join(dir, "data")} {
-		if err := os.Mkdir(d, 0o755); err != nil {
+		if err := os.Mkdir(d, 0o755); err != nil { //nolint:gosec // a directory as a person makes it
 			t.Fatal(err)
 		}
 	}

@@ -17,6 +17,9 @@ if [ -n "$BAWN_APT_CONF" ]; then
 fi
 chmod 0644 etc/hostname etc/resolv.conf etc/hosts etc/apt/sources.list.d/debian.sources
 
+# Packages register manuals of any section (update-alternatives(1)), and find no directory where none of the image's ships one.
+mkdir -p usr/share/man/man1 usr/share/man/man2 usr/share/man/man3 usr/share/man/man4 usr/share/man/man5 usr/share/man/man6 usr/share/man/man7 usr/share/man/man8
+
 # Debian has fd as fdfind, because of another program of that name.
 ln -sf fdfind usr/bin/fd
 ln -sf vim.tiny usr/bin/vim

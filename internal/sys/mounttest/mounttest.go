@@ -170,7 +170,7 @@ func Shared(t testing.TB, path string) (shared, all uint64) {
 	}
 	defer f.Close()
 	m := fiemap{length: ^uint64(0), flags: fiemapSync, count: maxExtents}
-	if _, _, no := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocFiemap, uintptr(unsafe.Pointer(&m))); no != 0 { //nolint:gosec // its layout is the kernel's
+	if _, _, no := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocFiemap, uintptr(unsafe.Pointer(&m))); no != 0 {
 		t.Fatalf("fiemap of %s: %v", path, no)
 	}
 	if m.mapped == maxExtents {

@@ -454,6 +454,16 @@ P
 # Chromium and PyTorch need more than Docker's 64 MB in /dev/shm.
 python3 -c 'f=open("/dev/shm/x-day","wb"); f.truncate(1<<30); f.seek(200<<20); f.write(b"x"*1000); print(f.tell())'; rm /dev/shm/x-day
 
+### manual pages of alternatives
+# docker-library/openjdk, debuerreotype: Java and PostgreSQL are not installed where the image has no directories for manuals,
+# since update-alternatives makes symbolic links there.
+# want: 12345678
+for n in 1 2 3 4 5 6 7 8; do
+	sudo update-alternatives --quiet --install /usr/local/bin/day$n day$n /bin/true 1 --slave /usr/share/man/man$n/day.$n.gz day.$n.gz /etc/hostname
+	test -L /usr/share/man/man$n/day.$n.gz && printf $n
+	sudo update-alternatives --quiet --remove day$n /bin/true
+done; echo
+
 ### many mappings
 # Elasticsearch and SQL Server ask for vm.max_map_count of 262144 at least.
 # want: enough
