@@ -302,7 +302,8 @@ $R sh -c 'setsid sh -c "sleep 1; echo late >f" </dev/null >/dev/null 2>&1 & echo
 ### signals of all kinds
 # USR1, USR2, HUP, WINCH, CONT reach the command.
 coproc C { exec $R bash -c 'for s in USR1 USR2 HUP ALRM; do trap "echo $s" $s; done; trap "echo T; exit 3" TERM; echo ready; while :; do sleep 0.1; done'; }
-read -r l <&"${C[0]}"; exec 7<&"${C[0]}"; for s in USR1 USR2 HUP ALRM TERM; do kill -$s $C_PID; read -r -t 20 l <&7; echo $l; done; wait $C_PID; echo $?
+read -r l <&"${C[0]}"; exec 7<&"${C[0]}"; p=$C_PID # bash unsets it at the end of the coprocess
+for s in USR1 USR2 HUP ALRM TERM; do kill -$s $p; read -r -t 20 l <&7; echo $l; done; wait $p; echo $?
 
 ### front end that is killed
 # kill -9 of the front end ends the command in the end, which gets SIGHUP. Without a sandbox there is none.
