@@ -99,7 +99,7 @@ cat e
 # The command learns of it by SIGHUP; what ignores that lives on.
 terminal; python3 - <<'P'
 from t import T; import os, time
-t = T(r"""$R bash -c 'trap "echo hup >h; exit" HUP; (trap "" HUP; sleep 2; echo lives >l) & echo rea""dy; while :; do sleep 0.1; done'""")
+t = T(r"""$R bash -c 'trap "echo hup >h; exit" HUP; (trap "" HUP; echo rea""dy; sleep 2; echo lives >l) & while :; do sleep 0.1; done'""")
 t.until(b"ready"); os.close(t.m); time.sleep(6)
 P
 cat h l
