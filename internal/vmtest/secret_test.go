@@ -102,7 +102,7 @@ func TestSecretsStayOnTheHost(t *testing.T) {
 	forgetAuthority(t)
 	// The sandbox is older than the first secret: it trusts the authority when it is resumed.
 	if r := bawnAt(t.Context(), dir, nil, env, "run", "--add-host", "secret.test:"+serverAddr, "--allow", at, "--allow", serverAddr+":"+strconv.Itoa(s.port), "--", "sh", "-euc", `
-a=0; test -e /usr/local/share/ca-certificates/bawn.crt || a=1 # a host may have authorities of its own
+a=0; test -e /usr/local/share/ca-certificates/bawn.pem || a=1 # a host may have authorities of its own
 b=0; test -L /run/bawn/oci/runc || b=1
 test $a = $b # containers are changed only in a guest that trusts a certificate of the host`); r.code != 0 {
 		t.Fatalf("%s%s", r.err, logs(dir))

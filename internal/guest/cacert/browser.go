@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log"
@@ -70,7 +69,7 @@ func updateFirefox(root string, certs []*x509.Certificate) error {
 	var paths []string
 	for _, c := range certs {
 		path := fmt.Sprintf("%s/%x.pem", firefoxCerts, sha256.Sum256(c.Raw))
-		if err := etc.Replace(root+path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}), 0o644); err != nil {
+		if err := etc.Replace(root+path, encode(c), 0o644); err != nil {
 			return err
 		}
 		paths = append(paths, path)

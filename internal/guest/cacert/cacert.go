@@ -10,17 +10,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/guest/etc"
 )
 
-// ourCA is the file of the host's certificates. It is where Debian's
-// update-ca-certificates(8) looks for certificates to add, so they stay when that runs.
-const ourCA = "/usr/local/share/ca-certificates/bawn.crt"
+// ourCA is the file with all certificates of the host. Its name ends in no .crt: update-ca-certificates(8)
+// must not take it, since it wants one certificate in a file.
+const ourCA = "/usr/local/share/ca-certificates/bawn.pem"
 
 // Bundles are the files in which distributions keep all trusted certificates.
 var Bundles = []string{
@@ -29,9 +29,6 @@ var Bundles = []string{
 	"/etc/ssl/ca-bundle.pem",                            // openSUSE
 	"/etc/ssl/cert.pem",                                 // Alpine's libressl
 }
-
-// hashDir is where OpenSSL looks for a certificate by a hash of its name.
-const hashDir = "/etc/ssl/certs"
 
 // Install adds certificates, in PEM, to those that the image's programs trust,
 // and returns the environment variables (KEY=VALUE) that sessions need for programs
@@ -42,48 +39,44 @@ func Install(certPEM []byte) (env []string, err error) {
 	if len(certPEM) == 0 {
 		return nil, nil
 	}
-	// ourCA is written last, so what it holds is installed already, unless a build before
-	// javaLink did that. Parsing certificates takes a tenth of a second of each start.
-	old := etc.Read(ourCA)
-	if _, err := os.Lstat(javaLink); err != nil || !bytes.Equal(old, certPEM) {
-		if err := addCertificates(certPEM, old); err != nil {
+	// ourCA is written last, so what it holds is installed already. Parsing certificates takes a tenth
+	// of a second of each start.
+	if old := etc.Read(ourCA); !bytes.Equal(old, certPEM) {
+		if err := addCertificates("", certPEM, old); err != nil {
 			return nil, err
 		}
 	}
 	return caEnv(currentBundle()), nil
 }
 
-// addCertificates replaces the old certificates by others in all lists of the image.
-func addCertificates(certPEM, old []byte) error {
+// addCertificates replaces the old certificates by others in all lists of the image. root is put before all paths.
+func addCertificates(root string, certPEM, old []byte) error {
 	certs, err := parseCerts(certPEM)
 	if err != nil {
 		return err
 	}
 	found := false
 	for _, path := range Bundles {
-		file, err := filepath.EvalSymlinks(path)
+		file, err := filepath.EvalSymlinks(root + path)
 		if err != nil {
 			continue // another distribution's
 		}
-		if err := etc.Replace(file, withCert(etc.Read(file), old, certPEM), 0o644); err != nil {
+		if err := etc.Replace(file, withCerts(etc.Read(file), Certificates(old), certs), 0o644); err != nil {
 			return err
 		}
 		found = true
 	}
 	if !found { // an image without any list: ours is the first
-		if err := etc.Replace(Bundles[0], certPEM, 0o644); err != nil {
+		if err := etc.Replace(root+Bundles[0], withCerts(nil, nil, certs), 0o644); err != nil {
 			return err
 		}
 	}
-	for _, c := range certs {
-		if err := hashLink(hashDir, c); err != nil {
-			return err
-		}
+	if err := writeAnchors(root, certs); err != nil {
+		return err
 	}
-	linkForJava()
-	updateJava(javaStores(), certs)
-	updateBrowsers("", certs)
-	return etc.Replace(ourCA, certPEM, 0o644)
+	updateJava(javaStores(root), certs)
+	updateBrowsers(root, certs)
+	return etc.Replace(root+ourCA, certPEM, 0o644)
 }
 
 // currentBundle returns the image's file of all trusted certificates.
@@ -119,16 +112,24 @@ func parseCerts(in []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// withCert returns a bundle without the old certificate and with the new one at the end.
-func withCert(bundle, old, cert []byte) []byte {
-	if len(old) > 0 {
-		bundle = bytes.ReplaceAll(bundle, old, nil)
+// withCerts returns a bundle without the old certificates and with the new ones at the end. It knows a
+// certificate by the text that encode makes, which update-ca-certificates(8) copies.
+func withCerts(bundle []byte, old, certs []*x509.Certificate) []byte {
+	for _, c := range slices.Concat(old, certs) {
+		bundle = bytes.ReplaceAll(bundle, encode(c), nil)
 	}
-	bundle = bytes.ReplaceAll(bundle, cert, nil)
 	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
 		bundle = append(bundle, '\n')
 	}
-	return append(bundle, cert...)
+	for _, c := range certs {
+		bundle = append(bundle, encode(c)...)
+	}
+	return bundle
+}
+
+// encode returns a certificate in PEM.
+func encode(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 // caEnv returns the variables that make programs with a list of their own use the bundle:
@@ -154,28 +155,6 @@ func Variables() []string {
 		env[i], _, _ = strings.Cut(v, "=")
 	}
 	return env
-}
-
-// hashLink makes the link HASH.N by which OpenSSL finds the certificate
-// (openssl-rehash(1)), at the first N that no other certificate has.
-func hashLink(dir string, cert *x509.Certificate) error {
-	hash, err := subjectHash(cert)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for n := range 100 {
-		link := filepath.Join(dir, hashName(hash, n))
-		if target, err := os.Readlink(link); err == nil && target == ourCA {
-			return nil
-		}
-		if err := os.Symlink(ourCA, link); !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return fmt.Errorf("certificate: too many with the same name in %s", dir)
 }
 
 // subjectHash returns OpenSSL's hash of a certificate's subject

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,13 +48,14 @@ func TestSubjectHashIsOpenSSLs(t *testing.T) {
 	}
 }
 
-func TestBundleHoldsOurCertificateOnce(t *testing.T) {
-	_, old := newCA(t, pkix.Name{CommonName: "old"})
-	_, cert := newCA(t, pkix.Name{CommonName: "new"})
-	b := withCert([]byte("theirs"), nil, old)
-	b = withCert(b, old, cert)
-	b = withCert(b, cert, cert)
-	if string(b) != "theirs\n"+string(cert) {
+func TestBundleHoldsOurCertificatesOnce(t *testing.T) {
+	old, _ := newCA(t, pkix.Name{CommonName: "old"})
+	one, oneText := newCA(t, pkix.Name{CommonName: "one"})
+	two, twoText := newCA(t, pkix.Name{CommonName: "two"})
+	b := withCerts([]byte("theirs"), nil, []*x509.Certificate{old})
+	b = withCerts(slices.Concat(twoText, b), []*x509.Certificate{old}, []*x509.Certificate{one, two}) // update-ca-certificates has its own order
+	b = withCerts(b, []*x509.Certificate{one, two}, []*x509.Certificate{one, two})
+	if string(b) != "theirs\n"+string(oneText)+string(twoText) {
 		t.Errorf("got %s", b)
 	}
 }

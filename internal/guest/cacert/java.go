@@ -2,10 +2,7 @@ package cacert
 
 import (
 	"crypto/x509"
-	"errors"
-	"io/fs"
 	"log"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -18,10 +15,13 @@ var JavaLists = []string{"/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts",
 // JavaHomes is the directory in which distributions have a directory for each Java.
 const JavaHomes = "/usr/lib/jvm"
 
-// javaStores returns the files of Java's lists in the guest, each once.
-func javaStores() (files []string) {
-	homes, _ := filepath.Glob(JavaHomes + "/*/lib/security/cacerts")
-	for _, path := range slices.Concat(JavaLists, homes) {
+// javaStores returns the files of Java's lists in the guest, each once. root is put before all paths.
+func javaStores(root string) (files []string) {
+	homes, _ := filepath.Glob(root + JavaHomes + "/*/lib/security/cacerts")
+	for _, path := range JavaLists {
+		homes = append(homes, root+path)
+	}
+	for _, path := range homes {
 		if file, err := filepath.EvalSymlinks(path); err == nil && !slices.Contains(files, file) {
 			files = append(files, file)
 		}
@@ -40,15 +40,5 @@ func updateJava(files []string, certs []*x509.Certificate) {
 		if err != nil {
 			log.Printf("certificates for Java: %s: %v", file, err)
 		}
-	}
-}
-
-// javaLink is the link that update-ca-certificates(8) would make, from which Debian's package
-// of Java's list makes that list when it is installed later.
-const javaLink = hashDir + "/bawn.pem"
-
-func linkForJava() {
-	if err := os.Symlink(ourCA, javaLink); err != nil && !errors.Is(err, fs.ErrExist) {
-		log.Printf("certificates for Java: %v", err) // a full disk, for example
 	}
 }

@@ -75,7 +75,7 @@ func ByHash(text []byte) (map[string][]byte, error) {
 		for files[hashName(hash, n)] != nil {
 			n++
 		}
-		files[hashName(hash, n)] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+		files[hashName(hash, n)] = encode(c)
 	}
 	return files, nil
 }
