@@ -220,18 +220,25 @@ func canonicalRequest(r *http.Request, s signature, service, payload string) (st
 	return strings.Join([]string{r.Method, path, canonicalQuery(r.URL.Query()), lines.String(), s.headers, payload}, "\n"), nil
 }
 
-// canonicalQuery is the query as it is signed.
+// canonicalQuery is the query as it is signed: sorted by the escaped names, then by the escaped values.
 func canonicalQuery(q url.Values) string {
-	var fields []string
+	var fields [][]string
 	for name, values := range q {
 		for _, v := range values {
 			if name != "X-Amz-Signature" {
-				fields = append(fields, escape(name, false)+"="+escape(v, false))
+				fields = append(fields, []string{escape(name, false), escape(v, false)})
 			}
 		}
 	}
-	slices.Sort(fields)
-	return strings.Join(fields, "&")
+	slices.SortFunc(fields, slices.Compare)
+	var b strings.Builder
+	for i, f := range fields {
+		if i > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(f[0] + "=" + f[1])
+	}
+	return b.String()
 }
 
 // escape escapes all bytes but those that no URL escapes.
