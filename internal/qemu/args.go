@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -109,7 +110,10 @@ func (m *Machine) addBoard(a *argList) {
 }
 
 func (m *Machine) addKernel(a *argList) {
-	p := append([]string{}, m.arch().parameters...)
+	p := slices.Clone(m.arch().parameters)
+	if m.Accel.Kind == KVM {
+		p = append(p, m.arch().kvmParameters...)
+	}
 	p = append(p, "quiet", "loglevel=3", "panic=-1")
 	p = append(p, m.Append...)
 	a.add("-kernel", m.Kernel, "-initrd", m.Initrd, "-append", strings.Join(p, " "))
