@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/egress/apibody"
@@ -21,6 +22,9 @@ import (
 // read here as a whole, before anything of the request is sent on, and what is sent on is what was judged, byte
 // by byte. The repositories that it is about are kept with the request, so that a change of the rules cuts one
 // that they no longer allow.
+//
+// A body that names nodes by their IDs is judged in two steps: once the whole request is judged, confirmNodes asks the
+// server in which repositories they are. The rules that are in force when the answer comes decide.
 
 // maxBodies bounds the requests whose bodies are held until they are judged, each up to apibody.MaxBody.
 const maxBodies = 32
@@ -81,9 +85,70 @@ func (r *openRequest) judgeBody(header http.Header, text []byte) error {
 	default:
 		return errors.New("bawn cannot judge it")
 	}
-	about, err := apibody.GraphQL(text, d.Body.Repositories)
-	r.about = about
-	return err
+	asked, err := apibody.GraphQL(text, scopeOf(d.Body))
+	if err != nil {
+		return err
+	}
+	r.take(asked, d.Body)
+	return nil
+}
+
+// scopeOf returns what a body may be about.
+func scopeOf(b *policy.BodyRules) apibody.Scope {
+	return apibody.Scope{Read: b.Repositories, Write: b.Writable}
+}
+
+// take notes what the body of a request asks, and which rule allows it. f.mu is held.
+func (r *openRequest) take(asked *apibody.Asked, by *policy.BodyRules) {
+	r.asked, r.about, r.changed = asked, asked.About, asked.Changed
+	r.rule.Rule = by.RuleFor(asked.Changes)
+}
+
+// confirmNodes asks the server about the nodes that the body of a request names, and returns nil if it may pass.
+func (r *openRequest) confirmNodes(ask inspect.AskFunc) *inspect.Answer {
+	f := r.f
+	f.mu.Lock()
+	asked := r.asked
+	f.mu.Unlock()
+	if asked == nil {
+		return nil // not judged by its body, or there is none
+	}
+	question := asked.Question()
+	if question == nil {
+		return nil
+	}
+	answer, err := ask(question)
+	if err == nil {
+		err = r.judgeNodes(asked, answer)
+	}
+	if err != nil {
+		return r.refuseBody(err)
+	}
+	return nil
+}
+
+// judgeNodes returns why a request must not pass by what the server says of its nodes.
+func (r *openRequest) judgeNodes(asked *apibody.Asked, answer []byte) error {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	d := r.f.g.decideRequest(r.q, r.also)
+	switch {
+	case !d.Allow:
+		return errors.New(d.Reason)
+	case d.Body == nil:
+		r.unjudged = true
+		return nil
+	case d.Body.Kind != policy.GraphQLQuery:
+		return errors.New("the rules have changed")
+	}
+	if err := asked.Judge(answer, scopeOf(d.Body)); err != nil {
+		return err
+	}
+	if !d.Body.Covers(asked.About, asked.Changed) {
+		return errors.New("the rules have changed")
+	}
+	r.take(asked, d.Body)
+	return nil
 }
 
 // checkHeader refuses what follows an upgrade, which nobody would judge, and names that some servers read as
@@ -148,8 +213,8 @@ func (r *openRequest) apiForbidden(d policy.Decision) string {
 		return ""
 	case r.rule.Body == nil || r.unjudged:
 		return "they are about its body now"
-	case !d.Body.Covers(r.about):
-		return "they are not about " + strings.Join(r.about, ", ") + " any more"
+	case !d.Body.Covers(r.about, r.changed):
+		return "they are not about " + strings.Join(slices.Concat(r.about, r.changed), ", ") + " any more"
 	}
 	return ""
 }

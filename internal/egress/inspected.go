@@ -115,7 +115,7 @@ func (f *flow) beginInspected(r *http.Request) inspect.Admission {
 	if errors.As(err, &denied) {
 		return inspect.Admission{Status: denied.answer.Status, Page: denied.page()}
 	}
-	return inspect.Admission{End: q.end, Body: q.bodyJudge(r.Header)}
+	return inspect.Admission{End: q.end, Body: q.bodyJudge(r.Header), Confirm: q.confirmNodes}
 }
 
 // explainError returns the page about a failed dial or connection.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"bawn.dev/bawn/internal/egress/apibody"
 	"bawn.dev/bawn/internal/egress/audit"
 	"bawn.dev/bawn/internal/egress/httpwire"
 	"bawn.dev/bawn/internal/policy"
@@ -34,8 +35,11 @@ type openRequest struct {
 	also []string       // other methods that a server may take for its own
 	// changes are those that a push makes, once they are known; nil: none is judged.
 	changes []policy.RefChange
-	placed  bool     // it has one of Gateway.pushes
-	about   []string // repositories that its body is about, once they are known (apirequest.go)
+	placed  bool // it has one of Gateway.pushes
+	// about are the repositories that its body is about, and changed those in which it changes something, once they are
+	// known (apirequest.go). asked is what the body asks; nil: it is not GraphQL.
+	about, changed []string
+	asked          *apibody.Asked
 	// unjudged: its body was not judged, as the rules allowed every one by then.
 	unjudged bool
 	rule     policy.Decision
@@ -162,11 +166,12 @@ func (r *openRequest) end(status int, sent, got int64) {
 	f.mu.Lock()
 	open := r.unlist()
 	e := f.entry()
+	rule := r.rule.RuleText()
 	f.mu.Unlock()
 	if !open {
 		return
 	}
-	e.Verdict, e.Event, e.Rule = audit.Allowed, audit.EventRequest, r.rule.RuleText()
+	e.Verdict, e.Event, e.Rule = audit.Allowed, audit.EventRequest, rule
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), status
 	e.Sent, e.Got, e.Lasted, e.Reason = sent, got, time.Since(r.began), r.why
 	f.g.write(e, f.hint)

@@ -2,8 +2,14 @@ package inspect
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"time"
 )
 
 // Admission is the decision of the rules about a request.
@@ -19,7 +25,65 @@ type Admission struct {
 	// anything of the request is sent on. It returns the body to be sent on, or an answer that
 	// refuses the request and is logged already.
 	Body func(body *bufio.Reader) (io.Reader, *Answer)
+	// Confirm, if not nil, is called after Body and all other judges, before anything of the request is sent on. It may ask the
+	// server what it has to know, and returns nil or an answer that refuses the request and is logged already.
+	Confirm func(ask AskFunc) *Answer
 }
+
+// AskFunc sends JSON to the path of a request, with the request's Authorization as the server gets it and nothing else of the request,
+// and returns the JSON that it is answered with. The guest sees neither. Errors are for the guest.
+type AskFunc func(json []byte) ([]byte, error)
+
+const (
+	// maxAnswered bounds an answer to bawn's own question, in bytes.
+	maxAnswered = 64 << 10
+	// askTime bounds how long the server may take for one.
+	askTime = 30 * time.Second
+)
+
+// confirm lets the rules ask the server about a request, which is returned as an error if they refuse it.
+func (s *session) confirm(out *http.Request) error {
+	x := exchangeOf(out.Context())
+	if x == nil || x.confirm == nil {
+		return nil
+	}
+	if no := x.confirm(func(json []byte) ([]byte, error) { return s.ask(out, json) }); no != nil {
+		return &refusal{status: no.Status, reason: http.StatusText(no.Status), answer: no}
+	}
+	return nil
+}
+
+// ask is the AskFunc of a request. The answer goes to nobody but the rules, so values in it are not replaced.
+func (s *session) ask(about *http.Request, json []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(about.Context(), askTime)
+	defer cancel()
+	to := url.URL{Scheme: "https", Host: s.hostPort(), Path: about.URL.Path, RawPath: about.URL.RawPath}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(json))
+	if err != nil {
+		return nil, errNotAsked
+	}
+	r.Host = about.Host
+	r.Header = http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}, "User-Agent": {"bawn"}}
+	if a := about.Header.Values("Authorization"); len(a) > 0 {
+		r.Header["Authorization"] = a
+	}
+	res, err := s.transport.RoundTrip(r)
+	if err != nil {
+		s.t.Fault(fmt.Sprintf("the server could not be asked about a request: %v", err))
+		return nil, errNotAsked
+	}
+	defer res.Body.Close()
+	if coding, err := codingOf(res.Header.Values("Content-Encoding")); res.StatusCode != http.StatusOK || coding != "" || err != nil {
+		return nil, fmt.Errorf("the server was asked about it, and answered with the status %d", res.StatusCode)
+	}
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswered+1))
+	if err != nil || len(answer) > maxAnswered {
+		return nil, errNotAsked
+	}
+	return answer, nil
+}
+
+var errNotAsked = errors.New("the server could not be asked about it: try again")
 
 // Answer is what a request gets instead of the server's answer.
 type Answer struct {

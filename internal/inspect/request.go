@@ -50,6 +50,7 @@ type exchange struct {
 	signed  *signing                // nil: it is not signed with a pair of keys
 	login   *loginExchange          // it is for a token endpoint of an agent; else nil
 	body    io.Closer               // the client's body over HTTP/2; else nil
+	confirm func(AskFunc) *Answer   // Admission.Confirm
 	window  func()                  // gives back the place of the answer's zstd decoder; nil: it has none
 }
 
@@ -133,7 +134,7 @@ func (s *session) judge(r *http.Request, c *counted) (*http.Request, error) {
 			return nil, err
 		}
 	}
-	x.signed = j.signing
+	x.signed, x.confirm = j.signing, admitted.Confirm
 	x.token = !j.other && s.i.issued.asks(s.t.host(), out)
 	return out, nil
 }

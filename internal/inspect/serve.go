@@ -141,6 +141,9 @@ func (i *Inspector) Wants(name string, port uint16) (bool, error) {
 // host returns the host of a target.
 func (t *Target) host() secret.Host { return secret.Host{Name: t.Name, Port: t.Port} }
 
+// hostPort returns the authority of the server.
+func (s *session) hostPort() string { return net.JoinHostPort(s.t.Name, portText(s.t.host())) }
+
 // portText returns the port of a host.
 func portText(h secret.Host) string { return strconv.Itoa(int(h.Port)) }
 
@@ -150,6 +153,8 @@ type session struct {
 	t     Target
 	up    *upstream
 	proxy *httputil.ReverseProxy
+	// transport sends requests to the server, of the guest by proxy and bawn's own (ask).
+	transport *http.Transport
 
 	mu      sync.Mutex
 	known   map[string]bool // values that are found in answers, by Secret.Stored
@@ -178,6 +183,7 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 		return
 	}
 	transport := s.up.transport()
+	s.transport = transport
 	defer transport.CloseIdleConnections()
 	s.proxy = &httputil.ReverseProxy{
 		Rewrite: s.rewrite, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return s.roundTrip(transport, r) }),
@@ -333,6 +339,10 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveLogin(w, out, l)
 		return
 	}
+	if err := s.confirm(out); err != nil {
+		s.refuse(w, err)
+		return
+	}
 	if r.ProtoMajor == 1 {
 		// An answer may begin before the request has ended.
 		_ = http.NewResponseController(w).EnableFullDuplex()
@@ -358,7 +368,7 @@ func (s *session) tooMany(w http.ResponseWriter) {
 // rewrite addresses a request to the server. What httputil changes beyond that is undone:
 // the client meant what it wrote.
 func (s *session) rewrite(p *httputil.ProxyRequest) {
-	p.Out.URL.Scheme, p.Out.URL.Host = "https", net.JoinHostPort(s.t.Name, strconv.Itoa(int(s.t.Port)))
+	p.Out.URL.Scheme, p.Out.URL.Host = "https", s.hostPort()
 	p.Out.Host = p.In.Host
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {

@@ -104,11 +104,23 @@ func TestJudgedRequests(t *testing.T) {
 	graphql, note := "POST https://api.github.com/graphql", "POST https://gitlab.com/api/v4/projects/own%2fteam%2Fapp/issues/7/notes"
 	s := set(t, "allow github:own/app:read", "allow github:own/lib:graphql", "allow github:own/app", "allow gitlab:own/team/app")
 	d := decideRequest(t, s, graphql)
-	if !d.Allow || d.Body == nil || d.Body.Kind != GraphQLQuery || strings.Join(d.Body.Repositories, " ") != "own/app own/lib" || d.RuleText() != "allow github:own/app:graphql" || !strings.Contains(d.Reason, "if its body is a query of GraphQL about own/app or own/lib and nothing else") {
+	if !d.Allow || d.Body == nil || d.Body.Kind != GraphQLQuery || strings.Join(d.Body.Repositories, " ") != "own/app own/lib" || strings.Join(d.Body.Writable, " ") != "own/app" ||
+		d.RuleText() != "allow github:own/app:graphql" || !strings.Contains(d.Reason, "if its body is a query of GraphQL about own/app or own/lib and nothing else, or a mutation of issues and pull requests of own/app") {
 		t.Errorf("%+v, %+v", d, d.Body)
 	}
-	if !d.Body.Covers([]string{"own/lib"}) || d.Body.Covers([]string{"own/lib", "own/other"}) {
+	if !d.Body.Covers([]string{"own/lib"}, nil) || d.Body.Covers([]string{"own/lib", "own/other"}, nil) || !d.Body.Covers([]string{"own/lib"}, []string{"own/app"}) || d.Body.Covers(nil, []string{"own/lib"}) {
 		t.Error("covers")
+	}
+	if r := d.Body.RuleFor(true); r.String() != "allow github:own/app:mutations" || d.Body.RuleFor(false) != d.Rule {
+		t.Errorf("%v", r)
+	}
+	for _, rule := range []string{"allow github:own/app:read", "allow github:own/app:graphql"} {
+		if d := decideRequest(t, set(t, rule), graphql); !d.Allow || len(d.Body.Writable) > 0 || !strings.HasSuffix(d.Reason, "about own/app and nothing else") {
+			t.Errorf("%s: %+v, %+v", rule, d, d.Body)
+		}
+	}
+	if d := decideRequest(t, set(t, "allow github:own/app:mutations"), graphql); !d.Allow || len(d.Body.Repositories) > 0 || d.Body.RuleFor(false).String() != "allow github:own/app:mutations" || !strings.HasSuffix(d.Reason, "is a mutation of GraphQL of issues and pull requests of own/app") {
+		t.Errorf("%+v, %+v", d, d.Body)
 	}
 	if d := decideRequest(t, s, note); !d.Allow || d.Body == nil || d.Body.Kind != GitLabText || d.RuleText() != "allow gitlab:own/team/app:write" {
 		t.Errorf("%+v", d)
@@ -139,11 +151,13 @@ func TestJudgedRequests(t *testing.T) {
 // unjudged. The guest chooses the requests that are denied.
 func TestAttackSuggestionsPastTheJudge(t *testing.T) {
 	const gitlab = "https://gitlab.com/api/v4/projects/own%2Fapp/"
-	for _, rules := range [][]string{{"allow github:own/app", "allow gitlab:own/app", "allow git:code.test/own/app:read"}, {"allow GET https://api.github.com/x", "allow GET https://gitlab.com/x"}} {
+	for _, rules := range [][]string{{"allow github:own/app", "allow gitlab:own/app", "allow git:code.test/own/app:read", "allow github:code.corp.example/own/app"}, {"allow GET https://api.github.com/x", "allow GET https://gitlab.com/x"}} {
 		s := set(t, rules...)
 		var list []Request
 		for _, text := range []string{
 			"POST " + gitlab + "issues/7/notes?body=x", "PUT " + gitlab + "merge_requests/7?title=x", "GET " + gitlab + "merge_requests/7?render_html=1", "POST https://api.github.com/graphql?query=x",
+			"PUT https://api.github.com/%67raphql", "POST https://api.github.com/GraphQL/?x", "POST https://code.corp.example/api/%67raphql?x", "GET https://code.corp.example/api/graphql",
+			"POST https://code.corp.example/api/a", "POST https://code.corp.example/api/b", "POST https://code.corp.example/api/c",
 			"POST " + gitlab + "issues/7/move", "POST " + gitlab + "issues/7/clone", "POST " + gitlab + "issues/7/links",
 			"POST https://api.github.com/a", "POST https://api.github.com/b", "POST https://api.github.com/c", "POST https://gitlab.com/api/a", "POST https://gitlab.com/api/b", "POST https://gitlab.com/api/c",
 			"POST https://code.test/own/app.git/a", "POST https://code.test/own/app.git/b", "POST https://code.test/own/app.git/c",
@@ -163,7 +177,10 @@ func TestAttackSuggestionsPastTheJudge(t *testing.T) {
 		}
 		for _, rule := range proposed {
 			after := set(t, append(slices.Clone(rules), "allow "+rule)...)
-			for _, text := range []string{"POST https://api.github.com/graphql", "POST https://gitlab.com/api/graphql"} {
+			for _, text := range []string{"POST https://api.github.com/graphql", "POST https://gitlab.com/api/graphql", "POST https://code.corp.example/api/graphql"} {
+				if strings.Contains(text, "corp.example") && len(rules) <= 2 {
+					continue // nothing says that a code host is there
+				}
 				if d := decideRequest(t, after, text); d.Allow && d.Body == nil {
 					t.Errorf("with the proposal %q: %s passes unjudged", rule, text)
 				}
@@ -184,9 +201,17 @@ func TestAttackSuggestionsPastTheJudge(t *testing.T) {
 // stands among the rules.
 func TestCodeHostsAreOneHostEach(t *testing.T) {
 	for _, h := range codeHosts {
+		for _, server := range []string{h.host, "code.example.org", "corp.ghe.com"} {
+			api, graphQL := h.at(server)
+			for _, url := range []string{api, graphQL} {
+				if _, authority, _, err := cutURL(url); err != nil || "https://"+authority != strings.Join(strings.SplitAfter(api, "/")[:3], "") && "https://"+authority+"/" != strings.Join(strings.SplitAfter(api, "/")[:3], "") {
+					t.Errorf("%s at %s: %s, %s", h.name, server, api, graphQL)
+				}
+			}
+		}
 		for _, j := range h.judged {
 			for _, text := range j.requests {
-				if _, url := cutMethods(text); !strings.HasPrefix(url, strings.Join(strings.SplitAfter(h.below, "/")[:3], "")) {
+				if _, url := cutMethods(text); !strings.HasPrefix(url, "{api}/") && url != "{graphql}" {
 					t.Errorf("%s: %s", h.name, text)
 				}
 			}
@@ -240,7 +265,7 @@ func TestGitLabRules(t *testing.T) {
 		if d := s.DecideRequest(q); err != nil || d.Allow || !strings.Contains(d.Reason, say) {
 			t.Errorf("%s: %+v, %v", text, d, err)
 		}
-		if got := s.SuggestRequest(q); q.isGraphQL() && got != "" {
+		if got := s.SuggestRequest(q); strings.HasSuffix(q.Path, "graphql") && got != "" {
 			t.Errorf("%s: the suggestion %q opens every query", text, got)
 		}
 	}
@@ -253,7 +278,7 @@ func TestGitLabRules(t *testing.T) {
 	}
 	for _, text := range []string{
 		"gitlab:own/", "gitlab:/app", "gitlab:own//app", "gitlab:own/..", "gitlab:own/./app", "gitlab:own/*", "gitlab:own%2Fapp/x", "gitlab:own/-app", "gitlab:own/app:push=main",
-		"gitlab:own/app:graphql", "github:own/app:write", "gitlab:gitlab.example.org/own/app", "gitlab:own/app.git.git", "gitlab:own/" + strings.Repeat("a", 256),
+		"gitlab:own/app:graphql", "github:own/app:write", "gitlab:own/app.git.git", "gitlab:own/" + strings.Repeat("a", 256),
 	} {
 		if got, err := Canonical(Allow, text); err == nil {
 			t.Errorf("%s: %q", text, got)
@@ -263,6 +288,104 @@ func TestGitLabRules(t *testing.T) {
 		t.Errorf("a deny rule: %v", err)
 	}
 	if x, err := ExposureOf("gitlab:own/app:write", Host{}); err != nil || !strings.Contains(x.Text, "own/app, only to write its issues") {
+		t.Errorf("%+v, %v", x, err)
+	}
+}
+
+// TestCodeHostsOfOnesOwn: a rule may name the server, whose APIs are then meant and no others.
+func TestCodeHostsOfOnesOwn(t *testing.T) {
+	s := set(t, "allow github:code.corp.example/own/app", "allow github:corp.ghe.com/own/app:read", "allow private:gitlab:Git.corp.example:8443/team/a.b/app", "allow github:own/lib")
+	for text, want := range map[string]bool{
+		"GET https://code.corp.example/api/v3/repos/own/app/issues":                        true,
+		"GET https://code.corp.example/api/v3/user":                                        true,
+		"POST https://code.corp.example/api/v3/repos/own/app/issues":                       true,
+		"POST https://code.corp.example/api/graphql":                                       true,
+		"GET https://api.corp.ghe.com/repos/own/app":                                       true,
+		"POST https://api.corp.ghe.com/graphql":                                            true,
+		"GET https://git.corp.example:8443/api/v4/projects/team%2Fa.b%2Fapp/issues":        true,
+		"POST https://git.corp.example:8443/api/v4/projects/team%2Fa.b%2Fapp/issues":       true,
+		"GET https://api.github.com/repos/own/lib":                                         true,
+		"GET https://api.github.com/repos/own/app":                                         false,
+		"GET https://code.corp.example/api/v3/repos/own/lib":                               false,
+		"GET https://code.corp.example/repos/own/app":                                      false,
+		"GET https://code.corp.example/graphql":                                            false,
+		"POST https://code.corp.example/graphql":                                           false,
+		"POST https://code.corp.example/api/v3/graphql":                                    false,
+		"GET https://code.corp.example/own/app":                                            false,
+		"GET https://code.corp.example:8443/api/v3/user":                                   false,
+		"GET http://code.corp.example/api/v3/user":                                         false,
+		"POST https://api.corp.ghe.com/repos/own/app/issues":                               false,
+		"GET https://corp.ghe.com/api/v3/user":                                             false,
+		"GET https://git.corp.example/api/v4/projects/team%2Fa.b%2Fapp/issues":             false,
+		"GET https://gitlab.com/api/v4/projects/team%2Fa.b%2Fapp/issues":                   false,
+		"POST https://git.corp.example:8443/api/graphql":                                   false,
+		"GET https://git.corp.example:8443/api/v4/projects/7/issues":                       false,
+		"GET https://git.corp.example:8443/api/v4/projects/team%2Fa.b%2Fapp/issues/7/move": false,
+	} {
+		if d := decideRequest(t, s, text); d.Allow != want {
+			t.Errorf("%s: %+v, want %v", text, d, want)
+		}
+	}
+	for text, want := range map[string]string{"POST https://api.corp.ghe.com/graphql": "own/app", "POST https://api.github.com/graphql": "own/lib", "POST https://code.corp.example/api/graphql": "own/app"} {
+		if d := decideRequest(t, s, text); d.Body == nil || strings.Join(d.Body.Repositories, " ") != want || (len(d.Body.Writable) == 0) != strings.Contains(text, "ghe.com") {
+			t.Errorf("%s: %+v", text, d.Body)
+		}
+	}
+	for text, say := range map[string]string{
+		"POST https://git.corp.example:8443/api/graphql":             "GraphQL of GitLab is not judged",
+		"GET https://git.corp.example:8443/api/v4/projects/7/issues": "a project's number",
+		"GET https://code.corp.example/api/graphql":                  "a rule github:OWNER/REPO allows POST",
+	} {
+		if d := decideRequest(t, s, text); !strings.Contains(d.Reason, say) {
+			t.Errorf("%s: %q", text, d.Reason)
+		}
+	}
+	for _, f := range []Flow{{Name: "git.corp.example", Port: 8443, Proto: TCP}, {Name: "code.corp.example", Port: 443, Proto: TCP}} {
+		if d := s.Decide(f); !d.Allow || !d.Requests || d.Private != (f.Port == 8443) {
+			t.Errorf("%+v: %+v", f, d)
+		}
+	}
+	for text, want := range map[string]string{
+		"GitHub:Code.Corp.Example:443/own/app:Read":  "github:code.corp.example/own/app:read",
+		"Private:github:ghe.lan/own/app.git":         "private:github:ghe.lan/own/app",
+		"github:github.com/own/app":                  "github:own/app",
+		"gitlab:gitlab.com/own/app":                  "gitlab:own/app",
+		"gitlab:gitlab.com/a.b/c/app":                "gitlab:gitlab.com/a.b/c/app",
+		"gitlab:a.b/app":                             "gitlab:a.b/app",
+		"gitlab:gitlab:8443/own/app":                 "gitlab:gitlab:8443/own/app",
+		"gitlab:gitlab.example.org/own/sub/app:read": "gitlab:gitlab.example.org/own/sub/app:read",
+		"github:code.corp.example/own/app:mutations": "github:code.corp.example/own/app:mutations",
+	} {
+		got, err := Canonical(Allow, text)
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v, not %q", text, got, err, want)
+		}
+		if again, err := Canonical(Allow, got); err != nil || again != got {
+			t.Errorf("%s: %q again, %v", got, again, err)
+		}
+		for _, r := range set(t, "allow "+got).rules {
+			if one, err := ParseRule(Allow, r.Text); err != nil || len(one) != 1 || one[0].Text != r.Text || !slices.Equal(one[0].labels, r.labels) || one[0].private != r.private || !slices.Equal(one[0].ports, r.ports) {
+				t.Errorf("%s: the rule %q is read as %+v, %v", got, r.Text, one, err)
+			}
+		}
+	}
+	for _, text := range []string{
+		"private:github:own/app", "private:gitlab:gitlab.com/own/app", "github:api.github.com/own/app", "github:a.b/app", "github:*.corp.example/own/app", "github:10.0.0.5/own/app", "github:10.0.0.5:443/own/app",
+		"github:code.corp.example:0/own/app", "github:code.corp.example:443,444/own/app", "github:user@code.corp.example/own/app", "github:code.corp.example/own/app/x", "github:code.corp.example//app",
+		"github:localhost:8443/own/app", "github:bawn.internal/own/app", "gitlab:gitlab.bawn.internal/own/app", "gitlab:co..uk/own/app", "github:https://code.corp.example/own/app", "gitlab:https://gitlab.com/own/app", "udp:github:code.corp.example/own/app",
+		"github:[::1]:443/own/app",
+	} {
+		if got, err := Canonical(Allow, text); err == nil {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+	if _, err := Canonical(Deny, "private:gitlab:git.corp.example/own/app"); err == nil || !strings.Contains(err.Error(), "deny https://git.corp.example/api/v4/projects/own%2Fapp/**") {
+		t.Errorf("a deny rule: %v", err)
+	}
+	if x, err := ExposureOf("private:gitlab:git.corp.example/own/app", Host{}); err != nil || x.Kinds != KindPrivate || !strings.Contains(x.Text, "git.corp.example/own/app, to read it, and") || !strings.Contains(x.Text, "PRIVATE ADDRESSES") {
+		t.Errorf("%+v, %v", x, err)
+	}
+	if x, err := ExposureOf("github:code.corp.example/own/app:mutations", Host{}); err != nil || !strings.Contains(x.Text, "code.corp.example/own/app, only mutations of GraphQL") {
 		t.Errorf("%+v, %v", x, err)
 	}
 }

@@ -131,7 +131,7 @@ func (r *Rule) requestWords() string {
 	case r.request.git != nil:
 		return r.gitWords()
 	case j != nil:
-		return j.host.words(j.repo.path + ":" + j.mode.mode)
+		return j.repo.words(j.mode.mode)
 	}
 	what := "requests"
 	if m := r.request.methods; len(m) > 0 {
@@ -149,8 +149,13 @@ func ExposureOf(text string, host Host) (Exposure, error) {
 	if name, ok := cutWord(text, "preset:"); ok {
 		return Exposure{Text: "preset:" + strings.ToLower(name)}, nil
 	}
-	if h, rest := cutCodeHost(text); h != nil {
-		return Exposure{Text: h.words(rest)}, nil
+	if t, ok := cutCodeHost(text); ok {
+		repo, err := t.repository()
+		e := rules[0].Exposure(host) // all are about one server
+		if e.Text = repo.words(repo.mode); e.Opens != "" {
+			e.Text += ", which opens " + e.Opens
+		}
+		return e, err
 	}
 	return rules[0].Exposure(host), nil
 }

@@ -34,9 +34,9 @@ const MaxHostPorts = 64
 //
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
 // (none: any), and in PATH * is one segment and ** any number. The third one is about a
-// repository of git over HTTPS and SSH. github:OWNER/REPO[:read|:graphql] and
-// gitlab:GROUP[/SUBGROUP...]/PROJECT[:read|:write] stand for rules about requests to the API of that service
-// (codehost.go).
+// repository of git over HTTPS and SSH. [private:]github:[HOST/]OWNER/REPO[:read|:graphql|:mutations] and
+// [private:]gitlab:[HOST/]GROUP[/SUBGROUP...]/PROJECT[:read|:write] stand for rules about requests to the API of that
+// service (codehost.go).
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any
 // number, none among it), an IP address or network, "host" (the host's own loopback),
@@ -56,8 +56,8 @@ func Canonical(action Action, text string) (string, error) {
 	if name, ok := cutWord(text, "preset:"); ok {
 		return "preset:" + strings.ToLower(name), nil
 	}
-	if h, rest := cutCodeHost(text); h != nil {
-		return h.canonical(rest), nil
+	if t, ok := cutCodeHost(text); ok {
+		return t.canonical(), nil
 	}
 	return r[0].Text, nil
 }
@@ -88,8 +88,8 @@ func parseRule(action Action, text string, at Source) ([]Rule, error) {
 		}
 		return p, nil
 	}
-	if h, rest := cutCodeHost(text); h != nil {
-		list, err := h.expand(action, rest, at)
+	if t, ok := cutCodeHost(text); ok {
+		list, err := t.expand(action, at)
 		if err != nil {
 			return fail("%v", err)
 		}

@@ -354,7 +354,12 @@ const maxSuggested = 256
 // SuggestRequest returns the narrowest rule that allows a request; empty if none can, if a rule
 // denies it, or if the rule would be longer than a person reads.
 func (s *Set) SuggestRequest(q Request) string {
-	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || q.isGraphQL() || Suggest(q.Flow()) == "" {
+	path, err := parsePath(q.Path)
+	if err != nil {
+		return ""
+	}
+	_, graphQL := s.service(q, path)
+	if d := s.DecideRequest(q); d.Allow || d.Rule != nil || d.Malformed || graphQL || Suggest(q.Flow()) == "" {
 		return ""
 	}
 	if rule, ok := s.suggestGit(q); ok {
@@ -366,7 +371,7 @@ func (s *Set) SuggestRequest(q Request) string {
 	}
 	// A rule's methods are in upper case: none allows a method that is not. And one about a request that
 	// another rule judges would have it pass unjudged.
-	if path, err := parsePath(q.Path); err != nil || !rules[0].request.matches(Allow, q, path) || s.judgedBare(q, path) != nil {
+	if !rules[0].request.matches(Allow, q, path) || s.judgedBare(q, path) != nil {
 		return ""
 	}
 	return rules[0].Text
@@ -414,7 +419,8 @@ func (s *Set) judgesBeside(url string) bool {
 	if err != nil {
 		return true
 	}
-	judges := slices.ContainsFunc(graphQL, func(at string) bool { return strings.HasPrefix(at, q.Scheme+"://"+q.Name+"/") })
+	service, _ := s.service(q, nil)
+	judges := service != nil
 	s.about(q.Flow(), func(r *Rule) {
 		judges = judges || r.request != nil && (r.request.judged != nil || r.request.git != nil)
 	})

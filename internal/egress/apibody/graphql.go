@@ -48,10 +48,16 @@ var gitHub = sync.OnceValues(func() (*schema, error) {
 	return s, nil
 })
 
-// GraphQL returns why a request of GraphQL to GitHub must not pass; nil: each of its operations is a query
-// that asks, beside the names of types and fields, who the user is and what the limits are, about these
-// repositories (OWNER/REPO) only. about are those that it names.
-func GraphQL(body []byte, repositories []string) (about []string, err error) {
+// Scope are the repositories (OWNER/REPO) that a request may be about.
+type Scope struct {
+	Read, Write []string // by queries, and by mutations
+}
+
+// GraphQL returns what a request of GraphQL to GitHub asks, or why it must not pass: each of its operations has to be
+// a query that asks, beside the names of types and fields, who people are and what the limits are, about the
+// repositories of the scope only, or a mutation of what is in them. It may pass once the nodes that it names by their
+// IDs are known to be there (Asked.Question).
+func GraphQL(body []byte, of Scope) (*Asked, error) {
 	s, err := gitHub()
 	if err != nil {
 		return nil, err
@@ -70,7 +76,7 @@ func GraphQL(body []byte, repositories []string) (about []string, err error) {
 	if len(doc.Operations) == 0 {
 		return nil, errors.New("there is no query in it")
 	}
-	q := &query{schema: s, repositories: repositories, values: variables, fragments: map[string]*ast.FragmentDefinition{}}
+	q := &query{schema: s, scope: of, values: variables, fragments: map[string]*ast.FragmentDefinition{}}
 	for _, f := range doc.Fragments {
 		if q.fragments[f.Name] != nil || len(f.VariableDefinition) > 0 || len(f.Directives) > 0 {
 			return nil, fmt.Errorf("the fragment %s is there twice, or has variables or directives", short(f.Name))
@@ -87,7 +93,7 @@ func GraphQL(body []byte, repositories []string) (about []string, err error) {
 			return nil, fmt.Errorf("the fragment %s is not used", short(f.Name))
 		}
 	}
-	return q.about, nil
+	return &q.asked, nil
 }
 
 // queryOf returns the text of a request's query, and its variables.
@@ -138,24 +144,33 @@ func checkText(text string) error {
 // query is the judging of one request.
 type query struct {
 	*schema
-	repositories []string
-	values       map[string]any // of variables
-	fragments    map[string]*ast.FragmentDefinition
-	used         []*ast.FragmentDefinition
-	fields       int
-	about        []string
+	scope     Scope
+	values    map[string]any // of variables
+	fragments map[string]*ast.FragmentDefinition
+	used      []*ast.FragmentDefinition
+	fields    int
+	asked     Asked
 
 	defaults map[string]*ast.Value // of the variables of the operation that is judged; nil: none
 }
 
+// example returns a repository of the scope, for messages.
+func (q *query) example() string {
+	return slices.Concat(q.scope.Read, q.scope.Write, []string{"OWNER/REPO"})[0]
+}
+
 // operation judges one operation.
 func (q *query) operation(op *ast.OperationDefinition) error {
+	root := "Query"
 	switch {
+	case op.Operation == ast.Mutation && len(q.scope.Write) == 0:
+		return errors.New("mutations are refused, since the rules only read: a rule github:OWNER/REPO (without :read or :graphql) also writes")
 	case op.Operation == ast.Mutation:
-		return errors.New("mutations are refused: an ID does not say in whose repository it changes something; use the REST API, for example gh api repos/" + q.repositories[0] + "/issues -f title=... -f body=...")
+		root, q.asked.Changes = "Mutation", true
 	case op.Operation != ast.Query:
-		return fmt.Errorf("%s is refused: only queries may pass", short(string(op.Operation)))
-	case len(op.Directives) > 0:
+		return fmt.Errorf("%s is refused: only queries and mutations may pass", short(string(op.Operation)))
+	}
+	if len(op.Directives) > 0 {
 		return errors.New("the query has a directive: only @include and @skip of fields and fragments are understood")
 	}
 	q.defaults = map[string]*ast.Value{}
@@ -165,7 +180,7 @@ func (q *query) operation(op *ast.OperationDefinition) error {
 		}
 		q.defaults[v.Variable] = v.DefaultValue
 	}
-	return q.selections(op.SelectionSet, place{on: q.types["Query"]})
+	return q.selections(op.SelectionSet, place{on: q.types[root]})
 }
 
 // place is where in a query a field stands.
@@ -234,7 +249,7 @@ func (q *query) fragment(condition string, directives ast.DirectiveList, set ast
 		return err
 	}
 	on := at.on
-	if condition != "" && condition != on.Name {
+	if condition != "" && condition != on.Name && !isNameOf(on.Name, condition) {
 		if !slices.Contains(q.possible[on.Name], condition) {
 			return fmt.Errorf("a fragment on %s at %s is not understood", short(condition), at.name("..."))
 		}
@@ -242,6 +257,9 @@ func (q *query) fragment(condition string, directives ast.DirectiveList, set ast
 	}
 	return q.selections(set, at.below(on, ""))
 }
+
+// isNameOf reports whether a type of ours is the name of one of GitHub's: _RepositoryName of Repository.
+func isNameOf(ours, gitHubs string) bool { return ours == "_"+gitHubs+"Name" }
 
 // directives allows those that only leave something out.
 func (*query) directives(list ast.DirectiveList) error {
@@ -288,63 +306,69 @@ func (q *query) arguments(f *ast.Field, d *ast.FieldDefinition, at place) error 
 		}
 		seen = append(seen, a.Name)
 	}
-	if at.on.Name == "Query" && f.Name == "repository" {
+	switch {
+	case at.on.Name == "Mutation":
+		return q.input(f, d)
+	case at.on.Name == "Query" && f.Name == "repository":
 		return q.repository(f)
+	case at.on.Name == "Query" && f.Name == "node":
+		id, err := q.text(f, "id")
+		if err != nil {
+			return err
+		}
+		return q.node(id, d.Type.Name(), false)
 	}
 	return nil
 }
 
 // unknown is the refusal of a field that is not in the list.
 func (q *query) unknown(f *ast.Field, at place) error {
-	if at.on.Name != "Query" {
-		return fmt.Errorf("%s is not among the fields that may be asked for, as far as it is known to stay in the repository: leave it out, or use the REST API (gh api repos/%s/...)", at.name(f.Name), q.repositories[0])
+	repo := q.example()
+	if at.on.Name == "Mutation" {
+		return q.unknownMutation(f.Name)
 	}
-	owner, repo, _ := strings.Cut(q.repositories[0], "/")
+	if at.on.Name != "Query" {
+		return fmt.Errorf("%s is not among the fields that may be asked for, as far as it is known to stay in the repository: leave it out, or use the REST API (gh api repos/%s/...)", at.name(f.Name), repo)
+	}
+	owner, name, _ := strings.Cut(repo, "/")
 	return fmt.Errorf("%s is refused, as it leads beyond the repository: ask for repository(owner: %q, name: %q) { issue, issues, pullRequest, pullRequests, ... }, or use the REST API (gh api repos/%s/...)",
-		at.name(f.Name), owner, repo, q.repositories[0])
+		at.name(f.Name), owner, name, repo)
 }
 
 // repository judges which one a query is about.
 func (q *query) repository(f *ast.Field) error {
-	owner, err := q.text(f.Arguments.ForName("owner"), "owner")
+	owner, err := q.text(f, "owner")
 	if err != nil {
 		return err
 	}
-	name, err := q.text(f.Arguments.ForName("name"), "name")
+	name, err := q.text(f, "name")
 	if err != nil {
 		return err
 	}
 	full := owner + "/" + name
-	if strings.Contains(owner, "/") || !slices.Contains(q.repositories, full) {
-		return fmt.Errorf("the query is about the repository %s, and the rules are about %s (written just so)", short(full), strings.Join(q.repositories, ", "))
+	if strings.Contains(owner, "/") || !slices.Contains(q.scope.Read, full) {
+		return fmt.Errorf("the query is about the repository %s, and the rules are about %s (written just so)", short(full), strings.Join(q.scope.Read, ", "))
 	}
-	if !slices.Contains(q.about, full) {
-		q.about = append(q.about, full)
-	}
+	q.asked.about(full)
 	return nil
 }
 
 // text returns the value of an argument that has to be a string, or a variable with one.
-func (q *query) text(a *ast.Argument, name string) (string, error) {
-	if a == nil {
-		return "", fmt.Errorf("repository has no %s", name)
+func (q *query) text(f *ast.Field, argument string) (string, error) {
+	a := f.Arguments.ForName(argument)
+	if a == nil || a.Value == nil {
+		return "", fmt.Errorf("%s has no %s", f.Name, argument)
 	}
-	v := a.Value
-	if v != nil && v.Kind == ast.Variable {
-		byDefault, declared := q.defaults[v.Raw]
-		given, has := q.values[v.Raw]
-		switch s, ok := given.(string); {
-		case !declared:
-			return "", fmt.Errorf("the variable %s is not declared", short(v.Raw))
-		case has && ok:
-			return s, nil
-		case has:
-			return "", fmt.Errorf("the variable %s is not a string", short(v.Raw))
-		}
-		v = byDefault
+	if a.Value.Kind == ast.EnumValue {
+		return "", fmt.Errorf("%s of %s is neither a string nor a variable with one", argument, f.Name)
 	}
-	if v == nil || v.Kind != ast.StringValue {
-		return "", fmt.Errorf("%s of repository is neither a string nor a variable with one", name)
+	v, err := q.value(a.Value, 0)
+	if err != nil {
+		return "", err
 	}
-	return v.Raw, nil
+	s, ok := v.(string)
+	if !ok {
+		return "", fmt.Errorf("%s of %s is neither a string nor a variable with one", argument, f.Name)
+	}
+	return s, nil
 }

@@ -2,7 +2,6 @@ package apibody
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -10,7 +9,8 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 )
 
-var ours = []string{"own/app", "own/lib"}
+// reads are rules that only read.
+var reads = Scope{Read: []string{"own/app", "own/lib"}}
 
 // bodyOf returns the body of a request with a query and variables.
 func bodyOf(t testing.TB, query string, variables map[string]any) string {
@@ -91,24 +91,28 @@ var queries = map[string]string{
 
 func TestQueries(t *testing.T) {
 	for name, text := range queries {
-		named, err := GraphQL([]byte(bodyOf(t, text, own)), ours)
+		asked, err := GraphQL([]byte(bodyOf(t, text, own)), reads)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
+			continue
 		}
-		for _, r := range named {
+		if asked.Changes || asked.Question() != nil {
+			t.Errorf("%s: %+v", name, asked)
+		}
+		for _, r := range asked.About {
 			if r != "own/app" && r != "own/lib" {
-				t.Errorf("%s is about %q", name, named)
+				t.Errorf("%s is about %q", name, asked.About)
 			}
 		}
 	}
-	if named, err := GraphQL([]byte(bodyOf(t, queries["both"], nil)), ours); err != nil || strings.Join(named, " ") != "own/app own/lib" {
-		t.Errorf("%q, %v", named, err)
+	if asked, err := GraphQL([]byte(bodyOf(t, queries["both"], nil)), reads); err != nil || strings.Join(asked.About, " ") != "own/app own/lib" {
+		t.Errorf("%+v, %v", asked, err)
 	}
-	if _, err := GraphQL([]byte(bodyOf(t, queries["both"], nil)), ours[:1]); err == nil {
+	if _, err := GraphQL([]byte(bodyOf(t, queries["both"], nil)), Scope{Read: reads.Read[:1], Write: reads.Read}); err == nil {
 		t.Error("a repository beside the one of the rule")
 	}
 	for _, body := range []string{`{"query":"{viewer{login}}"}`, ` {"operationName": null, "variables": null, "query": "{viewer{login}}"} `, `{"operationName":"","variables":{},"query":"\u007bviewer{login}}"}`} {
-		if _, err := GraphQL([]byte(body), ours); err != nil {
+		if _, err := GraphQL([]byte(body), reads); err != nil {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
@@ -131,8 +135,8 @@ func TestAttackQueries(t *testing.T) {
 		`{ repository(owner: ["own"], name: "app") { id } }`:                                                             "neither a string",
 		`query($o: String!) { repository(owner: $o, name: "app") { id } }`:                                               "neither a string",
 		`query($owner: String!) { repository(owner: $undeclared, name: "app") { id } }`:                                  "not declared",
-		`query($n: Int!) { repository(owner: $n, name: "app") { id } }`:                                                  "not a string",
-		`query($endCursor: String = "own") { repository(owner: $endCursor, name: "app") { id } }`:                        "not a string",
+		`query($n: Int!) { repository(owner: $n, name: "app") { id } }`:                                                  "neither a string",
+		`query($endCursor: String = "own") { repository(owner: $endCursor, name: "app") { id } }`:                        "neither a string",
 		`query($owner: String = "own", $owner: String = "evil") { repository(owner: $owner, name: "app") { id } }`:       "twice",
 		`query A { viewer { login } } query B { repository(owner: "evil", name: "app") { id } }`:                         `"evil/app"`,
 		`query A($repo: String = "app") { viewer { login } } query B { repository(owner: "own", name: $repo) { id } }`:   "not declared",
@@ -140,18 +144,21 @@ func TestAttackQueries(t *testing.T) {
 		`{ ... @include(if: true) { repository(owner: "evil", name: "app") { id } } }`:                                   `"evil/app"`,
 		`query { repository(owner: "evil", name: "app") @skip(if: true) { id } }`:                                        `"evil/app"`,
 		`{ __typename ...f } fragment f on Query { viewer { login } } fragment f on Query { viewer { repositories } }`:   "twice",
-		about(`parent { name issues(first: 9) { nodes { body } } }`):                                                     `"repository.parent"`,
+		about(`parent { name issues(first: 9) { nodes { body } } }`):                                                     `"repository.parent.issues"`,
 		about(`forks(first: 9) { nodes { name } }`):                                                                      `"repository.forks"`,
 		about(`templateRepository { name }`):                                                                             "templateRepository",
 		about(`owner { login repositories(first: 9) { nodes { name } } }`):                                               `"repository.owner.repositories"`,
 		about(`owner { ... on User { gists(first: 9) { nodes { name } } } }`):                                            "gists",
 		about(`owner { ... on Organization { teams(first: 9) { nodes { name } } } }`):                                    "teams",
 		about(`owner { ... on Repository { id } }`):                                                                      "fragment",
+		about(`parent { ... on Repository { object(expression: "HEAD") { id } } }`):                                      `"repository.parent.object"`,
+		about(`parent { parent { name } }`):                                                                              `"repository.parent.parent"`,
+		about(`parent { ... on _RepositoryName { parent { id } } }`):                                                     `"repository.parent.parent"`,
 		about(`owner { ... on _RepositoryName { id } }`):                                                                 "fragment",
 		about(`issue(number: $n) { author { ... on User { repositories(first: 9) { nodes { name } } } } }`):              "repositories",
 		about(`issue(number: $n) { author { ... on Node { id } } }`):                                                     "fragment",
 		about(`issue(number: $n) { repository { issues(first: 9) { nodes { body } } } }`):                                "issues",
-		about(`issue(number: $n) { repository { ... on Repository { parent { name } } } }`):                              "fragment",
+		about(`issue(number: $n) { repository { ... on Repository { parent { name } } } }`):                              `"issue.repository.parent"`,
 		about(`issue(number: $n) { timelineItems(first: 9) { nodes { ... on CrossReferencedEvent { source } } } }`):      "timelineItems",
 		about(`issue(number: $n) { parent { title } }`):                                                                  "parent",
 		about(`pullRequest(number: $n) { closingIssuesReferences(first: 9) { nodes { body } } }`):                        "closingIssuesReferences",
@@ -183,11 +190,18 @@ func TestAttackQueries(t *testing.T) {
 		`{ rateLimit { ` + strings.Repeat("cost ", 8001) + `} }`: "token limit",
 		strings.Repeat("{a", 2000):                               "parsed",
 		// other ways to data
-		`{ node(id: "R_1") { ... on Repository { name } } }`:                        `"node" is refused`,
+		`{ node(id: "R_1") { ... on Repository { name } } }`:                        `fragment on "Repository"`,
+		`{ node(id: "U_1") { ... on User { repositories { nodes { name } } } } }`:   `fragment on "User"`,
+		`{ node(id: "I_1") { id } }`:                                                `"node.id"`,
+		`{ node(id: "I_1") { ... on Node { id } } }`:                                `fragment on "Node"`,
+		`{ node(id: 7) { __typename } }`:                                            "neither a string",
+		`{ node(id: ["I_1"]) { __typename } }`:                                      "neither a string",
+		`{ node(id: "") { __typename } }`:                                           "is no ID",
+		`{ node { __typename } }`:                                                   "node has no id",
 		`{ nodes(ids: ["R_1"]) { id } }`:                                            `"nodes" is refused`,
 		`{ resource(url: "https://github.com/evil/x") { url } }`:                    `"resource"`,
 		`{ search(query: "repo:own/app x", type: ISSUE, first: 9) { issueCount } }`: `ask for repository(owner: "own", name: "app")`,
-		`{ user(login: "x") { login } }`:                                            `"user"`,
+		`{ user(login: "x") { login repositories(first: 9) { nodes { name } } } }`:  `"user.repositories"`,
 		`{ organization(login: "x") { login } }`:                                    `"organization"`,
 		`{ repositoryOwner(login: "own") { repositories { nodes { name } } } }`:     `"repositoryOwner"`,
 		`{ viewer { login repositories(first: 9) { nodes { name } } } }`:            `"viewer.repositories"`,
@@ -195,7 +209,7 @@ func TestAttackQueries(t *testing.T) {
 		`{ relay { repository(owner: "evil", name: "x") { id } } }`:                 `"relay"`,
 		// writing
 		`mutation { addComment(input: {subjectId: "I_1", body: "x"}) { clientMutationId } }`:                                   "mutations are refused",
-		`mutation { createIssue(input: {repositoryId: "R_1", title: "x"}) { issue { id } } }`:                                  "gh api repos/own/app/issues",
+		`mutation { createIssue(input: {repositoryId: "R_1", title: "x"}) { issue { id } } }`:                                  "a rule github:OWNER/REPO (without",
 		`mutation { createCommitOnBranch(input: {branch: {repositoryNameWithOwner: "own/app", branchName: "m"}}) { commit } }`: "mutations are refused",
 		`query A { viewer { login } } mutation B { deleteIssue(input: {issueId: "I_1"}) { clientMutationId } }`:                "mutations are refused",
 		`subscription { viewer { login } }`: "only queries",
@@ -211,7 +225,7 @@ func TestAttackQueries(t *testing.T) {
 		"\ufeff{ viewer { login } }":                            "printable",
 		"{ viewer { login\u00a0} }":                             "printable",
 	} {
-		if named, err := GraphQL([]byte(bodyOf(t, text, own)), ours); err == nil || !strings.Contains(err.Error(), say) {
+		if named, err := GraphQL([]byte(bodyOf(t, text, own)), reads); err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%.150s: %v, %v, not %q", text, named, err, say)
 		}
 	}
@@ -244,7 +258,7 @@ func TestAttackGraphQLBodies(t *testing.T) {
 		`{"query":"{viewer{login}}"` + strings.Repeat(" ", MaxBody) + `}`:                                         "longer",
 		`{/* */"query":"{viewer{login}}"}`:                                                                        "one JSON object",
 	} {
-		if _, err := GraphQL([]byte(body), ours); err == nil || !strings.Contains(err.Error(), say) {
+		if _, err := GraphQL([]byte(body), reads); err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%.120q: %v, not %q", body, err, say)
 		}
 	}
@@ -261,12 +275,18 @@ func TestGitHubFields(t *testing.T) {
 	if err != nil || len(doc.Definitions) != len(s.types) {
 		t.Fatalf("a type is there twice: %v", err)
 	}
-	reached := map[string]bool{"Query": true}
+	reached := map[string]bool{"Query": true, "Mutation": true}
 	for _, d := range doc.Definitions {
 		for _, f := range d.Fields {
 			to := f.Type.Name()
 			reached[to] = true
-			if to == "Repository" && (d.Name != "Query" || f.Name != "repository") || to == "Query" || to == "Node" {
+			for _, a := range f.Arguments {
+				reached[a.Type.Name()] = true
+			}
+			if d.Kind == ast.InputObject {
+				continue // the types of IDs
+			}
+			if to == "Repository" && (d.Name != "Query" || f.Name != "repository") || to == "Query" || to == "Mutation" || to == "Node" {
 				t.Errorf("%s.%s leads to %s", d.Name, f.Name, to)
 			}
 			if strings.HasPrefix(f.Name, "_") && d.Name != "Query" {
@@ -274,7 +294,7 @@ func TestGitHubFields(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"parent", "forks", "repositories", "gists", "timelineItems", "associatedPullRequests", "closingIssuesReferences", "email", "organizations"} {
-			if d.Fields.ForName(name) != nil && d.Name+"."+name != "GitActor.email" {
+			if f := d.Fields.ForName(name); f != nil && d.Name+"."+name != "GitActor.email" && f.Type.Name() != "_RepositoryName" {
 				t.Errorf("%s.%s", d.Name, name)
 			}
 		}
@@ -284,8 +304,15 @@ func TestGitHubFields(t *testing.T) {
 					t.Errorf("%s.%s leads to data", d.Name, f.Name)
 				}
 			}
-		} else if strings.HasPrefix(d.Name, "_") && (d.Kind != ast.Object || len(d.Interfaces) > 0 || len(d.Fields) > 5) {
-			t.Errorf("%s is more than a name", d.Name)
+		} else if strings.HasPrefix(d.Name, "_") {
+			for _, f := range d.Fields {
+				if to := s.types[f.Type.Name()]; to != nil && to.Name != "RepositoryOwner" && !strings.HasPrefix(to.Name, "_") || len(f.Arguments) > 0 {
+					t.Errorf("%s.%s is more than a name", d.Name, f.Name)
+				}
+			}
+			if d.Kind != ast.Object || len(d.Interfaces) > 0 || len(d.Fields) > 8 {
+				t.Errorf("%s is more than a name", d.Name)
+			}
 		}
 	}
 	for name := range s.types {
@@ -304,7 +331,10 @@ func TestGitHubFields(t *testing.T) {
 }
 
 func FuzzGraphQL(f *testing.F) {
-	roots := []string{"repository", "viewer", "rateLimit", "__schema", "__type", "__typename"}
+	schema, err := gitHub()
+	if err != nil {
+		f.Fatal(err)
+	}
 	for _, text := range queries {
 		f.Add([]byte(bodyOf(f, text, own)))
 	}
@@ -313,10 +343,10 @@ func FuzzGraphQL(f *testing.F) {
 	}
 	f.Add([]byte(`{"query":"\ud800","variables":[]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		named, err := GraphQL(body, ours)
+		named, err := GraphQL(body, Scope{Read: reads.Read, Write: reads.Read})
 		if err != nil {
 			if named != nil {
-				t.Fatalf("refused, and about %q", named)
+				t.Fatalf("refused, and about %+v", named)
 			}
 			return
 		}
@@ -331,8 +361,12 @@ func FuzzGraphQL(f *testing.F) {
 		}
 		for _, op := range doc.Operations {
 			for _, sel := range op.SelectionSet {
-				if field, ok := sel.(*ast.Field); op.Operation != ast.Query || ok && !slices.Contains(roots, field.Name) {
+				root := map[ast.Operation]string{ast.Query: "Query", ast.Mutation: "Mutation"}[op.Operation]
+				if field, ok := sel.(*ast.Field); root == "" || ok && field.Name != "__typename" && schema.types[root].Fields.ForName(field.Name) == nil {
 					t.Fatalf("%q passes", plain.Query)
+				}
+				if op.Operation == ast.Mutation && !named.Changes {
+					t.Fatalf("%q counts as a query", plain.Query)
 				}
 			}
 		}
