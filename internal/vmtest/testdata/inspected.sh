@@ -163,6 +163,7 @@ is "$(./user $at)" 'g0 g1 g2 EOF [3]'
 ### Java
 # Where the host has authorities of its own, bawn adds several certificates. Debian's package of Java's list reads a file of each.
 # apt: default-jdk-headless
+# dir: java
 cat >Who.java <<'J'
 import java.net.URI;
 import java.net.http.*;
@@ -182,18 +183,19 @@ HTTP/2.0 Bearer $EXAMPLE_KEY"
 ### Java in a container
 # An image with nothing but Java, its libraries and its own list of certificates.
 # apt: default-jdk-headless
+# dir: java
 root=$(mktemp -d)
 home=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
 copy() { mkdir -p "$root$(dirname "$1")"; cp -aL "$1" "$root$1"; }
 for l in $(find "$home" -name '*.so' -o -name java -type f | xargs ldd 2>/dev/null | grep -o '/[^ ]*' | sed 's/:$//' | sort -u); do [ ! -f "$l" ] || copy "$l"; done
 mkdir -p "$root$(dirname "$home")" "$root/tmp"; cp -aL "$home" "$root$home" || test -x "$root$home/bin/java" # src.zip leads nowhere
-cp ../Java/Who.class "$root/"
+cp Who.class "$root/"
 deleted=0
 for a in $(keytool -list -keystore "$root$home/lib/security/cacerts" -storepass changeit | grep -oE '^(debian:)?bawn-[0-9a-f]*(.pem)?'); do
 	keytool -delete -alias "$a" -keystore "$root$home/lib/security/cacerts" -storepass changeit
 	deleted=$((deleted + 1))
 done
-test $deleted -gt 0
+test $deleted -gt 0 || { keytool -list -keystore "$root$home/lib/security/cacerts" -storepass changeit | tail -n 4 >&2; exit 1; }
 tar -C "$root" -c . | docker import - java >/dev/null
 rm -rf "$root"
 docker run --rm -e EXAMPLE_KEY -w / java "$home/bin/java" -cp / Who $at >got 2>err || { cat got err >&2; exit 1; }
