@@ -99,12 +99,18 @@ func setupWords(s *project.Setup) (list []string) {
 			list = append(list, "the guest runs "+when+" ("+by+"): "+c.String())
 		}
 	}
+	for _, f := range s.EnvFiles {
+		list = append(list, "the compose files GET the values of these variables, from a file that the sandbox does not see otherwise: "+f)
+	}
 	if len(s.HostEnv) > 0 {
 		instead := "-e NAME or bawn secret gives them"
 		if s.Stack != nil {
 			instead += " to commands, and ${NAME:-VALUE} in a compose file to services"
 		}
 		list = append(list, "NOT taken: "+strings.Join(s.HostEnv, ", ")+", which would have values of the host's environment; "+instead)
+	}
+	if len(s.EnvFilesNotTaken) > 0 {
+		list = append(list, "NOT read: "+strings.Join(s.EnvFilesNotTaken, ", ")+", which the sandbox does not see; bawn trust --devcontainer --env-file "+s.EnvFilesNotTaken[0]+" lets the compose files have the values of the variables that they name")
 	}
 	if len(s.Hidden) > 0 {
 		list = append(list, "NOT taken: the variables in "+strings.Join(s.Hidden, ", ")+", which the sandbox does not see; --show shows such a file to the services beside it")

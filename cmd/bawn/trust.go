@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ func trustCommand() *cobra.Command {
 	var how trustFlags
 	var forget, schema bool
 	var devcontainer string
+	var envFiles []string
 	c := &cobra.Command{
 		Use:   "trust [DIRECTORY]",
 		Short: "Show what a project's bawn.yaml or devcontainer.json asks for, and approve it",
@@ -57,7 +59,14 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 				if forget {
 					return e.ForgetDevcontainer(dir, name)
 				}
-				return how.trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name) })
+				within, err := inProject(dir, envFiles)
+				if err != nil {
+					return err
+				}
+				return how.trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name, within...) })
+			}
+			if len(envFiles) > 0 {
+				return hint(errors.New("--env-file is for the compose files of a devcontainer.json"), "bawn trust --devcontainer --env-file FILE")
 			}
 			if forget {
 				return e.Forget(c.Context(), dir)
@@ -71,9 +80,22 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 	c.Flags().BoolVar(&forget, "forget", false, "withdraw the approval")
 	c.Flags().BoolVar(&how.asJSON, "json", false, "print JSON")
 	registerDevcontainer(c.Flags(), &devcontainer, "the project's devcontainer.json, or the one at `PATH`, in place of bawn.yaml")
+	c.Flags().StringArrayVar(&envFiles, "env-file", nil, "with --devcontainer: let its compose files have the values of the variables that they name from `FILE` (.env), though the sandbox does not see it")
 	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
 	c.MarkFlagsMutuallyExclusive("yes", "show", "forget", "schema")
 	return c
+}
+
+// inProject returns the paths of files of the project, relative to its directory.
+func inProject(dir string, files []string) (list []string, err error) {
+	for _, f := range files {
+		rel, err := engine.DevcontainerPath(dir, f)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, rel)
+	}
+	return list, nil
 }
 
 // trustFlags say how bawn trust shows a file and decides about it.
@@ -123,6 +145,9 @@ func decide(ctx context.Context, e *engine.Engine, c *project.Check, yes, allowH
 	arguments, without := trustArguments(c.Dir, otherFile(c)), "--no-project-file"
 	if otherFile(c) != nil {
 		without = "--devcontainer="
+	}
+	for _, f := range c.EnvFiles {
+		arguments = "--env-file " + pathArgument(filepath.Join(c.Dir, f)) + " " + arguments
 	}
 	switch {
 	case c.Settled():
@@ -260,6 +285,8 @@ func showCheck(w io.Writer, c *project.Check) {
 			word = "was removed since you approved it:"
 		case len(c.Others) > 0:
 			word = "is as you approved it, but since then this has changed: " + text.Line(strings.Join(c.Others, ", "))
+		case len(c.EnvFiles) > 0 && string(c.Approved) == string(c.Text):
+			word = "is as you approved it, but would get more of " + text.Line(strings.Join(c.EnvFiles, ", ")) + ":"
 		}
 		fmt.Fprintf(w, "%s %s\n\n", file, word)
 		for _, l := range diffLines(c.Approved, c.Text) {

@@ -324,6 +324,21 @@ func TestTrustShowsADevcontainer(t *testing.T) {
 			t.Errorf("%q is not in %s", want, composed)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(dir, ".env"), []byte("PW=16\nOTHER=x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if composed, _ := trust("--devcontainer", "--show"); !strings.Contains(composed, "NOT read: .env, which the sandbox does not see; bawn trust --devcontainer --env-file .env") {
+		t.Errorf("a hidden .env: %s", composed)
+	}
+	if out, code := bawnTrust(t, "--devcontainer", "--env-file", filepath.Join(dir, ".env")); code != exitFailed || !strings.Contains(out, "GET the values of these variables, from a file that the sandbox does not see otherwise: .env: PW\n") ||
+		!strings.Contains(out, "from the image b16\n") || !strings.Contains(out, "bawn trust --yes --env-file "+filepath.Join(dir, ".env")+" --devcontainer=") {
+		t.Errorf("with --env-file: %d, %s", code, out)
+	}
+	for _, args := range [][]string{{"--env-file", ".env"}, {"--devcontainer", "--env-file", "/etc/passwd"}, {"--devcontainer", "--env-file", filepath.Join(dir, "other.env")}} {
+		if out, err := trust(args...); err == nil {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
 	write(strings.Replace(text, `\u001b[2J`, "", 1))
 	if out, code := bawnTrust(t, "--devcontainer"); code != exitFailed || !strings.Contains(out, "bawn trust --yes --devcontainer="+file+" "+dir+" approves") {
 		t.Errorf("without a terminal: %d, %s", code, out)

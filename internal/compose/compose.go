@@ -3,9 +3,9 @@
 // sandbox's own Docker.
 //
 // The files are hostile input, for the guest may write to them. The reader is compose-go, that of Docker,
-// which here gets the bytes of the files and reads nothing by itself: no file that another one names
-// (include, extends of a file), no variable of the host, no link. What the service may have of the project
-// beside that, its env_file, comes through Request.Read.
+// which here gets the bytes of the files and reads nothing of the disk by itself: files that others name
+// (include, extends of a file), the project's .env and the service's env_file come through Request.Read
+// (sources.go). No variable of the host is read.
 //
 // Theory of operation. The service's commands run in the machine, so the machine has the service's place
 // in the network of the others:
@@ -22,7 +22,7 @@ package compose
 
 // Limits of what is read.
 const (
-	MaxFiles = 16        // compose files of a request
+	MaxFiles = 16        // compose files of a request, and of an entry of include
 	MaxFile  = 256 << 10 // of a file that Request.Read returns, in bytes
 
 	maxServices = 64
@@ -30,7 +30,9 @@ const (
 	maxNodes    = 20_000   // of the YAML of all files, as spent counts them
 	maxList     = 64       // ports, volumes and names of the service, and arguments of its build
 
-	maxVariables = 256 // of the service
+	maxVariables = 256  // of the service
+	maxEnvValues = 1024 // variables of .env, and of what include names in its place
+	maxSources   = 128  // files that others include or extend, each once for each .env that counts for it
 )
 
 // Request says what to read.
@@ -47,6 +49,9 @@ type Request struct {
 	Read func(name string) ([]byte, error)
 	// Hidden reports whether the sandbox does not see a file of the project. nil: it sees all.
 	Hidden func(name string) bool
+	// Values returns those variables of a hidden file (.env, env_file of include) that the person lets the
+	// compose files have. taken is false if they are to have none of it. nil: of no file.
+	Values func(name string) (vars map[string]string, taken bool, err error)
 }
 
 // Forward is a port of another service.
@@ -59,6 +64,16 @@ type Forward struct {
 type Result struct {
 	Service Service
 	Stack   *Stack // never nil
+	// Taken are the variables of hidden files that the compose files name, of those that Request.Values gave.
+	Taken []FileValues
+	// NotTaken are hidden files whose variables would have had a place in the compose files. They may not exist.
+	NotTaken []string
+}
+
+// FileValues are variables of a file of the project.
+type FileValues struct {
+	File string            `json:"file"`
+	Vars map[string]string `json:"vars"`
 }
 
 // Service is what the service that is worked in asks of the sandbox.

@@ -332,10 +332,10 @@ func TestHostileFiles(t *testing.T) {
 		return s
 	}() + "services: {app: {image: a}}\n"
 	for text, want := range map[string]string{
-		"include: [" + secret + "]\nservices: {app: {image: a}}":                                               "include is not read",
-		"include: other.yml\nservices: {app: {image: a}}":                                                      "include is not read",
+		"include: [" + secret + "]\nservices: {app: {image: a}}":                                               "does not lie in the project",
+		"include: other.yml\nservices: {app: {image: a}}":                                                      "must be a list",
 		"services: {app: {extends: {file: " + secret + ", service: app}}}":                                     "extends: the file",
-		"services: {app: {extends: {file: common.yml, service: app}}}":                                         "name it in dockerComposeFile",
+		"services: {app: {extends: {file: common.yml, service: app}}}":                                         "common.yml: file does not exist",
 		"services: {app: {image: a}, db: {extends: {file: ../../../etc/x.yml, service: x}}}":                   "extends: the file",
 		"services: {app: {image: a, extends: {service: app, file: [1]}}}":                                      "another type",
 		"services: {app: {image: a, env_file: " + secret + "}}":                                                "does not lie in the project",

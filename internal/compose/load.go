@@ -1,14 +1,12 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +16,6 @@ import (
 	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/sirupsen/logrus"
-	"go.yaml.in/yaml/v4"
 
 	"bawn.dev/bawn/internal/sys/text"
 )
@@ -33,7 +30,8 @@ func Load(r Request) (out *Result, err error) {
 	if len(r.Files) == 0 || len(r.Files) > MaxFiles {
 		return nil, fmt.Errorf("expected 1 to %d compose files, found %d", MaxFiles, len(r.Files))
 	}
-	l := &load{Request: r, dir: path.Dir(r.Files[0]), unset: map[string]bool{}}
+	l := &load{Request: r, dir: path.Dir(r.Files[0]), unset: map[string]bool{}, used: map[string]bool{}, refs: map[string]*source{}, given: map[string]map[string]string{}}
+	defer l.close()
 	if err := l.read(); err != nil {
 		return nil, err
 	}
@@ -48,6 +46,7 @@ func Load(r Request) (out *Result, err error) {
 		return nil, err
 	}
 	out.Service.HostEnv = slices.Sorted(maps.Keys(l.unset))
+	out.Taken, out.NotTaken = l.taken(), l.kept
 	return out, nil
 }
 
@@ -60,71 +59,17 @@ type load struct {
 	unset map[string]bool
 	spent spent
 
+	env     types.Mapping // the variables of the project's .env
+	copies  []*copied
+	sources []*source
+	refs    map[string]*source           // by the words that stand for them (word)
+	secret  string                       // in each of these words
+	used    map[string]bool              // variables that were looked up
+	given   map[string]map[string]string // variables of hidden files, by the file
+	kept    []string                     // hidden files that gave none
+
 	project *types.Project
 	own     types.ServiceConfig // the service that is worked in
-}
-
-// read reads the files and checks what compose-go does not.
-func (l *load) read() error {
-	for _, name := range l.Files {
-		if !filepath.IsLocal(name) {
-			return fmt.Errorf("the compose file %.200q does not lie in the project", name)
-		}
-		if l.hidden(name) {
-			return fmt.Errorf("%s is hidden from the sandbox", name)
-		}
-		b, err := l.Read(name)
-		if err == nil {
-			err = l.check(b)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		l.files = append(l.files, types.ConfigFile{Filename: name, Content: b})
-	}
-	return nil
-}
-
-// check looks at the top of one file, whose documents must be mappings without include.
-func (l *load) check(b []byte) error {
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	for {
-		var doc yaml.Node
-		var top struct {
-			Name     string    `yaml:"name"`
-			Include  yaml.Node `yaml:"include"`
-			Services yaml.Node `yaml:"services"`
-			Jobs     yaml.Node `yaml:"jobs"`
-		}
-		err := d.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		w := weigher{}
-		if err == nil {
-			err = l.spent.document(w.weight(&doc, 0))
-		}
-		if err == nil {
-			err = doc.Decode(&top)
-		}
-		for _, section := range []*yaml.Node{&top.Services, &top.Jobs} {
-			var n int
-			if err == nil {
-				n, err = w.extended(section)
-			}
-			if err == nil {
-				err = l.spent.values(n)
-			}
-		}
-		switch {
-		case err != nil:
-			return shown(err)
-		case top.Include.Kind != 0:
-			return errors.New("include is not read: name the files that it includes in dockerComposeFile (a list)")
-		case top.Name != "":
-			l.name = top.Name
-		}
-	}
 }
 
 // shown returns an error of a parser, which may have parts of the file, without what cannot be shown.
@@ -142,20 +87,19 @@ var quiet = sync.OnceFunc(func() { logrus.SetOutput(io.Discard) })
 // parse lets compose-go read the files. It gets the bytes, and resolves no path: the guest's Docker does.
 func (l *load) parse() error {
 	quiet()
-	config := types.ConfigDetails{WorkingDir: path.Join(l.Project, l.dir), ConfigFiles: l.files, Environment: types.Mapping{}}
+	config := types.ConfigDetails{WorkingDir: path.Join(l.Project, l.dir), ConfigFiles: l.files, Environment: l.env}
 	project, err := loadProject(config, func(o *loader.Options) {
 		o.SetProjectName(l.projectName(), true)
-		o.ResolvePaths, o.SkipInclude, o.SkipResolveEnvironment, o.SkipResolveLabels = false, true, true, true
-		o.ResourceLoaders = []loader.ResourceLoader{noFiles{}}
+		o.ResolvePaths, o.SkipResolveEnvironment, o.SkipResolveLabels = false, true, true
+		o.ResourceLoaders = []loader.ResourceLoader{l}
 		o.Profiles = []string{"*"} // stack chooses
 		o.MaxNodeVisits = maxNodes
-		o.Interpolate.LookupValue = func(string) (string, bool) { return "", false }
 		o.Interpolate.Substitute = l.substitute
 		o.Interpolate.TypeCastMapping = maps.Clone(o.Interpolate.TypeCastMapping)
 		o.Interpolate.TypeCastMapping[tree.NewPath(tree.PathMatchAll, tree.PathMatchAll, "ports", tree.PathMatchList)] = l.spent.ports
 	})
 	if err != nil {
-		return shown(err)
+		return shown(l.named(err))
 	}
 	if len(project.Services) > maxServices {
 		return fmt.Errorf("more than %d services", maxServices)
@@ -213,21 +157,43 @@ func (l *load) projectName() string {
 // maxName bounds the name of the project, in bytes.
 const maxName = 60
 
-// substitute replaces the variables of a text: no variable has a value, so each is its default, or
+// substitute replaces the variables of a text by their values. One without a value is its default, or
 // nothing, which is noted.
-func (l *load) substitute(text string, _ template.Mapping) (string, error) {
+func (l *load) substitute(text string, values template.Mapping) (string, error) {
 	if err := l.spent.substitution(text); err != nil {
 		return "", err
 	}
-	return template.SubstituteWithOptions(text, func(string) (string, bool) { return "", false }, template.WithoutLogging,
+	var tooLong error
+	lookup := func(name string) (string, bool) {
+		value, ok := values(name)
+		l.used[name] = true
+		if err := l.spent.search(len(value)); err != nil {
+			tooLong = err
+			return "", true
+		}
+		return value, ok
+	}
+	out, err := template.SubstituteWithOptions(text, lookup, template.WithoutLogging,
 		template.WithReplacementFunction(func(ref string, values template.Mapping, config *template.Config) (string, error) {
-			l.note(ref)
+			l.note(ref, values)
 			return template.DefaultReplacementFunc(ref, values, config)
 		}))
+	var missing *template.MissingRequiredError
+	switch {
+	case tooLong != nil:
+		return "", tooLong
+	case errors.As(err, &missing) && len(l.kept) > 0:
+		return "", fmt.Errorf("%w (%s is hidden from the sandbox, so no value of it is taken: bawn trust --devcontainer --env-file FILE takes them)", err, strings.Join(l.kept, ", "))
+	case err != nil:
+		return "", err
+	case len(out) > max(len(text), maxText):
+		return "", fmt.Errorf("a text of more than %d bytes, with the values of its variables", maxText)
+	}
+	return out, l.spent.values(max(0, len(out)-len(text)) / valueBytes)
 }
 
-// note notes the variable of a reference that has no default.
-func (l *load) note(ref string) {
+// note notes the variable of a reference that has neither a value nor a default.
+func (l *load) note(ref string, values template.Mapping) {
 	m := template.DefaultPattern.FindStringSubmatch(ref)
 	if m == nil {
 		return
@@ -239,16 +205,7 @@ func (l *load) note(ref string) {
 	if end := strings.IndexAny(name, ":-+?"); end >= 0 || name == "" {
 		return // the file says what is without the variable, or that it is an error
 	}
-	l.unset[name] = true
+	if _, ok := values(name); !ok {
+		l.unset[name] = true
+	}
 }
-
-// noFiles is a loader of the files that others name, which it refuses.
-type noFiles struct{}
-
-func (noFiles) Accept(string) bool { return true }
-
-func (noFiles) Load(_ context.Context, name string) (string, error) {
-	return "", fmt.Errorf("extends: the file %q is not read: name it in dockerComposeFile (a list), before this one", name)
-}
-
-func (noFiles) Dir(string) string { return "" }

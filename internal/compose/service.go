@@ -84,6 +84,10 @@ func (l *load) build(s *Service) error {
 			s.Build.Args = append(s.Build.Args, name+"="+*value)
 			continue
 		}
+		if value, ok := l.env[name]; ok {
+			s.Build.Args = append(s.Build.Args, name+"="+value)
+			continue
+		}
 		l.unset[name] = true
 	}
 	for _, key := range keysBeside(b, "context", "dockerfile", "target", "args") {
@@ -106,6 +110,8 @@ func (l *load) environment(s *Service) error {
 	for name, value := range l.own.Environment {
 		if value != nil {
 			vars[name] = *value
+		} else if value, ok := l.env[name]; ok {
+			vars[name] = value
 		} else if _, ok := vars[name]; !ok {
 			l.unset[name] = true
 		}
@@ -142,12 +148,22 @@ func (l *load) envFile(s *Service, f types.EnvFile, vars map[string]string) erro
 	if err != nil {
 		return err
 	}
+	return l.variables(name, text, vars, l.env, f.Format)
+}
+
+// variables adds the variables of a file to vars. In their values, a variable stands for what it has in vars, or
+// in outer.
+func (l *load) variables(name string, text []byte, vars, outer map[string]string, format string) error {
 	if err := l.spent.substitution(string(text)); err != nil {
 		return err
 	}
 	var tooLong error
-	err = dotenv.ParseWithFormat(bytes.NewReader(text), name, vars, func(name string) (string, bool) {
+	err := dotenv.ParseWithFormat(bytes.NewReader(text), name, vars, func(name string) (string, bool) {
 		value, ok := vars[name]
+		if !ok {
+			value, ok = outer[name]
+			l.used[name] = true
+		}
 		if !ok {
 			l.unset[name] = true
 		}
@@ -156,7 +172,7 @@ func (l *load) envFile(s *Service, f types.EnvFile, vars map[string]string) erro
 			return "", true
 		}
 		return value, ok
-	}, f.Format)
+	}, format)
 	if err == nil {
 		err = tooLong
 	}

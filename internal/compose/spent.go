@@ -128,52 +128,60 @@ func scalar(n *yaml.Node) string {
 }
 
 // extended returns how many values the services of a document get from those that they extend, or more than
-// maxNodes. The document was weighed.
-func (w weigher) extended(section *yaml.Node) (total int, err error) {
+// maxNodes. The document was weighed. A service of another file has foreign values at most: what it gets by itself
+// is counted when that file is read.
+func (w weigher) extended(section *yaml.Node, foreign int) (total int, err error) {
 	var services map[string]yaml.Node
 	if section.Kind != 0 {
 		err = section.Decode(&services)
 	}
 	for name := range services {
-		of := base(services, name)
+		of, file := base(services, name)
+		if file {
+			continue
+		}
 		for range services { // compose-go refuses a longer way, which is a circle
 			if of == "" || total > maxNodes {
 				break
 			}
 			service, ok := services[of]
-			if !ok { // a name with variables: one of them
+			if !ok { // a name with variables: one of them, or a service of another file
 				service = *section
+				total += foreign
 			}
 			total += w.weight(&service, 0)
-			of = base(services, of)
+			if of, file = base(services, of); file {
+				total += foreign
+				break
+			}
 		}
 	}
 	return total, err
 }
 
-// base returns the name of the service that a service extends.
-func base(services map[string]yaml.Node, name string) string {
+// base returns the name of the service that a service extends, and whether it is one of another file.
+func base(services map[string]yaml.Node, name string) (of string, file bool) {
 	service, ok := services[name]
 	if !ok {
-		return ""
+		return "", false
 	}
 	var c struct {
 		Extends yaml.Node `yaml:"extends"`
 	}
 	if service.Decode(&c) != nil || c.Extends.Kind == 0 {
-		return ""
+		return "", false
 	}
 	var long struct {
-		Service string `yaml:"service"`
+		Service string    `yaml:"service"`
+		File    yaml.Node `yaml:"file"`
 	}
-	var short string
-	if c.Extends.Decode(&short) == nil {
-		return short
+	if c.Extends.Decode(&of) == nil {
+		return of, false
 	}
 	if c.Extends.Decode(&long) == nil {
-		return long.Service
+		return long.Service, long.File.Kind != 0
 	}
-	return ""
+	return "", false
 }
 
 // ways refuses services that depend on others in more than maxWays ways, or in a circle.

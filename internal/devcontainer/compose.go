@@ -90,6 +90,14 @@ func (c *Config) UseService(r *compose.Result, places Places) error {
 	slices.Sort(setup.HostEnv)
 	setup.HostEnv = slices.Compact(setup.HostEnv)
 	setup.Hidden = s.NotRead
+	for _, f := range r.Taken {
+		if len(f.Vars) > 0 {
+			setup.EnvFiles = append(setup.EnvFiles, f.File+": "+strings.Join(slices.Sorted(maps.Keys(f.Vars)), ", "))
+		}
+	}
+	if len(s.HostEnv) > 0 {
+		setup.EnvFilesNotTaken = r.NotTaken
+	}
 	for _, what := range s.NoUse {
 		setup.Unknown = append(setup.Unknown, printable(what)+" (of the service "+r.Stack.Service+")")
 	}

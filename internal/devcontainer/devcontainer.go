@@ -66,6 +66,10 @@ type Setup struct {
 	Stack *compose.Stack `json:"compose,omitempty"`
 	// Hidden are files of variables that are not taken, since the sandbox does not see them.
 	Hidden []string `json:"hidden,omitempty"`
+	// EnvFiles are what the compose files have of files of variables that the sandbox does not see: FILE: NAME, NAME.
+	EnvFiles []string `json:"envFiles,omitempty"`
+	// EnvFilesNotTaken are such files of which they have nothing, though they name variables.
+	EnvFilesNotTaken []string `json:"envFilesNotTaken,omitempty"`
 	// Unknown are the keys that have no effect and are not of an editor.
 	Unknown []string `json:"unknown,omitempty"`
 }

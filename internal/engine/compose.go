@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,11 +43,22 @@ func hasCompose(p *project.Proposal) bool {
 	return p != nil && p.Setup != nil && len(p.Setup.ComposeFiles) > 0
 }
 
+// composeFiles gives package compose what it reads: of the project, or of what was approved.
+type composeFiles interface {
+	read(name string) ([]byte, error)
+	// values returns what the compose files may have of a hidden file.
+	values(name string) (vars map[string]string, taken bool, err error)
+	// took is told what they have of hidden files.
+	took(list []compose.FileValues)
+}
+
 // composeReader reads files of a project, and notes them.
 type composeReader struct {
-	root *os.Root
-	list []composeFile
-	left int // bytes
+	root      *os.Root
+	list      []composeFile
+	left      int                          // bytes
+	permitted func(file, name string) bool // variables of hidden files
+	taken     []compose.FileValues
 }
 
 func newComposeReader(root *os.Root) *composeReader {
@@ -78,6 +90,44 @@ func (r *composeReader) read(name string) ([]byte, error) {
 	return r.list[len(r.list)-1].contents()
 }
 
+// values reads a hidden file of variables, if some of these are permitted, and returns them.
+func (r *composeReader) values(file string) (map[string]string, bool, error) {
+	all, err := r.variables(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	maps.DeleteFunc(all, func(name, _ string) bool { return !r.permitted(file, name) })
+	return all, len(all) > 0, nil
+}
+
+// variables returns the variables of a file of the project, whether they are permitted or not.
+func (r *composeReader) variables(file string) (map[string]string, error) {
+	b, err := regular.ReadBeneath(r.root, file, compose.MaxFile)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, errors.New("it is a symbolic link, or lies behind one: no variable of it is taken")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return compose.Variables(file, b)
+}
+
+func (r *composeReader) took(list []compose.FileValues) { r.taken = list }
+
+// unused returns the first of these files of which the compose files have no variables.
+func (r *composeReader) unused(files []string) string {
+	for _, name := range files {
+		seen := slices.ContainsFunc(r.list, func(f composeFile) bool { return f.Path == name })
+		if !seen && !slices.ContainsFunc(r.taken, func(f compose.FileValues) bool { return f.File == name && len(f.Vars) > 0 }) {
+			return name
+		}
+	}
+	return ""
+}
+
 func (f composeFile) contents() ([]byte, error) {
 	if f.Text == nil {
 		return nil, &fs.PathError{Op: "open", Path: f.Path, Err: fs.ErrNotExist}
@@ -85,8 +135,8 @@ func (f composeFile) contents() ([]byte, error) {
 	return f.Text, nil
 }
 
-// readCompose returns a file as it was approved.
-func (l *featureLock) readCompose(name string) ([]byte, error) {
+// read returns a file as it was approved.
+func (l *featureLock) read(name string) ([]byte, error) {
 	for _, f := range l.Compose {
 		if f.Path == name {
 			return f.contents()
@@ -94,6 +144,18 @@ func (l *featureLock) readCompose(name string) ([]byte, error) {
 	}
 	return nil, fmt.Errorf("%s was not read when it was approved", name)
 }
+
+// values returns what was approved of a hidden file.
+func (l *featureLock) values(file string) (map[string]string, bool, error) {
+	for _, f := range l.Values {
+		if f.File == file {
+			return f.Vars, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+func (l *featureLock) took([]compose.FileValues) {}
 
 // changedCompose returns the files that are not what was approved.
 func changedCompose(c *project.Check, l *featureLock) (changed []string) {
@@ -115,12 +177,19 @@ func changedCompose(c *project.Check, l *featureLock) (changed []string) {
 			changed = append(changed, f.Path)
 		}
 	}
+	for _, f := range l.Values {
+		have, err := now.variables(f.File)
+		maps.DeleteFunc(have, func(name, _ string) bool { _, ok := f.Vars[name]; return !ok })
+		if err != nil || !maps.Equal(have, f.Vars) {
+			changed = append(changed, f.File)
+		}
+	}
 	return changed
 }
 
 // readCompose reads the compose files of a devcontainer.json in a folder of the project at dir.
-func readCompose(c *devcontainer.Config, dir, folder string, read func(name string) ([]byte, error)) (*compose.Result, error) {
-	r := compose.Request{Service: c.Compose.Service, Run: c.Compose.Run, Forward: c.Compose.Forward, Project: dir, Read: read}
+func readCompose(c *devcontainer.Config, dir, folder string, files composeFiles) (*compose.Result, error) {
+	r := compose.Request{Service: c.Compose.Service, Run: c.Compose.Run, Forward: c.Compose.Forward, Project: dir, Read: files.read, Values: files.values}
 	for _, name := range c.Setup.ComposeFiles {
 		at := filepath.Join(folder, name)
 		if filepath.IsAbs(name) || !filepath.IsLocal(at) {
@@ -137,6 +206,8 @@ func readCompose(c *devcontainer.Config, dir, folder string, read func(name stri
 	if err != nil {
 		return nil, fmt.Errorf("dockerComposeFile: %w", err)
 	}
+	files.took(out.Taken)
+	out.NotTaken = slices.DeleteFunc(out.NotTaken, func(name string) bool { _, err := os.Lstat(filepath.Join(dir, name)); return err != nil })
 	return out, nil
 }
 

@@ -197,6 +197,106 @@ func TestAttackComposeFilesOutsideOfTheProject(t *testing.T) {
 	}
 }
 
+// TestFilesThatComposeFilesName: what a compose file includes or extends is approved as it is, and a change asks again.
+func TestFilesThatComposeFilesName(t *testing.T) {
+	p := newPlace(t)
+	p.composed(t, "", "include: [{path: ../infra/db.yml, env_file: ../infra/db.vars}]\nservices: {app: {extends: {file: ../infra/app.yml, service: base}}}")
+	p.write(t, "infra/db.yml", "services: {db: {image: 'postgres:${TAG}'}}\n")
+	p.write(t, "infra/db.vars", "TAG=16\n")
+	p.write(t, "infra/app.yml", "services: {base: {image: a, volumes: ['..:/src']}}\n")
+	r := asksFor(devcontainerName)
+	r.Dir = p.shop
+	p.approveDevcontainer(t)
+	c, err := p.CheckDevcontainer(p.shop, devcontainerName)
+	if err != nil || c.Err != nil || c.Proposal.Image != "a" || c.Proposal.Setup.Mount != "/src" || !strings.Contains(c.Proposal.Setup.Stack.Model, "postgres:16") {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	for name, text := range map[string]string{"infra/db.yml": "services: {db: {image: evil, privileged: true}}\n", "infra/db.vars": "TAG=17\n", "infra/app.yml": "services: {base: {image: evil, volumes: ['..:/src']}}\n"} {
+		p.write(t, name, text)
+		err := p.CheckConsent(r)
+		if engine.ReasonOf(err) != engine.NotApproved || !slices.Equal(engine.As(err).Check.Others, []string{name}) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if add, err := p.Additions(&sandbox.Spec{Dir: p.shop, Devcontainer: devcontainerName}); err != nil || add.Image == "evil" && name != "infra/app.yml" {
+			t.Errorf("%s is in force: %+v, %v", name, add, err)
+		}
+		p.approveDevcontainer(t)
+		if err := p.CheckConsent(r); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAttackVariablesOfAHiddenFile: the compose files get those values of .env that the person lets them have, each
+// named; a compose file that the guest changes gets no other one, though the change is approved.
+func TestAttackVariablesOfAHiddenFile(t *testing.T) {
+	p := newPlace(t)
+	const env = ".devcontainer/.env"
+	p.write(t, env, "TAG=16\nTOKEN=secret\nLATER=secret\n")
+	p.composed(t, "", "services: {app: {image: 'a:${TAG}'}, db: {image: 'b:${TAG}'}}")
+	look := func(files ...string) *project.Check {
+		t.Helper()
+		c, err := p.CheckDevcontainer(p.shop, devcontainerName, files...)
+		if err != nil || c.Err != nil {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		return c
+	}
+	kept := func(c *project.Check) string {
+		return fmt.Sprintf("%s %+v %+v", c.Beside, c.Proposal, c.Proposal.Setup)
+	}
+	if c := look(); c.Proposal.Image != "a:" || !slices.Equal(c.Proposal.Setup.EnvFilesNotTaken, []string{env}) || strings.Contains(kept(c), "secret") || c.Proposal.Setup.EnvFiles != nil {
+		t.Errorf("nothing was said: %+v", c.Proposal.Setup)
+	}
+	c := look(env)
+	if c.Proposal.Image != "a:16" || !slices.Equal(c.Proposal.Setup.EnvFiles, []string{env + ": TAG"}) || strings.Contains(kept(c), "secret") {
+		t.Errorf("%+v", c.Proposal.Setup)
+	}
+	if err := p.Approve(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if c := look(); c.Status != project.Approved || c.Proposal.Image != "a:16" {
+		t.Errorf("%+v", c)
+	}
+	if c := look(env); c.Status != project.Approved {
+		t.Errorf("the same again: %+v", c)
+	}
+
+	p.write(t, composeName, "services: {app: {image: 'a:${TAG}', environment: [TOKEN, 'X=${LATER}']}, db: {image: 'b:${TOKEN}${LATER}'}}")
+	c = look()
+	if c.Status != project.Changed || c.Proposal.Image != "a:16" || strings.Contains(kept(c), "secret") || !slices.Equal(c.Proposal.Setup.HostEnv, []string{"LATER", "TOKEN"}) {
+		t.Errorf("%s", kept(c))
+	}
+	if err := p.Approve(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if c := look(); c.Status != project.Approved || strings.Contains(kept(c), "secret") {
+		t.Errorf("%s", kept(c))
+	}
+	if c := look(env); c.Status != project.Changed || !slices.Equal(c.Proposal.Setup.EnvFiles, []string{env + ": LATER, TAG, TOKEN"}) || !slices.Equal(c.Proposal.Setup.Env, []string{"TOKEN=secret", "X=secret"}) {
+		t.Errorf("%+v", c.Proposal.Setup)
+	}
+
+	p.write(t, env, "TAG=17\nTOKEN=other\n")
+	if c := look(); c.Status != project.Changed || !slices.Equal(c.Others, []string{env}) || c.Proposal.Image != "a:17" || strings.Contains(kept(c), "other") {
+		t.Errorf("%s", kept(c))
+	}
+	if err := errors.Join(os.Remove(filepath.Join(p.shop, env)), os.Symlink("elsewhere", filepath.Join(p.shop, env)), os.WriteFile(filepath.Join(p.shop, ".devcontainer/elsewhere"), []byte("TAG=18\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.CheckDevcontainer(p.shop, devcontainerName, env); err != nil || c.Err == nil || !strings.Contains(c.Err.Error(), "symbolic link") {
+		t.Errorf("a link: %+v, %v", c, err)
+	}
+	if err := os.Remove(filepath.Join(p.shop, env)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{env, ".env", "other.env"} {
+		if _, err := p.CheckDevcontainer(p.shop, devcontainerName, name); err == nil || !strings.Contains(err.Error(), "take no variables from "+name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // fakeDocker is a docker that writes its arguments and the compose file to a log. It fails for the command in
 // the file fail.
 const fakeDocker = `#!/bin/sh

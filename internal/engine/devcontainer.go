@@ -113,14 +113,16 @@ func firstNames(dir string, limit int) []string {
 }
 
 // CheckDevcontainer compares a project's devcontainer.json with what was approved. name is its path
-// relative to the project directory.
-func (e *Engine) CheckDevcontainer(dir, name string) (*project.Check, error) {
+// relative to the project directory. envFiles are hidden files of the project whose variables its compose files may
+// have from now on; they have to be approved anew with them.
+func (e *Engine) CheckDevcontainer(dir, name string, envFiles ...string) (*project.Check, error) {
 	approvals, err := approvalsOfFile(e.sandboxes, dir, name)
 	if err != nil {
 		return nil, err
 	}
 	c, err := approvals.Look(dir)
 	if err == nil {
+		c.EnvFiles = envFiles
 		err = e.checkBeside(c, approvals)
 	}
 	if err != nil {
@@ -155,7 +157,7 @@ func devcontainerReader(approvals *project.Approvals, dir, name string) func(fil
 		if l == nil {
 			return readDevcontainer(file, text, dir, name, nil)
 		}
-		p, err := readDevcontainer(file, text, dir, name, l.readCompose)
+		p, err := readDevcontainer(file, text, dir, name, l)
 		if err != nil && len(l.Compose) > 0 { // it needs another file now, or is no longer taken: to be approved anew
 			return readDevcontainer(file, text, dir, name, nil)
 		}
@@ -168,14 +170,14 @@ func devcontainerReader(approvals *project.Approvals, dir, name string) func(fil
 	}
 }
 
-// readDevcontainer makes a proposal of the text of a devcontainer.json, with its compose files if read is
+// readDevcontainer makes a proposal of the text of a devcontainer.json, with its compose files if they are
 // given, and without its features.
-func readDevcontainer(file string, text []byte, dir, name string, read func(name string) ([]byte, error)) (*project.Proposal, error) {
+func readDevcontainer(file string, text []byte, dir, name string, files composeFiles) (*project.Proposal, error) {
 	c, err := devcontainer.Parse(file, text, devcontainerPlaces(dir, name))
 	if err != nil {
 		return nil, err
 	}
-	p, err := proposalWith(c, dir, name, read)
+	p, err := proposalWith(c, dir, name, files)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -183,12 +185,12 @@ func readDevcontainer(file string, text []byte, dir, name string, read func(name
 }
 
 // proposalWith makes a proposal of a devcontainer.json that was parsed.
-func proposalWith(c *devcontainer.Config, dir, name string, read func(name string) ([]byte, error)) (*project.Proposal, error) {
+func proposalWith(c *devcontainer.Config, dir, name string, files composeFiles) (*project.Proposal, error) {
 	folder := filepath.Dir(name)
-	if c.Compose == nil || read == nil {
+	if c.Compose == nil || files == nil {
 		return proposalOf(c, dir, folder)
 	}
-	r, err := readCompose(c, dir, folder, read)
+	r, err := readCompose(c, dir, folder, files)
 	if err == nil {
 		err = c.UseService(r, devcontainerPlaces(dir, name))
 	}

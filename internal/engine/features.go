@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"strings"
 
 	"bawn.dev/bawn/internal/cache"
+	"bawn.dev/bawn/internal/compose"
 	"bawn.dev/bawn/internal/devcontainer"
 	"bawn.dev/bawn/internal/feature"
 	"bawn.dev/bawn/internal/image"
@@ -46,6 +48,7 @@ type featureLock struct {
 	LockFile string                   `json:"lockFile,omitempty"` // SHA-256 of devcontainer-lock.json; empty if there was none
 	Features []devcontainer.Installed `json:"features"`
 	Compose  []composeFile            `json:"compose,omitempty"` // all that was read for dockerComposeFile
+	Values   []compose.FileValues     `json:"values,omitempty"`  // what its files have of hidden files of variables
 }
 
 func sha256Of(b []byte) string {
@@ -101,7 +104,7 @@ func (e *Engine) checkBeside(c *project.Check, approvals *project.Approvals) err
 	if c.Err != nil || !hasFeatures(c.Proposal) && !hasCompose(c.Proposal) {
 		return nil //nolint:nilerr // what is wrong with the file is in the Check
 	}
-	if c.Status == project.Approved && !unresolved(c.Proposal) {
+	if c.Status == project.Approved && !unresolved(c.Proposal) && len(c.EnvFiles) == 0 {
 		l, err := lockOf(approvals, c.Dir, c.Text)
 		if err != nil {
 			return err
@@ -111,10 +114,14 @@ func (e *Engine) checkBeside(c *project.Check, approvals *project.Approvals) err
 			return nil
 		}
 	}
-	if c.Status == project.Approved {
+	before, err := approvals.Beside(c.Dir)
+	if err == nil {
+		err = e.lookBeside(c, nil)
+	}
+	if c.Status == project.Approved && (len(c.Others) > 0 || c.Err != nil || c.Beside == nil || !bytes.Equal(c.Beside, before)) {
 		c.Status = project.Changed
 	}
-	return e.lookBeside(c, nil)
+	return err
 }
 
 // changedFeatures returns the files of the project, beside devcontainer.json, that are not what was
@@ -151,6 +158,30 @@ func (e *Engine) FetchFeatures(ctx context.Context, c *project.Check) error {
 	return e.during("Fetching features", func() error { return e.lookBeside(c, ctx) })
 }
 
+// permitted returns which variables of hidden files the compose files may have: all of those files that the person
+// names now, and of others the ones that were approved before. So a compose file that the guest changed does not get
+// another one, even if the person approves the change.
+func (e *Engine) permitted(c *project.Check) (func(file, name string) bool, error) {
+	approvals, err := approvalsOfFile(e.sandboxes, c.Dir, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := approvals.Beside(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var l featureLock
+	if b != nil && json.Unmarshal(b, &l) != nil {
+		l.Values = nil
+	}
+	return func(file, name string) bool {
+		return slices.Contains(c.EnvFiles, file) || slices.ContainsFunc(l.Values, func(f compose.FileValues) bool {
+			_, ok := f.Vars[name]
+			return ok && f.File == file
+		})
+	}, nil
+}
+
 // lookBeside reads the compose files of a Check and finds its features. Without a context none is fetched.
 func (e *Engine) lookBeside(c *project.Check, ctx context.Context) error {
 	root, err := os.OpenRoot(c.Dir)
@@ -161,8 +192,14 @@ func (e *Engine) lookBeside(c *project.Check, ctx context.Context) error {
 	c.Proposal, c.Unfetched, c.Beside = nil, nil, nil
 	l := &featureLock{Of: sha256Of(c.Text)}
 	files := newComposeReader(root)
-	if c.Proposal, err = readDevcontainer(c.File(), c.Text, c.Dir, c.Name, files.read); err == nil {
-		l.Compose = files.list
+	if files.permitted, err = e.permitted(c); err != nil {
+		return err
+	}
+	if c.Proposal, err = readDevcontainer(c.File(), c.Text, c.Dir, c.Name, files); err == nil {
+		l.Compose, l.Values = files.list, files.taken
+		if unused := files.unused(c.EnvFiles); unused != "" {
+			return fmt.Errorf("the compose files of %s take no variables from %s: they do from the %s beside the first of them, and from what an include names in its place", c.Name, unused, compose.DotEnv)
+		}
 		if err = e.lookAtFeatures(c, l, root, ctx); err != nil {
 			err = fmt.Errorf("%s: %w", c.File(), err)
 		}

@@ -150,6 +150,8 @@ type Check struct {
 
 	// Beside is kept beside the approval: what the features and the compose files of a devcontainer.json are.
 	Beside []byte
+	// EnvFiles are hidden files of variables, relative to Dir, of which a compose file may have the values.
+	EnvFiles []string
 	// Others are other files of the project that changed since the approval.
 	Others []string
 	// Unfetched are the features that have to be fetched before the file can be approved.
