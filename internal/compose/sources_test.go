@@ -191,6 +191,9 @@ func TestAttackFilesThatComposeFilesName(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
+	if got, err := (&load{}).Load(t.Context(), secret); err == nil {
+		t.Errorf("compose-go may read %s", got)
+	}
 	// Where there is no .env in the project, none of another folder counts.
 	f := files{top: "include: [in.yml, {path: in.yml, env_file: []}, {path: in.yml, project_directory: sub}]\n", "in.yml": inner}
 	if got, err := f.load(Request{Files: []string{top}}); err != nil || got.Service.Image != "a:" || !slices.Equal(got.Service.HostEnv, []string{"S"}) {
