@@ -142,6 +142,7 @@ var steps = map[engine.Reason]string{
 	engine.ImageNotMade:       "bawn image ls lists the images; bawn image commit SANDBOX {path} or bawn image build --tag {path} makes this one",
 	engine.ImageNotRemoved:    "bawn image ls",
 	engine.PathEscapes:        "if you mean the place that the path leads to, write that path",
+	engine.LinkOfGuest:        "if you mean the place that the link leads to, {path}, write that path",
 	engine.SpecialDestination: "bawn exec {sandbox} -- cat {path}",
 	engine.SSHConfigQuoting:   "move bawn's state folder to a path without line breaks and ${, and set XDG_STATE_HOME to its parent",
 	engine.SSHTooOld:          "install OpenSSH 8.7 or later; nothing was changed. bawn shell and bawn exec need no ssh",

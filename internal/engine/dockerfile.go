@@ -45,7 +45,7 @@ func buildContext(path string) (string, error) {
 	bad := func(what string) error {
 		return &Error{Reason: BuildContext, Path: path, Err: fmt.Errorf("build context %s %s", path, what)}
 	}
-	dir, err := filepath.EvalSymlinks(abs)
+	dir, err := realPath(abs, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", bad("does not exist")
 	} else if err != nil {
@@ -77,9 +77,10 @@ func findDockerfile(dir, name string, stdin io.Reader, open opener) (dockerfile,
 		return dockerfile{text: text}, nil
 	}
 	path := filepath.Join(dir, "Dockerfile")
+	abs := path // as it was named: open judges the links on its way
 	if name != "" {
-		abs, err := filepath.Abs(name)
-		if err != nil {
+		var err error
+		if abs, err = filepath.Abs(name); err != nil {
 			return dockerfile{}, err
 		}
 		path = abs
@@ -95,11 +96,11 @@ func findDockerfile(dir, name string, stdin io.Reader, open opener) (dockerfile,
 	if sandbox.Beneath(dir, path) {
 		return dockerfile{inContext: true, path: path}, nil
 	}
-	text, err := readSmall(open, path)
+	text, err := readSmall(open, abs)
 	if err != nil {
 		return dockerfile{}, err
 	}
-	ignore, err := readSmall(open, path+ignoreSuffix)
+	ignore, err := readSmall(open, abs+ignoreSuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dockerfile{}, err
 	}

@@ -20,7 +20,7 @@ func ProjectDir(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	real, err := filepath.EvalSymlinks(abs)
+	real, err := realPath(abs, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", &Error{Reason: NoDirectory, Path: abs, Err: fmt.Errorf("project directory: %s does not exist", abs)}
 	} else if err != nil {

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/wire"
 )
 
@@ -45,4 +47,24 @@ func Links(path string) []wire.Link {
 		rest = append(strings.Split(target, "/"), rest...)
 	}
 	return links
+}
+
+// LinkOfGuest is the reason of an error: a path that a person named goes over a symbolic link that a guest can
+// have made (Path of where it leads).
+const LinkOfGuest Reason = "link-of-guest"
+
+// realPath returns an absolute path without symbolic links. What it returns is shared with a guest. So a link that a
+// guest can have made is LinkOfGuest: it would choose what is shared. Unless it is strict, a link may stay in the
+// directory that the guest has in any case.
+func realPath(abs string, strict bool) (string, error) {
+	end, l, err := proc.Follow(abs)
+	switch {
+	case err != nil || l == nil || !strict && !l.Out:
+		return end, err
+	case l.Out:
+		err = fmt.Errorf("%s leads to %s over the symbolic link %s, and %s: write the path that you mean", abs, end, l.Link, l.Why)
+	default:
+		err = fmt.Errorf("%s contains the symbolic link %s and leads to %s, and %s: write the path that you mean", abs, l.Link, end, l.Why)
+	}
+	return "", &Error{Reason: LinkOfGuest, Path: end, Err: err}
 }

@@ -362,7 +362,7 @@ func ResolveMount(m sandbox.Source) (sandbox.Source, error) {
 	if err != nil {
 		return m, err
 	}
-	m.Host, err = filepath.EvalSymlinks(src)
+	m.Host, err = realPath(src, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, &Error{Reason: NoMountSource, Path: src, Err: fmt.Errorf("%s does not exist", src)}
 	} else if err != nil {

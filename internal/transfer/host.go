@@ -8,11 +8,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/pathwalk"
 	"bawn.dev/bawn/internal/sys/regular"
 )
 
@@ -27,8 +27,8 @@ type hostFiles struct {
 // openSource opens the directory that a path to copy from is in. name is the path from
 // there. The caller closes the root.
 func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err error) {
-	if root, name := inShare(shares, p); root != "" {
-		return openHost(root, name)
+	if root, name, err := inShare(shares, p); err != nil || root != "" {
+		return openShare(root, name, err)
 	}
 	abs, err := filepath.Abs(p)
 	if err != nil {
@@ -40,11 +40,11 @@ func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err err
 // OpenSource opens a regular file of the host for reading. If it lies in one of the shares, which a
 // guest can change, no symbolic link leads out of that. The caller closes the file.
 func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
-	share, name := inShare(shares, p)
-	if share == "" {
+	share, name, err := inShare(shares, p)
+	if err == nil && share == "" {
 		return regular.Open(p, 0)
 	}
-	h, name, err := openHost(share, name)
+	h, name, err := openShare(share, name, err)
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +56,8 @@ func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
 // openDestination opens a directory to copy to, or the one that the copy will be in. name
 // is the path from there. The caller closes the root.
 func openDestination(shares []fileid.ID, p string) (h hostFiles, name string, err error) {
-	if root, name := inShare(shares, p); root != "" {
-		return openHost(root, name)
+	if root, name, err := inShare(shares, p); err != nil || root != "" {
+		return openShare(root, name, err)
 	}
 	if fi, err := os.Stat(p); err == nil && fi.IsDir() {
 		return openHost(p, ".")
@@ -67,6 +67,14 @@ func openDestination(shares []fileid.ID, p string) (h hostFiles, name string, er
 		p = real // a link to a file, outside the shares and thus the user's own
 	}
 	return openHost(filepath.Dir(p), filepath.Base(p))
+}
+
+// openShare opens what inShare has found, or returns its error.
+func openShare(root, name string, err error) (hostFiles, string, error) {
+	if err != nil {
+		return hostFiles{}, "", err
+	}
+	return openHost(root, name)
 }
 
 func openHost(dir, name string) (hostFiles, string, error) {
@@ -80,48 +88,18 @@ func openHost(dir, name string) (hostFiles, string, error) {
 	return hostFiles{root, dir}, name, nil
 }
 
-// inShare finds the share that p lies in and the path of p from there. root is "" if p is
-// in none.
-func inShare(shares []fileid.ID, p string) (root, name string) {
+// inShare finds the share that p leads into, and what is left of p to follow from there. root is "" if it
+// leads into none. Links on the way to the share are the person's own. From the share on nothing is
+// followed here: a guest may have put any of the links there.
+func inShare(shares []fileid.ID, p string) (root, name string, err error) {
 	abs, err := filepath.Abs(p)
 	if err != nil {
-		return "", ""
+		return "", "", err
 	}
-	if root, name := beneathAny(shares, abs); root != "" {
-		return root, name
-	}
-	// A link outside the shares may lead into one.
-	real, err := filepath.EvalSymlinks(abs)
-	if err != nil {
-		if real, err = filepath.EvalSymlinks(filepath.Dir(abs)); err != nil {
-			return "", ""
-		}
-		real = filepath.Join(real, filepath.Base(abs))
-	}
-	return beneathAny(shares, real)
-}
-
-// beneathAny compares each directory on the way to p with the shares by identity, since
-// paths may differ (bind mounts, links).
-func beneathAny(shares []fileid.ID, p string) (root, name string) {
-	for i := 1; i <= len(p); i++ {
-		if i < len(p) && p[i] != '/' && i != 1 {
-			continue
-		}
-		here, err := os.Stat(p[:i])
-		if err != nil || !here.IsDir() {
-			return "", ""
-		}
-		id, err := fileid.Of(p[:i])
-		if err != nil || !slices.ContainsFunc(shares, id.Same) {
-			continue
-		}
-		if rest := strings.TrimPrefix(p[i:], "/"); rest != "" {
-			return p[:i], rest
-		}
-		return p[:i], "."
-	}
-	return "", ""
+	root, name, _, err = pathwalk.Enter(abs, func(at string, fi fs.FileInfo) bool {
+		return slices.ContainsFunc(shares, func(id fileid.ID) bool { return id.At(at, fi) })
+	})
+	return root, name, err
 }
 
 func (h hostFiles) Name(p string) string                { return filepath.Join(h.show, p) }

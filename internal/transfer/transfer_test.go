@@ -288,3 +288,55 @@ func TestAttackOpenSource(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAttackALinkThroughAShare: a link of the person's leads into a share, and there a guest has put a link in the
+// way. The path is followed up to the share, and from there no link out of it, whatever it leads to.
+func TestAttackALinkThroughAShare(t *testing.T) {
+	top := t.TempDir()
+	project, keys := filepath.Join(top, "project"), filepath.Join(top, "keys")
+	write(t, filepath.Join(keys, "id"), "secret")
+	write(t, filepath.Join(project, "real", "own"), "own")
+	write(t, filepath.Join(top, "beside", "f"), "f")
+	for link, target := range map[string]string{
+		filepath.Join(top, "mine"):      "project/dist",      // of the person's
+		filepath.Join(top, "chain"):     "mine",              // likewise
+		filepath.Join(top, "good"):      "project/real",      // likewise
+		filepath.Join(top, "past"):      "project/../beside", // likewise
+		filepath.Join(project, "dist"):  keys,                // the guest's
+		filepath.Join(project, "up"):    "../keys",           // likewise
+		filepath.Join(top, "throughup"): "project/up",        // of the person's
+	} {
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shares := []fileid.ID{idOf(t, project)}
+	for path, want := range map[string]string{
+		"mine/id": "", "chain/id": "", "throughup/id": "", "good/own": "own", "past/f": "f", "keys/id": "secret",
+	} {
+		f, err := OpenSource(shares, filepath.Join(top, path))
+		var got []byte
+		if err == nil {
+			got, err = io.ReadAll(f)
+			f.Close()
+		}
+		if string(got) != want || want == "" && !errors.Is(err, ErrEscapes) || want != "" && err != nil {
+			t.Errorf("read %s: %q, %v", path, got, err)
+		}
+	}
+	for _, path := range []string{"mine", "mine/new", "chain", "throughup"} {
+		src, name := atHost(t, nil, filepath.Join(top, "beside", "f"), openSource)
+		dst, at, err := openDestination(shares, filepath.Join(top, path))
+		if err == nil {
+			cp := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+			err = cp.into(name, "authorized_keys", at, false)
+			dst.root.Close()
+		}
+		if !errors.Is(err, ErrEscapes) {
+			t.Errorf("write to %s: %v", path, err)
+		}
+	}
+	if list, err := os.ReadDir(keys); err != nil || len(list) != 1 {
+		t.Errorf("written beside the keys: %v, %v", list, err)
+	}
+}

@@ -17,9 +17,11 @@ import (
 	"bawn.dev/bawn/internal/sandbox/store"
 	"bawn.dev/bawn/internal/snapshot"
 	"bawn.dev/bawn/internal/sys/lockfile"
+	"bawn.dev/bawn/internal/sys/proc"
 )
 
-// TempHome returns a new home directory of the user, free of symbolic links, until the test ends.
+// TempHome returns a new home directory of the user, free of symbolic links, until the test ends. With it ends what
+// an engine of the test has said about guests (proc.Distrust).
 func TempHome(t *testing.T) string {
 	t.Helper()
 	home, err := filepath.EvalSymlinks(t.TempDir())
@@ -30,6 +32,7 @@ func TempHome(t *testing.T) string {
 		t.Setenv(v, "")
 	}
 	t.Setenv("HOME", home)
+	t.Cleanup(func() { proc.Distrust(nil) }) // what the test's engine knows of guests is gone with the home
 	return home
 }
 

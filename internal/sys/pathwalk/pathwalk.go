@@ -4,6 +4,7 @@
 package pathwalk
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -22,6 +23,40 @@ const maxSteps = 400
 //
 // Walk does not hold what it has passed: what another process changes meanwhile is not seen.
 func Walk(path string, visit func(at string, fi fs.FileInfo) error) (end string, err error) {
+	return walk(path, func(at string, fi fs.FileInfo, _ []string) error { return visit(at, fi) })
+}
+
+// errEntered ends the walk of Enter.
+var errEntered = errors.New("entered")
+
+// Enter follows an absolute path as Walk does, up to the first directory that inside accepts. It returns
+// that directory, and the names that are left to follow from there, of which none was looked at: "." if
+// there are none. entered is false if the path leads to no such directory as far as it exists.
+//
+// Names ".." that follow at once lead out of the directory again, and the walk goes on; later ones are
+// left, since what is before them may be a link.
+func Enter(path string, inside func(at string, fi fs.FileInfo) bool) (dir, rest string, entered bool, err error) {
+	_, err = walk(path, func(at string, fi fs.FileInfo, left []string) error {
+		if !fi.IsDir() || len(left) > 0 && left[0] == ".." || !inside(at, fi) {
+			return nil
+		}
+		dir, rest = at, "."
+		if len(left) > 0 {
+			rest = strings.Join(left, "/")
+		}
+		return errEntered
+	})
+	switch {
+	case errors.Is(err, errEntered):
+		return dir, rest, true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", "", false, nil
+	}
+	return "", "", false, err
+}
+
+// walk is Walk, with the names that are left to follow after each step.
+func walk(path string, visit func(at string, fi fs.FileInfo, left []string) error) (end string, err error) {
 	at, rest := "/", names(path)
 	for range maxSteps {
 		if len(rest) == 0 {
@@ -33,7 +68,7 @@ func Walk(path string, visit func(at string, fi fs.FileInfo) error) (end string,
 			return filepath.Join(append([]string{at}, rest...)...), err
 		}
 		rest = rest[1:]
-		if err := visit(next, fi); err != nil {
+		if err := visit(next, fi, rest); err != nil {
 			return next, err
 		}
 		if fi.Mode()&fs.ModeSymlink == 0 {

@@ -176,6 +176,62 @@ func Beyond(path string, guests []Writable) error {
 	return err
 }
 
+// GuestLink is a symbolic link on the way along a path that a guest can have made, or could (Distrust).
+type GuestLink struct {
+	Link string // by a path without links
+	Out  bool   // the path ends outside of the outermost place that guests can write to and the link is in
+	Why  string // about that place, as of Writable
+}
+
+// Follow follows an absolute path to its end, which has no links in it, and returns the first link on the way that
+// lies in, or below, a place that guests can write to; nil if there is none. The errors are those of pathwalk.Walk,
+// and one if it is not known what guests can write to.
+func Follow(path string) (end string, link *GuestLink, err error) {
+	guests, err := writable()
+	if err != nil {
+		return "", nil, errors.New(err.Error()) // of another path: what is missing is not this one
+	}
+	w := linkWalk{guests: guests}
+	if end, err = pathwalk.Walk(path, w.step); err != nil {
+		return "", nil, err
+	}
+	if w.found != nil {
+		w.found.Out = !beneath(w.place, end)
+	}
+	return end, w.found, nil
+}
+
+// linkWalk is the state of Follow.
+type linkWalk struct {
+	guests []Writable
+	place  string // the outermost place of guests that the walk is in; fixed once a link was found
+	why    string
+	found  *GuestLink
+}
+
+func (w *linkWalk) step(at string, fi fs.FileInfo) error {
+	if w.found != nil {
+		return nil
+	}
+	if w.place != "" && !beneath(w.place, at) {
+		w.place = "" // the walk has left it by ".."
+	}
+	switch {
+	case w.place != "" && fi.Mode()&fs.ModeSymlink != 0:
+		w.found = &GuestLink{Link: at, Why: w.why}
+	case w.place == "" && fi.IsDir():
+		if w.why = guest(w.guests, at, fi); w.why != "" {
+			w.place = at
+		}
+	}
+	return nil
+}
+
+// beneath reports whether a clean absolute path is a directory or lies below it.
+func beneath(dir, path string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
 // guest returns why a guest can write to a file or directory, or could; "" if it cannot.
 func guest(guests []Writable, path string, fi fs.FileInfo) (why string) {
 	for _, g := range guests {
