@@ -168,28 +168,33 @@ func (c *Contents) check() error {
 	return nil
 }
 
-// Read reads the folder dir below a root. It follows no symbolic link in it or on the way to it, and waits for no
-// pipe.
+// Read reads the folder dir below a root. It follows no symbolic link in it or on the way to it, also none that a
+// guest puts there meanwhile: it may lead to what is hidden from the guest. It waits for no pipe.
 func Read(root *os.Root, dir string) (*Contents, error) {
-	for at := filepath.Clean(dir); at != "."; at = filepath.Dir(at) {
-		if fi, err := root.Lstat(at); err != nil {
-			return nil, err
-		} else if fi.Mode()&fs.ModeSymlink != 0 {
-			return nil, fmt.Errorf("%s is a symbolic link", strconv.Quote(at))
-		}
-	}
 	c := newContents()
-	if err := c.folder(root, dir, "."); err != nil {
+	if err := c.folder(root, filepath.Clean(dir), "."); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
+// linkError says of the error of an open where the path led.
+func linkError(name string, err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s is a symbolic link, or lies behind one", strconv.Quote(name))
+	case errors.Is(err, unix.EXDEV):
+		return fmt.Errorf("%s does not lie in the project", strconv.Quote(name))
+	}
+	return err
+}
+
 // folder adds what is in one directory, inside being its path in the feature.
 func (c *Contents) folder(root *os.Root, dir, inside string) error {
-	f, err := root.OpenFile(filepath.Join(dir, inside), os.O_RDONLY|unix.O_DIRECTORY, 0)
+	at := filepath.Join(dir, inside)
+	f, err := regular.OpenBeneath(root, at, unix.O_DIRECTORY)
 	if err != nil {
-		return err
+		return linkError(at, err)
 	}
 	defer f.Close()
 	list, err := f.ReadDir(maxEntries + 1)
@@ -219,11 +224,16 @@ func (c *Contents) found(root *os.Root, dir, name string, e fs.DirEntry) error {
 		return fmt.Errorf("%s is neither a regular file nor a directory", strconv.Quote(name))
 	}
 	at := filepath.Join(dir, name)
-	fi, err := root.Lstat(at)
+	f, err := regular.Check(regular.OpenBeneath(root, at, 0))
 	if err != nil {
+		return linkError(at, err)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
 		return err
 	}
-	data, err := regular.ReadIn(root, at, c.left())
+	data, err := regular.ReadAll(f, c.left())
 	if errors.Is(err, regular.ErrTooLarge) {
 		return fmt.Errorf("its files have more than %d bytes", maxBytes)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // archive makes an archive of entries, each with its content in Uname.
@@ -189,7 +191,7 @@ func TestHostileFolders(t *testing.T) {
 	defer root.Close()
 	for name, want := range map[string]string{
 		"link": "neither a regular file", "linkdir": "neither a regular file", "pipe": "neither a regular file",
-		"big": "more than 33554432 bytes", "deep": "a path of more than", "away": "is a symbolic link", "inside": "is a symbolic link", "away/x": "escapes", "none": "no such file", "../x": "escapes",
+		"big": "more than 33554432 bytes", "deep": "a path of more than", "away": "is a symbolic link", "inside": "is a symbolic link", "away/x": "is a symbolic link", "none": "no such file", "../x": "does not lie in the project",
 	} {
 		if c, err := Read(root, name); c != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", name, err, want)
@@ -222,4 +224,54 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestAttackLinksDuringTheRead: while the folder of a feature is read, the guest exchanges a file of it for a link to
+// a hidden file of the project, and a directory for a link to a hidden one, again and again.
+func TestAttackLinksDuringTheRead(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	write(t, at("f/install.sh"), "#!/bin/sh\n")
+	write(t, at("f/data"), "plain")
+	write(t, at("f/sub/key"), "plain")
+	write(t, at("hidden/key"), "secret")
+	if err := errors.Join(os.Symlink("../hidden/key", at("link")), os.Symlink("../hidden", at("links"))); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, pair := range [][2]string{{"f/data", "link"}, {"f/sub", "links"}} {
+				_ = unix.Renameat2(unix.AT_FDCWD, at(pair[0]), unix.AT_FDCWD, at(pair[1]), unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	whole := 0
+	for range 20_000 {
+		c, err := Read(root, "f")
+		if err != nil {
+			continue // a link was seen, or an exchange
+		}
+		whole++
+		for _, name := range c.Names() {
+			if text, _ := c.File(name); strings.Contains(string(text), "secret") {
+				t.Fatalf("%s has what is hidden", name)
+			}
+		}
+	}
+	if whole == 0 {
+		t.Error("the folder was never read")
+	}
 }

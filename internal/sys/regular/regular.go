@@ -81,20 +81,30 @@ func ReadIn(root *os.Root, name string, limit int64) ([]byte, error) {
 
 // ReadBeneath is ReadIn without any link: one on the way, or as the last part of the path, is unix.ELOOP.
 func ReadBeneath(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := Check(OpenBeneath(root, name, 0))
+	return readAll(f, err, limit)
+}
+
+// OpenBeneath opens what has a name in a directory, for reading, without any link on the way (ReadBeneath): one that
+// comes while it is opened, too. It may be of any kind: Check refuses all but regular files. flags is 0 or
+// unix.O_DIRECTORY. The caller closes the file.
+func OpenBeneath(root *os.Root, name string, flags int) (*os.File, error) {
 	dir, err := root.Open(".")
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
-		Flags: uint64(Flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		Flags: uint64(Flags | flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	f, err := Check(os.NewFile(uintptr(fd), name), nil)
-	return readAll(f, err, limit)
+	return os.NewFile(uintptr(fd), name), nil
 }
+
+// ReadAll reads an open file of at most limit bytes, as Read does, and closes it.
+func ReadAll(f *os.File, limit int64) ([]byte, error) { return readAll(f, nil, limit) }
 
 func readAll(f *os.File, err error, limit int64) ([]byte, error) {
 	if err != nil {
