@@ -1,6 +1,7 @@
 package packages
 
 import (
+	archivezip "archive/zip"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
@@ -95,7 +97,11 @@ func goWants(text []byte, base, private string) ([]want, error) {
 			continue
 		}
 		m := module.Version{Path: f[0], Version: f[1]}
-		if had, ok := hashes[m]; ok && had != f[2] {
+		had, ok := hashes[m]
+		if !ok && len(hashes) > maxWants {
+			continue // of which no more are fetched
+		}
+		if ok && had != f[2] {
 			f[2] = "" // matches nothing
 		}
 		hashes[m] = f[2]
@@ -143,7 +149,16 @@ func goZip(m module.Version, base, at, sum string) want {
 	return want{name: m.String(), url: base + at + ".zip", file: at + ".zip", sum: sum, limit: maxPackage,
 		beside: beside{at + ".ziphash", sum},
 		verify: func(f *os.File) error {
+			oneArchive.Lock()
+			defer oneArchive.Unlock()
+			if err := checkDirectory(f); err != nil {
+				return err
+			}
 			if _, err := zip.CheckZip(m, f.Name()); err != nil { // bounds what HashZip unpacks, too
+				var all zip.FileErrorList
+				if errors.As(err, &all) && len(all) > 0 {
+					err = all[0] // one for each file would be a text without end
+				}
 				return err
 			}
 			got, err := dirhash.HashZip(f.Name(), dirhash.Hash1)
@@ -152,6 +167,43 @@ func goZip(m module.Version, base, at, sum string) want {
 			}
 			return err
 		}}
+}
+
+// maxDirectory bounds the directory of an archive, in bytes: what lists its files. The readers keep each entry in
+// memory, where a short one takes ten times its bytes. Archives of 50,000 files, more than is known of any module,
+// have some 8 MiB.
+const maxDirectory = 16 << 20
+
+// oneArchive is held while an archive is verified, so that the directory of one only is in memory.
+var oneArchive sync.Mutex
+
+// checkDirectory returns an error if an archive has a larger directory than maxDirectory. The reader of those that use
+// the archive later finds it, so that both mean the same.
+func checkDirectory(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = archivezip.NewReader(&directoryReader{f, maxDirectory + directorySlack}, fi.Size())
+	return err
+}
+
+// directorySlack is what is read of an archive beside its directory: its end, which is looked for in 1 KiB and then in
+// 65 KiB (archive/zip), and what is read ahead.
+const directorySlack = 128 << 10
+
+// directoryReader reads from a file, and fails when it has read too much.
+type directoryReader struct {
+	file *os.File
+	left int64
+}
+
+// ReadAt implements io.ReaderAt. It is for one goroutine.
+func (r *directoryReader) ReadAt(b []byte, at int64) (int, error) {
+	if r.left -= int64(len(b)); r.left < 0 {
+		return 0, fmt.Errorf("its list of files has more than %d bytes", maxDirectory)
+	}
+	return r.file.ReadAt(b, at)
 }
 
 // maxInfo bounds the description of a version, in bytes.

@@ -250,23 +250,68 @@ func pipPage(text []byte) (list []pipFile, err error) {
 	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return pipHTML(text)
 	}
-	var page struct {
-		Files []struct {
-			Filename string            `json:"filename"`
-			URL      string            `json:"url"`
-			Hashes   map[string]string `json:"hashes"`
-		} `json:"files"`
-	}
-	if err := json.Unmarshal(text, &page); err != nil {
+	if list, err = pipJSON(text); err != nil {
 		return nil, fmt.Errorf("the index's page about it: %w", err)
 	}
-	for _, f := range page.Files {
-		list = append(list, pipFile{f.Filename, f.URL, f.Hashes["sha256"]})
-	}
-	if len(list) > maxFiles {
-		return nil, fmt.Errorf("the index's page about it has more than %d files", maxFiles)
-	}
 	return list, nil
+}
+
+// pipJSON reads a page in JSON. It takes the files one by one: a page may be full of empty ones, each of which
+// takes many times its bytes in memory.
+func pipJSON(text []byte) (list []pipFile, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if err := expect(d, json.Delim('{')); err != nil {
+		return nil, err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		if key != "files" {
+			var other json.RawMessage
+			if err := d.Decode(&other); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if list, err = pipFilesIn(d, list); err != nil {
+			return nil, err
+		}
+	}
+	return list, expect(d, json.Delim('}'))
+}
+
+// pipFilesIn appends the files of an array that comes next.
+func pipFilesIn(d *json.Decoder, list []pipFile) ([]pipFile, error) {
+	if err := expect(d, json.Delim('[')); err != nil {
+		return nil, err
+	}
+	for d.More() {
+		var f struct {
+			Filename string `json:"filename"`
+			URL      string `json:"url"`
+			Hashes   struct {
+				SHA256 string `json:"sha256"`
+			} `json:"hashes"`
+		}
+		if err := d.Decode(&f); err != nil {
+			return nil, err
+		}
+		if list = append(list, pipFile{f.Filename, f.URL, f.Hashes.SHA256}); len(list) > maxFiles {
+			return nil, fmt.Errorf("it has more than %d files", maxFiles)
+		}
+	}
+	return list, expect(d, json.Delim(']'))
+}
+
+// expect takes a token, which must be this one.
+func expect(d *json.Decoder, want json.Delim) error {
+	got, err := d.Token()
+	if err == nil && got != want {
+		err = fmt.Errorf("it has %v where %v belongs", got, want)
+	}
+	return err
 }
 
 // pipHTML reads the links of a page. The name of a file is the end of its address.
