@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"syscall"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/reserve"
 	"bawn.dev/bawn/internal/sys/size"
 )
@@ -72,10 +74,7 @@ func (s *Store) receive(file string, archive io.Reader, limit int64, r progress.
 
 // unpackArchive flattens the image of an archive in dir.
 func (s *Store) unpackArchive(ctx context.Context, dir, ref, file string, r progress.Reporter) (*meta, error) {
-	if err := s.checkArchive(file); err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
-	}
-	img, err := tarball.ImageFromPath(file, nil)
+	img, err := s.fromArchive(file)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
@@ -88,10 +87,22 @@ func (s *Store) unpackArchive(ctx context.Context, dir, ref, file string, r prog
 	return s.unpack(ctx, dir, ref, img, source.String(), "Unpacking "+ref, r)
 }
 
-// checkArchive checks what is read into memory of an archive of docker save: how many entries
-// it has, and the sizes of its manifest and of its image's configuration.
+// fromArchive returns the image of an archive of docker save.
+func (s *Store) fromArchive(path string) (v1.Image, error) {
+	path, err := ownPath(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkArchive(path); err != nil {
+		return nil, err
+	}
+	return tarball.Image(func() (io.ReadCloser, error) { return regular.Open(path, regular.NoFollow) }, nil)
+}
+
+// checkArchive checks what is read of an archive of docker save before a layer is unpacked: how many entries it has,
+// the sizes of its manifest and of its image's configuration, and the layers, of which the library computes the digests.
 func (s *Store) checkArchive(file string) error {
-	f, err := os.Open(file)
+	f, err := regular.Open(file, regular.NoFollow)
 	if err != nil {
 		return err
 	}
@@ -123,8 +134,8 @@ func (s *Store) checkArchive(file string) error {
 		if name != manifestFile {
 			continue
 		}
-		if h.Typeflag != tar.TypeReg || h.Size > s.limits.Config {
-			return beyond(s.limits.Config, "bytes in its manifest")
+		if h.Typeflag != tar.TypeReg || h.Size > maxManifest {
+			return beyond(maxManifest, "bytes in its manifest")
 		}
 		if err := json.NewDecoder(r).Decode(&list); err != nil {
 			return fmt.Errorf("the manifest of its archive: %w", err)
@@ -139,6 +150,28 @@ func (s *Store) checkArchive(file string) error {
 		return errors.New("its archive has no configuration")
 	case config > s.limits.Config:
 		return beyond(s.limits.Config, "bytes in its configuration")
+	}
+	return s.checkLayers(list[0].Layers, sizes)
+}
+
+// checkLayers checks the layers of an archive, each as often as the manifest names it. sizes has the regular files; what
+// is none (-1) may be a link to the largest of them.
+func (s *Store) checkLayers(layers []string, sizes map[string]int64) error {
+	if len(layers) > s.limits.Layers {
+		return beyond(s.limits.Layers, "layers")
+	}
+	largest, sum := int64(0), int64(0)
+	for _, size := range sizes {
+		largest = max(largest, size)
+	}
+	for _, name := range layers {
+		size, ok := sizes[path.Clean(name)]
+		if ok && size < 0 {
+			size = largest
+		}
+		if sum += size; sum > s.limits.Bytes {
+			return beyond(s.limits.Bytes, "bytes in its layers")
+		}
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func TestAHostileArchiveIsRefused(t *testing.T) {
 		"the machine ends":  {s, io.MultiReader(bytes.NewReader(good[:2000]), failing{errors.New("the guest is gone")}), 1 << 30, "the guest is gone"},
 		"endless":           {s, bytes.NewReader(good), 1000, "more than 1000 bytes in its archive"},
 		"many entries":      {s, bytes.NewReader(entries(t, many...)), 1 << 30, "entries in its archive"},
-		"a large manifest":  {s, bytes.NewReader(entries(t, manifestFile, strings.Repeat(" ", 1<<13))), 1 << 30, "bytes in its manifest"},
+		"a large manifest":  {s, bytes.NewReader(entries(t, manifestFile, strings.Repeat(" ", maxManifest+1))), 1 << 30, "bytes in its manifest"},
 		"a broken manifest": {s, bytes.NewReader(entries(t, manifestFile, "{")), 1 << 30, "the manifest"},
 		"two images":        {s, bytes.NewReader(entries(t, manifestFile, `[{},{}]`)), 1 << 30, "has 2 images"},
 		"a large config":    {s, bytes.NewReader(entries(t, "c", strings.Repeat(" ", 1<<13), manifestFile, manifest("c"))), 1 << 30, "bytes in its configuration"},

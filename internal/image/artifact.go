@@ -19,12 +19,8 @@ import (
 // An artifact is a file in a registry, as the one layer of what looks like an image. It is fetched as
 // images are: with the person's login, through the host's proxies, and checked against the digests.
 
-const (
-	// maxArtifactManifest bounds the manifest of an artifact, in bytes.
-	maxArtifactManifest = 1 << 20
-	// artifactLimit is how long a registry may take for one artifact.
-	artifactLimit = 5 * time.Minute
-)
+// artifactLimit is how long a registry may take for one artifact.
+const artifactLimit = 5 * time.Minute
 
 // ArtifactRef is a reference to an artifact.
 type ArtifactRef struct{ ref name.Reference }
@@ -59,7 +55,7 @@ func (r ArtifactRef) At(digest string) string { return r.Name() + "@" + digest }
 func ArtifactDigest(ctx context.Context, r ArtifactRef) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, artifactLimit)
 	defer cancel()
-	d, err := remote.Get(r.ref, artifactOptions(ctx, maxArtifactManifest)...)
+	d, err := remote.Get(r.ref, artifactOptions(ctx, maxManifest)...)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w (check the name, and that this host can reach %s)", r.ref, err, r.Registry())
 	}
@@ -78,7 +74,7 @@ func FetchArtifact(ctx context.Context, r ArtifactRef, limit int64) ([]byte, err
 }
 
 func fetchArtifact(ctx context.Context, ref name.Reference, limit int64) ([]byte, error) {
-	options := artifactOptions(ctx, max(limit, maxArtifactManifest))
+	options := artifactOptions(ctx, max(limit, maxManifest))
 	d, err := remote.Get(ref, options...)
 	if err != nil {
 		return nil, err
@@ -111,9 +107,10 @@ func fetchArtifact(ctx context.Context, ref name.Reference, limit int64) ([]byte
 	return io.ReadAll(&bounded.Reader{R: r, Left: limit, Err: beyond(limit, "bytes")}) // to the end, where the digest is checked
 }
 
-// artifactOptions are the options of requests whose answers have at most limit bytes.
+// artifactOptions are the options of requests whose answers have at most limit bytes, and maxManifest if they are no
+// blobs.
 func artifactOptions(ctx context.Context, limit int64) []remote.Option {
-	return remoteOptions(ctx, &boundedTransport{registryTransport(), limit})
+	return remoteOptions(ctx, &manifestTransport{&boundedTransport{registryTransport(), limit}, maxManifest})
 }
 
 // boundedTransport bounds the body of each answer.

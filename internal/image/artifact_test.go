@@ -126,7 +126,7 @@ func TestArtifacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, body := range map[string][]byte{"another manifest": other, "a manifest without end": bytes.Repeat([]byte(" "), maxArtifactManifest+1)} {
+	for what, body := range map[string][]byte{"another manifest": other, "a manifest without end": bytes.Repeat([]byte(" "), maxManifest+1)} {
 		lie[digest] = body
 		if got, err := fetch("tools/a@"+digest, 1000); err == nil {
 			t.Errorf("%s: %q", what, got)

@@ -2,11 +2,11 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -14,11 +14,10 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/proxyenv"
 )
 
@@ -35,7 +34,7 @@ func (s *Store) pulled(ctx context.Context, ref string, r progress.Reporter) (*I
 
 // pull fetches an OCI image and flattens it in dir.
 func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) (*meta, error) {
-	img, err := open(ctx, ref)
+	img, err := s.open(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -91,21 +90,40 @@ func (s *Store) checkConfigSize(img v1.Image) error {
 }
 
 // open returns the image that a reference names.
-func open(ctx context.Context, ref string) (v1.Image, error) {
+func (s *Store) open(ctx context.Context, ref string) (v1.Image, error) {
 	if path, ok := strings.CutPrefix(ref, archivePrefix); ok {
-		img, err := tarball.ImageFromPath(path, nil)
+		img, err := s.fromArchive(path)
 		if err != nil {
 			return nil, fmt.Errorf("image archive %s: %w (it must be an archive written by docker save)", path, err)
 		}
 		return img, nil
 	}
 	if path, ok := strings.CutPrefix(ref, layoutPrefix); ok {
-		img, err := fromLayout(path)
+		img, err := s.fromLayout(path)
 		if err != nil {
 			return nil, fmt.Errorf("image layout %s: %w", path, err)
 		}
 		return img, nil
 	}
+	return open(ctx, ref)
+}
+
+// ownPath returns a path of this host without symbolic links. A link that a guest can have made is an error: it would
+// choose what the image is made of.
+func ownPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	end, link, err := proc.Follow(abs)
+	if err == nil && link != nil {
+		err = fmt.Errorf("it leads to %s over the symbolic link %s, and %s: write the path that you mean", end, link.Link, link.Why)
+	}
+	return end, err
+}
+
+// open returns the image of a registry that a reference names.
+func open(ctx context.Context, ref string) (v1.Image, error) {
 	if local, ok := strings.CutPrefix(ref, LocalPrefix); ok {
 		return nil, &NotMadeError{Name: local}
 	}
@@ -116,7 +134,8 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image reference %q: %w", ref, err)
 	}
-	img, err := remote.Image(n, append(remoteOptions(ctx, registryTransport()), remote.WithPlatform(platform()))...)
+	options := remoteOptions(ctx, &manifestTransport{registryTransport(), maxManifest})
+	img, err := remote.Image(n, append(options, remote.WithPlatform(platform()))...)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w (check the name, and that this host can reach %s)", ref, err, n.Context().RegistryStr())
 	}
@@ -131,6 +150,29 @@ func remoteOptions(ctx context.Context, through http.RoundTripper) []remote.Opti
 // registryTransport returns what reaches registries, through the host's proxies.
 func registryTransport() http.RoundTripper {
 	return proxyenv.Transport(remote.DefaultTransport.(*http.Transport))
+}
+
+// maxManifest bounds an index or a manifest, and all else that a registry answers but for blobs, in bytes. Those of
+// images of 100 layers have some 20 KiB. The library reads 100 MiB of one, which take gigabytes of memory.
+const maxManifest = 1 << 20
+
+// manifestTransport bounds the body of each answer but those to requests for blobs, also where a registry sends the
+// client elsewhere. Blobs are bounded by those who read them.
+type manifestTransport struct {
+	next  http.RoundTripper
+	limit int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *manifestTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	first := r
+	for first.Response != nil && first.Response.Request != nil { // of a redirect, the answer that led here
+		first = first.Response.Request
+	}
+	if path.Base(path.Dir(first.URL.Path)) == "blobs" {
+		return t.next.RoundTrip(r)
+	}
+	return (&boundedTransport{t.next, t.limit}).RoundTrip(r)
 }
 
 // checkNoFile returns an error if a reference without a prefix was meant as a file or a
@@ -151,53 +193,6 @@ func checkNoFile(ref string) error {
 }
 
 func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
-
-// fromLayout returns the image for this platform from an OCI image layout.
-func fromLayout(path string) (v1.Image, error) {
-	if fi, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !fi.IsDir() {
-		return nil, errors.New("not a directory: unpack the archive first")
-	}
-	p, err := layout.FromPath(path)
-	if err != nil {
-		return nil, err
-	}
-	index, err := p.ImageIndex()
-	if err != nil {
-		return nil, err
-	}
-	return fromIndex(index, 0)
-}
-
-// maxNesting bounds indexes within indexes.
-const maxNesting = 4
-
-func fromIndex(index v1.ImageIndex, depth int) (v1.Image, error) {
-	m, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	if depth > maxNesting {
-		return nil, errors.New("its image indexes are nested too deeply")
-	}
-	for _, d := range m.Manifests {
-		switch {
-		case d.Platform != nil && !d.Platform.Satisfies(platform()):
-		case d.MediaType.IsImage():
-			return index.Image(d.Digest)
-		case d.MediaType.IsIndex():
-			inner, err := index.ImageIndex(d.Digest)
-			if err != nil {
-				return nil, err
-			}
-			if img, err := fromIndex(inner, depth+1); err == nil {
-				return img, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("it has no image for linux/%s", runtime.GOARCH)
-}
 
 // counted is a reader that adds the bytes it reads to a task.
 type counted struct {
