@@ -57,3 +57,31 @@ func TestWalk(t *testing.T) {
 		t.Error(end, err)
 	}
 }
+
+// TestEnter ends at the first directory that is asked for, and leaves what comes after it as it is.
+func TestEnter(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(p string) string { return filepath.Join(dir, p) }
+	if err := errors.Join(
+		os.MkdirAll(at("share/sub"), 0o755), os.WriteFile(at("file"), nil, 0o600), os.Mkdir(at("beside"), 0o755),
+		os.Symlink("share/link/x", at("in")), os.Symlink("/etc", at("share/link")), os.Symlink("share/../beside", at("past")),
+		os.Symlink("share", at("whole")), os.Symlink("loop", at("loop")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"share": ".", "whole": ".", "share/sub/a": "sub/a", "in": "link/x", "in/../y": "link/x/../y", "share/sub/../../file": "sub/../../file",
+		"past": "", "past/f": "", "beside": "", "file": "", "none/x": "",
+	} {
+		got, rest, entered, err := Enter(dir+"/"+path, func(p string, _ fs.FileInfo) bool { return p == at("share") })
+		if err != nil || entered != (want != "") || rest != want || entered && got != at("share") {
+			t.Errorf("%s: %q, %q, %v, %v", path, got, rest, entered, err)
+		}
+	}
+	if _, _, _, err := Enter(at("loop"), func(string, fs.FileInfo) bool { return false }); !errors.Is(err, syscall.ELOOP) {
+		t.Error(err)
+	}
+}
