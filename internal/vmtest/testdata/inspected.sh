@@ -188,7 +188,7 @@ root=$(mktemp -d)
 home=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
 copy() { mkdir -p "$root$(dirname "$1")"; cp -aL "$1" "$root$1"; }
 for l in $(find "$home" -name '*.so' -o -name java -type f | xargs ldd 2>/dev/null | grep -o '/[^ ]*' | sed 's/:$//' | sort -u); do [ ! -f "$l" ] || copy "$l"; done
-mkdir -p "$root$(dirname "$home")" "$root/tmp"; cp -aL "$home" "$root$home" || test -x "$root$home/bin/java" # src.zip leads nowhere
+mkdir -p "$root$(dirname "$home")" "$root/tmp"; cp -aLT "$home" "$root$home" || test -f "$root$home/lib/security/cacerts" # src.zip leads nowhere
 cp Who.class "$root/"
 deleted=0
 for a in $(keytool -list -keystore "$root$home/lib/security/cacerts" -storepass changeit | grep -oE '^(debian:)?bawn-[0-9a-f]*(.pem)?'); do
