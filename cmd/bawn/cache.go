@@ -21,7 +21,7 @@ func cacheCommand() *cobra.Command {
 gives them to the directory's sandbox.
 
 The host fetches the packages that the lock files of the project name (Cargo.lock,
-go.sum, package-lock.json, requirements.txt), from the registry of the host's own
+go.sum, package-lock.json, requirements.txt, uv.lock …), from the registry of the host's own
 settings, and keeps those that have the hash of the lock file. It fetches only what the sandbox's rules
 allow the sandbox to fetch. Sandboxes see the packages read-only: nothing that a
 sandbox writes reaches another one.`,

@@ -101,7 +101,7 @@ func cargoSource() (*source, error) {
 	r := &crates{base: base, public: base == public,
 		config: fmt.Sprintf("{\n  \"dl\": \"https://static.%s/crates\",\n  \"api\": \"https://%s\"\n}\n", domain, domain),
 		named:  []string{"registry+https://github.com/rust-lang/" + domain + "-index", "sparse+" + public}}
-	return &source{base, r.wants}, nil
+	return &source{base, func(_ string, text []byte) ([]want, error) { return r.wants(text) }}, nil
 }
 
 // cargoIndex returns the URL of the index that the person's settings of cargo put in place of the public

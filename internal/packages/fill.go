@@ -79,8 +79,8 @@ type beside struct{ file, text string }
 // source is a registry.
 type source struct {
 	base string // URL, with a slash at the end
-	// wants returns what a lock file names. What it cannot be trusted to name is left out.
-	wants func(text []byte) ([]want, error)
+	// wants returns what a lock file of that name has. What it cannot be trusted to name is left out.
+	wants func(file string, text []byte) ([]want, error)
 }
 
 // Request says what to fetch.
@@ -194,7 +194,7 @@ func (f *filler) fill(ctx context.Context, locks []lock) error {
 func (f *filler) collect(src *source, locks []lock) (wants []want) {
 	seen := map[string]bool{}
 	for _, l := range locks {
-		list, err := src.wants(l.text)
+		list, err := src.wants(filepath.Base(l.path), l.text)
 		if err != nil {
 			f.left(0, fmt.Errorf("%s: %w", l.path, err))
 		}

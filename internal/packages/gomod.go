@@ -36,7 +36,7 @@ func goSource() (*source, error) {
 	if private == "" {
 		private = goSetting(file, "GOPRIVATE")
 	}
-	return &source{base, func(text []byte) ([]want, error) { return goWants(text, base, private) }}, nil
+	return &source{base, func(_ string, text []byte) ([]want, error) { return goWants(text, base, private) }}, nil
 }
 
 // goProxy returns the first proxy of a GOPROXY; without one the public one, whose host is the first

@@ -36,6 +36,9 @@ func kindOf(name string) (kind sandbox.Cache, isLock bool) {
 	if strings.HasPrefix(name, "requirements") && strings.HasSuffix(name, ".txt") {
 		return sandbox.CachePip, true
 	}
+	if pythonLock(name) != nil {
+		return sandbox.CachePip, true
+	}
 	kind, isLock = lockKinds[name]
 	return kind, isLock
 }

@@ -28,7 +28,7 @@ func npmSource() (*source, error) {
 	// npm takes an address at the public registry for one at the registry of its settings
 	// (npm-config(7), replace-registry-host).
 	bases := []string{base, "https://" + registry.DefaultHost() + "/"}
-	return &source{base, func(text []byte) ([]want, error) { return npmWants(text, bases) }}, nil
+	return &source{base, func(_ string, text []byte) ([]want, error) { return npmWants(text, bases) }}, nil
 }
 
 // baseURL checks the URL of a registry, which the person has set, and puts a slash at its end.

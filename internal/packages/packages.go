@@ -1,7 +1,8 @@
 // Package packages keeps packages of cargo, Go, npm and pip that sandboxes share, so that each is fetched
 // once.
 //
-// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum, Cargo.lock, requirements.txt. They name
+// Theory of operation. A sandbox's project has lock files: package-lock.json, go.sum, Cargo.lock,
+// requirements.txt, uv.lock, poetry.lock, pdm.lock, pylock.toml. They name
 // packages with their hashes. The host reads the lock files, fetches from the registry those of
 // the packages that the store does not have, and keeps a package only if it has the hash of the
 // lock file. Guests see the store read-only; what they write over it is on their own disks, and is

@@ -174,8 +174,16 @@ var (
 	pipRuns   = pattern(`[-_.]+`)
 )
 
-// wants returns the packages of a requirements.txt that have one version and hashes.
-func (i *pythonIndex) wants(text []byte) (wants []want, err error) {
+// wants returns the packages of a lock file that have hashes.
+func (i *pythonIndex) wants(file string, text []byte) ([]want, error) {
+	if read := pythonLock(file); read != nil {
+		return i.locked(text, read)
+	}
+	return i.required(text)
+}
+
+// required returns the packages of a requirements.txt that have one version and hashes.
+func (i *pythonIndex) required(text []byte) (wants []want, err error) {
 	pinned := false
 	for line := range pipLines(string(text)) {
 		m := pipPinned().FindStringSubmatch(line)
@@ -188,7 +196,7 @@ func (i *pythonIndex) wants(text []byte) (wants []want, err error) {
 			hashes[h[1]] = true
 		}
 		if len(hashes) > 0 {
-			wants = append(wants, i.want(strings.ToLower(pipRuns().ReplaceAllString(m[1], "-")), hashes))
+			wants = append(wants, i.want(pipName(m[1]), hashes))
 		}
 	}
 	if len(wants) == 0 && pinned {
@@ -196,6 +204,9 @@ func (i *pythonIndex) wants(text []byte) (wants []want, err error) {
 	}
 	return wants, nil
 }
+
+// pipName returns the name of a package as an index has it.
+func pipName(name string) string { return strings.ToLower(pipRuns().ReplaceAllString(name, "-")) }
 
 // pipLines returns the lines of a requirements.txt: without comments, and with those that go on in one.
 func pipLines(text string) func(yield func(string) bool) {

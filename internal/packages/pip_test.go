@@ -409,7 +409,7 @@ func FuzzRequirements(f *testing.F) {
 	f.Add([]byte("a==1\\\n --hash=sha256:"+sha256Of("x")), []byte(`{"files":[{"filename":"../x-1-py3-none-any.whl","url":"//x/","hashes":{"sha256":"`+sha256Of("x")+`"}}]}`))
 	f.Fuzz(func(t *testing.T, text, page []byte) {
 		i := &pythonIndex{base: base, minors: []int{13}}
-		wants, _ := i.wants(text)
+		wants, _ := i.wants("requirements.txt", text)
 		for _, w := range wants {
 			if !filepath.IsLocal(w.file) {
 				t.Errorf("writes %q", w.file)
