@@ -92,5 +92,5 @@ git gc -q
 git fsck --strict
 is "t 3 2 1" "$(git log --format=%s | xargs)"
 is "w" "$(git log -1 --format=%s main)"
-is 21 "$(git for-each-ref refs/heads | grep -vc /main)"
+is 20 "$(git for-each-ref refs/heads | grep -vc /main)"
 [ ! -e .git/packed-refs ]
