@@ -16,7 +16,7 @@ import (
 
 // gitHubNodes are those of a stand-in: type and repository by ID.
 var gitHubNodes = map[string][2]string{
-	"I_app": {"Issue", "own/app"}, "I_lib": {"Issue", "own/lib"}, "I_evil": {"Issue", "evil/app"}, "R_app": {"Repository", "own/app"}, "R_evil": {"Repository", "evil/app"},
+	"I_app": {"Issue", "own/app"}, "I_lib": {"Issue", "own/lib"}, "I_evil": {"Issue", "evil/app"}, "R_app": {"Repository", "own/app"}, "R_evil": {"Repository", "evil/app"}, "PR_app": {"PullRequest", "own/app"},
 }
 
 // isQuestion reports whether a body is bawn's question about nodes.
@@ -169,6 +169,45 @@ func TestAttackNodesElsewhere(t *testing.T) {
 	}
 	if status, page := answered(t, res); status != http.StatusForbidden || !strings.Contains(page, "the rules only read") || len(server.seen()) > 0 {
 		t.Errorf("by a rule that reads: %d %s; the server got %q", status, page, server.seen())
+	}
+}
+
+// TestCodeHostOfOnesOwn: at a GitHub Enterprise Server with a private address, what the rule names passes, and nothing else there.
+func TestCodeHostOfOnesOwn(t *testing.T) {
+	const api = "https://code.corp.example/api/"
+	l, server, client := newNodesLab(t, nil, "allow private:github:code.corp.example/own/app")
+	l.serve("code.corp.example", "10.9.8.7:443", server.addr())
+	issue := `{"title":"x"}`
+	for _, r := range []*http.Request{apiRequest(t, api+"graphql", commentOn("I_app")), apiRequest(t, api+"v3/repos/own/app/issues", issue), apiRequest(t, "GET "+api+"v3/user", "")} {
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, page := answered(t, res); status != http.StatusOK || page != "{}" {
+			t.Errorf("%s: %d %s", r.URL, status, page)
+		}
+	}
+	want := []string{"POST /api/graphql   " + commentOn("I_app"), "POST /api/v3/repos/own/app/issues   " + issue, "GET /api/v3/user   "}
+	if got, questions := server.changed(); !slices.Equal(got, want) || questions != 1 {
+		t.Errorf("the server got %q and %d questions", got, questions)
+	}
+	for _, r := range []*http.Request{
+		apiRequest(t, api+"graphql", commentOn("I_evil")), apiRequest(t, api+"v3/repos/evil/app/issues", issue), apiRequest(t, "GET "+api+"v3/user/keys", ""), apiRequest(t, api+"v3/graphql", ourQuery),
+		apiRequest(t, "GET https://code.corp.example/own/app", ""), apiRequest(t, "https://code.corp.example/graphql", ourQuery), apiRequest(t, api+"%67raphql", commentOn("I_evil")),
+	} {
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if isJSON := strings.HasPrefix(res.Header.Get("Content-Type"), "application/json"); isJSON != strings.HasPrefix(r.URL.Path, "/api/") {
+			t.Errorf("%s: the refusal is of the type %s", r.URL, res.Header.Get("Content-Type"))
+		}
+		if status, page := answered(t, res); status != http.StatusForbidden || res.Header.Get("X-Bawn") != "denied" {
+			t.Errorf("%s: %d %s", r.URL, status, page)
+		}
+	}
+	if got, _ := server.changed(); len(got) != len(want) {
+		t.Errorf("the server got %q", got)
 	}
 }
 

@@ -3,6 +3,8 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -194,7 +196,20 @@ func (r *openRequest) refuseBody(why error) *inspect.Answer {
 	f.mu.Unlock()
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), http.StatusForbidden
 	f.g.deny(e, d, "", f.hint)
-	return &inspect.Answer{Status: http.StatusForbidden, Type: "text/plain; charset=utf-8", Body: errorText(http.StatusForbidden, d.Reason, "")}
+	page, kind := errorText(http.StatusForbidden, d.Reason, ""), ""
+	if r.rule.Body != nil {
+		page, kind = apiError(page)
+	}
+	return &inspect.Answer{Status: http.StatusForbidden, Type: cmp.Or(kind, "text/plain; charset=utf-8"), Body: page}
+}
+
+// apiError returns a page as the APIs of code hosts write an error, and its Content-Type. gh and glab show nothing of a text.
+func apiError(page []byte) (body []byte, kind string) {
+	body, err := json.Marshal(map[string]string{"message": strings.TrimSpace(string(page))})
+	if err != nil {
+		return page, ""
+	}
+	return body, "application/json; charset=utf-8"
 }
 
 // bodyJudge returns the judge of the body of a request; nil: every body may pass.

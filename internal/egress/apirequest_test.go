@@ -43,6 +43,8 @@ type apiServer struct {
 	before func(w http.ResponseWriter, question string) (answered bool)
 	after  func(w http.ResponseWriter, r *http.Request)
 	heads  []http.Header
+	// answers makes the answer to a body; nil: {}.
+	answers func(body string) string
 }
 
 // set changes a field.
@@ -66,7 +68,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.got = append(s.got, strings.Join([]string{r.Method, r.RequestURI, r.Header.Get("Content-Encoding"), r.Header.Get("Authorization"), string(b)}, " "))
 	s.heads = append(s.heads, r.Header.Clone())
-	nodes, before, after := s.nodes, s.before, s.after
+	nodes, before, after, answers := s.nodes, s.before, s.after, s.answers
 	s.mu.Unlock()
 	if s.gate != nil {
 		_ = http.NewResponseController(w).Flush()
@@ -81,7 +83,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	_, _ = io.WriteString(w, "{}")
+	answer := "{}"
+	if answers != nil {
+		answer = answers(string(b))
+	}
+	_, _ = io.WriteString(w, answer)
 	if after != nil {
 		after(w, r)
 	}
@@ -105,7 +111,7 @@ func certificateFor(t *testing.T, names ...string) tls.Certificate {
 func newAPILab(t *testing.T, s *secrets, gate chan struct{}, rules ...string) (*lab, *apiServer, *http.Client) {
 	server := &apiServer{counter: &counter{}, gate: gate}
 	server.Server = httptest.NewUnstartedServer(server)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificateFor(t, "api.github.com", "gitlab.com")}}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificateFor(t, "api.github.com", "gitlab.com", "code.corp.example")}}
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -202,7 +208,7 @@ func TestAttackAPIRequests(t *testing.T) {
 			say    string
 		}{
 			"another repository":         {apiRequest(t, graphQLURL, query(`{ repository(owner: "evil", name: "app") { id } }`)), 403, `the repository "evil/app", and the rules are about own/app`},
-			"a search":                   {apiRequest(t, graphQLURL, query(`{ search(query: "x", type: ISSUE) { issueCount } }`)), 403, `gh api repos/own/app/`},
+			"a search":                   {apiRequest(t, graphQLURL, query(`{ search(query: "x", type: ISSUE) { issueCount } }`)), 403, `write repo:own/app is:open`},
 			"a node":                     {apiRequest(t, graphQLURL, query(`{ nodes(ids: ["x"]) { id } }`)), 403, `"nodes" is refused`},
 			"a mutation":                 {apiRequest(t, graphQLURL, query(`mutation { mergePullRequest(input: {pullRequestId: "x"}) { clientMutationId } }`)), 403, `"mergePullRequest" is refused`},
 			"gzip":                       {apiRequest(t, graphQLURL, gzipped(query(`{ nodes(ids: ["x"]) { id } }`)), "Content-Encoding", "gzip"), 403, `"nodes" is refused`},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -274,6 +275,13 @@ func answered(t *testing.T, r *http.Response) (int, string) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var api struct{ Message string }
+	if r.Header.Get("X-Bawn") != "" && strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		if err := json.Unmarshal(b, &api); err != nil || api.Message == "" {
+			t.Errorf("%v: %s", err, b)
+		}
+		return r.StatusCode, api.Message
 	}
 	return r.StatusCode, string(b)
 }

@@ -113,7 +113,11 @@ func (f *flow) beginInspected(r *http.Request) inspect.Admission {
 	})
 	var denied *deniedRequest
 	if errors.As(err, &denied) {
-		return inspect.Admission{Status: denied.answer.Status, Page: denied.page()}
+		a := inspect.Admission{Status: denied.answer.Status, Page: denied.page()}
+		if denied.api {
+			a.Page, a.Type = apiError(a.Page)
+		}
+		return a
 	}
 	return inspect.Admission{End: q.end, Body: q.bodyJudge(r.Header), Confirm: q.confirmNodes}
 }

@@ -62,6 +62,7 @@ func (r *openRequest) status(of int) int {
 type deniedRequest struct {
 	answer  *httpwire.Error
 	suggest string // the rule that would allow it, or empty
+	api     bool   // it went to the API of a code host
 }
 
 func (d *deniedRequest) Error() string { return d.answer.Why }
@@ -152,6 +153,9 @@ func (r *openRequest) begin(hidden string) (*openRequest, error) {
 	}
 	if d.Malformed {
 		denied.answer.Status = http.StatusBadRequest
+	}
+	if set := f.g.current.Load(); set != nil {
+		denied.api = set.IsAPI(r.q)
 	}
 	e.Method, e.Path, e.Status = logged(r.q.Method), logged(r.q.Path), r.status(denied.answer.Status)
 	f.g.deny(e, d, denied.suggest, f.hint)

@@ -15,9 +15,10 @@ import (
 // Admission is the decision of the rules about a request.
 type Admission struct {
 	// Status, if not 0, refuses the request: the refusal is logged already, and the guest gets the
-	// status and Page.
+	// status and Page, whose Content-Type is Type, or that of a text if it is empty.
 	Status int
 	Page   []byte
+	Type   string
 	// End is called once, when an admitted request is over, with the status of its answer (0: none)
 	// and the bytes of both bodies.
 	End func(status int, sent, got int64)

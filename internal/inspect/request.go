@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func (s *session) begin(r *http.Request, c *counted) (a Admission, err error) {
 		return a, nil
 	}
 	if a = s.t.Begin(r); a.Status != 0 {
-		return a, &refusal{status: a.Status, reason: http.StatusText(a.Status), answer: &Answer{a.Status, textType, a.Page}}
+		return a, &refusal{status: a.Status, reason: http.StatusText(a.Status), answer: &Answer{a.Status, cmp.Or(a.Type, textType), a.Page}}
 	}
 	c.end = a.End
 	return a, nil

@@ -340,6 +340,14 @@ func TestCodeHostsOfOnesOwn(t *testing.T) {
 			t.Errorf("%s: %q", text, d.Reason)
 		}
 	}
+	for text, want := range map[string]bool{
+		"GET https://git.corp.example:8443/api/v4/x": true, "GET https://git.corp.example:8443/team/app.git/info/refs": false, "GET https://code.corp.example/api/v3/x": true, "GET https://api.github.com/x": true,
+		"GET https://gitlab.com/api/v4/x": true, "GET https://gitlab.com/own/app.git/info/refs": false, "GET https://other.example/api/v4/x": false, "GET https://api.other.example/x": false,
+	} {
+		if q, _, err := ParseRequest(text); err != nil || s.IsAPI(q) != want {
+			t.Errorf("%s: %v, %v", text, s.IsAPI(q), err)
+		}
+	}
 	for _, f := range []Flow{{Name: "git.corp.example", Port: 8443, Proto: TCP}, {Name: "code.corp.example", Port: 443, Proto: TCP}} {
 		if d := s.Decide(f); !d.Allow || !d.Requests || d.Private != (f.Port == 8443) {
 			t.Errorf("%+v: %+v", f, d)

@@ -316,6 +316,13 @@ func (s *Set) service(q Request, path []string) (h *codeHost, graphQL bool) {
 	return h, graphQL
 }
 
+// IsAPI reports whether a request goes to the API of a code host, as far as that is known. Other clients than those of the API, such
+// as git, speak to the same host of a GitLab.
+func (s *Set) IsAPI(q Request) bool {
+	h, _ := s.service(q, nil)
+	return h != nil && (strings.HasPrefix(q.Name, "api.") || strings.HasPrefix(q.Path, "/api/"))
+}
+
 // whyNotCodeHost says why no rule allows a request to the API of a code host; empty if there is
 // nothing to say about it.
 func (s *Set) whyNotCodeHost(q Request, path []string) string {

@@ -152,6 +152,8 @@ type query struct {
 	asked     Asked
 
 	defaults map[string]*ast.Value // of the variables of the operation that is judged; nil: none
+	fakeType string
+	noPRs    bool
 }
 
 // example returns a repository of the scope, for messages.
@@ -311,6 +313,8 @@ func (q *query) arguments(f *ast.Field, d *ast.FieldDefinition, at place) error 
 		return q.input(f, d)
 	case at.on.Name == "Query" && f.Name == "repository":
 		return q.repository(f)
+	case at.on.Name == "Query" && f.Name == "search":
+		return q.search(f)
 	case at.on.Name == "Query" && f.Name == "node":
 		id, err := q.text(f, "id")
 		if err != nil {
@@ -329,6 +333,9 @@ func (q *query) unknown(f *ast.Field, at place) error {
 	}
 	if at.on.Name != "Query" {
 		return fmt.Errorf("%s is not among the fields that may be asked for, as far as it is known to stay in the repository: leave it out, or use the REST API (gh api repos/%s/...)", at.name(f.Name), repo)
+	}
+	if f.Name == "organization" {
+		return fmt.Errorf("%s is refused, as it leads beyond the repository: to request a review, use gh api repos/%s/pulls/N/requested_reviewers -f 'reviewers[]=LOGIN'", at.name(f.Name), repo)
 	}
 	owner, name, _ := strings.Cut(repo, "/")
 	return fmt.Errorf("%s is refused, as it leads beyond the repository: ask for repository(owner: %q, name: %q) { issue, issues, pullRequest, pullRequests, ... }, or use the REST API (gh api repos/%s/...)",
