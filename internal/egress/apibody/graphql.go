@@ -152,8 +152,6 @@ type query struct {
 	asked     Asked
 
 	defaults map[string]*ast.Value // of the variables of the operation that is judged; nil: none
-	fakeType string
-	noPRs    bool
 }
 
 // example returns a repository of the scope, for messages.
