@@ -3,13 +3,14 @@
 //
 // Theory of operation. The copy walks the source through handles (os.Root), never by
 // path, so that a symbolic link that the guest puts in the place of a directory cannot
-// lead out of the source. An entry that has gone by the time it is copied is left out.
+// lead out of the source, nor to another file in it. An entry that has gone by the time it is copied is left out.
 // Each entry keeps its contents with their holes, its owner, mode, times and extended
 // attributes, and names of one file stay names of one file. Where the file system can
 // share the contents of two files (reflink), the copy takes no room.
 package workcopy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,8 +135,31 @@ func namesIn(dir *os.Root) (f *os.File, names []string, err error) {
 	return f, names, err
 }
 
-// entry copies one entry of a directory, unless it has gone.
+// errReplaced means that something else has an entry's name by now, and that nothing was copied.
+var errReplaced = errors.New("replaced")
+
+// errUnsteady means that this was so maxReplaced times.
+var errUnsteady = errors.New("something else takes its place again and again")
+
+// maxReplaced bounds how often an entry is looked at that something else replaces before it is opened.
+const maxReplaced = 100
+
+// entry copies one entry of a directory, unless it has gone. What is opened is what was looked at: a link that took
+// its place meanwhile would be followed, and may lead to what is hidden from the guest.
 func (c *copier) entry(src, dst *os.Root, name, rel string) error {
+	for range maxReplaced {
+		if err := c.entryNow(src, dst, name, rel); !errors.Is(err, errReplaced) {
+			return err
+		}
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return c.fail(rel, errUnsteady)
+}
+
+// entryNow is entry, as it is now, or errReplaced.
+func (c *copier) entryNow(src, dst *os.Root, name, rel string) error {
 	fi, err := src.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -148,28 +172,35 @@ func (c *copier) entry(src, dst *os.Root, name, rel string) error {
 		return c.fail(rel, errors.ErrUnsupported)
 	}
 	if fi.IsDir() {
-		return c.subdir(src, dst, name, rel)
+		return c.subdir(src, dst, name, rel, fi)
 	}
 	id := inode{st.Dev, st.Ino}
 	if was, ok := c.linked[id]; ok && st.Nlink > 1 {
 		return c.fail(rel, c.top.Link(was, rel))
 	}
-	made, err := leaf(c.ctx, src, dst, name, fi.Mode(), st)
+	made, err := leaf(c.ctx, src, dst, name, fi, st)
 	if made && st.Nlink > 1 {
 		c.linked[id] = rel
 	}
 	return c.fail(rel, err)
 }
 
-func (c *copier) subdir(src, dst *os.Root, name, rel string) error {
+// subdir copies a directory, which Lstat has described.
+func (c *copier) subdir(src, dst *os.Root, name, rel string, fi fs.FileInfo) error {
 	from, err := src.OpenRoot(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return errReplaced
 	}
 	if err != nil {
 		return c.fail(rel, err)
 	}
 	defer from.Close()
+	if now, err := from.Stat("."); err != nil || !os.SameFile(fi, now) {
+		return cmp.Or(c.fail(rel, err), errReplaced)
+	}
 	if err := dst.Mkdir(name, 0o700); err != nil {
 		return c.fail(rel, err)
 	}
@@ -181,10 +212,10 @@ func (c *copier) subdir(src, dst *os.Root, name, rel string) error {
 	return c.dir(from, to, rel)
 }
 
-// leaf copies an entry other than a directory. made reports whether it still existed.
-func leaf(ctx context.Context, src, dst *os.Root, name string, mode fs.FileMode, st *syscall.Stat_t) (made bool, err error) {
-	if mode.IsRegular() {
-		return regular(ctx, src, dst, name)
+// leaf copies an entry other than a directory, which Lstat has described. made reports whether it still existed.
+func leaf(ctx context.Context, src, dst *os.Root, name string, fi fs.FileInfo, st *syscall.Stat_t) (made bool, err error) {
+	if fi.Mode().IsRegular() {
+		return regular(ctx, src, dst, name, fi)
 	}
 	at, err := dst.Open(".")
 	if err != nil {
@@ -192,10 +223,13 @@ func leaf(ctx context.Context, src, dst *os.Root, name string, mode fs.FileMode,
 	}
 	defer at.Close()
 	to := int(at.Fd())
-	if mode.Type() == fs.ModeSymlink {
+	if fi.Mode().Type() == fs.ModeSymlink {
 		var target string
 		if target, err = src.Readlink(name); errors.Is(err, fs.ErrNotExist) {
 			return false, nil
+		}
+		if errors.Is(err, syscall.EINVAL) { // no link any more
+			return false, errReplaced
 		}
 		if err == nil {
 			err = unix.Symlinkat(target, to, name)
@@ -214,9 +248,9 @@ func leaf(ctx context.Context, src, dst *os.Root, name string, mode fs.FileMode,
 	return true, unix.UtimesNanoAt(to, name, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// regular copies a regular file, which may grow and shrink meanwhile. made reports whether
-// it still existed as one.
-func regular(ctx context.Context, src, dst *os.Root, name string) (made bool, err error) {
+// regular copies a regular file, which Lstat has described, and which may grow and shrink meanwhile. made reports
+// whether it still existed.
+func regular(ctx context.Context, src, dst *os.Root, name string, fi fs.FileInfo) (made bool, err error) {
 	from, err := src.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -225,8 +259,8 @@ func regular(ctx context.Context, src, dst *os.Root, name string) (made bool, er
 		return false, err
 	}
 	defer from.Close()
-	if fi, err := from.Stat(); err != nil || !fi.Mode().IsRegular() { // replaced meanwhile
-		return false, err
+	if now, err := from.Stat(); err != nil || !os.SameFile(fi, now) {
+		return false, cmp.Or(err, errReplaced)
 	}
 	to, err := dst.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -255,3 +255,60 @@ func TestCopyOfChangingTree(t *testing.T) {
 	close(done)
 	wg.Wait()
 }
+
+// TestAttackLinksDuringTheCopy: while the project is copied for a fork, the guest exchanges a file for a link to a
+// hidden file beside it, and a directory for a link to a hidden one. The fork would see their contents under the other
+// names.
+func TestAttackLinksDuringTheCopy(t *testing.T) {
+	from, spare := t.TempDir(), t.TempDir()
+	at := func(name string) string { return filepath.Join(from, name) }
+	err := errors.Join(os.Mkdir(at("secrets"), 0o700), os.Mkdir(at("pub"), 0o700),
+		os.WriteFile(at(".env"), []byte("hidden"), 0o600), os.WriteFile(at("secrets/key"), []byte("hidden"), 0o600),
+		os.WriteFile(at("notes"), []byte("plain"), 0o600), os.WriteFile(at("pub/key"), []byte("plain"), 0o600),
+		os.Symlink(".env", filepath.Join(spare, "notes")), os.Symlink("secrets", filepath.Join(spare, "pub")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var exchanging sync.WaitGroup
+	exchanging.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, name := range []string{"notes", "pub"} {
+				_ = unix.Renameat2(unix.AT_FDCWD, at(name), unix.AT_FDCWD, filepath.Join(spare, name), unix.RENAME_EXCHANGE)
+			}
+		}
+	})
+	defer exchanging.Wait()
+	defer close(stop)
+	whole := 0
+	for i := range 300 {
+		to := filepath.Join(spare, fmt.Sprint("copy", i))
+		if err := Copy(t.Context(), from, to); err != nil {
+			continue // it was exchanged too often
+		}
+		for _, name := range []string{"notes", "pub/key"} {
+			name := filepath.Join(to, name)
+			if fi, err := os.Lstat(filepath.Dir(name)); err != nil || !fi.IsDir() {
+				continue // a link, as it was
+			}
+			if fi, err := os.Lstat(name); err != nil || !fi.Mode().IsRegular() {
+				continue // likewise
+			}
+			whole++
+			if text, err := os.ReadFile(name); err != nil || string(text) != "plain" {
+				t.Fatalf("%s: %q, %v", name, text, err)
+			}
+		}
+		if err := Remove(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if whole == 0 {
+		t.Error("nothing was copied as a file")
+	}
+}
