@@ -8,7 +8,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox"
 	"bawn.dev/bawn/internal/sys/fileid"
@@ -24,17 +27,83 @@ type hostFiles struct {
 	show string // path of the directory, for error texts
 }
 
+// sourceFiles is what is copied from: one entry of a directory of this host, and what lies below it. No symbolic link
+// is followed there. The directory may be one that a guest can change, and a link that comes while files are copied may
+// lead to what is hidden from the guest.
+type sourceFiles struct{ hostFiles }
+
 // openSource opens the directory that a path to copy from is in. name is the path from
-// there. The caller closes the root.
-func openSource(shares []fileid.ID, p string) (h hostFiles, name string, err error) {
-	if root, name, err := inShare(shares, p); err != nil || root != "" {
-		return openShare(root, name, err)
-	}
-	abs, err := filepath.Abs(p)
+// there. Links on the way to it are followed, but out of no share. The caller closes the root.
+func openSource(shares []fileid.ID, p string) (s sourceFiles, name string, err error) {
+	root, name, err := inShare(shares, p)
 	if err != nil {
-		return hostFiles{}, "", err
+		return sourceFiles{}, "", err
 	}
-	return openHost(filepath.Dir(abs), filepath.Base(abs))
+	if root == "" {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return sourceFiles{}, "", err
+		}
+		h, name, err := openHost(filepath.Dir(abs), filepath.Base(abs))
+		return sourceFiles{h}, name, err
+	}
+	h, name, err := openHost(root, name)
+	if err != nil {
+		return sourceFiles{}, "", err
+	}
+	defer h.close()
+	dir, base := path.Dir(name), path.Base(name)
+	if i := strings.LastIndexByte(name, '/'); i > 0 {
+		dir = name[:i] // not in the form of path.Clean: what is before ".." may be a link
+	}
+	if base == "." || base == ".." {
+		dir, base = name, "."
+	}
+	in, err := h.root.OpenRoot(dir)
+	if err != nil {
+		return sourceFiles{}, "", failure(h, name, err)
+	}
+	return sourceFiles{hostFiles{in, filepath.Join(h.show, dir)}}, base, nil
+}
+
+// errLink means that what was a file or a directory is a link by now.
+var errLink = errors.New("a symbolic link takes its place while it is copied")
+
+// notByLink returns errLink for the error of an open that met a link, and any other as it is.
+func notByLink(err error) error {
+	if errors.Is(err, unix.ELOOP) {
+		return errLink
+	}
+	return err
+}
+
+func (s sourceFiles) Lstat(p string) (fs.FileInfo, error) {
+	fi, err := regular.LstatBeneath(s.root, p)
+	return fi, notByLink(err)
+}
+
+func (s sourceFiles) ReadLink(p string) (string, error) {
+	target, err := regular.ReadlinkBeneath(s.root, p)
+	return target, notByLink(err)
+}
+
+// Open opens a regular file. It does not block on a pipe that a guest has put in its
+// place. The reader has no WriteTo, which would bypass the count of bytes.
+func (s sourceFiles) Open(p string) (io.ReadCloser, error) {
+	f, err := regular.Check(regular.OpenBeneath(s.root, p, 0))
+	if err != nil {
+		return nil, notByLink(err) // also of a FIFO or a device: it has replaced the file that was listed
+	}
+	return struct{ io.ReadCloser }{f}, nil
+}
+
+func (s sourceFiles) ReadDir(p string) ([]string, error) {
+	f, err := regular.OpenBeneath(s.root, p, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, notByLink(err)
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
 }
 
 // OpenSource opens a regular file of the host for reading. If it lies in one of the shares, which a
@@ -48,7 +117,7 @@ func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer h.root.Close()
+	defer h.close()
 	f, err := regular.Check(h.root.OpenFile(name, regular.Flags, 0))
 	return f, failure(h, name, err)
 }
@@ -101,6 +170,8 @@ func inShare(shares []fileid.ID, p string) (root, name string, err error) {
 	})
 	return root, name, err
 }
+
+func (h hostFiles) close() { h.root.Close() }
 
 func (h hostFiles) Name(p string) string                { return filepath.Join(h.show, p) }
 func (h hostFiles) Lstat(p string) (fs.FileInfo, error) { return h.root.Lstat(p) }

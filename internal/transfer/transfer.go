@@ -9,6 +9,8 @@
 //     appears while files are copied;
 //   - begins, for a path inside a directory that a guest can change, at that directory,
 //     so that no link inside it is followed out of it;
+//   - follows no link at all in what it copies from the host, so that the guest gets nothing
+//     that is hidden from it under another name;
 //   - accepts from the guest only names that are one path element;
 //   - takes from the guest no more than Limits, and no more than the host's disk has
 //     beside its reserve (package reserve), whatever sizes the guest names: ErrTooMuch;
@@ -88,7 +90,7 @@ func (t *Transfer) Upload(ctx context.Context, src, dst string, mustBeDir bool) 
 	if err != nil {
 		return err
 	}
-	defer host.root.Close()
+	defer host.close()
 	return t.copier(ctx, host, t.guest(ctx)).into(name, baseName(src), dst, mustBeDir || strings.HasSuffix(dst, "/"))
 }
 
@@ -105,7 +107,7 @@ func (t *Transfer) Local(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	defer host.root.Close()
+	defer host.close()
 	return t.toHost(ctx, host, name, baseName(src), dst, false)
 }
 
@@ -118,7 +120,7 @@ func (t *Transfer) toHost(ctx context.Context, from files, src, base, dst string
 	if err != nil {
 		return err
 	}
-	defer host.root.Close()
+	defer host.close()
 	room, err := host.room()
 	if err != nil {
 		return err

@@ -2,13 +2,17 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/fileid"
@@ -17,7 +21,7 @@ import (
 // hostile is a guest's side that does something while it answers. It serves a
 // folder of this machine.
 type hostile struct {
-	hostFiles
+	files
 	onList, onStat func(name string)
 }
 
@@ -25,14 +29,14 @@ func (h hostile) ReadDir(p string) ([]string, error) {
 	if h.onList != nil {
 		h.onList(p)
 	}
-	return h.hostFiles.ReadDir(p)
+	return h.files.ReadDir(p)
 }
 
 func (h hostile) Stat(p string) (fs.FileInfo, error) {
 	if h.onStat != nil {
 		h.onStat(p)
 	}
-	return h.hostFiles.Stat(p)
+	return h.files.Stat(p)
 }
 
 // idOf is the identity of a directory, as of one that is shared.
@@ -45,7 +49,10 @@ func idOf(t *testing.T, path string) fileid.ID {
 	return id
 }
 
-func atHost(t *testing.T, shares []string, p string, open func([]fileid.ID, string) (hostFiles, string, error)) (hostFiles, string) {
+func atHost[F interface {
+	files
+	close()
+}](t *testing.T, shares []string, p string, open func([]fileid.ID, string) (F, string, error)) (F, string) {
 	t.Helper()
 	var ids []fileid.ID
 	for _, path := range shares {
@@ -55,7 +62,7 @@ func atHost(t *testing.T, shares []string, p string, open func([]fileid.ID, stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.root.Close() })
+	t.Cleanup(h.close)
 	return h, name
 }
 
@@ -88,7 +95,7 @@ func TestCopyIntoChangingDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := copier{ctx: t.Context(), src: hostile{hostFiles: src, onList: swap}, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+	c := copier{ctx: t.Context(), src: hostile{files: src, onList: swap}, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
 	err := c.into(name, "d", at, false)
 	if err == nil || !strings.Contains(err.Error(), "escapes") {
 		t.Errorf("the copy ended with %v", err)
@@ -246,7 +253,7 @@ func TestCopyLeavesOut(t *testing.T) {
 	if fi, err := os.Stat(filepath.Join(top, "to", "sub", "file")); err != nil || fi.Size() != 0 {
 		t.Error(err)
 	}
-	c.src = hostile{hostFiles: src, onList: func(p string) { // it is gone before it is read
+	c.src = hostile{files: src, onList: func(p string) { // it is gone before it is read
 		if p == "from/sub" {
 			os.RemoveAll(filepath.Join(from, "sub"))
 		}
@@ -338,5 +345,71 @@ func TestAttackALinkThroughAShare(t *testing.T) {
 	}
 	if list, err := os.ReadDir(keys); err != nil || len(list) != 1 {
 		t.Errorf("written beside the keys: %v, %v", list, err)
+	}
+}
+
+// TestAttackLinksDuringAnUpload: while a directory of a project is copied into a guest, the guest exchanges a file of
+// it, and a directory, for links to what is hidden from it.
+func TestAttackLinksDuringAnUpload(t *testing.T) {
+	project, spare := t.TempDir(), t.TempDir()
+	at := func(name string) string { return filepath.Join(project, name) }
+	write(t, at(".env"), "hidden")
+	write(t, at("secrets/key"), "hidden")
+	write(t, at("dir/notes"), "plain")
+	write(t, at("dir/pub/key"), "plain")
+	if err := errors.Join(os.Symlink("../.env", filepath.Join(spare, "notes")), os.Symlink("../secrets", filepath.Join(spare, "pub"))); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var exchanging sync.WaitGroup
+	exchanging.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, name := range []string{"notes", "pub"} {
+				_ = unix.Renameat2(unix.AT_FDCWD, at("dir/"+name), unix.AT_FDCWD, filepath.Join(spare, name), unix.RENAME_EXCHANGE)
+			}
+		}
+	})
+	defer exchanging.Wait()
+	defer close(stop)
+	whole := 0
+	for i := range 500 {
+		src, name, err := openSource([]fileid.ID{idOf(t, project)}, at("dir"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(spare, fmt.Sprint("copy", i))
+		if err := os.Mkdir(to, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		dst, into, err := openDestination(nil, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+		if err := c.into(name, "dir", into, true); err == nil {
+			whole++
+		}
+		src.close()
+		dst.close()
+		err = filepath.WalkDir(to, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			if text, err := os.ReadFile(path); err != nil || string(text) != "plain" {
+				t.Fatalf("%s: %q, %v", path, text, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if whole == 0 {
+		t.Error("no copy ended well")
 	}
 }

@@ -89,13 +89,42 @@ func ReadBeneath(root *os.Root, name string, limit int64) ([]byte, error) {
 // comes while it is opened, too. It may be of any kind: Check refuses all but regular files. flags is 0 or
 // unix.O_DIRECTORY. The caller closes the file.
 func OpenBeneath(root *os.Root, name string, flags int) (*os.File, error) {
+	return openBeneath(root, name, Flags|flags)
+}
+
+// LstatBeneath is os.Lstat of what has a name in a directory, without any link on the way to it.
+func LstatBeneath(root *os.Root, name string) (fs.FileInfo, error) {
+	f, err := openBeneath(root, name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+// ReadlinkBeneath returns the target of a symbolic link in a directory, without any other link on the way to it.
+func ReadlinkBeneath(root *os.Root, name string) (string, error) {
+	f, err := openBeneath(root, name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", target)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
+	}
+	return string(target[:n]), nil
+}
+
+func openBeneath(root *os.Root, name string, flags int) (*os.File, error) {
 	dir, err := root.Open(".")
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
-		Flags: uint64(Flags | flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
