@@ -98,6 +98,7 @@ func (d *Daemon) listen(daemon string) error {
 // whenever it has ended.
 func (d *Daemon) serve(socket *os.File, daemon string, atOnce bool) {
 	fd := int(socket.Fd())
+	slow := 0 // starts in a row that took too long
 	for {
 		if !atOnce {
 			if err := waitReadable(fd); err != nil {
@@ -115,7 +116,10 @@ func (d *Daemon) serve(socket *os.File, daemon string, atOnce bool) {
 		default:
 			<-p.Done
 			log.Printf("docker: the daemon ended; its log is %s", d.log)
-			if reason := failure(p.Status, d.log); reason != "" {
+			reason := failure(p.Status, d.log)
+			if atOnce = wasSlow(reason) && slow < maxSlowStarts; atOnce {
+				slow++ // the clients wait
+			} else if slow = 0; reason != "" {
 				refuse(socket, reason, d.refusalTime)
 			}
 		}

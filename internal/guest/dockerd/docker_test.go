@@ -143,6 +143,27 @@ func TestDaemonThatCannotStart(t *testing.T) {
 	}
 }
 
+// TestSlowDaemonIsStartedAgain: its clients wait, but not for ever.
+func TestSlowDaemonIsStartedAgain(t *testing.T) {
+	starts := filepath.Join(t.TempDir(), "starts")
+	_, client := newDaemon(t, "echo >>"+starts+"; echo 'failed to start containerd: timeout waiting for containerd to start' >&2; exit 1\n")
+	for i := range 2 {
+		res, err := client.Get("http://docker/_ping")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 503 || !strings.Contains(string(b), "waiting for containerd") {
+			t.Errorf("%d %s %v", res.StatusCode, b, err)
+		}
+		if b, err := os.ReadFile(starts); err != nil || len(b) != (i+1)*(1+maxSlowStarts) {
+			t.Errorf("%d starts, %v", len(b), err)
+		}
+		time.Sleep(2 * time.Second) // the daemon is started anew, not refused once more
+	}
+}
+
 // TestSilentClientOfADaemonThatCannotStart: it does not keep the daemon from being started for others.
 func TestSilentClientOfADaemonThatCannotStart(t *testing.T) {
 	d, client := newDaemon(t, "exit 1\n")

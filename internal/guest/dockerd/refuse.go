@@ -21,12 +21,17 @@ import (
 // would most likely end in the same way, so a client would wait for ever. In place of the daemon the agent
 // answers all that wait and, as a client of Docker asks twice (/_ping, then its request), those of the next moments:
 // 503 with the reason, which the client prints. A client that comes later has the daemon started again.
+//
+// A slow host is an exception: the daemon gives containerd 15 s, which the first start may need to read its program.
+// The next start finds that in memory. So the daemon is started again, and the clients wait.
 
 const (
 	// refusalTime is how long clients are answered after a daemon could not start.
 	refusalTime = 3 * time.Second
 	// requestTime bounds the wait for a client's request and its end.
 	requestTime = time.Second
+	// maxSlowStarts bounds how often in a row the daemon is started again because it was too slow.
+	maxSlowStarts = 3
 	// maxRequestHead bounds what is read of a request, in bytes.
 	maxRequestHead = 16 << 10
 	// maxRefused bounds how many clients are answered at a time.
@@ -53,6 +58,12 @@ func failure(status syscall.WaitStatus, logFile string) string {
 		reason += ": " + last
 	}
 	return text.Short(reason, maxReason) + "; its log is " + logFile + ", and the next command starts it again"
+}
+
+// wasSlow reports whether a daemon failed, for that reason, because containerd was not there in time (moby,
+// libcontainerd/supervisor, startupTimeout).
+func wasSlow(reason string) bool {
+	return strings.Contains(reason, "timeout waiting for containerd to start")
 }
 
 // lastLine returns the last line of a file that has one.
