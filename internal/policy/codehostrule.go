@@ -339,7 +339,7 @@ func (s *Set) whyNotCodeHost(q Request, path []string) string {
 	case graphQL && h.name == "github":
 		return "no rule allows this request: a rule github:OWNER/REPO allows POST of queries of GraphQL about one repository, and of some mutations"
 	case graphQL:
-		return "no rule allows this request: GraphQL of GitLab is not judged, and reaches all that the token may; a rule gitlab:GROUP/PROJECT allows the REST API of one project"
+		return "no rule allows this request: GraphQL of GitLab is not judged, and reaches all that the token may; use the REST API (glab api projects/GROUP%2FPROJECT/issues, .../merge_requests), which a rule gitlab:GROUP/PROJECT allows for one project"
 	case h.name == "gitlab" && len(path) > 3 && path[0] == "api" && path[2] == "projects" && strings.Trim(path[3], "0123456789") == "":
 		return "no rule allows this request: a project's number does not say which project it is; with a rule gitlab:GROUP/PROJECT, write /projects/GROUP%2FPROJECT"
 	}
