@@ -214,24 +214,33 @@ func TestCodeHostOfOnesOwn(t *testing.T) {
 // TestAttackRulesThatChangeMeanwhile: the rules in force when the server has answered decide, and later ones cut a mutation that they
 // no longer allow.
 func TestAttackRulesThatChangeMeanwhile(t *testing.T) {
-	l, server, client := newNodesLab(t, nil, "allow github:own/app", "allow github:own/lib")
-	server.set(func() {
-		server.before = func(http.ResponseWriter, string) bool {
-			l.SetPolicy(rulesFrom(t, "allow github:own/app:read", "allow github:own/lib"))
-			return false
+	both := `{"query":"{ repository(owner: \"own\", name: \"lib\") { id } node(id: \"I_app\") { ... on Issue { body } } }"}`
+	for _, step := range []struct{ body, after, say string }{
+		{commentOn("I_app"), "allow github:own/app:read", "is not known"},
+		{commentOn("I_app"), "allow github:own/app:graphql", "is not known"},
+		{commentOn("I_app"), "allow GET https://api.github.com/x", "no rule allows"},
+		{both, "allow github:own/app:read", "the rules have changed"},
+		{both, "allow github:own/lib:read", "is not known"},
+	} {
+		l, server, client := newNodesLab(t, nil, "allow github:own/app", "allow github:own/lib:read")
+		server.set(func() {
+			server.before = func(http.ResponseWriter, string) bool {
+				l.SetPolicy(rulesFrom(t, step.after))
+				return false
+			}
+		})
+		res, err := client.Do(apiRequest(t, graphQLURL, step.body))
+		status, page := http.StatusForbidden, step.say
+		if err == nil { // else the rules have cut the connection
+			status, page = answered(t, res)
 		}
-	})
-	res, err := client.Do(apiRequest(t, graphQLURL, commentOn("I_app")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, questions := server.changed()
-	if status, page := answered(t, res); status != http.StatusForbidden || !strings.Contains(page, "is not known") || len(got) > 0 || questions != 1 {
-		t.Errorf("%d %s; the server got %q and %d questions", status, page, got, questions)
+		if got, questions := server.changed(); status != http.StatusForbidden || !strings.Contains(page, step.say) || len(got) > 0 || questions != 1 {
+			t.Errorf("then %s: %d %s; the server got %q and %d questions", step.after, status, page, got, questions)
+		}
 	}
 
 	gate := make(chan struct{})
-	l, server, client = newNodesLab(t, nil, "allow github:own/app")
+	l, server, client := newNodesLab(t, nil, "allow github:own/app")
 	server.set(func() {
 		server.after = func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush()
@@ -241,7 +250,7 @@ func TestAttackRulesThatChangeMeanwhile(t *testing.T) {
 			}
 		}
 	})
-	res, err = client.Do(apiRequest(t, graphQLURL, commentOn("I_app")))
+	res, err := client.Do(apiRequest(t, graphQLURL, commentOn("I_app")))
 	if err != nil {
 		t.Fatal(err)
 	}
