@@ -101,9 +101,14 @@ func agentsCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "agents", Short: "List the agents", Args: cobra.NoArgs,
-		Long: `List the agents that bawn starts by one word: the version that is installed on this
-host, the package, the rules that a sandbox gets with it, and the secrets that it
-takes (bawn secret). docs/agents.md says how to add one.`,
+		Long: `List the agents that bawn starts by one word, as bawn claude does. INSTALLED is the
+version on this host; the first start of an agent installs it. RULES are what a sandbox
+may reach once it has the agent (bawn policy presets shows them). Of the SECRETS an agent
+needs one, if any: bawn secret keeps it on the host, and so does bawn login, for agents
+that log in themselves. docs/agents.md has more, and how to add an agent.`,
+		Example: `  bawn claude
+  bawn login claude
+  bawn run --agent claude --memory 8G -- --continue`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			e, _, err := openEngine()
 			if err != nil {

@@ -27,18 +27,21 @@ func statsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "stats [NAME...]", Short: "Show what the sandboxes take of the host, live",
 		Long: `Show what the sandboxes that run (or those that are named) take of the host, each
-second until you press Ctrl-C. CPU is in percent of one processor. MEMORY is that of
-the host; the limit is the guest's. DISK is the space that the sandbox's disk, snapshots
-and suspended memory take, and the largest size of its disk. READ and WRITTEN are bytes
-of the host's disks, SENT and RECEIVED those of the network, since the start.
+second until you press Ctrl-C. CPU is in percent of one processor: a sandbox with two
+may have 200%. MEMORY is what it takes of the host's, and how much the guest has. DISK is
+the space that the sandbox's disk, snapshots and suspended memory take, and the largest
+size of its disk. READ and WRITTEN are bytes of the host's disks, SENT and RECEIVED those
+of the network, since the start.
 
 If a sandbox used the API of a language model on a host that bawn inspects (one with a
 secret, or with rules about requests), TOKENS shows what the API's answers said since the
-start: tokens of prompts that came from no cache, from the API's cache, and generated. That
-is no bill. --json has them by host, with the tokens that were written to the cache.
+start: IN are tokens of prompts that came from no cache, CACHED those from the API's
+cache, OUT those that were generated. That is no bill. --json has them by host, with the
+tokens that were written to the cache.
 
 With --json each measurement of a sandbox is a line.`,
 		Example: `  bawn stats
+  bawn stats --once my-project
   bawn stats --once --json | jq -r '[.name, .usage.memory] | @tsv'`,
 		ValidArgsFunction: completeNames,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -47,10 +50,10 @@ With --json each measurement of a sandbox is a line.`,
 				return err
 			}
 			list := e.Stats(c.Context(), engine.StatsRequest{Names: args, All: all, Interval: statsInterval})
-			return followStats(c.Context(), list, statsView{out: c.OutOrStdout(), once: once, json: asJSON, screen: !once && !asJSON && isScreen(c.OutOrStdout())})
+			return followStats(c.Context(), list, statsView{out: c.OutOrStdout(), all: all, once: once, json: asJSON, screen: !once && !asJSON && isScreen(c.OutOrStdout())})
 		},
 	}
-	c.Flags().BoolVarP(&all, "all", "a", false, "show sandboxes that do not run, too")
+	c.Flags().BoolVarP(&all, "all", "a", false, "show sandboxes that do not run, too, with their state")
 	c.Flags().BoolVar(&once, "once", false, "measure once, for a second, and exit")
 	c.Flags().BoolVar(&once, "no-stream", false, "the same as --once")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
@@ -65,8 +68,8 @@ func isScreen(w io.Writer) bool {
 
 // statsView is how measurements are shown.
 type statsView struct {
-	out                io.Writer
-	once, json, screen bool
+	out                     io.Writer
+	all, once, json, screen bool
 }
 
 // followStats shows measurements until ctx ends, which is no error, or after the first one with once.
@@ -113,23 +116,36 @@ func (v statsView) format(stats []engine.Stat) ([]byte, error) {
 	}
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	tokens := slices.ContainsFunc(stats, hasTokens)
-	title := "NAME\tCPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED"
+	title := "CPU\tMEMORY\tDISK\tREAD / WRITTEN\tSENT / RECEIVED"
 	if tokens {
 		title += "\tTOKENS IN / CACHED / OUT"
 	}
-	fmt.Fprintln(w, title)
+	name := func(s engine.Stat) string { return s.Name + "\t" }
+	head := "NAME\t"
+	if v.all {
+		name = func(s engine.Stat) string { return s.Name + "\t" + string(s.Phase) + "\t" }
+		head += "STATE\t"
+	}
+	fmt.Fprintln(w, head+title)
 	for _, s := range stats {
-		row := statsRow(s)
+		row := name(s) + statsRow(s)
 		if tokens {
 			row += "\t" + tokensCell(s)
 		}
 		fmt.Fprintln(w, row)
 	}
 	err := w.Flush()
+	switch {
+	case len(stats) > 0 || !v.screen: // as bawn ls prints it
+	case v.all:
+		b.WriteString("(there is no sandbox: bawn run -- COMMAND creates one)\n")
+	default:
+		b.WriteString("(no sandbox runs: bawn stats --all shows those that do not, bawn run -- COMMAND starts one)\n")
+	}
 	return b.Bytes(), err
 }
 
-// statsRow returns one sandbox as a row of the table.
+// statsRow returns what one sandbox takes, as the cells of a row of the table.
 func statsRow(s engine.Stat) string {
 	cpu, memory, disks, net := "-", "-", "-", "-"
 	if s.CPUPercent != nil {
@@ -140,7 +156,7 @@ func statsRow(s engine.Stat) string {
 		disks = size.Format(u.DiskRead) + " / " + size.Format(u.DiskWritten)
 		net = size.Format(u.NetSent) + " / " + size.Format(u.NetReceived)
 	}
-	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Name, cpu, memory, size.Format(s.Disk)+" of "+size.Format(s.DiskLimit), disks, net)
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", cpu, memory, size.Format(s.Disk)+" of "+size.Format(s.DiskLimit), disks, net)
 }
 
 // hasTokens reports whether any tokens of a sandbox were counted.

@@ -118,3 +118,28 @@ func TestStatsOnATerminal(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStatsViews: --all says in which state a sandbox is; a live table that has no rows says what to do.
+func TestStatsViews(t *testing.T) {
+	sandboxes, dir := projectPlace(t)
+	pretend(t, sandboxes, dir)
+	if _, err := sandboxes.Create(&sandbox.Spec{Name: "idle", Dir: t.TempDir(), Memory: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := stats(t, "--once", "--all")
+	var states []string
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 1 {
+			states = append(states, f[0]+" "+f[1])
+		}
+	}
+	if want := "NAME STATE, idle stopped, shop running"; err != nil || strings.Join(states, ", ") != want {
+		t.Errorf("%v, %q\n%s", err, states, out)
+	}
+	for v, want := range map[statsView]string{{screen: true}: "no sandbox runs: bawn stats --all", {screen: true, all: true}: "there is no sandbox: bawn run", {}: "RECEIVED\n", {json: true}: ""} {
+		out, err := v.format(nil)
+		if err != nil || !strings.Contains(string(out), want) || !v.screen && strings.Contains(string(out), "bawn") {
+			t.Errorf("%+v: %q, %v", v, out, err)
+		}
+	}
+}

@@ -39,6 +39,9 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 		err = fmt.Errorf("%s takes no arguments, but %q was given", c.CommandPath(), args[0])
 	default:
 		err = fmt.Errorf("%s does not take %s", c.CommandPath(), count(len(args), "argument", "arguments"))
+		if len(args) == 0 {
+			err = errors.New("an argument is missing")
+		}
 	}
 	return hint(err, "%s", strings.TrimSuffix(c.UseLine(), " [flags]"))
 }
