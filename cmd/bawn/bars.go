@@ -73,6 +73,7 @@ func (b *bars) show(ev engine.Event) {
 }
 
 func (b *bars) begin(ev engine.TaskStarted) {
+	ev.Label = text.Line(ev.Label) // names of directories and of images, of whoever chose these
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tasks = append(b.tasks, &bar{TaskStarted: ev})

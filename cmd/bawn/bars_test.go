@@ -34,6 +34,7 @@ func TestBarsInAFile(t *testing.T) {
 	}{
 		"a short task":     {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Working", At: time.Now()}, engine.TaskEnded{Task: 1}}, ""},
 		"a long task":      {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Working", At: long}, engine.TaskEnded{Task: 1}}, "bawn: Working: done in 2s\n"},
+		"hostile names":    {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Waiting for another build of /p/\x1b]0;x\x07\n", At: long}, engine.TaskEnded{Task: 1}}, `bawn: Waiting for another build of /p/\x1b]0;x\x07\n: done in 2s` + "\n"},
 		"one that failed":  {[]engine.Event{engine.TaskStarted{Task: 1, Label: "Working", At: long}, engine.TaskEnded{Task: 1, Err: errors.New("no")}}, ""},
 		"a notice":         {[]engine.Event{engine.Notice{Text: "look"}}, "bawn: look\n"},
 		"with a next step": {[]engine.Event{engine.Notice{Reason: engine.StopSlow, Sandbox: "shop", Text: "look"}}, "bawn: look\n  try: bawn stop --force shop turns it off at once\n"},

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"fmt"
-	"io/fs"
+	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sandbox"
 )
@@ -34,17 +36,23 @@ func (e *Engine) sayLocalDirs(spec *sandbox.Spec) {
 	}
 }
 
-// hasManyFiles reports whether a directory has manyFiles. It follows no link.
+// hasManyFiles reports whether a directory has manyFiles. It follows no link, and reads no more than that of a
+// directory that a guest has filled.
 func hasManyFiles(dir string) bool {
-	n := 0
-	_ = filepath.WalkDir(dir, func(_ string, _ fs.DirEntry, err error) error {
+	n, dirs := 0, []string{dir}
+	for ; len(dirs) > 0 && n < manyFiles; dirs = dirs[1:] {
+		f, err := os.OpenFile(dirs[0], os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 		if err != nil {
-			return fs.SkipDir // not there, or not readable
+			continue // not there, or not readable
 		}
-		if n++; n > manyFiles {
-			return fs.SkipAll
+		list, _ := f.ReadDir(manyFiles - n) // what cannot be read does not count
+		f.Close()
+		n += len(list)
+		for _, e := range list {
+			if e.IsDir() {
+				dirs = append(dirs, filepath.Join(dirs[0], e.Name()))
+			}
 		}
-		return nil
-	})
-	return n > manyFiles
+	}
+	return n >= manyFiles
 }

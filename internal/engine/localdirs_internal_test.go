@@ -1,9 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 
 	"bawn.dev/bawn/internal/sandbox"
@@ -53,5 +57,30 @@ func TestLocalDirSuggested(t *testing.T) {
 				t.Errorf("it says %v", got)
 			}
 		})
+	}
+}
+
+// TestAttackAFullDirectory: no more is read of a directory that a guest has filled than is counted, and none behind a
+// link.
+func TestAttackAFullDirectory(t *testing.T) {
+	dir := t.TempDir()
+	full := filepath.Join(dir, "full")
+	if err := errors.Join(os.Mkdir(full, 0o700), os.Symlink("full", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 * manyFiles {
+		if err := os.WriteFile(filepath.Join(full, strings.Repeat("n", 200)+strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	many := hasManyFiles(full)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; !many || took > manyFiles*1000 {
+		t.Errorf("%v; it takes %d bytes of memory", many, took)
+	}
+	if hasManyFiles(filepath.Join(dir, "link")) {
+		t.Error("a link was followed")
 	}
 }
