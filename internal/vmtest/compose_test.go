@@ -22,7 +22,7 @@ func TestComposeDevcontainer(t *testing.T) {
 	free, port := listen(t, "127.0.0.1:0")
 	free.Close()
 	at := func(name string) string { return filepath.Join(dir, ".devcontainer", name) }
-	if err := os.MkdirAll(at("."), 0o755); err != nil {
+	if err := os.MkdirAll(at("parts"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "tiny.sh"), testdata(t, "tiny.sh"))
@@ -32,15 +32,18 @@ func TestComposeDevcontainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, at("serve.py"), testdata(t, "serve.py"))
-	writeFile(t, at("docker-compose.yml"), strings.ReplaceAll(testdata(t, "devcompose.yaml"), "PORT", fmt.Sprint(port)))
+	for from, to := range map[string]string{"devcompose": "docker-compose.yml", "devcompose-seed": "parts/seed.yaml", "devcompose-health": "parts/health.yaml"} {
+		writeFile(t, at(to), strings.ReplaceAll(testdata(t, from+".yaml"), "PORT", fmt.Sprint(port)))
+	}
+	writeFile(t, at(".env"), "STAGE=composed\nUNUSED=secret\n") // it is hidden
 	writeFile(t, at("devcontainer.json"), fmt.Sprintf(`{
 		"dockerComposeFile": "docker-compose.yml", "service": "app", "workspaceFolder": "/workspaces/${localWorkspaceFolderBasename}",
 		"forwardPorts": ["cache:%d"], "shutdownAction": "stopCompose",
 		"postStartCommand": "cat seed/runs; setsid python3 .devcontainer/serve.py 8000 worker >/tmp/worker 2>&1 </dev/null &"
 	}`, port))
 	fails(t, dir, 125, "bawn trust --devcontainer", "run", "--devcontainer", "--", "true")
-	said := must(t, dir, "trust", "--yes", "--devcontainer")
-	for _, want := range []string{"the sandbox is the service app of .devcontainer/docker-compose.yml", "runs the service db at each start, from the image tiny", "the variable STAGE=composed", "the guest reaches the project at /workspaces/composed, too"} {
+	said := must(t, dir, "trust", "--yes", "--devcontainer", "--env-file", ".devcontainer/.env")
+	for _, want := range []string{"the sandbox is the service app of .devcontainer/docker-compose.yml", "runs the service db at each start, from the image tiny", "GET the values of these variables, from a file that the sandbox does not see otherwise: .devcontainer/.env: STAGE\n", "the guest reaches the project at /workspaces/composed, too"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("trust does not say %q: %s", want, said)
 		}
