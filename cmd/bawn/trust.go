@@ -52,18 +52,10 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 				return err
 			}
 			if c.Flags().Changed(devcontainerFlag) {
-				name, err := trustedDevcontainer(dir, devcontainer)
-				if err != nil {
-					return err
-				}
 				if forget {
-					return e.ForgetDevcontainer(dir, name)
+					return forgetDevcontainer(e, dir, devcontainer)
 				}
-				within, err := inProject(dir, envFiles)
-				if err != nil {
-					return err
-				}
-				return how.trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name, within...) })
+				return how.devcontainer(c, e, dir, devcontainer, envFiles)
 			}
 			if len(envFiles) > 0 {
 				return hint(errors.New("--env-file is for the compose files of a devcontainer.json"), "bawn trust --devcontainer --env-file FILE")
@@ -84,6 +76,28 @@ that opens services of the host is confirmed twice; --yes needs --allow-host for
 	c.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of bawn.yaml")
 	c.MarkFlagsMutuallyExclusive("yes", "show", "forget", "schema")
 	return c
+}
+
+// forgetDevcontainer withdraws the approval of a devcontainer.json.
+func forgetDevcontainer(e *engine.Engine, dir, path string) error {
+	name, err := trustedDevcontainer(dir, path)
+	if err != nil {
+		return err
+	}
+	return e.ForgetDevcontainer(dir, name)
+}
+
+// devcontainer shows a devcontainer.json and approves it, with values from files of variables.
+func (f trustFlags) devcontainer(c *cobra.Command, e *engine.Engine, dir, path string, envFiles []string) error {
+	name, err := trustedDevcontainer(dir, path)
+	if err != nil {
+		return err
+	}
+	within, err := inProject(dir, envFiles)
+	if err != nil {
+		return err
+	}
+	return f.trust(c, e, func() (*project.Check, error) { return e.CheckDevcontainer(dir, name, within...) })
 }
 
 // inProject returns the paths of files of the project, relative to its directory.

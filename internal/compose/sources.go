@@ -137,7 +137,7 @@ func (l *load) source(name string, at place) (*source, error) {
 	}
 	s := &source{place: at, name: name}
 	l.sources = append(l.sources, s)
-	err := error(nil)
+	var err error
 	if l.hidden(name) {
 		err = errors.New("it is hidden from the sandbox")
 	} else if s.text, err = l.Read(name); err == nil {
@@ -248,7 +248,7 @@ func entries(n *yaml.Node, see func(key string, at **yaml.Node) error) error {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := scalar(n.Content[i])
-		err := error(nil)
+		var err error
 		if key == "<<" {
 			err = entries(n.Content[i+1], see)
 		} else {
