@@ -178,7 +178,8 @@ cat >page.js <<'END'
 const ws = new (require("ws"))("ws://localhost:5199/", "vite-hmr");
 ws.on("message", (m) => console.log(String(m)));
 END
-node page.js >page.log &
+# Node gives an address 250 ms before it tries the next one, which is too little under emulation.
+node --no-network-family-autoselection page.js >page.log &
 eventually grep -q '"connected"' page.log
 for i in 1 2; do
 	edited
