@@ -14,7 +14,7 @@ import (
 // The reasons about copies.
 const (
 	// PathEscapes: a symbolic link or ".." leads out of a directory that a sandbox can
-	// change.
+	// change, or a path to read from leads over a symbolic link in there.
 	PathEscapes Reason = "path-escapes"
 	// SpecialDestination: the destination on the host is a device, a pipe or a socket
 	// (Sandbox, Path of the source in the guest).
@@ -114,9 +114,9 @@ func (r *CopyRequest) copyAll(ctx context.Context, t *transfer.Transfer) error {
 	return nil
 }
 
-// escapeError returns PathEscapes for the error transfer.ErrEscapes, and any other as it is.
+// escapeError returns PathEscapes for the errors transfer.ErrEscapes and transfer.ErrLink, and any other as it is.
 func escapeError(sandbox string, err error) error {
-	if errors.Is(err, transfer.ErrEscapes) {
+	if errors.Is(err, transfer.ErrEscapes) || errors.Is(err, transfer.ErrLink) {
 		return &Error{Reason: PathEscapes, Sandbox: sandbox, Err: err}
 	}
 	return err
@@ -132,7 +132,7 @@ func (e *Engine) writable() (list []fileid.ID, err error) {
 }
 
 // OpenSource opens a regular file of the host that the person named. Where a guest can change it, no
-// symbolic link leads out of what is shared. The caller closes it.
+// symbolic link of what is shared is followed (PathEscapes). The caller closes it.
 func (e *Engine) OpenSource(path string) (*os.File, error) {
 	list, err := e.writable()
 	if err != nil {

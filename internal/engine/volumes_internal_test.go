@@ -193,7 +193,7 @@ func TestVolumeCopy(t *testing.T) {
 		from, to VolumePath
 		say      string
 	}{
-		{in("link/outside"), on("got"), "leads out"},
+		{in("link/outside"), on("got"), "is not followed"},
 		{on("outside"), in("link/new"), "leads out"},
 		{on("outside"), in("file"), "leads out"},
 		{in("../volume.json"), on("got"), "no such file"},

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -33,7 +34,7 @@ type hostFiles struct {
 type sourceFiles struct{ hostFiles }
 
 // openSource opens the directory that a path to copy from is in. name is the path from
-// there. Links on the way to it are followed, but out of no share. The caller closes the root.
+// there. Links on the way to it are followed, but none in a share (ErrLink). The caller closes the root.
 func openSource(shares []fileid.ID, p string) (s sourceFiles, name string, err error) {
 	root, name, err := inShare(shares, p)
 	if err != nil {
@@ -59,11 +60,33 @@ func openSource(shares []fileid.ID, p string) (s sourceFiles, name string, err e
 	if base == "." || base == ".." {
 		dir, base = name, "."
 	}
-	in, err := h.root.OpenRoot(dir)
+	in, err := openRootBeneath(h.root, dir)
 	if err != nil {
 		return sourceFiles{}, "", failure(h, name, err)
 	}
 	return sourceFiles{hostFiles{in, filepath.Join(h.show, dir)}}, base, nil
+}
+
+// openRootBeneath opens a directory of a share, without any link on the way. The caller closes it.
+func openRootBeneath(share *os.Root, dir string) (*os.Root, error) {
+	f, err := regular.OpenBeneath(share, dir, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, inShareFailure(err)
+	}
+	defer f.Close()
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) // proc_pid_fd(5): that directory, wherever it is by now
+}
+
+// inShareFailure returns ErrLink or ErrEscapes for the error of an open beneath a share that met a link, or a ".." that
+// leads out of it, and any other as it is.
+func inShareFailure(err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return ErrLink
+	case errors.Is(err, unix.EXDEV): // openat2(2)
+		return ErrEscapes
+	}
+	return err
 }
 
 // errLink means that what was a file or a directory is a link by now.
@@ -106,8 +129,9 @@ func (s sourceFiles) ReadDir(p string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// OpenSource opens a regular file of the host for reading. If it lies in one of the shares, which a
-// guest can change, no symbolic link leads out of that. The caller closes the file.
+// OpenSource opens a regular file of the host for reading. If it lies in one of the shares, no symbolic link is followed
+// there (ErrLink): a guest can have put it there, and it may lead to what is hidden from the guest. The caller closes
+// the file.
 func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
 	share, name, err := inShare(shares, p)
 	if err == nil && share == "" {
@@ -118,8 +142,8 @@ func OpenSource(shares []fileid.ID, p string) (*os.File, error) {
 		return nil, err
 	}
 	defer h.close()
-	f, err := regular.Check(h.root.OpenFile(name, regular.Flags, 0))
-	return f, failure(h, name, err)
+	f, err := regular.Check(regular.OpenBeneath(h.root, name, 0))
+	return f, failure(h, name, inShareFailure(err))
 }
 
 // openDestination opens a directory to copy to, or the one that the copy will be in. name

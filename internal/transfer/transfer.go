@@ -36,6 +36,8 @@ var (
 	// ErrEscapes means that a symbolic link or ".." leads out of a directory that a
 	// guest can change.
 	ErrEscapes = errors.New("a symbolic link or .. leads out of a directory that a sandbox can change")
+	// ErrLink means that a path that is read leads over a symbolic link in a directory that a guest can change.
+	ErrLink = errors.New("a symbolic link in a directory that a sandbox can change is not followed")
 	// ErrSpecial means that the destination on the host is a device, a pipe or a socket,
 	// which a copy would replace by a file.
 	ErrSpecial = errors.New("is neither a file nor a directory")

@@ -268,19 +268,20 @@ func TestCopyLeavesOut(t *testing.T) {
 	}
 }
 
-// TestAttackOpenSource: a link that a guest left in its share leads to no file outside, and a FIFO
-// there holds nobody; links elsewhere are the person's own.
+// TestAttackOpenSource: a link that a guest left in its share leads nowhere, neither to a file outside nor to a hidden
+// one inside, and a FIFO there holds nobody; links elsewhere are the person's own.
 func TestAttackOpenSource(t *testing.T) {
 	top := t.TempDir()
 	shared, key := filepath.Join(top, "shared"), filepath.Join(top, "key")
 	err := errors.Join(os.Mkdir(shared, 0o700), os.WriteFile(key, []byte("secret"), 0o600), os.WriteFile(filepath.Join(shared, "own"), []byte("own"), 0o600),
 		os.Symlink("../key", filepath.Join(shared, "up")), os.Symlink(key, filepath.Join(shared, "absolute")), os.Symlink("own", filepath.Join(shared, "inside")),
+		os.Mkdir(filepath.Join(shared, "real"), 0o700), os.WriteFile(filepath.Join(shared, "real", "f"), []byte("hidden"), 0o600), os.Symlink("real", filepath.Join(shared, "deep")),
 		os.Symlink(key, filepath.Join(top, "mine")), syscall.Mkfifo(filepath.Join(shared, "pipe"), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := idOf(t, shared)
-	for name, want := range map[string]string{"shared/own": "own", "shared/inside": "own", "mine": "secret", "key": "secret", "shared/up": "", "shared/absolute": "", "shared/pipe": "", "shared": "", "none": ""} {
+	for name, want := range map[string]string{"shared/own": "own", "shared/inside": "", "shared/deep/f": "", "shared/real/../own": "own", "shared/real/../../key": "secret", "mine": "secret", "key": "secret", "shared/up": "", "shared/absolute": "", "shared/pipe": "", "shared": "", "none": ""} {
 		f, err := OpenSource([]fileid.ID{id}, filepath.Join(top, name))
 		var got []byte
 		if err == nil {
@@ -291,8 +292,10 @@ func TestAttackOpenSource(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	if _, err := OpenSource([]fileid.ID{id}, filepath.Join(shared, "up")); !errors.Is(err, ErrEscapes) {
-		t.Errorf("%v", err)
+	for name, want := range map[string]error{"up": ErrLink, "inside": ErrLink, "deep/f": ErrLink} {
+		if _, err := OpenSource([]fileid.ID{id}, filepath.Join(shared, name)); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -327,7 +330,7 @@ func TestAttackALinkThroughAShare(t *testing.T) {
 			got, err = io.ReadAll(f)
 			f.Close()
 		}
-		if string(got) != want || want == "" && !errors.Is(err, ErrEscapes) || want != "" && err != nil {
+		if string(got) != want || want == "" && !errors.Is(err, ErrLink) || want != "" && err != nil {
 			t.Errorf("read %s: %q, %v", path, got, err)
 		}
 	}
@@ -345,6 +348,48 @@ func TestAttackALinkThroughAShare(t *testing.T) {
 	}
 	if list, err := os.ReadDir(keys); err != nil || len(list) != 1 {
 		t.Errorf("written beside the keys: %v, %v", list, err)
+	}
+}
+
+// TestAttackALinkOnTheWayToASource: a guest puts a link to a hidden directory where one was on the way to what the person
+// copies from a project.
+func TestAttackALinkOnTheWayToASource(t *testing.T) {
+	project, to := t.TempDir(), t.TempDir()
+	at := func(name string) string { return filepath.Join(project, name) }
+	write(t, at("secrets/in/key"), "hidden")
+	write(t, at("real/in/key"), "plain")
+	if err := errors.Join(os.Symlink("secrets", at("dist")), os.Symlink("../secrets", at("real/up"))); err != nil {
+		t.Fatal(err)
+	}
+	shares := []fileid.ID{idOf(t, project)}
+	for name, want := range map[string]error{
+		"dist/in": ErrLink, "dist/in/key": ErrLink, "dist/in/.": ErrLink, "real/up/in": ErrLink, "real/../../x/f": ErrEscapes,
+		"real/in": nil, "real/in/key": nil, "real/in/.": nil, "real/../real/in": nil,
+	} {
+		src, _, err := openSource(shares, project+"/"+name)
+		if err == nil {
+			src.close()
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	src, name, err := openSource(shares, at("real/in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	dst, into, err := openDestination(nil, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.close()
+	c := copier{ctx: t.Context(), src: src, dst: dst, task: progress.Silent.Start("", 0, progress.Bytes)}
+	if err := c.into(name, "in", into, true); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "in", "key")); string(b) != "plain" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 
