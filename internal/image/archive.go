@@ -2,6 +2,9 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,10 +14,16 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/regular"
@@ -28,6 +37,10 @@ const (
 	maxArchiveEntries = 4096
 	// manifestFile lists the images of an archive that docker save wrote.
 	manifestFile = "manifest.json"
+	// maxArchiveLinks bounds the links of an archive that lead to one of its files.
+	maxArchiveLinks = 16
+	// maxLayerWindow bounds what the decoder of a layer in zstd keeps, in bytes: zstd --long takes as much.
+	maxLayerWindow = 128 << 20
 )
 
 // SaveArchive makes an image of an archive in the format of docker save, which holds one image.
@@ -78,8 +91,12 @@ func (s *Store) unpackArchive(ctx context.Context, dir, ref, file string, r prog
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
-	// The digest of the configuration names the image, as it does for Docker. That of the
-	// manifest would take a compression of all layers.
+	return s.unpackOf(ctx, dir, ref, img, r)
+}
+
+// unpackOf flattens the image of an archive in dir. The digest of the configuration names the image, as it does for Docker.
+// That of the manifest would take a compression of all layers.
+func (s *Store) unpackOf(ctx context.Context, dir, ref string, img v1.Image, r progress.Reporter) (*meta, error) {
 	source, err := img.ConfigName()
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
@@ -87,33 +104,84 @@ func (s *Store) unpackArchive(ctx context.Context, dir, ref, file string, r prog
 	return s.unpack(ctx, dir, ref, img, source.String(), "Unpacking "+ref, r)
 }
 
-// fromArchive returns the image of an archive of docker save.
+// fromArchive returns the image of an archive of docker save. The archive may lie in a project, where the guest writes
+// also while it is read. So it is opened once, without any link; what is read into memory is bounded by what comes; where
+// its files are is noted once; and each layer must have the digest that the configuration names.
 func (s *Store) fromArchive(path string) (v1.Image, error) {
 	path, err := ownPath(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkArchive(path); err != nil {
+	f, err := openOwn(path)
+	if err != nil {
 		return nil, err
 	}
-	return tarball.Image(func() (io.ReadCloser, error) { return regular.Open(path, regular.NoFollow) }, nil)
+	a := &archive{file: f} // closed when the image is not used any more (os.File)
+	if err := s.readArchive(a); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return partial.UncompressedToImage(a)
 }
 
-// checkArchive checks what is read of an archive of docker save before a layer is unpacked: how many entries it has,
-// the sizes of its manifest and of its image's configuration, and the layers, of which the library computes the digests.
-func (s *Store) checkArchive(file string) error {
-	f, err := regular.Open(file, regular.NoFollow)
+// openOwn opens a file by a path of ownPath, without any link that has come since. The caller closes it.
+func openOwn(file string) (*os.File, error) {
+	top, err := os.OpenRoot("/")
 	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	return regular.Check(regular.OpenBeneath(top, strings.TrimPrefix(file, "/"), 0))
+}
+
+// member is a file of an archive.
+type member struct {
+	at, size int64  // its data in the archive
+	link     string // the file that it is a link to; empty: it is a regular file
+	other    bool   // neither
+}
+
+// archive implements partial.UncompressedImageCore.
+type archive struct {
+	file     *os.File
+	manifest tarball.Manifest
+	members  map[string]member // by their clean names; the first of a name counts
+	config   []byte
+	layers   []member
+	diffs    []v1.Hash // digests of the layers, uncompressed
+}
+
+// readArchive reads all of an archive but for its layers.
+func (s *Store) readArchive(a *archive) error {
+	if err := s.readMembers(a); err != nil {
 		return err
 	}
-	defer f.Close()
-	var list tarball.Manifest
-	sizes := map[string]int64{} // of regular files; the first of a name counts
-	r := tar.NewReader(f)
+	if len(a.manifest) != 1 {
+		return fmt.Errorf("its archive has %d images, not one", len(a.manifest))
+	}
+	image := a.manifest[0]
+	config, ok := a.find(image.Config)
+	switch {
+	case !ok:
+		return errors.New("its archive has no configuration")
+	case config.size > s.limits.Config:
+		return beyond(s.limits.Config, "bytes in its configuration")
+	}
+	var err error
+	if a.config, err = io.ReadAll(a.data(config)); err != nil {
+		return err
+	}
+	return s.findLayers(a, image.Layers)
+}
+
+// readMembers reads the headers of an archive, and its manifest.
+func (s *Store) readMembers(a *archive) error {
+	a.members = map[string]member{}
+	r := tar.NewReader(a.file)
 	for n := 0; ; n++ {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("its archive: %w", err)
@@ -122,56 +190,158 @@ func (s *Store) checkArchive(file string) error {
 		switch {
 		case n >= maxArchiveEntries:
 			return beyond(maxArchiveEntries, "entries in its archive")
-		case len(name) > s.limits.Path:
+		case len(name) > s.limits.Path || len(h.Linkname) > s.limits.Path:
 			return beyond(s.limits.Path, "bytes in a path")
 		}
-		if _, again := sizes[name]; again {
+		if _, again := a.members[name]; again {
 			continue
 		}
-		if sizes[name] = h.Size; h.Typeflag != tar.TypeReg {
-			sizes[name] = -1
+		if a.members[name], err = a.member(name, h); err != nil {
+			return err
 		}
-		if name != manifestFile {
-			continue
-		}
-		if h.Typeflag != tar.TypeReg || h.Size > maxManifest {
-			return beyond(maxManifest, "bytes in its manifest")
-		}
-		if err := json.NewDecoder(r).Decode(&list); err != nil {
-			return fmt.Errorf("the manifest of its archive: %w", err)
+		if name == manifestFile {
+			if err := a.readManifest(h, r); err != nil {
+				return err
+			}
 		}
 	}
-	if len(list) != 1 {
-		return fmt.Errorf("its archive has %d images, not one", len(list))
-	}
-	config, ok := sizes[path.Clean(list[0].Config)]
-	switch {
-	case !ok || config < 0:
-		return errors.New("its archive has no configuration")
-	case config > s.limits.Config:
-		return beyond(s.limits.Config, "bytes in its configuration")
-	}
-	return s.checkLayers(list[0].Layers, sizes)
 }
 
-// checkLayers checks the layers of an archive, each as often as the manifest names it. sizes has the regular files; what
-// is none (-1) may be a link to the largest of them.
-func (s *Store) checkLayers(layers []string, sizes map[string]int64) error {
-	if len(layers) > s.limits.Layers {
-		return beyond(s.limits.Layers, "layers")
+// member notes where the data of an entry is, of which the header was just read.
+func (a *archive) member(name string, h *tar.Header) (m member, err error) {
+	switch h.Typeflag {
+	case tar.TypeReg:
+		m.size = h.Size
+		m.at, err = a.file.Seek(0, io.SeekCurrent) // the tar reader reads no further than the header
+	case tar.TypeSymlink, tar.TypeLink: // of docker save before Docker 25: a layer that another image has too
+		m.link = path.Join(path.Dir(name), path.Clean(h.Linkname))
+	default:
+		m.other = true
 	}
-	largest, sum := int64(0), int64(0)
-	for _, size := range sizes {
-		largest = max(largest, size)
+	return m, err
+}
+
+// readManifest reads the manifest.
+func (a *archive) readManifest(h *tar.Header, r io.Reader) error {
+	if h.Typeflag != tar.TypeReg || h.Size > maxManifest {
+		return beyond(maxManifest, "bytes in its manifest")
 	}
-	for _, name := range layers {
-		size, ok := sizes[path.Clean(name)]
-		if ok && size < 0 {
-			size = largest
-		}
-		if sum += size; sum > s.limits.Bytes {
-			return beyond(s.limits.Bytes, "bytes in its layers")
-		}
+	if err := json.NewDecoder(r).Decode(&a.manifest); err != nil {
+		return fmt.Errorf("the manifest of its archive: %w", err)
 	}
 	return nil
+}
+
+// find returns the regular file of a name, or the one that it is a link to.
+func (a *archive) find(name string) (member, bool) {
+	name = path.Clean(name)
+	for range maxArchiveLinks {
+		m, ok := a.members[name]
+		if !ok || m.other {
+			return m, false
+		}
+		if m.link == "" {
+			return m, true
+		}
+		name = m.link
+	}
+	return member{}, false
+}
+
+// data returns a reader of a file of the archive.
+func (a *archive) data(m member) io.Reader { return io.NewSectionReader(a.file, m.at, m.size) }
+
+// findLayers finds the layers, and counts their bytes as often as the manifest names them.
+func (s *Store) findLayers(a *archive, names []string) error {
+	if len(names) > s.limits.Layers {
+		return beyond(s.limits.Layers, "layers")
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(a.config))
+	if err != nil {
+		return fmt.Errorf("the configuration of its archive: %w", err)
+	}
+	a.diffs = config.RootFS.DiffIDs
+	sum := int64(0)
+	for _, name := range names {
+		m, ok := a.find(name)
+		if !ok {
+			return fmt.Errorf("its archive has no layer %.200q", name)
+		}
+		if sum += m.size; sum > s.limits.Bytes {
+			return beyond(s.limits.Bytes, "bytes in its layers")
+		}
+		a.layers = append(a.layers, m)
+	}
+	return nil
+}
+
+// MediaType implements partial.UncompressedImageCore.
+func (a *archive) MediaType() (types.MediaType, error) { return types.DockerManifestSchema2, nil }
+
+// RawConfigFile implements partial.UncompressedImageCore.
+func (a *archive) RawConfigFile() ([]byte, error) { return a.config, nil }
+
+// LayerByDiffID implements partial.UncompressedImageCore.
+func (a *archive) LayerByDiffID(h v1.Hash) (partial.UncompressedLayer, error) {
+	i := slices.Index(a.diffs, h)
+	if i < 0 || i >= len(a.layers) {
+		return nil, fmt.Errorf("its archive has no layer %s", h)
+	}
+	return &archiveLayer{a, a.layers[i], h}, nil
+}
+
+// archiveLayer implements partial.UncompressedLayer.
+type archiveLayer struct {
+	archive *archive
+	member  member
+	diff    v1.Hash
+}
+
+func (l *archiveLayer) DiffID() (v1.Hash, error)            { return l.diff, nil }
+func (l *archiveLayer) MediaType() (types.MediaType, error) { return types.DockerLayer, nil }
+
+// Uncompressed implements partial.UncompressedLayer.
+func (l *archiveLayer) Uncompressed() (io.ReadCloser, error) {
+	from := &closable{r: l.archive.data(l.member)}
+	r, err := uncompressed(from)
+	if err != nil {
+		return nil, err
+	}
+	return newDigested(struct {
+		io.Reader
+		io.Closer
+	}{r, from}, l.diff)
+}
+
+// closable is a reader that another goroutine may close.
+type closable struct {
+	r      io.Reader
+	closed atomic.Bool
+}
+
+func (c *closable) Read(b []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, os.ErrClosed
+	}
+	return c.r.Read(b)
+}
+
+func (c *closable) Close() error {
+	c.closed.Store(true)
+	return nil
+}
+
+// uncompressed returns what a layer is as a tar stream. The reader starts no goroutine and needs no Close.
+func uncompressed(r io.Reader) (io.Reader, error) {
+	b := bufio.NewReader(r)
+	start, err := b.Peek(4)
+	switch {
+	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}): // RFC 1952
+		return gzip.NewReader(b)
+	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878
+		return zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxLayerWindow))
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return b, nil
 }

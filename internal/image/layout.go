@@ -9,10 +9,12 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/regular"
 )
@@ -82,12 +84,15 @@ func (s *Store) fromLayout(path string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi, err := os.Stat(path); err != nil {
+	top, err := os.OpenRoot("/")
+	if err != nil {
 		return nil, err
-	} else if !fi.IsDir() {
+	}
+	defer top.Close()
+	root, err := regular.OpenRootBeneath(top, strings.TrimPrefix(path, "/")) // closed when the image is not used any more (os.Root)
+	if errors.Is(err, unix.ENOTDIR) {
 		return nil, errors.New("not a directory: unpack the archive first")
 	}
-	root, err := os.OpenRoot(path) // closed when the image is not used any more (os.Root)
 	if err != nil {
 		return nil, err
 	}

@@ -21,10 +21,11 @@ import (
 //	Depth      the directories above a file                               256
 //	Attributes the bytes of the extended attributes of one file           64 KiB
 //	Layers     the layers of an OCI image                                 512
-//	Config     the bytes of the configuration of an OCI image             8 MiB
+//	Config     the bytes of the configuration of an OCI image             1 MiB
 //
 // A path and an entry cost some hundred bytes of memory beside the path itself while an
-// image is made; nothing of them stays.
+// image is made; nothing of them stays. A configuration takes in memory up to some hundred times its bytes, if it is full of
+// the smallest entries; that of an image with 100 layers has some 50 KiB.
 type Limits struct {
 	Bytes, FileBytes        int64
 	Entries                 int
@@ -37,7 +38,7 @@ type Limits struct {
 // DefaultLimits leave room for the largest images in everyday use.
 var DefaultLimits = Limits{
 	Bytes: 64 << 30, FileBytes: 32 << 30, Entries: 2 << 20, Names: 256 << 20,
-	Path: 4096, Depth: 256, Attributes: 64 << 10, Layers: 512, Config: 8 << 20,
+	Path: 4096, Depth: 256, Attributes: 64 << 10, Layers: 512, Config: 1 << 20,
 }
 
 // errTooLarge means that an image is beyond Limits.

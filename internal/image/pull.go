@@ -38,6 +38,9 @@ func (s *Store) pull(ctx context.Context, dir, ref string, r progress.Reporter) 
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasPrefix(ref, archivePrefix) {
+		return s.unpackOf(ctx, dir, ref, img, r)
+	}
 	if err := s.checkConfigSize(img); err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -60,21 +59,11 @@ func openSource(shares []fileid.ID, p string) (s sourceFiles, name string, err e
 	if base == "." || base == ".." {
 		dir, base = name, "."
 	}
-	in, err := openRootBeneath(h.root, dir)
+	in, err := regular.OpenRootBeneath(h.root, dir)
 	if err != nil {
-		return sourceFiles{}, "", failure(h, name, err)
+		return sourceFiles{}, "", failure(h, name, inShareFailure(err))
 	}
 	return sourceFiles{hostFiles{in, filepath.Join(h.show, dir)}}, base, nil
-}
-
-// openRootBeneath opens a directory of a share, without any link on the way. The caller closes it.
-func openRootBeneath(share *os.Root, dir string) (*os.Root, error) {
-	f, err := regular.OpenBeneath(share, dir, unix.O_DIRECTORY)
-	if err != nil {
-		return nil, inShareFailure(err)
-	}
-	defer f.Close()
-	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) // proc_pid_fd(5): that directory, wherever it is by now
 }
 
 // inShareFailure returns ErrLink or ErrEscapes for the error of an open beneath a share that met a link, or a ".." that

@@ -105,7 +105,7 @@ func namesOf(list ast.FieldList) string {
 // insteadOf says what to do instead of a mutation that is refused, with REPO for the repository. It has those that agents
 // and gh are known to use.
 var insteadOf = map[string]string{
-	"mergePullRequest":              "merging makes a commit on the base branch, which a rule github: does not open: leave it to the person, or or call gh api -X PUT repos/REPO/pulls/N/merge, whose refusal names the rule that it needs",
+	"mergePullRequest":              "merging makes a commit on the base branch, which a rule github: does not open: leave it to the person, or call gh api -X PUT repos/REPO/pulls/N/merge, whose refusal names the rule that it needs",
 	"enablePullRequestAutoMerge":    "merging makes a commit on the base branch, which a rule github: does not open: leave it to the person",
 	"enqueuePullRequest":            "merging makes a commit on the base branch, which a rule github: does not open: leave it to the person",
 	"mergeBranch":                   "commits are made by git push, which a rule git:HOST/REPO:push=BRANCH opens",

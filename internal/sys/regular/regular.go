@@ -4,6 +4,7 @@ package regular
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -90,6 +91,16 @@ func ReadBeneath(root *os.Root, name string, limit int64) ([]byte, error) {
 // unix.O_DIRECTORY. The caller closes the file.
 func OpenBeneath(root *os.Root, name string, flags int) (*os.File, error) {
 	return openBeneath(root, name, Flags|flags)
+}
+
+// OpenRootBeneath opens a directory in another one, without any link on the way (ReadBeneath). The caller closes it.
+func OpenRootBeneath(root *os.Root, dir string) (*os.Root, error) {
+	f, err := OpenBeneath(root, dir, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) // proc_pid_fd(5): that directory, wherever it is by now
 }
 
 // LstatBeneath is os.Lstat of what has a name in a directory, without any link on the way to it.
