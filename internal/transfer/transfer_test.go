@@ -363,7 +363,7 @@ func TestAttackALinkOnTheWayToASource(t *testing.T) {
 	}
 	shares := []fileid.ID{idOf(t, project)}
 	for name, want := range map[string]error{
-		"dist/in": ErrLink, "dist/in/key": ErrLink, "dist/in/.": ErrLink, "real/up/in": ErrLink, "real/../../x/f": ErrEscapes,
+		"dist/in": ErrLink, "dist/in/key": ErrLink, "dist/in/.": ErrLink, "real/up/in": ErrLink,
 		"real/in": nil, "real/in/key": nil, "real/in/.": nil, "real/../real/in": nil,
 	} {
 		src, _, err := openSource(shares, project+"/"+name)
