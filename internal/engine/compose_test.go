@@ -211,19 +211,25 @@ func TestFilesThatComposeFilesName(t *testing.T) {
 	if err != nil || c.Err != nil || c.Proposal.Image != "a" || c.Proposal.Setup.Mount != "/src" || !strings.Contains(c.Proposal.Setup.Stack.Model, "postgres:16") {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	for name, text := range map[string]string{"infra/db.yml": "services: {db: {image: evil, privileged: true}}\n", "infra/db.vars": "TAG=17\n", "infra/app.yml": "services: {base: {image: evil, volumes: ['..:/src']}}\n"} {
-		p.write(t, name, text)
+	image := "a" // the one that is approved
+	for _, f := range []struct{ name, text, image string }{
+		{"infra/db.yml", "services: {db: {image: evil, privileged: true}}\n", "a"},
+		{"infra/db.vars", "TAG=17\n", "a"},
+		{"infra/app.yml", "services: {base: {image: evil, volumes: ['..:/src']}}\n", "evil"},
+	} {
+		p.write(t, f.name, f.text)
 		err := p.CheckConsent(r)
-		if engine.ReasonOf(err) != engine.NotApproved || !slices.Equal(engine.As(err).Check.Others, []string{name}) {
-			t.Errorf("%s: %v", name, err)
+		if engine.ReasonOf(err) != engine.NotApproved || !slices.Equal(engine.As(err).Check.Others, []string{f.name}) {
+			t.Errorf("%s: %v", f.name, err)
 		}
-		if add, err := p.Additions(&sandbox.Spec{Dir: p.shop, Devcontainer: devcontainerName}); err != nil || add.Image == "evil" && name != "infra/app.yml" {
-			t.Errorf("%s is in force: %+v, %v", name, add, err)
+		if add, err := p.Additions(&sandbox.Spec{Dir: p.shop, Devcontainer: devcontainerName}); err != nil || add.Image != image {
+			t.Errorf("%s is in force: %+v, %v", f.name, add, err)
 		}
 		p.approveDevcontainer(t)
 		if err := p.CheckConsent(r); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: %v", f.name, err)
 		}
+		image = f.image
 	}
 }
 

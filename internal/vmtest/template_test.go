@@ -62,8 +62,8 @@ func awaitTemplate(t *testing.T, dir string, flags ...string) {
 	})
 }
 
-// templateLimit bounds the making of a template, also while another is made.
-const templateLimit = 10 * time.Minute
+// templateLimit bounds the making of a template, also while another is made, and in an emulated host.
+const templateLimit = 30 * time.Minute
 
 // TestRestores: a hundred restores (30 with -short), two at a time, all succeed, and no two have the
 // same random numbers.
