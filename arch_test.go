@@ -24,6 +24,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/accept", ""},
 	{"internal/sys/atomicfile", ""},
 	{"internal/sys/bounded", ""},
+	{"internal/sys/stall", ""},
 	{"internal/sys/budget", ""},
 	{"internal/sys/diskuse", ""},
 	{"internal/sys/fileid", ""},

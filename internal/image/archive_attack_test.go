@@ -13,11 +13,13 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/zstd"
 
 	"bawn.dev/bawn/internal/progress"
+	"bawn.dev/bawn/internal/sys/stall"
 )
 
 // archiveOf returns an archive of one layer, which is stored as pack writes it.
@@ -140,5 +142,12 @@ func TestAttackConfigurationOfTheSmallestEntries(t *testing.T) {
 		if took := after.TotalAlloc - before.TotalAlloc; took > 200<<20 {
 			t.Errorf("%s: %d MiB", key, took>>20)
 		}
+	}
+}
+
+// TestRegistriesAreGivenUp: what reaches registries, for images and artifacts, has the limit of package stall.
+func TestRegistriesAreGivenUp(t *testing.T) {
+	if s, ok := registryTransport().(*stall.Transport); !ok || s.Limit != time.Minute {
+		t.Errorf("%T", registryTransport())
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/proc"
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/stall"
 )
 
 // Prefixes of references to images on this host.
@@ -150,9 +151,12 @@ func remoteOptions(ctx context.Context, through http.RoundTripper) []remote.Opti
 	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(through), remote.WithAuthFromKeychain(keychain{})}
 }
 
+// stallLimit is how long a registry may send nothing: an unattended start waits for it.
+const stallLimit = time.Minute
+
 // registryTransport returns what reaches registries, through the host's proxies.
 func registryTransport() http.RoundTripper {
-	return proxyenv.Transport(remote.DefaultTransport.(*http.Transport))
+	return &stall.Transport{Next: proxyenv.Transport(remote.DefaultTransport.(*http.Transport)), Limit: stallLimit}
 }
 
 // maxManifest bounds an index or a manifest, and all else that a registry answers but for blobs, in bytes. Those of

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/mod/module"
+
+	"bawn.dev/bawn/internal/sys/toml"
 )
 
 // allocated returns how many bytes f takes of memory, all together.
@@ -121,5 +123,23 @@ func TestAttackALockOfManyModules(t *testing.T) {
 	}
 	if took > 20*maxLock {
 		t.Errorf("it takes %d bytes of memory", took)
+	}
+}
+
+// TestAttackFilesOfOnePackageManyTimes: a lock file of an older format names one package many times, and has many files of it
+// in a table of their own, which would count for each.
+func TestAttackFilesOfOnePackageManyTimes(t *testing.T) {
+	const n = 5000
+	for file, key := range map[string]string{"poetry.lock": "x", "pdm.lock": `"x 1"`} {
+		text := strings.Repeat("[[package]]\nname = \"x\"\nversion = \"1\"\n", n) +
+			"[metadata.files]\n" + key + " = [" + strings.Repeat(`{hash = "sha256:`+strings.Repeat("0", 64)+`"},`, n) + "]\n"
+		lock, err := toml.Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []pythonPackage
+		if took := allocated(func() { list = pythonLock(file)(lock) }); took > 32<<20 || len(list) != n || len(list[0].hashes) != n {
+			t.Errorf("%s: %d MiB for %d packages", file, took>>20, len(list))
+		}
 	}
 }

@@ -104,13 +104,35 @@ func uvPackages(lock toml.Table) (list []pythonPackage) {
 	return list
 }
 
+// filesOf are the files of packages in a table of their own, each taken once: a lock file may have the same package a hundred
+// thousand times, and all files of the table for each.
+type filesOf struct {
+	table toml.Table
+	taken map[string]bool
+}
+
+func newFilesOf(lock toml.Table) filesOf {
+	return filesOf{lock.Table("metadata").Table("files"), map[string]bool{}}
+}
+
+func (f filesOf) take(key string) []toml.Table {
+	if f.taken[key] {
+		return nil
+	}
+	f.taken[key] = true
+	return f.table.Tables(key)
+}
+
 // poetryPackages reads a poetry.lock; before version 2 of its format, the hashes are in a table of their own.
 func poetryPackages(lock toml.Table) (list []pythonPackage) {
-	old := lock.Table("metadata").Table("files")
+	old := newFilesOf(lock)
 	for _, t := range lock.Tables("package") {
 		source := t.Table("source")
 		p := pythonPackage{name: t.Text("name"), index: source.Text("url"), other: source != nil && source.Text("type") != "legacy"}
-		for _, file := range append(t.Tables("files"), old.Tables(p.name)...) {
+		if p.other {
+			continue
+		}
+		for _, file := range append(t.Tables("files"), old.take(p.name)...) {
 			p.hashes = append(p.hashes, file.Text("hash"))
 		}
 		list = append(list, p)
@@ -120,10 +142,13 @@ func poetryPackages(lock toml.Table) (list []pythonPackage) {
 
 // pdmPackages reads a pdm.lock; before version 4 of its format, the hashes are in a table of their own.
 func pdmPackages(lock toml.Table) (list []pythonPackage) {
-	old := lock.Table("metadata").Table("files")
+	old := newFilesOf(lock)
 	for _, t := range lock.Tables("package") {
 		p := pythonPackage{name: t.Text("name"), other: t.Text("git") != "" || t.Text("path") != "" || t.Text("url") != ""}
-		for _, file := range append(t.Tables("files"), old.Tables(p.name+" "+t.Text("version"))...) {
+		if p.other {
+			continue
+		}
+		for _, file := range append(t.Tables("files"), old.take(p.name+" "+t.Text("version"))...) {
 			p.hashes = append(p.hashes, file.Text("hash"))
 		}
 		list = append(list, p)
