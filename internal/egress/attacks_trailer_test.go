@@ -15,8 +15,8 @@ func TestAttackTrailers(t *testing.T) {
 	var taken atomic.Int32
 	server := newCounter(t, false, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		for name := range r.Trailer {
-			if name != "X-Checksum" {
+		for name, values := range r.Trailer {
+			if name != "X-Checksum" && len(values) > 0 { // one without a value was announced in the head and did not come
 				taken.Add(1)
 			}
 		}
