@@ -107,7 +107,8 @@ func (s *Store) fromLayout(path string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return partial.CompressedToImage(img)
+	whole, err := partial.CompressedToImage(img)
+	return decodedImage{whole}, err
 }
 
 // fromIndex returns the first image for this platform of an index.

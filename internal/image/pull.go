@@ -143,7 +143,7 @@ func open(ctx context.Context, ref string) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w (check the name, and that this host can reach %s)", ref, err, n.Context().RegistryStr())
 	}
-	return img, nil
+	return decodedImage{img}, nil
 }
 
 // remoteOptions are the options of requests to registries, with the person's login.
