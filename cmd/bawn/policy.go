@@ -97,7 +97,7 @@ judges each request. A rule about the host without a URL allows all its requests
 are rules about one git repository. bawn judges the refs of each push. git:origin is the
 repository of that remote in the host's .git/config. github:own/app opens GitHub's API
 for one repository: to read it and to write its issues and pull requests (:read: not), by REST and
-GraphQL. gitlab:group/project does the same for GitLab's REST API. A server of your own stands before
+GraphQL. gitlab:group/project does the same for GitLab (GraphQL: to read). A server of your own stands before
 the repository: github:code.example.org/own/app.
 
 A deny rule wins over every allow rule. docs/policy.md explains the reasons.`

@@ -80,14 +80,20 @@ func (r *openRequest) judgeBody(header http.Header, text []byte) error {
 	if err := checkJSON(header, len(text)); err != nil {
 		return err
 	}
+	var asked *apibody.Asked
+	var err error
 	switch d.Body.Kind {
 	case policy.GitLabText:
 		return apibody.GitLab(text)
 	case policy.GraphQLQuery:
+		asked, err = apibody.GraphQL(text, scopeOf(d.Body))
+	case policy.GitLabQuery:
+		asked, err = apibody.GitLabGraphQL(text, d.Body.Repositories)
+	case policy.ConflictingBodies:
+		return errors.New("of its server, rules github: and rules gitlab: say two things, so remove one of them")
 	default:
 		return errors.New("bawn cannot judge it")
 	}
-	asked, err := apibody.GraphQL(text, scopeOf(d.Body))
 	if err != nil {
 		return err
 	}

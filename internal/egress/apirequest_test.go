@@ -27,6 +27,8 @@ const (
 	graphQLURL = "https://api.github.com/graphql"
 	notesURL   = "https://gitlab.com/api/v4/projects/own%2Fapp/issues/7/notes"
 	mergeURL   = "https://gitlab.com/api/v4/projects/own%2Fapp/merge_requests/7"
+	gitLabURL  = "https://gitlab.com/api/graphql"
+	ourProject = `{"query":"query($path: ID!) { project(fullPath: $path) { issues(first: 5) { nodes { iid title author { username } } } } }", "variables": {"path":"own/app"}}`
 	ourQuery   = `{"query":"query($owner: String!) { repository(owner: $owner, name: \"app\") { issue(number: 7) { title } } }", "variables": {"owner":"own"}}`
 )
 
@@ -156,6 +158,7 @@ func TestAPIOfCodeHosts(t *testing.T) {
 			apiRequest(t, graphQLURL, ourQuery, "Content-Type", "application/json"),
 			apiRequest(t, graphQLURL, gzipped(ourQuery), "Content-Encoding", "gzip"),
 			apiRequest(t, "GET https://api.github.com/repos/own/app/issues?page=2", ""),
+			apiRequest(t, gitLabURL, ourProject),
 			apiRequest(t, notesURL, note),
 			apiRequest(t, strings.Replace(notesURL, "%2F", "%2f", 1), note),
 			apiRequest(t, "DELETE "+notesURL+"/3", "", "Content-Type", "application/x-www-form-urlencoded|"),
@@ -174,7 +177,7 @@ func TestAPIOfCodeHosts(t *testing.T) {
 			}
 		}
 		want := []string{
-			"POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "GET /repos/own/app/issues?page=2   ",
+			"POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "POST /graphql   " + ourQuery, "GET /repos/own/app/issues?page=2   ", "POST /api/graphql   " + ourProject,
 			"POST /api/v4/projects/own%2Fapp/issues/7/notes   " + note, "POST /api/v4/projects/own%2fapp/issues/7/notes   " + note,
 			"DELETE /api/v4/projects/own%2Fapp/issues/7/notes/3   ", "GET /api/v4/projects/own%2Fapp/repository/files/a%2Fb/raw?ref=main   ",
 			"GET /api/v4/projects/own%2Fapp/merge_requests/7?include_rebase_in_progress=html   ",
@@ -189,7 +192,7 @@ func TestAPIOfCodeHosts(t *testing.T) {
 				rules = append(rules, e.Rule)
 			}
 		}
-		if slices.Sort(rules); strings.Join(slices.Compact(rules), ", ") != "allow github:own/app:graphql, allow gitlab:own/app:write" {
+		if slices.Sort(rules); strings.Join(slices.Compact(rules), ", ") != "allow github:own/app:graphql, allow gitlab:own/app:graphql, allow gitlab:own/app:write" {
 			t.Errorf("log: %q", rules)
 		}
 	}
@@ -230,7 +233,20 @@ func TestAttackAPIRequests(t *testing.T) {
 			"a query beside the body":    {apiRequest(t, graphQLURL+"?query=%7Bviewer%7Blogin%7D%7D", ourQuery), 403, "only without a query"},
 			"as another method":          {apiRequest(t, graphQLURL, ourQuery, "X-Http-Method-Override", "POST"), 403, "is of one method"},
 			"as a method that may":       {apiRequest(t, "GET https://api.github.com/user", "", "X-Http-Method-Override", "POST"), 403, "POST"},
-			"GraphQL of GitLab":          {apiRequest(t, "https://gitlab.com/api/graphql", ourQuery), 403, "GraphQL of GitLab is not judged"},
+			"GitHub's query to GitLab":   {apiRequest(t, gitLabURL, ourQuery), 403, `ask for project(fullPath: "own/app")`},
+			"GitLab's query to GitHub":   {apiRequest(t, graphQLURL, ourProject), 403, `"project" is refused`},
+			"another project":            {apiRequest(t, gitLabURL, query(`{ project(fullPath: "evil/app") { id } }`)), 403, `the project "evil/app", and the rules are about own/app`},
+			"a project in another case":  {apiRequest(t, gitLabURL, query(`{ project(fullPath: "Own/App") { id } }`)), 403, "written just so"},
+			"two projects":               {apiRequest(t, gitLabURL, query(`{ a: project(fullPath: "own/app") { id } b: project(fullPath: "evil/app") { id } }`)), 403, "evil/app"},
+			"a group of GitLab":          {apiRequest(t, gitLabURL, gzipped(query(`{ group(fullPath: "own") { id } }`)), "Content-Encoding", "gzip"), 403, "glab api projects/own%2Fapp/"},
+			"a mutation of GitLab":       {apiRequest(t, gitLabURL, query(`mutation { createNote(input: {noteableId: "x", body: "/merge"}) { errors } }`)), 403, "glab api -X POST projects/own%2Fapp/issues/IID/notes"},
+			"a quote in a comment":       {apiRequest(t, gitLabURL, query("{ projects # \"\n : project(fullPath: \"own/app\") # \"\n { nodes: issues { nodes { id } } } }")), 403, "a comment in the query has a quote"},
+			"GitLab, several":            {apiRequest(t, gitLabURL, "["+ourProject+"]"), 403, "one by one"},
+			"GitLab, by its hash":        {apiRequest(t, gitLabURL, `{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"x"}}}`), 403, "extensions"},
+			"GitLab, an upload":          {apiRequest(t, gitLabURL, "--x--", "Content-Type", "multipart/form-data; boundary=x"), 403, "send JSON"},
+			"GitLab, GET":                {apiRequest(t, "GET "+gitLabURL+"?query=%7Bprojects%7Bnodes%7Bid%7D%7D%7D", ""), 403, "allows POST of queries of GraphQL about one project"},
+			"GitLab, a query beside":     {apiRequest(t, gitLabURL+"?query=%7Bprojects%7Bnodes%7Bid%7D%7D%7D", ourProject), 403, "only without a query"},
+			"GitLab, an encoded path":    {apiRequest(t, "https://gitlab.com/api/%67raphql?x", ourProject), 403, "only without a query"},
 			"as a coding to some":        {apiRequest(t, graphQLURL, ourQuery, "Content_Encoding", "gzip"), 403, "read as a hyphen"},
 			"as a type to some":          {apiRequest(t, notesURL, `{"body":"x"}`, "Content_Type", "application/x-www-form-urlencoded"), 403, "read as a hyphen"},
 			"issues that refer to one":   {apiRequest(t, "GET https://api.github.com/repos/own/app/issues/7/timeline", ""), 403, "no rule allows"},

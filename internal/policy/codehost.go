@@ -53,8 +53,12 @@ const (
 	GraphQLMutation
 	// GitLabText is what is written about an issue or merge request of GitLab, without commands.
 	GitLabText
+	// GitLabQuery is a query of GraphQL about some projects of GitLab.
+	GitLabQuery
 	// NoBody is none.
 	NoBody
+	// ConflictingBodies are those of which the rules say that they are of two services, at one server: none may pass.
+	ConflictingBodies
 )
 
 // codeHosts name the requests that are needed to work on a repository with its issues and pull
@@ -156,7 +160,7 @@ var codeHosts = []codeHost{{
 	}},
 }, {
 	name:    "gitlab",
-	summary: "GitLab's REST API for one project",
+	summary: "GitLab's API (REST and GraphQL) for one project",
 	written: "its issues and merge requests",
 	form:    "GROUP[/SUBGROUP...]/PROJECT",
 	host:    "gitlab.com",
@@ -164,8 +168,8 @@ var codeHosts = []codeHost{{
 	below:   "{api}/projects/",
 	repo:    gitLabProject,
 	judged: []judgedMode{{
-		mode: modeRead, body: NoBody,
-		words: "to read it",
+		mode: "rest", body: NoBody,
+		words: "to read it by the REST API",
 		requests: []string{
 			"GET,HEAD {api}/user",
 			"GET,HEAD {api}/projects/{repo}",
@@ -205,6 +209,10 @@ var codeHosts = []codeHost{{
 			"GET,HEAD {api}/projects/{repo}/repository/files/**",
 			"GET,HEAD {api}/projects/{repo}/repository/tags/**",
 		},
+	}, {
+		mode: "graphql", body: GitLabQuery,
+		words:    "queries of GraphQL about it",
+		requests: []string{"POST {graphql}"},
 	}, {
 		mode: "write", body: GitLabText, writes: true,
 		words: "to write its issues and merge requests",

@@ -147,6 +147,36 @@ func TestJudgedRequests(t *testing.T) {
 	}
 }
 
+// TestGitLabQueries: each part of a rule opens queries or does not, and none mutations.
+func TestGitLabQueries(t *testing.T) {
+	const graphql = "POST https://gitlab.com/api/graphql"
+	for rule, opens := range map[string]bool{"gitlab:own/team/app": true, "gitlab:own/team/app:read": true, "gitlab:own/team/app:graphql": true, "gitlab:own/team/app:rest": false, "gitlab:own/team/app:write": false} {
+		d := decideRequest(t, set(t, "allow "+rule), graphql)
+		if d.Allow != opens || opens && (d.Body.Kind != GitLabQuery || len(d.Body.Writable) > 0 || d.RuleText() != "allow gitlab:own/team/app:graphql" || !strings.HasSuffix(d.Reason, "is a query of GraphQL about own/team/app and nothing else")) {
+			t.Errorf("%s: %+v, %+v", rule, d, d.Body)
+		}
+	}
+	if d := decideRequest(t, set(t, "allow gitlab:own/team/app:graphql"), "GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp"); d.Allow {
+		t.Errorf("%+v", d)
+	}
+	if d := decideRequest(t, set(t, "allow gitlab:own/team/app", "deny https://gitlab.com/api/GraphQL"), graphql); d.Allow {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestAttackServerOfTwoServices: rules that call a server both a GitHub and a GitLab let no query pass, in any order.
+func TestAttackServerOfTwoServices(t *testing.T) {
+	rules := []string{"allow github:code.corp.example/own/app", "allow gitlab:code.corp.example/own/app", "allow github:code.corp.example/own/lib:read"}
+	for range 6 {
+		rules = append(rules[1:], rules[0])
+		d := decideRequest(t, set(t, rules...), "POST https://code.corp.example/api/graphql")
+		if d.Body == nil || d.Body.Kind != ConflictingBodies || !strings.Contains(d.Reason, "remove one") {
+			t.Errorf("%q: %+v, %+v", rules, d, d.Body)
+		}
+		rules[0], rules[1] = rules[1], rules[0]
+	}
+}
+
 // TestAttackSuggestionsPastTheJudge: no rule is suggested or proposed by which what is judged by its body would pass
 // unjudged. The guest chooses the requests that are denied.
 func TestAttackSuggestionsPastTheJudge(t *testing.T) {
@@ -229,6 +259,7 @@ func TestGitLabRules(t *testing.T) {
 		"GET https://gitlab.com/api/v4/user": true, "GET https://gitlab.com/api/v4/projects/own%2flib/issues": true, "GET https://gitlab.com/api/v4/projects/o%77n%2Flib": true,
 		"POST" + base + "/issues": true, "PUT" + base + "/issues/7": true, "POST" + base + "/issues/7/notes": true, "PUT" + base + "/merge_requests/7/discussions/ab": true,
 		"POST" + base + "/merge_requests": true, "PUT" + base + "/merge_requests/7": true, "DELETE" + base + "/merge_requests/7/notes/3": true,
+		"POST https://gitlab.com/api/graphql": true,
 
 		"POST https://gitlab.com/api/v4/projects/own%2Flib/issues": false,
 		"POST" + base + "/issues?description=x":                    false,
@@ -246,7 +277,9 @@ func TestGitLabRules(t *testing.T) {
 		"GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp%2Fissues": false, "GET https://gitlab.com/api/v4/projects/own%2Fteam%2Fapp;x": false, "GET https://gitlab.com/api/v4/projects/own%EF%BC%8Fteam%2Fapp": false,
 		"GET" + base + "/issues/7%2F..%2Fx": false, "GET" + base + "/issues/..%2F..%2Fother": false, "GET" + base + "/issues/7%2Fnotes": false,
 		"GET https://gitlab.com/api/v4/groups/own": false, "GET https://gitlab.com/api/v4/user/keys": false, "GET https://gitlab.com/api/v4/personal_access_tokens": false, "GET https://gitlab.com/api/v4/snippets": false,
-		"GET https://gitlab.com/api/v4/issues": false, "GET https://gitlab.com/api/v4/search?scope=blobs": false, "POST https://gitlab.com/api/graphql": false, "POST https://gitlab.com/api/v4/user/keys": false,
+		"GET https://gitlab.com/api/v4/issues": false, "GET https://gitlab.com/api/v4/search?scope=blobs": false, "POST https://gitlab.com/api/v4/user/keys": false,
+		"GET https://gitlab.com/api/graphql": false, "GET https://gitlab.com/api/graphql?query=x": false, "POST https://gitlab.com/api/graphql?query=x": false, "PUT https://gitlab.com/api/graphql": false,
+		"POST https://gitlab.com/api/graphql/x": false, "POST https://gitlab.com/api/v4/graphql": false, "POST https://gitlab.com/graphql": false, "POST https://gitlab.com/api/graphql.json": false, "POST https://gitlab.com/api/GraphQL": false,
 		"GET https://gitlab.com/own/team/app": false, "GET http://gitlab.com/api/v4/user": false,
 	} {
 		if d := decideRequest(t, s, text); d.Allow != want {
@@ -255,7 +288,8 @@ func TestGitLabRules(t *testing.T) {
 	}
 	for text, say := range map[string]string{
 		"GET https://gitlab.com/api/v4/projects/7/issues": "a project's number does not say which project it is",
-		"POST https://gitlab.com/api/graphql":             "GraphQL of GitLab is not judged",
+		"GET https://gitlab.com/api/graphql":              "a rule gitlab:GROUP/PROJECT allows POST of queries",
+		"POST https://gitlab.com/api/graphql?query=x":     "only without a query",
 		"GET https://api.github.com/graphql":              "a rule github:OWNER/REPO allows POST",
 		"POST" + base + "/issues?title=x":                 "as JSON in the body",
 		"GET" + base + "/variables":                       "no rule allows this request",
@@ -270,7 +304,7 @@ func TestGitLabRules(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"gitlab:own/app": "gitlab:own/app", "GITLAB:Own/sub/App.git:READ": "gitlab:Own/sub/App:read", "gitlab:a.b/app:Write": "gitlab:a.b/app:write", "gitlab:443": "gitlab:443",
+		"gitlab:own/app": "gitlab:own/app", "GITLAB:Own/sub/App.git:READ": "gitlab:Own/sub/App:read", "gitlab:a.b/app:Write": "gitlab:a.b/app:write", "gitlab:own/app:GraphQL": "gitlab:own/app:graphql", "gitlab:own/app:rest": "gitlab:own/app:rest", "gitlab:443": "gitlab:443",
 	} {
 		if got, err := Canonical(Allow, text); err != nil || got != want {
 			t.Errorf("%s: %q, %v", text, got, err)
@@ -278,7 +312,7 @@ func TestGitLabRules(t *testing.T) {
 	}
 	for _, text := range []string{
 		"gitlab:own/", "gitlab:/app", "gitlab:own//app", "gitlab:own/..", "gitlab:own/./app", "gitlab:own/*", "gitlab:own%2Fapp/x", "gitlab:own/-app", "gitlab:own/app:push=main",
-		"gitlab:own/app:graphql", "github:own/app:write", "gitlab:own/app.git.git", "gitlab:own/" + strings.Repeat("a", 256),
+		"gitlab:own/app:mutations", "github:own/app:rest", "github:own/app:write", "gitlab:own/app.git.git", "gitlab:own/" + strings.Repeat("a", 256),
 	} {
 		if got, err := Canonical(Allow, text); err == nil {
 			t.Errorf("%s: %q", text, got)
@@ -318,7 +352,9 @@ func TestCodeHostsOfOnesOwn(t *testing.T) {
 		"GET https://corp.ghe.com/api/v3/user":                                             false,
 		"GET https://git.corp.example/api/v4/projects/team%2Fa.b%2Fapp/issues":             false,
 		"GET https://gitlab.com/api/v4/projects/team%2Fa.b%2Fapp/issues":                   false,
-		"POST https://git.corp.example:8443/api/graphql":                                   false,
+		"POST https://git.corp.example:8443/api/graphql":                                   true,
+		"POST https://git.corp.example/api/graphql":                                        false,
+		"POST https://gitlab.com/api/graphql":                                              false,
 		"GET https://git.corp.example:8443/api/v4/projects/7/issues":                       false,
 		"GET https://git.corp.example:8443/api/v4/projects/team%2Fa.b%2Fapp/issues/7/move": false,
 	} {
@@ -326,13 +362,13 @@ func TestCodeHostsOfOnesOwn(t *testing.T) {
 			t.Errorf("%s: %+v, want %v", text, d, want)
 		}
 	}
-	for text, want := range map[string]string{"POST https://api.corp.ghe.com/graphql": "own/app", "POST https://api.github.com/graphql": "own/lib", "POST https://code.corp.example/api/graphql": "own/app"} {
-		if d := decideRequest(t, s, text); d.Body == nil || strings.Join(d.Body.Repositories, " ") != want || (len(d.Body.Writable) == 0) != strings.Contains(text, "ghe.com") {
+	for text, want := range map[string]string{"POST https://api.corp.ghe.com/graphql": "own/app", "POST https://api.github.com/graphql": "own/lib", "POST https://code.corp.example/api/graphql": "own/app", "POST https://git.corp.example:8443/api/graphql": "team/a.b/app"} {
+		if d := decideRequest(t, s, text); d.Body == nil || strings.Join(d.Body.Repositories, " ") != want || (len(d.Body.Writable) == 0) != (strings.Contains(text, "ghe.com") || strings.Contains(text, "git.corp")) {
 			t.Errorf("%s: %+v", text, d.Body)
 		}
 	}
 	for text, say := range map[string]string{
-		"POST https://git.corp.example:8443/api/graphql":             "GraphQL of GitLab is not judged",
+		"GET https://git.corp.example:8443/api/graphql":              "a rule gitlab:GROUP/PROJECT allows POST of queries",
 		"GET https://git.corp.example:8443/api/v4/projects/7/issues": "a project's number",
 		"GET https://code.corp.example/api/graphql":                  "a rule github:OWNER/REPO allows POST",
 	} {

@@ -104,9 +104,7 @@ func serverOf(authority string) (string, error) {
 func (h *codeHost) modes() []string {
 	list := []string{modeRead}
 	for _, j := range h.judged {
-		if j.mode != modeRead {
-			list = append(list, j.mode)
-		}
+		list = append(list, j.mode)
 	}
 	return list
 }
@@ -250,13 +248,18 @@ type BodyRules struct {
 	writing      *Rule    // the first about mutations
 }
 
-// add takes an allow rule about the request into account. The rules about a request are of one kind.
+// add takes an allow rule about the request into account. The rules about a request are of one kind, but where some say that a server
+// is a GitHub and some that it is a GitLab.
 func (b *BodyRules) add(r *Rule) {
 	j := r.request.judged
-	list := &b.Repositories
-	if b.Kind, b.rule = j.mode.body, cmp.Or(b.rule, r); b.Kind == GraphQLMutation {
-		b.Kind, b.writing, list = GraphQLQuery, cmp.Or(b.writing, r), &b.Writable
+	kind, list := j.mode.body, &b.Repositories
+	if kind == GraphQLMutation {
+		kind, b.writing, list = GraphQLQuery, cmp.Or(b.writing, r), &b.Writable
 	}
+	if b.Kind != 0 && b.Kind != kind {
+		kind = ConflictingBodies
+	}
+	b.Kind, b.rule = kind, cmp.Or(b.rule, r)
 	if !slices.Contains(*list, j.repo.path) {
 		*list = append(*list, j.repo.path)
 	}
@@ -284,7 +287,9 @@ func (b *BodyRules) Condition() string {
 	switch {
 	case b.Kind == NoBody:
 		return "empty"
-	case b.Kind != GraphQLQuery:
+	case b.Kind == ConflictingBodies:
+		return "known to be for a GitHub or a GitLab, and the rules say both of this server: remove one"
+	case b.Kind == GitLabText:
 		return "JSON with the fields of an issue, merge request or comment, without quick actions (lines such as /move)"
 	case len(b.Writable) == 0:
 		return "a query of GraphQL about " + strings.Join(b.Repositories, " or ") + " and nothing else"
@@ -339,7 +344,7 @@ func (s *Set) whyNotCodeHost(q Request, path []string) string {
 	case graphQL && h.name == "github":
 		return "no rule allows this request: a rule github:OWNER/REPO allows POST of queries of GraphQL about one repository, and of some mutations"
 	case graphQL:
-		return "no rule allows this request: GraphQL of GitLab is not judged, and reaches all that the token may; use the REST API (glab api projects/GROUP%2FPROJECT/issues, .../merge_requests), which a rule gitlab:GROUP/PROJECT allows for one project"
+		return "no rule allows this request: a rule gitlab:GROUP/PROJECT allows POST of queries of GraphQL about one project, and the REST API (glab api projects/GROUP%2FPROJECT/issues, .../merge_requests)"
 	case h.name == "gitlab" && len(path) > 3 && path[0] == "api" && path[2] == "projects" && strings.Trim(path[3], "0123456789") == "":
 		return "no rule allows this request: a project's number does not say which project it is; with a rule gitlab:GROUP/PROJECT, write /projects/GROUP%2FPROJECT"
 	}

@@ -35,7 +35,7 @@ const MaxHostPorts = 64
 // The second form is about requests: SCHEME is https or http, METHODS a list with commas
 // (none: any), and in PATH * is one segment and ** any number. The third one is about a
 // repository of git over HTTPS and SSH. [private:]github:[HOST/]OWNER/REPO[:read|:graphql|:mutations] and
-// [private:]gitlab:[HOST/]GROUP[/SUBGROUP...]/PROJECT[:read|:write] stand for rules about requests to the API of that
+// [private:]gitlab:[HOST/]GROUP[/SUBGROUP...]/PROJECT[:read|:rest|:graphql|:write] stand for rules about requests to the API of that
 // service (codehost.go).
 //
 // TARGET is a host name whose labels may be * (one label) or begin with ** (any

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/parser"
@@ -21,23 +20,34 @@ const (
 	maxDepth = 32
 )
 
-//go:embed github.graphql
-var gitHubSchema string
+//go:embed shared.graphql
+var sharedSchema string
 
-// schema is the list of what may be asked.
+// schema is the list of what may be asked of a code host, and the judging that is its own.
 type schema struct {
 	types map[string]*ast.Definition
 	// possible are the types of an interface or union.
 	possible map[string][]string
+	service
 }
 
-// gitHub reads github.graphql.
-var gitHub = sync.OnceValues(func() (*schema, error) {
-	doc, err := parser.ParseSchema(&ast.Source{Name: "github.graphql", Input: gitHubSchema})
+// service is the judging that differs between code hosts.
+type service struct {
+	// root judges the arguments of a field of Query, of which d is the definition.
+	root func(q *query, f *ast.Field, d *ast.FieldDefinition) error
+	// unknown is the refusal of a field that is not in the list.
+	unknown func(q *query, f *ast.Field, at place) error
+	// mutation returns why no mutation may pass; nil: those in the list may.
+	mutation func(q *query, op *ast.OperationDefinition) error
+}
+
+// newSchema reads a list.
+func newSchema(name, text string, of service) (*schema, error) {
+	doc, err := parser.ParseSchema(&ast.Source{Name: name, Input: sharedSchema + text})
 	if err != nil {
 		return nil, err
 	}
-	s := &schema{types: map[string]*ast.Definition{}, possible: map[string][]string{}}
+	s := &schema{types: map[string]*ast.Definition{}, possible: map[string][]string{}, service: of}
 	for _, d := range doc.Definitions {
 		s.types[d.Name] = d
 		s.possible[d.Name] = append(s.possible[d.Name], d.Types...)
@@ -46,22 +56,15 @@ var gitHub = sync.OnceValues(func() (*schema, error) {
 		}
 	}
 	return s, nil
-})
+}
 
 // Scope are the repositories (OWNER/REPO) that a request may be about.
 type Scope struct {
 	Read, Write []string // by queries, and by mutations
 }
 
-// GraphQL returns what a request of GraphQL to GitHub asks, or why it must not pass: each of its operations has to be
-// a query that asks, beside the names of types and fields, who people are and what the limits are, about the
-// repositories of the scope only, or a mutation of what is in them. It may pass once the nodes that it names by their
-// IDs are known to be there (Asked.Question).
-func GraphQL(body []byte, of Scope) (*Asked, error) {
-	s, err := gitHub()
-	if err != nil {
-		return nil, err
-	}
+// judge returns what a request of GraphQL asks, or why it must not pass.
+func (s *schema) judge(body []byte, of Scope) (*Asked, error) {
 	text, variables, err := queryOf(body)
 	if err != nil {
 		return nil, err
@@ -138,6 +141,25 @@ func checkText(text string) error {
 	if strings.Contains(text, `"""`) {
 		return errors.New(`the text of the query has a block string ("""): put such values into variables`)
 	}
+	return checkComments(text)
+}
+
+// checkComments refuses quotes in comments. GitLab escapes the ends of lines in what it takes for strings before it reads a
+// text, and knows no comments there: by a quote in one, the comment would go on over the next lines.
+func checkComments(text string) error {
+	inString, inComment := false, false
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == '\n':
+			inComment = false
+		case c == '"' && inComment:
+			return errors.New("a comment in the query has a quote, by which some servers end it elsewhere: leave the comment out")
+		case c == '"':
+			inString = !inString
+		case c == '#' && !inString:
+			inComment = true
+		}
+	}
 	return nil
 }
 
@@ -163,12 +185,13 @@ func (q *query) example() string {
 func (q *query) operation(op *ast.OperationDefinition) error {
 	root := "Query"
 	switch {
-	case op.Operation == ast.Mutation && len(q.scope.Write) == 0:
-		return errors.New("mutations are refused, since the rules only read: a rule github:OWNER/REPO (without :read or :graphql) also writes")
 	case op.Operation == ast.Mutation:
+		if err := q.mutation(q, op); err != nil {
+			return err
+		}
 		root, q.asked.Changes = "Mutation", true
 	case op.Operation != ast.Query:
-		return fmt.Errorf("%s is refused: only queries and mutations may pass", short(string(op.Operation)))
+		return fmt.Errorf("%s is refused: only queries may pass, and mutations that the rules allow", short(string(op.Operation)))
 	}
 	if len(op.Directives) > 0 {
 		return errors.New("the query has a directive: only @include and @skip of fields and fragments are understood")
@@ -258,8 +281,8 @@ func (q *query) fragment(condition string, directives ast.DirectiveList, set ast
 	return q.selections(set, at.below(on, ""))
 }
 
-// isNameOf reports whether a type of ours is the name of one of GitHub's: _RepositoryName of Repository.
-func isNameOf(ours, gitHubs string) bool { return ours == "_"+gitHubs+"Name" }
+// isNameOf reports whether a type of ours is the name of one of the code host's: _RepositoryName of Repository.
+func isNameOf(ours, theirs string) bool { return ours == "_"+theirs+"Name" }
 
 // directives allows those that only leave something out.
 func (*query) directives(list ast.DirectiveList) error {
@@ -283,7 +306,7 @@ func (q *query) field(f *ast.Field, at place) error {
 	}
 	d := at.on.Fields.ForName(f.Name)
 	if d == nil {
-		return q.unknown(f, at)
+		return q.unknown(q, f, at)
 	}
 	if err := q.arguments(f, d, at); err != nil {
 		return err
@@ -306,55 +329,12 @@ func (q *query) arguments(f *ast.Field, d *ast.FieldDefinition, at place) error 
 		}
 		seen = append(seen, a.Name)
 	}
-	switch {
-	case at.on.Name == "Mutation":
+	switch at.on.Name {
+	case "Mutation":
 		return q.input(f, d)
-	case at.on.Name == "Query" && f.Name == "repository":
-		return q.repository(f)
-	case at.on.Name == "Query" && f.Name == "search":
-		return q.search(f)
-	case at.on.Name == "Query" && f.Name == "node":
-		id, err := q.text(f, "id")
-		if err != nil {
-			return err
-		}
-		return q.node(id, d.Type.Name(), false)
+	case "Query":
+		return q.root(q, f, d)
 	}
-	return nil
-}
-
-// unknown is the refusal of a field that is not in the list.
-func (q *query) unknown(f *ast.Field, at place) error {
-	repo := q.example()
-	if at.on.Name == "Mutation" {
-		return q.unknownMutation(f.Name)
-	}
-	if at.on.Name != "Query" {
-		return fmt.Errorf("%s is not among the fields that may be asked for, as far as it is known to stay in the repository: leave it out, or use the REST API (gh api repos/%s/...)", at.name(f.Name), repo)
-	}
-	if f.Name == "organization" {
-		return fmt.Errorf("%s is refused, as it leads beyond the repository: to request a review, use gh api repos/%s/pulls/N/requested_reviewers -f 'reviewers[]=LOGIN'", at.name(f.Name), repo)
-	}
-	owner, name, _ := strings.Cut(repo, "/")
-	return fmt.Errorf("%s is refused, as it leads beyond the repository: ask for repository(owner: %q, name: %q) { issue, issues, pullRequest, pullRequests, ... }, or use the REST API (gh api repos/%s/...)",
-		at.name(f.Name), owner, name, repo)
-}
-
-// repository judges which one a query is about.
-func (q *query) repository(f *ast.Field) error {
-	owner, err := q.text(f, "owner")
-	if err != nil {
-		return err
-	}
-	name, err := q.text(f, "name")
-	if err != nil {
-		return err
-	}
-	full := owner + "/" + name
-	if strings.Contains(owner, "/") || !slices.Contains(q.scope.Read, full) {
-		return fmt.Errorf("the query is about the repository %s, and the rules are about %s (written just so)", short(full), strings.Join(q.scope.Read, ", "))
-	}
-	q.asked.about(full)
 	return nil
 }
 

@@ -273,7 +273,7 @@ func TestGitHubFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := parser.ParseSchema(&ast.Source{Input: gitHubSchema})
+	doc, err := parser.ParseSchema(&ast.Source{Input: sharedSchema + gitHubSchema})
 	if err != nil || len(doc.Definitions) != len(s.types) {
 		t.Fatalf("a type is there twice: %v", err)
 	}
