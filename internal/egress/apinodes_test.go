@@ -265,3 +265,34 @@ func TestAttackRulesThatChangeMeanwhile(t *testing.T) {
 	res.Body.Close()
 	close(gate)
 }
+
+// TestGitLabOfOnesOwn: at a GitLab with a private address, queries about the project pass; where rules call the server a GitHub as
+// well, none does.
+func TestGitLabOfOnesOwn(t *testing.T) {
+	const url = "https://code.corp.example/api/graphql"
+	l, server, client := newAPILab(t, nil, nil, "allow private:gitlab:code.corp.example/own/app:read")
+	l.serve("code.corp.example", "10.9.8.7:443", server.addr())
+	ask := func(body string) (int, string) {
+		t.Helper()
+		res, err := client.Do(apiRequest(t, url, body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answered(t, res)
+	}
+	if status, page := ask(ourProject); status != http.StatusOK || page != "{}" {
+		t.Errorf("%d %s", status, page)
+	}
+	if status, page := ask(ourQuery); status != http.StatusForbidden || !strings.Contains(page, `ask for project(fullPath: "own/app")`) {
+		t.Errorf("%d %s", status, page)
+	}
+	l.SetPolicy(rulesFrom(t, "allow private:gitlab:code.corp.example/own/app", "allow private:github:code.corp.example/own/app"))
+	for _, body := range []string{ourProject, ourQuery, `{"query":"{__typename}"}`} {
+		if status, page := ask(body); status != http.StatusForbidden || !strings.Contains(page, "rules github: and rules gitlab: say two things") {
+			t.Errorf("%s: %d %s", body, status, page)
+		}
+	}
+	if got := server.seen(); !slices.Equal(got, []string{"POST /api/graphql   " + ourProject}) {
+		t.Errorf("the server got %q", got)
+	}
+}
