@@ -72,6 +72,24 @@ is "$(node -p 'require("bawn-hello")')" 'hello of npm'
 pip download -q --disable-pip-version-check --no-cache-dir --no-deps -d . --index-url "https://user:$EXAMPLE_KEY@$at/pip/" bawn-hello
 is "$(PYTHONPATH=$(ls -d *.whl) python3 -c 'import bawn_hello; print(bawn_hello.word)')" 'hello of pip'
 
+### cargo
+# apt: cargo
+mkdir .cargo src
+printf '[registries.own]\nindex = "sparse+https://%s/cargo/"\n' $at >.cargo/config.toml
+printf '[package]\nname = "user"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\nbawn-hello = { version = "1", registry = "own" }\n' >Cargo.toml
+echo 'fn main() { println!("{}", bawn_hello::WORD) }' >src/main.rs
+export CARGO_HOME=$PWD/home CARGO_REGISTRIES_OWN_TOKEN="Bearer $EXAMPLE_KEY"
+is 'hello of cargo' "$(cargo run -q)"
+
+### docker login
+# The Docker daemon of the sandbox has the placeholder as the password of a registry.
+echo "$EXAMPLE_KEY" | docker login -u user --password-stdin $at 2>/dev/null
+docker pull -q $at/hello:1
+is 2 "$(docker image inspect -f '{{len .RootFS.Layers}}' $at/hello:1)"
+docker tag $at/hello:1 $at/again:2
+docker push -q $at/again:2
+docker logout $at
+
 ### Go and its modules
 # apt: golang-go
 cat >go.mod <<'E'

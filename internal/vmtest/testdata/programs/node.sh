@@ -190,3 +190,29 @@ done
 kill %1
 node_modules/.bin/vite build vt >/dev/null
 grep -rq 'edit 2' vt/dist/assets
+
+### jest
+# It runs the tests of what the host has just changed, and no others.
+# dir: jest
+# npm: jest@29
+# edit: case $N in 1) sed -i 's/1/2/' one.js ;; 2) sed -i 's/2/1/' one.js ;; esac
+echo '{"name": "j"}' >package.json
+rm -f package-lock.json
+echo 'module.exports = 1' >one.js
+echo 'module.exports = 5' >other.js
+for m in one other; do echo "test('$m', () => expect(require('./$m')).not.toBe(2))" >$m.test.js; done
+git init -q .
+git config user.name n
+git config user.email e@x.test
+git add .
+git commit -qm 1
+jest >log 2>&1
+grep -q '2 passed' log
+(sleep 1000 | script -qec 'jest --watch --no-color' /dev/null) >log 2>&1 &
+eventually grep -q 'No tests found related' log
+edited
+eventually grep -q '1 failed' log
+if grep 'other.test' log; then exit 1; fi
+: >log
+edited
+eventually grep -q 'No tests found related' log
