@@ -75,7 +75,7 @@ is "$(PYTHONPATH=$(ls -d *.whl) python3 -c 'import bawn_hello; print(bawn_hello.
 ### cargo
 # apt: cargo
 mkdir .cargo src
-printf '[registries.own]\nindex = "sparse+https://%s/cargo/"\n' $at >.cargo/config.toml
+printf '[registries.own]\ncredential-provider = "cargo:token"\nindex = "sparse+https://%s/cargo/"\n' $at >.cargo/config.toml
 printf '[package]\nname = "user"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\nbawn-hello = { version = "1", registry = "own" }\n' >Cargo.toml
 echo 'fn main() { println!("{}", bawn_hello::WORD) }' >src/main.rs
 export CARGO_HOME=$PWD/home CARGO_REGISTRIES_OWN_TOKEN="Bearer $EXAMPLE_KEY"
