@@ -15,7 +15,7 @@ docker run -d --name db --tmpfs /tmp --tmpfs /run --tmpfs /var/log -v "$PWD/db:/
 exec mariadbd --no-defaults --user=mysql --datadir=/data --socket=/tmp/db.sock --pid-file=/tmp/db.pid --skip-networking --innodb-buffer-pool-size=16M' >/dev/null
 eventually q 'select 1'
 echo "database: $SECONDS s"
-q 'create database b; create table b.t (n int primary key); insert into b.t select seq from seq_1_to_1000'
+q 'create database b; create table b.t (n int primary key); insert into b.t select seq from b.seq_1_to_1000'
 docker run -d --name kv --user redis -v "$PWD/kv:/kv" servers redis-server --dir /kv --appendonly yes --appendfsync always --save '' >/dev/null
 eventually docker exec kv redis-cli ping
 for i in $(seq 100); do echo "set k$i v$i"; done | docker exec -i kv redis-cli >/dev/null
