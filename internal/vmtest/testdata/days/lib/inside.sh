@@ -7,7 +7,7 @@ one() {
 	mkdir -p "$ROOT/$1"
 	cd "$ROOT/$1"
 	local at="$HERE/$1.$SUFFIX" code=0
-	timeout -k 5 120 bash "$HERE/$1.sh" >"$at.out" 2>"$at.err" </dev/null || code=$?
+	timeout -k 5 400 bash "$HERE/$1.sh" >"$at.out" 2>"$at.err" </dev/null || code=$?
 	echo $code >"$at.code"
 }
 export -f one
