@@ -65,6 +65,6 @@ echo 'of the project' >in
 is 'of the project' "$(podman run --rm --network none -v "$PWD:/p" tiny /bin/bash -c 'echo "of a container" >/p/out; cat /p/in')"
 is 'of a container' "$(cat out)"
 printf 'FROM localhost/tiny\nRUN ["/bin/bash", "-c", "echo built >/built"]\n' >Containerfile
-buildah build -q --network none --isolation chroot -t built . >/dev/null
+buildah build -q --isolation chroot -t built . >/dev/null
 is built "$(podman run --rm --network none built /bin/cat /built)"
 podman rmi -a -f >/dev/null
