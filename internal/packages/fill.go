@@ -23,6 +23,7 @@ import (
 	"bawn.dev/bawn/internal/sys/proxyenv"
 	"bawn.dev/bawn/internal/sys/regular"
 	"bawn.dev/bawn/internal/sys/reserve"
+	"bawn.dev/bawn/internal/sys/stall"
 )
 
 // Bounds of one Fill, whatever lock files and registry say.
@@ -112,7 +113,7 @@ func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err erro
 	if err != nil {
 		return nil, err
 	}
-	client := newClient()
+	client := s.newClient()
 	for _, kind := range r.Kinds {
 		if err := s.Make(kind); err != nil {
 			return results, err
@@ -127,10 +128,10 @@ func (s *Store) Fill(ctx context.Context, r Request) (results []Result, err erro
 }
 
 // newClient returns a client that goes the way of the host's other requests.
-func newClient() *http.Client {
+func (s *Store) newClient() *http.Client {
 	t := proxyenv.Transport(http.DefaultTransport.(*http.Transport))
-	t.ResponseHeaderTimeout, t.DisableCompression = stallLimit, true
-	return &http.Client{Transport: t, Timeout: fetchLimit, CheckRedirect: checkRedirect}
+	t.DisableCompression = true
+	return &http.Client{Transport: &stall.Transport{Next: t, Limit: s.stall}, Timeout: fetchLimit, CheckRedirect: checkRedirect}
 }
 
 // checkRedirect lets a registry send the client to other paths of itself only.
@@ -387,7 +388,7 @@ func (f *filler) ask(ctx context.Context, url, accept string, limit int64) ([]by
 	if err := f.allowed(url); err != nil {
 		return nil, err
 	}
-	a, err := f.store.request(ctx, f.client, url, accept)
+	a, err := request(ctx, f.client, url, accept)
 	if err != nil {
 		return nil, err
 	}
@@ -417,54 +418,27 @@ func (f *filler) mayFetch() error {
 // errStalled means that a registry has sent nothing for too long.
 var errStalled = errors.New("the registry stopped answering")
 
-// watched is a body of an answer whose request is cancelled when nothing comes for too long.
-type watched struct {
-	body  io.Reader
-	timer *time.Timer
-	stall time.Duration
-}
-
-func watch(body io.Reader, stall time.Duration, cancel context.CancelCauseFunc) *watched {
-	return &watched{body, time.AfterFunc(stall, func() { cancel(errStalled) }), stall}
-}
-
-func (w *watched) Read(b []byte) (int, error) {
-	n, err := w.body.Read(b)
-	if w.timer.Stop(); err == nil {
-		w.timer.Reset(w.stall)
-	}
-	return n, err
-}
-
 // errNoRoom means that the host's disk is nearly full.
 var errNoRoom = errors.New("the host's disk is nearly full")
 
 // answer is an answer of a registry to a request that it accepts. The caller closes it.
 type answer struct {
 	*http.Response
-	ctx    context.Context //nolint:containedctx // of the request: says why it was cancelled
-	cancel context.CancelCauseFunc
-	stall  time.Duration
+	ctx context.Context //nolint:containedctx // of the request: says why it was cancelled
 }
 
 // request requests a URL.
-func (s *Store) request(ctx context.Context, client *http.Client, address, accept string) (*answer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	a := &answer{ctx: ctx, cancel: cancel, stall: s.stall}
+func request(ctx context.Context, client *http.Client, address, accept string) (*answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-	if err == nil {
-		if accept != "" {
-			req.Header.Set("Accept", accept)
-		}
-		a.Response, err = client.Do(req) //nolint:bodyclose // Close closes it
-	}
 	if err != nil {
-		cancel(nil)
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err // the URL may have a password
-		}
-		return nil, err
+		return nil, withoutURL(err)
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	a := &answer{ctx: ctx}
+	if a.Response, err = client.Do(req); err != nil { //nolint:bodyclose // Close closes it
+		return nil, withoutURL(err)
 	}
 	if a.StatusCode != http.StatusOK {
 		a.Close()
@@ -473,23 +447,33 @@ func (s *Store) request(ctx context.Context, client *http.Client, address, accep
 	return a, nil
 }
 
-// Close ends the request.
-func (a *answer) Close() {
-	a.cancel(nil)
-	a.Body.Close()
+// withoutURL returns errStalled for a stall, and otherwise an error of a request without the URL, which may have a password.
+func withoutURL(err error) error {
+	var stalled *stall.Error
+	var u *url.Error
+	switch {
+	case errors.As(err, &stalled):
+		return errStalled
+	case errors.As(err, &u):
+		return u.Err
+	}
+	return err
 }
+
+// Close ends the request.
+func (a *answer) Close() { a.Body.Close() }
 
 // copyTo copies the body, which must not have more bytes than limit.
 func (a *answer) copyTo(w io.Writer, limit int64) (int64, error) {
 	if a.ContentLength > limit {
 		return 0, fmt.Errorf("it is larger than %d bytes", limit)
 	}
-	n, err := io.Copy(w, io.LimitReader(watch(a.Body, a.stall, a.cancel), limit+1))
+	n, err := io.Copy(w, io.LimitReader(a.Body, limit+1))
 	switch {
 	case err != nil && a.ctx.Err() != nil:
 		return 0, context.Cause(a.ctx)
 	case err != nil:
-		return 0, err
+		return 0, withoutURL(err)
 	case n > limit:
 		return 0, fmt.Errorf("it is larger than %d bytes", limit)
 	}
@@ -498,7 +482,7 @@ func (a *answer) copyTo(w io.Writer, limit int64) (int64, error) {
 
 // fetch fetches a file, verifies it and puts it into its place. It returns how many bytes came.
 func (s *Store) fetch(ctx context.Context, client *http.Client, kind sandbox.Cache, w want) (int64, error) {
-	a, err := s.request(ctx, client, w.url, "")
+	a, err := request(ctx, client, w.url, "")
 	if err != nil {
 		return 0, err
 	}

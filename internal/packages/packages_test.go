@@ -333,7 +333,7 @@ func TestHostileRegistry(t *testing.T) {
 	get := func(path string, limit int64) error {
 		w := npmWant("x", srv.URL+path, sum[:])
 		w.limit = limit
-		_, err := s.fetch(t.Context(), newClient(), sandbox.CacheNPM, w)
+		_, err := s.fetch(t.Context(), s.newClient(), sandbox.CacheNPM, w)
 		return err
 	}
 	for path, want := range map[string]string{
@@ -359,7 +359,7 @@ func TestHostileRegistry(t *testing.T) {
 		w.file = fmt.Sprint("f", i)
 		missing = append(missing, w)
 	}
-	f := filler{store: s, kind: sandbox.CacheNPM, request: &Request{Allowed: anything}, client: newClient()}
+	f := filler{store: s, kind: sandbox.CacheNPM, request: &Request{Allowed: anything}, client: s.newClient()}
 	asked.Store(0)
 	if err := f.fetchAll(t.Context(), missing, progress.Silent.Start("", 0, progress.Steps)); err != nil || f.result.Left != len(missing) || f.failures > maxFailures+fetchers {
 		t.Errorf("%v, %+v, %d failures", err, f.result, f.failures)

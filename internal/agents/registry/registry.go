@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"bawn.dev/bawn/internal/sys/proxyenv"
+	"bawn.dev/bawn/internal/sys/stall"
 )
 
 // Bounds of what a registry can make the host do.
@@ -38,29 +39,24 @@ const (
 
 // Client fetches from one registry. It may be used by several goroutines at once.
 type Client struct {
-	base  *url.URL
-	http  *http.Client
-	stall time.Duration
+	base *url.URL
+	http *http.Client
 }
 
-// StallLimit is how long a registry may send less than stallBytes.
+// StallLimit is how long a registry may send nothing, or next to nothing (stall.Transport).
 const StallLimit = 30 * time.Second
 
-// stallBytes is how many bytes of an answer must arrive within the time limit; fewer suffice if the
-// answer then ends.
-const stallBytes = 4 << 10
-
-// New returns a client of the registry at a URL. A request fails with ErrStalled if fewer than
-// stallBytes of an answer arrive within stall.
-func New(base string, stall time.Duration) (*Client, error) {
+// New returns a client of the registry at a URL. A request fails with ErrStalled if the registry sends too
+// little for limit.
+func New(base string, limit time.Duration) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fmt.Errorf("%q is not the URL of a registry of packages: write https://HOST/ (npm config set registry)", base)
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/"
 	t := proxyenv.Transport(http.DefaultTransport.(*http.Transport))
-	t.ResponseHeaderTimeout, t.DisableCompression = stall, true
-	return &Client{base: u, stall: stall, http: &http.Client{Transport: t, CheckRedirect: checkRedirect}}, nil
+	t.DisableCompression = true
+	return &Client{base: u, http: &http.Client{Transport: &stall.Transport{Next: t, Limit: limit}, CheckRedirect: checkRedirect}}, nil
 }
 
 // checkRedirect refuses a way from HTTPS to less, and loops.
@@ -150,24 +146,18 @@ var ErrStalled = errors.New("the registry stopped answering: check the network a
 // get requests a URL. The body fails with ErrStalled when nothing comes for too long; the caller
 // closes it. size is -1 where the server does not name it.
 func (c *Client) get(ctx context.Context, address, kind string) (body io.ReadCloser, size int64, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(c.stall, func() { cancel(ErrStalled) })
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
-		timer.Stop()
-		cancel(nil)
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", kind)
-	res, err := c.http.Do(req) //nolint:bodyclose // watched closes it
-	b := &watched{ctx: ctx, cancel: cancel, timer: timer, stall: c.stall}
+	res, err := c.http.Do(req) //nolint:bodyclose // the caller or the end of this function closes it
 	if err != nil {
-		return nil, 0, errors.Join(b.why(err), b.Close())
+		return nil, 0, why(ctx, err)
 	}
-	b.body = res.Body
 	switch res.StatusCode {
 	case http.StatusOK:
-		return b, res.ContentLength, nil
+		return &answer{res.Body, ctx}, res.ContentLength, nil
 	case http.StatusNotFound:
 		err = ErrNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -175,50 +165,32 @@ func (c *Client) get(ctx context.Context, address, kind string) (body io.ReadClo
 	default:
 		err = fmt.Errorf("the registry answered %s", res.Status)
 	}
-	return nil, 0, errors.Join(err, b.Close())
+	return nil, 0, errors.Join(err, res.Body.Close())
 }
 
-// watched is the body of an answer that must keep coming.
-type watched struct {
-	body   io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	stall  time.Duration
-	got    int // bytes since the timer was set
-}
-
-// why returns the cause of an error: the stall or the caller's interruption, if it was one.
-func (w *watched) why(err error) error {
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
+// why returns the cause of an error of a request: the stall or the caller's interruption, if it was one.
+func why(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	var stalled *stall.Error
+	if errors.As(err, &stalled) {
 		return ErrStalled
 	}
 	return err
 }
 
-// Read reads the body.
-func (w *watched) Read(b []byte) (int, error) {
-	n, err := w.body.Read(b)
-	if w.got += n; w.got >= stallBytes {
-		w.timer.Reset(w.stall)
-		w.got = 0
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = w.why(err)
-	}
-	return n, err
+// answer is the body of an answer.
+type answer struct {
+	io.ReadCloser
+	ctx context.Context //nolint:containedctx // of the request: says why it was cancelled
 }
 
-// Close ends the request.
-func (w *watched) Close() error {
-	w.timer.Stop()
-	w.cancel(nil)
-	if w.body == nil {
-		return nil
+// Read reads the body.
+func (a *answer) Read(b []byte) (int, error) {
+	n, err := a.ReadCloser.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = why(a.ctx, err)
 	}
-	return w.body.Close()
+	return n, err
 }
