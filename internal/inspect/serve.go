@@ -182,11 +182,10 @@ func (i *Inspector) Serve(ctx context.Context, conn net.Conn, t Target) {
 		s.failed(err)
 		return
 	}
-	transport := s.up.transport()
-	s.transport = transport
-	defer transport.CloseIdleConnections()
+	s.transport = s.up.transport()
+	defer s.transport.CloseIdleConnections()
 	s.proxy = &httputil.ReverseProxy{
-		Rewrite: s.rewrite, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { return s.roundTrip(transport, r) }),
+		Rewrite: s.rewrite, Transport: roundTripper(s.roundTrip),
 		ErrorHandler: s.answerError, FlushInterval: -1, BufferPool: &i.buffers, ErrorLog: discard,
 	}
 	s.serve(ctx, client)
@@ -201,8 +200,8 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 // roundTrip sends a request, and judges the answer as the server sent it: the proxy takes off what Connection says
 // is for that connection only, which may be the content coding.
-func (s *session) roundTrip(to http.RoundTripper, r *http.Request) (*http.Response, error) {
-	res, err := to.RoundTrip(s.informed(r))
+func (s *session) roundTrip(r *http.Request) (*http.Response, error) {
+	res, err := s.transport.RoundTrip(s.informed(r))
 	if err != nil {
 		return nil, err
 	}

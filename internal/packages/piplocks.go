@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"bawn.dev/bawn/internal/policy"
@@ -44,9 +45,9 @@ func (i *pythonIndex) locked(text []byte, read func(toml.Table) []pythonPackage)
 	if err != nil {
 		return nil, fmt.Errorf("it is not a lock file: %w", err)
 	}
-	bare := false
+	bare, addresses := false, i.addresses()
 	for _, p := range read(lock) {
-		if p.other || len(p.name) > maxPipName || !pythonName().MatchString(p.name) || p.index != "" && !i.is(p.index) {
+		if p.other || len(p.name) > maxPipName || !pythonName().MatchString(p.name) || p.index != "" && !slices.Contains(addresses, plainAddress(p.index)) {
 			continue
 		}
 		hashes := map[string]bool{}
@@ -70,25 +71,25 @@ func (i *pythonIndex) locked(text []byte, read func(toml.Table) []pythonPackage)
 // pythonName matches the name of a package (PyPA specifications, Names and normalization).
 var pythonName = pattern(`^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
-// is reports whether an address in a lock file is that of the index, or of the public one, for which the index stands.
-func (i *pythonIndex) is(address string) bool {
-	plain := func(s string) string {
-		u, err := url.Parse(s)
-		if err != nil {
-			return s
-		}
-		u.User, u.RawQuery, u.Fragment = nil, "", ""
-		return strings.TrimRight(u.String(), "/")
-	}
-	if plain(address) == plain(i.base) {
-		return true
-	}
+// addresses returns those of the index, as plainAddress writes them: its own, and that of the public index, for which it stands.
+func (i *pythonIndex) addresses() []string {
+	list := []string{plainAddress(i.base)}
 	for _, p := range policy.Presets() {
-		if p.Name == "pypi" && plain(address) == "https://"+p.Rules[0]+"/simple" {
-			return true
+		if p.Name == "pypi" {
+			list = append(list, "https://"+p.Rules[0]+"/simple")
 		}
 	}
-	return false
+	return list
+}
+
+// plainAddress returns an address without user, query, fragment and slashes at its end.
+func plainAddress(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return s
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return strings.TrimRight(u.String(), "/")
 }
 
 // uvPackages reads a uv.lock.
