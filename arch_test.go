@@ -39,6 +39,7 @@ var layers = []struct{ name, imports string }{
 	{"internal/sys/proc/proctest", "sys/fileid sys/proc"},
 	{"internal/sys/mounttest", "sys/proc"},
 	{"internal/sys/regular", ""},
+	{"internal/sys/regular/regulartest", ""},
 	{"internal/sys/settings", "sys/proc sys/regular"},
 	{"internal/sys/proxyenv", "sys/settings"},
 	{"internal/sys/proxyenv/proxyenvtest", "sys/proxyenv"},

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"bawn.dev/bawn/internal/sys/regular/regulartest"
 )
 
 // archive makes an archive of entries, each with its content in Uname.
@@ -238,21 +238,7 @@ func TestAttackLinksDuringTheRead(t *testing.T) {
 	if err := errors.Join(os.Symlink("../hidden/key", at("link")), os.Symlink("../hidden", at("links"))); err != nil {
 		t.Fatal(err)
 	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			for _, pair := range [][2]string{{"f/data", "link"}, {"f/sub", "links"}} {
-				_ = unix.Renameat2(unix.AT_FDCWD, at(pair[0]), unix.AT_FDCWD, at(pair[1]), unix.RENAME_EXCHANGE)
-			}
-		}
-	}()
-	defer func() { close(stop); <-stopped }()
+	regulartest.Exchange(t, [2]string{at("f/data"), at("link")}, [2]string{at("f/sub"), at("links")})
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
@@ -165,19 +162,7 @@ func TestAttackWindowOfALayer(t *testing.T) {
 	}{"512 MiB": {19 << 3, "window size"}, "8 MiB": {13 << 3, ""}} {
 		stored := append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, c.window}, 0x01, 0x00, 0x00) // and one empty raw block, the last
 		l := static.NewLayer(stored, types.OCILayerZStd)
-		img, err := mutate.AppendLayers(empty.Image, l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := t.TempDir()
-		p, err := layout.Write(dir, empty.Index)
-		if err == nil {
-			err = p.AppendImage(img)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = Open(t.TempDir()).Get(t.Context(), layoutPrefix+dir, progress.Silent)
+		_, err := pullLayers(t, Open(t.TempDir()), l)
 		if (err == nil) != (c.say == "") || err != nil && !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want %q", name, err, c.say)
 		}

@@ -8,14 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"bawn.dev/bawn/internal/progress"
 	"bawn.dev/bawn/internal/sys/fileid"
+	"bawn.dev/bawn/internal/sys/regular/regulartest"
 )
 
 // hostile is a guest's side that does something while it answers. It serves a
@@ -405,22 +403,7 @@ func TestAttackLinksDuringAnUpload(t *testing.T) {
 	if err := errors.Join(os.Symlink("../.env", filepath.Join(spare, "notes")), os.Symlink("../secrets", filepath.Join(spare, "pub"))); err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	var exchanging sync.WaitGroup
-	exchanging.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			for _, name := range []string{"notes", "pub"} {
-				_ = unix.Renameat2(unix.AT_FDCWD, at("dir/"+name), unix.AT_FDCWD, filepath.Join(spare, name), unix.RENAME_EXCHANGE)
-			}
-		}
-	})
-	defer exchanging.Wait()
-	defer close(stop)
+	regulartest.Exchange(t, [2]string{at("dir/notes"), filepath.Join(spare, "notes")}, [2]string{at("dir/pub"), filepath.Join(spare, "pub")})
 	whole := 0
 	for i := range 500 {
 		src, name, err := openSource([]fileid.ID{idOf(t, project)}, at("dir"))

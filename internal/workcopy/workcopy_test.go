@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bawn.dev/bawn/internal/sys/mounttest"
+	"bawn.dev/bawn/internal/sys/regular/regulartest"
 )
 
 // likeFiles describes all that is in a directory.
@@ -269,22 +270,7 @@ func TestAttackLinksDuringTheCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	var exchanging sync.WaitGroup
-	exchanging.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			for _, name := range []string{"notes", "pub"} {
-				_ = unix.Renameat2(unix.AT_FDCWD, at(name), unix.AT_FDCWD, filepath.Join(spare, name), unix.RENAME_EXCHANGE)
-			}
-		}
-	})
-	defer exchanging.Wait()
-	defer close(stop)
+	regulartest.Exchange(t, [2]string{at("notes"), filepath.Join(spare, "notes")}, [2]string{at("pub"), filepath.Join(spare, "pub")})
 	whole := 0
 	for i := range 300 {
 		to := filepath.Join(spare, fmt.Sprint("copy", i))
