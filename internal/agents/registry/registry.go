@@ -151,7 +151,7 @@ func (c *Client) get(ctx context.Context, address, kind string) (body io.ReadClo
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", kind)
-	res, err := c.http.Do(req) //nolint:bodyclose // the caller or the end of this function closes it
+	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, 0, why(ctx, err)
 	}
